@@ -81,6 +81,16 @@ def worker(
     log_level: Annotated[
         logs.Level, typer.Option(case_sensitive=False, help="The lowest level to log.")
     ] = logs.Level.INFO,
+    log_format: Annotated[
+        logs.Format, typer.Option(case_sensitive=False, help="Log lines of text or JSON objects.")
+    ] = logs.Format.TEXT,
+    release: Annotated[
+        str | None,
+        typer.Option(
+            help="The release of your code, as 2026.12.1: jobs that need a later one are handed "
+            "back.  [default: HASTEN_RELEASE]"
+        ),
+    ] = None,
     is_supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
 ) -> None:
     """Run the jobs of queues until SIGTERM or Ctrl+C.
@@ -89,7 +99,7 @@ def worker(
     and hands back the rest. A second signal ends it at once.
     """
     pipe = take_parent_pipe() if is_supervised else None
-    logs.set_up(log_level)
+    logs.set_up(log_level, log_format)
     queues = load(targets)
     if not is_supervised:
         for queue in queues:
@@ -99,12 +109,14 @@ def worker(
         logger.info("%sup to %d jobs at once", several, concurrency)
     if processes == 1:
         serve(
-            Worker(*queues, concurrency=concurrency, grace=grace, name=name),
+            Worker(*queues, concurrency=concurrency, grace=grace, name=name, release=release),
             queues,
             parent_pipe=pipe,
         )
         return
-    options = ["--concurrency", str(concurrency), "--grace", str(grace), "--log-level", log_level]
+    options = ["--concurrency", str(concurrency), "--grace", str(grace)]
+    options += ["--log-level", log_level, "--log-format", log_format]
+    options += ["--release", release] if release is not None else []
     commands = [
         _child(context.obj, targets, [*options, *(["--name", f"{name}-{n}"] if name else [])])
         for n in range(1, processes + 1)

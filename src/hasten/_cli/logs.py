@@ -1,9 +1,21 @@
-"""Set up the log of the command line: lines on standard error."""
+"""Set up the log of the command line: lines on standard error, as text or JSON."""
 
 from __future__ import annotations
 
 import logging
+from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Any, Final
+
+import msgspec
+
+from hasten.jobs import JobLogFilter
+
+# The attributes of every record. What else a record has is from `extra=` or from `JobLogFilter`.
+_STANDARD: Final = {
+    *logging.LogRecord("", logging.INFO, "", 0, "", (), None).__dict__,
+    *("message", "asctime", "taskName"),
+}
 
 
 class Level(StrEnum):
@@ -15,8 +27,61 @@ class Level(StrEnum):
     ERROR = "error"
 
 
-def set_up(level: Level) -> None:
+class Format(StrEnum):
+    """How a log record is written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+def set_up(level: Level, format: Format = Format.TEXT) -> None:  # noqa: A002  # as in logging
     """Log to standard error. A module of the application may set up logging again."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-8s %(name)s: %(message)s"))
+    handler.addFilter(JobLogFilter(default=None))
+    handler.setFormatter(JsonFormatter() if format is Format.JSON else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+class TextFormatter(logging.Formatter):
+    """Formats a record as a line; the lines of a handler end with its job."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-8s %(name)s: %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the name in logging
+        """Return the line, without a traceback."""
+        line = super().formatMessage(record)
+        facts = record.__dict__
+        if facts.get("job_id") is None or record.name.startswith("hasten."):
+            return line  # hasten's own messages name the job
+        return f"{line} [{facts['queue']} {facts['task']} {facts['job_id']} #{facts['attempt']}]"
+
+
+class JsonFormatter(logging.Formatter):
+    """Formats a record as a JSON object on one line, with all its `extra` attributes."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        for name, value in record.__dict__.items():
+            if name not in _STANDARD and value is not None:
+                line.setdefault(name, value)
+        if record.exc_info and not record.exc_text:
+            record.exc_text = self.formatException(record.exc_info)
+        if record.exc_text:
+            line["exception"] = record.exc_text
+        if record.stack_info:
+            line["stack"] = record.stack_info
+        try:
+            return msgspec.json.encode(line, enc_hook=str).decode()
+        except Exception:  # noqa: BLE001  # e.g. a dict with keys of another type, or half a character
+            texts = {
+                name: ascii(value)[1:-1] if isinstance(value, str) else ascii(value)
+                for name, value in line.items()
+            }
+            return msgspec.json.encode(texts).decode()

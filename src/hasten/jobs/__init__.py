@@ -3,8 +3,11 @@
 from hasten.jobs._backoff import Exponential, Fixed
 from hasten.jobs._context import Context
 from hasten.jobs._control_exceptions import RetryAfter, Unrecoverable
+from hasten.jobs._current import current_job
 from hasten.jobs._events import QueueEvents
 from hasten.jobs._job import Job, SyncJob
+from hasten.jobs._job_log_filter import JobLogFilter
+from hasten.jobs._middleware import Call, CallNext, Carry, EnqueueCall, Middleware, RunCall
 from hasten.jobs._options import JobOptions, Keep, TaskOptions
 from hasten.jobs._queue import JobSpec, Queue, SyncQueue
 from hasten.jobs._record import Event, JobRecord
@@ -16,19 +19,26 @@ from hasten.jobs._worker import Worker
 
 __all__ = [
     "Arguments",
+    "Call",
+    "CallNext",
+    "Carry",
     "Context",
+    "EnqueueCall",
     "Enqueuer",
     "Event",
     "Exponential",
     "Fixed",
     "Job",
+    "JobLogFilter",
     "JobOptions",
     "JobRecord",
     "JobSpec",
     "Keep",
+    "Middleware",
     "Queue",
     "QueueEvents",
     "RetryAfter",
+    "RunCall",
     "RunIn",
     "State",
     "SyncEnqueuer",
@@ -39,4 +49,5 @@ __all__ = [
     "TaskOptions",
     "Unrecoverable",
     "Worker",
+    "current_job",
 ]

@@ -20,7 +20,9 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from types import FrameType
 from typing import Any, Final, NoReturn
@@ -33,10 +35,14 @@ from hasten.errors import UsageError
 from hasten.jobs import _failures as failures
 from hasten.jobs._arguments import encode_result
 from hasten.jobs._context import Context
+from hasten.jobs._current import running_job
 from hasten.jobs._failures import Failure
+from hasten.jobs._middleware import Carry, Middleware
+from hasten.jobs._options import decode_options
 from hasten.jobs._record import JobRecord, LogLine, Progress, RunUpdate
 from hasten.jobs._stop_signals import STOP_SIGNALS
 from hasten.jobs._task_definition import TaskDefinition
+from hasten.jobs._tasks import Task
 
 CONNECTION_LOST: Final = 213  # exit code after a handler has closed the pipe to the worker
 
@@ -247,15 +253,15 @@ def _run(order: Order, upstream: _Upstream) -> Returned | Raised:
         job, lambda update: upstream.send(_report(order, update)), max_bytes=order.max_bytes
     )
     try:
-        task = _find(order)
+        found = _find(order)
+        task = found.definition
         try:
             args, kwargs = task.parameters.decode(job.data, context)
         except ValueError as exc:
             return Raised(Failure(str(exc), "", final=True))
         # Context variables that a handler sets must not be visible to the next one.
-        value = contextvars.copy_context().run(task.function, *args, **kwargs)
-        if inspect.isawaitable(value):
-            value = asyncio.run(_wait_for(value))
+        call = partial(task.function, *args, **kwargs)
+        value = contextvars.copy_context().run(_call, call, context, found.middlewares)
         return Returned(encode_result(value, order.max_bytes))
     except BaseException as error:
         if upstream.is_forked:
@@ -279,17 +285,34 @@ def _classify(error: BaseException, job: JobRecord, task: TaskDefinition | None)
         )
 
 
+def _call(call: Callable[[], Any], context: Context, middlewares: Sequence[Middleware]) -> Any:
+    """Call the handler, with the context variables that its job carries."""
+    running_job.set(_Running(context))
+    carriers = [each for each in middlewares if isinstance(each, Carry)]
+    metadata = (decode_options(context.job.opts).metadata if carriers else None) or {}
+    with contextlib.ExitStack() as stack:
+        for carrier in carriers:
+            stack.enter_context(carrier.restored(metadata))
+        value = call()
+        return asyncio.run(_wait_for(value)) if inspect.isawaitable(value) else value
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    context: Context
+
+
 async def _wait_for(value: Awaitable[Any]) -> Any:
     return await value
 
 
-def _find(order: Order) -> TaskDefinition:
+def _find(order: Order) -> Task[..., Any, Any]:
     """Find the task by the module and the name of its function."""
     _django.set_up()  # before importing a module that imports models
     found: Any = importlib.import_module(order.module)
     for name in order.function.split("."):
         found = getattr(found, name)
-    task: TaskDefinition = found.definition
+    task: Task[..., Any, Any] = found
     return task
 
 

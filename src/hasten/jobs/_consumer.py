@@ -18,15 +18,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 from hasten._logs import get_logger
 from hasten.errors import StoreError, StoreInterrupted, StoreRejected
+from hasten.jobs import _failure_log as failure_log
 from hasten.jobs import _poison_jobs as poison_jobs
 from hasten.jobs._capacity import Capacity, QueueShare
+from hasten.jobs._current import running_job
 from hasten.jobs._engine import Engine
 from hasten.jobs._leases import RENEWALS_PER_LEASE, LeaseKeeper
 from hasten.jobs._options import Keep
@@ -36,6 +39,7 @@ from hasten.jobs._poison_jobs import PoisonJobs
 from hasten.jobs._processes import Processes
 from hasten.jobs._queue import Queue
 from hasten.jobs._record import Batch, Claim, Completed, Lease, Outcome, Postponed, Released
+from hasten.jobs._releases import ReleaseGate
 from hasten.jobs._run import Run, Stop
 from hasten.jobs._runner import Runner
 from hasten.jobs._services import Service, retrieve
@@ -50,6 +54,16 @@ MAX_IDLE_SECONDS: Final = 5.0
 # Pauses between attempts to reach a store that fails: each twice as long as the one before.
 FIRST_PAUSE_SECONDS: Final = 0.1
 LAST_PAUSE_SECONDS: Final = 2.0
+
+
+class RunObserver(Protocol):
+    """Is called when runs start and end, in the event loop of the worker. Must not raise."""
+
+    def started(self, run: Run) -> None:
+        """A handler is about to run, in the task of its job."""
+
+    def ended(self, run: Run, outcome: Outcome | None) -> None:
+        """A run has ended; it may not have started. outcome is None if its lease was lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +82,8 @@ class WorkerParts:
     leases: LeaseKeeper
     threads: Threads
     processes: Processes
+    gate: ReleaseGate
+    observers: Sequence[RunObserver]  # may grow
     handles_signals: Callable[[], bool]  # whether Ctrl+C stops the worker, by `Worker.run`
 
 
@@ -96,8 +112,10 @@ class QueueConsumer:
             processes=worker.processes,
             keep_completed=worker.keep_completed,
             keep_failed=worker.keep_failed,
+            gate=worker.gate,
             report=self._outbox.add_update,
         )
+        self._make_context = self._runner.make_context
         self.runs = worker.leases.serve(queue.name, self._find_engine, outage, self.clock)
         self._max_in_flight = self.engine.max_in_flight
         self._max_claim = min(-(-self._capacity.size // self._max_in_flight), self.engine.max_batch)
@@ -242,7 +260,7 @@ class QueueConsumer:
     def _start(self, lease: Lease) -> None:
         """Start a claimed job, or hand it back if it must not run now."""
         job = lease.job
-        run = Run(lease, self._loop)
+        run = Run(lease, self._loop, self._make_context)
         if (older := self.runs.get(job.id)) is not None:
             older.stop(Stop.LOST)  # its lease expired, and this worker has claimed the job again
         self.runs[job.id] = run
@@ -257,7 +275,12 @@ class QueueConsumer:
         run.task = self._loop.create_task(self._run(run))
 
     async def _run(self, run: Run) -> None:
-        run.has_begun = True
+        run.begin()
+        running_job.set(run)  # in the context of this task only
+        for observer in self._worker.observers:
+            observer.started(run)
+        if logger.isEnabledFor(logging.DEBUG):
+            failure_log.started(run.lease.job)
         try:
             outcome = await self._runner.run(run)
         except BaseException as error:
@@ -282,6 +305,10 @@ class QueueConsumer:
         """Pass the outcome of a run to the next call of the store."""
         run.mark_ended()
         job = run.lease.job
+        for observer in self._worker.observers:
+            observer.ended(run, outcome)
+        if logger.isEnabledFor(logging.DEBUG):
+            failure_log.ended(job, outcome, run.seconds())
         if outcome is None:
             self._forget(job.id, run.lease.token)
         else:

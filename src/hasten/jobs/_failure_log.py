@@ -1,4 +1,4 @@
-"""Log runs that failed.
+"""Log runs: their start and end at DEBUG, and above all those that failed.
 
 A failed attempt that will be retried is a WARNING. A job that failed for good is an ERROR, with the
 traceback in `exc_info`, where error trackers look for it. Records have these attributes:
@@ -29,7 +29,7 @@ def attempt(
 ) -> None:
     """Log a run that failed. attempts is the largest number of attempts of the job."""
     number = job.attempts_made + 1
-    facts = {**_facts(job, failure.error), "attempt": number, "attempts": attempts}
+    facts = {**_facts(job, failure.error), "attempts": attempts}
     job_name = _one_line(job.name)
     shown = _one_line(failure.error)
     match outcome:
@@ -53,6 +53,25 @@ def attempt(
                 job.queue, job.id, job_name, delay_ms / 1000,
                 facts={**facts, "retry_in": delay_ms / 1000},
             )  # fmt: skip
+
+
+def started(job: JobRecord) -> None:
+    """Log the start of a run."""
+    _log(
+        logging.DEBUG, "queue %s: job %s (%s) started, attempt %d",
+        job.queue, job.id, _one_line(job.name), job.attempts_made + 1,
+        facts=_facts(job),
+    )  # fmt: skip
+
+
+def ended(job: JobRecord, outcome: Outcome | None, seconds: float) -> None:
+    """Log the end of a run, and what becomes of its job."""
+    what = "lease lost" if outcome is None else type(outcome).__name__.lower()
+    _log(
+        logging.DEBUG, "queue %s: job %s (%s) ended after %.3f s: %s",
+        job.queue, job.id, _one_line(job.name), seconds, what,
+        facts={**_facts(job), "seconds": seconds, "outcome": what},
+    )  # fmt: skip
 
 
 def not_run(job: JobRecord, error: str) -> None:
@@ -105,8 +124,10 @@ class RemoteTraceback(Exception):
         return f"\n{self.trace}"
 
 
-def _facts(job: JobRecord, error: str) -> dict[str, object]:
-    return {"queue": job.queue, "task": job.name, "job_id": job.id, "error": error}
+def _facts(job: JobRecord, error: str | None = None) -> dict[str, object]:
+    facts: dict[str, object] = {"queue": job.queue, "task": job.name, "job_id": job.id}
+    facts["attempt"] = job.attempts_made + 1
+    return facts if error is None else {**facts, "error": error}
 
 
 def _one_line(text: str) -> str:

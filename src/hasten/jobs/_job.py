@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
@@ -14,6 +15,7 @@ from hasten._escapes import printable
 from hasten.errors import JobNotFound
 from hasten.jobs._encoding import decode_json
 from hasten.jobs._engine import Engine
+from hasten.jobs._options import decode_options
 from hasten.jobs._record import JobRecord, NewJob
 from hasten.jobs._results import Results
 from hasten.jobs._states import State
@@ -34,6 +36,9 @@ class JobQueue(Protocol):
     def engine(self) -> Engine: ...
     @property
     def results(self) -> Results: ...
+
+    @property
+    def middlewares(self) -> Sequence[Callable[[Any, Any], Awaitable[Any]]]: ...
 
     def decode_result(self, task: str, text: str) -> Any: ...
 
@@ -107,6 +112,14 @@ class Job(Generic[T_co]):
     def data(self) -> Any:
         """Its arguments by parameter name, decoded from JSON."""
         return decode_json(self.record.data)
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The texts that middlewares stored with it when it was added."""
+        try:
+            return dict(decode_options(self.record.opts).metadata or {})
+        except ValueError:  # options of another program, which cannot be read
+            return {}
 
     @property
     def value(self) -> T_co | None:

@@ -25,10 +25,12 @@ from hasten.errors import InvalidOption
 from hasten.jobs._backoff import Backoff, BackoffFunction, Custom, Exponential, Fixed
 from hasten.jobs._encoding import UNDECODABLE, why_undecodable
 from hasten.jobs._functions import is_generator
+from hasten.jobs._releases import check_release
 
 MAX_PRIORITY: Final = 2**21 - 1  # BullMQ's: its scores hold 21 bits of it
 MAX_JOB_ID: Final = 512
 MAX_NAME: Final = 255
+MAX_METADATA_BYTES: Final = 4_096  # of one job: it is stored, and sent to every worker
 PRINTABLE_TEXT: Final = (
     "valid text without control characters and invisible ones, such as marks of direction"
 )
@@ -93,6 +95,7 @@ class TaskOptions(TypedDict, total=False):
     keep_completed: Keep | bool | int | None
     keep_failed: Keep | bool | int | None
     keep_logs: int
+    since: str | None
 
 
 class JobOptions(TaskOptions, total=False):
@@ -118,6 +121,8 @@ class Options:
     keep_failed: Keep | None = None
     keep_logs: int | None = None  # lines; None is the default, `DEFAULT_KEEP_LOGS`
     job_id: str | None = None
+    since: str | None = None  # the release that a worker must have at least
+    metadata: Mapping[str, str] | None = None  # of middlewares
 
     def resolved(self, now_ms: int) -> Options:
         """Return the options with the time of expiry, which is computed when the job is added."""
@@ -186,6 +191,8 @@ def _check(
                 changes[option] = check_keep(option, value)
             case "job_id":
                 changes[option] = check_job_id(value)
+            case "since":
+                changes[option] = check_release(option, value)
     return replace(base, **changes)
 
 
@@ -246,6 +253,25 @@ def check_keep(option: str, value: object) -> Keep | None:
         value,
         f"Keep(count=…, age=…), a count from 0 to {MAX_COUNT:,}, True (all) or False (none)",
     )
+
+
+def check_metadata(metadata: object) -> Mapping[str, str]:
+    """Check what middlewares store with a job. Raises `InvalidOption`."""
+    expected = "a dict of strings by name"
+    if not isinstance(metadata, Mapping):
+        raise InvalidOption("metadata", metadata, expected)
+    size = 0
+    for name, value in metadata.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise InvalidOption("metadata", {name: value}, expected)
+        try:
+            size += len(name.encode()) + len(value.encode())
+        except UnicodeEncodeError as exc:
+            raise InvalidOption("metadata", {name: value}, f"valid Unicode: {exc}") from exc
+    if size > MAX_METADATA_BYTES:
+        expected = f"at most {MAX_METADATA_BYTES:,} bytes together; these have {size:,}"
+        raise InvalidOption("metadata", sorted(metadata), expected)
+    return metadata
 
 
 def check_job_id(value: object) -> str:
@@ -311,13 +337,24 @@ def encode_options(options: Options) -> str:
         wire["removeOnFail"] = _wire_keep(options.keep_failed)
     if options.keep_logs is not None:
         wire["kl"] = options.keep_logs
+    ours |= _wire_ours(options)
+    if ours:
+        wire["hasten"] = ours
+    return msgspec.json.encode(wire).decode()
+
+
+def _wire_ours(options: Options) -> dict[str, Any]:
+    """Return the options that BullMQ does not have."""
+    ours: dict[str, Any] = {}
     if options.timeout_ms is not None:
         ours["timeout"] = options.timeout_ms
     if options.expires_at_ms is not None:
         ours["expiresAt"] = options.expires_at_ms
-    if ours:
-        wire["hasten"] = ours
-    return msgspec.json.encode(wire).decode()
+    if options.since is not None:
+        ours["since"] = options.since
+    if options.metadata:
+        ours["metadata"] = options.metadata
+    return ours
 
 
 def _wire_backoff(kind: str, delay: Duration, jitter: float) -> dict[str, Any]:
@@ -344,6 +381,8 @@ class _WireOurs(msgspec.Struct):
     timeout: Any = None
     expiresAt: Any = None
     cap: Any = None
+    since: Any = None
+    metadata: Any = None
 
 
 # Other programs write these as well: a member may have any type and size.
@@ -400,6 +439,8 @@ def _read_options(wire: _WireOptions) -> Options:
         keep_failed=_read_keep("removeOnFail", wire.removeOnFail),
         keep_logs=_whole("keepLogs", wire.kl, 0, MAX_KEEP_LOGS) or None,
         job_id=wire.jobId if isinstance(wire.jobId, str) else None,
+        since=wire.hasten.since if isinstance(wire.hasten.since, str) else None,
+        metadata=_read_metadata(wire.hasten.metadata),
     )
 
 
@@ -462,6 +503,12 @@ def _read_keep(option: str, wire: object) -> Keep | None:
             )
         case _:
             return Keep(count=_read_count(option, wire))
+
+
+def _read_metadata(wire: object) -> Mapping[str, str] | None:
+    if not isinstance(wire, dict) or not wire:
+        return None
+    return {str(name): value for name, value in wire.items() if isinstance(value, str)}
 
 
 def _read_count(option: str, wire: object) -> int | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from hasten._coalescing import Coalescer, portions
 from hasten.errors import AddedInPart, StoreError
 from hasten.jobs._job import Job, JobQueue
-from hasten.jobs._options import Options
+from hasten.jobs._middleware import EnqueueCall, Middleware, add_many_through, add_through
+from hasten.jobs._options import Options, check_job_options, check_metadata
 from hasten.jobs._per_loop import PerLoop
 from hasten.jobs._record import JobTemplate, NewJob
 
@@ -26,6 +28,11 @@ class Producer:
         self._coalescers = PerLoop(
             lambda: Coalescer(self._send, at_most=ADDED_AT_ONCE, weigh=_weight, in_turn=True)
         )
+
+    @property
+    def middlewares(self) -> Sequence[Middleware]:
+        """The middlewares of the queue, outermost first."""
+        return self._queue.middlewares
 
     @property
     def queue_name(self) -> str:
@@ -56,6 +63,35 @@ class Producer:
                     raise
                 raise AddedInPart(error, [job.id for job in added], len(new)) from error
         return added
+
+    async def submit_through(self, call: EnqueueCall, defaults: Options, data: str) -> Job[Any]:
+        """Add one job through the middlewares. data is the encoded form of `call.data`."""
+
+        async def add(call: EnqueueCall) -> Job[Any]:
+            return await self.submit(self._template_of(call, defaults), data)
+
+        return await add_through(self.middlewares, call, add)
+
+    async def submit_many_through(
+        self, jobs: Sequence[tuple[EnqueueCall, Options, str]]
+    ) -> list[Job[Any]]:
+        """Add jobs through the middlewares. Those that reach the end are added together."""
+        known = {id(call): (defaults, data) for call, defaults, data in jobs}
+
+        async def add_many(calls: Sequence[EnqueueCall]) -> list[Job[Any]]:
+            chosen = [(call, *known[id(call)]) for call in calls]
+            return await self.submit_many(
+                [(self._template_of(call, defaults), data) for call, defaults, data in chosen]
+            )
+
+        calls = [call for call, _, _ in jobs]
+        return await add_many_through(self.middlewares, calls, add_many)
+
+    def _template_of(self, call: EnqueueCall, defaults: Options) -> JobTemplate:
+        options = check_job_options(call.options, defaults, now_ms=self.now_ms())
+        if call.metadata:
+            options = replace(options, metadata=check_metadata(call.metadata))
+        return self.template(call.task, options)
 
     def _new_job(self, template: JobTemplate, data: str) -> NewJob:
         return NewJob(self._queue.name, template, data, template.options.job_id)

@@ -13,7 +13,18 @@ from collections.abc import (
 )
 from functools import partial
 from types import TracebackType
-from typing import Any, Concatenate, Final, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
+from typing import (
+    Any,
+    Concatenate,
+    Final,
+    ParamSpec,
+    Protocol,
+    Self,
+    TypeVar,
+    Unpack,
+    cast,
+    overload,
+)
 
 from msgspec import UNSET
 
@@ -39,10 +50,12 @@ from hasten.jobs._events import QueueEvents
 from hasten.jobs._function_origin import Execution
 from hasten.jobs._functions import describe
 from hasten.jobs._job import Job
+from hasten.jobs._middleware import EnqueueCall, Middleware, check_middleware
 from hasten.jobs._options import (
     MAX_COUNT,
     MAX_PRIORITY,
     JobOptions,
+    Options,
     TaskOptions,
     check_job_options,
     check_name,
@@ -61,6 +74,7 @@ from hasten.jobs._tasks import ContextTask, Task
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+M = TypeVar("M", bound=Middleware)
 
 DEFAULT_MAX_SIZE: Final = "1mb"
 MAX_SIZE: Final = 256 * 1024 * 1024  # every store can hold this, and the rest of a job, in one text
@@ -107,6 +121,7 @@ class Queue:
         self._options = check_task_options(options)
         self._backoff_function = _function_of(options)
         self.store_use = use_of(store)
+        self._middlewares: tuple[Middleware, ...] = ()
         self._is_open = False
         if self.store_use.made is not None:
             open_engine(self.store_use.made)  # opens nothing, but reports wrong options
@@ -215,6 +230,8 @@ class Queue:
         - lifo: run the newest job first.
         - keep_completed, keep_failed: which finished jobs to keep: `Keep`, a count, True or False.
         - keep_logs: how many of the newest lines of `ctx.log` to keep, 1,000 by default.
+        - since: the release that a worker must have at least to run the job, such as "2026.12".
+          Other workers hand the job back: see `Worker`.
 
         Times are `Duration`s. Raises `InvalidOption`, also if another task of this queue object has
         the name, and `InvalidTask` for a function that cannot be called with stored arguments.
@@ -283,6 +300,42 @@ class Queue:
             f"{second} another name with @queue.task(name=…)",
         )
 
+    def use(self, middleware: M) -> M:
+        """Add a middleware around each enqueue and each run: ``queue.use(middleware)``.
+
+        A middleware is an async function of a call and of a function that continues with it::
+
+            @queue.use
+            async def measure(call: EnqueueCall | RunCall, call_next: CallNext) -> Any:
+                started = time.monotonic()
+                try:
+                    return await call_next(call)
+                finally:
+                    print(call.task, time.monotonic() - started)
+
+        - The middleware that is added first is the outermost. Each queue object has its own
+          middlewares: add them where both producers and workers import the queue.
+        - Around an enqueue (`EnqueueCall`), the middleware runs in the code that enqueues, and
+          `call_next` returns the `Job`. It may change the options and the metadata of the job. If
+          many jobs are added at once, it is called for each job, and then they are added together.
+        - Around a run (`RunCall`), the middleware runs in the event loop of the worker, also for
+          handlers in threads and processes. `call_next` returns what the handler returned.
+        - A middleware that does not call `call_next` adds no job and must return a `Job`, or it
+          completes the run with the value that it returns.
+        - If a middleware raises, the enqueue raises this error, or the attempt fails as if the
+          handler had raised it. If the run is stopped, `call_next` raises
+          `asyncio.CancelledError`.
+
+        Usable as a decorator. Raises `InvalidOption`.
+        """
+        self._middlewares = (*self._middlewares, check_middleware(middleware))
+        return middleware
+
+    @property
+    def middlewares(self) -> Sequence[Middleware]:
+        """The middlewares, outermost first."""
+        return self._middlewares
+
     def check_tasks(self) -> None:
         """Check the annotations of all tasks. A worker does this when it starts.
 
@@ -310,6 +363,8 @@ class Queue:
 
         Raises `InvalidArgument` for data that does not fit, `PayloadTooLarge` or `StoreError`.
         """
+        if self._middlewares:
+            return await self.producer.submit_through(*self._prepare_call(name, data, options))
         template, text = self._prepare(name, data, options)
         return await self.producer.submit(template, text)
 
@@ -322,16 +377,33 @@ class Queue:
         invalid; if the store fails after the first transaction, `AddedInPart` has the ids of the
         jobs that are stored.
         """
+        if self._middlewares:
+            calls = [self._prepare_call(*_unpack(job)) for job in jobs]
+            return await self.producer.submit_many_through(calls)
         return await self.producer.submit_many([self._prepare(*_unpack(job)) for job in jobs])
 
     def _prepare(
         self, name: str, data: object, given: Mapping[str, Any]
     ) -> tuple[JobTemplate, str]:
-        definition = self.tasks.get(name)
-        defaults = definition.options if definition else self._options
-        options = check_job_options(given, defaults, now_ms=self.clock.now_ms())
+        options = check_job_options(given, self._defaults(name), now_ms=self.clock.now_ms())
         text = self._encode_data(name, data)
         return self.producer.template(check_name("task", name), options), text
+
+    def _prepare_call(
+        self, name: str, data: object, given: Mapping[str, Any]
+    ) -> tuple[EnqueueCall, Options, str]:
+        """Check a job, and return it for the middlewares, with its default options and its JSON."""
+        defaults = self._defaults(check_name("task", name))
+        check_job_options(given, defaults, now_ms=self.clock.now_ms())
+        text = self._encode_data(name, data)
+        call = EnqueueCall(
+            self.name, name, {} if data is None else data, cast(JobOptions, {**given})
+        )
+        return call, defaults, text
+
+    def _defaults(self, task: str) -> Options:
+        definition = self.tasks.get(task)
+        return definition.options if definition else self._options
 
     def _encode_data(self, name: str, data: object) -> str:
         """Encode and check the data of a job. Raises `InvalidArgument` or `PayloadTooLarge`."""

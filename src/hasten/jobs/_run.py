@@ -8,7 +8,8 @@ from enum import Enum, auto
 from typing import Final
 
 from hasten._logs import get_logger
-from hasten.jobs._record import Lease
+from hasten.jobs._context import Context
+from hasten.jobs._record import JobRecord, Lease
 
 logger = get_logger("hasten.worker")
 
@@ -32,39 +33,80 @@ class Run:
     """A leased job while a worker runs it. Belongs to the worker's event loop."""
 
     __slots__ = (
+        "_began_at",
+        "_context",
+        "_make_context",
         "_next_request",
         "_stop_requests",
         "_timer",
         "abandon",
-        "has_begun",
         "has_ended",
         "interrupt",
         "lease",
         "loop",
-        "on_stop",
         "stop_reason",
         "task",
     )
 
-    def __init__(self, lease: Lease, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        lease: Lease,
+        loop: asyncio.AbstractEventLoop,
+        make_context: Callable[[JobRecord], Context],
+    ) -> None:
+        self._make_context = make_context
+        self._context: Context | None = None
         self.lease = lease
         self.loop = loop
         self.task: asyncio.Task[None] | None = None
         self.stop_reason: Stop | None = None
-        self.has_begun = False
+        self._began_at: float | None = None  # by the clock of the event loop
         self.has_ended = False  # the outcome is known, and may not be stored yet
         # Stops the handler. None where cancelling the task does that.
         self.interrupt: Callable[[], None] | None = None
         # Ends the run although the handler does not stop.
         self.abandon: Callable[[], None] | None = None
-        self.on_stop: Callable[[], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._next_request: asyncio.TimerHandle | None = None
         self._stop_requests = 0
 
+    def begin(self) -> None:
+        """Record that the task of the run has started."""
+        self._began_at = self.loop.time()
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the task of the run has started."""
+        return self._began_at is not None
+
+    def seconds(self) -> float:
+        """Return for how long it has run."""
+        return 0.0 if self._began_at is None else self.loop.time() - self._began_at
+
+    @property
+    def context(self) -> Context:
+        """The context of the job, made at the first access: most handlers use none."""
+        if self._context is None:
+            self._context = self._make_context(self.lease.job)
+            if self.stop_reason is not None:
+                self._context.stop()
+            if self.has_ended:
+                self._context.close()
+        return self._context
+
+    def close_context(self) -> None:
+        """Drop what threads and tasks of the handler report from now on."""
+        if self._context is not None:
+            self._context.close()
+
     def should_stop(self) -> bool:
         """Return whether the run was asked to stop."""
         return self.stop_reason is not None
+
+    @property
+    def has_timeout(self) -> bool:
+        """Whether `start_timeout` was called."""
+        return self._timer is not None
 
     def start_timeout(self, seconds: float) -> None:
         """Stop the run as timed out if it has not ended after this many seconds."""
@@ -79,8 +121,8 @@ class Run:
                 self.stop_reason = reason
             return
         self.stop_reason = reason
-        if self.on_stop is not None:
-            self.on_stop()
+        if self._context is not None:
+            self._context.stop()
         self._request_stop()
 
     def _request_stop(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from hasten.jobs._arguments import encode_result
 from hasten.jobs._context import Context
 from hasten.jobs._engine import CANCELLED_ERROR, keep_or
 from hasten.jobs._failures import Failure
+from hasten.jobs._middleware import Middleware, RunCall, call_through
 from hasten.jobs._options import DEFAULT_OPTIONS, Keep, Options, decode_options
 from hasten.jobs._processes import Processes
 from hasten.jobs._queue import Queue
@@ -27,6 +28,7 @@ from hasten.jobs._record import (
     Released,
     RunUpdate,
 )
+from hasten.jobs._releases import ReleaseGate
 from hasten.jobs._run import Run, Stop
 from hasten.jobs._services import RESTART_SECONDS
 from hasten.jobs._task_definition import TaskDefinition
@@ -49,9 +51,11 @@ class Runner:
         processes: Processes,
         keep_completed: Keep,
         keep_failed: Keep,
+        gate: ReleaseGate,
         report: Callable[[RunUpdate], None],
     ) -> None:
         self._queue = queue
+        self._gate = gate
         self._threads = threads
         self._processes = processes
         self._keep_completed = keep_completed
@@ -70,6 +74,9 @@ class Runner:
             options = decode_options(job.opts)
         except ValueError as exc:
             return self._fail_without_run(run, str(exc), DEFAULT_OPTIONS)
+        pause_ms = self._gate.pause_ms(job.queue, job.name, options.since)
+        if pause_ms is not None and not run.should_stop():
+            return Postponed(job.id, lease.token, pause_ms)
         task = self._queue.tasks.get(job.name)
         reason = self._find_obstacle(job, options, task)
         if reason is not None or task is None:
@@ -78,13 +85,19 @@ class Runner:
             if task.run_in == "thread" and self._threads.is_exhausted and not run.should_stop():
                 await asyncio.sleep(NO_THREAD_SECONDS)  # or it would be postponed in a tight loop
                 return Postponed(job.id, lease.token, NO_THREAD_PAUSE_MS)
-            result = await self._call(task, run, options)
+            if middlewares := self._queue.middlewares:
+                result = await self._call_through(middlewares, task, run, options)
+            else:
+                result = await self._call(task, run, options)
+        except FailedRun as error:
+            shown = _remote_error(job.id, error.failure)
+            return self._after_failure(error.failure, run, options, shown)
         except BaseException as error:  # sys.exit() in a handler ends its job, not the worker
             if isinstance(error, KeyboardInterrupt) and task.run_in == "loop":
                 raise
             return self._after_error(error, task, run, options)
-        if isinstance(result, Failure):
-            return self._after_failure(result, run, options, _remote_error(job.id, result))
+        finally:
+            run.close_context()
         keep = keep_or(options.keep_completed, self._keep_completed)
         return Completed(job.id, lease.token, result, keep)
 
@@ -123,38 +136,51 @@ class Runner:
                 return f"expired {late_ms / 1000:.3f} s before it could start"
         return None
 
-    async def _call(self, task: TaskDefinition, run: Run, options: Options) -> str | Failure:
+    def make_context(self, job: JobRecord) -> Context:
+        """Make the context of a job of the queue."""
+        return Context(job, self._report, max_bytes=self._queue.max_size)
+
+    async def _call_through(
+        self, middlewares: Sequence[Middleware], task: TaskDefinition, run: Run, options: Options
+    ) -> str:
+        """Call the handler through the middlewares. Returns their result as JSON."""
+        if task.run_in != "process":
+            _start_timeout(run, options)  # a middleware may hang as well as a handler
+
+        async def call_handler(_call: RunCall) -> Any:
+            return task.parameters.decode_result(await self._call(task, run, options))
+
+        call = RunCall(run.context, options.metadata or {})
+        value = await call_through(middlewares, call, call_handler)
+        return encode_result(value, self._queue.max_size)
+
+    async def _call(self, task: TaskDefinition, run: Run, options: Options) -> str:
         """Call the handler in the event loop, a thread or a process, as its run_in says.
 
-        Returns its result as JSON.
+        Returns its result as JSON. Raises what the handler raises, or `FailedRun`.
         """
         job = run.lease.job
         if run.should_stop():
             raise asyncio.CancelledError
         if task.run_in == "process":
-            return await self._processes.run(
-                task,
-                run,
-                self._report,
-                started=partial(_start_timeout, run, options),
-            )
-        context = None
-        if task.parameters.wants_context:
-            context = Context(job, self._report, max_bytes=self._queue.max_size)
-            run.on_stop = context.stop
+            started = partial(_start_timeout, run, options)
+            try:
+                result = await self._processes.run(task, run, self._report, started=started)
+            finally:
+                run.interrupt = None  # the process may run another job already
+            if isinstance(result, Failure):
+                raise FailedRun(job.id, result)
+            return result
+        context = run.context if task.parameters.wants_context else None
         try:
             args, kwargs = task.parameters.decode(job.data, context)
         except ValueError as exc:
-            return Failure(str(exc), "", final=True)
+            raise FailedRun(job.id, Failure(str(exc), "", final=True)) from None
         _start_timeout(run, options)
-        try:
-            if task.run_in == "loop":
-                value = await task.function(*args, **kwargs)
-            else:
-                value = await self._in_thread(run, partial(task.function, *args, **kwargs))
-        finally:
-            if context is not None:
-                context.close()
+        if task.run_in == "loop":
+            value = await task.function(*args, **kwargs)
+        else:
+            value = await self._in_thread(run, partial(task.function, *args, **kwargs))
         return encode_result(value, self._queue.max_size)
 
     async def _in_thread(self, run: Run, call: Callable[[], Any]) -> Any:
@@ -162,11 +188,13 @@ class Runner:
             run.interrupt, run.abandon = interrupt, abandon
 
         job = run.lease.job
-        value = await self._threads.run(call, set_controls, what=f"job {job.id} ({job.name})")
+        try:
+            value = await self._threads.run(call, set_controls, what=f"job {job.id} ({job.name})")
+        finally:
+            run.interrupt = run.abandon = None
         if not inspect.isawaitable(value):
             return value
         # A plain wrapper of an async function: the coroutine runs in the event loop.
-        run.interrupt = run.abandon = None
         if run.should_stop():
             if inspect.iscoroutine(value):
                 value.close()
@@ -217,8 +245,16 @@ class Runner:
 
 
 def _start_timeout(run: Run, options: Options) -> None:
-    if options.timeout_ms is not None:
+    if options.timeout_ms is not None and not run.has_timeout:
         run.start_timeout(options.timeout_ms / 1000)
+
+
+class FailedRun(JobFailed):
+    """The run failed, and its failure is classified: in another process, or because of its data."""
+
+    def __init__(self, id: str, failure: Failure) -> None:
+        super().__init__(id, failure.error)
+        self.failure = failure
 
 
 def _remote_error(id: str, failure: Failure) -> JobFailed:

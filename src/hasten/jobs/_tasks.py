@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack
 
 from hasten import _portal
 from hasten.errors import InvalidOption
 from hasten.jobs._context import Context
 from hasten.jobs._job import Job
+from hasten.jobs._middleware import EnqueueCall, Middleware
 from hasten.jobs._options import JobOptions, Options, check_job_options
 from hasten.jobs._producer import Producer
 from hasten.jobs._record import JobTemplate
@@ -64,9 +65,10 @@ class Enqueuer(Generic[P, T]):
         """
         definition = self.definition
         parameters = definition.parameters
-        data = parameters.encode(
-            parameters.bind(args, kwargs), definition.max_size, check=definition.check_arguments
-        )
+        arguments = parameters.bind(args, kwargs)
+        data = parameters.encode(arguments, definition.max_size, check=definition.check_arguments)
+        if self._producer.middlewares:
+            return await self._producer.submit_through(self._call(arguments), self._options, data)
         return await self._producer.submit(self._template or self._timed_template(), data)
 
     def args(self, *args: P.args, **kwargs: P.kwargs) -> Arguments[P]:
@@ -82,10 +84,21 @@ class Enqueuer(Generic[P, T]):
         Up to 1,000 are stored in one transaction: all or none. More jobs, or large ones, are stored
         in several; see `Queue.add_many`. Raises what `enqueue` raises, and `AddedInPart`.
         """
+        if self._producer.middlewares:
+            return await self._producer.submit_many_through(
+                [
+                    (self._call(arguments.by_name), self._options, self._encode(arguments))
+                    for arguments in calls
+                ]
+            )
         template = self._template or self._timed_template()
         return await self._producer.submit_many(
             [(template, self._encode(arguments)) for arguments in calls]
         )
+
+    def _call(self, arguments: dict[str, Any]) -> EnqueueCall:
+        given: JobOptions = {**self._given}
+        return EnqueueCall(self._producer.queue_name, self.definition.name, arguments, given)
 
     def _encode(self, arguments: object) -> str:
         definition = self.definition
@@ -156,6 +169,11 @@ class Task(Enqueuer[P, T], Generic[P, R, T]):
     def name(self) -> str:
         """The name under which its jobs are stored."""
         return self.definition.name
+
+    @property
+    def middlewares(self) -> Sequence[Middleware]:
+        """The middlewares of its queue."""
+        return self._producer.middlewares
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         result: R = self.definition.function(*args, **kwargs)

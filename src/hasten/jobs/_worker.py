@@ -23,11 +23,11 @@ from typing import Any, Final, Self
 from hasten._checks import check_whole_number
 from hasten._clock import Clock
 from hasten._durations import Duration, to_ms
-from hasten._logs import get_logger
+from hasten._logs import enable_loggers, get_logger
 from hasten._store_url import File
 from hasten.errors import InvalidOption, StoreError, UsageError
 from hasten.jobs._capacity import Capacity
-from hasten.jobs._consumer import QueueConsumer, WorkerParts
+from hasten.jobs._consumer import QueueConsumer, RunObserver, WorkerParts
 from hasten.jobs._leases import RENEWALS_PER_LEASE, LeaseKeeper
 from hasten.jobs._options import (
     DEFAULT_KEEP_COMPLETED,
@@ -41,6 +41,7 @@ from hasten.jobs._outages import Outage
 from hasten.jobs._poison_jobs import PoisonJobs
 from hasten.jobs._processes import Processes
 from hasten.jobs._queue import Queue
+from hasten.jobs._releases import ReleaseGate, check_release
 from hasten.jobs._services import Services
 from hasten.jobs._stop_signals import handle_stop_signals
 from hasten.jobs._threads import Threads
@@ -63,7 +64,9 @@ class Worker:
     fails when its workers have died crash_limit times while they ran it. keep_completed and
     keep_failed (`Keep`, a count, True or False) hold for jobs without these options.
     handler_processes is how many handlers with run_in="process" run at once; None means one for
-    each processor.
+    each processor. release is the version of your code, such as "2026.12.1", by default from
+    HASTEN_RELEASE: jobs of tasks with a later `since` are handed back for newer workers, without
+    using up an attempt.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class Worker:
         keep_completed: Keep | bool | int = DEFAULT_KEEP_COMPLETED,
         keep_failed: Keep | bool | int = DEFAULT_KEEP_FAILED,
         handler_processes: int | None = None,
+        release: str | None = None,
     ) -> None:
         if not queues or not all(isinstance(queue, Queue) for queue in queues):
             raise InvalidOption("queues", queues, "one Queue or more")
@@ -94,8 +98,12 @@ class Worker:
             check_keep("keep_completed", keep_completed) or DEFAULT_KEEP_COMPLETED
         )
         self._keep_failed = check_keep("keep_failed", keep_failed) or DEFAULT_KEEP_FAILED
+        self._code_release = check_release(
+            "release", release or os.environ.get("HASTEN_RELEASE") or None
+        )
         self._process_count = handler_processes or os.cpu_count() or 1
         self._clock: Clock = queues[0].clock
+        self.observers: list[RunObserver] = []
         self._consumers: list[QueueConsumer] = []
         self._stopping = False
         self._handles_signals = False
@@ -121,6 +129,7 @@ class Worker:
         """
         if self._consumers:
             raise UsageError("this worker has been started already: create another one")
+        enable_loggers()
         for queue in self._queues:
             queue.check_tasks()
         self._loop = asyncio.get_running_loop()
@@ -155,6 +164,8 @@ class Worker:
             leases=self._leases,
             threads=self._threads,
             processes=self._processes,
+            observers=self.observers,
+            gate=ReleaseGate(self._code_release),
             handles_signals=lambda: self._handles_signals,
         )
         outages: dict[str, Outage] = {}

@@ -1,0 +1,269 @@
+"""Middlewares of a queue: code around each enqueue and each run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+
+from hasten._checks import is_async
+from hasten.errors import InvalidOption, UsageError
+from hasten.jobs._context import Context
+from hasten.jobs._encoding import decode_json
+from hasten.jobs._job import Job
+from hasten.jobs._options import JobOptions
+from hasten.jobs._record import JobRecord
+
+C = TypeVar("C", bound="EnqueueCall | RunCall")
+
+
+@dataclass(slots=True)
+class EnqueueCall:
+    """A job that is about to be added, as a middleware receives it."""
+
+    queue: str
+    task: str
+    data: Any
+    """The arguments, by parameter name. Read only: they are encoded already."""
+    options: JobOptions
+    """The options of this call, without the defaults of its task. A middleware may change them."""
+    metadata: dict[str, str] = field(default_factory=dict)
+    """Texts that are stored with the job, for middlewares around its runs. May be changed."""
+
+
+@dataclass(slots=True)
+class RunCall:
+    """A run of a job, as a middleware receives it."""
+
+    context: Context
+    """The context of the job: its attempt, and methods to report progress and log lines."""
+    metadata: Mapping[str, str]
+    """The texts that middlewares stored with the job when it was added."""
+
+    @property
+    def queue(self) -> str:
+        """The name of the queue."""
+        return self.job.queue
+
+    @property
+    def task(self) -> str:
+        """The name of the task."""
+        return self.job.name
+
+    @property
+    def job(self) -> JobRecord:
+        """The job as it was claimed."""
+        return self.context.job
+
+    @property
+    def data(self) -> Any:
+        """The arguments, by parameter name, decoded from JSON."""
+        return decode_json(self.job.data)
+
+    @property
+    def attempt(self) -> int:
+        """The number of this attempt, from 1."""
+        return self.context.attempt
+
+
+Call = EnqueueCall | RunCall
+"""What a middleware receives. Check the class to handle one of the two only."""
+
+CallNext = Callable[[Any], Awaitable[Any]]
+"""Continues with a call: the other middlewares, and then the enqueue or the handler itself."""
+
+Middleware = Callable[[Any, CallNext], Awaitable[Any]]
+"""``async def middleware(call, call_next)``. See `Queue.use`."""
+
+
+def check_middleware(middleware: object) -> Middleware:
+    """Return a middleware. Raises `InvalidOption`."""
+    expected = "an async function of two parameters, (call, call_next)"
+    if not callable(middleware) or inspect.isclass(middleware):
+        raise InvalidOption("middleware", middleware, expected)
+    if not is_async(middleware):
+        raise InvalidOption("middleware", middleware, expected)
+    try:
+        inspect.signature(middleware).bind(None, None)
+    except TypeError as exc:
+        raise InvalidOption("middleware", middleware, f"{expected}, but {exc}") from exc
+    return middleware
+
+
+async def call_through(
+    middlewares: Sequence[Middleware], call: C, last: Callable[[C], Awaitable[Any]]
+) -> Any:
+    """Call the first middleware, which calls the next one, and so on. The last one calls last."""
+    if not middlewares:
+        return await last(call)
+    return await middlewares[0](call, _Once(partial(call_through, middlewares[1:], last=last)))
+
+
+class _Once:
+    """Calls a function, but only once: a second call would add another job, or run it again."""
+
+    __slots__ = ("_function", "_was_called")
+
+    def __init__(self, function: CallNext) -> None:
+        self._function = function
+        self._was_called = False
+
+    async def __call__(self, call: Any) -> Any:
+        if self._was_called:
+            raise UsageError("a middleware called call_next() twice: call it once for each call")
+        if not isinstance(call, EnqueueCall | RunCall):
+            raise UsageError(
+                f"a middleware called call_next({call!r}): pass the call that it received"
+            )
+        self._was_called = True
+        return await self._function(call)
+
+
+async def add_through(
+    middlewares: Sequence[Middleware],
+    call: EnqueueCall,
+    add: Callable[[EnqueueCall], Awaitable[Job[Any]]],
+) -> Job[Any]:
+    """Add a job through middlewares. Raises `UsageError` if they return something else."""
+    return _check_job(await call_through(middlewares, call, add))
+
+
+def _check_job(added: object) -> Job[Any]:
+    if not isinstance(added, Job):
+        raise UsageError(
+            f"a middleware around enqueue() returned {added!r}: it must return a Job, usually with "
+            "`return await call_next(call)`, or raise an exception"
+        )
+    return added
+
+
+async def add_many_through(
+    middlewares: Sequence[Middleware],
+    calls: Sequence[EnqueueCall],
+    add_many: Callable[[Sequence[EnqueueCall]], Awaitable[Sequence[Job[Any]]]],
+) -> list[Job[Any]]:
+    """Send each call through the middlewares, and add those that reach the end together.
+
+    If a middleware raises before that, nothing is added. Costs a task of the event loop per call.
+    """
+    gathered = _Gathered(len(calls))
+    tasks = [
+        asyncio.create_task(add_through(middlewares, call, partial(gathered.add, index)))
+        for index, call in enumerate(calls)
+    ]
+    for task in tasks:
+        task.add_done_callback(gathered.ended)
+    try:
+        await gathered.complete.wait()
+        for task in tasks:
+            if task.done() and (task.cancelled() or task.exception()):
+                task.result()
+        waiting = dict(sorted(gathered.waiting.items()))  # in the order of the calls
+        if waiting:
+            try:
+                jobs = await add_many([calls[index] for index in waiting])
+            except BaseException as error:
+                for future in waiting.values():
+                    _set_exception(future, error)
+                await asyncio.wait(tasks)
+                raise
+            for future, job in zip(waiting.values(), jobs, strict=True):
+                if not future.done():
+                    future.set_result(job)
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            if task.done():
+                if not task.cancelled():
+                    task.exception()  # retrieved: only one error is raised
+            else:
+                task.cancel()
+
+
+def _set_exception(future: asyncio.Future[Any], error: BaseException) -> None:
+    if future.done():
+        return
+    if isinstance(error, asyncio.CancelledError):
+        future.cancel()
+    else:
+        future.set_exception(error)
+
+
+class _Gathered:
+    """The calls of a bulk that have passed all middlewares and wait for their jobs."""
+
+    def __init__(self, count: int) -> None:
+        self._outstanding = count
+        self.complete = asyncio.Event()  # each call has arrived here, or has ended
+        self.waiting: dict[int, asyncio.Future[Job[Any]]] = {}
+        if not count:
+            self.complete.set()
+
+    def add(self, index: int, _call: EnqueueCall) -> Awaitable[Job[Any]]:
+        future: asyncio.Future[Job[Any]] = asyncio.get_running_loop().create_future()
+        self.waiting[index] = future
+        self._count_down()
+        return future
+
+    def ended(self, _task: asyncio.Task[Job[Any]]) -> None:
+        self._count_down()
+
+    def _count_down(self) -> None:
+        self._outstanding -= 1
+        if self._outstanding <= 0:
+            self.complete.set()
+
+
+class Carry:
+    """A middleware that takes context variables from the code that enqueues to the handler.
+
+    ``queue.use(Carry(request_id, tenant))`` stores the values of these variables with each job, in
+    its metadata under the names of the variables, and sets them around each run of the job. It also
+    works for handlers in threads and processes, and for jobs that a handler enqueues. A variable
+    without a value is not carried. Values must be strings: an `InvalidOption` is raised where a job
+    is enqueued with another value.
+    """
+
+    def __init__(self, *variables: ContextVar[str] | ContextVar[str | None]) -> None:
+        if not variables or not all(isinstance(each, ContextVar) for each in variables):
+            raise InvalidOption("variables", variables, "one ContextVar or more")
+        self._variables: dict[str, ContextVar[Any]]
+        self._variables = {variable.name: variable for variable in variables}
+        if len(self._variables) < len(variables):
+            raise InvalidOption("variables", variables, "variables with different names")
+
+    async def __call__(self, call: EnqueueCall | RunCall, call_next: CallNext) -> Any:
+        """Store the values with a new job, or set them around a run."""
+        if isinstance(call, EnqueueCall):
+            call.metadata.update(self.values())
+            return await call_next(call)
+        with self.restored(call.metadata):
+            return await call_next(call)
+
+    def values(self) -> dict[str, str]:
+        """Return the present values by name, without variables that have none."""
+        values: dict[str, str] = {}
+        for name, variable in self._variables.items():
+            value = variable.get(None)
+            if value is not None:
+                values[name] = value
+        return values
+
+    @contextlib.contextmanager
+    def restored(self, metadata: Mapping[str, str]) -> Iterator[None]:
+        """Set the variables to the values in the metadata of a job."""
+        tokens = [
+            (variable, variable.set(metadata[name]))
+            for name, variable in self._variables.items()
+            if name in metadata
+        ]
+        try:
+            yield
+        finally:
+            for variable, token in reversed(tokens):
+                variable.reset(token)

@@ -1,0 +1,30 @@
+"""Tasks in processes of their own, of a queue with a middleware that carries a variable."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+from typing import Final
+
+from hasten.jobs import Carry, JobLogFilter, Queue, current_job
+
+queue: Final = Queue("observed", "memory://")
+
+request_id: Final = contextvars.ContextVar[str]("request_id")
+
+queue.use(Carry(request_id))
+
+
+@queue.task(run_in="process")
+def carried() -> str | None:
+    return request_id.get(None)
+
+
+@queue.task(run_in="process")
+async def whoami() -> list[object]:
+    job = current_job()
+    assert job is not None
+    job.progress("here")
+    record = logging.LogRecord("app", logging.INFO, __file__, 1, "hello", (), None)
+    JobLogFilter().filter(record)
+    return [job.job.id, job.attempt, record.__dict__["task"], record.__dict__["queue"]]
