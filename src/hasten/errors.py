@@ -46,12 +46,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from hasten._decision import Decision
 from hasten._escapes import printable
-
-if TYPE_CHECKING:
-    from hasten._decision import Decision
 
 
 class HastenError(Exception):
@@ -323,20 +321,24 @@ class LimitExceeded(RequestRefused):
         }
 
     def problem(self) -> dict[str, object]:
-        """Return the body of the response: a problem type that IANA has registered."""
-        if self.status == 503:
-            kind, detail = "temporary-reduced-capacity", "The server is busy"
-        else:
-            kind, detail = "quota-exceeded", "Too many requests"
-        problem = {
-            "type": f"https://iana.org/assignments/http-problem-types#{kind}",
-            "title": _TITLES[self.status],
-            "status": self.status,
-            "detail": f"{detail}, please try again later.",
-        }
-        if self.status == 429:
-            problem["violated-policies"] = [self.decision.name]
-        return problem
+        """Return the body of the response: a problem of a type that IANA has registered."""
+        limits = [self.decision.name]
+        return _limit_problem(self.status, _TITLES[self.status], limits, self.decision.unavailable)
+
+
+def _limit_problem(
+    status: int, title: str, limits: Sequence[str], is_busy: bool
+) -> dict[str, object]:
+    """Return the problem document for a request that a limit or load shedding has refused."""
+    kind = "temporary-reduced-capacity" if is_busy else "quota-exceeded"
+    detail = "The server is busy" if is_busy else "Too many requests"
+    problem: dict[str, object] = {
+        "type": f"https://iana.org/assignments/http-problem-types#{kind}",
+        "title": title,
+        "status": status,
+        "detail": f"{detail}, please try again later.",
+    }
+    return problem if is_busy else {**problem, "violated-policies": list(limits)}
 
 
 class LimitNotFound(HastenError, LookupError):

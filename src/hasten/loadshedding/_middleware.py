@@ -22,7 +22,7 @@ from hasten._clock import SYSTEM_CLOCK, Clock, check_clock, now_ns_of
 from hasten._durations import Duration, to_us
 from hasten._litestar import first_of
 from hasten._logs import get_logger
-from hasten._problems import CAPACITY, prefers_text, refusal
+from hasten._problems import make_refusal, prefers_text
 from hasten._repeated_errors import RepeatedErrors
 from hasten._request_info import RequestInfo
 from hasten.errors import InvalidOption
@@ -163,7 +163,7 @@ class LoadSheddingMiddleware:
         retry_after = random.randint(minimum, 2 * minimum)  # noqa: S311
         self._report(request, retry_after)
         is_text = prefers_text(request.header("accept"))
-        response = refusal(self._message, status=503, limits=[], kind=CAPACITY, is_text=is_text)
+        response = make_refusal(self._message, status=503, limits=[], is_busy=True, is_text=is_text)
         headers = response.headers | {"retry-after": str(retry_after)}
         await response._replace(headers=headers)(scope, receive, send)
 
