@@ -42,7 +42,7 @@ NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 NOON_MS = 1_893_499_200_000
 
 A_DURATION = "seconds (a number), a timedelta or a string such as '15m'"
-IN_RANGE = "less than a hundred years, in seconds"
+IN_RANGE = "less than a hundred years; numbers are in seconds"
 A_BACKOFF = "a delay, 'exponential', Fixed(…), Exponential(…) or a function"
 A_KEEP = "Keep(count=…, age=…), a count from 0 to 9,007,199,254,740,991, True (all) or False (none)"
 PER_TASK = (
