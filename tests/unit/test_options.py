@@ -203,7 +203,7 @@ class TestBadValues:
         with pytest.raises(InvalidOption) as caught:
             check(attempts=10**5000)
         assert str(caught.value) == (
-            "attempts=<int that has no repr>: must be a whole number from 1 to 1,000,000"
+            "attempts=<int whose repr() fails>: must be a whole number from 1 to 1,000,000"
         )
 
     @pytest.mark.parametrize("value", [True, 1_893_499_200, "2030-01-01", None])
