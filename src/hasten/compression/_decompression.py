@@ -15,7 +15,7 @@ from typing import Any, Final
 from hasten._asgi import ASGIApp, Headers, Message, Receive, Scope, Send, header_values
 from hasten._checks import check_flag, check_whole_number
 from hasten._durations import Duration, to_seconds
-from hasten._loops import result_of
+from hasten._loops import wait_for_future
 from hasten._responses import EncodedResponse
 from hasten._sizes import Size, to_bytes
 from hasten.compression import _decoders as decoders
@@ -284,7 +284,7 @@ class _Request:
                 return self._account(self._decode_piece(data, self._steps_on_loop))
             self._work = self._limits._pool.submit(self._decode_piece, data, INPUT_BYTES)
         # The reader may be cancelled and read again: the work in progress must not be lost.
-        done = await result_of(self._work)
+        done = await wait_for_future(self._work)
         self._work = None
         return self._account(done)
 
