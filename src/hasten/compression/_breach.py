@@ -39,10 +39,10 @@ class Guard:
     def __post_init__(self) -> None:
         expected = "a list of origins such as 'https://app.example.org'"
         origins = check_texts("trusted_origins", self.trusted_origins, expected)
-        object.__setattr__(self, "_trusted", frozenset(map(_trusted_origin, origins)))
+        object.__setattr__(self, "_trusted", frozenset(map(_parse_trusted_origin, origins)))
         check_flag("same_site", self.same_site)
 
-    def _is_foreign(self, headers: Mapping[bytes, bytes]) -> bool:
+    def _forbids_compression(self, headers: Mapping[bytes, bytes]) -> bool:
         """Return whether another site made this request with the user's credentials.
 
         headers have names in lower case. Browsers send Sec-Fetch-Site. For browsers from before
@@ -54,16 +54,16 @@ class Guard:
         if site in _OWN:
             return False
         if site is None:
-            return self._comes_from_elsewhere(headers)
+            return self._has_foreign_origin(headers)
         if site not in (_FOREIGN_OR_SAME_SITE if self.same_site else _FOREIGN):
             return False
-        return not (_is_navigation(headers) or _source(headers)[0] in self._trusted)
+        return not (_is_navigation(headers) or _requesting_page(headers)[0] in self._trusted)
 
-    def _comes_from_elsewhere(self, headers: Mapping[bytes, bytes]) -> bool:
+    def _has_foreign_origin(self, headers: Mapping[bytes, bytes]) -> bool:
         if b"origin" not in headers and b"referer" not in headers:
             return False
-        origin, host = _source(headers)
-        return origin not in self._trusted and host != _host(headers)
+        origin, host = _requesting_page(headers)
+        return origin not in self._trusted and host != _request_host(headers)
 
 
 def _is_navigation(headers: Mapping[bytes, bytes]) -> bool:
@@ -86,7 +86,7 @@ def _has_ambient_credentials(headers: Mapping[bytes, bytes]) -> bool:
     return scheme in {b"basic", b"digest", b"negotiate", b"ntlm"}
 
 
-def _trusted_origin(origin: str) -> bytes:
+def _parse_trusted_origin(origin: str) -> bytes:
     try:
         parts = urlsplit(origin) if "://" in origin[1:] else None
         if (
@@ -94,13 +94,13 @@ def _trusted_origin(origin: str) -> bytes:
             and parts.hostname
             and not (parts.path or parts.query or parts.fragment or parts.username)
         ):
-            return _origin(parts).encode()
+            return _serialize_origin(parts).encode()
     except ValueError:
         pass
     raise InvalidOption("trusted_origins", origin, "origins such as 'https://app.example.org'")
 
 
-def _origin(parts: SplitResult) -> str:
+def _serialize_origin(parts: SplitResult) -> str:
     """Return scheme, host and port as browsers send them: without the default port."""
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     usual = {"http": 80, "https": 443}.get(parts.scheme)
@@ -108,19 +108,19 @@ def _origin(parts: SplitResult) -> str:
     return f"{parts.scheme}://{host}{port}".lower()
 
 
-def _source(headers: Mapping[bytes, bytes]) -> tuple[bytes, bytes]:
+def _requesting_page(headers: Mapping[bytes, bytes]) -> tuple[bytes, bytes]:
     """Return the origin and the host name of the requesting page, both empty if unknown."""
     url = headers.get(b"origin") or headers.get(b"referer", b"")
     try:
         parts = urlsplit(url.decode("latin-1"))
         if not parts.hostname:
             return b"", b""
-        return _origin(parts).encode("latin-1"), parts.hostname.encode("latin-1")
+        return _serialize_origin(parts).encode("latin-1"), parts.hostname.encode("latin-1")
     except ValueError:
         return b"", b""
 
 
-def _host(headers: Mapping[bytes, bytes]) -> bytes | None:
+def _request_host(headers: Mapping[bytes, bytes]) -> bytes | None:
     try:
         host = urlsplit("//" + headers.get(b"host", b"").decode("latin-1")).hostname
         return host.encode("latin-1") if host else None

@@ -14,11 +14,11 @@ from hasten._checks import check_flag
 from hasten._loops import is_asyncio, require_asyncio
 from hasten._sizes import Size, to_bytes
 from hasten.compression._codecs import Codec
-from hasten.compression._head import Head, is_shared
+from hasten.compression._head import Head, allows_shared_caching
 from hasten.compression._negotiation import Coding
 from hasten.compression._request_target import RequestTarget
 
-CompressIdly = Callable[[Codec, bytes], Awaitable[bytes | None]]
+CompressWhenIdle = Callable[[Codec, bytes], Awaitable[bytes | None]]
 """Compresses a body as far as possible, or returns None if all threads are busy."""
 
 RECOMPRESSED_AFTER_HITS: Final = 3
@@ -43,7 +43,7 @@ class Key(NamedTuple):
     coding: Coding
 
 
-def may_be_kept(target: RequestTarget, request_headers: Headers, head: Head) -> bool:
+def is_cacheable(target: RequestTarget, request_headers: Headers, head: Head) -> bool:
     """Return whether a response is public: every client may get it."""
     found = head.found
     return (
@@ -52,12 +52,12 @@ def may_be_kept(target: RequestTarget, request_headers: Headers, head: Head) -> 
         and found.get(b"etag", b"").startswith(b'"')
         and b"set-cookie" not in found
         and head.varies_at_most_by({b"accept-encoding", b"origin"})
-        and is_shared(found.get(b"cache-control", b""))
+        and allows_shared_caching(found.get(b"cache-control", b""))
         and header_values(request_headers, b"authorization") is None
     )
 
 
-def key_of(target: RequestTarget, head: Head, coding: Coding, body: bytes) -> Key:
+def make_key(target: RequestTarget, head: Head, coding: Coding, body: bytes) -> Key:
     """Return the key of a body. Takes about 1 ns for each byte."""
     return Key(target, head.found[b"etag"], sha256(body).digest(), coding)
 
@@ -66,7 +66,7 @@ def key_of(target: RequestTarget, head: Head, coding: Coding, body: bytes) -> Ke
 class _Entry:
     body: bytes
     hits: int = 0
-    is_best: bool = False
+    is_recompressed: bool = False
 
 
 class CompressionCache:
@@ -94,7 +94,7 @@ class CompressionCache:
         self.recompress = check_flag("recompress", recompress)
         self._bytes = 0
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
-        self._under_way: dict[tuple[asyncio.AbstractEventLoop, Key], asyncio.Future[bytes]] = {}
+        self._pending: dict[tuple[asyncio.AbstractEventLoop, Key], asyncio.Future[bytes]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
@@ -110,7 +110,7 @@ class CompressionCache:
         """The approximate memory of the cache, in bytes."""
         return self._bytes
 
-    def _check_loop(self) -> None:
+    def _check_event_loop(self) -> None:
         """Raise `AsyncioRequired` if recompress cannot work on this event loop."""
         if self.recompress:
             require_asyncio(
@@ -118,7 +118,7 @@ class CompressionCache:
             )
 
     def _find(
-        self, key: Key, codec: Codec, body: bytes, compress_idly: CompressIdly
+        self, key: Key, codec: Codec, body: bytes, compress_when_idle: CompressWhenIdle
     ) -> bytes | None:
         """Return a cached body, or None. Bodies in demand are recompressed in the background."""
         entry = self._entries.get(key)
@@ -130,69 +130,78 @@ class CompressionCache:
         if (
             self.recompress
             and entry.hits >= RECOMPRESSED_AFTER_HITS
-            and not (entry.is_best or self._tasks)
+            and not (entry.is_recompressed or self._tasks)
         ):
-            self._start(self._recompress(key, entry, codec, body, compress_idly))
+            self._start_task(self._recompress(key, entry, codec, body, compress_when_idle))
         return entry.body
 
-    async def _make(self, key: Key, compress: Callable[[], Awaitable[bytes]]) -> tuple[bytes, bool]:
+    async def _compress_once(
+        self, key: Key, compress: Callable[[], Awaitable[bytes]]
+    ) -> tuple[bytes, bool]:
         """Compress a body, once for all requests that need it at the same time.
 
         Also returns whether another request had started the compression.
         """
         if not is_asyncio():
-            return await self._compress_and_keep(key, compress), False
+            return await self._compress_and_store(key, compress), False
         here = (asyncio.get_running_loop(), key)
-        task = self._under_way.get(here)
+        task = self._pending.get(here)
         if task is None:
             # A separate task: the request that started it may be cancelled while others wait.
-            task = asyncio.ensure_future(self._compress_and_keep(key, compress))
-            self._under_way[here] = task
-            task.add_done_callback(lambda _: self._under_way.pop(here, None))
-            task.add_done_callback(_look_at)
+            task = asyncio.ensure_future(self._compress_and_store(key, compress))
+            self._pending[here] = task
+            task.add_done_callback(lambda _: self._pending.pop(here, None))
+            task.add_done_callback(_retrieve_error)
             return await asyncio.shield(task), False
         return await asyncio.shield(task), True
 
-    async def _compress_and_keep(self, key: Key, compress: Callable[[], Awaitable[bytes]]) -> bytes:
+    async def _compress_and_store(
+        self, key: Key, compress: Callable[[], Awaitable[bytes]]
+    ) -> bytes:
         coded = await compress()
-        self._keep(key, coded)
+        self._store(key, coded)
         return coded
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(_look_at)
+        task.add_done_callback(_retrieve_error)
 
     async def _recompress(
-        self, key: Key, entry: _Entry, codec: Codec, body: bytes, compress_idly: CompressIdly
+        self,
+        key: Key,
+        entry: _Entry,
+        codec: Codec,
+        body: bytes,
+        compress_when_idle: CompressWhenIdle,
     ) -> None:
-        smaller = await compress_idly(codec, body)
+        smaller = await compress_when_idle(codec, body)
         if smaller is None or self._entries.get(key) is not entry:
             return
-        entry.is_best = True
+        entry.is_recompressed = True
         if len(smaller) < len(entry.body):
             self._bytes -= len(entry.body) - len(smaller)
             entry.body = smaller
 
-    def _keep(self, key: Key, body: bytes) -> None:
+    def _store(self, key: Key, body: bytes) -> None:
         entry = _Entry(body)
-        if _size(key, entry) > self._max_bytes:
+        if _entry_size(key, entry) > self._max_bytes:
             return
         replaced = self._entries.pop(key, None)
         if replaced is not None:
-            self._bytes -= _size(key, replaced)
+            self._bytes -= _entry_size(key, replaced)
         self._entries[key] = entry
-        self._bytes += _size(key, entry)
+        self._bytes += _entry_size(key, entry)
         while self._bytes > self._max_bytes:
-            self._bytes -= _size(*self._entries.popitem(last=False))
+            self._bytes -= _entry_size(*self._entries.popitem(last=False))
 
 
-def _size(key: Key, entry: _Entry) -> int:
-    return len(entry.body) + key.target.bytes + len(key.etag) + OVERHEAD_BYTES
+def _entry_size(key: Key, entry: _Entry) -> int:
+    return len(entry.body) + key.target.memory_bytes + len(key.etag) + OVERHEAD_BYTES
 
 
-def _look_at(task: asyncio.Future[Any]) -> None:
+def _retrieve_error(task: asyncio.Future[Any]) -> None:
     """Mark the error of a task as retrieved: the waiting requests have already raised it."""
     if not task.cancelled():
         task.exception()

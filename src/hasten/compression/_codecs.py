@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from hasten.compression import _libraries as libraries
-from hasten.compression._effort import BROTLI, ISAL, KIB, ZLIB, ZSTD, Effort, fixed_at
+from hasten.compression._effort import BROTLI, ISAL, KIB, ZLIB, ZSTD, Effort, with_fixed_level
 from hasten.compression._libraries import GZIP_WBITS, MAX_WINDOW_LOG, ZLIB_WBITS
 from hasten.compression._negotiation import Coding
 
@@ -35,7 +35,7 @@ class Codec(Protocol):
     effort: Effort
 
     @property
-    def live(self) -> Codec:
+    def live_codec(self) -> Codec:
         """The codec for live streams: usually this one."""
 
     def compress(self, body: Bytes, level: int) -> bytes:
@@ -45,10 +45,10 @@ class Codec(Protocol):
         memory may decide between equally good encodings.
         """
 
-    def encoder(self, level: int) -> Encoder:
+    def make_encoder(self, level: int) -> Encoder:
         """Start a stream of unknown length."""
 
-    def live_encoder(self, level: int, memory: int) -> Encoder:
+    def make_live_encoder(self, level: int, memory: int) -> Encoder:
         """Start a stream of events that uses about this many bytes of memory.
 
         Uses the minimum of the codec if that is more.
@@ -59,34 +59,34 @@ def available(codings: Sequence[Coding], levels: Mapping[Coding, int]) -> dict[C
     """Return the codecs of these codings, in order, without those that are not installed."""
     found: dict[Coding, Codec] = {}
     for coding in codings:
-        codec = _codec(coding, levels.get(coding))
+        codec = _make_codec(coding, levels.get(coding))
         if codec is not None:
             found[coding] = codec
     return found
 
 
-def zstd_with(dictionary: bytes) -> Codec | None:
+def zstd_with_dictionary(dictionary: bytes) -> Codec | None:
     """Return zstd with any bytes as its dictionary, None if it is not installed."""
     return Zstd(ZSTD, libraries.zstd.ZstdDict(dictionary, is_raw=True)) if libraries.zstd else None
 
 
-def _codec(coding: Coding, level: int | None) -> Codec | None:
+def _make_codec(coding: Coding, level: int | None) -> Codec | None:
     match coding:
         case Coding.ZSTD:
-            return Zstd(_chosen(ZSTD, level)) if libraries.zstd else None
+            return Zstd(_effort_for(ZSTD, level)) if libraries.zstd else None
         case Coding.BROTLI:
-            return Brotli(_chosen(BROTLI, level)) if libraries.brotli else None
+            return Brotli(_effort_for(BROTLI, level)) if libraries.brotli else None
         case Coding.GZIP:
             # Levels given by the user are those of zlib: isal has others.
             if libraries.isal and level is None:
                 return Isal(ISAL)
-            return Zlib(coding, _chosen(ZLIB, level))
+            return Zlib(coding, _effort_for(ZLIB, level))
         case Coding.DEFLATE:
-            return Zlib(coding, _chosen(ZLIB, level))
+            return Zlib(coding, _effort_for(ZLIB, level))
 
 
-def _chosen(usual: Effort, level: int | None) -> Effort:
-    return usual if level is None else fixed_at(level, usual)
+def _effort_for(usual: Effort, level: int | None) -> Effort:
+    return usual if level is None else with_fixed_level(level, usual)
 
 
 # zstd ---------------------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ class Zstd:
         self._idle: dict[int, list[Any]] = {level: [] for level in effort.levels}
 
     @property
-    def live(self) -> Codec:
+    def live_codec(self) -> Codec:
         return self
 
     def compress(self, body: Bytes, level: int) -> bytes:
@@ -118,16 +118,16 @@ class Zstd:
         try:
             compressor = idle.pop()
         except IndexError:
-            compressor = _zstd_compressor(level, MAX_WINDOW_LOG, self._dictionary)
+            compressor = _make_zstd_compressor(level, MAX_WINDOW_LOG, self._dictionary)
         coded: bytes = compressor.compress(body, 2)  # FLUSH_FRAME
         if level <= self.MAX_KEPT_LEVEL:
             idle.append(compressor)
         return coded
 
-    def encoder(self, level: int) -> Encoder:
-        return _ZstdEncoder(_zstd_compressor(level, self.STREAM_WINDOW_LOG))
+    def make_encoder(self, level: int) -> Encoder:
+        return _ZstdEncoder(_make_zstd_compressor(level, self.STREAM_WINDOW_LOG))
 
-    def live_encoder(self, level: int, memory: int) -> Encoder:
+    def make_live_encoder(self, level: int, memory: int) -> Encoder:
         p = libraries.zstd.CompressionParameter
         if memory < 80 * KIB:
             small = {p.window_log: 12, p.hash_log: 11, p.chain_log: 11}
@@ -139,7 +139,7 @@ class Zstd:
         return _ZstdEncoder(libraries.zstd.ZstdCompressor(options=options))
 
 
-def _zstd_compressor(level: int, window_log: int, dictionary: Any = None) -> Any:
+def _make_zstd_compressor(level: int, window_log: int, dictionary: Any = None) -> Any:
     """Return a compressor with the default window of the level, but at most this large."""
     p = libraries.zstd.CompressionParameter
     options = {p.compression_level: level}
@@ -183,17 +183,17 @@ class Brotli:
         self.effort = effort
 
     @property
-    def live(self) -> Codec:
+    def live_codec(self) -> Codec:
         return self
 
     def compress(self, body: Bytes, level: int) -> bytes:
         coded: bytes = libraries.brotli.compress(bytes(body), quality=level)
         return coded
 
-    def encoder(self, level: int) -> Encoder:
+    def make_encoder(self, level: int) -> Encoder:
         return _BrotliEncoder(libraries.brotli.Compressor(quality=level, lgwin=20))
 
-    def live_encoder(self, level: int, memory: int) -> Encoder:
+    def make_live_encoder(self, level: int, memory: int) -> Encoder:
         # At least 300 kB, whatever the window. Qualities 2 to 4 use as much or more, for half the
         # ratio; 0 and 1 do not make events smaller.
         return _BrotliEncoder(
@@ -230,22 +230,22 @@ class Zlib:
         self._wbits = GZIP_WBITS if coding is Coding.GZIP else ZLIB_WBITS
 
     @property
-    def live(self) -> Codec:
+    def live_codec(self) -> Codec:
         return self
 
     def compress(self, body: Bytes, level: int) -> bytes:
         return zlib.compress(body, level, self._wbits)
 
-    def encoder(self, level: int) -> Encoder:
+    def make_encoder(self, level: int) -> Encoder:
         return _ZlibEncoder(zlib.compressobj(level, zlib.DEFLATED, self._wbits), zlib)
 
-    def live_encoder(self, level: int, memory: int) -> Encoder:
-        window_log, memory_level = _zlib_sizes(memory)
+    def make_live_encoder(self, level: int, memory: int) -> Encoder:
+        window_log, memory_level = _zlib_sizes_within(memory)
         wbits = self._wbits - zlib.MAX_WBITS + window_log
         return _ZlibEncoder(zlib.compressobj(level, zlib.DEFLATED, wbits, memory_level), zlib)
 
 
-def _zlib_sizes(memory: int) -> tuple[int, int]:
+def _zlib_sizes_within(memory: int) -> tuple[int, int]:
     """Return the window size (as a logarithm) and memLevel that use at most this much memory.
 
     zconf.h has the formula.
@@ -264,19 +264,19 @@ class Isal:
     def __init__(self, effort: Effort) -> None:
         self.effort = effort
         # The events of live streams are small, and zlib supports small windows.
-        self.live: Codec = Zlib(Coding.GZIP, ZLIB)
+        self.live_codec: Codec = Zlib(Coding.GZIP, ZLIB)
 
     def compress(self, body: Bytes, level: int) -> bytes:
         coded: bytes = libraries.isal.compress(body, level, GZIP_WBITS)
         return coded
 
-    def encoder(self, level: int) -> Encoder:
+    def make_encoder(self, level: int) -> Encoder:
         return _ZlibEncoder(
             libraries.isal.compressobj(level, libraries.isal.DEFLATED, GZIP_WBITS), libraries.isal
         )
 
-    def live_encoder(self, level: int, memory: int) -> Encoder:
-        return self.live.live_encoder(level, memory)
+    def make_live_encoder(self, level: int, memory: int) -> Encoder:
+        return self.live_codec.make_live_encoder(level, memory)
 
 
 class _ZlibEncoder:

@@ -46,18 +46,18 @@ def available(codings: Sequence[Coding]) -> dict[Coding, Callable[[], Decoder]]:
     return {coding: maker for coding in codings if (maker := makers[coding])}
 
 
-class _EmptyMembers:
+class _EmptyMemberCounter:
     """Counts empty members or frames in a row: each costs time and has no output."""
 
-    MOST: Final = 100
+    LIMIT: Final = 100
 
     def __init__(self) -> None:
         self._seen = 0
 
     def count(self) -> None:
         self._seen += 1
-        if self._seen > self.MOST:
-            raise BadData(f"more than {self.MOST} empty gzip members or zstd frames in a row")
+        if self._seen > self.LIMIT:
+            raise BadData(f"more than {self.LIMIT} empty gzip members or zstd frames in a row")
 
     def reset(self) -> None:
         self._seen = 0
@@ -67,13 +67,13 @@ class _ZstdDecoder:
     """Several frames in sequence are one body. RFC 8878, section 3.1."""
 
     def __init__(self) -> None:
-        self._decompressor = self._new()
+        self._decompressor = self._new_decompressor()
         self._rest = b""
-        self._empty = _EmptyMembers()
+        self._empty = _EmptyMemberCounter()
         self.at_end = False
 
     @staticmethod
-    def _new() -> Any:
+    def _new_decompressor() -> Any:
         limit = {libraries.zstd.DecompressionParameter.window_log_max: MAX_WINDOW_LOG}
         return libraries.zstd.ZstdDecompressor(options=limit)
 
@@ -88,17 +88,17 @@ class _ZstdDecoder:
             if not data:
                 return b""
             self._empty.count()
-            self._decompressor = self._new()
+            self._decompressor = self._new_decompressor()
         try:
-            plain: bytes = self._decompressor.decompress(data, at_most)
+            decoded: bytes = self._decompressor.decompress(data, at_most)
         except libraries.zstd.ZstdError as exc:
             raise BadData(f"malformed zstd: {exc}") from exc
-        if plain:
+        if decoded:
             self._empty.reset()
         self.at_end = self._decompressor.eof
         if self.at_end:
             self._rest = self._decompressor.unused_data
-        return plain
+        return decoded
 
 
 class _BrotliDecoder:
@@ -119,13 +119,13 @@ class _BrotliDecoder:
         if self._is_bad or (self.at_end and data):
             raise BadData(DATA_AFTER_END if self.at_end else "malformed brotli")
         try:
-            plain: bytes = self._decompressor.process(data, output_buffer_limit=at_most)
+            decoded: bytes = self._decompressor.process(data, output_buffer_limit=at_most)
             self.at_end = self._decompressor.is_finished()
         except libraries.brotli.error as exc:
             self._is_bad = True
             raise BadData("malformed brotli") from exc
-        self._filled = len(plain) >= at_most
-        return plain
+        self._filled = len(decoded) >= at_most
+        return decoded
 
 
 class _ZlibDecoder:
@@ -135,7 +135,7 @@ class _ZlibDecoder:
         self._wbits = wbits
         self._decompressor = zlib.decompressobj(wbits)
         self._rest = b""
-        self._empty = _EmptyMembers()
+        self._empty = _EmptyMemberCounter()
         self._filled = False
         self.at_end = False
 
@@ -153,15 +153,15 @@ class _ZlibDecoder:
             self._empty.count()
             self._decompressor = zlib.decompressobj(self._wbits)
         try:
-            plain = self._decompressor.decompress(data, at_most)
+            decoded = self._decompressor.decompress(data, at_most)
         except zlib.error as exc:
             raise BadData(f"malformed gzip or deflate: {exc}") from exc
-        if plain:
+        if decoded:
             self._empty.reset()
         self.at_end = self._decompressor.eof
         self._rest = (
             self._decompressor.unused_data if self.at_end else self._decompressor.unconsumed_tail
         )
         # If the output filled the buffer exactly, zlib may hold back more.
-        self._filled = len(plain) >= at_most
-        return plain
+        self._filled = len(decoded) >= at_most
+        return decoded

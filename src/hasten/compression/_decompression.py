@@ -20,7 +20,7 @@ from hasten._responses import EncodedResponse
 from hasten._sizes import Size, to_bytes
 from hasten.compression import _decoders as decoders
 from hasten.compression._decoders import BadData, Decoder
-from hasten.compression._negotiation import Coding, coding_name
+from hasten.compression._negotiation import Coding, normalize_coding
 from hasten.compression._options import (
     to_codings,
 )
@@ -52,7 +52,7 @@ OUTPUT_BYTES_PER_STEP: Final = PIECE_BYTES // 4
 
 # Headers that do not hold for the decoded body, and those of them that the extension keeps.
 _KEPT: Final = (b"content-encoding", b"content-length", b"content-digest")
-_ABOUT_THE_CODED: Final = {*_KEPT, b"repr-digest", b"digest", b"content-md5"}
+_ABOUT_ENCODED_BODY: Final = {*_KEPT, b"repr-digest", b"digest", b"content-md5"}
 
 
 class DecompressionMiddleware:
@@ -112,46 +112,50 @@ class DecompressionMiddleware:
         return f"<DecompressionMiddleware {codings}: at most {self._max_bytes:,} bytes>"
 
     @property
-    def _max_coded_bytes(self) -> int:
+    def _max_compressed_bytes(self) -> int:
         """The largest compressed body: incompressible data grows slightly."""
         return self._max_bytes + self._max_bytes // 100 + 1024
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         coded = header_values(scope["headers"], b"content-encoding") if _is_http(scope) else None
-        names = _codings_of(coded)
+        names = _parse_content_encoding(coded)
         if not names:
             await self.app(scope, receive, send)
             return
-        decoders = self._find(names)
+        decoders = self._decoder_factories(names)
         if decoders is None:
-            refusal = BodyRefused(415, f"unsupported Content-Encoding; supported: {self._accepted}")
-            refusal.headers = {"accept-encoding": self._accepted}
+            refusal = BodyRefused(
+                415, f"unsupported Content-Encoding; supported: {self._accepted_encodings}"
+            )
+            refusal.headers = {"accept-encoding": self._accepted_encodings}
             await EncodedResponse.for_error(refusal)(scope, receive, send)
             return
         length = header_values(scope["headers"], b"content-length") or b""
-        if length.isdigit() and (len(length) > 18 or int(length) > self._max_coded_bytes):
-            refusal = BodyRefused(413, self._too_large())
+        if length.isdigit() and (len(length) > 18 or int(length) > self._max_compressed_bytes):
+            refusal = BodyRefused(413, self._too_large_reason())
             await EncodedResponse.for_error(refusal)(scope, receive, send)
             return
-        decoder = _chain([make() for make in decoders], self._max_coded_bytes, self._max_ratio)
-        request = _Request(self, decoder, scope, receive, send)
-        with _decoded(scope):
+        decoder = _make_decoder(
+            [make() for make in decoders], self._max_compressed_bytes, self._max_ratio
+        )
+        request = _DecodedRequest(self, decoder, scope, receive, send)
+        with _decoded_headers(scope):
             await request.run(self.app)
 
-    def _check(self, bytes_in: int, bytes_out: int, seconds: float) -> None:
+    def _check_limits(self, bytes_in: int, bytes_out: int, seconds: float) -> None:
         """Raise `BodyRefused` with 413 if a body exceeds a limit."""
-        if bytes_out > self._max_bytes or bytes_in > self._max_coded_bytes:
-            raise BodyRefused(413, self._too_large())
+        if bytes_out > self._max_bytes or bytes_in > self._max_compressed_bytes:
+            raise BodyRefused(413, self._too_large_reason())
         if bytes_out > RATIO_COUNTS_FROM_BYTES and bytes_out > bytes_in * self._max_ratio:
             reason = f"more than {self._max_ratio:,} times larger when decoded"
             raise BodyRefused(413, reason)
         if seconds > self._max_seconds:
             raise BodyRefused(413, f"decoding takes more than {self._max_seconds:g} s")
 
-    def _too_large(self) -> str:
+    def _too_large_reason(self) -> str:
         return f"larger than {self._max_bytes:,} bytes when decoded"
 
-    def _find(self, names: Sequence[str]) -> list[Callable[[], Decoder]] | None:
+    def _decoder_factories(self, names: Sequence[str]) -> list[Callable[[], Decoder]] | None:
         """Return factories of decoders, for the last applied coding first. None if unsupported."""
         if len(names) > self._max_codings:
             return None
@@ -159,11 +163,11 @@ class DecompressionMiddleware:
         return found if len(found) == len(names) else None
 
     @property
-    def _accepted(self) -> str:
+    def _accepted_encodings(self) -> str:
         return ", ".join(self._decoders)
 
 
-class _Request:
+class _DecodedRequest:
     """One request, whose body is decoded while the application reads it."""
 
     def __init__(
@@ -177,7 +181,7 @@ class _Request:
         self._limits = limits
         self._decoder = decoder
         # A step of several codings may decode an inner piece and have no output.
-        self._steps_on_loop = 1 if isinstance(decoder, _Chain) else STEPS_ON_LOOP
+        self._steps_on_loop = 1 if isinstance(decoder, _DecoderChain) else STEPS_ON_LOOP
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -202,11 +206,11 @@ class _Request:
         except Exception as error:
             if self._refusal is None or self._has_started:
                 raise
-            await self._answer(self._refusal)
-            if not _comes_from(error, self._refusal):
+            await self._send_refusal(self._refusal)
+            if not _is_caused_by(error, self._refusal):
                 raise
         if self._refusal is not None and not self._has_started:
-            await self._answer(self._refusal)
+            await self._send_refusal(self._refusal)
 
     async def _read_all(self) -> Message:
         """Return the whole body as one message, or a message that came before its end."""
@@ -226,7 +230,7 @@ class _Request:
         if self._is_done:
             return await self._receive()
         try:
-            return await self._next()
+            return await self._next_message()
         except BadData as exc:
             self._refusal = BodyRefused(400, str(exc))
             raise self._refusal from exc
@@ -236,18 +240,18 @@ class _Request:
 
     async def send(self, message: Message) -> None:
         if self._refusal is not None and not self._has_started:
-            await self._answer(self._refusal)
+            await self._send_refusal(self._refusal)
             return  # instead of the framework's own response
         self._has_started = self._has_started or message["type"] == "http.response.start"
         await self._send(message)
 
-    async def _answer(self, refusal: BodyRefused) -> None:
+    async def _send_refusal(self, refusal: BodyRefused) -> None:
         if not self._has_answered:
             self._has_answered = True
             response = EncodedResponse.for_error(refusal)
             await response(self._scope, self._receive, self._send)
 
-    async def _next(self) -> Message:
+    async def _next_message(self) -> Message:
         """Return the next piece of the decoded body, or another message of the server."""
         if self._refusal is not None:
             raise self._refusal
@@ -259,34 +263,34 @@ class _Request:
                     return message
                 self._input = memoryview(message.get("body", b""))
                 self._has_read_all = not message.get("more_body", False)
-            plain = await self._decode()
-            self._limits._check(self._bytes_in, self._bytes_out, self._seconds)
+            decoded = await self._decode_next()
+            self._limits._check_limits(self._bytes_in, self._bytes_out, self._seconds)
             if self._has_read_all and not self._input and not self._decoder.has_more:
                 if not self._decoder.at_end:
                     raise BadData("the compressed body ends too early")
                 self._is_done = True
-                _set_length(self._scope, self._bytes_out)
-                return {"type": "http.request", "body": plain, "more_body": False}
-            if plain:
-                return {"type": "http.request", "body": plain, "more_body": True}
+                _set_content_length(self._scope, self._bytes_out)
+                return {"type": "http.request", "body": decoded, "more_body": False}
+            if decoded:
+                return {"type": "http.request", "body": decoded, "more_body": True}
 
     @property
     def _needs_input(self) -> bool:
         is_idle = self._work is None and not self._decoder.has_more
         return is_idle and not self._input and not self._has_read_all
 
-    async def _decode(self) -> bytes:
+    async def _decode_next(self) -> bytes:
         if self._work is None:
             is_fresh = not self._decoder.has_more
             data = self._take_input() if is_fresh else b""
             # The first piece of an input is quick; if there are more, the body is large or a bomb.
             if is_fresh and self._limits._pool.offload_after >= PIECE_BYTES * NS_PER_BYTE * 1e-9:
-                return self._account(self._decode_piece(data, self._steps_on_loop))
+                return self._add_to_totals(self._decode_piece(data, self._steps_on_loop))
             self._work = self._limits._pool.submit(self._decode_piece, data, INPUT_BYTES)
         # The reader may be cancelled and read again: the work in progress must not be lost.
         done = await result_of(self._work)
         self._work = None
-        return self._account(done)
+        return self._add_to_totals(done)
 
     def _take_input(self) -> bytes:
         data = bytes(self._input[:INPUT_BYTES])
@@ -294,7 +298,7 @@ class _Request:
         self._bytes_in += len(data)
         return data
 
-    def _decode_piece(self, data: bytes, most_steps: int) -> tuple[bytes, float]:
+    def _decode_piece(self, data: bytes, max_steps: int) -> tuple[bytes, float]:
         """Decode until a piece is full, the input is used up or the steps are done.
 
         Also returns the seconds of decoding, without the wait for a thread.
@@ -303,16 +307,16 @@ class _Request:
         decoder = self._decoder
         if decoder.at_end if data else decoder.has_more:
             self._count_step(self._bytes_out)
-        plain = decoder.decode(data, PIECE_BYTES)
-        if decoder.has_more and len(plain) < PIECE_BYTES:
-            plain = self._decode_more(plain, most_steps - 1)
-        return plain, perf_counter() - start
+        decoded = decoder.decode(data, PIECE_BYTES)
+        if decoder.has_more and len(decoded) < PIECE_BYTES:
+            decoded = self._decode_more(decoded, max_steps - 1)
+        return decoded, perf_counter() - start
 
-    def _decode_more(self, plain: bytes, most_steps: int) -> bytes:
+    def _decode_more(self, decoded: bytes, max_steps: int) -> bytes:
         """Fill up a piece with output that needs no more input."""
-        parts = [plain]
-        size = len(plain)
-        for _ in range(most_steps):
+        parts = [decoded]
+        size = len(decoded)
+        for _ in range(max_steps):
             self._count_step(self._bytes_out + size)
             parts.append(self._decoder.decode(b"", PIECE_BYTES - size))
             size += len(parts[-1])
@@ -330,19 +334,19 @@ class _Request:
         if self._steps > FREE_STEPS + allowed:
             raise BadData("too many gzip members or zstd frames for its size")
 
-    def _account(self, done: tuple[bytes, float]) -> bytes:
-        plain, seconds = done
-        self._bytes_out += len(plain)
+    def _add_to_totals(self, done: tuple[bytes, float]) -> bytes:
+        decoded, seconds = done
+        self._bytes_out += len(decoded)
         self._seconds += seconds
-        return plain
+        return decoded
 
 
-class _Chain:
+class _DecoderChain:
     """The decoders of several nested codings."""
 
-    def __init__(self, stages: Sequence[Decoder], most_between: int, max_ratio: int) -> None:
+    def __init__(self, stages: Sequence[Decoder], max_between: int, max_ratio: int) -> None:
         self._stages = stages
-        self._most_between = most_between
+        self._max_between = max_between
         self._max_ratio = max_ratio
         self._received = 0
         self._between = 0
@@ -363,17 +367,17 @@ class _Chain:
             data = stage.decode(data, at_most)
             if stage is not self._stages[-1]:
                 self._between += len(data)
-        most = max(RATIO_COUNTS_FROM_BYTES, self._received * self._max_ratio)
-        if self._between > min(most, self._most_between):
+        allowed = max(RATIO_COUNTS_FROM_BYTES, self._received * self._max_ratio)
+        if self._between > min(allowed, self._max_between):
             raise BodyRefused(413, "one of its encodings expands too much")
         return data
 
 
-def _chain(stages: Sequence[Decoder], most_between: int, max_ratio: int) -> Decoder:
-    return stages[0] if len(stages) == 1 else _Chain(stages, most_between, max_ratio)
+def _make_decoder(stages: Sequence[Decoder], max_between: int, max_ratio: int) -> Decoder:
+    return stages[0] if len(stages) == 1 else _DecoderChain(stages, max_between, max_ratio)
 
 
-def _comes_from(error: BaseException | None, cause: BaseException) -> bool:
+def _is_caused_by(error: BaseException | None, cause: BaseException) -> bool:
     """Return whether the framework raised an error because of this one."""
     while error is not None and error is not cause:
         error = error.__cause__ or error.__context__
@@ -384,13 +388,13 @@ def _is_http(scope: Scope) -> bool:
     return bool(scope["type"] == "http")
 
 
-def _codings_of(header: bytes | None) -> list[str]:
-    names = [coding_name(name) for name in (header or b"").decode("latin-1").split(",")]
+def _parse_content_encoding(header: bytes | None) -> list[str]:
+    names = [normalize_coding(name) for name in (header or b"").decode("latin-1").split(",")]
     return [name for name in names if name and name != "identity"]
 
 
 @contextmanager
-def _decoded(scope: Scope) -> Iterator[None]:
+def _decoded_headers(scope: Scope) -> Iterator[None]:
     """Change the scope itself, and restore it at the end.
 
     In a copy, changes by routers (mainly the endpoint) would be hidden from outer middlewares, some
@@ -401,7 +405,7 @@ def _decoded(scope: Scope) -> Iterator[None]:
     facts: dict[str, Any] = {
         name.decode().replace("-", "_"): header_values(headers, name) for name in _KEPT
     }
-    scope["headers"] = [line for line in headers if line[0] not in _ABOUT_THE_CODED]
+    scope["headers"] = [line for line in headers if line[0] not in _ABOUT_ENCODED_BODY]
     scope["extensions"] = {**(scope.get("extensions") or {}), EXTENSION: facts}
     try:
         yield
@@ -410,7 +414,7 @@ def _decoded(scope: Scope) -> Iterator[None]:
         scope.update(before)
 
 
-def _set_length(scope: Scope, length: int) -> None:
+def _set_content_length(scope: Scope, length: int) -> None:
     """Set Content-Length after the body was read to its end. RFC 9112, section 7.1.3.
 
     Django and WSGI adapters read the headers after the body, and parse no form without a

@@ -24,7 +24,7 @@ from hasten._checks import check_texts
 from hasten._quality import parse_weights
 from hasten._sizes import Size, to_bytes
 from hasten.compression import _codecs as codecs
-from hasten.compression._head import Head, is_shared
+from hasten.compression._head import Head, allows_shared_caching
 from hasten.compression._request_target import RequestTarget
 from hasten.errors import InvalidOption
 
@@ -47,7 +47,7 @@ _ABOUT_CODING: Final = frozenset({b"accept-encoding", b"available-dictionary"})
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 
 # A page of another site must not measure the differences. RFC 9842, section 9.
-_FRIENDLY: Final = frozenset({b"same-origin", b"none"})
+_SAME_ORIGIN: Final = frozenset({b"same-origin", b"none"})
 
 
 class Dictionaries:
@@ -88,25 +88,25 @@ class Dictionaries:
         self._owner_headers = self._credential_headers | {h.encode() for h in CREDENTIAL_HEADERS}
         self._max_bytes = to_bytes("max_size", max_size)
         self._bytes = 0
-        self._answers: OrderedDict[tuple[bytes, bytes], bytes] = OrderedDict()
+        self._responses: OrderedDict[tuple[bytes, bytes], bytes] = OrderedDict()
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         paths = ", ".join(self._paths)
-        return f"<Dictionaries {paths}: {len(self._answers):,} responses, {self._bytes:,} bytes>"
+        return f"<Dictionaries {paths}: {len(self._responses):,} responses, {self._bytes:,} bytes>"
 
     @property
     def size(self) -> int:
         """How many bytes of responses are stored."""
         return self._bytes
 
-    def _path_of(self, target: RequestTarget) -> str | None:
+    def _matching_path(self, target: RequestTarget) -> str | None:
         """Return the entry of paths that matches this request, or None."""
         if target.scheme != "https" or target.method not in {"GET", "HEAD"}:
             return None
         return next((path for path in self._paths if fnmatchcase(target.path, path)), None)
 
-    def _owner(
+    def _owner_digest(
         self, target: RequestTarget | None, scope: Scope, request_headers: Headers, head: Head
     ) -> bytes | None:
         """Return a digest of what requests must have in common to share dictionaries.
@@ -115,7 +115,7 @@ class Dictionaries:
         """
         found = head.found
         cache_control = found.get(b"cache-control", b"")
-        path = target and self._path_of(target)
+        path = target and self._matching_path(target)
         if target is None or path is None or head.status != 200:
             return None
         vary = {name.strip() for name in found.get(b"vary", b"").lower().split(b",")}
@@ -125,20 +125,22 @@ class Dictionaries:
         has_credential = certificate or any(
             header_values(request_headers, name) for name in self._credential_headers
         )
-        if not has_credential and (b"set-cookie" in found or not is_shared(cache_control)):
+        if not has_credential and (
+            b"set-cookie" in found or not allows_shared_caching(cache_control)
+        ):
             return None
         names = sorted((vary - _ABOUT_CODING) | self._owner_headers)
         values = [(name, header_values(request_headers, name)) for name in names]
         return sha256(repr((target._replace(path=path), certificate, values)).encode()).digest()
 
-    def _announcement(self, target: RequestTarget | None, owner: bytes | None) -> Headers:
+    def _announcement_headers(self, target: RequestTarget | None, owner: bytes | None) -> Headers:
         """Return the header that tells a client to store the response as a dictionary."""
-        path = target and self._path_of(target)
+        path = target and self._matching_path(target)
         if path is None or owner is None:
             return []
         return [(b"use-as-dictionary", f'match="{path}"'.encode())]
 
-    async def _difference(
+    async def _compress_as_delta(
         self,
         owner: bytes,
         request_headers: Headers,
@@ -149,29 +151,29 @@ class Dictionaries:
 
         The body is stored as the dictionary of later ones. run executes slow work.
         """
-        named = _named_dictionary(request_headers)
-        dictionary = self._answers.get((owner, named)) if named else None
+        named = _requested_dictionary(request_headers)
+        dictionary = self._responses.get((owner, named)) if named else None
         body = bytes(body)
 
-        def work() -> bytes | None:
+        def compress_and_store() -> bytes | None:
             digest = sha256(body).digest()
-            codec = codecs.zstd_with(dictionary) if dictionary is not None else None
+            codec = codecs.zstd_with_dictionary(dictionary) if dictionary is not None else None
             self._store((owner, digest), body)
             if codec is None or named is None:
                 return None
             return _MAGIC + named + codec.compress(body, DCZ_LEVEL)
 
-        return await run(work)
+        return await run(compress_and_store)
 
     def _store(self, key: tuple[bytes, bytes], body: bytes) -> None:
         with self._lock:
-            if key in self._answers:
-                self._answers.move_to_end(key)
+            if key in self._responses:
+                self._responses.move_to_end(key)
             elif MIN_BYTES <= len(body) <= self._max_bytes:
-                self._answers[key] = body
+                self._responses[key] = body
                 self._bytes += len(body)
                 while self._bytes > self._max_bytes:
-                    _, oldest = self._answers.popitem(last=False)
+                    _, oldest = self._responses.popitem(last=False)
                     self._bytes -= len(oldest)
 
 
@@ -182,14 +184,14 @@ def _client_certificate(scope: Scope) -> tuple[object, ...]:
     return shown if any(shown) else ()
 
 
-def _named_dictionary(headers: Headers) -> bytes | None:
+def _requested_dictionary(headers: Headers) -> bytes | None:
     """Return the hash of Available-Dictionary, if the client accepts dcz from its origin."""
     accepted = header_values(headers, b"accept-encoding") or b""
     named = (header_values(headers, b"available-dictionary") or b"").strip()
     site = header_values(headers, b"sec-fetch-site")
     if len(accepted) > 1024 or not parse_weights(accepted.decode("latin-1")).get(DCZ):
         return None
-    if site is not None and site not in _FRIENDLY:
+    if site is not None and site not in _SAME_ORIGIN:
         return None
     # A byte sequence of structured fields. RFC 9651, section 3.3.5.
     if len(named) != 46 or named[:1] != b":" or named[-1:] != b":":

@@ -48,15 +48,15 @@ class Effort:
                 return level
         return self.by_size[-1][1]
 
-    def seconds(self, level: int, size: int) -> float:
+    def estimate_seconds(self, level: int, size: int) -> float:
         """Return the approximate seconds that one core needs for a body."""
         levels = list(self.ns_per_byte)
         nearest = levels[min(bisect_left(levels, level), len(levels) - 1)]
         return (self.fixed_ns + self.ns_per_byte[nearest] * size) * 1e-9
 
-    def most_bytes_within(self, level: int, seconds: float) -> int:
+    def max_bytes_within(self, level: int, seconds: float) -> int:
         """Return the size of the largest body that takes no longer: the inverse of `seconds`."""
-        per_byte = self.seconds(level, 1_000_000) / 1_000_000
+        per_byte = self.estimate_seconds(level, 1_000_000) / 1_000_000
         return max(int((seconds - self.fixed_ns * 1e-9) / per_byte), 0)
 
 
@@ -114,7 +114,7 @@ LEVELS: Final = {
 """The levels that the option level accepts."""
 
 
-def fixed_at(level: int, effort: Effort) -> Effort:
+def with_fixed_level(level: int, effort: Effort) -> Effort:
     """Return the same compressor with one level for all sizes. Load may still lower it."""
     return Effort(
         effort.levels,

@@ -82,7 +82,7 @@ class Head:
         vary = self.found.get(b"vary", b"").lower()
         return {name.strip() for name in vary.split(b",")} <= {b"", *names}
 
-    def untouchable(self, method: str) -> SkipReason | None:
+    def reason_to_skip(self, method: str) -> SkipReason | None:
         """Return why the response must not be changed, None if it may be."""
         status = self.status
         found = self.found
@@ -94,7 +94,7 @@ class Head:
             return "opted_out" if self.asks_for_identity else "already_encoded"
         if b"cache-control" in found and forbids_transform(found[b"cache-control"]):
             return "no_transform"
-        if b"signature-input" in found and _covers_what_changes(found[b"signature-input"]):
+        if b"signature-input" in found and _covers_changed_headers(found[b"signature-input"]):
             return "signed"
         return None
 
@@ -104,20 +104,20 @@ class Head:
         # use it to opt out of compression.
         return self.found.get(b"content-encoding", b"gzip").strip().lower() in {b"", b"identity"}
 
-    def without_encoding(self) -> Headers:
+    def headers_without_encoding(self) -> Headers:
         return [line for line in self.headers if line[0].lower() != b"content-encoding"]
 
-    def varying(self, by: bytes = b"Accept-Encoding") -> Headers:
+    def headers_with_vary(self, by: bytes = b"Accept-Encoding") -> Headers:
         """Return the headers with these names added to Vary. RFC 9110, section 12.5.5."""
         vary = self.found.get(b"vary")
         if vary is None:
             return [*self.headers, (b"vary", by)]
-        merged = _merged(vary, by)
+        merged = _merge_vary(vary, by)
         if merged == vary:
             return self.headers
         return [*(line for line in self.headers if line[0].lower() != b"vary"), (b"vary", merged)]
 
-    def coded(
+    def compressed_headers(
         self,
         coding: str,
         etag: ETagPolicy,
@@ -125,24 +125,24 @@ class Head:
         vary: bytes = b"Accept-Encoding",
     ) -> Headers:
         """Return the headers of the compressed response. length is None if unknown."""
-        headers = self.about_coded(coding, etag, vary)
+        headers = self.compressed_headers_without_encoding(coding, etag, vary)
         headers.append((b"content-encoding", coding.encode()))
         if length is not None:
             headers.append((b"content-length", b"%d" % length))
         return headers
 
-    def about_coded(
+    def compressed_headers_without_encoding(
         self, coding: str, etag: ETagPolicy, vary: bytes = b"Accept-Encoding"
     ) -> Headers:
         """Return a new list of the headers that also hold for the compressed response."""
         found = self.found
         headers = [line for line in self.headers if line[0].lower() not in _REPLACED]
-        headers.append((b"vary", _merged(found[b"vary"], vary) if b"vary" in found else vary))
+        headers.append((b"vary", _merge_vary(found[b"vary"], vary) if b"vary" in found else vary))
         if b"etag" in found and etag != "drop":
-            headers.append((b"etag", coded_etag(found[b"etag"], etag, coding)))
+            headers.append((b"etag", compressed_etag(found[b"etag"], etag, coding)))
         return headers
 
-    def revalidated(self, if_none_match: bytes | None, etag: ETagPolicy) -> Headers:
+    def not_modified_headers(self, if_none_match: bytes | None, etag: ETagPolicy) -> Headers:
         """Return the headers of a 304, with the entity tag of the variant that the client has.
 
         It is the tag that the 200 response would have. RFC 9110, section 15.4.5.
@@ -155,7 +155,7 @@ class Head:
             case "weaken":
                 variants = [b"W/" + tag]
             case "suffix":
-                variants = [coded_etag(tag, etag, coding) for coding in (*Coding, "dcz")]
+                variants = [compressed_etag(tag, etag, coding) for coding in (*Coding, "dcz")]
             case _:
                 return self.headers
         named = next((variant for variant in variants if variant in held), None)
@@ -171,7 +171,7 @@ def forbids_transform(cache_control: bytes) -> bool:
     )
 
 
-def is_shared(cache_control: bytes) -> bool:
+def allows_shared_caching(cache_control: bytes) -> bool:
     """Return whether Cache-Control lets shared caches store a response. RFC 9111, section 5.2.2."""
     directives = {part.partition(b"=")[0].strip().lower() for part in cache_control.split(b",")}
     return bool(directives & {b"public", b"s-maxage"}) and not directives & {
@@ -180,7 +180,7 @@ def is_shared(cache_control: bytes) -> bool:
     }
 
 
-def coded_etag(tag: bytes, policy: ETagPolicy, coding: str) -> bytes:
+def compressed_etag(tag: bytes, policy: ETagPolicy, coding: str) -> bytes:
     """Return the entity tag of the compressed variant. RFC 9110, section 8.8.1."""
     if not _TAG.fullmatch(tag) or tag.startswith(b"W/"):
         return tag
@@ -193,7 +193,7 @@ def coded_etag(tag: bytes, policy: ETagPolicy, coding: str) -> bytes:
             return tag
 
 
-def without_suffixes(tags: bytes) -> bytes:
+def strip_etag_suffixes(tags: bytes) -> bytes:
     """Remove the suffixes of the suffix policy from a value of If-None-Match or If-Match."""
     return _SUFFIX.sub(b'"', tags)
 
@@ -203,12 +203,12 @@ _TAG: Final = re.compile(rb'(?:W/)?"[^"]*"')
 _SUFFIX: Final = re.compile(rb'--(?:%s|dcz)"' % b"|".join(coding.encode() for coding in Coding))
 
 
-def _covers_what_changes(signature_input: bytes) -> bool:
+def _covers_changed_headers(signature_input: bytes) -> bool:
     covered = signature_input.lower()
     return any(component in covered for component in _SIGNED)
 
 
-def _merged(vary: bytes, names: bytes) -> bytes:
+def _merge_vary(vary: bytes, names: bytes) -> bytes:
     """Return a value of Vary with these names added."""
     present = {name.strip().lower() for name in vary.split(b",")} - {b""}
     if b"*" in present:

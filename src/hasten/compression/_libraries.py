@@ -20,7 +20,7 @@ GZIP_WBITS: Final = 16 + zlib.MAX_WBITS
 ZLIB_WBITS: Final = zlib.MAX_WBITS
 
 
-def _installed(module: str) -> Any:
+def _import_if_installed(module: str) -> Any:
     try:
         return require(module, extra="compression")
     except MissingExtra:
@@ -33,11 +33,11 @@ def _import_zstd() -> Any:
             return require("compression.zstd", extra="compression")
         except ImportError:  # this Python was built without it
             return None
-    return _installed("backports.zstd")
+    return _import_if_installed("backports.zstd")
 
 
 def _import_brotli() -> Any:
-    module = _installed("brotli") or _installed("brotlicffi")
+    module = _import_if_installed("brotli") or _import_if_installed("brotlicffi")
     # Older versions cannot limit their output, which is needed to decode untrusted bodies.
     return (
         module if hasattr(getattr(module, "Decompressor", None), "can_accept_more_data") else None
@@ -46,4 +46,4 @@ def _import_brotli() -> Any:
 
 zstd: Final[Any] = _import_zstd()
 brotli: Final[Any] = _import_brotli()
-isal: Final[Any] = _installed("isal.isal_zlib")
+isal: Final[Any] = _import_if_installed("isal.isal_zlib")

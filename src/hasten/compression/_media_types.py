@@ -68,12 +68,12 @@ DEFAULT_MEDIA_TYPES: Final = MediaTypes()
 """The media types that are compressed by default: text, JSON, XML, scripts, fonts and more."""
 
 
-def media_type(content_type: str) -> str:
+def parse_media_type(content_type: str) -> str:
     """Return the type of a Content-Type value in lower case, without parameters."""
     return content_type.partition(";")[0].strip(" \t").lower()
 
 
-def is_live(media_type: str) -> bool:
+def is_live_media_type(media_type: str) -> bool:
     """Return whether readers of this type process each event, line or record at once."""
     return media_type in _LIVE
 
@@ -91,4 +91,6 @@ def _is_compressible(media_type: str) -> bool:
 
 
 def _names(types: Collection[str]) -> frozenset[str]:
-    return frozenset(media_type(name) for name in ([types] if isinstance(types, str) else types))
+    return frozenset(
+        parse_media_type(name) for name in ([types] if isinstance(types, str) else types)
+    )

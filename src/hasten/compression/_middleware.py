@@ -11,9 +11,9 @@ from hasten.compression._cache import CompressionCache
 from hasten.compression._codecs import available
 from hasten.compression._dictionaries import Dictionaries
 from hasten.compression._events import CompressionEvent
-from hasten.compression._head import ETagPolicy, without_suffixes
+from hasten.compression._head import ETagPolicy, strip_etag_suffixes
 from hasten.compression._media_types import DEFAULT_MEDIA_TYPES
-from hasten.compression._negotiation import chooser
+from hasten.compression._negotiation import make_chooser
 from hasten.compression._options import (
     BreachPolicy,
     CompressionLevel,
@@ -23,14 +23,14 @@ from hasten.compression._options import (
     to_etag_policy,
     to_guard,
     to_levels,
-    to_live_order,
+    to_live_codings,
 )
 from hasten.compression._response import Response
-from hasten.compression._settings import Settings, to_classifier, to_flush
+from hasten.compression._settings import Settings, to_flush_rules, to_media_type_classifier
+from hasten.compression._shared_resources import SharedResources
 from hasten.compression._stats import CompressionStats
-from hasten.compression._workload import Workload
 
-_CONDITIONS = frozenset({b"if-none-match", b"if-match"})
+_ETAG_CONDITIONS = frozenset({b"if-none-match", b"if-match"})
 
 
 class CompressionMiddleware:
@@ -103,12 +103,12 @@ class CompressionMiddleware:
         self.app = app
         self._settings = Settings(
             codecs=codecs,
-            choose=chooser(tuple(codecs)),
-            choose_live=chooser(to_live_order(stream_encodings, codecs)),
+            choose=make_chooser(tuple(codecs)),
+            choose_live=make_chooser(to_live_codings(stream_encodings, codecs)),
             minimum_size=to_bytes("minimum_size", minimum_size),
-            kind_of=to_classifier(media_types),
+            classify_media_type=to_media_type_classifier(media_types),
             filter=check_function("filter", filter, "scope", "status", "headers"),
-            flush=to_flush(flush),
+            flush=to_flush_rules(flush),
             stream_memory=to_bytes("stream_memory", stream_memory),
             etag=to_etag_policy(etag, recompresses=cache is not None and cache.recompress),
             guard=to_guard(breach),
@@ -118,7 +118,7 @@ class CompressionMiddleware:
             server_timing=check_flag("server_timing", server_timing),
             has_extras=server_timing or cache is not None or dictionaries is not None,
         )
-        self._workload = Workload(threads, max_streams, stats, on_event)
+        self._shared = SharedResources(threads, max_streams, stats, on_event)
 
     def __repr__(self) -> str:
         return f"<CompressionMiddleware {', '.join(self._settings.codecs)}>"
@@ -128,14 +128,14 @@ class CompressionMiddleware:
             await self.app(scope, receive, send)
             return
         settings = self._settings
-        if settings.strict and settings.accepts_nothing(scope):
-            await self._refuse(send)
+        if settings.strict and settings.client_accepts_nothing(scope):
+            await self._send_not_acceptable(send)
             return
         headers = scope["headers"]
-        target = settings.target_of(scope) if settings.has_extras else None
+        target = settings.request_target_if_needed(scope) if settings.has_extras else None
         if settings.etag == "suffix":
-            scope = {**scope, "headers": _without_suffixes(headers)}
-        response = Response(settings, self._workload, scope, headers, target, send)
+            scope = {**scope, "headers": _strip_etag_suffixes(headers)}
+        response = Response(settings, self._shared, scope, headers, target, send)
         try:
             await self.app(scope, receive, response.send)
         except BaseException:
@@ -144,7 +144,7 @@ class CompressionMiddleware:
         if response.is_open:
             await response.close()
 
-    async def _refuse(self, send: Send) -> None:
+    async def _send_not_acceptable(self, send: Send) -> None:
         offered = ", ".join(self._settings.codecs)
         body = f"Not acceptable: available encodings are {offered} and identity.\n".encode()
         headers = [
@@ -156,8 +156,9 @@ class CompressionMiddleware:
         await send({"type": "http.response.body", "body": body})
 
 
-def _without_suffixes(headers: Headers) -> Headers:
+def _strip_etag_suffixes(headers: Headers) -> Headers:
     """Return the request headers with the ETags that the application made, without suffixes."""
     return [
-        (name, without_suffixes(value) if name in _CONDITIONS else value) for name, value in headers
+        (name, strip_etag_suffixes(value) if name in _ETAG_CONDITIONS else value)
+        for name, value in headers
     ]

@@ -54,7 +54,7 @@ def choose(header: str | None, offered: Sequence[Coding]) -> Preferences:
     """
     if not header or len(header) > MAX_HEADER_BYTES:
         return NO_PREFERENCES
-    weights = parse_weights(header, coding_name)
+    weights = parse_weights(header, normalize_coding)
     others = weights.get("*", 0)
     # Identity is acceptable without a mention, but then every other coding is preferred.
     identity = weights.get(IDENTITY, weights.get("*"))
@@ -66,13 +66,13 @@ def choose(header: str | None, offered: Sequence[Coding]) -> Preferences:
     )
 
 
-def coding_name(name: str) -> str:
+def normalize_coding(name: str) -> str:
     """Return the registered name of a coding in a header. RFC 9110, section 8.4.1."""
     name = name.strip(" \t").lower()
     return _ALIASES.get(name, name)
 
 
-def chooser(offered: Sequence[Coding]) -> Callable[[bytes], Preferences]:
+def make_chooser(offered: Sequence[Coding]) -> Callable[[bytes], Preferences]:
     """Return a cached `choose` for one offer, which takes the bytes of the header.
 
     Do not call it with headers above MAX_HEADER_BYTES: they would be cached, too.

@@ -66,7 +66,7 @@ def _to_level(option: str, level: object, coding: Coding) -> int:
     raise InvalidOption(option, level, expected, code="out_of_range")
 
 
-def to_live_order(value: object, codecs: Collection[Coding]) -> tuple[Coding, ...]:
+def to_live_codings(value: object, codecs: Collection[Coding]) -> tuple[Coding, ...]:
     """Return all available codings, those of the option stream_encodings first."""
     first = [coding for coding in to_codings("stream_encodings", value) if coding in codecs]
     return (*first, *(coding for coding in codecs if coding not in first))

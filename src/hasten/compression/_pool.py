@@ -33,9 +33,9 @@ class Pool:
         self.max_queue = QUEUED_PER_THREAD * self.threads
         self._name = f"hasten-{name}"
         self._lock = threading.Lock()
-        self._start()
+        self._start_executor()
 
-    def _start(self) -> None:
+    def _start_executor(self) -> None:
         self._executor = ThreadPoolExecutor(self.threads, thread_name_prefix=self._name)
         self._unfinished = 0
         self._process = os.getpid()
@@ -66,17 +66,17 @@ class Pool:
     def submit(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Start a function in a thread, without waiting for it."""
         if self._process != os.getpid():
-            self._start()  # after a fork the threads are gone
+            self._start_executor()  # after a fork the threads are gone
         with self._lock:
             self._unfinished += 1
         try:
             future = self._executor.submit(work, *args, **kwargs)
         except BaseException:
-            self._finished(None)
+            self._on_finished(None)
             raise
-        future.add_done_callback(self._finished)
+        future.add_done_callback(self._on_finished)
         return future
 
-    def _finished(self, _: Future[T] | None) -> None:
+    def _on_finished(self, _: Future[T] | None) -> None:
         with self._lock:
             self._unfinished -= 1

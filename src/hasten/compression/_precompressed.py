@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from hasten._asgi import ASGIApp, Message, Receive, Scope, Send, header_values
 from hasten._loops import in_thread
 from hasten.compression._head import Head
-from hasten.compression._negotiation import MAX_HEADER_BYTES, NO_PREFERENCES, Coding, chooser
+from hasten.compression._negotiation import MAX_HEADER_BYTES, NO_PREFERENCES, Coding, make_chooser
 from hasten.compression._options import to_codings
 from hasten.errors import InvalidOption
 
@@ -52,7 +52,7 @@ class Precompressed:
             expected = "codings that files are kept in: 'zstd', 'br', 'gzip'"
             raise InvalidOption("encodings", encodings, expected)
         self._suffixes = {coding: SUFFIXES[coding] for coding in codings}
-        self._choose = chooser(codings)
+        self._choose = make_chooser(codings)
         self._root = Path(directory).resolve()
 
     def __repr__(self) -> str:
@@ -62,7 +62,7 @@ class Precompressed:
         if scope["type"] != "http" or scope["method"] not in {"GET", "HEAD"}:
             await self.app(scope, receive, send)
             return
-        found = await in_thread(self._find, _path_below_mount(scope))
+        found = await in_thread(self._find_variants, _path_below_mount(scope))
         if not found:
             await self.app(scope, receive, send)
             return
@@ -72,16 +72,16 @@ class Precompressed:
         )
         variant = next((found[coding] for coding in preferences.codings if coding in found), None)
         if variant is not None:
-            scope = _redirected(scope, variant.suffix)
+            scope = _with_suffixed_path(scope, variant.suffix)
 
         async def send_variant(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message = _with_encoding(message, variant)
+                message = _with_variant_headers(message, variant)
             await send(message)
 
         await self.app(scope, receive, send_variant)
 
-    def _find(self, path: str) -> dict[Coding, _Variant]:
+    def _find_variants(self, path: str) -> dict[Coding, _FileVariant]:
         """Return the compressed files beside the requested one."""
         try:
             file = self._root / path.lstrip("/")
@@ -94,13 +94,13 @@ class Precompressed:
                 beside = file.with_name(file.name + suffix)
                 # An older one was made from an earlier version of the file.
                 if beside.is_file() and beside.stat().st_mtime >= changed:
-                    found[coding] = _Variant(coding, suffix, _content_type(file.name))
+                    found[coding] = _FileVariant(coding, suffix, _guess_content_type(file.name))
             return found
         except (OSError, ValueError):  # the name is too long or has a null byte
             return {}
 
 
-class _Variant(NamedTuple):
+class _FileVariant(NamedTuple):
     coding: Coding
     suffix: str
     content_type: bytes
@@ -114,18 +114,18 @@ def _path_below_mount(scope: Scope) -> str:
     return path[len(mount) :] if mount and path.startswith(mount) else path
 
 
-def _redirected(scope: Scope, suffix: str) -> Scope:
+def _with_suffixed_path(scope: Scope, suffix: str) -> Scope:
     scope = {**scope, "path": scope["path"] + suffix}
     if scope.get("raw_path") is not None:
         scope["raw_path"] += suffix.encode()
     return scope
 
 
-def _with_encoding(message: Message, variant: _Variant | None) -> Message:
+def _with_variant_headers(message: Message, variant: _FileVariant | None) -> Message:
     head = Head(message["status"], message.get("headers", ()))
     if head.status not in _ABOUT_A_FILE:
         return {**message, "headers": head.headers}
-    headers = head.varying()
+    headers = head.headers_with_vary()
     if variant is not None and head.status in _CODED_STATUSES:
         ours = {b"content-type", b"content-encoding"}
         headers = [line for line in headers if line[0].lower() not in ours]
@@ -136,7 +136,7 @@ def _with_encoding(message: Message, variant: _Variant | None) -> Message:
     return {**message, "headers": headers}
 
 
-def _content_type(name: str) -> bytes:
+def _guess_content_type(name: str) -> bytes:
     kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
     charset = "; charset=utf-8" if kind.startswith("text/") else ""
     return f"{kind}{charset}".encode()

@@ -18,12 +18,12 @@ class RequestTarget(NamedTuple):
     query: bytes
 
     @property
-    def bytes(self) -> int:
+    def memory_bytes(self) -> int:
         """The approximate memory of the target."""
         return len(self.host) + 4 * len(self.path) + len(self.query)
 
 
-def target_of(scope: Scope) -> RequestTarget:
+def make_request_target(scope: Scope) -> RequestTarget:
     headers: Headers = scope["headers"]
     return RequestTarget(
         scope["method"],

@@ -75,7 +75,7 @@ class CompressionStats:
     def __repr__(self) -> str:
         return f"<CompressionStats compressed={self.compressed} skipped={self.skipped}>"
 
-    def _count(self, event: CompressionEvent) -> None:
+    def _count_event(self, event: CompressionEvent) -> None:
         with self._lock:
             match event:
                 case Compressed():

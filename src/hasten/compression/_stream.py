@@ -10,13 +10,13 @@ from typing import Final
 from hasten._asgi import Message, Send
 from hasten.compression._codecs import Codec, Encoder
 from hasten.compression._events import Compressed
-from hasten.compression._workload import Workload
+from hasten.compression._shared_resources import SharedResources
 
 SLICE_BYTES: Final = 256 * 1024
 """How much a thread compresses at a time. Large bodies take turns, slice by slice."""
 
 
-class End(Enum):
+class FlushMode(Enum):
     """What to do after a piece was written."""
 
     NONE = 0
@@ -24,12 +24,12 @@ class End(Enum):
     FINISH = 2
 
 
-class CodedStream:
+class CompressedStream:
     """Compresses and sends what is written to it. For one writer at a time."""
 
     def __init__(
         self,
-        workload: Workload,
+        shared: SharedResources,
         send: Send,
         codec: Codec,
         level: int,
@@ -38,7 +38,7 @@ class CodedStream:
         flushes: bool,
     ) -> None:
         """With flushes, each piece is flushed, so that the client can decode it at once."""
-        self._workload = workload
+        self._shared = shared
         self._send = send
         self._codec = codec
         self._level = level
@@ -46,31 +46,33 @@ class CodedStream:
         self._flushes = flushes
         self._bytes_before = 0
         self._bytes_after = 0
-        self._gathered = 0
+        self._bytes_since_output = 0
         self._seconds = 0.0
         self.has_unflushed = False
-        workload.open_streams += 1
+        shared.open_streams += 1
 
     async def write(self, data: bytes | memoryview, *, more: bool) -> None:
         """Compress and send data. Empty data is an explicit flush, unless it is the end."""
-        end = End.NONE
+        end = FlushMode.NONE
         if not more:
-            end = End.FINISH
+            end = FlushMode.FINISH
         elif self._flushes or not data:
-            end = End.FLUSH
+            end = FlushMode.FLUSH
         while len(data) > SLICE_BYTES:
-            await self._send_piece(await self.advance_off_loop(data[:SLICE_BYTES], End.NONE))
+            await self._send_piece(
+                await self.compress_in_thread(data[:SLICE_BYTES], FlushMode.NONE)
+            )
             data = data[SLICE_BYTES:]
         if not more:
-            coded = await self.advance(data, end)
+            coded = await self.compress(data, end)
             await self._send({"type": "http.response.body", "body": coded})
             self.close()
         elif data or self.has_unflushed:
-            await self._send_piece(await self.advance(data, end))
+            await self._send_piece(await self.compress(data, end))
 
     async def flush(self) -> None:
         if self.has_unflushed:
-            await self._send_piece(await self.advance(b"", End.FLUSH))
+            await self._send_piece(await self.compress(b"", FlushMode.FLUSH))
 
     async def write_file(self, message: Message) -> int:
         """Compress a file that the server would send itself (pathsend, zerocopysend).
@@ -92,42 +94,46 @@ class CodedStream:
                 os.close(file)
         return self._bytes_before - before
 
-    async def advance(self, data: bytes | memoryview, end: End) -> bytes:
+    async def compress(self, data: bytes | memoryview, end: FlushMode) -> bytes:
         """Compress data without sending it."""
         # The compressor may process all input since its last output at once.
-        if not self._workload.is_quick(self._codec, self._level, self._gathered + len(data)):
-            return await self.advance_off_loop(data, end)
+        if not self._shared.is_quick(
+            self._codec, self._level, self._bytes_since_output + len(data)
+        ):
+            return await self.compress_in_thread(data, end)
         start = perf_counter()
-        coded = _advance(self._open_encoder, data, end)
-        return self._advanced(start, data, coded, end)
+        coded = _compress_data(self._open_encoder, data, end)
+        return self._record_progress(start, data, coded, end)
 
-    async def advance_off_loop(self, data: bytes | memoryview, end: End) -> bytes:
+    async def compress_in_thread(self, data: bytes | memoryview, end: FlushMode) -> bytes:
         """Compress a slice of a large body in a thread, without sending it.
 
         Each slice is quick, but all slices together would block the event loop.
         """
         start = perf_counter()
-        coded = await self._workload.pool.run(_advance, self._open_encoder, data, end)
-        return self._advanced(start, data, coded, end)
+        coded = await self._shared.pool.run(_compress_data, self._open_encoder, data, end)
+        return self._record_progress(start, data, coded, end)
 
     @property
     def _open_encoder(self) -> Encoder:
         assert self._encoder is not None, "the stream has ended"
         return self._encoder
 
-    def _advanced(self, start: float, data: bytes | memoryview, coded: bytes, end: End) -> bytes:
+    def _record_progress(
+        self, start: float, data: bytes | memoryview, coded: bytes, end: FlushMode
+    ) -> bytes:
         self._seconds += perf_counter() - start
         self._bytes_before += len(data)
         self._bytes_after += len(coded)
-        self._gathered = 0 if coded else self._gathered + len(data)
-        self.has_unflushed = end is End.NONE
+        self._bytes_since_output = 0 if coded else self._bytes_since_output + len(data)
+        self.has_unflushed = end is FlushMode.NONE
         return coded
 
     def close(self) -> None:
         """Free the encoder, without finishing the stream. Safe to call twice."""
         if self._encoder is not None:
-            self.forget()
-            self._workload.emit(
+            self.discard()
+            self._shared.emit(
                 Compressed(
                     str(self._codec.coding),
                     self._level,
@@ -138,10 +144,10 @@ class CodedStream:
                 )
             )
 
-    def forget(self) -> None:
+    def discard(self) -> None:
         """Free the encoder without an event."""
         self._encoder = None
-        self._workload.open_streams -= 1
+        self._shared.open_streams -= 1
 
     async def _send_piece(self, coded: bytes) -> None:
         if coded:
@@ -151,7 +157,7 @@ class CodedStream:
         left = count
         while left is None or left > 0:
             size = SLICE_BYTES if left is None else min(left, SLICE_BYTES)
-            data = await self._workload.pool.run(os.read, file, size)
+            data = await self._shared.pool.run(os.read, file, size)
             if not data:
                 return
             if left is not None:
@@ -159,12 +165,12 @@ class CodedStream:
             await self.write(data, more=True)
 
 
-def _advance(encoder: Encoder, data: bytes | memoryview, end: End) -> bytes:
+def _compress_data(encoder: Encoder, data: bytes | memoryview, end: FlushMode) -> bytes:
     coded = encoder.write(data) if data else b""
     match end:
-        case End.NONE:
+        case FlushMode.NONE:
             return coded
-        case End.FLUSH:
+        case FlushMode.FLUSH:
             return coded + encoder.flush()
-        case End.FINISH:
+        case FlushMode.FINISH:
             return coded + encoder.finish()

@@ -29,10 +29,10 @@ class RateLimited(Depends):
     """
 
     def __init__(self, rate: RateOption, **options: Unpack[RouteOptions]) -> None:
-        super().__init__(dependency=_Limited(rate, options), use_cache=False)
+        super().__init__(dependency=_RateLimitDependency(rate, options), use_cache=False)
 
 
-class _Limited:
+class _RateLimitDependency:
     def __init__(self, rate: RateOption, options: RouteOptions) -> None:
         self._rate = rate
         self._options = options
@@ -45,20 +45,20 @@ class _Limited:
         if is_exempt(connection.scope.get("endpoint")):
             return
         request = require_active_request(f"RateLimited of {self.limit.name!r}")
-        if not await request.enforce_limit(self.limit_of(connection.scope)):
+        if not await request.enforce_limit(self.limit_for_route(connection.scope)):
             # The refusal of the middleware replaces the response to this error.
             raise HTTPException(request.denied.limit.status if request.denied else 429)
 
-    def limit_of(self, scope: Scope) -> Limit:
+    def limit_for_route(self, scope: Scope) -> Limit:
         """Return the limit of the route of a request."""
-        route = _route_of(scope)
+        route = _route_key(scope)
         limit = self._limits.get(route)
         if limit is None:
             limit = self._limits[route] = RouteLimit(self._rate, route, **self._options)
         return limit
 
 
-def _route_of(scope: Scope) -> str:
+def _route_key(scope: Scope) -> str:
     """Return the route of a request, the same for all its parameters.
 
     It does not include the root path, which contains parameters if the application is mounted.
@@ -74,23 +74,25 @@ def _route_of(scope: Scope) -> str:
     return f"{methods} {path} {name}"
 
 
-def _limits_of_dependencies(scope: Scope) -> Iterator[Limit]:
+def _find_dependency_limits(scope: Scope) -> Iterator[Limit]:
     route = scope.get("route")
     if is_exempt(scope.get("endpoint")):
         return
     included = scope.get("fastapi", {}).get("effective_route_context")
-    for called in _dependencies(getattr(included, "dependant", getattr(route, "dependant", None))):
-        if isinstance(called, _Limited):
-            yield called.limit_of(scope)
+    for called in _iter_dependency_functions(
+        getattr(included, "dependant", getattr(route, "dependant", None))
+    ):
+        if isinstance(called, _RateLimitDependency):
+            yield called.limit_for_route(scope)
 
 
-def _dependencies(dependant: Any) -> Iterator[object]:
+def _iter_dependency_functions(dependant: Any) -> Iterator[object]:
     for each in getattr(dependant, "dependencies", ()):
         yield each.call
-        yield from _dependencies(each)
+        yield from _iter_dependency_functions(each)
 
 
-registry.finders.append(_limits_of_dependencies)
+registry.finders.append(_find_dependency_limits)
 
 
 # OpenAPI ------------------------------------------------------------------------------------------
@@ -106,37 +108,37 @@ def document_rate_limits(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = described()
-            for path, method, operation in _operations(schema):
-                limits = _limits_of(app, path, method)
+            for path, method, operation in _iter_operations(schema):
+                limits = _find_operation_limits(app, path, method)
                 if limits:
-                    refusals = _refusals(limits, _headers(app))
+                    refusals = _describe_refusals(limits, _describe_headers(app))
                     operation.setdefault("responses", {}).update(refusals)
         return described()
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _operations(schema: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def _iter_operations(schema: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     for path, methods in schema.get("paths", {}).items():
         for method, operation in methods.items():
             if isinstance(operation, dict):
                 yield path, method.upper(), operation
 
 
-def _limits_of(app: FastAPI, path: str, method: str) -> list[Limit]:
+def _find_operation_limits(app: FastAPI, path: str, method: str) -> list[Limit]:
     routes = [
         route
-        for route in _all_routes(app)
+        for route in _iter_routes(app)
         if getattr(route, "path_format", None) == path and method in (route.methods or ())
     ]
-    found = [limit for route in routes for limit in _of_route(route)]
+    found = [limit for route in routes for limit in _find_route_limits(route)]
     if not any(is_exempt(route.endpoint) for route in routes):
-        found = [*_of_middleware(app, path, method), *found]
+        found = [*_find_middleware_limits(app, path, method), *found]
     return [limit for limit in found if not limit.shadow]
 
 
-def _of_middleware(app: FastAPI, path: str, method: str) -> Iterator[Limit]:
-    for options in _middlewares(app):
+def _find_middleware_limits(app: FastAPI, path: str, method: str) -> Iterator[Limit]:
+    for options in _iter_middleware_options(app):
         excluded = options.get("exclude_paths") or ()
         if excluded and Paths([check_paths("exclude_paths", excluded)]).match(path):
             continue
@@ -147,7 +149,7 @@ def _of_middleware(app: FastAPI, path: str, method: str) -> Iterator[Limit]:
                 yield limit
 
 
-def _middlewares(app: FastAPI) -> Iterator[Mapping[str, Any]]:
+def _iter_middleware_options(app: FastAPI) -> Iterator[Mapping[str, Any]]:
     """Yield the options of each rate limit middleware."""
     for middleware in app.user_middleware:
         kind: object = middleware.cls
@@ -155,93 +157,105 @@ def _middlewares(app: FastAPI) -> Iterator[Mapping[str, Any]]:
             yield middleware.kwargs
 
 
-def _of_route(route: Any) -> Iterator[Limit]:
+def _find_route_limits(route: Any) -> Iterator[Limit]:
     yield from limits_of(route.endpoint)
     for dependency in route.dependencies:
-        if isinstance(dependency.dependency, _Limited) and not is_exempt(route.endpoint):
+        if isinstance(dependency.dependency, _RateLimitDependency) and not is_exempt(
+            route.endpoint
+        ):
             yield dependency.dependency.limit
 
 
-def _all_routes(app: FastAPI) -> Iterator[Any]:
+def _iter_routes(app: FastAPI) -> Iterator[Any]:
     """Return all routes, with those of included routers."""
     contexts = getattr(routing, "iter_route_contexts", None)
     return iter(app.routes) if contexts is None else contexts(app.routes)
 
 
-_TEXT: Final = {"type": "string"}
-_NUMBER: Final = {"type": "integer", "minimum": 0}
+_TEXT_SCHEMA: Final = {"type": "string"}
+_NUMBER_SCHEMA: Final = {"type": "integer", "minimum": 0}
 
-_RETRY_AFTER: Final = {
+_RETRY_AFTER_HEADER: Final = {
     "Retry-After": {
         "description": "Seconds after which to retry the request.",
         "schema": {"type": "integer", "minimum": 1},
     }
 }
-_POLICY: Final = {"description": "The limits that apply to this request.", "schema": _TEXT}
+_POLICY_HEADER: Final = {
+    "description": "The limits that apply to this request.",
+    "schema": _TEXT_SCHEMA,
+}
 
-_STYLES: Final[Mapping[str, Mapping[str, Any]]] = {
+_HEADERS_BY_STYLE: Final[Mapping[str, Mapping[str, Any]]] = {
     "standard": {
         "RateLimit": {
             "description": "What is left of each limit, and the seconds until more is left.",
-            "schema": _TEXT,
+            "schema": _TEXT_SCHEMA,
         },
-        "RateLimit-Policy": _POLICY,
+        "RateLimit-Policy": _POLICY_HEADER,
     },
     "draft-7": {
         "RateLimit": {
             "description": "The limit with the least left.",
-            "schema": _TEXT,
+            "schema": _TEXT_SCHEMA,
         },
-        "RateLimit-Policy": _POLICY,
+        "RateLimit-Policy": _POLICY_HEADER,
     },
     "legacy": {
-        "X-RateLimit-Limit": {"description": "The highest number of requests.", "schema": _NUMBER},
-        "X-RateLimit-Remaining": {"description": "How many requests are left.", "schema": _NUMBER},
+        "X-RateLimit-Limit": {
+            "description": "The highest number of requests.",
+            "schema": _NUMBER_SCHEMA,
+        },
+        "X-RateLimit-Remaining": {
+            "description": "How many requests are left.",
+            "schema": _NUMBER_SCHEMA,
+        },
         "X-RateLimit-Reset": {
             "description": "The time when more are left, in seconds since the epoch.",
-            "schema": _NUMBER,
+            "schema": _NUMBER_SCHEMA,
         },
     },
 }
 """The headers of each style of `RateLimitMiddleware(headers=)`."""
 
 
-def _headers(app: FastAPI) -> dict[str, Any]:
+def _describe_headers(app: FastAPI) -> dict[str, Any]:
     """Return the headers that describe limits in responses of this application."""
     found: dict[str, Any] = {}
-    for options in _middlewares(app):
+    for options in _iter_middleware_options(app):
         for style in options.get("headers", DEFAULT_STYLES):
-            found |= _STYLES.get(style, {})
+            found |= _HEADERS_BY_STYLE.get(style, {})
     return found
 
 
-_PROBLEM: Final = {
+_PROBLEM_SCHEMA: Final = {
     "type": "object",
     "required": ["type", "title", "status", "detail"],
     "properties": {
         "type": {"type": "string", "format": "uri"},
-        "title": _TEXT,
+        "title": _TEXT_SCHEMA,
         "status": {"type": "integer"},
-        "detail": _TEXT,
-        "violated-policies": {"type": "array", "items": _TEXT},
+        "detail": _TEXT_SCHEMA,
+        "violated-policies": {"type": "array", "items": _TEXT_SCHEMA},
     },
 }
 
 
-def _refusals(limits: Sequence[Limit], headers: Mapping[str, Any]) -> dict[str, Any]:
+def _describe_refusals(limits: Sequence[Limit], headers: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for limit in limits:
         answer = found.setdefault(
-            str(limit.status), {"description": "", "headers": dict(_RETRY_AFTER), "content": {}}
+            str(limit.status),
+            {"description": "", "headers": dict(_RETRY_AFTER_HEADER), "content": {}},
         )
         if limit.headers:
             answer["headers"].update(headers)
         answer["description"] += f"{'; ' if answer['description'] else ''}{limit.name}"
         match limit.message:
             case None:
-                answer["content"]["application/problem+json"] = {"schema": _PROBLEM}
+                answer["content"]["application/problem+json"] = {"schema": _PROBLEM_SCHEMA}
             case str():
-                answer["content"]["text/plain"] = {"schema": _TEXT}
+                answer["content"]["text/plain"] = {"schema": _TEXT_SCHEMA}
             case _:
                 answer["content"]["application/json"] = {"schema": {}}
     for answer in found.values():

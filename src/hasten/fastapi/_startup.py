@@ -40,25 +40,28 @@ def lifespan(
     `InvalidOption`.
     """
     for resource in resources:
-        _check(resource)
+        _check_resource(resource)
 
     @asynccontextmanager
-    async def run(app: Any) -> AsyncIterator[dict[str, Any] | None]:
+    async def open_resources(app: Any) -> AsyncIterator[dict[str, Any] | None]:
         state: dict[str, Any] = {}
-        managers = [(_manager(resource, app), not _is_manager(resource)) for resource in resources]
+        managers = [
+            (_to_context_manager(resource, app), not _is_context_manager(resource))
+            for resource in resources
+        ]
         async with AsyncExitStack() as stack:
-            for manager, is_lifespan in sorted(managers, key=_starts_last):
+            for manager, is_lifespan in sorted(managers, key=_is_worker):
                 entered = await stack.enter_async_context(manager)
                 if is_lifespan and isinstance(entered, Mapping):
                     state.update(entered)
             # Not every server supports state, so an empty one is not yielded.
             yield state or None
 
-    return run
+    return open_resources
 
 
-def _check(resource: object) -> None:
-    if _is_manager(resource):
+def _check_resource(resource: object) -> None:
+    if _is_context_manager(resource):
         return
     if inspect.isasyncgenfunction(resource) or inspect.iscoroutinefunction(resource):
         raise InvalidOption("resources", resource, _UNDECORATED)
@@ -66,20 +69,20 @@ def _check(resource: object) -> None:
         raise InvalidOption("resources", resource, _EXPECTED)
 
 
-def _manager(resource: Any, app: Any) -> AbstractAsyncContextManager[Any]:
+def _to_context_manager(resource: Any, app: Any) -> AbstractAsyncContextManager[Any]:
     """Return the resource itself, or what the function returns for this application."""
-    manager = resource if _is_manager(resource) else resource(app)
-    if not _is_manager(manager):
+    manager = resource if _is_context_manager(resource) else resource(app)
+    if not _is_context_manager(manager):
         raise InvalidOption("resources", resource, _EXPECTED)
     return cast("AbstractAsyncContextManager[Any]", manager)
 
 
-def _is_manager(resource: object) -> bool:
+def _is_context_manager(resource: object) -> bool:
     kind = type(resource)
     return hasattr(kind, "__aenter__") and hasattr(kind, "__aexit__")
 
 
-def _starts_last(opening: tuple[object, bool]) -> bool:
+def _is_worker(opening: tuple[object, bool]) -> bool:
     """Return whether it is a worker. An application that has not imported jobs has none."""
     jobs = sys.modules.get("hasten.jobs._worker")
     return jobs is not None and isinstance(opening[0], jobs.Worker)

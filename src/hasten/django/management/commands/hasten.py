@@ -22,13 +22,13 @@ class Command(BaseCommand):  # type: ignore[misc]  # Django has no types
         parser.add_argument("--settings")  # it is in the environment now
         parser.add_argument("--pythonpath")
         known, arguments = parser.parse_known_args(rest)
-        launch = [*_launch(program), command]
+        launch = [*_launch_command(program), command]
         if known.pythonpath:
             launch += ["--pythonpath", known.pythonpath]
         main(arguments, name=f"{Path(program).name} {command}", launch=launch)
 
 
-def _launch(program: str) -> list[str]:
+def _launch_command(program: str) -> list[str]:
     """How this program was started: `python manage.py` or `python -m django`."""
     spec = sys.modules["__main__"].__spec__
     return [sys.executable, *(["-m", spec.parent] if spec and spec.parent else [program])]

@@ -19,7 +19,7 @@ SLICED_ABOVE_BYTES: Final = 4 * 1024 * 1024
 """A larger body is sent slice by slice, and so without its length."""
 
 
-class Workload:
+class SharedResources:
     """The threads and the open streams of a middleware, and the observers of its events."""
 
     def __init__(
@@ -47,7 +47,7 @@ class Workload:
         try:
             return size <= self._quick_sizes[codec, level]
         except KeyError:
-            most = codec.effort.most_bytes_within(level, self.pool.offload_after)
+            most = codec.effort.max_bytes_within(level, self.pool.offload_after)
             self._quick_sizes[codec, level] = min(most, SLICED_ABOVE_BYTES)
             return self.is_quick(codec, level, size)
 
@@ -59,7 +59,7 @@ class Workload:
     def emit(self, event: CompressionEvent) -> None:
         """Count an event, and pass it to on_event."""
         if self._stats is not None:
-            self._stats._count(event)
+            self._stats._count_event(event)
         if self._on_event is not None:
             try:
                 self._on_event(event)
