@@ -1,8 +1,8 @@
-"""Defence against BREACH: the compressed length reveals secrets that stand beside chosen input.
+"""A defence against BREACH, an attack that guesses secrets by the length of compressed responses.
 
-The attack (RFC 9110, section 17.6) needs the victim's browser to make requests from the attacker's
-site with the victim's cookies. The guard prevents it: responses to such requests are not
-compressed.
+If a response contains a secret and also text from the request, it is shorter when the text equals a
+part of the secret. The attacker's site lets the victim's browser send many such requests, with the
+victim's cookies (RFC 9110, section 17.6). So responses to such requests are not compressed.
 """
 
 from __future__ import annotations
@@ -22,14 +22,17 @@ _FOREIGN_OR_SAME_SITE: Final = frozenset({b"cross-site", b"same-site"})
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """Do not compress responses to requests that another site makes with the user's credentials.
+    """A rule against BREACH: which responses are not compressed, to keep their content secret.
 
-    - trusted_origins: your other sites, whose pages get compressed responses, such as
-      ``https://app.example.org``.
-    - same_site: treat other hosts of the same site as foreign, too.
+    They are responses to requests that a page of another site makes with the user's credentials:
+    cookies, or a password that the browser sends by itself. If the user follows a link, the
+    response is still compressed, because no script can read its length.
 
-    Credentials are cookies and passwords that the browser sends by itself. Navigations by the user
-    are exempt, because no script can read their length. Raises `InvalidOption`.
+    - trusted_origins: origins of your other sites, such as ``https://app.example.org``. Responses
+      to their pages are compressed.
+    - same_site: apply the rule also to pages of other hosts of the same site, such as subdomains.
+
+    Raises `InvalidOption`.
     """
 
     trusted_origins: Collection[str] = ()
@@ -43,10 +46,12 @@ class Guard:
         check_flag("same_site", self.same_site)
 
     def _forbids_compression(self, headers: Mapping[bytes, bytes]) -> bool:
-        """Return whether another site made this request with the user's credentials.
+        """Return whether the response must not be compressed.
 
-        headers have names in lower case. Browsers send Sec-Fetch-Site. For browsers from before
-        2023, the host of Origin or Referer is compared with that of the request.
+        It must not if a page of another site made the request with the user's credentials. headers
+        are those of the request, with names in lower case. Browsers send the relation of the two
+        sites in Sec-Fetch-Site. For browsers from before 2023, the host in Origin or Referer is
+        compared with the Host header.
         """
         if not _has_ambient_credentials(headers):
             return False
@@ -60,6 +65,7 @@ class Guard:
         return not (_is_navigation(headers) or _requesting_page(headers)[0] in self._trusted)
 
     def _has_foreign_origin(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Return whether Origin or Referer names another host, which is not trusted."""
         if b"origin" not in headers and b"referer" not in headers:
             return False
         origin, host = _requesting_page(headers)
@@ -67,6 +73,7 @@ class Guard:
 
 
 def _is_navigation(headers: Mapping[bytes, bytes]) -> bool:
+    """Return whether the user opened the page, for instance by a click on a link."""
     return (
         headers.get(b"sec-fetch-mode") == b"navigate"
         and headers.get(b"sec-fetch-dest") == b"document"
@@ -75,10 +82,10 @@ def _is_navigation(headers: Mapping[bytes, bytes]) -> bool:
 
 
 def _has_ambient_credentials(headers: Mapping[bytes, bytes]) -> bool:
-    """Return whether the browser added credentials by itself.
+    """Return whether a request has credentials that browsers add by themselves.
 
-    Browsers send cookies, and the password of an Authorization scheme that they prompt for, with
-    requests from any page. A bearer token must be added by a page that is allowed to.
+    With requests from any page, they send cookies and a password that they have prompted for. A
+    bearer token is different: only the page that has it can add it.
     """
     if b"cookie" in headers:
         return True
@@ -87,6 +94,7 @@ def _has_ambient_credentials(headers: Mapping[bytes, bytes]) -> bool:
 
 
 def _parse_trusted_origin(origin: str) -> bytes:
+    """Return an entry of trusted_origins as browsers send it, or raise `InvalidOption`."""
     try:
         parts = urlsplit(origin) if "://" in origin[1:] else None
         if (
@@ -97,11 +105,11 @@ def _parse_trusted_origin(origin: str) -> bytes:
             return _serialize_origin(parts).encode()
     except ValueError:
         pass
-    raise InvalidOption("trusted_origins", origin, "origins such as 'https://app.example.org'")
+    raise InvalidOption("trusted_origins", origin, "an origin such as 'https://app.example.org'")
 
 
 def _serialize_origin(parts: SplitResult) -> str:
-    """Return scheme, host and port as browsers send them: without the default port."""
+    """Return the origin of a URL as browsers send it: scheme, host, and port if not the default."""
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     usual = {"http": 80, "https": 443}.get(parts.scheme)
     port = "" if parts.port in {None, usual} else f":{parts.port}"
@@ -109,7 +117,10 @@ def _serialize_origin(parts: SplitResult) -> str:
 
 
 def _requesting_page(headers: Mapping[bytes, bytes]) -> tuple[bytes, bytes]:
-    """Return the origin and the host name of the requesting page, both empty if unknown."""
+    """Return the origin and host name of the page that made a request, both empty if unknown.
+
+    They are taken from Origin or, without it, from Referer.
+    """
     url = headers.get(b"origin") or headers.get(b"referer", b"")
     try:
         parts = urlsplit(url.decode("latin-1"))
@@ -121,6 +132,7 @@ def _requesting_page(headers: Mapping[bytes, bytes]) -> tuple[bytes, bytes]:
 
 
 def _request_host(headers: Mapping[bytes, bytes]) -> bytes | None:
+    """Return the host name in the Host header, without the port."""
     try:
         host = urlsplit("//" + headers.get(b"host", b"").decode("latin-1")).hostname
         return host.encode("latin-1") if host else None

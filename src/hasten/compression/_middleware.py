@@ -1,4 +1,4 @@
-"""The middleware: it wraps `send` in a `Response` for each request, and closes it at the end."""
+"""The middleware that compresses responses: it passes each one through a `Response` object."""
 
 from __future__ import annotations
 
@@ -36,40 +36,45 @@ _ETAG_CONDITIONS = frozenset({b"if-none-match", b"if-match"})
 class CompressionMiddleware:
     """Compress responses of any ASGI application: ``app.add_middleware(CompressionMiddleware)``.
 
-    Most applications need no options. Add it outside of middlewares that cache bodies, and inside
-    of those that sign or digest them.
+    Most applications need no options. Add it outside of middlewares that cache response bodies, and
+    inside of middlewares that sign or digest them.
 
-    - encodings: the encodings to offer; the order decides between equal weights. "deflate" is
-      supported, too. Encodings that are not installed are left out: the extra ``compression``
-      installs all.
+    - encodings: the encodings to offer. If a client gives several the same weight, the first one
+      here is used. "deflate" is supported, too. Encodings whose library is not installed are left
+      out: the extra ``compression`` installs all libraries.
     - minimum_size: smaller bodies are not compressed.
-    - level: "auto" chooses by size and load. ``6`` fixes it for all encodings,
+    - level: "auto" chooses the level by body size and load. ``6`` sets it for all encodings,
       ``{"zstd": 3, "br": 5}`` for some.
-    - media_types: which media types are compressed:
-      ``DEFAULT_MEDIA_TYPES | {"application/x-tiles"}``, a collection of all of them, or a function
-      of a media type.
-    - filter: called with scope, status and headers of each response. Return True to compress it
-      whatever its media type, False not to compress it, None to apply the other options.
-    - flush: "auto" sends each event of a live stream (SSE, NDJSON and the like) at once, and other
-      streams when their producer pauses for 5 ms; a duration is the length of that pause;
-      "message" sends every message at once; "never" leaves it to the compressor. On trio, "auto"
-      and durations send every message at once, too, because there is no timer. An empty body
-      message with more_body flushes what came before it.
-    - stream_encodings, stream_memory: for live streams, the order of preference, and about how much
-      memory each compressor may use.
-    - max_streams: how many streams are compressed at the same time; others are not compressed.
-    - threads: how many threads compress large bodies; by default as many as processors, at most
+    - media_types: the media types to compress: a set derived from the default, such as
+      ``DEFAULT_MEDIA_TYPES | {"application/x-tiles"}``, a collection of media types, or a function
+      that takes a media type and returns a bool.
+    - filter: a function that is called with the scope, status and headers of each response. It
+      returns True to compress the response whatever its media type, False not to compress it, or
+      None to let the other options decide.
+    - flush: when a stream is sent to the client. "auto" sends each event of a live stream (SSE,
+      NDJSON and the like) at once, and other streams when the application pauses for 5 ms; a
+      duration sets the length of that pause. "message" sends every message at once. "never" sends
+      only the output that the compressor returns by itself. On trio, where hasten has no timer,
+      "auto" and durations send every message at once. An empty body message with more_body always
+      sends the data before it.
+    - stream_encodings, stream_memory: for live streams, the encodings in order of preference, and
+      the approximate memory of each compressor.
+    - max_streams: how many streams may be compressed at the same time; further ones are sent
+      uncompressed.
+    - threads: how many threads compress large bodies; by default one for each processor, at most
       four.
-    - etag: a strong entity tag of a compressed response is weakened ("weaken"), gets the encoding
-      as a "suffix", is removed ("drop") or left ("keep").
-    - breach: "guard" (the default), a `Guard` that knows your other sites, or "off".
-    - strict: honour ``identity;q=0``. Bodies of any size are then compressed, and a client that
-      refuses all encodings gets 406 (RFC 9110, section 15.5.7), before the application is called.
+    - etag: what happens to the strong entity tag of a compressed response. "weaken" makes it weak,
+      "suffix" appends the encoding to it, "drop" removes it, "keep" leaves it as it is.
+    - breach: the defence against the BREACH attack: "guard" (the default), a `Guard` with your own
+      options, or "off".
+    - strict: obey ``identity;q=0``, with which a client refuses uncompressed responses. Bodies of
+      any size are then compressed for this client. If it refuses all encodings, too, the response
+      is 406 (RFC 9110, section 15.5.7), and the application is not called.
     - cache, dictionaries: see `CompressionCache` and `Dictionaries`.
-    - server_timing: add Server-Timing to compressed responses.
+    - server_timing: add a Server-Timing header with the compression time to compressed responses.
     - stats: a `CompressionStats` that counts responses and bytes.
-    - on_event: called with a `Compressed` or a `Skipped` for each response. It must not block. An
-      exception that it raises is logged.
+    - on_event: a function that is called with a `Compressed` or `Skipped` event for each response.
+      It must not block. An exception that it raises is logged.
 
     Raises `InvalidOption`.
     """
@@ -157,7 +162,10 @@ class CompressionMiddleware:
 
 
 def _strip_etag_suffixes(headers: Headers) -> Headers:
-    """Return the request headers with the ETags that the application made, without suffixes."""
+    """Return the request headers without the encoding suffixes in If-None-Match and If-Match.
+
+    With etag="suffix", clients send back ``"abc--gzip"``, but the application knows ``"abc"``.
+    """
     return [
         (name, strip_etag_suffixes(value) if name in _ETAG_CONDITIONS else value)
         for name, value in headers

@@ -1,18 +1,20 @@
-"""One response between the application and the server.
+"""The state machine that decides whether to compress a response, and sends it either way.
 
     NEW ─start─▸ PASSING                           not compressed, or not for this client
          └─────▸ HELD ─body─▸ ENDED                the whole body at once: compressed if smaller
-                  ├─more─▸ BUFFERING ─▸ ENDED        too small to decide: there may be no more
+                  ├─more─▸ BUFFERING ─▸ ENDED      too small to decide: there may be no more
                   │          ├───────▸ PASSING     too many streams, or a message that cannot wait
                   │          └───────┐
                   └──────────────▸ STREAMING ─▸ ENDED
 
-The head is held back until the first part of the body comes, which decides whether compression
-pays. The head of a live stream (events, lines) is sent with the first event or in the first pause.
-An empty piece does not start a body. A stream is flushed when its producer pauses. A separate task
-does that, so a lock separates what it sends from what the application sends. Anything that ends a
-response early (an exception, a cancellation, a disconnected client) leaves the compressed stream
-unfinished, so that no client takes a part for the whole.
+The head (status and headers) is held back until the first part of the body arrives, because the
+body shows whether compression makes it smaller. The head of a live stream (events, lines) is sent
+with the first event or in the first pause. An empty piece does not count as the first part.
+
+A stream is flushed when the application pauses. A separate task flushes it, so a lock keeps the
+task and the application from sending at the same time. If a response ends early (by an exception, a
+cancellation or a disconnected client), the compressed stream is left unfinished. So no client
+mistakes a part for the whole body.
 """
 
 from __future__ import annotations
@@ -39,10 +41,11 @@ from hasten.compression._shared_resources import SLICED_ABOVE_BYTES, SharedResou
 from hasten.compression._stream import SLICE_BYTES, CompressedStream, FlushMode
 from hasten.errors import ResponseBroken
 
-# Messages that do not concern the head and body of this response: they are passed on at once.
+# Messages that are neither the head nor a part of the body. They are passed on at once.
 _PASSED_ON: Final = frozenset(
     {"http.response.push", "http.response.early_hint", "http.response.debug"}
 )
+# Messages that let the server send a file by itself.
 _FILE_MESSAGES: Final = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
 
 
@@ -50,7 +53,7 @@ _CUT_SHORT: Final = "an earlier send was cancelled or failed"
 
 
 class State(Enum):
-    """The state of a response; see the diagram above."""
+    """How far a response has been sent. The docstring of the module shows the transitions."""
 
     NEW = 0
     PASSING = 1
@@ -61,13 +64,13 @@ class State(Enum):
     BROKEN = 6  # a send was cancelled or failed: the response cannot be completed
 
 
-# Faster than looking each member up in its class, which shows per message.
+# Module-level names, because the lookup of an enum member is slow enough to show for each message.
 NEW, PASSING, HELD, BUFFERING, STREAMING, ENDED, BROKEN = State
 INCOMPRESSIBLE, COMPRESSIBLE, LIVE = MediaKind
 
 
 class Response:
-    """Compresses one response: the application calls its `send`."""
+    """Compresses one response. The application gets its `send` in place of the server's."""
 
     __slots__ = (
         "_awaits_pauses",
@@ -95,11 +98,11 @@ class Response:
         "is_open",
     )  # fmt: skip
 
-    # Not set in __init__, because most responses never need them. From HELD on:
+    # These are not set in __init__, because most responses never need them. Set from HELD on:
     _coding: Coding
     _declared: int | None
     _is_live: bool
-    # From BUFFERING and STREAMING on:
+    # Set from BUFFERING and STREAMING on:
     _buffered: list[bytes]
     _size: int
     _lock: asyncio.Lock  # or one of trio's
@@ -110,7 +113,7 @@ class Response:
     _is_broken: bool
 
     is_open: bool
-    """Whether `close` or `abandon` has something to end."""
+    """Whether `close` or `abandon` must be called, because something is held back or running."""
 
     def __init__(
         self,
@@ -123,7 +126,7 @@ class Response:
     ) -> None:
         self._settings = settings
         self._shared = shared
-        self._scope = scope  # what the application sees, and writes to
+        self._scope = scope  # the dict that the application gets and changes
         self._request_headers = request_headers  # as the client sent them
         self._target = target  # before routers change the scope
         self._send = send
@@ -131,6 +134,7 @@ class Response:
         self.is_open = False
 
     async def send(self, message: Message) -> None:
+        """Handle a message of the application: hold it back, compress it or pass it on."""
         if self._state is PASSING:
             await self._send(message)
             return
@@ -153,7 +157,7 @@ class Response:
                 await self._on_other_message(message)
 
     async def close(self) -> None:
-        """Send what is held back, after the application has returned."""
+        """Send the held back part of the response uncompressed, after the application returned."""
         if self._state is HELD:
             self.is_open = False
             await self._send(self._uncompressed_start("unfinished"))
@@ -163,7 +167,7 @@ class Response:
         await self.abandon()
 
     async def abandon(self) -> None:
-        """Stop the timer and its task, and free the encoder."""
+        """Stop the idle timer and discard the encoder, without sending anything."""
         if self.is_open and self._state is not HELD:
             if self._stream is not None:
                 self._stream.close()
@@ -172,13 +176,13 @@ class Response:
     # The head -------------------------------------------------------------------------------------
 
     def _on_start(self, message: Message) -> Message | None:
-        """Return the head if it can be sent now, None if it has to wait for the body."""
+        """Return the start message to send now, None if it has to wait for the body."""
         settings = self._settings
         head = Head(message["status"], message.get("headers", ()))
         kind = self._classify(head)
-        self._state = PASSING  # unless it turns out to be worth coding
+        self._state = PASSING  # may become HELD below
         if isinstance(kind, str):
-            headers = head.headers  # not the message's: they may be an iterator, used up by now
+            headers = head.headers  # those of the message may be an exhausted iterator
             if kind == "opted_out" and head.asks_for_identity:
                 headers = head.headers_without_encoding()
             if self._shared.is_observed:
@@ -219,7 +223,10 @@ class Response:
         return None
 
     def _classify(self, head: Head) -> MediaKind | SkipReason:
-        """Return what compression does for this response, or why it is not compressed."""
+        """Return the kind of the response's media type, or the reason not to compress it.
+
+        This looks only at the endpoint and the response, not at the client.
+        """
         settings = self._settings
         scope = self._scope
         if reason := head.reason_to_skip(scope["method"]):
@@ -229,7 +236,7 @@ class Response:
             return "opted_out"
         content_type = head.found.get(b"content-type")
         if content_type is None:
-            # A 304 need not repeat the type of what it confirms.
+            # A 304 response often has no Content-Type.
             return COMPRESSIBLE if wanted or head.status == 304 else "media_type"
         kind = settings.classify_media_type(content_type)
         if kind is INCOMPRESSIBLE:
@@ -237,19 +244,28 @@ class Response:
         return kind
 
     def _uncompressed_start(self, reason: SkipReason) -> Message:
-        """Return the head of a response that is not compressed for this client or this body."""
+        """Return the start message of an uncompressed response, and emit the `Skipped` event.
+
+        Vary is added, because the response could be compressed for another client.
+        """
         self._shared.emit_skipped(reason)
         return {**self._message, "headers": self._head.headers_with_vary(self._vary)}
 
     def _compressed_start(self, coding: str, length: int | None, seconds: float | None) -> Message:
+        """Return the start message of a compressed response.
+
+        length is that of the compressed body, None if unknown. seconds is the compression time, for
+        Server-Timing.
+        """
         if self._message.get("trailers"):
-            length = None  # in HTTP/1.1 only chunks can be followed by them
+            length = None  # HTTP/1.1 allows trailers only after a chunked body
         headers = self._head.compressed_headers(coding, self._settings.etag, length, self._vary)
         if self._settings.has_extras:
             headers += self._extra_headers(coding, seconds)
         return {**self._message, "headers": headers}
 
     def _extra_headers(self, coding: str, seconds: float | None) -> Headers:
+        """Return the headers Use-As-Dictionary and Server-Timing, if these options are used."""
         headers = []
         if self._settings.dictionaries is not None:
             headers += self._settings.dictionaries._announcement_headers(
@@ -274,13 +290,17 @@ class Response:
         elif self._state is BROKEN:
             raise ResponseBroken(_CUT_SHORT)
         elif body or self._state is NEW:
-            await self._send(message)  # out of order: the server raises the right error
+            await self._send(message)  # out of order: the server raises an error
 
     def _has_declared_length(self, message: Message) -> bool:
-        """Return whether the body is complete: some frameworks send an empty message after it."""
+        """Return whether a message contains the whole body, by its Content-Length.
+
+        Some frameworks send the whole body with more_body, and then an empty message.
+        """
         return len(message.get("body", b"")) == self._declared
 
     async def _on_live_start(self) -> None:
+        """Send the head of a live stream, unless the next short pause is going to send it."""
         self._start_buffering()
         if self._awaits_pauses:
             self._idle_timer.restart()  # the stream may end without an event
@@ -293,7 +313,7 @@ class Response:
             self._is_broken = False
 
     def _start_buffering(self) -> None:
-        """Start to receive the body in pieces."""
+        """Prepare for a body that arrives in pieces, and enter the state BUFFERING."""
         flush = self._settings.flush
         self._lock = make_lock()
         has_timer = is_asyncio()
@@ -309,16 +329,20 @@ class Response:
         self._state = BUFFERING
 
     def _mark_broken_until_sent(self) -> None:
-        """Mark the response as broken until the step is complete. Call it under the lock.
+        """Mark the response as broken. The caller resets the mark when it has sent its data.
 
-        A piece that was compressed and not sent, or sent in part, is missing: a stream that
-        continued would hide that.
+        If the caller is cancelled or fails in between, compressed data is lost. The stream must not
+        continue then, because the client would not notice the gap. Call it with the lock held.
         """
         if self._is_broken:
             raise ResponseBroken(_CUT_SHORT) from self._idle_timer.failure
         self._is_broken = True
 
     async def _on_chunk(self, body: bytes, *, more: bool, after_pause: bool = False) -> None:
+        """Handle a piece of the body: buffer it, compress it, or pass it on.
+
+        With after_pause, body is empty, and the buffered data is sent.
+        """
         self._size += len(body)
         newest = body
         if self._state is BUFFERING:
@@ -345,7 +369,10 @@ class Response:
             self._idle_timer.restart()
 
     def _end_stream(self) -> None:
-        """End the stream. Raises `ResponseBroken` if the body differs from its Content-Length."""
+        """End the stream.
+
+        Raises `ResponseBroken` if the length of the body differs from its Content-Length.
+        """
         if self._declared is not None and self._size != self._declared:
             raise ResponseBroken(
                 f"Content-Length is {self._declared:,}, but the body has {self._size:,} bytes"
@@ -359,7 +386,10 @@ class Response:
         return held
 
     def _should_start_stream(self, newest: bytes) -> bool:
-        """Return whether the body is compressed whatever comes next. A small start may be all."""
+        """Return whether it is certain by now that the body is compressed.
+
+        It is not if the data so far is small, because it may be the whole body.
+        """
         settings = self._settings
         return self._size > 0 and (
             self._size >= settings.minimum_size
@@ -367,7 +397,7 @@ class Response:
             or self._must_compress
             or self._is_live
             or self._flushes
-            # An explicit flush. If pauses are short, the next pause does the same.
+            # An empty message is an explicit flush. If a short pause flushes, it need not.
             or (not newest and not self._awaits_pauses)
         )
 
@@ -385,7 +415,8 @@ class Response:
     # Whole bodies --------------------------------------------------------------------------------
 
     async def _send_whole(self, body: bytes) -> None:
-        self._state = BROKEN  # until it is done
+        """Send a response whose body is known completely, compressed if it is smaller then."""
+        self._state = BROKEN  # stays so if sending fails
         await self._compress_and_send(body)
         self._state = ENDED
 
@@ -396,7 +427,7 @@ class Response:
             await self._send_uncompressed(body, "too_small")
             return
         if size != self._declared and self._declared is not None:
-            await self._send_uncompressed(body, "wrong_length")  # the server raises the right error
+            await self._send_uncompressed(body, "wrong_length")  # the server raises an error
             return
         codec = settings.codecs[self._coding]
         level = codec.effort.level_for(size)
@@ -404,7 +435,7 @@ class Response:
         if settings.has_extras or shared.is_observed or not shared.is_quick(codec, level, size):
             await self._send_on_slow_path(codec, level, body)
             return
-        # The fast path of most responses.
+        # Most responses take this fast path.
         coded = codec.compress(body, level)
         if len(coded) >= size and not self._must_compress:
             await self._send_uncompressed(body, "not_smaller")
@@ -413,6 +444,7 @@ class Response:
         await self._send({"type": "http.response.body", "body": coded})
 
     async def _send_on_slow_path(self, codec: Codec, level: int, body: bytes) -> None:
+        """Send a whole body with the cache, dictionaries, threads or events, as far as needed."""
         start = perf_counter()
         key = await self._cache_key(codec, body)
         whole = self._find_cached(key, codec, body)
@@ -449,7 +481,7 @@ class Response:
             await self._send({"type": "http.response.body", "body": body, "more_body": True})
 
     async def _cache_key(self, codec: Codec, body: bytes) -> Key | None:
-        """Return the key of the body in the cache, None if it must not be cached."""
+        """Return the cache key of the body, None if it must not be cached."""
         target, pool = self._target, self._shared.pool
         if self._settings.cache is None or target is None or len(body) > SLICED_ABOVE_BYTES:
             return None
@@ -462,7 +494,10 @@ class Response:
         return await pool.run(make_key, target, self._head, codec.coding, body)
 
     def _dictionary_owner(self) -> bytes | None:
-        """Return the owner of the dictionary that this response becomes, None if there is none."""
+        """Return a digest of the user and the query.
+
+        It is None if the response must not become a dictionary.
+        """
         dictionaries = self._settings.dictionaries
         if dictionaries is None:
             return None
@@ -471,7 +506,7 @@ class Response:
         )
 
     def _find_cached(self, key: Key | None, codec: Codec, body: bytes) -> _CompressedBody | None:
-        """Return the compressed body from the cache, or None."""
+        """Return the compressed body from the cache, None if it is not there."""
         cache = self._settings.cache
         kept = None
         if cache is not None and key is not None:
@@ -483,6 +518,7 @@ class Response:
     async def _compress_whole(
         self, key: Key | None, codec: Codec, level: int, body: bytes
     ) -> _CompressedBody:
+        """Return the body compressed: as a difference to an earlier response if possible."""
         settings = self._settings
         owner = self._dictionary_owner()
         if settings.dictionaries is not None and owner is not None:
@@ -500,19 +536,23 @@ class Response:
         return _CompressedBody(coded, codec.coding, level, cached=shared)
 
     async def _compress(self, codec: Codec, level: int, body: bytes) -> bytes:
+        """Return the body compressed, in a thread unless it is quick."""
         if self._shared.is_quick(codec, level, len(body)):
             return codec.compress(body, level)
         return await self._shared.pool.run(codec.compress, body, level)
 
     async def _compress_when_idle(self, codec: Codec, body: bytes) -> bytes | None:
-        """Compress at the highest useful level, or return None if work waits for a thread."""
+        """Return the body compressed at the highest useful level, None if all threads are busy."""
         pool = self._shared.pool
         if pool.waiting:
             return None
         return await pool.run(codec.compress, body, codec.effort.smallest)
 
     async def _send_in_slices(self, codec: Codec, level: int, body: bytes) -> None:
-        """Compress a large body in turns with others, and send each slice at once."""
+        """Compress a large body slice by slice, and send each slice at once.
+
+        Between two slices, the threads can compress other bodies.
+        """
         encoder = codec.make_encoder(level)
         stream = CompressedStream(self._shared, self._send, codec, level, encoder, flushes=False)
         try:
@@ -531,7 +571,7 @@ class Response:
     # Streams --------------------------------------------------------------------------------------
 
     async def _start_stream(self) -> None:
-        """Send the head of a compressed stream, or of an uncompressed one if there are too many."""
+        """Send the head of a stream: a compressed one, or uncompressed if too many are open."""
         settings = self._settings
         if not (self._shared.has_room_for_stream or self._must_compress):
             self._idle_timer.stop()
@@ -539,7 +579,7 @@ class Response:
             return
         codec = settings.codecs[self._coding]
         if self._is_live:
-            self._idle_timer.stop()  # it runs until the first event; each event is flushed
+            self._idle_timer.stop()  # no longer needed: each event is flushed
             codec = codec.live_codec
             encoder = codec.make_live_encoder(codec.effort.live, settings.stream_memory)
             level = codec.effort.live
@@ -554,7 +594,10 @@ class Response:
         await self._send(self._compressed_start(codec.coding, None, None))
 
     async def _fall_back_to_uncompressed(self, reason: SkipReason) -> None:
-        """Send the buffered part of the body uncompressed. The rest of it passes unchanged."""
+        """Send the head and the buffered part of the body uncompressed.
+
+        The rest of the body is then passed on unchanged.
+        """
         self._idle_timer.stop()
         await self._send(self._uncompressed_start(reason))
         await self._send_uncompressed_piece(self._take_buffered())
@@ -563,6 +606,7 @@ class Response:
     # Other messages -------------------------------------------------------------------------------
 
     async def _on_other_message(self, message: Message) -> None:
+        """Handle a message that is not an ordinary start or body message, such as a file."""
         kind = message["type"]
         reason: SkipReason = "sent_by_server" if kind in _FILE_MESSAGES else "unknown_message"
         if kind in _PASSED_ON or self._state is NEW or self._state is ENDED:
@@ -590,7 +634,11 @@ class Response:
                 self._is_broken = False
 
     async def _send_file_at_path(self, message: Message) -> bool:
-        """Compress a whole file. Return False if it is unreadable: the server handles the error."""
+        """Read a file, compress it and send it as the body.
+
+        Return False without sending anything if the file cannot be read. The message is then passed
+        on to the server, which reports the error.
+        """
         try:
             body = await self._shared.pool.run(_read_unless_large, message["path"])
         except (OSError, ValueError):  # ValueError: a null byte in the path
@@ -608,6 +656,7 @@ class Response:
         return True
 
     async def _pass_to_stream(self, message: Message) -> None:
+        """Handle a message within a body: compress a file, and pass others on."""
         if self._stream is None:  # released, not compressed
             await self._send(message)
             self._state = PASSING
@@ -617,7 +666,7 @@ class Response:
             await self._send(message)
 
     async def _write_file(self, stream: CompressedStream, message: Message) -> None:
-        """Compress a file that the server was to send: the rest of the body is compressed, too."""
+        """Compress a file that the server would send itself, because the body is compressed."""
         self._size += await stream.write_file(message)
         more = message.get("more_body", False)
         if not more:
@@ -626,13 +675,18 @@ class Response:
 
 
 def _read_unless_large(path: str) -> bytes | None:
+    """Return the content of a file, None if it is larger than `SLICED_ABOVE_BYTES`."""
     with open(path, "rb") as file:  # noqa: PTH123 - faster than Path.open
         is_large = os.fstat(file.fileno()).st_size > SLICED_ABOVE_BYTES
         return None if is_large else file.read()
 
 
 class _CompressedBody(NamedTuple):
-    """A body that was compressed as a whole."""
+    """A whole compressed body, with the coding and level that were used.
+
+    cached says whether another request has compressed it. If it was already in the cache, the level
+    is not known, and is 0.
+    """
 
     body: bytes
     coding: str

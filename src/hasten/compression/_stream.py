@@ -1,4 +1,4 @@
-"""A body that is compressed and sent piece by piece."""
+"""A response body that is compressed and sent piece by piece."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from hasten.compression._events import Compressed
 from hasten.compression._shared_resources import SharedResources
 
 SLICE_BYTES: Final = 256 * 1024
-"""How much a thread compresses at a time. Large bodies take turns, slice by slice."""
+"""How much of a large body a thread compresses before other bodies get their turn."""
 
 
 class FlushMode(Enum):
-    """What to do after a piece was written."""
+    """What the compressor does after a piece of data: nothing, flush, or finish the body."""
 
     NONE = 0
     FLUSH = 1
@@ -25,7 +25,10 @@ class FlushMode(Enum):
 
 
 class CompressedStream:
-    """Compresses and sends what is written to it. For one writer at a time."""
+    """Compresses the data that is written to it, and sends the result to the client.
+
+    Only one task may write at a time.
+    """
 
     def __init__(
         self,
@@ -37,7 +40,7 @@ class CompressedStream:
         *,
         flushes: bool,
     ) -> None:
-        """With flushes, each piece is flushed, so that the client can decode it at once."""
+        """Count as an open stream. With flushes, each piece is sent in decodable form at once."""
         self._shared = shared
         self._send = send
         self._codec = codec
@@ -52,7 +55,10 @@ class CompressedStream:
         shared.open_streams += 1
 
     async def write(self, data: bytes | memoryview, *, more: bool) -> None:
-        """Compress and send data. Empty data is an explicit flush, unless it is the end."""
+        """Compress and send data, and end the stream unless there is more.
+
+        Empty data with more sends everything that the compressor holds back.
+        """
         end = FlushMode.NONE
         if not more:
             end = FlushMode.FINISH
@@ -71,13 +77,15 @@ class CompressedStream:
             await self._send_piece(await self.compress(data, end))
 
     async def flush(self) -> None:
+        """Send everything that the compressor holds back, if there is anything."""
         if self.has_unflushed:
             await self._send_piece(await self.compress(b"", FlushMode.FLUSH))
 
     async def write_file(self, message: Message) -> int:
-        """Compress a file that the server would send itself (pathsend, zerocopysend).
+        """Read, compress and send the file of a pathsend or zerocopysend message.
 
-        Returns the number of bytes before compression.
+        Without compression, the server would send the file itself. Returns the size of the data
+        that was read, in bytes.
         """
         before = self._bytes_before
         path = message.get("path")
@@ -95,8 +103,11 @@ class CompressedStream:
         return self._bytes_before - before
 
     async def compress(self, data: bytes | memoryview, end: FlushMode) -> bytes:
-        """Compress data without sending it."""
-        # The compressor may process all input since its last output at once.
+        """Return data compressed, without sending it.
+
+        A small piece is compressed on the event loop, a large one in a thread.
+        """
+        # A compressor collects input, and may process all of it in this call.
         if not self._shared.is_quick(
             self._codec, self._level, self._bytes_since_output + len(data)
         ):
@@ -106,9 +117,9 @@ class CompressedStream:
         return self._record_progress(start, data, coded, end)
 
     async def compress_in_thread(self, data: bytes | memoryview, end: FlushMode) -> bytes:
-        """Compress a slice of a large body in a thread, without sending it.
+        """Return data compressed, without sending it. Compress in a thread even if it is small.
 
-        Each slice is quick, but all slices together would block the event loop.
+        This is for slices of a large body: each is quick, but all together would block the loop.
         """
         start = perf_counter()
         coded = await self._shared.pool.run(_compress_data, self._open_encoder, data, end)
@@ -130,7 +141,10 @@ class CompressedStream:
         return coded
 
     def close(self) -> None:
-        """Free the encoder, without finishing the stream. Safe to call twice."""
+        """Discard the encoder, and emit the `Compressed` event. Safe to call twice.
+
+        The body is not completed here: that is the last `write`.
+        """
         if self._encoder is not None:
             self.discard()
             self._shared.emit(
@@ -145,7 +159,7 @@ class CompressedStream:
             )
 
     def discard(self) -> None:
-        """Free the encoder without an event."""
+        """Discard the encoder. No compression event is emitted."""
         self._encoder = None
         self._shared.open_streams -= 1
 

@@ -1,4 +1,4 @@
-"""Limits of routes as dependencies, and how OpenAPI describes limits."""
+"""Rate limits for FastAPI: as dependencies of routes, and in the OpenAPI description."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class RateLimited(Depends):
     """A dependency that limits a route: ``dependencies=[RateLimited("30/m", cost=2)]``.
 
     The options are those of `Limit`, except for path, methods and per. As a dependency of a router
-    or an application, it limits each route separately, or with a name all of them together. It does
-    not count requests of a handler that is `exempt`. The application needs `RateLimitMiddleware`;
-    without it, a request raises `MissingMiddleware`.
+    or an application, it counts the requests of each route separately. With the option name, it
+    counts those of all routes together. Requests to an `exempt` handler are not counted. The
+    application needs `RateLimitMiddleware`: without it, a request raises `MissingMiddleware`.
     """
 
     def __init__(self, rate: RateOption, **options: Unpack[RouteOptions]) -> None:
@@ -33,11 +33,13 @@ class RateLimited(Depends):
 
 
 class _RateLimitDependency:
+    """The function behind `RateLimited`: it counts each request, and rejects it above the limit."""
+
     def __init__(self, rate: RateOption, options: RouteOptions) -> None:
         self._rate = rate
         self._options = options
         self.limit: Final = RouteLimit(rate, "", **options)
-        # Without a name each route has its own count, which is not known before its first request.
+        # Without a name, each route has its own count. Its key is known only at the first request.
         registry.add_limit(self.limit, is_named=options.get("name") is not None)
         self._limits: dict[str, Limit] = {}
 
@@ -46,11 +48,11 @@ class _RateLimitDependency:
             return
         request = require_active_request(f"RateLimited of {self.limit.name!r}")
         if not await request.enforce_limit(self.limit_for_route(connection.scope)):
-            # The refusal of the middleware replaces the response to this error.
+            # The exception only stops the handler: RateLimitMiddleware sends its own response.
             raise HTTPException(request.denied.limit.status if request.denied else 429)
 
     def limit_for_route(self, scope: Scope) -> Limit:
-        """Return the limit of the route of a request."""
+        """Return the limit with the count of the route that a request matches."""
         route = _route_key(scope)
         limit = self._limits.get(route)
         if limit is None:
@@ -59,13 +61,14 @@ class _RateLimitDependency:
 
 
 def _route_key(scope: Scope) -> str:
-    """Return the route of a request, the same for all its parameters.
+    """Return a text that identifies the route of a request: methods, path template and handler.
 
-    It does not include the root path, which contains parameters if the application is mounted.
+    The root path is left out: if the application is mounted, it may contain path parameters, and
+    each of their values would get its own count.
     """
     route = scope.get("route")
-    # If a router is included several times, newer versions of FastAPI share its routes and tell the
-    # inclusions apart here; older versions copy the route for each of them.
+    # If a router is included several times, newer versions of FastAPI use the same route objects
+    # for all inclusions, and store the full path here. Older versions copy the routes.
     included = scope.get("fastapi", {}).get("effective_route_context")
     path = getattr(included, "path", None) or getattr(route, "path", "")
     endpoint = scope.get("endpoint")
@@ -75,6 +78,7 @@ def _route_key(scope: Scope) -> str:
 
 
 def _find_dependency_limits(scope: Scope) -> Iterator[Limit]:
+    """Yield the limits of all `RateLimited` dependencies of the route of a request."""
     route = scope.get("route")
     if is_exempt(scope.get("endpoint")):
         return
@@ -87,6 +91,7 @@ def _find_dependency_limits(scope: Scope) -> Iterator[Limit]:
 
 
 def _iter_dependency_functions(dependant: Any) -> Iterator[object]:
+    """Yield the functions of all direct and indirect dependencies of FastAPI's dependant."""
     for each in getattr(dependant, "dependencies", ()):
         yield each.call
         yield from _iter_dependency_functions(each)
@@ -99,9 +104,10 @@ registry.finders.append(_find_dependency_limits)
 
 
 def document_rate_limits(app: FastAPI) -> None:
-    """Describe the refusals and headers of each limited route in OpenAPI.
+    """Add the error responses and headers of rate limits to the OpenAPI description of each route.
 
-    Call it after all routes and middlewares were added. It wraps ``app.openapi``.
+    Call it after all routes and middlewares were added. It replaces ``app.openapi`` by a function
+    that calls the original one.
     """
     described = app.openapi
 
@@ -119,6 +125,7 @@ def document_rate_limits(app: FastAPI) -> None:
 
 
 def _iter_operations(schema: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield the path, the method and the description of each operation in an OpenAPI schema."""
     for path, methods in schema.get("paths", {}).items():
         for method, operation in methods.items():
             if isinstance(operation, dict):
@@ -126,6 +133,7 @@ def _iter_operations(schema: dict[str, Any]) -> Iterator[tuple[str, str, dict[st
 
 
 def _find_operation_limits(app: FastAPI, path: str, method: str) -> list[Limit]:
+    """Return the limits that can reject a request to this path, from middlewares and routes."""
     routes = [
         route
         for route in _iter_routes(app)
@@ -150,7 +158,7 @@ def _find_middleware_limits(app: FastAPI, path: str, method: str) -> Iterator[Li
 
 
 def _iter_middleware_options(app: FastAPI) -> Iterator[Mapping[str, Any]]:
-    """Yield the options of each rate limit middleware."""
+    """Yield the keyword arguments of each `RateLimitMiddleware` of the application."""
     for middleware in app.user_middleware:
         kind: object = middleware.cls
         if kind is RateLimitMiddleware:
@@ -167,7 +175,7 @@ def _find_route_limits(route: Any) -> Iterator[Limit]:
 
 
 def _iter_routes(app: FastAPI) -> Iterator[Any]:
-    """Return all routes, with those of included routers."""
+    """Return all routes of the application, including those of included routers."""
     contexts = getattr(routing, "iter_route_contexts", None)
     return iter(app.routes) if contexts is None else contexts(app.routes)
 
@@ -216,11 +224,11 @@ _HEADERS_BY_STYLE: Final[Mapping[str, Mapping[str, Any]]] = {
         },
     },
 }
-"""The headers of each style of `RateLimitMiddleware(headers=)`."""
+"""OpenAPI descriptions of the headers, by the style that `RateLimitMiddleware(headers=)` names."""
 
 
 def _describe_headers(app: FastAPI) -> dict[str, Any]:
-    """Return the headers that describe limits in responses of this application."""
+    """Return OpenAPI descriptions of the rate limit headers that this application sends."""
     found: dict[str, Any] = {}
     for options in _iter_middleware_options(app):
         for style in options.get("headers", DEFAULT_STYLES):
@@ -242,6 +250,10 @@ _PROBLEM_SCHEMA: Final = {
 
 
 def _describe_refusals(limits: Sequence[Limit], headers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return OpenAPI descriptions of the error responses of these limits, by status.
+
+    headers are the descriptions of the rate limit headers.
+    """
     found: dict[str, Any] = {}
     for limit in limits:
         answer = found.setdefault(

@@ -1,4 +1,4 @@
-"""Parameters of pages and fields as dependencies, and pages and rows as responses."""
+"""Pagination and field selection for FastAPI: parameters as dependencies, pages as responses."""
 
 from __future__ import annotations
 
@@ -46,12 +46,13 @@ Schema = Mapping[str, Any]
 
 
 class Paginate(_pagination.Paginator[P]):
-    """`hasten.pagination.Paginator` with `params`, whose pages and errors are responses.
+    """A `hasten.pagination.Paginator` for FastAPI. Handlers can return its pages as responses.
 
-    With a custom envelope, use ``response_model=Posts.response_model``.
+    `params` is a dependency that parses the query parameters. Invalid parameters become FastAPI
+    errors. With a custom envelope, use ``response_model=Posts.response_model``.
     """
 
-    # A type checker would take the inherited overloads to make a Paginator, not a Paginate.
+    # The overloads are repeated, because the inherited ones create a Paginator for type checkers.
     if TYPE_CHECKING:
 
         @overload
@@ -88,7 +89,7 @@ class Paginate(_pagination.Paginator[P]):
 
     @cached_property
     def params(self) -> Callable[..., PageParams]:
-        """The dependency that parses the parameters of a page: ``Depends(Posts.params)``."""
+        """The dependency that parses page, limit, sort and cursor: ``Depends(Posts.params)``."""
 
         def parse_page(request: Request) -> PageParams:
             known = () if self._known_names is None else _parameter_names_of_route(request)
@@ -98,7 +99,7 @@ class Paginate(_pagination.Paginator[P]):
 
     @property
     def responses(self) -> dict[int | str, dict[str, Any]]:
-        """The responses except 422, for ``responses=`` of a route."""
+        """The OpenAPI responses for ``responses=`` of a route. FastAPI adds 422 by itself."""
         headers = {
             "Link": _describe_header("Links to the first, previous, next and last page. RFC 8288.")
         }
@@ -115,7 +116,7 @@ class Paginate(_pagination.Paginator[P]):
 
     @property
     def response_model(self) -> Any:
-        """The model of the responses, with the names of this envelope."""
+        """The response model for OpenAPI, with the key names of a custom envelope."""
         page, cursor_page = (
             described_in(self.envelope, self.schema, by_cursor=by_cursor)
             for by_cursor in (False, True)
@@ -169,14 +170,15 @@ class Paginate(_pagination.Paginator[P]):
 
 
 class Fields(_fields.FieldSelector[T]):
-    """`hasten.fields.FieldSelector` with `params`, whose rows and errors are responses.
+    """A `hasten.fields.FieldSelector` for FastAPI. Handlers can return its rows as responses.
 
-    The response for a missing row is 404.
+    `params` is a dependency that parses the selected fields. Invalid parameters become FastAPI
+    errors, and a missing row becomes a 404 response.
     """
 
     @cached_property
     def params(self) -> Callable[..., FieldSet]:
-        """The dependency that parses the fields of a request: ``Depends(Users.params)``."""
+        """The dependency that parses the selected fields: ``Depends(Users.params)``."""
 
         def parse_fields(request: Request) -> FieldSet:
             known = _parameter_names_of_route(request) if self._refuses_unknown else ()
@@ -186,7 +188,7 @@ class Fields(_fields.FieldSelector[T]):
 
     @property
     def responses(self) -> dict[int | str, dict[str, Any]]:
-        """The responses except 422, for ``responses=`` of a route."""
+        """The OpenAPI responses for ``responses=`` of a route. FastAPI adds 422 by itself."""
         detail = {"type": "object", "properties": {"detail": {"type": "string"}}}
         responses: dict[int | str, dict[str, Any]] = {
             404: {
@@ -209,16 +211,23 @@ class Fields(_fields.FieldSelector[T]):
 # Responses ----------------------------------------------------------------------------------------
 
 _DEPENDENCY_RESPONSE: Final = "hasten.fastapi.response"
-"""The key in the scope of the response whose headers and status dependencies set."""
+"""The scope key of FastAPI's temporary response, on which dependencies set headers and status."""
 
+# Headers that a response may have only once.
 _ONLY_ONCE: Final = frozenset({b"content-type", b"content-length", b"etag"})
 
 
 class _Response(Response):
-    """A response that is encoded when it is sent, with all changes of the handler."""
+    """A Starlette response whose body is encoded only when it is sent.
+
+    So changes that the handler makes to the page or row are included.
+    """
 
     def _init_response(self, status: int, headers: Mapping[str, str], *, has_etag: bool) -> None:
-        """Replaces the constructor, which requires the body. has_etag adds an ETag of its bytes."""
+        """Set the attributes of a Starlette response, whose constructor would need the body.
+
+        With has_etag, an ETag that is made from the body is added when the response is sent.
+        """
         self.status_code = status
         self.background = None
         self.raw_headers = [
@@ -228,7 +237,7 @@ class _Response(Response):
         self._body: bytes | memoryview | None = None
 
     def __getstate__(self) -> Any:
-        # A copy has its own headers.
+        # copy.copy() must not share the list of headers.
         state: Any = super().__getstate__()
         own, slots = state if isinstance(state, tuple) else (state, {})
         own = {key: value for key, value in own.items() if key != "_headers"}
@@ -236,6 +245,7 @@ class _Response(Response):
         return own, slots
 
     def _encode_body(self) -> bytes:
+        """Return the body as JSON. Subclasses implement it."""
         raise NotImplementedError
 
     @property
@@ -251,7 +261,7 @@ class _Response(Response):
         body = bytes(self.body)
         if self._has_etag and header_values(headers, b"etag") is None:
             headers = [*headers, (b"etag", etag_of(body).encode())]
-        # FastAPI does this for everything that is not a response.
+        # FastAPI merges status and headers of dependencies only into responses that it creates.
         others: Response | None = scope.get(_DEPENDENCY_RESPONSE)
         if status == 200:
             of_route = getattr(scope.get("route"), "status_code", None)
@@ -264,12 +274,17 @@ class _Response(Response):
 
 
 def _merge_headers(own: Headers, others: Headers) -> Headers:
-    """Return both lists of headers. A header that may appear only once is taken from others."""
+    """Return both lists of headers together.
+
+    If both have a header that may appear only once, such as ETag, that of others is used.
+    """
     instead = _ONLY_ONCE.intersection(name for name, _ in others)
     return [*(each for each in own if each[0] not in instead), *others]
 
 
 class _PageResponseBase(_Response):
+    """The response behaviour that pages by number and pages by cursor have in common."""
+
     _envelope: Envelope
     not_modified: bool
 
@@ -280,8 +295,8 @@ class _PageResponseBase(_Response):
         page: Any = self
         return self._envelope.wrap(page)
 
-    # FastAPI converts a page within another response to a dict by these two methods; pydantic does
-    # so if the handler is annotated with Any.
+    # If a handler returns a page within another object, FastAPI converts it with dict(), which
+    # calls keys() and __getitem__(). If the handler is annotated with Any, pydantic does the same.
 
     __pydantic_serializer__ = SchemaSerializer(
         core_schema.any_schema(serialization=core_schema.plain_serializer_function_ser_schema(dict))
@@ -295,7 +310,7 @@ class _PageResponseBase(_Response):
 
 
 class _PageResponse(Page[Any], _PageResponseBase):
-    """A page that is its own response."""
+    """A page by number that is also the response with its JSON."""
 
     def __init__(self, page: Page[Any]) -> None:
         Page.__init__(self, page.data, page.page, page.limit, page.count, page.has_more)
@@ -303,7 +318,7 @@ class _PageResponse(Page[Any], _PageResponseBase):
 
 
 class _CursorPageResponse(CursorPage[Any], _PageResponseBase):
-    """A page by cursor that is its own response."""
+    """A page by cursor that is also the response with its JSON."""
 
     def __init__(self, page: CursorPage[Any]) -> None:
         CursorPage.__init__(
@@ -313,9 +328,9 @@ class _CursorPageResponse(CursorPage[Any], _PageResponseBase):
 
 
 class _RowResponse(Partial[Any], _Response):
-    """A row that is its own response."""
+    """A row with selected fields that is also the response with its JSON."""
 
-    # A dict has no hash, and nothing uses the hash of a response.
+    # The base classes differ: a dict has no hash, a response has one, which nobody needs.
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, row: Partial[Any]) -> None:
@@ -331,6 +346,7 @@ _JSON: Final = {"content-type": "application/json"}
 
 
 def _copy_page_state(response: Any, page: Any) -> None:
+    """Copy the attributes of a page that its constructor does not take to its response."""
     response.etag = page.etag
     response.not_modified = page.not_modified
     response._responder = page._responder
@@ -338,7 +354,10 @@ def _copy_page_state(response: Any, page: Any) -> None:
 
 @contextmanager
 def http_errors() -> Iterator[None]:
-    """Convert `InvalidParameter` and `RowNotFound` to errors of FastAPI: 422, 400 or 404."""
+    """Convert `InvalidParameter` and `RowNotFound` to FastAPI errors, within a ``with`` block.
+
+    An invalid parameter becomes a 422 response, an invalid cursor 400, and a missing row 404.
+    """
     try:
         yield
     except InvalidParameter as error:
@@ -351,6 +370,7 @@ def http_errors() -> Iterator[None]:
 
 
 def _to_error_detail(error: InvalidParameter) -> dict[str, Any]:
+    """Return an error as an entry of FastAPI's list of validation errors."""
     detail: dict[str, Any] = {
         "type": error.code,
         "loc": ("query", error.parameter),
@@ -370,7 +390,7 @@ _MAXIMUM_NAMES: Final = {
 
 
 def _to_error_context(error: InvalidParameter) -> dict[str, Any]:
-    """Return the bounds that a value violates, by their names in pydantic."""
+    """Return the bounds that a value violates, named as in pydantic's ctx: ``{"le": 100}``."""
     bounds: dict[str, Any] = {}
     if error.minimum is not None:
         bounds["ge"] = error.minimum
@@ -386,7 +406,11 @@ def _to_error_context(error: InvalidParameter) -> dict[str, Any]:
 
 
 class _RouteParameterNames(Collection[str]):
-    """The query parameters of a route. Parameters hidden from OpenAPI are known but not listed."""
+    """The names of the query parameters of a route.
+
+    Names that are hidden from OpenAPI are accepted by ``in``, but not listed, so that an error
+    message does not reveal them.
+    """
 
     def __init__(self, declared: Iterable[tuple[str, bool]]) -> None:
         self._is_shown = dict(declared)
@@ -402,8 +426,8 @@ class _RouteParameterNames(Collection[str]):
 
 
 def _parameter_names_of_route(request: Request) -> _RouteParameterNames:
-    """Return the names of the parameters of a route and its dependencies."""
-    # FastAPI does not copy included routers: their own dependencies are only in the scope.
+    """Return the names of the query parameters of a route, including those of its dependencies."""
+    # Newer versions of FastAPI store the dependencies of an included router only in the scope.
     included = request.scope.get("fastapi", {}).get("effective_route_context")
     own = getattr(request.scope.get("route"), "dependant", None)
     dependant = getattr(included, "dependant", own)
@@ -411,7 +435,10 @@ def _parameter_names_of_route(request: Request) -> _RouteParameterNames:
 
 
 def _iter_query_parameters(dependant: Any) -> Iterator[tuple[str, bool]]:
-    """Yield the name of each query parameter, and whether OpenAPI shows it."""
+    """Yield the name of each query parameter of a route, and whether OpenAPI shows it.
+
+    dependant is FastAPI's description of the route or of one of its dependencies.
+    """
     for field in dependant.query_params:
         for name in _parameter_names_of_model(field.field_info.annotation) or [field.alias]:
             yield name, getattr(field.field_info, "include_in_schema", True)
@@ -422,7 +449,11 @@ def _iter_query_parameters(dependant: Any) -> Iterator[tuple[str, bool]]:
 
 
 def _parameter_names_of_model(annotation: Any) -> list[str]:
-    """Return the names in a model of query parameters: ``Annotated[Filter, Query()]``."""
+    """Return the parameter names of a pydantic model of query parameters.
+
+    Such a parameter is declared as ``Annotated[Filter, Query()]``. For other annotations, the list
+    is empty.
+    """
     found: list[str] = []
     for kind in (annotation, *get_args(annotation)):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
@@ -439,7 +470,7 @@ def _parameter_names_of_model(annotation: Any) -> list[str]:
 # Descriptions -------------------------------------------------------------------------------------
 
 _ERROR_SCHEMA: Final = {"$ref": "#/components/schemas/HTTPValidationError"}
-"""FastAPI defines it for every route with parameters."""
+"""A reference to the schema that FastAPI adds to OpenAPI for its own 422 responses."""
 
 
 def _describe_header(description: str) -> dict[str, Any]:
@@ -452,7 +483,7 @@ _NOT_MODIFIED: Final = {"description": "The client already has this version."}
 
 
 def _describe_list(names: Sequence[str], description: str) -> dict[str, Any]:
-    """Several of these names, separated by commas or in several parameters."""
+    """Return the OpenAPI schema of a parameter that takes several of these names."""
     items = {"type": "string", "enum": list(names)}
     return {"type": "array", "items": items, "minItems": 1, "description": description}
 
@@ -466,15 +497,16 @@ def _describe_fields(fields: _fields.FieldSelector[Any]) -> dict[str, Any]:
 
 
 _NOT_IN_SCHEMA: Final = ("default", "description")
-"""Keys that FastAPI takes from the parameter, not from its schema."""
+"""Keys that must be set on the parameter, because FastAPI does not read them from the schema."""
 
 
 def _make_dependency(
     parse: Callable[[Request], R], schemas: Mapping[str, Schema]
 ) -> Callable[..., R]:
-    """Return a dependency that declares the parameters for OpenAPI and parses the query itself.
+    """Return a dependency that declares query parameters for OpenAPI, and calls parse.
 
-    FastAPI's own parser would use the last value of a repeated parameter, and accept "1_0" as 10.
+    schemas are the OpenAPI schemas by parameter name. FastAPI does not parse the values: of a
+    repeated parameter it would only use the last one, and it would accept "1_0" as 10.
     """
 
     async def params(request: Request, response: Response, **_: object) -> Any:
