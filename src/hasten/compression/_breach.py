@@ -1,8 +1,8 @@
 """A defence against BREACH, an attack that guesses secrets by the length of compressed responses.
 
 If a response contains a secret and also text from the request, it is shorter when the text equals a
-part of the secret. The attacker's site lets the victim's browser send many such requests, with the
-victim's cookies (RFC 9110, section 17.6). So responses to such requests are not compressed.
+part of the secret. The attacker's site makes the victim's browser send many such requests, with the
+victim's cookies (RFC 9110, section 17.6). So responses to requests of this kind are not compressed.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _FOREIGN_OR_SAME_SITE: Final = frozenset({b"cross-site", b"same-site"})
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """A rule against BREACH: which responses are not compressed, to keep their content secret.
+    """The defence against BREACH: some responses are not compressed, to keep their content secret.
 
-    They are responses to requests that a page of another site makes with the user's credentials:
-    cookies, or a password that the browser sends by itself. If the user follows a link, the
-    response is still compressed, because no script can read its length.
+    These are the responses to requests that a page of another site makes with the user's
+    credentials: cookies, or a password that the browser sends by itself. If the user follows a
+    link, the response is still compressed, because no script can read its length.
 
     - trusted_origins: origins of your other sites, such as ``https://app.example.org``. Responses
       to their pages are compressed.

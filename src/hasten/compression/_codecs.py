@@ -24,7 +24,7 @@ class Encoder(Protocol):
         """Compress data. The compressor may keep the output until a later call."""
 
     def flush(self) -> bytes:
-        """Return all output so far, so that the client can decode everything that was written."""
+        """Return the output kept so far, so that the client can decode everything written."""
 
     def finish(self) -> bytes:
         """End the stream, and return the rest of the output."""
@@ -57,7 +57,7 @@ class Codec(Protocol):
         """
 
 
-def available(codings: Sequence[Coding], levels: Mapping[Coding, int]) -> dict[Coding, Codec]:
+def make_codecs(codings: Sequence[Coding], levels: Mapping[Coding, int]) -> dict[Coding, Codec]:
     """Return a codec for each coding whose library is installed, in the given order.
 
     A coding in levels has one level for all body sizes. For the others, the size decides.

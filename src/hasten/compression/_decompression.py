@@ -117,7 +117,7 @@ class DecompressionMiddleware:
         self._max_codings = check_whole_number("max_encodings", max_encodings, 1)
         self._max_seconds = to_seconds("max_time", max_time)
         self._pool = Pool("decompression", threads)
-        self._decoders = decoders.available(to_codings("encodings", encodings))
+        self._decoders = decoders.find_decoder_factories(to_codings("encodings", encodings))
 
     def __repr__(self) -> str:
         codings = ", ".join(self._decoders)
@@ -174,11 +174,10 @@ class DecompressionMiddleware:
         return f"larger than {self._max_bytes:,} bytes when decoded"
 
     def _decoder_factories(self, names: Sequence[str]) -> list[Callable[[], Decoder]] | None:
-        """Return a function for each coding of a body that creates its decoder.
+        """Return the functions that create the decoders of a body, in the order of decoding.
 
-        names are in the order in which the client has applied the codings. The result is in
-        reverse, as the body is decoded. It is None if a coding is not accepted, or if there are too
-        many.
+        names are its codings, in the order in which the client has applied them. The result is None
+        if a coding is not accepted, or if there are more than max_encodings.
         """
         if len(names) > self._max_codings:
             return None
@@ -336,8 +335,8 @@ class _DecodedRequest:
     def _decode_piece(self, data: bytes, max_steps: int) -> tuple[bytes, float]:
         """Return decoded output, and the seconds that decoding took.
 
-        It stops when the output reaches PIECE_BYTES, there is no more output, or after max_steps
-        steps. The time does not include the wait for a thread.
+        Decoding stops when the output reaches PIECE_BYTES, when there is no more output, or after
+        max_steps steps. The time does not include the wait for a thread.
         """
         start = perf_counter()
         decoder = self._decoder
@@ -361,7 +360,7 @@ class _DecodedRequest:
         return b"".join(parts)
 
     def _count_step(self, bytes_out: int) -> None:
-        """Count a decoding step: it starts another gzip member or zstd frame, or gets more output.
+        """Count a decoding step that starts another gzip member or zstd frame, or gets more output.
 
         bytes_out are all decoded bytes so far. Raises `BadData` if the body takes too many steps
         for its encoded and decoded bytes so far.

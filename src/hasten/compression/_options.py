@@ -49,7 +49,7 @@ def to_codings(option: str, value: object) -> list[Coding]:
 def to_levels(value: object, codings: Sequence[Coding]) -> dict[Coding, int]:
     """Convert the option level to a level for each coding; {} for "auto".
 
-    codings are those that a single number applies to.
+    codings are all offered codings: a single number applies to each of them.
     """
     if value == "auto":
         return {}

@@ -1,4 +1,4 @@
-"""A thread pool with a bounded queue, for work that would block the event loop.
+"""A thread pool for work that would block the event loop.
 
 Threads help because the compression libraries release the GIL.
 """

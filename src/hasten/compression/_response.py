@@ -27,7 +27,7 @@ from typing import Final, NamedTuple
 
 from hasten._asgi import Headers, Message, Scope, Send, header_values
 from hasten._loops import is_asyncio, make_lock
-from hasten.compression._cache import HASHED_AT_ONCE_BYTES, Key, is_cacheable, make_key
+from hasten.compression._cache import HASHED_AT_ONCE_BYTES, CacheKey, is_cacheable, make_cache_key
 from hasten.compression._codecs import Codec
 from hasten.compression._dictionaries import DCZ, DCZ_LEVEL
 from hasten.compression._events import Compressed
@@ -300,7 +300,11 @@ class Response:
         return len(message.get("body", b"")) == self._declared
 
     async def _on_live_start(self) -> None:
-        """Send the head of a live stream, unless the next short pause is going to send it."""
+        """Send the head of a live stream at once, or wait if short pauses flush the stream.
+
+        Then the first event or the next pause sends the head. A stream that ends before that is not
+        compressed.
+        """
         self._start_buffering()
         if self._awaits_pauses:
             self._idle_timer.restart()  # the stream may end without an event
@@ -386,9 +390,10 @@ class Response:
         return held
 
     def _should_start_stream(self, newest: bytes) -> bool:
-        """Return whether it is certain by now that the body is compressed.
+        """Return whether compression can start now, before the whole body is known.
 
-        It is not if the data so far is small, because it may be the whole body.
+        It cannot if the data so far is smaller than minimum_size, because it may be the whole body.
+        Some settings compress small bodies, too. newest is the last piece of the body.
         """
         settings = self._settings
         return self._size > 0 and (
@@ -415,7 +420,7 @@ class Response:
     # Whole bodies --------------------------------------------------------------------------------
 
     async def _send_whole(self, body: bytes) -> None:
-        """Send a response whose body is known completely, compressed if it is smaller then."""
+        """Send a response whose whole body is known. Compress it if that makes it smaller."""
         self._state = BROKEN  # stays so if sending fails
         await self._compress_and_send(body)
         self._state = ENDED
@@ -444,7 +449,7 @@ class Response:
         await self._send({"type": "http.response.body", "body": coded})
 
     async def _send_on_slow_path(self, codec: Codec, level: int, body: bytes) -> None:
-        """Send a whole body with the cache, dictionaries, threads or events, as far as needed."""
+        """Send a whole body that needs the cache, a dictionary, a thread or an event."""
         start = perf_counter()
         key = await self._cache_key(codec, body)
         whole = self._find_cached(key, codec, body)
@@ -480,7 +485,7 @@ class Response:
         if body:
             await self._send({"type": "http.response.body", "body": body, "more_body": True})
 
-    async def _cache_key(self, codec: Codec, body: bytes) -> Key | None:
+    async def _cache_key(self, codec: Codec, body: bytes) -> CacheKey | None:
         """Return the cache key of the body, None if it must not be cached."""
         target, pool = self._target, self._shared.pool
         if self._settings.cache is None or target is None or len(body) > SLICED_ABOVE_BYTES:
@@ -488,10 +493,10 @@ class Response:
         if not is_cacheable(target, self._request_headers, self._head):
             return None
         if len(body) <= HASHED_AT_ONCE_BYTES:
-            return make_key(target, self._head, codec.coding, body)
+            return make_cache_key(target, self._head, codec.coding, body)
         if pool.is_full:
             return None
-        return await pool.run(make_key, target, self._head, codec.coding, body)
+        return await pool.run(make_cache_key, target, self._head, codec.coding, body)
 
     def _dictionary_owner(self) -> bytes | None:
         """Return a digest of the user and the query.
@@ -505,7 +510,9 @@ class Response:
             self._target, self._scope, self._request_headers, self._head
         )
 
-    def _find_cached(self, key: Key | None, codec: Codec, body: bytes) -> _CompressedBody | None:
+    def _find_cached(
+        self, key: CacheKey | None, codec: Codec, body: bytes
+    ) -> _CompressedBody | None:
         """Return the compressed body from the cache, None if it is not there."""
         cache = self._settings.cache
         kept = None
@@ -516,7 +523,7 @@ class Response:
         return _CompressedBody(kept, codec.coding, 0, cached=True)
 
     async def _compress_whole(
-        self, key: Key | None, codec: Codec, level: int, body: bytes
+        self, key: CacheKey | None, codec: Codec, level: int, body: bytes
     ) -> _CompressedBody:
         """Return the body compressed: as a difference to an earlier response if possible."""
         settings = self._settings
@@ -656,7 +663,7 @@ class Response:
         return True
 
     async def _pass_to_stream(self, message: Message) -> None:
-        """Handle a message within a body: compress a file, and pass others on."""
+        """Handle a message within a body: compress its file, or pass the message on."""
         if self._stream is None:  # released, not compressed
             await self._send(message)
             self._state = PASSING

@@ -40,7 +40,10 @@ class CompressedStream:
         *,
         flushes: bool,
     ) -> None:
-        """Count as an open stream. With flushes, each piece is sent in decodable form at once."""
+        """Create the stream, and count it in shared.open_streams.
+
+        If flushes is true, each piece is flushed, so that the client can decode it at once.
+        """
         self._shared = shared
         self._send = send
         self._codec = codec
@@ -143,7 +146,7 @@ class CompressedStream:
     def close(self) -> None:
         """Discard the encoder, and emit the `Compressed` event. Safe to call twice.
 
-        The body is not completed here: that is the last `write`.
+        This does not complete the body: only `write` with more=False does.
         """
         if self._encoder is not None:
             self.discard()

@@ -52,7 +52,10 @@ class _RateLimitDependency:
             raise HTTPException(request.denied.limit.status if request.denied else 429)
 
     def limit_for_route(self, scope: Scope) -> Limit:
-        """Return the limit with the count of the route that a request matches."""
+        """Return the limit that counts the requests of the current route.
+
+        It is created at the first request of the route.
+        """
         route = _route_key(scope)
         limit = self._limits.get(route)
         if limit is None:
@@ -106,8 +109,8 @@ registry.finders.append(_find_dependency_limits)
 def document_rate_limits(app: FastAPI) -> None:
     """Add the error responses and headers of rate limits to the OpenAPI description of each route.
 
-    Call it after all routes and middlewares were added. It replaces ``app.openapi`` by a function
-    that calls the original one.
+    Call it after all routes and middlewares were added. It replaces ``app.openapi`` with a
+    function that calls the original one.
     """
     described = app.openapi
 

@@ -274,9 +274,9 @@ class _Response(Response):
 
 
 def _merge_headers(own: Headers, others: Headers) -> Headers:
-    """Return both lists of headers together.
+    """Return the headers of a response together with those that dependencies have set (others).
 
-    If both have a header that may appear only once, such as ETag, that of others is used.
+    If both have a header that may occur only once, such as ETag, the value from others is used.
     """
     instead = _ONLY_ONCE.intersection(name for name, _ in others)
     return [*(each for each in own if each[0] not in instead), *others]
@@ -346,7 +346,7 @@ _JSON: Final = {"content-type": "application/json"}
 
 
 def _copy_page_state(response: Any, page: Any) -> None:
-    """Copy the attributes of a page that its constructor does not take to its response."""
+    """Copy those attributes of a page to its response that are not constructor arguments."""
     response.etag = page.etag
     response.not_modified = page.not_modified
     response._responder = page._responder
@@ -483,7 +483,7 @@ _NOT_MODIFIED: Final = {"description": "The client already has this version."}
 
 
 def _describe_list(names: Sequence[str], description: str) -> dict[str, Any]:
-    """Return the OpenAPI schema of a parameter that takes several of these names."""
+    """Return the OpenAPI schema of a parameter that takes one or more of these names."""
     items = {"type": "string", "enum": list(names)}
     return {"type": "array", "items": items, "minItems": 1, "description": description}
 
