@@ -41,7 +41,7 @@ class Codec(Protocol):
         """The codec that compresses live streams in this coding: usually this codec itself."""
 
     def compress(self, body: Bytes, level: int) -> bytes:
-        """Return a whole body compressed.
+        """Compress a whole body.
 
         Equal bodies give equal results. A rare exception is isal, where uninitialized memory may
         decide between two equally good outputs.

@@ -415,7 +415,7 @@ class _DecoderChain:
 
 
 def _make_decoder(stages: Sequence[Decoder], max_between: int, max_ratio: int) -> Decoder:
-    """Return one decoder for all codings of a body."""
+    """Return the only stage, or a `_DecoderChain` of several stages."""
     return stages[0] if len(stages) == 1 else _DecoderChain(stages, max_between, max_ratio)
 
 

@@ -155,7 +155,7 @@ class Dictionaries:
         body: bytes,
         run: Callable[[Callable[[], bytes | None]], Awaitable[bytes | None]],
     ) -> bytes | None:
-        """Return the body compressed as a difference to a response that the client has.
+        """Compress the body as a difference to a response that the client has.
 
         The result is None if the client names no response, or one that is not stored. The body is
         stored in any case, as a dictionary for later responses. run calls a function in a thread.

@@ -87,7 +87,7 @@ class CompressionMiddleware:
         minimum_size: Size = "1kb",
         level: CompressionLevel = "auto",
         media_types: Callable[[str], bool] | Collection[str] = DEFAULT_MEDIA_TYPES,
-        filter: ResponseFilter | None = None,  # noqa: A002 - the name that Express gave it
+        filter: ResponseFilter | None = None,  # noqa: A002 - the name of the option in Express
         flush: FlushPolicy = "auto",
         stream_encodings: Collection[str] = ("gzip", "zstd", "br"),
         stream_memory: Size = "32kb",

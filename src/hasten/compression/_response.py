@@ -360,7 +360,7 @@ class Response:
                 return
             await self._start_stream()
             body = self._take_buffered()
-        if self._stream is None:  # released, not compressed
+        if self._stream is None:  # sent uncompressed
             await self._send({"type": "http.response.body", "body": body, "more_body": more})
             self._state = PASSING
             return
@@ -525,7 +525,7 @@ class Response:
     async def _compress_whole(
         self, key: CacheKey | None, codec: Codec, level: int, body: bytes
     ) -> _CompressedBody:
-        """Return the body compressed: as a difference to an earlier response if possible."""
+        """Compress the body, as a difference to an earlier response if possible."""
         settings = self._settings
         owner = self._dictionary_owner()
         if settings.dictionaries is not None and owner is not None:
@@ -543,13 +543,13 @@ class Response:
         return _CompressedBody(coded, codec.coding, level, cached=shared)
 
     async def _compress(self, codec: Codec, level: int, body: bytes) -> bytes:
-        """Return the body compressed, in a thread unless it is quick."""
+        """Compress the body, in a thread unless that is quick."""
         if self._shared.is_quick(codec, level, len(body)):
             return codec.compress(body, level)
         return await self._shared.pool.run(codec.compress, body, level)
 
     async def _compress_when_idle(self, codec: Codec, body: bytes) -> bytes | None:
-        """Return the body compressed at the highest useful level, None if all threads are busy."""
+        """Compress the body at the highest useful level, or return None if all threads are busy."""
         pool = self._shared.pool
         if pool.waiting:
             return None
@@ -664,7 +664,7 @@ class Response:
 
     async def _pass_to_stream(self, message: Message) -> None:
         """Handle a message within a body: compress its file, or pass the message on."""
-        if self._stream is None:  # released, not compressed
+        if self._stream is None:  # sent uncompressed
             await self._send(message)
             self._state = PASSING
         elif message["type"] in _FILE_MESSAGES:

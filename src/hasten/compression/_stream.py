@@ -106,7 +106,7 @@ class CompressedStream:
         return self._bytes_before - before
 
     async def compress(self, data: bytes | memoryview, end: FlushMode) -> bytes:
-        """Return data compressed, without sending it.
+        """Compress data, and return the output without sending it.
 
         A small piece is compressed on the event loop, a large one in a thread.
         """
@@ -120,7 +120,7 @@ class CompressedStream:
         return self._record_progress(start, data, coded, end)
 
     async def compress_in_thread(self, data: bytes | memoryview, end: FlushMode) -> bytes:
-        """Return data compressed, without sending it. Compress in a thread even if it is small.
+        """Compress data in a thread, and return the output without sending it.
 
         This is for slices of a large body: each is quick, but all together would block the loop.
         """
