@@ -529,7 +529,7 @@ class TestPool:
             with pytest.raises(RuntimeError):
                 await pool.run(int)
         assert not pool.is_full
-        assert pool.waiting == 0
+        assert pool.queue_length == 0
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
     def test_a_forked_child_has_its_own_threads(self) -> None:

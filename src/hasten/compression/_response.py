@@ -52,7 +52,7 @@ _FILE_MESSAGES: Final = frozenset({"http.response.pathsend", "http.response.zero
 _CUT_SHORT: Final = "an earlier send was cancelled or failed"
 
 
-class State(Enum):
+class ResponseState(Enum):
     """How far a response has been sent. The docstring of the module shows the transitions."""
 
     NEW = 0
@@ -65,7 +65,7 @@ class State(Enum):
 
 
 # Module-level names, because the lookup of an enum member is slow enough to show for each message.
-NEW, PASSING, HELD, BUFFERING, STREAMING, ENDED, BROKEN = State
+NEW, PASSING, HELD, BUFFERING, STREAMING, ENDED, BROKEN = ResponseState
 INCOMPRESSIBLE, COMPRESSIBLE, LIVE = MediaKind
 
 
@@ -551,7 +551,7 @@ class Response:
     async def _compress_when_idle(self, codec: Codec, body: bytes) -> bytes | None:
         """Compress the body at the highest useful level, or return None if all threads are busy."""
         pool = self._shared.pool
-        if pool.waiting:
+        if pool.queue_length:
             return None
         return await pool.run(codec.compress, body, codec.effort.smallest)
 
