@@ -7,15 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from hasten.compression import _libraries as libraries
-from hasten.compression._effort import (
-    BROTLI,
-    ISAL,
-    KIB,
-    ZLIB,
-    ZSTD,
-    Effort,
-    with_fixed_level,
-)
+from hasten.compression._effort import BROTLI, ISAL, KIB, ZLIB, ZSTD, Effort, with_fixed_level
 from hasten.compression._libraries import GZIP_WBITS, MAX_WINDOW_LOG, ZLIB_WBITS
 from hasten.compression._negotiation import Coding
 
