@@ -15,7 +15,7 @@ from typing import Any, Final
 from hasten._asgi import ASGIApp, Headers, Message, Receive, Scope, Send, header_values
 from hasten._checks import check_flag, check_whole_number
 from hasten._durations import Duration, to_seconds
-from hasten._loops import result_of
+from hasten._loops import wait_for_future
 from hasten._responses import EncodedResponse
 from hasten._sizes import Size, to_bytes
 from hasten.compression import _decoders as decoders
@@ -322,7 +322,7 @@ class _DecodedRequest:
                 return self._add_to_totals(self._decode_piece(data, self._steps_on_loop))
             self._work = self._limits._pool.submit(self._decode_piece, data, INPUT_BYTES)
         # If the application is cancelled here, its next read waits for the same work.
-        done = await result_of(self._work)
+        done = await wait_for_future(self._work)
         self._work = None
         return self._add_to_totals(done)
 

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, ParamSpec, TypeVar
 
 from hasten._checks import check_whole_number
-from hasten._loops import result_of
+from hasten._loops import wait_for_future
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -66,7 +66,7 @@ class Pool:
         """
         future = self.submit(work, *args, **kwargs)
         try:
-            return await result_of(future)
+            return await wait_for_future(future)
         except BaseException:
             future.cancel()
             raise

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from hasten._asgi import ASGIApp, Message, Receive, Scope, Send, header_values
-from hasten._loops import in_thread
+from hasten._loops import run_in_thread
 from hasten.compression._head import Head
 from hasten.compression._negotiation import MAX_HEADER_BYTES, NO_PREFERENCES, Coding, make_chooser
 from hasten.compression._options import to_codings
@@ -62,7 +62,7 @@ class Precompressed:
         if scope["type"] != "http" or scope["method"] not in {"GET", "HEAD"}:
             await self.app(scope, receive, send)
             return
-        found = await in_thread(self._find_variants, _path_below_mount(scope))
+        found = await run_in_thread(self._find_variants, _path_below_mount(scope))
         if not found:
             await self.app(scope, receive, send)
             return
