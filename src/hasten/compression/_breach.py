@@ -1,8 +1,9 @@
 """A defence against BREACH, an attack that guesses secrets by the length of compressed responses.
 
-If a response contains a secret and also text from the request, it is shorter when the text equals a
-part of the secret. The attacker's site makes the victim's browser send many such requests, with the
-victim's cookies (RFC 9110, section 17.6). So responses to requests of this kind are not compressed.
+If a response contains a secret and also text from the request, it compresses better when the text
+equals a part of the secret. To find the secret, the attacker's site makes the victim's browser send
+many requests with the victim's cookies (RFC 9110, section 17.6). So responses to such cross-site
+requests are not compressed.
 """
 
 from __future__ import annotations

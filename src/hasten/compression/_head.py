@@ -147,9 +147,9 @@ class Head:
     def compressed_headers_without_encoding(
         self, coding: str, etag: ETagPolicy, vary: bytes = b"Accept-Encoding"
     ) -> Headers:
-        """Return the headers of the compressed response without Content-Encoding and -Length.
+        """Return the headers of the compressed response that do not depend on its body.
 
-        They are a new list. A response to HEAD has only these, because without the body nobody
+        Content-Encoding and Content-Length are not in the list, which is a new one. A response to HEAD has only these, because without the body nobody
         knows whether compression would make it smaller.
         """
         found = self.found

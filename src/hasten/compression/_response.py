@@ -157,7 +157,7 @@ class Response:
                 await self._on_other_message(message)
 
     async def close(self) -> None:
-        """Send the held back part of the response uncompressed, after the application returned."""
+        """Send the held-back part of the response uncompressed, after the application returned."""
         if self._state is HELD:
             self.is_open = False
             await self._send(self._uncompressed_start("unfinished"))
@@ -300,10 +300,10 @@ class Response:
         return len(message.get("body", b"")) == self._declared
 
     async def _on_live_start(self) -> None:
-        """Send the head of a live stream at once, or wait if short pauses flush the stream.
+        """Send the head of a live stream at once, or leave that to the idle timer.
 
-        Then the first event or the next pause sends the head. A stream that ends before that is not
-        compressed.
+        If a short pause flushes the stream, the head waits for the first event or the next pause,
+        because a stream that ends without an event should not be compressed.
         """
         self._start_buffering()
         if self._awaits_pauses:
@@ -673,7 +673,7 @@ class Response:
             await self._send(message)
 
     async def _write_file(self, stream: CompressedStream, message: Message) -> None:
-        """Compress a file that the server would send itself, because the body is compressed."""
+        """Compress and send a file that the server would send itself without compression."""
         self._size += await stream.write_file(message)
         more = message.get("more_body", False)
         if not more:
