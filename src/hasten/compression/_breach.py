@@ -47,9 +47,9 @@ class Guard:
         check_flag("same_site", self.same_site)
 
     def _forbids_compression(self, headers: Mapping[bytes, bytes]) -> bool:
-        """Return whether the response must not be compressed.
+        """Return whether the response to a request must not be compressed.
 
-        It must not if a page of another site made the request with the user's credentials. headers
+        This is so if a page of another site made the request with the user's credentials. headers
         are those of the request, with names in lower case. Browsers send the relation of the two
         sites in Sec-Fetch-Site. For browsers from before 2023, the host in Origin or Referer is
         compared with the Host header.

@@ -70,7 +70,7 @@ class _EmptyMemberCounter:
             raise BadData(f"more than {self.LIMIT} empty gzip members or zstd frames in a row")
 
     def reset(self) -> None:
-        """Start to count again, after a member or frame with output."""
+        """Set the count to zero. Call it when a member or frame has output."""
         self._seen = 0
 
 

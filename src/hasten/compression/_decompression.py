@@ -270,7 +270,7 @@ class _DecodedRequest:
             raise
 
     async def send(self, message: Message) -> None:
-        """Send a message of the application. If the body was rejected, send the rejection instead."""
+        """Send a message of the application, or the rejection if the body was rejected."""
         if self._refusal is not None and not self._has_started:
             await self._send_refusal(self._refusal)
             return  # instead of the framework's own response

@@ -149,8 +149,9 @@ class Head:
     ) -> Headers:
         """Return the headers of the compressed response that do not depend on its body.
 
-        Content-Encoding and Content-Length are not in the list, which is a new one. A response to HEAD has only these, because without the body nobody
-        knows whether compression would make it smaller.
+        Content-Encoding and Content-Length are not among them. A response to HEAD has only these
+        headers, because without the body nobody knows whether compression would make it smaller.
+        The list is a new one.
         """
         found = self.found
         headers = [line for line in self.headers if line[0].lower() not in _REPLACED]
