@@ -154,7 +154,7 @@ class DecompressionMiddleware:
             [make() for make in decoders], self._max_compressed_bytes, self._max_ratio
         )
         request = _DecodedRequest(self, decoder, scope, receive, send)
-        with _decoded_headers(scope):
+        with _use_decoded_headers(scope):
             await request.run(self.app)
 
     def _check_limits(self, bytes_in: int, bytes_out: int, seconds: float) -> None:
@@ -415,7 +415,7 @@ class _DecoderChain:
 
 
 def _make_decoder(stages: Sequence[Decoder], max_between: int, max_ratio: int) -> Decoder:
-    """Return the only stage, or a `_DecoderChain` of several stages."""
+    """Return a decoder that applies all stages: if there is only one, that stage itself."""
     return stages[0] if len(stages) == 1 else _DecoderChain(stages, max_between, max_ratio)
 
 
@@ -437,7 +437,7 @@ def _parse_content_encoding(header: bytes | None) -> list[str]:
 
 
 @contextmanager
-def _decoded_headers(scope: Scope) -> Iterator[None]:
+def _use_decoded_headers(scope: Scope) -> Iterator[None]:
     """Change the headers in the scope to those of the decoded body, and restore them at the end.
 
     The scope itself is changed, not a copy: routers add to it, mainly the endpoint, and outer
