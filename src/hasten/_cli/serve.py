@@ -29,10 +29,10 @@ THREADS_SECONDS: Final = 3.0
 
 def serve(worker: Worker, queues: Sequence[Queue], *, parent_pipe: int | None = None) -> None:
     """Run a worker until a signal or the end of parent_pipe (a file descriptor) stops it."""
-    asyncio.run(_serve(worker, queues, parent_pipe))
+    asyncio.run(_run_worker(worker, queues, parent_pipe))
 
 
-async def _serve(worker: Worker, queues: Sequence[Queue], parent_pipe: int | None) -> None:
+async def _run_worker(worker: Worker, queues: Sequence[Queue], parent_pipe: int | None) -> None:
     if parent_pipe is not None:
         loop = asyncio.get_running_loop()
         stop = partial(loop.call_soon_threadsafe, worker.request_stop)
@@ -68,12 +68,12 @@ def _exit_despite_threads() -> None:
     Python itself would wait for these threads without a limit.
     """
 
-    def end() -> None:
+    def exit_process() -> None:
         logger.warning("ending the process although threads of handlers are still running")
         logging.shutdown()
         os._exit(0)
 
-    timer = threading.Timer(THREADS_SECONDS, end)
+    timer = threading.Timer(THREADS_SECONDS, exit_process)
     timer.daemon = True
     timer.start()
 

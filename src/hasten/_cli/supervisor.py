@@ -81,7 +81,7 @@ class _ProcessSlot:
             self._schedule_next(0.0, f"process {self._number} could not be started ({error})", now)
             return
         self._started = now
-        logger.info("process %d is pid %d", self._number, self._process.pid)
+        logger.info("process %d started with pid %d", self._number, self._process.pid)
 
     def is_running(self, now: float, *, stopping: bool) -> bool:
         """Return whether the process is running. If it has just ended, log how.
@@ -124,7 +124,7 @@ class _ProcessSlot:
 
 
 class _Supervisor:
-    """Polls the slots, and stops their processes when a signal arrives."""
+    """Checks all processes at short intervals, and stops them when a signal arrives."""
 
     def __init__(self, slots: Sequence[_ProcessSlot], grace: float) -> None:
         self._slots = slots
