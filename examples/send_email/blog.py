@@ -107,7 +107,7 @@ router = APIRouter(prefix="/api", lifespan=lifespan)
 async def posts(
     db: DB, q: Annotated[PageParams, Depends(Posts.params)]
 ) -> Page[Partial[PostOut]] | CursorPage[Partial[PostOut]]:
-    """Return a page by number, with the total, or by cursor. An empty `cursor` is the first page."""
+    """Return a page by number, with the total, or by cursor. An empty `cursor`: the first page."""
     return await Posts.page(db, select(Post), q)
 
 

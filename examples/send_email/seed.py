@@ -14,8 +14,8 @@ POSTS: Final = 100_000
 
 FIRST_DAY: Final = datetime(2026, 1, 1, tzinfo=UTC)
 NAMES: Final = "Ada Blaise Chien Dorothy Edsger Frances Grace Hedy Ivan Jean".split()
-TONES: Final = "Boring Careful Early Honest Late Plain Quick Quiet Small Warm".split()
-TOPICS: Final = (
+MOODS: Final = "Boring Careful Early Honest Late Plain Quick Quiet Small Warm".split()
+THEMES: Final = (
     "answers caches deploys errors indexes letters migrations pages queues tests".split()
 )
 SENTENCE: Final = "It was slow, we looked at why, and it turned out to be something else. "
@@ -43,15 +43,16 @@ def users() -> Iterator[dict[str, Any]]:
             "name": name,
             "email": f"{name.replace(' ', '.').lower()}@example.org",
             "password_hash": f"$scrypt$never-to-be-seen${number:032x}" if number else FIRST_HASH,
-            "about": f"{name} writes about {TOPICS[number // 10 % 10]}. {SENTENCE * 4}".rstrip(),
+            "about": f"{name} writes about {THEMES[number // 10 % 10]}. {SENTENCE * 4}".rstrip(),
             "joined_at": FIRST_DAY + timedelta(hours=number),
         }
 
 
 def posts() -> Iterator[dict[str, Any]]:
     for number in range(POSTS):
+        subject = f"{MOODS[number * 7 % 10]} {THEMES[number // 10 % 10]}"
         yield {
-            "title": f"{TONES[number * 7 % 10]} {TOPICS[number // 10 % 10]}, part {number // 100 + 1}",
+            "title": f"{subject}, part {number // 100 + 1}",
             "text": (SENTENCE * (number % 5 + 1)).rstrip(),
             # Three posts each have the same time, so that pages also have to order by the id.
             "created_at": FIRST_DAY + timedelta(minutes=number // 3),

@@ -12,7 +12,7 @@ SECONDS_PER_MAIL = 3
 
 
 class Mailbox:
-    """Accepts every mail after some seconds, several mails at the same time, and records the ids."""
+    """Accepts every mail after some seconds, many mails at the same time, and records the ids."""
 
     def __init__(self, seconds_per_mail: float = SECONDS_PER_MAIL) -> None:
         self._seconds_per_mail = seconds_per_mail
