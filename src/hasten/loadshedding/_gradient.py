@@ -59,7 +59,7 @@ class Window(NamedTuple):
     lag_us: int = 0
 
 
-class Level(NamedTuple):
+class LimitEstimate(NamedTuple):
     """The limit and the usual duration. windows is how many windows the average includes."""
 
     limit: float
@@ -67,24 +67,24 @@ class Level(NamedTuple):
     windows: int = 0
 
 
-def adapt(level: Level, window: Window, bounds: Bounds) -> Level:
+def adapt_limit(level: LimitEstimate, window: Window, bounds: Bounds) -> LimitEstimate:
     """Return the level after one more window."""
     duration_us = max(1.0, window.duration_us)
-    usual_us, windows = _usual(level, duration_us)
+    usual_us, windows = _update_usual_duration(level, duration_us)
     if usual_us > 2 * duration_us:
         usual_us *= 0.95  # the process recovered from a long load: forget its durations faster
     if window.lag_us > bounds.max_lag_us:
         limit = max(bounds.minimum, level.limit * LAG_FACTOR)
-        return Level(limit, level.usual_us, level.windows)
+        return LimitEstimate(limit, level.usual_us, level.windows)
     if window.in_flight < level.limit / 2:
-        return Level(level.limit, usual_us, windows)  # too few requests to judge the limit
+        return LimitEstimate(level.limit, usual_us, windows)  # too few requests to judge the limit
     gradient = min(1.0, max(MIN_GRADIENT, TOLERANCE * usual_us / duration_us))
     target = level.limit * gradient + PROBE
     limit = level.limit * (1 - SMOOTHING) + target * SMOOTHING
-    return Level(min(bounds.maximum, max(bounds.minimum, limit)), usual_us, windows)
+    return LimitEstimate(min(bounds.maximum, max(bounds.minimum, limit)), usual_us, windows)
 
 
-def _usual(level: Level, duration_us: float) -> tuple[float, int]:
+def _update_usual_duration(level: LimitEstimate, duration_us: float) -> tuple[float, int]:
     windows = min(level.windows + 1, LONG_WINDOWS)
     share = max(1 / windows, 2 / (LONG_WINDOWS + 1))
     if duration_us > level.usual_us and level.windows >= FIRST_WINDOWS:

@@ -9,7 +9,7 @@ from typing import Final
 
 from hasten._asgi import Message, Receive, Send
 from hasten._loops import call_next_turn
-from hasten.loadshedding._gradient import Bounds, Level, Window, adapt
+from hasten.loadshedding._gradient import Bounds, LimitEstimate, Window, adapt_limit
 from hasten.loadshedding._stats import LoadSheddingStats
 
 # The minimum length of one window, so that a single slow request hardly matters.
@@ -29,30 +29,30 @@ class Load:
     def __init__(self, bounds: Bounds, stats: LoadSheddingStats, now: Callable[[], float]) -> None:
         self.stats: Final = stats
         self.now: Final = now
-        self.level = Level(bounds.minimum)
+        self.level = LimitEstimate(bounds.minimum)
         self.in_flight = 0
         self._bounds = bounds
-        self._lag = Lag()
+        self._lag = LagMeter()
         self._window = _Samples(now())
         stats.limit = bounds.minimum
 
-    def has_room(self, reserved: float = 0.0) -> bool:
+    def has_capacity(self, reserved: float = 0.0) -> bool:
         """Return whether one more request fits. reserved is the share of the limit to keep free."""
         return self.in_flight < max(1, int(self.level.limit * (1 - reserved)))
 
-    def enter(self) -> None:
+    def begin_request(self) -> None:
         """Count a request in."""
         self.in_flight += 1
         self.stats.in_flight = self.in_flight
         self._window.in_flight = max(self._window.in_flight, self.in_flight)
         self._lag.measure()
 
-    def leave(self) -> None:
+    def end_request(self) -> None:
         """Count a request out."""
         self.in_flight -= 1
         self.stats.in_flight = self.in_flight
 
-    def learn(self, seconds: float) -> None:
+    def record_duration(self, seconds: float) -> None:
         """Adapt the limit to the duration of one more successful request."""
         window = self._window
         window.count += 1
@@ -61,8 +61,8 @@ class Load:
         if window.count < MIN_SAMPLES or (now - window.since) * 1_000_000 < WINDOW_US:
             return
         average_us = window.seconds / window.count * 1_000_000
-        measured = Window(average_us, window.in_flight, self._lag.take_worst_us())
-        self.level = adapt(self.level, measured, self._bounds)
+        measured = Window(average_us, window.in_flight, self._lag.pop_worst_us())
+        self.level = adapt_limit(self.level, measured, self._bounds)
         self.stats.limit = int(self.level.limit)
         self._window = _Samples(now, in_flight=self.in_flight)
 
@@ -103,7 +103,7 @@ class Work:
         self._is_counted = True
         self._has_body = False
         """Once the body is there, the application waits only for the client to disconnect."""
-        load.enter()
+        load.begin_request()
 
     async def receive(self) -> Message:
         """Receive a message, and count the request out while its body is incomplete."""
@@ -111,13 +111,13 @@ class Work:
             return await self._receive()
         load = self._load
         before = load.now()
-        self._count_out()
+        self._stop_counting()
         try:
             message = await self._receive()
         finally:
             if not self._has_begun_response:
                 self._is_counted = True
-                load.enter()
+                load.begin_request()
             self._since += load.now() - before
         self._has_body = not message.get("more_body", False)
         return message
@@ -128,21 +128,21 @@ class Work:
             self.end()
             # Refusals are fast and errors may be: only successful responses show the usual time.
             if message["status"] < 400:
-                self._load.learn(self._load.now() - self._since)
+                self._load.record_duration(self._load.now() - self._since)
         await self._send(message)
 
     def end(self) -> None:
         """End the work. Safe to call twice."""
         self._has_begun_response = True
-        self._count_out()
+        self._stop_counting()
 
-    def _count_out(self) -> None:
+    def _stop_counting(self) -> None:
         if self._is_counted:
             self._is_counted = False
-            self._load.leave()
+            self._load.end_request()
 
 
-class Lag:
+class LagMeter:
     """The lag of the event loop: how long a callback waits that is due immediately.
 
     The lag is a fact about the process, so it is measured in real time unless a test replaces now.
@@ -159,14 +159,14 @@ class Lag:
         now = self._now()
         if self._started_at is None and (now - self._measured_at) * 1_000_000 >= LAG_EVERY_US:
             self._started_at = now
-            call_next_turn(self._finish)
+            call_next_turn(self._finish_measurement)
 
-    def take_worst_us(self) -> int:
+    def pop_worst_us(self) -> int:
         """Return the highest lag since the last call, in microseconds."""
         worst, self._worst = self._worst, 0.0
         return round(worst * 1_000_000)
 
-    def _finish(self) -> None:
+    def _finish_measurement(self) -> None:
         assert self._started_at is not None
         self._measured_at = self._now()
         self._worst = max(self._worst, self._measured_at - self._started_at)

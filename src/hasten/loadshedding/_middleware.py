@@ -22,9 +22,9 @@ from hasten._clock import SYSTEM_CLOCK, Clock, check_clock, now_ns_of
 from hasten._durations import Duration, to_us
 from hasten._litestar import first_of
 from hasten._logs import get_logger
+from hasten._request_info import RequestInfo
 from hasten._problems import CAPACITY, prefers_text, refusal
 from hasten._repeated_errors import RepeatedErrors
-from hasten._request_info import RequestInfo
 from hasten.errors import InvalidOption
 from hasten.loadshedding._gradient import Bounds
 from hasten.loadshedding._load import Load, Work
@@ -96,7 +96,7 @@ class LoadSheddingMiddleware:
         stats: LoadSheddingStats | None = None,
         clock: Clock | None = None,
     ) -> None:
-        bounds = _bounds(min_concurrency, max_concurrency, max_lag)
+        bounds = _make_bounds(min_concurrency, max_concurrency, max_lag)
         self.app = app
         given = check_instance("stats", stats, LoadSheddingStats)
         self.stats: Final = LoadSheddingStats() if given is None else given
@@ -107,7 +107,7 @@ class LoadSheddingMiddleware:
         self._message = _check_message(message)
         self._on_shed = check_function("on_shed", on_shed, "shed")
         self._errors = RepeatedErrors(logger)
-        self._load = Load(bounds, self.stats, _now_of(clock))
+        self._load = Load(bounds, self.stats, _make_timer(clock))
         self._definition = bounds, critical, reserved
         self._has_started = False
 
@@ -123,16 +123,16 @@ class LoadSheddingMiddleware:
         if not self._has_started:
             self._has_started = True
             self._load = first_of(scope, self, self._definition)._load
-        if self._accepts(scope):
+        if self._accept_or_shed(scope):
             await self._run(Work(self._load, receive, send), scope)
         else:
             await self._refuse(scope, receive, send)
 
-    def _accepts(self, scope: Scope) -> bool:
+    def _accept_or_shed(self, scope: Scope) -> bool:
         """Return whether there is room for a request, and count the decision."""
         load, stats = self._load, self._load.stats
-        accepts = load.has_room(self._reserved)
-        if not accepts and load.has_room() and self._is_critical(scope):
+        accepts = load.has_capacity(self._reserved)
+        if not accepts and load.has_capacity() and self._is_critical(scope):
             stats.critical += 1
             accepts = True
         if accepts:
@@ -145,7 +145,7 @@ class LoadSheddingMiddleware:
         if self._critical is None:
             return False
         try:
-            return bool(self._critical(_request_info(scope)))
+            return bool(self._critical(_make_request_info(scope)))
         except Exception:  # noqa: BLE001  # of the application's own function
             self._errors.exception("critical() failed; the request is treated as not critical")
             return False
@@ -157,17 +157,17 @@ class LoadSheddingMiddleware:
             work.end()
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = _request_info(scope)
+        request = _make_request_info(scope)
         minimum = self._retry_after
         # It spreads the retries and protects nothing: no need for a secure random number.
         retry_after = random.randint(minimum, 2 * minimum)  # noqa: S311
-        self._report(request, retry_after)
+        self._call_on_shed(request, retry_after)
         is_text = prefers_text(request.header("accept"))
         response = refusal(self._message, status=503, limits=[], kind=CAPACITY, is_text=is_text)
         headers = response.headers | {"retry-after": str(retry_after)}
         await response._replace(headers=headers)(scope, receive, send)
 
-    def _report(self, request: RequestInfo, retry_after: int) -> None:
+    def _call_on_shed(self, request: RequestInfo, retry_after: int) -> None:
         if self._on_shed is None:
             return
         load = self._load
@@ -177,12 +177,12 @@ class LoadSheddingMiddleware:
             self._errors.exception("on_shed() failed")
 
 
-def _request_info(scope: Scope) -> RequestInfo:
+def _make_request_info(scope: Scope) -> RequestInfo:
     client = scope.get("client")
     return RequestInfo(scope, client[0] if client else "unknown")
 
 
-def _now_of(clock: Clock | None) -> Callable[[], float]:
+def _make_timer(clock: Clock | None) -> Callable[[], float]:
     """Return a function that returns the time of a clock, in seconds."""
     if clock is None or clock is SYSTEM_CLOCK:
         return time.monotonic
@@ -193,7 +193,7 @@ def _now_of(clock: Clock | None) -> Callable[[], float]:
 # Options ------------------------------------------------------------------------------------------
 
 
-def _bounds(min_concurrency: object, max_concurrency: object, max_lag: Duration) -> Bounds:
+def _make_bounds(min_concurrency: object, max_concurrency: object, max_lag: Duration) -> Bounds:
     maximum = check_whole_number("max_concurrency", max_concurrency, 1)
     minimum = min(MIN_CONCURRENCY, maximum)
     if min_concurrency is not None:

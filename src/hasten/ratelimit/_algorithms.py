@@ -47,7 +47,11 @@ def hit(
 ) -> tuple[list[State], list[Outcome]]:
     """Decide a group of checks. Returns the new states and the outcomes, in the same order."""
     pending = [
-        (check, state := fresh(check.rule, stored, now_us), _wait_of(check, state, now_us))
+        (
+            check,
+            state := drop_expired(check.rule, stored, now_us),
+            _compute_wait(check, state, now_us),
+        )
         for check, stored in zip(checks, states, strict=True)
     ]
     if any(wait.wait_us and not check.forced for check, _, wait in pending):
@@ -59,8 +63,8 @@ def hit(
 
 def hit_one(check: Check, state: State, now_us: int) -> tuple[State, Outcome]:
     """Decide a group of one check, as `hit` does."""
-    state = fresh(check.rule, state, now_us)
-    wait = _wait_of(check, state, now_us)
+    state = drop_expired(check.rule, state, now_us)
+    wait = _compute_wait(check, state, now_us)
     if wait.wait_us and not check.forced:
         return _deny(check, state, wait, now_us)
     return _accept(check, state, wait, now_us)
@@ -100,14 +104,14 @@ def decide_gcra(rule: Rule, owed_us: int, cost: int) -> Outcome:
 
 def peek(check: Check, state: State, now_us: int) -> Outcome:
     """Return what a check would result in."""
-    state = fresh(check.rule, state, now_us)
-    return _outcome(check, state, _wait_of(check, state, now_us), None, now_us)
+    state = drop_expired(check.rule, state, now_us)
+    return _make_outcome(check, state, _compute_wait(check, state, now_us), None, now_us)
 
 
 def settle(token: Token, keep: int, state: State, now_us: int) -> State:
     """Settle a reservation: keep stays charged, the rest is refunded. Ignores expired ones."""
     rule, cost = token.rule, token.cost
-    state = fresh(rule, state, now_us)
+    state = drop_expired(rule, state, now_us)
     match rule.kind:
         case "fixed":
             if len(state) == 1 or not state or state[1] != token.at_us:
@@ -119,11 +123,11 @@ def settle(token: Token, keep: int, state: State, now_us: int) -> State:
             if runs is None:
                 return state
             arrival_us = max(state[1], now_us) + keep * rule.interval_us if keep else state[1]
-            return fresh(rule, (state[0], arrival_us, *runs), now_us)
+            return drop_expired(rule, (state[0], arrival_us, *runs), now_us)
         case _:
             # A request that has ended is no longer concurrent: nothing of it can stay charged.
             runs = _settle_run(state[1:], token, keep if rule.kind == "sliding" else 0)
-            return state if runs is None else fresh(rule, (state[0], *runs), now_us)
+            return state if runs is None else drop_expired(rule, (state[0], *runs), now_us)
 
 
 def block(state: State, until_us: int) -> State:
@@ -162,7 +166,7 @@ class Wait(NamedTuple):
 PASSES: Final = Wait(0, 0)
 
 
-def fresh(rule: Rule, state: State, now_us: int) -> State:
+def drop_expired(rule: Rule, state: State, now_us: int) -> State:
     """Return the state without its expired parts; the same object if nothing has expired."""
     if not state:
         return state
@@ -173,10 +177,10 @@ def fresh(rule: Rule, state: State, now_us: int) -> State:
             case "fixed":
                 kept = kept if state[1] > now_us else 1
             case "gcra":
-                kept -= _expired(state, 2, now_us - rule.life_us)
+                kept -= _count_expired(state, 2, now_us - rule.life_us)
                 kept = 1 if kept == 2 and state[1] <= now_us else kept
             case _:
-                kept -= _expired(state, 1, now_us - rule.life_us)
+                kept -= _count_expired(state, 1, now_us - rule.life_us)
     if kept == len(state) and blocked_us == state[0] and (blocked_us or kept > 1):
         return state
     if kept == 1:
@@ -185,16 +189,16 @@ def fresh(rule: Rule, state: State, now_us: int) -> State:
     return head + state[len(state) - kept + len(head) :]
 
 
-def _wait_of(check: Check, state: State, now_us: int) -> Wait:
-    """Return how long a check has to wait. The state has no expired parts (see `fresh`)."""
-    wait = _wait_for_room(check.rule, state, check.cost, now_us)
+def _compute_wait(check: Check, state: State, now_us: int) -> Wait:
+    """Return how long a check has to wait. The state has no expired parts (see `drop_expired`)."""
+    wait = _compute_wait_without_block(check.rule, state, check.cost, now_us)
     if state and state[0] > now_us:
         blocked_us = state[0] - now_us
         return Wait(max(blocked_us, wait.certain_us), max(blocked_us, wait.wait_us))
     return wait
 
 
-def _wait_for_room(rule: Rule, state: State, cost: int, now_us: int) -> Wait:
+def _compute_wait_without_block(rule: Rule, state: State, cost: int, now_us: int) -> Wait:
     if cost > rule.capacity or not rule.limit:  # it never passes, but callers need a number
         return Wait(rule.window_us, rule.window_us)
     if len(state) < 2:
@@ -215,14 +219,16 @@ def _wait_for_room(rule: Rule, state: State, cost: int, now_us: int) -> Wait:
             if excess <= 0:
                 return PASSES
             certain_excess = excess - sum(state[3::3])
-            wait_us = _freed_at(rule, state, excess, with_in_flight=True) - now_us
+            wait_us = _find_release_time(rule, state, excess, with_in_flight=True) - now_us
             if certain_excess <= 0:
                 return Wait(0, wait_us)
-            certain_us = _freed_at(rule, state, certain_excess, with_in_flight=False) - now_us
+            certain_us = (
+                _find_release_time(rule, state, certain_excess, with_in_flight=False) - now_us
+            )
             return Wait(certain_us, wait_us)
 
 
-def _freed_at(rule: Rule, state: State, cost: int, *, with_in_flight: bool) -> int:
+def _find_release_time(rule: Rule, state: State, cost: int, *, with_in_flight: bool) -> int:
     """Return the time when runs of this cost have expired."""
     for i in range(1, len(state), 3):
         cost -= state[i + 1] - (0 if with_in_flight else state[i + 2])
@@ -231,7 +237,7 @@ def _freed_at(rule: Rule, state: State, cost: int, *, with_in_flight: bool) -> i
     raise AssertionError("the cost to free is higher than the sum of all runs")
 
 
-def take(check: Check, state: State, now_us: int) -> tuple[State, int]:
+def take_cost(check: Check, state: State, now_us: int) -> tuple[State, int]:
     """Take the cost of a check. Returns the new state and the `Token.at_us` of a reservation."""
     rule, cost = check.rule, check.cost
     blocked_us = state[0] if state else 0
@@ -279,7 +285,7 @@ def remaining_and_reset(rule: Rule, state: State, now_us: int) -> tuple[int, int
 # Runs ---------------------------------------------------------------------------------------------
 
 
-def _expired(state: State, start: int, begun_us: int) -> int:
+def _count_expired(state: State, start: int, begun_us: int) -> int:
     """Return how many numbers belong to runs that began by a time.
 
     The runs begin at the index start, the oldest first.
@@ -322,19 +328,21 @@ def _deny(check: Check, state: State, wait: Wait, now_us: int) -> tuple[State, O
     blocks = check.block_us >= check.rule.life_us and not check.forced
     if blocks and wait.certain_us and not is_blocked:
         state = block(state, now_us + check.block_us)
-        wait = _wait_of(check, state, now_us)
-    return state, _outcome(check, state, wait, None, now_us)
+        wait = _compute_wait(check, state, now_us)
+    return state, _make_outcome(check, state, wait, None, now_us)
 
 
 def _accept(check: Check, state: State, wait: Wait, now_us: int) -> tuple[State, Outcome]:
-    state, at_us = take(check, state, now_us)
+    state, at_us = take_cost(check, state, now_us)
     token = None
     if check.counted_later or check.rule.kind == "concurrency":
         token = Token(check.bucket, check.key, check.rule, check.cost, at_us)
-    return state, _outcome(check, state, wait, token, now_us)
+    return state, _make_outcome(check, state, wait, token, now_us)
 
 
-def _outcome(check: Check, state: State, wait: Wait, token: Token | None, now_us: int) -> Outcome:
+def _make_outcome(
+    check: Check, state: State, wait: Wait, token: Token | None, now_us: int
+) -> Outcome:
     rule = check.rule
     certain_us, wait_us = wait
     remaining, reset_us = remaining_and_reset(rule, state, now_us)

@@ -26,7 +26,7 @@ class CircuitBreaker:
         self._failed_at = -1
         self._probe_at_us = 0
 
-    def failed(self, now_us: int, *, call: int, newest: int) -> bool:
+    def record_failure(self, now_us: int, *, call: int, newest: int) -> bool:
         """Record a failed call. newest is the last call so far. Returns whether this opens it."""
         if call > self._failed_at:
             self._failures += 1
@@ -37,12 +37,12 @@ class CircuitBreaker:
         self.is_open = True
         return True
 
-    def succeeded(self) -> bool:
+    def record_success(self) -> bool:
         """Record a success. Returns whether this closes it."""
         was_open, self.is_open, self._failures = self.is_open, False, 0
         return was_open
 
-    def takes_probe(self, now_us: int) -> bool:
+    def start_probe_if_due(self, now_us: int) -> bool:
         """Return whether a probe is due now. The next one is due a pause later."""
         if not self.is_open or now_us < self._probe_at_us:
             return False

@@ -89,7 +89,7 @@ class Outcome(NamedTuple):
     unavailable: bool = False
 
 
-def effective(outcomes: Sequence[Outcome]) -> Outcome:
+def find_effective_outcome(outcomes: Sequence[Outcome]) -> Outcome:
     """Return the outcome that decides: the longest denial, or else the one with the least left."""
     if len(outcomes) == 1:
         return outcomes[0]
@@ -175,7 +175,7 @@ class TimedStore(CounterStore, Protocol):
 
     on_late: Callable[[], None] | None
 
-    def within(self, seconds: Duration) -> TimedStore:
+    def with_timeout(self, seconds: Duration) -> TimedStore:
         """Return a store with the same counts and connections, and another time-out."""
 
 
@@ -202,7 +202,7 @@ class ImmediateStore(CounterStore, Protocol):
         """Run `block` synchronously."""
 
 
-def is_denied(group: CheckGroup, outcomes: Sequence[Outcome]) -> bool:
+def is_group_denied(group: CheckGroup, outcomes: Sequence[Outcome]) -> bool:
     """Return whether a group is denied, so that later groups are not taken."""
     if len(outcomes) == 1 and outcomes[0].ok:  # the most frequent case
         return False

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from hasten.ratelimit._counter_store import Check, CheckGroup, Outcome, is_denied
+from hasten.ratelimit._counter_store import Check, CheckGroup, Outcome, is_group_denied
 
 MAX_DENIALS: Final = 10_000
 
@@ -46,17 +46,17 @@ class DenialCache:
     ) -> None:
         """Keep what the store returned for a call at a time, if it is a certain denial."""
         if self._denials:
-            self._delete_passed(groups, answer)
+            self._delete_denials_of_passed_checks(groups, answer)
         group, outcomes = groups[len(answer) - 1], answer[-1]
-        if not is_denied(group, outcomes):
+        if not is_group_denied(group, outcomes):
             return
         for check, outcome in zip(group, outcomes, strict=True):
             if outcome.certain and not (check.forced or check.shadow):
                 # From the time of the call: the store decided later than that.
                 until_us = called_us + outcome.retry_us
-                self._keep(check, Denial(until_us, check.cost, called_us, list(outcomes)))
+                self._store(check, Denial(until_us, check.cost, called_us, list(outcomes)))
 
-    def _delete_passed(
+    def _delete_denials_of_passed_checks(
         self, groups: Sequence[CheckGroup], answer: Sequence[Sequence[Outcome]]
     ) -> None:
         """Delete the denials of checks that passed: their keys were reset."""
@@ -67,7 +67,7 @@ class DenialCache:
                     if denial is not None and denial.cost <= check.cost:
                         del self._denials[check.bucket, check.key]
 
-    def _keep(self, check: Check, denial: Denial) -> None:
+    def _store(self, check: Check, denial: Denial) -> None:
         if len(self._denials) >= self._max:
             now_us = denial.called_us
             alive = [item for item in self._denials.items() if item[1].until_us > now_us]
@@ -91,7 +91,7 @@ class DenialCache:
                     if is_available and now_us - denial.called_us >= TRUSTED_US:
                         continue
                     if denial.until_us > now_us and len(group) == len(denial.outcomes):
-                        return i, _aged(denial, now_us - denial.called_us)
+                        return i, _subtract_elapsed_time(denial, now_us - denial.called_us)
                     if denial.until_us <= now_us:
                         del self._denials[check.bucket, check.key]
         return None
@@ -105,7 +105,7 @@ class DenialCache:
         self._denials.clear()
 
 
-def _aged(denial: Denial, passed_us: int) -> list[Outcome]:
+def _subtract_elapsed_time(denial: Denial, passed_us: int) -> list[Outcome]:
     return [
         outcome._replace(
             reset_us=max(0, outcome.reset_us - passed_us),

@@ -10,9 +10,9 @@ from hasten import _portal
 from hasten._checks import check_choice, check_text, check_whole_number
 from hasten._clock import now_ns_of
 from hasten._closing import AsyncClosable
-from hasten._decision import Decision
 from hasten._durations import Duration, to_us
 from hasten._loops import require_asyncio
+from hasten._decision import Decision
 from hasten._store import Store
 from hasten.errors import InvalidOption, LimitExceeded
 from hasten.ratelimit._counter_store import (
@@ -23,7 +23,7 @@ from hasten.ratelimit._counter_store import (
     Outcome,
     decision_of,
     digest,
-    effective,
+    find_effective_outcome,
 )
 from hasten.ratelimit._rates import MAX_LIMIT, Rate, Rates, to_rates
 from hasten.ratelimit._resilient_store import STORE_TIMEOUT, BucketKey, ResilientStore
@@ -89,11 +89,11 @@ class Limiter(AsyncClosable):
 
     def __repr__(self) -> str:
         rates = ", ".join(map(str, self.rates))
-        return f"<Limiter {self.name!r} {rates!r} in {self._counters.shown}>"
+        return f"<Limiter {self.name!r} {rates!r} in {self._counters.label}>"
 
     async def hit(self, key: str, cost: int = 1) -> Decision:
         """Take the cost if it fits into the limit. Never raises `StoreError`."""
-        group = self._group(key, cost)
+        group = self._find_checks(key, cost)
         if self._hit_one is not None:
             ok, limit, remaining, reset_us, retry_us, *_ = self._hit_one(group[0])
             reset_after, retry_after = reset_us / 1_000_000, retry_us / 1_000_000
@@ -105,7 +105,7 @@ class Limiter(AsyncClosable):
             name = type(self._store.store).__name__
             require_asyncio(f"Limiter with {name}", "leave store out, or use asyncio")
         [outcomes] = await self._store.hit([group])
-        return self._decision(outcomes)
+        return self._make_decision(outcomes)
 
     async def check(self, key: str, cost: int = 1) -> Decision:
         """Call `hit`, and raise `LimitExceeded` if the hit is denied."""
@@ -141,7 +141,7 @@ class Limiter(AsyncClosable):
         Waits for the store as long as its time-out, 5 seconds by default. If the store does not
         respond, the result is based on the counts of this process alone.
         """
-        return self._decision(await self._store.peek(self._group(key, cost)))
+        return self._make_decision(await self._store.peek(self._find_checks(key, cost)))
 
     async def reset(self, key: str) -> None:
         """Delete the counts and the block of a key.
@@ -167,12 +167,12 @@ class Limiter(AsyncClosable):
         await self._counters.aclose()
 
     def _bucket_keys(self, key: str) -> list[BucketKey]:
-        return [(check.bucket, check.key) for check in self._group(key, 0)]
+        return [(check.bucket, check.key) for check in self._find_checks(key, 0)]
 
-    def _decision(self, outcomes: Sequence[Outcome]) -> Decision:
-        return decision_of(self.name, effective(outcomes))
+    def _make_decision(self, outcomes: Sequence[Outcome]) -> Decision:
+        return decision_of(self.name, find_effective_outcome(outcomes))
 
-    def _group(self, key: str, cost: int) -> list[Check]:
+    def _find_checks(self, key: str, cost: int) -> list[Check]:
         group = self._groups.get((key, cost))
         if group is None:
             check_whole_number("cost", cost, 0, MAX_LIMIT)

@@ -35,12 +35,12 @@ from hasten.ratelimit._counter_store import (
     Outcome,
     Settlement,
     TimedStore,
-    is_denied,
+    is_group_denied,
 )
 from hasten.ratelimit._denial_cache import DenialCache
 from hasten.ratelimit._rules import Rule
 from hasten.ratelimit._stores.memory import MemoryStore
-from hasten.ratelimit._stores.remote import RemoteStore, timed_out
+from hasten.ratelimit._stores.remote import RemoteStore, make_timeout_error
 
 T = TypeVar("T")
 
@@ -89,7 +89,9 @@ class ResilientStore:
         self._denials = DenialCache()
         self._unsettled: deque[Settlement] = deque(maxlen=MAX_UNSETTLED)
         self._tasks: set[asyncio.Task[None]] = set()
-        self.store: Final = store.within(store_timeout) if isinstance(store, TimedStore) else store
+        self.store: Final = (
+            store.with_timeout(store_timeout) if isinstance(store, TimedStore) else store
+        )
         """The store with the time-out of requests."""
         self._is_timed = isinstance(self.store, TimedStore)
         _instances.add(self)
@@ -115,21 +117,21 @@ class ResilientStore:
             return self.immediate.hit_now(groups)
         known = self._denials.find(groups, self._now_us())
         if known is None:
-            return await self._hit(groups)
+            return await self._hit_store(groups)
         i, outcomes = known
-        answer = await self._hit(groups[:i])
-        if not _is_cut_short(groups[:i], answer):
+        answer = await self._hit_store(groups[:i])
+        if not _has_denied_group(groups[:i], answer):
             answer.append(outcomes)
         return answer
 
-    def hit_now(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]] | None:
+    def try_hit_now(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]] | None:
         """Return the result if it is known without waiting; None if `hit` has to be awaited."""
         if self.immediate is not None:
             return self.immediate.hit_now(groups)
         known = self._denials.find(groups, self._now_us())
         return [known[1]] if known is not None and known[0] == 0 else None
 
-    def settle_soon(self, settlements: Sequence[Settlement]) -> None:
+    def settle_in_background(self, settlements: Sequence[Settlement]) -> None:
         """Run `CounterStore.settle` without waiting for it. Every later hit sees the result."""
         if self.immediate is not None:
             self.immediate.settle_now(settlements)
@@ -143,17 +145,17 @@ class ResilientStore:
         if self._breaker.is_open:
             self._unsettled.extend(remote)
         else:
-            self._spawn(self._settle(remote, self.store.settle(remote)))
+            self._run_in_background(self._settle_and_record(remote, self.store.settle(remote)))
 
     async def peek(self, checks: Sequence[Check]) -> list[Outcome]:
         """Implement `CounterStore.peek`. It never raises `StoreError`."""
         if not self._breaker.is_open:
-            call = self._next_call()
+            call = self._number_call()
             try:
                 return await self.root.peek(checks)
             except StoreError as error:
-                self._failed(error, call)
-        return self._local.peek_now([self._share(check) for check in checks])
+                self._record_failure(error, call)
+        return self._local.peek_now([self._limit_to_own_share(check) for check in checks])
 
     async def reset(self, keys: Sequence[BucketKey]) -> None:
         """Implement `CounterStore.reset`. Other processes notice it within a second."""
@@ -164,7 +166,7 @@ class ResilientStore:
         for key in keys:
             self._denials.delete(*key)
             self._local.block_now(*key, for_us)
-        await _together(self.root, [self.root.block(*key, for_us) for key in keys])
+        await _run_all(self.root, [self.root.block(*key, for_us) for key in keys])
 
     async def finish(self) -> None:
         """Finish the calls that have begun. The store stays open for others."""
@@ -176,41 +178,41 @@ class ResilientStore:
 
     # With the store -----------------------------------------------------------------------------
 
-    async def _hit(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
+    async def _hit_store(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
         if not groups:
             return []
         called_us = self._now_us()
         if self._breaker.is_open:
-            if self._breaker.takes_probe(called_us):
-                self._spawn(self._probe(groups[0][0]))
-            return self._without_store(groups)
-        call = self._next_call()
+            if self._breaker.start_probe_if_due(called_us):
+                self._run_in_background(self._probe(groups[0][0]))
+            return self._decide_without_store(groups)
+        call = self._number_call()
         try:
-            answer = await self._in_time(self.store.hit(groups))
+            answer = await self._await_with_timeout(self.store.hit(groups))
         except StoreError as error:
             self._failed_check = groups[0][0]
-            self._failed(error, call)
-            return self._without_store(groups)
-        if self._breaker.succeeded():
-            self._recovered()
+            self._record_failure(error, call)
+            return self._decide_without_store(groups)
+        if self._breaker.record_success():
+            self._return_to_store()
         self._denials.add(groups, answer, called_us)
         return answer
 
-    async def _in_time(self, call: Awaitable[T]) -> T:
+    async def _await_with_timeout(self, call: Awaitable[T]) -> T:
         if self._is_timed:
             return await call
         try:
             async with LoopTimeout(self._timeout_us / 1_000_000):
                 return await call
         except TimeoutError as exc:
-            raise timed_out(type(self.store).__name__, self._timeout_us) from exc
+            raise make_timeout_error(type(self.store).__name__, self._timeout_us) from exc
 
-    def _next_call(self) -> int:
+    def _number_call(self) -> int:
         self._calls += 1
         return self._calls
 
-    def _failed(self, error: StoreError, call: int) -> None:
-        if self._breaker.failed(self._now_us(), call=call, newest=self._calls):
+    def _record_failure(self, error: StoreError, call: int) -> None:
+        if self._breaker.record_failure(self._now_us(), call=call, newest=self._calls):
             # A store that fails again and again must not fill the log.
             self._is_outage_logged = time.monotonic() - self._logged_at_s >= LOGGED_EVERY_S
             if self._is_outage_logged:
@@ -222,22 +224,22 @@ class ResilientStore:
 
     def _probe_after_late_response(self) -> None:
         if self._breaker.is_open and self._failed_check is not None and not self._is_probing:
-            self._spawn(self._probe(self._failed_check))
+            self._run_in_background(self._probe(self._failed_check))
 
     async def _probe(self, check: Check) -> None:
         self._is_probing = True
-        call = self._next_call()
+        call = self._number_call()
         try:
-            await self._in_time(self.store.peek([check]))
+            await self._await_with_timeout(self.store.peek([check]))
         except StoreError as error:
-            self._failed(error, call)
+            self._record_failure(error, call)
         else:
-            if self._breaker.succeeded():
-                self._recovered()
+            if self._breaker.record_success():
+                self._return_to_store()
         finally:
             self._is_probing = False
 
-    def _recovered(self) -> None:
+    def _return_to_store(self) -> None:
         """Drop what was counted without the store, and settle what ended meanwhile."""
         if self._is_outage_logged:
             logger.warning("store of limits available again")
@@ -245,43 +247,47 @@ class ResilientStore:
         if self._unsettled:
             unsettled = list(self._unsettled)
             self._unsettled.clear()
-            self.settle_soon(unsettled)
+            self.settle_in_background(unsettled)
 
-    async def _settle(self, settlements: Sequence[Settlement], settling: Awaitable[None]) -> None:
-        call = self._next_call()
+    async def _settle_and_record(
+        self, settlements: Sequence[Settlement], settling: Awaitable[None]
+    ) -> None:
+        call = self._number_call()
         try:
-            await self._in_time(settling)
+            await self._await_with_timeout(settling)
         except StoreError as error:
-            self._failed(error, call)
+            self._record_failure(error, call)
             self._unsettled.extend(settlements)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     # Without the store --------------------------------------------------------------------------
 
-    def _without_store(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
+    def _decide_without_store(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
         answer: list[list[Outcome]] = []
         for group in groups:
-            outcomes = self._group_without_store(group)
+            outcomes = self._decide_group_without_store(group)
             answer.append(outcomes)
-            if is_denied(group, outcomes):
+            if is_group_denied(group, outcomes):
                 break
         return answer
 
-    def _group_without_store(self, group: CheckGroup) -> list[Outcome]:
+    def _decide_group_without_store(self, group: CheckGroup) -> list[Outcome]:
         known = self._denials.find((group,), self._now_us(), is_available=False)
         if known is not None:
             return known[1]
         match group[0].on_error:
             case "allow":
-                return [_allowed(check) for check in group]
+                return [_make_allowed_outcome(check) for check in group]
             case "deny":
-                return [_refused(check) for check in group]
+                return [_make_denied_outcome(check) for check in group]
             case "local":
-                [outcomes] = self._local.hit_now([[self._share(check) for check in group]])
+                [outcomes] = self._local.hit_now(
+                    [[self._limit_to_own_share(check) for check in group]]
+                )
                 return [
                     outcome
                     if outcome.token is None
@@ -289,7 +295,7 @@ class ResilientStore:
                     for outcome in outcomes
                 ]
 
-    def _share(self, check: Check) -> Check:
+    def _limit_to_own_share(self, check: Check) -> Check:
         """Return the check against this process's share of its limit."""
         if self._processes == 1:
             return check
@@ -306,11 +312,11 @@ class ResilientStore:
 
     # Forgetting ---------------------------------------------------------------------------------
 
-    def _forget(self, key: BucketKey) -> None:
+    def _drop_local_state(self, key: BucketKey) -> None:
         self._denials.delete(*key)
         self._local.reset_now(*key)
 
-    def _forget_all(self) -> None:
+    def _drop_all_local_state(self) -> None:
         self._denials.clear()
         self._local.clear()
 
@@ -320,17 +326,17 @@ async def reset_keys(store: CounterStore, keys: Sequence[BucketKey]) -> None:
 
     Raises `StoreError`.
     """
-    resilient = _resilient_stores_of(store)
+    resilient = _find_resilient_stores(store)
     for each in resilient:
         for key in keys:
-            each._forget(key)
-    await _together(store, [store.reset(*key) for key in keys])
+            each._drop_local_state(key)
+    await _run_all(store, [store.reset(*key) for key in keys])
     for each in resilient:
         for key in keys:
             each._denials.delete(*key)  # it may have been denied once more meanwhile
 
 
-async def _together(store: CounterStore, calls: Sequence[Coroutine[Any, Any, None]]) -> None:
+async def _run_all(store: CounterStore, calls: Sequence[Coroutine[Any, Any, None]]) -> None:
     """Await the calls concurrently if the store is remote: then they are one atomic exchange."""
     if isinstance(store, RemoteStore):
         await asyncio.gather(*calls)
@@ -347,9 +353,9 @@ async def clear_store(store: CounterStore) -> None:
     clear: Any = getattr(store, "clear", None)
     if clear is None:
         raise InvalidOption("store", store, "a store that has clear()")
-    resilient = _resilient_stores_of(store)
+    resilient = _find_resilient_stores(store)
     for each in resilient:
-        each._forget_all()
+        each._drop_all_local_state()
     cleared = clear()
     if isawaitable(cleared):
         await cleared
@@ -357,19 +363,19 @@ async def clear_store(store: CounterStore) -> None:
         each._denials.clear()
 
 
-def _resilient_stores_of(store: CounterStore) -> list[ResilientStore]:
+def _find_resilient_stores(store: CounterStore) -> list[ResilientStore]:
     return [each for each in list(_instances) if each.root is store]
 
 
-def _is_cut_short(groups: Sequence[CheckGroup], answer: Sequence[Sequence[Outcome]]) -> bool:
+def _has_denied_group(groups: Sequence[CheckGroup], answer: Sequence[Sequence[Outcome]]) -> bool:
     """Return whether one of the groups was denied, so that later groups have no outcomes."""
-    return bool(answer) and is_denied(groups[len(answer) - 1], answer[-1])
+    return bool(answer) and is_group_denied(groups[len(answer) - 1], answer[-1])
 
 
-def _allowed(check: Check) -> Outcome:
+def _make_allowed_outcome(check: Check) -> Outcome:
     capacity = check.rule.capacity
     return Outcome(True, capacity, capacity, 0, unavailable=True)
 
 
-def _refused(check: Check) -> Outcome:
+def _make_denied_outcome(check: Check) -> Outcome:
     return Outcome(False, check.rule.capacity, 0, PAUSE_US, PAUSE_US, unavailable=True)

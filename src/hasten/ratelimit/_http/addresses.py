@@ -44,10 +44,10 @@ class Addresses:
         if key is None:
             if len(self.keys) >= MAX_CACHED:
                 self.keys.clear()
-            key = self.keys[text] = self._find(text)
+            key = self.keys[text] = self._make_key(text)
         return key
 
-    def _find(self, text: str) -> str:
+    def _make_key(self, text: str) -> str:
         address = parse(text)
         if address is None:
             return text
@@ -73,7 +73,7 @@ def parse(text: str, *, translated: bool = True) -> Address | None:
         address = ip_address(text.partition("%")[0])
     except (ValueError, AddressValueError):
         return None
-    return address if isinstance(address, IPv4Address) else _embedded(address, translated)
+    return address if isinstance(address, IPv4Address) else _extract_ipv4(address, translated)
 
 
 def is_private(text: str | None) -> bool:
@@ -82,7 +82,7 @@ def is_private(text: str | None) -> bool:
     return address is not None and (address.is_private or address.is_loopback)
 
 
-def _embedded(address: IPv6Address, translated: bool) -> Address:
+def _extract_ipv4(address: IPv6Address, translated: bool) -> Address:
     if address.ipv4_mapped is not None:
         return address.ipv4_mapped
     if translated:

@@ -23,7 +23,7 @@ class Clients:
         self._proxies = proxies
         self._addresses = addresses
         self._warnings = warnings
-        self._has_proxies = proxies.are_trusted
+        self._has_proxies = proxies.has_trusted
         self._to_examine = 0 if self._has_proxies else EXAMINED
 
     def client_of(self, scope: Scope) -> str:
@@ -36,13 +36,13 @@ class Clients:
         if warning is not None:
             self._warnings.warn(warning)
         if self._to_examine:
-            self._examine(scope, address)
+            self._warn_about_untrusted_proxy(scope, address)
         if address is None:
             self._warnings.warn("NO_CLIENT")
             return UNKNOWN
         return self._addresses.key(address)
 
-    def _examine(self, scope: Scope, address: str | None) -> None:
+    def _warn_about_untrusted_proxy(self, scope: Scope, address: str | None) -> None:
         """Warn about a proxy that is not trusted: its clients cannot be told apart."""
         self._to_examine -= 1
         if self._proxies.is_forwarded(scope) and is_private(address):

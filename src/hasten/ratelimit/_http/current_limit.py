@@ -34,11 +34,11 @@ class CurrentLimit:
 
     def fail(self) -> None:
         """Count this request, whatever its status will be. Raises `UsageError`."""
-        self._decide(keep=True)
+        self._override_counting(keep=True)
 
     def refund(self) -> None:
         """Do not count this request, whatever its status will be. Raises `UsageError`."""
-        self._decide(keep=False)
+        self._override_counting(keep=False)
 
     async def charge(self, cost: int) -> None:
         """Take an additional cost, even if it is more than is left. Raises `UsageError`."""
@@ -61,7 +61,7 @@ class CurrentLimit:
         keys = [(check.bucket, check.key) for check in self._result.checks]
         await self._request.enforcer.store.reset(keys)
 
-    def _decide(self, *, keep: bool) -> None:
+    def _override_counting(self, *, keep: bool) -> None:
         limit = self._result.limit
         if not limit.reserves or limit.is_concurrency:
             raise UsageError(
@@ -84,11 +84,11 @@ class SyncCurrentLimit:
 
     def charge(self, cost: int) -> None:
         """Blocking version of `CurrentLimit.charge`."""
-        self._request.finish_now(self._current.charge(cost))
+        self._request.run_from_sync(self._current.charge(cost))
 
     def reset(self) -> None:
         """Blocking version of `CurrentLimit.reset`."""
-        self._request.finish_now(self._current.reset())
+        self._request.run_from_sync(self._current.reset())
 
 
 def current_limit(name: str) -> CurrentLimit:

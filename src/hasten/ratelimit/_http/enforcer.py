@@ -22,7 +22,7 @@ from hasten.ratelimit._counter_store import (
     CheckGroup,
     OnStoreError,
     Outcome,
-    effective,
+    find_effective_outcome,
 )
 from hasten.ratelimit._http.clients import Clients
 from hasten.ratelimit._http.decision_log import DecisionLog
@@ -30,7 +30,7 @@ from hasten.ratelimit._http.limit import Limit
 from hasten.ratelimit._http.operator_warnings import OperatorWarnings
 from hasten.ratelimit._http.plans import Plan
 from hasten.ratelimit._http.policy_headers import HeaderWriter
-from hasten.ratelimit._http.request_checks import FunctionFailed, RequestChecks, result_of
+from hasten.ratelimit._http.request_checks import FunctionFailed, RequestChecks, await_if_needed
 from hasten.ratelimit._http.results import LimitResult
 from hasten.ratelimit._resilient_store import ResilientStore
 
@@ -103,22 +103,22 @@ class Enforcer:
                 return [LimitResult(failed.limit, (), (_UNAVAILABLE,), refuses=True)]
             if not groups:
                 return []
-        outcomes = self.store.hit_now(groups)
+        outcomes = self.store.try_hit_now(groups)
         if outcomes is None:
             outcomes = await self.store.hit(groups)
-        return self.results(limits, groups, outcomes)
+        return self.record_outcomes(limits, groups, outcomes)
 
-    async def report(self, results: Sequence[LimitResult], request: RequestInfo) -> None:
+    async def notify_observers(self, results: Sequence[LimitResult], request: RequestInfo) -> None:
         """Call the observers of the application with results."""
         for result in results:
             if not result.checks:
                 continue
             if self.decisions.on_decision is not None:
                 self.decisions.report(result.decision(request))
-            if result.limit.on_limited is not None and not result.effective.ok:
+            if result.limit.on_limited is not None and not result.effective_outcome.ok:
                 await self._report_limited(result, request)
 
-    def results(
+    def record_outcomes(
         self,
         limits: Sequence[Limit],
         groups: Sequence[CheckGroup],
@@ -127,7 +127,7 @@ class Enforcer:
         """Count the outcomes and return the results. After a refusal, later ones are missing."""
         results = []
         for limit, group, outcomes in zip(limits, groups, answer, strict=False):
-            outcome = outcomes[0] if len(outcomes) == 1 else effective(outcomes)
+            outcome = outcomes[0] if len(outcomes) == 1 else find_effective_outcome(outcomes)
             refuses = self.decisions.count(limit, outcome)
             results.append(LimitResult(limit, group, outcomes, refuses))
         return results
@@ -135,6 +135,6 @@ class Enforcer:
     async def _report_limited(self, result: LimitResult, request: RequestInfo) -> None:
         assert result.limit.on_limited is not None
         try:
-            await result_of(result.limit.on_limited(result.decision(request)))
+            await await_if_needed(result.limit.on_limited(result.decision(request)))
         except Exception:  # noqa: BLE001  # of the application's own function
             self.errors.exception(f"{result.limit.name}: on_limited() failed")

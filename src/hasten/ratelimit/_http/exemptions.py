@@ -15,7 +15,7 @@ from hasten._asgi import Scope
 from hasten._frameworks import framework_of
 from hasten.ratelimit._http.paths import Paths
 from hasten.ratelimit._http.registry import is_exempt, registry
-from hasten.ratelimit._http.root_paths import Forms, applications
+from hasten.ratelimit._http.root_paths import RouterPaths, applications
 
 MAX_DEPTH: Final = 8
 """How many levels of mounts are searched."""
@@ -29,18 +29,18 @@ class Exemptions:
         self._app = app
         self._apps: list[object] | None = None
 
-    def include(self, scope: Scope, forms: Forms) -> bool:
+    def is_request_exempt(self, scope: Scope, forms: RouterPaths) -> bool:
         """Return whether no limit applies to a request."""
-        if self._paths is not None and self._is_excluded(self._paths, forms):
+        if self._paths is not None and self._are_paths_excluded(self._paths, forms):
             return True
-        return registry.has_exemptions and is_exempt(self._handler(scope))
+        return registry.has_exemptions and is_exempt(self._find_handler(scope))
 
-    def _is_excluded(self, paths: Paths, forms: Forms) -> bool:
+    def _are_paths_excluded(self, paths: Paths, forms: RouterPaths) -> bool:
         """Return whether every path that a router may see is excluded."""
         seen = [path for alternative in forms.alternatives for path in alternative] or forms.paths
-        return all(paths.match(path) and not _has_dots(path) for path in seen)
+        return all(paths.match(path) and not _has_dot_segment(path) for path in seen)
 
-    def _handler(self, scope: Scope) -> object:
+    def _find_handler(self, scope: Scope) -> object:
         own = scope.get("route_handler")
         if own is not None:  # Litestar has found it already
             return getattr(own, "fn", own)
@@ -51,20 +51,20 @@ class Exemptions:
             match framework_of(app):
                 case "starlette":
                     # A copy, because FastAPI records in the scope what it examines.
-                    return _of_starlette(getattr(app, "routes", ()), {**scope})
+                    return _find_starlette_endpoint(getattr(app, "routes", ()), {**scope})
                 case "quart":
-                    return _of_quart(app, scope)
+                    return _find_quart_view(app, scope)
                 case "django":
-                    return _of_django(scope)
+                    return _find_django_view(scope)
         return None
 
 
-def _has_dots(path: str) -> bool:
+def _has_dot_segment(path: str) -> bool:
     """Return whether something behind the router might resolve ".." in the path."""
     return not {".", ".."}.isdisjoint(path.split("/"))
 
 
-def _of_starlette(routes: Iterable[Any], scope: Scope, depth: int = 0) -> object:
+def _find_starlette_endpoint(routes: Iterable[Any], scope: Scope, depth: int = 0) -> object:
     """Return the endpoint of the first route that matches, as `starlette.routing.Router` does."""
     for route in routes:
         if not _is_matched_by_path(route):
@@ -76,10 +76,10 @@ def _of_starlette(routes: Iterable[Any], scope: Scope, depth: int = 0) -> object
             return None
         included = getattr(route, "effective_candidates", None)
         if included is not None:  # a router that FastAPI has included
-            return _of_starlette(included(), scope, depth + 1)
+            return _find_starlette_endpoint(included(), scope, depth + 1)
         endpoint: Any = found.get("endpoint")
         if framework_of(endpoint) == "starlette":
-            return _of_starlette(endpoint.routes, {**scope, **found}, depth + 1)
+            return _find_starlette_endpoint(endpoint.routes, {**scope, **found}, depth + 1)
         return endpoint
     return None
 
@@ -96,7 +96,7 @@ def _is_matched_by_path(route: object) -> bool:
     return True
 
 
-def _of_quart(app: Any, scope: Scope) -> object:
+def _find_quart_view(app: Any, scope: Scope) -> object:
     if scope["type"] != "http" or app.url_map.host_matching:
         return None
     path = "/" + scope["path"].removeprefix(scope.get("root_path", "")).lstrip("/")
@@ -107,7 +107,7 @@ def _of_quart(app: Any, scope: Scope) -> object:
     return app.view_functions.get(endpoint)
 
 
-def _of_django(scope: Scope) -> object:
+def _find_django_view(scope: Scope) -> object:
     urls: Any = sys.modules.get("django.urls")
     if urls is None or scope["type"] != "http":
         return None

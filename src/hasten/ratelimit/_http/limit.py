@@ -20,7 +20,7 @@ from hasten.ratelimit._http.limit_options import (
     check_paths,
     check_status,
     check_statuses,
-    identify,
+    to_stable_text,
 )
 from hasten.ratelimit._http.policy_headers import Policy
 from hasten.ratelimit._rates import MAX_LIMIT, Rate, Rates, to_rates
@@ -269,8 +269,8 @@ class Limit:
         if rule.kind == "concurrency":
             return Policy(self.name, rule.limit, None, "concurrent-requests")
         if rule.kind == "gcra":  # the burst, and the time after which all of it is returned
-            return Policy(self._name_of(rule), rule.burst, rule.tolerance_us)
-        return Policy(self._name_of(rule), rule.limit, rule.window_us)
+            return Policy(self._policy_name_of(rule), rule.burst, rule.tolerance_us)
+        return Policy(self._policy_name_of(rule), rule.limit, rule.window_us)
 
     def counts(self, status: int | None, is_success: bool) -> bool:
         """Return whether a request with this outcome stays counted.
@@ -297,9 +297,9 @@ class Limit:
         """Return a bucket that differs for limits of different requests."""
         paths, methods = ",".join(self.paths or ()), ",".join(sorted(self.methods or ()))
         scope = paths, methods, self.per, self.key
-        return f"{self.name}@{'|'.join(map(identify, scope))}"
+        return f"{self.name}@{'|'.join(map(to_stable_text, scope))}"
 
-    def _name_of(self, rule: Rule) -> str:
+    def _policy_name_of(self, rule: Rule) -> str:
         """Return the name of one of several rates."""
         if len(self.rules) < 2:
             return self.name

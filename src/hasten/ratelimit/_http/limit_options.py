@@ -98,7 +98,7 @@ def check_name(value: object) -> str | None:
     raise InvalidOption("name", value, "printable ASCII that is not empty")
 
 
-def key_text(value: object) -> str:
+def key_to_text(value: object) -> str:
     """Return the text of a key. Raises `TypeError` for an object without a text of its own."""
     if isinstance(value, str):
         return value
@@ -109,7 +109,7 @@ def key_text(value: object) -> str:
     return str(value)
 
 
-def identify(value: object) -> str:
+def to_stable_text(value: object) -> str:
     """Return a text that is the same in all processes, also for a function."""
     if callable(value):
         return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}"

@@ -17,7 +17,7 @@ from hasten.ratelimit._http.limit import Limit
 from hasten.ratelimit._http.plans import Plan
 from hasten.ratelimit._http.policy_headers import NAMES, PolicyState, WriteHeaders
 from hasten.ratelimit._http.registry import registry
-from hasten.ratelimit._http.request_checks import result_of
+from hasten.ratelimit._http.request_checks import await_if_needed
 from hasten.ratelimit._http.results import LimitResult
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ class LimitedRequest:
         self.enforcer: Final = enforcer
         self.scope: Final = scope
         self.client: Final = enforcer.client_of(scope)
-        self.send_on: Final = send
+        self.server_send: Final = send
         """The send function of the server."""
         self.outer: Final = outer
         self.results: list[LimitResult] = []
@@ -89,14 +89,16 @@ class LimitedRequest:
     async def enforce(self, plan: Plan) -> None:
         """Hold the request against the limits of a plan."""
         results = await self.enforcer.enforce(self.info, plan, self._route_of)
-        self._add(plan, results)  # first: `finish` has to know what an observer interrupts
-        await self.enforcer.report(results, self.info)
+        self._add_results(plan, results)  # first: `finish` has to know what an observer interrupts
+        await self.enforcer.notify_observers(results, self.info)
 
     def enforce_now(self, plan: Plan, store: ImmediateStore) -> None:
         """Run `enforce` synchronously, for a plan with a fast path and `Enforcer.immediate`."""
         groups = plan.groups_of.get(self.client) or plan.groups(self.client)
         if plan.single is None:
-            self._add(plan, self.enforcer.results(plan.limits, groups, store.hit_now(groups)))
+            self._add_results(
+                plan, self.enforcer.record_outcomes(plan.limits, groups, store.hit_now(groups))
+            )
             return
         outcome = store.hit_one(groups[0][0])
         refuses = self.enforcer.decisions.count(plan.single, outcome)
@@ -108,7 +110,7 @@ class LimitedRequest:
         if refuses:
             self.denied = result
 
-    def _add(self, plan: Plan, results: list[LimitResult]) -> None:
+    def _add_results(self, plan: Plan, results: list[LimitResult]) -> None:
         can_write = not self.results and len(results) == len(plan.limits) and self.outer is None
         self._write_headers = plan.write_headers if can_write else None
         self.reserves |= plan.reserves
@@ -127,19 +129,19 @@ class LimitedRequest:
 
     def enforce_limit_sync(self, limit: Limit) -> bool:
         """Blocking version of `enforce_limit`, for a handler without async."""
-        return self.finish_now(self.enforce_limit(limit))
+        return self.run_from_sync(self.enforce_limit(limit))
 
-    async def _enforce_unread_body(self, status: int) -> bool:
+    async def _enforce_limits_of_refused_body(self, status: int) -> bool:
         """Count a request whose malformed body the framework has refused before the handler."""
         if not registry.has_limits or active_request.get() is not self:
             return True
         taken = [result.limit for result in self.results]
-        for limit in registry.limits_of_unread_body(self.scope, status):
+        for limit in registry.limits_of_refused_body(self.scope, status):
             if limit not in taken and not await self.enforce_limit(limit):
                 return False
         return True
 
-    def finish_now(self, work: Coroutine[Any, Any, T]) -> T:
+    def run_from_sync(self, work: Coroutine[Any, Any, T]) -> T:
         """Return the result of a coroutine to code that cannot await it.
 
         The code runs in a thread, or on the event loop. Raises `UsageError` if the coroutine
@@ -173,7 +175,7 @@ class LimitedRequest:
             if self.denied is not None:
                 return  # the refusal replaces the response of the framework
             status = message["status"]
-            if status >= 400 and not await self._enforce_unread_body(status):
+            if status >= 400 and not await self._enforce_limits_of_refused_body(status):
                 return
             self.has_started = True
             if self.reserves:
@@ -194,8 +196,8 @@ class LimitedRequest:
                 message = {**message, "headers": [*headers, *lines]}
         elif self.denied is not None and not self.has_started:
             return
-        await self.send_on(message)
-        if self.reserves and is_last(message):
+        await self.server_send(message)
+        if self.reserves and is_last_message(message):
             # What the application does after its response is not part of the request.
             await self.finish()
 
@@ -212,8 +214,8 @@ class LimitedRequest:
         for result in results:
             if result.limit.shows_headers:
                 if result is denied:
-                    shown = len(states) + result.outcomes.index(result.effective)
-                states += result.states()
+                    shown = len(states) + result.outcomes.index(result.effective_outcome)
+                states += result.policy_states()
         if shown is None and self._inner_shown is not None:
             shown = len(states) + self._inner_shown
         states += self._inner_states
@@ -242,11 +244,11 @@ class LimitedRequest:
             keep = result.keep
             if keep is None:
                 keep = limit.counts(status, await self._is_success(limit, status))
-            settlements += result.settlements(keep=keep)
+            settlements += result.take_settlements(keep=keep)
             if not keep:
                 result.add_refund()
         if settlements:
-            self.enforcer.store.settle_soon(settlements)
+            self.enforcer.store.settle_in_background(settlements)
 
     async def fail(self) -> None:
         """Settle a request whose application has raised: without a response, it becomes a 500."""
@@ -263,10 +265,10 @@ class LimitedRequest:
             settlement
             for result in self.results
             if result.limit.is_concurrency
-            for settlement in result.settlements(keep=False)
+            for settlement in result.take_settlements(keep=False)
         ]
         if settlements:
-            self.enforcer.store.settle_soon(settlements)
+            self.enforcer.store.settle_in_background(settlements)
 
     async def _is_success(self, limit: Limit, status: int | None) -> bool:
         if status is None:
@@ -274,7 +276,7 @@ class LimitedRequest:
         if limit.is_success is None:
             return status < 400
         try:
-            return bool(await result_of(limit.is_success(self.info)))
+            return bool(await await_if_needed(limit.is_success(self.info)))
         except Exception:  # noqa: BLE001  # of the application's own function
             self.enforcer.errors.exception(
                 f"{limit.name}: is_success() failed; the request is counted"
@@ -290,7 +292,7 @@ def require_active_request(what: str) -> LimitedRequest:
     return request
 
 
-def is_last(message: Message) -> bool:
+def is_last_message(message: Message) -> bool:
     """Return whether a message is the last one of a response."""
     match message["type"]:
         case "http.response.body":

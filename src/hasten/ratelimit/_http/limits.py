@@ -12,13 +12,13 @@ from hasten._durations import Duration, to_us
 from hasten._store import Store
 from hasten.errors import InvalidOption
 from hasten.ratelimit._counter_store import CounterStore, digest
+from hasten.ratelimit._rules import Rule, bucket_of
 from hasten.ratelimit._http.addresses import DEFAULT_PREFIX, Addresses
 from hasten.ratelimit._http.limit import Limit, RateLike
-from hasten.ratelimit._http.limit_options import key_text
-from hasten.ratelimit._http.paths import plain
+from hasten.ratelimit._http.limit_options import key_to_text
+from hasten.ratelimit._http.paths import normalize
 from hasten.ratelimit._http.registry import registry
 from hasten.ratelimit._resilient_store import STORE_TIMEOUT, clear_store, reset_keys
-from hasten.ratelimit._rules import Rule, bucket_of
 from hasten.ratelimit._stores import counters_of
 
 
@@ -63,7 +63,7 @@ class Limits(Sequence[Limit], AsyncClosable):
 
     def __repr__(self) -> str:
         names = ", ".join(repr(limit.name) for limit in self._limits)
-        return f"<Limits {names} in {self._counters.shown}>"
+        return f"<Limits {names} in {self._counters.label}>"
 
     @overload
     def __getitem__(self, index: int) -> Limit: ...
@@ -90,15 +90,15 @@ class Limits(Sequence[Limit], AsyncClosable):
 
         Raises `InvalidOption`; `StoreError` if the store is unavailable.
         """
-        found = [limit for limit in self._known() if limit.name == name]
+        found = [limit for limit in self._all_limits() if limit.name == name]
         if not found:
-            names = ", ".join(sorted({repr(limit.name) for limit in self._known()})) or "none"
+            names = ", ".join(sorted({repr(limit.name) for limit in self._all_limits()})) or "none"
             expected = f"the name of a limit ({names})"
             raise InvalidOption("name", name, expected, code="unknown_name")
         keys = [
-            (bucket_of(limit.bucket, rule), digest(self._key(limit, key)))
+            (bucket_of(limit.bucket, rule), digest(self._key_to_text(limit, key)))
             for limit in found
-            for rule in _rules(limit, rate)
+            for rule in _find_rules(limit, rate)
         ]
         await reset_keys(self.counters, keys)
 
@@ -110,11 +110,11 @@ class Limits(Sequence[Limit], AsyncClosable):
         """Close the store if it was given as a URL. Safe to call twice."""
         await self._counters.aclose()
 
-    def _known(self) -> Iterator[Limit]:
+    def _all_limits(self) -> Iterator[Limit]:
         yield from self._limits
         yield from registry.named_limits()
 
-    def _key(self, limit: Limit, key: object) -> str:
+    def _key_to_text(self, limit: Limit, key: object) -> str:
         if limit.key == "global":
             return "global"
         if key is None:
@@ -122,12 +122,12 @@ class Limits(Sequence[Limit], AsyncClosable):
             raise InvalidOption("key", key, expected, code="missing")
         if callable(limit.key):
             try:
-                return key_text(key)
+                return key_to_text(key)
             except TypeError as error:
                 raise InvalidOption("key", key, f"a string or a number: {error}") from None
         address, _, path = str(key).partition(" ")
         address = self._addresses.key(address)
-        return f"{address} {plain(path)}" if limit.key == "route" else address
+        return f"{address} {normalize(path)}" if limit.key == "route" else address
 
 
 class SyncLimits:
@@ -163,7 +163,7 @@ def check_limits(limits: object) -> None:
         buckets.add(limit.bucket)
 
 
-def _rules(limit: Limit, rate: RateLike | None) -> Iterable[Rule]:
+def _find_rules(limit: Limit, rate: RateLike | None) -> Iterable[Rule]:
     if limit.rate_of is None:
         return limit.rules
     if rate is None:

@@ -91,7 +91,7 @@ class RateLimitMiddleware(AsyncClosable):
     ) -> None:
         self._owned_limits: Limits | None = None
         if isinstance(limits, Limits):
-            _check_absent(store=store, ipv6_prefix=ipv6_prefix, store_timeout=store_timeout)
+            _check_not_given(store=store, ipv6_prefix=ipv6_prefix, store_timeout=store_timeout)
         else:
             limits = self._owned_limits = Limits(
                 limits,
@@ -119,7 +119,7 @@ class RateLimitMiddleware(AsyncClosable):
                 clock=limits.clock,
             ),
             clients=Clients(proxies, Addresses(limits.ipv6_prefix), warnings),
-            writer=HeaderWriter(headers, _seconds_of(limits.clock)),
+            writer=HeaderWriter(headers, _make_time_function(limits.clock)),
             decisions=DecisionLog(limits, stats, on_decision, errors),
             errors=errors,
             warnings=warnings,
@@ -167,7 +167,7 @@ class RateLimitMiddleware(AsyncClosable):
         if kind == "websocket" and self._enabled:
             await self._serve_websocket(scope, receive, send)
             return
-        request = self._begin(scope, send) if kind == "http" and self._enabled else None
+        request = self._begin_request(scope, send) if kind == "http" and self._enabled else None
         if request is None:
             await self.app(scope, receive, send)
             return
@@ -191,7 +191,7 @@ class RateLimitMiddleware(AsyncClosable):
             if request.reserves:
                 await request.finish()
 
-    def _begin(self, scope: Scope, send: Send) -> LimitedRequest | None:
+    def _begin_request(self, scope: Scope, send: Send) -> LimitedRequest | None:
         """Return the limited request, None if no limit can apply to it.
 
         It is held against its limits already, unless that is `pending` because it has to wait.
@@ -204,7 +204,7 @@ class RateLimitMiddleware(AsyncClosable):
             return None
         outer = None
         if _MARK in scope:
-            outer, is_counted = active_request.get(), self._mark_scope(scope)
+            outer, is_counted = active_request.get(), self._add_namespace_to_scope(scope)
             plan = self._without_counted(plan) if is_counted else plan
             if is_counted and plan is None:
                 return None
@@ -221,10 +221,10 @@ class RateLimitMiddleware(AsyncClosable):
 
     async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._has_started:
-            self._start(scope)
+            self._share_state_under_litestar(scope)
         planner = self._planner
         plan, message_plan = planner.plan_of_handshake(scope), planner.plan_of_messages(scope)
-        if self._mark_scope(scope):
+        if self._add_namespace_to_scope(scope):
             plan, message_plan = self._without_counted(plan), self._without_counted(message_plan)
         socket = LimitedWebSocket(
             self.enforcer, scope, receive, send, planner.route_of,
@@ -255,10 +255,10 @@ class RateLimitMiddleware(AsyncClosable):
 
     def _find_plan(self, scope: Scope) -> Plan | None:
         if not self._has_started:
-            self._start(scope)
+            self._share_state_under_litestar(scope)
         return self._planner.plan_of(scope)
 
-    def _start(self, scope: Scope) -> None:
+    def _share_state_under_litestar(self, scope: Scope) -> None:
         """Share the enforcer of the first middleware that Litestar made for an application."""
         self.enforcer.require_loop()
         self._has_started = True
@@ -271,7 +271,7 @@ class RateLimitMiddleware(AsyncClosable):
                 self._planner = first._planner
             self._plans = self._planner.plans
 
-    def _mark_scope(self, scope: Scope) -> bool:
+    def _add_namespace_to_scope(self, scope: Scope) -> bool:
         """Return whether another middleware of this namespace serves the request, too.
 
         Records in the scope that this one does.
@@ -294,13 +294,13 @@ class RateLimitMiddleware(AsyncClosable):
         return self.enforcer.plan_of(left) if left else None
 
 
-def _check_absent(**options: object) -> None:
+def _check_not_given(**options: object) -> None:
     for name, value in options.items():
         if value is not None:
             raise InvalidOption.conflict(name, value, f"Limits(…): pass {name} to Limits")
 
 
-def _seconds_of(clock: Clock | None) -> Callable[[], float]:
+def _make_time_function(clock: Clock | None) -> Callable[[], float]:
     """Return a function that returns the time in seconds since the epoch."""
     if clock is None:
         return time.time

@@ -49,7 +49,7 @@ class Planner:
             plan = self.plans[key]
         else:
             # In upper case: Django and Quart accept methods in any case.
-            plan = self._find(scope, method.upper(), "request")
+            plan = self._find_plan(scope, method.upper(), "request")
             if len(path) <= MAX_CACHED_CHARS:
                 if len(self.plans) >= MAX_CACHED:
                     self.plans.clear()
@@ -58,19 +58,19 @@ class Planner:
 
     def plan_of_handshake(self, scope: Scope) -> Plan | None:
         """Return the plan for the handshake of a WebSocket, which is a GET request."""
-        return self._find(scope, "GET", "request")
+        return self._find_plan(scope, "GET", "request")
 
     def plan_of_messages(self, scope: Scope) -> Plan | None:
         """Return the plan for each message that a client sends over a WebSocket."""
-        return self._find(scope, "GET", "message") if self._limits_messages else None
+        return self._find_plan(scope, "GET", "message") if self._limits_messages else None
 
     def route_of(self, scope: Scope) -> str:
         """Return the path of a request, the same for all spellings that reach one handler."""
-        return self._root_paths.forms(scope).route
+        return self._root_paths.router_paths(scope).route
 
-    def _find(self, scope: Scope, method: str, per: str) -> Plan | None:
-        forms = self._root_paths.forms(scope)
-        if self._exemptions.include(scope, forms):
+    def _find_plan(self, scope: Scope, method: str, per: str) -> Plan | None:
+        forms = self._root_paths.router_paths(scope)
+        if self._exemptions.is_request_exempt(scope, forms):
             return None
         indexes = self._paths.match(*forms.paths)
         if any(self._paths.match(*alternative) != indexes for alternative in forms.alternatives):

@@ -42,7 +42,7 @@ class Policy(NamedTuple):
     """What is counted, if not requests: "concurrent-requests", "content-bytes"."""
 
 
-class Left(Protocol):
+class RemainingQuota(Protocol):
     """What is left of a limit, such as an `Outcome`."""
 
     @property
@@ -62,7 +62,7 @@ class PolicyState(NamedTuple):
     reset_us: int
 
 
-WriteHeaders: TypeAlias = Callable[[Sequence[Left], int | None], Headers]
+WriteHeaders: TypeAlias = Callable[[Sequence[RemainingQuota], int | None], Headers]
 """Returns the headers for what is left of each policy.
 
 The second argument is the index of the policy to describe if a header can describe only one. By
@@ -75,7 +75,7 @@ class HeaderWriter:
 
     def __init__(self, styles: Collection[str], now: Callable[[], float]) -> None:
         """now returns the time in seconds since the epoch, for "legacy". Raises `InvalidOption`."""
-        styles = _styles(styles)
+        styles = _check_styles(styles)
         self._is_standard = "standard" in styles
         self._is_draft_7 = "draft-7" in styles
         self._is_legacy = "legacy" in styles
@@ -108,15 +108,15 @@ class HeaderWriter:
         is_standard, is_draft_7, is_legacy = self._is_standard, self._is_draft_7, self._is_legacy
         is_single, now = len(policies) == 1, self._now
         quotas = [policy.quota for policy in policies]
-        describe = _draft_7_policy if is_draft_7 else _policy
+        describe = _encode_draft_7_policy if is_draft_7 else _encode_policy
         policy_line = (b"ratelimit-policy", b", ".join(map(describe, policies)))
         limit_lines = [(b"x-ratelimit-limit", b"%d" % quota) for quota in quotas]
         # The names are literal parts of a template for the numbers.
         template = b", ".join(
-            _quoted(policy.name).replace(b"%", b"%%") + b";r=%d;t=%d" for policy in policies
+            _quote(policy.name).replace(b"%", b"%%") + b";r=%d;t=%d" for policy in policies
         )
 
-        def write(left: Sequence[Left], shown: int | None) -> Headers:
+        def write(left: Sequence[RemainingQuota], shown: int | None) -> Headers:
             if is_single:
                 shown = 0
             elif shown is None:
@@ -148,7 +148,7 @@ class HeaderWriter:
         return write
 
 
-def whole_seconds(us: int) -> int:
+def to_whole_seconds(us: int) -> int:
     """Return whole seconds, rounded up: after them, the time is over."""
     return -(-us // SECOND_US)
 
@@ -158,7 +158,7 @@ def retry_after(retry_us: int) -> int:
     return max(1, -(-retry_us // SECOND_US))
 
 
-def _styles(value: object) -> Collection[str]:
+def _check_styles(value: object) -> Collection[str]:
     if isinstance(value, Collection) and not isinstance(value, str):
         known = [style for style in value if style in STYLES]
         if len(known) == len(value):
@@ -166,22 +166,22 @@ def _styles(value: object) -> Collection[str]:
     raise InvalidOption("headers", value, f"a list of {', '.join(map(repr, STYLES))}")
 
 
-def _policy(policy: Policy) -> bytes:
-    unit = b"" if policy.unit is None else b";qu=" + _quoted(policy.unit)
+def _encode_policy(policy: Policy) -> bytes:
+    unit = b"" if policy.unit is None else b";qu=" + _quote(policy.unit)
     window = b""
     if policy.window_us is not None:
-        window = b";w=%d" % max(1, whole_seconds(policy.window_us))
-    return b"%b;q=%d%b%b" % (_quoted(policy.name), policy.quota, unit, window)
+        window = b";w=%d" % max(1, to_whole_seconds(policy.window_us))
+    return b"%b;q=%d%b%b" % (_quote(policy.name), policy.quota, unit, window)
 
 
-def _draft_7_policy(policy: Policy) -> bytes:
+def _encode_draft_7_policy(policy: Policy) -> bytes:
     """Up to draft 7, a policy has no name."""
     if policy.window_us is None:
         return b"%d" % policy.quota
-    return b"%d;w=%d" % (policy.quota, whole_seconds(policy.window_us))
+    return b"%d;w=%d" % (policy.quota, to_whole_seconds(policy.window_us))
 
 
-def _quoted(text: str) -> bytes:
+def _quote(text: str) -> bytes:
     """Return a structured string. RFC 9651, section 4.1.6."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return b'"%b"' % escaped.encode("ascii")

@@ -45,7 +45,7 @@ MAX_COMMAS: Final = 16
 """The most commas in the quotes of one element."""
 
 
-class Found(NamedTuple):
+class ClientAddress(NamedTuple):
     """The client of a request: its address as it was sent, and a warning for the operator."""
 
     address: str | None
@@ -68,7 +68,7 @@ class Proxies:
             raise InvalidOption(
                 "trusted_proxies", trusted, f"a list of addresses and ranges: [{trusted!r}]"
             )
-        self._trusted = [_network(each) for each in trusted]
+        self._trusted = [_parse_network(each) for each in trusted]
         self._hops = check_whole_number("hops", hops, 0, MAX_HOPS)
         if self._trusted and self._hops:
             raise InvalidOption.conflict("hops", hops, "trusted_proxies")
@@ -80,11 +80,11 @@ class Proxies:
         self._known: dict[str, bool] = {}
 
     @property
-    def are_trusted(self) -> bool:
+    def has_trusted(self) -> bool:
         """Whether any proxy is trusted."""
         return bool(self._trusted or self._hops)
 
-    def client(self, scope: Scope) -> Found:
+    def client(self, scope: Scope) -> ClientAddress:
         """Return the client of a request.
 
         The warning is "FORWARDED_BROKEN" if the header of a trusted proxy cannot be parsed, and
@@ -92,49 +92,49 @@ class Proxies:
         """
         peer: str | None = (scope.get("client") or (None,))[0] or None  # some servers set ""
         if peer is None and not self._hops:
-            return Found(None)
-        if not self.are_trusted:
-            return Found(peer)
+            return ClientAddress(None)
+        if not self.has_trusted:
+            return ClientAddress(peer)
         if self._hops:
-            return self._by_hops(peer, scope)
+            return self._find_by_hops(peer, scope)
         if not self._is_trusted(peer or ""):
-            return Found(peer)
-        return self._by_address(peer, scope)
+            return ClientAddress(peer)
+        return self._find_by_trusted_addresses(peer, scope)
 
     @staticmethod
     def is_forwarded(scope: Scope) -> bool:
         """Return whether a proxy seems to have forwarded the request."""
         return any(name.lower() in _FORWARDING for name, _ in scope["headers"])
 
-    def _by_address(self, peer: str | None, scope: Scope) -> Found:
+    def _find_by_trusted_addresses(self, peer: str | None, scope: Scope) -> ClientAddress:
         last = None
-        for element in self._elements(scope):
+        for element in self._iter_addresses(scope):
             address = parse(element)
             if address is None:
                 # No trusted proxy has verified what is to the left of it.
-                return Found(last or peer, "FORWARDED_BROKEN")
+                return ClientAddress(last or peer, "FORWARDED_BROKEN")
             last = str(address)
             if not self._is_trusted(element):
-                return Found(last)
+                return ClientAddress(last)
         if last is None:
-            return Found(peer, self._warning_of_none(scope))
-        return Found(last)
+            return ClientAddress(peer, self._warn_if_other_header(scope))
+        return ClientAddress(last)
 
-    def _by_hops(self, peer: str | None, scope: Scope) -> Found:
+    def _find_by_hops(self, peer: str | None, scope: Scope) -> ClientAddress:
         number = 0
-        for number, element in enumerate(self._elements(scope), 1):
+        for number, element in enumerate(self._iter_addresses(scope), 1):
             if number == self._hops:
                 address = parse(element)
                 if address is not None:
-                    return Found(str(address))
-                return Found(peer, "FORWARDED_BROKEN")
+                    return ClientAddress(str(address))
+                return ClientAddress(peer, "FORWARDED_BROKEN")
         # With fewer elements than proxies, the client has bypassed one: it sent all of them itself.
-        return Found(peer, None if number else self._warning_of_none(scope))
+        return ClientAddress(peer, None if number else self._warn_if_other_header(scope))
 
-    def _warning_of_none(self, scope: Scope) -> str | None:
+    def _warn_if_other_header(self, scope: Scope) -> str | None:
         return "OTHER_HEADER" if self.is_forwarded(scope) else None
 
-    def _elements(self, scope: Scope) -> Iterator[str]:
+    def _iter_addresses(self, scope: Scope) -> Iterator[str]:
         """Yield the addresses in the header, the nearest first."""
         value = header_values(scope["headers"], self._name)
         if value is None:
@@ -146,7 +146,7 @@ class Proxies:
         if len(text) > MAX_CHARS:
             text = text[-MAX_CHARS:].partition(",")[2]
         if self._is_forwarded:
-            yield from map(_for, _elements_of(text))
+            yield from map(_parse_for, _split_forwarded(text))
         else:
             yield from reversed(text.split(","))
 
@@ -157,14 +157,16 @@ class Proxies:
         if known is None:
             # A foreign translator could produce an address that looks like that of a proxy.
             address = parse(text, translated=False)
-            known = address is not None and any(_holds(each, address) for each in self._trusted)
+            known = address is not None and any(
+                _is_in_network(each, address) for each in self._trusted
+            )
             if len(self._known) >= 10_000:
                 self._known.clear()
             self._known[text] = known
         return known
 
 
-def _network(text: object) -> Network:
+def _parse_network(text: object) -> Network:
     try:
         network = ip_network(str(text), strict=False)
     except ValueError:
@@ -184,11 +186,11 @@ def _network(text: object) -> Network:
     return network
 
 
-def _holds(network: Network, address: Address) -> bool:
+def _is_in_network(network: Network, address: Address) -> bool:
     return network.version == address.version and address in network
 
 
-def _elements_of(text: str) -> Iterator[str]:
+def _split_forwarded(text: str) -> Iterator[str]:
     """Yield the elements of Forwarded from right to left; "" for a malformed one, then stop.
 
     An element is the shortest end of the text that is well-formed. Reading from the left would be
@@ -211,7 +213,7 @@ def _elements_of(text: str) -> Iterator[str]:
         commas = 0
 
 
-def _for(element: str) -> str:
+def _parse_for(element: str) -> str:
     """Return the "for" of an element of Forwarded, "" if there is none. RFC 7239, section 4."""
     for name, value in _PAIR.findall(element):
         if name.lower() == "for":

@@ -11,7 +11,7 @@ from hasten._request_info import RequestInfo
 from hasten.ratelimit._http.limit import Limit
 from hasten.ratelimit._http.limited_request import LimitedRequest
 from hasten.ratelimit._http.policy_headers import NAMES, retry_after
-from hasten.ratelimit._http.request_checks import result_of
+from hasten.ratelimit._http.request_checks import await_if_needed
 from hasten.ratelimit._http.results import LimitResult
 
 POLICY_VIOLATION: Final = 1008
@@ -41,18 +41,18 @@ class Refusals:
         denied = request.denied
         assert denied is not None
         if callable(denied.limit.message):
-            message = await _message(denied.limit, request)
+            message = await _call_message_function(denied.limit, request)
             if callable(message):
-                await _refuse_by(cast("ASGIApp", message), request, denied, send)
+                await _send_custom_response(cast("ASGIApp", message), request, denied, send)
                 return
             is_text = message is None and prefers_text(request.info.header("accept"))
-            status, headers, body = _make(denied, message, is_text=is_text)
+            status, headers, body = _make_refusal(denied, message, is_text=is_text)
         else:
-            status, headers, body = self._find(request.info, denied)
+            status, headers, body = self._find_or_make(request.info, denied)
         if request.reserves:
-            await _settle(request, status)
+            await _settle_refused_request(request, status)
         request.has_started = True
-        headers = [*headers, _retry_after(denied), *request.headers()]
+        headers = [*headers, _make_retry_after_header(denied), *request.headers()]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         if request.scope.get("method") == "HEAD":
             body = b""
@@ -61,7 +61,7 @@ class Refusals:
     async def refuse_handshake(self, request: LimitedRequest, send: Send) -> None:
         """Refuse the handshake of a WebSocket: with a response, or by closing it."""
         if "websocket.http.response" not in (request.scope.get("extensions") or ()):
-            await _settle(request, 403)
+            await _settle_refused_request(request, 403)
             request.has_started = True
             await send({"type": "websocket.close", "code": POLICY_VIOLATION})
             return
@@ -71,20 +71,20 @@ class Refusals:
 
         await self.refuse(request, send_for_handshake)
 
-    def _find(self, info: RequestInfo, denied: LimitResult) -> Refusal:
+    def _find_or_make(self, info: RequestInfo, denied: LimitResult) -> Refusal:
         limit = denied.limit
         is_text = limit.message is None and prefers_text(info.header("accept"))
-        key = limit, denied.effective.unavailable, is_text, denied.violated_policies
+        key = limit, denied.effective_outcome.unavailable, is_text, denied.violated_policies
         found = self._cache.get(key)
         if found is None:
             if len(self._cache) >= MAX_CACHED:
                 self._cache.clear()
-            found = self._cache[key] = _make(denied, limit.message, is_text=is_text)
+            found = self._cache[key] = _make_refusal(denied, limit.message, is_text=is_text)
         return found
 
 
-def _make(denied: LimitResult, message: Any, *, is_text: bool) -> Refusal:
-    is_unavailable = denied.effective.unavailable
+def _make_refusal(denied: LimitResult, message: Any, *, is_text: bool) -> Refusal:
+    is_unavailable = denied.effective_outcome.unavailable
     response = refusal(
         cast("str | Mapping[str, object] | None", message),
         status=503 if is_unavailable else denied.limit.status,
@@ -96,25 +96,25 @@ def _make(denied: LimitResult, message: Any, *, is_text: bool) -> Refusal:
     return Refusal(response.status, headers, response.body)
 
 
-async def _message(limit: Limit, request: LimitedRequest) -> object:
+async def _call_message_function(limit: Limit, request: LimitedRequest) -> object:
     try:
-        return await result_of(limit.message(request.info))
+        return await await_if_needed(limit.message(request.info))
     except Exception:  # noqa: BLE001  # of the application's own function
         request.enforcer.errors.exception(f"{limit.name}: message() failed")
         return None
 
 
-async def _refuse_by(
+async def _send_custom_response(
     response: ASGIApp, request: LimitedRequest, denied: LimitResult, send: Send
 ) -> None:
     """Send a response of the application, with the headers of limits."""
 
     async def send_refusal(message: Message) -> None:
         if message["type"] == "http.response.start":
-            await _settle(request, message["status"])
+            await _settle_refused_request(request, message["status"])
             request.has_started = True
             kept = [line for line in message["headers"] if line[0].lower() not in _REPLACED]
-            headers = [*kept, _retry_after(denied), *request.headers()]
+            headers = [*kept, _make_retry_after_header(denied), *request.headers()]
             message = {**message, "headers": headers}
         await send(message)
 
@@ -124,14 +124,14 @@ async def _refuse_by(
     await response(scope, _receive_nothing, send_refusal)
 
 
-async def _settle(request: LimitedRequest, status: int) -> None:
+async def _settle_refused_request(request: LimitedRequest, status: int) -> None:
     """Settle what other limits have taken for a refused request, before headers describe it."""
     await request.settle(status)
     await request.finish()
 
 
-def _retry_after(denied: LimitResult) -> tuple[bytes, bytes]:
-    return b"retry-after", b"%d" % retry_after(denied.effective.retry_us)
+def _make_retry_after_header(denied: LimitResult) -> tuple[bytes, bytes]:
+    return b"retry-after", b"%d" % retry_after(denied.effective_outcome.retry_us)
 
 
 async def _receive_nothing() -> Message:

@@ -47,7 +47,7 @@ class Registry:
         """Return the limits of routes that can be reset by their names."""
         return list(self._named)
 
-    def limits_of_unread_body(self, scope: Scope, status: int) -> list[Limit]:
+    def limits_of_refused_body(self, scope: Scope, status: int) -> list[Limit]:
         """Return the limits of a route whose handler was not called, as its body is malformed.
 
         Such a request counts as well: parsing the body had its cost.

@@ -16,12 +16,12 @@ from hasten._checks import check_whole_number
 from hasten._repeated_errors import RepeatedErrors
 from hasten._request_info import RequestInfo
 from hasten.ratelimit._counter_store import CheckGroup, OnStoreError
+from hasten.ratelimit._rules import Rule
 from hasten.ratelimit._http.limit import Limit, MaybeAwaitable
-from hasten.ratelimit._http.limit_options import key_text
+from hasten.ratelimit._http.limit_options import key_to_text
 from hasten.ratelimit._http.operator_warnings import OperatorWarnings
 from hasten.ratelimit._http.plans import Plan
 from hasten.ratelimit._rates import MAX_LIMIT
-from hasten.ratelimit._rules import Rule
 
 T = TypeVar("T")
 
@@ -69,20 +69,22 @@ class RequestChecks:
         for limit in plan.limits:
             if limit.skip is not None and await self._is_skipped(request, limit):
                 continue
-            key = await self._key(request, limit, route_of)
+            key = await self._find_key(request, limit, route_of)
             if key is None:
                 continue
             rules: Sequence[Rule] = limit.rules
             if limit.rate_of is not None:
-                rules = await self._rules(request, limit)
+                rules = await self._find_rules(request, limit)
                 if not rules:
                     continue
-            cost = limit.cost if isinstance(limit.cost, int) else await self._cost(request, limit)
+            cost = (
+                limit.cost if isinstance(limit.cost, int) else await self._find_cost(request, limit)
+            )
             limits.append(limit)
             groups.append(limit.checks(key, cost, rules, self._on_error))
         return limits, groups
 
-    async def _key(
+    async def _find_key(
         self, request: RequestInfo, limit: Limit, route_of: Callable[[Scope], str]
     ) -> str | None:
         if limit.key == "ip":
@@ -92,13 +94,13 @@ class RequestChecks:
         if limit.key == "route":
             return f"{request.client} {route_of(request.scope)}"
         try:
-            key = await result_of(limit.key(request))
+            key = await await_if_needed(limit.key(request))
             if key is None:
                 return None
-            text = key_text(key)
+            text = key_to_text(key)
         except Exception:  # noqa: BLE001  # of the application's own function
             # The client is unknown, which must not be a way to bypass the limit.
-            policy = self._policy_on_failure(limit, "key", _KEY_FAILED)
+            policy = self._handle_failure(limit, "key", _KEY_FAILED)
             return request.client if policy == "local" else None
         if text != request.client and text == (request.scope.get("client") or (None,))[0]:
             self._warnings.warn("KEY_ADDRESS", limit.name)
@@ -107,32 +109,34 @@ class RequestChecks:
     async def _is_skipped(self, request: RequestInfo, limit: Limit) -> bool:
         assert limit.skip is not None
         try:
-            return bool(await result_of(limit.skip(request)))
+            return bool(await await_if_needed(limit.skip(request)))
         except Exception:  # noqa: BLE001  # of the application's own function
             self._errors.exception(f"{limit.name}: skip() failed; the request is counted")
             return False
 
-    async def _rules(self, request: RequestInfo, limit: Limit) -> Sequence[Rule]:
+    async def _find_rules(self, request: RequestInfo, limit: Limit) -> Sequence[Rule]:
         """Return the rules of a rate that a function returns; () if the request is not counted."""
         assert limit.rate_of is not None
         rates = self._rates.get(limit)
         if rates is None:
             rates = self._rates[limit] = ReturnedRates(limit)
         try:
-            return rates.rules_of(await result_of(limit.rate_of(request)))
+            return rates.rules_of(await await_if_needed(limit.rate_of(request)))
         except Exception:  # noqa: BLE001  # of the application's own function
-            policy = self._policy_on_failure(limit, "rate", _RATE_FAILED)
+            policy = self._handle_failure(limit, "rate", _RATE_FAILED)
             return rates.lowest if policy == "local" else ()
 
-    async def _cost(self, request: RequestInfo, limit: Limit) -> int:
+    async def _find_cost(self, request: RequestInfo, limit: Limit) -> int:
         assert callable(limit.cost)
         try:
-            return check_whole_number("cost", await result_of(limit.cost(request)), 0, MAX_LIMIT)
+            return check_whole_number(
+                "cost", await await_if_needed(limit.cost(request)), 0, MAX_LIMIT
+            )
         except Exception:  # noqa: BLE001  # of the application's own function
             self._errors.exception(f"{limit.name}: cost() failed; the request costs 1")
             return 1
 
-    def _policy_on_failure(
+    def _handle_failure(
         self, limit: Limit, function: str, policies: Mapping[OnStoreError, str]
     ) -> OnStoreError:
         """Log that a function failed. Returns what to do, the same as without a store."""
@@ -150,24 +154,24 @@ class ReturnedRates:
         self.lowest: tuple[Rule, ...] = ()
         """The rules of the lowest rate so far."""
         self._limit = limit
-        self._parse = lru_cache(256)(self._parse_new)
+        self._parse = lru_cache(256)(self._parse_uncached)
 
     def rules_of(self, rate: object) -> tuple[Rule, ...]:
         """Return the rules of a rate. Raises `InvalidOption`."""
         return self._parse(tuple(rate) if isinstance(rate, list) else rate)
 
-    def _parse_new(self, rate: object) -> tuple[Rule, ...]:
+    def _parse_uncached(self, rate: object) -> tuple[Rule, ...]:
         rules = self._limit.rules_of(rate)
-        if not self.lowest or _per_us(rules) < _per_us(self.lowest):
+        if not self.lowest or _allowed_per_us(rules) < _allowed_per_us(self.lowest):
             self.lowest = rules
         return rules
 
 
-def _per_us(rules: Sequence[Rule]) -> float:
+def _allowed_per_us(rules: Sequence[Rule]) -> float:
     """Return how much rates that apply together allow in the long run."""
     return min(rule.limit / rule.window_us for rule in rules)
 
 
-async def result_of(value: MaybeAwaitable[T]) -> T:
+async def await_if_needed(value: MaybeAwaitable[T]) -> T:
     """Return the value, awaited if it is awaitable."""
     return await value if isawaitable(value) else value

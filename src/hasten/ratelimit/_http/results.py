@@ -7,7 +7,13 @@ from dataclasses import dataclass
 
 from hasten._decision import Decision
 from hasten._request_info import RequestInfo
-from hasten.ratelimit._counter_store import Check, Outcome, Settlement, decision_of, effective
+from hasten.ratelimit._counter_store import (
+    Check,
+    Outcome,
+    Settlement,
+    decision_of,
+    find_effective_outcome,
+)
 from hasten.ratelimit._http.limit import Limit
 from hasten.ratelimit._http.policy_headers import PolicyState
 
@@ -25,17 +31,19 @@ class LimitResult:
     is_settled: bool = False
 
     @property
-    def effective(self) -> Outcome:
+    def effective_outcome(self) -> Outcome:
         """The outcome that decides, if there are several rates."""
         outcomes = self.outcomes
-        return outcomes[0] if len(outcomes) == 1 else effective(outcomes)
+        return outcomes[0] if len(outcomes) == 1 else find_effective_outcome(outcomes)
 
     def decision(self, request: RequestInfo) -> Decision:
         """Return what callers and observers receive."""
         shadow = self.limit.shadow
-        return decision_of(self.limit.name, self.effective, shadow=shadow, request=request)
+        return decision_of(
+            self.limit.name, self.effective_outcome, shadow=shadow, request=request
+        )
 
-    def states(self) -> list[PolicyState]:
+    def policy_states(self) -> list[PolicyState]:
         """Return what headers describe, for each rate."""
         return [
             PolicyState(self.limit.policy_of(check.rule), outcome.remaining, outcome.reset_us)
@@ -53,7 +61,7 @@ class LimitResult:
             if not outcome.ok
         )
 
-    def settlements(self, *, keep: bool) -> list[Settlement]:
+    def take_settlements(self, *, keep: bool) -> list[Settlement]:
         """Return the settlements of all reservations; [] if they are settled already."""
         if self.is_settled:
             return []

@@ -43,7 +43,7 @@ def limit(
                 request = require_active_request(what)
                 if await request.enforce_limit(own):
                     return await async_handler(*args, **kwargs)
-                return _placeholder(request, args)
+                return _make_placeholder(request, args)
 
             return mark_limited(cast("Callable[P, R]", limited), own)
 
@@ -52,26 +52,26 @@ def limit(
             request = require_active_request(what)
             if request.enforce_limit_sync(own):
                 return handler(*args, **kwargs)
-            return cast("R", _placeholder(request, args))
+            return cast("R", _make_placeholder(request, args))
 
         return mark_limited(limited_sync, own)
 
     return decorate
 
 
-def _placeholder(request: LimitedRequest, args: tuple[object, ...]) -> object:
+def _make_placeholder(request: LimitedRequest, args: tuple[object, ...]) -> object:
     """Return a response that the framework accepts. The refusal replaces it."""
     if args and type(args[0]).__module__.startswith("django."):
-        return _loaded("django.http", "HttpResponse")()
+        return _get_loaded_class("django.http", "HttpResponse")()
     match framework_of(request.scope.get("app")):
         case "litestar":
-            return _loaded("litestar", "Response")(b"")
+            return _get_loaded_class("litestar", "Response")(b"")
         case "starlette":
-            return _loaded("starlette.responses", "Response")()
+            return _get_loaded_class("starlette.responses", "Response")()
     # Quart and Flask accept a tuple; for other frameworks it is the best guess.
     return b"", 429
 
 
-def _loaded(module: str, name: str) -> Any:
+def _get_loaded_class(module: str, name: str) -> Any:
     """Return a class of a framework, which has loaded its module."""
     return getattr(sys.modules[module], name)

@@ -58,7 +58,7 @@ class LimitedWebSocket(LimitedRequest):
             if message["type"] != "websocket.receive" or await self._allows_message():
                 return message
             self._is_closed = True
-            await self.send_on({"type": "websocket.close", "code": POLICY_VIOLATION})
+            await self.server_send({"type": "websocket.close", "code": POLICY_VIOLATION})
         return {"type": "websocket.disconnect", "code": POLICY_VIOLATION}
 
     async def send(self, message: Message) -> None:
@@ -71,11 +71,11 @@ class LimitedWebSocket(LimitedRequest):
             if message["type"] in _STATUSES:
                 self.has_started = True
                 await self.settle(_STATUSES[message["type"]] or message.get("status"))
-        await self.send_on(message)
+        await self.server_send(message)
 
     async def _allows_message(self) -> bool:
         if self._message_plan is None:
             return True
         results = await self.enforcer.enforce(self.info, self._message_plan, self._route_of)
-        await self.enforcer.report(results, self.info)
+        await self.enforcer.notify_observers(results, self.info)
         return not any(result.refuses for result in results)

@@ -25,33 +25,33 @@ PART: Final = "limits"
 class Counters(NamedTuple):
     """The counter store of some limits.
 
-    clock is None for the system's. private is the `Store` that was made for a URL, which its user
+    clock is None for the system's. owned is the `Store` that was made for a URL, which its user
     closes. The application closes what it has made itself.
     """
 
     counters: CounterStore
     clock: Clock | None
     store: Store | None = None
-    private: Store | None = None
+    owned: Store | None = None
 
     @property
-    def shown(self) -> str:
+    def label(self) -> str:
         """The store, for a repr."""
         return type(self.counters).__name__ if self.store is None else self.store.url
 
     async def aclose(self) -> None:
         """Close the store that was made for a URL."""
-        if self.private is not None:
-            await self.private.aclose()
+        if self.owned is not None:
+            await self.owned.aclose()
 
 
 def counters_of(store: str | Store | CounterStore | None) -> Counters:
     """Return the counter store that the option `store` means. Raises `InvalidOption`."""
     if store is None or isinstance(store, str | Store):
         given = to_store("memory://" if store is None else store)
-        part = given.part(PART, part_of)
-        private = None if given is store else given
-        return Counters(part.counters, part.clock, given, private)
+        part = given.part(PART, limits_part_of)
+        owned = None if given is store else given
+        return Counters(part.counters, part.clock, given, owned)
     kind: object = store
     has_all = all(callable(getattr(store, name, None)) for name in _METHODS)
     if has_all and not isinstance(kind, type):
@@ -67,7 +67,7 @@ class StorePart:
     def __init__(self, store: Store) -> None:
         self.clock: Final = None if store.clock is SYSTEM_CLOCK else store.clock
         self._store: Final = weakref.ref(store)
-        self.counters: Final = self._make(store)
+        self.counters: Final = self._make_counter_store(store)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -78,7 +78,7 @@ class StorePart:
         if isinstance(self.counters, RemoteStore):
             self.counters.close_now()
 
-    def _make(self, store: Store) -> MemoryStore | RemoteStore:
+    def _make_counter_store(self, store: Store) -> MemoryStore | RemoteStore:
         location = store.location
         if isinstance(location, File):
             if location.path is None:
@@ -87,26 +87,26 @@ class StorePart:
             from hasten.ratelimit._stores.sqlite import SqliteStore  # noqa: PLC0415
 
             return SqliteStore(
-                location.path, timeout=store.timeout, clock=self.clock, on_open=self._opened
+                location.path, timeout=store.timeout, clock=self.clock, on_open=self._register_again
             )
         from hasten.ratelimit._stores.redis import DEFAULT_PREFIX, RedisStore  # noqa: PLC0415
 
         prefix = DEFAULT_PREFIX if store.prefix is None else f"{store.prefix}:limit"
         address = replace(location, timeout=store.timeout)
-        return RedisStore(address, prefix=prefix, clock=self.clock, on_open=self._opened)
+        return RedisStore(address, prefix=prefix, clock=self.clock, on_open=self._register_again)
 
-    def _opened(self) -> None:
+    def _register_again(self) -> None:
         """Let the store close connections that were opened after it had been closed."""
         store = self._store()
         if store is not None:
-            store.part(PART, part_of)
+            store.part(PART, limits_part_of)
 
 
 _parts: Final[weakref.WeakKeyDictionary[Store, StorePart]] = weakref.WeakKeyDictionary()
 _lock: Final = threading.Lock()
 
 
-def part_of(store: Store) -> StorePart:
+def limits_part_of(store: Store) -> StorePart:
     """Return the part of a store. All its users share it, also after it was closed."""
     with _lock:
         part = _parts.get(store)

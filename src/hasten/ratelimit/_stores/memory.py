@@ -24,7 +24,7 @@ from hasten._clock import Clock, check_clock, now_ns_of
 from hasten._logs import get_logger
 from hasten.ratelimit import _algorithms as algorithms
 from hasten.ratelimit._algorithms import State
-from hasten.ratelimit._counter_store import Check, CheckGroup, Outcome, Settlement, is_denied
+from hasten.ratelimit._counter_store import Check, CheckGroup, Outcome, Settlement, is_group_denied
 from hasten.ratelimit._rules import Rule
 
 logger = get_logger("hasten.ratelimit")
@@ -81,13 +81,13 @@ class MemoryStore:
             now_us = self._clock_ns() // 1000
             table = self._tables.get(bucket)
             if table is None or table.rule is None:
-                table = self._table(bucket, rule)
+                table = self._get_table(bucket, rule)
             entries = table.entries
             packed = entries.get(key)
             if packed is None:
-                key = table.place(key, now_us)
+                key = table.reserve_entry(key, now_us)
                 if len(key) < KEY_BYTES:
-                    check = _for_shared_entry(check)
+                    check = _without_block(check)
                     block_us = 0
                 packed = entries.get(key)
             # Most hits take one of two shortcuts. Tests compare them with the general way.
@@ -107,8 +107,8 @@ class MemoryStore:
                     if outcome.ok:
                         entries[key] = now_us + owed_us + cost * rule.interval_us
                     return outcome
-            state, outcome = algorithms.hit_one(check, table.read(key), now_us)
-            table.write(key, state)
+            state, outcome = algorithms.hit_one(check, table.read_state(key), now_us)
+            table.write_state(key, state)
             return outcome
 
     def hit_now(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
@@ -117,25 +117,26 @@ class MemoryStore:
         for group in groups:
             outcomes = [self.hit_one(group[0])] if len(group) == 1 else self._hit_group(group)
             answers.append(outcomes)
-            if is_denied(group, outcomes):
+            if is_group_denied(group, outcomes):
                 break
         return answers
 
     def _hit_group(self, group: CheckGroup) -> list[Outcome]:
         with self._lock:
             now_us = self._now_us()
-            tables = [self._table(check.bucket, check.rule) for check in group]
+            tables = [self._get_table(check.bucket, check.rule) for check in group]
             keys = [
-                table.place(check.key, now_us) for table, check in zip(tables, group, strict=True)
+                table.reserve_entry(check.key, now_us)
+                for table, check in zip(tables, group, strict=True)
             ]
             group = [
-                check if len(key) == KEY_BYTES else _for_shared_entry(check)
+                check if len(key) == KEY_BYTES else _without_block(check)
                 for check, key in zip(group, keys, strict=True)
             ]
-            stored = [table.read(key) for table, key in zip(tables, keys, strict=True)]
+            stored = [table.read_state(key) for table, key in zip(tables, keys, strict=True)]
             states, outcomes = algorithms.hit(group, stored, now_us)
             for table, key, state in zip(tables, keys, states, strict=True):
-                table.write(key, state)
+                table.write_state(key, state)
             return outcomes
 
     def settle_now(self, settlements: Sequence[Settlement]) -> None:
@@ -146,9 +147,11 @@ class MemoryStore:
                 table = self._tables.get(token.bucket)
                 if table is None:
                     continue
-                key = table.find(token.key)
+                key = table.find_entry(token.key)
                 if key in table.entries:
-                    table.write(key, algorithms.settle(token, keep, table.read(key), now_us))
+                    table.write_state(
+                        key, algorithms.settle(token, keep, table.read_state(key), now_us)
+                    )
 
     def peek_now(self, checks: Sequence[Check]) -> list[Outcome]:
         """Implement `ImmediateStore.peek_now`."""
@@ -156,8 +159,8 @@ class MemoryStore:
             now_us = self._now_us()
             outcomes = []
             for check in checks:
-                table = self._table(check.bucket, check.rule)
-                state = table.read(table.find(check.key))
+                table = self._get_table(check.bucket, check.rule)
+                state = table.read_state(table.find_entry(check.key))
                 outcomes.append(algorithms.peek(check, state, now_us))
             return outcomes
 
@@ -166,17 +169,21 @@ class MemoryStore:
         with self._lock:
             if bucket in self._tables:
                 table = self._tables[bucket]
-                table.entries.pop(table.find(key), None)
+                table.entries.pop(table.find_entry(key), None)
 
     def block_now(self, bucket: str, key: bytes, for_us: int) -> None:
         """Implement `ImmediateStore.block_now`."""
         with self._lock:
-            table, now_us = self._table(bucket, None), self._now_us()
+            table, now_us = self._get_table(bucket, None), self._now_us()
             if key not in table.entries and not for_us:
                 return
-            if table.place(key, now_us) != key:  # a shared entry would block other keys, too
-                table.make_room(now_us, evict_hot=True)
-            table.write(key, algorithms.block(table.read(key), for_us and now_us + for_us))
+            if (
+                table.reserve_entry(key, now_us) != key
+            ):  # a shared entry would block other keys, too
+                table.evict_entry(now_us, may_evict_hot=True)
+            table.write_state(
+                key, algorithms.block(table.read_state(key), for_us and now_us + for_us)
+            )
 
     def clear(self) -> None:
         """Delete all keys."""
@@ -213,7 +220,7 @@ class MemoryStore:
     def _now_us(self) -> int:
         return self._clock_ns() // 1000
 
-    def _table(self, bucket: str, rule: Rule | None) -> _Table:
+    def _get_table(self, bucket: str, rule: Rule | None) -> _Table:
         table = self._tables.get(bucket)
         if table is None:
             table = self._tables[bucket] = _Table(bucket, self._max_keys)
@@ -238,33 +245,33 @@ class _Table:
         self._queue: list[bytes] = []  # the keys to examine, the next one last
         self._overflowed = False
 
-    def read(self, key: bytes) -> State:
+    def read_state(self, key: bytes) -> State:
         packed = self.entries.get(key)
         return () if packed is None else _unpack(self.rule, packed)
 
-    def write(self, key: bytes, state: State) -> None:
+    def write_state(self, key: bytes, state: State) -> None:
         if state:
             self.entries[key] = _pack(self.rule, state)
         else:
             self.entries.pop(key, None)
 
-    def find(self, key: bytes) -> bytes:
+    def find_entry(self, key: bytes) -> bytes:
         """Return where a key is or would be: the key itself, or its shared entry if that exists."""
         if key in self.entries or not self._overflowed:
             return key
-        shared = self._shared(key)
+        shared = self._choose_shared_entry(key)
         return shared if shared in self.entries else key
 
-    def place(self, key: bytes, now_us: int) -> bytes:
+    def reserve_entry(self, key: bytes, now_us: int) -> bytes:
         """Return the key if it has an entry or room for one, else the key of a shared entry."""
         if key in self.entries:
             return key
         if len(self.entries) < self._max_keys:
-            for candidate in self._walk(EXAMINED):
-                if self._heat(candidate, now_us) is None:
+            for candidate in self._iter_next_keys(EXAMINED):
+                if self._find_used_share(candidate, now_us) is None:
                     del self.entries[candidate]
             return key
-        if self.make_room(now_us):
+        if self.evict_entry(now_us):
             return key
         if not self._overflowed:
             self._overflowed = True
@@ -273,18 +280,18 @@ class _Table:
                 "%d counts",
                 self._name, self._max_keys, self._shared_entries,
             )  # fmt: skip
-        return self._shared(key)
+        return self._choose_shared_entry(key)
 
-    def make_room(self, now_us: int, *, evict_hot: bool = False) -> bool:
+    def evict_entry(self, now_us: int, *, may_evict_hot: bool = False) -> bool:
         """Delete an expired entry, else one with much left. Returns False if all are hot."""
         coldest: tuple[float, bytes] | None = None
         cold = 0
-        for candidate in self._walk(EXAMINED_IF_FULL):
-            heat = self._heat(candidate, now_us)
+        for candidate in self._iter_next_keys(EXAMINED_IF_FULL):
+            heat = self._find_used_share(candidate, now_us)
             if heat is None:
                 del self.entries[candidate]
                 return True
-            if (heat < HOT or evict_hot) and len(candidate) == KEY_BYTES:
+            if (heat < HOT or may_evict_hot) and len(candidate) == KEY_BYTES:
                 cold += 1
                 if coldest is None or heat < coldest[0]:
                     coldest = heat, candidate
@@ -295,12 +302,12 @@ class _Table:
         del self.entries[coldest[1]]
         return True
 
-    def _shared(self, key: bytes) -> bytes:
+    def _choose_shared_entry(self, key: bytes) -> bytes:
         # With a secret: otherwise a client could choose keys that share another client's entry.
         number = int.from_bytes(blake2b(key, digest_size=8, key=_SECRET).digest(), "big")
         return (number % self._shared_entries).to_bytes(8, "big")
 
-    def _walk(self, count: int) -> Iterator[bytes]:
+    def _iter_next_keys(self, count: int) -> Iterator[bytes]:
         """Yield the next keys in a walk around the table."""
         for _ in range(min(count, len(self.entries))):
             if not self._queue:
@@ -310,7 +317,7 @@ class _Table:
             if key in self.entries:
                 yield key
 
-    def _heat(self, key: bytes, now_us: int) -> float | None:
+    def _find_used_share(self, key: bytes, now_us: int) -> float | None:
         """Return the share that is used: 1 for a blocked key, None for an expired one."""
         packed = self.entries[key]
         rule = self.rule
@@ -319,7 +326,7 @@ class _Table:
         state = _unpack(rule, packed)
         if rule is None:
             return 1.0 if state[0] > now_us else None
-        state = algorithms.fresh(rule, state, now_us)
+        state = algorithms.drop_expired(rule, state, now_us)
         if not state:
             return None
         if state[0] or not rule.capacity:
@@ -332,7 +339,7 @@ HOT: Final = 0.8
 """A key that has used more than this share of its limit is hot: it is not evicted."""
 
 
-def _for_shared_entry(check: Check) -> Check:
+def _without_block(check: Check) -> Check:
     """Return the check without a block, which would affect other clients for too long."""
     return check._replace(block_us=0)
 

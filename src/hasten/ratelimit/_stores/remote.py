@@ -26,7 +26,7 @@ Result = list[list[Outcome]] | StoreError
 """The outcomes of a hit by group, those of a peek as one group, [] for other operations."""
 
 
-class User(Protocol):
+class StoreUser(Protocol):
     """Something that uses a store, and has work to finish before the store is closed."""
 
     async def finish(self) -> None:
@@ -48,14 +48,14 @@ class RemoteStore(ABC):
     ) -> None:
         self.name: Final = name
         self.clock: Final = None if clock is None else check_clock(clock)
-        self.users: Final[weakref.WeakSet[User]] = weakref.WeakSet()
+        self.users: Final[weakref.WeakSet[StoreUser]] = weakref.WeakSet()
         """The users that finish before the connections are closed."""
         self._set_timeout(store_timeout)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
 
-    def within(self, seconds: Duration | None) -> Self:
+    def with_timeout(self, seconds: Duration | None) -> Self:
         """Return a store with the same counts and connections, and another time-out."""
         other = copy.copy(self)
         other._set_timeout(seconds)
@@ -72,7 +72,7 @@ class RemoteStore(ABC):
         ] = weakref.WeakKeyDictionary()
 
     @abstractmethod
-    async def _exchange(self, operations: Sequence[Operation]) -> list[Result]:
+    async def _apply_batch(self, operations: Sequence[Operation]) -> list[Result]:
         """Apply operations in their order. The result of one that fails is its error."""
 
     async def aclose(self) -> None:
@@ -92,9 +92,9 @@ class RemoteStore(ABC):
         """Implement `CounterStore.hit`."""
         if not groups:
             return []
-        future = self._put(Hit(groups))
+        future = self._enqueue(Hit(groups))
         try:
-            return value_of(await future)
+            return unwrap_result(await future)
         except asyncio.CancelledError:
             # If the result had arrived already, nobody else refunds its reservations.
             if not future.cancelled() and future.done() and future.exception() is None:
@@ -104,47 +104,47 @@ class RemoteStore(ABC):
     def settle(self, settlements: Sequence[Settlement]) -> Awaitable[None]:
         """Implement `CounterStore.settle`."""
         # Added to the batch now, not when the caller awaits: later operations come after it.
-        return _all_done([self._put(Settle(settlement)) for settlement in settlements])
+        return _await_all([self._enqueue(Settle(settlement)) for settlement in settlements])
 
     async def peek(self, checks: Sequence[Check]) -> list[Outcome]:
         """Implement `CounterStore.peek`."""
         if not checks:
             return []
-        [outcomes] = await self._apply(Peek(checks))
+        [outcomes] = await self._apply_one(Peek(checks))
         return outcomes
 
     async def reset(self, bucket: str, key: bytes) -> None:
         """Implement `CounterStore.reset`."""
-        await self._apply(Reset(bucket, key))
+        await self._apply_one(Reset(bucket, key))
 
     async def block(self, bucket: str, key: bytes, for_us: int) -> None:
         """Implement `CounterStore.block`."""
-        await self._apply(Block(bucket, key, for_us))
+        await self._apply_one(Block(bucket, key, for_us))
 
-    async def _apply(self, operation: Operation) -> list[list[Outcome]]:
-        return value_of(await self._put(operation))
+    async def _apply_one(self, operation: Operation) -> list[list[Outcome]]:
+        return unwrap_result(await self._enqueue(operation))
 
-    def _put(self, operation: Operation) -> asyncio.Future[Result]:
+    def _enqueue(self, operation: Operation) -> asyncio.Future[Result]:
         loop = asyncio.get_running_loop()
         coalescer = self._coalescers.get(loop)
         if coalescer is None:
             coalescer = self._coalescers[loop] = Coalescer(
-                self._send, on_unclaimed=self._refund, at_most=self.max_batch
+                self._apply_with_timeout, on_unclaimed=self._refund, at_most=self.max_batch
             )
         return coalescer.put(operation)
 
-    async def _send(self, operations: Sequence[Operation]) -> list[Result]:
+    async def _apply_with_timeout(self, operations: Sequence[Operation]) -> list[Result]:
         if self._timeout_us is None:
-            return await self._exchange(operations)
-        exchange = asyncio.ensure_future(self._exchange(operations))
+            return await self._apply_batch(operations)
+        exchange = asyncio.ensure_future(self._apply_batch(operations))
         if await done_within(exchange, self._timeout_us / 1_000_000):
             return exchange.result()
         # Not cancelled: that would break the connection because of a short delay.
         self._late.add(exchange)
-        exchange.add_done_callback(self._arrived_late)
-        return [timed_out(self.name, self._timeout_us)] * len(operations)
+        exchange.add_done_callback(self._handle_late_results)
+        return [make_timeout_error(self.name, self._timeout_us)] * len(operations)
 
-    def _arrived_late(self, exchange: asyncio.Future[list[Result]]) -> None:
+    def _handle_late_results(self, exchange: asyncio.Future[list[Result]]) -> None:
         """Refund the reservations of results that arrived after the time-out."""
         self._late.discard(exchange)
         if exchange.cancelled() or exchange.exception() is not None:
@@ -163,21 +163,21 @@ class RemoteStore(ABC):
             return
         for outcome in chain(*result):
             if outcome.token is not None:
-                self._put(Settle(Settlement(outcome.token)))
+                self._enqueue(Settle(Settlement(outcome.token)))
 
 
-def timed_out(store: str, timeout_us: int) -> StoreTimeout:
+def make_timeout_error(store: str, timeout_us: int) -> StoreTimeout:
     """Return the error for a store that did not respond in time."""
     return StoreTimeout(store, f"no response within {timeout_us / 1000:g} ms")
 
 
-def value_of(result: Result) -> list[list[Outcome]]:
+def unwrap_result(result: Result) -> list[list[Outcome]]:
     """Return the outcomes of a result. Raises `StoreError` if it is an error."""
     if isinstance(result, StoreError):
         raise result
     return result
 
 
-async def _all_done(futures: Sequence[asyncio.Future[Result]]) -> None:
+async def _await_all(futures: Sequence[asyncio.Future[Result]]) -> None:
     for result in await asyncio.gather(*futures):
-        value_of(result)
+        unwrap_result(result)

@@ -25,11 +25,16 @@ from hasten._durations import Duration
 from hasten._redis.server import Script, Server
 from hasten._store_url import Address, Kind
 from hasten.errors import StoreError
-from hasten.ratelimit._counter_store import Check, CheckGroup, Outcome, is_denied
+from hasten.ratelimit._counter_store import Check, CheckGroup, Outcome, is_group_denied
+from hasten.ratelimit._stores.lazy_connection import LazyConnection
 from hasten.ratelimit._stores.operations import Hit, Operation, Peek
-from hasten.ratelimit._stores.redis.batch import Batch, add, read, unpack
-from hasten.ratelimit._stores.remote import RemoteStore, Result, value_of
-from hasten.ratelimit._stores.reopened import Reopened
+from hasten.ratelimit._stores.redis.batch import (
+    Batch,
+    add_operation,
+    parse_outcomes,
+    unpack_results,
+)
+from hasten.ratelimit._stores.remote import RemoteStore, Result, unwrap_result
 
 DEFAULT_PREFIX: Final = "hasten:limit"
 
@@ -65,7 +70,7 @@ class RedisStore(RemoteStore):
         super().__init__(address.shown, store_timeout=store_timeout, clock=clock)
         self._prefix = prefix
         self._is_cluster = address.kind is Kind.CLUSTER
-        self._server: Final = Reopened(lambda: Server(address, may_evict=True), on_open)
+        self._server: Final = LazyConnection(lambda: Server(address, may_evict=True), on_open)
         self._now_ns = None if clock is None else now_ns_of(clock)
         self._names: dict[str, bytes] = {}
 
@@ -77,9 +82,9 @@ class RedisStore(RemoteStore):
         result: list[list[Outcome]] = []
         for _, run in groupby(groups, key=lambda group: group[0].key):
             part = list(run)
-            outcomes = await self._apply(Hit(part))
+            outcomes = await self._apply_one(Hit(part))
             result += outcomes
-            if is_denied(part[len(outcomes) - 1], outcomes[-1]):
+            if is_group_denied(part[len(outcomes) - 1], outcomes[-1]):
                 break
         return result
 
@@ -87,13 +92,13 @@ class RedisStore(RemoteStore):
         """Implement `CounterStore.peek`."""
         if not self._is_cluster:
             return await super().peek(checks)
-        futures = [self._put(Peek([check])) for check in checks]
-        return [value_of(await future)[0][0] for future in futures]
+        futures = [self._enqueue(Peek([check])) for check in checks]
+        return [unwrap_result(await future)[0][0] for future in futures]
 
     async def clear(self) -> None:
         """Delete all keys with the prefix of this store."""
         server = self._server.get()
-        names = await server.scan(f"{_literal(self._prefix)}:*")
+        names = await server.scan(f"{_escape_pattern(self._prefix)}:*")
         for start in range(0, len(names), DELETED_AT_ONCE):
             portion = names[start : start + DELETED_AT_ONCE]
             await asyncio.gather(
@@ -101,25 +106,25 @@ class RedisStore(RemoteStore):
             )
 
     async def _close(self) -> None:
-        server = self._server.take()
+        server = self._server.detach()
         if server is not None:
             await server.close()
 
     def close_now(self) -> None:
         """Close the connections of event loops that have ended."""
-        server = self._server.take()
+        server = self._server.detach()
         if server is not None:
             server.close_now()
 
-    async def _exchange(self, operations: Sequence[Operation]) -> list[Result]:
+    async def _apply_batch(self, operations: Sequence[Operation]) -> list[Result]:
         now_us = None if self._now_ns is None else self._now_ns() // 1000
         linger_ms = 0 if now_us is None else LINGER_MS
         calls, members = [], []
-        for indexes in self._batches(operations):
-            batch = Batch(self._name)
+        for indexes in self._split_into_batches(operations):
+            batch = Batch(self._redis_key)
             for i in indexes:
-                add(batch, operations[i])
-            calls.append((batch.names(), batch.packed(now_us, linger_ms)))
+                add_operation(batch, operations[i])
+            calls.append((batch.key_names(), batch.pack(now_us, linger_ms)))
             members.append(indexes)
         results: list[Result] = [[]] * len(operations)
         for indexes, returned in zip(
@@ -129,11 +134,11 @@ class RedisStore(RemoteStore):
                 for i in indexes:
                     results[i] = returned
                 continue
-            for i, numbers in zip(indexes, unpack(returned), strict=True):
-                results[i] = read(operations[i], numbers)
+            for i, numbers in zip(indexes, unpack_results(returned), strict=True):
+                results[i] = parse_outcomes(operations[i], numbers)
         return results
 
-    def _batches(self, operations: Sequence[Operation]) -> Iterator[Sequence[int]]:
+    def _split_into_batches(self, operations: Sequence[Operation]) -> Iterator[Sequence[int]]:
         """Yield the indexes of the operations of each call."""
         if not self._is_cluster:
             yield range(len(operations))
@@ -143,7 +148,7 @@ class RedisStore(RemoteStore):
             by_key.setdefault(operation.key, []).append(i)
         yield from by_key.values()
 
-    def _name(self, bucket: str, key: bytes) -> bytes:
+    def _redis_key(self, bucket: str, key: bytes) -> bytes:
         start = self._names.get(bucket)
         if start is None:
             # Braces in a name would look like those around the client.
@@ -155,6 +160,6 @@ class RedisStore(RemoteStore):
         return start + key.hex().encode() + b"}"
 
 
-def _literal(text: str) -> str:
+def _escape_pattern(text: str) -> str:
     """Return the pattern for SCAN that matches only this text."""
     return re.sub(r"([*?\[\]\\])", r"\\\1", text)

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Reopened(Generic[T]):
+class LazyConnection(Generic[T]):
     """The connection that connect returns, made when it is needed.
 
     on_open is called each time after it was opened.
@@ -37,7 +37,7 @@ class Reopened(Generic[T]):
             self._on_open()
         return connection
 
-    def take(self) -> T | None:
+    def detach(self) -> T | None:
         """Return the connection to close it, None if it is not open."""
         with self._lock:
             connection, self._connection = self._connection, None
