@@ -150,7 +150,7 @@ class TestTheLog:
         assert lines == [
             "9-in-1sec: on_decision() failed",
             "a: key() failed; the request is counted by the client's address",
-            "a: rate() failed; the lowest rate that it has returned applies, if there is one",
+            "a: rate() failed; the lowest rate that it returned before applies, if there is one",
             "a: skip() failed; the request is counted",
         ]
         assert all(record.exc_info for record in caplog.records)

@@ -1,4 +1,4 @@
-"""The load of a process: requests in flight, their durations, the lag of the event loop."""
+"""Measure the load of a process: requests in progress, their durations, lag of the event loop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from hasten._loops import call_next_turn
 from hasten.loadshedding._gradient import Bounds, LimitEstimate, Window, adapt_limit
 from hasten.loadshedding._stats import LoadSheddingStats
 
-# The minimum length of one window, so that a single slow request hardly matters.
+# The minimum length and number of requests of one window, so that a single slow request hardly
+# changes its average.
 WINDOW_US: Final = 100_000
 MIN_SAMPLES: Final = 10
 
@@ -21,9 +22,9 @@ LAG_EVERY_US: Final = 20_000
 
 
 class Load:
-    """The requests in flight, and the limit that follows their durations.
+    """The number of requests in progress, and the limit for it, which adapts to their durations.
 
-    now returns the time in seconds. stats receives the counts.
+    now returns the time in seconds. stats is updated with the number and the limit.
     """
 
     def __init__(self, bounds: Bounds, stats: LoadSheddingStats, now: Callable[[], float]) -> None:
@@ -37,23 +38,26 @@ class Load:
         stats.limit = bounds.minimum
 
     def has_capacity(self, reserved: float = 0.0) -> bool:
-        """Return whether one more request fits. reserved is the share of the limit to keep free."""
+        """Return whether one more request fits into the limit.
+
+        reserved is the share of the limit to keep free for critical requests.
+        """
         return self.in_flight < max(1, int(self.level.limit * (1 - reserved)))
 
     def begin_request(self) -> None:
-        """Count a request in."""
+        """Count one more request in progress."""
         self.in_flight += 1
         self.stats.in_flight = self.in_flight
         self._window.in_flight = max(self._window.in_flight, self.in_flight)
         self._lag.measure()
 
     def end_request(self) -> None:
-        """Count a request out."""
+        """Count one request less in progress."""
         self.in_flight -= 1
         self.stats.in_flight = self.in_flight
 
     def record_duration(self, seconds: float) -> None:
-        """Adapt the limit to the duration of one more successful request."""
+        """Record how long a successful request took. At the end of a window, adapt the limit."""
         window = self._window
         window.count += 1
         window.seconds += seconds
@@ -69,7 +73,7 @@ class Load:
 
 @dataclass(slots=True)
 class _Samples:
-    """The measurements of the current window. Times are in seconds."""
+    """The measurements of the current, unfinished window. Times are in seconds."""
 
     since: float
     count: int = 0
@@ -78,10 +82,11 @@ class _Samples:
 
 
 class Work:
-    """The work of the application for one request.
+    """One request while the application works on it: from its arrival to the start of its response.
 
-    It begins when the request arrives and ends when the response begins. Time that is spent on
-    waiting for the body of the request is the client's: it occupies no room and is not measured.
+    It wraps receive and send of the request, to count it in a `Load` and to measure its duration.
+    While the application waits for the body of the request, it is neither counted nor measured,
+    because it waits for the client.
     """
 
     __slots__ = (
@@ -102,11 +107,11 @@ class Work:
         self._has_begun_response = False
         self._is_counted = True
         self._has_body = False
-        """Once the body is there, the application waits only for the client to disconnect."""
+        """Whether the body was received. After that, receive() only waits for a disconnect."""
         load.begin_request()
 
     async def receive(self) -> Message:
-        """Receive a message, and count the request out while its body is incomplete."""
+        """Receive a message. While it waits for a part of the body, the request is not counted."""
         if self._has_body or not self._is_counted:
             return await self._receive()
         load = self._load
@@ -123,16 +128,16 @@ class Work:
         return message
 
     async def send(self, message: Message) -> None:
-        """Send a message. The start of the response ends the work."""
+        """Send a message. At the start of the response, the request stops being counted."""
         if not self._has_begun_response and message["type"] == "http.response.start":
             self.end()
-            # Refusals are fast and errors may be: only successful responses show the usual time.
+            # Only successful responses are measured, because many errors are faster than usual.
             if message["status"] < 400:
                 self._load.record_duration(self._load.now() - self._since)
         await self._send(message)
 
     def end(self) -> None:
-        """End the work. Safe to call twice."""
+        """Stop counting the request. Safe to call twice."""
         self._has_begun_response = True
         self._stop_counting()
 
@@ -143,9 +148,10 @@ class Work:
 
 
 class LagMeter:
-    """The lag of the event loop: how long a callback waits that is due immediately.
+    """Measures the lag of the event loop: how late it runs a callback that is due immediately.
 
-    The lag is a fact about the process, so it is measured in real time unless a test replaces now.
+    now returns the time in seconds. It is a monotonic timer except in tests: the lag is always
+    measured in real time.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
@@ -155,14 +161,14 @@ class LagMeter:
         self._worst = 0.0
 
     def measure(self) -> None:
-        """Measure the lag, unless a measurement is running or has just ended."""
+        """Start to measure the lag, unless a measurement is running or has just ended."""
         now = self._now()
         if self._started_at is None and (now - self._measured_at) * 1_000_000 >= LAG_EVERY_US:
             self._started_at = now
             call_next_turn(self._finish_measurement)
 
     def pop_worst_us(self) -> int:
-        """Return the highest lag since the last call, in microseconds."""
+        """Return the highest lag since the previous call of this method, in microseconds."""
         worst, self._worst = self._worst, 0.0
         return round(worst * 1_000_000)
 

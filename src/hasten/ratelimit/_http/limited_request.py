@@ -1,4 +1,4 @@
-"""One request under limits: what they decided, the headers that describe it, and its settlement."""
+"""`LimitedRequest`: a request with the results of its limits, until its reservations are settled."""
 
 from __future__ import annotations
 
@@ -25,30 +25,31 @@ T = TypeVar("T")
 active_request: Final[ContextVar[LimitedRequest | None]] = ContextVar(
     "hasten.ratelimit", default=None
 )
-"""The request that this task or thread serves."""
+"""The request that the current task or thread serves, None if no limit can apply to it."""
 
 
 class LimitedRequest:
-    """A request that limits apply to.
+    """A request in one middleware, with the results of the limits that apply to it.
 
-    outer is the same request in another middleware around this one, if there is one. route_of
-    returns the route of a request.
+    - outer: the same request in the next middleware outside of this one, None if there is none.
+    - route_of: returns the path of a request, for limits with key="route".
     """
 
     denied: LimitResult | None = None
-    """The result that refuses the request, if one does."""
+    """The result of the limit that refuses the request, None if no limit does."""
     has_started = False
     """Whether a response has begun."""
     pending: Plan | None = None
-    """The plan that the middleware still has to enforce, because that has to wait."""
+    """The plan that is not enforced yet, because the middleware must await the store for it."""
     reserves = False
-    """Whether the outcome of the request matters."""
+    """Whether a limit has reserved its cost, and counts the request by how it ends."""
     _info: RequestInfo | None = None
     _write_headers: WriteHeaders | None = None
-    """Writes the headers, if the results of one plan are all that they describe."""
+    """Writes the headers if they describe the limits of one plan only; None if not."""
     _inner_states: Sequence[PolicyState] = ()
-    """What a middleware inside this one has to describe in headers."""
+    """The limits of a middleware inside this one, which this one has to describe in headers."""
     _inner_shown: int | None = None
+    """The index in `_inner_states` of the limit that refuses the request."""
 
     def __init__(
         self,
@@ -62,7 +63,7 @@ class LimitedRequest:
         self.scope: Final = scope
         self.client: Final = enforcer.client_of(scope)
         self.server_send: Final = send
-        """The send function of the server."""
+        """The send function that this middleware was called with."""
         self.outer: Final = outer
         self.results: list[LimitResult] = []
         try:
@@ -73,7 +74,7 @@ class LimitedRequest:
 
     @property
     def info(self) -> RequestInfo:
-        """The request for functions of the application."""
+        """The request as it is passed to functions of the application, such as key and skip."""
         info = self._info
         if info is None:
             info = self._info = RequestInfo(self.scope, self.client)
@@ -87,13 +88,18 @@ class LimitedRequest:
     # Limits ---------------------------------------------------------------------------------------
 
     async def enforce(self, plan: Plan) -> None:
-        """Hold the request against the limits of a plan."""
+        """Check the request against the limits of a plan, and record the results."""
         results = await self.enforcer.enforce(self.info, plan, self._route_of)
-        self._add_results(plan, results)  # first: `finish` has to know what an observer interrupts
+        self._add_results(
+            plan, results
+        )  # before observers run: if one is cancelled, `finish` needs the results
         await self.enforcer.notify_observers(results, self.info)
 
     def enforce_now(self, plan: Plan, store: ImmediateStore) -> None:
-        """Run `enforce` synchronously, for a plan with a fast path and `Enforcer.immediate`."""
+        """Run `enforce` synchronously. The plan must have a fast path.
+
+        store is `Enforcer.immediate`.
+        """
         groups = plan.groups_of.get(self.client) or plan.groups(self.client)
         if plan.single is None:
             self._add_results(
@@ -120,10 +126,12 @@ class LimitedRequest:
             if result.refuses:
                 self.denied = result
                 if len(result.checks) != 1 or len(results) != 1:
-                    self._write_headers = None  # it does not know which rate refuses
+                    self._write_headers = (
+                        None  # the function cannot tell which of the rates refuses
+                    )
 
     async def enforce_limit(self, limit: Limit) -> bool:
-        """Hold the request against one more limit, that of its route. False if it is refused."""
+        """Check the request against a limit of its route. Returns False if it is refused."""
         await self.enforce(self.enforcer.plan_of((limit,)))
         return self.denied is None
 
@@ -132,7 +140,10 @@ class LimitedRequest:
         return self.run_from_sync(self.enforce_limit(limit))
 
     async def _enforce_limits_of_refused_body(self, status: int) -> bool:
-        """Count a request whose malformed body the framework has refused before the handler."""
+        """Apply the limits of a route whose handler was not called, as the body is malformed.
+
+        status is the response of the framework. Returns False if a limit refuses the request.
+        """
         if not registry.has_limits or active_request.get() is not self:
             return True
         taken = [result.limit for result in self.results]
@@ -142,10 +153,10 @@ class LimitedRequest:
         return True
 
     def run_from_sync(self, work: Coroutine[Any, Any, T]) -> T:
-        """Return the result of a coroutine to code that cannot await it.
+        """Run a coroutine for a handler without async, and return its result.
 
-        The code runs in a thread, or on the event loop. Raises `UsageError` if the coroutine
-        would have to wait for the event loop that this call blocks.
+        A handler in a thread blocks until the event loop has run the coroutine. On the event loop
+        itself, the coroutine must finish without waiting: otherwise `UsageError` is raised.
         """
         if not is_running():
             return run_on(self.loop, work)
@@ -156,12 +167,15 @@ class LimitedRequest:
             return result
         work.close()
         raise UsageError(
-            "a limit was used without await on the event loop, and its store has to be awaited: "
-            "make the handler async, or let it run in a thread"
+            "a limit was used by a function without async on the event loop, but its store must be "
+            "awaited: make the function async, or run it in a thread"
         )
 
     def counted_limits(self, namespace: str) -> list[Limit]:
-        """Return the limits that middlewares of a namespace have counted here and around it."""
+        """Return the limits that this middleware and those outside of it have counted.
+
+        Only middlewares of this namespace are included.
+        """
         found = []
         if self.enforcer.namespace == namespace:
             found += [result.limit for result in self.results]
@@ -170,7 +184,7 @@ class LimitedRequest:
     # The response ---------------------------------------------------------------------------------
 
     async def send(self, message: Message) -> None:
-        """Send a message of the application, and add the headers of limits to the response."""
+        """Send a message of the application. Adds the rate limit headers to the response."""
         if message["type"] == "http.response.start" and not self.has_started:
             if self.denied is not None:
                 return  # the refusal replaces the response of the framework
@@ -190,7 +204,7 @@ class LimitedRequest:
                 if not isinstance(headers, list | tuple):
                     headers = list(headers)  # it may be an iterator
                 for line in headers:
-                    if line[0].lower() in NAMES:  # they replace those of others
+                    if line[0].lower() in NAMES:  # remove the headers of other rate limiters
                         headers = [line for line in headers if line[0].lower() not in NAMES]
                         break
                 message = {**message, "headers": [*headers, *lines]}
@@ -198,11 +212,14 @@ class LimitedRequest:
             return
         await self.server_send(message)
         if self.reserves and is_last_message(message):
-            # What the application does after its response is not part of the request.
+            # Background tasks that run after the response are not part of the request.
             await self.finish()
 
     def headers(self) -> Headers:
-        """Return the headers that describe all limits of the request."""
+        """Return the rate limit headers of the response, for all limits of the request.
+
+        Returns [] if the outer middleware writes the headers for both.
+        """
         results, denied = self.results, self.denied
         if self._write_headers is not None:
             outcomes = results[0].outcomes
@@ -220,18 +237,20 @@ class LimitedRequest:
             shown = len(states) + self._inner_shown
         states += self._inner_states
         if self.outer is not None and self.outer.enforcer.writer.writes_headers:
-            # It replaces the headers that this middleware would write, so it describes both.
+            # The outer middleware would replace headers of this one, so it describes the limits
+            # of both.
             self.outer._inner_states, self.outer._inner_shown = states, shown
             self.outer._write_headers = None
             return []
         return self.enforcer.writer.write(states, shown)
 
-    # The outcome ----------------------------------------------------------------------------------
+    # The end of the request -----------------------------------------------------------------------
 
     async def settle(self, status: int | None) -> None:
-        """Settle the reservations of the request, whose outcome is now known.
+        """Charge or refund the reserved costs, according to the status of the response.
 
-        Limits of concurrent requests are settled by `finish`, because the body is still to be sent.
+        status is None if there is no response. Limits of concurrent requests are settled later, by
+        `finish`, because the body of the response is not sent yet.
         """
         if not self.reserves:
             return
@@ -251,12 +270,15 @@ class LimitedRequest:
             self.enforcer.store.settle_in_background(settlements)
 
     async def fail(self) -> None:
-        """Settle a request whose application has raised: without a response, it becomes a 500."""
+        """Settle a request after an exception of the application, as if it had responded with 500.
+
+        Does nothing if a response has begun.
+        """
         if not self.has_started:
             await self.settle(500)
 
     async def finish(self) -> None:
-        """Settle what is left when nothing more will be sent. Safe to call twice."""
+        """Settle the remaining reservations at the end of the request. Safe to call twice."""
         if not self.reserves:
             return
         if not self.has_started:
@@ -277,7 +299,7 @@ class LimitedRequest:
             return status < 400
         try:
             return bool(await await_if_needed(limit.is_success(self.info)))
-        except Exception:  # noqa: BLE001  # of the application's own function
+        except Exception:  # noqa: BLE001  # raised by the application's function
             self.enforcer.errors.exception(
                 f"{limit.name}: is_success() failed; the request is counted"
             )
@@ -285,7 +307,10 @@ class LimitedRequest:
 
 
 def require_active_request(what: str) -> LimitedRequest:
-    """Return the request that this task or thread serves. Raises `MissingMiddleware`."""
+    """Return the request that the current task or thread serves.
+
+    Raises `MissingMiddleware`, which names the feature what, if there is none.
+    """
     request = active_request.get()
     if request is None:
         raise MissingMiddleware(what, "RateLimitMiddleware")
@@ -293,7 +318,7 @@ def require_active_request(what: str) -> LimitedRequest:
 
 
 def is_last_message(message: Message) -> bool:
-    """Return whether a message is the last one of a response."""
+    """Return whether an ASGI message is the last one of a response."""
     match message["type"]:
         case "http.response.body":
             return not message.get("more_body", False)

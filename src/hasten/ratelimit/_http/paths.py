@@ -1,9 +1,9 @@
-"""Which limits apply to a path.
+"""Decide which limits apply to the path of a request.
 
 The path of a limit includes all paths below it: "/api/" applies to "/api" and "/api/posts", not to
-"/apix". Paths are compared as the server has decoded them, like in a router, and repeated slashes
-count as one. Where a router is stricter, a request that finds no route is counted. The opposite
-would allow requests to bypass the limit.
+"/apix". Like in a router, paths are compared as the server has decoded them, and repeated slashes
+count as one. If a router is stricter than this comparison, a limit also counts requests that find
+no route. If the comparison were stricter, requests could bypass the limit.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SLASHES: Final = re.compile("//+")
 
 
 class Paths:
-    """The paths of several limits, each None for all paths."""
+    """The paths of several limits. patterns has the paths of each limit, None for all paths."""
 
     def __init__(self, patterns: Sequence[Sequence[str] | None]) -> None:
         self._prefixes = [
@@ -37,13 +37,13 @@ class Paths:
 
 
 def strip_root_path(path: str, root_path: str) -> str:
-    """Return the plain path without the root path, if it begins with it."""
+    """Return the normalized path without the root path, if the path begins with the root path."""
     path, root_path = normalize(path), normalize(root_path)
     return path[len(root_path) :] if _is_at_or_below(path, root_path) else path
 
 
 def normalize(path: str) -> str:
-    """Return the path with single slashes, one at its beginning, none at its end; "" for the root.
+    """Return the path with single slashes, one at its start and none at its end; "" for the root.
 
     A line break at the end is removed, too: Starlette's router matches by a regular expression with
     "$", which accepts "/login\\n" as "/login".
@@ -54,7 +54,7 @@ def normalize(path: str) -> str:
 
 
 def _path_of_url(target: str) -> str:
-    """Return the path of a whole URL, which servers may pass and Quart accepts."""
+    """Return the path of an absolute URL, which some servers pass as the path and Quart accepts."""
     try:
         return "/" + urlparse(target).path
     except ValueError:

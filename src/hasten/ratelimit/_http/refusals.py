@@ -1,4 +1,4 @@
-"""Responses to refused requests, which replace the responses of the application."""
+"""Send the responses to requests that a limit refuses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hasten.ratelimit._http.request_checks import await_if_needed
 from hasten.ratelimit._http.results import LimitResult
 
 POLICY_VIOLATION: Final = 1008
-"""The code that closes a WebSocket. RFC 6455, section 7.4.1."""
+"""The code with which a refused WebSocket is closed. RFC 6455, section 7.4.1."""
 
 MAX_CACHED: Final = 1_000
 
@@ -23,7 +23,7 @@ _REPLACED: Final = NAMES | {b"retry-after"}
 
 
 class Refusal(NamedTuple):
-    """A response without the headers that differ from client to client."""
+    """The part of the response to a refused request that is the same for all clients."""
 
     status: int
     headers: Headers
@@ -31,13 +31,13 @@ class Refusal(NamedTuple):
 
 
 class Refusals:
-    """Sends refusals, and caches those that are always the same: an attack is refused from here."""
+    """Sends responses to refused requests. Caches them, so that refusals are cheap under attack."""
 
     def __init__(self) -> None:
         self._cache: dict[tuple[Limit, bool, bool, tuple[str, ...]], Refusal] = {}
 
     async def refuse(self, request: LimitedRequest, send: Send) -> None:
-        """Send the refusal of a request."""
+        """Send the response to a request that its limit `request.denied` refuses."""
         denied = request.denied
         assert denied is not None
         if callable(denied.limit.message):
@@ -59,7 +59,7 @@ class Refusals:
         await send({"type": "http.response.body", "body": body})
 
     async def refuse_handshake(self, request: LimitedRequest, send: Send) -> None:
-        """Refuse the handshake of a WebSocket: with a response, or by closing it."""
+        """Refuse the handshake of a WebSocket: by a response if the server can, else by a close."""
         if "websocket.http.response" not in (request.scope.get("extensions") or ()):
             await _settle_refused_request(request, 403)
             request.has_started = True
@@ -99,15 +99,17 @@ def _make_refusal(denied: LimitResult, message: Any, *, is_text: bool) -> Refusa
 async def _call_message_function(limit: Limit, request: LimitedRequest) -> object:
     try:
         return await await_if_needed(limit.message(request.info))
-    except Exception:  # noqa: BLE001  # of the application's own function
-        request.enforcer.errors.exception(f"{limit.name}: message() failed")
+    except Exception:  # noqa: BLE001  # raised by the application's function
+        request.enforcer.errors.exception(
+            f"{limit.name}: message() failed; the default body is sent"
+        )
         return None
 
 
 async def _send_custom_response(
     response: ASGIApp, request: LimitedRequest, denied: LimitResult, send: Send
 ) -> None:
-    """Send a response of the application, with the headers of limits."""
+    """Send the response that the option `message` returned, with the rate limit headers."""
 
     async def send_refusal(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -119,13 +121,16 @@ async def _send_custom_response(
         await send(message)
 
     scope = request.scope
-    if scope["type"] == "websocket":  # responses are written for HTTP
+    if scope["type"] == "websocket":  # responses of frameworks accept only HTTP scopes
         scope = {**scope, "type": "http", "method": "GET"}
     await response(scope, _receive_nothing, send_refusal)
 
 
 async def _settle_refused_request(request: LimitedRequest, status: int) -> None:
-    """Settle what other limits have taken for a refused request, before headers describe it."""
+    """Settle what other limits have reserved for a refused request.
+
+    This comes before the headers, which describe the result.
+    """
     await request.settle(status)
     await request.finish()
 
@@ -135,5 +140,5 @@ def _make_retry_after_header(denied: LimitResult) -> tuple[bytes, bytes]:
 
 
 async def _receive_nothing() -> Message:
-    """Return a disconnect: a refusal does not read the request."""
+    """Return a disconnect, because nothing of the request may be read."""
     return {"type": "http.disconnect"}

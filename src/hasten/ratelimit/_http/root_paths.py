@@ -1,11 +1,11 @@
-"""Which paths a router may see for one request.
+"""Find the paths that the router of an application may see for a request.
 
-A router does not compare the whole path: it first removes a root path, which the server, a mount or
-the application itself defines. Each framework does that in its own way, so several spellings of a
-path can reach one handler. A limit has to match whatever the router sees.
+A router does not match the whole path of a request. It first removes a root path, which the server,
+a mount or the application itself defines. Each framework removes it in its own way, so several
+spellings of a path can reach one handler, and limits must apply to all of them.
 
-The rules below are those of the frameworks. If the application behind a middleware is none of them,
-the path is matched with and without the root path.
+This module imitates the frameworks. If the application belongs to no known framework, limits are
+matched with and without the root path.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from hasten._frameworks import framework_of
 from hasten.ratelimit._http.paths import normalize, strip_root_path
 
 MAX_VISITED: Final = 200
-"""How many objects are visited to find the application behind other middlewares."""
+"""How many objects are searched for the application that other middlewares wrap."""
 
 
 class RouterPaths(NamedTuple):
-    """The paths that a router may see for one request, all of them `normalize`."""
+    """The paths that a router may see for a request. All are normalized (`paths.normalize`)."""
 
     paths: tuple[str, ...]
     route: str
-    """One path that represents all spellings of a path that reach the same handler."""
+    """The path for limits with key="route": the same for all spellings that reach one handler."""
     alternatives: tuple[tuple[str, ...], ...] = ()
-    """If it is unknown which paths the router sees: all possible ones."""
+    """The possible sets of paths, if it is unknown which of them the router sees."""
 
 
 class RootPaths:
-    """Finds the forms of the paths of requests to one application."""
+    """Finds the paths that the router of an application may see. app is that application."""
 
     def __init__(self, app: object) -> None:
         self._app = app
         self._frameworks: frozenset[str] | None = None
-        """The frameworks behind this middleware; None before the first request."""
+        """The frameworks of the wrapped applications; None before the first request."""
         self._own: tuple[str, ...] = ()
-        """Root paths that applications remove although the server does not set them."""
+        """Root paths that are set in the applications, not by the server."""
         self._mounts: tuple[str, ...] = ()
-        """The mounts of a Litestar application behind this middleware."""
+        """The paths of the mounts of a Litestar application that the middleware wraps."""
         self._mounts_of_handlers: dict[int, tuple[object, tuple[str, ...]]] = {}
 
     def router_paths(self, scope: Scope) -> RouterPaths:
@@ -53,8 +53,8 @@ class RootPaths:
         if self._frameworks is None:
             self._inspect_applications(scope)
         path, root_path = scope["path"], scope.get("root_path", "")
-        above = self.mounts_of(scope)
-        if not (root_path or above or self._own or self._mounts):  # most applications
+        outer_mounts = self.mounts_of(scope)
+        if not (root_path or outer_mounts or self._own or self._mounts):  # most applications
             only = normalize(path)
             return RouterPaths((only,), only)
         alternatives = [
@@ -62,20 +62,21 @@ class RootPaths:
             for each in self._strip_root_path(scope, path, root_path)
         ]
         inner = {each for alternative in alternatives for each in alternative}
-        if not above:
+        if not outer_mounts:
             plain_ones = tuple(map(_normalize_all, alternatives)) if len(alternatives) > 1 else ()
             paths = _normalize_all(inner)
             return RouterPaths(paths, _shortest(paths), plain_ones)
-        # Limits of a Litestar application have whole paths, limits around a mounted application
-        # have paths within it.
-        whole = _normalize_all(f"{mount}{slash}{each}" for mount in above for each in inner
+        # Limits of the Litestar application have whole paths, and limits of a mounted application
+        # have paths relative to the mount.
+        whole = _normalize_all(f"{mount}{slash}{each}" for mount in outer_mounts for each in inner
                            for slash in ("", "/"))  # fmt: skip
         return RouterPaths((*whole, *_normalize_all(inner)), _shortest(whole), (whole,))
 
     def mounts_of(self, scope: Scope) -> tuple[str, ...]:
-        """Return the paths at which Litestar has mounted the handler of a request, if it has.
+        """Return the paths at which Litestar has mounted the application that handles a request.
 
-        Litestar removes the path of the mount without recording which one it was.
+        Returns () if there is no mount. If the application is mounted several times, all paths are
+        returned: Litestar removes the path of the mount without recording which one it was.
         """
         if not is_mounted(scope):
             return ()
@@ -87,12 +88,12 @@ class RootPaths:
         return known[1]
 
     def _strip_root_path(self, scope: Scope, path: str, root_path: str) -> list[set[str]]:
-        """Return what may be left of a path, one set for each possibility."""
+        """Return the path without the root path, as one set of paths for each possible router."""
         frameworks = self._frameworks
         assert frameworks is not None
         around = framework_of(scope.get("app"))
         if not root_path or (around == "litestar" and not frameworks and not self.mounts_of(scope)):
-            return [{path}]  # Litestar has removed it
+            return [{path}]  # Litestar has removed the root path already
         if len(frameworks) == 1:
             (framework,) = frameworks
             return [_RULES[framework](path, root_path)]
@@ -105,20 +106,20 @@ class RootPaths:
         return [{path}, removed]
 
     def _add_mounted_paths(self, paths: set[str], root_path: str) -> set[str]:
-        """Return the paths, and what mounts and applications with a root path make of them."""
+        """Return the paths, and what applications with a root path and mounts make of them."""
         found = paths | {path.replace(own, "", 1) for own in self._own for path in paths}
         mounted = set()
         for path, mount in product(map(normalize, found), self._mounts):
-            # Litestar's mounts take what begins with their path: "/adminx" is "x" in "/admin".
+            # A mount of Litestar gets every path that begins with its own: "/admin" gets "/adminx".
             if path.startswith(mount):
                 rest = path[len(mount) :]
                 mounted.add(f"{mount}/{rest}")
-                if root_path:  # it is still in the scope that the mounted application sees
+                if root_path:  # the mounted application removes it once more
                     mounted.add(f"{mount}/{rest.split(root_path, 1)[-1]}")
         return found | mounted
 
     def _inspect_applications(self, scope: Scope) -> None:
-        """Find the applications behind this middleware."""
+        """Find the frameworks, root paths and mounts of the wrapped applications."""
         apps = applications(self._app)
         self._frameworks = frozenset(filter(None, map(framework_of, apps)))
         around = scope.get("app")
@@ -130,7 +131,7 @@ class RootPaths:
 
 
 def is_mounted(scope: Scope) -> bool:
-    """Return whether Litestar has mounted the handler of a request."""
+    """Return whether an application that Litestar mounts handles a request."""
     return bool(getattr(scope.get("route_handler"), "is_mount", False))
 
 
@@ -138,7 +139,10 @@ def is_mounted(scope: Scope) -> bool:
 
 
 def _strip_like_starlette(path: str, root_path: str) -> set[str]:
-    """Remove the root path as `starlette._utils.get_route_path` does, and by whole segments."""
+    """Return the path without the root path, as `starlette._utils.get_route_path` removes it.
+
+    The result also has the path that `strip_root_path` returns.
+    """
     left = path
     if path.startswith(root_path) and path[len(root_path) : len(root_path) + 1] in ("", "/"):
         left = path[len(root_path) :]
@@ -146,12 +150,12 @@ def _strip_like_starlette(path: str, root_path: str) -> set[str]:
 
 
 def _strip_like_litestar(path: str, root_path: str) -> set[str]:
-    """Remove everything up to the first occurrence of the root path, as Litestar does."""
+    """Return the path after the first occurrence of the root path, as Litestar removes it."""
     return {"/" + path.split(root_path, maxsplit=1)[-1]}
 
 
 def _strip_like_quart_and_django(path: str, root_path: str) -> set[str]:
-    """Remove a prefix, even if it ends within a segment, as Quart and Django do."""
+    """Return the path without the prefix, which may end within a segment in Quart and Django."""
     return {"/" + path.removeprefix(root_path)}
 
 
@@ -163,11 +167,11 @@ _RULES: Final[Mapping[str, Callable[[str, str], set[str]]]] = {
 }
 
 
-# What is behind a middleware ----------------------------------------------------------------------
+# What a middleware wraps --------------------------------------------------------------------------
 
 
 def applications(app: object) -> list[object]:
-    """Return the applications of frameworks behind other middlewares and plain functions."""
+    """Return the applications of known frameworks that app is, or that it wraps in any depth."""
     found: list[object] = []
     seen: set[int] = set()
     waiting = [app]
@@ -209,7 +213,7 @@ def _iter_closure(function: FunctionType) -> Iterator[object]:
 
 
 def _iter_root_path_options(app: object, depth: int = 0) -> Iterator[str]:
-    """Yield the root paths of FastAPI(root_path=) in an application and in those that it mounts."""
+    """Yield the option root_path, as of FastAPI(), of an application and of those it mounts."""
     if framework_of(app) not in ("starlette", "litestar") or depth > 8:
         return
     own = getattr(app, "root_path", None)
@@ -222,7 +226,7 @@ def _iter_root_path_options(app: object, depth: int = 0) -> Iterator[str]:
 
 
 def _iter_mounted_applications(route: Any) -> Iterator[object]:
-    """Yield the application that a route of Starlette or Litestar mounts."""
+    """Yield the application that a route of Starlette or Litestar mounts, if it mounts one."""
     handler = getattr(route, "route_handler", None)
     if handler is not None:
         if getattr(handler, "is_mount", False):
@@ -232,7 +236,10 @@ def _iter_mounted_applications(route: Any) -> Iterator[object]:
 
 
 def _iter_litestar_mounts(app: Any, handler: object = None) -> Iterator[str]:
-    """Yield the paths at which a Litestar application mounts applications, or one handler."""
+    """Yield the paths at which a Litestar application mounts applications.
+
+    handler restricts them to the mounts of this handler.
+    """
     if framework_of(app) != "litestar":
         return
     for route in app.routes:

@@ -1,4 +1,4 @@
-"""The places where limits keep their counts: memory, a SQLite file, Redis, or your own store."""
+"""The stores in which limits keep their counts: memory, a SQLite file, Redis, or your own."""
 
 from __future__ import annotations
 
@@ -23,10 +23,13 @@ PART: Final = "limits"
 
 
 class Counters(NamedTuple):
-    """The counter store of some limits.
+    """The counter store for an option `store`, with its clock and its owner.
 
-    clock is None for the system's. owned is the `Store` that was made for a URL, which its user
-    closes. The application closes what it has made itself.
+    - counters: the counter store.
+    - clock: its clock, None for the system's.
+    - store: the `Store` that it belongs to, None for a custom counter store.
+    - owned: that `Store` if it was made here from a URL, so that `aclose` has to close it. The
+      application closes any other store.
     """
 
     counters: CounterStore
@@ -36,17 +39,17 @@ class Counters(NamedTuple):
 
     @property
     def label(self) -> str:
-        """The store, for a repr."""
+        """The URL of the store, or the class name of a custom one, for a repr."""
         return type(self.counters).__name__ if self.store is None else self.store.url
 
     async def aclose(self) -> None:
-        """Close the store that was made for a URL."""
+        """Close the store if it was made here from a URL."""
         if self.owned is not None:
             await self.owned.aclose()
 
 
 def counters_of(store: str | Store | CounterStore | None) -> Counters:
-    """Return the counter store that the option `store` means. Raises `InvalidOption`."""
+    """Return the counter store for a value of the option `store`. Raises `InvalidOption`."""
     if store is None or isinstance(store, str | Store):
         given = to_store("memory://" if store is None else store)
         part = given.part(PART, limits_part_of)
@@ -62,7 +65,7 @@ def counters_of(store: str | Store | CounterStore | None) -> Counters:
 
 
 class StorePart:
-    """The part of a `Store` in which limits keep their counts."""
+    """The part of a `hasten.Store` that belongs to rate limits: a counter store at its URL."""
 
     def __init__(self, store: Store) -> None:
         self.clock: Final = None if store.clock is SYSTEM_CLOCK else store.clock
@@ -74,7 +77,7 @@ class StorePart:
         await self.counters.aclose()
 
     def close_now(self) -> None:
-        """Close what can be closed without an event loop."""
+        """Close the connections that can be closed without an event loop."""
         if isinstance(self.counters, RemoteStore):
             self.counters.close_now()
 
@@ -83,7 +86,7 @@ class StorePart:
         if isinstance(location, File):
             if location.path is None:
                 return MemoryStore(clock=self.clock)
-            # Imported late: counting in memory needs neither the package nor the time to load it.
+            # Imported late, so that limits in memory need neither the driver nor time to load it.
             from hasten.ratelimit._stores.sqlite import SqliteStore  # noqa: PLC0415
 
             return SqliteStore(
@@ -96,7 +99,10 @@ class StorePart:
         return RedisStore(address, prefix=prefix, clock=self.clock, on_open=self._register_again)
 
     def _register_again(self) -> None:
-        """Let the store close connections that were opened after it had been closed."""
+        """Register with the store, so that it closes these connections, too.
+
+        A store that was closed has forgotten its parts, and connections can be opened after that.
+        """
         store = self._store()
         if store is not None:
             store.part(PART, limits_part_of)
@@ -107,7 +113,10 @@ _lock: Final = threading.Lock()
 
 
 def limits_part_of(store: Store) -> StorePart:
-    """Return the part of a store. All its users share it, also after it was closed."""
+    """Return the rate limit part of a store. Makes it at the first call.
+
+    All limits on the store share it, even after it was closed and opened again.
+    """
     with _lock:
         part = _parts.get(store)
         if part is None:

@@ -1,11 +1,12 @@
-"""A store in the memory of this process.
+"""The rate limit store in the memory of this process.
 
-Each bucket is a table with room for a fixed number of keys. A client with many addresses must not
-be able to evict the keys of others, so the table chooses what to evict: first an expired key, then
-the one with the most left among a few. A key that is blocked or has little left is not evicted. If
-all keys are like that, new keys share entries, and a secret decides which key uses which entry. To
-get a new client refused, an attacker must use up the limit in that client's entry: with n entries
-used up, a new client is refused with a probability of n / entries.
+Each bucket has a table with room for a fixed number of keys. A client with many addresses must not
+be able to evict the keys of other clients, so a full table evicts an expired key, or else the key
+that has used the least of its limit among a few candidates. A key that is blocked or has used most
+of its limit is called hot, and is not evicted. If only hot keys are found, new keys share
+additional entries, and a keyed hash with a secret assigns each new key to one of them. To get a new
+client rejected, an attacker must use up the limit of that client's shared entry: if n of the shared
+entries are used up, a new client is rejected with a probability of n / number of shared entries.
 
 States are stored as compactly as possible (`_pack`): a state takes no more memory than its key.
 """
@@ -32,19 +33,23 @@ logger = get_logger("hasten.ratelimit")
 MAX_KEYS: Final = 100_000
 
 KEYS_PER_SHARED_ENTRY: Final = 8
-"""A full table has one shared entry for each of this many keys."""
+"""A full table has one additional, shared entry for every this many keys."""
 
 KEY_BYTES: Final = 16
-"""The size of a key. The keys of shared entries are shorter."""
+"""The size of a client's key. Shared entries have shorter keys, by which they are recognized."""
 
 EXAMINED: Final = 2
-"""How many old keys each new key examines, to delete the expired ones."""
+"""How many stored keys are examined when a key is added, to delete expired ones."""
 
 EXAMINED_IF_FULL: Final = 64
 CANDIDATES: Final = 8
-"""A full table examines this many keys and evicts one of this many candidates."""
+"""The limits of a search for a key to evict from a full table.
 
-# The low bits of a packed window are what is used, the bits above them are its end.
+It examines up to EXAMINED_IF_FULL keys, and ends earlier when it has found CANDIDATES keys.
+"""
+
+# A fixed window is packed into one integer: the low bits are the used cost, and the bits above them
+# are the end of the window.
 BITS: Final = 32
 MASK: Final = (1 << BITS) - 1
 
@@ -54,10 +59,11 @@ _SECRET: Final = secrets.token_bytes(16)
 
 
 class MemoryStore:
-    """A store in the memory of this process, for use from any thread.
+    """A counter store in the memory of this process. Any thread may use it.
 
-    max_keys is how many keys each bucket may have. A full bucket has an eighth as many entries
-    more, which new keys share. clock is for tests: a `hasten.testing.ManualClock`.
+    max_keys is how many keys each limit may have. When that many keys have used most of their
+    limit, new keys share additional entries, an eighth of max_keys. clock is for tests: a
+    `hasten.testing.ManualClock`.
     """
 
     def __init__(self, *, max_keys: int = MAX_KEYS, clock: Clock | None = None) -> None:
@@ -90,7 +96,7 @@ class MemoryStore:
                     check = _without_block(check)
                     block_us = 0
                 packed = entries.get(key)
-            # Most hits take one of two shortcuts. Tests compare them with the general way.
+            # Most hits take one of these two shortcuts. Tests compare them with the general path.
             if cost and not (counted_later or block_us or forced):
                 if rule.kind == "fixed" and cost <= rule.limit:
                     if packed is None or packed.__class__ is int:
@@ -177,9 +183,7 @@ class MemoryStore:
             table, now_us = self._get_table(bucket, None), self._now_us()
             if key not in table.entries and not for_us:
                 return
-            if (
-                table.reserve_entry(key, now_us) != key
-            ):  # a shared entry would block other keys, too
+            if table.reserve_entry(key, now_us) != key:  # do not block a shared entry
                 table.evict_entry(now_us, may_evict_hot=True)
             table.write_state(
                 key, algorithms.block(table.read_state(key), for_us and now_us + for_us)
@@ -230,7 +234,10 @@ class MemoryStore:
 
 
 class _Table:
-    """The keys of one bucket. rule is None before the first check: then there are only blocks."""
+    """The keys of one bucket with their packed states.
+
+    rule is None until the first check; until then the table has only blocks.
+    """
 
     __slots__ = (
         "_max_keys", "_name", "_overflowed", "_queue", "_shared_entries", "entries", "rule"
@@ -242,7 +249,7 @@ class _Table:
         self._name = name
         self._max_keys = max_keys
         self._shared_entries = max(1, max_keys // KEYS_PER_SHARED_ENTRY)
-        self._queue: list[bytes] = []  # the keys to examine, the next one last
+        self._queue: list[bytes] = []  # the keys to examine next, in reverse order
         self._overflowed = False
 
     def read_state(self, key: bytes) -> State:
@@ -256,14 +263,21 @@ class _Table:
             self.entries.pop(key, None)
 
     def find_entry(self, key: bytes) -> bytes:
-        """Return where a key is or would be: the key itself, or its shared entry if that exists."""
+        """Return the key under which a key is counted: the key itself, or that of its shared entry.
+
+        A shared entry is used only if it exists and the key has no entry of its own.
+        """
         if key in self.entries or not self._overflowed:
             return key
         shared = self._choose_shared_entry(key)
         return shared if shared in self.entries else key
 
     def reserve_entry(self, key: bytes, now_us: int) -> bytes:
-        """Return the key if it has an entry or room for one, else the key of a shared entry."""
+        """Return the key under which to store a key: the key itself, or that of a shared entry.
+
+        A shared entry is used if the key has no entry, and the table has no room and no key to
+        evict.
+        """
         if key in self.entries:
             return key
         if len(self.entries) < self._max_keys:
@@ -276,26 +290,29 @@ class _Table:
         if not self._overflowed:
             self._overflowed = True
             logger.warning(
-                "bucket %s is full: all %d keys have nearly used up their limit; new clients share "
-                "%d counts",
+                "rate limit bucket %s is full: none of its %d keys can be evicted, as they have "
+                "used most of their limit; new clients share %d counters",
                 self._name, self._max_keys, self._shared_entries,
             )  # fmt: skip
         return self._choose_shared_entry(key)
 
     def evict_entry(self, now_us: int, *, may_evict_hot: bool = False) -> bool:
-        """Delete an expired entry, else one with much left. Returns False if all are hot."""
+        """Delete an expired entry, or else the least used of a few. Returns whether it did.
+
+        Hot entries (blocked, or most of the limit is used) are deleted only with may_evict_hot.
+        """
         coldest: tuple[float, bytes] | None = None
-        cold = 0
+        candidates = 0
         for candidate in self._iter_next_keys(EXAMINED_IF_FULL):
             heat = self._find_used_share(candidate, now_us)
             if heat is None:
                 del self.entries[candidate]
                 return True
             if (heat < HOT or may_evict_hot) and len(candidate) == KEY_BYTES:
-                cold += 1
+                candidates += 1
                 if coldest is None or heat < coldest[0]:
                     coldest = heat, candidate
-                if cold == CANDIDATES:
+                if candidates == CANDIDATES:
                     break
         if coldest is None:
             return False
@@ -303,25 +320,30 @@ class _Table:
         return True
 
     def _choose_shared_entry(self, key: bytes) -> bytes:
-        # With a secret: otherwise a client could choose keys that share another client's entry.
+        # Without the secret, an attacker could choose keys that share the entry of a victim.
         number = int.from_bytes(blake2b(key, digest_size=8, key=_SECRET).digest(), "big")
         return (number % self._shared_entries).to_bytes(8, "big")
 
     def _iter_next_keys(self, count: int) -> Iterator[bytes]:
-        """Yield the next keys in a walk around the table."""
+        """Yield up to count keys, continuing after the last key of the previous call.
+
+        After the newest key it starts again with the oldest.
+        """
         for _ in range(min(count, len(self.entries))):
             if not self._queue:
                 self._queue = list(self.entries)
-                self._queue.reverse()  # the oldest entries first
+                self._queue.reverse()  # so that pop() returns the oldest key first
             key = self._queue.pop()
             if key in self.entries:
                 yield key
 
     def _find_used_share(self, key: bytes, now_us: int) -> float | None:
-        """Return the share that is used: 1 for a blocked key, None for an expired one."""
+        """Return the used share of a key's limit: 1 for a blocked key, None for an expired one."""
         packed = self.entries[key]
         rule = self.rule
-        if packed.__class__ is int and rule is not None and rule.kind == "fixed":  # most entries
+        if (
+            packed.__class__ is int and rule is not None and rule.kind == "fixed"
+        ):  # the most frequent case
             return None if packed >> BITS <= now_us else (packed & MASK) / (rule.limit or 1)
         state = _unpack(rule, packed)
         if rule is None:
@@ -336,16 +358,19 @@ class _Table:
 
 
 HOT: Final = 0.8
-"""A key that has used more than this share of its limit is hot: it is not evicted."""
+"""A key that has used at least this share of its limit is hot: it is not evicted."""
 
 
 def _without_block(check: Check) -> Check:
-    """Return the check without a block, which would affect other clients for too long."""
+    """Return the check without block_us, because a blocked shared entry denies other clients."""
     return check._replace(block_us=0)
 
 
 def _pack(rule: Rule | None, state: State) -> Packed:
-    """Return one integer for a state that is only a window or an arrival, else an array."""
+    """Return one integer for a state that fits into it, else an array.
+
+    A fixed window without reservations, or the TAT of "gcra", fits if there is no block.
+    """
     if rule is not None and not state[0]:
         if rule.kind == "fixed" and len(state) == 4 and not state[3] and state[2] <= MASK:
             return state[1] << BITS | state[2]

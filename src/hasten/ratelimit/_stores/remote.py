@@ -1,7 +1,7 @@
-"""What all remote stores have in common: batches of operations, and a time-out.
+"""The base class of remote stores, which sends operations in batches and has a time-out.
 
-All operations of one tick of the event loop are one exchange with the store. Within an exchange,
-and from one exchange to the next, operations are applied in the order in which they were requested.
+Operations that are requested in the same tick of the event loop are sent together. The store
+applies all operations in the order in which they were requested.
 """
 
 from __future__ import annotations
@@ -23,25 +23,29 @@ from hasten.ratelimit._counter_store import Check, CheckGroup, Outcome, Settleme
 from hasten.ratelimit._stores.operations import Block, Hit, Operation, Peek, Reset, Settle
 
 Result = list[list[Outcome]] | StoreError
-"""The outcomes of a hit by group, those of a peek as one group, [] for other operations."""
+"""The result of one operation, or its error.
+
+The result of a hit is a list of outcomes for each group. The result of a peek is one such list.
+Other operations have no outcomes: [].
+"""
 
 
 class StoreUser(Protocol):
-    """Something that uses a store, and has work to finish before the store is closed."""
+    """An object that uses a store, and may have unfinished calls when the store is closed."""
 
     async def finish(self) -> None:
-        """Finish the work that has begun."""
+        """Wait for the unfinished calls."""
 
 
 class RemoteStore(ABC):
-    """A `TimedStore`. store_timeout is how long it waits for a response.
+    """A store outside of this process. It implements `TimedStore`.
 
-    With None it waits as long as the connection does, and each error states whether the operation
-    may have been applied.
+    store_timeout is how many seconds it waits for a response. With None it waits as long as the
+    connection does, and each error states whether the operation may have been applied.
     """
 
     max_batch: ClassVar[int | None] = None
-    """The most operations in one exchange; None for all of a tick."""
+    """The most operations in one batch; None for all operations of a tick."""
 
     def __init__(
         self, name: str, *, store_timeout: Duration | None = None, clock: Clock | None = None
@@ -49,14 +53,14 @@ class RemoteStore(ABC):
         self.name: Final = name
         self.clock: Final = None if clock is None else check_clock(clock)
         self.users: Final[weakref.WeakSet[StoreUser]] = weakref.WeakSet()
-        """The users that finish before the connections are closed."""
+        """The objects that `aclose` waits for before it closes the connections."""
         self._set_timeout(store_timeout)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
 
     def with_timeout(self, seconds: Duration | None) -> Self:
-        """Return a store with the same counts and connections, and another time-out."""
+        """Return a store with the same counts and connections, and another time-out in seconds."""
         other = copy.copy(self)
         other._set_timeout(seconds)
         return other
@@ -73,10 +77,13 @@ class RemoteStore(ABC):
 
     @abstractmethod
     async def _apply_batch(self, operations: Sequence[Operation]) -> list[Result]:
-        """Apply operations in their order. The result of one that fails is its error."""
+        """Apply operations in their order, and return their results. A failure is a result, too."""
 
     async def aclose(self) -> None:
-        """Let all users finish, then close the connections. They open again at the next use."""
+        """Wait for the users of the store, then close its connections.
+
+        The next call opens them again.
+        """
         for user in list(self.users):
             await user.finish()
         await self._close()
@@ -86,7 +93,7 @@ class RemoteStore(ABC):
 
     @abstractmethod
     def close_now(self) -> None:
-        """Close what can be closed without an event loop."""
+        """Close the connections that can be closed without an event loop."""
 
     async def hit(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
         """Implement `CounterStore.hit`."""
@@ -96,14 +103,15 @@ class RemoteStore(ABC):
         try:
             return unwrap_result(await future)
         except asyncio.CancelledError:
-            # If the result had arrived already, nobody else refunds its reservations.
+            # If the result has arrived already, its reservations must be refunded here: the caller
+            # never receives it.
             if not future.cancelled() and future.done() and future.exception() is None:
                 self._refund(future.result())
             raise
 
     def settle(self, settlements: Sequence[Settlement]) -> Awaitable[None]:
         """Implement `CounterStore.settle`."""
-        # Added to the batch now, not when the caller awaits: later operations come after it.
+        # Added to the batch now, not when the caller awaits, so that later operations see it.
         return _await_all([self._enqueue(Settle(settlement)) for settlement in settlements])
 
     async def peek(self, checks: Sequence[Check]) -> list[Outcome]:
@@ -139,13 +147,13 @@ class RemoteStore(ABC):
         exchange = asyncio.ensure_future(self._apply_batch(operations))
         if await done_within(exchange, self._timeout_us / 1_000_000):
             return exchange.result()
-        # Not cancelled: that would break the connection because of a short delay.
+        # The batch is not cancelled: that would break the connection because of a short delay.
         self._late.add(exchange)
         exchange.add_done_callback(self._handle_late_results)
         return [make_timeout_error(self.name, self._timeout_us)] * len(operations)
 
     def _handle_late_results(self, exchange: asyncio.Future[list[Result]]) -> None:
-        """Refund the reservations of results that arrived after the time-out."""
+        """Refund the reservations in results that arrived after the time-out, and call on_late."""
         self._late.discard(exchange)
         if exchange.cancelled() or exchange.exception() is not None:
             return
@@ -158,7 +166,7 @@ class RemoteStore(ABC):
             self._refund(result)
 
     def _refund(self, result: Result) -> None:
-        """End the reservations of a result that nobody receives."""
+        """Refund the reservations of a result that its caller does not receive."""
         if isinstance(result, StoreError):
             return
         for outcome in chain(*result):
@@ -167,12 +175,12 @@ class RemoteStore(ABC):
 
 
 def make_timeout_error(store: str, timeout_us: int) -> StoreTimeout:
-    """Return the error for a store that did not respond in time."""
+    """Return the error for a store that did not respond within timeout_us microseconds."""
     return StoreTimeout(store, f"no response within {timeout_us / 1000:g} ms")
 
 
 def unwrap_result(result: Result) -> list[list[Outcome]]:
-    """Return the outcomes of a result. Raises `StoreError` if it is an error."""
+    """Return the outcomes of a result, or raise it if it is a `StoreError`."""
     if isinstance(result, StoreError):
         raise result
     return result

@@ -1,7 +1,7 @@
-"""Pack operations for the script, and unpack its results.
+"""Encode operations for the script `limit.lua`, and decode its results.
 
-One call of the script applies a list of operations. A key or a rule that several of them use is
-sent once.
+One call of the script applies a batch of operations. Operations refer to keys and rules by number,
+so that a key or a rule that several operations use is sent once.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _LATER, _FORCED, _SHADOW = 1, 2, 4
 _OK, _CERTAIN = 1, 2
 
 KeyName: TypeAlias = Callable[[str, bytes], bytes]
-"""Returns the name on the server of a key in a bucket."""
+"""A function that returns the Redis key for a bucket and a client."""
 
 
 class Batch:
-    """The operations of one call of the script."""
+    """The operations of one call of the script, and the keys and rules that they refer to."""
 
     def __init__(self, name: KeyName) -> None:
         self._name = name
@@ -39,11 +39,11 @@ class Batch:
         self._rule_rows: list[tuple[int, ...]] = []
 
     def key_number(self, bucket: str, key: bytes) -> int:
-        """Return the number of a key."""
+        """Return the number of a key in this batch. Adds the key if it is new."""
         return self._keys.setdefault((bucket, key), len(self._keys) + 1)
 
     def rule_number(self, rule: Rule) -> int:
-        """Return the number of a rule."""
+        """Return the number of a rule in this batch. Adds the rule if it is new."""
         number = self._rules.get(id(rule))
         if number is None:
             self._rule_rows.append(_encode_rule(rule))
@@ -51,17 +51,20 @@ class Batch:
         return number
 
     def key_names(self) -> list[bytes]:
-        """Return the names of all keys, in the order of their numbers."""
+        """Return the Redis keys of the batch, in the order of their numbers."""
         return [self._name(bucket, key) for bucket, key in self._keys]
 
     def pack(self, now_us: int | None, linger_ms: int) -> bytes:
-        """Return the argument of the script."""
+        """Encode the batch as the argument of the script.
+
+        now_us is None for the time of the server. linger_ms is the minimum time to live of keys.
+        """
         now: int | bool = False if now_us is None else now_us
         return _pack((now, linger_ms, self._rule_rows, self.rows))
 
 
 def unpack_results(results: bytes) -> list[list[int]]:
-    """Return the numbers of each result."""
+    """Decode the results of the script: a list of numbers for each operation."""
     return _unpack(results)
 
 
@@ -73,7 +76,7 @@ def _encode_rule(rule: Rule) -> tuple[int, ...]:
 
 
 def add_operation(batch: Batch, operation: Operation) -> None:
-    """Add an operation to a batch."""
+    """Encode an operation and add it to a batch."""
     match operation:
         case Hit(groups):
             batch.rows.append([_HIT, *(_encode_group(batch, group) for group in groups)])
@@ -104,7 +107,7 @@ def _encode_group(batch: Batch, group: CheckGroup) -> list[int]:
 
 
 def parse_outcomes(operation: Operation, numbers: list[int]) -> list[list[Outcome]]:
-    """Return the outcomes of an operation from its numbers."""
+    """Convert the numbers that the script returned for an operation to outcomes, by group."""
     match operation:
         case Hit(groups):
             return _parse_groups(groups, numbers)
@@ -134,7 +137,7 @@ def _parse_groups(groups: Sequence[CheckGroup], numbers: list[int]) -> list[list
 def _parse_outcome(check: Check, numbers: list[int], start: int) -> Outcome:
     flags, remaining, reset_us, retry_us, at_us = numbers[start : start + 5]
     rule, token = check.rule, None
-    # A time of 0 means no reservation: nothing was taken, or the arrival was moved ("gcra").
+    # at_us is 0 if nothing was reserved: nothing was taken, or "gcra" charged the cost at once.
     if at_us and (check.counted_later or rule.kind == "concurrency"):
         token = Token(check.bucket, check.key, rule, check.cost, at_us)
     ok, certain = bool(flags & _OK), bool(flags & _CERTAIN)

@@ -1,13 +1,14 @@
-"""A store on a Redis server, shared by all processes that use it.
+"""The rate limit store on a Redis server, shared by all processes that use the server.
 
-All operations of one tick of the event loop are one call of a script (`limit.lua`), which reads its
-keys at once and writes each of them once. On a cluster there is one call for each client, and one
-write to the socket of each node. Operations are applied in the order of their calls: each event
-loop has one connection to a server, and does not wait for a response before the next call.
+The operations of one tick of the event loop are sent in batches. A batch is one call of a script
+(`limit.lua`), which reads all its keys at once and writes each of them once. On a cluster there is
+one call for each client, and one write to the socket of each node. Operations are applied in the
+order in which they were requested: each event loop has one connection to a server, and sends the
+next call without waiting for the response to the previous one.
 
-A key is `prefix:bucket:{client}`: the part in braces determines its slot in a cluster. It holds the
-state of `_algorithms.py`, packed, and expires when the state has no effect any more. Times are the
-server's.
+A Redis key is `prefix:bucket:{client}`. The part in braces determines its slot in a cluster. The
+value is the state of the key (see `_algorithms.py`), packed. It expires when the state has no
+effect any more. Times are those of the server.
 """
 
 from __future__ import annotations
@@ -42,20 +43,22 @@ SCRIPT: Final = Script.of(
     "limit", (resources.files(__package__) / "limit.lua").read_text(encoding="utf-8")
 )
 
-# With the clock of a test, keys must not expire by the server's time.
+# The minimum time to live of a key while a test sets the clock: the server expires keys by its own
+# clock, which the test does not control.
 LINGER_MS: Final = 600_000
 
 DELETED_AT_ONCE: Final = 100
 
 
 class RedisStore(RemoteStore):
-    """A store on the server of an address. All keys begin with prefix.
+    """A rate limit store on the Redis server at an address. All its keys begin with prefix.
 
-    Times are those of the clock if there is one, else the server's.
+    Times are those of clock, or those of the server if it is None.
     """
 
-    # With one call for a whole tick, client and server take turns. With several calls they work in
-    # parallel, which doubled the checks per second. Below 50, the calls themselves become costly.
+    # If a whole tick is one call, client and server work in turns. With several calls they work in
+    # parallel, which doubled the checks per second. With batches below 50 operations, the cost of
+    # the calls themselves outweighs that.
     max_batch: ClassVar[int | None] = 50
 
     def __init__(
@@ -78,7 +81,8 @@ class RedisStore(RemoteStore):
         """Implement `CounterStore.hit`."""
         if not self._is_cluster:
             return await super().hit(groups)
-        # One client after the other: the first denial ends the hit.
+        # Clients may be on different nodes, so they are sent one after the other: the first denial
+        # ends the hit.
         result: list[list[Outcome]] = []
         for _, run in groupby(groups, key=lambda group: group[0].key):
             part = list(run)
@@ -100,9 +104,9 @@ class RedisStore(RemoteStore):
         server = self._server.get()
         names = await server.scan(f"{_escape_pattern(self._prefix)}:*")
         for start in range(0, len(names), DELETED_AT_ONCE):
-            portion = names[start : start + DELETED_AT_ONCE]
+            chunk = names[start : start + DELETED_AT_ONCE]
             await asyncio.gather(
-                *(server.command("UNLINK", name, key=name.decode()) for name in portion)
+                *(server.command("UNLINK", name, key=name.decode()) for name in chunk)
             )
 
     async def _close(self) -> None:
@@ -139,7 +143,10 @@ class RedisStore(RemoteStore):
         return results
 
     def _split_into_batches(self, operations: Sequence[Operation]) -> Iterator[Sequence[int]]:
-        """Yield the indexes of the operations of each call."""
+        """Yield the indexes of the operations for each call of the script.
+
+        There is one call for all operations, or on a cluster one for each client.
+        """
         if not self._is_cluster:
             yield range(len(operations))
             return
@@ -151,9 +158,9 @@ class RedisStore(RemoteStore):
     def _redis_key(self, bucket: str, key: bytes) -> bytes:
         start = self._names.get(bucket)
         if start is None:
-            # Braces in a name would look like those around the client.
-            plain = quote(bucket, safe=":/,;@=+ ", errors="surrogatepass")
-            start = f"{self._prefix}:{plain}:{{".encode()
+            # Quoted, because a cluster would take braces in the bucket for those of the client.
+            quoted = quote(bucket, safe=":/,;@=+ ", errors="surrogatepass")
+            start = f"{self._prefix}:{quoted}:{{".encode()
             if len(self._names) >= 10_000:  # each client may have its own rate
                 self._names.clear()
             self._names[bucket] = start
@@ -161,5 +168,5 @@ class RedisStore(RemoteStore):
 
 
 def _escape_pattern(text: str) -> str:
-    """Return the pattern for SCAN that matches only this text."""
+    """Return the pattern for the SCAN command that matches only this text."""
     return re.sub(r"([*?\[\]\\])", r"\\\1", text)

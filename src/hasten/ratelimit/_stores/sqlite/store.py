@@ -1,11 +1,12 @@
-"""A store in a SQLite file, shared by the processes of one machine.
+"""The rate limit store in a SQLite file, shared by the processes of one machine.
 
-All operations of one tick of the event loop are one read and one write of their keys, in one
-transaction with other waiting work (`hasten._sqlite`). In between, the pure algorithms decide. A
-row holds the state of a key as JSON and is deleted some time after it has expired. Times are those
-of the machine's clock, which all its processes share.
+The operations of one tick of the event loop share a transaction with other waiting work
+(`hasten._sqlite`). One statement reads the states of all their keys, the functions of
+`_algorithms.py` decide, and one statement writes the states that changed. A row holds the state of
+a key as JSON, and is deleted some time after it has expired. Times are those of the machine's
+clock, which all its processes share.
 
-Counts are not flushed to disk: a power cut may lose the last ones.
+A transaction does not wait until its counts are on the disk: a power cut may lose the last ones.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from hasten.ratelimit._stores.operations import Block, Hit, Operation, Peek, Res
 from hasten.ratelimit._stores.remote import RemoteStore, Result
 
 SWEPT: Final = 16
-"""How many expired rows each write deletes."""
+"""How many expired rows are deleted after each write."""
 
 SQL: Final = load_scripts(__package__, "sql")
 
@@ -40,7 +41,7 @@ MIGRATIONS: Final = list(load_scripts(__package__, "migrations").values())
 
 
 class SqliteStore(RemoteStore):
-    """A counter store in an SQLite file.
+    """A rate limit store in a SQLite file.
 
     The file may also contain job queues, but then limits and jobs wait for each other's
     transactions. timeout is how many seconds a transaction waits for the lock of another process.
@@ -73,13 +74,13 @@ class SqliteStore(RemoteStore):
         return await self._database.get().run(work, durable=False, weight=len(operations))
 
     async def clear(self) -> None:
-        """Delete all keys of the file."""
+        """Delete all counts of limits in the file."""
         await self._database.get().run(_delete_all_rows, durable=False)
 
     async def _close(self) -> None:
         database = self._database.detach()
         if database is not None:
-            await asyncio.to_thread(database.close)  # it waits for what has begun
+            await asyncio.to_thread(database.close)  # waits for running transactions
 
     def close_now(self) -> None:
         """Close the file."""
@@ -99,7 +100,8 @@ def _delete_all_rows(connection: Connection) -> None:
 def _apply_all(
     connection: Connection, operations: Sequence[Operation], now_ns: Callable[[], int]
 ) -> list[Result]:
-    # The time is read within the transaction, so that it never goes back from one to the next.
+    # The time is read within the transaction, so that no transaction has an earlier time than
+    # the one before.
     batch = _StateBatch(now_ns() // 1000)
     batch.read(connection, operations)
     results: list[Result] = [batch.apply(operation) for operation in operations]
@@ -108,7 +110,10 @@ def _apply_all(
 
 
 class _StateBatch:
-    """The states of the keys of some operations, by name."""
+    """The states of all keys of a batch of operations, by the names of their rows.
+
+    It reads them, applies the operations to them, and writes those that changed.
+    """
 
     def __init__(self, now_us: int) -> None:
         self._now_us = now_us
@@ -173,8 +178,8 @@ class _StateBatch:
         state = self._states.get(name, ())
         if state or for_us:
             until_us = self._now_us + for_us if for_us else 0
-            # Without the rule, the expiry of the counts is unknown: `write.sql` keeps the later of
-            # the two times.
+            # The rule is unknown here, so the expiry of the counts is, too. `write.sql` keeps the
+            # later of the stored expiry and the end of the block.
             self._set_state(name, algorithms.block(state, until_us), None)
 
     def _set_state(self, name: str, state: State, rule: Rule | None) -> None:
@@ -201,4 +206,4 @@ def _row_name(bucket: str, key: bytes) -> str:
 
 @lru_cache(maxsize=10_000)
 def _encode_bucket(bucket: str) -> str:
-    return json.dumps(bucket)  # as SQLite cannot store every string
+    return json.dumps(bucket)  # JSON, because SQLite cannot store every string
