@@ -179,7 +179,7 @@ class TestTheLog:
                 assert (await exchange.response()).status == 503
         errors = [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
         assert sorted(errors) == [
-            "0-in-1hr: message() failed",
+            "0-in-1hr: message() failed; the default body is sent",
             "0-in-1hr: on_limited() failed",
             "critical() failed; the request is treated as not critical",
             "on_shed() failed",

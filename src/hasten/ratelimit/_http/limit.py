@@ -316,7 +316,10 @@ class Limit:
         return f"{self.name}@{'|'.join(map(to_stable_text, scope))}"
 
     def _policy_name_of(self, rule: Rule) -> str:
-        """Return the name of a rule in headers: the name of the limit, or one with the rate in it."""
+        """Return the name of a rule in headers.
+
+        It is the name of the limit. A limit with several rates has a name for each.
+        """
         if len(self.rules) < 2:
             return self.name
         rate = self.rates[self.rules.index(rule)].name

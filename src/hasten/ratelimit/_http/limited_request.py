@@ -1,4 +1,4 @@
-"""`LimitedRequest`: a request with the results of its limits, until its reservations are settled."""
+"""`LimitedRequest`: a request, the results of its limits, and the settlement of its reservations."""
 
 from __future__ import annotations
 
