@@ -8,11 +8,11 @@ from typing import Final
 
 from hasten._asgi import ASGIApp, Receive, Scope, Send
 from hasten._checks import check_choice, check_flag, check_function, check_instance, check_text
-from hasten._clock import Clock, now_ns_of
+from hasten._clock import Clock, make_now_ns
 from hasten._closing import AsyncClosable
 from hasten._decision import Decision
 from hasten._durations import Duration
-from hasten._litestar import first_of
+from hasten._litestar import get_shared_middleware
 from hasten._logs import get_logger
 from hasten._repeated_errors import RepeatedErrors
 from hasten._store import Store
@@ -269,7 +269,7 @@ class RateLimitMiddleware(AsyncClosable):
         """
         self.enforcer.require_loop()
         self._has_started = True
-        first = first_of(scope, self, self._definition)
+        first = get_shared_middleware(scope, self, self._definition)
         if first is not self:
             self.enforcer = first.enforcer
             if is_mounted(scope):  # the middleware wraps a mounted application with other paths
@@ -314,5 +314,5 @@ def _make_time_function(clock: Clock | None) -> Callable[[], float]:
     """Return a function that returns the clock's time, in seconds since the epoch."""
     if clock is None:
         return time.time
-    now_ns = now_ns_of(clock)
+    now_ns = make_now_ns(clock)
     return lambda: now_ns() / 1_000_000_000

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, cast
 
 from hasten._asgi import ASGIApp, Headers, Message, Send
-from hasten._problems import CAPACITY, QUOTA, prefers_text, refusal
+from hasten._problems import make_refusal, prefers_text
 from hasten._request_info import RequestInfo
 from hasten.ratelimit._http.limit import Limit
 from hasten.ratelimit._http.limited_request import LimitedRequest
@@ -46,7 +46,7 @@ class Refusals:
                 await _send_custom_response(cast("ASGIApp", message), request, denied, send)
                 return
             is_text = message is None and prefers_text(request.info.header("accept"))
-            status, headers, body = _make_refusal(denied, message, is_text=is_text)
+            status, headers, body = _build_refusal(denied, message, is_text=is_text)
         else:
             status, headers, body = self._find_or_make(request.info, denied)
         if request.reserves:
@@ -79,17 +79,17 @@ class Refusals:
         if found is None:
             if len(self._cache) >= MAX_CACHED:
                 self._cache.clear()
-            found = self._cache[key] = _make_refusal(denied, limit.message, is_text=is_text)
+            found = self._cache[key] = _build_refusal(denied, limit.message, is_text=is_text)
         return found
 
 
-def _make_refusal(denied: LimitResult, message: Any, *, is_text: bool) -> Refusal:
+def _build_refusal(denied: LimitResult, message: Any, *, is_text: bool) -> Refusal:
     is_unavailable = denied.effective_outcome.unavailable
-    response = refusal(
+    response = make_refusal(
         cast("str | Mapping[str, object] | None", message),
         status=503 if is_unavailable else denied.limit.status,
         limits=denied.violated_policies,
-        kind=CAPACITY if is_unavailable else QUOTA,
+        is_busy=is_unavailable,
         is_text=is_text,
     )
     headers = [(name.encode(), value.encode("latin-1")) for name, value in response.headers.items()]
