@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from hasten._sqlalchemy.analysis import analyze
-from hasten._sqlalchemy.execution import asynchronous, blocking
+from hasten._sqlalchemy.execution import async_database, blocking_database
 from hasten.errors import MissingExtra
 from hasten.pagination._counts import Capped, Count, Uncached
 from hasten.pagination._order import Order, SortKey
@@ -105,14 +105,14 @@ class TestEveryExecutor:
     async def both(self, database: str, kind: str, *arguments: Any, **how: Any) -> tuple[Any, Any]:
         made = engine(database)
         with Session(made) if kind == "session" else made.connect() as executor:
-            assert blocking(executor).dialect(None) == database
+            assert blocking_database(executor).dialect(None) == database
             one = fetch(executor, *arguments, **how)
         with async_engine(database) as awaited:
             if kind == "session":
                 async with AsyncSession(awaited) as session:
                     return one, await fetch_async(session, *arguments, **how)
             async with awaited.connect() as connection:
-                assert asynchronous(connection).dialect(None) == database
+                assert async_database(connection).dialect(None) == database
                 return one, await fetch_async(connection, *arguments, **how)
 
 

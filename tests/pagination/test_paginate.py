@@ -596,7 +596,7 @@ class TestOptions:
         assert [row["grade"] for row in found.data[:nulls]] == [None] * nulls
 
     def test_a_select_of_another_class_is_rejected(self, sqlite: Session) -> None:
-        with pytest.raises(InvalidOption, match="a select of Item alone"):
+        with pytest.raises(InvalidOption, match="a select of Item and nothing else"):
             page(sqlite, "", statement=select(Post))
 
     def test_a_select_with_a_limit_is_rejected(self, sqlite: Session) -> None:

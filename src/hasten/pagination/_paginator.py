@@ -311,7 +311,7 @@ class Paginator(Generic[P]):
         scope is rejected in every other. Raises `InvalidParameter` (400) for a cursor of another
         query, before any SQL, and `InvalidOption` for a select that cannot be paged.
         """
-        database = self._execution_module().asynchronous(db)
+        database = self._execution_module().async_database(db)
         return await self._select_page(database, statement, q, fields, scope)
 
     def _page_sync(
@@ -322,7 +322,7 @@ class Paginator(Generic[P]):
         fields: FieldSet | None,
         scope: object,
     ) -> P:
-        database = self._execution_module().blocking(db)
+        database = self._execution_module().blocking_database(db)
         return run_without_loop(self._select_page(database, statement, q, fields, scope))
 
     async def from_source(

@@ -227,14 +227,14 @@ def _line(
 ) -> str:
     """Return the index to add, as it is written in ``__table_args__``."""
     # An index can be read from its end: where all keys descend, it needs no desc().
-    are_plain = all(key.is_native(dialect) or dialect != "postgresql" for key in keys)
+    are_plain = all(key.has_native_nulls(dialect) or dialect != "postgresql" for key in keys)
     is_read_backwards = are_plain and all(key.descending for key in keys)
     parts = [_attribute(mapper, key) for key in fixed]
     for key in keys:
         part = _attribute(mapper, key)
         if key.descending and not is_read_backwards:
             part += ".desc()"
-        if dialect == "postgresql" and not key.is_native(dialect):
+        if dialect == "postgresql" and not key.has_native_nulls(dialect):
             part += ".nulls_first()" if key.nulls_first(dialect) else ".nulls_last()"
         parts.append(part)
     names = [str(getattr(key.column, "name", "")) for key in (*fixed, *keys)]

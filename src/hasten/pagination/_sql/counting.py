@@ -35,7 +35,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.visitors import InternalTraversal
 
 from hasten._sqlalchemy.analysis import AnalyzedSelect
-from hasten._sqlalchemy.selects import Selection, only, with_filters_of
+from hasten._sqlalchemy.selects import Selection, copy_orm_filters, select_only
 from hasten._sqlalchemy.sort_columns import SortColumn, SortColumns, order_by
 from hasten.pagination._counts import Count
 from hasten.pagination._sql.keyset import Amount, layout
@@ -48,19 +48,19 @@ def count(analyzed: AnalyzedSelect, *, cap: int | None = None, dialect: str = ""
     if cap is not None and dialect == "sqlite" and analyzed.table is not None:
         return _of_table(analyzed, cap)
     if cap is not None:
-        some = only(analyzed.statement, literal_column("1")).limit(cap + 1)
+        some = select_only(analyzed.statement, literal_column("1")).limit(cap + 1)
         if analyzed.is_grouped or analyzed.is_distinct:
             some = _whole(analyzed).limit(cap + 1)
         return _of_all(some)
     if analyzed.is_grouped or analyzed.is_distinct:
         return _of_all(_whole(analyzed))
-    counted: Any = only(analyzed.statement, func.count())
+    counted: Any = select_only(analyzed.statement, func.count())
     found: Select[int] = counted
     return found
 
 
 def _of_all(rows: Selection) -> Select[int]:
-    found: Any = with_filters_of(rows, select(func.count()).select_from(rows.subquery()))
+    found: Any = copy_orm_filters(rows, select(func.count()).select_from(rows.subquery()))
     counted: Select[int] = found
     return counted
 
@@ -71,11 +71,11 @@ def _of_table(analyzed: AnalyzedSelect, cap: int) -> Select[int]:
     It checks whether there is a row after the cap, because skipping a row is cheaper than counting
     it. If there is none, the table is short, and one instruction counts it by reading all pages.
     """
-    row = only(analyzed.statement, literal_column("1")).correlate(None)
-    whole: Any = only(analyzed.statement, func.count()).correlate(None)
+    row = select_only(analyzed.statement, literal_column("1")).correlate(None)
+    whole: Any = select_only(analyzed.statement, func.count()).correlate(None)
     is_longer = row.limit(1).offset(cap).exists()
     total = case((is_longer, cap + 1), else_=whole.scalar_subquery())
-    found: Any = with_filters_of(row, select(total))
+    found: Any = copy_orm_filters(row, select(total))
     counted: Select[int] = found
     return counted
 
@@ -91,8 +91,8 @@ def _whole(analyzed: AnalyzedSelect) -> Selection:
     """Return a select of the rows with only the columns that DISTINCT compares."""
     statement = analyzed.statement
     if analyzed.is_distinct:
-        return only(statement, *(each["expr"] for each in statement.column_descriptions))
-    return only(statement, literal_column("1"))
+        return select_only(statement, *(each["expr"] for each in statement.column_descriptions))
+    return select_only(statement, literal_column("1"))
 
 
 # Estimates of PostgreSQL --------------------------------------------------------------------------
@@ -204,4 +204,4 @@ def lateral(
         .select_from(total.outerjoin(rows, true()))
         .order_by(*order_by(moved, dialect))
     )
-    return with_filters_of(analyzed.statement, found)
+    return copy_orm_filters(analyzed.statement, found)

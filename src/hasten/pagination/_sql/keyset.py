@@ -43,7 +43,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.elements import ColumnElement
 
 from hasten._sqlalchemy.analysis import AnalyzedSelect
-from hasten._sqlalchemy.selects import Expression, Selection, with_filters_of
+from hasten._sqlalchemy.selects import Expression, Selection, copy_orm_filters
 from hasten._sqlalchemy.sort_columns import (
     WITHOUT_NULLS_SYNTAX,
     SortColumn,
@@ -201,7 +201,7 @@ def _start(keys: SortColumns, dialect: str) -> list[_Range]:
     NULLs are a range of their own if no plain index has them at the requested end.
     """
     key = keys[0]
-    if key.is_native(dialect) or _is_indexed(keys, dialect):
+    if key.has_native_nulls(dialect) or _is_indexed(keys, dialect):
         return [([], keys)]
     settled = (_settled(key), *keys[1:])
     with_value: _Range = ([key.column.is_not(None)], settled)
@@ -337,4 +337,4 @@ def _chain(
     )
     named = [column.label(name) for column, name in zip(columns, names, strict=True)]
     chained = select(*named).order_by(*order_by(moved, dialect)).limit(limit)
-    return with_filters_of(analyzed.statement, chained)
+    return copy_orm_filters(analyzed.statement, chained)

@@ -13,7 +13,7 @@ from sqlalchemy import UnaryExpression, and_
 from sqlalchemy.sql import operators
 
 from hasten._sqlalchemy.analysis import AnalyzedSelect
-from hasten._sqlalchemy.selects import Expression, Selection, only
+from hasten._sqlalchemy.selects import Expression, Selection, select_only
 from hasten._sqlalchemy.sort_columns import SortColumns, order_by
 from hasten.pagination._sql.keyset import Amount, check_distinct, with_keys
 
@@ -43,7 +43,7 @@ def page(
     if not defer or not can_defer(analyzed):
         return statement.order_by(*order).limit(limit).offset(offset)
     identity = [key.column for key in analyzed.identity]
-    found = only(analyzed.statement, *identity).order_by(*order).limit(limit).offset(offset)
+    found = select_only(analyzed.statement, *identity).order_by(*order).limit(limit).offset(offset)
     narrow = found.subquery("hasten_found")
     same = [
         one == (_not_indexed(other) if dialect == "sqlite" else other)

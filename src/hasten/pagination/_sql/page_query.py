@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hasten._sqlalchemy.execution import Database
-from hasten._sqlalchemy.selects import Selection, only
+from hasten._sqlalchemy.selects import Selection, select_only
 from hasten._sqlalchemy.templates import Bindings
 from hasten.errors import InvalidOption
 from hasten.fields._allowed import AllowedFields
@@ -28,7 +28,7 @@ class PageQuery:
         self._bindings = bindings
         self._database = database
         self._dialect = database.dialect(plan.analyzed.mapper, plan.analyzed.statement)
-        self._execute = bindings.bound(database.execute)
+        self._execute = bindings.bind(database.execute)
 
     async def offset_slice(self, *, limit: int, offset: int, count: Uncached) -> OffsetSlice:
         """Read the requested fields of the rows at an offset."""
@@ -80,7 +80,7 @@ class PageQuery:
             raise InvalidOption(
                 "version", "an expression", "omitted for GROUP BY and DISTINCT: use etag=True"
             )
-        return list((await self._execute(only(analyzed.statement, *expressions), {})).one())
+        return list((await self._execute(select_only(analyzed.statement, *expressions), {})).one())
 
     def check_shown(self, allowed: AllowedFields) -> None:
         """Raise `InvalidOption` if a cursor would contain a value that no allowed field shows."""
@@ -104,9 +104,9 @@ class PageQuery:
         return [plan.sorting, plan.filter_text(bindings), [plain_value(each) for each in found]]
 
     def schemas(self) -> list[list[str | None]]:
-        """Return the schemas that replace those of the mapping. See `Database.schemas`."""
+        """Return the schemas that replace those of the mapping. See `Database.translated_schemas`."""
         analyzed = self._plan.analyzed
-        return self._database.schemas(
+        return self._database.translated_schemas(
             analyzed.mapper, analyzed.statement, self._bindings.execution_options
         )
 
@@ -121,7 +121,7 @@ class PageQuery:
         shape = self._plan.shape
         if not shape.has_related:
             return shape.build_all(rows)
-        execute = self._bindings.related(self._database.execute)
+        execute = self._bindings.bind_options(self._database.execute)
         return await shape.read(rows, execute, self._dialect)
 
     def _advise(self) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 from sqlalchemy import literal_column
 
 from hasten._sqlalchemy.analysis import AnalyzedSelect
-from hasten._sqlalchemy.selects import Expression, Selection, is_same, only
+from hasten._sqlalchemy.selects import Expression, Selection, is_same_expression, select_only
 from hasten._sqlalchemy.sort_columns import SortColumn, SortColumns
 from hasten._sqlalchemy.templates import Bindings
 from hasten.fields._allowed import AllowedFields, is_shown
@@ -52,7 +52,7 @@ class QueryPlan:
         """Return a key whose values rows with these fields may hide, None if there is none."""
         shown = [each for name, each in self._columns.items() if is_shown(name, allowed)]
         for key in self.keys:
-            if not any(is_same(key.column, each) for each in shown):
+            if not any(is_same_expression(key.column, each) for each in shown):
                 return key
         return None
 
@@ -73,4 +73,4 @@ class QueryPlan:
 
     def filter_select(self, bindings: Bindings) -> Selection:
         """Return the select without columns, with the options of a request."""
-        return only(self.analyzed.statement.options(*bindings.options), literal_column("1"))
+        return select_only(self.analyzed.statement.options(*bindings.options), literal_column("1"))

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Mapper
 
 from hasten._sqlalchemy.analysis import AnalyzedSelect, analyze
 from hasten._sqlalchemy.execution import Database
-from hasten._sqlalchemy.selects import Selection, clause_of, entity_of, filter_options
+from hasten._sqlalchemy.selects import Selection, filter_options, selected_entity, to_expression
 from hasten._sqlalchemy.sort_columns import SortColumn, SortColumns
 from hasten._sqlalchemy.templates import Templates
 from hasten.errors import InvalidOption
@@ -54,7 +54,7 @@ class QueryPlanner:
             if is_hybrid(mapper, attribute)
         }
         # No advice on plans that are not kept: it would be repeated for each request.
-        self._plans: Templates[QueryPlan] = Templates(self._plan, on_kept=self._add_advisor)
+        self._plans: Templates[QueryPlan] = Templates(self._plan, on_cached=self._add_advisor)
         self._advised = 0
 
     def query(
@@ -63,11 +63,11 @@ class QueryPlanner:
         """Return the query for pages of a select. Raises `InvalidOption` if it cannot be paged."""
         given: object = statement
         if not isinstance(given, Select):
-            entity_of(statement, self._mapper)  # raises the error that names what is expected
+            selected_entity(statement, self._mapper)  # raises the error that names what is expected
         options = statement._with_options
         is_filtered = bool(options and filter_options(options))
         state = self._state_of_hybrids(chosen, order)
-        plan, bindings = self._plans.of(statement, chosen, order, is_filtered, state)
+        plan, bindings = self._plans.get(statement, chosen, order, is_filtered, state)
         return PageQuery(plan, bindings, database)
 
     @property
@@ -91,9 +91,9 @@ class QueryPlanner:
         is_filtered: bool,
         _: Hashable,
     ) -> QueryPlan:
-        entity = entity_of(statement, self._mapper)
+        entity = selected_entity(statement, self._mapper)
         columns = {
-            name: clause_of(getattr(entity, attribute))
+            name: to_expression(getattr(entity, attribute))
             for name, attribute in self._attributes.items()
         }
         whole = analyze(statement)
@@ -132,7 +132,7 @@ def resolve_order(
     for key in order:
         if key.name not in columns:
             raise InvalidOption("sort", key.name, "one of " + ", ".join(map(repr, columns)))
-        column = clause_of(columns[key.name])
+        column = to_expression(columns[key.name])
         nullable = key.nullable or analyzed.may_be_null(column)
         keys.append(SortColumn(column, key.descending, nullable, key.nulls))
     return analyzed.total_order(tuple(keys))
