@@ -14,7 +14,7 @@ from sqlalchemy.orm import Mapper
 
 from hasten._sqlalchemy.sort_columns import SortColumn
 from hasten.errors import InvalidOption
-from hasten.pagination._cursor import expired
+from hasten.pagination._cursor import expired_cursor_error
 
 
 def check_fits_in_cursor(mapper: Mapper[Any], attributes: Collection[str], option: str) -> None:
@@ -59,7 +59,7 @@ def to_column_value(key: SortColumn, value: object) -> object:
         try:
             return kind.enum_class(value)
         except ValueError:
-            raise expired() from None
+            raise expired_cursor_error() from None
     return value
 
 

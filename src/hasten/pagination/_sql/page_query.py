@@ -11,7 +11,7 @@ from hasten._sqlalchemy.templates import Bindings
 from hasten.errors import InvalidOption
 from hasten.fields._allowed import AllowedFields
 from hasten.pagination._counts import Count, CountFunction, Uncached, checked_count
-from hasten.pagination._cursor import hidden_in_cursor
+from hasten.pagination._cursor import hidden_sort_key_error
 from hasten.pagination._slices import KeysetSlice, OffsetSlice
 from hasten.pagination._sql.cursor_values import plain_value, to_column_value
 from hasten.pagination._sql.fetching import fetch_count, fetch_keyset_slice, fetch_offset_slice
@@ -86,7 +86,7 @@ class PageQuery:
         """Raise `InvalidOption` if a cursor would contain a value that no allowed field shows."""
         hidden = self._plan.hidden_sort_key(allowed)
         if hidden is not None:
-            raise hidden_in_cursor(str(hidden.column))
+            raise hidden_sort_key_error(str(hidden.column))
 
     def identity(self) -> list[object]:
         """Return what distinguishes this query from every other one, in plain values.
@@ -104,7 +104,7 @@ class PageQuery:
         return [plan.sorting, plan.filter_text(bindings), [plain_value(each) for each in found]]
 
     def schemas(self) -> list[list[str | None]]:
-        """Return the schemas that replace those of the mapping. See `Database.translated_schemas`."""
+        """Return the schema names that are replaced. See `Database.translated_schemas`."""
         analyzed = self._plan.analyzed
         return self._database.translated_schemas(
             analyzed.mapper, analyzed.statement, self._bindings.execution_options
