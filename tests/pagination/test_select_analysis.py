@@ -24,7 +24,7 @@ from hasten.pagination._order import SortKey
 from hasten.pagination._slices import KeysetSlice
 from hasten.pagination._sql.counting import count
 from hasten.pagination._sql.indexes import find_index
-from hasten.pagination._sql.offset_select import page as page_of
+from hasten.pagination._sql.offset_select import select_page as page_of
 from hasten.pagination._sql.page_statements import PageStatements
 from hasten.pagination._sql.query_planner import resolve_order
 from tests.pagination.databases import (
