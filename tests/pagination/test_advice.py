@@ -166,7 +166,8 @@ class TestIndexes:
         (said,) = told_of(session, "sort=-kind")
         assert said == (
             "Event sorted by Event.kind DESC, Event.id DESC: no index has this order, so the "
-            'database sorts all rows for each page. Add Index("ix_a_events_kind_id", Event.kind, Event.id)'
+            "database sorts all rows for each page. "
+            'Add Index("ix_a_events_kind_id", Event.kind, Event.id)'
         )
 
     def test_the_index_has_different_directions(self, session: Session) -> None:
