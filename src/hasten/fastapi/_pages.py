@@ -33,7 +33,7 @@ from hasten._responses import etag_of, send_response
 from hasten.errors import InvalidParameter, RowNotFound
 from hasten.fields import FieldSet, Partial, Row, encode
 from hasten.pagination import CursorPage, Envelope, Page, PageParams
-from hasten.pagination._page import described_in
+from hasten.pagination._page import make_response_model
 
 if TYPE_CHECKING:
     from hasten.pagination import PaginatorOptions, Secret
@@ -118,7 +118,7 @@ class Paginate(_pagination.Paginator[P]):
     def response_model(self) -> Any:
         """The response model for OpenAPI, with the key names of a custom envelope."""
         page, cursor_page = (
-            described_in(self.envelope, self.schema, by_cursor=by_cursor)
+            make_response_model(self.envelope, self.schema, by_cursor=by_cursor)
             for by_cursor in (False, True)
         )
         return {"page": page, "cursor": cursor_page, "both": page | cursor_page}[self._limits.mode]
@@ -131,8 +131,8 @@ class Paginate(_pagination.Paginator[P]):
         with http_errors():
             return await super()._source_page(*arguments)
 
-    def _finished(self, page: Any, q: PageParams) -> P:
-        super()._finished(page, q)
+    def _with_responder(self, page: Any, q: PageParams) -> P:
+        super()._with_responder(page, q)
         response = _PageResponse(page) if isinstance(page, Page) else _CursorPageResponse(page)
         response._init_response(*page._responder.head(page), has_etag=self._etag)
         response._envelope = self.envelope
