@@ -12,7 +12,7 @@ import contextlib
 from typing import Final
 
 from hasten._logs import get_logger
-from hasten._redis.listener import Listener, closed
+from hasten._redis.listener import Listener, closed_error
 from hasten._redis.server import Server
 from hasten.errors import StoreError
 
@@ -31,7 +31,7 @@ class MarkerWaiter:
     def __init__(self, server: Server, base: str, connection_name: str | None) -> None:
         self._server = server
         self._marker = base + "marker"
-        self._listener: Listener = server.listener(key=self._marker, name=connection_name)
+        self._listener: Listener = server.make_listener(key=self._marker, name=connection_name)
         self._call: asyncio.Task[float | None] | None = None
         self._callers = 0
         self._closed = False
@@ -58,7 +58,7 @@ class MarkerWaiter:
             if call.done() and self._call is call:
                 self._call = None
         if self._closed:
-            raise closed(self._server.address)
+            raise closed_error(self._server.address)
         return call.result()
 
     async def _pop(self) -> float | None:

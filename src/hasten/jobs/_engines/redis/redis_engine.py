@@ -458,7 +458,7 @@ class RedisEngine:
     def new_reader(self, queue: str) -> Listener:
         """Make a connection that reads events; `_Local` keeps it."""
         key = self._keys.base(queue) + "events"
-        return self._server.listener(key=key, name=self._keys.reader_connection(queue))
+        return self._server.make_listener(key=key, name=self._keys.reader_connection(queue))
 
     # Administration -----------------------------------------------------------------------------
 
