@@ -73,7 +73,7 @@ class Server:
         key is KEYS[1] of the script and selects the server of a cluster; argument is ARGV[1].
         repeatable: running the script twice has the same effect as running it once, so it may be
         retried after `StoreInterrupted`. Raises `StoreError`; nothing was applied then, unless it
-        is `StoreInterrupted` or `StoreTimeout`.
+        is `StoreInterrupted`.
         """
         client = self._client()
 

@@ -88,7 +88,7 @@ class SqliteEngine:
             prepare=partial(migrate, self._url),
             synchronous=file.synchronous,
             busy_seconds=timeout,
-            marks=_read_marks,
+            read_marks=_read_marks,
         )
         self._flushes = path is not None and file.synchronous == "FULL"
         self._retention = Retention()
@@ -216,7 +216,7 @@ class SqliteEngine:
             row = execute(connection, "has_ready", queue=queue, next_due=next_due).fetchone()
             return None if row is None else True
 
-        await self._database.until(queue, has_ready)
+        await self._database.wait_until(queue, has_ready)
 
     # Reading ------------------------------------------------------------------------------------
 
@@ -262,7 +262,7 @@ class SqliteEngine:
         read = partial(event_rows.read_after, queue=queue, cursor=after)
         if not wait:
             return await self._read(read) or EventPage([], after)
-        return await self._database.until(queue, read)
+        return await self._database.wait_until(queue, read)
 
     def begin_events(self, queue: str) -> Future[str]:
         newest_cursor = partial(event_rows.newest_cursor, queue=queue)
