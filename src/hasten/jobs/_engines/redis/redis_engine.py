@@ -533,12 +533,12 @@ class RedisEngine:
         purged: list[str] = []
         for state in (state for state in State if state in states):
             left = None if limit is None else limit - len(purged)
-            purged += await self._purge(queue, state, before_ms, left)
+            purged += await self._purge_state(queue, state, before_ms, left)
         if purged:
             await self._run("emit_cleaned", queue, {"count": len(purged)}, repeatable=True)
         return purged
 
-    async def _purge(
+    async def _purge_state(
         self, queue: str, state: State, before_ms: int | None, limit: int | None
     ) -> list[str]:
         """Delete at most limit jobs in one state; see `Engine.purge`."""

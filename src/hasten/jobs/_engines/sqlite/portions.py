@@ -1,7 +1,7 @@
-"""Limits of one transaction: how many rows it may touch, and how many pages it may free.
+"""Limits for one transaction: how many rows it may change, and how many pages it may free.
 
-A transaction blocks all other writers. Work on many jobs is therefore split into portions, each in
-a transaction of its own.
+A transaction blocks all other writers. Operations on many jobs are therefore split into portions: a
+portion is the part of an operation that one transaction does.
 """
 
 from __future__ import annotations
@@ -10,19 +10,22 @@ from collections.abc import Callable
 from sqlite3 import Connection
 from typing import Final
 
-# Jobs to move in one transaction, with several statements for each.
+# How many jobs one transaction moves to another state, with several statements for each job.
 MOVED_AT_ONCE: Final = 256
 
-# Jobs to look at, or to delete, in one transaction. Rows may be large, and the cost of a deletion
-# is proportional to the pages (mostly of 4 KiB) that it frees.
+# How many jobs one transaction reads, or deletes. The cost of a deletion is proportional to the
+# pages (usually of 4 KiB) that it frees, so their number is limited, too: jobs may be large.
 LOOKED_AT_ONCE: Final = 2_048
 DELETED_AT_ONCE: Final = 2_048
 FREED_AT_ONCE: Final = 2_048
-MOST_IN_STATEMENT: Final = 64
+MOST_IN_STATEMENT: Final = 64  # how many jobs one DELETE deletes, at most
 
 
 class Portion:
-    """Counts the rows that a transaction deletes and the pages that it frees."""
+    """Counts what one transaction deletes, and says when it should delete no more.
+
+    rows is the number of deleted rows. The limits are `DELETED_AT_ONCE` and `FREED_AT_ONCE`.
+    """
 
     __slots__ = ("_connection", "_free", "rows")
 
@@ -33,19 +36,22 @@ class Portion:
 
     @property
     def freed(self) -> int:
-        """How many pages have become free."""
+        """How many pages of the database have become free since the portion was made."""
         return _free_pages(self._connection) - self._free
 
     @property
     def is_full(self) -> bool:
-        """Whether the transaction should delete no more."""
+        """Whether a limit is reached, so the transaction should delete no more rows."""
         return self.rows >= DELETED_AT_ONCE or self.freed >= FREED_AT_ONCE
 
     def delete(self, delete: Callable[[int], int], *, first: int = 1) -> bool:
-        """Delete rows until the portion is full or no rows are left. Returns whether it is full.
+        """Call delete until a limit is reached or no rows are left.
 
-        delete takes the largest number of rows to delete and returns how many it has deleted.
-        first is that number for the first call: small if the size of the rows is unknown.
+        Returns whether rows may be left.
+
+        delete takes the largest number of rows to delete, and returns how many it has deleted.
+        That number starts with first, which should be small if the rows may be large, and doubles
+        with each call.
         """
         count = first
         while not self.is_full:
@@ -58,5 +64,6 @@ class Portion:
 
 
 def _free_pages(connection: Connection) -> int:
+    """Return how many pages of the database are free."""
     (pages,) = connection.execute("PRAGMA freelist_count").fetchone()
     return int(pages)
