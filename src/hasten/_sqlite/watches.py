@@ -133,7 +133,7 @@ class Watches:
 
     def _has_noticed(self) -> bool:
         """Return whether the file watch has reported a write. It is then no longer armed."""
-        if self._is_armed and self._file_watch is not None and self._file_watch.noticed():
+        if self._is_armed and self._file_watch is not None and self._file_watch.was_written():
             self._is_armed = False
             return True
         return False
