@@ -285,7 +285,7 @@ async def test_the_answer_that_redis_remembers_has_no_data_of_jobs_that_exist(
         await add(engine, "large", data='"' + "x" * 100_000 + '"')
         jobs = [new_job("large"), new_job("new", data="1"), new_job(data="2")]
         request = script_requests.make_add_request(jobs, NOW, ("m", 60_000))
-        first, second = [await engine._run("add", QUEUE, request) for _ in range(2)]
+        first, second = [await engine._run_script("add", QUEUE, request) for _ in range(2)]
         assert decode_add_reply(first) == decode_add_reply(second)
         ((place, state, _, fields),) = decode_add_reply(first).existing
         assert (place, state, len(to_dict(fields)["data"])) == (1, "waiting", 100_002)

@@ -23,10 +23,10 @@ def connection() -> Iterator[sqlite3.Connection]:
 
 def test_writes_the_ledger_of_each_queue_once(connection: sqlite3.Connection) -> None:
     with UnitOfWork(connection) as unit:
-        unit.open("child").count(State.COMPLETED, 1)
+        unit.open("child").adjust_count(State.COMPLETED, 1)
         unit.open("parent").emit(EventGroup("waiting", ["p"]))
         unit.open("child").emit(EventGroup("completed", ["a"]))
-        unit.open("child").count(State.COMPLETED, 1)
+        unit.open("child").adjust_count(State.COMPLETED, 1)
         assert newest_cursor(connection, "child") == "0-0"
     with UnitOfWork(connection) as unit:
         assert unit.open("child").finished[State.COMPLETED] == 2

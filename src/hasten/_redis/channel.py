@@ -48,7 +48,7 @@ class Channel:
                 return [await self._receive() for _ in commands]
         except BaseException:
             if sent and breaks == self._breaks:
-                await self._break()
+                await self._close_broken()
             raise
         finally:
             turn.set_result(None)
@@ -80,7 +80,7 @@ class Channel:
         except foreign.ResponseError as error:
             return error
 
-    async def _break(self) -> None:
+    async def _close_broken(self) -> None:
         """Close the connection, so that all requests in progress fail."""
         self._breaks += 1
         await self._link.close()  # replies of failed requests may still arrive

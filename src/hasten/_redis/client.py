@@ -68,11 +68,11 @@ class Client:
         EVALSHA, the `NoScriptError` of `redis` is raised: the caller sends the text of the script.
         """
         if self._end is None:
-            await self._close_with_loop()
+            await self._close_on_loop_end()
         for _ in range(MAX_REDIRECTS):
             endpoint = await self.endpoint_of(key)
             try:
-                return await self._send(self._pool(endpoint), parts)
+                return await self._send(self._get_pool(endpoint), parts)
             except errors.FOREIGN as error:
                 if not errors.is_moved(error):
                     raise
@@ -80,8 +80,8 @@ class Client:
         raise self._redirect_error()
 
     async def request_at(self, endpoint: Endpoint, *parts: Part) -> Any:
-        """Send a command to this server instead of the server of a key; see `request`."""
-        return await self._send(self._pool(endpoint), parts)
+        """Send a command to the server at this endpoint, and return the reply; see `request`."""
+        return await self._send(self._get_pool(endpoint), parts)
 
     async def request_together(self, calls: Sequence[tuple[Part, Sequence[Part]]]) -> list[Any]:
         """Send many commands with one write per server, and return the replies in their order.
@@ -91,7 +91,7 @@ class Client:
         a failed command is the exception that `request` would raise.
         """
         if self._end is None:
-            await self._close_with_loop()
+            await self._close_on_loop_end()
         answers: list[Any] = [None] * len(calls)
         unsent = list(range(len(calls)))
         for _ in range(MAX_REDIRECTS):
@@ -144,7 +144,7 @@ class Client:
             for answer in answers
         ]
 
-    async def _close_with_loop(self) -> None:
+    async def _close_on_loop_end(self) -> None:
         """Make sure that the connections are closed when the event loop ends.
 
         `asyncio.run` and similar runners close all async generators that have started, so a started
@@ -176,7 +176,8 @@ class Client:
         except errors.FOREIGN as error:
             raise self._connection_error(error) from error
 
-    def _pool(self, endpoint: Endpoint) -> Pool:
+    def _get_pool(self, endpoint: Endpoint) -> Pool:
+        """Return the pool of connections to a server, made on first use."""
         pool = self._pools.get(endpoint)
         if pool is None:
             pool = self._pools[endpoint] = Pool(self._address, endpoint)
@@ -222,7 +223,7 @@ class Client:
         return ours
 
     def _connection_error(self, error: BaseException) -> StoreError:
-        """Return the `StoreError` for a request that was not sent, as no server was reachable."""
+        """Return the `StoreError` for a request that was not sent, as it could not connect."""
         self._topology.invalidate()
         return errors.connection_error(self._address.shown, error, self._address.timeout)
 

@@ -40,7 +40,7 @@ class Listener:
     async def command(self, *parts: Part, seconds: float = 0.0) -> Any:
         """Run a command that may block on the server for this many seconds, and return its reply.
 
-        Raises `StoreError`, also if the reply takes longer than that and the URL's time-out.
+        Raises `StoreError`, also if the reply takes longer than seconds plus the URL's time-out.
         """
         (answer,) = await self.commands(parts, seconds=seconds)
         return answer

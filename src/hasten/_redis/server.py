@@ -42,10 +42,11 @@ class Script:
 
 
 class Server:
-    """The server, Sentinel master or cluster of a URL. Connects on first use.
+    """Runs scripts and commands on the server, Sentinel master or cluster that a URL names.
 
-    Each event loop has its own connections. may_evict: the stored data may be lost when the
-    server's memory is full. If it is False, a server that evicts keys causes a warning in the log.
+    It connects on first use. Each event loop has its own connections. may_evict: the stored data
+    may be lost when the server's memory is full. If it is False, hasten logs a warning for a server
+    that is configured to evict keys.
     """
 
     def __init__(self, address: Address, *, may_evict: bool = False) -> None:
@@ -75,7 +76,7 @@ class Server:
         retried after `StoreInterrupted`. Raises `StoreError`; nothing was applied then, unless it
         is `StoreInterrupted`.
         """
-        client = self._client()
+        client = self._get_client()
 
         async def attempt() -> Any:
             try:
@@ -98,27 +99,31 @@ class Server:
         run must be on the same server. Returns the replies in order; the reply of a failed run is
         its `StoreError`.
         """
-        client = self._client()
+        client = self._get_client()
 
-        def commands(verb: str, body: str, chosen: Sequence[int]) -> list[tuple[Part, list[Part]]]:
+        def make_commands(
+            command: str, body: str, chosen: Sequence[int]
+        ) -> list[tuple[Part, list[Part]]]:
             return [
-                (keys[0], [verb, body, len(keys), *keys, argument])
+                (keys[0], [command, body, len(keys), *keys, argument])
                 for keys, argument in (calls[index] for index in chosen)
             ]
 
         with client.in_progress():
             everything = range(len(calls))
-            answers = await client.request_together(commands("EVALSHA", script.sha, everything))
+            answers = await client.request_together(
+                make_commands("EVALSHA", script.sha, everything)
+            )
             unknown = [index for index in everything if errors.is_unknown_script(answers[index])]
             if unknown:  # first use, a restart of the server, or SCRIPT FLUSH
-                again = await client.request_together(commands("EVAL", script.text, unknown))
+                again = await client.request_together(make_commands("EVAL", script.text, unknown))
                 for index, answer in zip(unknown, again, strict=True):
                     answers[index] = answer
             return answers
 
     async def command(self, *parts: Part, key: str) -> Any:
         """Run an idempotent command on the server that has the key, with retries."""
-        client = self._client()
+        client = self._get_client()
         with client.in_progress():
             return await self._retry(lambda: client.request(key, *parts), repeatable=True)
 
@@ -131,7 +136,7 @@ class Server:
 
         Slow on large servers: it goes through all of their keys.
         """
-        client = self._client()
+        client = self._get_client()
         found: list[bytes] = []
         for endpoint in await client.endpoints():
             cursor: Any = 0
@@ -146,7 +151,7 @@ class Server:
 
     def make_listener(self, *, key: str, name: str | None) -> Listener:
         """Make a connection for blocking commands in the running event loop; see `Listener`."""
-        return Listener(self.address, self._client(), key, name)
+        return Listener(self.address, self._get_client(), key, name)
 
     async def _retry(self, attempt: Any, repeatable: bool) -> Any:
         """Call attempt until it succeeds, and retry for as long as the URL's `wait` allows.
@@ -175,7 +180,7 @@ class Server:
 
     # Life ---------------------------------------------------------------------------------------
 
-    def _client(self) -> Client:
+    def _get_client(self) -> Client:
         """Return the client of the running event loop, made on first use."""
         if self._closed:
             raise closed_error(self.address)

@@ -24,7 +24,7 @@ file system (`maintenance`), in steps of a few milliseconds.
 """
 
 from hasten._sqlite.database import GROUP_WEIGHT, Database
-from hasten._sqlite.files import read_only_address
+from hasten._sqlite.files import read_only_uri
 from hasten._sqlite.migrations import run_migrations, schema_version
 from hasten._sqlite.scripts import load_scripts
 
@@ -32,7 +32,7 @@ __all__ = [
     "GROUP_WEIGHT",
     "Database",
     "load_scripts",
-    "read_only_address",
+    "read_only_uri",
     "run_migrations",
     "schema_version",
 ]

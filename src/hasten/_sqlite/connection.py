@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from hasten._logs import get_logger
-from hasten._sqlite.errors import rejected_value, store_error
-from hasten._sqlite.files import check_file, check_tables, identity_of
+from hasten._sqlite.errors import store_error, unstorable_value_error
+from hasten._sqlite.files import check_file, check_tables, file_identity
 from hasten.errors import StoreBusy, StoreRejected, StoreUnavailable
 
 logger = get_logger("hasten.sqlite")
@@ -52,12 +52,12 @@ class Connector:
         """Whether the connection is open and its file has not been moved, deleted or replaced."""
         if self.connection is None:
             return False
-        return self.path is None or self._file == identity_of(self.path)
+        return self.path is None or self._file == file_identity(self.path)
 
     def connect(self) -> sqlite3.Connection:
         """Return the connection. Opens it if it is closed, or if its file was moved or deleted."""
         if self.connection is not None:
-            if self.path is None or self._file == identity_of(self.path):
+            if self.path is None or self._file == file_identity(self.path):
                 return self.connection
             # Otherwise writes would go to a file that no other process can find.
             logger.warning("%s was moved or deleted: opening it again", self.name)
@@ -85,7 +85,7 @@ class Connector:
             connection.close()
             raise
         self.connection = connection
-        self._file = None if self.path is None else identity_of(self.path)
+        self._file = None if self.path is None else file_identity(self.path)
         return connection
 
     def disconnect(self) -> None:
@@ -120,7 +120,7 @@ class Connector:
                 self.disconnect()
             raise error from exc
         except (UnicodeEncodeError, OverflowError) as exc:
-            raise rejected_value(self.name, exc) from exc
+            raise unstorable_value_error(self.name, exc) from exc
 
     def _set_up(self, connection: sqlite3.Connection) -> None:
         """Apply hasten's settings to a new connection, and migrate the schema."""

@@ -181,7 +181,7 @@ class Database:
         self._watches.stop()
 
     def _run_group(self, group: list[Call[Any]]) -> None:
-        """Run the calls of a group, and probe the watches of the topics that they wrote."""
+        """Run the calls of a group, then check what callers wait for in the written topics."""
         self._watches.before_own_commit()
         self._run_and_deliver(group)
         topics = {call.topic for call in group if call.write}

@@ -46,8 +46,11 @@ def store_error(name: str, error: sqlite3.Error, busy_seconds: float) -> StoreEr
     return StoreRejected(name, str(error))
 
 
-def rejected_value(name: str, error: UnicodeEncodeError | OverflowError) -> StoreRejected:
-    """Return the `StoreRejected` for a string or a number that SQLite cannot store."""
+def unstorable_value_error(name: str, error: UnicodeEncodeError | OverflowError) -> StoreRejected:
+    """Return the `StoreRejected` for a string or a number that SQLite cannot store.
+
+    name is the URL of the store, for the message.
+    """
     if isinstance(error, OverflowError):
         cause = "a number has more than 64 bits"
     else:

@@ -28,7 +28,7 @@ def check_file(name: str, path: Path) -> None:
     # SQLite's errors are ignored here. They occur again, and are reported, when the file is opened
     # for writing.
     with contextlib.suppress(sqlite3.Error):
-        address = read_only_address(path)
+        address = read_only_uri(path)
         with contextlib.closing(sqlite3.connect(address, uri=True, timeout=0)) as connection:
             check_tables(name, connection)
 
@@ -58,7 +58,7 @@ def _refuse_links(name: str, path: Path) -> None:
     Such a link could redirect writes to another file of this user. A link to an existing store is
     allowed.
     """
-    if path.is_symlink() and not size_of(path):
+    if path.is_symlink() and not file_size(path):
         raise StoreUnavailable(
             name,
             "this is a symbolic link that leads to no store: remove the link, or use another path",
@@ -97,14 +97,14 @@ def check_tables(name: str, connection: sqlite3.Connection) -> None:
         )
 
 
-def read_only_address(path: Path) -> str:
+def read_only_uri(path: Path) -> str:
     """Return the URI that opens a database for reading without changing or creating any file."""
     # Without "immutable", SQLite would create the write-ahead log if it is missing.
     immutable = "" if Path(f"{path}-wal").exists() else "&immutable=1"
     return f"{path.absolute().as_uri()}?mode=ro{immutable}"
 
 
-def size_of(path: Path) -> int:
+def file_size(path: Path) -> int:
     """Return the size of a file, 0 if it does not exist."""
     try:
         return path.stat().st_size
@@ -112,7 +112,7 @@ def size_of(path: Path) -> int:
         return 0
 
 
-def identity_of(path: Path) -> tuple[int, int] | None:
+def file_identity(path: Path) -> tuple[int, int] | None:
     """Return device and inode, which identify a file after a rename; None if it does not exist."""
     try:
         status = path.stat()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from hasten._sqlite.connection import LOG_BYTES, Connector
-from hasten._sqlite.files import size_of
+from hasten._sqlite.files import file_size
 
 # Maintenance starts when the thread has had no work, and the file no writer, for this long.
 QUIET_SECONDS: Final = 0.2
@@ -76,14 +76,14 @@ class Maintenance:
             connection.executescript(f"PRAGMA incremental_vacuum({pages})")
             return 0.0
         log = Path(f"{path}-wal")
-        if size_of(log) <= LOG_BYTES and size_of(path) <= _database_bytes(connection):
+        if file_size(log) <= LOG_BYTES and file_size(path) <= _database_bytes(connection):
             return None
         # A passive checkpoint blocks no other process. A complete one also truncates the database
         # file.
         busy, length, written = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         if busy or length != written:
             return RETRY_SECONDS
-        if size_of(log) > LOG_BYTES:
+        if file_size(log) > LOG_BYTES:
             # The log is already copied into the database, so this only truncates it, at once. It
             # needs all locks, and does not wait for them.
             (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()

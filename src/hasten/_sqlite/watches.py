@@ -81,7 +81,7 @@ class Watches:
 
     @property
     def armed_file_watch(self) -> FileWatch | None:
-        """The file watch, if it is ready to report the next write; otherwise None."""
+        """The file watch, if it is armed: it will report the next write. Otherwise None."""
         return self._file_watch if self._is_armed else None
 
     @property
@@ -91,25 +91,31 @@ class Watches:
 
     def add(self, watch: Watch[Any]) -> None:
         """Check the condition of a new watch. If it is not met, keep the watch for later checks."""
-        if self._probe([watch]):
+        if self._check_watches([watch]):
             waiting = self._by_topic.get(watch.topic, [])
             self._by_topic[watch.topic] = [w for w in waiting if not w.is_done()] + [watch]
 
     def before_own_commit(self) -> None:
-        """Schedule a check for commits of other processes, before a commit of this process.
+        """Prepare for a commit of this process: check soon for commits of other processes.
 
-        The file watch would report the write of this process like any other, so it is not used
-        until it is armed again.
+        The file watch cannot tell which process has written. It would report the commit of this
+        process, so its report is ignored, and the thread polls until the watch is armed again.
         """
         self._is_armed = False
         self._check_at = min(self._check_at, self._checked_at + POLL_SECONDS)
 
     def after_own_commit(self, topics: set[str | None]) -> None:
-        """Check the watches of the topics that were written. None in topics means any topic."""
-        self._probe_topics(list(self._by_topic) if None in topics else topics)
+        """Check the conditions of callers that wait for topics that this process has just written.
+
+        None in topics means any topic.
+        """
+        self._check_topics(list(self._by_topic) if None in topics else topics)
 
     def check_for_others(self) -> None:
-        """If a check is due, check the watches of topics that other processes have changed."""
+        """If a check is due, look for commits of other processes.
+
+        Then check the conditions of the callers that wait for the changed topics.
+        """
         if not self._by_topic or self._connector.path is None:
             return
         now = time.monotonic()
@@ -118,14 +124,14 @@ class Watches:
             self._unnoticed = 0
         elif now < self._check_at:
             return
-        changed = self._probe_changed_topics()
+        changed = self._check_changed_topics()
         if changed and self._is_armed and not self._has_noticed():
             self._unnoticed += 1
             if self._unnoticed == UNNOTICED_COMMITS:
                 self.stop()
         may_arm = not changed and self._pause >= POLL_SECONDS and not self._is_armed
         if may_arm and self._arm_file_watch():
-            changed = self._probe_changed_topics()  # a commit just before the file was watched
+            changed = self._check_changed_topics()  # a commit just before the file was watched
         if changed or (self._pause >= POLL_SECONDS and not self._is_armed):
             self._pause = POLL_SECONDS
         self._checked_at, self._check_at = now, now + self._pause
@@ -139,7 +145,7 @@ class Watches:
         return False
 
     def _arm_file_watch(self) -> bool:
-        """Watch the write-ahead log for the next write. Returns whether that is possible."""
+        """Make the file watch report the next write. Returns whether that is possible."""
         if self._file_watch is not None:
             try:
                 self._file_watch.arm(Path(f"{self._connector.path}-wal"))
@@ -150,8 +156,8 @@ class Watches:
                 self.stop()
         return self._is_armed
 
-    def _probe_changed_topics(self) -> bool:
-        """Check the watches of the topics that other processes have changed.
+    def _check_changed_topics(self) -> bool:
+        """Check the conditions of callers that wait for topics that other processes have changed.
 
         Returns whether another process has committed since the last check.
         """
@@ -164,24 +170,24 @@ class Watches:
                     return False
                 marks = self._read_marks(connection, list(self._by_topic))
                 before, self._marks, connector.data_version = self._marks, marks, version
-                self._probe_topics([t for t in self._by_topic if marks.get(t) != before.get(t)])
+                self._check_topics([t for t in self._by_topic if marks.get(t) != before.get(t)])
         except StoreBusy:
             return False  # the next check follows after the process with the lock has committed
         except StoreError as error:
             self.fail_all(error)
         return True
 
-    def _probe_topics(self, topics: Iterable[str | None]) -> None:
+    def _check_topics(self, topics: Iterable[str | None]) -> None:
         """Check the watches of these topics, and keep those whose condition is not met."""
         for topic in [topic for topic in topics if topic in self._by_topic]:
             assert topic is not None
-            remaining = self._probe(self._by_topic[topic])
+            remaining = self._check_watches(self._by_topic[topic])
             if remaining:
                 self._by_topic[topic] = remaining
             else:
                 del self._by_topic[topic]
 
-    def _probe(self, watches: list[Watch[Any]]) -> list[Watch[Any]]:
+    def _check_watches(self, watches: list[Watch[Any]]) -> list[Watch[Any]]:
         """Check conditions and deliver the results of those that are met.
 
         Returns the watches whose condition is not met.

@@ -77,12 +77,12 @@ def to_job_record(
         due_ms=due_ms,
         finished_ms=to_whole_number(fields.get("finishedOn")),
         result=fields.get("returnvalue"),
-        tracebacks=_tracebacks(fields.get("stacktrace")),
+        tracebacks=_decode_tracebacks(fields.get("stacktrace")),
         cancel_requested=deferred == CANCELLED_ERROR,
     )
 
 
-def _tracebacks(stored: str | None) -> list[str]:
+def _decode_tracebacks(stored: str | None) -> list[str]:
     """Decode the field stacktrace, a JSON array. Returns an empty list if it cannot be decoded."""
     if not stored:
         return []
@@ -172,15 +172,15 @@ _add_replies: Final = msgspec.msgpack.Decoder(AddReply)
 
 def decode_settle_reply(packed: bytes) -> SettleReply:
     """Decode the packed reply of the script `claim` or `settle`."""
-    return _decode(_settle_replies, packed)
+    return _decode_reply(_settle_replies, packed)
 
 
 def decode_add_reply(packed: bytes) -> AddReply:
     """Decode the packed reply of the script `add`."""
-    return _decode(_add_replies, packed)
+    return _decode_reply(_add_replies, packed)
 
 
-def _decode(decoder: msgspec.msgpack.Decoder[T], packed: bytes) -> T:
+def _decode_reply(decoder: msgspec.msgpack.Decoder[T], packed: bytes) -> T:
     """Decode a MessagePack reply. If it has strings that are not UTF-8, they are repaired first."""
     try:
         return decoder.decode(packed)

@@ -30,9 +30,10 @@ END_SECONDS: Final = 1.0
 
 
 class MarkerWaiter:
-    """Waits on the marker of one queue for one worker. Belongs to one event loop.
+    """Waits for jobs in one queue, for one worker, by blocking on the queue's marker in Redis.
 
-    queue_prefix is the beginning of all keys of the queue.
+    The module's docstring explains the marker. Belongs to one event loop. queue_prefix is the
+    beginning of all keys of the queue.
     """
 
     def __init__(self, server: Server, queue_prefix: str, connection_name: str | None) -> None:
@@ -92,7 +93,9 @@ class MarkerWaiter:
             await self._server.command("ZADD", self._marker, 0, "0", key=self._marker)
         except StoreError as error:
             # All workers, including BullMQ's, check for jobs every few seconds anyway.
-            logger.debug("cannot put back %s, which wakes a worker: %s", self._marker, error)
+            logger.debug(
+                "cannot put back the member of %s that wakes a worker: %s", self._marker, error
+            )
 
     async def close(self) -> None:
         """End the blocked call, and close the connection. Waiting callers raise `StoreError`."""

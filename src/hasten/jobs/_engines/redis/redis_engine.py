@@ -123,11 +123,12 @@ class RedisEngine:
     def require_existing(self) -> None:
         """Do nothing: on a server no file has to be created."""
 
-    async def _run(
+    async def _run_script(
         self, verb: str, queue: str, request: Mapping[str, object], *, repeatable: bool = False
     ) -> Any:
+        """Run the script of an operation, and return its reply. repeatable: see `Server.run`."""
         if self._pending_cursors:
-            await self._wait_for_cursors()
+            await self._wait_for_pending_cursors()
         return await self._server.run(
             SCRIPTS[verb],
             self._keys.queue_prefix(queue),
@@ -152,7 +153,7 @@ class RedisEngine:
         answers: list[Any] = []
         while len(answers) < len(ids):
             portion = ids[len(answers) : len(answers) + JOBS_AT_ONCE]
-            answers += await self._run(
+            answers += await self._run_script(
                 verb, queue, {**(request or {}), "ids": portion}, repeatable=repeatable
             )
         return answers
@@ -171,7 +172,8 @@ class RedisEngine:
             )
         return packed
 
-    def _run_blocking(self, verb: str, queue: str, request: Mapping[str, object]) -> Any:
+    def _run_script_blocking(self, verb: str, queue: str, request: Mapping[str, object]) -> Any:
+        """Run a repeatable script from a thread without an event loop, and return its reply."""
         return self._server.run_blocking(
             SCRIPTS[verb], self._keys.queue_prefix(queue), self._pack(verb, request)
         )
@@ -199,7 +201,7 @@ class RedisEngine:
         wait = self._server.address.wait
         idempotency = (secrets.token_hex(8), int((wait + 60) * 1000)) if wait else None
         request = script_requests.make_add_request(jobs, now_ms, idempotency)
-        packed = await self._run("add", queue, request, repeatable=idempotency is not None)
+        packed = await self._run_script("add", queue, request, repeatable=idempotency is not None)
         added = decode_add_reply(packed)
         number, cursor = added.first, added.cursor
         answers = [
@@ -229,7 +231,7 @@ class RedisEngine:
             row = script_requests.to_claim_row(claim, orphans, has_cron=self._has_cron)
         request = script_requests.make_settle_request(queue, outcomes, row, now_ms)
         try:
-            reply = decode_settle_reply(await self._run(verb, queue, request))
+            reply = decode_settle_reply(await self._run_script(verb, queue, request))
             for id, problem in reply.errors:
                 logger.error(
                     "queue %s: job %s: cannot update its parent, scheduler or deduplication: %s",
@@ -259,7 +261,7 @@ class RedisEngine:
                 request = {
                     "now": now_ms, "id": id, "scheduler": scheduler, "opts": opts, "due": due_ms,
                 }  # fmt: skip
-                await self._run("add_next_run", queue, request, repeatable=True)
+                await self._run_script("add_next_run", queue, request, repeatable=True)
             except (*UNDECODABLE, ArithmeticError, HastenError) as error:
                 # The claimed job runs nevertheless. Its scheduler adds no further jobs.
                 logger.error(
@@ -276,7 +278,7 @@ class RedisEngine:
         while done < len(ids):
             part = slice(done, done + JOBS_AT_ONCE)
             request = {"lease": lease_ms, "ids": ids[part], "tokens": tokens[part]}
-            lost_now, handled = self._run_blocking("renew", queue, request)
+            lost_now, handled = self._run_script_blocking("renew", queue, request)
             lost.update(map(decode_text, lost_now))
             done += handled
         return lost
@@ -286,7 +288,9 @@ class RedisEngine:
         running = list(ids)
         for first in range(0, len(running), JOBS_AT_ONCE):
             request = {"ids": running[first : first + JOBS_AT_ONCE]}
-            cancelled.update(map(decode_text, self._run_blocking("find_cancelled", queue, request)))
+            cancelled.update(
+                map(decode_text, self._run_script_blocking("find_cancelled", queue, request))
+            )
         return cancelled
 
     async def reclaim(self, queue: str, *, crash_limit: int, now_ms: int) -> list[str]:
@@ -299,7 +303,7 @@ class RedisEngine:
         ids: list[str] = []
         last: int | None = None
         while last != 0:
-            reclaimed, last = await self._run(
+            reclaimed, last = await self._run_script(
                 "reclaim", queue, {**request, "last": last}, repeatable=True
             )
             ids += map(decode_text, reclaimed)
@@ -307,7 +311,7 @@ class RedisEngine:
 
     async def probe(self, queue: str) -> None:
         # `has_work` does not write. If the server rejects writes, `reclaim` raises the error.
-        *_, server_ms = await self._run("has_work", queue, {}, repeatable=True)
+        *_, server_ms = await self._run_script("has_work", queue, {}, repeatable=True)
         self._probed_ms[queue] = server_ms
 
     async def update(
@@ -316,17 +320,19 @@ class RedisEngine:
         if not updates:
             return []
         return _to_states(
-            await self._run("update", queue, script_requests.make_update_request(updates, now_ms))
+            await self._run_script(
+                "update", queue, script_requests.make_update_request(updates, now_ms)
+            )
         )
 
     # Waiting ------------------------------------------------------------------------------------
 
     async def register_worker(self, queue: str, worker: str, *, name: str) -> None:
         connection_name = self._keys.worker_connection_name(queue, name)
-        await self._loop_connections().get_waiter(self, queue, worker, connection_name).open()
+        await self._get_loop_connections().get_waiter(self, queue, worker, connection_name).open()
 
     async def unregister_worker(self, queue: str, worker: str) -> None:
-        waiter = self._loop_connections().waiters.pop((queue, worker), None)
+        waiter = self._get_loop_connections().waiters.pop((queue, worker), None)
         if waiter is not None:
             await waiter.close()
 
@@ -334,7 +340,9 @@ class RedisEngine:
         def is_sooner(due_ms: float) -> bool:
             return next_due_ms is None or due_ms < next_due_ms
 
-        ready, due_ms, limited_ms, _ = await self._run("has_work", queue, {}, repeatable=True)
+        ready, due_ms, limited_ms, _ = await self._run_script(
+            "has_work", queue, {}, repeatable=True
+        )
         if limited_ms:
             # The rate limit of the queue blocks claims. If the marker was popped now, the worker
             # would claim nothing, put the marker back and pop it again, in a loop.
@@ -342,7 +350,7 @@ class RedisEngine:
             return
         if ready or (due_ms is not None and is_sooner(due_ms)):
             return
-        waiter = self._loop_connections().get_waiter(self, queue, worker)
+        waiter = self._get_loop_connections().get_waiter(self, queue, worker)
         while True:
             marked_ms = await waiter.wait_for_marker()
             if not marked_ms or is_sooner(marked_ms):
@@ -352,7 +360,7 @@ class RedisEngine:
         """Make the object that waits on the marker of a queue. `_LoopConnections` caches it."""
         return MarkerWaiter(self._server, self._keys.queue_prefix(queue), connection_name)
 
-    def _loop_connections(self) -> _LoopConnections:
+    def _get_loop_connections(self) -> _LoopConnections:
         """Return the blocking connections of the running event loop."""
         loop = asyncio.get_running_loop()
         connections = self._connections_by_loop.get(loop)
@@ -394,7 +402,9 @@ class RedisEngine:
                 "count": min(limit - handled, JOBS_AT_ONCE),
                 "newest_first": newest_first,
             }
-            rows, handled_now, is_end = await self._run("page", queue, request, repeatable=True)
+            rows, handled_now, is_end = await self._run_script(
+                "page", queue, request, repeatable=True
+            )
             handled += handled_now
             for row in rows:
                 id = decode_text(row[0])
@@ -402,7 +412,7 @@ class RedisEngine:
         return list(found.values())
 
     async def count(self, queue: str) -> dict[State, int]:
-        counted = await self._run("count", queue, {}, repeatable=True)
+        counted = await self._run_script("count", queue, {}, repeatable=True)
         states = (
             State.WAITING, State.ACTIVE, State.PRIORITIZED, State.DELAYED, State.WAITING_CHILDREN,
             State.COMPLETED, State.FAILED,
@@ -431,7 +441,7 @@ class RedisEngine:
                 return EventPage([], after)
         else:
             found = None
-            async with self._loop_connections().borrow_reader(self, queue) as listener:
+            async with self._get_loop_connections().borrow_reader(self, queue) as listener:
                 while not found:
                     last_read, found = await listener.commands(
                         ["XRANGE", key, after, after],
@@ -481,7 +491,7 @@ class RedisEngine:
         cursor.add_done_callback(lambda done: self._pending_cursors.pop(done, None))
         return cursor
 
-    async def _wait_for_cursors(self) -> None:
+    async def _wait_for_pending_cursors(self) -> None:
         """Wait until earlier calls of `begin_events` have read their cursors.
 
         The cursors must come before the events of the next operation.
@@ -535,7 +545,7 @@ class RedisEngine:
             left = None if limit is None else limit - len(purged)
             purged += await self._purge_state(queue, state, before_ms, left)
         if purged:
-            await self._run("emit_cleaned", queue, {"count": len(purged)}, repeatable=True)
+            await self._run_script("emit_cleaned", queue, {"count": len(purged)}, repeatable=True)
         return purged
 
     async def _purge_state(
@@ -550,13 +560,13 @@ class RedisEngine:
                 "portion": JOBS_AT_ONCE,
                 "limit": JOBS_AT_ONCE if limit is None else limit - len(purged),
             }  # fmt: skip
-            deleted, kept, is_end = await self._run("purge", queue, request)
+            deleted, kept, is_end = await self._run_script("purge", queue, request)
             purged += map(decode_text, deleted)
             skip += kept
         return purged
 
     async def obliterate(self, queue: str) -> None:
-        while await self._run("obliterate", queue, {"limit": JOBS_AT_ONCE}, repeatable=True):
+        while await self._run_script("obliterate", queue, {"limit": JOBS_AT_ONCE}, repeatable=True):
             pass
         # The id of an event contains the time in ms. If a queue with this name is used again, its
         # first event must have a later id than the last event of the deleted queue, because readers
@@ -564,10 +574,10 @@ class RedisEngine:
         await asyncio.sleep(0.002)
 
     async def pause(self, queue: str, *, now_ms: int) -> None:
-        await self._run("pause", queue, {}, repeatable=True)
+        await self._run_script("pause", queue, {}, repeatable=True)
 
     async def resume(self, queue: str, *, now_ms: int) -> None:
-        while await self._run("resume", queue, {}, repeatable=True):
+        while await self._run_script("resume", queue, {}, repeatable=True):
             pass
 
     async def is_paused(self, queue: str) -> bool:
@@ -578,7 +588,7 @@ class RedisEngine:
         names = [name for name in await self._queues_with_meta_key() if name is not None]
         used = []
         for name in sorted(set(names)):
-            *counts, paused = await self._run("count", name, {}, repeatable=True)
+            *counts, paused = await self._run_script("count", name, {}, repeatable=True)
             if any(counts) or paused:
                 used.append(name)
         return used

@@ -78,11 +78,11 @@ def _completed_row(end: Completed, rules: KeepRules) -> Row:
 
 
 def _failed_row(end: Failed, rules: KeepRules) -> Row:
-    number, traceback = rules.number_of(end.keep), _or_false(end.traceback)
+    number, traceback = rules.number_of(end.keep), _none_to_false(end.traceback)
     return 2, end.id, end.token, end.error, traceback, number, end.counts, end.exhausted
 
 
-def _or_false(traceback: str | None) -> str | bool:
+def _none_to_false(traceback: str | None) -> str | bool:
     return False if traceback is None else traceback  # Lua tables cannot hold nil
 
 

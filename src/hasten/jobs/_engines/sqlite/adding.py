@@ -36,7 +36,7 @@ def add(connection: Connection, jobs: Sequence[NewJob], now_ms: int) -> list[Add
 
 
 def _add_to_queue(unit: UnitOfWork, queue: str, jobs: Sequence[NewJob]) -> list[Added]:
-    """Add jobs to one queue, with new seqs."""
+    """Add jobs to one queue. Each gets a new seq (the primary key)."""
     (last,) = execute(unit.connection, "take_ids", count=len(jobs)).fetchone()
     seqs = range(last - len(jobs) + 1, last + 1)
     if _differ_only_in_data(jobs):

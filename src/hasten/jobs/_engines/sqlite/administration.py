@@ -18,9 +18,9 @@ from hasten.jobs._engines.sqlite.job_rows import (
     ready_state_and_rank,
 )
 from hasten.jobs._engines.sqlite.job_statements import execute, execute_rows
-from hasten.jobs._engines.sqlite.portions import LOOKED_AT_ONCE, Portion
 from hasten.jobs._engines.sqlite.queue_ledger import Ledger, UnitOfWork
 from hasten.jobs._engines.sqlite.retention import Retention, Rules
+from hasten.jobs._engines.sqlite.transaction_limits import LOOKED_AT_ONCE, DeletionBudget
 from hasten.jobs._options import (
     DEFAULT_KEEP_FAILED,
     DEFAULT_OPTIONS,
@@ -68,7 +68,7 @@ def _make_ready(
         execute_rows(unit.connection, "make_ready", [(seq, state, rank)])
     else:
         execute(unit.connection, "run_again", seq=seq, state=state, rank=rank)
-        ledger.count(source, -1)
+        ledger.adjust_count(source, -1)
 
 
 def cancel(
@@ -81,7 +81,7 @@ def cancel(
     """
     answers: list[State | None] = []
     rules: Rules = set()
-    portion = Portion(connection)
+    budget = DeletionBudget(connection)
     with UnitOfWork(connection, now_ms) as unit:
         ledger = unit.open(queue)
         for id in ids:
@@ -95,7 +95,7 @@ def cancel(
                 ledger.emit(EventGroup("failed", [id], errors=[CANCELLED_ERROR], previous=state))
                 if not keep.nothing:
                     rules.add((State.FAILED, keep))
-                elif portion.is_full:
+                elif budget.is_exhausted:
                     break
         retention.apply(unit, ledger, rules)
     return answers
@@ -110,7 +110,7 @@ def _fail_unstarted(unit: UnitOfWork, ledger: Ledger, seq: int, keep: Keep) -> N
         unit.connection, "cancel_unstarted", seq=seq, error=CANCELLED_ERROR,
         rank=ledger.next_sequence(), now=unit.now_ms,
     )  # fmt: skip
-    ledger.count(State.FAILED, 1)
+    ledger.adjust_count(State.FAILED, 1)
 
 
 def _decode_options(opts: str) -> Options:
@@ -128,7 +128,7 @@ def remove(connection: Connection, queue: str, ids: Sequence[str]) -> list[State
     again for the others.
     """
     answers: list[State | None] = []
-    portion = Portion(connection)
+    budget = DeletionBudget(connection)
     with UnitOfWork(connection) as unit:
         ledger = unit.open(queue)
         for id in ids:
@@ -137,9 +137,9 @@ def remove(connection: Connection, queue: str, ids: Sequence[str]) -> list[State
             if state is None or state is State.ACTIVE:
                 continue
             execute(connection, "delete_job", seq=seq)
-            ledger.count(state, -1)
+            ledger.adjust_count(state, -1)
             ledger.emit(EventGroup("removed", [id], previous=state))
-            if portion.is_full:
+            if budget.is_exhausted:
                 break
     return answers
 
@@ -171,7 +171,7 @@ def find_purgeable(
     return found, (rank, seq) if len(rows) == LOOKED_AT_ONCE else None
 
 
-def purge(
+def purge_found(
     connection: Connection, queue: str, state: State, found: list[tuple[int, str]]
 ) -> tuple[list[str], list[tuple[int, str]]]:
     """Delete as many of the found jobs as one transaction should, if they are still in the state.
@@ -193,8 +193,8 @@ def purge(
 
     with UnitOfWork(connection) as unit:
         ledger = unit.open(queue)
-        Portion(connection).delete(delete)
-        ledger.count(state, -deleted)
+        DeletionBudget(connection).delete(delete)
+        ledger.adjust_count(state, -deleted)
     return [id for _, id in found[:deleted]], found[deleted:]
 
 
@@ -217,10 +217,10 @@ def obliterate_jobs(connection: Connection, queue: str, state: State) -> bool:
 
         def delete(count: int) -> int:
             gone = execute(connection, "obliterate_jobs", queue=queue, state=state, limit=count)
-            ledger.count(state, -gone.rowcount)
+            ledger.adjust_count(state, -gone.rowcount)
             return gone.rowcount
 
-        return Portion(connection).delete(delete)
+        return DeletionBudget(connection).delete(delete)
 
 
 def obliterate_events(connection: Connection, queue: str) -> bool:
@@ -229,7 +229,7 @@ def obliterate_events(connection: Connection, queue: str) -> bool:
     def delete(count: int) -> int:
         return execute(connection, "obliterate_events", queue=queue, limit=count).rowcount
 
-    return Portion(connection).delete(delete)
+    return DeletionBudget(connection).delete(delete)
 
 
 def end_obliterating(connection: Connection, queue: str) -> None:

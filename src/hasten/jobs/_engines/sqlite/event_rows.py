@@ -54,8 +54,8 @@ class EventGroup(msgspec.Struct, omit_defaults=True, rename=STORED_NAMES):
     dues: list[int] | None = None
     count: int | None = None
 
-    def unfold(self, row: int, first: int) -> Iterator[Event]:
-        """Yield the events of the group. first is the index of the first one in its row."""
+    def to_events(self, row: int, first: int) -> Iterator[Event]:
+        """Yield the single events of the group. first is the index of the first one in its row."""
         for index, id in enumerate(self.ids):
             omitted = None if self.omitted is None else self.omitted[index] or None
             yield Event(
@@ -124,7 +124,7 @@ def write_events(
 
 
 def _trim_events(connection: Connection, queue: str) -> None:
-    """Delete the oldest rows if there are too many events, and store the mark in their place."""
+    """Delete the oldest rows if there are too many events. Leaves a mark for readers."""
     last = execute(
         connection, "last_old_event", queue=queue, keep=KEPT, bytes=EVENT_BYTES
     ).fetchone()
@@ -164,7 +164,7 @@ def read_after(connection: Connection, queue: str, cursor: str) -> EventPage | N
         if groups and groups[0].kind == MISSED:
             found.extend(_missed_event(seq, groups[0], seen))
         else:
-            found.extend(_unfold(seq, groups)[seen:])
+            found.extend(_to_events(seq, groups)[seen:])
     if found:
         return EventPage(found, found[-1].cursor)
     # If none of the rows could be decoded and more may follow, continue after them.
@@ -184,18 +184,18 @@ def _decode_groups(queue: str, seq: int, body: str) -> list[EventGroup]:
 
 
 def _missed_event(row: int, mark: EventGroup, seen: int) -> list[Event]:
-    """Return the event "missed" for a mark.
+    """Return the event "missed", unless the reader has read all of the deleted events.
 
-    seen is how many events of the row that the mark replaces the reader has read. If it has read
-    all of them, it has missed none, and no event is returned.
+    The mark has replaced the last deleted row. seen is how many events of that row the reader has
+    read before.
     """
     amount = mark.count or 0
     return [Event(f"{row}-{amount}", MISSED, "")] if seen < amount else []
 
 
-def _unfold(row: int, groups: list[EventGroup]) -> list[Event]:
+def _to_events(row: int, groups: list[EventGroup]) -> list[Event]:
     """Return the events of all groups of a row."""
     events: list[Event] = []
     for group in groups:
-        events.extend(group.unfold(row, len(events) + 1))
+        events.extend(group.to_events(row, len(events) + 1))
     return events

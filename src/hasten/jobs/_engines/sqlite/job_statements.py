@@ -3,8 +3,9 @@
 In a file, `<record>` stands for the columns of a `JobRecord`, and `<claimed record>` for its first
 columns as they are after a claim.
 
-A statement for many rows has a group in braces, such as `VALUES {(?, ?)}`. `rows("add", n)` repeats
-that group n times, separated by commas. `hasten._sqlite` explains why such statements are faster.
+A statement for many rows has a group in braces, such as `VALUES {(?, ?)}`. `sql_for_rows("add", n)`
+repeats that group n times, separated by commas. `hasten._sqlite` explains why such statements are
+faster.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ MIGRATIONS: Final = list(load_scripts(__package__, "migrations").values())
 
 
 @functools.cache
-def rows(name: str, count: int) -> str:
+def sql_for_rows(name: str, count: int) -> str:
     """Return the SQL of a statement, with its group in braces repeated count times."""
     head, _, rest = SQL[name].partition("{")
     row, _, tail = rest.partition("}")
@@ -62,7 +63,7 @@ def execute_rows(
     changed = 0
     for start in range(0, len(parameters), _PORTION):
         portion = parameters[start : start + _PORTION]
-        sql = rows(name, len(portion))
+        sql = sql_for_rows(name, len(portion))
         changed += connection.execute(
             sql, [*before, *chain.from_iterable(portion), *behind]
         ).rowcount

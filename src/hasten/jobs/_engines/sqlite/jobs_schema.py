@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlite3 import Connection
 from typing import Final
 
-from hasten._sqlite import read_only_address, run_migrations, schema_version
+from hasten._sqlite import read_only_uri, run_migrations, schema_version
 from hasten.errors import StoreUnavailable
 from hasten.jobs._engines.sqlite.job_statements import MIGRATIONS
 
@@ -50,7 +50,7 @@ def _why_not_hasten_file(path: Path) -> str | None:
     if path.stat().st_size == 0:
         return "the file is empty"
     try:
-        with contextlib.closing(sqlite3.connect(read_only_address(path), uri=True)) as connection:
+        with contextlib.closing(sqlite3.connect(read_only_uri(path), uri=True)) as connection:
             return None if schema_version(connection, META) else "not a database of hasten"
     except sqlite3.Error:
         return None  # opening the file later raises the same error, and reports it better

@@ -19,8 +19,9 @@ from hasten.jobs._states import State
 class UnitOfWork:
     """One operation on any number of queues. Use it with `with`, inside a transaction.
 
-    If the block ends without an error, the ledgers that it has opened are written. Otherwise the
-    caller rolls the transaction back, and nothing is stored.
+    Within the block, `open` returns the ledger of a queue: its counters and new events. If the
+    block ends without an error, the opened ledgers are written. Otherwise the caller rolls the
+    transaction back, and nothing is stored.
     """
 
     __slots__ = ("_ledgers", "connection", "now_ms")
@@ -98,7 +99,7 @@ class Ledger:
         self.sequence += count
         return range(first, first + count)
 
-    def count(self, state: State, change: int) -> None:
+    def adjust_count(self, state: State, change: int) -> None:
         """Add change to the number of jobs in a finished state. Other states are not counted."""
         if state in self.finished:
             self.finished[state] += change

@@ -6,8 +6,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from hasten.jobs._engines.sqlite.job_statements import execute
-from hasten.jobs._engines.sqlite.portions import DELETED_AT_ONCE, MOST_IN_STATEMENT, Portion
 from hasten.jobs._engines.sqlite.queue_ledger import Ledger, UnitOfWork
+from hasten.jobs._engines.sqlite.transaction_limits import (
+    DELETED_AT_ONCE,
+    MOST_IN_STATEMENT,
+    DeletionBudget,
+)
 from hasten.jobs._options import Keep
 from hasten.jobs._states import State
 
@@ -35,8 +39,8 @@ class Retention:
                 self._apply_age_limit(deletions, state, keep.age_ms)
             if keep.count is not None and (excess := ledger.finished[state] - keep.count) > 0:
                 deletions.delete_finished("trim_by_count", state, excess)
-        if deletions.portion is not None and deletions.portion.rows:
-            is_small = deletions.portion.freed <= deletions.portion.rows
+        if deletions.budget is not None and deletions.budget.rows:
+            is_small = deletions.budget.freed <= deletions.budget.rows
             self._first[ledger.name] = MOST_IN_STATEMENT if is_small else 1
 
     def _apply_age_limit(self, deletions: _Deletions, state: State, age_ms: int) -> None:
@@ -59,7 +63,7 @@ class _Deletions:
     def __init__(self, unit: UnitOfWork, ledger: Ledger, first: int) -> None:
         self.unit = unit
         self.ledger = ledger
-        self.portion: Portion | None = None  # None before the first deletion
+        self.budget: DeletionBudget | None = None  # None before the first deletion
         self._first = first
 
     def delete_finished(
@@ -79,9 +83,9 @@ class _Deletions:
                 **parameters,
             ).rowcount  # fmt: skip
             left -= deleted
-            self.ledger.count(state, -deleted)
+            self.ledger.adjust_count(state, -deleted)
             return deleted if left else 0
 
-        if self.portion is None:
-            self.portion = Portion(self.unit.connection)
-        self.portion.delete(delete, first=self._first)
+        if self.budget is None:
+            self.budget = DeletionBudget(self.unit.connection)
+        self.budget.delete(delete, first=self._first)

@@ -105,10 +105,10 @@ def _store_outcomes(
 
 
 def _store_completed(unit: UnitOfWork, ledger: Ledger, pairs: Sequence[Pair], rules: Rules) -> int:
-    """Complete jobs; see `_STORE_BY_KIND`."""
+    """Store the outcomes of completed jobs. Returns how many jobs were changed."""
     kept = [(seq, end) for seq, end in pairs if not end.keep.nothing]
     rules.update({(State.COMPLETED, keep) for keep in {end.keep for _, end in kept}})
-    ledger.count(State.COMPLETED, len(kept))
+    ledger.adjust_count(State.COMPLETED, len(kept))
     ids, results = [end.id for _, end in pairs], [end.result for _, end in pairs]
     ledger.emit(
         make_value_group(
@@ -137,14 +137,14 @@ def _update_completed(unit: UnitOfWork, ledger: Ledger, kept: Sequence[Pair]) ->
 
 
 def _store_failed(unit: UnitOfWork, ledger: Ledger, pairs: Sequence[Pair], rules: Rules) -> int:
-    """Fail jobs; see `_STORE_BY_KIND`."""
+    """Store the outcomes of jobs that failed for good. Returns how many jobs were changed."""
     kept = [(seq, end) for seq, end in pairs if not end.keep.nothing]
     rows = [
         (seq, end.token, end.error, end.traceback, end.counts, rank, unit.now_ms)
         for (seq, end), rank in zip(kept, ledger.next_sequences(len(kept)), strict=True)
     ]
     rules.update((State.FAILED, end.keep) for _, end in kept)
-    ledger.count(State.FAILED, len(kept))
+    ledger.adjust_count(State.FAILED, len(kept))
     ids, errors = [end.id for _, end in pairs], [end.error for _, end in pairs]
     ledger.emit(
         EventGroup("failed", ids, errors=errors, previous=State.ACTIVE),
@@ -161,9 +161,10 @@ def _delete_not_kept(unit: UnitOfWork, ledger: Ledger, pairs: Sequence[Pair]) ->
 
 
 def _return_to_queue(unit: UnitOfWork, ledger: Ledger, pairs: Sequence[Pair], _rules: Rules) -> int:
-    """Make jobs ready or delayed again after a run that did not finish; see `_STORE_BY_KIND`.
+    """Make jobs ready or delayed again after a run that did not finish them.
 
-    All outcomes are of the same kind: `Retry`, `Postponed` or `Released`.
+    All outcomes are of the same kind: `Retry`, `Postponed` or `Released`. Returns how many jobs
+    were changed.
     """
     # In front of the queue, a larger sequence number comes first. The first job gets the largest.
     sequences: Iterable[int] = ledger.next_sequences(len(pairs))

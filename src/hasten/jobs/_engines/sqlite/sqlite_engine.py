@@ -31,9 +31,9 @@ from hasten.jobs._engines.sqlite.claiming import JobSizes
 from hasten.jobs._engines.sqlite.job_rows import encode_json, find_seqs, read_jobs, read_json
 from hasten.jobs._engines.sqlite.job_statements import execute
 from hasten.jobs._engines.sqlite.jobs_schema import migrate, require_existing
-from hasten.jobs._engines.sqlite.portions import MOVED_AT_ONCE
 from hasten.jobs._engines.sqlite.queue_ledger import Ledger
 from hasten.jobs._engines.sqlite.retention import Retention
+from hasten.jobs._engines.sqlite.transaction_limits import MOVED_AT_ONCE
 from hasten.jobs._record import (
     Added,
     Batch,
@@ -361,7 +361,7 @@ class SqliteEngine:
             )  # fmt: skip
             found, place = await self._read(find)
             while found:
-                delete = partial(administration.purge, queue=queue, state=state, found=found)
+                delete = partial(administration.purge_found, queue=queue, state=state, found=found)
                 ids, found = await self._run_portion(queue, delete, is_next=is_next)
                 is_next = True
                 left -= len(ids)

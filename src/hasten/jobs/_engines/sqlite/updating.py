@@ -22,11 +22,12 @@ def update(
     with UnitOfWork(connection, now_ms) as unit:
         ledger = unit.open(queue)
         return [
-            _apply(unit, ledger, seq, update) for seq, update in zip(seqs, updates, strict=True)
+            _apply_update(unit, ledger, seq, update)
+            for seq, update in zip(seqs, updates, strict=True)
         ]
 
 
-def _apply(unit: UnitOfWork, ledger: Ledger, seq: int, update: Update) -> State | None:
+def _apply_update(unit: UnitOfWork, ledger: Ledger, seq: int, update: Update) -> State | None:
     """Apply one update. Returns the state in which the job was found, None if it is missing."""
     job = {"seq": seq, "queue": ledger.name, "id": update.id}
     match update:
@@ -50,11 +51,11 @@ def _apply(unit: UnitOfWork, ledger: Ledger, seq: int, update: Update) -> State 
                 return None
             found = State(row[0])
             if found in update.states:
-                _change(unit, ledger, seq, update, found)
+                _apply_change(unit, ledger, seq, update, found)
             return found
 
 
-def _change(unit: UnitOfWork, ledger: Ledger, seq: int, change: Change, found: State) -> None:
+def _apply_change(unit: UnitOfWork, ledger: Ledger, seq: int, change: Change, found: State) -> None:
     """Change a job that was found in a state that allows the change."""
     state, rank = found, None
     if change.priority is not None and found in READY:

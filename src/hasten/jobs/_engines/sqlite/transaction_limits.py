@@ -1,7 +1,7 @@
 """Limits for one transaction: how many rows it may change, and how many pages it may free.
 
-A transaction blocks all other writers. Operations on many jobs are therefore split into portions: a
-portion is the part of an operation that one transaction does.
+A transaction blocks all other writers. Operations on many jobs are therefore split into portions,
+each in a transaction of its own.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ FREED_AT_ONCE: Final = 2_048
 MOST_IN_STATEMENT: Final = 64  # how many jobs one DELETE deletes, at most
 
 
-class Portion:
-    """Counts what one transaction deletes, and says when it should delete no more.
+class DeletionBudget:
+    """Limits how many rows one transaction deletes, and how many pages of the file that frees.
 
-    rows is the number of deleted rows. The limits are `DELETED_AT_ONCE` and `FREED_AT_ONCE`.
+    rows is the number of rows deleted so far.
     """
 
     __slots__ = ("_connection", "_free", "rows")
@@ -36,12 +36,12 @@ class Portion:
 
     @property
     def freed(self) -> int:
-        """How many pages of the database have become free since the portion was made."""
+        """How many pages of the database have become free since this budget was made."""
         return _free_pages(self._connection) - self._free
 
     @property
-    def is_full(self) -> bool:
-        """Whether a limit is reached, so the transaction should delete no more rows."""
+    def is_exhausted(self) -> bool:
+        """Whether the transaction should delete no more rows, because a limit is reached."""
         return self.rows >= DELETED_AT_ONCE or self.freed >= FREED_AT_ONCE
 
     def delete(self, delete: Callable[[int], int], *, first: int = 1) -> bool:
@@ -54,7 +54,7 @@ class Portion:
         with each call.
         """
         count = first
-        while not self.is_full:
+        while not self.is_exhausted:
             deleted = delete(count)
             self.rows += deleted
             if deleted < count:
