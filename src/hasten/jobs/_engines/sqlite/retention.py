@@ -23,8 +23,8 @@ class Retention:
     """Deletes finished jobs by their keep rules, a limited number in each transaction.
 
     For each queue and state it remembers when the oldest job finished, and does not search for old
-    jobs before that job is too old. If the remembered time is too early, it searches in vain. It
-    can be too late only after a rollback; the next finished job corrects that.
+    jobs before that job is too old. If the remembered time is too early, the search finds nothing.
+    It can be too late only after a rollback; the next finished job corrects that.
     """
 
     def __init__(self) -> None:
