@@ -23,7 +23,12 @@ from hasten.compression._negotiation import Coding, choose
 from hasten.errors import InvalidOption, InvalidParameter
 from hasten.fields import FieldSelector
 from hasten.jobs._encoding import decode_json
-from hasten.jobs._engines.redis.decoding import decode_added, decode_settled, event, job_record
+from hasten.jobs._engines.redis.decoding import (
+    decode_add_reply,
+    decode_settle_reply,
+    to_event,
+    to_job_record,
+)
 from hasten.jobs._options import decode_options, read_keep_logs
 from hasten.jobs._states import State
 from hasten.pagination import Paginator
@@ -212,9 +217,9 @@ def job_hash() -> Target:
     def parse(data: bytes) -> None:
         values = data.decode("utf-8", "replace").split("\n")
         stored = dict(zip(names, values, strict=False))
-        job = job_record("q", "1", State.FAILED, None, stored)
+        job = to_job_record("q", "1", State.FAILED, None, stored)
         assert all(isinstance(trace, str) for trace in job.tracebacks)
-        event("1-1", dict(zip(["event", "jobId", "data", "delay"], values, strict=False)))
+        to_event("1-1", dict(zip(["event", "jobId", "data", "delay"], values, strict=False)))
         read_keep_logs(job.opts)
         for text in (job.data, job.opts, values[0]):
             with contextlib.suppress(ValueError):
@@ -230,7 +235,7 @@ def answers() -> Target:
     """What scripts return holds what others have stored, at any place."""
 
     def parse(data: bytes) -> None:
-        for decode in (decode_settled, decode_added):
+        for decode in (decode_settle_reply, decode_add_reply):
             with contextlib.suppress(msgspec.DecodeError, ValueError):
                 decode(data)
 
