@@ -1,4 +1,4 @@
-"""Set up the log of the command line: lines on standard error, as text or JSON."""
+"""Set up logging for the command line: lines on standard error, as text or as JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _STANDARD: Final = {
 
 
 class Level(StrEnum):
-    """The lowest level to log."""
+    """The values of --log-level: the lowest level of log messages to print."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -28,14 +28,17 @@ class Level(StrEnum):
 
 
 class Format(StrEnum):
-    """How a log record is written."""
+    """How log records are written."""
 
     TEXT = "text"
     JSON = "json"
 
 
 def set_up(level: Level, format: Format = Format.TEXT) -> None:  # noqa: A002  # as in logging
-    """Log to standard error. A module of the application may set up logging again."""
+    """Log messages of this level and above to standard error.
+
+    The modules of the application are imported afterwards, and can change this configuration.
+    """
     handler = logging.StreamHandler()
     handler.addFilter(JobLogFilter(default=None))
     handler.setFormatter(JsonFormatter() if format is Format.JSON else TextFormatter())
