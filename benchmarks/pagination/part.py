@@ -17,7 +17,7 @@ from benchmarks.pagination.database import Cost
 from benchmarks.pagination.loaded import Loaded
 from benchmarks.parts import Part, Report
 from benchmarks.tables import show_table, show_text
-from benchmarks.verdicts import Ratios, Verdict, short, shown
+from benchmarks.verdicts import Ratios, Verdict, short, to_text
 
 Read: TypeAlias = Callable[[Contestant, bytes], tuple[Rows, object]]
 
@@ -185,8 +185,8 @@ class PaginationPart(Part):
                         f"{seen.cost.work:,}",
                         f"{seen.answer_bytes:,}",
                         *self.more_of(seen),
-                        shown(self.ratios(database, case, name)),
-                        shown(self.cpu_ratios(database, case, name)),
+                        to_text(self.ratios(database, case, name)),
+                        to_text(self.cpu_ratios(database, case, name)),
                     ]
                 )
                 title = ""

@@ -9,7 +9,7 @@ from benchmarks.ratelimit.contestant import CONTESTANTS, OUR_STORE, OURS
 from benchmarks.ratelimit.part import RateLimitPart
 from benchmarks.ratelimit.workloads.hits import KEYS, MANY_KEYS
 from benchmarks.tables import show_table, show_text
-from benchmarks.verdicts import Ratios, Verdict, short, shown
+from benchmarks.verdicts import Ratios, Verdict, short, to_text
 
 MOST_NS: Final = 1_000
 
@@ -47,7 +47,7 @@ keys are known, with the work that it leaves to the event loop (which takes 1 to
             CONTESTANTS.title(name) if algorithm == CONTESTANTS.find(name).algorithms[0] else "",
             algorithm,
             short(median(ns)),
-            "" if is_ours else shown(Ratios.of(ns, ours)),
+            "" if is_ours else to_text(Ratios.of(ns, ours)),
             short(median(self.values(name, algorithm, "turning_us"))),
         ]
 

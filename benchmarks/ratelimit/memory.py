@@ -9,7 +9,7 @@ from benchmarks.parts import Report
 from benchmarks.ratelimit.contestant import CONTESTANTS, OUR_STORE, OURS, is_python_peer
 from benchmarks.ratelimit.part import RateLimitPart
 from benchmarks.tables import show_table, show_text
-from benchmarks.verdicts import Ratios, Verdict, short, shown
+from benchmarks.verdicts import Ratios, Verdict, short, to_text
 
 KINDS: Final = {"bytes": "in memory", "redis_bytes": "on Redis"}
 
@@ -60,7 +60,7 @@ through its application. On Redis: what `used_memory` grows by, {self.sizes.redi
             ratios = None
             if self.has_ours and name != OURS:
                 ratios = Ratios.of(values, self.values(OURS, kind))
-            cells += [short(median(values)), shown(ratios)]
+            cells += [short(median(values)), to_text(ratios)]
         return cells
 
     def verdicts(self) -> list[Verdict]:

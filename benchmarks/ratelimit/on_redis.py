@@ -10,7 +10,7 @@ from benchmarks.ratelimit.part import RateLimitPart
 from benchmarks.ratelimit.workloads.client_requests import CLIENTS
 from benchmarks.ratelimit.workloads.redis import CONCURRENT, COUNTED, POLICIES
 from benchmarks.tables import show_table, show_text
-from benchmarks.verdicts import Ratios, Verdict, short, shown
+from benchmarks.verdicts import Ratios, Verdict, short, to_text
 
 MANY_TIMES: Final = 5.0
 WAYS: Final = {"library": "the library alone", "application": "around an application"}
@@ -47,7 +47,7 @@ scripts included; denied: how many reach it for a request of a client that was d
         return [
             CONTESTANTS.title(name),
             short(median(rates) * len(POLICIES)),
-            shown(ratios),
+            to_text(ratios),
             short(median(self.values(name, way, "cpu_us"))),
             short(median(self.values(name, way, "server_us"))),
             *(

@@ -1,4 +1,4 @@
-"""The store of jobs and limits: its URL, clock and time-out, and what it has to close.
+"""The store of jobs and limits: its URL, clock, time-out and connections.
 
 Each capability has its own connections and tables in a store, here called its *part*: the part of
 jobs is an engine, that of limits a counter store. A store creates a part on first use, and closes
@@ -75,8 +75,8 @@ class Store(AsyncClosable):
         self.clock: Final = SYSTEM_CLOCK if clock is None else check_clock(clock)
         self.url: Final = without_password(url)
         parsed = parse_store_url(url)
-        _check_not_both("timeout", timeout, parsed.timeout)
-        _check_not_both("prefix", prefix, parsed.prefix)
+        _check_not_set_twice("timeout", timeout, parsed.timeout)
+        _check_not_set_twice("prefix", prefix, parsed.prefix)
         self.location: Final = parsed.location
         self.timeout: Final = (
             parsed.timeout or DEFAULT_TIMEOUT if timeout is None else _to_timeout(timeout)
@@ -142,7 +142,7 @@ def to_store(store: str | Store) -> Store:
     return store if isinstance(store, Store) else Store(store)
 
 
-def _check_not_both(option: str, given: object, in_url: object) -> None:
+def _check_not_set_twice(option: str, given: object, in_url: object) -> None:
     if given is not None and in_url is not None:
         raise InvalidOption.conflict(option, given, f"the {option} in the URL")
 

@@ -113,7 +113,7 @@ def _without_import_frames(trace: TracebackType | None) -> TracebackType | None:
 
 
 def _get_queue(module: ModuleType, attribute: str) -> Queue:
-    """Return a queue by its variable, or by a path such as "name.queue". Raises `TargetError`."""
+    """Return the queue in a variable of the module, or in an attribute of one ("name.queue")."""
     found: object = module
     for part in attribute.split("."):
         try:
