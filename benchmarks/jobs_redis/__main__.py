@@ -34,7 +34,7 @@ class JobsOnRedis(QueueBenchmark):
             ("bulk", "per_second"): 2.0,
             ("pickup", "p50_ms"): 1.0,
             ("pickup", "p99_ms"): 1.0,
-            # MEMORY USAGE reports exactly the same size for jobs of hasten and BullMQ. But used_memory
+            # MEMORY USAGE is exactly the same for a job of hasten and of BullMQ. But used_memory
             # also includes some KB of the server, which differ from run to run.
             ("memory", "bytes"): 0.99,
         },

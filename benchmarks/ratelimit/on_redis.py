@@ -1,4 +1,4 @@
-"""Requests with limits that are counted on Redis."""
+"""Requests under limits that are counted on Redis."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class OnRedis(RateLimitPart):
     def show(self) -> None:
         show_text(
             f"""
-redis: {CONCURRENT} requests at a time, each of one of {len(CLIENTS):,} clients and with
-{len(POLICIES)} policies, for {self.sizes.redis_seconds:g} s; no HTTP server. Checks are requests
-times policies. Processor: of the contestant's process for a request; server: of Redis.
-Commands: how many reach Redis for a request, counted over {COUNTED:,} more; executed: those of
-scripts included; denied: how many reach it for a request of a client that was denied before."""
+redis: {CONCURRENT} concurrent requests of {len(CLIENTS):,} clients, each with {len(POLICIES)}
+policies, for {self.sizes.redis_seconds:g} s, without an HTTP server. Checks: requests times policies.
+Processor: the time of the contestant's process for a request; server: that of Redis. Commands:
+those that reach Redis for a request, counted with {COUNTED:,} more requests; executed: with those
+of scripts; denied: those for a request of a client that has been denied before."""
         )
         for way, title in WAYS.items():
             names = [name for name in self.lineup.names if way in self.runs[name][-1]]
