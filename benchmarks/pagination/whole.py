@@ -17,7 +17,7 @@ SECONDS: Final = 4  # times as long as other parts, because this number matters 
 class Whole(PaginationPart):
     name = "whole"
     about = f"""the first {LIMIT} rows with all columns: of the smallest table with an exact total,
-and of the largest table without one, because counting a million rows takes longer than all the rest."""
+and of the largest table without one, because counting a million rows takes longest."""
 
     def __init__(self, sizes: Sizes) -> None:
         longer = Sizes(sizes.rows, sizes.seconds * SECONDS, sizes.walk_seconds)

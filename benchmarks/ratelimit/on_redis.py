@@ -29,7 +29,7 @@ class OnRedis(RateLimitPart):
         show_text(
             f"""
 redis: {CONCURRENT} concurrent requests of {len(CLIENTS):,} clients, each with {len(POLICIES)}
-policies, for {self.sizes.redis_seconds:g} s, without an HTTP server. Checks: requests times policies.
+policies, for {self.sizes.redis_seconds:g} s, without HTTP server. Checks: requests times policies.
 Processor: the time of the contestant's process for a request; server: that of Redis. Commands:
 those that reach Redis for a request, counted with {COUNTED:,} more requests; executed: with those
 of scripts; denied: those for a request of a client that has been denied before."""
