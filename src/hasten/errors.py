@@ -356,7 +356,7 @@ def _limit_problem(
 
 
 class LimitNotFound(HastenError, LookupError):
-    """No limit with this name applies to the request. names are the limits that do."""
+    """No limit with this name applies to the request. names are those of the limits that apply."""
 
     def __init__(self, name: str, names: Collection[str]) -> None:
         known = ", ".join(map(repr, names)) or "none"
