@@ -48,8 +48,8 @@ class Store(AsyncClosable):
 
     - clock: the clock of all queues and limits in the store. Tests pass a
       `hasten.testing.ManualClock`; the default is the system clock.
-    - timeout: how long an operation in the store may take, 5 seconds by default. Then it raises
-      `StoreError`. Can be set in the URL instead: ``?timeout=2``.
+    - timeout: how long an operation in the store may take, 5 seconds by default. A longer
+      operation raises `StoreError`. Can be set in the URL instead: ``?timeout=2``.
     - prefix: the prefix of all keys on Redis. By default, keys of jobs begin with ``bull``, as
       BullMQ's, and keys of limits with ``hasten:limit``. With ``prefix="shop"`` they begin with
       ``shop`` and ``shop:limit``. Can be set in the URL instead: ``?prefix=shop``.

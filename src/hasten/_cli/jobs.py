@@ -103,7 +103,7 @@ def _to_row(job: Job[Any], time: str) -> Sequence[str]:
 
 
 def _last_change(job: Job[Any]) -> datetime:
-    """Return the time when a job finished, else that when it was last started, or created."""
+    """Return when a job has finished, or else when it was last started or created."""
     return job.finished_at or job.started_at or job.created_at
 
 

@@ -139,7 +139,7 @@ def _describe_module(module: ModuleType) -> str:
 
 
 def _list_queues(module: ModuleType) -> str:
-    """Return the end of an error message: which queues the module has."""
+    """Return the part of an error message that says which queues a module has."""
     targets = _targets_of(module)
     return f"its queues are {targets}" if targets else "it has no queues at module level"
 
