@@ -55,4 +55,6 @@ class DecisionLog:
         try:
             self.on_decision(decision)
         except Exception:  # noqa: BLE001  # raised by the application's function
-            self._errors.exception(f"{decision.name}: on_decision() failed")
+            self._errors.exception(
+                f"limit {decision.name!r}: on_decision() failed; the decision stands"
+            )

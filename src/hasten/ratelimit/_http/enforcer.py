@@ -141,4 +141,6 @@ class Enforcer:
         try:
             await await_if_needed(result.limit.on_limited(result.decision(request)))
         except Exception:  # noqa: BLE001  # raised by the application's function
-            self.errors.exception(f"{result.limit.name}: on_limited() failed")
+            self.errors.exception(
+                f"limit {result.limit.name!r}: on_limited() failed; the decision stands"
+            )

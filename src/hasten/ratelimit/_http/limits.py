@@ -159,7 +159,7 @@ def check_limits(limits: object) -> None:
     buckets: set[str] = set()
     for limit in limits:
         if not isinstance(limit, Limit):
-            raise InvalidOption("limits", limit, "a list of Limit(…)")
+            raise InvalidOption("limits", limit, "a list that contains only Limit(…)")
         if limit.bucket in buckets:
             expected = "unique, because limits with equal names share one count: set name="
             raise InvalidOption("limits", limit.name, expected, code="duplicate")

@@ -59,6 +59,6 @@ class Plan:
 def _make_header_function(limits: tuple[Limit, ...], writer: HeaderWriter) -> WriteHeaders | None:
     if not all(limit.shows_headers and limit.rules for limit in limits):
         return None
-    return writer.writer_of(
+    return writer.get_write_function(
         tuple(limit.policy_of(rule) for limit in limits for rule in limit.rules)
     )

@@ -49,7 +49,10 @@ class Counters(NamedTuple):
 
 
 def counters_of(store: str | Store | CounterStore | None) -> Counters:
-    """Return the counter store for a value of the option `store`. Raises `InvalidOption`."""
+    """Return the counter store that an option `store` names: a URL, a `Store` or a counter store.
+
+    None means the memory of this process. Raises `InvalidOption`.
+    """
     if store is None or isinstance(store, str | Store):
         given = to_store("memory://" if store is None else store)
         part = given.part(PART, limits_part_of)
