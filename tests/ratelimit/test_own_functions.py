@@ -181,8 +181,8 @@ class TestTheLog:
                 assert (await exchange.response()).status == 503
         errors = [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
         assert sorted(errors) == [
+            "critical() failed; the request is treated as not critical",
             "limit '0-in-1hr': message() failed; the default body is sent",
             "limit '0-in-1hr': on_limited() failed; the decision stands",
-            "critical() failed; the request is treated as not critical",
             "on_shed() failed; the request is refused as usual",
         ]

@@ -178,7 +178,7 @@ PASSES: Final = Wait(0, 0)
 
 
 def drop_expired(rule: Rule, state: State, now_us: int) -> State:
-    """Return the state without an expired block, window, TAT or runs.
+    """Return the state without an expired block, window, arrival time or runs of hits.
 
     It is the same object if nothing has expired.
     """

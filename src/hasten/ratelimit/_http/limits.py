@@ -126,8 +126,8 @@ class Limits(Sequence[Limit], AsyncClosable):
         if callable(limit.key):
             try:
                 return key_to_text(key)
-            except TypeError as error:
-                raise InvalidOption("key", key, f"a string or a number: {error}") from None
+            except TypeError:
+                raise InvalidOption("key", key, "a string or a number") from None
         address, _, path = str(key).partition(" ")
         address = self._addresses.key(address)
         return f"{address} {normalize(path)}" if limit.key == "route" else address
