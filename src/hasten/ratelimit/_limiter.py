@@ -45,8 +45,8 @@ class Limiter(AsyncClosable):
     - algorithm: "fixed", "sliding" or "gcra", as for `Limit`.
     - on_store_error: what happens if the store does not respond: "local" counts in this process,
       "allow" accepts, "deny" denies. store_timeout: how long `hit` waits for the store. processes:
-      how many processes share the limit. While the store is unavailable, each process allows this
-      fraction of the limit.
+      how many processes share the limit. While the store is unavailable, each process allows the
+      limit divided by this number.
     - block_for: how long to deny every hit of a key that exceeded the limit; 0 for no block.
 
     `limiter.sync` has the same methods for code without an event loop. ``async with limiter:``

@@ -62,11 +62,14 @@ _instances: Final[weakref.WeakSet[ResilientStore]] = weakref.WeakSet()
 
 
 class ResilientStore:
-    """A wrapper of a counter store that always responds within store_timeout seconds.
+    """A wrapper of a counter store that keeps requests flowing while that store does not respond.
 
-    It may be used from several event loops. processes is how many processes share the counter
-    store: while it is unavailable, each process allows this fraction of the limits. Administrative
-    calls (`reset`, `block`, `peek`) wait as long as the counter store's own time-out.
+    - store_timeout: how many seconds a hit waits for the counter store. Administrative calls
+      (`reset`, `block`, `peek`) wait as long as the counter store's own time-out.
+    - processes: how many processes share the counter store. While it is unavailable, each process
+      allows the limits divided by this number.
+
+    It may be used from several event loops.
     """
 
     def __init__(

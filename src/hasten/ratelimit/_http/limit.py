@@ -277,7 +277,7 @@ class Limit:
         return rules
 
     def policy_of(self, rule: Rule) -> Policy:
-        """Return the policy with which response headers describe a rule of this limit."""
+        """Return the name, quota and window that response headers give for a rule of this limit."""
         if rule.kind == "concurrency":
             return Policy(self.name, rule.limit, None, "concurrent-requests")
         if rule.kind == "gcra":  # the burst, and the time until all of it is available again

@@ -59,7 +59,7 @@ class RateLimitMiddleware(AsyncClosable):
     - on_store_error: what happens if the store does not respond: "local" counts in this process,
       "allow" accepts, "deny" answers 503. store_timeout: how long a request waits for the store,
       50 ms by default. processes: how many processes share the store. While the store is
-      unavailable, each process allows this fraction of the limits.
+      unavailable, each process allows the limits divided by this number.
     - headers: "standard" (RateLimit and RateLimit-Policy of IETF draft 10), "draft-7", "legacy"
       (X-RateLimit-*), several of them, or none. Every refusal has Retry-After.
     - on_decision: called with the `Decision` of each limit of each request. It cannot be async.

@@ -39,7 +39,7 @@ class Plan:
         self._on_error: OnStoreError = on_error
 
     def groups(self, client: str) -> list[list[Check]]:
-        """Return the checks of a request of a client. Only for a plan with address keys."""
+        """Return the checks of a request of a client. Only for plans with has_address_keys."""
         groups = self.groups_of.get(client)
         if groups is None:
             if len(self.groups_of) >= MAX_CACHED:

@@ -125,7 +125,7 @@ class RootPaths:
         return found | mounted
 
     def _inspect_applications(self, scope: Scope) -> None:
-        """Find out the frameworks, root paths and mounts of the wrapped applications, and keep them."""
+        """Find and store the frameworks, root paths and mounts of the wrapped applications."""
         apps = applications(self._app)
         self._frameworks = frozenset(filter(None, map(framework_of, apps)))
         around = scope.get("app")
