@@ -51,9 +51,9 @@ class DenialCache:
     def add_if_denied(
         self, groups: Sequence[CheckGroup], answer: Sequence[Sequence[Outcome]], called_us: int
     ) -> None:
-        """Cache the denial in an answer of the store, if there is one and it is certain.
+        """If the store has denied a group, and the denial is certain, cache it.
 
-        answer has the outcomes of the groups up to the first that was denied. called_us is when the
+        answer is what `CounterStore.hit` returned for the groups. called_us is when the
         call of the store began.
         """
         if self._denials:

@@ -26,7 +26,7 @@ class CurrentLimit:
     @property
     def decision(self) -> Decision:
         """The decision of the limit about this request, including later charges."""
-        return self._result.decision(self._request.info)
+        return self._result.to_decision(self._request.info)
 
     def __repr__(self) -> str:
         decision = self.decision

@@ -26,7 +26,7 @@ class DecisionLog:
         errors: RepeatedErrors,
     ) -> None:
         self.stats: Final = stats
-        self._stats_by_name: Final = {limit.name: stats.of(limit.name) for limit in limits}
+        self._stats_by_name: Final = {limit.name: stats.get_or_add(limit.name) for limit in limits}
         self.on_decision: Final = on_decision
         self._errors = errors
 
@@ -34,7 +34,7 @@ class DecisionLog:
         """Count the decision for an outcome. Returns whether the request must be refused."""
         stats = self._stats_by_name.get(limit.name)
         if stats is None:
-            stats = self._stats_by_name[limit.name] = self.stats.of(limit.name)
+            stats = self._stats_by_name[limit.name] = self.stats.get_or_add(limit.name)
         refuses = not (outcome.ok or limit.shadow)
         if refuses:
             stats.limited += 1

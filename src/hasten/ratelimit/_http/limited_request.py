@@ -100,7 +100,7 @@ class LimitedRequest:
 
         store is `Enforcer.immediate`.
         """
-        groups = plan.groups_of.get(self.client) or plan.groups(self.client)
+        groups = plan.cached_groups.get(self.client) or plan.make_check_groups(self.client)
         if plan.single is None:
             self._add_results(
                 plan, self.enforcer.record_outcomes(plan.limits, groups, store.hit_now(groups))
@@ -262,7 +262,7 @@ class LimitedRequest:
                 continue
             keep = result.keep
             if keep is None:
-                keep = limit.counts(status, await self._is_success(limit, status))
+                keep = limit.is_counted(status, await self._is_success(limit, status))
             settlements += result.take_settlements(keep=keep)
             if not keep:
                 result.add_refund()

@@ -158,7 +158,7 @@ class HeaderWriter:
 
 
 def to_whole_seconds(us: int) -> int:
-    """Convert microseconds to seconds, rounded up, so that the time has passed after them."""
+    """Convert microseconds to whole seconds. Rounds up, so that waiting this long is enough."""
     return -(-us // SECOND_US)
 
 

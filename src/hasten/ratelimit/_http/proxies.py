@@ -123,7 +123,7 @@ class Proxies:
             if not self._is_trusted(element):
                 return ClientAddress(last)
         if last is None:
-            return ClientAddress(peer, self._find_warning_without_header(scope))
+            return ClientAddress(peer, self._choose_warning_for_missing_header(scope))
         return ClientAddress(last)
 
     def _find_client_by_hops(self, peer: str | None, scope: Scope) -> ClientAddress:
@@ -136,9 +136,11 @@ class Proxies:
                 return ClientAddress(peer, "FORWARDED_BROKEN")
         # If there are fewer elements than proxies, the request has bypassed a proxy. The client may
         # have written the elements, so they are ignored.
-        return ClientAddress(peer, None if number else self._find_warning_without_header(scope))
+        return ClientAddress(
+            peer, None if number else self._choose_warning_for_missing_header(scope)
+        )
 
-    def _find_warning_without_header(self, scope: Scope) -> str | None:
+    def _choose_warning_for_missing_header(self, scope: Scope) -> str | None:
         return "OTHER_HEADER" if self.is_forwarded(scope) else None
 
     def _iter_addresses(self, scope: Scope) -> Iterator[str]:

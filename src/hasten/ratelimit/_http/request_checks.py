@@ -85,7 +85,7 @@ class RequestChecks:
                 limit.cost if isinstance(limit.cost, int) else await self._find_cost(request, limit)
             )
             limits.append(limit)
-            groups.append(limit.checks(key, cost, rules, self._on_error))
+            groups.append(limit.make_checks(key, cost, rules, self._on_error))
         return limits, groups
 
     async def _find_key(
@@ -128,7 +128,7 @@ class RequestChecks:
         if rates is None:
             rates = self._rates[limit] = ReturnedRates(limit)
         try:
-            return rates.rules_of(await await_if_needed(limit.rate_of(request)))
+            return rates.parse(await await_if_needed(limit.rate_of(request)))
         except Exception:  # noqa: BLE001  # raised by the application's function
             policy = self._handle_failure(limit, "rate", _RATE_FAILED)
             return rates.lowest if policy == "local" else ()
@@ -166,12 +166,12 @@ class ReturnedRates:
         self._limit = limit
         self._parse = lru_cache(256)(self._parse_uncached)
 
-    def rules_of(self, rate: object) -> tuple[Rule, ...]:
+    def parse(self, rate: object) -> tuple[Rule, ...]:
         """Return the rules for a rate that the function returned. Raises `InvalidOption`."""
         return self._parse(tuple(rate) if isinstance(rate, list) else rate)
 
     def _parse_uncached(self, rate: object) -> tuple[Rule, ...]:
-        rules = self._limit.rules_of(rate)
+        rules = self._limit.parse_returned_rate(rate)
         if not self.lowest or _allowed_per_us(rules) < _allowed_per_us(self.lowest):
             self.lowest = rules
         return rules
