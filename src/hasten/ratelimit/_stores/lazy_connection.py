@@ -1,4 +1,4 @@
-"""A connection that opens at its first use, and again when it is used after it was closed."""
+"""A connection that is opened at its first use, and again at the next use after it was closed."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Reopened(Generic[T]):
-    """The connection that connect returns, made when it is needed.
+class LazyConnection(Generic[T]):
+    """A holder of a connection, which it opens with connect() when the connection is needed.
 
-    on_open is called each time after it was opened.
+    on_open is called each time after a connection was opened.
     """
 
     def __init__(
@@ -24,7 +24,7 @@ class Reopened(Generic[T]):
         self._connection: T | None = None
 
     def get(self) -> T:
-        """Return the open connection."""
+        """Return the connection, and open it if necessary."""
         connection = self._connection
         if connection is not None:
             return connection
@@ -37,8 +37,8 @@ class Reopened(Generic[T]):
             self._on_open()
         return connection
 
-    def take(self) -> T | None:
-        """Return the connection to close it, None if it is not open."""
+    def detach(self) -> T | None:
+        """Give up the connection and return it, for the caller to close; None if it is not open."""
         with self._lock:
             connection, self._connection = self._connection, None
             return connection
