@@ -494,7 +494,7 @@ class RedisEngine:
     async def _wait_for_pending_cursors(self) -> None:
         """Wait until earlier calls of `begin_events` have read their cursors.
 
-        The cursors must come before the events of the next operation.
+        Called before each operation, because its events must come after these cursors.
         """
         for begun, process in list(self._pending_cursors.items()):
             if process != os.getpid():
@@ -612,7 +612,7 @@ class RedisEngine:
 
 
 class _LoopConnections:
-    """The connections of one event loop that block on the server, of workers and event readers."""
+    """The connections of one event loop on which workers and event readers block."""
 
     def __init__(self) -> None:
         self.waiters: dict[tuple[str, str], MarkerWaiter] = {}

@@ -32,7 +32,7 @@ from hasten.jobs._states import FINISHED, State
 
 
 def _find_job(connection: Connection, queue: str, id: str) -> tuple[int, State | None, int, str]:
-    """Return the seq, state, priority and options of a job. The state is None if it is missing."""
+    """Return the seq, state, priority and options of a job. The state of a missing job is None."""
     (seq,) = find_seqs(connection, queue, [id])
     row = execute(connection, "read_state", seq=seq, queue=queue, id=id).fetchone()
     if row is None:
