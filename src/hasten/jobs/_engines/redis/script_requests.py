@@ -86,8 +86,8 @@ def _failed_row(end: Failed, rules: KeepRules) -> Row:
 
 
 def _none_to_false(traceback: str | None) -> str | bool:
-    """Return False for None, as Lua needs it; a string is returned as it is."""
-    return False if traceback is None else traceback  # Lua tables cannot hold nil
+    """Return False for None, which a Lua table cannot hold, and a string as it is."""
+    return False if traceback is None else traceback
 
 
 def _retry_row(end: Retry, _rules: KeepRules) -> Row:

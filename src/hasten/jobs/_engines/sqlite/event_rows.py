@@ -78,7 +78,7 @@ def make_value_group(
     most: Callable[[int], int],
     previous: str | None = None,
 ) -> EventGroup:
-    """Make a group of events that have a value, such as a result. Too large values are omitted.
+    """Make a group of events that have a value, such as a result. Large values are omitted.
 
     most is called with the index of a value, and returns how many bytes it may have.
     """

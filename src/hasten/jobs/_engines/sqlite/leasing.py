@@ -49,8 +49,8 @@ def find_cancelled(connection: Connection, queue: str, ids: Collection[str]) -> 
 def find_expired(connection: Connection, queue: str, now_ms: int) -> list[int]:
     """Return the seqs of the active jobs whose lease has expired, the latest started first.
 
-    They include jobs whose lease ends later than a lease that begins now, because the clock was set
-    back: `reclaim` shortens these leases.
+    If the clock was set back, a lease may end later than its length allows. Jobs with such a lease
+    are included, and `reclaim` shortens the lease.
     """
     seqs: list[int] = read_json(connection, "find_expired", queue=queue, now=now_ms)
     return seqs
