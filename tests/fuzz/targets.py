@@ -16,8 +16,8 @@ from pydantic import BaseModel
 
 from hasten.compression import DecompressionMiddleware
 from hasten.compression._breach import Guard
-from hasten.compression._decoders import available
-from hasten.compression._dictionaries import _requested_dictionary
+from hasten.compression._decoders import find_decoder_factories
+from hasten.compression._dictionaries import _requested_dictionary_hash
 from hasten.compression._head import ETagPolicy, Head
 from hasten.compression._negotiation import Coding, choose
 from hasten.errors import InvalidOption, InvalidParameter
@@ -137,7 +137,7 @@ def sort() -> Target:
 
 
 def coded_body() -> Target:
-    codings = list(available(CODINGS))
+    codings = list(find_decoder_factories(CODINGS))
     loop = asyncio.new_event_loop()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -198,7 +198,7 @@ def content_headers() -> Target:
         ]  # fmt: skip
         asked = dict(zip(names, lines, strict=False))
         guard._forbids_compression(asked)
-        _requested_dictionary(list(asked.items()))
+        _requested_dictionary_hash(list(asked.items()))
         head = Head(200, [(b"etag", lines[0]), (b"cache-control", lines[-1]), (b"vary", lines[0])])
         head.reason_to_skip("GET")
         head.headers_with_vary()
