@@ -391,9 +391,7 @@ class RedisEngine:
     async def page(
         self, queue: str, state: State, *, offset: int, limit: int, newest_first: bool
     ) -> list[JobRecord]:
-        found: dict[
-            str, JobRecord
-        ] = {}  # a dict: a job that moves between two calls may be read twice
+        found: dict[str, JobRecord] = {}  # by id: a job that moves meanwhile may be read twice
         handled, is_end = 0, False
         while handled < limit and not is_end:
             request = {
@@ -501,9 +499,7 @@ class RedisEngine:
                 del self._pending_cursors[begun]  # made before a fork: it never completes here
             else:
                 waiting = asyncio.gather(asyncio.wrap_future(begun), return_exceptions=True)
-                await asyncio.shield(
-                    waiting
-                )  # cancelling this caller must not cancel it for others
+                await asyncio.shield(waiting)  # other callers may wait for the same cursor
 
     def make_reader(self, queue: str) -> Listener:
         """Make a connection that reads events. `_LoopConnections` caches it."""
