@@ -204,7 +204,10 @@ class Job(Generic[T_co]):
         return await self._queue.engine.logs(self.queue, self.id)
 
     async def cancel(self) -> bool:
-        """Cancel the job; see `Queue.cancel`. Returns False if it has finished or does not exist."""
+        """Cancel the job; see `Queue.cancel`.
+
+        Returns False if the job has finished or does not exist.
+        """
         return bool(await self._queue.cancel(self.id))
 
     async def update(
