@@ -376,7 +376,7 @@ class TestCancellingAllTasks:
     async def test_a_run_that_was_cancelled_before_its_first_step_counts_as_an_attempt(
         self, queue: Queue, clock: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        begin = QueueConsumer._begin
+        begin = QueueConsumer._start_task
         cancelled: list[Run] = []
 
         def begin_and_cancel(self: QueueConsumer, run: Run) -> None:
@@ -386,7 +386,7 @@ class TestCancellingAllTasks:
                 run.task.cancel()
                 cancelled.append(run)
 
-        monkeypatch.setattr(QueueConsumer, "_begin", begin_and_cancel)
+        monkeypatch.setattr(QueueConsumer, "_start_task", begin_and_cancel)
 
         @queue.task(attempts=2)
         async def fine() -> str:
@@ -697,7 +697,7 @@ class TestStoppingUnderAttack:
         await worker.stop()
         assert (await job.refresh()).state is State.FAILED
         assert job.error == (
-            "UsageError: a handler cannot wait for its own worker, which is stopping now"
+            "UsageError: a handler cannot wait until its own worker has stopped; the worker is stopping now"
         )
 
     async def test_a_fetcher_that_fails_once_still_stores_outcomes(
@@ -822,7 +822,7 @@ async def test_a_listener_that_is_cancelled_alone_does_no_harm(queue: Queue) -> 
         return "fine"
 
     def listeners() -> set[asyncio.Task[Any]]:
-        return {t for t in asyncio.all_tasks() if "QueueConsumer._listen" in repr(t.get_coro())}
+        return {t for t in asyncio.all_tasks() if "QueueConsumer._run_listener" in repr(t.get_coro())}
 
     async with Worker(queue) as worker:
         for _ in range(3):

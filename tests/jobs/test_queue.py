@@ -32,7 +32,7 @@ from tests.patience import DEADLINE_SECONDS
         ("a\0b", "valid text without control characters"),
         ("\ud800", "valid text without control characters"),
         ("a\x1b[2J", "valid text without control characters"),
-        ("a\u202eb", "and invisible ones, such as marks of direction"),
+        ("a\u202eb", "or invisible characters, such as direction marks"),
     ],
 )
 def test_wrong_names_are_refused(name: Any, complaint: str) -> None:

@@ -105,7 +105,7 @@ async def test_log_lines_that_cannot_be_stored_are_dropped_alone(
     assert [await job.logs() for job in jobs if job is not jobs[2]] == [
         [f"line {number}"] for number in (0, 1, 3, 4)
     ]
-    assert f"dropped a log line or the progress of job {jobs[2].id}" in caplog.text
+    assert f"job {jobs[2].id}: progress or log line dropped, the store rejects it" in caplog.text
     await queue.obliterate(force=True)
     await queue.aclose()
     client.close()

@@ -397,11 +397,11 @@ async def test_aclose_stops_as_stop_does(queue: Queue) -> None:
 def test_two_objects_for_one_queue_are_refused(queue: Queue, tmp_path: Path) -> None:
     """However its store is named. Nothing is opened for that."""
     url = f"sqlite:///{tmp_path / 'jobs.db'}"
-    with pytest.raises(InvalidOption, match="one Queue object for each queue"):
+    with pytest.raises(InvalidOption, match="two of these Queue objects name the same queue"):
         Worker(queue, Queue("mail", queue.store))
-    with pytest.raises(InvalidOption, match="one Queue object for each queue"):
+    with pytest.raises(InvalidOption, match="two of these Queue objects name the same queue"):
         Worker(Queue("mail", url), Queue("mail", Store(url)))
-    with pytest.raises(InvalidOption, match="one Queue object for each queue"):
+    with pytest.raises(InvalidOption, match="two of these Queue objects name the same queue"):
         Worker(Queue("mail"), Queue("mail"))
     Worker(queue, queue, Queue("other", queue.store))
     Worker(Queue("mail", "memory://"), Queue("mail", "memory://"), Queue("mail"))
@@ -433,7 +433,7 @@ def test_wrong_options_are_refused(queue: Queue, options: dict[str, Any], compla
 
 @pytest.mark.parametrize("queues", [(), ("mail",), (None,)])
 def test_a_worker_needs_queues(queues: Any) -> None:
-    with pytest.raises(InvalidOption, match="one Queue or more"):
+    with pytest.raises(InvalidOption, match="one or more Queue objects"):
         Worker(*queues)
 
 
@@ -636,7 +636,7 @@ async def test_a_run_that_is_stopped_before_it_begins_frees_its_place(
     queue: Queue, monkeypatch: pytest.MonkeyPatch, reason: Stop
 ) -> None:
     """The news may come from a thread, between two steps of the event loop."""
-    begin = QueueConsumer._begin
+    begin = QueueConsumer._start_task
     told: list[Run] = []
 
     def begin_and_stop(self: QueueConsumer, run: Run) -> None:
@@ -645,7 +645,7 @@ async def test_a_run_that_is_stopped_before_it_begins_frees_its_place(
             told.append(run)
             run.stop(reason)
 
-    monkeypatch.setattr(QueueConsumer, "_begin", begin_and_stop)
+    monkeypatch.setattr(QueueConsumer, "_start_task", begin_and_stop)
 
     @queue.task
     async def noop() -> None:
