@@ -378,7 +378,7 @@ class TestWhatCanBeATask:
             ),
             (7, "7 cannot be a task"),
             (None, "None cannot be a task"),
-            (max, "task 'max': the parameters of <built-in function max> are unknown"),
+            (max, "task 'max': the parameters of <built-in function max> cannot be determined"),
             (map, "the class map cannot be a task"),
         ],
     )

@@ -177,7 +177,10 @@ async def test_a_postponed_job_is_not_logged_as_a_failure(
         await until_state(job, State.DELAYED)
     (asked,) = records(caplog, job.id)
     assert asked.levelname == "INFO"
-    assert asked.getMessage() == f"queue mail: job {job.id} (ask) asked to run again in 30 s"
+    assert (
+        asked.getMessage()
+        == f"queue mail: job {job.id} (ask) postponed by its handler, runs again in 30 s"
+    )
 
 
 async def test_a_cancelled_job_is_not_logged_as_a_failure(

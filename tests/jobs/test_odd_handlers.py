@@ -697,7 +697,8 @@ class TestStoppingUnderAttack:
         await worker.stop()
         assert (await job.refresh()).state is State.FAILED
         assert job.error == (
-            "UsageError: a handler cannot wait until its own worker has stopped; the worker is stopping now"
+            "UsageError: a handler cannot wait until its own worker has stopped; "
+            "the worker is stopping now"
         )
 
     async def test_a_fetcher_that_fails_once_still_stores_outcomes(
@@ -780,7 +781,7 @@ async def test_a_suspect_starts_although_the_tasks_of_its_worker_were_cancelled(
     cancelled: list[int] = []
 
     async def cancel_second(self: QueueConsumer, portion: OutboxPortion, claim: Any) -> Any:
-        if self._poison_jobs.block_claims and not cancelled:
+        if self._poison_jobs.is_blocking_claims and not cancelled:
             cancelled.append(1)
             raise asyncio.CancelledError
         return await settle(self, portion, claim)
@@ -822,7 +823,9 @@ async def test_a_listener_that_is_cancelled_alone_does_no_harm(queue: Queue) -> 
         return "fine"
 
     def listeners() -> set[asyncio.Task[Any]]:
-        return {t for t in asyncio.all_tasks() if "QueueConsumer._run_listener" in repr(t.get_coro())}
+        return {
+            t for t in asyncio.all_tasks() if "QueueConsumer._run_listener" in repr(t.get_coro())
+        }
 
     async with Worker(queue) as worker:
         for _ in range(3):

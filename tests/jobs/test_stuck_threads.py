@@ -49,7 +49,7 @@ def call() -> Iterator[Call]:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hasten.jobs._run.ASK_AGAIN_SECONDS", 0.02)
+    monkeypatch.setattr("hasten.jobs._run.REPEAT_STOP_SECONDS", 0.02)
 
 
 def stop(worker: Worker, job: Job[Any], reason: Stop) -> None:

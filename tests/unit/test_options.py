@@ -226,7 +226,9 @@ class TestBadValues:
         both = {"at": NOON, "delay": 5}
         with pytest.raises(InvalidOption) as caught:
             check_job_options({o: both[o] for o in order}, DEFAULT_OPTIONS, now_ms=0)
-        assert str(caught.value) == f"at={NOON!r}: must be given without delay: use either at or delay"
+        assert (
+            str(caught.value) == f"at={NOON!r}: must be given without delay: use either at or delay"
+        )
 
     def test_a_function_is_not_for_calls(self) -> None:
         """It cannot be stored with a job."""
@@ -330,7 +332,8 @@ class TestJobIds:
     def test_are_text_that_stores_can_hold_and_terminals_can_show(self, value: str) -> None:
         self.refused(
             value,
-            "valid text without control characters or invisible characters, such as direction marks",
+            "valid text without control characters or invisible characters, "
+            "such as direction marks",
         )
 
     @pytest.mark.parametrize("value", ["東京", "می\u200cخواهم", "👩\u200d🚀", "a b"])
@@ -340,7 +343,9 @@ class TestJobIds:
     @pytest.mark.parametrize("value", sorted(RESERVED_IDS))
     def test_are_not_the_names_that_the_store_uses(self, value: str) -> None:
         """In Redis a job `wait` would lie on the list of waiting jobs."""
-        self.refused(value, "an id that is not one of the names the queue uses for its own keys in the store")
+        self.refused(
+            value, "an id that is not one of the names the queue uses for its own keys in the store"
+        )
 
     @staticmethod
     def refused(value: object, expected: str) -> None:

@@ -37,7 +37,7 @@ from hasten.jobs._poison_jobs import PoisonJobs
 from hasten.jobs._processes import Processes
 from hasten.jobs._queue import Queue
 from hasten.jobs._record import Batch, Claim, Completed, Lease, Outcome, Postponed, Released
-from hasten.jobs._run_job import Run, Stop
+from hasten.jobs._run import Run, Stop
 from hasten.jobs._runner import Runner
 from hasten.jobs._services import Service, retrieve
 from hasten.jobs._threads import Threads
@@ -99,7 +99,7 @@ class QueueConsumer:
             keep_failed=worker.keep_failed,
             report=self._outbox.add_update,
         )
-        self.runs = worker.leases.serve(queue.name, self._find_engine, outage, self.clock)
+        self.runs = worker.leases.add_queue(queue.name, self._find_engine, outage, self.clock)
         self._max_in_flight = self.engine.max_in_flight
         self._max_claim = min(-(-self._capacity.size // self._max_in_flight), self.engine.max_batch)
         self._share = QueueShare(self.wake)
@@ -160,7 +160,7 @@ class QueueConsumer:
             self._is_stopping
             or not self._share.may_have_work
             or self._outbox.has_waiting_outcomes
-            or self._poison_jobs.block_claims
+            or self._poison_jobs.is_blocking_claims
         ):
             self._capacity.skip_turn(self._share)
             return None
@@ -221,7 +221,7 @@ class QueueConsumer:
         if outcomes:
             for outcome in outcomes:
                 self._remove_run(outcome.id, outcome.token)
-            self._poison_jobs.settled(outcome.id for outcome in outcomes)
+            self._poison_jobs.mark_settled(outcome.id for outcome in outcomes)
 
     def _remove_run(self, id: str, token: str) -> None:
         """Remove the run with this token, but not a later run of the same job."""
@@ -267,7 +267,7 @@ class QueueConsumer:
             self._end_run(run, Released(job.id, lease.token))
         elif not self._poison_jobs.is_suspect(job):
             self._start_task(run)
-        elif not self._poison_jobs.take(run, partial(self._start_task, run)):
+        elif not self._poison_jobs.choose(run, partial(self._start_task, run)):
             self._end_run(run, Postponed(job.id, lease.token, poison_jobs.PAUSE_MS))
 
     def _start_task(self, run: Run) -> None:
@@ -297,7 +297,7 @@ class QueueConsumer:
         The outcome is dropped if the job was handed back while its handler was still running.
         """
         self._capacity.release(self._share)
-        self._poison_jobs.ended(run)
+        self._poison_jobs.mark_ended(run)
         if not run.has_ended:
             self._add_outcome(run, outcome)
 

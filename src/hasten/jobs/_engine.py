@@ -47,17 +47,17 @@ from hasten.jobs._record import (
 )
 from hasten.jobs._states import State
 
-# The largest total size of the large values (results, errors, progress) in all events of one queue.
+# The largest total size of the large values (results, errors, progress) in the events of a queue.
 # Without a limit, 10,000 events with results of 1 MB each would fill the memory of a server.
 EVENT_BYTES: Final = 32 * 1024 * 1024
 
-# The largest size of one value in an event. A larger value is stored with its job only, and readers
-# of the event read the job.
+# The largest size of one value in an event. A larger value is stored with its job only, where
+# readers of the event can get it.
 VALUE_BYTES: Final = 64 * 1024
 
 # The exception: a job may be deleted before a reader of its event can read it, if it is kept for
-# less than a minute, or if fewer than `FEW_KEPT` finished jobs are kept. The event of such a job has
-# the result, up to `EVENT_BYTES`.
+# less than a minute, or if fewer than `FEW_KEPT` finished jobs are kept. The event of such a job
+# has the result, up to `EVENT_BYTES`.
 FEW_KEPT: Final = EVENT_BYTES // VALUE_BYTES
 BRIEFLY_MS: Final = 60_000
 
@@ -106,7 +106,7 @@ class Engine(Protocol):
         """Whether leases expire by the clock of the database server instead of `now_ms`."""
 
     def require_existing(self) -> None:
-        """Raise `StoreUnavailable` if the store (a SQLite file) does not exist yet. Changes nothing.
+        """Raise `StoreUnavailable` if the store (a SQLite file) does not exist. Changes nothing.
 
         For programs that only read, such as a dashboard: they must not create an empty store. A
         server always exists.
@@ -214,7 +214,7 @@ class Engine(Protocol):
         """Return the jobs with these ids, in the same order; None for a job that does not exist."""
 
     async def ends(self, queue: str, ids: Sequence[str]) -> list[End | None]:
-        """Return whether and how each of these jobs has ended, in the same order; None if missing.
+        """Return how each of these jobs has ended, in the same order; None for a missing one.
 
         Used by callers that wait for results. Cheaper than `get`, because it reads fewer fields.
         """
@@ -300,7 +300,10 @@ class Engine(Protocol):
         """Delete a queue: its jobs in all states, its events and its settings."""
 
     async def pause(self, queue: str, *, now_ms: int) -> None:
-        """Stop `claim` from returning jobs until `resume`. Running jobs continue. Safe to repeat."""
+        """Keep `claim` from returning jobs until `resume` is called. Running jobs continue.
+
+        Safe to call twice.
+        """
 
     async def resume(self, queue: str, *, now_ms: int) -> None:
         """Let `claim` return jobs again after `pause`. Safe to repeat."""

@@ -75,7 +75,7 @@ class Outbox:
         """
         return bool(self._outcomes)
 
-    # Adding items -----------------------------------------------------------------------------------
+    # Adding items -------------------------------------------------------------------------------
 
     def add_update(self, update: RunUpdate) -> None:
         """Add progress or a log line. May be called in any thread."""
@@ -92,7 +92,7 @@ class Outbox:
         self._outcomes.append(outcome)
 
     def hold_released(self) -> None:
-        """Keep the jobs that are released from now on back, until `hand_back` stores them together.
+        """Keep the jobs that are released from now on, until `hand_back` stores them together.
 
         Called when the worker begins to stop.
         """
@@ -205,7 +205,7 @@ class Outbox:
         """
         run = (outcome.id, outcome.token)
         reason = f"its outcome cannot be stored: {error.reason}"
-        failure_log.not_stored(self._queue, outcome.id, reason)
+        failure_log.log_not_stored(self._queue, outcome.id, reason)
         if run in self._replaced:
             self._replaced.discard(run)
             self._weights.pop(outcome.id, None)

@@ -34,7 +34,7 @@ from hasten.jobs._child import (
     Started,
     decode_message,
     encode,
-    serve,
+    run_child,
 )
 from hasten.jobs._failures import Failure
 from hasten.jobs._record import LogLine, Progress, RunUpdate
@@ -245,7 +245,7 @@ class _Child:
     def _start(self) -> SpawnProcess:
         # Not a daemon: those may not have children. `_kill_all` ends it when the worker ends.
         process = _spawning.Process(
-            target=serve, args=(self._theirs,), name="hasten job", daemon=False
+            target=run_child, args=(self._theirs,), name="hasten job", daemon=False
         )
         if sys.platform != "win32":
             # Blocked in this thread, and so in the child until it can handle them. The tracker is

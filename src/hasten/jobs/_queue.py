@@ -36,8 +36,8 @@ from hasten.jobs._encoding import NotStorable, decode_json, encode_json
 from hasten.jobs._engine import Engine
 from hasten.jobs._engines import open_engine
 from hasten.jobs._events import QueueEvents
-from hasten.jobs._function_origin import Execution
-from hasten.jobs._functions import describe
+from hasten.jobs._function_origin import CodeExecution
+from hasten.jobs._functions import describe_function
 from hasten.jobs._job import Job
 from hasten.jobs._options import (
     MAX_COUNT,
@@ -238,7 +238,7 @@ class Queue:
         running during the next attempt.
         """
         caller = sys._getframe(1)
-        made_in = Execution.of(caller.f_code, caller.f_globals)
+        made_in = CodeExecution.of(caller.f_code, caller.f_globals)
         add = partial(
             self._add_task,
             name=name,
@@ -261,7 +261,7 @@ class Queue:
         give_up_on: Any,
         check_arguments: bool,
         options: Mapping[str, Any],
-        made_in: Execution,
+        made_in: CodeExecution,
     ) -> Task[..., Any, Any]:
         check_function(function)
         if name is None:
@@ -289,7 +289,7 @@ class Queue:
         other = self.tasks.get(definition.name)
         if other is None or definition.origin.may_replace(other.origin):
             return
-        first, second = describe(other.function), describe(definition.function)
+        first, second = describe_function(other.function), describe_function(definition.function)
         raise InvalidOption(
             "name",
             definition.name,

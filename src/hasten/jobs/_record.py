@@ -34,8 +34,8 @@ class JobTemplate(msgspec.Struct, frozen=True, gc=False):
         return cls(name, encode_options(resolved), resolved)
 
     @property
-    def is_plain(self) -> bool:
-        """Whether the jobs have no delay, priority or lifo, and so are appended to the waiting jobs."""
+    def is_fifo(self) -> bool:
+        """Whether the jobs are ready at once and run in the order in which they are added."""
         options = self.options
         return not (options.delay_ms or options.priority or options.lifo)
 

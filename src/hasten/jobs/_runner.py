@@ -102,9 +102,9 @@ class Runner:
         keep = keep_or(options.keep_failed, self._keep_failed)
         outcome = failures.failed_without_run(run.lease, reason, keep)
         if reason == CANCELLED_ERROR:
-            failure_log.cancelled(run.lease.job)
+            failure_log.log_cancelled(run.lease.job)
         else:
-            failure_log.not_run(run.lease.job, outcome.error)
+            failure_log.log_failed_without_run(run.lease.job, outcome.error)
         return outcome
 
     def _find_obstacle(
@@ -183,7 +183,7 @@ class Runner:
             case Stop.RELEASED:
                 return Released(lease.job.id, lease.token)
             case Stop.CANCELLED:
-                failure_log.cancelled(lease.job)
+                failure_log.log_cancelled(lease.job)
                 keep = keep_or(options.keep_failed, self._keep_failed)
                 return Failed(lease.job.id, lease.token, CANCELLED_ERROR, None, keep)
             case Stop.TIMEOUT:
@@ -205,8 +205,10 @@ class Runner:
         self, failure: Failure, run: Run, options: Options, error: BaseException
     ) -> Outcome:
         keep = keep_or(options.keep_failed, self._keep_failed)
-        outcome = failures.outcome_of(failure, run.lease, options, keep)
-        log = partial(failure_log.attempt, run.lease.job, outcome, failure, options.attempts, error)
+        outcome = failures.to_outcome(failure, run.lease, options, keep)
+        log = partial(
+            failure_log.log_failed_run, run.lease.job, outcome, failure, options.attempts, error
+        )
         if isinstance(error, asyncio.CancelledError):
             # An event loop that ends cancels this task, too. Then the log call never happens, which
             # is right: the outcome is not stored either.

@@ -12,8 +12,8 @@ from hasten.errors import InvalidOption, InvalidTask
 from hasten.jobs._arguments import Parameters
 from hasten.jobs._backoff import BackoffFunction
 from hasten.jobs._context import Context
-from hasten.jobs._function_origin import Execution, FunctionOrigin
-from hasten.jobs._functions import describe, is_generator
+from hasten.jobs._function_origin import CodeExecution, FunctionOrigin
+from hasten.jobs._functions import describe_function, is_generator
 from hasten.jobs._options import Options
 
 RunIn = Literal["loop", "thread", "process"]
@@ -39,7 +39,7 @@ class TaskDefinition:
         backoff_function: BackoffFunction | None,
         max_size: int,
         show_values: bool,
-        made_in: Execution,
+        made_in: CodeExecution,
     ) -> None:
         self.function = function
         self.name = name
@@ -115,9 +115,9 @@ def _check_found(name: str, function: Callable[..., Any]) -> None:
         found = getattr(found, part, None)
     if not isinstance(getattr(found, "definition", None), TaskDefinition):
         raise InvalidOption(
-            "run_in", "process", "a function whose module-level name is its task: decorate "
-            f"{describe(function)} with @queue.task. The other process imports the task {name!r} "
-            "by that name",
+            "run_in", "process", "set for a function that is decorated with @queue.task: the child "
+            f"process imports the task {name!r} by the name of its function, but the name of "
+            f"{describe_function(function)} is not a task there",
         )  # fmt: skip
 
 

@@ -41,7 +41,7 @@ def _add_to_queue(unit: UnitOfWork, queue: str, jobs: Sequence[NewJob]) -> list[
 def _have_common_template(jobs: Sequence[NewJob]) -> bool:
     """Return whether the jobs are plain and differ in their data only, as those of one task do."""
     common = jobs[0].template
-    return common.is_plain and all(
+    return common.is_fifo and all(
         job.id is None and (job.template is common or job.template == common) for job in jobs
     )
 
