@@ -407,7 +407,10 @@ class TestWhatCanBeATask:
     def test_that_cannot_be_imported_cannot_run_in_a_process(
         self, queue: Queue, function: Callable[..., Any]
     ) -> None:
-        with pytest.raises(InvalidOption, match="a function at the top level of a module, for 'f'"):
+        with pytest.raises(
+            InvalidOption,
+            match="the child process imports the task 'f' by the name of its function",
+        ):
             queue.task(name="f", run_in="process")(function)
 
     def test_that_has_another_name_in_its_module_cannot_run_in_a_process(

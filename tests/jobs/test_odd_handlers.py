@@ -68,7 +68,7 @@ THROWN: dict[str, tuple[Callable[[], BaseException], str]] = {
     ),
     "cancelled": (
         asyncio.CancelledError,
-        "CancelledError: its task was cancelled by a handler, not by the worker",
+        "CancelledError: the asyncio task of the job was cancelled by a handler, not by the worker",
     ),
     "cancelled future": (concurrent.futures.CancelledError, "CancelledError"),
     "generator exit": (GeneratorExit, "GeneratorExit"),
@@ -154,7 +154,10 @@ class TestWhatHandlersRaise:
         job = await cancel_itself.enqueue()
         async with Worker(queue, grace=0):
             reason = await fails_after(job, 2)
-        assert reason == "CancelledError: its task was cancelled by a handler, not by the worker"
+        assert (
+            reason == "CancelledError: the asyncio task of the job was cancelled by a handler, "
+            "not by the worker"
+        )
 
     async def test_a_handler_that_has_cancelled_itself_and_returns_has_completed(
         self, queue: Queue

@@ -663,8 +663,8 @@ class TestDeclaring:
     @pytest.mark.parametrize(
         ("options", "complaint"),
         [
-            ({"run_in": "thread"}, "'loop' or 'process' for 'send'"),
-            ({"run_in": "fibre"}, "'loop' or 'process' for 'send'"),
+            ({"run_in": "thread"}, "'loop' or 'process' for the task 'send'"),
+            ({"run_in": "fibre"}, "'loop' or 'process' for the task 'send'"),
             ({"give_up_on": ValueError("no class")}, "exception classes"),
             ({"attempts": 0}, "attempts=0: must be a whole number from 1"),
             ({"job_id": "a"}, "one of the options attempts, backoff"),

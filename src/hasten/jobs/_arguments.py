@@ -35,7 +35,7 @@ from hasten.jobs._encoding import (
     reject_non_finite,
     why_undecodable,
 )
-from hasten.jobs._validation_errors import validate, without_values
+from hasten.jobs._validation_errors import remove_values, validate
 
 # Finds the parameter in messages of inspect: "missing a required argument: 'to'".
 _QUOTED_NAME: Final = re.compile(r"'(\w+)'")
@@ -242,7 +242,7 @@ class Parameters:
         ) as exc:  # the errors of msgspec and pydantic are ValueErrors
             reason = why_undecodable(exc)
         if not self._show_values:
-            reason = without_values(reason)
+            reason = remove_values(reason)
         place = _PATH_SUFFIX.search(reason)
         if place is None:
             raise InvalidArgument.of_call(self._task, "", f"its arguments do not fit: {reason}")
@@ -370,7 +370,7 @@ class Parameters:
             TypeError,
         ) as exc:  # the errors of msgspec and pydantic are ValueErrors
             reason = why_undecodable(exc)
-        raise ValueError(reason if self._show_values else without_values(reason))
+        raise ValueError(reason if self._show_values else remove_values(reason))
 
     @functools.cached_property
     def _result_decoder(self) -> msgspec.json.Decoder[Any]:

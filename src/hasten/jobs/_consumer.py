@@ -39,7 +39,7 @@ from hasten.jobs._queue import Queue
 from hasten.jobs._record import Batch, Claim, Completed, Lease, Outcome, Postponed, Released
 from hasten.jobs._run import Run, Stop
 from hasten.jobs._runner import Runner
-from hasten.jobs._services import Service, retrieve
+from hasten.jobs._services import Service, retrieve_error
 from hasten.jobs._threads import Threads
 
 logger = get_logger("hasten.worker")
@@ -283,11 +283,11 @@ class QueueConsumer:
             # A handler can throw an exception into this coroutine: a GeneratorExit that it raises
             # closes the coroutines that await it. This counts as a failed attempt, like any other
             # error: otherwise the job would run again and again.
-            outcome = self._runner.failed(error, run)
+            outcome = self._runner.outcome_of_error(error, run)
             if isinstance(error, KeyboardInterrupt) and not self._worker.handles_signals():
                 self._end_run(run, outcome)
                 assert run.task is not None
-                run.task.add_done_callback(retrieve)  # asyncio.run raises it, too
+                run.task.add_done_callback(retrieve_error)  # asyncio.run raises it, too
                 raise  # it may be the user's Ctrl+C, which must end the program
         self._end_run(run, outcome)
 
@@ -368,7 +368,7 @@ class QueueConsumer:
         finally:
             for task in tasks:
                 task.add_done_callback(
-                    retrieve
+                    retrieve_error
                 )  # only the first error is raised; the other must not be logged
                 task.cancel()
 
@@ -381,7 +381,7 @@ class QueueConsumer:
         """
         for run in list(self.runs.values()):
             if run.task is not None and run.task.done() and not run.has_ended:
-                self._end_run(run, self._runner.failed(asyncio.CancelledError(), run))
+                self._end_run(run, self._runner.outcome_of_error(asyncio.CancelledError(), run))
 
     async def reclaim(self, waiting_since: float, now_ms: int) -> None:
         """Take back the jobs of dead workers, unless the store has failed recently.

@@ -53,7 +53,7 @@ from hasten.jobs._producer import Producer
 from hasten.jobs._record import Change, JobRecord, JobTemplate, Update
 from hasten.jobs._results import Results
 from hasten.jobs._states import FINISHED, State
-from hasten.jobs._store_use import use_of
+from hasten.jobs._store_use import get_store_use
 from hasten.jobs._sync_events import SyncQueueEvents
 from hasten.jobs._task_definition import RunIn, TaskDefinition, check_function
 from hasten.jobs._tasks import ContextTask, Task
@@ -108,7 +108,7 @@ class Queue:
         self.tasks: dict[str, TaskDefinition] = {}
         self._options = check_task_options(options)
         self._backoff_function = _get_backoff_function(options)
-        self.store_use = use_of(store)
+        self.store_use = get_store_use(store)
         self._is_open = False
         if self.store_use.made is not None:
             open_engine(self.store_use.made)  # opens no connection yet, but rejects wrong options
