@@ -147,7 +147,7 @@ async def test_a_job_that_cannot_be_run_is_logged(
     (first,), (second,) = records(caplog, unknown.id), records(caplog, unfit.id)
     assert (first.levelname, second.levelname) == ("ERROR", "ERROR")
     assert "failed without a run: this worker has no task 'cube'" in first.getMessage()
-    assert "its data does not fit the task 'square'" in second.getMessage()
+    assert "the data of the job does not fit the task 'square'" in second.getMessage()
 
 
 async def test_an_expired_job_is_logged(

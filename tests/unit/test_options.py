@@ -636,7 +636,7 @@ class TestDecodeWhatNodeWrites:
     )
     def test_gives_garbage_a_reason(self, text: str, reason: str) -> None:
         """The job fails with it, and the worker stays up."""
-        with pytest.raises(ValueError, match=f"^its options cannot be read: .*{reason}"):
+        with pytest.raises(ValueError, match=f"^the options of the job cannot be read: .*{reason}"):
             decode_options(text)
 
     @given(st.text())
@@ -658,6 +658,6 @@ class TestDecodeWhatNodeWrites:
         try:
             options = decode_options(text)
         except ValueError as error:
-            assert str(error).startswith("its options cannot be read: ")  # noqa: PT017
+            assert str(error).startswith("the options of the job cannot be read: ")  # noqa: PT017
         else:
             assert decode_options(encode_options(options)) == options

@@ -359,7 +359,9 @@ class Parameters:
         try:
             decoded = self._decode(data)
         except ValueError as exc:
-            raise ValueError(f"its data does not fit the task {self._task!r}: {exc}") from None
+            raise ValueError(
+                f"the data of the job does not fit the task {self._task!r}: {exc}"
+            ) from None
         return self._to_call_arguments(decoded, context)
 
     def _decode(self, data: str) -> Any:

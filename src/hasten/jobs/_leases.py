@@ -120,7 +120,7 @@ class LeaseKeeper:
                 served.outage.failed(activity, error)
                 succeeded_all = False
             except Exception:  # without this thread, the worker would lose all its jobs
-                logger.exception("cannot %s", activity)
+                logger.exception("internal error, retrying: cannot %s", activity)
                 succeeded_all = False
             else:
                 served.outage.succeeded(activity)

@@ -413,7 +413,7 @@ def decode_options(text: str) -> Options:
     try:
         return _to_options(_decode_wire_options(text))
     except UNDECODABLE as exc:
-        raise ValueError(f"its options cannot be read: {why_undecodable(exc)}") from exc
+        raise ValueError(f"the options of the job cannot be read: {why_undecodable(exc)}") from exc
 
 
 def _decode_wire_options(text: str) -> _WireOptions:

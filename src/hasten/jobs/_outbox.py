@@ -204,7 +204,7 @@ class Outbox:
         Returns False if the outcome was such a failure already.
         """
         run = (outcome.id, outcome.token)
-        reason = f"its outcome cannot be stored: {error.reason}"
+        reason = f"the outcome of the job cannot be stored: {error.reason}"
         failure_log.log_not_stored(self._queue, outcome.id, reason)
         if run in self._replaced:
             self._replaced.discard(run)

@@ -147,7 +147,7 @@ class Results:
         return ids
 
     def _handle(self, event: Event) -> None:
-        """Complete or fail the awaited job that an event is about."""
+        """Pass the end of a job that an event reports to the callers that wait for the job."""
         if event.kind == MISSED:
             self._start_check(list(self._awaited))
         awaited = self._awaited.get(event.job_id)
@@ -166,7 +166,7 @@ class Results:
                 awaited.fail(JobNotFound(self._queue, event.job_id, "it was removed"))
 
     async def _check(self, ids: Sequence[str]) -> None:
-        """Complete or fail those of these jobs that have ended. An error of the store fails all."""
+        """Read these jobs, and pass the ends of those that have ended to the waiting callers."""
         try:
             await self._read_ends(ids)
         except StoreError as error:
@@ -175,7 +175,7 @@ class Results:
                     awaited.fail(error)
 
     async def _read_ends(self, ids: Sequence[str]) -> None:
-        """Read these jobs from the store, and complete or fail those that have ended."""
+        """Do the work of `_check`; raises `StoreError`."""
         gone: list[str] = []
         for id, end in zip(ids, await self._engine().ends(self._queue, ids), strict=True):
             awaited = self._awaited.get(id)
@@ -191,7 +191,7 @@ class Results:
             await self._search_events(gone)
 
     async def _search_events(self, ids: Sequence[str]) -> None:
-        """Complete or fail deleted jobs by searching the existing events for their ends."""
+        """Search the events for the ends of deleted jobs, and pass them to the waiting callers."""
         newest = await self._engine().events(self._queue, after=None)
         found = ((id, self._awaited.get(id)) for id in ids)
         # Jobs without `since` were added meanwhile: the reader that starts now checks them.
@@ -236,12 +236,12 @@ class _AwaitedJob:
         self.since = self._added or cursor
 
     def complete(self, result: str | None) -> None:
-        """Set the result of the job, as JSON."""
+        """Let the waiting callers return this result, which is JSON."""
         if not self.end.done():
             self.end.set_result("null" if result is None else result)
 
     def fail(self, error: Exception) -> None:
-        """Set the exception that `Results.wait` raises for the job."""
+        """Let the waiting callers raise this exception."""
         if not self.end.done():
             self.end.set_exception(error)
             self.end.exception()  # so that asyncio does not warn if all callers were cancelled

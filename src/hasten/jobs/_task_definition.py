@@ -122,9 +122,9 @@ def _check_importable_as_task(name: str, function: Callable[..., Any]) -> None:
         found = getattr(found, part, None)
     if not isinstance(getattr(found, "definition", None), TaskDefinition):
         raise InvalidOption(
-            "run_in", "process", "set for a function whose name in its module is its task: decorate "
-            f"{describe_function(function)} with @queue.task, because the child process imports "
-            f"the task {name!r} by that name",
+            "run_in", "process", "set for a function whose name in its module is its task: "
+            f"decorate {describe_function(function)} with @queue.task, because the child process "
+            f"imports the task {name!r} by that name",
         )  # fmt: skip
 
 
