@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from hasten.compression import DecompressionMiddleware
 from hasten.compression._breach import Guard
 from hasten.compression._decoders import available
-from hasten.compression._dictionaries import _named_dictionary
+from hasten.compression._dictionaries import _requested_dictionary
 from hasten.compression._head import ETagPolicy, Head
 from hasten.compression._negotiation import Coding, choose
 from hasten.errors import InvalidOption, InvalidParameter
@@ -192,13 +192,13 @@ def content_headers() -> Target:
             b"available-dictionary", b"if-none-match", b"authorization",
         ]  # fmt: skip
         asked = dict(zip(names, lines, strict=False))
-        guard._is_foreign(asked)
-        _named_dictionary(list(asked.items()))
+        guard._forbids_compression(asked)
+        _requested_dictionary(list(asked.items()))
         head = Head(200, [(b"etag", lines[0]), (b"cache-control", lines[-1]), (b"vary", lines[0])])
-        head.untouchable("GET")
-        head.varying()
+        head.reason_to_skip("GET")
+        head.headers_with_vary()
         for policy in get_args(ETagPolicy):
-            head.revalidated(lines[-1], policy)
+            head.not_modified_headers(lines[-1], policy)
 
     return parse
 

@@ -405,7 +405,7 @@ class TestPool:
             threads=1,
             on_event=found.append,
         )
-        pool = middleware._workload.pool
+        pool = middleware._shared.pool
         pool.offload_after, pool.max_queue = 0, max_queue
         client = Client(middleware)
         exchanges = []
@@ -571,7 +571,7 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body", "body": b"[0, 1, 2]" * 100_000})
 
 middleware = CompressionMiddleware(app)
-middleware._workload.pool.offload_after = 0
+middleware._shared.pool.offload_after = 0
 
 async def get():
     found = {}
@@ -797,7 +797,7 @@ class TestEvents:
         assert (record.name, record.levelname) == ("hasten.compression", "ERROR")
         assert record.exc_info is not None
         assert isinstance(record.exc_info[1], LookupError)
-        assert middleware._workload.open_streams == 0
+        assert middleware._shared.open_streams == 0
         await until(lambda: not leftovers(), "nothing to be left behind")
 
     @pytest.mark.parametrize("option", ["on_event", "filter"])

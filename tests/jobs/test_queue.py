@@ -109,7 +109,7 @@ def test_redis_without_its_extra_says_what_to_install() -> None:
     said = subprocess.run(
         [sys.executable, "-c", program], check=True, capture_output=True, text=True
     ).stdout
-    assert said.startswith("redis is not installed: it comes with the extra 'redis' of hasten")
+    assert said.startswith("redis is not installed: install hasten with its extra 'redis'")
 
 
 def test_wrong_defaults_are_refused() -> None:

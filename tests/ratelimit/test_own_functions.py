@@ -155,7 +155,7 @@ class TestTheLog:
         ]
         assert all(record.exc_info for record in caplog.records)
         caplog.clear()
-        now[0] += repeated_errors.EVERY_SECONDS
+        now[0] += repeated_errors.LOG_INTERVAL_SECONDS
         await site.statuses(2)
         line = "a: skip() failed; the request is counted (4 more times since the last log line)"
         assert line in [record.getMessage() for record in caplog.records]

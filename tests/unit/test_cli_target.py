@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hasten._cli.supervisor import LAST_PAUSE_SECONDS, ending, next_pause
+from hasten._cli.supervisor import LAST_PAUSE_SECONDS, describe_exit, next_pause
 from hasten._cli.target import load, load_one
 from hasten.errors import TargetError
 
@@ -193,4 +193,4 @@ class TestPausesBetweenProcesses:
     ],
 )
 def test_the_end_of_a_process_is_described(status: int, said: str) -> None:
-    assert ending(status) == said
+    assert describe_exit(status) == said

@@ -11,8 +11,8 @@ from hasten.compression._negotiation import (
     MAX_HEADER_BYTES,
     Coding,
     choose,
-    chooser,
-    coding_name,
+    make_chooser,
+    normalize_coding,
 )
 
 OFFER = (Coding.ZSTD, Coding.BROTLI, Coding.GZIP)
@@ -117,7 +117,7 @@ class TestChoose:
 
     @given(st.binary(max_size=300))
     def test_never_raises_for_any_bytes(self, header: bytes) -> None:
-        assert chooser(OFFER)(header) == choose(header.decode("latin-1"), OFFER)
+        assert make_chooser(OFFER)(header) == choose(header.decode("latin-1"), OFFER)
 
     @given(members)
     def test_a_chosen_coding_is_accepted_and_not_below_identity(
@@ -167,4 +167,4 @@ class TestChoose:
     ("written", "name"), [(" GZip\t", "gzip"), ("x-gzip", "gzip"), ("X-GZIP", "gzip"), ("", "")]
 )
 def test_a_coding_has_one_name(written: str, name: str) -> None:
-    assert coding_name(written) == name
+    assert normalize_coding(written) == name

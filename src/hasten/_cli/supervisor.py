@@ -86,7 +86,7 @@ class _Slot:
             return True
         self._close_pipe()
         self._process = None
-        how = f"process {self._number} (pid {process.pid}) {ending(status)}"
+        how = f"process {self._number} (pid {process.pid}) {describe_exit(status)}"
         if stopping:
             logger.log(logging.WARNING if status else logging.INFO, "%s", how)
             self.stopped_badly = status != 0
@@ -158,7 +158,7 @@ class _Supervisor:
         return any(running)
 
 
-def ending(status: int) -> str:
+def describe_exit(status: int) -> str:
     """Return how a process has ended, from the status that `Popen.poll` returned."""
     if status >= 0:
         return f"ended with status {status}"

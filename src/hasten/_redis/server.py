@@ -17,7 +17,7 @@ from hasten._redis import errors
 from hasten._redis.client import Client
 from hasten._redis.connections import Part
 from hasten._redis.listener import Listener, closed
-from hasten._store_url import Address, Kind
+from hasten._store_url import Address, ServerKind
 from hasten.errors import StoreBusy, StoreInterrupted, StoreReadOnly, StoreUnavailable
 
 # Pauses between attempts to reach a server: each twice as long as the one before.
@@ -59,7 +59,7 @@ class Server:
 
     @property
     def is_cluster(self) -> bool:
-        return self.address.kind is Kind.CLUSTER
+        return self.address.kind is ServerKind.CLUSTER
 
     # Requests -----------------------------------------------------------------------------------
 

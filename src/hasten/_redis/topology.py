@@ -17,7 +17,7 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
 from hasten._redis.connections import Endpoint, Part
-from hasten._store_url import Address, Kind
+from hasten._store_url import Address, ServerKind
 
 
 class Topology(Protocol):
@@ -35,11 +35,11 @@ class Topology(Protocol):
 
 def topology(address: Address) -> Topology:
     match address.kind:
-        case Kind.SINGLE:
+        case ServerKind.SINGLE:
             return _Single(address)
-        case Kind.SENTINEL:
+        case ServerKind.SENTINEL:
             return _Sentinels(address)
-        case Kind.CLUSTER:
+        case ServerKind.CLUSTER:
             return _Cluster(address)
 
 

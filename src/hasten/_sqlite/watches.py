@@ -123,7 +123,7 @@ class Watches:
         self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
 
     def _has_noticed(self) -> bool:
-        if self._is_armed and self._file_watch is not None and self._file_watch.noticed():
+        if self._is_armed and self._file_watch is not None and self._file_watch.was_written():
             self._is_armed = False
             return True
         return False

@@ -18,11 +18,11 @@ from typing import Final, TypeVar
 
 from hasten._asgi import ASGIApp, Receive, Scope, Send
 from hasten._checks import check_function, check_instance, check_whole_number, is_number
-from hasten._clock import SYSTEM_CLOCK, Clock, check_clock, now_ns_of
+from hasten._clock import SYSTEM_CLOCK, Clock, check_clock, make_now_ns
 from hasten._durations import Duration, to_us
-from hasten._litestar import first_of
+from hasten._litestar import get_shared_middleware
 from hasten._logs import get_logger
-from hasten._problems import CAPACITY, prefers_text, refusal
+from hasten._problems import make_refusal, prefers_text
 from hasten._repeated_errors import RepeatedErrors
 from hasten._request_info import RequestInfo
 from hasten.errors import InvalidOption
@@ -122,7 +122,7 @@ class LoadSheddingMiddleware:
             return
         if not self._has_started:
             self._has_started = True
-            self._load = first_of(scope, self, self._definition)._load
+            self._load = get_shared_middleware(scope, self, self._definition)._load
         if self._accepts(scope):
             await self._run(Work(self._load, receive, send), scope)
         else:
@@ -163,7 +163,7 @@ class LoadSheddingMiddleware:
         retry_after = random.randint(minimum, 2 * minimum)  # noqa: S311
         self._report(request, retry_after)
         is_text = prefers_text(request.header("accept"))
-        response = refusal(self._message, status=503, limits=[], kind=CAPACITY, is_text=is_text)
+        response = make_refusal(self._message, status=503, limits=[], is_busy=True, is_text=is_text)
         headers = response.headers | {"retry-after": str(retry_after)}
         await response._replace(headers=headers)(scope, receive, send)
 
@@ -186,7 +186,7 @@ def _now_of(clock: Clock | None) -> Callable[[], float]:
     """Return a function that returns the time of a clock, in seconds."""
     if clock is None or clock is SYSTEM_CLOCK:
         return time.monotonic
-    now_ns = now_ns_of(check_clock(clock))
+    now_ns = make_now_ns(check_clock(clock))
     return lambda: now_ns() / 1_000_000_000
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from threading import Lock
 
-from hasten._clock import SYSTEM_CLOCK, now_ns_of
+from hasten._clock import SYSTEM_CLOCK, make_now_ns
 from hasten._durations import to_us
 from hasten.pagination._counts import Cached, Count
 
@@ -17,7 +17,7 @@ class CountCache:
         self._ttl_ns = to_us("Cached(ttl)", cached.ttl) * 1000
         self._max_entries = cached.max_entries
         # The clock of the system may be set back, so a monotonic timer is used instead of it.
-        self._now_ns = now_ns_of(None if cached.clock is SYSTEM_CLOCK else cached.clock)
+        self._now_ns = make_now_ns(None if cached.clock is SYSTEM_CLOCK else cached.clock)
         self._entries: OrderedDict[bytes, tuple[int, Count]] = OrderedDict()
         self._lock = Lock()
 

@@ -24,7 +24,7 @@ from typing import (
 
 from hasten._coroutines import run_without_loop
 from hasten._queries import QueryLike, header_of, is_debug, pairs_of
-from hasten._responses import EncodedResponse, etag_of, names_tag
+from hasten._responses import EncodedResponse, contains_etag, etag_of
 from hasten.errors import InvalidOption, UsageError
 from hasten.fields._allowed import AllowedFields, FieldSet, is_shown
 from hasten.fields._items import value_of
@@ -417,7 +417,7 @@ class Paginator(Generic[P]):
             values = await query.version(self._version)
             tag = _tag_of(query, q, chosen, origin, values)
         page: Page[Any] | CursorPage[Any]
-        if tag is not None and names_tag(q.if_none_match, tag):
+        if tag is not None and contains_etag(q.if_none_match, tag):
             page = build_not_modified(q, tag)
         elif signer is None:
             page = await self._offset_page(query, statement, q, origin)

@@ -8,7 +8,7 @@ from typing import Final
 
 from hasten import _portal
 from hasten._checks import check_choice, check_text, check_whole_number
-from hasten._clock import now_ns_of
+from hasten._clock import make_now_ns
 from hasten._closing import AsyncClosable
 from hasten._decision import Decision
 from hasten._durations import Duration, to_us
@@ -79,7 +79,7 @@ class Limiter(AsyncClosable):
         self._store = ResilientStore(
             self._counters.counters, processes=processes, store_timeout=store_timeout, clock=clock
         )
-        self._now_ns = now_ns_of(clock)
+        self._now_ns = make_now_ns(clock)
         self._sleep = asyncio.sleep if clock is None else clock.sleep
         # Most limiters have one rate and a store that responds without waiting.
         immediate = self._store.immediate if len(rules) == 1 else None

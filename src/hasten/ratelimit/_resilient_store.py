@@ -21,7 +21,7 @@ from inspect import isawaitable
 from typing import Any, Final, TypeAlias, TypeVar
 
 from hasten._checks import check_whole_number
-from hasten._clock import Clock, now_ns_of
+from hasten._clock import Clock, make_now_ns
 from hasten._durations import Duration, to_us
 from hasten._logs import get_logger
 from hasten._timeouts import LoopTimeout
@@ -82,7 +82,7 @@ class ResilientStore:
         """The store itself if it responds without waiting: then nothing can fail."""
         self._processes = check_whole_number("processes", processes, 1)
         self._timeout_us = to_us("store_timeout", store_timeout, at_least_us=1)
-        self._clock_ns = now_ns_of(clock)
+        self._clock_ns = make_now_ns(clock)
         self._local = MemoryStore(clock=clock)
         self._shares: dict[Rule, Rule] = {}
         self._breaker = CircuitBreaker()

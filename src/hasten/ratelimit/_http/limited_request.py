@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from typing import Any, Final, TypeVar
 
 from hasten._asgi import Headers, Message, Scope, Send
-from hasten._loops import is_running, run_on, trio_token
+from hasten._loops import current_trio_token, is_running, run_on_loop
 from hasten._request_info import RequestInfo
 from hasten.errors import MissingMiddleware, UsageError
 from hasten.ratelimit._counter_store import ImmediateStore, Settlement
@@ -68,7 +68,7 @@ class LimitedRequest:
         try:
             self.loop: AbstractEventLoop | Any = get_running_loop()
         except RuntimeError:
-            self.loop = trio_token()
+            self.loop = current_trio_token()
         self._route_of = route_of
 
     @property
@@ -146,7 +146,7 @@ class LimitedRequest:
         would have to wait for the event loop that this call blocks.
         """
         if not is_running():
-            return run_on(self.loop, work)
+            return run_on_loop(self.loop, work)
         try:
             work.send(None)
         except StopIteration as end:

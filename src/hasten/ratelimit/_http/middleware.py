@@ -8,11 +8,11 @@ from typing import Final
 
 from hasten._asgi import ASGIApp, Receive, Scope, Send
 from hasten._checks import check_choice, check_flag, check_function, check_instance, check_text
-from hasten._clock import Clock, now_ns_of
+from hasten._clock import Clock, make_now_ns
 from hasten._closing import AsyncClosable
 from hasten._decision import Decision
 from hasten._durations import Duration
-from hasten._litestar import first_of
+from hasten._litestar import get_shared_middleware
 from hasten._logs import get_logger
 from hasten._repeated_errors import RepeatedErrors
 from hasten._store import Store
@@ -262,7 +262,7 @@ class RateLimitMiddleware(AsyncClosable):
         """Share the enforcer of the first middleware that Litestar made for an application."""
         self.enforcer.require_loop()
         self._has_started = True
-        first = first_of(scope, self, self._definition)
+        first = get_shared_middleware(scope, self, self._definition)
         if first is not self:
             self.enforcer = first.enforcer
             if is_mounted(scope):  # another application is behind it, with paths of its own
@@ -304,5 +304,5 @@ def _seconds_of(clock: Clock | None) -> Callable[[], float]:
     """Return a function that returns the time in seconds since the epoch."""
     if clock is None:
         return time.time
-    now_ns = now_ns_of(clock)
+    now_ns = make_now_ns(clock)
     return lambda: now_ns() / 1_000_000_000

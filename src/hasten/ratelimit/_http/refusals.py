@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, cast
 
 from hasten._asgi import ASGIApp, Headers, Message, Send
-from hasten._problems import CAPACITY, QUOTA, prefers_text, refusal
+from hasten._problems import make_refusal, prefers_text
 from hasten._request_info import RequestInfo
 from hasten.ratelimit._http.limit import Limit
 from hasten.ratelimit._http.limited_request import LimitedRequest
@@ -85,11 +85,11 @@ class Refusals:
 
 def _make(denied: LimitResult, message: Any, *, is_text: bool) -> Refusal:
     is_unavailable = denied.effective.unavailable
-    response = refusal(
+    response = make_refusal(
         cast("str | Mapping[str, object] | None", message),
         status=503 if is_unavailable else denied.limit.status,
         limits=denied.violated_policies,
-        kind=CAPACITY if is_unavailable else QUOTA,
+        is_busy=is_unavailable,
         is_text=is_text,
     )
     headers = [(name.encode(), value.encode("latin-1")) for name, value in response.headers.items()]

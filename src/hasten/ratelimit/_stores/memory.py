@@ -20,7 +20,7 @@ from hashlib import blake2b
 from typing import Final, TypeAlias
 
 from hasten._checks import check_whole_number
-from hasten._clock import Clock, check_clock, now_ns_of
+from hasten._clock import Clock, check_clock, make_now_ns
 from hasten._logs import get_logger
 from hasten.ratelimit import _algorithms as algorithms
 from hasten.ratelimit._algorithms import State
@@ -63,7 +63,7 @@ class MemoryStore:
     def __init__(self, *, max_keys: int = MAX_KEYS, clock: Clock | None = None) -> None:
         self._max_keys = check_whole_number("max_keys", max_keys, 1)
         self.clock: Final = None if clock is None else check_clock(clock)
-        self._clock_ns = now_ns_of(clock)
+        self._clock_ns = make_now_ns(clock)
         self._lock = threading.Lock()
         self._tables: dict[str, _Table] = {}
 

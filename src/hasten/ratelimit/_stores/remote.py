@@ -129,7 +129,7 @@ class RemoteStore(ABC):
         coalescer = self._coalescers.get(loop)
         if coalescer is None:
             coalescer = self._coalescers[loop] = Coalescer(
-                self._send, on_unclaimed=self._refund, at_most=self.max_batch
+                self._send, on_unclaimed=self._refund, max_weight=self.max_batch
             )
         return coalescer.put(operation)
 

@@ -7,7 +7,7 @@ from time import monotonic
 from typing import Final
 
 from hasten._logs import get_logger
-from hasten._repeated_errors import EVERY_SECONDS
+from hasten._repeated_errors import LOG_INTERVAL_SECONDS
 
 logger: Final = get_logger("hasten.redis")
 
@@ -27,7 +27,7 @@ class SkippedRuns:
         skipped = self._ids.setdefault(queue, set())
         skipped.update(ids)
         now = monotonic()
-        if now - self._logged_at.get(queue, -EVERY_SECONDS) < EVERY_SECONDS:
+        if now - self._logged_at.get(queue, -LOG_INTERVAL_SECONDS) < LOG_INTERVAL_SECONDS:
             return
         self._logged_at[queue] = now
         logger.warning(

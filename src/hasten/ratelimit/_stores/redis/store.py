@@ -20,10 +20,10 @@ from itertools import groupby
 from typing import ClassVar, Final
 from urllib.parse import quote
 
-from hasten._clock import Clock, now_ns_of
+from hasten._clock import Clock, make_now_ns
 from hasten._durations import Duration
 from hasten._redis.server import Script, Server
-from hasten._store_url import Address, Kind
+from hasten._store_url import Address, ServerKind
 from hasten.errors import StoreError
 from hasten.ratelimit._counter_store import Check, CheckGroup, Outcome, is_denied
 from hasten.ratelimit._stores.operations import Hit, Operation, Peek
@@ -64,9 +64,9 @@ class RedisStore(RemoteStore):
     ) -> None:
         super().__init__(address.shown, store_timeout=store_timeout, clock=clock)
         self._prefix = prefix
-        self._is_cluster = address.kind is Kind.CLUSTER
+        self._is_cluster = address.kind is ServerKind.CLUSTER
         self._server: Final = Reopened(lambda: Server(address, may_evict=True), on_open)
-        self._now_ns = None if clock is None else now_ns_of(clock)
+        self._now_ns = None if clock is None else make_now_ns(clock)
         self._names: dict[str, bytes] = {}
 
     async def hit(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:

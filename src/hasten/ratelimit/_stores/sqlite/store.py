@@ -19,7 +19,7 @@ from pathlib import Path
 from sqlite3 import Connection
 from typing import Final
 
-from hasten._clock import Clock, now_ns_of
+from hasten._clock import Clock, make_now_ns
 from hasten._durations import Duration
 from hasten._sqlite import Database, load_scripts, run_migrations
 from hasten._store_url import DEFAULT_TIMEOUT
@@ -56,7 +56,7 @@ class SqliteStore(RemoteStore):
         on_open: Callable[[], object] | None = None,
     ) -> None:
         super().__init__(f"sqlite:///{path}", store_timeout=store_timeout, clock=clock)
-        self._now_ns = time.time_ns if clock is None else now_ns_of(clock)
+        self._now_ns = time.time_ns if clock is None else make_now_ns(clock)
         self._database: Final = Reopened(
             lambda: Database(
                 path,

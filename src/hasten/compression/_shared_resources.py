@@ -1,4 +1,4 @@
-"""What the responses of one middleware share while it runs: threads, streams and events."""
+"""The threads, stream limit and event receivers that all responses of a middleware share."""
 
 from __future__ import annotations
 
@@ -16,11 +16,15 @@ from hasten.compression._stats import CompressionStats
 logger = get_logger("hasten.compression")
 
 SLICED_ABOVE_BYTES: Final = 4 * 1024 * 1024
-"""A larger body is sent slice by slice, and so without its length."""
+"""A larger body is compressed and sent in slices, and so without a Content-Length."""
 
 
-class Workload:
-    """The threads and the open streams of a middleware, and the observers of its events."""
+class SharedResources:
+    """The objects that all responses of one middleware share.
+
+    They are the thread pool, the number of open streams, and the receivers of events (stats and
+    on_event).
+    """
 
     def __init__(
         self,
@@ -39,30 +43,30 @@ class Workload:
 
     @property
     def has_room_for_stream(self) -> bool:
-        """Return whether fewer than max_streams are open."""
+        """Whether fewer than max_streams streams are open."""
         return self.open_streams < self._max_streams
 
     def is_quick(self, codec: Codec, level: int, size: int) -> bool:
-        """Return whether a body of this size may be compressed on the event loop."""
+        """Return whether compressing size bytes is quick enough for the event loop."""
         try:
             return size <= self._quick_sizes[codec, level]
         except KeyError:
-            most = codec.effort.most_bytes_within(level, self.pool.offload_after)
+            most = codec.effort.max_bytes_within(level, self.pool.offload_after)
             self._quick_sizes[codec, level] = min(most, SLICED_ABOVE_BYTES)
             return self.is_quick(codec, level, size)
 
     def emit_skipped(self, reason: SkipReason) -> None:
-        """Report that a response is not compressed."""
+        """Emit a `Skipped` event for a response that is sent uncompressed."""
         if self.is_observed:
             self.emit(Skipped(reason))
 
     def emit(self, event: CompressionEvent) -> None:
-        """Count an event, and pass it to on_event."""
+        """Count an event in stats, and pass it to on_event. Its exceptions are logged."""
         if self._stats is not None:
-            self._stats._count(event)
+            self._stats._count_event(event)
         if self._on_event is not None:
             try:
                 self._on_event(event)
             except Exception:
                 # The response matters more than its metrics.
-                logger.exception("on_event of CompressionMiddleware raised")
+                logger.exception("on_event of CompressionMiddleware raised an exception")
