@@ -33,7 +33,10 @@ class Annotation:
 
 
 def examine(annotation: Any) -> Annotation:
-    """Examine an annotation. Raises `NameError` if it refers to a type that is not defined."""
+    """Find out whether JSON can be decoded to an annotation, and whether it leaves values untyped.
+
+    Raises `NameError` if the annotation refers to a type that is not defined.
+    """
     try:
         hash(annotation)
     except TypeError:  # not hashable, such as Annotated[int, []]
@@ -214,7 +217,10 @@ def _find_non_json_value(value: Any, path: str) -> tuple[str, str] | None:
 
 
 def _find_non_string_key(value: dict[Any, Any], path: str) -> tuple[str, str] | None:
-    """Find a key of a dict that JSON would turn into a string."""
+    """Find a key of a dict that JSON would turn into a string.
+
+    Returns the path of the dict and a description of the change, None if all keys are strings.
+    """
     for key in value:
         if type(key) is not str:
             return path, f"has a key of type {type_name(type(key))}, which would arrive as str"

@@ -236,10 +236,8 @@ class Parameters:
         try:
             self._decoder.decode(data)
             return
-        except (
-            *UNDECODABLE,
-            TypeError,
-        ) as exc:  # the errors of msgspec and pydantic are ValueErrors
+        except (*UNDECODABLE, TypeError) as exc:
+            # The errors of msgspec and pydantic are ValueErrors.
             reason = why_undecodable(exc)
         if not self._show_values:
             reason = remove_values(reason)
@@ -319,10 +317,7 @@ class Parameters:
 
     @functools.cached_property
     def _to_call_arguments(self) -> Callable[[Any, Any], tuple[tuple[Any, ...], dict[str, Any]]]:
-        """A function of the decoded data and the injected object.
-
-        It returns the positional and keyword arguments with which to call the task's function.
-        """
+        """A function (decoded data, injected object) -> (args, kwargs) for calling the task's function."""
         injected = self._injected_names
         given = [
             p
@@ -342,13 +337,13 @@ class Parameters:
                     get = attrgetter(*positional)
                     return lambda decoded, context: (get(decoded), {})
 
-        def call(decoded: Any, context: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-            def value(name: str) -> Any:
+        def arrange_arguments(decoded: Any, context: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            def get_value(name: str) -> Any:
                 return context if name in injected else getattr(decoded, name)
 
-            return tuple(map(value, positional)), {name: value(name) for name in keywords}
+            return tuple(map(get_value, positional)), {name: get_value(name) for name in keywords}
 
-        return call
+        return arrange_arguments
 
     def decode(self, data: str, context: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Decode the data of a job to positional and keyword arguments for the task's function.
@@ -367,10 +362,8 @@ class Parameters:
     def _decode(self, data: str) -> Any:
         try:
             return self._decoder.decode(data)
-        except (
-            *UNDECODABLE,
-            TypeError,
-        ) as exc:  # the errors of msgspec and pydantic are ValueErrors
+        except (*UNDECODABLE, TypeError) as exc:
+            # The errors of msgspec and pydantic are ValueErrors.
             reason = why_undecodable(exc)
         raise ValueError(reason if self._show_values else remove_values(reason))
 
@@ -391,10 +384,8 @@ class Parameters:
         """
         try:
             return self._result_decoder.decode(text)
-        except (
-            *UNDECODABLE,
-            TypeError,
-        ):  # written by another version of the task, or in another language
+        except (*UNDECODABLE, TypeError):
+            # Written by another version of the task, or in another language.
             return decode_json(text)
 
 

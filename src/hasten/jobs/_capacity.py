@@ -49,9 +49,8 @@ class Capacity:
         self._offered = 0
         self._ready = 0  # how many queues may have work
         self._waiting: dict[QueueShare, None] = {}  # for a free place, the next one first
-        self._at_limit: dict[
-            QueueShare, None
-        ] = {}  # use their whole share, and get no more until another queue is empty
+        # Use their whole share, and get no more until another queue is empty.
+        self._at_limit: dict[QueueShare, None] = {}
 
     def mark_ready(self, share: QueueShare) -> None:
         """Count this queue among those that may have jobs.

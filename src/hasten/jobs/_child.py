@@ -91,9 +91,8 @@ def run_child(pipe: Connection) -> None:
         _start_session()
         _ignore_stop_signals()
         if sys.platform != "win32":
-            signal.pthread_sigmask(
-                signal.SIG_UNBLOCK, STOP_SIGNALS
-            )  # the worker has started it with these blocked
+            # The worker has started it with these blocked.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
         threading.Thread(target=_receive_orders, args=(pipe, orders), daemon=True).start()
         while True:
@@ -133,7 +132,10 @@ class _WorkerConnection:
             )
 
     def send(self, message: Message) -> None:
-        """Send a message to the worker, or let the thread that is sending now do it."""
+        """Send a message to the worker.
+
+        If another thread is sending a message now, that thread sends this one, too.
+        """
         if self.is_forked:
             raise UsageError(
                 "a process that a handler has forked cannot report progress or log lines: report "
@@ -153,9 +155,8 @@ class _WorkerConnection:
         """Write a message to the pipe. Ends the process if that fails."""
         try:
             if _file_identity(self._pipe) != self._file_identity:
-                os._exit(
-                    CONNECTION_LOST
-                )  # the handler has closed the pipe, and opened another file
+                # The handler has closed the pipe, and opened another file.
+                os._exit(CONNECTION_LOST)
             self._pipe.send_bytes(data)
         except (BrokenPipeError, ConnectionResetError):
             _kill_group()

@@ -108,9 +108,8 @@ class QueueConsumer:
         self._in_flight = 0  # calls of the store by fetchers that have not returned
         self._next_due_ms: int | None = None
         self._awake = asyncio.Event()  # set when there may be something to store or to claim
-        self._is_empty = (
-            asyncio.Event()
-        )  # set when the last claim returned fewer jobs than requested
+        # Set when the last claim returned fewer jobs than requested.
+        self._is_empty = asyncio.Event()
         self._returned = asyncio.Event()  # set when a fetcher's call of the store has returned
         self._updating = asyncio.Lock()  # held while updates are stored
         self._storing_single = asyncio.Lock()
@@ -141,7 +140,10 @@ class QueueConsumer:
     # Fetching -----------------------------------------------------------------------------------
 
     async def _run_fetcher(self) -> None:
-        """Store outcomes and claim the next jobs, in a loop; wait while there is neither."""
+        """Store outcomes and claim the next jobs, in a loop.
+
+        Waits while there is nothing to store and nothing to claim.
+        """
         while True:
             portion = self._outbox.take()
             claim = None if portion.is_single else self._next_claim()
@@ -367,9 +369,8 @@ class QueueConsumer:
                 task.result()
         finally:
             for task in tasks:
-                task.add_done_callback(
-                    retrieve_error
-                )  # only the first error is raised; the other must not be logged
+                # Only the first error is raised; the other must not be logged.
+                task.add_done_callback(retrieve_error)
                 task.cancel()
 
     # Recovering ---------------------------------------------------------------------------------
@@ -425,9 +426,8 @@ class QueueConsumer:
     def stop_runs(self) -> None:
         """Request that all running jobs stop. They are then handed back to the queue."""
         for run in self.runs.values():
-            if (
-                run.task is None and not run.has_ended
-            ):  # a suspected poison job that has not started
+            if run.task is None and not run.has_ended:
+                # A suspected poison job that has not started.
                 self._end_run(run, Released(run.lease.job.id, run.lease.token))
             else:
                 run.stop(Stop.RELEASED)

@@ -73,7 +73,10 @@ def _apply_rules(
     give_up_on: tuple[type[BaseException], ...],
     backoff_function: BackoffFunction | None,
 ) -> Failure:
-    """Return the `Failure` for an exception. Raises what the backoff function raises."""
+    """Apply the rules for control exceptions, give_up_on and the backoff function to an exception.
+
+    text and trace describe the exception in the result. Raises what the backoff function raises.
+    """
     final: tuple[type[BaseException], ...] = (Unrecoverable, InvalidResult, *give_up_on)
     members = [error] if isinstance(error, final) else _leaf_exceptions(error)
     delays = [

@@ -139,7 +139,10 @@ def _is_equal_function(first: Any, other: Any, compared: Pairs) -> bool:
 
 
 def _comparable_parts(value: Any) -> tuple[object, ...] | None:
-    """Return the parts of a function, a partial or a tuple that must be equal; None for others."""
+    """Return the parts by which two functions, partials or tuples are compared.
+
+    Returns None for a value of any other type.
+    """
     match value:
         case types.FunctionType():
             by_keyword = tuple(sorted((value.__kwdefaults__ or {}).items()))

@@ -22,7 +22,11 @@ def is_generator(function: Function) -> bool:
 
 
 def _possible_bodies(function: Function) -> tuple[Function, Function]:
-    """Return the function without partials, and its class's `__call__`: one has the code."""
+    """Return the two callables of which one contains the code of a function.
+
+    These are the function itself, without `functools.partial` around it, and the `__call__` method
+    of its class.
+    """
     while isinstance(function, functools.partial):
         function = function.func
     return function, type(function).__call__

@@ -108,9 +108,8 @@ class LeaseKeeper:
         succeeded_all = True
         for served in self._queues:
             activity = f"{what} of queue {served.queue}"
-            runs = (
-                served.runs.copy()
-            )  # atomic, because the event loop may change the dict meanwhile
+            # Atomic, because the event loop may change the dict meanwhile.
+            runs = served.runs.copy()
             if not runs:
                 served.outage.succeeded(activity)
                 continue

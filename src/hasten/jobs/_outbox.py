@@ -52,17 +52,14 @@ class Outbox:
         self._on_add = on_add
         self._updates: list[RunUpdate] = []
         self._outcomes: list[Outcome] = []
-        self._released: list[Outcome] | None = (
-            None  # a list while the worker stops: see `hold_released`
-        )
+        # A list while the worker stops: see `hold_released`.
+        self._released: list[Outcome] | None = None
         self._weights: dict[str, int] = {}  # by job id, for outcomes that weigh more than 1
         self._singles = 0  # how many of the next items must be stored one at a time
-        self._replaced: set[tuple[str, str]] = (
-            set()
-        )  # (job id, token) of runs whose outcome was rejected
-        self._maybe_stored: set[str] = (
-            set()
-        )  # ids of jobs whose outcome an earlier call may have stored
+        # (job id, token) of runs whose outcome was rejected.
+        self._replaced: set[tuple[str, str]] = set()
+        # Ids of jobs whose outcome an earlier call may have stored.
+        self._maybe_stored: set[str] = set()
 
     def __bool__(self) -> bool:
         return bool(self._updates or self._outcomes)
@@ -229,9 +226,8 @@ def _split_off_excess(items: list[Item], weigh: Callable[[Item], int], most: int
         weight += weigh(item)
         if weight > most and end:
             left = items[end:]
-            del items[
-                end : end + len(left)
-            ]  # keeps an item that another thread adds at this moment
+            # Keeps an item that another thread adds at this moment.
+            del items[end : end + len(left)]
             return left
     return []
 

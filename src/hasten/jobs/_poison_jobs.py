@@ -31,17 +31,14 @@ class PoisonJobs:
 
     def __init__(self, crash_limit: int, capacity: Capacity, on_start: Callable[[], None]) -> None:
         self._capacity = capacity
-        self._suspect_crashes = max(
-            1, crash_limit - 1
-        )  # 1 for a limit of 1, or every new job would be a suspect
+        # 1 for a limit of 1, or every new job would be a suspect.
+        self._suspect_crashes = max(1, crash_limit - 1)
         self._on_start = on_start
         self._chosen: Run | None = None  # the chosen suspect, which runs or waits to start
-        self._start: Callable[[], None] | None = (
-            None  # starts the chosen suspect; None once it has started
-        )
-        self._unsettled: set[str] = (
-            set()
-        )  # ids of suspects that must be handed back before the start
+        # Starts the chosen suspect; None once it has started.
+        self._start: Callable[[], None] | None = None
+        # Ids of suspects that must be handed back before the start.
+        self._unsettled: set[str] = set()
         self._is_stopped = False
 
     @property

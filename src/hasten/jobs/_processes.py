@@ -113,9 +113,8 @@ class Processes:
                     raise
                 else:
                     if run.should_stop():
-                        self._discard(
-                            child
-                        )  # it may still be running the job, for which nobody waits
+                        # It may still be running the job, for which nobody waits.
+                        self._discard(child)
                     else:
                         self._idle.append(child)
                     return result
@@ -223,7 +222,8 @@ class _Child:
         with (
             self._write_lock,
             contextlib.suppress(OSError),
-        ):  # the child has ended, which `_run_thread` handles
+        ):
+            # The child has ended, which `_run_thread` handles.
             self._worker_end.send_bytes(data)
 
     def kill(self) -> None:

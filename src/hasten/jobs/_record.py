@@ -79,9 +79,8 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     attempts_made: int  # runs that counted as attempts: completed, failed or retried
     attempts_started: int  # all runs, including those that were handed back
     crashes: int  # runs whose worker died (BullMQ: stalled)
-    deferred_failure: str | None = (
-        None  # the next worker fails the job with this error, without running it
-    )
+    # The next worker fails the job with this error, without running it.
+    deferred_failure: str | None = None
     started_ms: int | None = None  # start of the latest run
     worker: str | None = None  # the name of the worker of the latest run
     progress: str | None = None  # JSON
@@ -121,9 +120,8 @@ class Batch(msgspec.Struct, frozen=True):
     """The result of `Engine.claim` or `Engine.settle`: the leased jobs."""
 
     leases: list[Lease]
-    next_due_ms: int | None = (
-        None  # due time of the earliest delayed job, if fewer leases than requested
-    )
+    # Due time of the earliest delayed job, if fewer leases than requested.
+    next_due_ms: int | None = None
     lost: list[str] = []  # ids of jobs whose outcome was not stored, because their lease was lost
 
 

@@ -155,9 +155,8 @@ class Results:
             return
         match event.kind:
             case "completed" if event.omitted_bytes is not None:
-                self._start_check(
-                    [event.job_id]
-                )  # the event has no value, but the job has the result
+                # The event has no value, but the job has the result.
+                self._start_check([event.job_id])
             case "completed":
                 awaited.complete(event.value)
             case "failed":
@@ -166,7 +165,7 @@ class Results:
                 awaited.fail(JobNotFound(self._queue, event.job_id, "it was removed"))
 
     async def _check(self, ids: Sequence[str]) -> None:
-        """Read these jobs, and pass the ends of those that have ended to the waiting callers."""
+        """Do the same as `_read_ends`, but pass a `StoreError` to the waiting callers."""
         try:
             await self._read_ends(ids)
         except StoreError as error:
@@ -175,7 +174,10 @@ class Results:
                     awaited.fail(error)
 
     async def _read_ends(self, ids: Sequence[str]) -> None:
-        """Do the work of `_check`; raises `StoreError`."""
+        """Read these jobs, and pass the ends of those that have ended to the waiting callers.
+
+        Raises `StoreError`. For deleted jobs it searches the events.
+        """
         gone: list[str] = []
         for id, end in zip(ids, await self._engine().ends(self._queue, ids), strict=True):
             awaited = self._awaited.get(id)

@@ -77,9 +77,8 @@ class Runner:
             return self._fail_without_run(run, str(reason), options)
         try:
             if task.run_in == "thread" and self._threads.has_no_thread and not run.should_stop():
-                await asyncio.sleep(
-                    NO_THREAD_SECONDS
-                )  # so that the worker does not claim and postpone jobs in a tight loop
+                # So that the worker does not claim and postpone jobs in a tight loop.
+                await asyncio.sleep(NO_THREAD_SECONDS)
                 return Postponed(job.id, lease.token, NO_THREAD_PAUSE_MS)
             result = await self._call_handler(task, run, options)
         except BaseException as error:  # sys.exit() in a handler ends its job, not the worker
@@ -238,7 +237,7 @@ def _start_timeout(run: Run, options: Options) -> None:
 
 
 def _to_loggable_error(id: str, failure: Failure) -> JobFailed:
-    """Return an exception for the log in place of the one in the child process."""
+    """Return a `JobFailed` to log for an exception that was raised in a child process."""
     error = JobFailed(id, failure.error)
     if failure.traceback:
         error.__cause__ = failure_log.RemoteTraceback(failure.traceback)

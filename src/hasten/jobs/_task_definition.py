@@ -105,12 +105,11 @@ def _check_run_in(name: str, function: Callable[..., Any], run_in: RunIn | None)
 
 def _check_importable(name: str, function: Callable[..., Any]) -> None:
     """Raise `InvalidOption` unless the function is at the top level of a module."""
-    qualname = getattr(
-        function, "__qualname__", "<none>"
-    )  # partials and objects have no __qualname__
+    # Partials and objects have no __qualname__.
+    qualname = getattr(function, "__qualname__", "<none>")
     if "<" in qualname or inspect.ismethod(function):
         raise InvalidOption(
-            "run_in", "process", f"set for a function at the top level of a module: the child "
+            "run_in", "process", f"used only for a function at the top level of a module: the child "
             f"process imports the task {name!r} by the name of its function",
         )  # fmt: skip
 
@@ -122,7 +121,7 @@ def _check_importable_as_task(name: str, function: Callable[..., Any]) -> None:
         found = getattr(found, part, None)
     if not isinstance(getattr(found, "definition", None), TaskDefinition):
         raise InvalidOption(
-            "run_in", "process", "set for a function whose name in its module is its task: "
+            "run_in", "process", "used only for a function whose name in its module is its task: "
             f"decorate {describe_function(function)} with @queue.task, because the child process "
             f"imports the task {name!r} by that name",
         )  # fmt: skip

@@ -50,9 +50,8 @@ class Enqueuer(Generic[P, T]):
         self.definition = definition
         self._producer = producer
         self._options = options
-        self._overrides = (
-            given  # merged into _options at each call, because `at` depends on the time
-        )
+        # Merged into _options at each call, because `at` depends on the time.
+        self._overrides = given
         # A template has the absolute time of expiry, so with `expires` each call needs a new one.
         depends_on_time = bool(given) or options.expires_ms is not None
         self._template = None if depends_on_time else producer.template(definition.name, options)
@@ -161,9 +160,8 @@ class Task(Enqueuer[P, T], Generic[P, R, T]):
     """
 
     def __init__(self, definition: TaskDefinition, producer: Producer) -> None:
-        functools.update_wrapper(
-            self, definition.function
-        )  # first, because it copies attributes, which __init__ may then replace
+        # First, because it copies attributes, which __init__ may then replace.
+        functools.update_wrapper(self, definition.function)
         super().__init__(definition, producer, definition.options, {})
 
     @property

@@ -56,7 +56,7 @@ class Threads:
 
     @property
     def has_no_thread(self) -> bool:
-        """Whether as many threads as the pool may have are abandoned and still running."""
+        """Whether no thread is available, because too many are abandoned and still running."""
         return self._abandoned >= self._size
 
     async def run(
@@ -240,9 +240,8 @@ class _Interruption:
         """Record that the handler has ended, so that the thread is not interrupted any more."""
         with self._lock:
             self.thread = None
-            _set_exception(
-                threading.get_ident(), None
-            )  # clears an Interrupted that was not raised yet
+            # Clears an Interrupted that was not raised yet.
+            _set_exception(threading.get_ident(), None)
 
     def interrupt(self) -> None:
         """Raise `Interrupted` in the handler, now or when it starts."""

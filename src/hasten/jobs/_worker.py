@@ -194,7 +194,9 @@ class Worker:
             self.request_stop()
             if self._holder is not None:
                 self._has_cancelled_holder = self._holder.cancel()
-        logger.critical("worker %s has failed and is stopping", self.name, exc_info=error)
+        logger.critical(
+            "worker %s: internal error, the worker is stopping", self.name, exc_info=error
+        )
 
     async def __aenter__(self) -> Self:
         await self.start()
