@@ -435,7 +435,7 @@ class TestWorkersThatFail:
         with pytest.raises(ZeroDivisionError, match="a fault of ours"):
             async with Worker(queue), asyncio.timeout(DEADLINE_SECONDS):
                 await asyncio.Event().wait()
-        assert "has failed and is stopping" in caplog.text
+        assert "internal error, the worker is stopping" in caplog.text
         task = asyncio.current_task()
         assert task is not None
         assert not task.cancelling()

@@ -151,7 +151,7 @@ async def test_a_worker_without_free_threads_still_runs_coroutines(
         (error,) = [text for text in messages(caplog, logging.ERROR) if "abandoned" in text]
         assert error.startswith(
             "all threads for handlers are abandoned (2): this worker runs no more plain functions "
-            "until one of them ends"
+            "until one of the threads ends"
         )
         waiting = [await plain.enqueue() for _ in range(3)]
         for later in waiting:

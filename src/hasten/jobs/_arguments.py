@@ -260,9 +260,10 @@ class Parameters:
 
     @functools.cached_property
     def _untyped(self) -> tuple[tuple[str, Any], ...]:
-        """The parameters whose annotations leave the type of a value open, with their descriptions.
+        """The parameters whose annotations give some value no type, such as `Any` or a bare `list`.
 
-        Most tasks have none.
+        Each is a pair of its name and msgspec's description of the annotation. Most tasks have
+        none.
         """
         return tuple(
             (name, a.untyped)
@@ -317,7 +318,7 @@ class Parameters:
 
     @functools.cached_property
     def _to_call_arguments(self) -> Callable[[Any, Any], tuple[tuple[Any, ...], dict[str, Any]]]:
-        """A function (decoded data, injected object) -> (args, kwargs) for calling the task's function."""
+        """A function (decoded data, injected object) -> (args, kwargs) to call the task with."""
         injected = self._injected_names
         given = [
             p

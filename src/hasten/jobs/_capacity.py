@@ -53,7 +53,7 @@ class Capacity:
         self._at_limit: dict[QueueShare, None] = {}
 
     def mark_ready(self, share: QueueShare) -> None:
-        """Count this queue among those that may have jobs.
+        """Record that this queue may have jobs, and so needs a share of the capacity.
 
         Its consumer then calls `reserve` whenever it is woken.
         """
@@ -62,7 +62,7 @@ class Capacity:
             self._ready += 1
 
     def mark_empty(self, share: QueueShare) -> None:
-        """Stop counting this queue among those that may have jobs: the others get its share."""
+        """Record that this queue has no jobs. The other queues get its share of the capacity."""
         if not share.may_have_work:
             return
         before = self._equal_share()
@@ -125,7 +125,7 @@ class Capacity:
             self._offer_free_places()
 
     def release(self, share: QueueShare, count: int = 1) -> None:
-        """Free the places of jobs that have ended, or of a reservation."""
+        """Free places of this queue, because jobs have ended or a claim returned fewer jobs."""
         self._in_use -= count
         share.in_use -= count
         if self._ready > 1:

@@ -281,7 +281,7 @@ def _run_order(order: Order, connection: _WorkerConnection) -> Returned | Raised
 
 
 def _to_failure(error: BaseException, job: JobRecord, task: TaskDefinition | None) -> Failure:
-    """Return what an exception of a handler means for its job. Never raises."""
+    """Return the `Failure` for an exception of a handler. Never raises."""
     try:
         return failures.classify(
             error,

@@ -197,7 +197,7 @@ class Engine(Protocol):
         """
 
     async def unregister_worker(self, queue: str, worker: str) -> None:
-        """Close what `register_worker` has opened for a worker. Safe to call twice."""
+        """Close the connections that `register_worker` has opened. Safe to call twice."""
 
     async def wait(self, queue: str, *, next_due_ms: int | None, worker: str = "") -> None:
         """Wait until the queue may have a job to claim. It may also return when there is none.
@@ -258,7 +258,7 @@ class Engine(Protocol):
     async def requeue(
         self, queue: str, ids: Sequence[str], sources: Collection[State], *, now_ms: int
     ) -> list[State | None]:
-        """Make those of the jobs ready that are in one of the source states.
+        """Make jobs ready to run, if they are in one of the source states.
 
         sources are delayed (to promote jobs), or failed and completed (to run them again). The
         result, error and number of attempts of a finished job are cleared. Returns the state that
@@ -291,9 +291,9 @@ class Engine(Protocol):
     ) -> list[str]:
         """Delete at most limit jobs in these states, in the order of `page`. Returns their ids.
 
-        With before_ms, only jobs that finished until then are deleted, or, of unfinished jobs,
-        those that were added until then. None for limit means no limit. Active jobs can be deleted,
-        too; their workers lose the leases.
+        If before_ms is given, only jobs are deleted that finished at this time or earlier;
+        unfinished jobs are deleted if they were added at this time or earlier. None for limit means
+        no limit. Active jobs can be deleted, too; their workers lose the leases.
         """
 
     async def obliterate(self, queue: str) -> None:

@@ -1,4 +1,4 @@
-"""`QueueEvents`: an asynchronous iterator over what happens to the jobs of a queue."""
+"""`QueueEvents`: an asynchronous iterator over the events of a queue and its jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decide what an exception of a handler means for its job: a retry, a postponement or failure.
+"""Decide whether the exception of a handler leads to a retry, a postponement or a final failure.
 
 The first part of the decision is made in the process where the exception was raised, because
 exceptions often cannot be sent to another process: its result, a `Failure`, can.
@@ -30,9 +30,9 @@ _OWN_FOLDER: Final = str(Path(__file__).parent)
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """Why a run has failed, and what its exception and its task say about another attempt.
+    """Why a run has failed, and whether its job should be retried, postponed or failed for good.
 
-    error and traceback are texts. With final, no further attempt is made.
+    error and traceback are texts.
     """
 
     error: str
@@ -50,10 +50,10 @@ def classify(
     give_up_on: tuple[type[BaseException], ...] = (),
     backoff_function: BackoffFunction | None = None,
 ) -> Failure:
-    """Decide what an exception means for its job. Never raises, even if code of the task does.
+    """Decide whether an exception leads to a retry, a postponement or a final failure.
 
-    attempt is the number of the failed attempt. give_up_on and backoff_function are those of the
-    task.
+    attempt is the number of the failed attempt. give_up_on and backoff_function are the settings of
+    the task. Never raises, even if code of the task does.
     """
     text, trace = error_text(error), _format_traceback(error)
     try:
@@ -75,7 +75,8 @@ def _apply_rules(
 ) -> Failure:
     """Apply the rules for control exceptions, give_up_on and the backoff function to an exception.
 
-    text and trace describe the exception in the result. Raises what the backoff function raises.
+    text and trace describe the exception in the result. An exception of the backoff function is not
+    caught.
     """
     final: tuple[type[BaseException], ...] = (Unrecoverable, InvalidResult, *give_up_on)
     members = [error] if isinstance(error, final) else _leaf_exceptions(error)
@@ -148,7 +149,10 @@ def _backoff_ms(options: Options, attempt: int) -> int:
 
 
 def error_text(error: BaseException) -> str:
-    """Return the class name and text of an exception, and those of its group's members."""
+    """Return the class name and text of an exception, for storing it with the job. Never raises.
+
+    For an exception group, the exceptions in it are included.
+    """
     text = _name_and_text(error)
     try:
         if isinstance(error, BaseExceptionGroup):

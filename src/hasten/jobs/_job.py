@@ -138,7 +138,10 @@ class Job(Generic[T_co]):
 
     @property
     def attempts_made(self) -> int:
-        """The number of runs that counted as attempts: not those postponed or handed back."""
+        """The number of runs that counted as attempts.
+
+        Runs that were postponed or handed back do not count.
+        """
         return self.record.attempts_made
 
     @property
@@ -184,16 +187,16 @@ class Job(Generic[T_co]):
         return self
 
     async def result(self, timeout: Duration | None = None) -> T_co:
-        """Wait until the job has finished, and return what the task's function returned.
+        """Wait until the job has finished, and return the return value of the task's function.
 
         timeout is a `Duration`; None waits without limit. Raises `ResultTimeout` (the job
         continues), `JobFailed` with the job's error, `JobCancelled`, or `JobNotFound` if the job
         was removed.
 
-        A job with `keep_completed=0` is deleted when it completes, and its result is then only in
-        the queue's events, until the event is deleted. Only the `Job` that `enqueue` or `add`
-        returned can find it there. A result of more than 32 MiB is not in the events: `JobNotFound`
-        is raised.
+        A job with `keep_completed=0` is deleted when it completes. Its result is then only in the
+        queue's events, until the event is deleted, and only the `Job` that `enqueue` or `add`
+        returned can find it there. If the result is larger than 32 MiB, it is not in the events,
+        and `JobNotFound` is raised.
         """
         seconds = None if timeout is None else to_seconds("timeout", timeout)
         text = await self._queue.results.wait(self.id, seconds, since=self._since)

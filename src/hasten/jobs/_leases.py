@@ -63,9 +63,9 @@ class LeaseKeeper:
         self._wake.set()
 
     def renew(self) -> Future[None]:
-        """Renew all leases now. Returns a future that is done when the store has answered.
+        """Renew all leases now. Returns a future that is done when the store has responded.
 
-        It has no exception if the store fails, which is logged.
+        The future never has an exception: if the store fails, this is logged.
         """
         request: Future[None] = Future()
         self._requests.put(request)
@@ -100,14 +100,16 @@ class LeaseKeeper:
                 requests.append(self._requests.get_nowait())
         return requests
 
-    def _for_each(self, what: str, action: Callable[[_ServedQueue, dict[str, Run]], None]) -> bool:
+    def _for_each(
+        self, description: str, action: Callable[[_ServedQueue, dict[str, Run]], None]
+    ) -> bool:
         """Call action for each queue that has runs. Returns whether all calls succeeded.
 
-        what describes the action in log messages.
+        description is the action in words, for log messages.
         """
         succeeded_all = True
         for served in self._queues:
-            activity = f"{what} of queue {served.queue}"
+            activity = f"{description} of queue {served.queue}"
             # Atomic, because the event loop may change the dict meanwhile.
             runs = served.runs.copy()
             if not runs:

@@ -100,7 +100,7 @@ class TaskOptions(TypedDict, total=False):
 
 
 class JobOptions(TaskOptions, total=False):
-    """The options of a single job: those of `TaskOptions`, `at` and `job_id`.
+    """The options of a single job: all options of `TaskOptions`, and also `at` and `job_id`.
 
     at is the time at which the job becomes due (instead of delay). job_id is the id of the job: if
     a job with this id is in the queue already, no other one is added.
@@ -290,18 +290,18 @@ def check_job_id(value: object) -> str:
     raise InvalidOption("job_id", value, expected)
 
 
-def check_name(what: str, name: object) -> str:
+def check_name(kind: str, name: object) -> str:
     """Validate the name of a queue, a task or a worker, and return it.
 
-    what is "queue", "task" or "worker".
+    kind is "queue", "task" or "worker".
     """
     if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME:
-        raise InvalidOption(f"{what} name", name, f"a string of 1 to {MAX_NAME} characters")
+        raise InvalidOption(f"{kind} name", name, f"a string of 1 to {MAX_NAME} characters")
     if not is_printable(name):
-        raise InvalidOption(f"{what} name", name, PRINTABLE_TEXT)
-    if what == "queue" and ":" in name:
+        raise InvalidOption(f"{kind} name", name, PRINTABLE_TEXT)
+    if kind == "queue" and ":" in name:
         raise InvalidOption(
-            f"{what} name", name, "a name without ':', which separates the parts of a key"
+            f"{kind} name", name, "a name without ':', which separates the parts of a key"
         )
     return name
 
@@ -362,7 +362,10 @@ def _encode_backoff(kind: str, delay: Duration, jitter: float) -> dict[str, Any]
 
 
 def _encode_keep(keep: Keep) -> bool | dict[str, Any]:
-    """Return BullMQ's removeOnComplete or removeOnFail: what to keep, or True for nothing."""
+    """Return a retention rule as BullMQ's option removeOnComplete or removeOnFail.
+
+    True removes all jobs, False keeps all jobs, and a dict has the limits.
+    """
     if keep == KEEP_ALL:
         return False
     if keep.nothing:

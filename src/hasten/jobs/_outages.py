@@ -23,8 +23,7 @@ class Outage:
     """Records the failures of one store for one worker, and logs them. Thread-safe.
 
     All services of all queues in the store share this object, so that they do not log the same
-    outage several times. An activity is what a service does with the store, in words for the log:
-    "settle jobs of queue mail".
+    outage several times. An activity is a phrase for the log, such as "settle jobs of queue mail".
     """
 
     def __init__(self, store: str, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -39,7 +38,10 @@ class Outage:
         self._is_open = False  # a failure was logged, and its end was not logged yet
 
     def failed(self, activity: str, error: StoreError) -> None:
-        """Record a failed call of an activity, which will be repeated, and log it if it is news."""
+        """Record a failed call of an activity, which the caller will repeat.
+
+        Logs it, unless the same error was logged in the last minute.
+        """
         now, text = self._monotonic(), str(error)
         with self._lock:
             self._last_failure = now

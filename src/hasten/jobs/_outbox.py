@@ -137,7 +137,9 @@ class Outbox:
         for id in lost:
             if id in self._maybe_stored:
                 logger.info(
-                    "job %s: outcome was stored by an earlier call, or its lease was lost", id
+                    "job %s: outcome not stored again: an earlier call stored it, or the lease was "
+                    "lost",
+                    id,
                 )
             else:
                 logger.warning("job %s: outcome discarded, because its lease was lost", id)

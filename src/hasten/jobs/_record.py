@@ -226,7 +226,7 @@ MISSED: Final = "missed"
 
 
 class EventPage(msgspec.Struct, frozen=True):
-    """A number of successive events, and the cursor after which the next ones come."""
+    """Consecutive events of a queue, and the cursor with which to read the next ones."""
 
     events: list[Event]
     cursor: str
@@ -252,7 +252,7 @@ RunUpdate = Progress | LogLine
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):
-    """A change to a stored job that does not come from its handler, as by `Queue.update`.
+    """A change to a stored job by other code than its handler, such as `Queue.update`.
 
     None leaves a field as it is. data and progress are JSON. If the state of the job does not allow
     one of the changes, none is made. A job that gets a new priority is placed behind the jobs that

@@ -72,7 +72,7 @@ class Runner:
         except ValueError as exc:
             return self._fail_without_run(run, str(exc), DEFAULT_OPTIONS)
         task = self._queue.tasks.get(job.name)
-        reason = self._reason_not_to_run(job, options, task)
+        reason = self._find_reason_not_to_run(job, options, task)
         if reason is not None or task is None:
             return self._fail_without_run(run, str(reason), options)
         try:
@@ -86,7 +86,9 @@ class Runner:
                 raise
             return self._outcome_of_exception(error, task, run, options)
         if isinstance(result, Failure):
-            return self._log_and_decide(result, run, options, _to_loggable_error(job.id, result))
+            return self._log_and_decide_outcome(
+                result, run, options, _to_loggable_error(job.id, result)
+            )
         keep = keep_or(options.keep_completed, self._keep_completed)
         return Completed(job.id, lease.token, result, keep)
 
@@ -109,7 +111,7 @@ class Runner:
             failure_log.log_failed_without_run(run.lease.job, outcome.error)
         return outcome
 
-    def _reason_not_to_run(
+    def _find_reason_not_to_run(
         self, job: JobRecord, options: Options, task: TaskDefinition | None
     ) -> str | None:
         """Return the error with which a job must fail without being run; None to run it."""
@@ -168,7 +170,9 @@ class Runner:
             run.interrupt, run.abandon = interrupt, abandon
 
         job = run.lease.job
-        value = await self._threads.run(call, set_controls, what=f"job {job.id} ({job.name})")
+        value = await self._threads.run(
+            call, set_controls, description=f"job {job.id} ({job.name})"
+        )
         if not inspect.isawaitable(value):
             return value
         # The handler is a plain function that returned a coroutine, such as a wrapper of an async
@@ -210,9 +214,9 @@ class Runner:
             give_up_on=task.give_up_on if task else (),
             backoff_function=task.backoff_function if task else None,
         )
-        return self._log_and_decide(failure, run, options, error)
+        return self._log_and_decide_outcome(failure, run, options, error)
 
-    def _log_and_decide(
+    def _log_and_decide_outcome(
         self, failure: Failure, run: Run, options: Options, error: BaseException
     ) -> Outcome:
         """Log a failed run, and return its outcome: another attempt, or a final failure."""

@@ -72,7 +72,7 @@ class Services:
         if self._is_over:
             if not task.cancelled() and (error := task.exception()) is not None:
                 logger.error(
-                    "worker %s: an internal task failed while the worker ended",
+                    "worker %s: an internal task failed while the worker was stopping",
                     self._worker, exc_info=error,
                 )  # fmt: skip
         elif task.cancelled():

@@ -41,7 +41,7 @@ class StoreUse:
         return self._made.get("store")
 
     def engine(self) -> Engine:
-        """Return the engine of the store. It is a new one after the store was closed."""
+        """Return the engine of the store. A new one is created after the store was closed."""
         return self.store.part("jobs", open_engine)
 
     def acquire(self, user: object) -> None:

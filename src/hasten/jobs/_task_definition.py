@@ -109,8 +109,8 @@ def _check_importable(name: str, function: Callable[..., Any]) -> None:
     qualname = getattr(function, "__qualname__", "<none>")
     if "<" in qualname or inspect.ismethod(function):
         raise InvalidOption(
-            "run_in", "process", f"used only for a function at the top level of a module: the child "
-            f"process imports the task {name!r} by the name of its function",
+            "run_in", "process", "used only for a function at the top level of a module: the "
+            f"child process imports the task {name!r} by the name of its function",
         )  # fmt: skip
 
 

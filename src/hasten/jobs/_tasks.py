@@ -36,8 +36,8 @@ class Arguments(Generic[P]):
 class Enqueuer(Generic[P, T]):
     """Adds jobs of one task, all with the same options.
 
-    `Task.using` returns one. P are the parameters of the task, T is the type of its result.
-    definition is the task, options are its own options, and given are those that `using` overrides.
+    `Task.using` returns one. P are the parameters of the task, T is the type of its result. options
+    are those of the task, given are the options that `using` has set in addition.
     """
 
     def __init__(

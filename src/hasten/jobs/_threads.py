@@ -64,9 +64,9 @@ class Threads:
         call: Callable[[], T],
         set_controls: Callable[[Callable[[], None], Callable[[], None]], None],
         *,
-        what: str,
+        description: str,
     ) -> T:
-        """Run call in a thread, and return its result. what names the call in the log.
+        """Run call in a thread, and return its result. description names the call in the log.
 
         set_controls is called before that with two functions: one interrupts the call, the other
         one abandons its thread.
@@ -84,7 +84,9 @@ class Threads:
             try:
                 if interruption.is_abandoned:
                     _close_coroutine(result)
-                    loop.call_soon_threadsafe(self._log_end, what, threading.current_thread().name)
+                    loop.call_soon_threadsafe(
+                        self._log_end, description, threading.current_thread().name
+                    )
                 else:
                     loop.call_soon_threadsafe(_set_outcome, future, (result, error))
             except RuntimeError:  # the loop is closed: nobody waits
@@ -104,7 +106,7 @@ class Threads:
             if not future.done() and interruption.abandon():
                 self._count_as_abandoned()
                 _set_outcome(future, (None, Interrupted()))
-                self._warn_of_abandoned(what, interruption)
+                self._warn_of_abandoned(description, interruption)
 
         set_controls(interruption.interrupt, abandon)
         try:
@@ -116,7 +118,9 @@ class Threads:
                 self._count_as_abandoned()
                 # Later, because most threads end at once. Never, if the event loop ends.
                 with contextlib.suppress(RuntimeError):  # the loop is closed
-                    loop.call_later(WARN_AFTER_SECONDS, self._warn_of_abandoned, what, interruption)
+                    loop.call_later(
+                        WARN_AFTER_SECONDS, self._warn_of_abandoned, description, interruption
+                    )
             raise
         if error is not None:
             try:
@@ -154,29 +158,29 @@ class Threads:
         self._count -= 1
         self._abandoned += 1
 
-    def _warn_of_abandoned(self, what: str, interruption: _Interruption) -> None:
+    def _warn_of_abandoned(self, description: str, interruption: _Interruption) -> None:
         """Log that the handler of an abandoned thread is still running."""
         if (thread := interruption.thread) is None:
             return  # the handler has ended in the meantime
         logger.warning(
             "%s is still running after being asked to stop: the worker no longer waits for "
             "it, its thread is abandoned (%s); abandoned threads of this worker: %d",
-            what, _describe_thread(thread), self._abandoned,
+            description, _describe_thread(thread), self._abandoned,
         )  # fmt: skip
         if self._abandoned == self._size:
             logger.error(
                 "all threads for handlers are abandoned (%d): this worker runs no more plain "
-                "functions until one of them ends; set a time-out on what they wait for, or use "
-                'run_in="process"',
+                "functions until one of the threads ends; set time-outs in the calls that block them, "
+                'or use run_in="process"',
                 self._abandoned,
             )
 
-    def _log_end(self, what: str, name: str) -> None:
+    def _log_end(self, description: str, name: str) -> None:
         """Log that the handler of an abandoned thread has ended."""
         self._abandoned -= 1
         logger.info(
             "%s has ended in its abandoned thread %r; abandoned threads of this worker: %d",
-            what, name, self._abandoned,
+            description, name, self._abandoned,
         )  # fmt: skip
 
     def close(self) -> None:

@@ -83,7 +83,7 @@ class Worker:
     ) -> None:
         if not queues or not all(isinstance(queue, Queue) for queue in queues):
             raise InvalidOption("queues", queues, "one or more Queue objects")
-        if len(set(map(_location, queues))) < len(set(queues)):
+        if len(set(map(_identify_queue, queues))) < len(set(queues)):
             raise InvalidOption(
                 "queues",
                 queues,
@@ -375,7 +375,7 @@ class Worker:
             )
 
     async def _release_stores(self) -> None:
-        """Unregister the worker in the stores, and close those that nothing else uses."""
+        """Unregister the worker in the stores, and close the stores that have no other user."""
         for consumer in self._consumers:
             with contextlib.suppress(StoreError, TimeoutError):
                 async with asyncio.timeout(END_SECONDS):
@@ -402,7 +402,7 @@ class Worker:
             await self._clock.sleep(self._lease_ms / 1000 / RENEWALS_PER_LEASE)
 
 
-def _location(queue: Queue) -> tuple[object, ...]:
+def _identify_queue(queue: Queue) -> tuple[object, ...]:
     """Return a value that identifies the queue in its store.
 
     It is equal for two `Queue` objects of the same name in the same store.
