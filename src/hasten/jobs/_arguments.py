@@ -283,7 +283,7 @@ class Parameters:
         """Check the data of a job that is added by the name of its task. text is data as JSON.
 
         Raises `InvalidArgument` if a worker would reject the data before the run (unless check is
-        False), or if the task would receive other values than these.
+        False), or if a value would reach the task as another type.
         """
         if check:
             try:

@@ -62,7 +62,7 @@ FEW_KEPT: Final = EVENT_BYTES // VALUE_BYTES
 BRIEFLY_MS: Final = 60_000
 
 
-def most_in_event(keep: Keep) -> int:
+def max_result_in_event(keep: Keep) -> int:
     """Return how large a result may be to be stored in the job's "completed" event, in bytes.
 
     keep is the retention rule of the job.
@@ -244,7 +244,7 @@ class Engine(Protocol):
         At least the newest 10,000 events are kept, fewer if their large values exceed `EVENT_BYTES`
         in total; the events of the latest call are always kept. If events after the cursor have
         been deleted, the first event is a "missed" event. A result or progress value of more than
-        `VALUE_BYTES` is not in its event; `most_in_event` has the exception.
+        `VALUE_BYTES` is not in its event; `max_result_in_event` has the exception.
         """
 
     def begin_events(self, queue: str) -> Future[str]:
@@ -343,6 +343,6 @@ def check_cursor(after: object) -> str:
     raise InvalidOption("after", after, "the cursor of an event, such as '1700000000000-0'")
 
 
-def keep_or(own: Keep | None, default: Keep) -> Keep:
-    """Return the retention rule of a finished job: its own, or else the default of the worker."""
+def resolve_keep(own: Keep | None, default: Keep) -> Keep:
+    """Return the retention rule that applies to a finished job: its own, or else the default."""
     return default if own is None else own

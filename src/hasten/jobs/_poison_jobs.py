@@ -26,7 +26,8 @@ PAUSE_MS: Final = 250
 class PoisonJobs:
     """Makes a worker run one suspect at a time, over all its queues.
 
-    on_start is called after a suspect has started: the queues may claim jobs again.
+    A suspect is a job that may have killed its workers: see `is_suspect`. on_start is called after
+    a suspect has started: the queues may claim jobs again.
     """
 
     def __init__(self, crash_limit: int, capacity: Capacity, on_start: Callable[[], None]) -> None:

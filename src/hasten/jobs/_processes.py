@@ -352,8 +352,7 @@ def _wait_for_exit_code(process: SpawnProcess, seconds: float) -> int | None:
 def _is_existing(process: SpawnProcess) -> bool:
     """Return whether a process exists.
 
-    If the program ignores SIGCHLD, the exit code of an ended process is lost, so it does not show
-    that.
+    This works even if the program ignores SIGCHLD. The exit code of an ended process is lost then.
     """
     if sys.platform != "win32" and process.pid is not None:
         try:

@@ -13,7 +13,7 @@ from hasten.jobs import _failure_log as failure_log
 from hasten.jobs import _failures as failures
 from hasten.jobs._arguments import encode_result
 from hasten.jobs._context import Context
-from hasten.jobs._engine import CANCELLED_ERROR, keep_or
+from hasten.jobs._engine import CANCELLED_ERROR, resolve_keep
 from hasten.jobs._failures import Failure
 from hasten.jobs._options import DEFAULT_OPTIONS, Keep, Options, decode_options
 from hasten.jobs._processes import Processes
@@ -89,7 +89,7 @@ class Runner:
             return self._log_and_decide_outcome(
                 result, run, options, _to_loggable_error(job.id, result)
             )
-        keep = keep_or(options.keep_completed, self._keep_completed)
+        keep = resolve_keep(options.keep_completed, self._keep_completed)
         return Completed(job.id, lease.token, result, keep)
 
     def outcome_of_error(self, error: BaseException, run: Run) -> Outcome | None:
@@ -103,7 +103,7 @@ class Runner:
 
     def _fail_without_run(self, run: Run, reason: str, options: Options) -> Outcome:
         """Log that a job fails without being run, and return this outcome."""
-        keep = keep_or(options.keep_failed, self._keep_failed)
+        keep = resolve_keep(options.keep_failed, self._keep_failed)
         outcome = failures.failed_without_run(run.lease, reason, keep)
         if reason == CANCELLED_ERROR:
             failure_log.log_cancelled(run.lease.job)
@@ -199,7 +199,7 @@ class Runner:
                 return Released(lease.job.id, lease.token)
             case Stop.CANCELLED:
                 failure_log.log_cancelled(lease.job)
-                keep = keep_or(options.keep_failed, self._keep_failed)
+                keep = resolve_keep(options.keep_failed, self._keep_failed)
                 return Failed(lease.job.id, lease.token, CANCELLED_ERROR, None, keep)
             case Stop.TIMEOUT:
                 seconds = (options.timeout_ms or 0) / 1000
@@ -220,7 +220,7 @@ class Runner:
         self, failure: Failure, run: Run, options: Options, error: BaseException
     ) -> Outcome:
         """Log a failed run, and return its outcome: another attempt, or a final failure."""
-        keep = keep_or(options.keep_failed, self._keep_failed)
+        keep = resolve_keep(options.keep_failed, self._keep_failed)
         outcome = failures.to_outcome(failure, run.lease, options, keep)
         log = partial(
             failure_log.log_failed_run, run.lease.job, outcome, failure, options.attempts, error

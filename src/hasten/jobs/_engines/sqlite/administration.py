@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from sqlite3 import Connection
 
-from hasten.jobs._engine import CANCELLED_ERROR, keep_or
+from hasten.jobs._engine import CANCELLED_ERROR, resolve_keep
 from hasten.jobs._engines.sqlite.event_rows import Group
 from hasten.jobs._engines.sqlite.job_rows import encode, read_json, ready_place, seqs_of
 from hasten.jobs._engines.sqlite.job_statements import execute, execute_rows
@@ -80,7 +80,7 @@ def cancel(
             if state is State.ACTIVE:
                 execute(connection, "cancel_active", seq=seq, error=CANCELLED_ERROR)
             elif state is not None and state not in FINISHED:
-                keep = keep_or(_options(opts).keep_failed, DEFAULT_KEEP_FAILED)
+                keep = resolve_keep(_options(opts).keep_failed, DEFAULT_KEEP_FAILED)
                 _fail_unstarted(unit, ledger, seq, keep)
                 ledger.emit(Group("failed", [id], errors=[CANCELLED_ERROR], previous=state))
                 if not keep.nothing:
