@@ -30,7 +30,7 @@ class CodeExecution:
 
     @classmethod
     def of(cls, code: types.CodeType, namespace: Mapping[str, Any]) -> CodeExecution:
-        """Return the execution that code belongs to. namespace has its global variables."""
+        """Describe the execution of which code is a part. namespace has its global variables."""
         return cls(code, code.co_filename, namespace, namespace.get("__spec__"))
 
     @property
@@ -47,7 +47,10 @@ class CodeExecution:
         )
 
     def supersedes(self, other: CodeExecution) -> bool:
-        """Return whether this is other code in the same notebook or shell as other."""
+        """Return whether this execution replaces other, as in a notebook or shell.
+
+        That is the case if it executed different code with the same global variables.
+        """
         return (
             not self.is_module and self.namespace is other.namespace and self.code is not other.code
         )
@@ -72,7 +75,7 @@ class FunctionOrigin:
 
     @classmethod
     def of(cls, function: Function, made_in: CodeExecution) -> FunctionOrigin:
-        """Return the origin of a function for which made_in calls `queue.task`."""
+        """Describe where a function was defined, and that made_in made it a task."""
         inner = unwrap(function)
         code = getattr(inner, "__code__", None)
         return cls(
@@ -114,7 +117,8 @@ Pairs = frozenset[tuple[int, int]]
 def _is_equal_function(first: Any, other: Any, compared: Pairs) -> bool:
     """Return whether two functions have the same code, defaults and captured values.
 
-    compared has the ids of pairs that are already being compared.
+    compared has the pairs of ids that are being compared already, because functions may be
+    recursive.
     """
     pair = id(first), id(other)
     if first is other or pair in compared:  # a function may refer to itself

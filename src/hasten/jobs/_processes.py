@@ -350,9 +350,9 @@ def _wait_for_exit_code(process: SpawnProcess, seconds: float) -> int | None:
 
 
 def _is_existing(process: SpawnProcess) -> bool:
-    """Return whether a process exists.
+    """Return whether a process exists, without relying on its exit code.
 
-    This works even if the program ignores SIGCHLD. The exit code of an ended process is lost then.
+    The exit code is lost if the program ignores SIGCHLD.
     """
     if sys.platform != "win32" and process.pid is not None:
         try:

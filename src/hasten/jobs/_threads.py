@@ -170,8 +170,8 @@ class Threads:
         if self._abandoned == self._size:
             logger.error(
                 "all threads for handlers are abandoned (%d): this worker runs no more plain "
-                "functions until one of the threads ends; set time-outs in the calls that block them "
-                'or use run_in="process"',
+                "functions until one of the threads ends; set time-outs in the calls that block "
+                'them, or use run_in="process"',
                 self._abandoned,
             )
 
