@@ -94,8 +94,8 @@ class TestAnnotations:
             (dict[str, complex], "complex has no JSON form"),
             (type[Cat], "type has no JSON form"),
             (Owner, "Path has no JSON form"),
-            (dict[tuple[int, int], str], "the keys of a JSON object"),
-            (dict[bool, str], "the keys of a JSON object"),
+            (dict[tuple[int, int], str], "keys of this type cannot be stored"),
+            (dict[bool, str], "keys of this type cannot be stored"),
             (Literal[1.5], "Literal may only contain"),
             (7, "Type '7' is not supported"),
         ],
@@ -359,7 +359,9 @@ class TestWhatCanBeATask:
     def test_without_a_name_of_its_own_needs_one(
         self, queue: Queue, function: Callable[..., Any]
     ) -> None:
-        with pytest.raises(InvalidOption, match=r"^name=None: must be @queue\.task\(name=…\) for "):
+        with pytest.raises(
+            InvalidOption, match=r"^name=None: must be given as @queue\.task\(name=…\), because "
+        ):
             queue.task(function)
 
     @pytest.mark.parametrize(

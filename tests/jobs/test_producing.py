@@ -176,7 +176,7 @@ class TestMany:
             task.args("a", to="a")
         with pytest.raises(InvalidArgument, match="send: argument 'address' does not fit"):
             await task.enqueue_many([task.args("a"), task.args(1)])
-        with pytest.raises(InvalidOption, match=r"calls=<dict>: .* made by send\.args\(…\)"):
+        with pytest.raises(InvalidOption, match=r"calls=<dict>: .* created with send\.args\(…\)"):
             await task.enqueue_many([task.args("a"), {"address": "b"}])
         assert await waiting(queue) == []
 

@@ -227,7 +227,7 @@ class TestValues:
             with pytest.raises(InvalidOption, match=r"^progress=<dict>: must be") as caught:
                 await job.update(progress=progress)
             assert "SECRET" not in str(caught.value)
-        with pytest.raises(InvalidOption, match=r"^jobs=<tuple>: must be \(name, data\)"):
+        with pytest.raises(InvalidOption, match=r"^jobs=<tuple>: must be tuples \(name, data\)"):
             await queue.add_many([("send", {"to": "SECRET"}, "oops")])  # type: ignore[list-item]
 
     async def test_that_a_store_refuses_are_in_no_error(self, tmp_path: Path) -> None:

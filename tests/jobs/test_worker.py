@@ -583,7 +583,7 @@ class TestTrouble:
         await started.wait()
         async with self.locked(tmp_path), asyncio.timeout(DEADLINE_SECONDS):
             await worker.stop()
-        assert "these jobs run again when their leases expire" in caplog.text
+        assert "the jobs run again when their leases expire" in caplog.text
 
 
 async def test_large_results_and_progress_are_stored_a_few_megabytes_at_a_time(
@@ -678,7 +678,7 @@ async def test_a_logging_filter_that_raises_costs_no_claimed_job() -> None:
             )
 
     def fail(record: logging.LogRecord) -> bool:
-        if "lease lost" in record.getMessage():
+        if "lease was lost" in record.getMessage():
             raise ZeroDivisionError
         return True
 
