@@ -119,7 +119,7 @@ class Capacity:
             share.in_use += used - reserved
 
     def skip_turn(self, share: QueueShare) -> None:
-        """Let the other queues have the places that were offered to this queue."""
+        """Let the other queues reserve the places that were kept free for this queue."""
         if share.offered:
             self._withdraw_offer(share)
             self._offer_free_places()

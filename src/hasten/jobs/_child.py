@@ -281,7 +281,10 @@ def _run_order(order: Order, connection: _WorkerConnection) -> Returned | Raised
 
 
 def _to_failure(error: BaseException, job: JobRecord, task: TaskDefinition | None) -> Failure:
-    """Return the `Failure` for an exception of a handler. Never raises."""
+    """Describe an exception of a handler as a `Failure`, which can be sent to the worker.
+
+    Never raises.
+    """
     try:
         return failures.classify(
             error,

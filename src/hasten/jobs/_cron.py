@@ -132,7 +132,7 @@ def _find_offset_change(
 
 
 def _utc_offset(moment: datetime, zone_info: tzinfo | None) -> timedelta:
-    """Return the difference of local time and UTC at a moment."""
+    """Return the difference between local time and UTC at a moment."""
     offset = moment.astimezone(zone_info).utcoffset()
     assert offset is not None
     return offset

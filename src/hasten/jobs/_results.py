@@ -165,7 +165,10 @@ class Results:
                 awaited.fail(JobNotFound(self._queue, event.job_id, "it was removed"))
 
     async def _check(self, ids: Sequence[str]) -> None:
-        """Do the same as `_read_ends`, but pass a `StoreError` to the waiting callers."""
+        """Read these jobs, and pass the ends of those that have ended to the waiting callers.
+
+        If the store fails, the callers of all these jobs get the error.
+        """
         try:
             await self._read_ends(ids)
         except StoreError as error:
@@ -176,7 +179,7 @@ class Results:
     async def _read_ends(self, ids: Sequence[str]) -> None:
         """Read these jobs, and pass the ends of those that have ended to the waiting callers.
 
-        Raises `StoreError`. For deleted jobs it searches the events.
+        For a deleted job, the events are searched. Raises `StoreError`.
         """
         gone: list[str] = []
         for id, end in zip(ids, await self._engine().ends(self._queue, ids), strict=True):

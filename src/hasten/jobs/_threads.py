@@ -68,8 +68,8 @@ class Threads:
     ) -> T:
         """Run call in a thread, and return its result. description names the call in the log.
 
-        set_controls is called before that with two functions: one interrupts the call, the other
-        one abandons its thread.
+        Before the call starts, set_controls is called with two functions: one interrupts the call,
+        the other one abandons its thread.
         """
         loop = asyncio.get_running_loop()
         interruption = _Interruption()
