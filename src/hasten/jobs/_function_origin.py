@@ -64,7 +64,7 @@ def _is_same_file(first: str | None, other: str) -> bool:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FunctionOrigin:
-    """A function that became a task, and in which executions of code this happened.
+    """A task's function, and the executions of code that defined it and made it a task.
 
     made_in is the execution that called `queue.task`, defined_in the one that defined the function.
     """
