@@ -150,7 +150,7 @@ class TestTheLog:
         assert lines == [
             "9-in-1sec: on_decision() failed",
             "a: key() failed; the request is counted by the client's address",
-            "a: rate() failed; the lowest rate that it has returned applies, if there is one",
+            "a: rate() failed; the lowest rate that it returned before applies, if there is one",
             "a: skip() failed; the request is counted",
         ]
         assert all(record.exc_info for record in caplog.records)
@@ -179,7 +179,7 @@ class TestTheLog:
                 assert (await exchange.response()).status == 503
         errors = [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
         assert sorted(errors) == [
-            "0-in-1hr: message() failed",
+            "0-in-1hr: message() failed; the default body is sent",
             "0-in-1hr: on_limited() failed",
             "critical() failed; the request is treated as not critical",
             "on_shed() failed",
