@@ -22,7 +22,7 @@ from hasten.errors import InvalidOption, JobCancelled, UsageError
 from hasten.jobs import Context, Job, Queue, State, Worker
 from hasten.jobs import _store_use as store_use
 from hasten.jobs._consumer import QueueConsumer
-from hasten.jobs._outbox import BYTES_LIKE_A_JOB, OutboxPortion
+from hasten.jobs._outbox import BYTES_PER_WEIGHT, OutboxPortion
 from hasten.jobs._record import Batch, Claim, Completed, Outcome, Progress, Update
 from hasten.jobs._run import Run, Stop
 from hasten.testing import ManualClock
@@ -175,7 +175,7 @@ class TestCalls:
             await until(lambda: len(running) == 12)
             may_end.set()
             await until(lambda: sum(calls.outcomes) >= 12)
-        assert max(calls.bytes) < queue.engine.max_batch * BYTES_LIKE_A_JOB + 1_000_000
+        assert max(calls.bytes) < queue.engine.max_batch * BYTES_PER_WEIGHT + 1_000_000
         assert (await queue.counts())[State.COMPLETED] == 12
 
     async def test_claim_no_jobs_while_results_wait_to_be_stored(
@@ -628,7 +628,7 @@ async def test_large_results_and_progress_are_stored_a_few_megabytes_at_a_time(
             assert await job.result(timeout=20) == "r" * size
     for sizes in noted.values():
         assert sum(sizes) == count * (size + 2)
-        assert max(sizes) <= engine.max_batch * BYTES_LIKE_A_JOB + size + 2
+        assert max(sizes) <= engine.max_batch * BYTES_PER_WEIGHT + size + 2
 
 
 @pytest.mark.parametrize("reason", [Stop.CANCELLED, Stop.RELEASED, Stop.LOST])

@@ -17,7 +17,7 @@ Item = TypeVar("Item")
 
 # While one call is processed, all other users of the store wait. So the total weight of its items
 # is limited to the engine's `max_batch`. An item weighs 1, and 1 more for each so many bytes.
-BYTES_LIKE_A_JOB: Final = 10_000
+BYTES_PER_WEIGHT: Final = 10_000
 
 
 class OutboxPortion(NamedTuple):
@@ -84,8 +84,8 @@ class Outbox:
         if self._released is not None and isinstance(outcome, Released):
             self._released.append(outcome)
             return
-        if size > BYTES_LIKE_A_JOB:
-            self._weights[outcome.id] = 1 + size // BYTES_LIKE_A_JOB
+        if size > BYTES_PER_WEIGHT:
+            self._weights[outcome.id] = 1 + size // BYTES_PER_WEIGHT
         self._outcomes.append(outcome)
 
     def hold_released(self) -> None:
@@ -237,4 +237,4 @@ def _split_off_excess(items: list[Item], weigh: Callable[[Item], int], most: int
 def _weigh_update(update: RunUpdate) -> int:
     """Return the weight of progress or a log line: 1, or more if it is large."""
     text = update.line if isinstance(update, LogLine) else update.value
-    return 1 + len(text) // BYTES_LIKE_A_JOB
+    return 1 + len(text) // BYTES_PER_WEIGHT

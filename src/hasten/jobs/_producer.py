@@ -15,7 +15,7 @@ from hasten.jobs._record import JobTemplate, NewJob
 # A call of `Engine.add` blocks all other users of the store: 1,000 jobs block a Redis server for
 # 7 ms. A job with a delay, a priority or an id takes twice as long, and so do 2 kB of data.
 ADDED_AT_ONCE: Final = 1_000
-BYTES_LIKE_A_JOB: Final = 2_000
+BYTES_PER_WEIGHT: Final = 2_000
 
 
 class Producer:
@@ -88,5 +88,5 @@ def _weigh_job(job: NewJob) -> int:
     data = job.data
     size = len(data) if data.isascii() else len(data.encode())
     options = job.template.options
-    is_plain = job.id is None and not options.delay_ms and not options.priority
-    return (1 if is_plain else 2) + size // BYTES_LIKE_A_JOB
+    is_cheap = job.id is None and not options.delay_ms and not options.priority
+    return (1 if is_cheap else 2) + size // BYTES_PER_WEIGHT
