@@ -405,7 +405,7 @@ def test_two_objects_for_one_queue_are_refused(queue: Queue, tmp_path: Path) -> 
         Worker(Queue("mail"), Queue("mail"))
     Worker(queue, queue, Queue("other", queue.store))
     Worker(Queue("mail", "memory://"), Queue("mail", "memory://"), Queue("mail"))
-    assert store_use.DEFAULT_STORE_USE.made is None
+    assert store_use.DEFAULT_STORE_USE.existing_store is None
     assert not (tmp_path / "jobs.db").exists()
 
 

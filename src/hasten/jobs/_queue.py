@@ -110,13 +110,15 @@ class Queue:
         self._backoff_function = _get_backoff_function(options)
         self.store_use = get_store_use(store)
         self._is_open = False
-        if self.store_use.made is not None:
-            open_engine(self.store_use.made)  # opens no connection yet, but rejects wrong options
+        if self.store_use.existing_store is not None:
+            open_engine(
+                self.store_use.existing_store
+            )  # opens no connection yet, but rejects wrong options
         self.producer = Producer(self)
         self._results = PerLoop(lambda: Results(lambda: self.engine, self.name))
 
     def __repr__(self) -> str:
-        store = self.store_use.made
+        store = self.store_use.existing_store
         return f"<Queue {self.name}{'' if store is None else f' in {store.url}'}>"
 
     @property
@@ -127,7 +129,7 @@ class Queue:
     @property
     def clock(self) -> Clock:
         """The clock of the store; all times of the queue are read from it."""
-        store = self.store_use.made
+        store = self.store_use.existing_store
         # The default store may not exist yet. It uses the system clock.
         return SYSTEM_CLOCK if store is None else store.clock
 

@@ -33,10 +33,10 @@ class StoreUse:
     def store(self) -> Store:
         """The store. The default store is created at the first access, from HASTEN_URL."""
         # `setdefault` is atomic: all threads get the same store.
-        return self.made or self._made.setdefault("store", Store.from_env())
+        return self.existing_store or self._made.setdefault("store", Store.from_env())
 
     @property
-    def made(self) -> Store | None:
+    def existing_store(self) -> Store | None:
         """The store; None for a default store that does not exist yet."""
         return self._made.get("store")
 
@@ -52,7 +52,7 @@ class StoreUse:
         """Remove a user of the store. The last one closes the store. Safe to call twice."""
         self._users.discard(user)
         if self._closes_store and not self._users:
-            store = self.made
+            store = self.existing_store
             if self._is_default:
                 self._made.clear()  # the next use reads HASTEN_URL again
             if store is not None:

@@ -407,7 +407,7 @@ def _identify_queue(queue: Queue) -> tuple[object, ...]:
 
     It is equal for two `Queue` objects of the same name in the same store.
     """
-    store = queue.store_use.made
+    store = queue.store_use.existing_store
     if store is None or store.location == File(None):  # no location outside this object
         return id(store or queue.store_use), queue.name
     return queue.store_use.engine().url, store.prefix, queue.name
