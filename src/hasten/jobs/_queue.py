@@ -111,9 +111,8 @@ class Queue:
         self.store_use = get_store_use(store)
         self._is_open = False
         if self.store_use.existing_store is not None:
-            open_engine(
-                self.store_use.existing_store
-            )  # opens no connection yet, but rejects wrong options
+            # This opens no connection yet, but rejects wrong options.
+            open_engine(self.store_use.existing_store)
         self.producer = Producer(self)
         self._results = PerLoop(lambda: Results(lambda: self.engine, self.name))
 
