@@ -22,7 +22,7 @@ def main(
 
     - arguments: the arguments of the command line, by default those of this process.
     - name: the name of the command in messages and help texts.
-    - launch: the start of the command with which `hasten worker --processes` starts its processes.
+    - launch: the command, without arguments, with which --processes starts worker processes.
     """
     try:
         require("typer", extra="cli")

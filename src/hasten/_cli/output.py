@@ -16,7 +16,7 @@ from hasten._escapes import printable, printable_json
 
 
 def escape_unencodable_output() -> None:
-    r"""Print characters that the encoding of standard output cannot represent as `\u20ac`.
+    r"""Escape characters that the encoding of standard output lacks: print `\u20ac` for "€".
 
     Without this, printing such a character raises `UnicodeEncodeError`.
     """
