@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from sqlite3 import Connection
 
-from hasten.jobs._engine import CANCELLED_ERROR, keep_or
+from hasten.jobs._engine import CANCELLED_ERROR, resolve_keep
 from hasten.jobs._engines.sqlite.event_rows import EventGroup
 from hasten.jobs._engines.sqlite.job_rows import (
     encode_json,
@@ -90,7 +90,7 @@ def cancel(
             if state is State.ACTIVE:
                 execute(connection, "cancel_active", seq=seq, error=CANCELLED_ERROR)
             elif state is not None and state not in FINISHED:
-                keep = keep_or(_decode_options(opts).keep_failed, DEFAULT_KEEP_FAILED)
+                keep = resolve_keep(_decode_options(opts).keep_failed, DEFAULT_KEEP_FAILED)
                 _fail_unstarted(unit, ledger, seq, keep)
                 ledger.emit(EventGroup("failed", [id], errors=[CANCELLED_ERROR], previous=state))
                 if not keep.nothing:
