@@ -157,8 +157,8 @@ def _to_timeout(timeout: Duration) -> float:
 # All stores that still exist.
 _stores: Final[weakref.WeakSet[Store]] = weakref.WeakSet()
 
-# The stores with open connections. Not a WeakSet, so that these stores exist until the process
-# ends, and are closed then.
+# The stores with open connections. Not a WeakSet, so that such a store exists until the process
+# ends, and is closed then.
 _open_stores: Final[set[Store]] = set()
 
 
