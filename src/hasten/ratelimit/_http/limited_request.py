@@ -95,9 +95,9 @@ class LimitedRequest:
         await self.enforcer.notify_observers(results, self.info)
 
     def enforce_now(self, plan: Plan, store: ImmediateStore) -> None:
-        """Run `enforce` synchronously. The plan must have a fast path.
+        """Run `enforce` synchronously, with a store that never waits (`Enforcer.immediate`).
 
-        store is `Enforcer.immediate`.
+        The plan must need no functions of the application (`Plan.has_fast_path`).
         """
         groups = plan.cached_groups.get(self.client) or plan.make_check_groups(self.client)
         if plan.single is None:
