@@ -23,7 +23,7 @@ from hasten._durations import Duration, to_us
 from hasten._litestar import get_shared_middleware
 from hasten._logs import get_logger
 from hasten._problems import make_refusal, prefers_text
-from hasten._repeated_errors import RepeatedErrors
+from hasten._repeated_errors import ThrottledErrorLog
 from hasten._request_info import RequestInfo
 from hasten.errors import InvalidOption
 from hasten.loadshedding._gradient import Bounds
@@ -106,7 +106,7 @@ class LoadSheddingMiddleware:
         self._retry_after = max(1, math.ceil(to_us("retry_after", retry_after) / 1_000_000))
         self._message = _check_message(message)
         self._on_shed = check_function("on_shed", on_shed, "shed")
-        self._errors = RepeatedErrors(logger)
+        self._errors = ThrottledErrorLog(logger)
         self._load = Load(bounds, self.stats, _make_timer(clock))
         self._definition = bounds, critical, reserved
         self._has_started = False

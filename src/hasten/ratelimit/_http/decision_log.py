@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from hasten._decision import Decision
-from hasten._repeated_errors import RepeatedErrors
+from hasten._repeated_errors import ThrottledErrorLog
 from hasten.ratelimit._counter_store import Outcome
 from hasten.ratelimit._http.limit import Limit
 from hasten.ratelimit._http.stats import RateLimitStats
@@ -23,7 +23,7 @@ class DecisionLog:
         limits: Iterable[Limit],
         stats: RateLimitStats,
         on_decision: Callable[[Decision], object] | None,
-        errors: RepeatedErrors,
+        errors: ThrottledErrorLog,
     ) -> None:
         self.stats: Final = stats
         self._stats_by_name: Final = {limit.name: stats.get_or_add(limit.name) for limit in limits}

@@ -15,7 +15,7 @@ from typing import Final
 
 from hasten._asgi import Scope
 from hasten._loops import require_asyncio
-from hasten._repeated_errors import RepeatedErrors
+from hasten._repeated_errors import ThrottledErrorLog
 from hasten._request_info import RequestInfo
 from hasten.ratelimit._circuit_breaker import PAUSE_US
 from hasten.ratelimit._counter_store import (
@@ -51,7 +51,7 @@ class Enforcer:
         clients: Clients,
         writer: HeaderWriter,
         decisions: DecisionLog,
-        errors: RepeatedErrors,
+        errors: ThrottledErrorLog,
         warnings: OperatorWarnings,
         on_store_error: OnStoreError,
         namespace: str,

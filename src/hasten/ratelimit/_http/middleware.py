@@ -14,7 +14,7 @@ from hasten._decision import Decision
 from hasten._durations import Duration
 from hasten._litestar import get_shared_middleware
 from hasten._logs import get_logger
-from hasten._repeated_errors import RepeatedErrors
+from hasten._repeated_errors import ThrottledErrorLog
 from hasten._store import Store
 from hasten.errors import InvalidOption
 from hasten.ratelimit._counter_store import ON_STORE_ERROR, CounterStore, OnStoreError
@@ -110,7 +110,7 @@ class RateLimitMiddleware(AsyncClosable):
         self._enabled = check_flag("enabled", enabled)
         self._definition = check_text("namespace", namespace), tuple(limits)
         self._mark = frozenset({namespace})
-        errors, warnings = RepeatedErrors(get_logger("hasten.ratelimit")), OperatorWarnings()
+        errors, warnings = ThrottledErrorLog(get_logger("hasten.ratelimit")), OperatorWarnings()
         stats = RateLimitStats() if stats is None else stats
         proxies = Proxies(trusted_proxies, hops=hops, header=proxy_header)
         self.enforcer = Enforcer(

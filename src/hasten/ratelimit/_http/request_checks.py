@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 from hasten._asgi import Scope
 from hasten._checks import check_whole_number
-from hasten._repeated_errors import RepeatedErrors
+from hasten._repeated_errors import ThrottledErrorLog
 from hasten._request_info import RequestInfo
 from hasten.ratelimit._counter_store import CheckGroup, OnStoreError
 from hasten.ratelimit._http.limit import Limit, MaybeAwaitable
@@ -53,7 +53,7 @@ class RequestChecks:
     """
 
     def __init__(
-        self, on_error: OnStoreError, errors: RepeatedErrors, warnings: OperatorWarnings
+        self, on_error: OnStoreError, errors: ThrottledErrorLog, warnings: OperatorWarnings
     ) -> None:
         self._on_error: OnStoreError = on_error
         self._errors = errors
