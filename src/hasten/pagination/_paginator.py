@@ -246,7 +246,7 @@ class Paginator(Generic[P]):
             cursor_values.check_fits_in_cursor(mapper, attributes, "sort")
         self._planner = query_planner.QueryPlanner(
             mapper,
-            self.fields._table(),
+            self.fields._require_shapes(),
             self._sorting.attributes,
             explicit_nulls=self._sorting.explicit_nulls,
             advise=in_development() if self._advise == "auto" else self._advise,

@@ -16,7 +16,7 @@ from hasten._sqlalchemy.sort_columns import SortColumn, SortColumns
 from hasten._sqlalchemy.templates import Templates
 from hasten.errors import InvalidOption
 from hasten.fields._allowed import FieldSet
-from hasten.fields._sql.shapes import Shapes, is_hybrid, state_of
+from hasten.fields._sql.shapes import Shapes, expression_state, is_hybrid
 from hasten.pagination._order import Order
 from hasten.pagination._sql.advice import Advisor
 from hasten.pagination._sql.page_query import PageQuery
@@ -70,7 +70,7 @@ class QueryPlanner:
             selected_entity(statement, self._mapper)  # raises an error that says what is expected
         options = statement._with_options
         is_filtered = bool(options and filter_options(options))
-        state = self._state_of_hybrids(chosen, order)
+        state = self._hybrid_state(chosen, order)
         plan, bindings = self._plans.get(statement, chosen, order, is_filtered, state)
         return PageQuery(plan, bindings, database)
 
@@ -79,17 +79,17 @@ class QueryPlanner:
         """The number of cached plans."""
         return self._plans.count
 
-    def _state_of_hybrids(self, chosen: FieldSet, order: Order) -> Hashable:
+    def _hybrid_state(self, chosen: FieldSet, order: Order) -> Hashable:
         """Return a value that represents the SQL of the hybrid properties that a query uses.
 
         It is part of the cache key of a plan, because a hybrid property may return other SQL in
         each request.
         """
-        shown = self._shapes.state_of_hybrids(chosen)
+        shown = self._shapes.hybrid_state(chosen)
         if not self._hybrids:
             return shown
         names = [self._hybrids[key.name] for key in order if key.name in self._hybrids]
-        return (shown, *[state_of(getattr(self._mapper.class_, name)) for name in names])
+        return (shown, *[expression_state(getattr(self._mapper.class_, name)) for name in names])
 
     def _plan(
         self,
@@ -107,7 +107,7 @@ class QueryPlanner:
         }
         whole = analyze(statement)
         keys = resolve_order(whole, order, columns)
-        shape = self._shapes.of(whole.statement, chosen, without_joins=True)
+        shape = self._shapes.get(whole.statement, chosen, without_joins=True)
         narrow = shape.statement(whole.statement)
         analyzed = replace(
             whole,
