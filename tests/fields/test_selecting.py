@@ -651,7 +651,7 @@ class TestStartUp:
             FieldSelector(AllowedFields(UserOut), model=User, default=["id"])
 
     def test_a_marker_that_is_the_name_of_a_field_is_refused(self) -> None:
-        with pytest.raises(InvalidOption, match="a suffix without a field 'posts_id'"):
+        with pytest.raises(InvalidOption, match="there is a field 'posts_id'"):
             FieldSelector({"posts": [TagOut], "posts_id": "id"}, model=User, more_suffix="_id")
 
 

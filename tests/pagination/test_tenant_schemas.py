@@ -190,7 +190,7 @@ async def test_tenants_of_asynchronous_sessions_are_distinguished() -> None:
         default = notes.fields.allowed.default
         return notes._planner.query(
             blocking_database(executor), select(Note), default, ()
-        ).schemas()
+        ).translated_schemas()
 
     ways: list[Callable[[str], Awaitable[Any]]] = [
         by_engine, by_connection_of_session, by_scoped_session, by_connection,

@@ -74,7 +74,7 @@ class FromSources:
         return all(any(source == each for each in known) for source in self.all)
 
 
-def from_sources(statement: Selection) -> FromSources:
+def find_sources(statement: Selection) -> FromSources:
     """Return the sources of a select, with the equalities in its WHERE and ON conditions."""
     sources = FromSources()
     for criterion in statement._where_criteria:
@@ -142,7 +142,7 @@ def _add_equalities(
 
 
 def _conjuncts(criterion: ClauseElement) -> Iterator[ClauseElement]:
-    """Return the conditions that a condition combines with AND, or the condition itself."""
+    """Split a condition at its ANDs: yield the parts, or the condition itself without AND."""
     match criterion:
         case Grouping():
             inner: Any = criterion.element

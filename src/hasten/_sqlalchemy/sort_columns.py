@@ -78,7 +78,7 @@ def order_by(keys: SortColumns, dialect: str) -> list[Expression]:
     return terms
 
 
-def sort_column_of(expression: Any) -> SortColumn:
+def parse_sort_column(expression: Any) -> SortColumn:
     """Parse a term of ORDER BY or of an index, such as ``Post.created_at.desc()``.
 
     The result is marked as nullable, because the expression alone does not tell.

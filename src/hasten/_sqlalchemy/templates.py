@@ -82,7 +82,10 @@ class Bindings:
 
 
 class Templates(Generic[M]):
-    """A cache of the results of one build function, by the structure of the select."""
+    """A cache for the results of a function whose argument is a select.
+
+    Selects that differ only in their values share one result.
+    """
 
     def __init__(
         self,
@@ -140,7 +143,7 @@ class Templates(Generic[M]):
 
 
 class _CacheEntry(NamedTuple, Generic[M]):
-    """A cached result, and how to find the values of another request for its parameters."""
+    """A cached result, and where each of its parameters finds its value in a request's select."""
 
     result: M
     places: tuple[tuple[str, int], ...]

@@ -381,7 +381,10 @@ class AllowedFields:
                 yield from field.relation._find_unknown(inner, f"{path}{name}.")
 
     def _choose(self, mask: Mask, request: _Request, within: tuple[str, ...]) -> FieldSet:
-        """Return the fields that a mask names; within is the path to this list, for errors."""
+        """Return the fields that a parsed ``fields=`` names.
+
+        within is the path of the nested model that this list belongs to, for error messages.
+        """
         chosen: list[tuple[Field, FieldSet | None]] = []
         every = EVERY in mask.names
         for name, field in self._fields.items():

@@ -17,7 +17,7 @@ from hasten.fields._rows import (
     FieldBuilder,
     Values,
     annotated_kinds,
-    field_builder,
+    make_field_builder,
     optional_keys,
 )
 
@@ -43,13 +43,13 @@ class Items:
         self._add_builders(allowed)
         self._cached_plan = lru_cache(256)(self._plan)
 
-    def row(self, item: object, chosen: FieldSet) -> Values:
+    def build_row(self, item: object, chosen: FieldSet) -> Values:
         """Return the requested fields of one item."""
         builder, build, is_flat, optional = self._cached_plan(chosen)
         if optional and isinstance(item, Mapping) and not optional <= item.keys():
             lacking = optional - item.keys()
             given = [each for each in chosen.members if each[0].name not in lacking]
-            return self.row(item, FieldSet(tuple(given), chosen.allowed))
+            return self.build_row(item, FieldSet(tuple(given), chosen.allowed))
         if build is not None:
             made = self._build_flat(item, chosen, builder, build)
         else:
@@ -79,7 +79,7 @@ class Items:
             return None
         if type(value) in _LISTS:
             return [self._one(each, inner) for each in cast("Iterable[object]", value)]
-        return self.row(value, inner)
+        return self.build_row(value, inner)
 
     def _build_flat(
         self, item: object, chosen: FieldSet, builder: FieldBuilder, build: Build
@@ -113,7 +113,7 @@ class Items:
         """Make the builders for a list of fields, and for the lists of its nested models."""
         if allowed in self._builders:
             return
-        self._builders[allowed] = field_builder(
+        self._builders[allowed] = make_field_builder(
             allowed, annotated_kinds(allowed.model), self._compute
         )
         for field in allowed.fields.values():
@@ -121,10 +121,10 @@ class Items:
                 self._add_builders(field.relation)
 
     def _plan(self, chosen: FieldSet) -> tuple[FieldBuilder, Build | None, bool, frozenset[str]]:
-        """Return what building rows with these fields needs, which is cached.
+        """Prepare building rows with these fields. The result is cached.
 
-        That is the builder, its function for fields that are not plain (None if all are), whether
-        no field is nested, and the names of fields that items may lack.
+        It consists of the builder, its function for fields that are not plain (None if all are),
+        whether no field is nested, and the names of fields that items may lack.
         """
         fields = [field for field, inner in chosen.members if inner is None]
         builder = self._builders[chosen.allowed]

@@ -25,7 +25,7 @@ def to_unknown(value: object) -> Unknown:
     return check_choice("unknown", value, choices)
 
 
-def check_names(
+def check_parameter_names(
     pairs: Iterable[tuple[str, str]], names: Collection[str], more: Collection[str] = ()
 ) -> None:
     """Raise `InvalidParameter` if a query parameter is in neither names nor more.

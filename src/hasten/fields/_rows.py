@@ -110,7 +110,7 @@ class FieldBuilder:
         return frozenset(field.attribute for field in self.through_model if not field.is_computed)
 
 
-def field_builder(
+def make_field_builder(
     allowed: AllowedFields, kinds: Mapping[str, type | None], computed: Compute
 ) -> FieldBuilder:
     """Decide how each field is built.

@@ -23,7 +23,7 @@ from hasten.errors import InvalidOption, RowNotFound, UsageError
 from hasten.fields._allowed import AllowedFields, Field, FieldSet, convert_set
 from hasten.fields._items import Items
 from hasten.fields._mask import MAX_NAMES
-from hasten.fields._names import Unknown, check_names, to_unknown
+from hasten.fields._names import Unknown, check_parameter_names, to_unknown
 from hasten.fields._partial import Partial, Row
 
 if TYPE_CHECKING:
@@ -239,7 +239,7 @@ class FieldSelector(Generic[T]):
         """
         pairs = pairs_of(query)
         if self._refuses_unknown:
-            check_names(pairs, (self.parameter,), known)
+            check_parameter_names(pairs, (self.parameter,), known)
         return self._parse(pairs)
 
     def _parse(self, pairs: Pairs) -> FieldSet:
@@ -298,12 +298,12 @@ class FieldSelector(Generic[T]):
 
         The item is a dict with public field names as keys, or an object with attributes.
         """
-        return self._partial(self._items.row(item, self._own(fields)))
+        return self._partial(self._items.build_row(item, self._own(fields)))
 
     def from_items(self, items: Iterable[object], fields: FieldSet) -> list[Row]:
         """Build rows with these fields from items in memory. See `from_item`."""
         own = self._own(fields)
-        return [self._items.row(item, own) for item in items]
+        return [self._items.build_row(item, own) for item in items]
 
     def _require_shapes(self) -> Shapes:
         if self._shapes is None:

@@ -66,7 +66,10 @@ class Cursor:
     """The fingerprint of the query that the token was created for; empty without a token."""
 
     def check(self, expected: bytes) -> None:
-        """Raise `InvalidParameter` (400) unless the query's fingerprint is the expected one."""
+        """Raise `InvalidParameter` (400) unless the cursor was created for the current query.
+
+        expected is the fingerprint of the current query.
+        """
         if self.fingerprint != expected:
             raise InvalidParameter(
                 PARAMETER,

@@ -346,12 +346,12 @@ def make_response_model(envelope: Envelope, of: Any, *, by_cursor: bool) -> type
     kind: Any = CursorPage if by_cursor else Page
     keys = _IN_CURSOR_PAGE if by_cursor else _IN_PAGE
 
-    class Described:
+    class ResponseModel:
         @classmethod
         def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> dict[str, Any]:
             return _response_schema(kind[of], handler, keys, envelope)
 
-    return Described
+    return ResponseModel
 
 
 def _object_schema(title: str, keys: _About) -> dict[str, Any]:

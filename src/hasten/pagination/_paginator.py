@@ -28,7 +28,7 @@ from hasten._responses import EncodedResponse, contains_etag, etag_of
 from hasten.errors import InvalidOption, UsageError
 from hasten.fields._allowed import AllowedFields, FieldSet, is_shown
 from hasten.fields._items import value_of
-from hasten.fields._names import Unknown, check_names, to_unknown
+from hasten.fields._names import Unknown, check_parameter_names, to_unknown
 from hasten.fields._partial import is_partial, whole_of
 from hasten.fields._rows import encode
 from hasten.fields._selector import FieldSelector
@@ -296,7 +296,7 @@ class Paginator(Generic[P]):
             keys=self._keys,
         )
         if self._known_names is not None:
-            check_names(pairs, self._known_names, known)
+            check_parameter_names(pairs, self._known_names, known)
         chosen = self.fields._parse(pairs) if self._is_choosable else None
         if chosen is None and if_none_match is None:
             return q
@@ -491,7 +491,7 @@ class Paginator(Generic[P]):
         is_needed = bool(self._version or self._count_cache)
         if q.page is not None and not is_needed:
             return _Origin(scope)
-        schemas = query.schemas()
+        schemas = query.translated_schemas()
         scope = [scope, schemas] if schemas else scope
         return _Origin(scope, *query.database_identity()) if is_needed else _Origin(scope)
 

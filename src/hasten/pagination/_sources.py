@@ -57,7 +57,7 @@ async def fetch_offset_slice(source: Source, window: Window, count: Counting) ->
     """
     counted = await fetch_count(source, count)
     items, has_more = await _fetch(source, window)
-    known = counted._with_page(window.offset, len(items), has_more=has_more)
+    known = counted._corrected_by_page(window.offset, len(items), has_more=has_more)
     return OffsetSlice(items, has_more, known)
 
 
@@ -92,7 +92,7 @@ async def fetch_count(source: Source, count: Counting) -> Count:
     cap = count.limit if isinstance(count, Capped) else None
     found = await source.count(cap)
     if isinstance(found, int) and not isinstance(found, bool):
-        return count._counted(found) if isinstance(count, Capped) else Count(found)
+        return count._to_count(found) if isinstance(count, Capped) else Count(found)
     return NOT_COUNTED if found is None else checked_count(found)
 
 

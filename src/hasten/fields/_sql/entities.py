@@ -25,7 +25,7 @@ from sqlalchemy.sql.visitors import iterate, replacement_traverse
 from hasten._sqlalchemy.selects import mapper_of
 from hasten.errors import InvalidOption
 from hasten.fields._allowed import AllowedFields, Field
-from hasten.fields._rows import Compute, FieldBuilder, field_builder
+from hasten.fields._rows import Compute, FieldBuilder, make_field_builder
 
 if TYPE_CHECKING:
     Relationship: TypeAlias = RelationshipProperty[Any]
@@ -107,7 +107,7 @@ def _resolve(
     for need, each in needs.items():
         _check_column(mapper, need, each)
     primary_key = tuple(_attribute_names(mapper, mapper.primary_key, "the primary key"))
-    builder = field_builder(allowed, _column_types(mapper, needs), compute)
+    builder = make_field_builder(allowed, _column_types(mapper, needs), compute)
     entity = Entity(mapper, builder, primary_key)
     # Stored before it is complete, because models may refer to each other.
     known[allowed, mapper] = entity

@@ -197,7 +197,7 @@ class Shapes:
     def _shaped_select(
         self, statement: Selection, chosen: FieldSet, most: int | None, _: Hashable
     ) -> _ShapedSelect:
-        """Build the select and the shape of `fetch`, which are cached together."""
+        """Return the select that `fetch` executes, and the shape for its rows."""
         shape = self.get(statement, chosen)
         if most is not None:
             statement = without_repeated_rows(statement, self.mapper)

@@ -43,7 +43,7 @@ class Advisor:
         order: Order,
         explicit_nulls: Collection[str],
     ) -> None:
-        """Store what is checked later.
+        """Prepare the checks of a query plan, which the other methods do.
 
         keys are the columns to sort by; order is the requested order. explicit_nulls are the fields
         whose `SortKey` declares where NULLs are sorted.

@@ -99,7 +99,7 @@ def select_after(
         allow_several = analyzed.holds_entities or dialect != "postgresql"
     keys = _reversed(keys, dialect) if backwards else keys
     source = with_keys(analyzed, keys)
-    ranges = _ranges(keys, position, dialect)
+    ranges = _ranges_after(keys, position, dialect)
     statements = [
         _restrict(source, analyzed, conditions).order_by(*order_by(rest, dialect)).limit(limit)
         for conditions, rest in ranges
@@ -127,7 +127,7 @@ def key_indexes(analyzed: AnalyzedSelect, keys: SortColumns) -> list[int]:
     places = []
     end = analyzed.width
     for key in keys:
-        place = analyzed.find(key.column)
+        place = analyzed.find_column(key.column)
         if place is None:
             place, end = end, end + 1
         places.append(place)
@@ -136,14 +136,14 @@ def key_indexes(analyzed: AnalyzedSelect, keys: SortColumns) -> list[int]:
 
 def with_keys(analyzed: AnalyzedSelect, keys: SortColumns) -> Selection:
     """Return the select with the sort keys that it does not contain, appended as columns."""
-    check_distinct(analyzed, keys)
+    check_selected_by_distinct(analyzed, keys)
     hidden = _unselected(analyzed, keys)
     return analyzed.statement.add_columns(
         *(key.column.label(f"{HIDDEN}{number}") for number, key in enumerate(hidden))
     )
 
 
-def check_distinct(analyzed: AnalyzedSelect, keys: SortColumns) -> None:
+def check_selected_by_distinct(analyzed: AnalyzedSelect, keys: SortColumns) -> None:
     """Raise `InvalidOption` if a select with DISTINCT does not contain a sort key.
 
     Adding the key to its columns would change which rows are distinct.
@@ -157,7 +157,7 @@ def check_distinct(analyzed: AnalyzedSelect, keys: SortColumns) -> None:
 
 def _unselected(analyzed: AnalyzedSelect, keys: SortColumns) -> list[SortColumn]:
     """Return the sort keys that are not among the columns of the select."""
-    return [key for key in keys if analyzed.find(key.column) is None]
+    return [key for key in keys if analyzed.find_column(key.column) is None]
 
 
 def _check_comparable(keys: SortColumns, dialect: str) -> None:
@@ -199,7 +199,9 @@ _Range: TypeAlias = tuple[list[Condition], SortColumns]
 """A range of rows: the conditions that select them, and the keys to sort them by."""
 
 
-def _ranges(keys: SortColumns, position: Sequence[object] | None, dialect: str) -> list[_Range]:
+def _ranges_after(
+    keys: SortColumns, position: Sequence[object] | None, dialect: str
+) -> list[_Range]:
     """Return the ranges that contain the rows after a position, the nearest first."""
     if position is None:
         return _first_page_ranges(keys, dialect)

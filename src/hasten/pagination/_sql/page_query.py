@@ -115,8 +115,8 @@ class PageQuery:
             plan.advisor.check_filter(found)
         return [plan.sorting, plan.filter_text(bindings), [plain_value(each) for each in found]]
 
-    def schemas(self) -> list[list[str | None]]:
-        """Return the schema names that are replaced. See `Database.translated_schemas`."""
+    def translated_schemas(self) -> list[list[str | None]]:
+        """Return the ``schema_translate_map`` of the request. See `Database.translated_schemas`."""
         analyzed = self._plan.analyzed
         return self._database.translated_schemas(
             analyzed.mapper, analyzed.statement, self._bindings.execution_options

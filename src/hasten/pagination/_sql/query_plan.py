@@ -37,7 +37,7 @@ class QueryPlan:
         columns: Mapping[str, Expression],
         order: Order,
     ) -> None:
-        """Store the parts of a plan.
+        """Create a plan that has not checked anything or built a statement yet.
 
         keys are the columns to sort by, ending with a unique key; order is the requested order.
         shape reads the requested fields. columns are the columns that can be sorted by, by the
