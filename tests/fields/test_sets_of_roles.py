@@ -127,7 +127,7 @@ def test_an_unrelated_set_is_refused(
             lambda: Lists.from_items(ITEMS, Lists.parse("cursor="), chosen),
         ]
         for call in calls:
-            with pytest.raises(InvalidOption, match=r"fields='id.*that this FieldSelector parsed"):
+            with pytest.raises(InvalidOption, match=r"fields='id.*parsed by this FieldSelector"):
                 call()
 
 

@@ -111,7 +111,7 @@ def analyze(statement: Selection, *, key: Sequence[Any] = ()) -> AnalyzedSelect:
     GROUP BY and DISTINCT without it, and for rows of a sub-query. These columns may be NULL. Raises
     `InvalidOption` if nothing identifies a row.
     """
-    _check_kind(statement)
+    _check_supported(statement)
     bare = statement.order_by(None)
     sources = find_sources(bare)
     root = _find_root(bare, sources)
@@ -145,7 +145,7 @@ NAME_THE_KEY: Final = (
 )
 
 
-def _check_kind(statement: Selection) -> None:
+def _check_supported(statement: Selection) -> None:
     if not isinstance(statement, Select):
         raise InvalidOption(
             "statement",

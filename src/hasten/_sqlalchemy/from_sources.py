@@ -46,10 +46,7 @@ class FromSources:
         return any(source == each for each in self.all)
 
     def determined_by(self, roots: Sequence[FromClause]) -> list[FromClause]:
-        """Return roots, and each source whose row follows from the rows of roots.
-
-        That is a source that joins at most one row to each combination of rows of roots.
-        """
+        """Return roots, and all sources of which at most one row is joined to the rows of roots."""
         known = list(roots)
         unknown = [source for source in self.all if not any(source == root for root in roots)]
         found = True

@@ -484,7 +484,7 @@ def _check_names(
     expand: Mapping[str, AllowedFields],
     opaque: Collection[str],
 ) -> None:
-    """Raise `InvalidOption` for invalid field names, and for options that name no field."""
+    """Raise `InvalidOption` for invalid field names, and for options that name unknown fields."""
     names = [part.name for part in model_fields]
     for option, used in (("needs", needs), ("expand", expand), ("opaque", opaque)):
         for name in used:

@@ -70,15 +70,15 @@ class Items:
             if field.many:
                 self._add_list(row, field, value, inner)
             else:
-                row[field.name] = self._one(value, inner)
+                row[field.name] = self._build_nested(value, inner)
         return row
 
-    def _one(self, value: object, inner: FieldSet) -> object:
+    def _build_nested(self, value: object, inner: FieldSet) -> object:
         """Return the requested fields of a nested item, or of each item in a list of them."""
         if value is None:
             return None
         if type(value) in _LISTS:
-            return [self._one(each, inner) for each in cast("Iterable[object]", value)]
+            return [self._build_nested(each, inner) for each in cast("Iterable[object]", value)]
         return self.build_row(value, inner)
 
     def _build_flat(
@@ -105,12 +105,12 @@ class Items:
             row[field.name] = None
             return
         items = list(value)
-        row[field.name] = [self._one(each, inner) for each in items[:cap]]
+        row[field.name] = [self._build_nested(each, inner) for each in items[:cap]]
         if len(items) > cap:
             row[field.name + self._more] = True
 
     def _add_builders(self, allowed: AllowedFields) -> None:
-        """Make the builders for a list of fields, and for the lists of its nested models."""
+        """Make the builders for these allowed fields and for those of their nested models."""
         if allowed in self._builders:
             return
         self._builders[allowed] = make_field_builder(

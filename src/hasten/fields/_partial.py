@@ -58,7 +58,7 @@ class Partial(dict[str, object], Generic[T]):
         }
 
 
-def whole_of(kind: Any) -> Any:
+def unwrap_partial(kind: Any) -> Any:
     """Return the model of ``Partial[model]``; return any other type unchanged."""
     return get_args(kind)[0] if is_partial(kind) else kind
 

@@ -330,8 +330,8 @@ def _check_needs(model: Any, through_model: Collection[Field]) -> None:
             raise InvalidOption(
                 "schema",
                 model,
-                f"a model whose field {field.name!r} is not frozen, because it is validated by "
-                "assignment",
+                f"a model whose field {field.name!r} is not frozen, because single fields are "
+                "validated by assigning them",
             )
 
 

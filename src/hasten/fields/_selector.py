@@ -220,7 +220,7 @@ class FieldSelector(Generic[T]):
             raise InvalidOption(
                 "fields",
                 str(fields),
-                "fields that this FieldSelector parsed, or one that its without() returned",
+                "fields parsed by this FieldSelector, or by one that its without() returned",
             )
         return self._convert(fields)
 

@@ -106,7 +106,7 @@ class SigningKeys:
         if len(fingerprint) != _FINGERPRINT_BYTES:
             raise ValueError(f"the fingerprint has {len(fingerprint)} bytes: must be 16")
         head = bytes((_VERSION, cursor.backwards)) + fingerprint
-        body = head + b"".join(map(_encode, cursor.values))
+        body = head + b"".join(map(_encode_value, cursor.values))
         token = _to_base64(body + _mac(self._secrets[0], body))
         if len(token) > MAX_CHARS:
             raise InvalidOption(
@@ -155,7 +155,7 @@ class SigningKeys:
 
 
 def fingerprint(*parts: object) -> bytes:
-    """Return a 128-bit hash that identifies a query, such as by its order, filters and scope.
+    """Return a 128-bit hash of the values that identify a query: its order, filters and scope.
 
     parts are values of the types that a cursor can contain, or lists and tuples of them. A shorter
     hash would let a client search for two queries with the same fingerprint.
@@ -172,7 +172,7 @@ def _add_parts(digest: hashlib._Hash, parts: Sequence[object]) -> None:
         if isinstance(part, list | tuple):
             _add_parts(digest, part)
         else:
-            digest.update(_encode(part))
+            digest.update(_encode_value(part))
 
 
 def _to_secret(secret: object) -> bytes:
@@ -246,7 +246,7 @@ def _from_base64(token: str) -> bytes:
 # A value is encoded as a letter for its type, the length of its content, and its content.
 
 
-def _encode(value: object) -> bytes:
+def _encode_value(value: object) -> bytes:
     if isinstance(value, Enum):
         value = value.value
     if value is None:

@@ -70,7 +70,7 @@ def build_cursor_page(
     )
 
 
-def build_not_modified(q: PageParams, tag: str) -> Page[Any] | CursorPage[Any]:
+def build_not_modified_page(q: PageParams, tag: str) -> Page[Any] | CursorPage[Any]:
     """Return a page without rows that is sent as a 304 (Not Modified) response."""
     page: Page[Any] | CursorPage[Any]
     if q.page is None:

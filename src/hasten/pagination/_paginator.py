@@ -29,7 +29,7 @@ from hasten.errors import InvalidOption, UsageError
 from hasten.fields._allowed import AllowedFields, FieldSet, is_shown
 from hasten.fields._items import value_of
 from hasten.fields._names import Unknown, check_parameter_names, to_unknown
-from hasten.fields._partial import is_partial, whole_of
+from hasten.fields._partial import is_partial, unwrap_partial
 from hasten.fields._rows import encode
 from hasten.fields._selector import FieldSelector
 from hasten.pagination import _params as params
@@ -42,7 +42,7 @@ from hasten.pagination._page_building import (
     START,
     CursorSigner,
     build_cursor_page,
-    build_not_modified,
+    build_not_modified_page,
     build_page,
 )
 from hasten.pagination._params import Limits, Mode, PageParams
@@ -189,7 +189,7 @@ class Paginator(Generic[P]):
     ) -> None:
         self.schema: Final = schema
         self.model: Final = model
-        self.fields: Final = fields or _select_all_fields(whole_of(schema), model)
+        self.fields: Final = fields or _select_all_fields(unwrap_partial(schema), model)
         self.envelope: Final = envelope or Envelope()
         self._limits = Limits(default_limit, max_limit, max_offset, mode)
         self._is_choosable = is_partial(schema)
@@ -435,7 +435,7 @@ class Paginator(Generic[P]):
             tag = _version_etag(query, q, chosen, origin, values)
         page: Page[Any] | CursorPage[Any]
         if tag is not None and contains_etag(q.if_none_match, tag):
-            page = build_not_modified(q, tag)
+            page = build_not_modified_page(q, tag)
         elif signer is None:
             page = await self._offset_page(query, statement, q, origin)
         else:
@@ -634,7 +634,7 @@ def _name_of(model: type | None) -> str:
 
 
 def _schema_name(schema: Any) -> str:
-    name: str = getattr(whole_of(schema), "__name__", repr(schema))
+    name: str = getattr(unwrap_partial(schema), "__name__", repr(schema))
     return f"Partial[{name}]" if is_partial(schema) else name
 
 

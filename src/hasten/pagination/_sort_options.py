@@ -35,9 +35,9 @@ class SortOptions:
         """The attribute name of each sortable field, by the field's public name."""
         self.explicit_nulls: Final[set[str]] = set()
         """The fields that were passed as `SortKey`, which says where NULLs are sorted."""
-        self.sorts: Final[Mapping[str, SortKey]] = dict(self._to_sorts(sort))
-        self.default: Final = self._to_order(default_sort)
-        self.unique: Final = self._to_unique(unique)
+        self.sorts: Final[Mapping[str, SortKey]] = dict(self._to_sort_keys(sort))
+        self.default: Final = self._parse_default_sort(default_sort)
+        self.unique: Final = self._checked_unique(unique)
 
     def total_order(self, order: Order) -> Order:
         """Return an order followed by the unique fields, so that no two items are equal in it.
@@ -59,7 +59,7 @@ class SortOptions:
         """Return the names of the attributes whose values cursors may contain."""
         return [self.attributes[key.name] for key in (*self.sorts.values(), *self.default)]
 
-    def _to_sorts(self, sort: Iterable[str | SortKey]) -> Iterable[tuple[str, SortKey]]:
+    def _to_sort_keys(self, sort: Iterable[str | SortKey]) -> Iterable[tuple[str, SortKey]]:
         if isinstance(sort, str):
             raise InvalidOption("sort", sort, f"a sequence of names, such as ({sort!r},)")
         for each in sort:
@@ -86,7 +86,7 @@ class SortOptions:
             )
         return SortKey(name, nullable=self._is_nullable(self.attributes[name]))
 
-    def _to_order(self, default_sort: str | None) -> Order:
+    def _parse_default_sort(self, default_sort: str | None) -> Order:
         if default_sort is None:
             return ()
         known = {name: self._to_key(name, "default_sort") for name in self.attributes}
@@ -95,7 +95,7 @@ class SortOptions:
         except InvalidParameter as error:
             raise InvalidOption("default_sort", default_sort, str(error)) from None
 
-    def _to_unique(self, unique: Sequence[str]) -> tuple[str, ...]:
+    def _checked_unique(self, unique: Sequence[str]) -> tuple[str, ...]:
         if isinstance(unique, str):
             raise InvalidOption("unique", unique, f"a sequence of names, such as ({unique!r},)")
         return tuple(self._to_key(name, "unique").name for name in unique)

@@ -520,7 +520,10 @@ class _RelatedQuery:
 
     @cached_property
     def _window_select(self) -> Selection:
-        """The select for any database: it numbers all related rows, and returns the first ones."""
+        """The select for any database: it numbers all related rows of each owner.
+
+        It returns the rows whose number is not above the cap.
+        """
 
         def join_all(statement: Selection, owner: Any, _: Sequence[Any]) -> Selection:
             return statement.join(getattr(owner, self._link.attribute))

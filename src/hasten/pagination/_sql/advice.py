@@ -104,8 +104,8 @@ class Advisor:
 def _is_current_time(value: object, now: datetime) -> bool:
     """Return whether a value seems to be a time that was read from the clock in the last second.
 
-    It may be a datetime, or a timestamp in seconds or milliseconds. A datetime may be several hours
-    before or after now, as in ``now - timedelta(days=7)`` or in another time zone.
+    It may be a datetime, or a timestamp in seconds or milliseconds. A datetime may differ from now
+    by a multiple of five minutes, as in ``now - timedelta(days=7)`` or in another time zone.
     """
     match value:
         case bool():

@@ -81,7 +81,7 @@ async def fetch_offset_slice(
         assert total.total is not None
         if offset >= total.total:
             return OffsetSlice([], has_more=False, count=total)
-        tail = offset_select.from_end(limit=limit, offset=offset, total=total.total)
+        tail = offset_select.to_offset_from_end(limit=limit, offset=offset, total=total.total)
         if tail is not None:
             rows = await _fetch_rows(statements, execute, *tail, dialect, from_end=True)
             return OffsetSlice(rows, offset + limit < total.total, total)

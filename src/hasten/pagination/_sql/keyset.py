@@ -179,8 +179,8 @@ def _check_comparable(keys: SortColumns, dialect: str) -> None:
             raise InvalidOption(
                 "sort",
                 str(key.column),
-                f"a column of another type, because MySQL does not compare this type as it sorts "
-                f"it: use {remedy}",
+                "a column of another type, because MySQL sorts and compares values of this type "
+                f"differently: use {remedy}",
             )
 
 
@@ -225,7 +225,7 @@ def _first_page_ranges(keys: SortColumns, dialect: str) -> list[_Range]:
     key = keys[0]
     if key.has_native_nulls(dialect) or _is_indexed(keys, dialect):
         return [([], keys)]
-    order = (_without_nulls(key), *keys[1:])
+    order = (_as_not_nullable(key), *keys[1:])
     with_value: _Range = ([key.column.is_not(None)], order)
     without: _Range = ([key.column.is_(None)], order)
     return [without, with_value] if key.nulls_first(dialect) else [with_value, without]
@@ -246,7 +246,7 @@ def _after_value(
     comes with the keys to sort its rows by.
     """
     key, rest = keys[0], keys[1:]
-    order = (_without_nulls(key), *rest)
+    order = (_as_not_nullable(key), *rest)
     if value is None:
         return [(key.column.is_not(None), order)] if key.nulls_first(dialect) else []
     bound = _bind(key, value, dialect)
@@ -277,7 +277,7 @@ def _prefix_equals(
     # PostgreSQL does not notice that a key with IS NULL has one value. Without this key in ORDER
     # BY, it would not use an index that contains the key.
     is_named = dialect == "postgresql"
-    named = [_without_nulls(key) for key, value in pairs if value is None and is_named]
+    named = [_as_not_nullable(key) for key, value in pairs if value is None and is_named]
     return [_equals(*pair, dialect) for pair in pairs], (*named, *rest)
 
 
@@ -293,7 +293,7 @@ def _between(key: SortColumn, value: object, dialect: str) -> Condition:
     return and_(key.column >= bound, key.column <= bound)
 
 
-def _without_nulls(key: SortColumn) -> SortColumn:
+def _as_not_nullable(key: SortColumn) -> SortColumn:
     """Return the key as not nullable, for a range in which all values are NULL or none is.
 
     Then the place of NULLs does not matter, and ORDER BY needs no NULLS FIRST or LAST.

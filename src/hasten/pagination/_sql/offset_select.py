@@ -69,8 +69,8 @@ def can_defer(analyzed: AnalyzedSelect) -> bool:
     return is_plain and not any(key.nullable for key in analyzed.identity)
 
 
-def from_end(*, limit: int, offset: int, total: int) -> tuple[int, int] | None:
-    """Return the limit and the offset that read the same rows from the end, in reverse order.
+def to_offset_from_end(*, limit: int, offset: int, total: int) -> tuple[int, int] | None:
+    """Convert the limit and offset of a page for reading it from the end, in reverse order.
 
     Returns None if reading from the start skips fewer rows. total must be exact.
     """

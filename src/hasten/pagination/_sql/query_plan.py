@@ -62,7 +62,7 @@ class QueryPlan:
         return None
 
     @cached_property
-    def sorting(self) -> list[list[object]]:
+    def plain_sort_keys(self) -> list[list[object]]:
         """The sort keys as lists of strings and booleans, for the fingerprint of the query."""
         return [
             [str(key.column), key.descending, key.nullable, key.nulls, str(key.column.type)]
