@@ -1,4 +1,4 @@
-"""Requests to an ASGI application in this process, without a network or a server of HTTP."""
+"""Send requests to an ASGI application in this process, without a network or an HTTP server."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ class Speed:
     requests: int
     per_second: float
     cpu_us: float
-    """Processor time of this process for each request, without that of a database server."""
+    """The processor time of this process for each request, without that of the database server."""
 
 
 async def get(app: Application, path: str) -> bytes:
-    """Return the body of the answer. Raise `Failed` if its status is not 200."""
+    """Return the body of the response. Raises `Failed` if its status is not 200."""
     answer = Answer()
     await app(scope_of(path, HEADERS), receive, answer.send)
     if answer.status != 200:
-        raise Failed(f"answered {path} with {answer.status}: {answer.body[:200]!r}")
+        raise Failed(f"{path}: status {answer.status}: {answer.body[:200]!r}")
     return answer.body
 
 
 async def measure(
     apps: Mapping[str, Application], paths: Mapping[str, str], *, seconds: float, callers: int
 ) -> dict[str, Speed]:
-    """Return the best of `TURNS` turns of each application, by name.
+    """Measure each application in `TURNS` turns, and return the fastest turn of each by name.
 
-    The best one counts, because other work on the machine only makes a turn slower. Slow
-    applications get fewer turns.
+    The fastest turn is the least disturbed by other work on the machine. Slow applications get
+    fewer turns.
     """
     found: dict[str, Speed] = {}
     left = dict.fromkeys(paths, seconds)
@@ -71,7 +71,7 @@ def _better(one: Speed, other: Speed) -> Speed:
 
 
 async def _turn(app: Application, path: str, *, seconds: float, callers: int) -> Speed:
-    """Let each caller send its next request after each answer, for some seconds."""
+    """Send requests from several callers for some seconds. Each waits for its responses."""
     done = 0
 
     async def ask_until(end: float) -> None:

@@ -1,4 +1,4 @@
-"""A Unix socket that forwards everything to another one, and counts the bytes of the answers."""
+"""A Unix socket that forwards to another one, and counts the bytes of the responses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Relay:
     @classmethod
     @asynccontextmanager
     async def open(cls, target: Path, path: Path) -> AsyncIterator[Self]:
-        """Listen at path, whose folder is made."""
+        """Listen at path. Its folder is created."""
         path.parent.mkdir(exist_ok=True)
         relay = cls(target)
         server = await asyncio.start_unix_server(relay._serve, path)

@@ -110,7 +110,11 @@ def check_function(option: str, value: F, *parameters: str, may_be_async: bool =
     """
     if value is None:
         return value
-    if callable(value) and _accepts(value, parameters) and (may_be_async or not is_async(value)):
+    if (
+        callable(value)
+        and _accepts_arguments(value, parameters)
+        and (may_be_async or not is_async(value))
+    ):
         return value
     kind = "function" if may_be_async else "function that is not async"
     call = f", called as {option}({', '.join(parameters)})" if parameters else ""
@@ -127,7 +131,7 @@ def is_async(function: object) -> bool:
     )
 
 
-def _accepts(function: Callable[..., object], parameters: Collection[str]) -> bool:
+def _accepts_arguments(function: Callable[..., object], parameters: Collection[str]) -> bool:
     if not parameters:
         return True
     try:

@@ -1,8 +1,8 @@
 """The protocol of a clock, and the system clock.
 
-Queues, limits and load shedding read the time from the `Clock` of their store, and pass it as an
-argument to the functions below them. Times are whole milliseconds since the epoch. Tests replace
-the system clock by `hasten.testing.ManualClock`.
+Queues, workers and limits read the time from the `Clock` of their store. Store operations and pure
+functions read no clock: they receive the time as an argument. Times are whole milliseconds since
+the epoch. Tests replace the system clock by `hasten.testing.ManualClock`.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ class Coalescer(Generic[Item, Result]):
             failure = await self._send_batch(items[part], futures[part])
             if failure is not None:  # each further batch would wait just as long for this error
                 for future in futures[part.stop :]:
-                    _fail(future, failure)
+                    _set_exception(future, failure)
                 return
 
     async def _send_batch(
@@ -120,7 +120,7 @@ class Coalescer(Generic[Item, Result]):
             failure = error if concerns_all and isinstance(error, StoreError) else None
             if failure is not None or len(items) == 1:
                 for future in futures:
-                    _fail(future, error)
+                    _set_exception(future, error)
                 return failure
             # One item may have caused the error. Send each by itself, so that only this one fails.
             for item, future in zip(items, futures, strict=True):
@@ -134,7 +134,7 @@ class Coalescer(Generic[Item, Result]):
         return None
 
 
-def _fail(future: asyncio.Future[Result], error: Exception) -> None:
+def _set_exception(future: asyncio.Future[Result], error: Exception) -> None:
     if not future.done():
         future.set_exception(error)
 

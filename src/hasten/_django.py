@@ -18,10 +18,9 @@ logger = get_logger("hasten.worker")
 
 
 def settings_module() -> str | None:
-    """Return the settings module that Django still has to be set up with.
+    """Return the name of the settings module, DJANGO_SETTINGS_MODULE.
 
-    This is the value of DJANGO_SETTINGS_MODULE, or None if Django is set up already or not
-    installed.
+    Returns None if it is not set, or if Django is not installed or is set up already.
     """
     name = os.environ.get("DJANGO_SETTINGS_MODULE")
     if not name or importlib.util.find_spec("django") is None:

@@ -30,7 +30,7 @@ _MAX_CHARS: Final = 100
 
 def to_ms(option: str, value: object, *, at_least_ms: int = 0) -> int:
     """Convert a duration to milliseconds, rounded to a whole number. Raises `InvalidOption`."""
-    return _to_units(option, value, 1_000, at_least_ms)
+    return _to_whole_units(option, value, 1_000, at_least_ms)
 
 
 def to_us(option: str, value: object, *, at_least_us: int = 0) -> int:
@@ -39,7 +39,7 @@ def to_us(option: str, value: object, *, at_least_us: int = 0) -> int:
         whole = value // timedelta(microseconds=1)
         if at_least_us <= whole <= MAX_SECONDS * 1_000_000:
             return whole
-    return _to_units(option, value, 1_000_000, at_least_us)
+    return _to_whole_units(option, value, 1_000_000, at_least_us)
 
 
 def to_seconds(option: str, value: object) -> float:
@@ -52,11 +52,11 @@ def is_duration(value: object) -> bool:
     return _seconds_of(value) is not None
 
 
-def _to_units(option: str, value: object, units_per_second: int, at_least: int) -> int:
+def _to_whole_units(option: str, value: object, units_per_second: int, at_least: int) -> int:
     seconds = _checked_seconds(option, value, at_least / units_per_second)
     converted = round(seconds * units_per_second)
     if converted < at_least:
-        raise _too_short(option, value, at_least / units_per_second)
+        raise _too_short_error(option, value, at_least / units_per_second)
     return converted
 
 
@@ -69,7 +69,7 @@ def _checked_seconds(option: str, value: object, least: float) -> int | float:
     if seconds is None:
         raise InvalidOption(option, value, _EXPECTED)
     if not seconds >= 0:  # negative or NaN
-        raise _too_short(option, value, least)
+        raise _too_short_error(option, value, least)
     if seconds > MAX_SECONDS:
         raise InvalidOption(
             option, value, "less than a hundred years; numbers are in seconds", code="out_of_range"
@@ -77,7 +77,7 @@ def _checked_seconds(option: str, value: object, least: float) -> int | float:
     return seconds
 
 
-def _too_short(option: str, value: object, least: float) -> InvalidOption:
+def _too_short_error(option: str, value: object, least: float) -> InvalidOption:
     number = f"{least:.6f}".rstrip("0").rstrip(".")
     unit = "second" if least == 1 else "seconds"
     return InvalidOption(option, value, f"at least {number} {unit}", code="out_of_range")

@@ -39,7 +39,7 @@ def _escape_record(record: logging.LogRecord) -> bool:
         # A faulty method of the exception, such as __str__, may raise an error here. The logging
         # handler formats the exception again, and reports this error.
         with contextlib.suppress(Exception):
-            plain, safe = _tracebacks(record.exc_info)
+            plain, safe = _format_tracebacks(record.exc_info)
             if safe != plain:
                 record.exc_text = safe  # formatters print this instead of exc_info
     return True
@@ -56,10 +56,10 @@ def _printable_argument(argument: object) -> object:
 
 def format_traceback(error: BaseException) -> str:
     """Return the traceback of an error, with its message escaped so that it cannot forge frames."""
-    return _tracebacks((type(error), error, error.__traceback__))[1]
+    return _format_tracebacks((type(error), error, error.__traceback__))[1]
 
 
-def _tracebacks(exc_info: ExcInfo) -> tuple[str, str]:
+def _format_tracebacks(exc_info: ExcInfo) -> tuple[str, str]:
     """Return the traceback as Python formats it, and the same text escaped."""
     chunks = list(traceback.TracebackException(*exc_info).format())
     plain, safe = "".join(chunks), "".join(_printable_chunks(chunks))

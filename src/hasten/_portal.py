@@ -58,14 +58,14 @@ def call(coroutine: Coroutine[Any, Any, T], *, waits: bool = False) -> T:
     raises `UsageError`, because it could wait forever.
     """
     try:
-        _check_thread(coroutine, waits=waits)
+        _check_no_running_loop(coroutine, waits=waits)
     except BaseException:
         coroutine.close()
         raise
     return _portal.run(coroutine)
 
 
-def _check_thread(coroutine: Coroutine[Any, Any, Any], *, waits: bool) -> None:
+def _check_no_running_loop(coroutine: Coroutine[Any, Any, Any], *, waits: bool) -> None:
     try:
         asyncio.get_running_loop()
     except RuntimeError:

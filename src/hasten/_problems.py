@@ -44,12 +44,12 @@ def make_refusal(
     store the response (RFC 6585, section 4).
     """
     if isinstance(message, Mapping):
-        return _response(status, "application/json", json.dumps(message))
+        return _make_response(status, "application/json", json.dumps(message))
     if message is None:
         message = _default_body(status, tuple(limits), is_busy, is_text)
         if not is_text:
-            return _response(status, "application/problem+json", message)
-    return _response(status, "text/plain; charset=utf-8", message)
+            return _make_response(status, "application/problem+json", message)
+    return _make_response(status, "text/plain; charset=utf-8", message)
 
 
 def prefers_text(accept: str | None) -> bool:
@@ -60,7 +60,7 @@ def prefers_text(accept: str | None) -> bool:
     return accept is not None and len(accept) <= MAX_ACCEPT_CHARS and _prefers_text(accept)
 
 
-def _response(status: int, media_type: str, body: str) -> EncodedResponse:
+def _make_response(status: int, media_type: str, body: str) -> EncodedResponse:
     content = body.encode("utf-8", "backslashreplace")
     headers = {
         "content-type": media_type,
@@ -93,8 +93,8 @@ def _prefers_text(accept: str) -> bool:
 
 
 def _weight_of(weights: Mapping[str, int], ranges: Sequence[str]) -> int:
-    """Return the weight of the most specific of the ranges that the Accept header lists, else 0.
+    """Return the weight of the first media range that is in weights, or 0 if none is.
 
-    ranges are ordered from the most specific to the least specific one.
+    weights are those of the Accept header. ranges begin with the most specific one.
     """
     return next((weights[name] for name in ranges if name in weights), 0)

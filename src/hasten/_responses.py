@@ -1,4 +1,4 @@
-"""Complete HTTP responses that can be sent by any framework and answer conditional requests."""
+"""Complete HTTP responses for any framework, with support for conditional requests (304)."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ async def send_response(
     tag = header_values(headers, b"etag")
     if tag is not None:
         given = header_values(list(scope["headers"]), b"if-none-match")
-        if _is_not_modified(scope["method"], status, tag.decode("latin-1"), _decode(given)):
+        if _is_not_modified(scope["method"], status, tag.decode("latin-1"), _decode_header(given)):
             status, body = 304, b""
             headers = [each for each in headers if each[0].decode("latin-1") not in _BODY_HEADERS]
     if status != 304 and header_values(headers, b"content-length") is None:
@@ -138,5 +138,5 @@ def _is_not_modified(method: str | None, status: int, tag: str | None, given: st
     )
 
 
-def _decode(value: bytes | None) -> str | None:
+def _decode_header(value: bytes | None) -> str | None:
     return None if value is None else value.decode("latin-1")

@@ -125,7 +125,7 @@ def parse_store_url(url: str) -> StoreUrl:
         return _parse_server(url, scheme, rest)
     if separator and scheme in {"memory", "sqlite"}:
         return _parse_file(url)
-    raise _invalid(url, REDIS_FORMS if scheme.partition(":")[0] in _REDIS_SCHEMES else FORMS)
+    raise _invalid_url(url, REDIS_FORMS if scheme.partition(":")[0] in _REDIS_SCHEMES else FORMS)
 
 
 def without_password(url: str) -> str:
@@ -142,16 +142,16 @@ def without_password(url: str) -> str:
     if at and user and "?" not in credentials:
         place = f"{user}@{place}"
     location, mark, query = place.partition("?")
-    kept = [pair for pair in query.split("&") if not _is_secret(pair)]
+    kept = [pair for pair in query.split("&") if not _is_secret_option(pair)]
     location = f"{scheme}{separator}{location}"
     return location + mark + "&".join(kept) if any(kept) else location
 
 
-def _is_secret(pair: str) -> bool:
+def _is_secret_option(pair: str) -> bool:
     return unquote_plus(pair.partition("=")[0]).strip().lower() in _SECRETS
 
 
-def _invalid(url: str, expected: str) -> InvalidOption:
+def _invalid_url(url: str, expected: str) -> InvalidOption:
     return InvalidOption("url", without_password(url), expected)
 
 
@@ -162,27 +162,27 @@ def _parse_file(url: str) -> StoreUrl:
     parts = urlsplit(url)
     path = unquote(parts.path).removeprefix("/")
     if parts.netloc or parts.fragment or (parts.scheme == "memory" and path):
-        raise _invalid(url, FORMS)
+        raise _invalid_url(url, FORMS)
     given = _parse_options(url, parts.query, _FILE_OPTIONS)
     synchronous = given.get("synchronous", "full").upper()
     if synchronous not in _SYNCHRONOUS:
-        raise _invalid(url, "a URL whose option synchronous is full, normal, extra or off")
+        raise _invalid_url(url, "a URL whose option synchronous is full, normal, extra or off")
     location = File(Path(path).absolute() if path else None, synchronous)
-    return StoreUrl(location, timeout=_timeout(given))
+    return StoreUrl(location, timeout=_parse_timeout(given))
 
 
 def _parse_options(url: str, query: str, known: frozenset[str]) -> dict[str, str]:
     given = dict(parse_qsl(query, keep_blank_values=True))
     if given.keys() - known:
-        raise _invalid(url, f"a URL with no options other than {', '.join(sorted(known))}")
+        raise _invalid_url(url, f"a URL with no options other than {', '.join(sorted(known))}")
     return given
 
 
-def _timeout(given: Mapping[str, str]) -> float | None:
-    return _number("timeout", given, at_least=0.001) if "timeout" in given else None
+def _parse_timeout(given: Mapping[str, str]) -> float | None:
+    return _parse_number("timeout", given, at_least=0.001) if "timeout" in given else None
 
 
-def _number(option: str, given: Mapping[str, str], *, at_least: float) -> float:
+def _parse_number(option: str, given: Mapping[str, str], *, at_least: float) -> float:
     try:
         number = float(given[option])
     except ValueError:
@@ -201,7 +201,7 @@ def _parse_server(url: str, scheme: str, rest: str) -> StoreUrl:
     kind, is_encrypted = _REDIS_SCHEMES[scheme]
     location, _, query = rest.partition("?")
     if "@" in query:  # the "?" is probably part of the password
-        raise _invalid(
+        raise _invalid_url(
             url, "a URL with '?' in a user or password written as %3F, '@' in an option as %40"
         )
     given = _parse_options(url, query, _REDIS_OPTIONS)
@@ -213,14 +213,14 @@ def _parse_server(url: str, scheme: str, rest: str) -> StoreUrl:
     if scheme == "unix":
         path = unquote(place)
         if not path.startswith("/"):
-            raise _invalid(url, "unix:///path/of/socket")
+            raise _invalid_url(url, "unix:///path/of/socket")
     else:
         hosts, *parts = place.split("/")
         nodes = tuple(_parse_node(url, node, _PORTS[kind]) for node in hosts.split(",") if hosts)
     service, db = _parse_path(url, kind, [part for part in parts if part], given)
-    timeout = _timeout(given)
+    timeout = _parse_timeout(given)
     address = Address(
-        shown=_canonical(url),
+        shown=_normalize(url),
         kind=kind,
         nodes=nodes or (() if path else (("localhost", _PORTS[kind]),)),
         path=path,
@@ -232,13 +232,15 @@ def _parse_server(url: str, scheme: str, rest: str) -> StoreUrl:
         sentinel_password=given.get("sentinel_password"),
         tls=_parse_tls(given) if is_encrypted else None,
         timeout=DEFAULT_TIMEOUT if timeout is None else timeout,
-        wait=_number("wait", given, at_least=0) if "wait" in given else 0.0,
-        connections=int(_number("connections", given, at_least=2)) if "connections" in given else 8,
+        wait=_parse_number("wait", given, at_least=0) if "wait" in given else 0.0,
+        connections=int(_parse_number("connections", given, at_least=2))
+        if "connections" in given
+        else 8,
     )
     return StoreUrl(address, timeout, given.get("prefix"))
 
 
-def _canonical(url: str) -> str:
+def _normalize(url: str) -> str:
     """Return a normalized URL without passwords. Equivalent URLs have the same normalized form."""
     location, _, query = without_password(url).partition("?")
     pairs = sorted(parse_qsl(query, keep_blank_values=True))
@@ -257,7 +259,7 @@ def _parse_node(url: str, node: str, default_port: int) -> tuple[str, int]:
     if not colon or node.endswith("]"):  # an IPv6 address without a port
         host, port = node, str(default_port)
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise _invalid(url, REDIS_FORMS)
+        raise _invalid_url(url, REDIS_FORMS)
     return unquote(host.strip("[]")), int(port)
 
 
@@ -271,13 +273,13 @@ def _parse_path(
     service = ""
     if kind is ServerKind.SENTINEL:
         if not parts:
-            raise _invalid(url, "redis+sentinel://host,…/service, with the service name")
+            raise _invalid_url(url, "redis+sentinel://host,…/service, with the service name")
         service = unquote(parts.pop(0))
     db = parts.pop(0) if parts else given.get("db", "0")
     if parts or not db.isdecimal():
-        raise _invalid(url, REDIS_FORMS)
+        raise _invalid_url(url, REDIS_FORMS)
     if kind is ServerKind.CLUSTER and int(db):
-        raise _invalid(url, "a URL with database 0: a cluster has no other database")
+        raise _invalid_url(url, "a URL with database 0: a cluster has no other database")
     return service, int(db)
 
 

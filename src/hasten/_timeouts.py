@@ -25,8 +25,8 @@ MAX_LATENESS: Final = 0.25
 GRACE_TURNS: Final = 4
 
 
-class _Slices:
-    """The remaining slices of a time-out. All times are in seconds of `loop.time()`."""
+class _RemainingSlices:
+    """The slices of a time-out that are left. All times are in seconds of `loop.time()`."""
 
     def __init__(self, seconds: float, now: float) -> None:
         self.length: Final = seconds / SLICES
@@ -48,7 +48,7 @@ async def done_within(future: asyncio.Future[Any], seconds: float) -> bool:
     The time in which the event loop was busy is not counted.
     """
     loop = asyncio.get_running_loop()
-    slices = _Slices(seconds, loop.time())
+    slices = _RemainingSlices(seconds, loop.time())
     while True:
         await asyncio.wait({future}, timeout=slices.length)
         if future.done():
@@ -65,12 +65,12 @@ async def done_within(future: asyncio.Future[Any], seconds: float) -> bool:
 class LoopTimeout:
     """A variant of `asyncio.timeout` that does not count time in which the event loop was busy.
 
-    Use it with `async with`. Raises `TimeoutError` there.
+    Use it with `async with`, which raises `TimeoutError` when the time is over.
     """
 
     def __init__(self, seconds: float) -> None:
         self._loop = asyncio.get_running_loop()
-        self._slices = _Slices(seconds, self._loop.time())
+        self._slices = _RemainingSlices(seconds, self._loop.time())
         self._grace = GRACE_TURNS
         self._timeout = asyncio.timeout(None)
         self._timer: asyncio.Handle | None = None

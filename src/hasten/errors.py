@@ -135,7 +135,7 @@ class InvalidOption(HastenError, ValueError):
         code: str = "invalid",
         is_private: bool = False,
     ) -> None:
-        shown = f"<{type(value).__name__}>" if is_private else _shown(value)
+        shown = f"<{type(value).__name__}>" if is_private else _safe_repr(value)
         super().__init__(f"{option}={shown}: must be {expected}")
         self.option = option
         self.value = value
@@ -143,13 +143,13 @@ class InvalidOption(HastenError, ValueError):
 
     @classmethod
     def conflict(cls, option: str, value: object, other: str) -> InvalidOption:
-        """Return the error for an option that cannot be combined with other, another option."""
+        """Return the error for an option that cannot be combined with another option (other)."""
         error = cls(option, value, "", code="conflict")
-        error.args = (f"{option}={_shown(value)}: cannot be combined with {other}",)
+        error.args = (f"{option}={_safe_repr(value)}: cannot be combined with {other}",)
         return error
 
 
-def _shown(value: object) -> str:
+def _safe_repr(value: object) -> str:
     """Return the repr of a value, at most 200 characters of it. Never raises."""
     try:
         shown = repr(value)
@@ -184,7 +184,7 @@ class InvalidArgument(HastenError, TypeError):
 
 
 class PayloadTooLarge(InvalidArgument):
-    """The arguments of a job are larger than max_size of the queue. Sizes are bytes of JSON."""
+    """The arguments of a job are larger than `max_size` of its queue, in bytes of JSON."""
 
     def __init__(self, task: str, argument: str, size: int, limit: int) -> None:
         super().__init__(
@@ -255,8 +255,8 @@ class InvalidParameter(RequestRefused, ValueError):
     - value: the text that the client sent, or None if the response must not repeat it.
     - code: the kind of mistake, for programs, such as "out_of_range" or "unknown_name".
     - status: 422, or 400 for an invalid cursor.
-    - minimum, maximum, allowed: the smallest, largest and only values that are valid, if there are
-      such bounds.
+    - minimum, maximum, allowed: the smallest and the largest valid value, and the list of valid
+      values. They are None or empty where they do not apply.
     """
 
     def __init__(
@@ -271,7 +271,7 @@ class InvalidParameter(RequestRefused, ValueError):
         maximum: int | None = None,
         allowed: Sequence[str] = (),
     ) -> None:
-        super().__init__(f"{_assignment(parameter, value)}: {reason}")
+        super().__init__(f"{_format_assignment(parameter, value)}: {reason}")
         self.parameter = parameter
         self.value = value
         self.code = code
@@ -281,7 +281,7 @@ class InvalidParameter(RequestRefused, ValueError):
         self.allowed = tuple(allowed)
 
     def problem(self) -> dict[str, object]:
-        """Return the problem document. It also has parameter, minimum, maximum and allowed."""
+        """Return the problem document, with the members parameter, minimum, maximum and allowed."""
         problem = {**super().problem(), "parameter": self.parameter}
         if self.minimum is not None:
             problem["minimum"] = self.minimum
@@ -292,7 +292,7 @@ class InvalidParameter(RequestRefused, ValueError):
         return problem
 
 
-def _assignment(parameter: str, value: str | None) -> str:
+def _format_assignment(parameter: str, value: str | None) -> str:
     if value is None:
         return parameter
     # repr() escapes surrogates, which come from malformed bytes and cannot be encoded as UTF-8.
@@ -332,7 +332,7 @@ class LimitExceeded(RequestRefused):
         }
 
     def problem(self) -> dict[str, object]:
-        """Return the problem document. Its type is one of those that IANA has registered."""
+        """Return the body of the response: a problem document of a type registered with IANA."""
         limits = [self.decision.name]
         return _limit_problem(self.status, _TITLES[self.status], limits, self.decision.unavailable)
 
@@ -356,7 +356,7 @@ def _limit_problem(
 
 
 class LimitNotFound(HastenError, LookupError):
-    """No limit with this name applies to the request. names are the limits that do."""
+    """No limit with this name applies to the request. names are those of the limits that apply."""
 
     def __init__(self, name: str, names: Collection[str]) -> None:
         known = ", ".join(map(repr, names)) or "none"
@@ -382,7 +382,7 @@ class ResponseBroken(HastenError):
 
 
 class StoreError(HastenError):
-    """An operation in the store failed, and wrote nothing, with these exceptions:
+    """An operation in the store failed. It wrote nothing, except in two cases:
 
     - After `StoreInterrupted` and `StoreTimeout`, the operation may or may not have been applied.
     - After `AddedInPart`, the first jobs were added: the error has their ids.

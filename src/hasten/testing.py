@@ -13,8 +13,8 @@ With a `ManualClock`, a test can advance the time by days at once:
             await job.result(timeout=5)
         await store.aclose()
 
-A task can also be called directly, `await remind("ada@example.org")`. This runs the function without
-queue or worker, which is enough for most tests of it.
+A task can also be called directly, `await remind("ada@example.org")`. This runs the function
+without queue or worker, which is enough for most tests of it.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ pieces = st.lists(
 
 def make(name: str) -> Codec:
     coding, levels = CODECS[name]
-    return codecs.available([coding], levels)[coding]
+    return codecs.make_codecs([coding], levels)[coding]
 
 
 # isal is not among them: what its memory held before may decide between equals.
@@ -207,10 +207,10 @@ class TestWindow:
                 assert zstd_window_bytes(coded) <= MAX_WINDOW_BYTES
 
     def test_a_larger_one_is_refused(self) -> None:
-        decoder = decoders.available([Coding.ZSTD])[Coding.ZSTD]()
+        decoder = decoders.find_decoder_factories([Coding.ZSTD])[Coding.ZSTD]()
         with pytest.raises(BadData):
             drain(decoder, [zstd_with_window(ORDERS, 24)])
-        decoder = decoders.available([Coding.ZSTD])[Coding.ZSTD]()
+        decoder = decoders.find_decoder_factories([Coding.ZSTD])[Coding.ZSTD]()
         assert drain(decoder, [zstd_with_window(ORDERS, 23)]) == ORDERS
 
 
@@ -289,7 +289,7 @@ def test_a_live_stream_takes_about_the_memory_asked_for(name: str) -> None:
 
 
 def decoder_of(coding: Coding) -> Decoder:
-    return decoders.available([coding])[coding]()
+    return decoders.find_decoder_factories([coding])[coding]()
 
 
 def drain(decoder: Decoder, parts: Sequence[bytes], at_most: int = 4096) -> bytes:
@@ -507,10 +507,10 @@ class TestMissing:
     ) -> None:
         monkeypatch.setattr(libraries, module, None)
         rest = [coding for coding in Coding if coding is not missing]
-        assert list(codecs.available(list(Coding), {})) == rest
-        assert list(codecs.available(list(Coding), {missing: 3})) == rest
-        assert list(decoders.available(list(Coding))) == rest
-        assert codecs.available([missing], {}) == {}
+        assert list(codecs.make_codecs(list(Coding), {})) == rest
+        assert list(codecs.make_codecs(list(Coding), {missing: 3})) == rest
+        assert list(decoders.find_decoder_factories(list(Coding))) == rest
+        assert codecs.make_codecs([missing], {}) == {}
 
     def test_isal_is_made_up_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(libraries, "isal", None)
@@ -556,5 +556,5 @@ class TestMissing:
     def test_what_is_asked_for_keeps_its_order(self) -> None:
         order = list(Coding)
         random.Random(1).shuffle(order)
-        assert list(codecs.available(order, {})) == order
-        assert list(decoders.available(order)) == order
+        assert list(codecs.make_codecs(order, {})) == order
+        assert list(decoders.find_decoder_factories(order)) == order

@@ -28,7 +28,7 @@ from hasten.compression import (
     SkipReason,
     no_compression,
 )
-from hasten.compression._codecs import Zlib, _BrotliEncoder, _ZlibEncoder, available
+from hasten.compression._codecs import Zlib, _BrotliEncoder, _ZlibEncoder, make_codecs
 from hasten.compression._effort import ZLIB
 from hasten.compression._negotiation import Coding
 from hasten.compression._pool import Pool
@@ -143,14 +143,14 @@ class TestLevel:
     )
     async def test_the_level_is_used(self, coding: str, level: int) -> None:
         response = await ask(coding, encodings=(coding,), level={coding: level})
-        codec = available([Coding(coding)], {Coding(coding): level})[Coding(coding)]
+        codec = make_codecs([Coding(coding)], {Coding(coding): level})[Coding(coding)]
         assert response.body == codec.compress(ORDERS, level)
         expect.coded(response, coding, ORDERS)
 
     @pytest.mark.parametrize("coding", ["zstd", "br", "gzip", "deflate"])
     async def test_a_level_may_be_one_number_for_all_encodings(self, coding: str) -> None:
         response = await ask(coding, encodings=("zstd", "br", "gzip", "deflate"), level=6)
-        codec = available([Coding(coding)], {Coding(coding): 6})[Coding(coding)]
+        codec = make_codecs([Coding(coding)], {Coding(coding): 6})[Coding(coding)]
         assert response.body == codec.compress(ORDERS, 6)
 
     async def test_a_level_of_one_encoding_does_not_change_others(self) -> None:
@@ -529,7 +529,7 @@ class TestPool:
             with pytest.raises(RuntimeError):
                 await pool.run(int)
         assert not pool.is_full
-        assert pool.waiting == 0
+        assert pool.queue_length == 0
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
     def test_a_forked_child_has_its_own_threads(self) -> None:

@@ -184,13 +184,13 @@ class TestOpening:
             assert first.engine is second.engine
             await first.counts()
             groups: list[int] = []
-            commit = Database._commit
+            commit = Database._commit_once
 
             def record(self: Database, begin: str, group: list[Any]) -> list[Any]:
                 groups.append(len(group))
                 return commit(self, begin, group)
 
-            monkeypatch.setattr(Database, "_commit", record)
+            monkeypatch.setattr(Database, "_commit_once", record)
             assert isinstance(first.engine, SqliteEngine)
             may_go_on = threading.Event()
             busy = asyncio.create_task(

@@ -106,7 +106,7 @@ class TestLog:
     ) -> None:
         """As an idle worker does."""
         waiting = asyncio.ensure_future(
-            database.until("t", lambda connection: count(connection) > 2000 or None)
+            database.wait_until("t", lambda connection: count(connection) > 2000 or None)
         )
         await database.run(store)
         await until(lambda: log_of(path) <= LOG_BYTES)

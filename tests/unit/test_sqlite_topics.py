@@ -46,7 +46,7 @@ class Waiting:
     def __init__(self, path: Path) -> None:
         self.asked: Counter[str] = Counter()
         self.mark_reads = 0
-        self.database = Database(path, name="topics", prepare=prepare, marks=self._read_marks)
+        self.database = Database(path, name="topics", prepare=prepare, read_marks=self._read_marks)
         self.tasks: dict[str, asyncio.Task[int]] = {}
 
     def _read_marks(self, connection: sqlite3.Connection, topics: list[str]) -> dict[str, int]:
@@ -59,7 +59,7 @@ class Waiting:
             mark = mark_of(connection, topic)
             return mark if mark >= 2 else None
 
-        return asyncio.ensure_future(self.database.until(topic, probe))
+        return asyncio.ensure_future(self.database.wait_until(topic, probe))
 
     async def begin(self) -> None:
         self.tasks = {topic: self.wait(topic) for topic in TOPICS}

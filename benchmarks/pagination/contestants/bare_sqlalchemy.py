@@ -1,6 +1,7 @@
-"""SQLAlchemy's own floor: selects of columns that were built once, and rows written by msgspec.
+"""SQLAlchemy with as little work as possible: prepared selects of columns, and rows for msgspec.
 
-What is between this and the raw driver is SQLAlchemy's; what is between hasten and this is ours.
+The difference between this and the raw driver is the cost of SQLAlchemy, and the difference between
+hasten and this is the cost of hasten.
 """
 
 from collections.abc import Mapping, Sequence

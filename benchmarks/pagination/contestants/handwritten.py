@@ -1,4 +1,4 @@
-"""FastAPI by hand, as in its tutorial: LIMIT, OFFSET, count(*), entities through pydantic."""
+"""FastAPI without a library, as in its tutorial: LIMIT, OFFSET, count(*), entities, pydantic."""
 
 from typing import Annotated, Any
 

@@ -1,4 +1,4 @@
-"""sqlakeyset in handlers of its own, for walks only."""
+"""sqlakeyset, in handlers that were written for it, for walks only."""
 
 from typing import Annotated, Any
 

@@ -10,13 +10,13 @@ from benchmarks.asgi import Application, Message, Receive, Scope, Send
 from benchmarks.ratelimit.contestant import Hit, Paths, PythonContestant, Rate
 from benchmarks.ratelimit.frameworks import fastapi_application
 
-ROOM = 2_000_000  # by default it keeps 1,024 keys, and forgets blocked ones, too
+ROOM = 2_000_000  # by default it keeps only 1,024 keys, and also forgets blocked ones
 
 
 class Throttled(PythonContestant):
     title = "throttled-py"
     remark = (
-        "its asyncio side, fixed window; in FastAPI by its decorator, headers by its middleware"
+        "its asyncio API, fixed window; in FastAPI its decorator, and its middleware for headers"
     )
     packages = ("throttled-py", "fastapi", "redis", "hiredis")
     algorithms = ("fixed_window", "sliding_window", "token_bucket", "leaking_bucket", "gcra")
@@ -56,7 +56,7 @@ class Throttled(PythonContestant):
         store = _store(url)
 
         def key(number: int) -> Any:
-            # Policies of one route would share a count: the key has to differ.
+            # With the same key, the policies of a route would share a count.
             return lambda request: f"{number}:{get_remote_address(request)}"
 
         def limited(path: str, endpoint: Any) -> Any:
@@ -78,7 +78,7 @@ class Throttled(PythonContestant):
 
     @classmethod
     def logins(cls, app: Application, rate: Rate) -> Application:
-        """Check first, and count after a failure: the library has no option for it."""
+        """Check before the request and count after a failure, as the library has no option."""
         throttled = _throttled(rate, cls.algorithms[0], _store(None))
 
         async def limited(scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,8 +1,9 @@
 """A defence against BREACH, an attack that guesses secrets by the length of compressed responses.
 
-If a response contains a secret and also text from the request, it is shorter when the text equals a
-part of the secret. The attacker's site lets the victim's browser send many such requests, with the
-victim's cookies (RFC 9110, section 17.6). So responses to such requests are not compressed.
+If a response contains a secret and also text from the request, it compresses better when the text
+equals a part of the secret. To find the secret, the attacker's site makes the victim's browser send
+many requests with the victim's cookies (RFC 9110, section 17.6). So responses to such cross-site
+requests are not compressed.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ _FOREIGN_OR_SAME_SITE: Final = frozenset({b"cross-site", b"same-site"})
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """A rule against BREACH: which responses are not compressed, to keep their content secret.
+    """The defence against BREACH: some responses are not compressed, to keep their content secret.
 
-    They are responses to requests that a page of another site makes with the user's credentials:
-    cookies, or a password that the browser sends by itself. If the user follows a link, the
-    response is still compressed, because no script can read its length.
+    These are the responses to requests that a page of another site makes with the user's
+    credentials: cookies, or a password that the browser sends by itself. If the user follows a
+    link, the response is still compressed, because no script can read its length.
 
     - trusted_origins: origins of your other sites, such as ``https://app.example.org``. Responses
       to their pages are compressed.
@@ -46,9 +47,9 @@ class Guard:
         check_flag("same_site", self.same_site)
 
     def _forbids_compression(self, headers: Mapping[bytes, bytes]) -> bool:
-        """Return whether the response must not be compressed.
+        """Return whether the response to a request must not be compressed.
 
-        It must not if a page of another site made the request with the user's credentials. headers
+        This is so if a page of another site made the request with the user's credentials. headers
         are those of the request, with names in lower case. Browsers send the relation of the two
         sites in Sec-Fetch-Site. For browsers from before 2023, the host in Origin or Referer is
         compared with the Host header.

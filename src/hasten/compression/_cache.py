@@ -31,11 +31,11 @@ OVERHEAD_BYTES: Final = 800
 """The approximate memory of a cache entry, without its body, ETag and request target."""
 
 
-class Key(NamedTuple):
+class CacheKey(NamedTuple):
     """The cache key of one compressed body.
 
-    It contains a digest of the uncompressed body, because applications often send the same strong
-    ETag with different bytes. An example is the version of a row of which each user sees a part.
+    It contains a digest of the uncompressed body, because the ETag is not enough: it is often the
+    version of a database row, and users with different rights get different columns of the row.
     """
 
     target: RequestTarget
@@ -61,9 +61,9 @@ def is_cacheable(target: RequestTarget, request_headers: Headers, head: Head) ->
     )
 
 
-def make_key(target: RequestTarget, head: Head, coding: Coding, body: bytes) -> Key:
+def make_cache_key(target: RequestTarget, head: Head, coding: Coding, body: bytes) -> CacheKey:
     """Return the cache key of a body. Hashing takes about 1 ns for each byte."""
-    return Key(target, head.found[b"etag"], sha256(body).digest(), coding)
+    return CacheKey(target, head.found[b"etag"], sha256(body).digest(), coding)
 
 
 @dataclass(slots=True)
@@ -101,8 +101,8 @@ class CompressionCache:
         self._max_bytes = to_bytes("max_size", max_size)
         self.recompress = check_flag("recompress", recompress)
         self._bytes = 0
-        self._entries: OrderedDict[Key, _Entry] = OrderedDict()
-        self._pending: dict[tuple[asyncio.AbstractEventLoop, Key], asyncio.Future[bytes]] = {}
+        self._entries: OrderedDict[CacheKey, _Entry] = OrderedDict()
+        self._pending: dict[tuple[asyncio.AbstractEventLoop, CacheKey], asyncio.Future[bytes]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
@@ -127,7 +127,7 @@ class CompressionCache:
             )
 
     def _find(
-        self, key: Key, codec: Codec, body: bytes, compress_when_idle: CompressWhenIdle
+        self, key: CacheKey, codec: Codec, body: bytes, compress_when_idle: CompressWhenIdle
     ) -> bytes | None:
         """Return a compressed body from the cache, or None.
 
@@ -148,7 +148,7 @@ class CompressionCache:
         return entry.body
 
     async def _compress_once(
-        self, key: Key, compress: Callable[[], Awaitable[bytes]]
+        self, key: CacheKey, compress: Callable[[], Awaitable[bytes]]
     ) -> tuple[bytes, bool]:
         """Return the compressed body, and whether another request has compressed it.
 
@@ -168,7 +168,7 @@ class CompressionCache:
         return await asyncio.shield(task), True
 
     async def _compress_and_store(
-        self, key: Key, compress: Callable[[], Awaitable[bytes]]
+        self, key: CacheKey, compress: Callable[[], Awaitable[bytes]]
     ) -> bytes:
         coded = await compress()
         self._store(key, coded)
@@ -182,7 +182,7 @@ class CompressionCache:
 
     async def _recompress(
         self,
-        key: Key,
+        key: CacheKey,
         entry: _Entry,
         codec: Codec,
         body: bytes,
@@ -196,7 +196,7 @@ class CompressionCache:
             self._bytes -= len(entry.body) - len(smaller)
             entry.body = smaller
 
-    def _store(self, key: Key, body: bytes) -> None:
+    def _store(self, key: CacheKey, body: bytes) -> None:
         entry = _Entry(body)
         if _entry_size(key, entry) > self._max_bytes:
             return
@@ -209,7 +209,7 @@ class CompressionCache:
             self._bytes -= _entry_size(*self._entries.popitem(last=False))
 
 
-def _entry_size(key: Key, entry: _Entry) -> int:
+def _entry_size(key: CacheKey, entry: _Entry) -> int:
     return len(entry.body) + key.target.memory_bytes + len(key.etag) + OVERHEAD_BYTES
 
 

@@ -24,7 +24,7 @@ class Encoder(Protocol):
         """Compress data. The compressor may keep the output until a later call."""
 
     def flush(self) -> bytes:
-        """Return all output so far, so that the client can decode everything that was written."""
+        """Return the output kept so far, so that the client can decode everything written."""
 
     def finish(self) -> bytes:
         """End the stream, and return the rest of the output."""
@@ -41,7 +41,7 @@ class Codec(Protocol):
         """The codec that compresses live streams in this coding: usually this codec itself."""
 
     def compress(self, body: Bytes, level: int) -> bytes:
-        """Return a whole body compressed.
+        """Compress a whole body.
 
         Equal bodies give equal results. A rare exception is isal, where uninitialized memory may
         decide between two equally good outputs.
@@ -57,7 +57,7 @@ class Codec(Protocol):
         """
 
 
-def available(codings: Sequence[Coding], levels: Mapping[Coding, int]) -> dict[Coding, Codec]:
+def make_codecs(codings: Sequence[Coding], levels: Mapping[Coding, int]) -> dict[Coding, Codec]:
     """Return a codec for each coding whose library is installed, in the given order.
 
     A coding in levels has one level for all body sizes. For the others, the size decides.

@@ -21,7 +21,7 @@ class Decoder(Protocol):
     """Decodes one compressed body, in steps whose output is limited."""
 
     def decode(self, data: bytes, at_most: int) -> bytes:
-        """Decode more input, and return at most about at_most bytes of output.
+        """Decode more input, and return not much more than at_most bytes of output.
 
         While `has_more` is true, call it with b"" to get the rest of the output. Raises `BadData`.
         """
@@ -35,7 +35,7 @@ class Decoder(Protocol):
         """Whether the input so far is a complete compressed body."""
 
 
-def available(codings: Sequence[Coding]) -> dict[Coding, Callable[[], Decoder]]:
+def find_decoder_factories(codings: Sequence[Coding]) -> dict[Coding, Callable[[], Decoder]]:
     """Return a function for each coding that creates a decoder of it, in the given order.
 
     Codings whose library is not installed are left out.
@@ -61,13 +61,16 @@ class _EmptyMemberCounter:
         self._seen = 0
 
     def count(self) -> None:
-        """Count one more, or raise `BadData` at the limit."""
+        """Count the start of another member or frame.
+
+        Raises `BadData` if too many have started since the last output.
+        """
         self._seen += 1
         if self._seen > self.LIMIT:
             raise BadData(f"more than {self.LIMIT} empty gzip members or zstd frames in a row")
 
     def reset(self) -> None:
-        """Start to count again, after a member or frame with output."""
+        """Set the count to zero. Call it when a member or frame has output."""
         self._seen = 0
 
 

@@ -117,7 +117,7 @@ class DecompressionMiddleware:
         self._max_codings = check_whole_number("max_encodings", max_encodings, 1)
         self._max_seconds = to_seconds("max_time", max_time)
         self._pool = Pool("decompression", threads)
-        self._decoders = decoders.available(to_codings("encodings", encodings))
+        self._decoders = decoders.find_decoder_factories(to_codings("encodings", encodings))
 
     def __repr__(self) -> str:
         codings = ", ".join(self._decoders)
@@ -154,7 +154,7 @@ class DecompressionMiddleware:
             [make() for make in decoders], self._max_compressed_bytes, self._max_ratio
         )
         request = _DecodedRequest(self, decoder, scope, receive, send)
-        with _decoded_headers(scope):
+        with _use_decoded_headers(scope):
             await request.run(self.app)
 
     def _check_limits(self, bytes_in: int, bytes_out: int, seconds: float) -> None:
@@ -174,11 +174,10 @@ class DecompressionMiddleware:
         return f"larger than {self._max_bytes:,} bytes when decoded"
 
     def _decoder_factories(self, names: Sequence[str]) -> list[Callable[[], Decoder]] | None:
-        """Return a function for each coding of a body that creates its decoder.
+        """Return the functions that create the decoders of a body, in the order of decoding.
 
-        names are in the order in which the client has applied the codings. The result is in
-        reverse, as the body is decoded. It is None if a coding is not accepted, or if there are too
-        many.
+        names are its codings, in the order in which the client has applied them. The result is None
+        if a coding is not accepted, or if there are more than max_encodings.
         """
         if len(names) > self._max_codings:
             return None
@@ -271,7 +270,7 @@ class _DecodedRequest:
             raise
 
     async def send(self, message: Message) -> None:
-        """Send a message of the application, or the rejection instead of its first message."""
+        """Send a message of the application, or the rejection if the body was rejected."""
         if self._refusal is not None and not self._has_started:
             await self._send_refusal(self._refusal)
             return  # instead of the framework's own response
@@ -336,8 +335,8 @@ class _DecodedRequest:
     def _decode_piece(self, data: bytes, max_steps: int) -> tuple[bytes, float]:
         """Return decoded output, and the seconds that decoding took.
 
-        It stops when the output reaches PIECE_BYTES, there is no more output, or after max_steps
-        steps. The time does not include the wait for a thread.
+        Decoding stops when the output reaches PIECE_BYTES, when there is no more output, or after
+        max_steps steps. The time does not include the wait for a thread.
         """
         start = perf_counter()
         decoder = self._decoder
@@ -361,7 +360,7 @@ class _DecodedRequest:
         return b"".join(parts)
 
     def _count_step(self, bytes_out: int) -> None:
-        """Count a decoding step: it starts another gzip member or zstd frame, or gets more output.
+        """Count a decoding step that starts another gzip member or zstd frame, or gets more output.
 
         bytes_out are all decoded bytes so far. Raises `BadData` if the body takes too many steps
         for its encoded and decoded bytes so far.
@@ -416,7 +415,7 @@ class _DecoderChain:
 
 
 def _make_decoder(stages: Sequence[Decoder], max_between: int, max_ratio: int) -> Decoder:
-    """Return one decoder for all codings of a body."""
+    """Return a decoder that applies all stages: if there is only one, that stage itself."""
     return stages[0] if len(stages) == 1 else _DecoderChain(stages, max_between, max_ratio)
 
 
@@ -438,7 +437,7 @@ def _parse_content_encoding(header: bytes | None) -> list[str]:
 
 
 @contextmanager
-def _decoded_headers(scope: Scope) -> Iterator[None]:
+def _use_decoded_headers(scope: Scope) -> Iterator[None]:
     """Change the headers in the scope to those of the decoded body, and restore them at the end.
 
     The scope itself is changed, not a copy: routers add to it, mainly the endpoint, and outer

@@ -155,12 +155,12 @@ class Dictionaries:
         body: bytes,
         run: Callable[[Callable[[], bytes | None]], Awaitable[bytes | None]],
     ) -> bytes | None:
-        """Return the body compressed as a difference to a response that the client has.
+        """Compress the body as a difference to a response that the client has.
 
         The result is None if the client names no response, or one that is not stored. The body is
         stored in any case, as a dictionary for later responses. run calls a function in a thread.
         """
-        named = _requested_dictionary(request_headers)
+        named = _requested_dictionary_hash(request_headers)
         dictionary = self._responses.get((owner, named)) if named else None
         body = bytes(body)
 
@@ -175,7 +175,10 @@ class Dictionaries:
         return await run(compress_and_store)
 
     def _store(self, key: tuple[bytes, bytes], body: bytes) -> None:
-        """Store a body under its owner and hash. Drop the least recently used ones if needed."""
+        """Store a body, and drop the least recently used ones if there is no room.
+
+        key is the owner digest and the SHA-256 of the body.
+        """
         with self._lock:
             if key in self._responses:
                 self._responses.move_to_end(key)
@@ -190,18 +193,18 @@ class Dictionaries:
 def _client_certificate(scope: Scope) -> tuple[object, ...]:
     """Return the name and chain of the client certificate, () if there is none.
 
-    They are in the TLS extension of ASGI.
+    ASGI servers pass both in the TLS extension of the scope.
     """
     tls = (scope.get("extensions") or {}).get("tls") or {}
     shown = (tls.get("client_cert_name"), *(tls.get("client_cert_chain") or ()))
     return shown if any(shown) else ()
 
 
-def _requested_dictionary(headers: Headers) -> bytes | None:
+def _requested_dictionary_hash(headers: Headers) -> bytes | None:
     """Return the hash of the earlier response that a client offers as a dictionary, or None.
 
-    It is in Available-Dictionary. It is ignored if the client does not accept dcz, or if the
-    request comes from a page of another site.
+    The hash is in the header Available-Dictionary. The result is None if the client does not accept
+    dcz, or if a page of another site made the request.
     """
     accepted = header_values(headers, b"accept-encoding") or b""
     named = (header_values(headers, b"available-dictionary") or b"").strip()

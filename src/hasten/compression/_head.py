@@ -147,10 +147,11 @@ class Head:
     def compressed_headers_without_encoding(
         self, coding: str, etag: ETagPolicy, vary: bytes = b"Accept-Encoding"
     ) -> Headers:
-        """Return the headers of the compressed response, except Content-Encoding and its length.
+        """Return the headers of the compressed response that do not depend on its body.
 
-        They are a new list. A response to HEAD has only these, because without the body nobody
-        knows whether compression would make it smaller.
+        Content-Encoding and Content-Length are not among them. A response to HEAD has only these
+        headers, because without the body nobody knows whether compression would make it smaller.
+        The list is a new one.
         """
         found = self.found
         headers = [line for line in self.headers if line[0].lower() not in _REPLACED]
@@ -240,7 +241,10 @@ def _covers_changed_headers(signature_input: bytes) -> bool:
 
 
 def _merge_vary(vary: bytes, names: bytes) -> bytes:
-    """Return a Vary value with the missing ones of some comma-separated names appended."""
+    """Append header names to a Vary value, except those that it contains already.
+
+    names is a comma-separated list. A value with ``*`` is returned unchanged.
+    """
     present = {name.strip().lower() for name in vary.split(b",")} - {b""}
     if b"*" in present:
         return vary

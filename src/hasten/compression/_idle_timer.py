@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 
 class IdleTimer:
-    """Runs an action if `restart` is not called again for some seconds. With None it never runs.
+    """Runs an action if `restart` is not called again for some seconds. If seconds is None, never.
 
     The action runs in a task of its own. If it raises an exception, the exception is stored in
     `failure`, and whoever sends next can report it.
@@ -26,7 +26,7 @@ class IdleTimer:
         self.failure: Exception | None = None
 
     def restart(self) -> None:
-        """Start the waiting time again, as after each activity."""
+        """Start the idle time from zero. Call it after each activity."""
         if self._seconds is not None:
             self._since = self._loop.time()
             # A running timer is not replaced: it reads _since when it fires, and may wait again.

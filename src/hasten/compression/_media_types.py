@@ -51,17 +51,17 @@ class MediaTypes:
     removed: frozenset[str] = field(default_factory=frozenset)
 
     def __call__(self, media_type: str) -> bool:
-        """Return whether a media type is in the set. It must be lower-case, without parameters."""
+        """Return whether a media type, in lower case and without parameters, is in the set."""
         if media_type in self.removed:
             return False
         return media_type in self.added or _is_compressible(media_type)
 
     def __or__(self, types: Collection[str]) -> MediaTypes:
-        names = _names(types)
+        names = _normalize_names(types)
         return MediaTypes(self.added | names, self.removed - names)
 
     def __sub__(self, types: Collection[str]) -> MediaTypes:
-        names = _names(types)
+        names = _normalize_names(types)
         return MediaTypes(self.added - names, self.removed | names)
 
 
@@ -94,7 +94,7 @@ def _is_compressible(media_type: str) -> bool:
     )
 
 
-def _names(types: Collection[str]) -> frozenset[str]:
+def _normalize_names(types: Collection[str]) -> frozenset[str]:
     return frozenset(
         parse_media_type(name) for name in ([types] if isinstance(types, str) else types)
     )

@@ -8,7 +8,7 @@ from hasten._asgi import ASGIApp, Headers, Receive, Scope, Send
 from hasten._checks import check_flag, check_function, check_instance
 from hasten._sizes import Size, to_bytes
 from hasten.compression._cache import CompressionCache
-from hasten.compression._codecs import available
+from hasten.compression._codecs import make_codecs
 from hasten.compression._dictionaries import Dictionaries
 from hasten.compression._events import CompressionEvent
 from hasten.compression._head import ETagPolicy, strip_etag_suffixes
@@ -87,7 +87,7 @@ class CompressionMiddleware:
         minimum_size: Size = "1kb",
         level: CompressionLevel = "auto",
         media_types: Callable[[str], bool] | Collection[str] = DEFAULT_MEDIA_TYPES,
-        filter: ResponseFilter | None = None,  # noqa: A002 - the name that Express gave it
+        filter: ResponseFilter | None = None,  # noqa: A002 - the name of the option in Express
         flush: FlushPolicy = "auto",
         stream_encodings: Collection[str] = ("gzip", "zstd", "br"),
         stream_memory: Size = "32kb",
@@ -103,7 +103,7 @@ class CompressionMiddleware:
         on_event: Callable[[CompressionEvent], None] | None = None,
     ) -> None:
         codings = to_codings("encodings", encodings)
-        codecs = available(codings, to_levels(level, codings))
+        codecs = make_codecs(codings, to_levels(level, codings))
         cache = check_instance("cache", cache, CompressionCache)
         self.app = app
         self._settings = Settings(

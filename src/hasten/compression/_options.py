@@ -49,7 +49,7 @@ def to_codings(option: str, value: object) -> list[Coding]:
 def to_levels(value: object, codings: Sequence[Coding]) -> dict[Coding, int]:
     """Convert the option level to a level for each coding; {} for "auto".
 
-    codings are those that a single number applies to.
+    codings are all offered codings: a single number applies to each of them.
     """
     if value == "auto":
         return {}
@@ -85,8 +85,8 @@ def to_live_codings(value: object, codecs: Collection[Coding]) -> tuple[Coding, 
 def to_etag_policy(value: object, *, recompresses: bool) -> ETagPolicy:
     """Return the option etag, or raise `InvalidOption` if it is unknown or conflicts.
 
-    recompresses says that the cache may replace a compressed body by a smaller one. A strong
-    entity tag would then name different bytes.
+    recompresses is whether the cache may later replace a compressed body with a smaller one. A
+    strong ETag would then name two different bodies, so only "weaken" and "drop" are allowed.
     """
     policy: ETagPolicy = check_choice("etag", value, get_args(ETagPolicy))
     if recompresses and policy in {"keep", "suffix"}:

@@ -1,4 +1,4 @@
-"""A thread pool with a bounded queue, for work that would block the event loop.
+"""A thread pool for work that would block the event loop.
 
 Threads help because the compression libraries release the GIL.
 """
@@ -44,14 +44,14 @@ class Pool:
         self._process = os.getpid()
 
     @property
-    def waiting(self) -> int:
+    def queue_length(self) -> int:
         """The number of submitted calls that wait for a thread."""
         return max(self._unfinished - self.threads, 0)
 
     @property
     def is_busy(self) -> bool:
         """Whether the queue is so long that callers should choose a faster compression level."""
-        return self.waiting > 2 * self.threads
+        return self.queue_length > 2 * self.threads
 
     @property
     def is_full(self) -> bool:

@@ -125,7 +125,7 @@ def _with_suffixed_path(scope: Scope, suffix: str) -> Scope:
 
 
 def _with_variant_headers(message: Message, variant: _FileVariant | None) -> Message:
-    """Return the start of a response with the headers of a compressed copy.
+    """Return the start message of a response with the headers of a compressed copy.
 
     If variant is None, the original file is sent, and only Vary is added.
     """

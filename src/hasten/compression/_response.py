@@ -27,7 +27,7 @@ from typing import Final, NamedTuple
 
 from hasten._asgi import Headers, Message, Scope, Send, header_values
 from hasten._loops import is_asyncio, make_lock
-from hasten.compression._cache import HASHED_AT_ONCE_BYTES, Key, is_cacheable, make_key
+from hasten.compression._cache import HASHED_AT_ONCE_BYTES, CacheKey, is_cacheable, make_cache_key
 from hasten.compression._codecs import Codec
 from hasten.compression._dictionaries import DCZ, DCZ_LEVEL
 from hasten.compression._events import Compressed
@@ -52,7 +52,7 @@ _FILE_MESSAGES: Final = frozenset({"http.response.pathsend", "http.response.zero
 _CUT_SHORT: Final = "an earlier send was cancelled or failed"
 
 
-class State(Enum):
+class ResponseState(Enum):
     """How far a response has been sent. The docstring of the module shows the transitions."""
 
     NEW = 0
@@ -65,7 +65,7 @@ class State(Enum):
 
 
 # Module-level names, because the lookup of an enum member is slow enough to show for each message.
-NEW, PASSING, HELD, BUFFERING, STREAMING, ENDED, BROKEN = State
+NEW, PASSING, HELD, BUFFERING, STREAMING, ENDED, BROKEN = ResponseState
 INCOMPRESSIBLE, COMPRESSIBLE, LIVE = MediaKind
 
 
@@ -157,7 +157,7 @@ class Response:
                 await self._on_other_message(message)
 
     async def close(self) -> None:
-        """Send the held back part of the response uncompressed, after the application returned."""
+        """Send the held-back part of the response uncompressed, after the application returned."""
         if self._state is HELD:
             self.is_open = False
             await self._send(self._uncompressed_start("unfinished"))
@@ -300,7 +300,11 @@ class Response:
         return len(message.get("body", b"")) == self._declared
 
     async def _on_live_start(self) -> None:
-        """Send the head of a live stream, unless the next short pause is going to send it."""
+        """Send the head of a live stream at once, or leave that to the idle timer.
+
+        If a short pause flushes the stream, the head waits for the first event or the next pause,
+        because a stream that ends without an event should not be compressed.
+        """
         self._start_buffering()
         if self._awaits_pauses:
             self._idle_timer.restart()  # the stream may end without an event
@@ -356,7 +360,7 @@ class Response:
                 return
             await self._start_stream()
             body = self._take_buffered()
-        if self._stream is None:  # released, not compressed
+        if self._stream is None:  # sent uncompressed
             await self._send({"type": "http.response.body", "body": body, "more_body": more})
             self._state = PASSING
             return
@@ -386,9 +390,10 @@ class Response:
         return held
 
     def _should_start_stream(self, newest: bytes) -> bool:
-        """Return whether it is certain by now that the body is compressed.
+        """Return whether compression can start now, before the whole body is known.
 
-        It is not if the data so far is small, because it may be the whole body.
+        It cannot if the data so far is smaller than minimum_size, because it may be the whole body.
+        Some settings compress small bodies, too. newest is the last piece of the body.
         """
         settings = self._settings
         return self._size > 0 and (
@@ -415,7 +420,7 @@ class Response:
     # Whole bodies --------------------------------------------------------------------------------
 
     async def _send_whole(self, body: bytes) -> None:
-        """Send a response whose body is known completely, compressed if it is smaller then."""
+        """Send a response whose whole body is known. Compress it if that makes it smaller."""
         self._state = BROKEN  # stays so if sending fails
         await self._compress_and_send(body)
         self._state = ENDED
@@ -444,7 +449,7 @@ class Response:
         await self._send({"type": "http.response.body", "body": coded})
 
     async def _send_on_slow_path(self, codec: Codec, level: int, body: bytes) -> None:
-        """Send a whole body with the cache, dictionaries, threads or events, as far as needed."""
+        """Send a whole body that needs the cache, a dictionary, a thread or an event."""
         start = perf_counter()
         key = await self._cache_key(codec, body)
         whole = self._find_cached(key, codec, body)
@@ -480,7 +485,7 @@ class Response:
         if body:
             await self._send({"type": "http.response.body", "body": body, "more_body": True})
 
-    async def _cache_key(self, codec: Codec, body: bytes) -> Key | None:
+    async def _cache_key(self, codec: Codec, body: bytes) -> CacheKey | None:
         """Return the cache key of the body, None if it must not be cached."""
         target, pool = self._target, self._shared.pool
         if self._settings.cache is None or target is None or len(body) > SLICED_ABOVE_BYTES:
@@ -488,10 +493,10 @@ class Response:
         if not is_cacheable(target, self._request_headers, self._head):
             return None
         if len(body) <= HASHED_AT_ONCE_BYTES:
-            return make_key(target, self._head, codec.coding, body)
+            return make_cache_key(target, self._head, codec.coding, body)
         if pool.is_full:
             return None
-        return await pool.run(make_key, target, self._head, codec.coding, body)
+        return await pool.run(make_cache_key, target, self._head, codec.coding, body)
 
     def _dictionary_owner(self) -> bytes | None:
         """Return a digest of the user and the query.
@@ -505,7 +510,9 @@ class Response:
             self._target, self._scope, self._request_headers, self._head
         )
 
-    def _find_cached(self, key: Key | None, codec: Codec, body: bytes) -> _CompressedBody | None:
+    def _find_cached(
+        self, key: CacheKey | None, codec: Codec, body: bytes
+    ) -> _CompressedBody | None:
         """Return the compressed body from the cache, None if it is not there."""
         cache = self._settings.cache
         kept = None
@@ -516,9 +523,9 @@ class Response:
         return _CompressedBody(kept, codec.coding, 0, cached=True)
 
     async def _compress_whole(
-        self, key: Key | None, codec: Codec, level: int, body: bytes
+        self, key: CacheKey | None, codec: Codec, level: int, body: bytes
     ) -> _CompressedBody:
-        """Return the body compressed: as a difference to an earlier response if possible."""
+        """Compress the body, as a difference to an earlier response if possible."""
         settings = self._settings
         owner = self._dictionary_owner()
         if settings.dictionaries is not None and owner is not None:
@@ -536,15 +543,15 @@ class Response:
         return _CompressedBody(coded, codec.coding, level, cached=shared)
 
     async def _compress(self, codec: Codec, level: int, body: bytes) -> bytes:
-        """Return the body compressed, in a thread unless it is quick."""
+        """Compress the body, in a thread unless that is quick."""
         if self._shared.is_quick(codec, level, len(body)):
             return codec.compress(body, level)
         return await self._shared.pool.run(codec.compress, body, level)
 
     async def _compress_when_idle(self, codec: Codec, body: bytes) -> bytes | None:
-        """Return the body compressed at the highest useful level, None if all threads are busy."""
+        """Compress the body at the highest useful level, or return None if all threads are busy."""
         pool = self._shared.pool
-        if pool.waiting:
+        if pool.queue_length:
             return None
         return await pool.run(codec.compress, body, codec.effort.smallest)
 
@@ -656,8 +663,8 @@ class Response:
         return True
 
     async def _pass_to_stream(self, message: Message) -> None:
-        """Handle a message within a body: compress a file, and pass others on."""
-        if self._stream is None:  # released, not compressed
+        """Handle a message within a body: compress its file, or pass the message on."""
+        if self._stream is None:  # sent uncompressed
             await self._send(message)
             self._state = PASSING
         elif message["type"] in _FILE_MESSAGES:
@@ -666,7 +673,7 @@ class Response:
             await self._send(message)
 
     async def _write_file(self, stream: CompressedStream, message: Message) -> None:
-        """Compress a file that the server would send itself, because the body is compressed."""
+        """Compress and send a file that the server would send itself without compression."""
         self._size += await stream.write_file(message)
         more = message.get("more_body", False)
         if not more:

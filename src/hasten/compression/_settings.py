@@ -1,4 +1,4 @@
-"""The validated options of a `CompressionMiddleware`, and decisions that depend on them alone."""
+"""The validated options of a `CompressionMiddleware`, and functions that apply them to requests."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ IDLE_SECONDS: Final = 0.005
 
 
 class MediaKind(Enum):
-    """How well a media type compresses, and whether its responses must arrive piece by piece."""
+    """Whether a media type is worth compressing, and whether clients read it piece by piece."""
 
     INCOMPRESSIBLE = 0
     COMPRESSIBLE = 1
@@ -39,10 +39,10 @@ class MediaKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class FlushRules:
-    """The events after which a compressed stream is flushed, so that the client can decode it.
+    """The moments at which a compressed stream is flushed, so that the client can decode it.
 
-    A stream is flushed after each body message, only after each message of a live stream, or when
-    the application pauses.
+    There are three: after each body message of any stream, after each body message of a live
+    stream, and when the application pauses.
     """
 
     after_messages: bool

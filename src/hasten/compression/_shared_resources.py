@@ -61,7 +61,7 @@ class SharedResources:
             self.emit(Skipped(reason))
 
     def emit(self, event: CompressionEvent) -> None:
-        """Count an event in stats, and pass it to on_event. Its exceptions are logged."""
+        """Count an event in stats, and pass it to on_event. Exceptions of on_event are logged."""
         if self._stats is not None:
             self._stats._count_event(event)
         if self._on_event is not None:

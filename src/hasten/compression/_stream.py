@@ -40,7 +40,10 @@ class CompressedStream:
         *,
         flushes: bool,
     ) -> None:
-        """Count as an open stream. With flushes, each piece is sent in decodable form at once."""
+        """Create the stream, and count it in shared.open_streams.
+
+        If flushes is true, each piece is flushed, so that the client can decode it at once.
+        """
         self._shared = shared
         self._send = send
         self._codec = codec
@@ -103,7 +106,7 @@ class CompressedStream:
         return self._bytes_before - before
 
     async def compress(self, data: bytes | memoryview, end: FlushMode) -> bytes:
-        """Return data compressed, without sending it.
+        """Compress data, and return the output without sending it.
 
         A small piece is compressed on the event loop, a large one in a thread.
         """
@@ -117,7 +120,7 @@ class CompressedStream:
         return self._record_progress(start, data, coded, end)
 
     async def compress_in_thread(self, data: bytes | memoryview, end: FlushMode) -> bytes:
-        """Return data compressed, without sending it. Compress in a thread even if it is small.
+        """Compress data in a thread, and return the output without sending it.
 
         This is for slices of a large body: each is quick, but all together would block the loop.
         """
@@ -143,7 +146,7 @@ class CompressedStream:
     def close(self) -> None:
         """Discard the encoder, and emit the `Compressed` event. Safe to call twice.
 
-        The body is not completed here: that is the last `write`.
+        This does not complete the body: only `write` with more=False does.
         """
         if self._encoder is not None:
             self.discard()

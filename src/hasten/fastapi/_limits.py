@@ -52,7 +52,10 @@ class _RateLimitDependency:
             raise HTTPException(request.denied.limit.status if request.denied else 429)
 
     def limit_for_route(self, scope: Scope) -> Limit:
-        """Return the limit with the count of the route that a request matches."""
+        """Return the limit that counts the requests of the current route.
+
+        It is created at the first request of the route.
+        """
         route = _route_key(scope)
         limit = self._limits.get(route)
         if limit is None:
@@ -106,8 +109,8 @@ registry.finders.append(_find_dependency_limits)
 def document_rate_limits(app: FastAPI) -> None:
     """Add the error responses and headers of rate limits to the OpenAPI description of each route.
 
-    Call it after all routes and middlewares were added. It replaces ``app.openapi`` by a function
-    that calls the original one.
+    Call it after all routes and middlewares were added. It replaces ``app.openapi`` with a
+    function that calls the original one.
     """
     described = app.openapi
 
@@ -185,7 +188,7 @@ _NUMBER_SCHEMA: Final = {"type": "integer", "minimum": 0}
 
 _RETRY_AFTER_HEADER: Final = {
     "Retry-After": {
-        "description": "Seconds after which to retry the request.",
+        "description": "How many seconds to wait before retrying the request.",
         "schema": {"type": "integer", "minimum": 1},
     }
 }
@@ -197,29 +200,31 @@ _POLICY_HEADER: Final = {
 _HEADERS_BY_STYLE: Final[Mapping[str, Mapping[str, Any]]] = {
     "standard": {
         "RateLimit": {
-            "description": "What is left of each limit, and the seconds until more is left.",
+            "description": (
+                "The remaining requests of each limit, and the seconds until more are available."
+            ),
             "schema": _TEXT_SCHEMA,
         },
         "RateLimit-Policy": _POLICY_HEADER,
     },
     "draft-7": {
         "RateLimit": {
-            "description": "The limit with the least left.",
+            "description": "The state of the limit with the fewest remaining requests.",
             "schema": _TEXT_SCHEMA,
         },
         "RateLimit-Policy": _POLICY_HEADER,
     },
     "legacy": {
         "X-RateLimit-Limit": {
-            "description": "The highest number of requests.",
+            "description": "The maximum number of requests.",
             "schema": _NUMBER_SCHEMA,
         },
         "X-RateLimit-Remaining": {
-            "description": "How many requests are left.",
+            "description": "The number of remaining requests.",
             "schema": _NUMBER_SCHEMA,
         },
         "X-RateLimit-Reset": {
-            "description": "The time when more are left, in seconds since the epoch.",
+            "description": "When more requests are available, in seconds since the epoch.",
             "schema": _NUMBER_SCHEMA,
         },
     },

@@ -144,7 +144,7 @@ class Paginate(_pagination.Paginator[P]):
         if limits.mode != "cursor":
             about["page"] = {
                 "type": "integer", "minimum": 1,
-                "description": "The number of the page, from 1.",
+                "description": "The page number, starting at 1.",
             }  # fmt: skip
         if limits.mode == "page":
             # With mode="both", page cannot be combined with cursor, so clients must not send it.
@@ -157,12 +157,12 @@ class Paginate(_pagination.Paginator[P]):
         if self.sort_names:
             names = [sign + name for name in self.sort_names for sign in ("", "-")]
             about["sort"] = _describe_list(
-                names, "The fields to sort by, in order of precedence; - is descending."
+                names, "The fields to sort by, in order of precedence; -name is descending."
             )
         if limits.mode != "page":
             about["cursor"] = {
                 "type": "string",
-                "description": "next_cursor or prev_cursor of another page; empty for the first.",
+                "description": "next_cursor or prev_cursor of a page; empty for the first page.",
             }
         if self._is_choosable:
             about[self.fields.parameter] = _describe_fields(self.fields)
@@ -192,7 +192,7 @@ class Fields(_fields.FieldSelector[T]):
         detail = {"type": "object", "properties": {"detail": {"type": "string"}}}
         responses: dict[int | str, dict[str, Any]] = {
             404: {
-                "description": "There is no such row.",
+                "description": "The row does not exist.",
                 "content": {"application/json": {"schema": detail}},
             }
         }
@@ -274,9 +274,9 @@ class _Response(Response):
 
 
 def _merge_headers(own: Headers, others: Headers) -> Headers:
-    """Return both lists of headers together.
+    """Return the headers of a response together with those that dependencies have set (others).
 
-    If both have a header that may appear only once, such as ETag, that of others is used.
+    If both have a header that may occur only once, such as ETag, the value from others is used.
     """
     instead = _ONLY_ONCE.intersection(name for name, _ in others)
     return [*(each for each in own if each[0] not in instead), *others]
@@ -346,7 +346,7 @@ _JSON: Final = {"content-type": "application/json"}
 
 
 def _copy_page_state(response: Any, page: Any) -> None:
-    """Copy the attributes of a page that its constructor does not take to its response."""
+    """Copy those attributes of a page to its response that are not constructor arguments."""
     response.etag = page.etag
     response.not_modified = page.not_modified
     response._responder = page._responder
@@ -483,7 +483,7 @@ _NOT_MODIFIED: Final = {"description": "The client already has this version."}
 
 
 def _describe_list(names: Sequence[str], description: str) -> dict[str, Any]:
-    """Return the OpenAPI schema of a parameter that takes several of these names."""
+    """Return the OpenAPI schema of a parameter that takes one or more of these names."""
     items = {"type": "string", "enum": list(names)}
     return {"type": "array", "items": items, "minItems": 1, "description": description}
 
@@ -492,7 +492,7 @@ def _describe_fields(fields: _fields.FieldSelector[Any]) -> dict[str, Any]:
     default = str(fields.allowed.default)
     return _describe_list(
         list(fields.allowed.paths(fields.max_depth)),
-        f"The fields to return; {default} by default. Separate with commas, nest as a(b,c).",
+        f"The fields to return; {default} by default. Separate with commas; nested fields: a(b,c).",
     )
 
 

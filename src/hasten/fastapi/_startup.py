@@ -11,10 +11,10 @@ from typing import Any, Final, cast
 from hasten.errors import InvalidOption
 
 _EXPECTED: Final = (
-    "objects with `async with`, such as Store(…) and Worker(…), or functions of the application "
-    "that return one"
+    "an async context manager such as Store(…) or Worker(…), or a function that takes the "
+    "application and returns one"
 )
-_UNDECORATED: Final = "a function that returns an async context manager: add @asynccontextmanager"
+_UNDECORATED: Final = "a function that returns an async context manager: use @asynccontextmanager"
 
 
 def lifespan(

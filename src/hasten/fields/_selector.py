@@ -18,7 +18,7 @@ from typing import (
 
 from hasten._checks import check_whole_number
 from hasten._coroutines import run_without_loop
-from hasten._queries import Pairs, QueryLike, pairs_of
+from hasten._queries import Pairs, QueryLike, to_query_pairs
 from hasten.errors import InvalidOption, RowNotFound, UsageError
 from hasten.fields._allowed import AllowedFields, Field, FieldSet, convert_set
 from hasten.fields._items import Items
@@ -237,7 +237,7 @@ class FieldSelector(Generic[T]):
         other query parameters of this endpoint, which ``unknown="refuse"`` must accept. Raises
         `InvalidParameter`.
         """
-        pairs = pairs_of(query)
+        pairs = to_query_pairs(query)
         if self._refuses_unknown:
             check_parameter_names(pairs, (self.parameter,), known)
         return self._parse(pairs)
