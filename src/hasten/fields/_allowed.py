@@ -289,7 +289,8 @@ class AllowedFields:
     ) -> None:
         """Set all attributes from a schema except for the default fields.
 
-        known has the lists that exist already, for models that refer to each other.
+        known has the `AllowedFields` of models that were read before, because models may refer to
+        each other.
         """
         # Stored before it is complete, because models may refer to each other.
         known[id(source)] = self

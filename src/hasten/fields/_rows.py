@@ -429,7 +429,7 @@ def _types_agree(annotation: Any, kind: type | None) -> bool:
 
 
 def _is_plain_enum(kind: type) -> bool:
-    """Return whether a type is an Enum with str or int values and without rules for pydantic."""
+    """Return whether a type is an Enum with str or int values, and has no pydantic schema."""
     if not issubclass(kind, enum.Enum) or hasattr(kind, "__get_pydantic_core_schema__"):
         return False
     return all(type(each.value) in (str, int) for each in kind)

@@ -209,7 +209,7 @@ class FieldSelector(Generic[T]):
         less._set_allowed(self.allowed.without(*paths), strict=False)
         return less
 
-    def _own(self, fields: FieldSet) -> FieldSet:
+    def _to_own_fields(self, fields: FieldSet) -> FieldSet:
         """Convert a field set of a selector that `without` returned to fields of this selector.
 
         Raises `InvalidOption` for a set of any other selector.
@@ -283,7 +283,9 @@ class FieldSelector(Generic[T]):
     async def _many(
         self, database: Database, statement: Selection, fields: FieldSet, most: int | None = None
     ) -> list[Row]:
-        return await self._require_shapes().fetch(database, statement, self._own(fields), most=most)
+        return await self._require_shapes().fetch(
+            database, statement, self._to_own_fields(fields), most=most
+        )
 
     def _database(self, db: Any, *, is_async: bool) -> Database:
         self._require_shapes()
@@ -298,11 +300,11 @@ class FieldSelector(Generic[T]):
 
         The item is a dict with public field names as keys, or an object with attributes.
         """
-        return self._partial(self._items.build_row(item, self._own(fields)))
+        return self._partial(self._items.build_row(item, self._to_own_fields(fields)))
 
     def from_items(self, items: Iterable[object], fields: FieldSet) -> list[Row]:
         """Build rows with these fields from items in memory. See `from_item`."""
-        own = self._own(fields)
+        own = self._to_own_fields(fields)
         return [self._items.build_row(item, own) for item in items]
 
     def _require_shapes(self) -> Shapes:

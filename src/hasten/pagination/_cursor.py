@@ -166,7 +166,7 @@ def fingerprint(*parts: object) -> bytes:
 
 
 def _add_parts(digest: hashlib._Hash, parts: Sequence[object]) -> None:
-    # Each length precedes its content. Without it, ["ab", "c"] and ["a", "bc"] had the same bytes.
+    # Each length precedes its content. Otherwise ["ab", "c"] and ["a", "bc"] would have the same bytes.
     digest.update(b"[" + _encode_length(len(parts)))
     for part in parts:
         if isinstance(part, list | tuple):

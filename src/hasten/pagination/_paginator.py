@@ -546,7 +546,7 @@ class Paginator(Generic[P]):
         chosen = fields or q.fields or self.fields.allowed._default
         if chosen.allowed is self.fields.allowed:
             return chosen, chosen.allowed
-        own = self.fields._own(chosen)
+        own = self.fields._to_own_fields(chosen)
         # The default order is the developer's choice, not the client's.
         if any(name == "sort" for name, _ in q.query):
             shown = [name for name in self.sort_names if name in chosen.allowed.fields]

@@ -105,7 +105,10 @@ class Shape:
         return self._root.join(narrow, self._root.attribute_columns(entity))
 
     def build_all(self, rows: Rows) -> list[dict[str, object]]:
-        """Build dicts from the result rows of `statement`, if not has_related."""
+        """Build dicts from the result rows of `statement`, for a shape without related rows.
+
+        A shape with has_related needs `read`.
+        """
         return list(map(self._root.build_own, rows))
 
     async def read(self, rows: Rows, execute: Execute, dialect: str) -> list[dict[str, object]]:
@@ -113,7 +116,7 @@ class Shape:
         return await self._root.read(rows, execute, dialect)
 
     def _join_to_limited(self, statement: Selection, entity: Any) -> Selection:
-        """Return a select that joins the related rows to a sub-query, which applies the LIMIT."""
+        """Apply the LIMIT of a select in a sub-query, and join the related rows to its result."""
         own = list(self._root.own_columns(entity))
         orders = order_by_clauses(statement, entity)
         keys = [
@@ -512,7 +515,10 @@ class _RelatedQuery:
         }
 
     def _statement(self, dialect: str) -> Selection:
-        """Return the statement that reads the related rows, for a parameter with owner keys."""
+        """Return the statement that reads the related rows.
+
+        It has a parameter for the primary keys of the owners.
+        """
         if dialect == "postgresql":
             return self._lateral_select
         use_keys = dialect == "sqlite" and self._link.is_indexed

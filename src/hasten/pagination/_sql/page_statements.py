@@ -86,7 +86,7 @@ class PageStatements:
 def offset_parameters(*, limit: int, offset: int = 0, cap: int | None = None) -> dict[str, object]:
     """Return the parameters for the statements that read at an offset.
 
-    cap is the number of rows up to which the same statement counts; None if it counts all or none.
+    cap is the cap of the total, if the statement also counts the rows up to a cap.
     """
     # A count that stopped at the cap does not show whether there are rows at a higher offset.
     known = offset if cap is None else min(offset, cap)

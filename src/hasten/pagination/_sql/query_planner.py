@@ -1,4 +1,7 @@
-"""Make the plan for reading the pages of a select, and cache it for selects of the same form."""
+"""Make the plan for reading the pages of a select, and cache it.
+
+Selects that differ only in their values share one plan.
+"""
 
 from __future__ import annotations
 
