@@ -140,7 +140,7 @@ class AllowedFields:
         opaque: Collection[str] = (),
         wildcard: bool = False,
     ) -> None:
-        self._fill(schema, needs or {}, expand or {}, opaque, wildcard, {})
+        self._initialize(schema, needs or {}, expand or {}, opaque, wildcard, {})
         self._default = self._all_flat()
         if default is not None:
             self._default = self._resolve_default(default)
@@ -278,7 +278,7 @@ class AllowedFields:
 
     # Creation ------------------------------------------------------------------------------------
 
-    def _fill(
+    def _initialize(
         self,
         source: object,
         needs: Mapping[str, Sequence[str]],
@@ -439,7 +439,7 @@ def _allowed_fields_of(
     if id(to) in known:
         return known[id(to)]
     nested = AllowedFields.__new__(AllowedFields)
-    nested._fill(to, {}, {}, (), wildcard, known)
+    nested._initialize(to, {}, {}, (), wildcard, known)
     nested._default = nested._all_flat()
     return nested
 
@@ -633,25 +633,25 @@ def is_conditional(info: Any) -> bool:
 
 
 def _read_msgspec(model: Any) -> Iterator[_ModelField]:
-    hints = _hints(model)
+    hints = _type_hints(model)
     for name, public in zip(model.__struct_fields__, model.__struct_encode_fields__, strict=True):
         yield _ModelField(public, name, hints.get(name))
 
 
 def _read_attrs(model: Any) -> Iterator[_ModelField]:
-    hints = _hints(model)
+    hints = _type_hints(model)
     for attribute in model.__attrs_attrs__:
         yield _ModelField(attribute.name, attribute.name, hints.get(attribute.name))
 
 
 def _read_dataclass(model: Any) -> Iterator[_ModelField]:
-    hints = _hints(model)
+    hints = _type_hints(model)
     for each in dataclasses.fields(model):
         yield _ModelField(each.name, each.name, hints.get(each.name))
 
 
 def _read_typed_dict(model: Any) -> Iterator[_ModelField]:
-    for name, kind in _hints(model).items():
+    for name, kind in _type_hints(model).items():
         yield _ModelField(name, name, kind)
 
 
@@ -668,7 +668,7 @@ _READERS: Final[Sequence[tuple[str, Callable[[Any], Iterable[_ModelField]]]]] = 
 )
 
 
-def _hints(model: Any) -> dict[str, Any]:
+def _type_hints(model: Any) -> dict[str, Any]:
     return _resolve_or_explain(model, lambda: typing.get_type_hints(model))
 
 

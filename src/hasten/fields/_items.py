@@ -41,11 +41,11 @@ class Items:
         self._compute = compute
         self._builders: dict[AllowedFields, FieldBuilder] = {}
         self._add_builders(allowed)
-        self._cached_plan = lru_cache(256)(self._plan)
+        self._cached_prepare = lru_cache(256)(self._prepare)
 
     def build_row(self, item: object, chosen: FieldSet) -> Values:
         """Return the requested fields of one item."""
-        builder, build, is_flat, optional = self._cached_plan(chosen)
+        builder, build, is_flat, optional = self._cached_prepare(chosen)
         if optional and isinstance(item, Mapping) and not optional <= item.keys():
             lacking = optional - item.keys()
             given = [each for each in chosen.members if each[0].name not in lacking]
@@ -120,7 +120,7 @@ class Items:
             if field.relation is not None:
                 self._add_builders(field.relation)
 
-    def _plan(self, chosen: FieldSet) -> tuple[FieldBuilder, Build | None, bool, frozenset[str]]:
+    def _prepare(self, chosen: FieldSet) -> tuple[FieldBuilder, Build | None, bool, frozenset[str]]:
         """Prepare building rows with these fields. The result is cached.
 
         It consists of the builder, its function for fields that are not plain (None if all are),

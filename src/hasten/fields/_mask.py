@@ -94,9 +94,9 @@ class _Reader:
         self._max_depth = max_depth
         self._max_names = max_names
         self._count = 0
-        self._restart()
+        self._reset()
 
-    def _restart(self) -> None:
+    def _reset(self) -> None:
         # The parents whose parentheses are open, with their depths. A name after a comma is a child
         # of the last one.
         self._groups = [(self.root, 0)]
@@ -109,7 +109,7 @@ class _Reader:
 
     def read(self, text: str) -> None:
         """Parse one text, and add its names to the tree."""
-        self._restart()
+        self._reset()
         for match in _TOKEN.finditer(text):
             match match[0]:
                 case ",":

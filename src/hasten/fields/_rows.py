@@ -189,7 +189,7 @@ def _check_supports_partial(model: Any, allowed: AllowedFields) -> None:
             f"a model without {name!r}: a rule for the whole model cannot run when only some "
             "fields are requested; use field_validator, field_serializer or computed_field",
         )
-    config = _config(model)
+    config = _model_config(model)
     if getattr(model, "__pydantic_root_model__", False):
         raise InvalidOption("schema", model, "a model with fields, which a RootModel does not have")
     if config.get("extra") == "allow":
@@ -326,7 +326,7 @@ def _check_needs(model: Any, through_model: Collection[Field]) -> None:
                     f"pass compute={{{field.name!r}: …}}",
                 )
         info = _field_infos(model).get(field.attribute)
-        if info is not None and (info.frozen or _config(model).get("frozen")):
+        if info is not None and (info.frozen or _model_config(model).get("frozen")):
             raise InvalidOption(
                 "schema",
                 model,
@@ -366,7 +366,7 @@ def _field_infos(model: Any) -> Mapping[str, Any]:
     return fields
 
 
-def _config(model: Any) -> Mapping[str, Any]:
+def _model_config(model: Any) -> Mapping[str, Any]:
     config: Mapping[str, Any] = getattr(model, "model_config", None) or getattr(
         model, "__pydantic_config__", {}
     )
@@ -389,7 +389,7 @@ def _is_plain(
     model: Any, field: Field, kinds: Mapping[str, type | None], customized: Collection[str]
 ) -> bool:
     """Return whether the value of a field can be used unchanged, without the model."""
-    if field.attribute in customized or not _HARMLESS.issuperset(_config(model)):
+    if field.attribute in customized or not _HARMLESS.issuperset(_model_config(model)):
         return False
     info = _field_infos(model)[field.attribute]
     return (

@@ -107,7 +107,7 @@ class SigningKeys:
             raise ValueError(f"the fingerprint has {len(fingerprint)} bytes: must be 16")
         head = bytes((_VERSION, cursor.backwards)) + fingerprint
         body = head + b"".join(map(_encode_value, cursor.values))
-        token = _to_base64(body + _mac(self._secrets[0], body))
+        token = _to_base64(body + _compute_mac(self._secrets[0], body))
         if len(token) > MAX_CHARS:
             raise InvalidOption(
                 "sort",
@@ -148,7 +148,7 @@ class SigningKeys:
         signed = _from_base64(token)
         body, mac = signed[:-_MAC_BYTES], signed[-_MAC_BYTES:]
         if len(body) < _HEAD_BYTES or not any(
-            hmac.compare_digest(mac, _mac(secret, body)) for secret in self._secrets
+            hmac.compare_digest(mac, _compute_mac(secret, body)) for secret in self._secrets
         ):
             raise _cursor_error("it is damaged or comes from another service", "invalid_cursor")
         return body
@@ -166,7 +166,7 @@ def fingerprint(*parts: object) -> bytes:
 
 
 def _add_parts(digest: hashlib._Hash, parts: Sequence[object]) -> None:
-    # Each length precedes its content. Otherwise ["ab", "c"] and ["a", "bc"] would have the same bytes.
+    # Each length precedes its content. Otherwise ["ab", "c"] would have the bytes of ["a", "bc"].
     digest.update(b"[" + _encode_length(len(parts)))
     for part in parts:
         if isinstance(part, list | tuple):
@@ -223,7 +223,7 @@ def expired_cursor_error() -> InvalidParameter:
     return _cursor_error("it comes from an earlier version of this list", "cursor_expired")
 
 
-def _mac(secret: bytes, body: bytes) -> bytes:
+def _compute_mac(secret: bytes, body: bytes) -> bytes:
     return hmac.digest(secret, _PURPOSE + body, "sha256")[:_MAC_BYTES]
 
 

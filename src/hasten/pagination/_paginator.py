@@ -421,7 +421,7 @@ class Paginator(Generic[P]):
         scope: object,
     ) -> P:
         chosen, allowed = self._choose_fields(q, fields)
-        query = self._planner.query(database, statement, chosen, q.order)
+        query = self._planner.make_query(database, statement, chosen, q.order)
         origin = self._make_origin(query, q, scope)
         signer = None
         if q.page is None:

@@ -97,16 +97,18 @@ def select_after(
         check_position(position, keys)
     if allow_several is None:
         allow_several = analyzed.holds_entities or dialect != "postgresql"
-    keys = _reversed(keys, dialect) if backwards else keys
+    keys = _reverse_order(keys, dialect) if backwards else keys
     source = with_keys(analyzed, keys)
     ranges = _ranges_after(keys, position, dialect)
     statements = [
-        _restrict(source, analyzed, conditions).order_by(*order_by(rest, dialect)).limit(limit)
+        _add_conditions(source, analyzed, conditions)
+        .order_by(*order_by(rest, dialect))
+        .limit(limit)
         for conditions, rest in ranges
     ]
     if len(statements) == 1 or allow_several:
         return statements
-    return [_combine(statements, analyzed, keys, limit=limit, dialect=dialect)]
+    return [_combine_statements(statements, analyzed, keys, limit=limit, dialect=dialect)]
 
 
 def check_position(position: Sequence[object], keys: SortColumns) -> None:
@@ -137,7 +139,7 @@ def key_indexes(analyzed: AnalyzedSelect, keys: SortColumns) -> list[int]:
 def with_keys(analyzed: AnalyzedSelect, keys: SortColumns) -> Selection:
     """Return the select with the sort keys that it does not contain, appended as columns."""
     check_selected_by_distinct(analyzed, keys)
-    hidden = _unselected(analyzed, keys)
+    hidden = _unselected_keys(analyzed, keys)
     return analyzed.statement.add_columns(
         *(key.column.label(f"{HIDDEN}{number}") for number, key in enumerate(hidden))
     )
@@ -148,14 +150,14 @@ def check_selected_by_distinct(analyzed: AnalyzedSelect, keys: SortColumns) -> N
 
     Adding the key to its columns would change which rows are distinct.
     """
-    hidden = _unselected(analyzed, keys) if analyzed.is_distinct else ()
+    hidden = _unselected_keys(analyzed, keys) if analyzed.is_distinct else ()
     if hidden:
         raise InvalidOption(
             "sort", str(hidden[0].column), "a column that the select with DISTINCT returns"
         )
 
 
-def _unselected(analyzed: AnalyzedSelect, keys: SortColumns) -> list[SortColumn]:
+def _unselected_keys(analyzed: AnalyzedSelect, keys: SortColumns) -> list[SortColumn]:
     """Return the sort keys that are not among the columns of the select."""
     return [key for key in keys if analyzed.find_column(key.column) is None]
 
@@ -189,7 +191,7 @@ def _is_single_precision(kind: Float[Any]) -> bool:
     return not isinstance(kind, Double | REAL) and (kind.precision or 0) <= 24
 
 
-def _reversed(keys: SortColumns, dialect: str) -> SortColumns:
+def _reverse_order(keys: SortColumns, dialect: str) -> SortColumns:
     return tuple(key.reversed(dialect) for key in keys)
 
 
@@ -210,7 +212,7 @@ def _ranges_after(
     ranges: list[_Range] = []
     for index in reversed(range(len(keys))):
         prefix, values = keys[:index], position[:index]
-        for condition, rest in _after_value(keys[index:], position[index], dialect):
+        for condition, rest in _conditions_after_value(keys[index:], position[index], dialect):
             at, order = _prefix_equals(prefix, values, rest, dialect)
             ranges.append(([*at, condition], order))
     return ranges
@@ -237,7 +239,7 @@ def _is_indexed(keys: SortColumns, dialect: str) -> bool:
     return found is not None and found[0].nulls_first(dialect) == keys[0].nulls_first(dialect)
 
 
-def _after_value(
+def _conditions_after_value(
     keys: SortColumns, value: object, dialect: str
 ) -> list[tuple[Condition, SortColumns]]:
     """Return the conditions for rows whose first key is sorted after a value.
@@ -249,7 +251,7 @@ def _after_value(
     order = (_as_not_nullable(key), *rest)
     if value is None:
         return [(key.column.is_not(None), order)] if key.nulls_first(dialect) else []
-    bound = _bind(key, value, dialect)
+    bound = _bind_value(key, value, dialect)
     found: list[tuple[Condition, SortColumns]] = [
         (key.column < bound if key.descending else key.column > bound, order)
     ]
@@ -282,14 +284,14 @@ def _prefix_equals(
 
 
 def _equals(key: SortColumn, value: object, dialect: str) -> Condition:
-    return key.column.is_(None) if value is None else key.column == _bind(key, value, dialect)
+    return key.column.is_(None) if value is None else key.column == _bind_value(key, value, dialect)
 
 
 def _between(key: SortColumn, value: object, dialect: str) -> Condition:
     """Return the condition ``k >= v AND k <= v``, or ``k IS NULL``."""
     if value is None:
         return key.column.is_(None)
-    bound = _bind(key, value, dialect)
+    bound = _bind_value(key, value, dialect)
     return and_(key.column >= bound, key.column <= bound)
 
 
@@ -311,15 +313,15 @@ def _compare_row_values(keys: SortColumns, position: Sequence[object], dialect: 
     """Return the condition ``(k1, …, kn) > (v1, …, vn)``, or ``<`` for descending keys."""
     columns: Any = tuple_(*(key.column for key in keys))
     values: Any = tuple_(
-        *(_bind(key, value, dialect) for key, value in zip(keys, position, strict=True))
+        *(_bind_value(key, value, dialect) for key, value in zip(keys, position, strict=True))
     )
     if len(keys) == 1:
-        columns, values = keys[0].column, _bind(keys[0], position[0], dialect)
+        columns, values = keys[0].column, _bind_value(keys[0], position[0], dialect)
     condition: Condition = columns < values if keys[0].descending else columns > values
     return condition
 
 
-def _bind(key: SortColumn, value: object, dialect: str) -> Expression:
+def _bind_value(key: SortColumn, value: object, dialect: str) -> Expression:
     """Return an SQL expression for a value of a position, with the type of its column.
 
     PostgreSQL might compare a value without a type as a value of another type.
@@ -337,7 +339,7 @@ def _bind(key: SortColumn, value: object, dialect: str) -> Expression:
     return bound
 
 
-def _restrict(
+def _add_conditions(
     source: Selection, analyzed: AnalyzedSelect, conditions: list[Condition]
 ) -> Selection:
     """Add the conditions of a range to a select: in HAVING if it has GROUP BY, else in WHERE."""
@@ -349,7 +351,7 @@ def _restrict(
     return add(and_(*conditions))
 
 
-def _combine(
+def _combine_statements(
     statements: list[Selection],
     analyzed: AnalyzedSelect,
     keys: SortColumns,

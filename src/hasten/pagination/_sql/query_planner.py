@@ -58,10 +58,10 @@ class QueryPlanner:
             if is_hybrid(mapper, attribute)
         }
         # Only cached plans are checked: for others, each request would repeat the warnings.
-        self._plans: Templates[QueryPlan] = Templates(self._plan, on_cached=self._add_advisor)
+        self._plans: Templates[QueryPlan] = Templates(self._make_plan, on_cached=self._add_advisor)
         self._advised = 0
 
-    def query(
+    def make_query(
         self, database: Database, statement: Selection, chosen: FieldSet, order: Order
     ) -> PageQuery:
         """Return the query that reads the pages of a select.
@@ -94,7 +94,7 @@ class QueryPlanner:
         names = [self._hybrids[key.name] for key in order if key.name in self._hybrids]
         return (shown, *[expression_state(getattr(self._mapper.class_, name)) for name in names])
 
-    def _plan(
+    def _make_plan(
         self,
         statement: Selection,
         chosen: FieldSet,
