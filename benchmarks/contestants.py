@@ -137,7 +137,7 @@ class Contestants(Generic[C]):
 
 
 class Lineup:
-    """The contestants that are still measured, and for the other ones the reason why not."""
+    """The contestants that are still measured, and why other contestants were left out."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = list(names)

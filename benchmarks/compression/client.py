@@ -72,7 +72,7 @@ class Response:
         if self._chunked:
             self._read_chunks(data)
         else:
-            self._take(data)
+            self._take_body(data)
             self.done = self._left <= 0
         if self.done:
             self.ended_at = time.perf_counter()
@@ -93,7 +93,7 @@ class Response:
             if self._left:
                 piece = data[position : position + self._left]
                 position += len(piece)
-                self._take(piece)
+                self._take_body(piece)
                 continue
             end = data.find(b"\r\n", position)
             if end < 0:
@@ -107,7 +107,7 @@ class Response:
                 self.done = True
                 return
 
-    def _take(self, piece: bytes) -> None:
+    def _take_body(self, piece: bytes) -> None:
         self._left -= len(piece)
         self.size += len(piece)
         if self._keep and piece:

@@ -44,7 +44,7 @@ def _corpora() -> Iterator[tuple[str, bytes]]:
         yield f"json-{title}", _orders(size)
         yield f"html-{title}", _page(size)
     yield BIG, _orders(8 << 20)
-    yield SMALL, _small()
+    yield SMALL, _small_json()
     yield PICTURE, b"\x89PNG\r\n\x1a\n" + random.Random(SEED).randbytes(20_000)
 
 
@@ -128,7 +128,7 @@ def _section(chance: random.Random, word: Callable[[], str]) -> str:
     return f'<h2 id="{word()}">{word().title()}</h2>\n<table class="table">\n{rows}</table>\n'
 
 
-def _small() -> bytes:
+def _small_json() -> bytes:
     word = _vocabulary(random.Random(SEED + 2))
     text = " ".join(word() for _ in range(100))
     return json.dumps({"status": "queued", "message": text[:164]}).encode()

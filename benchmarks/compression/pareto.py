@@ -87,7 +87,7 @@ class Costs:
             name for name in self.names if baseline(name) in self.names and baseline(name) != name
         ]
 
-    def dominating(self, name: str) -> list[str]:
+    def better_contestants(self, name: str) -> list[str]:
         """Return the contestants that send fewer bytes in less time than this one."""
         return [
             other
@@ -169,7 +169,7 @@ Bytes: those of the body."""
                     short(median(costs.over_bare_us(name))) if compared else "–",
                     str(costs.times_ours(name)) if has_ours else "",
                     short(median([cost.per_second for cost in found])),
-                    titles(costs.dominating(name)) if compared else "",
+                    titles(costs.better_contestants(name)) if compared else "",
                 ]
             )
         return lines
@@ -180,7 +180,7 @@ Bytes: those of the body."""
         return [*map(self._verdict_on_rivals, CHROME_CASES), *self._verdicts_on_starlette()]
 
     def _verdict_on_rivals(self, case: Case) -> Verdict:
-        better = self._costs[case].dominating(OURS)
+        better = self._costs[case].better_contestants(OURS)
         target = f"{case.kind}, {case.size}: no contestant is both faster and smaller than hasten"
         return Verdict(target, titles(better) or "none is", not better)
 

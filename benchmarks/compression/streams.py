@@ -89,7 +89,7 @@ of an event is measured from just before the application sends it until the clie
     def _line(self, name: str) -> list[str]:
         found = self._costs[name]
         compared = self._is_compared(name)
-        holds = self._holds(name)
+        holds = self._holds_events_back(name)
         line = [
             CONTESTANTS.title(name),
             found[-1].coding,
@@ -104,14 +104,14 @@ of an event is measured from just before the application sends it until the clie
         return [*line, self._remark(name)]
 
     def _remark(self, name: str) -> str:
-        if self._holds(name):
+        if self._holds_events_back(name):
             held = median([burden.held for burden in self._costs[name]])
             return f"holds {held:.0%} of the events back until the stream ends"
         if self._costs[name][-1].coding == "identity" and self._is_compared(name):
             return "does not compress events"
         return ""
 
-    def _holds(self, name: str) -> bool:
+    def _holds_events_back(self, name: str) -> bool:
         return median([burden.held for burden in self._costs[name]]) > 0.01
 
     def _is_compared(self, name: str) -> bool:

@@ -51,18 +51,20 @@ async def measure(
     found: dict[str, Speed] = {}
     left = dict.fromkeys(paths, seconds)
     for name, path in paths.items():
-        await _discarded(apps[name], path)
+        await _call_and_discard(apps[name], path)
     gc.collect()
     for _ in range(TURNS):
         for name, path in paths.items():
             if left[name] > 0:
-                speed = await _turn(apps[name], path, seconds=seconds / TURNS, callers=callers)
+                speed = await _measure_turn(
+                    apps[name], path, seconds=seconds / TURNS, callers=callers
+                )
                 left[name] -= speed.requests / speed.per_second
-                found[name] = _better(speed, found.get(name, speed))
+                found[name] = _best_of(speed, found.get(name, speed))
     return found
 
 
-def _better(one: Speed, other: Speed) -> Speed:
+def _best_of(one: Speed, other: Speed) -> Speed:
     return Speed(
         one.requests + (other.requests if other is not one else 0),
         max(one.per_second, other.per_second),
@@ -70,14 +72,14 @@ def _better(one: Speed, other: Speed) -> Speed:
     )
 
 
-async def _turn(app: Application, path: str, *, seconds: float, callers: int) -> Speed:
+async def _measure_turn(app: Application, path: str, *, seconds: float, callers: int) -> Speed:
     """Send requests from several callers for some seconds. Each waits for its responses."""
     done = 0
 
     async def ask_until(end: float) -> None:
         nonlocal done
         while True:
-            await _discarded(app, path)
+            await _call_and_discard(app, path)
             done += 1
             if time.perf_counter() >= end:
                 return
@@ -89,5 +91,5 @@ async def _turn(app: Application, path: str, *, seconds: float, callers: int) ->
     return Speed(done, done / taken, cpu_taken / done * 1e6)
 
 
-async def _discarded(app: Application, path: str) -> None:
+async def _call_and_discard(app: Application, path: str) -> None:
     await app(scope_of(path, HEADERS), receive, discard)

@@ -62,7 +62,7 @@ class Database(ABC):
 
     @abstractmethod
     async def ids(self, order: str, limit: int, offset: int) -> list[int]:
-        """Return the ids of a page of posts. order is SQL, without a place for NULLs."""
+        """Return the ids of a page of posts. order is SQL, with default NULLs."""
 
     @abstractmethod
     async def cost(self, work: Callable[[], Awaitable[object]]) -> Cost:
@@ -87,7 +87,7 @@ class Database(ABC):
         while self._closers:
             await self._closers.pop()()
 
-    def at_end(self, closer: Closer) -> None:
+    def call_at_end(self, closer: Closer) -> None:
         self._closers.append(closer)
 
 

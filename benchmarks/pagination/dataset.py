@@ -174,12 +174,12 @@ def generate(rows: int) -> Iterator[Values]:
             random.choice(("de", "en", "fr", "pt")),
             random.randrange(1_000_000),
             random.randrange(500) / 100,
-            _piece(random, text, 50),
-            _piece(random, text, 150),
-            _piece(random, text, 650),
+            _random_text(random, text, 50),
+            _random_text(random, text, 150),
+            _random_text(random, text, 650),
         )
 
 
-def _piece(random: Random, text: str, length: int) -> str:
+def _random_text(random: Random, text: str, length: int) -> str:
     start = random.randrange(len(text) - length)
     return text[start : start + length]

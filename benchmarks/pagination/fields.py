@@ -32,15 +32,15 @@ the first page without a total. bytes read: the bytes that PostgreSQL sent for t
         answer = json.loads(body)
         return answer.get("data", [answer]), None
 
-    async def look(self, loaded: Loaded, name: str, path: str) -> CaseResult:
-        seen = await super().look(loaded, name, path)
+    async def measure_case(self, loaded: Loaded, name: str, path: str) -> CaseResult:
+        seen = await super().measure_case(loaded, name, path)
         seen.database_bytes = await loaded.database.bytes_read(loaded.contestants[name].build, path)
         return seen
 
-    def more(self) -> list[str]:
+    def extra_headers(self) -> list[str]:
         return ["bytes read"]
 
-    def more_of(self, seen: CaseResult) -> list[str]:
+    def extra_cells(self, seen: CaseResult) -> list[str]:
         return ["–" if seen.database_bytes is None else f"{seen.database_bytes:,}"]
 
     def verdicts_on(self, database: str) -> list[Verdict]:

@@ -89,7 +89,7 @@ class PaginationPart(Part):
         """Return the rows and the total in a response. The rows have to be equal for all."""
         return contestant.read_page(body)
 
-    async def look(self, loaded: Loaded, name: str, path: str) -> CaseResult:
+    async def measure_case(self, loaded: Loaded, name: str, path: str) -> CaseResult:
         """Send the request several times to warm up, then once more to measure its cost."""
         app = loaded.applications[name]
         for _ in range(WARM_UP_CALLS):
@@ -110,7 +110,7 @@ class PaginationPart(Part):
             await self._compare(loaded, case)
             of_case = self.seen.setdefault(loaded.database.name, {}).setdefault(case.title, {})
             for name, path in case.paths.items():
-                of_case[name] = await self.look(loaded, name, path)
+                of_case[name] = await self.measure_case(loaded, name, path)
 
     async def _compare(self, loaded: Loaded, case: Case) -> None:
         """Leave out contestants whose rows or total differ from those of the other contestants."""
@@ -156,17 +156,26 @@ class PaginationPart(Part):
         show_text(f"\n{self.name}: {self.about}")
         for loaded in self.databases.values():
             unit = loaded.database.unit
-            header = ["", "", "requests/s", "CPU, µs", "statements", unit, "bytes", *self.more()]
+            header = [
+                "",
+                "",
+                "requests/s",
+                "CPU, µs",
+                "statements",
+                unit,
+                "bytes",
+                *self.extra_headers(),
+            ]
             header += ["hasten: requests/s", "hasten: CPU"]
             lines = list(self._lines(loaded))
             if lines:
                 show_table(f"{self.name} on {loaded.database.title}", header, lines)
 
-    def more(self) -> list[str]:
+    def extra_headers(self) -> list[str]:
         """Return the headers of the additional columns of this part."""
         return []
 
-    def more_of(self, seen: CaseResult) -> list[str]:
+    def extra_cells(self, seen: CaseResult) -> list[str]:
         return []
 
     def _lines(self, loaded: Loaded) -> list[list[str]]:
@@ -184,7 +193,7 @@ class PaginationPart(Part):
                         str(seen.cost.statements),
                         f"{seen.cost.work:,}",
                         f"{seen.answer_bytes:,}",
-                        *self.more_of(seen),
+                        *self.extra_cells(seen),
                         to_text(self.ratios(database, case, name)),
                         to_text(self.cpu_ratios(database, case, name)),
                     ]

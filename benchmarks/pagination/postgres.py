@@ -65,7 +65,7 @@ class Postgres(Database):
         return None if all(programs) else "PostgreSQL (Debian: apt-get install postgresql)"
 
     def start(self) -> None:
-        user = _who_may_run_it()
+        user = _server_user()
         self.folder.mkdir(exist_ok=True)
         self.folder.parent.chmod(0o755)  # so that the other user of the server can enter it
         if user is not None:
@@ -169,18 +169,18 @@ class Postgres(Database):
             max_overflow=0,
             pool_reset_on_return=None,
         )
-        self.at_end(engine.dispose)
+        self.call_at_end(engine.dispose)
         return engine
 
     async def new_raw(self) -> Any:
         pool: Any = await asyncpg.create_pool(
-            **self._address(), min_size=CONNECTIONS, max_size=CONNECTIONS, reset=_leave_as_it_is
+            **self._address(), min_size=CONNECTIONS, max_size=CONNECTIONS, reset=_skip_reset
         )
-        self.at_end(pool.close)
+        self.call_at_end(pool.close)
         return pool
 
 
-async def _leave_as_it_is(_: object) -> None:
+async def _skip_reset(_: object) -> None:
     """Do nothing. No request changes the state of a connection, so none has to be reset."""
 
 
@@ -214,7 +214,7 @@ def _version(path: Path) -> int:
     return 0
 
 
-def _who_may_run_it() -> str | None:
+def _server_user() -> str | None:
     """Return the user to run PostgreSQL as, if this one is root: it does not start as root."""
     if os.geteuid() != 0:
         return None

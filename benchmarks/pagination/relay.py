@@ -33,10 +33,10 @@ class Relay:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         from_target, to_target = await asyncio.open_unix_connection(self._target)
         for source, sink, counts in ((reader, to_target, False), (from_target, writer, True)):
-            task = asyncio.create_task(self._pass(source, sink, counts=counts))
+            task = asyncio.create_task(self._forward(source, sink, counts=counts))
             self._tasks.add(task)
 
-    async def _pass(
+    async def _forward(
         self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, counts: bool
     ) -> None:
         while data := await source.read(CHUNK_BYTES):

@@ -55,7 +55,7 @@ class Sqlite(Database):
                 table: Any = TABLES[name].__table__
                 connection.execute(_ddl(CreateTable(table)))
                 connection.executemany(
-                    f"INSERT INTO {name} VALUES ({places})", _counted(generate(count), bar)
+                    f"INSERT INTO {name} VALUES ({places})", _report_rows(generate(count), bar)
                 )
                 for index in sorted(table.indexes, key=lambda each: str(each.name)):
                     connection.execute(_ddl(CreateIndex(index)))
@@ -131,7 +131,7 @@ def _bytes_read() -> int:
     return int(READ.read_text().split()[1])
 
 
-def _counted(rows: Iterable[Values], bar: Bar) -> Iterator[Values]:
+def _report_rows(rows: Iterable[Values], bar: Bar) -> Iterator[Values]:
     for number, (id_, created_at, *others) in enumerate(rows, 1):
         yield id_, f"{created_at:%Y-%m-%d %H:%M:%S.%f}", *others
         if number % REPORTED_ROWS == 0:

@@ -105,7 +105,7 @@ The cost of a page of {LIMIT} rows is measured at three depths."""
         header = ["", "", "rows seen", "lost", "pages/s", ""]
         for loaded in self.databases.values():
             lines = [
-                [ORDERS[order].title, loaded.contestants[name].title, *self._seen(walk)]
+                [ORDERS[order].title, loaded.contestants[name].title, *self._result_cells(walk)]
                 for order, walks in self._walks[loaded.database.name].items()
                 for name, walk in walks.items()
             ]
@@ -113,7 +113,7 @@ The cost of a page of {LIMIT} rows is measured at three depths."""
             if lines:
                 show_table(title, header, lines)
 
-    def _seen(self, walk: WalkResult) -> list[str]:
+    def _result_cells(self, walk: WalkResult) -> list[str]:
         lost = self.sizes.rows - walk.distinct
         pages = walk.rows / MAX_LIMIT / walk.seconds
         repeated = walk.rows - walk.distinct

@@ -51,18 +51,18 @@ class QueueBenchmark(Benchmark[Contestant, Sizes]):
             measurer = Measurer(self.contestants, self.sizes, store)
             self._choose_settings(measurer)
             return self.measure_rounds(
-                [QueuePart(part, self._able(part), self.settings, measurer)
+                [QueuePart(part, self._contestants_of(part), self.settings, measurer)
                  for part in self.options.parts]
             )  # fmt: skip
 
-    def _able(self, part: str) -> list[str]:
+    def _contestants_of(self, part: str) -> list[str]:
         kind = part.partition(":")[0]
         return [name for name in self.names if kind in self.contestants.find(name).parts]
 
     def _choose_settings(self, measurer: Measurer) -> None:
         """Find the fastest setting of each contestant for the parts that need one."""
         needed = {
-            name: {part for part in self.options.parts if name in self._able(part)}
+            name: {part for part in self.options.parts if name in self._contestants_of(part)}
             for name in self.names
         }
         with Progress() as progress:

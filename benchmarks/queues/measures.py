@@ -48,7 +48,7 @@ class Plan:
     settings: Mapping[str, str]
     seed: int
 
-    def shared(self, count: int) -> int:
+    def scaled(self, count: int) -> int:
         return int(count * self.share)
 
 
@@ -56,20 +56,20 @@ Measure: TypeAlias = Callable[[Workspace, Plan], Sample]
 
 
 def enqueue(workspace: Workspace, plan: Plan) -> Sample:
-    count = plan.shared(plan.sizes.enqueue)
+    count = plan.scaled(plan.sizes.enqueue)
     return _rate(workspace, "enqueue", count=count, setting=plan.settings["enqueue"])
 
 
 def bulk(workspace: Workspace, plan: Plan) -> Sample:
-    return _rate(workspace, "bulk", count=plan.shared(plan.sizes.bulk))
+    return _rate(workspace, "bulk", count=plan.scaled(plan.sizes.bulk))
 
 
 def lone(workspace: Workspace, plan: Plan) -> Sample:
-    return _percentiles(workspace.run("lone", count=plan.shared(plan.sizes.lone)))
+    return _percentiles(workspace.run("lone", count=plan.scaled(plan.sizes.lone)))
 
 
 def drain(workspace: Workspace, plan: Plan) -> Sample:
-    count = plan.shared(plan.sizes.drain)
+    count = plan.scaled(plan.sizes.drain)
     workspace.run("fill", count=count)
     return _rate(workspace, "drain", count=count, setting=plan.settings["drain"])
 

@@ -59,7 +59,7 @@ def make_lock() -> asyncio.Lock | Any:
 def call_next_turn(function: Callable[[], object]) -> None:
     """Call a function in the next iteration of the running event loop."""
     if is_asyncio():
-        # Not call_soon: a function that is called late in an iteration could still run in it.
+        # Not call_soon, which may still call the function in this iteration.
         asyncio.get_running_loop().call_later(0, function)
     else:
         current_trio_token().run_sync_soon(function)

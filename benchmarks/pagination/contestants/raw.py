@@ -110,13 +110,13 @@ def _add_plain(site: Site, connection: Any) -> None:
 
     @site.at("/walk/id").get("/walk/id")
     def walk(cursor: int = 0, limit: Limit = 20) -> Response:
-        return _slice(_named(MARKS, fetch(WALK_SQL, cursor, limit)), limit)
+        return _slice(_to_dicts(MARKS, fetch(WALK_SQL, cursor, limit)), limit)
 
 
 def _page(names: Sequence[str], rows: Sequence[Any], number: int, limit: int) -> Response:
     total = rows[0][len(names)] if rows and len(rows[0]) > len(names) else None
     pagination = {"page": number, "limit": limit, "total": total}
-    return _json({"data": _named(names, rows), "pagination": pagination})
+    return _json({"data": _to_dicts(names, rows), "pagination": pagination})
 
 
 def _slice(rows: Iterable[Mapping[str, Any]], limit: int) -> Response:
@@ -125,7 +125,7 @@ def _slice(rows: Iterable[Mapping[str, Any]], limit: int) -> Response:
     return _json({"data": data, "pagination": {"next_cursor": next_cursor}})
 
 
-def _named(names: Sequence[str], rows: Sequence[Any]) -> list[dict[str, Any]]:
+def _to_dicts(names: Sequence[str], rows: Sequence[Any]) -> list[dict[str, Any]]:
     found = [
         dict(zip(names, row, strict=False)) for row in rows
     ]  # without the total, the last column

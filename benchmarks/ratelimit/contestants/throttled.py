@@ -24,7 +24,7 @@ class Throttled(PythonContestant):
     @classmethod
     def limiter(cls, rates: Sequence[Rate], *, algorithm: str, url: str | None = None) -> Hit:
         store = _store(url)
-        limiters = [_throttled(rate, algorithm, store) for rate in rates]
+        limiters = [_make_limiter(rate, algorithm, store) for rate in rates]
         if len(limiters) == 1:
             limit: Hit = limiters[0].limit
             return limit
@@ -62,7 +62,7 @@ class Throttled(PythonContestant):
         def limited(path: str, endpoint: Any) -> Any:
             for number, rate in enumerate(paths[path]):
                 limiter = Limiter(
-                    _quota(rate), store=store, using=cls.algorithms[0], key_func=key(number)
+                    _make_quota(rate), store=store, using=cls.algorithms[0], key_func=key(number)
                 )
                 endpoint = limiter.limit()(endpoint)
             return endpoint
@@ -79,7 +79,7 @@ class Throttled(PythonContestant):
     @classmethod
     def logins(cls, app: Application, rate: Rate) -> Application:
         """Check before the request and count after a failure, as the library has no option."""
-        throttled = _throttled(rate, cls.algorithms[0], _store(None))
+        throttled = _make_limiter(rate, cls.algorithms[0], _store(None))
 
         async def limited(scope: Scope, receive: Receive, send: Send) -> None:
             client = scope["client"][0]
@@ -105,13 +105,13 @@ def _store(url: str | None) -> Any:
     return store.RedisStore(server=url)
 
 
-def _throttled(rate: Rate, algorithm: str, store: Any) -> Any:
+def _make_limiter(rate: Rate, algorithm: str, store: Any) -> Any:
     from throttled.asyncio import Throttled as Limiter
 
-    return Limiter(using=algorithm, quota=_quota(rate), store=store)
+    return Limiter(using=algorithm, quota=_make_quota(rate), store=store)
 
 
-def _quota(rate: Rate) -> Any:
+def _make_quota(rate: Rate) -> Any:
     from throttled.asyncio import rate_limiter
 
     return rate_limiter.per_duration(timedelta(seconds=rate.seconds), rate.limit, rate.limit)

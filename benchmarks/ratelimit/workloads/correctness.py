@@ -63,7 +63,7 @@ async def _all_at_once(app: Application, logins: Logins, path: str) -> Sequence[
 
 
 async def _seam(request: Request) -> int:
-    """Return how many requests pass within the length of a window, around the end of a window.
+    """Return how many requests are allowed in quick succession around the end of a window.
 
     One request starts a window at a full second. Just before the window ends, the client starts to
     send requests as fast as they are allowed, and continues for the length of a window.

@@ -39,7 +39,7 @@ async def measure(contestant: type[PythonContestant], *, repeats: int) -> dict[s
         answer = await call(limited, path, CLIENTS[0])
         expected = 429 if path == "/denied" else 200
         if answer.status != expected:
-            raise AssertionError(f"{path}: answered {answer.status}, not {expected}")
+            raise AssertionError(f"{path}: status {answer.status}, expected {expected}")
         found[path] = {"us": float("inf"), "bare_us": float("inf"), "headers": answer.headers}
     gc.disable()
     for path, seen in found.items():

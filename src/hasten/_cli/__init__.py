@@ -26,7 +26,7 @@ def main(
     """
     try:
         require("typer", extra="cli")
-        # Imported here because it imports typer.
+        # Imported late, because it imports typer, which is optional.
         from hasten._cli.commands import run  # noqa: PLC0415
 
         run(arguments, name, launch)

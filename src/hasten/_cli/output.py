@@ -47,7 +47,7 @@ def print_table(
     for name in others:
         table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*map(Text, row))  # not markup
+        table.add_row(*map(Text, row))  # Text: rich would interpret "[…]" in a str as markup
     Console().print(table, crop=False)
 
 
