@@ -32,7 +32,7 @@ from hasten.jobs._states import FINISHED, State
 
 
 def _find_job(connection: Connection, queue: str, id: str) -> tuple[int, State | None, int, str]:
-    """Return the seq, state, priority and options of a job. The state is None if it is missing."""
+    """Return the seq, state, priority and options of a job. The state of a missing job is None."""
     (seq,) = find_seqs(connection, queue, [id])
     row = execute(connection, "read_state", seq=seq, queue=queue, id=id).fetchone()
     if row is None:
@@ -174,7 +174,7 @@ def find_purgeable(
 def purge_found(
     connection: Connection, queue: str, state: State, found: list[tuple[int, str]]
 ) -> tuple[list[str], list[tuple[int, str]]]:
-    """Delete as many of the found jobs as one transaction should, if they are still in the state.
+    """Delete the found jobs that are still in the state, up to the limits of one transaction.
 
     found are pairs of seq and id, from `find_purgeable`. Returns the ids of the deleted jobs, and
     the pairs that are left for the next transaction.
@@ -211,7 +211,10 @@ def begin_obliterating(connection: Connection, queue: str) -> None:
 
 
 def obliterate_jobs(connection: Connection, queue: str, state: State) -> bool:
-    """Delete as many jobs in a state as one transaction should. Returns whether more may exist."""
+    """Delete jobs in a state, up to the limits of one transaction.
+
+    Returns whether more may exist.
+    """
     with UnitOfWork(connection) as unit:
         ledger = unit.open(queue)
 
@@ -224,7 +227,7 @@ def obliterate_jobs(connection: Connection, queue: str, state: State) -> bool:
 
 
 def obliterate_events(connection: Connection, queue: str) -> bool:
-    """Delete as many events as one transaction should. Returns whether more may exist."""
+    """Delete events, up to the limits of one transaction. Returns whether more may exist."""
 
     def delete(count: int) -> int:
         return execute(connection, "obliterate_events", queue=queue, limit=count).rowcount

@@ -221,7 +221,7 @@ def release_claim(
     sizes: JobSizes,
     now_ms: int,
 ) -> None:
-    """Make the jobs of a claim ready again after its caller was cancelled: nobody will run them."""
+    """Make the jobs of a claim ready again, because the caller that claimed them was cancelled."""
     ids = read_json(connection, "read_claimed", queue=queue, token=token)
     released = [Released(id, token) for id in ids]
     settle(connection, queue, released, None, retention, sizes, now_ms, check_leases=True)
