@@ -44,6 +44,7 @@ from hasten.jobs._run import Run, Stop
 from hasten.jobs._runner import Runner
 from hasten.jobs._services import Service, retrieve
 from hasten.jobs._threads import Threads
+from hasten.jobs._worker_info import WorkerInfo
 
 logger = get_logger("hasten.worker")
 
@@ -93,6 +94,8 @@ class QueueConsumer:
     def __init__(self, queue: Queue, worker: WorkerParts, outage: Outage) -> None:
         self.name = queue.name
         self.clock = queue.clock
+        self.tasks = queue.tasks
+        self.last_fetch_ms: int | None = None  # when a claim last succeeded
         self._worker = worker
         self._capacity = worker.capacity
         self._poison_jobs = worker.poison_jobs
@@ -192,6 +195,8 @@ class QueueConsumer:
         else:
             self._pause_seconds = FIRST_PAUSE_SECONDS
             self._outage.succeeded(self._activity)
+            if claim is not None:
+                self.last_fetch_ms = self.clock.now_ms()
             self._finish_claim(claim, used=len(batch.leases))
             self._forget_all(portion.outcomes)
             for lease in batch.leases:
@@ -443,6 +448,20 @@ class QueueConsumer:
             self._returned.clear()
             self.wake()
             await self._returned.wait()
+
+    def report(self, info: WorkerInfo, lifetime_ms: int) -> None:
+        """Store what the worker does. Blocks; called from a thread. Errors are logged."""
+        activity = f"report the worker of queue {self.name}"
+        try:
+            self.engine.report_worker(
+                self.name, info, lifetime_ms=lifetime_ms, now_ms=self.clock.now_ms()
+            )
+        except StoreError as error:
+            self._outage.failed(activity, error)
+        except Exception:  # the thread must not end
+            logger.exception("cannot %s", activity)
+        else:
+            self._outage.succeeded(activity)
 
     async def unregister(self) -> None:
         """Release what the store holds for the worker."""

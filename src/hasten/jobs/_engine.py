@@ -46,6 +46,7 @@ from hasten.jobs._record import (
     Update,
 )
 from hasten.jobs._states import State
+from hasten.jobs._worker_info import WorkerInfo
 
 # Limit for the values in all events of one queue: results of 1 MB in 10,000 events would fill a
 # server with data that nobody reads.
@@ -174,8 +175,19 @@ class Engine(Protocol):
         worker is its unique id, here and in `wait` and `unregister_worker`; names may repeat.
         """
 
+    def report_worker(
+        self, queue: str, worker: WorkerInfo, *, lifetime_ms: int, now_ms: int
+    ) -> None:
+        """Store what a worker does. It counts as dead after lifetime_ms without another report.
+
+        Blocks, like `renew`.
+        """
+
     async def unregister_worker(self, queue: str, worker: str) -> None:
-        """Release what the engine holds for a worker that has stopped. Safe to call twice."""
+        """Release what the engine holds for a worker that has stopped, and delete its report.
+
+        Safe to call twice.
+        """
 
     async def wait(self, queue: str, *, next_due_ms: int | None, worker: str = "") -> None:
         """Wait until the queue may have a job to claim. It may return without one.
@@ -207,6 +219,12 @@ class Engine(Protocol):
 
     async def count(self, queue: str) -> dict[State, int]:
         """Return how many jobs are in each state, for all states."""
+
+    async def workers(self, queue: str, *, now_ms: int) -> list[WorkerInfo]:
+        """Return what the workers of a queue have reported, in any order, without dead workers.
+
+        last_seen_at is when each of them has reported, by the clock by which leases expire.
+        """
 
     async def logs(self, queue: str, id: str) -> list[str]:
         """Return the log lines of a job, oldest first; none for a missing job."""
@@ -269,7 +287,10 @@ class Engine(Protocol):
         """
 
     async def obliterate(self, queue: str) -> None:
-        """Delete a queue: its jobs in all states, its events and its settings."""
+        """Delete a queue: its jobs in all states, its events and its settings.
+
+        A worker that still runs reports itself again.
+        """
 
     async def pause(self, queue: str, *, now_ms: int) -> None:
         """Return no jobs from `claim` until `resume`. Running jobs continue. Safe to call twice."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
-from typing import Any, Final, Generic, Protocol, TypeVar, cast
+from datetime import datetime
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from msgspec import UNSET
 
@@ -15,14 +15,13 @@ from hasten._escapes import printable
 from hasten.errors import JobNotFound
 from hasten.jobs._encoding import decode_json
 from hasten.jobs._engine import Engine
+from hasten.jobs._epoch import to_datetime
 from hasten.jobs._options import decode_options
 from hasten.jobs._record import JobRecord, NewJob
 from hasten.jobs._results import Results
 from hasten.jobs._states import State
 
 T_co = TypeVar("T_co", covariant=True)
-
-LATEST_MS: Final = 253_402_300_799_000  # the last second of the year 9999
 
 
 class JobQueue(Protocol):
@@ -156,25 +155,25 @@ class Job(Generic[T_co]):
     @property
     def created_at(self) -> datetime:
         """When it was added."""
-        return _time(self.record.created_ms)
+        return to_datetime(self.record.created_ms)
 
     @property
     def due_at(self) -> datetime | None:
         """When it is due, while it is delayed."""
         ms = self.record.due_ms
-        return None if ms is None else _time(ms)
+        return None if ms is None else to_datetime(ms)
 
     @property
     def started_at(self) -> datetime | None:
         """When its latest run started."""
         ms = self.record.started_ms
-        return None if ms is None else _time(ms)
+        return None if ms is None else to_datetime(ms)
 
     @property
     def finished_at(self) -> datetime | None:
         """When it finished."""
         ms = self.record.finished_ms
-        return None if ms is None else _time(ms)
+        return None if ms is None else to_datetime(ms)
 
     def __repr__(self) -> str:
         return printable(f"<Job {self.id} {self.name} of {self.queue}, {self.state}>")
@@ -331,8 +330,3 @@ def _as_added(id: str, job: NewJob, now_ms: int) -> JobRecord:
         crashes=0,
         due_ms=due_ms,
     )
-
-
-def _time(ms: int) -> datetime:
-    # Another program may have stored any number.
-    return datetime.fromtimestamp(min(max(ms, 0), LATEST_MS) / 1000, UTC)
