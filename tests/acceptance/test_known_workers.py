@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 
-from tests.acceptance import app
 from tests.acceptance.site import Site
 
 
@@ -13,7 +12,7 @@ async def test_a_killed_worker_disappears_and_a_living_one_stays(site: Site) -> 
     lives = await site.start_worker("--lease=1")
 
     async def pids() -> set[int]:
-        return {info.pid for info in await app.queue.workers()}
+        return {info.pid for info in await site.queue.workers()}
 
     async def both() -> bool:
         return await pids() == {dies.pid, lives.pid}

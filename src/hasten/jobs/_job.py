@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar, cast
 
@@ -20,6 +21,7 @@ from hasten.jobs._options import decode_options
 from hasten.jobs._record import JobRecord, NewJob
 from hasten.jobs._results import Results
 from hasten.jobs._states import State
+from hasten.jobs._watching import Watches
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -35,6 +37,8 @@ class JobQueue(Protocol):
     def engine(self) -> Engine: ...
     @property
     def results(self) -> Results: ...
+    @property
+    def watches(self) -> Watches: ...
 
     @property
     def middlewares(self) -> Sequence[Callable[[Any, Any], Awaitable[Any]]]: ...
@@ -208,6 +212,21 @@ class Job(Generic[T_co]):
         text = await self._queue.results.wait(self.id, seconds, since=self._since)
         return cast(T_co, self._queue.decode_result(self.name, text))
 
+    async def watch(self) -> AsyncGenerator[Job[T_co]]:
+        """Follow the job: `async for job in job.watch():`.
+
+        Yields the job as it is now, and then a new object after every change of its state or its
+        progress, in any process, until it has finished. No change between the two is missed; of
+        progress that is reported faster than it is read, the newest is kept. All jobs that an event
+        loop follows share one reader of the queue's events.
+
+        Raises `JobNotFound` if the job does not exist or is removed, and `StoreError`: call `watch`
+        again to continue.
+        """
+        async with contextlib.aclosing(self._queue.watches.watch(self.id)) as records:
+            async for record in records:
+                yield Job(self._queue, self.id, record, self._since)
+
     async def logs(self) -> list[str]:
         """Return the lines that its handler has logged, oldest first."""
         return await self._queue.engine.logs(self.queue, self.id)
@@ -272,6 +291,22 @@ class SyncJob(Generic[T_co]):
     def result(self, timeout: Duration | None = None) -> T_co:
         """Wait for the result; see `Job.result`."""
         return _portal.call(self._job.result(timeout), waits=True)
+
+    def watch(self) -> Generator[Job[T_co]]:
+        """Follow the job; see `Job.watch`."""
+        changes = self._job.watch()
+
+        async def next_change() -> Job[T_co] | None:
+            return await anext(changes, None)
+
+        async def close() -> None:
+            await changes.aclose()
+
+        try:
+            while (job := _portal.call(next_change(), waits=True)) is not None:
+                yield job
+        finally:
+            _portal.call(close())
 
     def logs(self) -> list[str]:
         """Return the lines of its log; see `Job.logs`."""

@@ -70,6 +70,7 @@ from hasten.jobs._store_use import use_of
 from hasten.jobs._sync_events import SyncQueueEvents
 from hasten.jobs._task_definition import RunIn, TaskDefinition, check_function
 from hasten.jobs._tasks import ContextTask, Task
+from hasten.jobs._watching import Watches
 from hasten.jobs._worker_info import WorkerInfo
 
 P = ParamSpec("P")
@@ -128,6 +129,7 @@ class Queue:
             open_engine(self.store_use.made)  # opens nothing, but reports wrong options
         self.producer = Producer(self)
         self._results = PerLoop(lambda: Results(lambda: self.engine, self.name))
+        self._watches = PerLoop(lambda: Watches(lambda: self.engine, self.name))
 
     def __repr__(self) -> str:
         store = self.store_use.made
@@ -161,6 +163,7 @@ class Queue:
         self._is_open = False
         self.producer.close()
         self._results.clear()
+        self._watches.clear()
         await self.store_use.release(self)
 
     async def __aenter__(self) -> Self:
@@ -426,6 +429,11 @@ class Queue:
     def results(self) -> Results:
         """Where callers of the running event loop wait for results."""
         return self._results.get()
+
+    @property
+    def watches(self) -> Watches:
+        """The jobs that callers of the running event loop follow."""
+        return self._watches.get()
 
     # Reading ------------------------------------------------------------------------------------
 
