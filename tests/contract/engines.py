@@ -7,6 +7,7 @@ import functools
 import hashlib
 import sqlite3
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -77,12 +78,20 @@ class RedisOnTestTime(RedisEngine):
         self._reported_ms: dict[tuple[str, str], tuple[int, int]] = {}
 
     async def settle(
-        self, queue: str, outcomes: Sequence[Outcome], claim: Claim | None, *, now_ms: int
+        self,
+        queue: str,
+        outcomes: Sequence[Outcome],
+        claim: Claim | None,
+        *,
+        now_ms: int,
+        metrics_minutes: int | None = None,
     ) -> Batch:
+        settle = partial(
+            super().settle, queue, outcomes, now_ms=now_ms, metrics_minutes=metrics_minutes
+        )
         if claim is None:
-            return await super().settle(queue, outcomes, None, now_ms=now_ms)
-        for_ever = msgspec.structs.replace(claim, lease_ms=FOR_EVER_MS)
-        batch = await super().settle(queue, outcomes, for_ever, now_ms=now_ms)
+            return await settle(None)
+        batch = await settle(msgspec.structs.replace(claim, lease_ms=FOR_EVER_MS))
         for lease in batch.leases:
             self._ends_ms[queue, lease.job.id] = now_ms + claim.lease_ms
         return batch

@@ -76,6 +76,7 @@ class WorkerParts:
     tokens: Iterator[str]  # one for each claim
     lease_ms: int
     crash_limit: int
+    metrics_minutes: int | None  # of BullMQ's metrics; None: off
     keep_completed: Keep
     keep_failed: Keep
     capacity: Capacity
@@ -219,7 +220,13 @@ class QueueConsumer:
                     portion.updates.clear()  # not to be stored again if the next step fails
         if not portion.outcomes and claim is None:
             return Batch([])
-        return await self.engine.settle(self.name, portion.outcomes, claim, now_ms=now_ms)
+        return await self.engine.settle(
+            self.name,
+            portion.outcomes,
+            claim,
+            now_ms=now_ms,
+            metrics_minutes=self._worker.metrics_minutes,
+        )
 
     def _finish_claim(self, claim: Claim | None, *, used: int) -> None:
         """Free the capacity that was reserved for a claim and that its jobs do not use."""

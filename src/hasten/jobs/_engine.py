@@ -120,7 +120,13 @@ class Engine(Protocol):
         """
 
     async def settle(
-        self, queue: str, outcomes: Sequence[Outcome], claim: Claim | None, *, now_ms: int
+        self,
+        queue: str,
+        outcomes: Sequence[Outcome],
+        claim: Claim | None,
+        *,
+        now_ms: int,
+        metrics_minutes: int | None = None,
     ) -> Batch:
         """Store the outcomes of leased jobs, then claim the next ones, in one step.
 
@@ -129,6 +135,9 @@ class Engine(Protocol):
         that order. A retry or a postponement with a delay goes to delayed; without one it goes
         behind all waiting jobs with its priority, or in front if `lifo`. A parent whose children
         have not all completed fails instead of completing.
+
+        With metrics_minutes, Redis also counts the finished jobs per minute, as BullMQ does, and
+        keeps the counts of that many minutes. Other stores ignore it.
         """
 
     def renew(

@@ -38,6 +38,7 @@ from hasten.jobs._options import (
     DEFAULT_KEEP_COMPLETED,
     DEFAULT_KEEP_FAILED,
     MAX_COUNT,
+    MAX_METRICS_MINUTES,
     Keep,
     check_keep,
     check_name,
@@ -73,7 +74,10 @@ class Worker:
     handler_processes is how many handlers with run_in="process" run at once; None means one for
     each processor. release is the version of your code, such as "2026.12.1", by default from
     HASTEN_RELEASE: jobs of tasks with a later `since` are handed back for newer workers, without
-    using up an attempt.
+    using up an attempt. bullmq_metrics_minutes is for queues in Redis: it counts finished jobs as
+    BullMQ's option `metrics` does, for `getMetrics` and Bull Board, and is how many minutes to
+    keep, such as 10,080 for a week. Use the same number in all workers of a queue; None counts
+    nothing.
     """
 
     def __init__(
@@ -88,6 +92,7 @@ class Worker:
         keep_failed: Keep | bool | int = DEFAULT_KEEP_FAILED,
         handler_processes: int | None = None,
         release: str | None = None,
+        bullmq_metrics_minutes: int | None = None,
     ) -> None:
         if not queues or not all(isinstance(queue, Queue) for queue in queues):
             raise InvalidOption("queues", queues, "one Queue or more")
@@ -108,6 +113,11 @@ class Worker:
         self._code_release = check_release(
             "release", release or os.environ.get("HASTEN_RELEASE") or None
         )
+        if bullmq_metrics_minutes is not None:
+            check_whole_number(
+                "bullmq_metrics_minutes", bullmq_metrics_minutes, 1, MAX_METRICS_MINUTES
+            )
+        self._metrics_minutes = bullmq_metrics_minutes
         self._process_count = handler_processes or os.cpu_count() or 1
         self._clock: Clock = queues[0].clock
         self.observers: list[RunObserver] = []
@@ -190,6 +200,7 @@ class Worker:
             tokens=(f"{id}:{number}" for number in itertools.count(1)),
             lease_ms=self._lease_ms,
             crash_limit=self._crash_limit,
+            metrics_minutes=self._metrics_minutes,
             keep_completed=self._keep_completed,
             keep_failed=self._keep_failed,
             capacity=self._capacity,

@@ -224,14 +224,20 @@ class RedisEngine:
         return await self.settle(queue, (), claim, now_ms=now_ms)
 
     async def settle(
-        self, queue: str, outcomes: Sequence[Outcome], claim: Claim | None, *, now_ms: int
+        self,
+        queue: str,
+        outcomes: Sequence[Outcome],
+        claim: Claim | None,
+        *,
+        now_ms: int,
+        metrics_minutes: int | None = None,
     ) -> Batch:
         verb = "settle" if outcomes or claim is None else "claim"
         row = None
         if claim is not None:
             orphans = self._orphans.tokens_of(queue, now_ms)
             row = script_requests.to_claim_row(claim, orphans, has_cron=self._has_cron)
-        request = script_requests.make_settle_request(queue, outcomes, row, now_ms)
+        request = script_requests.make_settle_request(queue, outcomes, row, now_ms, metrics_minutes)
         try:
             reply = decode_settle_reply(await self._run_script(verb, queue, request))
             for id, problem in reply.errors:

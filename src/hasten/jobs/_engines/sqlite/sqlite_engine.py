@@ -121,7 +121,13 @@ class SqliteEngine:
         return await self.settle(queue, (), claim, now_ms=now_ms)
 
     async def settle(
-        self, queue: str, outcomes: Sequence[Outcome], claim: Claim | None, *, now_ms: int
+        self,
+        queue: str,
+        outcomes: Sequence[Outcome],
+        claim: Claim | None,
+        *,
+        now_ms: int,
+        metrics_minutes: int | None = None,
     ) -> Batch:
         size = sum(len(end.result) for end in outcomes if type(end) is Completed)
         weight = len(outcomes) + (claim.count if claim else 0) + size // BYTES_LIKE_A_ROW
