@@ -16,6 +16,7 @@ from hasten.jobs._sync_events import SyncQueueEvents
 from hasten.jobs._task_definition import RunIn
 from hasten.jobs._tasks import Arguments, Enqueuer, SyncEnqueuer, Task
 from hasten.jobs._worker import Worker
+from hasten.jobs._worker_info import WorkerInfo
 
 __all__ = [
     "Arguments",
@@ -49,5 +50,6 @@ __all__ = [
     "TaskOptions",
     "Unrecoverable",
     "Worker",
+    "WorkerInfo",
     "current_job",
 ]

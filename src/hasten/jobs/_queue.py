@@ -71,6 +71,7 @@ from hasten.jobs._sync_events import SyncQueueEvents
 from hasten.jobs._task_definition import RunIn, TaskDefinition, check_function
 from hasten.jobs._tasks import ContextTask, Task
 from hasten.jobs._watching import Watches
+from hasten.jobs._worker_info import WorkerInfo
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -490,6 +491,16 @@ class Queue:
         """Return the number of jobs in each state."""
         return await self.engine.count(self.name)
 
+    async def workers(self) -> list[WorkerInfo]:
+        """Return the workers of this queue that run, in all processes, sorted by name.
+
+        A worker reports every few seconds; see `WorkerInfo`. A worker that has died disappears
+        after the time of its lease, one that has stopped at once. On Redis, workers of other
+        programs (Node) are not included.
+        """
+        found = await self.engine.workers(self.name, now_ms=self.clock.now_ms())
+        return sorted(found, key=lambda info: (info.name, info.id))
+
     def events(self, *, after: str | None = None) -> QueueEvents:
         """Return an iterator over the events of this queue: `async for event in queue.events():`.
 
@@ -717,6 +728,10 @@ class SyncQueue:
     def counts(self) -> dict[State, int]:
         """Return the number of jobs in each state; see `Queue.counts`."""
         return _portal.call(self._queue.counts())
+
+    def workers(self) -> list[WorkerInfo]:
+        """Return the workers of the queue; see `Queue.workers`."""
+        return _portal.call(self._queue.workers())
 
     def events(self, *, after: str | None = None) -> SyncQueueEvents:
         """Return an iterator over the events: `for event in queue.sync.events():`.

@@ -51,6 +51,7 @@ from hasten.jobs._engines.redis.job_scripts import SCRIPTS
 from hasten.jobs._engines.redis.marker_waiter import MarkerWaiter
 from hasten.jobs._engines.redis.queue_keys import DEFAULT_PREFIX, STATE_KEYS, QueueKeys
 from hasten.jobs._engines.redis.skipped_runs import SkippedRuns
+from hasten.jobs._epoch import to_datetime
 from hasten.jobs._record import (
     MISSED,
     Added,
@@ -66,6 +67,7 @@ from hasten.jobs._record import (
     Update,
 )
 from hasten.jobs._states import State
+from hasten.jobs._worker_info import WorkerInfo, decode_worker_info, encode_worker_info
 
 logger = get_logger("hasten.redis")
 
@@ -222,14 +224,20 @@ class RedisEngine:
         return await self.settle(queue, (), claim, now_ms=now_ms)
 
     async def settle(
-        self, queue: str, outcomes: Sequence[Outcome], claim: Claim | None, *, now_ms: int
+        self,
+        queue: str,
+        outcomes: Sequence[Outcome],
+        claim: Claim | None,
+        *,
+        now_ms: int,
+        metrics_minutes: int | None = None,
     ) -> Batch:
         verb = "settle" if outcomes or claim is None else "claim"
         row = None
         if claim is not None:
             orphans = self._orphans.tokens_of(queue, now_ms)
             row = script_requests.to_claim_row(claim, orphans, has_cron=self._has_cron)
-        request = script_requests.make_settle_request(queue, outcomes, row, now_ms)
+        request = script_requests.make_settle_request(queue, outcomes, row, now_ms, metrics_minutes)
         try:
             reply = decode_settle_reply(await self._run_script(verb, queue, request))
             for id, problem in reply.errors:
@@ -335,6 +343,14 @@ class RedisEngine:
         waiter = self._get_loop_connections().waiters.pop((queue, worker), None)
         if waiter is not None:
             await waiter.close()
+        await self._run_script("remove_worker", queue, {"id": worker}, repeatable=True)
+
+    def report_worker(
+        self, queue: str, worker: WorkerInfo, *, lifetime_ms: int, now_ms: int
+    ) -> None:
+        info = encode_worker_info(worker)
+        request = {"id": worker.id, "info": info, "lifetime": lifetime_ms}
+        self._run_script_blocking("report_worker", queue, request)
 
     async def wait(self, queue: str, *, next_due_ms: int | None, worker: str = "") -> None:
         def is_sooner(due_ms: float) -> bool:
@@ -417,6 +433,11 @@ class RedisEngine:
         )  # fmt: skip
         by_state = dict(zip(states, counted, strict=False))
         return {state: by_state[state] for state in State}
+
+    async def workers(self, queue: str, *, now_ms: int) -> list[WorkerInfo]:
+        rows = await self._run_script("workers", queue, {}, repeatable=True)
+        found = [decode_worker_info(info, to_datetime(seen_ms)) for seen_ms, info in rows]
+        return [info for info in found if info is not None]
 
     async def logs(self, queue: str, id: str) -> list[str]:
         key = f"{self._keys.queue_prefix(queue)}{id}:logs"

@@ -26,6 +26,7 @@ from hasten.jobs._engines.sqlite import (
     leasing,
     settling,
     updating,
+    workers,
 )
 from hasten.jobs._engines.sqlite.claiming import JobSizes
 from hasten.jobs._engines.sqlite.job_rows import encode_json, find_seqs, read_jobs, read_json
@@ -48,6 +49,7 @@ from hasten.jobs._record import (
     Update,
 )
 from hasten.jobs._states import State
+from hasten.jobs._worker_info import WorkerInfo, encode_worker_info
 
 T = TypeVar("T")
 
@@ -119,7 +121,13 @@ class SqliteEngine:
         return await self.settle(queue, (), claim, now_ms=now_ms)
 
     async def settle(
-        self, queue: str, outcomes: Sequence[Outcome], claim: Claim | None, *, now_ms: int
+        self,
+        queue: str,
+        outcomes: Sequence[Outcome],
+        claim: Claim | None,
+        *,
+        now_ms: int,
+        metrics_minutes: int | None = None,
     ) -> Batch:
         size = sum(len(end.result) for end in outcomes if type(end) is Completed)
         weight = len(outcomes) + (claim.count if claim else 0) + size // BYTES_LIKE_A_ROW
@@ -204,10 +212,20 @@ class SqliteEngine:
         return await self._database.run(work, durable=durable, topic=queue)
 
     async def register_worker(self, queue: str, worker: str, *, name: str) -> None:
-        """Do nothing: this engine does not keep a list of workers."""
+        """Do nothing: the first report announces the worker."""
+
+    def report_worker(
+        self, queue: str, worker: WorkerInfo, *, lifetime_ms: int, now_ms: int
+    ) -> None:
+        work = partial(
+            workers.report, queue=queue, id=worker.id, text=encode_worker_info(worker),
+            lifetime_ms=lifetime_ms, now_ms=now_ms,
+        )  # fmt: skip
+        self._database.call(work, durable=False, topic=workers.TOPIC)
 
     async def unregister_worker(self, queue: str, worker: str) -> None:
-        """Do nothing; see `register_worker`."""
+        work = partial(workers.delete, queue=queue, id=worker)
+        await self._database.run(work, durable=False, topic=workers.TOPIC)
 
     async def wait(self, queue: str, *, next_due_ms: int | None, worker: str = "") -> None:
         next_due = NEVER if next_due_ms is None else next_due_ms
@@ -246,6 +264,9 @@ class SqliteEngine:
     async def count(self, queue: str) -> dict[State, int]:
         counted = await self._read(partial(read_json, statement="count_jobs", queue=queue))
         return {state: counted.get(state, 0) for state in State}
+
+    async def workers(self, queue: str, *, now_ms: int) -> list[WorkerInfo]:
+        return await self._read(partial(workers.read, queue=queue, now_ms=now_ms))
 
     async def logs(self, queue: str, id: str) -> list[str]:
         def read(connection: Connection) -> list[str]:
