@@ -43,6 +43,7 @@ from hasten.jobs._record import JobRecord, LogLine, Progress, RunUpdate
 from hasten.jobs._stop_signals import STOP_SIGNALS
 from hasten.jobs._task_definition import TaskDefinition
 from hasten.jobs._tasks import Task
+from hasten.jobs._tracing import active_spans
 
 CONNECTION_LOST: Final = 213  # exit code after a handler has closed the pipe to the worker
 
@@ -55,6 +56,7 @@ class Order(msgspec.Struct):
     function: str
     job: JobRecord
     max_bytes: int
+    trace_context: str | None = None
 
 
 class Started(msgspec.Struct, tag=True):
@@ -261,7 +263,9 @@ def _run(order: Order, upstream: _Upstream) -> Returned | Raised:
             return Raised(Failure(str(exc), "", final=True))
         # Context variables that a handler sets must not be visible to the next one.
         call = partial(task.function, *args, **kwargs)
-        value = contextvars.copy_context().run(_call, call, context, found.middlewares)
+        value = contextvars.copy_context().run(
+            _call, call, context, found.middlewares, order.trace_context
+        )
         return Returned(encode_result(value, order.max_bytes))
     except BaseException as error:
         if upstream.is_forked:
@@ -285,7 +289,12 @@ def _classify(error: BaseException, job: JobRecord, task: TaskDefinition | None)
         )
 
 
-def _call(call: Callable[[], Any], context: Context, middlewares: Sequence[Middleware]) -> Any:
+def _call(
+    call: Callable[[], Any],
+    context: Context,
+    middlewares: Sequence[Middleware],
+    trace_context: str | None,
+) -> Any:
     """Call the handler, with the context variables that its job carries."""
     running_job.set(_Running(context))
     carriers = [each for each in middlewares if isinstance(each, Carry)]
@@ -293,6 +302,8 @@ def _call(call: Callable[[], Any], context: Context, middlewares: Sequence[Middl
     with contextlib.ExitStack() as stack:
         for carrier in carriers:
             stack.enter_context(carrier.restored(metadata))
+        if trace_context is not None and (spans := active_spans()) is not None:
+            stack.enter_context(spans.attached(trace_context))
         value = call()
         return asyncio.run(_wait_for(value)) if inspect.isawaitable(value) else value
 

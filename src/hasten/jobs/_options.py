@@ -26,6 +26,7 @@ from hasten.jobs._backoff import Backoff, BackoffFunction, Custom, Exponential, 
 from hasten.jobs._encoding import UNDECODABLE, why_undecodable
 from hasten.jobs._functions import is_generator
 from hasten.jobs._releases import check_release
+from hasten.jobs._trace_context import split_context
 
 MAX_PRIORITY: Final = 2**21 - 1  # BullMQ's: its scores hold 21 bits of it
 MAX_JOB_ID: Final = 512
@@ -402,14 +403,18 @@ class _WireOptions(msgspec.Struct):
 _decoder: Final = msgspec.json.Decoder(_WireOptions)
 
 
-# The jobs of one task have the same text: most workers decode each text once.
-@cache_short_texts(1024)
 def decode_options(text: str) -> Options:
     """Decode options that hasten or BullMQ wrote. Unknown members are ignored.
 
     Numbers are limited to their range. Raises `ValueError` if the text is not a JSON object, or a
     member is invalid.
     """
+    return _decode_options(split_context(text)[0])
+
+
+# The jobs of one task have the same text: most workers decode each text once.
+@cache_short_texts(1024)
+def _decode_options(text: str) -> Options:
     try:
         return _read_options(_decode(text))
     except UNDECODABLE as exc:

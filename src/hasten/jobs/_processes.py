@@ -41,6 +41,7 @@ from hasten.jobs._record import LogLine, Progress, RunUpdate
 from hasten.jobs._run import Run
 from hasten.jobs._stop_signals import STOP_SIGNALS
 from hasten.jobs._task_definition import TaskDefinition
+from hasten.jobs._tracing import active_spans
 
 # An order of up to this size is written without a thread: the smallest buffer of a pipe holds it.
 SMALL_ORDER_BYTES: Final = 4_096
@@ -93,6 +94,7 @@ class Processes:
             function.__qualname__,
             run.lease.job,
             task.max_size,
+            spans.context_of(run) if (spans := active_spans()) is not None else None,
         )
         async with self._room:
             if run.should_stop():

@@ -45,6 +45,7 @@ from hasten.jobs._releases import ReleaseGate, check_release
 from hasten.jobs._services import Services
 from hasten.jobs._stop_signals import handle_stop_signals
 from hasten.jobs._threads import Threads
+from hasten.jobs._tracing import load_spans
 
 logger = get_logger("hasten.worker")
 
@@ -141,6 +142,8 @@ class Worker:
         # A worker whose event loop has ended runs nothing: other workers must get its jobs.
         self._services = Services(self.name, failed=self._fail, loop_ended=self._leases.stop)
         await self._services.open()
+        if (spans := load_spans()) is not None:
+            self.observers.append(spans)
         self._consumers = self._make_consumers()
         for consumer in self._consumers:
             for service in consumer.services():
