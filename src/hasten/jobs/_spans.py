@@ -23,8 +23,9 @@ from opentelemetry.trace import Link, Span, SpanKind, StatusCode
 
 import hasten
 from hasten._logs import get_logger
-from hasten._repeated_errors import RepeatedErrors
+from hasten._repeated_errors import ThrottledErrorLog
 from hasten.jobs._job import Job
+from hasten.jobs._options import decode_options
 from hasten.jobs._record import Failed, JobRecord, JobTemplate, Outcome, Retry
 from hasten.jobs._run import Run
 from hasten.jobs._trace_context import add_context, read_context
@@ -43,7 +44,7 @@ class Spans:
 
     def __init__(self) -> None:
         self._tracer = trace.get_tracer("hasten", hasten.__version__)
-        self._errors = RepeatedErrors(get_logger("hasten.tracing"))
+        self._errors = ThrottledErrorLog(get_logger("hasten.tracing"))
 
     @property
     def is_on(self) -> bool:
@@ -138,12 +139,13 @@ class Spans:
         if not self.is_on:
             return
         try:
-            run.span = self._start_process(run.lease.job)
-            contexts.attach(trace.set_span_in_context(run.span))
+            run.span, parent = self._start_process(run.lease.job)
+            contexts.attach(trace.set_span_in_context(run.span, parent))
         except Exception:  # noqa: BLE001
             self._errors.exception("cannot start the span of a job")
 
-    def _start_process(self, job: JobRecord) -> Span:
+    def _start_process(self, job: JobRecord) -> tuple[Span, Context]:
+        """Return the span of a run, and the context that it was started in."""
         carrier = _read_carrier(job)
         # Not the context of the code that started the worker: its jobs do not belong to it.
         parent = propagate.extract(carrier, Context())
@@ -152,7 +154,7 @@ class Spans:
         if sender.is_valid and _is_linked(job, carrier):
             links = [Link(sender)]
             parent = trace.set_span_in_context(trace.INVALID_SPAN, parent)  # baggage stays
-        return self._tracer.start_span(
+        span = self._tracer.start_span(
             f"process {job.queue}",
             parent,
             kind=SpanKind.CONSUMER,
@@ -165,6 +167,7 @@ class Spans:
             },
             links=links,
         )
+        return span, parent
 
     def ended(self, run: Run, outcome: Outcome | None) -> None:
         """End the span of a run with its outcome."""
@@ -230,6 +233,14 @@ def _is_linked(job: JobRecord, carrier: Mapping[str, str]) -> bool:
         BULK in carrier
         or job.attempts_started > 1
         or job.attempts_made > 0
-        or job.delay_ms > 0
+        or _is_delayed(job)
         or job.id.startswith("repeat:")  # of a scheduler of BullMQ
     )
+
+
+def _is_delayed(job: JobRecord) -> bool:
+    # In the record, the delay of a job that is due is 0.
+    try:
+        return decode_options(job.opts).delay_ms > 0
+    except ValueError:  # of another program
+        return False
