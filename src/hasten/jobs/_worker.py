@@ -41,7 +41,8 @@ from hasten.jobs._outages import Outage
 from hasten.jobs._poison_jobs import PoisonJobs
 from hasten.jobs._processes import Processes
 from hasten.jobs._queue import Queue
-from hasten.jobs._releases import ReleaseGate, check_release
+from hasten.jobs._release_gate import ReleaseGate
+from hasten.jobs._releases import check_release
 from hasten.jobs._services import Services
 from hasten.jobs._stop_signals import handle_stop_signals
 from hasten.jobs._threads import Threads
