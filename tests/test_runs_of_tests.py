@@ -112,9 +112,7 @@ class Run:
         (signal.SIGKILL, "-n0"),
     ],
 )
-def test_a_run_that_is_ended_leaves_no_process_and_no_file(
-    number: signal.Signals, processes: str, tmp_path: Path
-) -> None:
+def test_leaves_no_process_nor_file(number: signal.Signals, processes: str, tmp_path: Path) -> None:
     run = Run(tmp_path, BUSY, processes)
     pids = run.pids()
     run.send(number)

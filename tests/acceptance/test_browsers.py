@@ -226,9 +226,7 @@ class TestChromium:
         assert sent(web, path)["used"] == coding
 
     @pytest.mark.parametrize("coding", CODINGS)
-    def test_hears_each_event_when_it_is_sent(
-        self, chromium: Chromium, web: str, coding: str
-    ) -> None:
+    def test_hears_each_event_when_sent(self, chromium: Chromium, web: str, coding: str) -> None:
         """The server sends none before the page has reported the one before it."""
         with chromium.showing(f"{web}/listening/{coding}"):
             report(web, f"{coding}-{EVENTS}")

@@ -133,9 +133,7 @@ class TestOneProcess:
         assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO ", worker.log)
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-    async def test_hands_jobs_back_and_ends_with_status_0(
-        self, place: Place, number: signal.Signals
-    ) -> None:
+    async def test_hands_jobs_back_and_exits_0(self, place: Place, number: signal.Signals) -> None:
         job = await place.mail.add("hold")
         worker = await place.worker("--grace", "0")
         await worker.until(place.held_by)
@@ -201,9 +199,7 @@ class TestSeveralProcesses:
         await worker.until_logged(SERVING, times=3)
         assert len(worker.children()) == 3
 
-    async def test_a_process_that_cannot_start_is_started_again_after_growing_pauses(
-        self, place: Place
-    ) -> None:
+    async def test_a_process_that_fails_to_start_is_retried_with_pauses(self, place: Place) -> None:
         """For instance when a deployment replaces the code under a running supervisor."""
         worker = await place.worker(processes=2)
         (place.folder / "app.py").write_text("raise LookupError('half a file')", encoding="utf-8")
@@ -252,9 +248,7 @@ class TestSeveralProcesses:
         assert await worker.ended(seconds=5) == 128 + signal.SIGTERM
         assert not any(map(is_alive, worker.children()))
 
-    async def test_a_process_that_does_not_end_gracefully_means_status_1(
-        self, place: Place
-    ) -> None:
+    async def test_a_process_that_ends_ungracefully_means_status_1(self, place: Place) -> None:
         job = await place.mail.add("hold")
         worker = await place.worker("--grace", "600", processes=2)
         await worker.until(place.held_by)
@@ -317,9 +311,7 @@ class TestWrongUse:
     @pytest.mark.parametrize(
         "program", [HASTEN, [sys.executable, "-m", "hasten"], [SCRIPTS / "hasten"]]
     )
-    async def test_files_in_the_folder_do_not_stand_in_for_packages(
-        self, place: Place, program: Sequence[str]
-    ) -> None:
+    async def test_files_do_not_shadow_packages(self, place: Place, program: Sequence[str]) -> None:
         """Neither packages of hasten's own nor packages that the application imports."""
         for name in ("json", "logging", "msgspec", "redis", "rich", "typer"):
             (place.folder / f"{name}.py").write_text("raise SystemExit('taken')", encoding="utf-8")

@@ -117,9 +117,7 @@ async def project(tmp_path: Path) -> AsyncIterator[Project]:
 
 class TestTheCommandHasten:
     @pytest.mark.parametrize("task", ["thread", "process"])
-    async def test_sets_django_up_where_the_environment_names_settings(
-        self, project: Project, task: str
-    ) -> None:
+    async def test_sets_django_up_if_settings_are_named(self, project: Project, task: str) -> None:
         """Connections are closed after each job, as they are after each request."""
         command = ("worker", "shop.tasks:mail", "--concurrency", "1")
         await project.serve(Command(project.folder, *command, **ENVIRONMENT))

@@ -25,9 +25,7 @@ async def kill_while_adding(site: Site, role: str, *, lines: int) -> list[str]:
 
 
 @pytest.mark.parametrize(("role", "at_once"), [("enqueue", 1), ("enqueue-together", app.BATCH)])
-async def test_kill_9_of_a_producer_loses_no_accepted_job(
-    site: Site, role: str, at_once: int
-) -> None:
+async def test_killed_producers_lose_no_accepted_job(site: Site, role: str, at_once: int) -> None:
     """Once `enqueue` has returned, the job is on the disk, and not only in a buffer."""
     accepted = await kill_while_adding(site, role, lines=150)
     stored = await site.records(State.WAITING)

@@ -52,9 +52,7 @@ async def test_kill_9_many_times_loses_no_job(site: Site, again: int) -> None:
 
 
 @pytest.mark.soak
-async def test_a_hundred_kills_lose_no_job_and_complete_none_twice(
-    site: Site, figures: Figures
-) -> None:
+async def test_100_kills_lose_no_job_and_complete_none_twice(site: Site, figures: Figures) -> None:
     kills = max(2, round(100 * SCALE))
     jobs, engine = 40 * kills, site.url.partition(":")[0]
     figures.progress(f"{kills} workers killed, {jobs:,} jobs, {engine}")
@@ -116,9 +114,7 @@ async def test_a_poison_job_fails_no_other_job(site: Site) -> None:
     assert {(await other.refresh()).state for other in others} == {State.COMPLETED}
 
 
-async def test_a_handler_whose_process_is_killed_fails_with_that_and_the_worker_stays(
-    site: Site,
-) -> None:
+async def test_a_killed_handler_process_fails_its_job_and_the_worker_continues(site: Site) -> None:
     """The out-of-memory killer takes the child; the next attempt gets a new one."""
     job = await site.queue.add(app.kill_own_process.name, attempts=2)
     worker = await site.start_worker()
@@ -133,9 +129,7 @@ async def test_a_handler_whose_process_is_killed_fails_with_that_and_the_worker_
 
 
 @pytest.mark.parametrize("task", [app.spin_in_process, app.step_in_process], ids=lambda t: t.name)
-async def test_processes_of_handlers_die_with_their_killed_worker(
-    site: Site, task: AnyTask
-) -> None:
+async def test_handler_processes_die_with_their_killed_worker(site: Site, task: AnyTask) -> None:
     """Otherwise they would run beside the next run of their job."""
     job = await site.add(task, **({"seconds": 600} if task is app.step_in_process else {}))
     worker = await site.start_worker()

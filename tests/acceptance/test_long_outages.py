@@ -55,16 +55,12 @@ async def until_later(seconds: float) -> None:
 
 @pytest.mark.parametrize(("leases", "patience"), [(1.5, 30), (3.0, 1)])
 @pytest.mark.parametrize("kind", ["sqlite", "redis"])
-async def test_running_jobs_are_not_taken_back(
-    tmp_path: Path, kind: str, leases: float, patience: int
-) -> None:
+async def test_no_job_is_reclaimed(tmp_path: Path, kind: str, leases: float, patience: int) -> None:
     """Also if the workers give up their calls meanwhile. One crash would fail these jobs."""
     await live_through(tmp_path, kind, leases, patience)
 
 
-async def test_a_call_that_a_stopped_server_has_carried_out_late_takes_nothing_back(
-    tmp_path: Path,
-) -> None:
+async def test_a_call_that_a_stopped_server_executes_late_reclaims_nothing(tmp_path: Path) -> None:
     """It was sent while all was well. Meanwhile the leases have run out, and their owners live."""
     server = RedisServer(tmp_path / "redis")
     server.start()

@@ -236,9 +236,7 @@ async def test_two_million_wait(queue: Queue, store: Store, figures: Figures) ->
         other.close()
 
 
-async def test_a_million_delayed_jobs_come_due_at_once(
-    queue: Queue, store: Store, figures: Figures
-) -> None:
+async def test_a_million_jobs_are_due_at_once(queue: Queue, store: Store, figures: Figures) -> None:
     count = scaled(1_000_000)
     scenario = f"{count:,} due at once"
     ran = bytearray(count)
@@ -291,9 +289,7 @@ async def test_four_hundred_queues_share_a_worker(store: Store, figures: Figures
         await queue.aclose()
 
 
-async def test_large_results_leave_no_more_than_the_events_keep(
-    queue: Queue, store: Store, figures: Figures
-) -> None:
+async def test_large_results_do_not_pile_up(queue: Queue, store: Store, figures: Figures) -> None:
     count = scaled(3_000)
     scenario = f"{count:,} results of 900 kB, not kept"
     ran = bytearray(count)

@@ -67,9 +67,7 @@ async def test_a_store_locked_for_5_s_delays_all_and_loses_nothing(site: Site) -
 
 
 @pytest.mark.parametrize("site", ["sqlite"], indirect=True)
-async def test_a_lock_longer_than_the_time_out_is_logged_and_the_worker_continues_after_it(
-    site: Site,
-) -> None:
+async def test_a_lock_longer_than_the_timeout_is_logged_and_the_worker_goes_on(site: Site) -> None:
     """The producer gets an error, because it decides what to do; the worker logs the error."""
     url = f"{site.url}?timeout=1"
     worker = await site.start_worker(url=url)

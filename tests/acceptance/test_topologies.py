@@ -48,9 +48,7 @@ class TestCluster:
         yield cluster
         cluster.kill()
 
-    async def test_workers_share_the_jobs_of_a_queue(
-        self, cluster: RedisCluster, tmp_path: Path
-    ) -> None:
+    async def test_workers_share_a_queue(self, cluster: RedisCluster, tmp_path: Path) -> None:
         """All of a queue is on one node: its name is the hash tag."""
         async with site_at(cluster.url, tmp_path) as site:
             workers = [await site.start_worker("--lease=1") for _ in range(2)]
@@ -65,9 +63,7 @@ class TestCluster:
             assert all(key.startswith("bull:{acceptance}:") for key in keys)
             assert await site.queue.engine.queues() == [app.QUEUE]
 
-    async def test_queues_are_spread_over_its_nodes(
-        self, cluster: RedisCluster, tmp_path: Path
-    ) -> None:
+    async def test_queues_spread_over_nodes(self, cluster: RedisCluster, tmp_path: Path) -> None:
         """Adding to many at once goes to each node once."""
         store = Store(cluster.url)
         queues = [Queue(f"q{number}", store) for number in range(12)]
@@ -81,9 +77,7 @@ class TestCluster:
         assert await queues[0].engine.queues() == sorted(queue.name for queue in queues)
         await store.aclose()
 
-    async def test_a_prefix_with_a_tag_keeps_all_queues_together(
-        self, cluster: RedisCluster
-    ) -> None:
+    async def test_a_prefix_with_a_tag_keeps_queues_together(self, cluster: RedisCluster) -> None:
         """As BullMQ wants it: prefix '{shop}'."""
         queue = Queue("mail", cluster.url + "?prefix={shop}")
         await queue.add("x")
@@ -97,9 +91,7 @@ class TestCluster:
             await queue.add("x")
         await queue.aclose()
 
-    async def test_a_queue_that_moves_to_another_node_works_again_afterwards(
-        self, cluster: RedisCluster, tmp_path: Path
-    ) -> None:
+    async def test_a_moved_queue_works_again(self, cluster: RedisCluster, tmp_path: Path) -> None:
         """Half of its keys here and half there: no script may run on that."""
         async with site_at(cluster.url + "?timeout=1", tmp_path) as site:
             worker = await site.start_worker()

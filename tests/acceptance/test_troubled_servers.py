@@ -76,9 +76,7 @@ class TestDown:
             await site.add(app.step)
         assert time.monotonic() - began < 2
 
-    async def test_a_producer_with_a_longer_time_out_waits(
-        self, site: Site, server: RedisServer
-    ) -> None:
+    async def test_a_patient_producer_waits(self, site: Site, server: RedisServer) -> None:
         """A deployment in which the server comes up last. No job is added twice for that."""
         site.use(f"{server.url}?timeout=1&wait=30")
         adding = [asyncio.create_task(site.add(app.step)) for _ in range(20)]
@@ -89,9 +87,7 @@ class TestDown:
         assert len({job.id for job in jobs}) == 20
         assert (await site.queue.counts())[State.WAITING] == 20
 
-    async def test_a_producer_that_waits_adds_no_job_twice(
-        self, site: Site, server: RedisServer
-    ) -> None:
+    async def test_waiting_producers_add_jobs_once(self, site: Site, server: RedisServer) -> None:
         """Although the server hangs after the first attempt, and does not respond."""
         server.start()
         site.use(f"{server.url}?timeout=0.3&wait=30")
@@ -102,9 +98,7 @@ class TestDown:
             await asyncio.gather(*adding)
         assert (await site.queue.counts())[State.WAITING] == 50
 
-    async def test_a_worker_logs_it_and_starts_when_the_server_starts(
-        self, site: Site, server: RedisServer
-    ) -> None:
+    async def test_a_worker_logs_it_and_starts_later(self, site: Site, server: RedisServer) -> None:
         worker = await site.start_worker()
         await until_it_reports(site, worker, "cannot connect")
         server.start()
@@ -113,9 +107,7 @@ class TestDown:
 
 
 class TestKilledAndRestarted:
-    async def test_under_load_loses_nothing_that_was_accepted(
-        self, site: Site, server: RedisServer
-    ) -> None:
+    async def test_under_load_loses_no_accepted_job(self, site: Site, server: RedisServer) -> None:
         """Each acknowledged job is finished by one run, and work continues within seconds."""
         server.start()
         workers = [await site.start_worker("--lease=2", "--concurrency=10") for _ in range(2)]
@@ -142,9 +134,7 @@ class TestKilledAndRestarted:
             assert ends[id] >= 1, job
         assert all(worker.is_running for worker in workers)
 
-    async def test_an_empty_server_works_like_a_new_one(
-        self, site: Site, server: RedisServer
-    ) -> None:
+    async def test_an_empty_server_is_like_a_new_one(self, site: Site, server: RedisServer) -> None:
         """Without a disk it has lost its data: old runs are discarded, and new jobs run."""
         server.start()
         worker = await site.start_worker("--lease=1")
@@ -157,9 +147,7 @@ class TestKilledAndRestarted:
         await site.until(lambda: f"job {job.id}: lease lost" in worker.log)
         await prove_it_works(site, worker)
 
-    async def test_a_reader_of_events_gets_an_error_and_misses_nothing(
-        self, site: Site, server: RedisServer
-    ) -> None:
+    async def test_listeners_fail_but_miss_nothing(self, site: Site, server: RedisServer) -> None:
         """If it reads again after the error."""
         server.start()
         async with site.queue.events() as events:
@@ -234,9 +222,7 @@ class TestHung:
         await prove_it_works(site, worker)
         assert "store unavailable" not in worker.log
 
-    async def test_in_the_middle_of_claims_loses_no_job(
-        self, site: Site, server: RedisServer
-    ) -> None:
+    async def test_during_claims_loses_no_job(self, site: Site, server: RedisServer) -> None:
         """It applies claims after their time-out: no worker knows that it has these jobs."""
         server.start()
         site.use(f"{server.url}?timeout=0.3")
@@ -254,9 +240,7 @@ class TestHung:
 
 class TestUnderLoad:
     @pytest.mark.parametrize("nuisance", ["client kill", "script flush"])
-    async def test_broken_connections_lose_no_job(
-        self, site: Site, server: RedisServer, nuisance: str
-    ) -> None:
+    async def test_no_job_is_lost(self, site: Site, server: RedisServer, nuisance: str) -> None:
         """Connections break, scripts are forgotten: each job is still finished, by one run."""
         server.start()
         worker = await site.start_worker("--lease=2", "--concurrency=20")

@@ -75,9 +75,7 @@ async def test_a_missing_folder_is_named_and_retried(site: Site) -> None:
 
 
 class TestReadOnly:
-    async def test_a_folder_that_may_not_be_written(
-        self, open_site: Site, plain_user: tuple[str, ...]
-    ) -> None:
+    async def test_a_read_only_folder(self, open_site: Site, plain_user: tuple[str, ...]) -> None:
         """A container's file system, mounted read-only."""
         site = open_site
         folder = site.folder / "volume"
@@ -93,9 +91,7 @@ class TestReadOnly:
         await site.until_ended(job)
         await site.until_settled(1)
 
-    async def test_a_file_that_may_not_be_written(
-        self, open_site: Site, plain_user: tuple[str, ...]
-    ) -> None:
+    async def test_a_read_only_file(self, open_site: Site, plain_user: tuple[str, ...]) -> None:
         """It was made by another user."""
         site = open_site
         await create(site, jobs=1)
@@ -127,9 +123,7 @@ async def small_site(tmp_path: Path) -> AsyncIterator[Site]:
 
 
 class TestFullDisk:
-    async def test_a_full_disk_rejects_jobs_and_stops_the_worker_until_there_is_space(
-        self, small_site: Site
-    ) -> None:
+    async def test_rejects_jobs_and_pauses_the_worker_until_freed(self, small_site: Site) -> None:
         """Nothing is half-written; once there is space, the worker continues."""
         site = small_site
         job = await site.add(app.hold, gate=str(site.gate))
@@ -190,9 +184,7 @@ class TestCorrupt:
         await refused(site, f"StoreCorrupt: {site.url}: {DAMAGED}")
         assert site.store.read_bytes() == before
 
-    async def test_a_store_damaged_under_a_worker_is_reported_and_its_backup_is_used(
-        self, site: Site
-    ) -> None:
+    async def test_damage_under_a_worker_is_reported_and_the_backup_used(self, site: Site) -> None:
         """The worker neither dies nor pretends: it waits for a store that it can read."""
         await create(site, jobs=3)
         backup = site.folder / "backup.db"

@@ -194,9 +194,7 @@ class TestDuplicates:
         answers = await asyncio.gather(*adds)
         assert [answer.existing for batch in answers for answer in batch].count(None) == 1
 
-    async def test_are_found_in_every_state_and_bring_the_job_that_is_there(
-        self, engine: Engine
-    ) -> None:
+    async def test_are_found_in_every_state_and_return_the_stored_job(self, engine: Engine) -> None:
         """A finished job that is still kept stands for the work that was done."""
         await start(engine, "is-completed", "is-failed", "is-active", data='"first"')
         ends = Completed("is-completed", "t1", "42"), Failed("is-failed", "t1", "no")
@@ -260,9 +258,7 @@ class TestAllOrNothing:
         assert await counts(engine, "other") == {}
 
     @pytest.mark.parametrize("bad", BAD)
-    async def test_a_bad_call_leaves_its_neighbours_alone(
-        self, engine: Engine, bad: object
-    ) -> None:
+    async def test_a_bad_call_leaves_others_alone(self, engine: Engine, bad: object) -> None:
         """Many callers may share one transaction; an error must find the one who made it."""
         batches = [[new_job("a")], [bad], [new_job("b")]]
         a, error, b = await asyncio.gather(
@@ -276,9 +272,7 @@ class TestAllOrNothing:
         assert sorted(await ids_in(engine, State.WAITING)) == ["a", "b"]
 
 
-async def test_the_answer_that_redis_remembers_has_no_data_of_jobs_that_exist(
-    tmp_path: Path,
-) -> None:
+async def test_the_remembered_answer_of_redis_has_no_data_of_existing_jobs(tmp_path: Path) -> None:
     """A producer that may ask again (`?wait=`) gets the same answer, with the jobs as they are."""
     async with open_for_test("redis", tmp_path) as engine:
         assert isinstance(engine, RedisEngine)

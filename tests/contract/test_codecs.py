@@ -89,9 +89,7 @@ def decoded_beginning(coding: Coding, data: bytes) -> bytes:
 class TestWhole:
     @lasting
     @given(parts=pieces, data=st.data())
-    def test_is_decoded_by_others(
-        self, codec: Codec, parts: list[bytes], data: st.DataObject
-    ) -> None:
+    def test_others_decode_it(self, codec: Codec, parts: list[bytes], data: st.DataObject) -> None:
         body = b"".join(parts)
         level = data.draw(st.sampled_from([level for level in codec.effort.levels if level < 19]))
         for given_body in (body, memoryview(body)):
@@ -374,9 +372,7 @@ class TestDecoder:
         bodies=st.lists(st.binary(max_size=5000), min_size=2, max_size=4),
         places=st.lists(st.integers(0, 1 << 20), max_size=6),
     )
-    def test_members_are_one_body(
-        self, coding: Coding, bodies: list[bytes], places: list[int]
-    ) -> None:
+    def test_joins_members(self, coding: Coding, bodies: list[bytes], places: list[int]) -> None:
         coded = b"".join(encode(coding, body) for body in bodies)
         decoder = decoder_of(coding)
         assert drain(decoder, cut(coded, places), 700) == b"".join(bodies)
@@ -520,9 +516,7 @@ class TestMissing:
         monkeypatch.setattr(libraries, "zstd", None)
         assert codecs.zstd_with(b"dictionary") is None
 
-    def test_a_brotli_that_cannot_bound_its_output_is_none(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_brotli_without_output_limit_is_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
         old = SimpleNamespace(Decompressor=SimpleNamespace(process=None))
         import_brotli: Callable[[], Any] = libraries._import_brotli
         monkeypatch.setattr(libraries, "_installed", lambda module: old)

@@ -420,9 +420,7 @@ async def test_a_transaction_changes_few_jobs(sqlite: Engine, write: Verb) -> No
 
 
 @pytest.mark.parametrize("age", [0, None])
-async def test_a_transaction_that_keeps_less_frees_few_pages(
-    sqlite: Engine, age: int | None
-) -> None:
+async def test_one_transaction_frees_few_pages(sqlite: Engine, age: int | None) -> None:
     value = '"' + "x" * 1_000_000 + '"'
     for first in range(0, 40, 10):
         ids = [f"j{n}" for n in range(first, first + 10)]
@@ -459,9 +457,7 @@ async def test_what_portions_wrote_is_flushed_once_before_the_last_commit(
     assert flushed == [len(Measured.rows) - 2]
 
 
-async def test_an_obliteration_that_was_broken_off_can_be_repeated(
-    sqlite: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_obliteration_can_resume(sqlite: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Until then no worker takes what is left."""
     await add(sqlite, *(str(n) for n in range(3_000)))
 
@@ -480,9 +476,7 @@ async def test_an_obliteration_that_was_broken_off_can_be_repeated(
     assert await take(sqlite) == ["b"]
 
 
-async def test_a_clean_deletes_no_job_that_was_taken_meanwhile(
-    sqlite: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_clean_spares_taken_jobs(sqlite: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     await add(sqlite, *"abcd")
     find = administration.find_purgeable
 

@@ -485,9 +485,7 @@ class TestLargeValues:
         expected = (value, None) if is_in_event else (None, VALUE_BYTES + 1)
         assert (told.value, told.omitted_bytes) == expected
 
-    async def test_are_nowhere_if_neither_a_job_nor_the_events_can_hold_them(
-        self, engine: Engine
-    ) -> None:
+    async def test_are_lost_if_neither_job_nor_events_can_hold_them(self, engine: Engine) -> None:
         await start(engine, "a")
         now = await cursor(engine)
         await settled(engine, Completed("a", "t1", text_of(EVENT_BYTES + 1), KEEP_NONE))
@@ -530,9 +528,7 @@ class TestMissed:
             rest = await soon(engine.events(QUEUE, after=missed.cursor))
             assert rest.events[0] == first
 
-    async def test_comes_to_a_reader_that_began_before_the_first_event(
-        self, engine: Engine
-    ) -> None:
+    async def test_reaches_a_reader_that_began_before_the_first_event(self, engine: Engine) -> None:
         nothing = await cursor(engine)
         await start(engine, "a")
         await tell_progress(engine, 30_000)

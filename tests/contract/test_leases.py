@@ -150,9 +150,7 @@ class TestRenew:
         assert await reclaim(engine, NOW + 200) == []
         await settled(engine, Completed("a", "t1", "1"), now_ms=NOW + 300)
 
-    async def test_is_not_needed_to_finish_a_job_that_nobody_has_reclaimed(
-        self, engine: Engine
-    ) -> None:
+    async def test_is_not_needed_to_finish_a_job_nobody_has_reclaimed(self, engine: Engine) -> None:
         await start(engine, "a", "b", lease_ms=10)
         await expire(engine, "a", "b")
         outcomes: list[Outcome] = [

@@ -121,9 +121,7 @@ async def test_a_link_to_no_store_is_refused(use: Use, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal"])
-async def test_a_link_in_place_of_a_file_beside_it_is_refused(
-    use: Use, tmp_path: Path, suffix: str
-) -> None:
+async def test_a_link_as_a_side_file_is_refused(use: Use, tmp_path: Path, suffix: str) -> None:
     (tmp_path / f"hasten.db{suffix}").symlink_to(tmp_path / "target")
     with pytest.raises(StoreUnavailable, match=f"hasten.db{suffix} is a symbolic link"):
         await use(tmp_path / "hasten.db")
@@ -151,9 +149,7 @@ async def test_a_database_of_another_program_is_refused_untouched(
     assert after | {shared_memory: b""} == before | {shared_memory: b""}
 
 
-async def test_a_database_that_has_our_tables_among_others_is_used(
-    use: Use, tmp_path: Path
-) -> None:
+async def test_a_database_with_our_tables_among_others_is_used(use: Use, tmp_path: Path) -> None:
     """As one that an earlier version was given."""
     file = tmp_path / "shop.db"
     await use(file)

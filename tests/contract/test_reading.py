@@ -46,9 +46,7 @@ class TestEnds:
             End(State.ACTIVE), None, End(State.COMPLETED, "[1]"), End(State.DELAYED),
         ]  # fmt: skip
 
-    async def test_are_returned_in_order_for_more_jobs_than_are_read_at_once(
-        self, engine: Engine
-    ) -> None:
+    async def test_are_in_order_for_more_jobs_than_are_read_at_once(self, engine: Engine) -> None:
         ids = [f"j{n}" for n in range(900)]
         await start(engine, *ids)
         await settled(engine, *(Completed(id, "t1", f'"{id}"') for id in ids))
@@ -91,9 +89,7 @@ class TestList:
         ("first", "count", "expected"),
         [(0, 2, "ab"), (2, 2, "cd"), (4, 2, "e"), (5, 2, ""), (0, 100, "abcde"), (1, 0, "")],
     )
-    async def test_comes_in_pages(
-        self, engine: Engine, first: int, count: int, expected: str
-    ) -> None:
+    async def test_is_paged(self, engine: Engine, first: int, count: int, expected: str) -> None:
         await add(engine, *"abcde")
         page = await engine.page(
             QUEUE, State.WAITING, offset=first, limit=count, newest_first=False

@@ -92,9 +92,7 @@ class TestParentThatCannotComplete:
         await engine.settle(QUEUE, [Completed("parent", "t1", "1")], None, now_ms=NOW)
         assert await engine.get(QUEUE, ["parent"]) == [None]
 
-    async def test_applies_a_rule_once_for_all_parents_that_have_it(
-        self, engine: RedisEngine
-    ) -> None:
+    async def test_applies_a_rule_once_for_all_its_parents(self, engine: RedisEngine) -> None:
         ids = [f"parent-{number}" for number in range(20)]
         await start(engine, *ids, opts='{"removeOnFail":{"count":3}}')
         with shared_redis().client() as client:

@@ -59,9 +59,7 @@ CALLS: dict[str, Callable[[Engine], Awaitable[object]]] = {
 
 class TestSettle:
     @pytest.mark.parametrize("bad", OUTCOMES)
-    async def test_writes_nothing_of_a_batch_that_is_refused(
-        self, engine: Engine, bad: Any
-    ) -> None:
+    async def test_writes_nothing_of_a_refused_batch(self, engine: Engine, bad: Any) -> None:
         """Its leases are still held: each outcome can be settled alone."""
         await start(engine, "a", "b")
         await add(engine, "c")

@@ -290,9 +290,7 @@ class TestFencing:
     """Only the newest run may finish a job: the others come back from the dead."""
 
     @pytest.mark.parametrize("outcome", every_outcome("a", "old"), ids=repr)
-    async def test_a_run_that_was_replaced_changes_nothing(
-        self, engine: Engine, outcome: Outcome
-    ) -> None:
+    async def test_a_replaced_run_changes_nothing(self, engine: Engine, outcome: Outcome) -> None:
         await start(engine, "a", token="old", lease_ms=10)
         await engine.reclaim(QUEUE, crash_limit=5, now_ms=NOW + 20)
         assert await take(engine, 1, "new", now_ms=NOW + 20) == ["a"]
@@ -304,9 +302,7 @@ class TestFencing:
         assert (await job(engine, "a")).result == "1"
 
     @pytest.mark.parametrize("outcome", every_outcome("a", "old"), ids=repr)
-    async def test_a_run_that_was_taken_back_changes_nothing(
-        self, engine: Engine, outcome: Outcome
-    ) -> None:
+    async def test_a_reclaimed_run_changes_nothing(self, engine: Engine, outcome: Outcome) -> None:
         """Even if no other worker runs the job yet."""
         await start(engine, "a", token="old", lease_ms=10)
         await engine.reclaim(QUEUE, crash_limit=5, now_ms=NOW + 20)

@@ -385,9 +385,7 @@ def _some_of(items: list[T]) -> st.SearchStrategy[list[T]]:
 
 @pytest.mark.hypothesis
 @pytest.mark.parametrize("kind", KINDS)
-def test_engine_does_what_the_model_does(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_engine_obeys_the_model(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is done in whatever order."""
     # A failing run is made shorter for as long as pytest lets a single test last, not for minutes.
     limit = "hypothesis.internal.conjecture.engine.MAX_SHRINKING_SECONDS"

@@ -103,9 +103,7 @@ class TestSameBytes:
         expected = of_entities("sqlite", of(info.annotation, name), statement)
         assert read("sqlite", FieldSelector(ThingOut, model=Thing), statement, name) == expected
 
-    def test_aliases_and_computed_fields_are_written_as_the_model_writes_them(
-        self, database: str
-    ) -> None:
+    def test_aliases_and_computed_fields_are_written_as_by_the_model(self, database: str) -> None:
         statement = select(User).order_by(User.id).limit(5)
         fields = FieldSelector(FussyOut, model=User, needs={"fullName": ("first", "last")})
         assert read(database, fields, statement) == of_entities(database, FussyOut, statement)

@@ -507,9 +507,7 @@ def holding(annotation: Any) -> type[BaseModel]:
         (holding(Annotated[Tag, Field(exclude_if=bool)]), r"opaque=\('tag',\)"),
     ],
 )
-def test_rules_that_cannot_apply_to_single_fields_are_rejected(
-    model: type[BaseModel], words: str
-) -> None:
+def test_rules_inapplicable_to_fields_are_rejected(model: type[BaseModel], words: str) -> None:
     for make in (FieldSelector, lambda source: Paginator(source, unique=())):
         with pytest.raises(InvalidOption, match=words):
             make(model)

@@ -167,9 +167,7 @@ def test_a_duplicate_link_is_shown_twice(engine: Engine) -> None:
         ("repeated", False),
     ],
 )
-def test_rows_are_picked_for_each_owner_only_with_an_index(
-    engine: Engine, relation: str, is_picked: bool
-) -> None:
+def test_picking_per_owner_needs_an_index(engine: Engine, relation: str, is_picked: bool) -> None:
     statements: list[str] = []
 
     def note(_: object, __: object, statement: str, *___: object) -> None:

@@ -86,9 +86,7 @@ class TestColumns:
         ],
     )
     @pytest.mark.parametrize("limit", [None, 3])
-    def test_unselected_columns_are_never_read(
-        self, database: str, text: str, limit: int | None
-    ) -> None:
+    def test_reads_no_unselected_column(self, database: str, text: str, limit: int | None) -> None:
         _, log = ask_and_log(database, text, select(User).order_by(User.id).limit(limit))
         assert log
         assert [statement for statement in log if SECRETS.search(statement)] == []
@@ -302,9 +300,7 @@ class TestToMany:
         assert len(log) == 2
 
     @pytest.mark.parametrize("cap", [POSTS_OF_FIRST - 1, POSTS_OF_FIRST, POSTS_OF_FIRST + 1])
-    def test_a_relation_to_many_with_exactly_the_cap_is_not_marked(
-        self, database: str, cap: int
-    ) -> None:
+    def test_a_relation_with_exactly_the_cap_is_not_marked(self, database: str, cap: int) -> None:
         fields = FieldSelector(UserOut, model=User, max_related={"posts": cap}, more_suffix="More")
         (row,) = ask(database, "posts(id)", by_id(1), fields)
         posts: Any = row["posts"]
@@ -353,9 +349,7 @@ class TestToMany:
             ("id,badge(text),posts(author(badge(text)))", 4),
         ],
     )
-    def test_the_number_of_statements_does_not_depend_on_rows(
-        self, database: str, text: str, count: int
-    ) -> None:
+    def test_statements_do_not_grow_with_rows(self, database: str, text: str, count: int) -> None:
         for limit in (1, 2, 10, USERS):
             _, log = ask_and_log(database, text, select(User).order_by(User.id).limit(limit))
             assert len(log) == count
@@ -386,9 +380,7 @@ class TestToMany:
             {"day": 2, "visits": [{"id": 1}, {"id": 3}, {"id": 5}]},
         ]
 
-    def test_more_owners_than_a_statement_can_name(
-        self, database: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_too_many_owners_to_name(self, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
         everybody = select(User).order_by(User.id)
         expected = ask(database, "id,posts(id)", everybody)
         monkeypatch.setattr("hasten.fields._sql.shapes.MAX_KEYS", 7)

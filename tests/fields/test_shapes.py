@@ -144,9 +144,7 @@ def ask(session: Session, how: str, chosen: FieldSet, sort: str) -> set[str]:
 @pytest.mark.parametrize("database", DATABASES)
 @effort(10)
 @given(asked=texts_of(Users), sort=st.sampled_from([*SORTS, *(f"-{name}" for name in SORTS)]))
-def test_no_statement_names_an_unselected_column(
-    database: str, how: str, asked: str, sort: str
-) -> None:
+def test_no_unselected_column_is_named(database: str, how: str, asked: str, sort: str) -> None:
     chosen = fields.parse([("fields", asked)])
     with Session(engine(database)) as session, statements_of(engine(database)) as log:
         sorted_by = ask(session, how, chosen, sort)
@@ -196,9 +194,7 @@ class TestShapes:
         made.dispose()
 
     @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
-    async def test_a_server_keeps_a_bounded_number_of_prepared_statements(
-        self, driver: str
-    ) -> None:
+    async def test_a_server_keeps_few_prepared_statements(self, driver: str) -> None:
         with async_engine("postgresql"):
             made = create_async_engine(url("postgresql", 1).replace("asyncpg", driver))
         async with AsyncSession(made) as session:

@@ -376,9 +376,7 @@ class TestSingleFlight:
         expect.coded(await site.get(), "gzip", ORDERS)
         assert gate.levels == [4, 4]
 
-    async def test_a_cached_body_is_sent_even_if_all_threads_are_busy(
-        self, gate: Gate, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_a_hit_needs_no_thread(self, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
         """It needs none of them."""
         monkeypatch.setattr("hasten.compression._pool.QUEUED_PER_THREAD", 1)
         site = slow_site(threads=1)
@@ -425,9 +423,7 @@ class TestRecompress:
         assert gate.levels == [4, 9]
 
     @pytest.mark.parametrize("recompress", [True, False])
-    async def test_a_body_is_recompressed_after_three_hits(
-        self, gate: Gate, *, recompress: bool
-    ) -> None:
+    async def test_happens_after_three_hits(self, gate: Gate, *, recompress: bool) -> None:
         gate.open.set()
         site = slow_site(cache=CompressionCache(recompress=recompress))
         for _ in range(RECOMPRESSED_AFTER_HITS):
@@ -458,9 +454,7 @@ class TestRecompress:
         assert len(site.cache) == 1
         assert site.cache.size <= site.cache._max_bytes
 
-    async def test_a_failed_recompression_has_no_effect(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_a_failed_recompression_is_ignored(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Nobody waits for it: there must not be a complaint of the event loop either."""
         complaints: list[dict[str, Any]] = []
         asyncio.get_running_loop().set_exception_handler(

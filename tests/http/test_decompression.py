@@ -565,9 +565,7 @@ class TestBodiesOfManyParts:
 
     @pytest.mark.parametrize("size", [65_536, 3, 1])
     @pytest.mark.parametrize("coding", ["gzip", "zstd"])
-    async def test_a_hundred_parts_are_accepted_wherever_they_are_cut(
-        self, coding: str, size: int
-    ) -> None:
+    async def test_a_hundred_parts_are_accepted_however_cut(self, coding: str, size: int) -> None:
         body = b"".join(encode(coding, b"%d" % (number % 10)) for number in range(100))
         client = Client(DecompressionMiddleware(reads_all))
         response = await client.post(pieces(body, size), headers=coded(coding, body))
@@ -651,9 +649,7 @@ class TestBodiesOfManyParts:
         response = await upload(Client(middleware), "zstd, gzip", body)
         assert response.status == 413
 
-    async def test_the_time_of_all_nested_codings_counts(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_the_time_of_nested_codings_counts(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Not only of those that are decoded on the event loop."""
         now = 0.0
 

@@ -254,9 +254,7 @@ class TestStreamEncodings:
             (("deflate",), "br"),  # not offered: the usual order goes on
         ],
     )
-    async def test_stream_encodings_order_live_streams(
-        self, order: tuple[str, ...], coding: str
-    ) -> None:
+    async def test_order_live_streams(self, order: tuple[str, ...], coding: str) -> None:
         encodings = ("br", "gzip", "zstd")
         for headers in (SSE, NDJSON):
             client = serve(Answer(events, headers), encodings=encodings, stream_encodings=order)
@@ -469,9 +467,7 @@ class TestPool:
         assert names == [True, False]
 
     @pytest.mark.parametrize("coding", ["gzip", "br", "zstd", "deflate"])
-    async def test_threads_do_not_change_the_response(
-        self, coding: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_changes_no_response(self, coding: str, monkeypatch: pytest.MonkeyPatch) -> None:
         async def chunks() -> AsyncIterator[bytes]:
             for start in range(0, len(ORDERS), 5000):
                 yield ORDERS[start : start + 5000]
@@ -487,9 +483,7 @@ class TestPool:
             assert there.headers == here.headers
             assert there.coding == coding
 
-    async def test_large_events_of_a_stream_are_coded_in_threads(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_large_events_are_coded_in_threads(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """What codes them is zlib, whatever codes other bodies: its costs count, and its level."""
         threads = spied(monkeypatch, _ZlibEncoder, "write")
         event = b"data: " + ORDERS * 22 + b"\n\n"
@@ -507,9 +501,7 @@ class TestPool:
         assert isinstance(coded, Compressed)
         assert coded.level == ZLIB.live
 
-    async def test_gathered_small_chunks_are_compressed_in_threads(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_small_chunks_are_coded_in_threads(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Brotli takes them at once, and codes them all with the last."""
         threads = spied(monkeypatch, _BrotliEncoder, "finish")
         body = ORDERS * 8
@@ -649,9 +641,7 @@ class TestETag:
         ("policy", "coded", "revalidated"),
         [("weaken", 'W/"abc"', 'W/"abc"'), ("drop", None, '"abc"'), ("keep", '"abc"', '"abc"')],
     )
-    async def test_other_etag_policies(
-        self, policy: str, coded: str | None, revalidated: str
-    ) -> None:
+    async def test_etag_policies(self, policy: str, coded: str | None, revalidated: str) -> None:
         headers = (*JSON, (b"etag", b'"abc"'))
         for method in ("GET", "HEAD"):
             client = serve(Answer(ORDERS, headers), etag=policy)
@@ -854,9 +844,7 @@ class TestStats:
         await Client(app).get("gzip")
         assert stats.skipped == {"too_small": 1}
 
-    async def test_stats_count_even_if_an_observer_raises(
-        self, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    async def test_count_even_if_an_observer_raises(self, caplog: pytest.LogCaptureFixture) -> None:
         def broken(event: CompressionEvent) -> None:
             raise LookupError("no such metric")
 

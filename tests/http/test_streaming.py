@@ -443,9 +443,7 @@ async def breaks_for_good(send: Send) -> None:
 @pytest.mark.parametrize("waits_for", ["a thread", "the client"])
 @pytest.mark.parametrize("coding", CODINGS)
 @pytest.mark.usefixtures("all_work_in_threads")
-async def test_a_cancelled_send_leaves_no_gap(
-    coding: str, waits_for: str, headers: Headers
-) -> None:
+async def test_cancelled_sends_leave_no_gap(coding: str, waits_for: str, headers: Headers) -> None:
     """What it was to send is lost, and nothing may be sent as if it were not."""
     gate = threading.Event()
 

@@ -195,9 +195,7 @@ class TestCompression:
 
 class TestDecompression:
     @pytest.mark.parametrize("offload_after", [1.0, 0.0], ids=["at once", "in a thread"])
-    def test_requests_are_decoded(
-        self, offload_after: float, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_decodes_requests(self, offload_after: float, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Pool, "offload_after", offload_after)
         app = DecompressionMiddleware(echo)
         coded = encode("gzip", ORDERS * 20)
@@ -257,9 +255,7 @@ class TestLimits:
         trio.run(limited.aclose)
 
     @pytest.mark.parametrize("scheme", ["sqlite", "redis"])
-    def test_limits_in_other_stores_are_refused_at_the_first_request(
-        self, scheme: str, tmp_path: Path
-    ) -> None:
+    def test_other_stores_are_refused_at_first_request(self, scheme: str, tmp_path: Path) -> None:
         """What they count by needs a timer and tasks of asyncio."""
         url = {"sqlite": f"sqlite:///{tmp_path}/limits.db", "redis": "redis://127.0.0.1:1"}[scheme]
         app = RateLimitMiddleware(

@@ -25,9 +25,7 @@ for module in MODULES:
 
 
 @pytest.mark.parametrize("behaviour", BEHAVIOURS.values(), ids=lambda behaviour: behaviour.name)
-async def test_some_wrong_middleware_fails(
-    behaviour: Behaviour, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_bad_middleware_fails(behaviour: Behaviour, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client.Patience, "seconds", 0.25)
     host, coding = next(behaviour.cases())
     for middleware in WRONG[behaviour.subject]:

@@ -233,9 +233,7 @@ class TestUnknownParameters:
             ("/v1/routed?lagn=de", "lagn", "lang"),
         ],
     )
-    async def test_are_422_with_the_nearest_one(
-        self, path: str, parameter: str, nearest: str
-    ) -> None:
+    async def test_are_422_with_the_nearest(self, path: str, parameter: str, nearest: str) -> None:
         answer = await self.get(path)
         assert answer.status_code == 422
         (detail,) = answer.json()["detail"]

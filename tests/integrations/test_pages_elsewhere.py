@@ -227,9 +227,7 @@ async def test_a_matching_etag_gets_304(app: Any) -> None:
         ("sort=%00%ff", 422, "sort"),
     ],
 )
-async def test_what_is_refused_is_a_problem(
-    app: Any, query: str, status: int, parameter: str
-) -> None:
+async def test_a_refusal_is_a_problem(app: Any, query: str, status: int, parameter: str) -> None:
     answer = await ask(app, f"/items?{query}")
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"

@@ -71,22 +71,16 @@ class TestNumbers:
 
     @ONE_DRIVER
     @pytest.mark.parametrize("number", ["1_0", "%201", "%2B1", "+1"])
-    async def test_a_page_that_only_python_reads_as_a_number_is_refused(
-        self, api: Application, number: str
-    ) -> None:
+    async def test_a_number_only_to_python_is_refused(self, api: Application, number: str) -> None:
         assert (await api.refused(f"/notes?page={number}"))["type"] == "not_a_number"
 
-    async def test_the_highest_offset_is_sent_to_the_database_and_a_higher_one_refused(
-        self, api: Application
-    ) -> None:
+    async def test_the_highest_offset_is_used_a_higher_one_refused(self, api: Application) -> None:
         assert (await api.refused("/some?page=92233720368547759&limit=100"))["loc"][1] == "page"
         assert (await api.json("/some?page=92233720368547757&limit=100"))["data"] == []
 
     @ONE_DRIVER
     @pytest.mark.parametrize("limit", ["0", "-5", "abc"])
-    async def test_a_limit_that_is_no_positive_number_is_refused(
-        self, api: Application, limit: str
-    ) -> None:
+    async def test_a_limit_must_be_a_positive_number(self, api: Application, limit: str) -> None:
         assert (await api.refused(f"/notes?limit={limit}"))["loc"] == ["query", "limit"]
 
     @ONE_DRIVER
@@ -146,9 +140,7 @@ class TestNumbers:
 
 class TestOrders:
     @ONE_DRIVER
-    async def test_rows_without_a_key_raise_an_error_before_any_statement(
-        self, api: Application
-    ) -> None:
+    async def test_rows_without_a_key_raise_before_any_statement(self, api: Application) -> None:
         with pytest.raises(InvalidOption, match="select of Note"):
             await api.get("/grouped")
         assert api.statements == []
@@ -180,9 +172,7 @@ class TestCursors:
         ]
 
     @pytest.mark.parametrize("sort", ["id", "-rank,title", "ratio"])
-    async def test_a_walk_forward_and_back_returns_every_row_once(
-        self, api: Application, sort: str
-    ) -> None:
+    async def test_both_ways_return_every_row_once(self, api: Application, sort: str) -> None:
         path = f"/walk?limit=7&sort={sort}"
         there = await api.walk(path)
         assert all_ids(there) == ids(await api.json(f"/notes?limit=100&sort={sort}"))
@@ -198,9 +188,7 @@ class TestCursors:
     @pytest.mark.parametrize(
         "query", ["title=t1&tenant=a", "tenant=a", "title=t2", "title=t2&tenant=b"]
     )
-    async def test_a_cursor_of_another_filter_or_tenant_is_refused(
-        self, api: Application, query: str
-    ) -> None:
+    async def test_cursors_of_other_queries_are_refused(self, api: Application, query: str) -> None:
         token = cursor_of(await api.json("/walk?limit=5&title=t2&tenant=a"))
         assert await api.json(f"/walk?limit=5&title=t2&tenant=a&cursor={token}")
         await api.refused(f"/walk?limit=5&{query}&cursor={token}", 400)
@@ -212,9 +200,7 @@ class TestCursors:
             for key in ("next_cursor", "prev_cursor"):
                 assert b"hidden" not in padded(page["pagination"][key] or "")
 
-    async def test_a_walk_keeps_infinities_and_nan_where_the_database_sorts_them(
-        self, api: Application
-    ) -> None:
+    async def test_a_walk_sorts_infinities_and_nan_as_the_database(self, api: Application) -> None:
         """SQLite keeps no NaN: it writes NULL."""
         api.write(delete(Note).where(Note.id > 12))
         values = {1: "nan", 2: "inf", 3: "-inf", 4: "nan", 5: "inf", 6: "-inf"}
@@ -270,9 +256,7 @@ class TestFields:
         assert both == await api.json("/notes/1?fields=id,title")
 
     @ONE_DRIVER
-    async def test_a_field_that_a_role_lacks_is_refused_like_an_unknown_one(
-        self, api: Application
-    ) -> None:
+    async def test_a_field_a_role_lacks_is_refused_like_an_unknown(self, api: Application) -> None:
         lacking = await api.refused("/read/1?fields=size")
         unknown = await api.refused("/read/1?fields=bogus")
         assert lacking["msg"].replace("size", "bogus") == unknown["msg"]

@@ -51,9 +51,7 @@ class TestTaking:
         await shared.until_runs(node, 1)
         assert {first.id, second.id} == {job["id"] for job in await shared.node("getActive")}
 
-    async def test_node_runs_a_delayed_job_whose_marker_python_took(
-        self, shared: SharedQueue
-    ) -> None:
+    async def test_node_runs_delayed_jobs_without_their_marker(self, shared: SharedQueue) -> None:
         """A worker that pops the marker must set it again for the next due job."""
         await shared.node_worker()
         python = await shared.python_worker(concurrency=1)
@@ -65,9 +63,7 @@ class TestTaking:
         assert time.monotonic() - started < SOON_SECONDS
 
     @pytest.mark.parametrize("options", [{}, {"delay": 50}, {"priority": 5}, {"lifo": True}])
-    async def test_node_s_marker_wakes_python(
-        self, shared: SharedQueue, options: dict[str, Any]
-    ) -> None:
+    async def test_node_wakes_python(self, shared: SharedQueue, options: dict[str, Any]) -> None:
         await shared.python_worker()
         started = time.monotonic()
         await shared.node("add", "echo", {}, options)
@@ -140,9 +136,7 @@ class TestLocks:
         assert shared.hash(job.id) == before
         assert await shared.node("getJobState", job.id) == "active"
 
-    async def test_an_expired_lock_settles_a_job_that_nobody_has_reclaimed(
-        self, shared: SharedQueue
-    ) -> None:
+    async def test_an_expired_lock_settles_an_unreclaimed_job(self, shared: SharedQueue) -> None:
         """After an outage all locks have expired, and those who held them are alive."""
         job = await shared.queue.add("hold")
         await take(shared)
@@ -164,9 +158,7 @@ class TestLocks:
 
 
 class TestTakingBack:
-    async def test_node_recovers_the_jobs_of_a_dead_python_worker(
-        self, shared: SharedQueue
-    ) -> None:
+    async def test_node_recovers_jobs_of_a_dead_python_worker(self, shared: SharedQueue) -> None:
         """One check marks the job, the next one moves it."""
         job = await shared.queue.add("echo")
         await take(shared, lease_ms=50)
@@ -197,9 +189,7 @@ class TestTakingBack:
         assert record.error == "job stalled more than allowable limit"
         assert record.deferred_failure is None
 
-    async def test_python_fails_a_job_whose_workers_died_too_often(
-        self, shared: SharedQueue
-    ) -> None:
+    async def test_python_fails_a_job_whose_workers_keep_dying(self, shared: SharedQueue) -> None:
         """Node knows such a job by the beginning of its reason."""
         job = await shared.queue.add("echo")
         await take(shared, lease_ms=1)
@@ -211,9 +201,7 @@ class TestTakingBack:
         assert failed["failedReason"].endswith("died 1 times while running it")
         assert not shared.python_runs
 
-    async def test_python_recovers_the_jobs_of_a_dead_node_worker(
-        self, shared: SharedQueue
-    ) -> None:
+    async def test_python_recovers_jobs_of_a_dead_node_worker(self, shared: SharedQueue) -> None:
         job = await shared.node("add", "hold")
         worker = await shared.node_worker(idle=False, lockDuration=600_000)
         await shared.until_runs(worker, 1)
@@ -227,9 +215,7 @@ class TestTakingBack:
             "added", "waiting", "active", "waiting", "stalled", "active", "completed",
         ]  # fmt: skip
 
-    async def test_python_fails_a_job_that_node_has_marked_as_failed(
-        self, shared: SharedQueue
-    ) -> None:
+    async def test_python_fails_a_job_that_node_marked_failed(self, shared: SharedQueue) -> None:
         """Node's check leaves the reason with the job; the next worker fails it unrun."""
         job = await shared.node("add", "echo", {}, {"attempts": 3})
         shared.redis.hset(shared.key(job["id"]), "defa", "job stalled more than allowable limit")

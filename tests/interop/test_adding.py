@@ -39,16 +39,12 @@ class TestPythonAdds:
         read = await shared.node("getJob", job.id)
         assert read["data"] == ({} if data is None else data)
 
-    async def test_node_runs_lifo_jobs_first_and_the_others_in_order(
-        self, shared: SharedQueue
-    ) -> None:
+    async def test_node_runs_lifo_jobs_first_and_others_in_order(self, shared: SharedQueue) -> None:
         for number, lifo in enumerate([False, True, False, True, False]):
             await shared.queue.add("echo", {"value": number}, lifo=lifo)
         assert await values_of_node(shared, 5) == [3, 1, 0, 2, 4]
 
-    async def test_node_runs_by_priority_and_those_without_one_first(
-        self, shared: SharedQueue
-    ) -> None:
+    async def test_node_runs_by_priority_and_no_priority_first(self, shared: SharedQueue) -> None:
         for value, priority in enumerate([5, 1, 5, 2_097_151, 0]):
             await shared.queue.add("echo", {"value": value}, priority=priority)
         assert await values_of_node(shared, 5) == [4, 1, 0, 2, 3]
@@ -62,9 +58,7 @@ class TestPythonAdds:
         late_ms = run["processedOn"] - job.record.created_ms - 300
         assert 0 <= late_ms < SOON_SECONDS * 1000
 
-    async def test_a_delayed_job_with_a_priority_gets_among_the_prioritized(
-        self, shared: SharedQueue
-    ) -> None:
+    async def test_a_delayed_job_with_priority_gets_prioritized(self, shared: SharedQueue) -> None:
         job = await shared.queue.add("echo", {"value": "first"}, priority=3, delay=0.05)
         await shared.queue.add("hold")
         worker = await shared.node_worker(idle=False)
@@ -108,9 +102,7 @@ class TestPythonAdds:
         await shared.until_runs(worker, 1)
 
     @pytest.mark.parametrize("id", ["7", "0", "0:1", "a:b", "active", "meta", "de"])
-    async def test_an_id_that_would_break_the_queue_is_refused(
-        self, shared: SharedQueue, id: str
-    ) -> None:
+    async def test_ids_that_break_the_queue_are_refused(self, shared: SharedQueue, id: str) -> None:
         """Numbers that Node gives out, colons that part its keys, and its keys themselves."""
         with pytest.raises(InvalidOption):
             await shared.queue.add("echo", job_id=id)
@@ -177,16 +169,12 @@ class TestNodeAdds:
         done = await shared.until_state(job["id"], State.COMPLETED)
         assert done.value is None
 
-    async def test_python_runs_lifo_jobs_first_and_the_others_in_order(
-        self, shared: SharedQueue
-    ) -> None:
+    async def test_python_runs_lifo_first_and_others_in_order(self, shared: SharedQueue) -> None:
         for number, lifo in enumerate([False, True, False, True, False]):
             await shared.node("add", "echo", {"value": number}, {"lifo": lifo})
         assert await values_of_python(shared, 5) == [3, 1, 0, 2, 4]
 
-    async def test_python_runs_by_priority_and_those_without_one_first(
-        self, shared: SharedQueue
-    ) -> None:
+    async def test_python_runs_by_priority_and_no_priority_first(self, shared: SharedQueue) -> None:
         for value, priority in enumerate([5, 1, 5, 2_097_151, 0]):
             await shared.node("add", "echo", {"value": value}, {"priority": priority})
         assert await values_of_python(shared, 5) == [4, 1, 0, 2, 3]
@@ -200,9 +188,7 @@ class TestNodeAdds:
         late_ms = (run.started_ms or 0) - job["timestamp"] - 300
         assert 0 <= late_ms < SOON_SECONDS * 1000
 
-    async def test_a_delayed_job_with_a_priority_becomes_prioritized(
-        self, shared: SharedQueue
-    ) -> None:
+    async def test_a_delayed_job_with_priority_gets_prioritized(self, shared: SharedQueue) -> None:
         """As it is due, a claim moves it, which a worker that runs one at a time shows."""
         hold = await shared.node("add", "hold")
         await shared.python_worker(concurrency=1, idle=False)

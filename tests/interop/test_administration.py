@@ -35,9 +35,7 @@ class TestPausing:
         await shared.until_python_runs(1)
 
     @pytest.mark.parametrize("runner", RUNNERS)
-    async def test_resume_is_in_time_for_delayed_jobs(
-        self, shared: SharedQueue, runner: str
-    ) -> None:
+    async def test_resumes_in_time_for_delayed_jobs(self, shared: SharedQueue, runner: str) -> None:
         """Pausing deletes all markers: whoever resumes has to leave the delayed one's again."""
         await shared.queue.add("echo", delay=0.3)
         await shared.queue.pause()
@@ -46,9 +44,7 @@ class TestPausing:
         await shared.queue.resume()
         await shared.until_counts(completed=1)
 
-    async def test_python_resumes_the_jobs_that_version_5_has_moved_to_paused(
-        self, shared: SharedQueue
-    ) -> None:
+    async def test_python_resumes_jobs_that_version_5_has_paused(self, shared: SharedQueue) -> None:
         """It moved the waiting jobs to a list of their own; they come before newer ones."""
         await shared.queue.add_many([("echo", {"value": n}) for n in range(3)])
         shared.redis.rename(shared.key("wait"), shared.key("paused"))
@@ -256,9 +252,7 @@ class TestRemoving:
         ("options", "key"),
         [({}, "wait"), ({"delay": 60}, "delayed"), ({"priority": 2}, "prioritized")],
     )
-    async def test_a_removed_job_leaves_no_key(
-        self, shared: SharedQueue, options: JobOptions, key: str
-    ) -> None:
+    async def test_leaves_no_key(self, shared: SharedQueue, options: JobOptions, key: str) -> None:
         """The event has the name of the key that it was in, as in Node."""
         one, other = await shared.queue.add_many([("echo", {}, options)] * 2)
         await shared.node("addJobLog", one.id, "a line")
@@ -351,9 +345,7 @@ class TestCancelling:
             await waits
         assert await shared.node("getJobState", job["id"]) == "failed"
 
-    async def test_a_job_that_node_runs_may_complete_and_run_again(
-        self, shared: SharedQueue
-    ) -> None:
+    async def test_a_job_in_node_may_complete_and_run_again(self, shared: SharedQueue) -> None:
         """Node does not check for it, so the request is useless and must be deleted."""
         job = await shared.queue.add("hold")
         worker = await shared.node_worker(idle=False)
@@ -366,9 +358,7 @@ class TestCancelling:
         assert "defa" not in shared.hash(job.id)
         assert not shared.redis.exists(shared.key("hasten:cancelled"))
 
-    async def test_the_cancellation_of_a_job_that_node_has_removed_is_dropped(
-        self, shared: SharedQueue
-    ) -> None:
+    async def test_cancelling_a_job_that_node_removed_is_dropped(self, shared: SharedQueue) -> None:
         """Another job may come by the same id."""
         job = await shared.queue.add("hold", job_id="order-1")
         await take(shared)

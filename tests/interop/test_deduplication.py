@@ -20,9 +20,7 @@ async def add(shared: SharedQueue, task: str, value: object, options: object) ->
 
 class TestFreeing:
     @pytest.mark.parametrize("task", ["echo", "give_up"])
-    async def test_an_id_is_free_when_its_job_has_finished(
-        self, shared: SharedQueue, task: str
-    ) -> None:
+    async def test_an_id_is_free_once_its_job_ended(self, shared: SharedQueue, task: str) -> None:
         """Completed or failed: until then, a second one is the first one."""
         first = await add(shared, task, 1, ONCE)
         assert await add(shared, task, 2, ONCE) == first
@@ -31,9 +29,7 @@ class TestFreeing:
         assert not shared.redis.exists(shared.key("de:once"))
         assert await add(shared, task, 3, ONCE) != first
 
-    async def test_an_id_stays_taken_while_its_job_is_tried_again(
-        self, shared: SharedQueue
-    ) -> None:
+    async def test_an_id_stays_taken_while_its_job_is_retried(self, shared: SharedQueue) -> None:
         options = {**ONCE, "attempts": 2, "backoff": 60_000}
         first = await add(shared, "fail", "no", options)
         await shared.python_worker(idle=False)
@@ -49,9 +45,7 @@ class TestFreeing:
         assert shared.redis.get(shared.key("de:once")) == first
         assert 0 < shared.redis.pttl(shared.key("de:once")) <= 60_000
 
-    async def test_an_id_that_belongs_to_another_job_is_left_alone(
-        self, shared: SharedQueue
-    ) -> None:
+    async def test_an_id_of_another_job_is_left_alone(self, shared: SharedQueue) -> None:
         """Somebody has freed it by hand, and added the next one."""
         first = await add(shared, "echo", 1, ONCE)
         await take(shared)
@@ -85,9 +79,7 @@ class TestFreeing:
 
 
 class TestFollowing:
-    async def test_the_last_one_follows_when_the_active_one_has_finished(
-        self, shared: SharedQueue
-    ) -> None:
+    async def test_the_last_one_follows_when_the_active_one_ends(self, shared: SharedQueue) -> None:
         """Three are added while it runs: one follows, with the last one's data."""
         held = await add(shared, "echo", 1, LATEST)
         await take(shared)

@@ -115,9 +115,7 @@ class TestPythonFails:
 
 @pytest.mark.parametrize("runner", RUNNERS)
 class TestTryingAgain:
-    async def test_a_fixed_backoff_delays_each_attempt(
-        self, shared: SharedQueue, runner: str
-    ) -> None:
+    async def test_a_fixed_backoff_delays_attempts(self, shared: SharedQueue, runner: str) -> None:
         """Each retry emits delayed with its due time; only the last failure emits failed."""
         job = await shared.queue.add("fail", {"message": "no"}, attempts=3, backoff=Fixed(0.1))
         await start(shared, runner)
@@ -144,9 +142,7 @@ class TestTryingAgain:
         assert 30_000 <= await skip_backoff(shared, job.id) <= 60_000
         assert 60_000 <= await skip_backoff(shared, job.id) <= 120_000
 
-    async def test_at_once_goes_behind_those_that_wait(
-        self, shared: SharedQueue, runner: str
-    ) -> None:
+    async def test_at_once_goes_to_the_back(self, shared: SharedQueue, runner: str) -> None:
         job = await shared.queue.add("fail", {"message": "no", "times": 1}, attempts=2)
         other = await shared.queue.add("echo")
         await start(shared, runner)
@@ -168,9 +164,7 @@ class TestTryingAgain:
         assert failed.attempts_made == 1
         assert shared.events_of(job["id"])[-2:] == ["active", "failed"]
 
-    async def test_attempts_are_counted_across_languages(
-        self, shared: SharedQueue, runner: str
-    ) -> None:
+    async def test_attempts_count_across_languages(self, shared: SharedQueue, runner: str) -> None:
         """One fails in one language, the next one succeeds in the other."""
         job = await shared.queue.add(
             "fail", {"message": "no", "times": 1}, attempts=2, backoff=Fixed(60)
@@ -201,9 +195,7 @@ class TestKeeping:
         assert sorted(shared.ids("completed")) == kept
         assert [id for id in "abcde" if shared.hash(id)] == kept
 
-    async def test_a_job_s_own_rule_beats_the_worker_s(
-        self, shared: SharedQueue, runner: str
-    ) -> None:
+    async def test_a_job_s_rule_beats_the_worker_s(self, shared: SharedQueue, runner: str) -> None:
         """And the worker's, where it holds, is for all that have finished."""
         for id in "abc":
             await shared.node("add", "echo", {}, {"jobId": id, "removeOnComplete": False})

@@ -63,9 +63,7 @@ class TestReleasing:
             "added", "waiting-children", "waiting", "active", "completed",
         ]  # fmt: skip
 
-    async def test_a_released_parent_goes_in_front(
-        self, shared: SharedQueue, parents: SharedQueue
-    ) -> None:
+    async def test_parent_goes_in_front(self, shared: SharedQueue, parents: SharedQueue) -> None:
         parent, (only,) = await add_flow(shared, parents, child(1))
         await parents.queue.add("echo")
         await take(shared)
@@ -84,9 +82,7 @@ class TestReleasing:
         assert parents.ids(place) == [parent]
         assert parents.redis.exists(parents.key("marker"))
 
-    async def test_three_levels_run_from_the_bottom_up(
-        self, shared: SharedQueue, parents: SharedQueue
-    ) -> None:
+    async def test_levels_run_bottom_up(self, shared: SharedQueue, parents: SharedQueue) -> None:
         """The middle one is a child and a parent, and runs in Python."""
         leaf = {"queueName": shared.name, **child(1)}
         parent, (middle,) = await add_flow(shared, parents, {**child(2), "children": [leaf]})
@@ -104,9 +100,7 @@ class TestReleasing:
         await shared.node_worker(idle=False)
         await parents.until_state(parent, State.COMPLETED)
 
-    async def test_a_retried_child_is_waited_for_again(
-        self, shared: SharedQueue, parents: SharedQueue
-    ) -> None:
+    async def test_waits_for_retried_child(self, shared: SharedQueue, parents: SharedQueue) -> None:
         parent, (first, _) = await add_flow(shared, parents, child(1), child(2))
         assert await take(shared) == [first]
         await complete(shared, first)
@@ -115,9 +109,7 @@ class TestReleasing:
         assert len(dependencies(parents, parent)) == 2
         assert not parents.redis.exists(parents.key(f"{parent}:processed"))
 
-    async def test_a_child_that_is_not_kept_has_counted(
-        self, shared: SharedQueue, parents: SharedQueue
-    ) -> None:
+    async def test_counts_unkept_children(self, shared: SharedQueue, parents: SharedQueue) -> None:
         parent, (only,) = await add_flow(shared, parents, child(1, removeOnComplete=True))
         await shared.python_worker(idle=False)
         await parents.until_state(parent, State.WAITING)
@@ -176,9 +168,7 @@ class TestFailing:
             await shared.queue.drain()
         assert pictures[0] == pictures[1]
 
-    async def test_a_failure_goes_up_two_levels(
-        self, shared: SharedQueue, parents: SharedQueue
-    ) -> None:
+    async def test_goes_up_two_levels(self, shared: SharedQueue, parents: SharedQueue) -> None:
         """Each parent says which child of its own it was."""
         leaf = {"queueName": shared.name, **child(1, task="give_up", failParentOnFailure=True)}
         root, (middle,) = await add_flow(
@@ -198,9 +188,7 @@ class TestFailing:
         await shared.python_worker(idle=False)
         await parents.until_state(parent, State.WAITING)
 
-    async def test_a_running_parent_fails_with_its_child(
-        self, shared: SharedQueue, parents: SharedQueue
-    ) -> None:
+    async def test_fails_a_running_parent(self, shared: SharedQueue, parents: SharedQueue) -> None:
         """The child was added while it ran, and failed before it could complete."""
         parent = await parents.queue.add("echo")
         await take(parents)
@@ -243,9 +231,7 @@ class TestRemoving:
         await shared.node.job(only, "remove")
         await parents.until_state(parent, State.WAITING)
 
-    async def test_a_parent_goes_with_its_children(
-        self, shared: SharedQueue, parents: SharedQueue
-    ) -> None:
+    async def test_removes_children_too(self, shared: SharedQueue, parents: SharedQueue) -> None:
         """Pending, completed and failed ones."""
         parent, _ = await add_flow(
             shared, parents, child(1), child(2, task="give_up"), child(3, delay=60_000)

@@ -59,9 +59,7 @@ async def test_failing_jobs_are_tried_by_both(shared: SharedQueue) -> None:
 
 
 class TestKilled:
-    async def test_python_finishes_what_a_killed_node_worker_held(
-        self, shared: SharedQueue, mortal_peer: Peer
-    ) -> None:
+    async def test_python_replaces_node(self, shared: SharedQueue, mortal_peer: Peer) -> None:
         """kill -9: its locks expire, and no worker of its language is left."""
         jobs = await shared.queue.add_many([("hold", {})] * 5)
         worker = await shared.node_worker(
@@ -77,9 +75,7 @@ class TestKilled:
             assert (job.record.crashes, job.record.attempts_started) == (1, 2)
         assert troubles(shared) == []
 
-    async def test_node_finishes_what_a_killed_python_worker_held(
-        self, shared: SharedQueue, server: RedisServer
-    ) -> None:
+    async def test_node_replaces_python(self, shared: SharedQueue, server: RedisServer) -> None:
         jobs = await shared.queue.add_many([("echo", {})] * 5)
         doomed = subprocess.Popen(
             [sys.executable, "-m", "tests.interop.doomed_worker", shared.name],

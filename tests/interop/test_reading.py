@@ -131,9 +131,7 @@ class TestGetters:
 
         await shared.until_true(one_less)
 
-    async def test_a_new_node_queue_changes_only_its_own_settings(
-        self, shared: SharedQueue
-    ) -> None:
+    async def test_a_new_node_queue_changes_only_its_settings(self, shared: SharedQueue) -> None:
         await some_of_everything(shared, 40)
         before = await shared.queue.counts()
         await shared.node("setGlobalConcurrency", 5)

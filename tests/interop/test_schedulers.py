@@ -163,9 +163,7 @@ class TestCron:
             {"pattern": "15 3 1,15 * *", "tz": "UTC"},
         ],
     )
-    async def test_the_next_time_is_the_one_that_node_finds(
-        self, shared: SharedQueue, rule: dict[str, Any]
-    ) -> None:
+    async def test_next_time_is_as_in_node(self, shared: SharedQueue, rule: dict[str, Any]) -> None:
         """Of two schedulers with the same rule, each language continues one."""
         for task in "echo", "report":
             data = {"progress": 1, "lines": []}

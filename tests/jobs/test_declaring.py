@@ -141,9 +141,7 @@ class TestAnnotations:
         ],
         ids=["name", "attribute", "inside a record"],
     )
-    def test_may_name_what_is_defined_further_down(
-        self, queue: Queue, modules: Modules, code: str
-    ) -> None:
+    def test_may_name_what_comes_below(self, queue: Queue, modules: Modules, code: str) -> None:
         """Then they are checked on first use, or when a worker starts."""
         module: Any = modules.load("declaring_later", code)
         with pytest.raises(InvalidTask, match=r"^task 'send': .*cannot be resolved: .*Later"):
@@ -185,9 +183,7 @@ CONTEXTS: dict[str, Any] = {
 class TestContext:
     @pytest.mark.parametrize("kind", CONTEXTS)
     @pytest.mark.parametrize("place", ["ctx, to", "to, ctx=None", "to, *, ctx=None", "ctx, /, to"])
-    async def test_is_given_however_it_is_annotated(
-        self, memory: Queue, kind: str, place: str
-    ) -> None:
+    async def test_is_given_however_annotated(self, memory: Queue, kind: str, place: str) -> None:
         """Its parameter is not stored, and those who enqueue do not give it."""
         namespace: dict[str, Any] = {"Context": Context}
         exec(f"async def name({place}): return f'{{ctx.job.name}} {{to}}'", namespace)
@@ -356,9 +352,7 @@ class TestWhatCanBeATask:
         "function",
         [functools.partial(greet, "Hi"), Greeter("Hi"), functools.partial(Greeter("Hi"))],
     )
-    def test_without_a_name_of_its_own_needs_one(
-        self, queue: Queue, function: Callable[..., Any]
-    ) -> None:
+    def test_without_a_name_needs_one(self, queue: Queue, function: Callable[..., Any]) -> None:
         with pytest.raises(InvalidOption, match=r"^name=None: must be @queue\.task\(name=…\) for "):
             queue.task(function)
 
@@ -410,9 +404,7 @@ class TestWhatCanBeATask:
         with pytest.raises(InvalidOption, match="a function at the top level of a module, for 'f'"):
             queue.task(name="f", run_in="process")(function)
 
-    def test_that_has_another_name_in_its_module_cannot_run_in_a_process(
-        self, queue: Queue
-    ) -> None:
+    def test_that_has_another_name_in_its_module_runs_in_no_process(self, queue: Queue) -> None:
         """Found when a worker starts: then the module is complete."""
         queue.task(run_in="process")(greet)
         with pytest.raises(InvalidOption, match=r"decorate .*test_declaring\.greet .* with"):

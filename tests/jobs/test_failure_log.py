@@ -74,9 +74,7 @@ async def test_each_attempt_is_logged_and_the_last_one_with_its_traceback(
     assert trace.tb_frame.f_code.co_name == f"in_{where}"
 
 
-async def test_the_log_of_a_retry_has_its_delay(
-    queue: Queue, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_retry_is_logged_with_delay(queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
     @queue.task(attempts=2, backoff=90)
     async def send() -> None:
         raise ValueError("boom")
@@ -89,9 +87,7 @@ async def test_the_log_of_a_retry_has_its_delay(
     assert facts(retried, "retry_in") == (90.0,)
 
 
-async def test_a_failure_in_a_process_brings_its_traceback(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+async def test_a_failure_in_a_process_has_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
     """The log has a `JobFailed`, whose cause is the text of the traceback."""
     job = await process_tasks.throw.using(attempts=1).enqueue("unreadable")
     async with Worker(process_tasks.queue, grace=0):
@@ -128,9 +124,7 @@ async def test_a_time_out_is_logged(queue: Queue, caplog: pytest.LogCaptureFixtu
     assert failed.getMessage().endswith("attempt 1 of 1: JobTimeout: timed out after 0.01 s")
 
 
-async def test_a_job_that_cannot_be_run_is_logged(
-    queue: Queue, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_an_unrunnable_job_is_logged(queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
     """An unknown task, and data that does not fit."""
 
     @queue.task
@@ -150,9 +144,7 @@ async def test_a_job_that_cannot_be_run_is_logged(
     assert "its data does not fit the task 'square'" in second.getMessage()
 
 
-async def test_an_expired_job_is_logged(
-    queue: Queue, clock: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_expiry_is_logged(queue: Queue, clock: Any, caplog: pytest.LogCaptureFixture) -> None:
     @queue.task(expires=10)
     async def remind() -> None: ...
 
@@ -165,9 +157,7 @@ async def test_an_expired_job_is_logged(
     assert "failed without a run: expired" in failed.getMessage()
 
 
-async def test_a_postponed_job_is_not_logged_as_a_failure(
-    queue: Queue, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_postponing_is_no_failure(queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
     @queue.task
     async def ask() -> None:
         raise RetryAfter(30)
@@ -180,9 +170,7 @@ async def test_a_postponed_job_is_not_logged_as_a_failure(
     assert asked.getMessage() == f"queue mail: job {job.id} (ask) asked to run again in 30 s"
 
 
-async def test_a_cancelled_job_is_not_logged_as_a_failure(
-    queue: Queue, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_cancelling_is_no_failure(queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
     @queue.task
     async def wait() -> None:
         await asyncio.Event().wait()
@@ -195,9 +183,7 @@ async def test_a_cancelled_job_is_not_logged_as_a_failure(
     assert [record.levelname for record in records(caplog, job.id)] == ["INFO"]
 
 
-async def test_one_failure_is_one_line_without_control_characters(
-    queue: Queue, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_failure_is_one_safe_line(queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
     """The text of an error cannot forge a line of the log or clear a terminal."""
 
     @queue.task
@@ -227,9 +213,7 @@ def test_the_traceback_of_another_process_is_escaped(caplog: pytest.LogCaptureFi
     assert "\n    ERROR forged" in shown
 
 
-async def test_ids_and_names_of_other_programs_are_escaped(
-    queue: Queue, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_ids_and_names_are_escaped(queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
     odd = "\x1b[2J\u202eodd\n"
     await queue.engine.add(
         [NewJob("mail", JobTemplate(odd, "{}", Options()), "{}", odd)], now_ms=queue.clock.now_ms()
@@ -246,9 +230,7 @@ async def test_ids_and_names_of_other_programs_are_escaped(
     assert r"job \x1b[2J\u202eodd\n (\x1b[2J\u202eodd)" in record.getMessage()
 
 
-async def test_an_error_without_a_text_is_logged(
-    queue: Queue, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_textless_error_is_logged(queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
     class Odd(Exception):
         def __str__(self) -> str:
             raise AttributeError("missing")

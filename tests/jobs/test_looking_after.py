@@ -112,9 +112,7 @@ class TestIds:
 
 class TestCancel:
     @pytest.mark.parametrize("state", [State.WAITING, State.PRIORITIZED, State.DELAYED])
-    async def test_fails_a_job_that_has_not_started_at_once(
-        self, queue: Queue, state: State
-    ) -> None:
+    async def test_fails_an_unstarted_job_at_once(self, queue: Queue, state: State) -> None:
         job = (await fill(queue))[state]
         assert await job.cancel()
         await job.refresh()
@@ -163,9 +161,7 @@ class TestCancel:
 
 
 class TestPause:
-    async def test_holds_jobs_back_until_resume_and_lets_running_ones_go_on(
-        self, queue: Queue
-    ) -> None:
+    async def test_holds_jobs_until_resume_and_lets_running_ones_go_on(self, queue: Queue) -> None:
         started, may_end = asyncio.Event(), asyncio.Event()
         ran: list[int] = []
 
@@ -194,9 +190,7 @@ class TestPause:
 
 class TestRetryAndPromote:
     @pytest.mark.parametrize("state", [State.FAILED, State.COMPLETED])
-    async def test_retry_runs_a_finished_job_again_with_all_its_attempts(
-        self, queue: Queue, state: State
-    ) -> None:
+    async def test_retry_reruns_a_job_with_all_attempts(self, queue: Queue, state: State) -> None:
         job = (await fill(queue))[state]
         assert await job.retry()
         await job.refresh()
@@ -221,9 +215,7 @@ class TestRetryAndPromote:
             assert await act("999") == []
         assert {(await job.refresh()).state for job in jobs.values()} == set(jobs)
 
-    async def test_they_return_the_ids_that_moved_in_the_order_of_the_call(
-        self, queue: Queue
-    ) -> None:
+    async def test_they_return_the_moved_ids_in_the_order_of_the_call(self, queue: Queue) -> None:
         """Somebody else may have moved or removed the others just now."""
         ids = {state: job.id for state, job in (await fill(queue)).items()}
         asked = ["999", ids[State.FAILED], ids[State.WAITING], ids[State.COMPLETED]]
@@ -288,9 +280,7 @@ class TestDeletingMany:
         assert {state for state in State if left[state]} == {State.COMPLETED, State.FAILED}
         assert await queue.get(jobs[State.COMPLETED].id)
 
-    async def test_clean_deletes_what_finished_long_ago(
-        self, queue: Queue, clock: ManualClock
-    ) -> None:
+    async def test_clean_deletes_old_finished_jobs(self, queue: Queue, clock: ManualClock) -> None:
         old = await fill(queue)
         clock.advance(60)
         new = await fill(queue)

@@ -135,9 +135,7 @@ LOST: dict[str, tuple[object, str, str]] = {
 
 class TestValuesThatJsonLoses:
     @pytest.mark.parametrize("kind", LOST)
-    async def test_are_refused_at_the_call_with_the_path_to_them(
-        self, queue: Queue, kind: str
-    ) -> None:
+    async def test_are_refused_at_the_call_with_their_path(self, queue: Queue, kind: str) -> None:
         """Whatever record they hide in, and whatever way the job is added."""
         value, inside, complaint = LOST[kind]
 
@@ -282,9 +280,7 @@ def untyped(queue: Queue, annotation: Any) -> Any:
 
 class TestTypesThatJsonChanges:
     @pytest.mark.parametrize("kind", UNTYPED)
-    async def test_are_refused_where_no_annotation_brings_them_back(
-        self, queue: Queue, kind: str
-    ) -> None:
+    async def test_are_refused_if_no_annotation_keeps_them(self, queue: Queue, kind: str) -> None:
         """Without a type a datetime would arrive as a text, in silence."""
         annotation, value, complaint = UNTYPED[kind]
         keep = untyped(queue, annotation)
@@ -327,9 +323,7 @@ class TestTypesThatJsonChanges:
             (set[Colour], {Colour.RED}),
         ],
     )
-    async def test_are_all_that_is_refused(
-        self, queue: Queue, annotation: Any, value: object
-    ) -> None:
+    async def test_alone_are_refused(self, queue: Queue, annotation: Any, value: object) -> None:
         job = await untyped(queue, annotation).enqueue(value)
         async with Worker(queue):
             result = await job.result(timeout=30)

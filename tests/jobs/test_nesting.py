@@ -61,9 +61,7 @@ async def test_data_fails_its_job_once(queue: Queue) -> None:
     assert reason == "its data does not fit the task 'send': it is nested too deeply"
 
 
-async def test_what_takes_too_much_memory_fails_its_job_once(
-    queue: Queue, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_too_much_memory_fails_once(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     class Decoder:
         def decode(self, text: str) -> object:
             if "large" in text:

@@ -126,9 +126,7 @@ class TestWhatHandlersRaise:
         assert reason.startswith(type(THROWN[kind][0]()).__name__)
         await queue.aclose()
 
-    async def test_a_future_that_holds_generator_exit_counts_as_an_attempt(
-        self, queue: Queue
-    ) -> None:
+    async def test_a_future_with_generator_exit_counts_as_an_attempt(self, queue: Queue) -> None:
         """It closes the coroutines that await the future, including hasten's own."""
 
         @queue.task(attempts=2)
@@ -141,9 +139,7 @@ class TestWhatHandlersRaise:
         async with Worker(queue, grace=0):
             assert await fails_after(job, 2) == "GeneratorExit"
 
-    async def test_a_handler_that_cancels_its_own_task_counts_as_an_attempt(
-        self, queue: Queue
-    ) -> None:
+    async def test_a_handler_that_cancels_itself_counts_as_an_attempt(self, queue: Queue) -> None:
         @queue.task(attempts=2)
         async def cancel_itself() -> None:
             task = asyncio.current_task()
@@ -156,9 +152,7 @@ class TestWhatHandlersRaise:
             reason = await fails_after(job, 2)
         assert reason == "CancelledError: its task was cancelled by a handler, not by the worker"
 
-    async def test_a_handler_that_has_cancelled_itself_and_returns_has_completed(
-        self, queue: Queue
-    ) -> None:
+    async def test_a_handler_that_cancels_itself_and_returns_completes(self, queue: Queue) -> None:
         @queue.task
         async def cancel_and_return() -> str:
             task = asyncio.current_task()
@@ -170,9 +164,7 @@ class TestWhatHandlersRaise:
         async with Worker(queue, grace=0):
             assert await job.result(timeout=30) == "done"
 
-    async def test_a_keyboard_interrupt_while_run_handles_signals_fails_the_attempt(
-        self, queue: Queue
-    ) -> None:
+    async def test_an_interrupt_under_run_fails_the_attempt(self, queue: Queue) -> None:
         """Ctrl+C asks the worker to stop then, so no `KeyboardInterrupt` comes of it."""
 
         @queue.task(attempts=2)
@@ -186,9 +178,7 @@ class TestWhatHandlersRaise:
         worker.request_stop()
         await running
 
-    def test_a_keyboard_interrupt_that_may_be_ctrl_c_fails_the_attempt_and_is_raised(
-        self, tmp_path: Any
-    ) -> None:
+    def test_an_interrupt_by_ctrl_c_fails_the_attempt_and_is_raised(self, tmp_path: Any) -> None:
         url = f"sqlite:///{tmp_path / 'jobs.db'}"
 
         async def interrupted() -> None:
@@ -225,9 +215,7 @@ class TestWhatHandlersRaise:
 
 class TestBackoffFunctions:
     @pytest.mark.parametrize("kind", THROWN)
-    async def test_one_that_raises_leaves_the_attempt_counted(
-        self, queue: Queue, kind: str
-    ) -> None:
+    async def test_that_raise_let_the_attempt_count(self, queue: Queue, kind: str) -> None:
         def fall_over(attempt: int, error: BaseException) -> float:
             thrower(THROWN[kind][0])()
 
@@ -241,9 +229,7 @@ class TestBackoffFunctions:
         assert reason.startswith("ValueError: no (and its backoff function failed: ")
 
     @pytest.mark.parametrize("delay", [float("nan"), -1, "soon", 1e30, True])
-    async def test_one_that_returns_no_duration_leaves_the_attempt_counted(
-        self, queue: Queue, delay: Any
-    ) -> None:
+    async def test_without_a_duration_let_the_attempt_count(self, queue: Queue, delay: Any) -> None:
         @queue.task(attempts=2, backoff=lambda attempt, error: delay)
         async def fail() -> None:
             raise ValueError("no")
@@ -255,9 +241,7 @@ class TestBackoffFunctions:
 
 
 class TestGroups:
-    async def test_that_hold_only_retry_after_postpone_by_the_longest_delay(
-        self, queue: Queue
-    ) -> None:
+    async def test_of_retry_after_alone_postpone_by_the_longest_delay(self, queue: Queue) -> None:
         """No attempt is used up."""
         runs: list[int] = []
 
@@ -285,9 +269,7 @@ class TestGroups:
             [Unrecoverable("gone"), LookupError("given up on")],
         ],
     )
-    async def test_that_hold_only_final_errors_fail_the_job_for_good(
-        self, queue: Queue, members: list[Exception]
-    ) -> None:
+    async def test_of_final_errors_are_final(self, queue: Queue, members: list[Exception]) -> None:
         @queue.task(attempts=5, give_up_on=LookupError)
         async def fail() -> None:
             raise ExceptionGroup("several", members)
@@ -619,9 +601,7 @@ class TestLoggingThatIsBroken:
 
 
 class TestStoppingUnderAttack:
-    async def test_outcomes_are_stored_although_a_handler_cancels_all_tasks_at_shutdown(
-        self, queue: Queue
-    ) -> None:
+    async def test_outcomes_are_stored_if_a_handler_cancels_all_tasks(self, queue: Queue) -> None:
         """In the grace period of the worker, and when it is about to begin."""
         main = asyncio.current_task()
         started, may_end = asyncio.Event(), asyncio.Event()
@@ -645,9 +625,7 @@ class TestStoppingUnderAttack:
         assert (job.state, job.value) == (State.COMPLETED, "done")
 
     @pytest.mark.parametrize("how", ["timeout", "wait_for", "handler"])
-    async def test_a_stop_that_is_cancelled_still_hands_jobs_back(
-        self, queue: Queue, how: str
-    ) -> None:
+    async def test_a_cancelled_stop_still_hands_jobs_back(self, queue: Queue, how: str) -> None:
         """A run must not continue beside the next run of its job."""
         running: list[str] = []
         worker = Worker(queue, grace=30)
@@ -744,9 +722,7 @@ class TestStoppingUnderAttack:
         assert task.cancelled()
 
 
-def test_a_worker_whose_event_loop_has_ended_renews_no_leases(
-    tmp_path: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_ended_loop_renews_no_leases(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
     """It was not stopped. No lease is renewed after that, and no failure is logged."""
     url = f"sqlite:///{tmp_path / 'jobs.db'}"
     before = set(threading.enumerate())

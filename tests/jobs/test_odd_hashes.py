@@ -96,9 +96,7 @@ async def ends_of_all(queue: Queue) -> dict[State, int]:
 
 @pytest.mark.parametrize("odd", ODD_NUMBERS)
 @pytest.mark.parametrize("field", ["timestamp", "delay", "priority", "atm", "ats", "stc"])
-async def test_an_odd_number_costs_neither_its_job_nor_the_batch(
-    queue: Queue, keys: Keys, field: str, odd: str
-) -> None:
+async def test_an_odd_number_costs_no_job(queue: Queue, keys: Keys, field: str, odd: str) -> None:
     """A worker that stumbled over it would take and lose the same jobs for ever."""
     jobs = await three(queue)
     keys.redis.hset(keys(jobs[1].id), field, odd)
@@ -110,9 +108,7 @@ async def test_an_odd_number_costs_neither_its_job_nor_the_batch(
 
 
 @pytest.mark.parametrize("odd", ODD_NUMBERS)
-async def test_an_odd_priority_is_kept_through_delays_and_retries(
-    queue: Queue, keys: Keys, clock: ManualClock, odd: str
-) -> None:
+async def test_odd_priorities_stay(queue: Queue, keys: Keys, clock: ManualClock, odd: str) -> None:
     """Its place is worked out anew each time."""
     fails = 1
 
@@ -139,9 +135,7 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("opts", list(UNREADABLE))
-async def test_options_that_cannot_be_read_fail_their_job_with_a_reason(
-    queue: Queue, keys: Keys, opts: str
-) -> None:
+async def test_unreadable_options_fail_with_a_reason(queue: Queue, keys: Keys, opts: str) -> None:
     jobs = await three(queue)
     keys.redis.hset(keys(jobs[1].id), "opts", opts)
     first, second, last = await run_all(queue, jobs)
@@ -331,9 +325,7 @@ async def test_an_odd_cron_pattern_does_not_keep_its_job_from_running(
 
 @pytest.mark.parametrize("odd", ODD_NUMBERS)
 @pytest.mark.parametrize("field", ["concurrency", "opts.maxLenEvents", "max", "duration"])
-async def test_an_odd_setting_does_not_stop_the_queue(
-    queue: Queue, keys: Keys, field: str, odd: str
-) -> None:
+async def test_odd_settings_stop_no_queue(queue: Queue, keys: Keys, field: str, odd: str) -> None:
     jobs = await three(queue)
     settings = {"max": "3", "duration": "1"} if field in {"max", "duration"} else {}
     keys.redis.hset(keys("meta"), mapping={**settings, field: odd})
@@ -341,9 +333,7 @@ async def test_an_odd_setting_does_not_stop_the_queue(
 
 
 @pytest.mark.parametrize("score", ["inf", "-inf", "1e300", "9007199254740993"])
-async def test_an_odd_due_time_stops_neither_a_worker_nor_a_listing(
-    queue: Queue, keys: Keys, score: str
-) -> None:
+async def test_odd_due_times_stop_no_worker_or_list(queue: Queue, keys: Keys, score: str) -> None:
     jobs = await three(queue)
     later = await queue.add("double", {"number": 7}, delay=60)
     keys.redis.zadd(keys("delayed"), {later.id: score})
@@ -397,9 +387,7 @@ async def test_a_damaged_job_can_be_removed_with_the_others(queue: Queue, keys: 
     assert not keys.redis.exists(keys(jobs[1].id))
 
 
-async def test_children_that_are_none_do_not_keep_a_job_from_being_removed(
-    queue: Queue, keys: Keys
-) -> None:
+async def test_bogus_children_do_not_prevent_removal(queue: Queue, keys: Keys) -> None:
     jobs = await three(queue)
     keys.redis.sadd(keys(f"{jobs[0].id}:dependencies"), "nonsense")
     for suffix in (":dependencies", ":processed", ":failed", ":unsuccessful", ":logs"):
@@ -422,9 +410,7 @@ async def test_a_damaged_queue_can_be_obliterated(queue: Queue, keys: Keys, dama
     assert await run_all(queue, jobs) == [0, 2, 4]
 
 
-async def test_a_user_who_lacks_a_permission_is_no_matter_of_data(
-    queue: Queue, url: str, keys: Keys
-) -> None:
+async def test_a_missing_permission_is_not_odd_data(queue: Queue, url: str, keys: Keys) -> None:
     """A worker that took it for that would fail its jobs."""
     jobs = await three(queue)
     name = f"no-{keys('')}".strip(":")

@@ -21,9 +21,7 @@ from tests.jobs.eventually import until_longer, until_state
 
 class TestDelay:
     @pytest.mark.parametrize("option", ["delay", "timedelta", "at"])
-    async def test_a_delayed_job_runs_when_it_is_due(
-        self, queue: Queue, clock: ManualClock, option: str
-    ) -> None:
+    async def test_runs_a_job_when_due(self, queue: Queue, clock: ManualClock, option: str) -> None:
         """Not a millisecond earlier."""
         hour = timedelta(hours=1)
         choices: dict[str, JobOptions] = {
@@ -83,9 +81,7 @@ async def order_of_runs(queue: Queue, *added: tuple[str, dict[str, Any]]) -> lis
 
 
 class TestOrder:
-    async def test_priorities_run_lowest_number_first_after_those_without(
-        self, queue: Queue
-    ) -> None:
+    async def test_priorities_run_lowest_first_after_those_without(self, queue: Queue) -> None:
         """BullMQ's order."""
         assert await order_of_runs(
             queue, ("c", {"priority": 9}), ("b", {"priority": 1}), ("a", {})
@@ -172,9 +168,7 @@ class TestBackoff:
                 await job.result(timeout=30)
         assert [(b - a) / 1000 for a, b in pairwise(times)] == waits
 
-    async def test_jitter_shortens_a_wait_by_at_most_its_share(
-        self, queue: Queue, clock: ManualClock
-    ) -> None:
+    async def test_jitter_shortens_a_wait_in_bounds(self, queue: Queue, clock: ManualClock) -> None:
         """Jobs that failed together do not come back together."""
 
         @queue.task(attempts=2, backoff="exponential")
@@ -286,9 +280,7 @@ class TestTimeout:
         async with Worker(queue):
             assert await job.result(timeout=30) == "done"
 
-    async def test_a_time_out_of_the_handler_s_own_is_an_error_like_others(
-        self, queue: Queue
-    ) -> None:
+    async def test_a_handler_s_own_timeout_is_an_error_like_others(self, queue: Queue) -> None:
         """Not ours, and told as what it is."""
 
         @queue.task
@@ -303,9 +295,7 @@ class TestTimeout:
 
 
 class TestExpires:
-    async def test_a_job_not_started_in_time_fails_without_a_run(
-        self, queue: Queue, clock: ManualClock
-    ) -> None:
+    async def test_a_late_job_fails_without_a_run(self, queue: Queue, clock: ManualClock) -> None:
         """A code to log in is of no use tomorrow."""
         ran: list[int] = []
 
@@ -324,9 +314,7 @@ class TestExpires:
         assert ran == [2]
         assert (await late.refresh()).attempts_made == 0
 
-    async def test_it_counts_from_when_the_job_is_due(
-        self, queue: Queue, clock: ManualClock
-    ) -> None:
+    async def test_it_counts_from_the_due_time(self, queue: Queue, clock: ManualClock) -> None:
         @queue.task(expires=60, delay=3600)
         async def note() -> None: ...
 
@@ -335,9 +323,7 @@ class TestExpires:
         async with Worker(queue):
             await job.result(timeout=30)
 
-    async def test_it_does_not_concern_later_attempts(
-        self, queue: Queue, clock: ManualClock
-    ) -> None:
+    async def test_it_does_not_limit_later_attempts(self, queue: Queue, clock: ManualClock) -> None:
         """The job was started in time."""
         runs: list[int] = []
 
@@ -387,9 +373,7 @@ class TestKeep:
         [(True, 5), (False, 0), (2, 2), (Keep(count=3), 3), (Keep(age=3600), 5), (Keep(), 5)],
         ids=repr,
     )
-    async def test_finished_jobs_are_kept_as_long_as_it_says(
-        self, queue: Queue, keep: Any, kept: int
-    ) -> None:
+    async def test_finished_jobs_are_kept_as_told(self, queue: Queue, keep: Any, kept: int) -> None:
         """The newest of them; the rest is deleted as soon as the next one finishes."""
         await finish(queue, 5, keep_completed=keep, keep_failed=True)
         counts = await queue.counts()
@@ -400,9 +384,7 @@ class TestKeep:
         counts = await queue.counts()
         assert (counts[State.COMPLETED], counts[State.FAILED]) == (1, 2)
 
-    async def test_age_deletes_what_finished_long_ago(
-        self, queue: Queue, clock: ManualClock
-    ) -> None:
+    async def test_age_deletes_old_finished_jobs(self, queue: Queue, clock: ManualClock) -> None:
         """At the next finish."""
         await finish(queue, 3, keep_completed=Keep(age=60), keep_failed=True)
         clock.advance(61)
@@ -420,9 +402,7 @@ class TestKeep:
                 await job.result(timeout=30)
         assert (await queue.counts())[State.COMPLETED] == 1
 
-    async def test_the_result_of_a_job_that_is_not_kept_still_reaches_who_waits(
-        self, queue: Queue
-    ) -> None:
+    async def test_the_result_of_an_unkept_job_still_reaches_a_waiter(self, queue: Queue) -> None:
         """It is told with the event of its end."""
 
         @queue.task(keep_completed=False)

@@ -212,9 +212,7 @@ class TestMany:
             await queue.add_many([("send", {}), spec])
         assert await waiting(queue) == []
 
-    async def test_concurrent_calls_share_transactions(
-        self, queue: Queue, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_calls_share_commits(self, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
         """Two hundred requests of one moment do not flush the disk two hundred times."""
         task = queue.task(send)
         await task.enqueue("first")
@@ -422,9 +420,7 @@ class TestJobId:
         assert first.id == again.id == "order-7"
         assert await waiting(queue) == [{"address": "a"}]
 
-    async def test_a_job_that_was_there_shows_what_is_stored(
-        self, queue: Queue, clock: ManualClock
-    ) -> None:
+    async def test_an_existing_job_has_stored_data(self, queue: Queue, clock: ManualClock) -> None:
         """And says that it was there, by whatever call it was found."""
         once = queue.task(send).using(job_id="a", priority=3)
         added = await once.enqueue("first")
@@ -452,9 +448,7 @@ class TestJobId:
         again = await task.using(job_id="a").enqueue("second")
         assert (again.state, again.value) == (State.COMPLETED, "Hello, first")
 
-    async def test_of_two_calls_of_one_moment_the_second_is_the_duplicate(
-        self, queue: Queue
-    ) -> None:
+    async def test_of_two_concurrent_calls_the_second_is_the_duplicate(self, queue: Queue) -> None:
         """And jobs that share their transaction are none."""
         task = queue.task(send)
         jobs = await asyncio.gather(
@@ -467,9 +461,7 @@ class TestJobId:
         addresses = [job.data["address"] for job in jobs]
         assert addresses == ["x", "first", "first", "y"]
 
-    async def test_a_job_of_another_task_that_was_there_has_that_task_s_result(
-        self, queue: Queue
-    ) -> None:
+    async def test_an_existing_job_of_another_task_has_its_own_result(self, queue: Queue) -> None:
         @queue.task
         async def first() -> timedelta:
             return timedelta(seconds=1)
@@ -490,9 +482,7 @@ class TestJobId:
         assert not job.is_duplicate
         assert not (await queue.jobs("waiting"))[0].is_duplicate
 
-    async def test_needs_no_second_look_at_the_store(
-        self, queue: Queue, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_needs_one_call_only(self, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
         """The job could be gone by then."""
         monkeypatch.setattr(queue.engine, "get", None)
         await queue.add("send", 1, job_id="a")
@@ -654,9 +644,7 @@ class TestDeclaring:
             queue.task(values)
 
     @pytest.mark.parametrize("star", [lambda *values: None, lambda **values: None])
-    def test_arguments_without_names_cannot_be_stored(
-        self, queue: Queue, star: Callable[..., None]
-    ) -> None:
+    def test_nameless_arguments_are_refused(self, queue: Queue, star: Callable[..., None]) -> None:
         with pytest.raises(InvalidTask, match=r"\*values is not supported: use a list or a dict"):
             queue.task(name="star")(star)
 
@@ -706,9 +694,7 @@ class TestDeclaring:
             assert await job.result(timeout=30) == f"7 {job.id}"
 
 
-async def test_options_of_a_call_lie_over_those_of_the_task_and_of_the_queue(
-    clock: ManualClock,
-) -> None:
+async def test_options_of_a_call_win_over_those_of_task_and_queue(clock: ManualClock) -> None:
     """From the general to the particular."""
     queue = Queue("mail", Store("memory://", clock=clock), priority=5, delay=10)
     task = queue.task(priority=6)(send)

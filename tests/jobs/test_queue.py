@@ -42,9 +42,7 @@ def test_wrong_names_are_refused(name: Any, complaint: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a\nb", "\x9b31m", "a\u2066b", "\ufeffa"])
-async def test_names_and_ids_that_could_control_a_terminal_are_refused(
-    queue: Queue, name: str
-) -> None:
+async def test_names_and_ids_with_control_characters_are_refused(queue: Queue, name: str) -> None:
     """At every entry point. What other programs have stored is still found."""
 
     @queue.task
@@ -130,9 +128,7 @@ class TestPlace:
         assert (tmp_path / "hasten.db").exists()
         await queue.aclose()
 
-    async def test_is_that_of_the_environment(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_from_environment(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Looked up at the first use: the module may be imported before it is set."""
         queue = Queue("mail")
         monkeypatch.setenv("HASTEN_URL", f"sqlite:///{tmp_path / 'other.db'}")
@@ -258,9 +254,7 @@ class TestOpening:
         assert len(stores) == 1
         queues[0].sync.close()
 
-    async def test_a_worker_keeps_the_store_of_the_process_open(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_a_worker_keeps_the_store_open(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HASTEN_URL", "memory://")
         async with Queue("mail") as queue:
             job = await queue.add("send")

@@ -176,9 +176,7 @@ class TestResult:
     @pytest.mark.parametrize(
         "timeout", [-1, math.nan, math.inf, True, "5", timedelta(seconds=-1)], ids=repr
     )
-    async def test_is_not_waited_for_with_a_wrong_time_out(
-        self, queue: Queue, timeout: Any
-    ) -> None:
+    async def test_is_not_waited_for_with_a_bad_time_out(self, queue: Queue, timeout: Any) -> None:
         job = await queue.add("send")
         with pytest.raises(InvalidOption, match=r"^timeout=.*: must be"):
             await job.result(timeout=timeout)
@@ -213,9 +211,7 @@ class TestResult:
                 job = await double.enqueue(number)
                 assert await job.result(timeout=30) == 2 * number
 
-    async def test_follows_a_job_through_its_attempts(
-        self, queue: Queue, clock: ManualClock
-    ) -> None:
+    async def test_follows_a_job_through_attempts(self, queue: Queue, clock: ManualClock) -> None:
         """A failed attempt is not the end."""
         runs: list[int] = []
 
@@ -358,9 +354,7 @@ class TestLargeResult:
     """More than an event holds: the job has it, or the event of a job that is not kept."""
 
     @pytest.mark.parametrize("keep", [None, True, 0, 1], ids=str)
-    async def test_is_found_while_one_waits_and_afterwards(
-        self, queue: Queue, keep: bool | int | None
-    ) -> None:
+    async def test_is_found_at_once_and_later(self, queue: Queue, keep: bool | int | None) -> None:
         """Whether or not the jobs are kept until somebody looks at them."""
 
         @queue.task(keep_completed=keep)
@@ -524,9 +518,7 @@ class TestEvents:
         job = await queue.add("send")
         assert (await next_of(events)).job_id == job.id
 
-    async def test_go_on_after_a_store_that_was_away(
-        self, queue: Queue, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_survive_an_outage(self, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
         """Its error comes to the reader, who misses nothing if it reads on."""
         away = StoreUnavailable("store", "away")
 
@@ -545,9 +537,7 @@ class TestEvents:
             second = await queue.add("send")
         assert (await next_of(events)).job_id == second.id
 
-    async def test_begin_later_where_the_store_is_away_at_the_call(
-        self, queue: Queue, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_begin_after_outages(self, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
         beginning: Future[str] = Future()
         beginning.set_exception(StoreUnavailable("store", "away"))
         with monkeypatch.context() as patched:

@@ -26,9 +26,7 @@ from tests.jobs.eventually import until, until_longer, until_state
 
 
 class TestWhere:
-    async def test_a_coroutine_runs_in_the_loop_and_a_function_in_a_thread(
-        self, queue: Queue
-    ) -> None:
+    async def test_coroutines_run_in_the_loop_and_functions_in_threads(self, queue: Queue) -> None:
         """Neither holds up the other."""
 
         @queue.task
@@ -56,9 +54,7 @@ class TestWhere:
         async with Worker(queue, concurrency=8):
             await asyncio.gather(*(job.result(timeout=30) for job in jobs))
 
-    async def test_context_variables_do_not_pass_from_one_job_to_the_next(
-        self, queue: Queue
-    ) -> None:
+    async def test_context_variables_do_not_pass_from_job_to_job(self, queue: Queue) -> None:
         """A user, a request, a locale: the next job belongs to another user."""
         leak = contextvars.ContextVar("leak", default="nothing")
 
@@ -113,9 +109,7 @@ ERRORS: dict[str, tuple[Callable[[], None], str]] = {
 class TestErrors:
     @pytest.mark.parametrize("where", ["loop", "thread"])
     @pytest.mark.parametrize("kind", ERRORS)
-    async def test_fail_their_job_and_nothing_else(
-        self, queue: Queue, kind: str, where: str
-    ) -> None:
+    async def test_fail_their_job_and_no_other(self, queue: Queue, kind: str, where: str) -> None:
         """sys.exit() in a handler ends the job, not the worker."""
         act, reason = ERRORS[kind]
 
@@ -149,9 +143,7 @@ class TestErrors:
         assert (await job.refresh()).attempts_made == 1
 
     @pytest.mark.parametrize("kinds", [LookupError, (KeyError, ValueError)])
-    async def test_give_up_on_ends_the_job_for_these_and_their_subclasses(
-        self, queue: Queue, kinds: Any
-    ) -> None:
+    async def test_give_up_on_includes_subclasses(self, queue: Queue, kinds: Any) -> None:
         """Other errors are retried."""
         runs: list[int] = []
 
@@ -166,9 +158,7 @@ class TestErrors:
                 await job.result(timeout=30)
         assert (await job.refresh()).attempts_made == 2
 
-    async def test_retry_after_waits_and_uses_up_no_attempt(
-        self, queue: Queue, clock: ManualClock
-    ) -> None:
+    async def test_retry_after_uses_up_no_attempt(self, queue: Queue, clock: ManualClock) -> None:
         """The server said when to try again; that is not a failure of the job."""
         runs: list[int] = []
 
@@ -236,9 +226,7 @@ class TestContext:
         assert seen == [(job.id, 1), (job.id, 2)]
 
     @pytest.mark.parametrize("where", ["loop", "thread"])
-    async def test_progress_and_logs_are_stored_before_the_end(
-        self, queue: Queue, where: str
-    ) -> None:
+    async def test_progress_and_logs_are_stored_meanwhile(self, queue: Queue, where: str) -> None:
         """In order, and while it runs."""
         seen = threading.Event()
 
@@ -296,9 +284,7 @@ class TestContext:
         assert [r.levelname for r in caplog.records if warning in r.message] == ["WARNING"] * 2
 
     @pytest.mark.parametrize("value", [object(), float("nan")], ids=["object", "NaN"])
-    async def test_progress_that_is_not_json_raises_in_the_handler(
-        self, queue: Queue, value: object
-    ) -> None:
+    async def test_progress_that_is_not_json_raises(self, queue: Queue, value: object) -> None:
         refusals: list[Exception] = []
 
         @queue.task
@@ -314,9 +300,7 @@ class TestContext:
         assert len(refusals) == 1
 
     @pytest.mark.parametrize("where", ["loop", "thread"])
-    async def test_progress_of_too_many_bytes_raises_in_the_handler(
-        self, queue: Queue, where: str
-    ) -> None:
+    async def test_progress_that_is_too_large_raises(self, queue: Queue, where: str) -> None:
         """With its size, the limit and what to do. The progress from before stays."""
 
         def say(ctx: Context) -> None:
@@ -450,9 +434,7 @@ async def test_a_handler_that_suppresses_its_cancellation_is_cancelled_again(
     assert len(swallowed) == 2
 
 
-async def test_a_handler_that_returns_despite_its_cancellation_has_completed(
-    queue: Queue,
-) -> None:
+async def test_a_handler_that_returns_despite_its_cancellation_has_completed(queue: Queue) -> None:
     """Its work is done, and the job is completed in the store."""
     entered = asyncio.Event()
 

@@ -91,9 +91,7 @@ async def test_a_job_expires_by_the_clock(queue: Queue, clock: ManualClock) -> N
 
 
 @pytest.mark.parametrize("of_task", [True, False], ids=["task", "queue"])
-async def test_the_time_to_expiry_begins_at_the_call(
-    store: Store, clock: ManualClock, of_task: bool
-) -> None:
+async def test_expiry_begins_at_the_call(store: Store, clock: ManualClock, of_task: bool) -> None:
     """Not when the task is made: a process may run for days before it adds a job."""
     queue = Queue("mail", store) if of_task else Queue("mail", store, expires="5m")
 

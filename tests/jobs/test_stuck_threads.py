@@ -176,9 +176,7 @@ async def _coroutine() -> str:
 
 
 @pytest.mark.parametrize("make", [lambda: "too late", _coroutine], ids=["value", "coroutine"])
-async def test_results_and_reports_after_the_end_are_dropped(
-    queue: Queue, call: Call, make: Callable[[], Any]
-) -> None:
+async def test_late_results_are_dropped(queue: Queue, call: Call, make: Callable[[], Any]) -> None:
     reported = threading.Event()
 
     @queue.task(timeout=60, attempts=2)
@@ -204,9 +202,7 @@ async def test_results_and_reports_after_the_end_are_dropped(
     assert await job.result(timeout=30) == "second attempt"
 
 
-async def test_that_lose_their_task_to_another_handler_are_replaced(
-    queue: Queue, call: Call
-) -> None:
+async def test_that_lose_their_task_to_another_are_replaced(queue: Queue, call: Call) -> None:
     """A handler that cancels all tasks leaves the worker as many threads as before."""
 
     @queue.task

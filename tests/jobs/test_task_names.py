@@ -30,9 +30,7 @@ def send(to: str) -> str:
 
 
 class TestTwoTasks:
-    def test_of_two_modules_are_named_with_their_places(
-        self, queue: Queue, modules: Modules, tmp_path: Path
-    ) -> None:
+    def test_are_named_with_places(self, queue: Queue, modules: Modules, tmp_path: Path) -> None:
         """Else one would take the other's jobs."""
         mails = modules.load("names_mails", SEND)
         with pytest.raises(InvalidOption) as caught:
@@ -185,9 +183,7 @@ class TestOneTask:
             importlib.import_module("names_again")
         assert queue.tasks[name] is not before
 
-    def test_of_a_library_is_replaced_when_its_module_is_reloaded(
-        self, queue: Queue, modules: Modules
-    ) -> None:
+    def test_of_a_library_is_replaced_by_a_reload(self, queue: Queue, modules: Modules) -> None:
         """The object is another one, of the same class of a module that stays as it is."""
         modules.write("names_library", "class Send:\n    def __call__(self) -> None: ...\n")
         code = "import names_library\nqueue.task(name='send')(names_library.Send())"
@@ -196,9 +192,7 @@ class TestOneTask:
         with pytest.raises(InvalidOption):
             modules.load("names_other", code)
 
-    def test_is_replaced_by_a_helper_s_reloaded_function(
-        self, queue: Queue, modules: Modules
-    ) -> None:
+    def test_is_replaced_by_a_reloaded_helper(self, queue: Queue, modules: Modules) -> None:
         """The decorator is somewhere else, and stays as it is."""
         modules.load("names_helper", "def job(function): return queue.task(attempts=3)(function)")
         code = "from names_helper import job\n@job\ndef send() -> None: ..."
@@ -207,18 +201,14 @@ class TestOneTask:
         with pytest.raises(InvalidOption, match=r"names_helped\.send .* names_copied\.send"):
             modules.load("names_copied", code)
 
-    def test_may_be_imported_as_main_too(
-        self, queue: Queue, modules: Modules, tmp_path: Path
-    ) -> None:
+    def test_may_be_imported_as_main(self, queue: Queue, modules: Modules, tmp_path: Path) -> None:
         """`python app.py` is `__main__`; what it imports may import it as `app`."""
         module = modules.load("names_app", SEND)
         code = compile((tmp_path / "names_app.py").read_text(), str(module.__file__), "exec")
         exec(code, {"__name__": "__main__", "__file__": module.__file__, "__spec__": None})
         assert queue.tasks["send"].function.__module__ == "__main__"
 
-    def test_may_be_imported_by_another_path_to_its_file(
-        self, queue: Queue, modules: Modules, tmp_path: Path
-    ) -> None:
+    def test_may_have_two_paths(self, queue: Queue, modules: Modules, tmp_path: Path) -> None:
         """`python /srv/current/app.py` keeps the link in its name, `import app` follows it."""
         modules.load("names_linked", SEND)
         link = tmp_path / "current"
@@ -241,9 +231,7 @@ class TestOneTask:
             ("queue.task(name='f')(Call())", "queue.task(name='f')(Call())"),
         ],
     )
-    def test_may_be_defined_again_in_a_notebook_or_shell(
-        self, queue: Queue, first: str, second: str
-    ) -> None:
+    def test_may_be_redefined_in_a_notebook(self, queue: Queue, first: str, second: str) -> None:
         """A cell is executed again, perhaps changed: its code has another file each time."""
         setup = "class Call:\n    def __call__(self) -> None: ..."
         namespace: dict[str, Any] = {"__name__": "__main__", "queue": queue, "functools": functools}

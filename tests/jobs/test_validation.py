@@ -87,9 +87,7 @@ VALUES: dict[str, tuple[Any, object]] = {
 
 class TestTypes:
     @pytest.mark.parametrize("kind", VALUES)
-    async def test_arrive_as_they_were_given_and_come_back_as_they_were_returned(
-        self, queue: Queue, kind: str
-    ) -> None:
+    async def test_arrive_as_given_and_come_back_as_returned(self, queue: Queue, kind: str) -> None:
         """By the annotations alone."""
         annotation, value = VALUES[kind]
         seen: list[object] = []
@@ -244,9 +242,7 @@ class TestValues:
 
 class TestWrongData:
     @pytest.mark.parametrize("kind", WRONG)
-    async def test_fails_the_job_before_its_handler_sees_it(
-        self, queue: Queue, elsewhere: Queue, kind: str
-    ) -> None:
+    async def test_never_reaches_handlers(self, queue: Queue, elsewhere: Queue, kind: str) -> None:
         """From another language, or an older version: no attempt would help."""
         annotations, data, why = WRONG[kind]
         (name,) = annotations
@@ -322,9 +318,7 @@ class TestResults:
         ],
         ids=["object", "NaN", "large"],
     )
-    async def test_that_cannot_be_stored_fail_the_job_for_good(
-        self, value: object, why: str
-    ) -> None:
+    async def test_that_cannot_be_stored_fail_for_good(self, value: object, why: str) -> None:
         """A second run would do the work again, and return the same."""
         queue = Queue("small", "memory://", max_size=1000)
         runs: list[int] = []

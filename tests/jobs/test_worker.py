@@ -32,9 +32,7 @@ from tests.patience import DEADLINE_SECONDS
 
 class TestConcurrency:
     @pytest.mark.parametrize("limit", [1, 2, 7, 100])
-    async def test_is_never_exceeded_and_is_reached(
-        self, queue: Queue, url: str, limit: int
-    ) -> None:
+    async def test_is_reached_and_never_exceeded(self, queue: Queue, url: str, limit: int) -> None:
         """The limit holds for all queues of the worker together."""
         other = Queue("other", queue.store)
         running: list[int] = []
@@ -77,9 +75,7 @@ class TestConcurrency:
             await asyncio.gather(*(job.result(timeout=30) for job in jobs))
 
     @pytest.mark.parametrize("limit", [1, 2, 10])
-    async def test_is_shared_fairly_by_full_queues(
-        self, queue: Queue, url: str, limit: int
-    ) -> None:
+    async def test_full_queues_share_it_fairly(self, queue: Queue, url: str, limit: int) -> None:
         """A full queue does not starve another."""
         other = Queue("other", queue.store)
         order: list[str] = []
@@ -178,9 +174,7 @@ class TestCalls:
         assert max(calls.bytes) < queue.engine.max_batch * BYTES_LIKE_A_JOB + 1_000_000
         assert (await queue.counts())[State.COMPLETED] == 12
 
-    async def test_claim_no_jobs_while_results_wait_to_be_stored(
-        self, queue: Queue, calls: Calls
-    ) -> None:
+    async def test_claim_nothing_with_results_unstored(self, queue: Queue, calls: Calls) -> None:
         """They would fill the memory: results come faster than they are stored."""
 
         @queue.task
@@ -194,9 +188,7 @@ class TestCalls:
         settled = itertools.accumulate(calls.outcomes)
         assert max(map(operator.sub, claimed, settled)) <= 3 * 20
 
-    async def test_store_few_updates_at_a_time_and_all_before_the_outcome(
-        self, queue: Queue, calls: Calls
-    ) -> None:
+    async def test_store_few_updates_and_outcomes_last(self, queue: Queue, calls: Calls) -> None:
         @queue.task
         async def run(ctx: Context) -> None:
             for number in range(600):
@@ -233,9 +225,7 @@ class TestStopping:
         assert await first.result(timeout=30) == "done"
         assert (await second.refresh()).state is State.WAITING
 
-    async def test_hands_back_jobs_that_run_longer_than_the_grace_period(
-        self, queue: Queue
-    ) -> None:
+    async def test_hands_back_jobs_that_outlast_the_grace_period(self, queue: Queue) -> None:
         """In their order, before those that wait, without using up an attempt."""
         ended: list[str] = []
 
@@ -271,9 +261,7 @@ class TestStopping:
         line = await queue.jobs(State.WAITING, limit=1000)
         assert [job.id for job in line] == [job.id for job in jobs]
 
-    async def test_hands_back_the_jobs_of_two_claims_in_their_order(
-        self, queue: Queue, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_keeps_jobs_in_order(self, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
         """The answer to the second claim comes when the first jobs could be back long ago."""
         settle = QueueConsumer._settle
         may_arrive, is_under_way = asyncio.Event(), asyncio.Event()
@@ -320,9 +308,7 @@ class TestStopping:
         await worker.stop(grace=0)
         assert (await job.refresh()).state is State.WAITING
 
-    async def test_a_job_cancelled_with_its_worker_s_loop_is_handed_back(
-        self, tmp_path: Path
-    ) -> None:
+    async def test_a_job_cancelled_with_its_loop_is_handed_back(self, tmp_path: Path) -> None:
         """`asyncio.run` cancels all tasks when the main one raises."""
         url = f"sqlite:///{tmp_path / 'jobs.db'}"
 
@@ -465,9 +451,7 @@ async def test_two_workers_in_one_process_share_the_jobs(queue: Queue) -> None:
     assert sorted(ran) == list(range(200))
 
 
-async def test_time_that_jumps_past_its_leases_costs_a_living_worker_nothing(
-    queue: Queue, clock: ManualClock
-) -> None:
+async def test_time_that_jumps_past_leases_costs_nothing(queue: Queue, clock: ManualClock) -> None:
     """After a laptop wakes up, the worker must not take back its own jobs."""
     started, may_end = asyncio.Event(), asyncio.Event()
     runs: list[int] = []

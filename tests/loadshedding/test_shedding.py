@@ -429,9 +429,7 @@ async def test_functions_cannot_be_async(site: Site, option: str) -> None:
             LoadSheddingMiddleware(site, **{option: given})
 
 
-async def test_on_shed_is_called_for_each_refusal(
-    site: Site, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_on_shed_is_called_per_refusal(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     """If it raises, the refusal is sent anyway."""
     told: list[Shed] = []
 

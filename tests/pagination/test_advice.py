@@ -332,17 +332,13 @@ class TestFilters:
     """The time of a request makes its filter another one than that of every other request."""
 
     @pytest.mark.parametrize("statement", NOW)
-    def test_a_filter_by_the_current_time_with_cursors(
-        self, sqlite: Session, statement: str
-    ) -> None:
+    def test_a_filter_by_current_time_with_cursors(self, sqlite: Session, statement: str) -> None:
         pages = events(mode="cursor", secret=SECRET)
         (said,) = told_of(sqlite, "sort=id", NOW[statement](), pages)
         assert "cursors are rejected" in said
         assert "func.now()" in said
 
-    def test_a_filter_by_the_current_time_with_cached_totals_and_versions(
-        self, sqlite: Session
-    ) -> None:
+    def test_a_filter_by_time_with_cached_totals_and_versions(self, sqlite: Session) -> None:
         for pages in (events(count=Cached("exact", 30)), events(version=func.max(Event.id))):
             (said,) = told_of(sqlite, "sort=id", NOW["now"](), pages)
             assert "totals and versions are not reused" in said
@@ -443,9 +439,7 @@ class TestWhenAndWhere:
         assert {each.filename for each in caught} == {__file__}
 
 
-def test_the_number_of_queries_with_warnings_is_limited(
-    sqlite: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_warned_queries_are_limited(sqlite: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """Python keeps the text of each warning for good, and a client may invent orders."""
     monkeypatch.setattr(query_planner, "MAX_ADVISED", 3)
     paginate = events()

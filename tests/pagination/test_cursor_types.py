@@ -39,9 +39,7 @@ Slots = Paginator(
 
 @pytest.mark.parametrize("database", DATABASES)
 @pytest.mark.parametrize("sort", [*SORTS, *[f"-{name}" for name in SORTS], "role,-created"])
-def test_a_walk_by_any_type_returns_all_rows_forwards_and_backwards(
-    database: str, sort: str
-) -> None:
+def test_a_walk_by_any_type_returns_all_rows_both_ways(database: str, sort: str) -> None:
     with Session(engine(database)) as session:
         seen = walk(session, Users, User, sort)
         assert len(seen) == len({row["id"] for row in seen}) == 30

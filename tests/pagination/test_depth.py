@@ -312,9 +312,7 @@ def test_a_page_past_the_end_costs_only_the_count(connection: Connection, offset
     assert spent.cost <= counting.cost + 10
 
 
-def test_a_deep_page_by_number_skips_in_the_index(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_deep_pages_skip_by_index(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     """And only fetches the rows that it shows."""
     none = Paginator(RowOut, model=Big, sort=SORTS, count="none")
     q = none.parse(f"limit=20&page={DEEP // 20 + 1}&sort=-created")

@@ -132,9 +132,7 @@ class TestVersions:
             ("limit=3", EVERY.where(Item.id > -1)),
         ],
     )
-    def test_a_version_belongs_to_one_request(
-        self, session: Session, query: str, statement: Any
-    ) -> None:
+    def test_versions_are_per_request(self, session: Session, query: str, statement: Any) -> None:
         tags = {
             answered(session, self.items, *each).headers["etag"]
             for each in (("limit=3", None, EVERY), (query, None, statement))

@@ -144,9 +144,7 @@ class TestPages:
         assert list(answer) == ["data", "pagination"]
 
     @pytest.mark.parametrize("kind", ["session", "connection"])
-    async def test_asynchronous_sessions_return_the_same_page(
-        self, database: str, kind: str
-    ) -> None:
+    async def test_asynchronous_sessions_read_the_same_page(self, database: str, kind: str) -> None:
         q = Items.parse("page=3&sort=-grade,label")
         with Session(engine(database)) as session:
             expected = Items.sync.page(session, EVERY, q)
@@ -169,9 +167,7 @@ class TestPages:
             "sort=dataset", "sort=id,id", "sort=id,(case when 1 then 1 end)", "cursor=abc",
         ],
     )  # fmt: skip
-    def test_an_invalid_parameter_is_refused_before_any_statement(
-        self, sqlite: Session, query: str
-    ) -> None:
+    def test_an_invalid_parameter_executes_no_statement(self, sqlite: Session, query: str) -> None:
         with asked(sqlite) as seen, pytest.raises(InvalidParameter) as caught:
             page(sqlite, query)
         assert caught.value.status == 422
@@ -335,9 +331,7 @@ class TestCursors:
         assert len(seen) == len(before) + 1
 
     @pytest.mark.parametrize("sort", ["id", "-grade,label", "state"])
-    def test_a_walk_forward_and_back_returns_every_row_once(
-        self, session: Session, sort: str
-    ) -> None:
+    def test_a_walk_both_ways_returns_every_row_once(self, session: Session, sort: str) -> None:
         query = f"limit=7&sort={sort}"
         forward = walk(session, query)
         back = [forward[-1]]
@@ -449,9 +443,7 @@ class TestCursors:
         following = dict(parse_qsl(following_page.partition("?")[2].partition(">")[0]))
         assert following == {"sort": "grade", "limit": "5", "cursor": first.next_cursor}
 
-    def test_a_page_that_does_not_move_is_an_error(
-        self, sqlite: Session, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_stuck_walk_fails(self, sqlite: Session, monkeypatch: pytest.MonkeyPatch) -> None:
         """Or a client would follow it for ever."""
         token = cursor_page(sqlite, "limit=5").next_cursor
         real = PageQuery.keyset_slice
@@ -485,9 +477,7 @@ class TestFiltersOfTheOrm:
         return EVERY
 
     @pytest.mark.parametrize("counting", COUNTS)
-    def test_filters_apply_to_pages_by_number(
-        self, session: Session, statement: Any, counting: Any
-    ) -> None:
+    def test_apply_to_numbered_pages(self, session: Session, statement: Any, counting: Any) -> None:
         paginate = Paginator(ItemOut, model=Item, sort=SORTS, count=counting, advise=False)
         found = page(session, "page=2&limit=45&sort=-grade", paginate, statement)
         assert len(found.data) == 15
@@ -495,9 +485,7 @@ class TestFiltersOfTheOrm:
         assert (found.total == 60) == (counting in ("exact", Capped(1000), Capped(7)))
 
     @pytest.mark.parametrize("sort", ["id", "grade", "-label,made"])
-    def test_filters_apply_to_pages_by_cursor(
-        self, session: Session, statement: Any, sort: str
-    ) -> None:
+    def test_apply_to_pages_by_cursor(self, session: Session, statement: Any, sort: str) -> None:
         assert (
             sum(len(p.data) for p in walk(session, f"limit=7&sort={sort}", Walk, statement)) == 60
         )
@@ -565,9 +553,7 @@ class TestOptions:
             ({"model": ItemOut}, "model"),
         ],
     )
-    def test_a_wrong_option_is_rejected_at_start_up(
-        self, options: dict[str, Any], named: str
-    ) -> None:
+    def test_a_wrong_option_fails_at_start_up(self, options: dict[str, Any], named: str) -> None:
         with pytest.raises(InvalidOption) as caught:
             Paginator(ItemOut, **{"model": Item, **options})
         assert caught.value.option == named

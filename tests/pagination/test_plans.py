@@ -282,9 +282,7 @@ def test_a_page_across_the_border_of_a_block_costs_no_more(
 
 
 @pytest.mark.parametrize("descending", [True, False])
-def test_unevenly_spread_rows_are_found_in_the_index(
-    postgres: Connection, descending: bool
-) -> None:
+def test_uneven_rows_are_found_in_the_index(postgres: Connection, descending: bool) -> None:
     """Half of the rows are of the range: a few at the start of the table, the others at its end."""
     uneven = Table(
         "uneven", MetaData(),
@@ -353,9 +351,7 @@ def test_a_page_near_the_end_is_read_from_the_end(connection: Connection, kind: 
 
 @pytest.mark.parametrize("kind", SELECTS)
 @pytest.mark.parametrize("offset", [0, 900, ROWS, ROWS + 1_000_000])
-def test_a_page_past_the_end_is_not_searched_for(
-    connection: Connection, kind: str, offset: int
-) -> None:
+def test_a_page_past_the_end_is_not_sought(connection: Connection, kind: str, offset: int) -> None:
     """A page and its total cost little more than the total; past the end, no more at all."""
     dialect = connection.dialect.name
     analyzed = analyze(SELECTS[kind])

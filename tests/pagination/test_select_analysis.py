@@ -129,9 +129,7 @@ class TestRefusals:
             (select(Author, log.c.line).join(log, log.c.line == Author.name), "a join to many of"),
         ],
     )
-    def test_rows_that_no_key_identifies_are_refused(
-        self, statement: Selection, message: str
-    ) -> None:
+    def test_rows_without_a_key_are_refused(self, statement: Selection, message: str) -> None:
         with pytest.raises(InvalidOption, match=f"{message}.*a class that is mapped to them"):
             analyze(statement)
 

@@ -342,18 +342,14 @@ def test_alternating_requests_on_asynchronous_drivers(
 
 @pytest.mark.parametrize("entity", ENTITIES)
 @pytest.mark.parametrize("name", sorted(set(FILTERS) - set(OF_CLASS) - {"called"}))
-def test_selects_of_one_structure_are_planned_once(
-    database: str, entity: Entity, name: str
-) -> None:
+def test_selects_of_a_structure_are_planned_once(database: str, entity: Entity, name: str) -> None:
     assert asked_of_three(database, entity, name) == (2, 1)
 
 
 @pytest.mark.parametrize(
     ("name", "hits", "misses"), [("text", 2, 1), ("lambda", 2, 1), ("called", 0, 0)]
 )
-def test_selects_with_hidden_values_are_planned_each_time(
-    database: str, name: str, hits: int, misses: int
-) -> None:
+def test_hidden_values_prevent_reuse(database: str, name: str, hits: int, misses: int) -> None:
     """That the lambda hides its values is kept, too."""
     assert asked_of_three(database, of_class, name) == (hits, misses)
 
@@ -387,9 +383,7 @@ class TestTexts:
         assert len(set(seen)) == 1
 
     @pytest.mark.parametrize(("sort", "texts"), [("id", 2), ("-grade", 5)])
-    def test_pages_by_cursor_have_one_statement_text(
-        self, database: str, sort: str, texts: int
-    ) -> None:
+    def test_cursor_pages_have_one_statement(self, database: str, sort: str, texts: int) -> None:
         """One from the start; then one, or those for a position with and without NULL."""
         pages = paginate()
         with Session(engine(database)) as session, statements_of(engine(database)) as seen:

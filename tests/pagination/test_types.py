@@ -105,9 +105,7 @@ def database(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.mark.parametrize("descending", [False, True])
 @pytest.mark.parametrize("column", list(table.c.keys())[1:])
-async def test_a_walk_continues_after_a_value_of_any_type(
-    database: str, column: str, descending: bool
-) -> None:
+async def test_walks_continue_after_any_type(database: str, column: str, descending: bool) -> None:
     """Row values and ranges, by both drivers."""
     analyzed = analyze(select(table.c.id))
     columns = dict(table.c.items())

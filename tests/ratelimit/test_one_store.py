@@ -24,9 +24,7 @@ def url(kind: str, place: Path) -> str:
     return "memory://" if kind == "memory" else url_of(kind, place)
 
 
-async def test_two_middlewares_and_a_limiter_count_together_by_name(
-    kind: str, tmp_path: Path
-) -> None:
+async def test_middlewares_and_limiters_count_together_by_name(kind: str, tmp_path: Path) -> None:
     async with Store(url(kind, tmp_path)) as store:
         sites = [
             Served("asgi", limits=[Limit("3/h", name="api")], store=store, store_timeout=10)

@@ -161,9 +161,7 @@ class TestTheLog:
         assert line in [record.getMessage() for record in caplog.records]
         assert len(caplog.records) == 4
 
-    async def test_has_one_line_for_functions_that_fail_in_each_refusal(
-        self, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    async def test_has_one_line_per_broken_function(self, caplog: pytest.LogCaptureFixture) -> None:
         site = Served("asgi", limits=[Limit("0/h", message=fails, on_limited=fails_to_observe)])
         assert await site.statuses(3) == [429] * 3
         shedder = LoadSheddingMiddleware(

@@ -231,9 +231,7 @@ async def test_what_litestar_mounts_is_limited(way: str, name: str, path: str) -
 
 
 @pytest.mark.parametrize("path", ["/deep/in/login", "/login"])
-async def test_a_mount_has_its_limits_by_the_whole_path_and_by_its_own(
-    path: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_both_paths_limit_a_mount(path: str, caplog: pytest.LogCaptureFixture) -> None:
     app = litestar(lambda app: limited(app, path, "1/h"), mounted=starlette(nothing))
     assert [(await ask(app, "/deep/in/login")).status for _ in range(2)] == [200, 429]
     assert ("MOUNT_PATH" in caplog.text) is (path == "/login")
@@ -269,18 +267,14 @@ async def test_a_mounted_fastapi_with_a_root_path_is_limited_from_outside() -> N
 
 
 @pytest.mark.parametrize("name", ["starlette", "litestar", "quart", "django"])
-async def test_limits_match_only_paths_of_the_application(
-    name: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_limits_match_application_paths(name: str, caplog: pytest.LogCaptureFixture) -> None:
     """If the framework is known, the root path is removed before paths are compared."""
     found = APPS[name](lambda app: limited(app, "/v1"))
     assert (await ask(found, "/v1/login", "/v1")).get("ratelimit") is None
     assert caplog.text == ""
 
 
-async def test_an_unknown_application_is_matched_with_and_without_the_root_path(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+async def test_unknown_applications_are_matched_both_ways(caplog: pytest.LogCaptureFixture) -> None:
     for path in ("/v1/login", "/login"):
         caplog.clear()
         app = limited(raw, path)

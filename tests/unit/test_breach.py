@@ -57,9 +57,7 @@ class TestFetchMetadata:
             ("", False),
         ],
     )
-    def test_a_request_with_a_browser_password_can_be_foreign(
-        self, authorization: str, *, foreign: bool
-    ) -> None:
+    def test_a_browser_password_can_be_foreign(self, authorization: str, *, foreign: bool) -> None:
         """A bearer token is added by a page, which has to be allowed to."""
         cross = {"authorization": authorization, "sec-fetch-site": "cross-site"}
         assert is_foreign(cross) is foreign
@@ -107,9 +105,7 @@ class TestOldBrowsers:
             ("https://evil.example", "[", True),
         ],
     )
-    def test_an_old_browser_is_identified_by_its_host(
-        self, header: str, url: str, host: str, *, foreign: bool
-    ) -> None:
+    def test_is_known_by_its_host(self, header: str, url: str, host: str, *, foreign: bool) -> None:
         assert is_foreign({**COOKIE, "host": host, header: url}) is foreign
 
     def test_a_referer_may_have_a_path(self) -> None:
@@ -144,9 +140,7 @@ class TestTrustedOrigins:
             ("", False),
         ],
     )
-    def test_a_trusted_origin_is_compared_as_a_whole(
-        self, base: dict[str, str], url: str, *, trusted: bool
-    ) -> None:
+    def test_is_compared_as_a_whole(self, base: dict[str, str], url: str, *, trusted: bool) -> None:
         headers = {**base, "origin": url, "host": "example.org"}
         if base is COOKIE and not url:
             return  # nothing is said: not foreign, see above

@@ -65,9 +65,7 @@ steps = st.lists(
 
 
 @given(size=st.integers(1, 12), count=st.integers(1, 8), steps=steps)
-def test_no_place_is_free_while_a_queue_waits_for_one(
-    size: int, count: int, steps: list[tuple[str, int, int]]
-) -> None:
+def test_no_place_is_left_unused(size: int, count: int, steps: list[tuple[str, int, int]]) -> None:
     """And no queue uses more than there is."""
     queues = Queues(size, count)
     queues.ask(size)

@@ -161,9 +161,7 @@ class TestMessages:
             ("pack/tasks", "pack.tasks"),
         ],
     )
-    def test_the_error_for_a_file_shows_the_name_of_the_module(
-        self, target: str, instead: str
-    ) -> None:
+    def test_the_error_for_a_file_names_the_module(self, target: str, instead: str) -> None:
         assert self.said(target) == f"{target} is the name of a file: write {instead}"
 
     @pytest.mark.parametrize("target", ["", ":mail", "shop mail", "a..b:mail", "1st:mail"])

@@ -29,9 +29,7 @@ def install(monkeypatch: pytest.MonkeyPatch, database: Database, *, configured: 
 
 
 @pytest.mark.parametrize("configured", [True, False])
-def test_only_a_project_with_settings_has_connections(
-    monkeypatch: pytest.MonkeyPatch, configured: bool
-) -> None:
+def test_connections_need_settings(monkeypatch: pytest.MonkeyPatch, configured: bool) -> None:
     """A library may have imported Django for no project at all."""
     database = Database()
     install(monkeypatch, database, configured=configured)

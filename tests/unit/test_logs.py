@@ -25,9 +25,7 @@ def is_harmless(text: str) -> bool:
 
 
 @pytest.mark.parametrize("argument", [HOSTILE, ValueError(HOSTILE), StoreError("db", HOSTILE)])
-def test_arguments_are_escaped_on_one_line(
-    argument: object, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_arguments_stay_on_one_line(argument: object, caplog: pytest.LogCaptureFixture) -> None:
     get_logger("hasten.test").warning("store: %s, %d", argument, 7)
     assert logged(caplog).isprintable()
     assert logged(caplog).endswith(r"\r\nERROR forged, 7")

@@ -92,9 +92,7 @@ class TestChoose:
             ("identity;q=nonsense", True, True),
         ],
     )
-    def test_a_client_may_refuse_identity(
-        self, header: str, *, refuses: bool, accepts_nothing: bool
-    ) -> None:
+    def test_refusing_identity(self, header: str, *, refuses: bool, accepts_nothing: bool) -> None:
         wishes = choose(header, OFFER)
         assert wishes.refuses_identity is refuses
         assert wishes.accepts_nothing is accepts_nothing
@@ -120,9 +118,7 @@ class TestChoose:
         assert chooser(OFFER)(header) == choose(header.decode("latin-1"), OFFER)
 
     @given(members)
-    def test_a_chosen_coding_is_accepted_and_not_below_identity(
-        self, wanted: list[tuple[str, str | None]]
-    ) -> None:
+    def test_choices_are_accepted_and_preferred(self, wanted: list[tuple[str, str | None]]) -> None:
         least = max(weight(wanted, "identity") or 0, 1)
         chosen = choose(written(wanted), OFFER).codings
         assert set(chosen) == {coding for coding in OFFER if (weight(wanted, coding) or 0) >= least}

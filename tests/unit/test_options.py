@@ -266,9 +266,7 @@ class TestBadValues:
             (functools.partial(decide, error=ValueError()), "too many positional arguments"),
         ],
     )
-    def test_a_back_off_function_takes_the_attempt_and_the_error(
-        self, function: Any, complaint: str
-    ) -> None:
+    def test_backoff_functions_take_attempt_and_error(self, function: Any, complaint: str) -> None:
         """Else it would fail after each run that failed."""
         with pytest.raises(InvalidOption) as caught:
             check_task_options({"backoff": function})

@@ -88,9 +88,7 @@ def test_a_store_that_fails_again_and_again_is_logged_once_a_minute(
     assert len(caplog.records) == 2
 
 
-def test_the_memory_for_different_errors_is_limited(
-    outage: Outage, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_remembered_errors_are_limited(outage: Outage, caplog: pytest.LogCaptureFixture) -> None:
     for number in range(3 * MAX_TEXTS):
         outage.failed("settle jobs of queue a", StoreError("redis://here", str(number)))
     assert len(outage._logged_at) <= MAX_TEXTS

@@ -196,9 +196,7 @@ class TestSort:
             "\udc80",
         ],
     )
-    def test_a_name_that_cannot_be_sorted_by_is_refused_with_the_allowed_ones(
-        self, sort: str
-    ) -> None:
+    def test_a_name_that_is_not_sortable_is_refused_with_the_allowed(self, sort: str) -> None:
         error = refusal(("sort", f"score,{sort}"))
         name = sort.removeprefix("-")
         assert error.problem() == {

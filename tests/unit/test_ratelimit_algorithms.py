@@ -193,9 +193,7 @@ class TestBounds:
             assert outcome.ok or outcome.retry_us >= outcome.reset_us >= 1
 
     @given(st.lists(pauses, max_size=80), st.integers(1, 12), st.integers(1, 30))
-    def test_a_denial_by_one_rate_takes_from_none(
-        self, steps: list[int], quick: int, slow: int
-    ) -> None:
+    def test_a_denial_by_one_takes_from_none(self, steps: list[int], quick: int, slow: int) -> None:
         asker = Client([rule_of(Rate(quick, 1)), rule_of(Rate(slow, 60), "sliding")])
         for pause in steps:
             asker.now_us += pause
@@ -252,9 +250,7 @@ class TestOutcomesDecide:
         assert asker.peek().certain
 
     @pytest.mark.parametrize("algorithm", ["fixed", "sliding", "gcra"])
-    def test_a_refund_after_its_window_leaves_the_state_unchanged(
-        self, algorithm: Algorithm
-    ) -> None:
+    def test_a_refund_after_its_window_leaves_the_state_as_is(self, algorithm: Algorithm) -> None:
         asker = client(5, 60, algorithm)
         token = asker.reserve()
         asker.now_us += 60 * SECOND
@@ -326,9 +322,7 @@ class TestOutcomesDecide:
         everything.filter(lambda rule: rule.kind != "concurrency"),
         st.lists(st.tuples(pauses, st.integers(1, 3), st.integers(0, 3)), max_size=80),
     )
-    def test_what_stays_charged_keeps_to_the_bound(
-        self, rule: Rule, steps: list[tuple[int, int, int]]
-    ) -> None:
+    def test_kept_charges_are_bounded(self, rule: Rule, steps: list[tuple[int, int, int]]) -> None:
         """Kept reservations never exceed the limit, in whatever order reservations end."""
         asker = Client([rule])
         open_: list[Token] = []

@@ -101,9 +101,7 @@ class TestLog:
         await until(lambda: log_of(path) <= LOG_BYTES)
         assert await database.run(count) == 2000
 
-    async def test_the_log_is_truncated_while_a_caller_waits_for_a_change(
-        self, database: Database, path: Path
-    ) -> None:
+    async def test_is_truncated_while_a_caller_waits(self, database: Database, path: Path) -> None:
         """As an idle worker does."""
         waiting = asyncio.ensure_future(
             database.until("t", lambda connection: count(connection) > 2000 or None)
@@ -123,9 +121,7 @@ class TestLog:
         await database.run(lambda connection: store(connection, kib=1))
         assert log_of(path) <= LOG_BYTES
 
-    async def test_a_log_that_is_read_is_truncated_later_and_blocks_nobody(
-        self, path: Path
-    ) -> None:
+    async def test_a_log_being_read_is_truncated_later_and_blocks_nobody(self, path: Path) -> None:
         with opened(path, busy_seconds=0) as database, other_program(path) as reader:
             await database.run(count)
             reader.execute("BEGIN")
@@ -187,9 +183,7 @@ class TestFreePages:
         with other_program(path) as other:
             assert is_sound(other)
 
-    async def test_free_pages_of_an_older_file_are_returned_after_a_vacuum(
-        self, path: Path
-    ) -> None:
+    async def test_free_pages_of_an_old_file_are_returned_after_a_vacuum(self, path: Path) -> None:
         """As the documentation says."""
         with other_program(path) as other:
             other.execute("PRAGMA journal_mode = WAL")

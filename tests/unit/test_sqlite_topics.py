@@ -91,9 +91,7 @@ async def test_a_commit_without_a_topic_probes_all_watches(waiting: Waiting) -> 
     assert waiting.asked == dict.fromkeys(TOPICS, 1)
 
 
-async def test_a_commit_of_another_process_probes_changed_topics(
-    tmp_path: Path, waiting: Waiting
-) -> None:
+async def test_a_foreign_commit_probes_changed_topics(tmp_path: Path, waiting: Waiting) -> None:
     """The marks are read in one go. Before the first one nothing is known of them."""
     with contextlib.closing(sqlite3.connect(tmp_path / "topics.db", isolation_level=None)) as other:
         write(TOPICS[1])(other)
@@ -110,9 +108,7 @@ async def test_a_commit_of_another_process_probes_changed_topics(
     assert waiting.mark_reads <= 3
 
 
-async def test_a_process_that_writes_all_the_time_notices_others(
-    tmp_path: Path, waiting: Waiting
-) -> None:
+async def test_a_constant_writer_notices_others(tmp_path: Path, waiting: Waiting) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "topics.db", isolation_level=None)) as other:
         write(TOPICS[7])(other)
         write(TOPICS[7])(other)
@@ -153,17 +149,13 @@ class TestWithoutPolling:
         monkeypatch.setattr(watches, "POLL_SECONDS", 3600.0)
         monkeypatch.setattr(watches, "LONGEST_PAUSE_SECONDS", 3600.0)
 
-    async def test_a_commit_of_another_process_is_noticed(
-        self, tmp_path: Path, waiting: Waiting
-    ) -> None:
+    async def test_a_foreign_commit_is_noticed(self, tmp_path: Path, waiting: Waiting) -> None:
         await until_armed(waiting.database)
         write_twice(tmp_path / "topics.db", TOPICS[7])
         async with asyncio.timeout(DEADLINE_SECONDS):
             assert await waiting.tasks[TOPICS[7]] == 2
 
-    async def test_a_commit_is_noticed_long_after_its_first_write(
-        self, tmp_path: Path, waiting: Waiting
-    ) -> None:
+    async def test_a_late_commit_is_noticed(self, tmp_path: Path, waiting: Waiting) -> None:
         """A large transaction goes to the log in parts; the last one makes it visible."""
         await until_armed(waiting.database)
         path = tmp_path / "topics.db"
@@ -179,9 +171,7 @@ class TestWithoutPolling:
         async with asyncio.timeout(DEADLINE_SECONDS):
             assert await waiting.tasks[TOPICS[7]] == 2
 
-    async def test_a_forked_child_does_not_use_the_files_of_its_parent(
-        self, tmp_path: Path, waiting: Waiting
-    ) -> None:
+    async def test_a_fork_uses_files_of_its_own(self, tmp_path: Path, waiting: Waiting) -> None:
         await until_armed(waiting.database)
         child = os.fork()
         if not child:
@@ -217,9 +207,7 @@ async def test_commits_are_noticed_without_file_notifications(
             assert await waiting.tasks[topic] == 2
 
 
-async def test_commits_are_noticed_if_no_file_can_be_watched(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_works_without_watched_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(watch: FileWatch) -> None:
         raise OSError("too many")
 
