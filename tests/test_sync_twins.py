@@ -22,9 +22,7 @@ SRC: Final = Path(__file__).parent.parent / "src"
 RENAMED: Final = {"aclose": "close"}
 
 # Async methods that need no twin, and why.
-WITHOUT_TWIN: Final = {
-    ("Paginator", "from_source"): "the methods of a Source are async",
-}
+WITHOUT_TWIN: Final = {("Paginator", "from_source"): "the methods of a Source are async"}
 
 
 class Twins(typing.NamedTuple):

@@ -128,15 +128,9 @@ async def test_a_million_jobs_pass_through(queue: Queue, store: Store, figures: 
     async def run(number: int) -> None:
         ran[number] += 1
 
-    with (
-        figures.timed(scenario, store.kind, "add", count),
-        store.counted(figures, scenario, "add"),
-    ):
+    with figures.timed(scenario, store.kind, "add", count), store.counted(figures, scenario, "add"):
         await fill(queue, count, figures)
-    with (
-        figures.timed(scenario, store.kind, "run", count),
-        store.counted(figures, scenario, "run"),
-    ):
+    with figures.timed(scenario, store.kind, "run", count), store.counted(figures, scenario, "run"):
         async with Worker(queue):
             await until_all(ran, figures)
     assert ran == bytearray([1]) * count  # each of them once
@@ -300,10 +294,7 @@ async def test_large_results_do_not_pile_up(queue: Queue, store: Store, figures:
         return "x" * 900_000
 
     await fill(queue, count, figures)
-    with (
-        figures.timed(scenario, store.kind, "run", count),
-        store.counted(figures, scenario, "run"),
-    ):
+    with figures.timed(scenario, store.kind, "run", count), store.counted(figures, scenario, "run"):
         async with Worker(queue, keep_completed=False):
             await until_all(ran, figures)
             await until_stored(queue)

@@ -132,10 +132,7 @@ class TestCount:
     async def test_counts_each_job_where_it_is(self, engine: Engine) -> None:
         await start(engine, "a1", "c1", "c2", "f1")
         await settled(
-            engine,
-            Completed("c1", "t1", "1"),
-            Completed("c2", "t1", "1"),
-            Failed("f1", "t1", "no"),
+            engine, Completed("c1", "t1", "1"), Completed("c2", "t1", "1"), Failed("f1", "t1", "no")
         )
         await add(engine, "w1", "w2", "w3")
         await add(engine, "p1", "p2", priority=1)

@@ -9,17 +9,7 @@ import pytest
 from hasten.jobs._engine import Engine
 from hasten.jobs._record import Postponed, Released, Retry
 from hasten.jobs._states import State
-from tests.contract.steps import (
-    NOW,
-    QUEUE,
-    add,
-    new_job,
-    settled,
-    soon,
-    start,
-    take,
-    waiting,
-)
+from tests.contract.steps import NOW, QUEUE, add, new_job, settled, soon, start, take, waiting
 
 
 async def keeps_waiting(task: asyncio.Task[None]) -> bool:

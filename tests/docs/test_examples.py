@@ -13,12 +13,7 @@ import httpx
 import pytest
 
 from tests.docs.markdown import ROOT
-from tests.docs.programs import (
-    TIME_LIMIT_SECONDS,
-    environment,
-    running,
-    wait_until_served,
-)
+from tests.docs.programs import TIME_LIMIT_SECONDS, environment, running, wait_until_served
 from tests.jobs.eventually import until_true
 from tests.servers.redis import free_port
 

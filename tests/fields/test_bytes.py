@@ -131,9 +131,7 @@ class TestComputed:
 
         user = AllowedFields(["id", "initials"], needs={"initials": ("first", "last")})
         fields = FieldSelector(
-            {"id": "id", "author": user},
-            model=Post,
-            compute={"author.initials": initials},
+            {"id": "id", "author": user}, model=Post, compute={"author.initials": initials}
         )
         statement = select(Post).where(Post.id == 1)
         body = read(database, fields, statement, "author(initials),id")

@@ -221,12 +221,7 @@ class TestColumns:
 
     @pytest.mark.parametrize(
         "statement",
-        [
-            select(User.id),
-            select(User, Post),
-            select(Post),
-            union_all(select(User), select(User)),
-        ],
+        [select(User.id), select(User, Post), select(Post), union_all(select(User), select(User))],
     )
     def test_another_statement_is_refused(self, statement: Any) -> None:
         with pytest.raises(InvalidOption, match=r"a select of User alone: select\(User\)"):

@@ -100,8 +100,7 @@ def wanted(chosen: FieldSet, mapper: Mapper[Any]) -> Iterator[tuple[str, str]]:
             continue
         relation = mapper.relationships[field.attribute]
         leading = itertools.chain(
-            *relation.local_remote_pairs,
-            *(each.get_children() for each in relation.order_by or ()),
+            *relation.local_remote_pairs, *(each.get_children() for each in relation.order_by or ())
         )
         yield from _names(leading)
         yield from wanted(inner, relation.mapper)

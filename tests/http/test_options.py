@@ -526,11 +526,7 @@ class TestPool:
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
     def test_a_forked_child_has_its_own_threads(self) -> None:
         done = subprocess.run(
-            [sys.executable, "-c", FORKING],
-            timeout=60,
-            check=False,
-            capture_output=True,
-            text=True,
+            [sys.executable, "-c", FORKING], timeout=60, check=False, capture_output=True, text=True
         )
         assert (done.returncode, done.stdout) == (0, "coded\ncoded\n"), done.stderr
 

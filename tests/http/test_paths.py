@@ -113,9 +113,7 @@ async def test_files_of_starlette_are_coded(tmp_path: Path) -> None:
     async def secret(request: Any) -> FileResponse:
         return FileResponse(tmp_path / "orders.json")
 
-    app = Starlette(
-        routes=[Route("/secret", secret), Mount("/", StaticFiles(directory=tmp_path))],
-    )
+    app = Starlette(routes=[Route("/secret", secret), Mount("/", StaticFiles(directory=tmp_path))])
     client = Client(CompressionMiddleware(app))
     expect.coded(await client.get("gzip", path="/orders.json", **OFFERED), "gzip", ORDERS)
     head = await client.head("gzip", path="/orders.json", **OFFERED)

@@ -26,12 +26,7 @@ from hasten.compression._pool import Pool
 from hasten.errors import AsyncioRequired
 from hasten.loadshedding import LoadSheddingMiddleware
 from hasten.pagination import Paginator, Window
-from hasten.ratelimit import (
-    Limit,
-    Limiter,
-    RateLimitMiddleware,
-    current_limit,
-)
+from hasten.ratelimit import Limit, Limiter, RateLimitMiddleware, current_limit
 from tests.http import expect
 from tests.http.bodies import HTML, JSON, ORDERS, SSE, tokens
 from tests.http.client import App, Headers, Message, Receive, Response, Scope, Send

@@ -45,13 +45,7 @@ SECRET: Final = "a secret of more than 16 bytes"
 
 Posts = Paginate(PostOut, model=Post, sort=("id", "title"), default_sort="-id")
 Items = Paginate(
-    ItemOut,
-    model=Item,
-    sort=("grade",),
-    mode="cursor",
-    secret=SECRET,
-    etag=True,
-    advise=False,
+    ItemOut, model=Item, sort=("grade",), mode="cursor", secret=SECRET, etag=True, advise=False
 )
 Chosen = Paginate(Partial[PostOut], model=Post, sort=("id", "title"), advise=False)
 Renamed = Paginate(PostOut, model=Post, envelope=Envelope(data="items", names={"total": "count"}))

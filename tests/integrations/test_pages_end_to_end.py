@@ -15,13 +15,7 @@ from sqlalchemy import delete, event, insert, select, update
 
 from hasten.errors import InvalidOption
 from hasten.pagination._sql import offset_select
-from tests.integrations.pages import (
-    DRIVERS,
-    NOTES,
-    Application,
-    Note,
-    rows,
-)
+from tests.integrations.pages import DRIVERS, NOTES, Application, Note, rows
 
 # Which index an order has is not what this is about.
 pytestmark = pytest.mark.filterwarnings("ignore::hasten.errors.PaginationWarning")

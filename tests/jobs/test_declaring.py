@@ -359,17 +359,11 @@ class TestWhatCanBeATask:
     @pytest.mark.parametrize(
         ("given", "complaint"),
         [
-            (
-                staticmethod(greet),
-                "a staticmethod object cannot be a task: write",
-            ),
+            (staticmethod(greet), "a staticmethod object cannot be a task: write"),
             (classmethod(lambda cls: None), "a classmethod object cannot be a task"),
             (Greeter, "the class Greeter cannot be a task: use a function"),
             (functools.partialmethod(greet, "Hi"), "cannot be a task: it is not a function"),
-            (
-                "mails",
-                "it is not a function. Write @queue.task(name=…) to set a name",
-            ),
+            ("mails", "it is not a function. Write @queue.task(name=…) to set a name"),
             (7, "7 cannot be a task"),
             (None, "None cannot be a task"),
             (max, "task 'max': the parameters of <built-in function max> are unknown"),
@@ -391,12 +385,7 @@ class TestWhatCanBeATask:
 
     @pytest.mark.parametrize(
         "function",
-        [
-            functools.partial(greet, "Hi"),
-            Greeter("Hi"),
-            Greeter("Hi").greet,
-            lambda: None,
-        ],
+        [functools.partial(greet, "Hi"), Greeter("Hi"), Greeter("Hi").greet, lambda: None],
     )
     def test_that_cannot_be_imported_cannot_run_in_a_process(
         self, queue: Queue, function: Callable[..., Any]

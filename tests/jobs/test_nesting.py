@@ -128,8 +128,7 @@ async def test_traces_and_events_on_sqlite_are_left_out(tmp_path: Path) -> None:
             connection.execute("UPDATE hasten_jobs SET stacktrace = ? WHERE seq = ?", (deep, id))
             body = json.dumps([["added", ["7"]]])
             connection.execute(
-                "UPDATE hasten_events SET body = ? WHERE seq = ?",
-                (body.replace('"7"', deep), seq),
+                "UPDATE hasten_events SET body = ? WHERE seq = ?", (body.replace('"7"', deep), seq)
             )
     listed = await queue.jobs(State.FAILED)
     assert [job.tracebacks for job in listed] == [["trace"], *[[]] * len(DEPTHS)]

@@ -243,12 +243,7 @@ PARENTS: dict[str, Callable[[Keys], dict[str, str]]] = {
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("keep", [True, False])
 async def test_a_damaged_parent_does_not_keep_its_child_from_ending(
-    queue: Queue,
-    keys: Keys,
-    log: pytest.LogCaptureFixture,
-    parent: str,
-    fails: bool,
-    keep: bool,
+    queue: Queue, keys: Keys, log: pytest.LogCaptureFixture, parent: str, fails: bool, keep: bool
 ) -> None:
     @queue.task(keep_completed=keep, keep_failed=keep)
     async def end(number: int) -> int:

@@ -85,10 +85,7 @@ class TestResult:
             for _ in range(2):
                 with pytest.raises(JobFailed, match="failed: ValueError: bad luck") as caught:
                     await job.result(timeout=30)
-                assert (caught.value.job_id, caught.value.error) == (
-                    job.id,
-                    "ValueError: bad luck",
-                )
+                assert (caught.value.job_id, caught.value.error) == (job.id, "ValueError: bad luck")
 
     async def test_of_a_cancelled_job_says_so(self, queue: Queue) -> None:
         job = await queue.add("send")

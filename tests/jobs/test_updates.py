@@ -106,10 +106,7 @@ class TestUpdate:
             ({"delay": "soon"}, "delay='soon': must be seconds"),
             ({"progress": {1, object()}}, "must be a JSON value"),
             ({"progress": float("nan")}, "progress=<float>: must be a JSON value"),
-            (
-                {"progress": "x" * 2000},
-                "^progress=<str>: must be at most 1,000 bytes of JSON",
-            ),
+            ({"progress": "x" * 2000}, "^progress=<str>: must be at most 1,000 bytes of JSON"),
         ],
     )
     async def test_refuses_wrong_values(

@@ -142,8 +142,7 @@ def name(session: Session) -> str:
 
 class TestIndexes:
     @pytest.mark.parametrize(
-        "query",
-        ["", "sort=id", "sort=-id", "sort=made", "sort=-made", "sort=code", "sort=-code"],
+        "query", ["", "sort=id", "sort=-id", "sort=made", "sort=-made", "sort=code", "sort=-code"]
     )
     def test_no_warning_where_an_index_has_the_order(self, session: Session, query: str) -> None:
         """The primary key; one over all keys, in either direction; a unique one alone."""

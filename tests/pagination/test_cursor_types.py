@@ -67,10 +67,7 @@ def test_a_type_that_a_cursor_cannot_hold_is_rejected_at_start_up() -> None:
 
 
 def walk(
-    session: Session,
-    paginate: Paginator[CursorPage[object]],
-    model: type,
-    sort: str,
+    session: Session, paginate: Paginator[CursorPage[object]], model: type, sort: str
 ) -> list[dict[str, object]]:
     """All rows, read forwards, once they have been found to be the same backwards."""
     pages: list[CursorPage[object]] = []

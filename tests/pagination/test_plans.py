@@ -111,10 +111,7 @@ class Wide:
 
 registry().map_imperatively(Wide, wide)
 
-SELECTS: Final[dict[str, Selection]] = {
-    "columns": select(*wide.c),
-    "entities": select(Wide),
-}
+SELECTS: Final[dict[str, Selection]] = {"columns": select(*wide.c), "entities": select(Wide)}
 
 
 @pytest.fixture(scope="module")
@@ -209,10 +206,7 @@ def connection(request: pytest.FixtureRequest) -> Connection:
 @pytest.mark.parametrize("backwards", [False, True], ids=["forwards", "backwards"])
 @pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS.keys())
 def test_a_deep_page_costs_what_a_shallow_one_does(
-    connection: Connection,
-    order: Order,
-    backwards: bool,
-    kind: str,
+    connection: Connection, order: Order, backwards: bool, kind: str
 ) -> None:
     dialect = connection.dialect.name
     analyzed, of_columns = analyze(SELECTS[kind]), analyze(SELECTS["columns"])

@@ -242,18 +242,12 @@ MANY: Final[dict[str, Selection]] = {
 }
 
 KEYED: Final[dict[str, tuple[Selection, list[Any]]]] = {
-    "groups": (
-        select(Post.title, func.max(Post.id)).group_by(Post.title),
-        [Post.title],
-    ),
+    "groups": (select(Post.title, func.max(Post.id)).group_by(Post.title), [Post.title]),
     "groups with NULL": (
         select(Post.author_id, func.count()).group_by(Post.author_id),
         [Post.author_id],
     ),
-    "having": (
-        select(Post.title).group_by(Post.title).having(func.count() > 5),
-        [Post.title],
-    ),
+    "having": (select(Post.title).group_by(Post.title).having(func.count() > 5), [Post.title]),
     "distinct": (select(Post.title).distinct(), [Post.title]),
     "distinct pairs": (
         select(Author.name, Post.title).join(Author.posts).distinct(),

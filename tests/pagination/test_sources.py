@@ -85,11 +85,7 @@ class TestLists:
         book = Book(1, tags=[{"name": name} for name in ("red", "green", "blue")])
         found = books.from_items([book], books.parse("fields=tags,bookTitle"))
         assert found.data == [
-            {
-                "bookTitle": "T",
-                "tags": [{"name": "red"}, {"name": "green"}],
-                "tags_has_more": True,
-            }
+            {"bookTitle": "T", "tags": [{"name": "red"}, {"name": "green"}], "tags_has_more": True}
         ]
         with pytest.raises(InvalidParameter, match="secret"):
             books.parse("fields=secret")

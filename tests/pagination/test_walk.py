@@ -109,11 +109,7 @@ def of_columns(dataset: int) -> Selection:
 @effort(15)
 @given(order=orders, dataset=datasets, limit=limits)
 def test_a_walk_equals_a_full_read_in_both_directions(
-    database: str,
-    select_items: Callable[[int], Selection],
-    order: Order,
-    dataset: int,
-    limit: int,
+    database: str, select_items: Callable[[int], Selection], order: Order, dataset: int, limit: int
 ) -> None:
     analyzed, keys = plan(select_items(dataset), order)
     with Session(engine(database)) as session:

@@ -66,12 +66,7 @@ async def serve(clock: Clock, tmp_path: Path) -> AsyncIterator[Serve]:
 async def on_store(kind: str, clock: Clock, tmp_path: Path) -> AsyncIterator[Served]:
     """The site without a framework, on every store."""
     async with open_for_test(kind, tmp_path, clock) as store:
-        served = Served(
-            "asgi",
-            limits=two_limits(),
-            store=store,
-            store_timeout=10,
-        )
+        served = Served("asgi", limits=two_limits(), store=store, store_timeout=10)
         yield served
         await served.close()
 
@@ -303,7 +298,7 @@ class TestAnswers:
                     "ratelimit-policy": "100;w=900, 5;w=3600",
                     "ratelimit": "limit=5, remaining=4, reset=3600",
                 },
-            ),
+            )
         ],
     )
     async def test_the_family_of_headers_can_be_chosen(

@@ -138,9 +138,7 @@ async def test_one_short_delay_is_not_an_outage(server: RedisServer) -> None:
     await resilient.finish()
 
 
-async def test_repeated_outages_do_not_fill_the_log(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+async def test_repeated_outages_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
     store: Any = Moody(clock)
     resilient = WatchedStore(store, clock=clock)

@@ -26,11 +26,7 @@ from hasten.compression import (
     Precompressed,
 )
 from hasten.compression._negotiation import Coding
-from hasten.compression._options import (
-    to_codings,
-    to_guard,
-    to_levels,
-)
+from hasten.compression._options import to_codings, to_guard, to_levels
 from hasten.errors import InvalidOption
 from tests.http.client import Receive, Scope, Send
 

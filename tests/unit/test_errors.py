@@ -76,10 +76,7 @@ NO_MIDDLEWARE = (
 )
 
 MESSAGES = [
-    (
-        MissingExtra("redis", "redis"),
-        NOT_INSTALLED,
-    ),
+    (MissingExtra("redis", "redis"), NOT_INSTALLED),
     (
         InvalidOption("attempts", 0, "a whole number from 1 to 1,000,000"),
         "attempts=0: must be a whole number from 1 to 1,000,000",
@@ -89,10 +86,7 @@ MESSAGES = [
         "Limiter.wait needs asyncio, but another event loop runs: use hit",
     ),
     (UsageError("a .sync call blocks: await"), "a .sync call blocks: await"),
-    (
-        MissingMiddleware("@limit of 'a'", "RateLimitMiddleware"),
-        NO_MIDDLEWARE,
-    ),
+    (MissingMiddleware("@limit of 'a'", "RateLimitMiddleware"), NO_MIDDLEWARE),
     (
         LimitExceeded(Decision("login", False, 5, 0, 7.2, 3599.5)),
         "limit 'login': exceeded; retry in 3,600 s",
@@ -109,10 +103,7 @@ MESSAGES = [
         InvalidArgument("send", "when", "is a datetime, which JSON does not know"),
         "send: argument 'when' is a datetime, which JSON does not know",
     ),
-    (
-        PayloadTooLarge("send", "body", 2_000_000, 1_048_576),
-        TOO_LARGE,
-    ),
+    (PayloadTooLarge("send", "body", 2_000_000, 1_048_576), TOO_LARGE),
     (RequestRefused("not acceptable"), "not acceptable"),
     (
         BodyRefused(413, "larger than 10 bytes when decoded"),
@@ -164,14 +155,8 @@ MESSAGES = [
     (RunFailed("for some reason"), "for some reason"),
     (JobTimeout(1.5), "timed out after 1.5 s"),
     (InvalidResult("the return value is too large"), "the return value is too large"),
-    (
-        ProcessDied("exit code 4"),
-        "the handler's process died: exit code 4",
-    ),
-    (
-        ProcessDied("exit code 4", while_starting=True),
-        DIED_WHILE_STARTING,
-    ),
+    (ProcessDied("exit code 4"), "the handler's process died: exit code 4"),
+    (ProcessDied("exit code 4", while_starting=True), DIED_WHILE_STARTING),
 ]
 
 

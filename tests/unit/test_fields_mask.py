@@ -73,15 +73,7 @@ class TestNested:
         assert tree(parse([text])) == {"author": {"name!": {}}}
 
     @pytest.mark.parametrize(
-        "text",
-        [
-            "a(b(c),d)",
-            "a.b.c,a.d",
-            "a(b.c,d)",
-            "a(b.c),a.d",
-            "a.b(c),a(d)",
-            "a(b(c)),a(d)",
-        ],
+        "text", ["a(b(c),d)", "a.b.c,a.d", "a(b.c,d)", "a(b.c),a.d", "a.b(c),a(d)", "a(b(c)),a(d)"]
     )
     def test_nested_dots_and_parentheses_write_the_same_tree(self, text: str) -> None:
         assert tree(parse([text])) == {"a": {"b": {"c!": {}}, "d!": {}}}

@@ -7,13 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten._asgi import header_values
-from hasten.compression._negotiation import (
-    MAX_HEADER_BYTES,
-    Coding,
-    choose,
-    chooser,
-    coding_name,
-)
+from hasten.compression._negotiation import MAX_HEADER_BYTES, Coding, choose, chooser, coding_name
 
 OFFER = (Coding.ZSTD, Coding.BROTLI, Coding.GZIP)
 NAMES = ["zstd", "br", "gzip", "x-gzip", "deflate", "identity", "*", "compress"]

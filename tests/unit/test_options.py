@@ -244,8 +244,7 @@ class TestBadValues:
         assert str(caught.value) == f"backoff={Exponential!r}: must be {A_BACKOFF}"
 
     @pytest.mark.parametrize(
-        "function",
-        [decide_later, functools.partial(decide_later), DecidesLater(), decide_in_steps],
+        "function", [decide_later, functools.partial(decide_later), DecidesLater(), decide_in_steps]
     )
     def test_a_back_off_function_is_not_async(self, function: Any) -> None:
         """Nobody would await it."""

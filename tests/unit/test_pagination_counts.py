@@ -15,14 +15,7 @@ from hasten import Store
 from hasten._durations import Duration
 from hasten.errors import InvalidOption
 from hasten.pagination._count_cache import CountCache
-from hasten.pagination._counts import (
-    NOT_COUNTED,
-    Cached,
-    Capped,
-    Count,
-    Relation,
-    to_counting,
-)
+from hasten.pagination._counts import NOT_COUNTED, Cached, Capped, Count, Relation, to_counting
 from hasten.testing import ManualClock
 
 

@@ -167,8 +167,7 @@ class TestProxies:
             assert client(proxies, "203.0.113.5", lines) == "203.0.113.5"
 
     @given(
-        st.text(st.characters(max_codepoint=255), max_size=60),
-        st.sampled_from([XFF, "forwarded"]),
+        st.text(st.characters(max_codepoint=255), max_size=60), st.sampled_from([XFF, "forwarded"])
     )
     def test_text_before_the_proxies_addresses_changes_nothing(self, junk: str, name: str) -> None:
         """The client writes the left end of the header, its proxies write the right end."""

@@ -92,10 +92,7 @@ class TestParts:
             "redis://a?connections=1",
             "connections='1': must be a number of at least 2, below 1,000,000",
         ),
-        (
-            "rediss://a?ssl_ca_certs=/no/such",
-            "ssl_ca_certs='/no/such': must be the path of a file",
-        ),
+        ("rediss://a?ssl_ca_certs=/no/such", "ssl_ca_certs='/no/such': must be the path of a file"),
         ("rediss://a?ssl_cert_reqs=maybe", "must be 'required' or 'none'"),
     ],
 )
