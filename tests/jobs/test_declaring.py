@@ -15,10 +15,10 @@ import msgspec
 import pydantic
 import pytest
 
-from hasten.errors import InvalidOption, InvalidTask, JobFailed
+from hasten.errors import InvalidOption, InvalidTask
 from hasten.jobs import Context, Queue, State, Task, Worker
 from tests.jobs import process_tasks
-from tests.jobs.eventually import until, until_state
+from tests.jobs.eventually import fails, result_of, until, until_state
 from tests.jobs.modules import Modules
 
 
@@ -191,8 +191,7 @@ class TestContext:
         function.__annotations__ = {"ctx": CONTEXTS[kind], "to": str}
         job = await memory.task(function).enqueue("ada")
         assert job.data == {"to": "ada"}
-        async with Worker(memory):
-            assert await job.result(timeout=30) == "name ada"
+        assert await result_of(memory, job) == "name ada"
 
     def test_has_no_alternative_but_none(self, memory: Queue) -> None:
         with pytest.raises(InvalidTask, match=r"data cannot be decoded to .*Context \| int"):
@@ -284,8 +283,7 @@ class TestWhatCanBeATask:
         assert (task.name, task.definition.run_in) == ("greet", where)
         job = await task.enqueue(name="ada")
         assert job.data == {"name": "ada"}
-        async with Worker(memory):
-            assert await job.result(timeout=30) == "Hi, ada"
+        assert await result_of(memory, job) == "Hi, ada"
 
     async def test_is_a_task_of_another_queue_too(self, memory: Queue) -> None:
         other = Queue("other", "memory://")
@@ -295,8 +293,7 @@ class TestWhatCanBeATask:
         async def both(number: int) -> int:
             return number
 
-        async with Worker(other):
-            assert await (await both.enqueue(7)).result(timeout=30) == 7
+        assert await result_of(other, await both.enqueue(7)) == 7
         await other.aclose()
 
     async def test_a_coroutine_of_a_wrapper_ends_at_its_timeout(self, memory: Queue) -> None:
@@ -311,10 +308,7 @@ class TestWhatCanBeATask:
             finally:
                 ended.append("cancelled")
 
-        job = await hang.enqueue()
-        async with Worker(memory):
-            with pytest.raises(JobFailed, match="JobTimeout"):
-                await job.result(timeout=30)
+        await fails(result_of(memory, await hang.enqueue()), "JobTimeout")
         assert ended == ["cancelled"]
 
     async def test_a_coroutine_of_a_wrapper_is_not_begun_after_its_end(self, memory: Queue) -> None:

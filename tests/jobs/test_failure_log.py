@@ -15,7 +15,7 @@ from hasten.jobs._failure_log import RemoteTraceback
 from hasten.jobs._options import Options
 from hasten.jobs._record import JobTemplate, NewJob
 from tests.jobs import process_tasks
-from tests.jobs.eventually import until_state
+from tests.jobs.eventually import fails, until_state
 
 
 def records(caplog: pytest.LogCaptureFixture, job_id: str) -> list[logging.LogRecord]:
@@ -32,8 +32,7 @@ def _everything(caplog: pytest.LogCaptureFixture) -> None:
 
 
 async def fail(job: Any) -> None:
-    with pytest.raises(JobFailed):
-        await job.result(timeout=30)
+    await fails(job.result(timeout=30))
 
 
 @pytest.mark.parametrize("where", ["loop", "thread"])

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from hasten.errors import InvalidOption, JobCancelled, JobFailed, JobNotFound, WrongState
+from hasten.errors import InvalidOption, JobCancelled, JobNotFound, WrongState
 from hasten.jobs import Job, Queue, State, Worker
 from hasten.jobs._states import FINISHED
 from hasten.testing import ManualClock
-from tests.jobs.eventually import until, until_state
+from tests.jobs.eventually import fails, until, until_state
 
 
 async def fill(queue: Queue) -> dict[State, Job[Any]]:
@@ -27,8 +27,7 @@ async def fill(queue: Queue) -> dict[State, Job[Any]]:
     completed, failed = await end.enqueue(False), await end.enqueue(True)
     async with Worker(queue):
         await completed.result(timeout=30)
-        with pytest.raises(JobFailed):
-            await failed.result(timeout=30)
+        await fails(failed.result(timeout=30))
     return {
         State.COMPLETED: completed,
         State.FAILED: failed,

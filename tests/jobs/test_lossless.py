@@ -15,8 +15,9 @@ import msgspec
 import pydantic
 import pytest
 
-from hasten.errors import InvalidArgument, JobFailed
+from hasten.errors import InvalidArgument
 from hasten.jobs import Context, Job, Queue, Worker
+from tests.jobs.eventually import fails, result_of
 
 NAN = float("nan")
 INF = float("inf")
@@ -167,11 +168,9 @@ class TestValuesThatJsonLoses:
         async def make() -> object:
             return value
 
-        async with Worker(memory):
-            with pytest.raises(JobFailed) as caught:
-                await (await make.enqueue()).result(timeout=30)
+        error = await fails(result_of(memory, await make.enqueue()))
         why = f"{inside.removeprefix('.') or 'the value'} {complaint}"
-        assert caught.value.error == (
+        assert error == (
             "InvalidResult: the return value cannot be stored as JSON: "
             + (why if "bool" not in why else "objects of type bool have no JSON form")
         )
@@ -186,8 +185,7 @@ class TestValuesThatJsonLoses:
             with pytest.raises(ValueError, match=r"the value has two keys that are both '1'"):
                 ctx.progress({1: 1, "1": 2})
 
-        async with Worker(memory):
-            await (await report.enqueue()).result(timeout=30)
+        await result_of(memory, await report.enqueue())
 
     @pytest.mark.parametrize(
         ("annotation", "value"),
@@ -324,9 +322,7 @@ class TestTypesThatJsonChanges:
         ],
     )
     async def test_alone_are_refused(self, queue: Queue, annotation: Any, value: object) -> None:
-        job = await untyped(queue, annotation).enqueue(value)
-        async with Worker(queue):
-            result = await job.result(timeout=30)
+        result = await result_of(queue, await untyped(queue, annotation).enqueue(value))
         assert result == msgspec.json.decode(msgspec.json.encode(value))
 
 

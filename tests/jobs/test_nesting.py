@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from hasten.errors import JobFailed
 from hasten.jobs import Job, Queue, State, Worker
 from hasten.jobs import _options as options
 from hasten.jobs._options import Options, decode_options
 from hasten.jobs._record import Claim, Completed, Failed, JobTemplate, NewJob, Progress
 from hasten.ratelimit._http.addresses import Addresses
 from hasten.ratelimit._http.proxies import Proxies
+from tests.jobs.eventually import fails
 from tests.servers.redis import shared_redis
 
 DEEP = "[" * 100_000 + "]" * 100_000
@@ -43,11 +43,10 @@ async def run(queue: Queue, job: Job[Any]) -> str:
 
     healthy = await send.enqueue()
     async with Worker(queue, grace=0):
-        with pytest.raises(JobFailed) as failed:
-            await job.result(timeout=30)
+        error = await fails(job.result(timeout=30))
         await healthy.result(timeout=30)
     assert (await job.refresh()).record.attempts_started == 1
-    return failed.value.error
+    return error
 
 
 async def test_options_fail_their_job_once(queue: Queue) -> None:

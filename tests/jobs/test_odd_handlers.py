@@ -11,19 +11,19 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 
 from hasten import Store
-from hasten.errors import JobFailed, StoreUnavailable
+from hasten.errors import StoreUnavailable
 from hasten.jobs import Context, Job, Queue, RetryAfter, State, Unrecoverable, Worker
 from hasten.jobs._consumer import QueueConsumer
 from hasten.jobs._outbox import OutboxPortion
 from hasten.jobs._record import Claim
 from hasten.jobs._run import Run
 from tests.jobs import process_tasks
-from tests.jobs.eventually import until, until_state, until_true
+from tests.jobs.eventually import fails, result_of, until, until_state, until_true
 from tests.patience import DEADLINE_SECONDS
 
 
@@ -48,13 +48,6 @@ class Wait(RetryAfter):
 class OddGroup(ExceptionGroup[Exception]):
     def __str__(self) -> str:
         raise LookupError
-
-
-def thrower(make: Callable[[], BaseException]) -> Callable[[], NoReturn]:
-    def act() -> NoReturn:
-        raise make()
-
-    return act
 
 
 THROWN: dict[str, tuple[Callable[[], BaseException], str]] = {
@@ -82,13 +75,12 @@ THROWN: dict[str, tuple[Callable[[], BaseException], str]] = {
 }
 
 
-async def fails_after(job: Job[Any], attempts: int) -> str:
-    """The reason with which a job has failed; its attempts are what was expected."""
-    with pytest.raises(JobFailed) as caught:
-        await job.result(timeout=30)
+async def fails_after(queue: Queue, job: Job[Any], attempts: int) -> str:
+    """Run a job until it fails, after the expected number of attempts, and return its error."""
+    error = await fails(result_of(queue, job, grace=0))
     await job.refresh()
     assert job.attempts_made == job.record.attempts_started == attempts
-    return caught.value.error
+    return error
 
 
 class TestWhatHandlersRaise:
@@ -98,32 +90,25 @@ class TestWhatHandlersRaise:
 
         @queue.task(attempts=2)
         async def fail() -> None:
-            thrower(make)()
+            raise make()
 
-        job = await fail.enqueue()
-        async with Worker(queue, grace=0):
-            assert (await fails_after(job, 2)).startswith(reason)
+        assert (await fails_after(queue, await fail.enqueue(), 2)).startswith(reason)
 
     @pytest.mark.parametrize("kind", THROWN)
     async def test_by_a_function_counts_as_an_attempt(self, queue: Queue, kind: str) -> None:
         make, reason = THROWN[kind]
-        act = thrower(make)
 
         @queue.task(attempts=2)
         def fail() -> None:
-            act()
+            raise make()
 
-        job = await fail.enqueue()
-        async with Worker(queue, grace=0):
-            assert (await fails_after(job, 2)).startswith(reason)
+        assert (await fails_after(queue, await fail.enqueue(), 2)).startswith(reason)
 
     @pytest.mark.parametrize("kind", ["unreadable", "generator exit", "interrupt", "cancelled"])
     async def test_in_a_process_counts_as_an_attempt(self, kind: str) -> None:
         queue = process_tasks.queue
         job = await process_tasks.throw.enqueue(kind)
-        async with Worker(queue, grace=0):
-            reason = await fails_after(job, 2)
-        assert reason.startswith(type(THROWN[kind][0]()).__name__)
+        assert (await fails_after(queue, job, 2)).startswith(type(THROWN[kind][0]()).__name__)
         await queue.aclose()
 
     async def test_a_future_with_generator_exit_counts_as_an_attempt(self, queue: Queue) -> None:
@@ -135,9 +120,7 @@ class TestWhatHandlersRaise:
             future.set_exception(GeneratorExit())
             await future
 
-        job = await fail.enqueue()
-        async with Worker(queue, grace=0):
-            assert await fails_after(job, 2) == "GeneratorExit"
+        assert await fails_after(queue, await fail.enqueue(), 2) == "GeneratorExit"
 
     async def test_a_handler_that_cancels_itself_counts_as_an_attempt(self, queue: Queue) -> None:
         @queue.task(attempts=2)
@@ -148,9 +131,7 @@ class TestWhatHandlersRaise:
             await asyncio.sleep(0)
 
         job = await cancel_itself.enqueue()
-        async with Worker(queue, grace=0):
-            reason = await fails_after(job, 2)
-        assert reason == "CancelledError: its task was cancelled by a handler, not by the worker"
+        assert await fails_after(queue, job, 2) == THROWN["cancelled"][1]
 
     async def test_a_handler_that_cancels_itself_and_returns_completes(self, queue: Queue) -> None:
         @queue.task
@@ -160,9 +141,7 @@ class TestWhatHandlersRaise:
             task.cancel()
             return "done"
 
-        job = await cancel_and_return.enqueue()
-        async with Worker(queue, grace=0):
-            assert await job.result(timeout=30) == "done"
+        assert await result_of(queue, await cancel_and_return.enqueue(), grace=0) == "done"
 
     async def test_an_interrupt_under_run_fails_the_attempt(self, queue: Queue) -> None:
         """Ctrl+C asks the worker to stop then, so no `KeyboardInterrupt` comes of it."""
@@ -174,7 +153,9 @@ class TestWhatHandlersRaise:
         job = await fail.enqueue()
         worker = Worker(queue, grace=0)
         running = asyncio.create_task(worker.run())
-        assert await fails_after(job, 2) == "KeyboardInterrupt"
+        assert await fails(job.result(timeout=30)) == "KeyboardInterrupt"
+        await job.refresh()
+        assert job.attempts_made == job.record.attempts_started == 2
         worker.request_stop()
         await running
 
@@ -217,15 +198,13 @@ class TestBackoffFunctions:
     @pytest.mark.parametrize("kind", THROWN)
     async def test_that_raise_let_the_attempt_count(self, queue: Queue, kind: str) -> None:
         def fall_over(attempt: int, error: BaseException) -> float:
-            thrower(THROWN[kind][0])()
+            raise THROWN[kind][0]
 
         @queue.task(attempts=2, backoff=fall_over)
         async def fail() -> None:
             raise ValueError("no")
 
-        job = await fail.enqueue()
-        async with Worker(queue, grace=0):
-            reason = await fails_after(job, 2)
+        reason = await fails_after(queue, await fail.enqueue(), 2)
         assert reason.startswith("ValueError: no (and its backoff function failed: ")
 
     @pytest.mark.parametrize("delay", [float("nan"), -1, "soon", 1e30, True])
@@ -234,9 +213,7 @@ class TestBackoffFunctions:
         async def fail() -> None:
             raise ValueError("no")
 
-        job = await fail.enqueue()
-        async with Worker(queue, grace=0):
-            reason = await fails_after(job, 2)
+        reason = await fails_after(queue, await fail.enqueue(), 2)
         assert "its backoff function failed: InvalidOption: backoff=" in reason
 
 
@@ -255,8 +232,7 @@ class TestGroups:
         clockless = Queue("mail2", "memory://")
         task = clockless.task(name="ask")(ask.definition.function)
         job = await task.enqueue()
-        async with Worker(clockless):
-            await job.result(timeout=30)
+        await result_of(clockless, job)
         await job.refresh()
         assert (job.attempts_made, job.record.delay_ms, len(runs)) == (1, 0, 2)
         await clockless.aclose()
@@ -274,18 +250,14 @@ class TestGroups:
         async def fail() -> None:
             raise ExceptionGroup("several", members)
 
-        job = await fail.enqueue()
-        async with Worker(queue, grace=0):
-            await fails_after(job, 1)
+        await fails_after(queue, await fail.enqueue(), 1)
 
     async def test_that_hold_another_error_are_retried(self, queue: Queue) -> None:
         @queue.task(attempts=3)
         async def fail() -> None:
             raise ExceptionGroup("several", [Unrecoverable("gone"), RetryAfter(1), OSError("net")])
 
-        job = await fail.enqueue()
-        async with Worker(queue, grace=0):
-            reason = await fails_after(job, 3)
+        reason = await fails_after(queue, await fail.enqueue(), 3)
         assert reason == (
             "ExceptionGroup: several (3 sub-exceptions): "
             "Unrecoverable: gone; RetryAfter: try again after 1 s; OSError: net"
@@ -301,9 +273,7 @@ class TestGroups:
         async def failing(number: int) -> None:
             raise ValueError(number)
 
-        job = await fail.enqueue()
-        async with Worker(queue, grace=0):
-            reason = await fails_after(job, 1)
+        reason = await fails_after(queue, await fail.enqueue(), 1)
         assert reason.endswith("; ValueError: 9; 2 more")
 
 
@@ -403,14 +373,19 @@ async def until_advancing(clock: Any, condition: Callable[[], object]) -> None:
     await until(advanced)
 
 
-class TestWorkersThatFail:
-    async def test_cancel_the_block_that_holds_them(
-        self, queue: Queue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        async def broken(self: Worker) -> None:
-            raise ZeroDivisionError("a fault of ours")
+@pytest.fixture
+def faulty_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers fail because of a fault of their own."""
 
-        monkeypatch.setattr(Worker, "_recover", broken)
+    async def recover(self: Worker) -> None:
+        raise ZeroDivisionError("a fault of ours")
+
+    monkeypatch.setattr(Worker, "_recover", recover)
+
+
+class TestWorkersThatFail:
+    @pytest.mark.usefixtures("faulty_worker")
+    async def test_cancel_their_block(self, queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
         with pytest.raises(ZeroDivisionError, match="a fault of ours"):
             async with Worker(queue), asyncio.timeout(DEADLINE_SECONDS):
                 await asyncio.Event().wait()
@@ -419,12 +394,8 @@ class TestWorkersThatFail:
         assert task is not None
         assert not task.cancelling()
 
-    async def test_do_not_replace_an_error_of_the_block(
-        self, queue: Queue, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        async def broken(self: Worker) -> None:
-            raise ZeroDivisionError("a fault of ours")
-
+    @pytest.mark.usefixtures("faulty_worker")
+    async def test_do_not_replace_an_error_of_the_block(self, queue: Queue) -> None:
         async def block() -> None:
             async with Worker(queue), asyncio.timeout(DEADLINE_SECONDS):
                 try:
@@ -432,30 +403,19 @@ class TestWorkersThatFail:
                 finally:
                     raise LookupError("the block's")
 
-        monkeypatch.setattr(Worker, "_recover", broken)
         with pytest.raises(LookupError, match="the block's"):
             await block()
 
-    async def test_stop_by_themselves_and_stop_raises_the_error(
-        self, queue: Queue, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        async def broken(self: Worker) -> None:
-            raise ZeroDivisionError("a fault of ours")
-
-        monkeypatch.setattr(Worker, "_recover", broken)
+    @pytest.mark.usefixtures("faulty_worker")
+    async def test_stop_by_themselves_and_stop_raises_the_error(self, queue: Queue) -> None:
         worker = Worker(queue)
         await worker.start()
         await until(worker._stopped.is_set)
         with pytest.raises(ZeroDivisionError, match="a fault of ours"):
             await worker.stop()
 
-    async def test_run_raises_the_error(
-        self, queue: Queue, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        async def broken(self: Worker) -> None:
-            raise ZeroDivisionError("a fault of ours")
-
-        monkeypatch.setattr(Worker, "_recover", broken)
+    @pytest.mark.usefixtures("faulty_worker")
+    async def test_run_raises_the_error(self, queue: Queue) -> None:
         with pytest.raises(ZeroDivisionError, match="a fault of ours"):
             await Worker(queue).run()
 
@@ -534,10 +494,7 @@ async def test_threads_end_though_a_handler_was_interrupted_late(queue: Queue) -
         while not ctx.stopping:
             pass
 
-    job = await busy.enqueue()
-    async with Worker(queue, grace=0):
-        with pytest.raises(JobFailed, match="timed out"):
-            await job.result(timeout=30)
+    await fails(result_of(queue, await busy.enqueue(), grace=0), "timed out")
     assert entered.is_set()
 
 
@@ -580,21 +537,16 @@ class TestLoggingThatIsBroken:
         job = await fail.enqueue()
         unknown = await queue.add("unknown")
         async with Worker(queue, grace=0):
-            assert await fails_after(job, 2) == "ValueError: no"
-            with pytest.raises(JobFailed, match="has no task"):
-                await unknown.result(timeout=30)
+            assert await fails(job.result(timeout=30)) == "ValueError: no"
+            await fails(unknown.result(timeout=30), "has no task")
+        await job.refresh()
+        assert job.attempts_made == job.record.attempts_started == 2
 
     @pytest.mark.parametrize("kind", ["handler"])
-    @pytest.mark.usefixtures("broken")
+    @pytest.mark.usefixtures("broken", "faulty_worker")
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-    async def test_does_not_hide_that_the_worker_failed(
-        self, queue: Queue, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        async def broken_service(self: Worker) -> None:
-            raise ZeroDivisionError("a fault of ours")
-
+    async def test_does_not_hide_that_the_worker_failed(self, queue: Queue) -> None:
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
-        monkeypatch.setattr(Worker, "_recover", broken_service)
         with pytest.raises(ZeroDivisionError, match="a fault of ours"):
             async with Worker(queue), asyncio.timeout(DEADLINE_SECONDS):
                 await asyncio.Event().wait()
@@ -702,21 +654,17 @@ class TestStoppingUnderAttack:
                 await asyncio.Event().wait()
         assert (await job.refresh()).state is State.COMPLETED
 
-    async def test_a_cancellation_by_other_code_is_not_replaced_by_the_error_of_the_worker(
+    @pytest.mark.usefixtures("faulty_worker")
+    async def test_a_cancellation_by_other_code_is_not_replaced_by_the_worker_s_error(
         self, queue: Queue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        async def broken(self: Worker) -> None:
-            raise ZeroDivisionError("a fault of ours")
-
         async def block() -> None:
             async with Worker(queue):
                 await asyncio.Event().wait()
 
-        monkeypatch.setattr(Worker, "_recover", broken)
         task = asyncio.create_task(block())
-        monkeypatch.setattr(
-            Worker, "request_stop", lambda self: task.cancel()
-        )  # in the same step as the worker's own
+        # in the same step as the worker's own
+        monkeypatch.setattr(Worker, "request_stop", lambda self: task.cancel())
         done, _ = await asyncio.wait([task], timeout=10)
         assert done
         assert task.cancelled()

@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 
-from hasten.errors import JobFailed
 from hasten.jobs import Exponential, Fixed, Job, Keep, Queue, State, Worker
 from hasten.jobs._options import JobOptions
 from hasten.testing import ManualClock
 from tests.jobs import process_tasks
-from tests.jobs.eventually import until_longer, until_state
+from tests.jobs.eventually import fails, result_of, until_longer, until_state
 
 
 class TestDelay:
@@ -104,9 +103,7 @@ class TestAttempts:
             raise ValueError(f"run {len(runs)}")
 
         job = await fail.enqueue()
-        async with Worker(queue):
-            with pytest.raises(JobFailed, match="ValueError: run 3"):
-                await job.result(timeout=30)
+        await fails(result_of(queue, job), "ValueError: run 3")
         await job.refresh()
         assert (len(runs), job.attempts_made, job.error) == (3, 3, "ValueError: run 3")
         assert [f"run {n + 1}" in trace for n, trace in enumerate(job.tracebacks)] == [True] * 3
@@ -124,8 +121,7 @@ class TestAttempts:
             return "done"
 
         job = await fail_once.enqueue()
-        async with Worker(queue):
-            assert await job.result(timeout=30) == "done"
+        assert await result_of(queue, job) == "done"
         await job.refresh()
         assert (job.attempts_made, len(job.tracebacks)) == (2, 1)
 
@@ -164,8 +160,7 @@ class TestBackoff:
                 before = len(times)
                 clock.advance(0.001)
                 await until_longer(times, before)
-            with pytest.raises(JobFailed):
-                await job.result(timeout=30)
+            await fails(job.result(timeout=30))
         assert [(b - a) / 1000 for a, b in pairwise(times)] == waits
 
     async def test_jitter_shortens_a_wait_in_bounds(self, queue: Queue, clock: ManualClock) -> None:
@@ -195,10 +190,7 @@ class TestBackoff:
         async def fail() -> None:
             raise ValueError("no")
 
-        job = await fail.enqueue()
-        async with Worker(queue):
-            with pytest.raises(JobFailed):
-                await job.result(timeout=30)
+        await fails(result_of(queue, await fail.enqueue()))
         assert seen == [(1, "no"), (2, "no")]
 
     async def test_a_function_that_fails_hides_no_error(self, queue: Queue) -> None:
@@ -213,9 +205,7 @@ class TestBackoff:
 
         job = await fail.enqueue()
         reason = r"ValueError: no \(and its backoff function failed: LookupError: oops\)"
-        async with Worker(queue):
-            with pytest.raises(JobFailed, match=reason):
-                await job.result(timeout=30)
+        await fails(result_of(queue, job), reason)
         assert (await job.refresh()).attempts_made == 2
 
 
@@ -232,9 +222,7 @@ class TestTimeout:
                 ended.append("cleaned up")
 
         job = await hang.enqueue()
-        async with Worker(queue):
-            with pytest.raises(JobFailed, match=r"JobTimeout: timed out after 0\.05 s"):
-                await job.result(timeout=30)
+        await fails(result_of(queue, job), r"JobTimeout: timed out after 0\.05 s")
         assert ended == ["cleaned up"]
         assert (await job.refresh()).attempts_made == 1
 
@@ -250,10 +238,7 @@ class TestTimeout:
             finally:
                 ended.append("cleaned up")
 
-        job = await hang.enqueue()
-        async with Worker(queue):
-            with pytest.raises(JobFailed, match=r"JobTimeout: timed out after 0\.05 s"):
-                await job.result(timeout=30)
+        await fails(result_of(queue, await hang.enqueue()), r"JobTimeout: timed out after 0\.05 s")
         assert ended == ["cleaned up"]
 
     async def test_ends_a_process_whatever_it_does(self) -> None:
@@ -261,8 +246,7 @@ class TestTimeout:
         queue = process_tasks.queue
         async with Worker(queue, handler_processes=1):
             job = await process_tasks.sleep.using(timeout=0.2).enqueue(600)
-            with pytest.raises(JobFailed, match=r"JobTimeout: timed out after 0\.2 s"):
-                await job.result(timeout=20)
+            await fails(job.result(timeout=20), r"JobTimeout: timed out after 0\.2 s")
             assert await (await process_tasks.double.enqueue(21)).result(timeout=20) == 42
         await queue.aclose()
 
@@ -276,9 +260,7 @@ class TestTimeout:
                 await asyncio.Event().wait()
             return "done"
 
-        job = await hang_once.enqueue()
-        async with Worker(queue):
-            assert await job.result(timeout=30) == "done"
+        assert await result_of(queue, await hang_once.enqueue()) == "done"
 
     async def test_a_handler_s_own_timeout_is_an_error_like_others(self, queue: Queue) -> None:
         """Not ours, and told as what it is."""
@@ -288,10 +270,7 @@ class TestTimeout:
             async with asyncio.timeout(0.01):
                 await asyncio.Event().wait()
 
-        job = await wait.enqueue()
-        async with Worker(queue):
-            with pytest.raises(JobFailed, match="failed: TimeoutError"):
-                await job.result(timeout=30)
+        await fails(result_of(queue, await wait.enqueue()), "failed: TimeoutError")
 
 
 class TestExpires:
@@ -308,8 +287,7 @@ class TestExpires:
         just = await note.using(expires=0.001).enqueue(2)
         clock.advance(0.001)
         async with Worker(queue):
-            with pytest.raises(JobFailed, match=r"expired 0\.001 s before it could start"):
-                await late.result(timeout=30)
+            await fails(late.result(timeout=30), r"expired 0\.001 s before it could start")
             await just.result(timeout=30)
         assert ran == [2]
         assert (await late.refresh()).attempts_made == 0
@@ -320,8 +298,7 @@ class TestExpires:
 
         job = await note.enqueue()
         clock.advance(3660)
-        async with Worker(queue):
-            await job.result(timeout=30)
+        await result_of(queue, job)
 
     async def test_it_does_not_limit_later_attempts(self, queue: Queue, clock: ManualClock) -> None:
         """The job was started in time."""

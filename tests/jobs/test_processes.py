@@ -13,11 +13,10 @@ from typing import Any
 
 import pytest
 
-from hasten.errors import JobFailed
 from hasten.jobs import Job, State, Worker
 from tests.acceptance.site import is_alive
 from tests.jobs import process_tasks
-from tests.jobs.eventually import until, until_state, until_true
+from tests.jobs.eventually import fails, until, until_state, until_true
 
 
 @pytest.fixture
@@ -102,8 +101,7 @@ class TestWhatTheyStart:
                 assert (await job.refresh()).state is State.WAITING
                 await job.remove()
             else:
-                with pytest.raises(JobFailed):
-                    await job.result(timeout=20)
+                await fails(job.result(timeout=20))
             await until_dead(pids)
         await process_tasks.queue.aclose()
 
@@ -119,8 +117,7 @@ class TestWhatTheyStart:
                 await job.cancel()
             if how == "killed":
                 os.kill(process, signal.SIGKILL)
-            with pytest.raises(JobFailed):
-                await job.result(timeout=20)
+            await fails(job.result(timeout=20))
             await until_dead(pids)
             assert await run(process_tasks.double, 1) == 2
         await process_tasks.queue.aclose()
@@ -172,9 +169,7 @@ class TestFailures:
     async def test_use_up_an_attempt_each(self, worker: Worker, how: str, reason: str) -> None:
         """A worker does not hang, and does not run the job again without counting."""
         job = await process_tasks.fail.using(attempts=1).enqueue(how)
-        with pytest.raises(JobFailed) as caught:
-            await job.result(timeout=20)
-        assert caught.value.error.startswith(reason)
+        assert (await fails(job.result(timeout=20))).startswith(reason)
         await job.refresh()
         assert (job.attempts_made, job.record.attempts_started) == (1, 1)
 

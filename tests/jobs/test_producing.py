@@ -31,6 +31,7 @@ from hasten.jobs import Context, Job, Queue, State, Task, Worker
 from hasten.jobs._options import Options
 from hasten.jobs._record import Added, NewJob
 from hasten.testing import ManualClock
+from tests.jobs.eventually import result_of
 from tests.patience import DEADLINE_SECONDS
 
 
@@ -442,9 +443,7 @@ class TestJobId:
 
     async def test_a_job_that_was_there_shows_how_it_stands(self, queue: Queue) -> None:
         task = queue.task(send)
-        job = await task.using(job_id="a").enqueue("first")
-        async with Worker(queue):
-            await job.result(timeout=30)
+        await result_of(queue, await task.using(job_id="a").enqueue("first"))
         again = await task.using(job_id="a").enqueue("second")
         assert (again.state, again.value) == (State.COMPLETED, "Hello, first")
 
@@ -472,8 +471,7 @@ class TestJobId:
 
         await first.using(job_id="a").enqueue()
         job = await second.using(job_id="a").enqueue()
-        async with Worker(queue):
-            assert await job.result(timeout=30) == timedelta(seconds=1)
+        assert await result_of(queue, job) == timedelta(seconds=1)
 
     async def test_no_job_that_was_read_is_a_duplicate(self, queue: Queue) -> None:
         await queue.add("send", job_id="a")
@@ -690,8 +688,7 @@ class TestDeclaring:
         declared: Task[..., Any, str] = queue.task(task)
         job = await declared.enqueue(7)
         assert job.data == {"number": 7}
-        async with Worker(queue):
-            assert await job.result(timeout=30) == f"7 {job.id}"
+        assert await result_of(queue, job) == f"7 {job.id}"
 
 
 async def test_options_of_a_call_win_over_those_of_task_and_queue(clock: ManualClock) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import redis
 
-from hasten.errors import JobFailed, StoreRejected
+from hasten.errors import StoreRejected
 from hasten.jobs import Context, Queue, State, Worker
 from hasten.jobs._record import Completed, Outcome
-from tests.jobs.eventually import until, until_state
+from tests.jobs.eventually import fails, until, until_state
 from tests.servers.redis import shared_redis
 
 
@@ -51,8 +51,7 @@ async def test_fails_alone(queue: Queue, refused: set[type[Outcome]]) -> None:
         together.set()
         for number, job in enumerate(jobs):
             if number in {3, 12}:
-                with pytest.raises(JobFailed, match="its outcome cannot be stored: it holds"):
-                    await job.result(timeout=30)
+                await fails(job.result(timeout=30), "its outcome cannot be stored: it holds")
             else:
                 assert await job.result(timeout=30) == number
     assert {(await job.refresh()).attempts_made for job in jobs} == {1}

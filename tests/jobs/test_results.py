@@ -31,7 +31,7 @@ from hasten.jobs._engines import open_engine
 from hasten.jobs._options import Options
 from hasten.jobs._record import End, EventPage, JobTemplate, NewJob
 from hasten.testing import ManualClock
-from tests.jobs.eventually import until_state, until_true
+from tests.jobs.eventually import fails, result_of, until_state, until_true
 from tests.patience import DEADLINE_SECONDS
 
 
@@ -60,8 +60,7 @@ class TestResult:
             return 42
 
         job = await answer.enqueue()
-        async with Worker(queue):
-            assert await job.result(timeout=30) == 42
+        assert await result_of(queue, job) == 42
         assert await job.result(timeout=30) == 42
 
     async def test_none_is_a_result_too(self, queue: Queue) -> None:
@@ -69,8 +68,7 @@ class TestResult:
         async def answer() -> None: ...
 
         job = await answer.enqueue()
-        async with Worker(queue):
-            await job.result(timeout=30)
+        await result_of(queue, job)
         assert (await job.refresh()).record.result == "null"
 
     async def test_of_a_failed_job_is_its_reason(self, queue: Queue) -> None:
@@ -157,8 +155,7 @@ class TestResult:
             await job.result(timeout=timeout)
         assert isinstance(caught.value, TimeoutError)
         assert (await job.refresh()).state is State.WAITING
-        async with Worker(queue):
-            assert await job.result(timeout=30) == 42
+        assert await result_of(queue, job) == 42
 
     @pytest.mark.parametrize("timeout", [0, 0.05, timedelta(milliseconds=50)])
     async def test_is_waited_for_in_seconds_or_a_timedelta(
@@ -255,8 +252,7 @@ class TestResultOfAJobThatIsNotKept:
             assert [await job.result(timeout=30) for job in jobs] == list(range(7))
             assert await asyncio.to_thread(jobs[1].sync.result, 5) == 1
             for _ in range(2):
-                with pytest.raises(JobFailed, match="ValueError: odd"):
-                    await odd.result(timeout=30)
+                await fails(odd.result(timeout=30), "ValueError: odd")
 
     async def test_is_found_by_one_who_added_it_a_second_time(self, queue: Queue) -> None:
         @queue.task(keep_completed=0)
@@ -375,8 +371,7 @@ class TestLargeResult:
             return "x" * 99_998
 
         job = await repeat.enqueue()
-        async with Worker(queue):
-            await job.result(timeout=30)
+        await result_of(queue, job)
         await queue.clean("completed", older_than=0)
         with pytest.raises(JobNotFound, match=r"100,000 bytes was too large .* keep_completed"):
             await job.result(timeout=30)
@@ -439,8 +434,7 @@ class TestEvents:
 
         page = await queue.engine.events(queue.name, after=None)
         job = await answer.enqueue()
-        async with Worker(queue):
-            await job.result(timeout=30)
+        await result_of(queue, job)
         events = await collect(queue, 5, after=page.cursor)
         assert kinds(events, job) == ["added", "waiting", "active", "progress", "completed"]
         assert (events[3].value, events[4].value) == ("0.5", "42")

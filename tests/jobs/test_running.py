@@ -17,12 +17,11 @@ from typing import Any
 
 import pytest
 
-from hasten.errors import JobFailed
 from hasten.jobs import Context, Job, Queue, RetryAfter, State, Unrecoverable, Worker
 from hasten.jobs._states import FINISHED
 from hasten.testing import ManualClock
 from tests.jobs import process_tasks
-from tests.jobs.eventually import until, until_longer, until_state
+from tests.jobs.eventually import fails, result_of, until, until_longer, until_state
 
 
 class TestWhere:
@@ -124,9 +123,7 @@ class TestErrors:
             return "fine"
 
         async with Worker(queue):
-            with pytest.raises(JobFailed) as caught:
-                await job.result(timeout=30)
-            assert caught.value.error.startswith(reason)
+            assert (await fails(job.result(timeout=30))).startswith(reason)
             assert await (await fine.enqueue()).result(timeout=30) == "fine"
 
     async def test_unrecoverable_ends_the_job_at_once(self, queue: Queue) -> None:
@@ -137,9 +134,7 @@ class TestErrors:
             raise Unrecoverable("the account is gone")
 
         job = await fail.enqueue()
-        async with Worker(queue):
-            with pytest.raises(JobFailed, match="Unrecoverable: the account is gone"):
-                await job.result(timeout=30)
+        await fails(result_of(queue, job), "Unrecoverable: the account is gone")
         assert (await job.refresh()).attempts_made == 1
 
     @pytest.mark.parametrize("kinds", [LookupError, (KeyError, ValueError)])
@@ -153,9 +148,7 @@ class TestErrors:
             raise OSError if len(runs) == 1 else KeyError("gone")
 
         job = await fail.enqueue()
-        async with Worker(queue):
-            with pytest.raises(JobFailed, match="KeyError: 'gone'"):
-                await job.result(timeout=30)
+        await fails(result_of(queue, job), "KeyError: 'gone'")
         assert (await job.refresh()).attempts_made == 2
 
     async def test_retry_after_uses_up_no_attempt(self, queue: Queue, clock: ManualClock) -> None:
@@ -189,10 +182,7 @@ class TestErrors:
             raise ValueError("x" * 100_000)
 
         job = await fail.enqueue()
-        async with Worker(queue):
-            with pytest.raises(JobFailed) as caught:
-                await job.result(timeout=30)
-        assert len(caught.value.error) <= 4001
+        assert len(await fails(result_of(queue, job))) <= 4001
         assert len((await job.refresh()).tracebacks[0]) <= 16_001
 
     async def test_a_handler_that_cancels_itself_has_failed(self, queue: Queue) -> None:
@@ -202,10 +192,7 @@ class TestErrors:
         async def give_in() -> None:
             raise asyncio.CancelledError
 
-        job = await give_in.enqueue()
-        async with Worker(queue):
-            with pytest.raises(JobFailed, match="CancelledError"):
-                await job.result(timeout=30)
+        await fails(result_of(queue, await give_in.enqueue()), "CancelledError")
 
 
 class TestContext:
@@ -221,8 +208,7 @@ class TestContext:
                 raise ValueError
 
         job = await look.enqueue(7)
-        async with Worker(queue):
-            await job.result(timeout=30)
+        await result_of(queue, job)
         assert seen == [(job.id, 1), (job.id, 2)]
 
     @pytest.mark.parametrize("where", ["loop", "thread"])
@@ -294,9 +280,7 @@ class TestContext:
             except (TypeError, ValueError) as error:
                 refusals.append(error)
 
-        job = await say.enqueue()
-        async with Worker(queue):
-            await job.result(timeout=30)
+        await result_of(queue, await say.enqueue())
         assert len(refusals) == 1
 
     @pytest.mark.parametrize("where", ["loop", "thread"])
@@ -311,11 +295,9 @@ class TestContext:
             say(ctx)
 
         job = await queue.task(say_in_loop if where == "loop" else say).enqueue()
-        async with Worker(queue):
-            with pytest.raises(JobFailed) as caught:
-                await job.result(timeout=30)
-        assert "at most 1,048,576 bytes of JSON (it has 10,000,002)" in caught.value.error
-        assert "or raise Queue(max_size=…)" in caught.value.error
+        error = await fails(result_of(queue, job))
+        assert "at most 1,048,576 bytes of JSON (it has 10,000,002)" in error
+        assert "or raise Queue(max_size=…)" in error
         assert (await job.refresh()).progress == "begun"
 
     async def test_stopping_can_be_checked_by_a_thread(self, queue: Queue) -> None:
@@ -334,8 +316,7 @@ class TestContext:
         async with Worker(queue):
             await until_state(job, State.ACTIVE)
             await job.cancel()
-            with pytest.raises(JobFailed):
-                await job.result(timeout=30)
+            await fails(job.result(timeout=30))
 
 
 class TestInProcesses:
@@ -352,8 +333,7 @@ class TestInProcesses:
         assert await swapped.result(timeout=20) == process_tasks.Point(2, 1)
         elsewhere = Queue("processes", process_tasks.queue.store)
         wrong = await elsewhere.add("double", {"number": "x"}, attempts=3)
-        with pytest.raises(JobFailed, match="does not fit the task 'double': Expected `int`"):
-            await wrong.result(timeout=20)
+        await fails(wrong.result(timeout=20), "does not fit the task 'double': Expected `int`")
 
     async def test_they_report_progress_and_are_reused(self, worker: Worker) -> None:
         """A process is not started for each job."""
@@ -366,8 +346,7 @@ class TestInProcesses:
 
     async def test_they_cannot_report_progress_of_too_many_bytes(self, worker: Worker) -> None:
         job = await process_tasks.report.enqueue(2_000_000)
-        with pytest.raises(JobFailed, match=r"at most 1,048,576 bytes .*2,000,002"):
-            await job.result(timeout=20)
+        await fails(job.result(timeout=20), r"at most 1,048,576 bytes .*2,000,002")
 
     @pytest.mark.parametrize(
         ("how", "reason", "attempts"),
@@ -382,9 +361,7 @@ class TestInProcesses:
         self, worker: Worker, how: str, reason: str, attempts: int
     ) -> None:
         job = await process_tasks.fail.enqueue(how)
-        with pytest.raises(JobFailed) as caught:
-            await job.result(timeout=20)
-        assert caught.value.error == reason
+        assert await fails(job.result(timeout=20)) == reason
         assert (await job.refresh()).attempts_made == attempts
         after = await process_tasks.double.enqueue(2)
         assert await after.result(timeout=20) == 4
@@ -394,15 +371,13 @@ class TestInProcesses:
         await until_state(later, State.DELAYED)
         assert later.attempts_made == 0
         refused = await process_tasks.refuse.enqueue()
-        with pytest.raises(JobFailed, match="Refused: no"):
-            await refused.result(timeout=20)
+        await fails(refused.result(timeout=20), "Refused: no")
         assert (await refused.refresh()).attempts_made == 1
         await later.remove()
 
     async def test_too_large_results_and_context_variables_stay_there(self, worker: Worker) -> None:
         large = await process_tasks.large.enqueue(2_000_000)
-        with pytest.raises(JobFailed, match="InvalidResult: the return value is too large"):
-            await large.result(timeout=20)
+        await fails(large.result(timeout=20), "InvalidResult: the return value is too large")
         for value in ("a", "b"):
             job = await process_tasks.set_and_get.enqueue(value)
             assert await job.result(timeout=20) == "nothing"
@@ -429,8 +404,7 @@ async def test_a_handler_that_suppresses_its_cancellation_is_cancelled_again(
     async with Worker(queue):
         await until_state(job, State.ACTIVE)
         await job.cancel()
-        with pytest.raises(JobFailed, match="cancelled"):
-            await job.result(timeout=30)
+        await fails(job.result(timeout=30), "cancelled")
     assert len(swallowed) == 2
 
 
@@ -488,8 +462,7 @@ async def test_the_objects_of_a_failed_handler_are_freed_without_the_garbage_col
     gc.disable()
     try:
         async with Worker(queue):
-            with pytest.raises(JobFailed):
-                await (await task.enqueue()).result(timeout=30)
+            await fails((await task.enqueue()).result(timeout=30))
             await until(lambda: held[0]() is None)
     finally:
         gc.enable()

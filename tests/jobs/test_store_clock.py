@@ -7,11 +7,10 @@ from datetime import timedelta
 import pytest
 
 from hasten import Store
-from hasten.errors import JobFailed
 from hasten.jobs import Keep, Queue, State, Worker
 from hasten.jobs._record import Claim
 from hasten.testing import ManualClock
-from tests.jobs.eventually import until, until_state
+from tests.jobs.eventually import fails, result_of, until, until_state
 
 
 async def test_one_store_moves_all_its_queues(store: Store, clock: ManualClock) -> None:
@@ -62,8 +61,7 @@ async def test_a_retry_waits_by_the_clock(queue: Queue, clock: ManualClock) -> N
         await until_state(job, State.DELAYED)
         assert job.due_at == clock.now() + timedelta(hours=1)
         clock.advance("1h")
-        with pytest.raises(JobFailed, match="no"):
-            await job.result(timeout=30)
+        await fails(job.result(timeout=30), "no")
 
 
 async def test_all_times_of_a_job_are_of_the_clock(queue: Queue, clock: ManualClock) -> None:
@@ -85,9 +83,7 @@ async def test_a_job_expires_by_the_clock(queue: Queue, clock: ManualClock) -> N
 
     job = await run.enqueue()
     clock.advance("6m")
-    async with Worker(queue):
-        with pytest.raises(JobFailed, match="expired"):
-            await job.result(timeout=30)
+    await fails(result_of(queue, job), "expired")
 
 
 @pytest.mark.parametrize("of_task", [True, False], ids=["task", "queue"])

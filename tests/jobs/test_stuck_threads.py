@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 
-from hasten.errors import JobFailed
 from hasten.jobs import Context, Job, Queue, State, Worker
 from hasten.jobs._run import Stop
 from hasten.testing import ManualClock
-from tests.jobs.eventually import until, until_state
+from tests.jobs.eventually import fails, until, until_state
 
 
 class Call:
@@ -81,8 +80,7 @@ async def test_their_run_ends_and_frees_its_place(
             await job.cancel()
         else:
             stop(worker, job, Stop.TIMEOUT)
-        with pytest.raises(JobFailed, match="timed out" if why == "time-out" else "cancelled"):
-            await job.result(timeout=30)
+        await fails(job.result(timeout=30), "timed out" if why == "time-out" else "cancelled")
         others = [await meet.enqueue() for _ in range(2)]
         await asyncio.gather(*(other.result(timeout=30) for other in others))
         assert call.running == 1
@@ -146,8 +144,7 @@ async def test_a_worker_without_free_threads_still_runs_coroutines(
         for job in stuck:
             stop(worker, job, Stop.TIMEOUT)
         for job in stuck:
-            with pytest.raises(JobFailed, match="timed out"):
-                await job.result(timeout=30)
+            await fails(job.result(timeout=30), "timed out")
         (error,) = [text for text in messages(caplog, logging.ERROR) if "abandoned" in text]
         assert error.startswith(
             "all threads for handlers are abandoned (2): this worker runs no more plain functions "
@@ -224,7 +221,6 @@ async def test_that_lose_their_task_to_another_are_replaced(queue: Queue, call: 
         job = await stick.enqueue()
         await call.has_begun()
         await (await cancel_runs.enqueue()).result(timeout=30)
-        with pytest.raises(JobFailed, match="not by the worker"):
-            await job.result(timeout=30)
+        await fails(job.result(timeout=30), "not by the worker")
         others = [await meet.enqueue() for _ in range(2)]
         await asyncio.gather(*(other.result(timeout=30) for other in others))

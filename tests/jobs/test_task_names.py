@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from hasten.errors import InvalidOption
-from hasten.jobs import Queue, Worker
+from hasten.jobs import Queue
+from tests.jobs.eventually import result_of
 from tests.jobs.modules import Modules
 
 
@@ -252,8 +253,7 @@ class TestOneTask:
         exec(compile(SEND, "<cell 1>", "exec"), namespace)
         older = namespace["send"]
         exec(compile(SEND.replace("first", "second"), "<cell 2>", "exec"), namespace)
-        async with Worker(queue):
-            assert await (await older.enqueue("ada")).result(timeout=30) == "second"
+        assert await result_of(queue, await older.enqueue("ada")) == "second"
         await queue.aclose()
 
 

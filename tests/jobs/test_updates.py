@@ -10,7 +10,7 @@ import pytest
 from hasten.errors import InvalidArgument, InvalidOption, JobNotFound, PayloadTooLarge, WrongState
 from hasten.jobs import Context, Queue, State, Worker
 from hasten.testing import ManualClock
-from tests.jobs.eventually import until_longer, until_state
+from tests.jobs.eventually import result_of, until_longer, until_state
 
 
 class TestUpdate:
@@ -88,8 +88,7 @@ class TestUpdate:
         async def end() -> None: ...
 
         job = await end.enqueue()
-        async with Worker(queue):
-            await job.result(timeout=30)
+        await result_of(queue, job)
         await job.update(data={}, progress=100)
         with pytest.raises(WrongState, match="is completed: must be waiting or "):
             await job.update(priority=1)
@@ -185,8 +184,7 @@ class TestLog:
             ctx.log("x" + "ü" * 40_000)
 
         job = await say.enqueue()
-        async with Worker(queue):
-            await job.result(timeout=30)
+        await result_of(queue, job)
         await job.log("y" * 1_000_000)
         assert await job.logs() == [
             "x" * 65_536,
@@ -201,7 +199,6 @@ class TestLog:
                 ctx.log(str(n))
 
         job = await say.enqueue()
-        async with Worker(queue):
-            await job.result(timeout=30)
+        await result_of(queue, job)
         logs = await job.logs()
         assert (len(logs), logs[0]) == (1000, "1")

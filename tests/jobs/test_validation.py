@@ -19,8 +19,9 @@ import pydantic
 import pytest
 
 from hasten import Store
-from hasten.errors import InvalidArgument, InvalidOption, JobFailed, StoreRejected
+from hasten.errors import InvalidArgument, InvalidOption, StoreRejected
 from hasten.jobs import Queue, State, Worker
+from tests.jobs.eventually import fails, result_of
 
 
 class Colour(enum.Enum):
@@ -98,8 +99,7 @@ class TestTypes:
 
         echo.__annotations__ = {"value": annotation, "return": annotation}
         job = await queue.task(echo).enqueue(value)
-        async with Worker(queue):
-            result = await job.result(timeout=30)
+        result = await result_of(queue, job)
         assert seen == [value]
         assert type(seen[0]) is type(value)
         assert result == value
@@ -113,9 +113,7 @@ class TestTypes:
             return value
 
         value = {"a": [1, "b", {}], "c": None, "d": 1.0, "e": True}
-        job = await queue.task(echo).enqueue(value)
-        async with Worker(queue):
-            result = await job.result(timeout=30)
+        result = await result_of(queue, await queue.task(echo).enqueue(value))
         assert result == value
         assert type(result["d"]) is float
 
@@ -127,8 +125,7 @@ class TestTypes:
             return "text"  # type: ignore[return-value]
 
         job = await lie.enqueue()
-        async with Worker(queue):
-            assert await job.result(timeout=30) == "text"  # type: ignore[comparison-overlap]
+        assert await result_of(queue, job) == "text"  # type: ignore[comparison-overlap]
 
 
 WRONG: dict[str, tuple[dict[str, Any], object, str]] = {
@@ -209,10 +206,8 @@ class TestValues:
         with pytest.raises(InvalidArgument) as refused:
             await queue.add("handler", {"value": value})
         job = await elsewhere.add("handler", {"value": value})
-        async with Worker(queue, grace=0):
-            with pytest.raises(JobFailed) as failed:
-                await job.result(timeout=30)
-        for shown in (str(refused.value), failed.value.error):
+        error = await fails(result_of(queue, job, grace=0))
+        for shown in (str(refused.value), error):
             assert ("SECRET" in shown) is show_values
             assert (reason in shown) is not show_values or kind == "inside"
         whole = "".join(traceback.format_exception(refused.value))
@@ -253,11 +248,9 @@ class TestWrongData:
         handler.__annotations__ = annotations
         queue.task(attempts=5, backoff=60)(handler)
         job = await elsewhere.add("handler", data, attempts=5, backoff=60)
-        async with Worker(queue):
-            with pytest.raises(JobFailed) as caught:
-                await job.result(timeout=30)
-        assert "its data does not fit the task 'handler'" in caught.value.error
-        assert why in caught.value.error
+        error = await fails(result_of(queue, job))
+        assert "its data does not fit the task 'handler'" in error
+        assert why in error
         assert (await job.refresh()).tracebacks in ([], [""])
 
     async def test_an_unknown_task_fails_and_names_the_known_ones(self, queue: Queue) -> None:
@@ -269,8 +262,7 @@ class TestWrongData:
         job = await queue.add("unknown", attempts=3)
         async with Worker(queue):
             why = r"this worker has no task 'unknown' \(its tasks: known\)"
-            with pytest.raises(JobFailed, match=why):
-                await job.result(timeout=30)
+            await fails(job.result(timeout=30), why)
             await (await known.enqueue()).result(timeout=30)
         assert (await job.refresh()).attempts_made == 0
 
@@ -300,9 +292,7 @@ class TestWrongData:
         with closing(sqlite3.connect(tmp_path / "jobs.db")) as connection, connection:
             connection.execute(f"UPDATE hasten_jobs SET {column} = ?", (text,))
         async with Worker(queue):
-            with pytest.raises(JobFailed) as caught:
-                await job.result(timeout=30)
-            assert why in caught.value.error
+            assert why in await fails(job.result(timeout=30))
             assert await (await known.enqueue()).result(timeout=30) == "ran"
         assert (await queue.counts())[State.FAILED] == 1
         await queue.aclose()
@@ -329,9 +319,6 @@ class TestResults:
             return value
 
         job = await answer.enqueue()
-        async with Worker(queue):
-            with pytest.raises(JobFailed, match="InvalidResult: the return value") as caught:
-                await job.result(timeout=30)
-        assert why in caught.value.error
+        assert why in await fails(result_of(queue, job), "InvalidResult: the return value")
         assert len(runs) == 1
         await queue.aclose()

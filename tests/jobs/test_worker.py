@@ -26,7 +26,7 @@ from hasten.jobs._outbox import BYTES_LIKE_A_JOB, OutboxPortion
 from hasten.jobs._record import Batch, Claim, Completed, Outcome, Progress, Update
 from hasten.jobs._run import Run, Stop
 from hasten.testing import ManualClock
-from tests.jobs.eventually import until, until_state
+from tests.jobs.eventually import result_of, until, until_state
 from tests.patience import DEADLINE_SECONDS
 
 
@@ -195,8 +195,7 @@ class TestCalls:
                 ctx.log(str(number))
 
         job = await run.enqueue()
-        async with Worker(queue, keep_completed=True):
-            await job.result(timeout=30)
+        await result_of(queue, job, keep_completed=True)
         assert max(calls.updates) <= queue.engine.max_batch
         assert await job.logs() == [str(number) for number in range(600)]
 
@@ -490,8 +489,7 @@ async def test_a_busy_default_executor_delays_no_recovery(queue: Queue, clock: M
     await queue.engine.claim("mail", claim, now_ms=clock.now_ms())
     clock.advance(1)
     try:
-        async with Worker(queue):
-            assert await job.result(timeout=30) == "done"
+        assert await result_of(queue, job) == "done"
     finally:
         may_end.set()
         await blocked
