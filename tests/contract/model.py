@@ -13,22 +13,9 @@ import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from hasten.jobs import _record as records
 from hasten.jobs._engine import CANCELLED_ERROR, crash_error
 from hasten.jobs._options import DEFAULT_KEEP_FAILED, Keep
-from hasten.jobs._record import (
-    Change,
-    Claim,
-    Completed,
-    Failed,
-    LogLine,
-    NewJob,
-    Outcome,
-    Postponed,
-    Progress,
-    Released,
-    Retry,
-    Update,
-)
 from hasten.jobs._states import FINISHED, INITIAL, READY, TRANSITIONS, State
 
 Place = tuple[int, ...]
@@ -78,7 +65,7 @@ class Model:
 
     # The verbs ----------------------------------------------------------------------------------
 
-    def add(self, new: NewJob, id: str, now_ms: int) -> bool:
+    def add(self, new: records.NewJob, id: str, now_ms: int) -> bool:
         """Whether it was added. id is the one that the engine has given, if new has none."""
         if id in self.jobs:
             return False
@@ -93,7 +80,7 @@ class Model:
         assert job.state in INITIAL
         return True
 
-    def claim(self, claim: Claim, now_ms: int) -> tuple[list[str], int | None]:
+    def claim(self, claim: records.Claim, now_ms: int) -> tuple[list[str], int | None]:
         """The ids that are leased, and when the next job is due if there are too few."""
         for job in self.listed(State.DELAYED):
             if job.due_ms is not None and job.due_ms <= now_ms:
@@ -109,15 +96,15 @@ class Model:
         few = len(ready) < claim.count
         return [job.id for job in ready[: claim.count]], min(due, default=None) if few else None
 
-    def settle(self, outcomes: Sequence[Outcome], now_ms: int) -> list[str]:
+    def settle(self, outcomes: Sequence[records.Outcome], now_ms: int) -> list[str]:
         """The ids whose lease is lost. Released jobs come in the order of claims, and stay so."""
         lost = [outcome.id for outcome in outcomes if not self.holds(outcome.id, outcome.token)]
         ours = [outcome for outcome in outcomes if outcome.id not in lost]
         for outcome in ours:
-            if not isinstance(outcome, Released):
+            if not isinstance(outcome, records.Released):
                 self._settle(self.jobs[outcome.id], outcome, now_ms)
         for outcome in reversed(ours):
-            if isinstance(outcome, Released):
+            if isinstance(outcome, records.Released):
                 self._make_ready(self.jobs[outcome.id], front=True)
         return lost
 
@@ -139,7 +126,7 @@ class Model:
                 job.deferred_failure = crash_error(job.crashes)
         return expired
 
-    def update(self, updates: Iterable[Update], now_ms: int) -> list[State | None]:
+    def update(self, updates: Iterable[records.Update], now_ms: int) -> list[State | None]:
         """The states in which the jobs are found."""
         found: list[State | None] = []
         for update in updates:
@@ -149,13 +136,13 @@ class Model:
                 self._update(job, update, now_ms)
         return found
 
-    def _update(self, job: Job, update: Update, now_ms: int) -> None:
+    def _update(self, job: Job, update: records.Update, now_ms: int) -> None:
         match update:
-            case Progress(_, value):
+            case records.Progress(_, value):
                 job.progress = value
-            case LogLine(_, line, keep):
+            case records.LogLine(_, line, keep):
                 job.logs = [*job.logs, line][-keep:]
-            case Change() if job.state in update.states:
+            case records.Change() if job.state in update.states:
                 job.data = job.data if update.data is None else update.data
                 job.progress = job.progress if update.progress is None else update.progress
                 if update.priority is not None:
@@ -219,23 +206,23 @@ class Model:
         job = self.jobs.get(id)
         return job is not None and job.state is State.ACTIVE and job.token == token
 
-    def _settle(self, job: Job, outcome: Outcome, now_ms: int) -> None:
+    def _settle(self, job: Job, outcome: records.Outcome, now_ms: int) -> None:
         match outcome:
-            case Completed(result=result, keep=keep):
+            case records.Completed(result=result, keep=keep):
                 job.attempts_made += 1
                 job.result = result
                 self._finish(job, State.COMPLETED, keep, now_ms)
-            case Failed(error=error, keep=keep, counts=counts):
+            case records.Failed(error=error, keep=keep, counts=counts):
                 job.attempts_made += counts
                 job.error = error
                 self._finish(job, State.FAILED, keep, now_ms)
-            case Retry(error=error, delay_ms=delay_ms):
+            case records.Retry(error=error, delay_ms=delay_ms):
                 job.attempts_made += 1
                 job.error = error
                 self._again(job, delay_ms, now_ms)
-            case Postponed(delay_ms=delay_ms):
+            case records.Postponed(delay_ms=delay_ms):
                 self._again(job, delay_ms, now_ms)
-            case Released():
+            case records.Released():
                 raise AssertionError("these come later")
 
     def _again(self, job: Job, delay_ms: int, now_ms: int) -> None:

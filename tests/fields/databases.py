@@ -13,19 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import (
-    JSON,
-    Column,
-    DateTime,
-    Engine,
-    ForeignKey,
-    ForeignKeyConstraint,
-    Index,
-    Numeric,
-    Table,
-    create_engine,
-    event,
-)
+import sqlalchemy as sa
 from sqlalchemy.ext.associationproxy import AssociationProxy, association_proxy
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.ext.hybrid import hybrid_property
@@ -72,13 +60,13 @@ class User(Base):
     password_hash: Mapped[str]
     first: Mapped[str]
     last: Mapped[str]
-    created: Mapped[datetime] = mapped_column(DateTime(timezone=True))
-    balance: Mapped[Decimal] = mapped_column(Numeric(12, 2))
+    created: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True))
+    balance: Mapped[Decimal] = mapped_column(sa.Numeric(12, 2))
     role: Mapped[Role]
     ref: Mapped[UUID]
-    settings: Mapped[dict[str, Any]] = mapped_column(JSON)
-    team_id: Mapped[int | None] = mapped_column(ForeignKey("f_teams.id"))
-    boss_id: Mapped[int | None] = mapped_column(ForeignKey("f_users.id"))
+    settings: Mapped[dict[str, Any]] = mapped_column(sa.JSON)
+    team_id: Mapped[int | None] = mapped_column(sa.ForeignKey("f_teams.id"))
+    boss_id: Mapped[int | None] = mapped_column(sa.ForeignKey("f_users.id"))
     team: Mapped[Team | None] = relationship(back_populates="members")
     boss: Mapped[User | None] = relationship(remote_side=[id])
     posts: Mapped[list[Post]] = relationship(back_populates="author")
@@ -98,25 +86,25 @@ class Badge(Base):
     __tablename__ = "f_badges"
     id: Mapped[int] = mapped_column(primary_key=True)
     text: Mapped[str]
-    user_id: Mapped[int] = mapped_column(ForeignKey("f_users.id"))
+    user_id: Mapped[int] = mapped_column(sa.ForeignKey("f_users.id"))
     user: Mapped[User] = relationship(back_populates="badge")
 
 
-post_tags: Final = Table(
+post_tags: Final = sa.Table(
     "f_post_tags",
     Base.metadata,
-    Column("post_id", ForeignKey("f_posts.id"), primary_key=True),
-    Column("tag_id", ForeignKey("f_tags.id"), primary_key=True),
+    sa.Column("post_id", sa.ForeignKey("f_posts.id"), primary_key=True),
+    sa.Column("tag_id", sa.ForeignKey("f_tags.id"), primary_key=True),
 )
 
 
 class Post(Base):
     __tablename__ = "f_posts"
-    __table_args__ = (Index("f_posts_of_author", "author_id", "id"),)
+    __table_args__ = (sa.Index("f_posts_of_author", "author_id", "id"),)
     id: Mapped[int] = mapped_column(primary_key=True)
     title: Mapped[str]
     draft: Mapped[str]
-    author_id: Mapped[int] = mapped_column(ForeignKey("f_users.id"))
+    author_id: Mapped[int] = mapped_column(sa.ForeignKey("f_users.id"))
     author: Mapped[User] = relationship(back_populates="posts")
     tags: Mapped[list[Tag]] = relationship(secondary=post_tags)
 
@@ -138,7 +126,7 @@ class Slot(Base):
 
 class Visit(Base):
     __tablename__ = "f_visits"
-    __table_args__ = (ForeignKeyConstraint(["day", "hour"], ["f_slots.day", "f_slots.hour"]),)
+    __table_args__ = (sa.ForeignKeyConstraint(["day", "hour"], ["f_slots.day", "f_slots.hour"]),)
     id: Mapped[int] = mapped_column(primary_key=True)
     day: Mapped[int | None]
     hour: Mapped[int | None]
@@ -153,7 +141,7 @@ class Vehicle(Base):
     }
     id: Mapped[int] = mapped_column(primary_key=True)
     kind: Mapped[str]
-    owner_id: Mapped[int] = mapped_column(ForeignKey("f_users.id"))
+    owner_id: Mapped[int] = mapped_column(sa.ForeignKey("f_users.id"))
     owner: Mapped[User] = relationship()
 
 
@@ -164,7 +152,7 @@ class Car(Vehicle):
     __mapper_args__ = {  # noqa: RUF012 - as its base declares it
         "polymorphic_identity": "car"
     }
-    id: Mapped[int] = mapped_column(ForeignKey("f_vehicles.id"), primary_key=True)
+    id: Mapped[int] = mapped_column(sa.ForeignKey("f_vehicles.id"), primary_key=True)
     own: Mapped[str]
 
 
@@ -186,22 +174,22 @@ class Thing(Base):
     number: Mapped[int | None]
     real: Mapped[float | None]
     flag: Mapped[bool | None]
-    moment: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
-    local: Mapped[datetime | None] = mapped_column(DateTime)
+    moment: Mapped[datetime | None] = mapped_column(sa.DateTime(timezone=True))
+    local: Mapped[datetime | None] = mapped_column(sa.DateTime)
     day: Mapped[date | None]
     clock: Mapped[time | None]
     span: Mapped[timedelta | None]
-    amount: Mapped[Decimal | None] = mapped_column(Numeric(20, 4))
+    amount: Mapped[Decimal | None] = mapped_column(sa.Numeric(20, 4))
     ref: Mapped[UUID | None]
     role: Mapped[Role | None]
     blob: Mapped[bytes | None]
-    document: Mapped[Any | None] = mapped_column(JSON)
+    document: Mapped[Any | None] = mapped_column(sa.JSON)
 
 
 @functools.cache
-def engine(database: str) -> Engine:
+def engine(database: str) -> sa.Engine:
     """A synchronous engine on a database that is filled."""
-    made = create_engine(url(database, 0))
+    made = sa.create_engine(url(database, 0))
     Base.metadata.create_all(made)
     with Session(made) as session:
         _fill(session)
@@ -229,18 +217,18 @@ def _folder() -> TemporaryDirectory[str]:
 
 
 @contextmanager
-def statements_of(engine: Engine) -> Iterator[list[str]]:
+def statements_of(engine: sa.Engine) -> Iterator[list[str]]:
     """The statements that an engine executes meanwhile."""
     seen: list[str] = []
 
     def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
         seen.append(statement)
 
-    event.listen(engine, "before_cursor_execute", note)
+    sa.event.listen(engine, "before_cursor_execute", note)
     try:
         yield seen
     finally:
-        event.remove(engine, "before_cursor_execute", note)
+        sa.event.remove(engine, "before_cursor_execute", note)
 
 
 def _fill(session: Session) -> None:

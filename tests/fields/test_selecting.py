@@ -8,17 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import pytest
-from sqlalchemy import Select, event, func, select, text, union_all
-from sqlalchemy.orm import (
-    ORMExecuteState,
-    Session,
-    aliased,
-    joinedload,
-    scoped_session,
-    selectinload,
-    sessionmaker,
-    with_loader_criteria,
-)
+from sqlalchemy import Select, event, func, orm, select, text, union_all
 
 from hasten._coroutines import run_without_loop
 from hasten._sqlalchemy.execution import Database, blocking
@@ -61,7 +51,7 @@ def ask_and_log(
     database: str, text: str | None, statement: Any, fields: FieldSelector[Any] = Users
 ) -> tuple[Rows, list[str]]:
     query = [("fields", text)] if text is not None else []
-    with Session(engine(database)) as session, statements_of(engine(database)) as log:
+    with orm.Session(engine(database)) as session, statements_of(engine(database)) as log:
         return fields.sync.many(session, statement, fields.parse(query)), log
 
 
@@ -122,7 +112,7 @@ class TestColumns:
             .where(Team.name != "team1", User.role == Role.READER)
             .order_by(User.created.desc())
         )
-        with Session(engine(database)) as session:
+        with orm.Session(engine(database)) as session:
             expected = [user.id for user in session.scalars(statement)]
         rows = ask(database, f"id,{text}", statement)
         assert [row["id"] for row in rows] == expected
@@ -131,20 +121,20 @@ class TestColumns:
 
     def test_fields_do_not_change_the_number_of_distinct_rows(self, database: str) -> None:
         joined = select(User).join(User.posts).distinct().order_by(User.id)
-        with Session(engine(database)) as session:
+        with orm.Session(engine(database)) as session:
             expected = len(session.scalars(_without_json(joined)).all())
         assert len(ask(database, "role", joined)) == expected
         assert len(ask(database, "role,team(name)", joined)) == expected
 
     def test_an_alias_can_be_selected(self, database: str) -> None:
-        other = aliased(User)
+        other = orm.aliased(User)
         statement = select(other).where(other.id == 4)
         assert ask(database, "name,boss(name)", statement) == [
             {"name": "user04", "boss": {"name": "user01"}}
         ]
 
     def test_loader_options_are_removed(self, database: str) -> None:
-        statement = by_id(1).options(joinedload(User.team), selectinload(User.posts))
+        statement = by_id(1).options(orm.joinedload(User.team), orm.selectinload(User.posts))
         _, log = ask_and_log(database, "name", statement)
         assert len(log) == 1
         assert "f_teams" not in log[0]
@@ -155,17 +145,17 @@ class TestColumns:
         self, database: str, also_aliases: bool, limit: int | None
     ) -> None:
         """A tenant's filter must not be lost with the entities that it was written for."""
-        with Session(engine(database)) as session:
+        with orm.Session(engine(database)) as session:
 
-            def only_some(state: ORMExecuteState) -> None:
+            def only_some(state: orm.ORMExecuteState) -> None:
                 state.statement = state.statement.options(
-                    with_loader_criteria(
+                    orm.with_loader_criteria(
                         Team, lambda of: of.secret != "s3", include_aliases=also_aliases
                     ),
-                    with_loader_criteria(
+                    orm.with_loader_criteria(
                         Post, lambda of: of.draft != "d3", include_aliases=also_aliases
                     ),
-                    with_loader_criteria(
+                    orm.with_loader_criteria(
                         User, lambda of: of.last != "last5", include_aliases=also_aliases
                     ),
                 )
@@ -194,7 +184,7 @@ class TestColumns:
     )
     def test_a_limited_select_keeps_its_order(self, database: str, order: Sequence[Any]) -> None:
         statement = select(User).order_by(*order).limit(9).offset(2)
-        with Session(engine(database)) as session:
+        with orm.Session(engine(database)) as session:
             expected = [user.id for user in session.scalars(statement)]
         rows, log = ask_and_log(database, "id,team(name)", statement)
         assert [row["id"] for row in rows] == expected
@@ -208,7 +198,7 @@ class TestColumns:
     def test_listeners_see_a_select_of_the_orm(self) -> None:
         """Handlers of do_orm_execute look for this before they add their criteria."""
         seen = []
-        with Session(engine("sqlite")) as session:
+        with orm.Session(engine("sqlite")) as session:
             event.listen(
                 session,
                 "do_orm_execute",
@@ -401,7 +391,7 @@ class TestWhatIsKept:
     def test_alternating_requests_get_their_own_rows(self, database: str, text: str) -> None:
         fields = FieldSelector(UserOut, model=User, max_depth=3)
         chosen = fields.parse([("fields", text)])
-        with Session(engine(database)) as session:
+        with orm.Session(engine(database)) as session:
             for n in (1, 2, 7, 1, 30, 2):
                 one = select(User).where(User.id == n)
                 assert fields.sync.one(session, one, chosen)["id"] == n
@@ -417,7 +407,7 @@ class TestWhatIsKept:
     def test_all_rows_have_one_statement_text(self, database: str) -> None:
         fields = FieldSelector(UserOut, model=User)
         chosen = fields.parse("fields=id,team(name)")
-        with Session(engine(database)) as session, statements_of(engine(database)) as log:
+        with orm.Session(engine(database)) as session, statements_of(engine(database)) as log:
             for n in range(1, 9):
                 fields.sync.one(session, select(User).where(User.id == n), chosen)
         assert len(set(log)) == 1
@@ -425,11 +415,11 @@ class TestWhatIsKept:
     def test_criteria_of_the_select_apply_to_its_relations(self, database: str) -> None:
         """They are of this request: the next one brings others."""
         fields = Users.parse("fields=id,team(id),posts(id)")
-        with Session(engine(database)) as session:
+        with orm.Session(engine(database)) as session:
             for secret, draft in (("s3", "d3"), ("s2", "d4"), ("s3", "d3")):
                 statement = by_id(1, 2, 6).options(
-                    with_loader_criteria(Team, Team.secret != secret),
-                    with_loader_criteria(Post, Post.draft != draft),
+                    orm.with_loader_criteria(Team, Team.secret != secret),
+                    orm.with_loader_criteria(Post, Post.draft != draft),
                 )
                 rows = Users.sync.many(session, statement, fields)
                 teams = [{"id": 2}, {"id": 3}, {"id": 1}]
@@ -441,7 +431,7 @@ class TestWhatIsKept:
 
     def test_execution_options_are_for_every_statement(self, database: str) -> None:
         seen = []
-        with Session(engine(database)) as session:
+        with orm.Session(engine(database)) as session:
             event.listen(
                 session,
                 "do_orm_execute",
@@ -475,7 +465,7 @@ class TestShapes:
         statement = select(User).order_by(User.id)
         fields = Users.parse("fields=id,team(name),boss(team(id)),posts(id)")
         shape = Users._table().of(statement, fields, without_joins=True)
-        with Session(engine(database)) as session, statements_of(engine(database)) as log:
+        with orm.Session(engine(database)) as session, statements_of(engine(database)) as log:
             found = session.execute(shape.statement(statement)).all()
             execute = blocking(session).execute
             rows = run_without_loop(shape.read(found, execute, session.get_bind().dialect.name))
@@ -500,7 +490,7 @@ class TestExecutors:
     expected: Final = {"id": 2, "team": {"name": "team3"}, "posts": [{"id": 26}, {"id": 27}]}
 
     def test_session_and_connection(self, database: str) -> None:
-        with Session(engine(database)) as session:
+        with orm.Session(engine(database)) as session:
             assert Users.sync.one(session, by_id(2), self.chosen) == self.expected
         with engine(database).connect() as connection:
             assert Users.sync.one(connection, by_id(2), self.chosen) == self.expected
@@ -540,7 +530,7 @@ class TestExecutors:
         assert "LIMIT" in log[0]
 
     def test_a_scoped_session_is_accepted(self, database: str) -> None:
-        session: Any = scoped_session(sessionmaker(engine(database)))
+        session: Any = orm.scoped_session(orm.sessionmaker(engine(database)))
         assert Users.sync.one(session, by_id(2), self.chosen) == self.expected
         session.remove()
 

@@ -5,15 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import pytest
-from sqlalchemy import distinct, func, literal_column, select, text, union, union_all
-from sqlalchemy.orm import (
-    Session,
-    aliased,
-    contains_eager,
-    joinedload,
-    selectinload,
-    with_loader_criteria,
-)
+from sqlalchemy import distinct, func, literal_column, orm, select, text, union, union_all
 
 from hasten._sqlalchemy.analysis import analyze
 from hasten._sqlalchemy.selects import Selection
@@ -152,7 +144,7 @@ class TestRefusals:
             resolve_order(analyzed, (SortKey("tag"),), COLUMNS)
 
     def test_contains_eager_of_a_collection_is_refused(self) -> None:
-        statement = select(Post).join(Post.tags).options(contains_eager(Post.tags))
+        statement = select(Post).join(Post.tags).options(orm.contains_eager(Post.tags))
         with pytest.raises(InvalidOption, match=r"contains_eager\(\).*selectinload\(\)"):
             analyze(statement)
 
@@ -171,8 +163,8 @@ def distinct_on(statement: Any, column: Any) -> Any:
     return statement.ext(extension(column))
 
 
-PostAlias: Final = aliased(Post)
-DogAlias: Final = aliased(Dog)
+PostAlias: Final = orm.aliased(Post)
+DogAlias: Final = orm.aliased(Dog)
 per_author: Final = (
     select(Post.author_id, func.count().label("n")).group_by(Post.author_id).subquery()
 )
@@ -183,7 +175,7 @@ few: Final = select(Post).where(Post.id < 9).union_all(select(Post).where(Post.i
 SINGLE: Final[dict[str, Selection]] = {
     "entities": select(Post),
     "an alias": select(PostAlias).where(PostAlias.id > 3),
-    "an alias of a union": select(aliased(Post, few)),
+    "an alias of a union": select(orm.aliased(Post, few)),
     "columns": select(Post.id, Post.title),
     "a column": select(Post.title),
     "a table": select(Post.__table__),
@@ -207,18 +199,18 @@ SINGLE: Final[dict[str, Selection]] = {
     .having(func.count(Post.id) > 4),
     "distinct entities": select(Author).join(Author.posts).distinct(),
     "distinct with the key": select(Post.id, Post.title).distinct(),
-    "criteria": select(Post).options(with_loader_criteria(Post, Post.id > 11)),
-    "eager one": select(Post).options(joinedload(Post.author)),
-    "eager many": select(Post).options(joinedload(Post.tags)),
-    "selectin": select(Post).options(selectinload(Post.tags)),
-    "eager in a join": select(Post).join(Post.author).options(contains_eager(Post.author)),
+    "criteria": select(Post).options(orm.with_loader_criteria(Post, Post.id > 11)),
+    "eager one": select(Post).options(orm.joinedload(Post.author)),
+    "eager many": select(Post).options(orm.joinedload(Post.tags)),
+    "selectin": select(Post).options(orm.selectinload(Post.tags)),
+    "eager in a join": select(Post).join(Post.author).options(orm.contains_eager(Post.author)),
     "exists": select(Post).where(Post.tags.any(Tag.name == "red")),
     "two keys": select(Slot),
     "all of a family": select(Animal),
     "with a table of its own": select(Dog),
     "without one": select(Cat),
     "of its own table alone": select(Dog.tricks),
-    "an alias of two tables": select(aliased(Dog)),
+    "an alias of two tables": select(orm.aliased(Dog)),
     "joined to a relative": select(Cat, DogAlias).join(DogAlias, DogAlias.weight == Cat.weight),
     "a constant": select(Post.id, literal_column("1").label("one")),
 }
@@ -235,7 +227,7 @@ MANY: Final[dict[str, Selection]] = {
     "a family": select(Dog).join(Post, Post.id > Dog.tricks),
     "without a table": select(Cat).join(Post, Post.id > Cat.id),
     "with itself": select(Post).join(PostAlias, PostAlias.author_id == Post.author_id),
-    "with options": select(Post).join(Post.tags).options(joinedload(Post.tags)),
+    "with options": select(Post).join(Post.tags).options(orm.joinedload(Post.tags)),
     "two keys": select(Slot).join(Post, Post.id > Slot.day),
     "distinct": select(Post).join(Post.tags).distinct(),
     "distinct columns": select(Post.id, Post.title).join(Post.tags).distinct(),
@@ -259,7 +251,7 @@ KEYED: Final[dict[str, tuple[Selection, list[Any]]]] = {
 }
 
 
-def full_read(session: Session, statement: Selection, *, once: bool = False) -> list[Any]:
+def full_read(session: orm.Session, statement: Selection, *, once: bool = False) -> list[Any]:
     result = session.execute(statement)
     rows = list(result.unique() if "eager" in str(once) or _has_entities(statement) else result)
     if once:
@@ -271,7 +263,7 @@ def _has_entities(statement: Selection) -> bool:
     return any(isinstance(each["expr"], type) for each in statement.column_descriptions)
 
 
-def check(session: Session, statement: Selection, wanted: list[Any], key: Any = ()) -> None:
+def check(session: orm.Session, statement: Selection, wanted: list[Any], key: Any = ()) -> None:
     """Pages by position and by number, and totals, are those of a full read."""
     dialect = session.get_bind().dialect.name
     analyzed = analyze(statement, key=key)
@@ -306,7 +298,7 @@ def check(session: Session, statement: Selection, wanted: list[Any], key: Any = 
         assert uncounted.count == NOT_COUNTED
 
 
-def _unique(session: Session, statement: Selection, of: Selection) -> list[Any]:
+def _unique(session: orm.Session, statement: Selection, of: Selection) -> list[Any]:
     result = session.execute(statement)
     return list(result.unique() if _has_entities(of) else result)
 
@@ -318,14 +310,14 @@ def _sorted(rows: list[Any]) -> list[str]:
 @pytest.mark.parametrize("database", DATABASES)
 @pytest.mark.parametrize("name", SINGLE)
 def test_pages_and_totals_equal_a_full_read(name: str, database: str) -> None:
-    with Session(engine(database)) as session:
+    with orm.Session(engine(database)) as session:
         check(session, SINGLE[name], full_read(session, SINGLE[name]))
 
 
 @pytest.mark.parametrize("database", DATABASES)
 @pytest.mark.parametrize("name", MANY)
 def test_a_join_to_many_is_paged_and_counted_once(name: str, database: str) -> None:
-    with Session(engine(database)) as session:
+    with orm.Session(engine(database)) as session:
         statement = MANY[name]
         wanted = [row for row in full_read(session, statement, once=True) if row is not None]
         check(session, statement, wanted)
@@ -335,7 +327,7 @@ def test_a_join_to_many_is_paged_and_counted_once(name: str, database: str) -> N
 @pytest.mark.parametrize("name", KEYED)
 def test_groups_and_unions_with_a_key_are_paged(name: str, database: str) -> None:
     statement, key = KEYED[name]
-    with Session(engine(database)) as session:
+    with orm.Session(engine(database)) as session:
         check(session, statement, full_read(session, statement), key)
 
 
@@ -345,7 +337,7 @@ def test_groups_can_be_sorted_by_an_aggregate(database: str) -> None:
     statement = select(Author.id, number.label("n")).join(Author.posts).group_by(Author.id)
     analyzed = analyze(statement)
     keys = resolve_order(analyzed, (SortKey("n", descending=True),), {"n": number})
-    with Session(engine(database)) as session:
+    with orm.Session(engine(database)) as session:
         wanted = sorted(full_read(session, statement), key=lambda row: (-row[1], -row[0]))
         page = KeysetSlice([], has_more=True, first=None, last=None)
         seen: list[Any] = []
@@ -357,9 +349,9 @@ def test_groups_can_be_sorted_by_an_aggregate(database: str) -> None:
 
 @pytest.mark.parametrize("database", DATABASES)
 def test_the_limit_applies_to_parents_with_all_their_children(database: str) -> None:
-    analyzed = analyze(select(Post).options(joinedload(Post.tags)))
+    analyzed = analyze(select(Post).options(orm.joinedload(Post.tags)))
     keys = resolve_order(analyzed, (SortKey("title"),), COLUMNS)
-    with Session(engine(database)) as session:
+    with orm.Session(engine(database)) as session:
         page = keyset_slice(session, analyzed, keys, None, limit=7, dialect=database)
         assert len(page.rows) == 7
         loaded = {post.id: sorted(tag.id for tag in post.tags) for post in page.rows}
@@ -375,7 +367,7 @@ def test_a_join_to_one_stays_a_join() -> None:
 
 class TestCountStatements:
     def test_a_count_drops_the_order_and_eager_options(self) -> None:
-        statement = select(Post).options(joinedload(Post.tags)).order_by(Post.title)
+        statement = select(Post).options(orm.joinedload(Post.tags)).order_by(Post.title)
         words = str(count(analyze(statement))).split()
         assert words == ["SELECT", "count(*)", "AS", "count_1", "FROM", "posts"]
 
@@ -419,6 +411,6 @@ class TestIndexes:
 
 
 def test_a_full_read_of_the_test_data_has_what_these_tests_are_about() -> None:
-    with Session(engine("sqlite")) as session:
+    with orm.Session(engine("sqlite")) as session:
         assert session.scalar(select(func.count(distinct(post_tags.c.post_id)))) == 30
         assert session.scalar(select(func.count()).select_from(post_tags)) == 60

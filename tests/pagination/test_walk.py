@@ -8,23 +8,9 @@ from random import Random
 from typing import Any, Final
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import (
-    REAL,
-    Column,
-    Connection,
-    Double,
-    Enum,
-    Float,
-    Integer,
-    MetaData,
-    Numeric,
-    Table,
-    func,
-    insert,
-    select,
-)
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeEngine
@@ -80,8 +66,8 @@ def _by(key: SortKey) -> Callable[[Any], Any]:
     return lambda row: nothing if getattr(row, key.name) is None else getattr(row, key.name)
 
 
-def everything(connection: Connection, dataset: int) -> list[Any]:
-    return list(connection.execute(select(*COLUMNS.values()).where(Item.dataset == dataset)))
+def everything(connection: sa.Connection, dataset: int) -> list[Any]:
+    return list(connection.execute(sa.select(*COLUMNS.values()).where(Item.dataset == dataset)))
 
 
 def plan(statement: Selection, order: Order) -> tuple[AnalyzedSelect, SortColumns]:
@@ -95,11 +81,11 @@ def ids(rows: list[Any]) -> list[int]:
 
 
 def of_entities(dataset: int) -> Selection:
-    return select(Item).where(Item.dataset == dataset)
+    return sa.select(Item).where(Item.dataset == dataset)
 
 
 def of_columns(dataset: int) -> Selection:
-    return select(Item.id, Item.label).where(Item.dataset == dataset)
+    return sa.select(Item.id, Item.label).where(Item.dataset == dataset)
 
 
 @pytest.mark.parametrize(
@@ -224,13 +210,13 @@ def test_infinities_and_nan_are_sorted_as_in_postgresql() -> None:
     """SQLite stores NaN as NULL."""
     with Session(engine("postgresql")) as session:
         session.execute(
-            insert(Item),
+            sa.insert(Item),
             [
                 item(Random(1), 0, weight=float(weight)) | {"dataset": 9}
                 for weight in ("nan", "inf", "-inf", "nan", "1e30", "0.1", "nan")
             ],
         )
-        statement = select(Item.id, Item.weight).where(Item.dataset == 9)
+        statement = sa.select(Item.id, Item.weight).where(Item.dataset == 9)
         analyzed, keys = plan(statement, (SortKey("weight", descending=True), SortKey("id")))
         seen: list[str] = []
         page = KeysetSlice([], has_more=True, first=None, last=None)
@@ -326,7 +312,7 @@ class TestPositions:
 def test_a_walk_by_an_expression_leaves_the_comparison_to_the_database(database: str) -> None:
     """An order by an expression of the caller's, here without regard to case."""
     analyzed = analyze(of_columns(0))
-    columns = {"label": func.lower(Item.label), "id": Item.id}
+    columns = {"label": sa.func.lower(Item.label), "id": Item.id}
     keys = resolve_order(analyzed, (SortKey("label"), SortKey("id", descending=True)), columns)
     with engine(database).connect() as connection:
         seen: list[int] = []
@@ -339,7 +325,7 @@ def test_a_walk_by_an_expression_leaves_the_comparison_to_the_database(database:
     assert seen == sorted(fold, key=lambda id: fold[id])
 
 
-@pytest.mark.parametrize("kind", [Enum("z", "a", name="letters"), Float(), Float(24)])
+@pytest.mark.parametrize("kind", [sa.Enum("z", "a", name="letters"), sa.Float(), sa.Float(24)])
 def test_types_that_mysql_compares_and_sorts_differently_are_refused(kind: TypeEngine[Any]) -> None:
     """It sorts an ENUM by place and compares it as text, and shows six digits of a FLOAT."""
     analyzed, keys = of_kind(kind)
@@ -351,13 +337,19 @@ def test_types_that_mysql_compares_and_sorts_differently_are_refused(kind: TypeE
 
 
 @pytest.mark.parametrize(
-    "kind", [Enum("z", "a", native_enum=False), Double(), REAL(), Float(53), Numeric(5, 2)]
+    "kind",
+    [sa.Enum("z", "a", native_enum=False), sa.Double(), sa.REAL(), sa.Float(53), sa.Numeric(5, 2)],
 )
 def test_types_that_mysql_compares_as_it_sorts_are_accepted(kind: TypeEngine[Any]) -> None:
     assert after(*of_kind(kind), None, limit=5, dialect="mysql")
 
 
 def of_kind(kind: TypeEngine[Any]) -> tuple[AnalyzedSelect, SortColumns]:
-    kinds = Table("kinds", MetaData(), Column("id", Integer, primary_key=True), Column("key", kind))
-    analyzed = analyze(select(kinds.c.id))
+    kinds = sa.Table(
+        "kinds",
+        sa.MetaData(),
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("key", kind),
+    )
+    analyzed = analyze(sa.select(kinds.c.id))
     return analyzed, resolve_order(analyzed, (SortKey("key"),), dict(kinds.c.items()))
