@@ -151,10 +151,16 @@ def event(kind: str, job_id: str = "", **fields: Any) -> Event:
 
 
 async def cursor(engine: Engine, queue: str = QUEUE) -> str:
-    """The place in the stream of events that is now."""
+    """Return the end of the stream of events."""
     page = await soon(engine.events(queue, after=None))
     assert page.events == []
     return page.cursor
+
+
+async def started(engine: Engine, *ids: str, **options: Any) -> str:
+    """Start jobs, and return the end of the stream of events."""
+    await start(engine, *ids, **options)
+    return await cursor(engine)
 
 
 async def happened(engine: Engine, after: str, queue: str = QUEUE) -> list[Event]:

@@ -53,6 +53,7 @@ from tests.contract.steps import (
     settled,
     soon,
     start,
+    started,
     take,
 )
 
@@ -108,24 +109,21 @@ class TestOfWorking:
 
     async def test_a_job_that_is_not_kept(self, engine: Engine) -> None:
         """Its result is in the event and nowhere else."""
-        await start(engine, "a")
-        now = await cursor(engine)
+        now = await started(engine, "a")
         await settled(engine, Completed("a", "t1", "7", KEEP_NONE))
         assert await happened_to(engine, "a", now) == [
             event("completed", "a", value="7", previous="active")
         ]
 
     async def test_a_job_that_fails(self, engine: Engine) -> None:
-        await start(engine, "a")
-        now = await cursor(engine)
+        now = await started(engine, "a")
         await settled(engine, Failed("a", "t1", "no such address", "trace"))
         assert await happened_to(engine, "a", now) == [
             event("failed", "a", error="no such address", previous="active")
         ]
 
     async def test_a_job_that_has_used_up_its_attempts(self, engine: Engine) -> None:
-        await start(engine, "a")
-        now = await cursor(engine)
+        now = await started(engine, "a")
         await settled(engine, Failed("a", "t1", "no", "trace", exhausted=True))
         assert await happened_to(engine, "a", now) == [
             event("failed", "a", error="no", previous="active"),
@@ -134,8 +132,7 @@ class TestOfWorking:
 
     async def test_a_job_that_is_retried(self, engine: Engine) -> None:
         """At once, then after a back-off. A failed attempt is no failed job."""
-        await start(engine, "a")
-        now = await cursor(engine)
+        now = await started(engine, "a")
         await settled(engine, Retry("a", "t1", "oops", "trace", 0))
         await take(engine, 1, "t2")
         await settled(engine, Retry("a", "t2", "oops", "trace", 70))
@@ -152,21 +149,18 @@ class TestOfWorking:
         assert found.index(delayed) == 2
 
     async def test_a_job_that_is_postponed(self, engine: Engine) -> None:
-        await start(engine, "a")
-        now = await cursor(engine)
+        now = await started(engine, "a")
         await settled(engine, Postponed("a", "t1", 70))
         (delayed,) = await happened_to(engine, "a", now)
         assert (delayed.kind, delayed.due_ms) == ("delayed", NOW + 70)
 
     async def test_a_job_that_is_released(self, engine: Engine) -> None:
-        await start(engine, "a")
-        now = await cursor(engine)
+        now = await started(engine, "a")
         await settled(engine, Released("a", "t1"))
         assert await happened_to(engine, "a", now) == [event("waiting", "a", previous="active")]
 
     async def test_a_job_whose_worker_died(self, engine: Engine) -> None:
-        await start(engine, "a", lease_ms=10)
-        now = await cursor(engine)
+        now = await started(engine, "a", lease_ms=10)
         await engine.reclaim(QUEUE, crash_limit=5, now_ms=NOW + 11)
         assert await happened_to(engine, "a", now) == [
             event("waiting", "a", previous="active"),
@@ -175,8 +169,7 @@ class TestOfWorking:
 
     async def test_a_job_that_reports_progress(self, engine: Engine) -> None:
         """Every step, though only the last one is stored."""
-        await start(engine, "a")
-        now = await cursor(engine)
+        now = await started(engine, "a")
         notes = [Progress("a", "1"), Progress("gone", "5"), Progress("a", '{"of":2}')]
         await engine.update(QUEUE, notes, now_ms=NOW)
         assert await happened(engine, now) == [
@@ -196,8 +189,7 @@ class TestOfWorking:
 
 class TestDrained:
     async def test_is_emitted_by_the_call_whose_claim_returns_nothing(self, engine: Engine) -> None:
-        await start(engine, "a")
-        now = await cursor(engine)
+        now = await started(engine, "a")
         await engine.settle(QUEUE, [Completed("a", "t1", "1")], claim(1, "t2"), now_ms=NOW)
         assert [event.kind for event in await happened(engine, now)] == ["completed", "drained"]
 
@@ -317,8 +309,7 @@ class TestReading:
 
     async def test_finds_the_record_behind_the_event(self, engine: Engine) -> None:
         """A reader of the event completed finds the result stored."""
-        await start(engine, "a")
-        now = await cursor(engine)
+        now = await started(engine, "a")
         reading = asyncio.create_task(engine.events(QUEUE, after=now))
         await settled(engine, Completed("a", "t1", "7"))
         page = await soon(reading)
@@ -386,8 +377,7 @@ def text_of(size: int) -> str:
 class TestKeeping:
     async def test_keeps_ten_thousand_at_least_and_not_for_ever(self, engine: Engine) -> None:
         """A reader may be a little behind, but a store must not fill with unread events."""
-        await start(engine, "a")
-        beginning = await cursor(engine)
+        beginning = await started(engine, "a")
         total = 40_000
         await tell_progress(engine, total)
         values = [int(event.value or "") for event in await happened_to(engine, "a", beginning)]
@@ -413,8 +403,7 @@ class TestKeeping:
         """However large they are: no reader could have read them before."""
         size = 1_000_000
         ids = [f"j{n}" for n in range(EVENT_BYTES // size + 8)]
-        await start(engine, *ids)
-        now = await cursor(engine)
+        now = await started(engine, *ids)
         await settled(engine, *(Completed(id, "t1", text_of(size), KEEP_NONE) for id in ids))
         found = [event for event in await happened(engine, now) if event.kind == "completed"]
         assert [event.job_id for event in found] == ids
@@ -434,8 +423,7 @@ class TestLargeValues:
 
     async def test_of_kept_jobs_stay_with_them(self, engine: Engine) -> None:
         """The event has the size instead. A reader can tell that from a result that is None."""
-        await start(engine, "fits", "large", "umlauts", "none")
-        now = await cursor(engine)
+        now = await started(engine, "fits", "large", "umlauts", "none")
         results = {
             "fits": text_of(VALUE_BYTES),
             "large": text_of(VALUE_BYTES + 1),
@@ -454,8 +442,7 @@ class TestLargeValues:
 
     async def test_of_progress_stay_with_the_job(self, engine: Engine) -> None:
         """From a handler and from outside."""
-        await start(engine, "a")
-        now = await cursor(engine)
+        now = await started(engine, "a")
         value = text_of(VALUE_BYTES + 1)
         await engine.update(QUEUE, [Progress("a", value), Change("a", progress=value)], now_ms=NOW)
         told = event("progress", "a", omitted_bytes=VALUE_BYTES + 1)
@@ -477,8 +464,7 @@ class TestLargeValues:
         self, engine: Engine, keep: Keep, is_in_event: bool
     ) -> None:
         """Before those who wait for its result can read it."""
-        await start(engine, "a")
-        now = await cursor(engine)
+        now = await started(engine, "a")
         value = text_of(VALUE_BYTES + 1)
         await settled(engine, Completed("a", "t1", value, keep))
         (told,) = await happened_to(engine, "a", now)
@@ -486,8 +472,7 @@ class TestLargeValues:
         assert (told.value, told.omitted_bytes) == expected
 
     async def test_are_lost_if_neither_job_nor_events_can_hold_them(self, engine: Engine) -> None:
-        await start(engine, "a")
-        now = await cursor(engine)
+        now = await started(engine, "a")
         await settled(engine, Completed("a", "t1", text_of(EVENT_BYTES + 1), KEEP_NONE))
         (told,) = await happened_to(engine, "a", now)
         assert (told.value, told.omitted_bytes) == (None, EVENT_BYTES + 1)
@@ -514,8 +499,7 @@ class TestMissed:
     """A reader that is too far behind gets one event missed, and continues from there."""
 
     async def test_comes_in_place_of_the_deleted_events(self, engine: Engine) -> None:
-        await start(engine, "a")
-        before = await cursor(engine)
+        before = await started(engine, "a")
         await tell_progress(engine, 500)
         page = await soon(engine.events(QUEUE, after=before))
         within = page.events[len(page.events) // 2].cursor
@@ -555,8 +539,7 @@ class TestMissed:
         assert set(told) == {True, False}
 
     async def test_does_not_come_to_a_reader_that_keeps_up(self, engine: Engine) -> None:
-        await start(engine, "a")
-        behind = await cursor(engine)
+        behind = await started(engine, "a")
         for _ in range(60):
             await tell_progress(engine, 500)
             page = await soon(engine.events(QUEUE, after=behind))

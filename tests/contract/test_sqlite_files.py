@@ -24,12 +24,12 @@ from tests.contract.steps import (
     QUEUE,
     add,
     claim,
-    cursor,
     ids_in,
     job,
     settled,
     soon,
     start,
+    started,
     take,
     taken,
 )
@@ -118,8 +118,7 @@ class TestDamage:
 
     @pytest.mark.parametrize("body", ["no json", "{}", '[{"k":1}]', '["x"]', "[" * 3000])
     async def test_of_an_event_skips_it(self, engine: Engine, tmp_path: Path, body: str) -> None:
-        await start(engine, "a")
-        now = await cursor(engine)
+        now = await started(engine, "a")
         for progress in ("1", "2", "3"):
             await engine.update(QUEUE, [Progress("a", progress)], now_ms=NOW)
         newest = "SELECT max(seq) FROM hasten_events"
@@ -129,8 +128,7 @@ class TestDamage:
 
     async def test_of_many_events_ends(self, engine: Engine, tmp_path: Path) -> None:
         """More than are read at once."""
-        await start(engine, "a")
-        now = await cursor(engine)
+        now = await started(engine, "a")
         for progress in range(101):
             await engine.update(QUEUE, [Progress("a", str(progress))], now_ms=NOW)
         change(tmp_path, "UPDATE hasten_events SET body = 'no json'")
@@ -186,8 +184,7 @@ class TestLargeTexts:
 
     async def test_are_returned_one_after_the_other(self, engine: Engine) -> None:
         ids = [f"j{n}" for n in range(8)]
-        await start(engine, *ids)
-        now = await cursor(engine)
+        now = await started(engine, *ids)
         for id in ids:
             await settled(engine, Completed(id, "t1", self.DATA))
         found: list[str] = []

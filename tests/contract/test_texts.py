@@ -20,6 +20,7 @@ from tests.contract.steps import (
     new_job,
     settled,
     start,
+    started,
     take,
 )
 
@@ -71,8 +72,7 @@ class TestTexts:
         assert event.error == text
 
     async def test_of_logs_and_progress(self, engine: Engine, text: str) -> None:
-        await start(engine, "a")
-        now = await cursor(engine)
+        now = await started(engine, "a")
         value = json.dumps(text)
         await engine.update(QUEUE, [LogLine("a", text, 10), Progress("a", value)], now_ms=NOW)
         assert await engine.logs(QUEUE, "a") == [text]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.fields.databases import DATABASES
+from tests.pagination.databases import DATABASES
 
 
 @pytest.fixture(params=DATABASES)

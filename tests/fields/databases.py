@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 from uuid import UUID
 
@@ -20,14 +18,7 @@ from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 from sqlalchemy.pool import NullPool
 
-from tests.servers.postgres import shared_postgres
-
-DATABASES: Final = ("sqlite", "postgresql")
-DRIVERS: Final = {
-    "sqlite": ("pysqlite", "aiosqlite"),
-    "postgresql": ("psycopg", "asyncpg", "psycopg_async"),
-}
-"""Of each database: one that does not wait, and those that do."""
+from tests.pagination.databases import url
 
 USERS: Final = 30
 POSTS_OF_FIRST: Final = 25
@@ -202,33 +193,6 @@ def async_engine(database: str) -> Iterator[AsyncEngine]:
     """One for a single event loop. Its connections are closed when they are given back."""
     engine(database)
     yield create_async_engine(url(database, 1), poolclass=NullPool)
-
-
-def url(database: str, driver_number: int) -> str:
-    driver = DRIVERS[database][driver_number]
-    if database == "postgresql":
-        return shared_postgres().url(driver)
-    return f"sqlite+{driver}:///{Path(_folder().name) / 'test.db'}"
-
-
-@functools.cache
-def _folder() -> TemporaryDirectory[str]:
-    return TemporaryDirectory(prefix="hasten-sqlite-")
-
-
-@contextmanager
-def statements_of(engine: sa.Engine) -> Iterator[list[str]]:
-    """The statements that an engine executes meanwhile."""
-    seen: list[str] = []
-
-    def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
-        seen.append(statement)
-
-    sa.event.listen(engine, "before_cursor_execute", note)
-    try:
-        yield seen
-    finally:
-        sa.event.remove(engine, "before_cursor_execute", note)
 
 
 def _fill(session: Session) -> None:

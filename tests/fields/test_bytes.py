@@ -37,8 +37,9 @@ from sqlalchemy.orm import Session
 
 from hasten.errors import InvalidOption
 from hasten.fields import AllowedFields, FieldSelector, encode
-from tests.fields.databases import Post, Role, Thing, User, engine, statements_of
+from tests.fields.databases import Post, Role, Thing, User, engine
 from tests.fields.models import FussyOut, ThingOut, UserOut
+from tests.pagination.databases import statements_of
 
 PLAIN_VALUES = {
     str: st.text(),

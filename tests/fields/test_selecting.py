@@ -28,9 +28,9 @@ from tests.fields.databases import (
     Visit,
     async_engine,
     engine,
-    statements_of,
 )
 from tests.fields.models import PostOut, TagOut, TeamOut, UserOut
+from tests.pagination.databases import statements_of
 
 Users = FieldSelector(UserOut, model=User, default=("id", "name", "email"), max_depth=4)
 Slots = FieldSelector({"day": "day", "visits": [AllowedFields(["id"])]}, model=Slot)

@@ -21,16 +21,8 @@ from sqlalchemy.orm import Mapper, Session
 from hasten.fields import AllowedFields, FieldSelector, FieldSet
 from hasten.pagination import Paginator
 from tests.effort import effort
-from tests.fields.databases import (
-    DATABASES,
-    Base,
-    Tag,
-    User,
-    async_engine,
-    engine,
-    statements_of,
-    url,
-)
+from tests.fields.databases import Base, Tag, User, async_engine, engine
+from tests.pagination.databases import DATABASES, statements_of, url
 
 # Which index an order has is not what this is about.
 pytestmark = pytest.mark.filterwarnings("ignore::hasten.errors.PaginationWarning")

@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import AsyncIterator, Iterable, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Final
 from urllib.parse import quote
 
@@ -29,8 +27,7 @@ from hasten.fastapi import Fields, Paginate
 from hasten.fields import FieldSet, Partial
 from hasten.pagination import CursorPage, Page, PageParams
 from tests.effort import effort
-from tests.fields.databases import DATABASES, DRIVERS, statements_of
-from tests.servers.postgres import shared_postgres
+from tests.pagination.databases import DATABASES, statements_of, url
 
 # Which index an order has is not what this is about.
 pytestmark = pytest.mark.filterwarnings("ignore::hasten.errors.PaginationWarning")
@@ -178,18 +175,6 @@ def async_engine(database: str) -> AsyncEngine:
     """For any event loop: its connections are closed when they are given back."""
     engine(database)
     return create_async_engine(url(database, 1), poolclass=NullPool)
-
-
-def url(database: str, is_async: int) -> str:
-    driver = DRIVERS[database][is_async]
-    if database == "postgresql":
-        return shared_postgres().url(driver)
-    return f"sqlite+{driver}:///{Path(_folder().name) / 'unasked.db'}"
-
-
-@functools.cache
-def _folder() -> TemporaryDirectory[str]:
-    return TemporaryDirectory(prefix="hasten-sqlite-")
 
 
 async def _db(request: Request) -> AsyncIterator[AsyncSession]:

@@ -156,6 +156,11 @@ def start_message(status: int, headers: Headers) -> Message:
     return {"type": "http.response.start", "status": status, "headers": list(headers)}
 
 
+async def send_response(send: Send, status: int, headers: Headers, body: bytes = b"") -> None:
+    await send(start_message(status, headers))
+    await send({"type": "http.response.body", "body": body})
+
+
 class Starlette:
     name = "starlette"
     can = Can.UNTYPED | Can.REPEAT | Can.ENDPOINT | Can.LATE_ERRORS | Can.EARLY_ERRORS | Can.CANCEL

@@ -147,8 +147,7 @@ async def test_headers_may_be_any_iterable(site: Site) -> None:
     pairs = [[b"Content-Type", b"application/json"], [b"x-one", b"\xe9"], [b"ETag", b'"abc"']]
     for headers in (tuple(map(tuple, pairs)), pairs, (tuple(pair) for pair in pairs)):
         app = sends({"type": "http.response.start", "status": 200, "headers": headers}, body())
-        response = await site.client(app).get(site.coding)
-        expect.coded(response, site.coding, ORDERS)
+        response = expect.coded(await site.client(app).get(site.coding), site.coding, ORDERS)
         assert response.get("x-one") == "\xe9"
         assert response.get("etag") == 'W/"abc"'
 

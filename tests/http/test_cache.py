@@ -25,7 +25,7 @@ from hasten.compression._codecs import Zlib, Zstd
 from tests.http import expect
 from tests.http.bodies import HTML, JSON, ORDERS, orders
 from tests.http.client import Client, Headers, Receive, Response, Scope, Send, until
-from tests.http.hosts import Answer, Installed, Raw, start_message
+from tests.http.hosts import Answer, Installed, Raw, send_response, start_message
 from tests.patience import DEADLINE_SECONDS
 
 SHARED: Headers = (*JSON, (b"etag", b'"1"'), (b"cache-control", b"public, max-age=60"))
@@ -144,8 +144,7 @@ class TestApart:
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             number = int(dict(scope["headers"])[b"x-number"])
-            await send(start_message(200, SHARED))
-            await send({"type": "http.response.body", "body": bodies[number]})
+            await send_response(send, 200, SHARED, bodies[number])
 
         events: list[CompressionEvent] = []
         middleware = CompressionMiddleware(app, cache=CompressionCache(), on_event=events.append)
@@ -206,8 +205,7 @@ class TestApart:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             mount = scope["path"][:2]
             scope["path"] = scope["path"][2:]
-            await send(start_message(200, SHARED))
-            await send({"type": "http.response.body", "body": bodies[mount]})
+            await send_response(send, 200, SHARED, bodies[mount])
 
         cache = CompressionCache()
         client = Client(CompressionMiddleware(app, cache=cache))
@@ -245,8 +243,7 @@ class TestBound:
         site = Site(cache=CompressionCache(20_000))
         for number in range(60):
             site.answer.body = orders(30 + 17 * number % 150)
-            response = await site.get("zstd", path=f"/{number % 40}")
-            expect.coded(response, "zstd", site.answer.body)
+            expect.coded(await site.get("zstd", path=f"/{number % 40}"), "zstd", site.answer.body)
             assert site.cache.size <= 20_000
         assert len(site.cache) > 1
 
@@ -407,8 +404,7 @@ class TestRecompress:
             response = await site.get(coding)
             assert len(response.body) <= len(first.body)
         await until(lambda: cache.size < before, "the smaller one")
-        smaller = await site.get(coding)
-        expect.coded(smaller, coding, body)
+        smaller = expect.coded(await site.get(coding), coding, body)
         assert len(smaller.body) < len(first.body)
         assert before - cache.size == len(first.body) - len(smaller.body)
         assert smaller.get("etag") == first.get("etag") == 'W/"1"'

@@ -19,7 +19,7 @@ from hasten.compression._pool import Pool
 from tests.http.bodies import JSON, ORDERS, noise
 from tests.http.client import App, Client, Headers, Receive, Response, Scope, Send
 from tests.http.codings import CODINGS, encode, zstd_with_window
-from tests.http.hosts import Can, Echo, Installed, Raw, no_middleware, read_body, start_message
+from tests.http.hosts import Can, Echo, Installed, Raw, no_middleware, read_body, send_response
 from tests.http.site import Site
 from tests.http.site import behaviour as any_behaviour
 
@@ -187,8 +187,7 @@ async def test_a_bomb_takes_no_memory(site: Site) -> None:
             read += len(message.get("body", b""))
             if not message.get("more_body", False):
                 break
-        await send(start_message(200, []))
-        await send({"type": "http.response.body", "body": b"done"})
+        await send_response(send, 200, [], b"done")
 
     body = bomb(site.coding, 64) + bytes(MEGABYTE)
     client = site.client(app, max_size="8mb", max_ratio=10**9)
@@ -312,8 +311,7 @@ async def test_nothing_is_read_before_the_application_reads(site: Site) -> None:
     """Reading is what makes a server send 100 Continue: the application may refuse before."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await send(start_message(401, []))
-        await send({"type": "http.response.body", "body": b"who are you?"})
+        await send_response(send, 401, [], b"who are you?")
 
     body = encode(site.coding, noise(90_000))
     expect = (b"expect", b"100-continue")
@@ -328,7 +326,7 @@ async def test_nothing_is_read_before_the_application_reads(site: Site) -> None:
 
 def answers_first(finish: bool) -> App:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await send(start_message(200, JSON))
+        await send({"type": "http.response.start", "status": 200, "headers": list(JSON)})
         await send({"type": "http.response.body", "body": b"[", "more_body": True})
         await read_body(receive)
         if finish:
@@ -451,8 +449,7 @@ async def test_reading_may_be_cancelled_at_any_point(coding: str, threads: int) 
             decoder.gate.set()
             read.append(message["body"])
             more = message["more_body"]
-        await send(start_message(200, JSON))
-        await send({"type": "http.response.body", "body": b"{}"})
+        await send_response(send, 200, JSON, b"{}")
 
     whole = noise(600_000) + ORDERS * 40
     body = encode(coding, whole)
@@ -473,8 +470,7 @@ async def test_waiting_for_a_thread_is_not_decoding(monkeypatch: pytest.MonkeyPa
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         read.append(await read_body(receive))
-        await send(start_message(200, JSON))
-        await send({"type": "http.response.body", "body": b"{}"})
+        await send_response(send, 200, JSON, b"{}")
 
     middleware = DecompressionMiddleware(app, max_time=5, threads=1)
     body = encode("gzip", ORDERS)
@@ -537,8 +533,7 @@ class Work:
 
 async def reads_all(scope: Scope, receive: Receive, send: Send) -> None:
     body = await read_body(receive)
-    await send(start_message(200, JSON))
-    await send({"type": "http.response.body", "body": body})
+    await send_response(send, 200, JSON, body)
 
 
 class TestBodiesOfManyParts:
@@ -601,8 +596,7 @@ class TestBodiesOfManyParts:
                 more = (await receive())["more_body"]
                 if work.thread_changes == before[1]:
                     turns.append(work.steps - before[0])
-            await send(start_message(200, JSON))
-            await send({"type": "http.response.body", "body": b"{}"})
+            await send_response(send, 200, JSON, b"{}")
 
         work = Work(app, monkeypatch)
         response = await Client(work.middleware).post([body], headers=coded(coding, body))

@@ -87,8 +87,7 @@ class TestWhoGetsIt:
     async def test_pages_of_other_origins_get_no_difference(self, site: bytes) -> None:
         """They may not measure the differences: RFC 9842, section 9."""
         feed = await Feed(breach="off").begun()
-        response = await feed.get(shown(ORDERS), (b"sec-fetch-site", site))
-        expect.coded(response, "gzip", NEXT)
+        expect.coded(await feed.get(shown(ORDERS), (b"sec-fetch-site", site)), "gzip", NEXT)
 
     @pytest.mark.parametrize(
         "credentials",
@@ -118,8 +117,7 @@ class TestWhoGetsIt:
 
     async def test_a_request_without_tls_gets_no_difference(self) -> None:
         feed = await Feed().begun()
-        response = await feed.get(shown(ORDERS), scheme="http")
-        expect.coded(response, "gzip", NEXT)
+        response = expect.coded(await feed.get(shown(ORDERS), scheme="http"), "gzip", NEXT)
         assert response.get("use-as-dictionary") is None
         assert response.members("vary") == ["accept-encoding"]
 
@@ -132,15 +130,13 @@ class TestWhoGetsIt:
 
     async def test_another_method_gets_no_difference(self) -> None:
         feed = await Feed().begun()
-        response = await feed.get(shown(ORDERS), method="POST")
-        expect.coded(response, "gzip", NEXT)
+        response = expect.coded(await feed.get(shown(ORDERS), method="POST"), "gzip", NEXT)
         assert response.get("use-as-dictionary") is None
 
     async def test_another_path_gets_no_difference(self) -> None:
         feed = await Feed().begun()
         for path in ("/", "/fee", "/other/feed", "/FEED"):
-            response = await feed.get(shown(ORDERS), path=path)
-            expect.coded(response, "gzip", NEXT)
+            response = expect.coded(await feed.get(shown(ORDERS), path=path), "gzip", NEXT)
             assert response.get("use-as-dictionary") is None
 
     async def test_an_unknown_dictionary_gets_no_difference(self) -> None:
@@ -153,8 +149,7 @@ class TestWhoGetsIt:
     )
     async def test_a_client_that_does_not_accept_dcz_gets_no_difference(self, accept: str) -> None:
         feed = await Feed().begun()
-        response = await feed.get(shown(ORDERS), accept=accept)
-        expect.coded(response, "gzip", NEXT)
+        response = expect.coded(await feed.get(shown(ORDERS), accept=accept), "gzip", NEXT)
         assert set(response.members("vary")) == {"accept-encoding", "available-dictionary"}
 
     @pytest.mark.parametrize(
@@ -337,8 +332,7 @@ class TestAnnouncement:
 
     async def test_an_uncompressed_response_has_no_header(self) -> None:
         feed = Feed()
-        response = await feed.get(accept="identity")
-        expect.plain(response, ORDERS)
+        response = expect.plain(await feed.get(accept="identity"), ORDERS)
         assert set(response.members("vary")) == {"accept-encoding", "available-dictionary"}
 
     async def test_all_variants_vary_alike(self) -> None:

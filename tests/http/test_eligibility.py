@@ -6,7 +6,7 @@ from tests.http import expect
 from tests.http.bodies import HTML, JSON, ORDERS, SMALL, TEXT, noise, of_type
 from tests.http.client import Headers, Receive, Scope, Send
 from tests.http.codings import CODINGS, encode
-from tests.http.hosts import Answer, Can, start_message
+from tests.http.hosts import Answer, Can, send_response
 from tests.http.site import Site, behaviour
 
 PACKED_TYPES = [
@@ -211,8 +211,7 @@ async def test_grpc_is_not_changed(site: Site) -> None:
 
 @behaviour(codings=CODINGS)
 async def test_small_bodies_stay_plain(site: Site) -> None:
-    response = await site.serve(Answer(SMALL)).get(site.coding)
-    expect.plain(response, SMALL)
+    response = expect.plain(await site.serve(Answer(SMALL)).get(site.coding), SMALL)
     assert response.get("content-length") == str(len(SMALL))
 
 
@@ -236,8 +235,7 @@ async def test_small_bodies_vary(site: Site) -> None:
 @behaviour(codings=CODINGS, once=True)
 async def test_a_body_that_does_not_get_smaller_stays_plain(site: Site) -> None:
     body = noise(4096)
-    response = await site.serve(Answer(body, TEXT)).get(site.coding)
-    expect.plain(response, body)
+    response = expect.plain(await site.serve(Answer(body, TEXT)).get(site.coding), body)
     assert response.get("content-length") == "4096"
     expect.varies(response)
 
@@ -255,8 +253,7 @@ async def test_identity_in_the_response_opts_out(site: Site) -> None:
     """It belongs into Accept-Encoding only, so it does not leave the server."""
     for value in (b"identity", b"", b"Identity"):
         answer = Answer(ORDERS, (*JSON, (b"content-encoding", value), (b"etag", b'"abc"')))
-        response = await site.serve(answer).get(site.coding)
-        expect.plain(response, ORDERS)
+        response = expect.plain(await site.serve(answer).get(site.coding), ORDERS)
         assert response.get("etag") == '"abc"'
         assert response.get("vary") is None
 
@@ -318,7 +315,6 @@ async def test_an_endpoint_that_the_router_finds_late_can_opt_out(site: Site) ->
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         scope.update(endpoint=login)
-        await send(start_message(200, JSON))
-        await send({"type": "http.response.body", "body": ORDERS})
+        await send_response(send, 200, JSON, ORDERS)
 
     expect.plain(await site.client(app).get(site.coding), ORDERS)

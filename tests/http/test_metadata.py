@@ -11,7 +11,7 @@ from tests.http import expect
 from tests.http.bodies import JSON, ORDERS, SMALL, TEXT, noise, orders
 from tests.http.client import App, Headers, Receive, Scope, Send
 from tests.http.codings import CODINGS, DCZ_MAGIC, decode_dcz, zstd_window_bytes
-from tests.http.hosts import Answer, Can, Stream, start_message
+from tests.http.hosts import Answer, Can, Stream, send_response
 from tests.http.site import Site, behaviour
 
 WINDOW_LIMIT_BYTES = 8 * 1024 * 1024
@@ -48,8 +48,7 @@ async def test_vary_by_everything_is_kept(site: Site) -> None:
 async def test_vary_names_accept_encoding_once(site: Site) -> None:
     for value in (b"accept-encoding", b"ACCEPT-Encoding", b"Origin, Accept-Encoding , Cookie"):
         answer = Answer(ORDERS, (*JSON, (b"vary", value)))
-        response = await site.serve(answer).get(site.coding)
-        expect.coded(response, site.coding, ORDERS)
+        response = expect.coded(await site.serve(answer).get(site.coding), site.coding, ORDERS)
         assert response.get("vary") == value.decode()
     similar = Answer(ORDERS, (*JSON, (b"vary", b"X-Accept-Encoding")))
     expect.varies(await site.serve(similar).get(site.coding))
@@ -58,8 +57,7 @@ async def test_vary_names_accept_encoding_once(site: Site) -> None:
 @behaviour(needs=Can.REPEAT)
 async def test_vary_in_several_lines_names_accept_encoding_once(site: Site) -> None:
     answer = Answer(ORDERS, (*JSON, (b"vary", b"Accept-Encoding"), (b"vary", b"Origin")))
-    response = await site.serve(answer).get(site.coding)
-    expect.coded(response, site.coding, ORDERS)
+    response = expect.coded(await site.serve(answer).get(site.coding), site.coding, ORDERS)
     assert sorted(response.members("vary")) == ["accept-encoding", "origin"]
 
 
@@ -67,8 +65,7 @@ async def test_vary_in_several_lines_names_accept_encoding_once(site: Site) -> N
 async def test_a_strong_etag_is_weakened(site: Site) -> None:
     """The coded bytes are others than the plain ones: RFC 9110, section 8.8.1."""
     answer = Answer(ORDERS, (*JSON, (b"etag", b'"abc"')))
-    response = await site.serve(answer).get(site.coding)
-    expect.coded(response, site.coding, ORDERS)
+    response = expect.coded(await site.serve(answer).get(site.coding), site.coding, ORDERS)
     assert response.all("etag") == ['W/"abc"']
     plain = await site.serve(answer).get()
     assert plain.all("etag") == ['"abc"']
@@ -98,8 +95,7 @@ async def test_an_etag_can_be_kept_dropped_or_given_a_suffix(site: Site) -> None
 @behaviour()
 async def test_a_coded_response_does_not_accept_ranges(site: Site) -> None:
     answer = Answer(ORDERS, (*JSON, (b"accept-ranges", b"bytes")))
-    response = await site.serve(answer).get(site.coding)
-    expect.coded(response, site.coding, ORDERS)
+    response = expect.coded(await site.serve(answer).get(site.coding), site.coding, ORDERS)
     assert response.get("accept-ranges") in {None, "none"}
     assert (await site.serve(answer).get()).get("accept-ranges") == "bytes"
 
@@ -115,8 +111,7 @@ async def test_digests_match_the_bytes_that_are_sent(site: Site) -> None:
         (b"content-md5", md5),
     )
     answer = Answer(ORDERS, (*JSON, *digests))
-    response = await site.serve(answer).get(site.coding)
-    expect.coded(response, site.coding, ORDERS)
+    response = expect.coded(await site.serve(answer).get(site.coding), site.coding, ORDERS)
     now = base64.b64encode(hashlib.sha256(response.body).digest()).decode()
     assert response.get("content-digest") in {None, f"sha-256=:{now}:"}
     assert response.get("repr-digest") in {None, f"sha-256=:{now}:"}
@@ -129,8 +124,7 @@ async def test_digests_match_the_bytes_that_are_sent(site: Site) -> None:
 @behaviour()
 async def test_other_headers_keep_their_order(site: Site) -> None:
     answer = Answer(ORDERS, (*JSON, (b"x-one", b"1"), (b"x-two", b"2"), (b"x-three", b"3")))
-    response = await site.serve(answer).get(site.coding)
-    expect.coded(response, site.coding, ORDERS)
+    response = expect.coded(await site.serve(answer).get(site.coding), site.coding, ORDERS)
     names = [name.lower() for name, _ in response.headers]
     assert [name for name in names if name.startswith(b"x-")] == [b"x-one", b"x-two", b"x-three"]
     assert response.get("content-type") == "application/json"
@@ -166,15 +160,12 @@ def ranged(body: bytes) -> App:
         headers: Headers = (*JSON, (b"etag", b'"abc"'), (b"accept-ranges", b"bytes"))
         if scope["method"] == "PUT":
             matches = request_header(scope, b"if-match") == b'"abc"'
-            await send(start_message(204 if matches else 412, []))
-            await send({"type": "http.response.body"})
+            await send_response(send, 204 if matches else 412, [])
         elif request_header(scope, b"range") and request_header(scope, b"if-range") == b'"abc"':
             part = (b"content-range", b"bytes 0-99/%d" % len(body))
-            await send(start_message(206, (*headers, part)))
-            await send({"type": "http.response.body", "body": body[:100]})
+            await send_response(send, 206, (*headers, part), body[:100])
         else:
-            await send(start_message(200, headers))
-            await send({"type": "http.response.body", "body": body})
+            await send_response(send, 200, headers, body)
 
     return app
 
@@ -209,8 +200,7 @@ async def test_if_match_with_a_weakened_etag_fails(site: Site) -> None:
 @behaviour(codings=CODINGS)
 async def test_the_server_frames_streams(site: Site) -> None:
     answer = Answer(chunked(ORDERS, ORDERS), JSON)
-    response = await site.serve(answer).get(site.coding)
-    expect.coded(response, site.coding, ORDERS * 2)
+    response = expect.coded(await site.serve(answer).get(site.coding), site.coding, ORDERS * 2)
     assert response.get("transfer-encoding") is None
 
 
@@ -262,8 +252,7 @@ async def test_browsers_can_decode_every_zstd_window(site: Site) -> None:
         assert zstd_window_bytes(response.body) <= WINDOW_LIMIT_BYTES
     large = orders(92_000)
     assert len(large) > WINDOW_LIMIT_BYTES
-    response = await site.serve(Answer(large)).get("zstd")
-    expect.coded(response, "zstd", large)
+    response = expect.coded(await site.serve(Answer(large)).get("zstd"), "zstd", large)
     assert zstd_window_bytes(response.body) <= WINDOW_LIMIT_BYTES
 
 
@@ -276,8 +265,7 @@ async def test_the_previous_response_is_a_dictionary(site: Site) -> None:
     fresh = (*JSON, (b"cache-control", b"public, max-age=60"))
     answer = Answer(before, fresh)
     client = site.serve(answer, dictionaries=Dictionaries(["/api/feed*"]))
-    first = await client.get("gzip, dcz", path="/api/feed")
-    expect.coded(first, "gzip", before)
+    first = expect.coded(await client.get("gzip, dcz", path="/api/feed"), "gzip", before)
     assert 'match="/api/feed*"' in (first.get("use-as-dictionary") or "")
     assert set(first.members("vary")) >= {"accept-encoding", "available-dictionary"}
 
@@ -312,8 +300,7 @@ async def test_a_dictionary_is_used_only_if_both_sides_have_it(site: Site) -> No
         ("gzip, dcz", b":" + shown + b":", "/elsewhere"),
     ):
         headers = [(b"available-dictionary", value)]
-        response = await client.get(accept, path=path, headers=headers)
-        expect.coded(response, "gzip", ORDERS)
+        expect.coded(await client.get(accept, path=path, headers=headers), "gzip", ORDERS)
 
 
 @behaviour(once=True)

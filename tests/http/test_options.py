@@ -37,7 +37,7 @@ from tests.http import expect
 from tests.http.bodies import HTML, JSON, NDJSON, ORDERS, SMALL, SSE, TEXT, noise, of_type, tokens
 from tests.http.client import App, Client, Exchange, Receive, Response, Scope, Send, stays, until
 from tests.http.codings import encode
-from tests.http.hosts import Answer, Installed, Raw, start_message
+from tests.http.hosts import Answer, Installed, Raw, send_response, start_message
 from tests.http.test_streaming import leftovers
 
 EVENTS = tokens(5)
@@ -59,8 +59,7 @@ async def ask(accept: str = "gzip", answer: Answer | None = None, **options: Any
 class TestFilter:
     @pytest.mark.parametrize("body", [ORDERS, SMALL])
     async def test_a_filter_that_returns_false_prevents_compression(self, body: bytes) -> None:
-        response = await ask(answer=Answer(body), filter=lambda *_: False)
-        expect.plain(response, body)
+        response = expect.plain(await ask(answer=Answer(body), filter=lambda *_: False), body)
         assert response.get("vary") is None
 
     async def test_a_filter_that_returns_true_compresses_any_type(self) -> None:
@@ -86,8 +85,7 @@ class TestFilter:
             seen.append((scope["path"], status, list(headers)))
             headers.clear()
 
-        response = await ask(answer=Answer(status=404), filter=look)
-        expect.coded(response, "gzip", ORDERS)
+        response = expect.coded(await ask(answer=Answer(status=404), filter=look), "gzip", ORDERS)
         length = (b"content-length", str(len(ORDERS)).encode())
         assert seen == [("/", 404, [*JSON, length])]
         assert response.get("content-type") == "application/json"
@@ -315,8 +313,7 @@ class TestMaxStreams:
         client = wrap(app, max_streams=1, on_event=found.append)
         async with client.open("gzip", raises_when_gone=True) as first:
             await first.until_read(ORDERS)
-            second = await client.get("gzip", path="/short")
-            expect.plain(second, ORDERS)
+            second = expect.plain(await client.get("gzip", path="/short"), ORDERS)
             expect.varies(second)
             assert found == [Skipped("busy")]
             if how == "gone":
@@ -327,8 +324,7 @@ class TestMaxStreams:
             error = await first.ended()
             expected = {"error": Broken, "gone": OSError, "cancel": asyncio.CancelledError}
             assert isinstance(error, expected.get(how, type(None)))
-        third = await client.get("gzip", path="/short")
-        expect.coded(third, "gzip", ORDERS)
+        expect.coded(await client.get("gzip", path="/short"), "gzip", ORDERS)
         streams = [event for event in found if isinstance(event, Compressed)]
         assert [event.streamed for event in streams] == [True, True]
 
@@ -355,8 +351,7 @@ class TestMaxStreams:
             from starlette.middleware.base import BaseHTTPMiddleware
 
             outermost = BaseHTTPMiddleware(server, lambda request, call_next: call_next(request))
-        response = await Client(outermost).get("gzip")
-        expect.plain(response, first + SECOND + THIRD)
+        response = expect.plain(await Client(outermost).get("gzip"), first + SECOND + THIRD)
         assert response.messages[0]["type"] == "http.response.start"
         bodies = [message["body"] for message in response.messages[1:] if message["body"]]
         assert bodies == [first, SECOND, THIRD]
@@ -416,8 +411,7 @@ class TestPool:
         found: list[CompressionEvent] = []
         async with AsyncExitStack() as stack:
             client, exchanges = await self.fill(stack, 3, found, max_queue=2)
-            response = await client.get("gzip")
-            expect.plain(response, ORDERS)
+            response = expect.plain(await client.get("gzip"), ORDERS)
             expect.varies(response)
             assert found == [Skipped("busy")]
             blocked.gate.set()
@@ -454,9 +448,7 @@ class TestPool:
                 response = await client.get("gzip")
             expect.coded(response, "gzip", ORDERS)
 
-    async def test_only_slow_work_runs_in_threads(
-        self, blocked: Blocked, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_runs_slow_work(self, blocked: Blocked, monkeypatch: pytest.MonkeyPatch) -> None:
         blocked.gate.set()
         monkeypatch.setattr(Pool, "offload_after", 0)
         there = await ask(level=LEVEL_6)
@@ -510,8 +502,7 @@ class TestPool:
             for start in range(0, len(body), 500):
                 yield body[start : start + 500]
 
-        response = await ask("br", Answer(small), level={"br": 9}, flush="never")
-        expect.coded(response, "br", body)
+        expect.coded(await ask("br", Answer(small), level={"br": 9}, flush="never"), "br", body)
         assert [in_pool(name) for name in threads] == [True]
 
     async def test_work_that_could_not_start_is_not_counted(self) -> None:
@@ -592,8 +583,9 @@ class TestETag:
             headers = dict(scope["headers"])
             asked.append(headers.get(b"if-none-match", headers.get(b"if-match")))
             status = 304 if headers.get(b"if-none-match") == b'"abc"' else 200
-            await send(start_message(status, [*JSON, (b"etag", b'"abc"')]))
-            await send({"type": "http.response.body", "body": b"" if status == 304 else ORDERS})
+            await send_response(
+                send, status, [*JSON, (b"etag", b'"abc"')], b"" if status == 304 else ORDERS
+            )
 
         client = wrap(app, etag="suffix")
         for coding in ("gzip", "br", "zstd"):
@@ -617,8 +609,7 @@ class TestETag:
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             asked.append(dict(scope["headers"]).get(b"if-none-match"))
-            await send(start_message(200, [*JSON, (b"etag", b'""')]))
-            await send({"type": "http.response.body", "body": ORDERS})
+            await send_response(send, 200, [*JSON, (b"etag", b'""')], ORDERS)
 
         client = wrap(app, etag="suffix")
         tag = (await client.get("gzip")).get("etag")
@@ -858,8 +849,7 @@ class TestStats:
 class TestNoCompression:
     async def untouched(self, app: App) -> None:
         client = Client(app)
-        response = await client.get("gzip", path="/marked")
-        expect.plain(response, ORDERS)
+        response = expect.plain(await client.get("gzip", path="/marked"), ORDERS)
         assert response.get("vary") is None
         expect.coded(await client.get("gzip", path="/other"), "gzip", ORDERS)
 

@@ -50,8 +50,7 @@ async def test_a_path_is_coded_as_a_body_would_be(tmp_path: Path, coding: str) -
     file.write_bytes(ORDERS)
     length = (b"content-length", b"%d" % len(ORDERS))
     for headers in (JSON, [*JSON, length, (b"etag", b'"abc"')]):
-        found = await get(app_of(file, headers), coding)
-        expect.coded(found, coding, ORDERS)
+        found = expect.coded(await get(app_of(file, headers), coding), coding, ORDERS)
         assert found.get("content-length") == str(len(found.body))
         assert found.get("etag") in {None, 'W/"abc"'}
 
@@ -137,6 +136,5 @@ async def test_trailers_follow_a_coded_file(tmp_path: Path) -> None:
     trailers: Message = {"type": "http.response.trailers", "headers": [(b"x-one", b"1")]}
     start = {**start_message(200, JSON), "trailers": True}
     path: Message = {"type": "http.response.pathsend", "path": str(file)}
-    found = await get(sends(start, path, trailers))
-    expect.coded(found, "gzip", ORDERS)
+    found = expect.coded(await get(sends(start, path, trailers)), "gzip", ORDERS)
     assert found.messages[-1] == trailers

@@ -58,8 +58,7 @@ async def test_a_live_stream_without_an_event_is_not_coded(site: Site) -> None:
                 yield part
 
         for headers in (SSE, NDJSON):
-            response = await site.serve(Answer(stream, headers)).get(site.coding)
-            expect.plain(response, b"")
+            response = expect.plain(await site.serve(Answer(stream, headers)).get(site.coding), b"")
             expect.varies(response)
 
 
@@ -69,8 +68,7 @@ async def test_a_small_stream_keeps_what_its_head_says_of_the_bytes(site: Site) 
     for headers in (JSON, SSE):
         for messages in ([body(b"", more=True)], []):
             app = sends(start_message(200, [*headers, *about]), *messages, body(b""))
-            response = await site.client(app).get(site.coding)
-            expect.plain(response, b"")
+            response = expect.plain(await site.client(app).get(site.coding), b"")
             assert [line for line in response.headers if line in about] == about
 
 
@@ -79,8 +77,7 @@ async def test_trailers_follow_a_small_stream(site: Site) -> None:
     trailers: Message = {"type": "http.response.trailers", "headers": [(b"x-sum", b"0")]}
     start = {**start_message(200, JSON), "trailers": True}
     app = sends(start, body(b"", more=True), body(b""), trailers)
-    response = await site.client(app).get(site.coding)
-    expect.plain(response, b"")
+    response = expect.plain(await site.client(app).get(site.coding), b"")
     assert response.messages[-1] == trailers
 
 

@@ -139,8 +139,7 @@ async def test_chunks_without_a_pause_compress_like_one_body(site: Site) -> None
         for start in range(0, len(ORDERS), 64):
             yield ORDERS[start : start + 64]
 
-    response = await site.serve(Answer(chunks)).get(site.coding)
-    expect.coded(response, site.coding, ORDERS)
+    response = expect.coded(await site.serve(Answer(chunks)).get(site.coding), site.coding, ORDERS)
     whole = await site.serve(Answer(ORDERS)).get(site.coding)
     assert len(response.body) <= 1.35 * len(whole.body)
 
@@ -150,8 +149,7 @@ async def test_a_small_body_in_pieces_is_plain(site: Site) -> None:
     async def tiny() -> AsyncIterator[bytes]:
         yield b'{"a":1}'
 
-    response = await site.serve(Answer(tiny)).get(site.coding)
-    expect.plain(response, b'{"a":1}')
+    response = expect.plain(await site.serve(Answer(tiny)).get(site.coding), b'{"a":1}')
     expect.varies(response)
 
 
@@ -165,8 +163,7 @@ async def test_a_small_body_behind_a_middleware_of_starlette_is_plain(site: Site
 
     app = Starlette(routes=[Route("/", lambda request: JSONResponse({"a": 1}))])
     app.add_middleware(BaseHTTPMiddleware, dispatch=lambda request, call_next: call_next(request))
-    response = await site.client(app).get(site.coding)
-    expect.plain(response, b'{"a":1}')
+    response = expect.plain(await site.client(app).get(site.coding), b'{"a":1}')
     assert response.get("content-length") == "7"
 
 
@@ -180,8 +177,7 @@ async def test_empty_chunks_are_harmless(site: Site) -> None:
         yield ORDERS
         yield b""
 
-    response = await site.serve(Answer(chunks)).get(site.coding)
-    expect.coded(response, site.coding, ORDERS * 2)
+    expect.coded(await site.serve(Answer(chunks)).get(site.coding), site.coding, ORDERS * 2)
 
 
 @behaviour(needs=Can.RAW, codings=CODINGS)
@@ -225,8 +221,7 @@ async def test_the_application_may_reuse_its_buffer(site: Site) -> None:
         buffer[:] = b""
         await send({"type": "http.response.body", "body": buffer})
 
-    response = await site.client(app).get(site.coding)
-    expect.coded(response, site.coding, b"".join(parts))
+    expect.coded(await site.client(app).get(site.coding), site.coding, b"".join(parts))
 
 
 @pytest.mark.parametrize("coding", CODINGS)

@@ -50,9 +50,7 @@ def child(n: int = 0, *, task: str = "echo", **options: Any) -> dict[str, Any]:
 
 
 class TestReleasing:
-    async def test_the_last_child_releases_its_parent_once(
-        self, shared: SharedQueue, parents: SharedQueue
-    ) -> None:
+    async def test_once_by_the_last_child(self, shared: SharedQueue, parents: SharedQueue) -> None:
         """And Node's parent reads what Python's children have returned."""
         parent, _ = await add_flow(shared, parents, child(1), child(2), child(3))
         await parents.node_worker()
@@ -92,9 +90,7 @@ class TestReleasing:
         assert done.value == [2]
         assert [run.id for run in shared.python_runs][-1] == middle
 
-    async def test_a_parent_runs_in_python_after_node_s_children(
-        self, shared: SharedQueue, parents: SharedQueue
-    ) -> None:
+    async def test_python_runs_the_parent(self, shared: SharedQueue, parents: SharedQueue) -> None:
         parent, _ = await add_flow(shared, parents, child(1), name="echo")
         await parents.python_worker()
         await shared.node_worker(idle=False)
@@ -242,9 +238,7 @@ class TestRemoving:
         assert set((await shared.queue.counts()).values()) == {0}
         assert troubles(shared) == troubles(parents) == []
 
-    async def test_a_parent_stays_while_python_runs_a_child(
-        self, shared: SharedQueue, parents: SharedQueue
-    ) -> None:
+    async def test_spares_busy_parents(self, shared: SharedQueue, parents: SharedQueue) -> None:
         """Node asks for the locks of the children."""
         parent, _ = await add_flow(shared, parents, child(1))
         await take(shared)

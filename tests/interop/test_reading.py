@@ -68,9 +68,7 @@ class TestGetters:
 
     @pytest.mark.parametrize("newest_first", [True, False])
     @pytest.mark.parametrize("state", State)
-    async def test_pages_are_the_same(
-        self, shared: SharedQueue, state: State, newest_first: bool
-    ) -> None:
+    async def test_pages_agree(self, shared: SharedQueue, state: State, newest_first: bool) -> None:
         """The same jobs in the same order."""
         await some_of_everything(shared, 40)
         for start, count in (0, 100), (0, 3), (2, 4):

@@ -280,9 +280,7 @@ class TestGroups:
 class TestCancellingAllTasks:
     """`for task in asyncio.all_tasks(): task.cancel()` is a common idiom of cleaning up."""
 
-    async def test_the_worker_s_own_tasks_start_again(
-        self, queue: Queue, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    async def test_own_tasks_restart(self, queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
         main = asyncio.current_task()
 
         @queue.task

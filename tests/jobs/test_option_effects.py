@@ -50,9 +50,7 @@ class TestDelay:
         job = await queue.add("note", at=clock.now() - timedelta(hours=1))
         assert job.state is State.WAITING
 
-    async def test_an_at_is_told_from_each_call_anew(
-        self, queue: Queue, clock: ManualClock
-    ) -> None:
+    async def test_at_is_relative_to_each_call(self, queue: Queue, clock: ManualClock) -> None:
         """`using` may be kept; the time until then shrinks."""
 
         @queue.task

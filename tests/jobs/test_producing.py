@@ -155,9 +155,7 @@ class TestArgumentsThatCannotBeStored:
 
 
 class TestMany:
-    async def test_enqueue_many_takes_arguments_by_name(
-        self, queue: Queue, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_takes_keywords(self, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
         """In order, in one transaction."""
         task = queue.task(send)
         sizes = count_adds(queue, monkeypatch)

@@ -158,9 +158,7 @@ class TestResult:
         assert await result_of(queue, job) == 42
 
     @pytest.mark.parametrize("timeout", [0, 0.05, timedelta(milliseconds=50)])
-    async def test_is_waited_for_in_seconds_or_a_timedelta(
-        self, queue: Queue, timeout: float | timedelta
-    ) -> None:
+    async def test_time_out_is_any_duration(self, queue: Queue, timeout: float | timedelta) -> None:
         job = await queue.add("send")
         with pytest.raises(ResultTimeout):
             await job.result(timeout=timeout)

@@ -108,9 +108,7 @@ class TestUpdate:
             ({"progress": "x" * 2000}, "^progress=<str>: must be at most 1,000 bytes of JSON"),
         ],
     )
-    async def test_refuses_wrong_values(
-        self, url: str, changes: dict[str, Any], complaint: str
-    ) -> None:
+    async def test_refuses_misuse(self, url: str, changes: dict[str, Any], complaint: str) -> None:
         queue = Queue("mail", url, max_size=1000)
         job = await queue.add("send", {"to": "ada"}, delay=60)
         with pytest.raises(InvalidOption, match=complaint):

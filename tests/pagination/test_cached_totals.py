@@ -49,9 +49,7 @@ class TestCached:
         assert totals == [180] * 3
         assert sum("count(" in each for each in seen) == 1
 
-    def test_a_total_is_counted_again_when_the_clock_of_the_store_passes_its_ttl(
-        self, session: Session
-    ) -> None:
+    def test_a_total_is_recounted_after_ttl_of_the_store_s_clock(self, session: Session) -> None:
         clock = ManualClock()
         store = Store("memory://", clock=clock)
         items = Paginator(ItemOut, model=Item, count=Cached("exact", "1h", clock=store.clock))

@@ -332,9 +332,7 @@ def test_a_page_near_the_end_is_read_from_the_end(connection: sa.Connection, kin
 
 @pytest.mark.parametrize("kind", SELECTS)
 @pytest.mark.parametrize("offset", [0, 900, ROWS, ROWS + 1_000_000])
-def test_a_page_past_the_end_is_not_sought(
-    connection: sa.Connection, kind: str, offset: int
-) -> None:
+def test_no_page_past_the_end_is_sought(connection: sa.Connection, kind: str, offset: int) -> None:
     """A page and its total cost little more than the total; past the end, no more at all."""
     dialect = connection.dialect.name
     analyzed = analyze(SELECTS[kind])

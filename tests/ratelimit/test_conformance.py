@@ -289,26 +289,12 @@ class TestAnswers:
         assert answer.get("x-ratelimit-limit") == "5"
         assert answer.get("x-ratelimit-remaining") == "4"
 
-    @pytest.mark.parametrize(
-        ("family", "expected"),
-        [
-            (
-                "draft-7",
-                {
-                    "ratelimit-policy": "100;w=900, 5;w=3600",
-                    "ratelimit": "limit=5, remaining=4, reset=3600",
-                },
-            )
-        ],
-    )
-    async def test_the_family_of_headers_can_be_chosen(
-        self, serve: Serve, family: str, expected: dict[str, str]
-    ) -> None:
-        answer = await serve(headers=[family]).ask(LOGIN, "POST", status="401")
-        told = {
-            name.decode(): value.decode() for name, value in answer.headers if b"ratelimit" in name
+    async def test_the_family_of_headers_can_be_chosen(self, serve: Serve) -> None:
+        answer = await serve(headers=["draft-7"]).ask(LOGIN, "POST", status="401")
+        assert {name: value for name, value in answer.headers if b"ratelimit" in name} == {
+            b"ratelimit-policy": b"100;w=900, 5;w=3600",
+            b"ratelimit": b"limit=5, remaining=4, reset=3600",
         }
-        assert told == expected
 
     async def test_a_refusal_without_limit_headers_keeps_retry_after(self, serve: Serve) -> None:
         site = serve(limits=[Limit("1/m")], headers=())
@@ -496,9 +482,7 @@ class TestInstallation:
         assert left(await site.ask("/v1/api/x", root_path="/v1")) == 99
         assert left(await site.ask("/api/x", root_path="/v1")) == 98
 
-    async def test_two_equal_middlewares_count_once(
-        self, clock: Clock, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    async def test_equals_count_once(self, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
         inner = Served("asgi", limits=[Limit("5/m")])
         served = Served("asgi", limits=[Limit("5/m")])
         outer = RateLimitMiddleware(inner.app, limits=[Limit("5/m")])

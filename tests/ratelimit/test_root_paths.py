@@ -15,7 +15,7 @@ from starlette.routing import Mount, Route
 from hasten.ratelimit import Limit, RateLimitMiddleware
 from hasten.ratelimit._http.limit import LimitKey
 from tests.http.client import App, Client, Receive, Response, Scope, Send
-from tests.http.hosts import django_app, untyped
+from tests.http.hosts import django_app, send_response, untyped
 
 Install = Callable[[Any], Any]
 
@@ -130,8 +130,7 @@ def hidden(app: App) -> App:
 async def raw(scope: Scope, receive: Receive, send: Send) -> None:
     """An application without root paths."""
     body = b"ran" if scope["path"] == "/v1/login" else b"other"
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": body})
+    await send_response(send, 200, [], body)
 
 
 APPS: Final[dict[str, Callable[[Install], App]]] = {

@@ -32,9 +32,7 @@ class TestFetchMetadata:
             ("something-new", False, False),
         ],
     )
-    def test_sec_fetch_site_identifies_the_site(
-        self, site: str, *, foreign: bool, foreign_if_strict: bool
-    ) -> None:
+    def test_site_is_identified(self, site: str, *, foreign: bool, foreign_if_strict: bool) -> None:
         headers = {**COOKIE, "sec-fetch-site": site}
         assert is_foreign(headers) is foreign
         assert is_foreign(headers, Guard(same_site=True)) is foreign_if_strict

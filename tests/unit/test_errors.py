@@ -17,45 +17,6 @@ from hasten import errors
 from hasten._decision import Decision
 from hasten._problems import CAPACITY, refusal
 from hasten._responses import EncodedResponse
-from hasten.errors import (
-    AddedInPart,
-    AsyncioRequired,
-    BodyRefused,
-    HastenError,
-    InvalidArgument,
-    InvalidOption,
-    InvalidParameter,
-    InvalidResult,
-    InvalidTask,
-    JobCancelled,
-    JobFailed,
-    JobNotFound,
-    JobTimeout,
-    LimitExceeded,
-    LimitNotFound,
-    MissingExtra,
-    MissingMiddleware,
-    PayloadTooLarge,
-    ProcessDied,
-    RequestRefused,
-    ResponseBroken,
-    ResultTimeout,
-    RowNotFound,
-    RunFailed,
-    StoreBusy,
-    StoreCorrupt,
-    StoreError,
-    StoreFull,
-    StoreInterrupted,
-    StoreReadOnly,
-    StoreRejected,
-    StoreTimeout,
-    StoreTooNew,
-    StoreUnavailable,
-    TargetError,
-    UsageError,
-    WrongState,
-)
 
 NOT_INSTALLED = (
     "redis is not installed: it comes with the extra 'redis' of hasten; "
@@ -75,88 +36,91 @@ NO_MIDDLEWARE = (
     "add it with app.add_middleware(RateLimitMiddleware, …)"
 )
 
+STORE_ERRORS = (
+    errors.StoreError, errors.StoreBusy, errors.StoreReadOnly, errors.StoreFull,
+    errors.StoreCorrupt, errors.StoreTooNew, errors.StoreUnavailable, errors.StoreRejected,
+)  # fmt: skip
+
 MESSAGES = [
-    (MissingExtra("redis", "redis"), NOT_INSTALLED),
+    (errors.MissingExtra("redis", "redis"), NOT_INSTALLED),
     (
-        InvalidOption("attempts", 0, "a whole number from 1 to 1,000,000"),
+        errors.InvalidOption("attempts", 0, "a whole number from 1 to 1,000,000"),
         "attempts=0: must be a whole number from 1 to 1,000,000",
     ),
     (
-        AsyncioRequired("Limiter.wait", "use hit"),
+        errors.AsyncioRequired("Limiter.wait", "use hit"),
         "Limiter.wait needs asyncio, but another event loop runs: use hit",
     ),
-    (UsageError("a .sync call blocks: await"), "a .sync call blocks: await"),
-    (MissingMiddleware("@limit of 'a'", "RateLimitMiddleware"), NO_MIDDLEWARE),
+    (errors.UsageError("a .sync call blocks: await"), "a .sync call blocks: await"),
+    (errors.MissingMiddleware("@limit of 'a'", "RateLimitMiddleware"), NO_MIDDLEWARE),
     (
-        LimitExceeded(Decision("login", False, 5, 0, 7.2, 3599.5)),
+        errors.LimitExceeded(Decision("login", False, 5, 0, 7.2, 3599.5)),
         "limit 'login': exceeded; retry in 3,600 s",
     ),
     (
-        LimitExceeded(Decision("login", False, 5, 0, 0.5, 0.5, unavailable=True)),
+        errors.LimitExceeded(Decision("login", False, 5, 0, 0.5, 0.5, unavailable=True)),
         "limit 'login': its store is unavailable; retry in 1 s",
     ),
     (
-        LimitNotFound("logon", ["login", "all"]),
+        errors.LimitNotFound("logon", ["login", "all"]),
         "this request has no limit 'logon'; its limits: 'login', 'all'",
     ),
     (
-        InvalidArgument("send", "when", "is a datetime, which JSON does not know"),
+        errors.InvalidArgument("send", "when", "is a datetime, which JSON does not know"),
         "send: argument 'when' is a datetime, which JSON does not know",
     ),
-    (PayloadTooLarge("send", "body", 2_000_000, 1_048_576), TOO_LARGE),
-    (RequestRefused("not acceptable"), "not acceptable"),
+    (errors.PayloadTooLarge("send", "body", 2_000_000, 1_048_576), TOO_LARGE),
+    (errors.RequestRefused("not acceptable"), "not acceptable"),
     (
-        BodyRefused(413, "larger than 10 bytes when decoded"),
+        errors.BodyRefused(413, "larger than 10 bytes when decoded"),
         "request body refused: larger than 10 bytes when decoded",
     ),
     (
-        InvalidParameter("limit", "500", "expected at most 100", code="out_of_range", maximum=100),
+        errors.InvalidParameter(
+            "limit", "500", "expected at most 100", code="out_of_range", maximum=100
+        ),
         "limit='500': expected at most 100",
     ),
-    (RowNotFound("user"), "there is no such user"),
+    (errors.RowNotFound("user"), "there is no such user"),
     (
-        ResponseBroken("an earlier send was cancelled or failed"),
+        errors.ResponseBroken("an earlier send was cancelled or failed"),
         "the response cannot be completed: an earlier send was cancelled or failed",
     ),
-    (StoreError("sqlite:///a.db", "out of luck"), "sqlite:///a.db: out of luck"),
-    (StoreBusy("sqlite:///a.db", "locked"), "sqlite:///a.db: locked"),
-    (StoreReadOnly("sqlite:///a.db", "read-only"), "sqlite:///a.db: read-only"),
-    (StoreFull("sqlite:///a.db", "full"), "sqlite:///a.db: full"),
-    (StoreCorrupt("sqlite:///a.db", "damaged"), "sqlite:///a.db: damaged"),
-    (StoreTooNew("sqlite:///a.db", "version 9"), "sqlite:///a.db: version 9"),
-    (StoreUnavailable("sqlite:///a.db", "closed"), "sqlite:///a.db: closed"),
-    (StoreRejected("redis://a", "a number is too large"), "redis://a: a number is too large"),
+    *(
+        (kind("sqlite:///a.db", "the reason"), "sqlite:///a.db: the reason")
+        for kind in STORE_ERRORS
+    ),
     (
-        StoreInterrupted("redis://a", "it hung up"),
+        errors.StoreInterrupted("redis://a", "it hung up"),
         "redis://a: it hung up; the operation may or may not have been applied",
     ),
     (
-        StoreTimeout("redis://a", "no response within 5 s"),
+        errors.StoreTimeout("redis://a", "no response within 5 s"),
         "redis://a: no response within 5 s; the operation may or may not have been applied",
     ),
     (
-        AddedInPart(StoreFull("sqlite:///a.db", "no space left"), ["1", "2"], 3000),
+        errors.AddedInPart(errors.StoreFull("sqlite:///a.db", "no space left"), ["1", "2"], 3000),
         "sqlite:///a.db: the first 2 of 3,000 jobs were added; the next failed: no space left",
     ),
-    (JobNotFound("mail", "7"), "queue 'mail' has no job '7'"),
+    (errors.JobNotFound("mail", "7"), "queue 'mail' has no job '7'"),
     (
-        WrongState("mail", "7", "active", ["failed", "completed"]),
+        errors.WrongState("mail", "7", "active", ["failed", "completed"]),
         "job '7' of queue 'mail' is active: must be failed or completed",
     ),
-    (JobFailed("7", "no such address"), "job '7' failed: no such address"),
-    (JobCancelled("7", "cancelled"), "job '7' failed: cancelled"),
-    (ResultTimeout("7", 2.50), "job '7' has not finished within 2.5 s"),
+    (errors.JobFailed("7", "no such address"), "job '7' failed: no such address"),
+    (errors.JobCancelled("7", "cancelled"), "job '7' failed: cancelled"),
+    (errors.ResultTimeout("7", 2.50), "job '7' has not finished within 2.5 s"),
     (
-        InvalidArgument.of_call("send", "to", "missing a required argument: 'to'"),
+        errors.InvalidArgument.of_call("send", "to", "missing a required argument: 'to'"),
         "send: missing a required argument: 'to'",
     ),
-    (InvalidTask("a class cannot be a task"), "a class cannot be a task"),
-    (TargetError("no module named 'app'"), "no module named 'app'"),
-    (RunFailed("for some reason"), "for some reason"),
-    (JobTimeout(1.5), "timed out after 1.5 s"),
-    (InvalidResult("the return value is too large"), "the return value is too large"),
-    (ProcessDied("exit code 4"), "the handler's process died: exit code 4"),
-    (ProcessDied("exit code 4", while_starting=True), DIED_WHILE_STARTING),
+    (errors.InvalidTask("a class cannot be a task"), "a class cannot be a task"),
+    (errors.TargetError("no module named 'app'"), "no module named 'app'"),
+    (errors.RunFailed("for some reason"), "for some reason"),
+    (errors.JobTimeout(1.5), "timed out after 1.5 s"),
+    (errors.InvalidResult("the return value is too large"), "the return value is too large"),
+    (errors.ProcessDied("exit code 4"), "the handler's process died: exit code 4"),
+    (errors.ProcessDied("exit code 4", while_starting=True), DIED_WHILE_STARTING),
 ]
 
 
@@ -195,9 +159,9 @@ def exception_classes() -> dict[str, type[BaseException]]:
     return found
 
 
-def classes() -> set[type[HastenError]]:
+def classes() -> set[type[errors.HastenError]]:
     found = {value for value in vars(errors).values() if isinstance(value, type)}
-    return {kind for kind in found if issubclass(kind, HastenError)}
+    return {kind for kind in found if issubclass(kind, errors.HastenError)}
 
 
 def drawn() -> dict[str, tuple[str, str | None]]:
@@ -230,7 +194,7 @@ class TestTree:
         outside = {
             name: [base.__name__ for base in kind.__mro__]
             for name, kind in exception_classes().items()
-            if not issubclass(kind, HastenError)
+            if not issubclass(kind, errors.HastenError)
         }
         assert set(outside) <= OUTSIDE.keys()
 
@@ -240,15 +204,15 @@ class TestTree:
 
 class TestMessages:
     @pytest.mark.parametrize(("error", "message"), MESSAGES, ids=lambda value: type(value).__name__)
-    def test_message(self, error: HastenError, message: str) -> None:
+    def test_message(self, error: errors.HastenError, message: str) -> None:
         assert str(error) == message
 
     def test_every_class_has_a_tested_message(self) -> None:
         """A new class comes with its message."""
-        assert {type(error) for error, _ in MESSAGES} == classes() - {HastenError}
+        assert {type(error) for error, _ in MESSAGES} == classes() - {errors.HastenError}
 
     @pytest.mark.parametrize("error", [error for error, _ in MESSAGES])
-    def test_errors_can_be_pickled_and_copied(self, error: HastenError) -> None:
+    def test_errors_can_be_pickled_and_copied(self, error: errors.HastenError) -> None:
         """A handler in a process of its own may raise one; a lost class would break its pool."""
         for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
             assert type(twin) is type(error)
@@ -259,34 +223,36 @@ class TestMessages:
 class TestFacts:
     def test_facts_are_attributes(self) -> None:
         """What a caller decides by is not to be parsed from a text."""
-        missing = JobNotFound("mail", "7")
+        missing = errors.JobNotFound("mail", "7")
         assert (missing.queue, missing.job_id) == ("mail", "7")
-        wrong = WrongState("mail", "7", "active", ["failed"])
+        wrong = errors.WrongState("mail", "7", "active", ["failed"])
         assert (wrong.queue, wrong.job_id, wrong.state) == ("mail", "7", "active")
-        option = InvalidOption("attempts", 0, "more")
+        option = errors.InvalidOption("attempts", 0, "more")
         assert (option.option, option.value, option.code) == ("attempts", 0, "invalid")
-        assert InvalidOption("attempts", 0, "more", code="out_of_range").code == "out_of_range"
-        large = PayloadTooLarge("send", "body", 2, 1)
+        assert (
+            errors.InvalidOption("attempts", 0, "more", code="out_of_range").code == "out_of_range"
+        )
+        large = errors.PayloadTooLarge("send", "body", 2, 1)
         assert (large.task, large.argument, large.size, large.limit) == ("send", "body", 2, 1)
-        failed = JobFailed("7", "no such address")
+        failed = errors.JobFailed("7", "no such address")
         assert (failed.job_id, failed.error) == ("7", "no such address")
-        parameter = InvalidParameter(
+        parameter = errors.InvalidParameter(
             "sort", "x", "unknown", code="unknown_name", allowed=["id"], minimum=0, maximum=9
         )
         assert (parameter.parameter, parameter.value) == ("sort", "x")
         assert (parameter.code, parameter.status) == ("unknown_name", 422)
         assert (parameter.minimum, parameter.maximum, parameter.allowed) == (0, 9, ("id",))
-        late = ResultTimeout("7", 2.5)
+        late = errors.ResultTimeout("7", 2.5)
         assert (late.job_id, late.seconds) == ("7", 2.5)
-        store = StoreFull("sqlite:///a.db", "full")
+        store = errors.StoreFull("sqlite:///a.db", "full")
         assert (store.store, store.reason) == ("sqlite:///a.db", "full")
-        extra = MissingExtra("redis", "redis")
+        extra = errors.MissingExtra("redis", "redis")
         assert (extra.module, extra.extra) == ("redis", "redis")
 
 
 class TestLimitExceeded:
     def test_its_response_is_that_of_the_middleware(self) -> None:
-        error = LimitExceeded(Decision("login", False, 5, 0, 7.2, 3599.5))
+        error = errors.LimitExceeded(Decision("login", False, 5, 0, 7.2, 3599.5))
         answer = EncodedResponse.for_error(error)
         assert (answer.status, answer.headers["retry-after"]) == (429, "3600")
         assert answer.headers["content-type"] == "application/problem+json"
@@ -296,7 +262,7 @@ class TestLimitExceeded:
 
     def test_without_a_store_it_is_a_503(self) -> None:
         away = Decision("login", False, 5, 0, 1, 1, unavailable=True)
-        answer = EncodedResponse.for_error(LimitExceeded(away))
+        answer = EncodedResponse.for_error(errors.LimitExceeded(away))
         assert (answer.status, answer.headers["retry-after"]) == (503, "1")
         refused = refusal(None, status=503, limits=[], kind=CAPACITY)
         assert json.loads(answer.body) == json.loads(refused.body)
@@ -304,9 +270,10 @@ class TestLimitExceeded:
 
 class TestProblems:
     @pytest.mark.parametrize(
-        "error", [error for error, _ in MESSAGES if RequestRefused in type(error).__mro__[1:]]
+        "error",
+        [error for error, _ in MESSAGES if errors.RequestRefused in type(error).__mro__[1:]],
     )
-    def test_all_problems_have_one_shape(self, error: RequestRefused) -> None:
+    def test_all_problems_have_one_shape(self, error: errors.RequestRefused) -> None:
         """A client reads every refusal of hasten with the same code."""
         response = EncodedResponse.for_error(error)
         assert response.status == error.status
@@ -318,7 +285,7 @@ class TestProblems:
             assert problem["code"] == error.code
 
     def test_an_invalid_parameter_is_a_problem_of_rfc_9457(self) -> None:
-        error = InvalidParameter(
+        error = errors.InvalidParameter(
             "limit", "500", "expected at most 100", code="out_of_range", minimum=1, maximum=100
         )
         assert error.problem() == {
@@ -333,7 +300,9 @@ class TestProblems:
         }
 
     def test_a_problem_without_bounds_has_no_bounds(self) -> None:
-        error = InvalidParameter("cursor", None, "not ours", code="invalid_cursor", status=400)
+        error = errors.InvalidParameter(
+            "cursor", None, "not ours", code="invalid_cursor", status=400
+        )
         assert error.problem() == {
             "type": "about:blank",
             "title": "Bad Request",
@@ -345,6 +314,8 @@ class TestProblems:
 
     def test_a_problem_can_be_encoded_whatever_the_client_sent(self) -> None:
         """Half a surrogate or a megabyte in the message would make a 500 of a 422."""
-        error = InvalidParameter("sort", "\udc80\0" + "x" * 1_000_000, "unknown", code="unknown")
+        error = errors.InvalidParameter(
+            "sort", "\udc80\0" + "x" * 1_000_000, "unknown", code="unknown"
+        )
         body = json.dumps(error.problem(), ensure_ascii=False).encode()
         assert len(body) < 500

@@ -188,9 +188,7 @@ class TestBadValues:
         ],
     )
     @pytest.mark.parametrize("whose", [check_task_options, check])
-    def test_are_named_with_the_remedy(
-        self, whose: Any, option: str, value: object, expected: str
-    ) -> None:
+    def test_have_their_remedy(self, whose: Any, option: str, value: object, expected: str) -> None:
         """The same for the options of a task and of a call."""
         with pytest.raises(InvalidOption) as caught:
             check_task_options({option: value}) if whose is not check else check(**{option: value})

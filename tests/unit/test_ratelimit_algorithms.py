@@ -15,6 +15,9 @@ from hasten.ratelimit._counter_store import Check, Outcome, Token
 from hasten.ratelimit._rates import Rate
 from hasten.ratelimit._rules import Algorithm, Rule, concurrency_rule, rule_of
 
+Steps = list[tuple[int, int]]
+"""Pauses in microseconds, each with the cost of the hit that follows it."""
+
 KEY = b"k" * 16
 SECOND = 1_000_000
 
@@ -73,9 +76,7 @@ everything = st.one_of(
 
 class TestBounds:
     @given(rates, steps)
-    def test_sliding_admits_at_most_its_limit_in_any_window(
-        self, rate: Rate, steps: list[tuple[int, int]]
-    ) -> None:
+    def test_sliding_admits_at_most_its_limit_in_any_window(self, rate: Rate, steps: Steps) -> None:
         asker = Client([rule_of(rate, "sliding")])
         taken: list[tuple[int, int]] = []
         for pause, cost in steps:
@@ -107,9 +108,7 @@ class TestBounds:
             assert len(asker.states[0]) <= 1 + 3 * 130
 
     @given(rates, steps)
-    def test_fixed_admits_less_than_twice_its_limit_in_any_window(
-        self, rate: Rate, steps: list[tuple[int, int]]
-    ) -> None:
+    def test_fixed_admits_under_twice_its_limit_in_a_window(self, rate: Rate, steps: Steps) -> None:
         asker = Client([rule_of(rate)])
         taken: list[int] = []
         for pause, _ in steps:
@@ -139,9 +138,7 @@ class TestBounds:
             assert asker.ask().ok
 
     @given(rates, st.integers(1, 50), steps)
-    def test_gcra_admits_at_most_burst_and_rate(
-        self, rate: Rate, burst: int, steps: list[tuple[int, int]]
-    ) -> None:
+    def test_gcra_admits_at_most_burst_and_rate(self, rate: Rate, burst: int, steps: Steps) -> None:
         asker = Client([rule_of(Rate(rate.limit, rate.per, burst))])
         start, total = asker.now_us, 0
         for pause, cost in steps:
@@ -152,9 +149,7 @@ class TestBounds:
                 assert (total - burst) * rate.window_us <= elapsed * rate.limit
 
     @given(everything, steps, st.integers(1, 3))
-    def test_a_retry_after_the_given_wait_succeeds(
-        self, rule: Rule, steps: list[tuple[int, int]], cost: int
-    ) -> None:
+    def test_a_retry_after_the_wait_succeeds(self, rule: Rule, steps: Steps, cost: int) -> None:
         asker = Client([rule])
         for pause, before in steps:
             asker.now_us += pause
@@ -166,9 +161,7 @@ class TestBounds:
             assert asker.ask(cost).ok
 
     @given(everything.filter(lambda rule: rule.kind != "concurrency"), steps)
-    def test_a_retry_before_the_given_wait_is_denied(
-        self, rule: Rule, steps: list[tuple[int, int]]
-    ) -> None:
+    def test_a_retry_before_the_given_wait_is_denied(self, rule: Rule, steps: Steps) -> None:
         """A certain denial can be repeated until its retry time."""
         asker = Client([rule])
         for pause, cost in steps:
@@ -181,9 +174,7 @@ class TestBounds:
                 assert not asker.ask(cost).ok
 
     @given(everything, steps)
-    def test_the_reset_is_never_later_than_the_retry(
-        self, rule: Rule, steps: list[tuple[int, int]]
-    ) -> None:
+    def test_the_reset_is_never_later_than_the_retry(self, rule: Rule, steps: Steps) -> None:
         asker = Client([rule])
         for pause, cost in steps:
             asker.now_us += pause
@@ -212,9 +203,7 @@ class TestBounds:
             assert asker.ask(cost) == Outcome(False, 0, 0, 60 * SECOND, 60 * SECOND, True)
 
     @given(everything, steps)
-    def test_a_denial_leaves_the_state_unchanged(
-        self, rule: Rule, steps: list[tuple[int, int]]
-    ) -> None:
+    def test_a_denial_leaves_the_state_unchanged(self, rule: Rule, steps: Steps) -> None:
         asker = Client([rule])
         for pause, cost in steps:
             asker.now_us += pause
@@ -223,9 +212,7 @@ class TestBounds:
                 assert asker.states[0] == before
 
     @given(everything, steps)
-    def test_nothing_is_known_after_the_expiry(
-        self, rule: Rule, steps: list[tuple[int, int]]
-    ) -> None:
+    def test_nothing_is_known_after_the_expiry(self, rule: Rule, steps: Steps) -> None:
         asker = Client([rule])
         for pause, cost in steps:
             asker.now_us += pause
