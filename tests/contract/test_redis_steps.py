@@ -177,33 +177,25 @@ class TestClientWithoutCroniter:
         monkeypatch.undo()
         assert await take(engine, 9, "t3", now_ms=NOW + 10_000) == [run]
 
-    async def test_runs_an_earlier_run(
-        self, engine: RedisEngine, caplog: pytest.LogCaptureFixture
+    @pytest.mark.parametrize(
+        ("repeat", "pending_ms"),
+        [({}, NOW + 60_000), ({}, None), ({"limit": 1}, NOW), ({"endDate": NOW - 1}, NOW)],
+        ids=[
+            "retried, requeued or reclaimed",
+            "scheduler removed",
+            "last by limit",
+            "last by date",
+        ],
+    )
+    async def test_runs_a_job_that_needs_no_next_run(
+        self, engine: RedisEngine, caplog: pytest.LogCaptureFixture, repeat: Any, pending_ms: Any
     ) -> None:
-        """The next run exists already when a run is retried, requeued or reclaimed."""
-        run = await add_run(engine, "nightly", pending_ms=NOW + 60_000)
-        assert await take(engine) == [run]
-        assert caplog.messages == []
-
-    async def test_runs_a_job_whose_scheduler_was_removed(
-        self, engine: RedisEngine, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        run = await add_run(engine, "nightly", pending_ms=None)
-        assert await take(engine) == [run]
-        assert caplog.messages == []
-
-    @pytest.mark.parametrize("repeat", [{"limit": 1}, {"endDate": NOW - 1}])
-    async def test_runs_the_last_run(
-        self, engine: RedisEngine, caplog: pytest.LogCaptureFixture, repeat: dict[str, int]
-    ) -> None:
-        run = await add_run(engine, "nightly", repeat)
+        run = await add_run(engine, "nightly", repeat, pending_ms=pending_ms)
         assert await take(engine) == [run]
         assert caplog.messages == []
 
     @pytest.mark.parametrize("repeat", [{"limit": 2}, {"endDate": NOW}])
-    async def test_leaves_the_run_before_the_last_one(
-        self, engine: RedisEngine, repeat: dict[str, int]
-    ) -> None:
+    async def test_leaves_a_run_before_the_last_one(self, engine: RedisEngine, repeat: Any) -> None:
         await add_run(engine, "nightly", repeat)
         assert await take(engine) == []
 

@@ -31,6 +31,9 @@ def retry(id: str, token: str = "t1", *, delay_ms: int = 0, error: str = "oops")
     return Retry(id, token, error, f"trace of {error}", delay_ms)
 
 
+WITHOUT_DELAY = pytest.mark.parametrize("outcome", [retry("a"), Postponed("a", "t1", 0)], ids=repr)
+
+
 class TestCompleted:
     async def test_stores_the_result(self, engine: Engine) -> None:
         await start(engine, "a")
@@ -93,17 +96,19 @@ class TestRetry:
         assert record.tracebacks == [f"trace of {n}" for n in range(4)]
         assert (record.error, record.attempts_made) == ("3", 4)
 
-    async def test_goes_behind_all_others(self, engine: Engine) -> None:
-        """A job that fails at once must not keep the rest from running."""
+    @WITHOUT_DELAY
+    async def test_goes_behind_all_others(self, engine: Engine, outcome: Outcome) -> None:
+        """A job that fails or is postponed at once must not keep the rest from running."""
         await start(engine, "a")
         await add(engine, "b", "c")
-        await settled(engine, retry("a"))
+        await settled(engine, outcome)
         assert await take_all(engine) == ["b", "c", "a"]
 
-    async def test_of_a_lifo_job_goes_in_front(self, engine: Engine) -> None:
+    @WITHOUT_DELAY
+    async def test_of_a_lifo_job_goes_in_front(self, engine: Engine, outcome: Outcome) -> None:
         await start(engine, "a", lifo=True)
         await add(engine, "b")
-        await settled(engine, retry("a"))
+        await settled(engine, outcome)
         assert await take_all(engine) == ["a", "b"]
 
     async def test_goes_behind_those_of_its_priority(self, engine: Engine) -> None:
@@ -141,18 +146,6 @@ class TestPostponed:
         assert (record.state, record.due_ms, record.delay_ms) == (State.DELAYED, NOW + 500, 500)
         assert (record.attempts_made, record.attempts_started) == (0, 1)
         assert (record.error, record.tracebacks) == (None, [])
-
-    async def test_without_a_delay_goes_behind_all_others(self, engine: Engine) -> None:
-        await start(engine, "a")
-        await add(engine, "b")
-        await settled(engine, Postponed("a", "t1", 0))
-        assert await take_all(engine) == ["b", "a"]
-
-    async def test_of_a_lifo_job_goes_in_front(self, engine: Engine) -> None:
-        await start(engine, "a", lifo=True)
-        await add(engine, "b")
-        await settled(engine, Postponed("a", "t1", 0))
-        assert await take_all(engine) == ["a", "b"]
 
 
 class TestReleased:
@@ -223,18 +216,16 @@ class TestSettle:
     async def test_claims_the_next_in_the_same_step(self, engine: Engine) -> None:
         await start(engine, "a")
         await add(engine, "b", "c")
-        batch = await engine.settle(
-            QUEUE, [Completed("a", "t1", "1")], claim(1, "t2"), now_ms=LATER
-        )
+        done = Completed("a", "t1", "1")
+        batch = await engine.settle(QUEUE, [done], claim(1, "t2"), now_ms=LATER)
         assert [(lease.job.id, lease.token) for lease in batch.leases] == [("b", "t2")]
         assert await counts(engine) == {State.COMPLETED: 1, State.ACTIVE: 1, State.WAITING: 1}
 
     async def test_makes_due_jobs_ready_first(self, engine: Engine) -> None:
         await start(engine, "a")
         await add(engine, "b", delay_ms=50)
-        batch = await engine.settle(
-            QUEUE, [Completed("a", "t1", "1")], claim(1, "t2"), now_ms=LATER
-        )
+        done = Completed("a", "t1", "1")
+        batch = await engine.settle(QUEUE, [done], claim(1, "t2"), now_ms=LATER)
         assert taken(batch.leases) == ["b"]
 
     async def test_stores_but_does_not_claim_while_paused(self, engine: Engine) -> None:

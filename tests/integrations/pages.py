@@ -184,14 +184,12 @@ def engine(driver: str) -> AsyncEngine:
 
 
 NoteFields = Fields(NoteOut, model=Note, default=("id", "title"), max_depth=3)
-OwnerFields = Fields(OwnerOut, model=Owner, default=("id",), max_related=3, max_depth=3)
 EditorFields = Fields(NoteOut, model=Note)
 ReaderFields = EditorFields.without("size", "owner.email")
 SORTS: Final = ("id", "title", "rank", "ratio", "madeAt")
 
 Notes = Paginate(NoteOut, model=Note, fields=EditorFields, sort=SORTS, max_offset=10_000)
 Walk = Paginate(NoteOut, model=Note, fields=EditorFields, sort=SORTS, mode="cursor", secret=SECRET)
-Both = Paginate(NoteOut, model=Note, fields=EditorFields, sort=SORTS, mode="both", secret=SECRET)
 Some = Paginate(NoteOut, model=Note, sort=SORTS, count=Capped(10))
 
 
@@ -224,21 +222,9 @@ async def notes(
 
 @router.get("/walk")
 async def walk(
-    db: DB,
-    q: Annotated[PageParams, Depends(Walk.params)],
-    fields: Chosen,
-    title: str | None = None,
-    tenant: str | None = None,
+    db: DB, q: Annotated[PageParams, Depends(Walk.params)], fields: Chosen
 ) -> CursorPage[NoteOut]:
-    statement = select(Note) if title is None else select(Note).where(Note.title == title)
-    return await Walk.page(db, statement, q, fields, scope=tenant)
-
-
-@router.get("/both")
-async def both(
-    db: DB, q: Annotated[PageParams, Depends(Both.params)]
-) -> Page[NoteOut] | CursorPage[NoteOut]:
-    return await Both.page(db, select(Note), q)
+    return await Walk.page(db, select(Note), q, fields)
 
 
 @router.get("/some")
@@ -265,10 +251,3 @@ async def read(id: int, db: DB, request: Request) -> dict[str, object]:
     with http_errors():
         chosen = fields.parse(request.query_params)
     return await fields.one(db, select(Note).where(Note.id == id), chosen)
-
-
-@router.get("/owners/{id}", response_model=None)
-async def owner(
-    id: int, db: DB, fields: Annotated[FieldSet, Depends(OwnerFields.params)]
-) -> dict[str, object]:
-    return await OwnerFields.one(db, select(Owner).where(Owner.id == id), fields)

@@ -98,7 +98,9 @@ async def listed(q: Annotated[PageParams, Depends(Listed.params)]) -> Page[Autho
     return Listed.from_items([{"id": 1, "name": "a"}, {"id": 2, "name": "b"}], q)
 
 
-async def get(path: str, headers: dict[str, str] | None = None) -> httpx.Response:
+async def get(
+    path: str, headers: dict[str, str] | None = None, *, app: FastAPI = app
+) -> httpx.Response:
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         return await client.get(path, headers=headers)
@@ -212,11 +214,6 @@ class TestUnknownParameters:
     ) -> Partial[AuthorOut]:
         return StrictFields.from_item({"id": 1, "name": lang}, fields)
 
-    async def get(self, path: str) -> httpx.Response:
-        transport = httpx.ASGITransport(app=self.app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            return await client.get(path)
-
     @pytest.mark.parametrize(
         ("path", "parameter", "nearest"),
         [
@@ -228,14 +225,14 @@ class TestUnknownParameters:
         ],
     )
     async def test_are_422_with_the_nearest(self, path: str, parameter: str, nearest: str) -> None:
-        answer = await self.get(path)
+        answer = await get(path, app=self.app)
         assert answer.status_code == 422
         (detail,) = answer.json()["detail"]
         assert (detail["type"], detail["loc"]) == ("unknown_parameter", ["query", parameter])
         assert f"did you mean {nearest}?" in detail["msg"]
 
     async def test_those_that_openapi_does_not_show_are_not_shown(self) -> None:
-        (detail,) = (await self.get("/strict?intern=1")).json()["detail"]
+        (detail,) = (await get("/strict?intern=1", app=self.app)).json()["detail"]
         assert detail["msg"] == (
             "intern='1': no such parameter; expected page, limit, sort, authorId, q, token"
         )
@@ -250,7 +247,7 @@ class TestUnknownParameters:
         ],
     )
     async def test_those_of_the_route_are_known(self, path: str) -> None:
-        assert (await self.get(path)).status_code == 200
+        assert (await get(path, app=self.app)).status_code == 200
 
 
 async def test_a_cursor_of_another_query_is_refused_with_400() -> None:
@@ -380,9 +377,7 @@ async def test_tasks_of_the_background_run_behind_a_page() -> None:
         return await Posts.page(db, select(Post), q)
 
     page.__annotations__["tasks"] = BackgroundTasks
-    transport = httpx.ASGITransport(app=other)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-        assert (await client.get("/")).status_code == 200
+    assert (await get("/", app=other)).status_code == 200
     assert done == ["ran"]
 
 
@@ -409,13 +404,19 @@ async def ask(handler: Any, query: str = "", **options: Any) -> httpx.Response:
     other = FastAPI()
     headers = options.pop("headers", {})
     other.get("/", **options)(handler)
-    transport = httpx.ASGITransport(app=other)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-        return await client.get(f"/{query}", headers=headers)
+    return await get(f"/{query}", headers, app=other)
 
 
 Asked = Annotated[PageParams, Depends(Prices.params)]
 AskedFields = Annotated[FieldSet, Depends(PriceFields.params)]
+
+
+def priced_page(q: Asked) -> Any:
+    return Prices.from_items(PRICED, q)
+
+
+def priced_row(fields: AskedFields) -> Any:
+    return PriceFields.from_item(PRICED[0], fields)
 
 
 class TestWhatAHandlerChanges:
@@ -493,13 +494,8 @@ class TestWhatAHandlerChanges:
         other = FastAPI()
         other.router.route_class = Logging
 
-        @other.get("/")
-        def handler(q: Asked) -> Any:
-            return Prices.from_items(PRICED, q)
-
-        transport = httpx.ASGITransport(app=other)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            assert (await client.get("/")).content == b"[]"
+        other.get("/")(priced_page)
+        assert (await get("/", app=other)).content == b"[]"
         assert [kind for _, kind in seen] == ["application/json"]
         assert seen[0][0].startswith(b'{"data":[{"id":1')
 
@@ -512,14 +508,8 @@ class TestWhatDependenciesSet:
 
     @pytest.mark.parametrize("kind", ["page", "cursor", "row"])
     async def test_headers_and_cookies_are_sent(self, kind: str) -> None:
-        def page(q: Asked) -> Any:
-            return Prices.from_items(PRICED, q)
-
-        def row(fields: AskedFields) -> Any:
-            return PriceFields.from_item(PRICED[0], fields)
-
         answer = await ask(
-            row if kind == "row" else page,
+            priced_row if kind == "row" else priced_page,
             "?cursor=" if kind == "cursor" else "",
             dependencies=[Depends(self.told)],
             status_code=203,
@@ -529,12 +519,9 @@ class TestWhatDependenciesSet:
         assert answer.headers["content-type"] == "application/json"
 
     async def test_headers_are_sent_with_304_too(self) -> None:
-        def handler(q: Asked) -> Any:
-            return Prices.from_items(PRICED, q)
-
-        tag = (await ask(handler)).headers["etag"]
+        tag = (await ask(priced_page)).headers["etag"]
         again = await ask(
-            handler, dependencies=[Depends(self.told)], headers={"if-none-match": tag}
+            priced_page, dependencies=[Depends(self.told)], headers={"if-none-match": tag}
         )
         assert (again.status_code, again.cookies["session"]) == (304, "new")
 
@@ -543,10 +530,7 @@ class TestWhatDependenciesSet:
             response.status_code = 202
             response.headers["ETag"] = '"mine"'
 
-        def handler(q: Asked) -> Any:
-            return Prices.from_items(PRICED, q)
-
-        answer = await ask(handler, dependencies=[Depends(told)], status_code=203)
+        answer = await ask(priced_page, dependencies=[Depends(told)], status_code=203)
         assert (answer.status_code, answer.headers["etag"]) == (202, '"mine"')
 
     async def test_of_another_request_is_not_sent(self) -> None:
@@ -555,10 +539,7 @@ class TestWhatDependenciesSet:
         def handler(request: Request) -> Any:
             return Prices.from_items(PRICED, Prices.parse(request.query_params))
 
-        def page(q: Asked) -> Any:
-            return Prices.from_items(PRICED, q)
-
-        assert "session" in (await ask(page, dependencies=[Depends(self.told)])).cookies
+        assert "session" in (await ask(priced_page, dependencies=[Depends(self.told)])).cookies
         assert "session" not in (await ask(handler)).cookies
 
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
@@ -182,7 +182,9 @@ CONTEXTS: dict[str, Any] = {
 
 class TestContext:
     @pytest.mark.parametrize("kind", CONTEXTS)
-    @pytest.mark.parametrize("place", ["ctx, to", "to, ctx=None", "to, *, ctx=None", "ctx, /, to"])
+    @pytest.mark.parametrize(
+        "place", ["ctx, to", "to, ctx=None", "to, *, ctx", "to, *, ctx=None", "ctx, /, to"]
+    )
     async def test_is_given_however_annotated(self, memory: Queue, kind: str, place: str) -> None:
         """Its parameter is not stored, and those who enqueue do not give it."""
         namespace: dict[str, Any] = {"Context": Context}
@@ -374,12 +376,22 @@ class TestWhatCanBeATask:
             def __call__(self) -> Iterator[int]:
                 yield 1
 
-        with pytest.raises(InvalidTask, match="task 'values': a generator cannot be a task"):
-            queue.task(name="values")(Values())
+        async def values() -> AsyncIterator[int]:
+            yield 1
+
+        for given in (Values(), values):
+            with pytest.raises(InvalidTask, match="task 'values': a generator cannot be a task"):
+                queue.task(name="values")(given)
 
     @pytest.mark.parametrize(
         "function",
-        [functools.partial(greet, "Hi"), Greeter("Hi"), Greeter("Hi").greet, lambda: None],
+        [
+            functools.partial(greet, "Hi"),
+            Greeter("Hi"),
+            Greeter("Hi").greet,
+            lambda: None,
+            taking(int),
+        ],
     )
     def test_that_cannot_be_imported_cannot_run_in_a_process(
         self, queue: Queue, function: Callable[..., Any]

@@ -72,6 +72,12 @@ THROWN: dict[str, tuple[Callable[[], BaseException], str]] = {
     "recursion": (lambda: RecursionError("deep"), "RecursionError: deep"),
     "memory": (MemoryError, "MemoryError"),
     "plain base": (lambda: BaseException("base"), "BaseException: base"),
+    "plain error": (lambda: ValueError("bad luck"), "ValueError: bad luck"),
+    "surrogate": (lambda: ValueError("\ud800 is no text"), "ValueError: ? is no text"),
+    "group": (
+        lambda: BaseExceptionGroup("two", [ValueError("a"), SystemExit(1)]),
+        "BaseExceptionGroup: two (2 sub-exceptions)",
+    ),
 }
 
 
@@ -84,6 +90,8 @@ async def fails_after(queue: Queue, job: Job[Any], attempts: int) -> str:
 
 
 class TestWhatHandlersRaise:
+    """The worker continues: it runs the second attempt."""
+
     @pytest.mark.parametrize("kind", set(THROWN) - {"interrupt"})
     async def test_by_a_coroutine_counts_as_an_attempt(self, queue: Queue, kind: str) -> None:
         make, reason = THROWN[kind]
@@ -197,8 +205,11 @@ class TestWhatHandlersRaise:
 class TestBackoffFunctions:
     @pytest.mark.parametrize("kind", THROWN)
     async def test_that_raise_let_the_attempt_count(self, queue: Queue, kind: str) -> None:
+        """The error of the handler comes first."""
+        make, _ = THROWN[kind]
+
         def fall_over(attempt: int, error: BaseException) -> float:
-            raise THROWN[kind][0]
+            raise make()
 
         @queue.task(attempts=2, backoff=fall_over)
         async def fail() -> None:
@@ -206,6 +217,8 @@ class TestBackoffFunctions:
 
         reason = await fails_after(queue, await fail.enqueue(), 2)
         assert reason.startswith("ValueError: no (and its backoff function failed: ")
+        if kind == "plain base":
+            assert reason.endswith(" failed: BaseException: base)")
 
     @pytest.mark.parametrize("delay", [float("nan"), -1, "soon", 1e30, True])
     async def test_without_a_duration_let_the_attempt_count(self, queue: Queue, delay: Any) -> None:

@@ -191,53 +191,34 @@ class TestBackoff:
         await fails(result_of(queue, await fail.enqueue()))
         assert seen == [(1, "no"), (2, "no")]
 
-    async def test_a_function_that_fails_hides_no_error(self, queue: Queue) -> None:
-        """The job's own reason comes first."""
-
-        def fall_over(attempt: int, error: BaseException) -> float:
-            raise LookupError("oops")
-
-        @queue.task(attempts=2, backoff=fall_over)
-        async def fail() -> None:
-            raise ValueError("no")
-
-        job = await fail.enqueue()
-        reason = r"ValueError: no \(and its backoff function failed: LookupError: oops\)"
-        await fails(result_of(queue, job), reason)
-        assert (await job.refresh()).attempts_made == 2
-
 
 class TestTimeout:
-    async def test_ends_a_coroutine(self, queue: Queue) -> None:
-        """It is cancelled, and may clean up; it counts as a failed attempt."""
+    @pytest.mark.parametrize("where", ["loop", "thread"])
+    async def test_ends_a_handler(self, queue: Queue, where: str) -> None:
+        """A coroutine is cancelled, a thread interrupted at its next step in Python.
+
+        Both may clean up. It counts as a failed attempt.
+        """
         ended: list[str] = []
 
-        @queue.task(timeout=0.05)
-        async def hang() -> None:
+        async def in_loop() -> None:
             try:
                 await asyncio.Event().wait()
             finally:
                 ended.append("cleaned up")
 
-        job = await hang.enqueue()
-        await fails(result_of(queue, job), r"JobTimeout: timed out after 0\.05 s")
-        assert ended == ["cleaned up"]
-        assert (await job.refresh()).attempts_made == 1
-
-    async def test_ends_a_thread(self, queue: Queue) -> None:
-        """At its next step in Python."""
-        ended: list[str] = []
-
-        @queue.task(timeout=0.05)
-        def hang() -> None:
+        def in_thread() -> None:
             try:
                 while True:
                     time.sleep(0.005)
             finally:
                 ended.append("cleaned up")
 
-        await fails(result_of(queue, await hang.enqueue()), r"JobTimeout: timed out after 0\.05 s")
+        queue.task(name="hang", timeout=0.05)(in_loop if where == "loop" else in_thread)
+        job = await queue.add("hang")
+        await fails(result_of(queue, job), r"JobTimeout: timed out after 0\.05 s")
         assert ended == ["cleaned up"]
+        assert (await job.refresh()).attempts_made == 1
 
     async def test_ends_a_process_whatever_it_does(self) -> None:
         """It is killed: not even one long call in C can hold it. The next job gets a new one."""

@@ -27,7 +27,7 @@ from hasten.errors import (
     StoreRejected,
     UsageError,
 )
-from hasten.jobs import Context, Job, Queue, State, Task, Worker
+from hasten.jobs import Job, Queue, State, Worker
 from hasten.jobs._options import Options
 from hasten.jobs._record import Added, NewJob
 from hasten.testing import ManualClock
@@ -632,13 +632,6 @@ class TestDeclaring:
         queue.task(send)
         queue.task(send)
 
-    def test_a_generator_is_no_task(self, queue: Queue) -> None:
-        async def values() -> Any:
-            yield 1
-
-        with pytest.raises(InvalidTask, match="a generator cannot be a task"):
-            queue.task(values)
-
     @pytest.mark.parametrize("star", [lambda *values: None, lambda **values: None])
     def test_nameless_arguments_are_refused(self, queue: Queue, star: Callable[..., None]) -> None:
         with pytest.raises(InvalidTask, match=r"\*values is not supported: use a list or a dict"):
@@ -662,31 +655,6 @@ class TestDeclaring:
         """When the module is imported, not when the first job runs at night."""
         with pytest.raises(InvalidOption, match=complaint):
             queue.task(**options)(send)
-
-    def test_a_local_function_cannot_run_in_a_process(self, queue: Queue) -> None:
-        """The other process could not find it."""
-
-        def local() -> None: ...
-
-        with pytest.raises(InvalidOption, match="a function at the top level of a module"):
-            queue.task(run_in="process")(local)
-
-    async def test_an_annotation_that_cannot_be_resolved_is_named(self, queue: Queue) -> None:
-        async def task(value: Missing) -> None: ...  # type: ignore[name-defined]  # noqa: F821
-
-        with pytest.raises(InvalidTask, match="task 'task': an annotation cannot be resolved"):
-            await queue.task(task).enqueue(1)  # type: ignore[call-arg]  # as nothing is known of it
-
-    async def test_a_context_may_stand_anywhere_and_is_not_stored(self, queue: Queue) -> None:
-        """Its callers give it, those who enqueue do not."""
-
-        async def task(number: int, *, ctx: Context) -> str:
-            return f"{number} {ctx.job.id}"
-
-        declared: Task[..., Any, str] = queue.task(task)
-        job = await declared.enqueue(7)
-        assert job.data == {"number": 7}
-        assert await result_of(queue, job) == f"7 {job.id}"
 
 
 async def test_options_of_a_call_win_over_those_of_task_and_queue(clock: ManualClock) -> None:

@@ -7,11 +7,10 @@ import contextvars
 import gc
 import logging
 import os
-import sys
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from itertools import pairwise
 from typing import Any
 
@@ -76,56 +75,7 @@ class TestWhere:
         assert seen == ["nothing"] * 10
 
 
-def raise_error() -> None:
-    raise ValueError("bad luck")
-
-
-def raise_exit() -> None:
-    sys.exit(3)
-
-
-def raise_stop_iteration() -> None:
-    next(iter(()))
-
-
-def raise_surrogate() -> None:
-    raise ValueError("\ud800 is no text")
-
-
-def raise_group() -> None:
-    raise BaseExceptionGroup("two", [ValueError("a"), SystemExit(1)])
-
-
-ERRORS: dict[str, tuple[Callable[[], None], str]] = {
-    "error": (raise_error, "ValueError: bad luck"),
-    "exit": (raise_exit, "SystemExit: 3"),
-    "stop iteration": (raise_stop_iteration, "RuntimeError: "),
-    "surrogate": (raise_surrogate, "ValueError: ? is no text"),
-    "group": (raise_group, r"BaseExceptionGroup: two (2 sub-exceptions)"),
-}
-
-
 class TestErrors:
-    @pytest.mark.parametrize("where", ["loop", "thread"])
-    @pytest.mark.parametrize("kind", ERRORS)
-    async def test_fail_their_job_and_no_other(self, queue: Queue, kind: str, where: str) -> None:
-        """sys.exit() in a handler ends the job, not the worker."""
-        act, reason = ERRORS[kind]
-
-        async def in_loop() -> None:
-            act()
-
-        queue.task(name="fail")(in_loop if where == "loop" else act)
-        job = await queue.add("fail")
-
-        @queue.task
-        async def fine() -> str:
-            return "fine"
-
-        async with Worker(queue):
-            assert (await fails(job.result(timeout=30))).startswith(reason)
-            assert await (await fine.enqueue()).result(timeout=30) == "fine"
-
     async def test_unrecoverable_ends_the_job_at_once(self, queue: Queue) -> None:
         """However many attempts are left."""
 
@@ -184,15 +134,6 @@ class TestErrors:
         job = await fail.enqueue()
         assert len(await fails(result_of(queue, job))) <= 4001
         assert len((await job.refresh()).tracebacks[0]) <= 16_001
-
-    async def test_a_handler_that_cancels_itself_has_failed(self, queue: Queue) -> None:
-        """The job is not handed back again and again."""
-
-        @queue.task
-        async def give_in() -> None:
-            raise asyncio.CancelledError
-
-        await fails(result_of(queue, await give_in.enqueue()), "CancelledError")
 
 
 class TestContext:

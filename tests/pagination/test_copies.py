@@ -32,26 +32,23 @@ class ItemOut(BaseModel):
 
 Fields = FieldSelector(ItemOut)
 Guests = Fields.without("name")
-Items = Paginator(
-    Partial[ItemOut],
-    unique=("id",),
-    sort=("id", "name"),
-    mode="both",
-    secret=SECRET,
-    fields=Fields,
-    etag=True,
-    envelope=Envelope("items", "meta"),
-)
-Same = Paginator(
-    Partial[ItemOut],
-    unique=("id",),
-    sort=("id", "name"),
-    mode="both",
-    secret=SECRET,
-    fields=FieldSelector(ItemOut),
-    etag=True,
-    envelope=Envelope("items", "meta"),
-)
+
+
+def paginator(fields: FieldSelector[Any]) -> Paginator[Any]:
+    return Paginator(
+        Partial[ItemOut],
+        unique=("id",),
+        sort=("id", "name"),
+        mode="both",
+        secret=SECRET,
+        fields=fields,
+        etag=True,
+        envelope=Envelope("items", "meta"),
+    )
+
+
+Items = paginator(Fields)
+Same = paginator(FieldSelector(ItemOut))
 Served = fastapi.Paginate(ItemOut, unique=("id",), etag=True)
 Rows = fastapi.Fields(ItemOut)
 

@@ -12,7 +12,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from hasten.errors import InvalidOption, InvalidParameter
 from hasten.fields import AllowedFields, FieldSelector
 from hasten.pagination import CursorPage, Paginator
-from tests.fields.databases import DATABASES, Slot, User, engine
+from tests.fields.databases import Slot, User, engine
+from tests.pagination.databases import DATABASES
 
 SORTS = ("id", "name", "email", "created", "balance", "role", "ref", "team_id")
 

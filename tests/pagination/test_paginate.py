@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -174,21 +173,15 @@ class TestPages:
         assert seen == []
 
     def test_a_page_past_the_end_is_empty_and_has_the_total(self, session: Session) -> None:
-        found = page(session, "page=999")
-        assert (list(found.data), found.total, found.has_more) == ([], 180, False)
-
-    def test_a_page_past_the_end_takes_one_statement(self, session: Session) -> None:
         with asked(session) as seen:
-            assert page(session, "page=999&limit=100").total == 180
+            found = page(session, "page=999")
+        assert (list(found.data), found.total, found.has_more) == ([], 180, False)
         assert len(seen) == 1
 
     def test_an_offset_over_the_maximum_is_refused(self) -> None:
         shallow = Paginator(ItemOut, model=Item, max_offset=100)
         assert "page" in str(refused(shallow, "page=7&limit=20"))
         assert shallow.parse("page=6&limit=20").offset == 100
-
-    def test_the_maximum_limit_is_accepted(self, session: Session) -> None:
-        assert len(page(session, "limit=100").data) == 100
 
     def test_a_full_last_page_has_no_next_page(self, session: Session) -> None:
         query = "page=2&limit=20"
@@ -409,21 +402,8 @@ class TestCursors:
 
     def test_cursors_need_a_secret(self) -> None:
         for mode in ("cursor", "both"):
-            with pytest.raises(InvalidOption, match="secret"):
+            with pytest.raises(InvalidOption, match=r"secret=None: .*python -c 'import secrets; "):
                 Paginator(ItemOut, model=Item, mode=mode)  # type: ignore[call-overload]
-
-    def test_the_error_says_how_to_make_one(self) -> None:
-        with pytest.raises(InvalidOption, match=r"secret=None: .*python -c 'import secrets; "):
-            Paginator(ItemOut, model=Item, mode="cursor")  # type: ignore[call-overload]
-
-    def test_a_cursor_of_another_secret_is_refused(self, sqlite: Session) -> None:
-        one, other = (
-            Paginator(ItemOut, model=Item, mode="cursor", secret=secrets.token_bytes(16))
-            for _ in range(2)
-        )
-        token = cursor_page(sqlite, "limit=5", one).next_cursor
-        assert len(cursor_page(sqlite, f"limit=5&cursor={token}", one).data) == 5
-        refused(other, f"cursor={token}", 400)
 
     def test_mode_both_uses_what_the_client_sends(self, session: Session) -> None:
         assert page(session, "page=2", Both).page == 2

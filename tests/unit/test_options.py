@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -57,6 +59,11 @@ PER_JOB = (
 
 def check(base: Options = DEFAULT_OPTIONS, *, now_ms: int = 0, **given: Any) -> Options:
     return check_job_options(given, base, now_ms=now_ms)
+
+
+def refused(message: str) -> AbstractContextManager[object]:
+    """Expect an option to be refused with exactly this message."""
+    return pytest.raises(InvalidOption, match=f"^{re.escape(message)}$")
 
 
 def decide(attempt: int, error: BaseException) -> float:
@@ -198,59 +205,48 @@ class TestBadValues:
 
     def test_are_named_even_if_they_cannot_be_shown(self) -> None:
         """Python writes no integers of more than some thousand digits."""
-        with pytest.raises(InvalidOption) as caught:
+        with refused("attempts=<int that has no repr>: must be a whole number from 1 to 1,000,000"):
             check(attempts=10**5000)
-        assert str(caught.value) == (
-            "attempts=<int that has no repr>: must be a whole number from 1 to 1,000,000"
-        )
 
     @pytest.mark.parametrize("value", [True, 1_893_499_200, "2030-01-01", None])
     def test_at_is_a_datetime(self, value: object) -> None:
-        with pytest.raises(InvalidOption) as caught:
+        with refused(f"at={value!r}: must be a datetime"):
             check(at=value)
-        assert str(caught.value) == f"at={value!r}: must be a datetime"
 
     def test_at_has_a_time_zone(self) -> None:
         """Without one it would mean another moment on each machine."""
         naive = NOON.replace(tzinfo=None)
-        with pytest.raises(InvalidOption) as caught:
-            check(at=naive)
-        assert str(caught.value) == (
+        with refused(
             f"at={naive!r}: must be a datetime with a time zone, such as datetime.now(UTC)"
-        )
+        ):
+            check(at=naive)
 
     @pytest.mark.parametrize("order", [("at", "delay"), ("delay", "at")])
     def test_at_and_delay_exclude_each_other(self, order: tuple[str, str]) -> None:
         both = {"at": NOON, "delay": 5}
-        with pytest.raises(InvalidOption) as caught:
+        with refused(f"at={NOON!r}: must be either at or delay, not both"):
             check_job_options({o: both[o] for o in order}, DEFAULT_OPTIONS, now_ms=0)
-        assert str(caught.value) == f"at={NOON!r}: must be either at or delay, not both"
 
     def test_a_function_is_not_for_calls(self) -> None:
         """It cannot be stored with a job."""
-        with pytest.raises(InvalidOption) as caught:
-            check(backoff=decide)
-        assert str(caught.value) == (
+        with refused(
             f"backoff={decide!r}: must be a function only in @queue.task(backoff=…), "
             "because it cannot be stored with a job"
-        )
+        ):
+            check(backoff=decide)
 
     def test_a_back_off_is_made_before_it_is_given(self) -> None:
         """A class can be called, too: without () it would be taken for a function."""
-        with pytest.raises(InvalidOption) as caught:
+        with refused(f"backoff={Exponential!r}: must be {A_BACKOFF}"):
             check_task_options({"backoff": Exponential})
-        assert str(caught.value) == f"backoff={Exponential!r}: must be {A_BACKOFF}"
 
     @pytest.mark.parametrize(
         "function", [decide_later, functools.partial(decide_later), DecidesLater(), decide_in_steps]
     )
     def test_a_back_off_function_is_not_async(self, function: Any) -> None:
         """Nobody would await it."""
-        with pytest.raises(InvalidOption) as caught:
+        with refused(f"backoff={function!r}: must be a plain function: it is called, not awaited"):
             check_task_options({"backoff": function})
-        assert str(caught.value) == (
-            f"backoff={function!r}: must be a plain function: it is called, not awaited"
-        )
 
     @pytest.mark.parametrize(
         ("function", "complaint"),
@@ -284,15 +280,13 @@ class TestBadValues:
         assert check_task_options({"backoff": function}).backoff == Custom()
 
     def test_an_unknown_option_gets_the_list(self) -> None:
-        with pytest.raises(InvalidOption) as caught:
+        with refused(f"retries=3: must be one of the options {PER_JOB}"):
             check(retries=3)
-        assert str(caught.value) == f"retries=3: must be one of the options {PER_JOB}"
 
     @pytest.mark.parametrize("option", ["at", "job_id"])
     def test_a_task_has_no_options_of_a_single_job(self, option: str) -> None:
-        with pytest.raises(InvalidOption) as caught:
+        with refused(f"{option}='x': must be one of the options {PER_TASK}"):
             check_task_options({option: "x"})
-        assert str(caught.value) == f"{option}='x': must be one of the options {PER_TASK}"
 
     def test_leave_the_base_as_it_was(self) -> None:
         base = Options(attempts=5)
@@ -366,16 +360,14 @@ class TestKeep:
 
     @pytest.mark.parametrize("count", [-1, 1.5, True, "5", 2**53])
     def test_counts_in_whole_numbers(self, count: Any) -> None:
-        with pytest.raises(InvalidOption) as caught:
-            Keep(count=count)
-        assert str(caught.value) == (
+        with refused(
             f"Keep(count)={count!r}: must be a whole number from 0 to 9,007,199,254,740,991"
-        )
+        ):
+            Keep(count=count)
 
     def test_ages_in_seconds(self) -> None:
-        with pytest.raises(InvalidOption) as caught:
+        with refused(f"Keep(age)='1 day': must be {A_DURATION}"):
             Keep(age="1 day")
-        assert str(caught.value) == f"Keep(age)='1 day': must be {A_DURATION}"
 
 
 class TestExpiry:

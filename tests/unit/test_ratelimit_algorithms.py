@@ -18,6 +18,9 @@ from hasten.ratelimit._rules import Algorithm, Rule, concurrency_rule, rule_of
 Steps = list[tuple[int, int]]
 """Pauses in microseconds, each with the cost of the hit that follows it."""
 
+Reservations = list[tuple[int, int, bool]]
+"""Pauses, the costs of the hits that follow them, and whether those are refunded or reserved."""
+
 KEY = b"k" * 16
 SECOND = 1_000_000
 
@@ -267,7 +270,7 @@ class TestOutcomesDecide:
         st.lists(st.tuples(pauses, st.integers(1, 3), st.booleans()), max_size=60),
     )
     def test_refunds_give_back_what_was_taken_and_no_more(
-        self, rule: Rule, steps: list[tuple[int, int, bool]]
+        self, rule: Rule, steps: Reservations
     ) -> None:
         """A client with additional refunded requests has as much left as one without."""
         asker, other = Client([rule]), Client([rule])
@@ -287,7 +290,7 @@ class TestOutcomesDecide:
         everything.filter(lambda rule: rule.kind == "fixed" and rule.limit > 0),
         st.lists(st.tuples(st.floats(0, 1), st.integers(1, 3), st.booleans()), max_size=60),
     )
-    def test_refunds_give_back_what_was_taken_within_a_window_that_has_begun(
+    def test_refunds_give_back_what_was_taken_within_a_window(
         self, rule: Rule, steps: list[tuple[float, int, bool]]
     ) -> None:
         asker, other = Client([rule]), Client([rule])
@@ -335,8 +338,8 @@ class TestOutcomesDecide:
         st.lists(st.tuples(pauses, st.integers(1, 3), st.booleans()), min_size=5, max_size=60),
         st.integers(1, 3),
     )
-    def test_no_refund_overturns_a_denial_that_is_certain(
-        self, rule: Rule, steps: list[tuple[int, int, bool]], cost: int
+    def test_no_refund_overturns_a_certain_denial(
+        self, rule: Rule, steps: Reservations, cost: int
     ) -> None:
         """So it can be repeated from memory."""
         asker = Client([rule])
