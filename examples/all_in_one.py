@@ -1,9 +1,9 @@
-"""All five capabilities on one store, in one application.
+"""One application with jobs, compression, pages, fields and limits, which share one store.
 
     uvicorn examples.all_in_one:app
 
-Jobs and limits are in the store that HASTEN_URL names, or else in the file `hasten.db`:
-`HASTEN_URL=redis://localhost` moves both. The posts are in a database in memory.
+Jobs and limits are stored in the file `hasten.db`, or in the store of the environment variable
+HASTEN_URL, such as `redis://localhost`. The posts are in a database in memory.
 """
 
 from collections.abc import AsyncIterator

@@ -3,7 +3,7 @@
     curl -s -o /dev/null -w '%{size_download} bytes\\n' http://127.0.0.1:8000/numbers
     curl -s -o /dev/null -w '%{size_download} bytes\\n' --compressed http://127.0.0.1:8000/numbers
 
-It is not called compression.py: that would hide a package of Python 3.14.
+The file is not called compression.py, because that would hide a package of Python 3.14.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Retry, postpone, reject, delay and cancel jobs: `python examples/jobs.py`.
 
-The jobs are in memory and are gone when the program ends. With the URL of a file or of a Redis
-server they stay, and workers in other processes can run them. Lines on stderr are the worker's log.
+The jobs are stored in memory, and are lost when the program ends. Use the URL of a file or a Redis
+server to keep them, and to run them in workers in other processes. The worker logs to stderr.
 """
 
 import asyncio

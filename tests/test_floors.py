@@ -225,17 +225,19 @@ def test_nobody_pays_for_what_they_do_not_use(module: str, unwanted: set[str]) -
 
 
 def test_errors_load_nothing_but_the_standard_library() -> None:
-    """Everything imports them. `hasten._escapes` has no imports of its own."""
+    """Everything imports them. The modules that they load have no other imports of hasten."""
     program = "import sys, hasten.errors; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", program], check=True, capture_output=True, text=True
     ).stdout.split()
     ours = {name for name in loaded if name.startswith("hasten")}
-    assert ours == {"hasten", "hasten.errors", "hasten._escapes"}
-    # The second is for the annotation of `LimitExceeded.decision`.
-    assert {name for name in source()["hasten.errors"] if name.startswith("hasten")} == {
+    assert ours == {
+        "hasten",
+        "hasten.errors",
         "hasten._escapes",
-        "hasten._decision",
+        "hasten._decision",  # what a `LimitExceeded` carries
+        "hasten._request_info",
+        "hasten._asgi",
     }
 
 

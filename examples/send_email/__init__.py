@@ -1,1 +1,1 @@
-"""A web application with mail jobs, pages, fields, compression and limits: `make demo`."""
+"""The demo application: mail jobs, pages, fields, compression and limits. Start: `make demo`."""

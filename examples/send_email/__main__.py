@@ -1,4 +1,4 @@
-"""Start a slow SMTP server and the web application, run the tour, keep serving."""
+"""Start a slow SMTP server and the web application, send a tour of requests, and keep serving."""
 
 import argparse
 import os
@@ -23,18 +23,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m examples.send_email",
         description=__doc__,
-        epilog="The environment variable PORT sets the port (8000 by default); 0 is any free one.",
+        epilog="The environment variable PORT sets the port (default: 8000); 0 uses any free port.",
     )
     parser.add_argument(
         "--once",
         action="store_true",
-        help="end after the tour, with status 0 if all is as promised",
+        help="exit after the tour, with status 0 if all responses are as expected",
     )
     once = parser.parse_args().once
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as by Ctrl+C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl+C does
     mailbox = Mailbox()
     with (
-        listen_on(wanted_port()) as listener,
+        listen_on(port_from_environment()) as listener,
         tempfile.TemporaryDirectory(prefix="hasten-demo-") as folder,
         smtp_server(mailbox) as smtp_port,
     ):
@@ -42,15 +42,15 @@ def main() -> int:
         os.environ["SMTP_PORT"] = str(smtp_port)
         with serving(listener) as url, httpx.Client(base_url=url, timeout=60) as client:
             console.print(f"Serving on {url}, jobs in {folder}/demo.db", soft_wrap=True)
-            as_promised = tour(client, mailbox)
+            as_expected = tour(client, mailbox)
             if not once:
                 with suppress(KeyboardInterrupt):
-                    console.print(f"Still serving on {url} (see /docs there). Ctrl+C ends it.")
+                    console.print(f"Still serving on {url} (API at /docs). Press Ctrl+C to stop.")
                     threading.Event().wait()
-    return 0 if as_promised else 1
+    return 0 if as_expected else 1
 
 
-def wanted_port() -> int:
+def port_from_environment() -> int:
     text = os.environ.get("PORT") or "8000"
     if not text.isdecimal() or int(text) > 65535:
         sys.exit(f"PORT={text}: expected a number from 0 to 65535")
@@ -58,8 +58,8 @@ def wanted_port() -> int:
 
 
 def listen_on(port: int) -> socket.socket:
-    # With the protocol named, asyncio turns Nagle's algorithm off, which would delay each response
-    # by 40 ms.
+    # With an explicit protocol: else asyncio does not disable Nagle's algorithm, which delays each
+    # response by 40 ms.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -69,14 +69,14 @@ def listen_on(port: int) -> socket.socket:
         listener.close()
         sys.exit(
             f"Cannot serve on port {port}: {exc.strerror}. "
-            "Choose another port with PORT=…, or any free one with PORT=0."
+            "Set another port with PORT=…, or use any free port with PORT=0."
         )
     return listener
 
 
 @contextmanager
 def serving(listener: socket.socket) -> Iterator[str]:
-    """Run the application in a thread. Yield its address."""
+    """Run the application in a thread while the context is open. Yield its URL."""
     server = uvicorn.Server(uvicorn.Config("examples.send_email.app:app", log_level="warning"))
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()

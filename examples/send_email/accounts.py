@@ -1,4 +1,4 @@
-"""Log in. Checking a password is expensive on purpose, so logins are limited, too.
+"""The login, which has its own rate limit, because checking a password is slow on purpose.
 
 Only the first user has a password: see `seed`.
 """
@@ -17,8 +17,8 @@ from examples.send_email.tables import User
 
 router = APIRouter(prefix="/api/auth")
 
-NOBODY: Final = f"$scrypt${'00' * 16}${'00' * 32}"
-"""Is compared if there is no such user: the time of a response must not show which users exist."""
+UNKNOWN_USER_HASH: Final = f"$scrypt${'00' * 16}${'00' * 32}"
+"""Checked if there is no such user, so that the response time does not show which users exist."""
 
 
 class Login(BaseModel):
@@ -29,9 +29,9 @@ class Login(BaseModel):
 @router.post(
     "/login", responses={401: {"description": "The e-mail address or the password is wrong."}}
 )
-async def login(db: DB, given: Login) -> dict[str, str]:
-    stored = await db.scalar(select(User.password_hash).where(User.email == given.email))
-    if not await asyncio.to_thread(is_password, given.password, stored or NOBODY):
+async def login(db: DB, login_data: Login) -> dict[str, str]:
+    stored = await db.scalar(select(User.password_hash).where(User.email == login_data.email))
+    if not await asyncio.to_thread(is_password, login_data.password, stored or UNKNOWN_USER_HASH):
         raise HTTPException(401, "wrong e-mail address or password")
     return {"status": "logged in"}
 
@@ -46,6 +46,6 @@ def hash_password(password: str, salt: bytes) -> str:
 def is_password(password: str, stored: str) -> bool:
     try:
         salt = bytes.fromhex(stored.split("$")[2])
-    except ValueError:  # a placeholder, as most users here have
+    except ValueError:  # a placeholder: most users of the demo have no password
         return False
     return hmac.compare_digest(hash_password(password, salt), stored)

@@ -1,7 +1,7 @@
 """The application: jobs, pages, fields, accounts, limits and compression.
 
-It also runs alone: `uvicorn examples.send_email.app:app`. `mail` and `blog` describe where they
-store their data.
+It can be started without the tour: `uvicorn examples.send_email.app:app`. The modules `mail` and
+`blog` say where they store their data.
 """
 
 from fastapi import FastAPI, Request
@@ -13,7 +13,7 @@ from hasten.compression import CompressionMiddleware
 from hasten.fastapi import document_rate_limits
 from hasten.ratelimit import Limit, RateLimitMiddleware
 
-# One URL for each resource: with a slash at the end it is 404.
+# Each resource has one URL: the same URL with a slash at the end returns 404.
 app = FastAPI(title="Mail and posts", redirect_slashes=False)
 app.include_router(mail.router)
 app.include_router(blog.router)
@@ -24,7 +24,7 @@ app.add_middleware(
         Limit("100/15m", path="/api/", message="Too many requests, please try again later"),
         Limit("5/h", path="/api/auth/login", methods=["POST"], skip_successful=True),
     ],
-    # Programs on this machine may set X-Forwarded-For: the tour plays several clients.
+    # Believe X-Forwarded-For from this machine, with which the tour acts as several clients.
     trusted_proxies=["127.0.0.1"],
 )
 app.add_middleware(CompressionMiddleware)
@@ -33,6 +33,6 @@ document_rate_limits(app)
 
 @app.exception_handler(RequestValidationError)
 async def refuse(_: Request, error: RequestValidationError) -> JSONResponse:
-    """Return 422 without the input: not every input can be encoded in a response."""
+    """Return 422 without the invalid input, because not every input can be encoded as JSON."""
     detail = [{key: each[key] for key in ("type", "loc", "msg")} for each in error.errors()]
     return JSONResponse({"detail": detail}, status_code=422)

@@ -1,10 +1,11 @@
 """Posts and their authors, in pages and with the fields that a client selects.
 
-They are in a SQLite file that is created at each start, in a temporary folder that is deleted when
-the application ends.
+The data is in a SQLite file, which is created at each start in a temporary folder. The folder is
+deleted when the application stops.
 
-Cursors are signed with CURSOR_SECRET, 16 characters or more. Without it each process creates a
-random secret: other processes, and this one after a restart, reject its cursors with 400.
+The environment variable CURSOR_SECRET, 16 characters or more, signs the cursors. Without it, each
+process signs them with a random secret: then other processes, and the same process after a
+restart, reject them with 400.
 """
 
 import logging
@@ -34,7 +35,7 @@ from hasten.fastapi import (
     Partial,
 )
 
-# Columns that are not in these models never leave the database, such as the password hash.
+# Columns that are not in these models, such as the password hash, are never returned.
 
 
 class UserOut(BaseModel):
@@ -60,7 +61,7 @@ class PostOut(BaseModel):
 
 Users = Fields(UserOut, model=User, default=("id", "name", "email"), etag=True)
 Posts = Paginate(
-    Partial[PostOut],  # the client selects among its fields
+    Partial[PostOut],  # PostOut with the fields that the client selects
     model=Post,
     fields=Fields(PostOut, model=Post, default=("id", "title", "text", "created_at", "author")),
     sort=("created_at", "title"),
@@ -106,7 +107,7 @@ router = APIRouter(prefix="/api", lifespan=lifespan)
 async def posts(
     db: DB, q: Annotated[PageParams, Depends(Posts.params)]
 ) -> Page[Partial[PostOut]] | CursorPage[Partial[PostOut]]:
-    """Return a page by number, with the total, or by cursor; an empty `cursor` begins a walk."""
+    """Return a page by number, with the total, or by cursor. An empty `cursor`: the first page."""
     return await Posts.page(db, select(Post), q)
 
 

@@ -1,4 +1,4 @@
-"""Mail that is sent in the background, and, for comparison, while the client waits.
+"""Send mail in the background or, for comparison, while the client waits.
 
 SMTP_HOST and SMTP_PORT name the SMTP server. HASTEN_URL names the store of the jobs; the default is
 the file `hasten.db`.
@@ -29,7 +29,7 @@ class Mail(BaseModel):
     text: str = Field(max_length=100_000)
 
 
-# The message id is an argument: if the task runs twice, both mails have the same id.
+# The message id is an argument, so that both mails have the same id if the task runs twice.
 @queue.task(attempts=5, backoff="exponential", timeout=30)
 async def send(mail: Mail, message_id: str) -> str:
     message = EmailMessage()
@@ -53,14 +53,14 @@ router = APIRouter(lifespan=lifespan)
 
 @router.post("/send-email", status_code=202)
 async def send_email(mail: Mail) -> dict[str, str]:
-    """Queue a mail and answer at once; a worker sends it."""
+    """Queue a mail and return at once. A worker sends the mail."""
     job = await send.enqueue(mail, make_msgid(domain="example.org"))
     return {"status": "queued", "id": job.id}
 
 
 @router.post("/send-email-now")
 async def send_email_now(mail: Mail) -> dict[str, str]:
-    """Send a mail, then answer."""
+    """Send a mail, and return when it has been sent."""
     message_id = await send(mail, make_msgid(domain="example.org"))
     return {"status": "sent", "message_id": message_id}
 

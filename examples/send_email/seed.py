@@ -1,4 +1,4 @@
-"""Fill the blog with users and posts, which are the same in each run."""
+"""Create the users and posts of the blog. They are the same at each start."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,8 +14,10 @@ POSTS: Final = 100_000
 
 FIRST_DAY: Final = datetime(2026, 1, 1, tzinfo=UTC)
 NAMES: Final = "Ada Blaise Chien Dorothy Edsger Frances Grace Hedy Ivan Jean".split()
-HOW: Final = "Boring Careful Early Honest Late Plain Quick Quiet Small Warm".split()
-WHAT: Final = "answers caches deploys errors indexes letters migrations pages queues tests".split()
+MOODS: Final = "Boring Careful Early Honest Late Plain Quick Quiet Small Warm".split()
+THEMES: Final = (
+    "answers caches deploys errors indexes letters migrations pages queues tests".split()
+)
 SENTENCE: Final = "It was slow, we looked at why, and it turned out to be something else. "
 
 
@@ -41,17 +43,18 @@ def users() -> Iterator[dict[str, Any]]:
             "name": name,
             "email": f"{name.replace(' ', '.').lower()}@example.org",
             "password_hash": f"$scrypt$never-to-be-seen${number:032x}" if number else FIRST_HASH,
-            "about": f"{name} writes about {WHAT[number // 10 % 10]}. {SENTENCE * 4}".rstrip(),
+            "about": f"{name} writes about {THEMES[number // 10 % 10]}. {SENTENCE * 4}".rstrip(),
             "joined_at": FIRST_DAY + timedelta(hours=number),
         }
 
 
 def posts() -> Iterator[dict[str, Any]]:
     for number in range(POSTS):
+        subject = f"{MOODS[number * 7 % 10]} {THEMES[number // 10 % 10]}"
         yield {
-            "title": f"{HOW[number * 7 % 10]} {WHAT[number // 10 % 10]}, part {number // 100 + 1}",
+            "title": f"{subject}, part {number // 100 + 1}",
             "text": (SENTENCE * (number % 5 + 1)).rstrip(),
-            # Three posts have the same time, so that the id has to order them.
+            # Three posts each have the same time, so that pages also have to order by the id.
             "created_at": FIRST_DAY + timedelta(minutes=number // 3),
             "author_id": number * 13 % USERS + 1,
         }

@@ -1,4 +1,4 @@
-"""An SMTP server that is slow, as mail providers are, and remembers the ids of messages."""
+"""A test SMTP server that is slow, like mail providers, and records the ids of messages."""
 
 import asyncio
 import threading
@@ -12,13 +12,13 @@ SECONDS_PER_MAIL = 3
 
 
 class Mailbox:
-    """Accepts every mail after some seconds, many at a time."""
+    """Accepts every mail after some seconds, many mails at the same time, and records the ids."""
 
     def __init__(self, seconds_per_mail: float = SECONDS_PER_MAIL) -> None:
         self._seconds_per_mail = seconds_per_mail
         self.message_ids: list[str] = []
 
-    # aiosmtpd calls it by this name.
+    # aiosmtpd requires this name.
     async def handle_DATA(  # noqa: N802
         self, server: SMTP, session: Session, envelope: Envelope
     ) -> str:
@@ -30,7 +30,7 @@ class Mailbox:
 
 @contextmanager
 def smtp_server(mailbox: Mailbox) -> Iterator[int]:
-    """Serve from a thread, on a free port. Yield the port."""
+    """Run the SMTP server in a thread on a free port while the context is open. Yield the port."""
     loop = asyncio.new_event_loop()
     server = loop.run_until_complete(
         loop.create_server(lambda: SMTP(mailbox, enable_SMTPUTF8=True), "127.0.0.1", 0)

@@ -7,7 +7,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 
 class Utc(TypeDecorator[datetime]):
-    """A time with a time zone. SQLite stores none, so all times are stored in UTC."""
+    """A column type for times with a time zone. SQLite stores no time zone, so it stores UTC."""
 
     impl = DateTime
     cache_ok = True

@@ -1,8 +1,8 @@
 """Make a Python backend fast: background jobs, compression, pages and fields, rate limits.
 
-Each capability is a package of its own: ``from hasten.jobs import Queue``. This module exports what
-they share, and imports none of them, so that unused capabilities cost nothing. The names in the
-``__all__`` of a package are public; everything else may change.
+Each capability is a package of its own: ``from hasten.jobs import Queue``. This module exports the
+names that several capabilities share. It imports no capability, so that unused ones cost nothing.
+The names in the ``__all__`` of a package are public; everything else may change.
 """
 
 TYPE_CHECKING = False
@@ -27,8 +27,9 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> object:
-    # Nothing is imported before it is needed: when `python -m hasten` imports this module, a
-    # `json.py` in the working directory would still hide the standard library's.
+    # Import modules late: `python -m hasten` imports this module before `__main__` has moved the
+    # working directory to the end of `sys.path`. Until then, a `json.py` in the working directory
+    # would be imported instead of the standard library's.
     if name not in _MODULES:
         raise AttributeError(f"module 'hasten' has no attribute {name!r}")
     found: object = getattr(__import__(_MODULES[name], fromlist=[name]), name)

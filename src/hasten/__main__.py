@@ -1,10 +1,10 @@
-"""`python -m hasten`: the same as the command `hasten`."""
+"""`python -m hasten`: runs the command line, like the command `hasten`."""
 
 import sys
 
 if __name__ == "__main__":
     if not sys.flags.safe_path:
-        # Python has put the working directory in front: installed packages come first.
+        # Move the working directory, which Python has put first, behind the installed packages.
         sys.path.append(sys.path.pop(0))
 
     from hasten._cli import main

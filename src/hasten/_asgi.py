@@ -12,13 +12,16 @@ Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 Headers = list[tuple[bytes, bytes]]
-"""In the order in which they are sent. Names should be in lower case, but are not always."""
+"""The lines of a header as (name, value), in the order in which they are sent.
+
+ASGI requires lower-case names, but not all applications follow it.
+"""
 
 
 def header_values(headers: Headers, name: bytes) -> bytes | None:
-    """Return the values of all lines of a header, joined, or None. RFC 9110, section 5.3.
+    """Return the value of a header, or None if it is missing. RFC 9110, section 5.3.
 
-    name is in lower case.
+    The values of several lines with this name are joined with commas. name is in lower case.
     """
     values = [value for key, value in headers if key.lower() == name]
     return b", ".join(values) if values else None

@@ -1,4 +1,4 @@
-"""Caches of parsed texts from clients, bounded in bytes."""
+"""A cache for functions that parse short texts, with a bounded use of memory."""
 
 from __future__ import annotations
 
@@ -8,19 +8,23 @@ from typing import Final, TypeVar
 
 T = TypeVar("T")
 
-LONGEST: Final = 1024
-"""Longer texts are not cached, so a cache of 1,024 entries has at most some megabytes."""
+MAX_CACHED_CHARS: Final = 1024
+"""Longer texts are not cached, so that 1,024 entries take at most a few megabytes."""
 
 
-def remembered(entries: int) -> Callable[[Callable[[str], T]], Callable[[str], T]]:
-    """Cache the results of a function for the most recent short texts. Errors are not cached."""
+def cache_short_texts(entries: int) -> Callable[[Callable[[str], T]], Callable[[str], T]]:
+    """Return a decorator that caches the results of a function of one string.
+
+    The cache keeps the given number of most recently used entries. Strings of more than
+    `MAX_CACHED_CHARS` characters are not cached, nor are calls that raise an exception.
+    """
 
     def decorate(function: Callable[[str], T]) -> Callable[[str], T]:
         remember = functools.lru_cache(entries)(function)
 
         @functools.wraps(function)
         def call(text: str) -> T:
-            return remember(text) if len(text) <= LONGEST else function(text)
+            return remember(text) if len(text) <= MAX_CACHED_CHARS else function(text)
 
         return call
 

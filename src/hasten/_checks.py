@@ -1,15 +1,18 @@
-"""Checks of the values that callers pass: each returns the value or raises `InvalidOption`.
+"""Functions that check the options of callers: each returns the value or raises `InvalidOption`.
 
-Call them where an object is made, so that a mistake fails at start-up and not in a request:
+Call them in constructors, so that a mistake fails at start-up and not during a request:
 
     self.limit = check_whole_number("limit", limit, 1, MAX_LIMIT)
     self.on_event = check_function("on_event", on_event, "event")
 
-The first argument is the name of the option as the caller wrote it. Durations and sizes have their
-own checks, which also convert: `hasten._durations.to_ms`, `hasten._sizes.to_bytes`. A value that
-none of these checks fits raises `InvalidOption(option, value, "what it must be")` itself; an option
-that excludes another one raises `InvalidOption.conflict`; a call at the wrong place or time raises
-`UsageError`.
+The first argument is the name of the option as the caller wrote it. Durations and sizes are checked
+and converted by `hasten._durations.to_ms` and `hasten._sizes.to_bytes`. Where no function fits,
+raise the errors directly:
+
+- `InvalidOption(option, value, "a list of paths")` for other wrong values. The last argument
+  completes the message "must be …".
+- `InvalidOption.conflict` for two options that exclude each other.
+- `UsageError` for a call at the wrong place or time.
 """
 
 from __future__ import annotations
@@ -28,12 +31,12 @@ Choice = TypeVar("Choice", bound=str)
 
 
 def is_whole_number(value: object) -> TypeGuard[int]:
-    """Return whether a value is an int, and neither True nor False."""
+    """Return whether a value is an int, but not a bool."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Return whether a value is an int or a float, and neither True nor False."""
+    """Return whether a value is an int or a float, but not a bool."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -70,9 +73,10 @@ def check_text(option: str, value: object) -> str:
 
 
 def check_texts(option: str, value: object, expected: str) -> list[str]:
-    """Return the strings of a collection. A single string is rejected: it is a sequence, too.
+    """Return the strings of a collection that contains nothing but strings.
 
-    expected is for the message: what the collection must be, such as "a list of origins".
+    A string is rejected, although it is a collection of strings: it is usually meant as a single
+    entry. expected completes "must be …" in the error message, such as "a list of origins".
     """
     if isinstance(value, Collection) and not isinstance(value, str | bytes):
         texts = [each for each in value if isinstance(each, str)]
@@ -82,7 +86,7 @@ def check_texts(option: str, value: object, expected: str) -> list[str]:
 
 
 def check_choice(option: str, value: object, choices: Iterable[Choice]) -> Choice:
-    """Return the one of the choices that equals the value."""
+    """Return the member of choices that equals the value."""
     known = list(choices)
     for choice in known:
         if isinstance(value, str) and value == choice:
@@ -91,25 +95,30 @@ def check_choice(option: str, value: object, choices: Iterable[Choice]) -> Choic
 
 
 def check_instance(option: str, value: T, kind: type) -> T:
-    """Return the value if it is an object of this class or None."""
+    """Return the value if it is None or an instance of the class kind."""
     if value is None or isinstance(value, kind):
         return value
     raise InvalidOption(option, value, f"{kind.__name__}(…) or None")
 
 
 def check_function(option: str, value: F, *parameters: str, may_be_async: bool = False) -> F:
-    """Return the value if it is None or a function with as many arguments as parameters.
+    """Return the value if it is None or a function that can be called with these parameters.
 
-    parameters name the arguments in the message. Without them the number is not checked. An async
-    function is rejected unless may_be_async is set: its result would never be awaited.
+    parameters are names for the positional arguments, which the error message shows:
+    "on_event(event)". If there are none, the number of arguments is not checked. An async function
+    is rejected unless may_be_async is set, because the caller would not await its result.
     """
     if value is None:
         return value
-    if callable(value) and _takes(value, parameters) and (may_be_async or not is_async(value)):
+    if (
+        callable(value)
+        and _accepts_arguments(value, parameters)
+        and (may_be_async or not is_async(value))
+    ):
         return value
-    plain = "function" if may_be_async else "function that is not async"
-    call = f": {option}({', '.join(parameters)})" if parameters else ""
-    raise InvalidOption(option, value, f"a {plain}{call}")
+    kind = "function" if may_be_async else "function that is not async"
+    call = f", called as {option}({', '.join(parameters)})" if parameters else ""
+    raise InvalidOption(option, value, f"a {kind}{call}")
 
 
 def is_async(function: object) -> bool:
@@ -122,14 +131,14 @@ def is_async(function: object) -> bool:
     )
 
 
-def _takes(function: Callable[..., object], parameters: Collection[str]) -> bool:
+def _accepts_arguments(function: Callable[..., object], parameters: Collection[str]) -> bool:
     if not parameters:
         return True
     try:
         inspect.signature(function).bind(*parameters)
     except TypeError:
         return False
-    except ValueError:  # some built-in functions have no signature
+    except ValueError:  # a built-in function without a signature: assume that it does
         return True
     return True
 

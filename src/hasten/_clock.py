@@ -1,8 +1,8 @@
-"""The clock protocol, and the system clock.
+"""The protocol of a clock, and the system clock.
 
-Components read a `Clock`; engines and pure functions get the time as an argument. Times are whole
-milliseconds since the epoch. Tests use `hasten.testing.ManualClock`: one object for queues, limits,
-load shedding and stores.
+Queues, workers and limits read the time from the `Clock` of their store. Store operations and pure
+functions read no clock: they receive the time as an argument. Times are whole milliseconds since
+the epoch. Tests replace the system clock by `hasten.testing.ManualClock`.
 """
 
 from __future__ import annotations
@@ -24,26 +24,28 @@ class Clock(Protocol):
         """Return the time in whole milliseconds since the epoch."""
 
     async def sleep_until(self, due_ms: int) -> None:
-        """Return once `now_ms()` has reached due_ms; at once if it has."""
+        """Wait until `now_ms()` is due_ms or later. Returns at once if due_ms has passed."""
 
     async def sleep(self, seconds: float) -> None:
-        """Return after this much time, even if the wall clock is changed meanwhile."""
+        """Wait for this many seconds, even if the wall clock is set to another time meanwhile."""
 
 
 @runtime_checkable
-class FineClock(Clock, Protocol):
-    """A clock with a resolution below a millisecond, for limits."""
+class NanosecondClock(Clock, Protocol):
+    """A clock that also has the time in nanoseconds, so that limits can count more precisely."""
 
     def now_ns(self) -> int:
         """Return the time in nanoseconds since the epoch."""
 
 
 class SystemClock:
+    """The clock of the operating system."""
+
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000
 
     async def sleep_until(self, due_ms: int) -> None:
-        # In slices, to notice if the wall clock is set forward.
+        # Sleep for at most a minute at a time, to notice when the wall clock is set forward.
         while (left_ms := due_ms - self.now_ms()) > 0:
             await asyncio.sleep(min(left_ms, 60_000) / 1000)
 
@@ -55,7 +57,7 @@ SYSTEM_CLOCK: Final = SystemClock()
 
 
 def check_clock(clock: object) -> Clock:
-    """Return a valid clock. Raises `InvalidOption`."""
+    """Return the clock if it has the methods of `Clock`. Raises `InvalidOption`."""
     expected = (
         "an object with now_ms(), the whole milliseconds since the epoch, sleep_until() and "
         "sleep(), such as hasten.testing.ManualClock()"
@@ -68,10 +70,13 @@ def check_clock(clock: object) -> Clock:
     return clock
 
 
-def now_ns_of(clock: Clock | None) -> Callable[[], int]:
-    """Return the function that reads a clock in nanoseconds; without one, the monotonic timer."""
+def make_now_ns(clock: Clock | None) -> Callable[[], int]:
+    """Return a function that returns the time of the clock in nanoseconds.
+
+    Without a clock, this is `time.monotonic_ns`, which does not jump when the wall clock is set.
+    """
     if clock is None:
         return time.monotonic_ns
-    if isinstance(clock, FineClock):
+    if isinstance(clock, NanosecondClock):
         return clock.now_ns
     return lambda: clock.now_ms() * 1_000_000

@@ -1,4 +1,4 @@
-"""`async with` for objects that have `aclose`."""
+"""A base class for objects that can be closed by `async with`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Self
 
 
 class AsyncClosable(ABC):
-    """A base class whose objects close themselves at the end of `async with`."""
+    """A base class for context managers that call `aclose` at the end of `async with`."""
 
     __slots__ = ()
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Release what the object holds. Safe to call twice."""
+        """Close the connections and files of the object. Safe to call twice."""
 
     async def __aenter__(self) -> Self:
         return self

@@ -1,8 +1,8 @@
-"""Combine the calls of one tick of the event loop into one.
+"""Combine the calls that are made in one tick of the event loop into one call.
 
-Two hundred requests that enqueue at the same moment become one transaction, and each gets its own
-result. There is no timer: the gathered calls are sent at the end of the tick. If they are more than
-the store should process in one step, they are sent in portions.
+If two hundred requests enqueue a job in the same tick, all jobs are added in one transaction, and
+each caller gets its own result. The calls are sent at the end of the tick, without a timer. If they
+are more than the store should process at once, they are sent in several batches.
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ Result = TypeVar("Result")
 
 
 class Coalescer(Generic[Item, Result]):
-    """Gathers items for `send`, which returns one result per item, in the same order.
+    """Collects the items of one tick of the event loop and passes them to send in one call.
 
-    on_unclaimed is called with the results whose callers were cancelled meanwhile. Belongs to one
-    event loop.
+    A coalescer belongs to one event loop. Its parameters are:
 
-    If the total weight of the items (1 each, unless weigh is given) exceeds at_most, they are sent
-    in portions, in their order. By default a portion does not wait for the previous one: the store
-    processes the first while the next is written. With in_turn each portion waits, items that are
-    put meanwhile follow the last portion, and after an error of the store all further portions fail
-    with the same error.
+    - send: called with the items; returns one result for each item, in the same order.
+    - on_unclaimed: called with each result whose caller was cancelled before it arrived.
+    - max_weight: the maximum total weight of the items of one call. More items are split into
+      batches, in their order. An item weighs 1 unless weight_of is given.
+    - sequential: send each batch only after the previous one has returned, and items of later ticks
+      after the last batch. If the store fails, the remaining batches are not sent and fail with the
+      same error. By default, all batches are sent at once, so that the driver writes one while the
+      store processes another.
     """
 
     def __init__(
@@ -36,22 +38,24 @@ class Coalescer(Generic[Item, Result]):
         send: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
         *,
         on_unclaimed: Callable[[Result], None] | None = None,
-        at_most: int | None = None,
-        weigh: Callable[[Item], int] | None = None,
-        in_turn: bool = False,
+        max_weight: int | None = None,
+        weight_of: Callable[[Item], int] | None = None,
+        sequential: bool = False,
     ) -> None:
         self._send = send
-        self._at_most = at_most
-        self._weigh = weigh
-        self._in_turn = in_turn
+        self._max_weight = max_weight
+        self._weight_of = weight_of
+        self._sequential = sequential
         self._on_unclaimed = on_unclaimed
         self._loop = asyncio.get_running_loop()
         self._items: list[Item] = []
         self._futures: list[asyncio.Future[Result]] = []
         self._sending: set[asyncio.Task[Any]] = set()
-        self._ahead: asyncio.Task[None] | None = None  # gathered items wait for its end
+        # Sends batches one after the other. Items that are put meanwhile wait until it has ended.
+        self._sequence: asyncio.Task[None] | None = None
 
     def put(self, item: Item) -> asyncio.Future[Result]:
+        """Send an item at the end of this tick. Return a future for its result."""
         future: asyncio.Future[Result] = self._loop.create_future()
         if not self._items:
             self._loop.call_soon(self._flush)
@@ -60,51 +64,55 @@ class Coalescer(Generic[Item, Result]):
         return future
 
     def _flush(self) -> None:
-        if self._ahead is not None or not self._items:
+        if self._sequence is not None or not self._items:
             return
         items, self._items = self._items, []
         futures, self._futures = self._futures, []
-        parts = portions(items, self._at_most, self._weigh)
-        if len(parts) > 1 and self._in_turn:
-            self._ahead = self._loop.create_task(self._deliver_in_turn(items, futures, parts))
-            self._ahead.add_done_callback(partial(self._sent, futures))
+        parts = split_by_weight(items, self._max_weight, self._weight_of)
+        if len(parts) > 1 and self._sequential:
+            self._sequence = self._loop.create_task(self._send_in_sequence(items, futures, parts))
+            self._sequence.add_done_callback(partial(self._on_sent, futures))
             return
         for part in parts:
-            task = self._loop.create_task(self._deliver(items[part], futures[part]))
+            task = self._loop.create_task(self._send_batch(items[part], futures[part]))
             self._sending.add(task)
-            task.add_done_callback(partial(self._sent, futures[part]))
+            task.add_done_callback(partial(self._on_sent, futures[part]))
 
-    def _sent(self, futures: list[asyncio.Future[Result]], task: asyncio.Task[Any]) -> None:
+    def _on_sent(self, futures: list[asyncio.Future[Result]], task: asyncio.Task[Any]) -> None:
         self._sending.discard(task)
-        was_ahead = task is self._ahead
-        if was_ahead:
-            self._ahead = None
-        if task.cancelled():  # e.g. with all tasks of the loop: callers must not wait forever
-            if was_ahead:
+        was_sequence = task is self._sequence
+        if was_sequence:
+            self._sequence = None
+        if task.cancelled():  # the loop is ending, for example: callers must not wait forever
+            if was_sequence:
                 futures = futures + self._futures
                 self._items, self._futures = [], []
             for future in futures:
                 future.cancel()
-        if was_ahead:
+        if was_sequence:
             self._flush()
 
-    async def _deliver_in_turn(
+    async def _send_in_sequence(
         self,
         items: list[Item],
         futures: list[asyncio.Future[Result]],
         parts: Sequence[slice],
     ) -> None:
         for part in parts:
-            failure = await self._deliver(items[part], futures[part])
-            if failure is not None:  # the others would wait as long for the same error
+            failure = await self._send_batch(items[part], futures[part])
+            if failure is not None:  # each further batch would wait just as long for this error
                 for future in futures[part.stop :]:
-                    _fail(future, failure)
+                    _set_exception(future, failure)
                 return
 
-    async def _deliver(
+    async def _send_batch(
         self, items: list[Item], futures: list[asyncio.Future[Result]]
     ) -> StoreError | None:
-        """Return the error if it concerns the store and not single items, else None."""
+        """Send items, and set the result or the error of each future.
+
+        Returns the error if the store itself has failed. Returns None if all went well, or if only
+        single items have caused errors.
+        """
         try:
             results = await self._send(items)
         except Exception as error:  # noqa: BLE001  # delivered to the callers
@@ -112,11 +120,11 @@ class Coalescer(Generic[Item, Result]):
             failure = error if concerns_all and isinstance(error, StoreError) else None
             if failure is not None or len(items) == 1:
                 for future in futures:
-                    _fail(future, error)
+                    _set_exception(future, error)
                 return failure
-            # One item may have caused the error: the others must not fail with it.
+            # One item may have caused the error. Send each by itself, so that only this one fails.
             for item, future in zip(items, futures, strict=True):
-                await self._deliver([item], [future])
+                await self._send_batch([item], [future])
             return None
         for future, result in zip(futures, results, strict=True):
             if not future.done():
@@ -126,25 +134,29 @@ class Coalescer(Generic[Item, Result]):
         return None
 
 
-def _fail(future: asyncio.Future[Result], error: Exception) -> None:
+def _set_exception(future: asyncio.Future[Result], error: Exception) -> None:
     if not future.done():
         future.set_exception(error)
 
 
-def portions(
-    items: Sequence[Item], at_most: int | None, weigh: Callable[[Item], int] | None = None
+def split_by_weight(
+    items: Sequence[Item], max_weight: int | None, weight_of: Callable[[Item], int] | None = None
 ) -> list[slice]:
-    """Return slices of items that weigh at most at_most; a heavier item is a slice by itself."""
-    if at_most is None or len(items) <= 1:
+    """Return slices that split items into batches with a total weight of at most max_weight.
+
+    An item weighs 1 unless weight_of is given. An item that is heavier than max_weight is a batch
+    of its own. Without max_weight, all items are one batch.
+    """
+    if max_weight is None or len(items) <= 1:
         return [slice(0, len(items))]
-    if weigh is None:
-        return [slice(start, start + at_most) for start in range(0, len(items), at_most)]
+    if weight_of is None:
+        return [slice(start, start + max_weight) for start in range(0, len(items), max_weight)]
     parts: list[slice] = []
     start = total = 0
     for index, item in enumerate(items):
-        weight = weigh(item)
+        weight = weight_of(item)
         total += weight
-        if total > at_most and index > start:
+        if total > max_weight and index > start:
             parts.append(slice(start, index))
             start, total = index, weight
     parts.append(slice(start, len(items)))

@@ -1,7 +1,7 @@
-"""Coroutines that need no event loop.
+"""Run coroutines without an event loop.
 
-Code for asynchronous and blocking callers is written once, as coroutines. A blocking caller passes
-functions that never suspend.
+Code that has async and blocking callers is written once, as coroutines. A blocking caller passes
+functions that never suspend to such a coroutine, and runs it with `run_without_loop`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ T = TypeVar("T")
 
 
 def run_without_loop(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine that never suspends, and return its result."""
+    """Run a coroutine that never suspends, and return its result.
+
+    Raises `RuntimeError` if the coroutine does suspend.
+    """
     try:
         coroutine.send(None)
     except StopIteration as end:
@@ -21,4 +24,4 @@ def run_without_loop(coroutine: Coroutine[Any, Any, T]) -> T:
         return result
     finally:
         coroutine.close()
-    raise RuntimeError("the coroutine waits for something: it needs an event loop")
+    raise RuntimeError("the coroutine has suspended: it needs an event loop")

@@ -1,4 +1,4 @@
-"""The decision of a limit about one hit: one record for callers, observers and errors."""
+"""The record of what a rate limit has decided about one hit (one counted request or call)."""
 
 from __future__ import annotations
 
@@ -8,16 +8,22 @@ from hasten._request_info import RequestInfo
 
 
 class Decision(NamedTuple):
-    """The decision of the limit of this name about one hit. It is true if the hit passes.
+    """What a rate limit has decided about one hit: a request, or a call of a `Limiter`.
 
-    - limit: the highest cost that can pass at once.
-    - remaining: the cost that can still pass now.
+    A decision is true in a condition if the hit is within the limit.
+
+    - name: the name of the limit.
+    - ok: whether the hit is within the limit.
+    - limit: the highest total cost that the limit allows at once.
+    - remaining: the cost that the limit still allows now.
     - reset_after: the seconds until remaining increases.
-    - retry_after: the seconds after which the same hit passes if no other hit comes first; 0 if it
-      passes now. A cost above the limit never passes; then it is the time until nothing is used.
-    - shadow: the limit refuses nothing, even if the hit does not pass.
-    - unavailable: the store did not respond, and `on_store_error` ("allow" or "deny") decided.
-    - request: the request, None outside of HTTP.
+    - retry_after: the seconds until a hit of the same cost is allowed, if no other hit comes first;
+      0 if it is allowed now. A cost above the limit is never allowed: then retry_after is the time
+      until the limit is completely unused again.
+    - shadow: the limit only counts. It rejects no request, even if ok is False.
+    - unavailable: the store did not respond, and the option `on_store_error` ("allow" or "deny")
+      decided.
+    - request: the request, None in decisions of a `Limiter`.
     """
 
     name: str
@@ -35,5 +41,5 @@ class Decision(NamedTuple):
 
     @property
     def used(self) -> int:
-        """How much of the limit is used."""
+        """The cost that is used up: limit minus remaining."""
         return max(0, self.limit - self.remaining)

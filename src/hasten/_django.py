@@ -1,6 +1,6 @@
-"""Set up Django and close its old database connections, in processes without Django's web server.
+"""Prepare Django for workers: set it up, and close its old database connections.
 
-Does nothing in programs without Django.
+Django's web server does both by itself. The functions do nothing in programs without Django.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ logger = get_logger("hasten.worker")
 
 
 def settings_module() -> str | None:
-    """Return DJANGO_SETTINGS_MODULE; None if Django is set up already or not installed."""
+    """Return the name of the settings module, DJANGO_SETTINGS_MODULE.
+
+    Returns None if it is not set, or if Django is not installed or is set up already.
+    """
     name = os.environ.get("DJANGO_SETTINGS_MODULE")
     if not name or importlib.util.find_spec("django") is None:
         return None
@@ -28,15 +31,15 @@ def settings_module() -> str | None:
 def set_up() -> None:
     """Call `django.setup()` if DJANGO_SETTINGS_MODULE is set. Safe to call twice.
 
-    Raises whatever the settings and the applications raise when they are imported.
+    An exception that the settings or an application raise while they are imported is not caught.
     """
     if settings_module() is None:
         return
     disabled = {name for name, found in _loggers() if found.disabled}
     importlib.import_module("django").setup()
-    # Without disable_existing_loggers: False, LOGGING disables existing loggers that it does not
-    # name. The loggers of hasten exist already, because this process has imported hasten first: the
-    # worker would log nothing, and its user could not see why.
+    # By default, Django's LOGGING setting disables all existing loggers that it does not name.
+    # Unlike in a web server, hasten was imported before Django was set up, so its loggers exist.
+    # Enable them again: otherwise the worker would log nothing, and the user could not see why.
     for name, found in _loggers():
         found.disabled = name in disabled
 
@@ -44,18 +47,20 @@ def set_up() -> None:
 def close_old_connections() -> None:
     """Close database connections of this thread that are broken or older than CONN_MAX_AGE.
 
-    Django calls this before and after a request. Call it before and after a job, in its thread.
+    Django's web server does this before and after each request. A worker calls this function before
+    and after each job, in the thread of the job.
     """
     database: Any = sys.modules.get("django.db")
     if database is None or not sys.modules["django.conf"].settings.configured:
         return
     try:
         database.close_old_connections()
-    except Exception as error:  # noqa: BLE001  # of any database driver
+    except Exception as error:  # noqa: BLE001  # any error of a database driver
         logger.warning("Django could not close an old database connection: %r", error)
 
 
 def _loggers() -> list[tuple[str, logging.Logger]]:
+    """Return the existing loggers of hasten, each with its name."""
     return [
         (name, found)
         for name, found in logging.root.manager.loggerDict.items()

@@ -1,4 +1,4 @@
-"""Durations: seconds, timedeltas or texts in public options, whole ms or µs inside."""
+"""Convert durations of public options to whole milliseconds or microseconds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ The units are ms, s, m (minutes), h, d and w.
 """
 
 MAX_SECONDS: Final = 100 * 366 * 24 * 3600
-"""A hundred years. A longer one is a mistake, usually milliseconds instead of seconds."""
+"""A hundred years. A longer duration is a mistake, usually milliseconds instead of seconds."""
 
 MAX_MS: Final = MAX_SECONDS * 1000
 
@@ -29,59 +29,62 @@ _MAX_CHARS: Final = 100
 
 
 def to_ms(option: str, value: object, *, at_least_ms: int = 0) -> int:
-    """Convert a duration to whole milliseconds, rounded. Raises `InvalidOption`."""
-    return _to_units(option, value, 1_000, at_least_ms)
+    """Convert a duration to milliseconds, rounded to a whole number. Raises `InvalidOption`."""
+    return _to_whole_units(option, value, 1_000, at_least_ms)
 
 
 def to_us(option: str, value: object, *, at_least_us: int = 0) -> int:
-    """Convert a duration to whole microseconds, rounded. Raises `InvalidOption`."""
-    if isinstance(value, timedelta):  # whole microseconds: exact without a float
+    """Convert a duration to microseconds, rounded to a whole number. Raises `InvalidOption`."""
+    if isinstance(value, timedelta):  # exact, while a float of seconds could be rounded
         whole = value // timedelta(microseconds=1)
         if at_least_us <= whole <= MAX_SECONDS * 1_000_000:
             return whole
-    return _to_units(option, value, 1_000_000, at_least_us)
+    return _to_whole_units(option, value, 1_000_000, at_least_us)
 
 
 def to_seconds(option: str, value: object) -> float:
     """Convert a duration to seconds. Raises `InvalidOption`."""
-    return float(_checked(option, value, 0))
+    return float(_checked_seconds(option, value, 0))
 
 
 def is_duration(value: object) -> bool:
-    """Return whether a value has the form of a duration."""
+    """Return whether a value is a number, a timedelta or a string such as "15m"."""
     return _seconds_of(value) is not None
 
 
-def _to_units(option: str, value: object, units: int, at_least: int) -> int:
-    seconds = _checked(option, value, at_least / units)
-    converted = round(seconds * units)
+def _to_whole_units(option: str, value: object, units_per_second: int, at_least: int) -> int:
+    seconds = _checked_seconds(option, value, at_least / units_per_second)
+    converted = round(seconds * units_per_second)
     if converted < at_least:
-        raise _too_short(option, value, at_least / units)
+        raise _too_short_error(option, value, at_least / units_per_second)
     return converted
 
 
-def _checked(option: str, value: object, least: float) -> int | float:
-    """Return the number of seconds, from 0 to `MAX_SECONDS`. least is for the message."""
+def _checked_seconds(option: str, value: object, least: float) -> int | float:
+    """Return the seconds of a duration. Raises `InvalidOption` if it is negative or too long.
+
+    The error message for a negative duration gives least, in seconds, as the minimum.
+    """
     seconds = _seconds_of(value)
     if seconds is None:
         raise InvalidOption(option, value, _EXPECTED)
-    if not seconds >= 0:  # also if it is NaN
-        raise _too_short(option, value, least)
+    if not seconds >= 0:  # negative or NaN
+        raise _too_short_error(option, value, least)
     if seconds > MAX_SECONDS:
         raise InvalidOption(
-            option, value, "less than a hundred years, in seconds", code="out_of_range"
+            option, value, "less than a hundred years; numbers are in seconds", code="out_of_range"
         )
     return seconds
 
 
-def _too_short(option: str, value: object, least: float) -> InvalidOption:
+def _too_short_error(option: str, value: object, least: float) -> InvalidOption:
     number = f"{least:.6f}".rstrip("0").rstrip(".")
     unit = "second" if least == 1 else "seconds"
     return InvalidOption(option, value, f"at least {number} {unit}", code="out_of_range")
 
 
 def _seconds_of(value: object) -> int | float | None:
-    """Return the number of seconds, None if the value is not a duration."""
+    """Return the seconds of a duration, or None if the value is not a duration."""
     if isinstance(value, timedelta):
         return value.total_seconds()
     if is_number(value):

@@ -1,7 +1,7 @@
 """Escape characters that could control a terminal.
 
-Other programs write names, errors and data into a store. An escape sequence in them could clear
-the screen, forge lines or fill the clipboard of a user who looks at the store or at a log.
+Names, errors and data in a store can come from other programs. When they are printed or logged, an
+escape sequence in them could clear the screen, forge lines or fill the clipboard of the user.
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ import unicodedata
 from collections.abc import Callable
 from typing import Final
 
-# Control characters, invisible ones (they can reverse the direction of the text), surrogates, and
-# two separators that some programs treat as the end of a line.
+# The Unicode categories of control characters (Cc), invisible format characters, which can reverse
+# the direction of the text (Cf), surrogates (Cs), and the line and paragraph separators (Zl, Zp).
 _ESCAPED: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _JOINERS: Final = "\u200c\u200d"  # invisible but harmless: they join letters and emoji
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    r"""Write control characters that are not in keep as `\n`, `\x1b` or `\u202e`."""
+    r"""Return the text with control characters escaped, such as `\n`, `\x1b` or `\u202e`.
+
+    The characters in keep are not escaped.
+    """
     return _escape(text, keep, lambda character: character.encode("unicode_escape").decode())
 
 
@@ -28,7 +31,9 @@ def is_printable(text: str) -> bool:
 
 
 def printable_json(value: object) -> str:
-    """Return indented JSON of the same value, with only these characters escaped."""
+    """Return a value as indented JSON. Of the characters outside of ASCII, only those that could
+    control a terminal are escaped.
+    """
     text = json.dumps(value, ensure_ascii=False, indent=2)
     return _escape(text, "\n", lambda character: json.dumps(character)[1:-1])
 

@@ -1,4 +1,4 @@
-"""Optional dependencies: imported late, with a helpful error if they are missing."""
+"""Import optional dependencies when they are needed, with a helpful error if one is missing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from hasten.errors import MissingExtra
 
 
 def require(module: str, *, extra: str) -> ModuleType:
-    """Import an optional dependency. Raises `MissingExtra`, which says how to install it."""
+    """Import and return a module of an optional dependency.
+
+    extra is the extra of hasten that installs the dependency. Raises `MissingExtra` if it is not
+    installed.
+    """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as exc:

@@ -1,4 +1,4 @@
-"""Recognize the frameworks of applications by their classes, without importing them."""
+"""Recognize the web framework of an application, without importing any framework."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _FRAMEWORKS: Final[Mapping[str, str]] = {
     "quart.app.Quart": "quart",
     "django.core.handlers.asgi.ASGIHandler": "django",
 }
-"""The framework by the class of an application. FastAPI's class derives from Starlette's."""
+"""The framework by the class of the application. FastAPI's class inherits from Starlette's."""
 
 
 def framework_of(app: object) -> str | None:
-    """Return the framework that an application belongs to, None if it is unknown."""
+    """Return the framework of an application, such as "litestar", or None if it is unknown."""
     for base in type(app).__mro__:
         found = _FRAMEWORKS.get(f"{base.__module__}.{base.__qualname__}")
         if found is not None:

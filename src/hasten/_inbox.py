@@ -1,4 +1,4 @@
-"""Wait in a thread for an item, or for a write to a file by another process."""
+"""A queue for a thread that can also wake up when another process writes to a file."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ IN_ONESHOT: Final = 0x80000000
 
 
 class Inbox(Generic[T]):
-    """A queue that any thread puts items into, and one thread takes them from."""
+    """A queue of items from any thread, for one consuming thread.
+
+    The consuming thread can wait for an item and for a write to a file at the same time.
+    """
 
     def __init__(self) -> None:
         self._items: queue.SimpleQueue[T] = queue.SimpleQueue()
-        self._waker: int | None = None  # set while the thread also waits for a file
+        self._waker: int | None = None  # an eventfd, set while the consumer also waits for a file
         self.get_nowait = self._items.get_nowait
 
     def put(self, item: T) -> None:
@@ -33,11 +36,13 @@ class Inbox(Generic[T]):
             os.eventfd_write(waker, 1)
 
     def get(self, timeout: float | None, watch: FileWatch | None = None) -> T:
-        """Return the next item. Raises `queue.Empty` after timeout seconds, or when watch has
-        noticed a write."""
+        """Wait for the next item and return it.
+
+        Raises `queue.Empty` after timeout seconds, or when watch has detected a write to its file.
+        """
         if watch is None:
             return self._items.get(timeout=timeout)
-        # A put after this line wakes the thread; an earlier item is found below.
+        # From here on, put() wakes this thread. An item that was put earlier is returned below.
         self._waker = watch.waker
         with contextlib.suppress(queue.Empty):
             item = self._items.get_nowait()
@@ -49,45 +54,51 @@ class Inbox(Generic[T]):
 
 
 class FileWatch:
-    """Notices a write to a file. Linux only: on other systems the constructor raises `OSError`.
+    """Detects a write to a file with inotify. On other systems than Linux it raises `OSError`.
 
-    It notices the first write after `arm`, and no other until it is armed again, so a file with
-    frequent writes costs nothing.
+    After `arm`, only the first write is detected. Further writes cost nothing until `arm` is called
+    again.
     """
 
     def __init__(self) -> None:
         if sys.platform != "linux":
-            raise OSError("no inotify on this system")
+            raise OSError("inotify is only available on Linux")
         self._libc = ctypes.CDLL(None, use_errno=True)
-        self._files = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-        if self._files < 0:
+        self._watch = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        if self._watch < 0:
             raise OSError(ctypes.get_errno(), "inotify_init1")
         self.waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poll = select.poll()
-        self._poll.register(self._files, select.POLLIN)
+        self._poll.register(self._watch, select.POLLIN)
         self._poll.register(self.waker, select.POLLIN)
 
     def arm(self, path: Path) -> None:
-        """Notice the next write to the file, and drop earlier ones. Raises `OSError`."""
-        self.noticed()
+        """Detect the next write to the file from now on. Earlier writes are forgotten.
+
+        Raises `OSError` if the file cannot be watched.
+        """
+        self.was_written()
         mask = IN_MODIFY | IN_ONESHOT
-        if self._libc.inotify_add_watch(self._files, os.fsencode(path), ctypes.c_uint32(mask)) < 0:
+        if self._libc.inotify_add_watch(self._watch, os.fsencode(path), ctypes.c_uint32(mask)) < 0:
             raise OSError(ctypes.get_errno(), "inotify_add_watch", str(path))
 
-    def noticed(self) -> bool:
-        """Return whether the file was written since `arm` or the last call of this method."""
+    def was_written(self) -> bool:
+        """Return whether a write was detected since `arm`, and reset this for the next call."""
         try:
-            return bool(os.read(self._files, 4096))
+            return bool(os.read(self._watch, 4096))
         except BlockingIOError:
             return False
 
     def wait(self, timeout: float | None) -> None:
-        """Wait for a write to the file or to `waker`, or for timeout seconds."""
+        """Wait until the file or `waker` is written, for at most timeout seconds."""
         self._poll.poll(None if timeout is None else timeout * 1000)
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self.waker)
 
     def close(self) -> None:
-        """Close both descriptors. No thread may write to `waker`: its number is reused."""
-        os.close(self._files)
+        """Close both file descriptors.
+
+        No thread may write to `waker` afterwards: another file may have its number by then.
+        """
+        os.close(self._watch)
         os.close(self.waker)

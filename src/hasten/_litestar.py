@@ -1,7 +1,8 @@
-"""Share one middleware among the many that Litestar makes.
+"""Share the state of one middleware among the many instances that Litestar creates.
 
-Litestar makes a middleware for each of its routes. They have to count together, so all of them use
-the state of the first one that serves a request of their application.
+Litestar creates an instance of each middleware for each route. To count the requests of all routes
+together, all instances use the state of the instance that has served the first request of the
+application.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ from hasten._frameworks import framework_of
 
 T = TypeVar("T")
 
-# Litestar applications cannot be referenced weakly. A process has one, its tests have many.
+# The application, the definition and the middleware. Not a WeakKeyDictionary, because Litestar
+# applications cannot be referenced weakly. A process has one application, but its tests have many.
 _firsts: Final[deque[tuple[object, object, object]]] = deque(maxlen=16)
 
 
-def first_of(scope: Scope, own: T, definition: object) -> T:
-    """Return the first object with this definition for the application of a request.
+def get_shared_middleware(scope: Scope, own: T, definition: object) -> T:
+    """Return the middleware whose state own has to use for the application of a request.
 
-    Returns own for every framework but Litestar.
+    This is the first middleware of the application with an equal definition (the options it was
+    created with). For every framework but Litestar, own is returned.
     """
     app = scope.get("app")
     if framework_of(app) != "litestar":

@@ -1,8 +1,8 @@
-"""Loggers with records that cannot control a terminal or forge lines of a log.
+"""Loggers whose messages cannot control a terminal or forge lines of a log.
 
-Errors, names and ids come from a store or from clients. Each logger of hasten escapes them before a
-handler sees the record, whatever logging an application sets up. The attributes of a record
-(`extra`) are not changed: they are for programs.
+Log messages contain errors, names and ids that come from a store or from clients. A filter on each
+logger of hasten escapes them, so that this works with every logging configuration. Attributes that
+are passed as `extra` are not escaped, because programs read them.
 """
 
 from __future__ import annotations
@@ -23,29 +23,30 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
 
 def get_logger(name: str) -> logging.Logger:
-    """Return the logger of this name. All loggers of hasten come from this function."""
+    """Return the logger of this name, with the filter that escapes its records."""
     logger = logging.getLogger(name)
-    if _escape not in logger.filters:
-        logger.addFilter(_escape)
+    if _escape_record not in logger.filters:
+        logger.addFilter(_escape_record)
     return logger
 
 
-def _escape(record: logging.LogRecord) -> bool:
+def _escape_record(record: logging.LogRecord) -> bool:
+    """Escape the arguments and the traceback of a log record. Returns True: a filter keeps it."""
     if isinstance(record.args, tuple):
         record.args = tuple(map(_printable_argument, record.args))
-    # isinstance: exc_info is (None, None, None) where there is no exception.
+    # exc_info is (None, None, None) if exc_info=True was passed outside of an except block.
     if isinstance(record.exc_info, tuple) and isinstance(record.exc_info[1], BaseException):
-        with contextlib.suppress(
-            Exception
-        ):  # raised by methods of the exception; handlers report it
-            plain, safe = _tracebacks(record.exc_info)
+        # A faulty method of the exception, such as __str__, may raise an error here. The logging
+        # handler formats the exception again, and reports this error.
+        with contextlib.suppress(Exception):
+            plain, safe = _format_tracebacks(record.exc_info)
             if safe != plain:
-                # Formatters use it instead of exc_info.
-                record.exc_text = safe
+                record.exc_text = safe  # formatters print this instead of exc_info
     return True
 
 
 def _printable_argument(argument: object) -> object:
+    """Return the text of a string or an exception if it needs escaping, else the argument."""
     if not isinstance(argument, str | BaseException):
         return argument
     text = str(argument)
@@ -54,22 +55,22 @@ def _printable_argument(argument: object) -> object:
 
 
 def format_traceback(error: BaseException) -> str:
-    """Return the traceback of an error, escaped so that its text cannot forge lines or frames."""
-    return _tracebacks((type(error), error, error.__traceback__))[1]
+    """Return the traceback of an error, with its message escaped so that it cannot forge frames."""
+    return _format_tracebacks((type(error), error, error.__traceback__))[1]
 
 
-def _tracebacks(exc_info: ExcInfo) -> tuple[str, str]:
-    """Return the traceback as Python formats it, and its escaped form."""
+def _format_tracebacks(exc_info: ExcInfo) -> tuple[str, str]:
+    """Return the traceback as Python formats it, and the same text escaped."""
     chunks = list(traceback.TracebackException(*exc_info).format())
     plain, safe = "".join(chunks), "".join(_printable_chunks(chunks))
     return plain.removesuffix("\n"), safe.removesuffix("\n")
 
 
 def _printable_chunks(chunks: Iterable[str]) -> Iterator[str]:
-    """Escape the chunks of a traceback: headings, frames, texts of exceptions, and notes.
+    """Escape the chunks of a formatted traceback: headings, frames, exception messages and notes.
 
-    The further lines of a text and its notes are indented, so that none looks like a line of the
-    log.
+    All lines of a message but the first, and all notes, are indented, so that none of them looks
+    like a new line of the log.
     """
     is_note = False
     for chunk in chunks:

@@ -1,10 +1,11 @@
-"""Functions for the event loop that serves a request: asyncio or trio.
+"""Functions of the event loop that work on asyncio and on trio.
 
-Hypercorn and Starlette can run an application on trio. hasten is written for asyncio; this module
-has the few functions that its middlewares need on either loop. There are no timers on trio.
+hasten is written for asyncio. But Hypercorn and Starlette can run an application on trio, so this
+module contains the few functions that middlewares need on either event loop. There is none for
+timers.
 
-This module never imports trio: where trio runs, it is already imported. The functions raise
-`AsyncioRequired` where neither runs.
+This module never imports trio: if trio is running, it is imported already. The functions raise
+`AsyncioRequired` if neither event loop is running.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ T = TypeVar("T")
 
 
 def is_asyncio() -> bool:
-    """Return whether asyncio runs in this thread."""
+    """Return whether an asyncio event loop is running in this thread."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -31,45 +32,52 @@ def is_asyncio() -> bool:
 
 
 def require_asyncio(what: str, instead: str) -> None:
-    """Raise `AsyncioRequired` unless asyncio runs in this thread. instead is the remedy."""
+    """Raise `AsyncioRequired` unless an asyncio event loop is running in this thread.
+
+    what names the feature that needs asyncio, and instead says what to do. Both are for the error
+    message.
+    """
     if not is_asyncio():
         raise AsyncioRequired(what, instead)
 
 
 def is_running() -> bool:
-    """Return whether an event loop runs in this thread."""
+    """Return whether an event loop, asyncio's or trio's, is running in this thread."""
     return is_asyncio() or _running_trio() is not None
 
 
-def trio_token() -> Any:
-    """Return the token of the running trio loop, for calls from other threads."""
+def current_trio_token() -> Any:
+    """Return the trio token, with which other threads can run functions on this event loop."""
     return _trio().lowlevel.current_trio_token()
 
 
 def make_lock() -> asyncio.Lock | Any:
-    """Return a lock for tasks of the running loop."""
+    """Return a lock of the running event loop: an `asyncio.Lock` or a `trio.Lock`."""
     return asyncio.Lock() if is_asyncio() else _trio().Lock()
 
 
 def call_next_turn(function: Callable[[], object]) -> None:
-    """Call a function in the next turn of the running loop."""
+    """Call a function in the next iteration of the running event loop."""
     if is_asyncio():
-        # Not call_soon, which may run in this turn.
+        # Not call_soon: a function that is called late in an iteration could still run in it.
         asyncio.get_running_loop().call_later(0, function)
     else:
-        trio_token().run_sync_soon(function)
+        current_trio_token().run_sync_soon(function)
 
 
-async def in_thread(work: Callable[..., T], *args: object) -> T:
-    """Call a function in a thread of the running loop."""
+async def run_in_thread(work: Callable[..., T], *args: object) -> T:
+    """Call a function in a worker thread of the running event loop, and return its result."""
     if is_asyncio():
         return await asyncio.to_thread(work, *args)
     result: T = await _trio().to_thread.run_sync(work, *args)
     return result
 
 
-async def result_of(future: Future[T]) -> T:
-    """Wait for the result of a thread. Cancelling the wait does not stop the thread."""
+async def wait_for_future(future: Future[T]) -> T:
+    """Wait for a future of another thread, and return its result.
+
+    Cancelling the waiting task does not cancel the future.
+    """
     done: asyncio.Event | Any
     wake: Callable[[Callable[[], object]], object]
     if is_asyncio():
@@ -77,10 +85,10 @@ async def result_of(future: Future[T]) -> T:
         wake = asyncio.get_running_loop().call_soon_threadsafe
     else:
         done = _trio().Event()
-        wake = trio_token().run_sync_soon
+        wake = current_trio_token().run_sync_soon
 
     def on_done(_: Future[T]) -> None:
-        with suppress(RuntimeError):  # the event loop has ended
+        with suppress(RuntimeError):  # raised if the event loop is closed
             wake(done.set)
 
     future.add_done_callback(on_done)
@@ -88,10 +96,10 @@ async def result_of(future: Future[T]) -> T:
     return future.result()
 
 
-def run_on(loop: asyncio.AbstractEventLoop | Any, work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on the loop of another thread, and wait for its result.
+def run_on_loop(loop: asyncio.AbstractEventLoop | Any, work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on the event loop of another thread, wait for it, and return its result.
 
-    loop is the loop of asyncio, or a token of trio.
+    loop is an asyncio event loop, or the trio token of a trio event loop.
     """
     if isinstance(loop, asyncio.AbstractEventLoop):
         return asyncio.run_coroutine_threadsafe(work, loop).result()
@@ -104,6 +112,7 @@ def run_on(loop: asyncio.AbstractEventLoop | Any, work: Coroutine[Any, Any, T]) 
 
 
 def _running_trio() -> Any | None:
+    """Return the module trio if its event loop is running in this thread, else None."""
     trio = sys.modules.get("trio")
     if trio is None:
         return None
@@ -115,6 +124,7 @@ def _running_trio() -> Any | None:
 
 
 def _trio() -> Any:
+    """Return the module trio. Raises `AsyncioRequired` if no event loop is running."""
     trio = _running_trio()
     if trio is None:
         raise AsyncioRequired("a middleware of hasten", "run the application on asyncio or trio")

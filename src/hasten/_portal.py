@@ -1,7 +1,7 @@
-"""Run coroutines from code without an event loop.
+"""Run coroutines for code that has no event loop, such as `queue.sync.add(…)`.
 
-The process has one event loop for this, in its own thread, created on first use. The `.sync` twins
-are thin calls through it.
+The process has one event loop for these coroutines, in a thread of its own. Both are created on
+first use.
 """
 
 from __future__ import annotations
@@ -20,12 +20,15 @@ T = TypeVar("T")
 
 
 class _Portal:
+    """An event loop in a background thread, and a way to run coroutines on it."""
+
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
     def loop(self) -> asyncio.AbstractEventLoop:
+        """Return the event loop, and start its thread on the first call."""
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
@@ -36,6 +39,7 @@ class _Portal:
             return self._loop
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the event loop, wait for it, and return its result."""
         loop = self.loop()
         if threading.current_thread() is self._thread:
             coroutine.close()
@@ -47,49 +51,53 @@ _portal = _Portal()
 
 
 def call(coroutine: Coroutine[Any, Any, T], *, waits: bool = False) -> T:
-    """Run the coroutine of a `.sync` call from any thread, and return its result.
+    """Run the coroutine of a `.sync` method, wait for it, and return its result.
 
-    In a thread that runs an event loop this blocks the loop. There a short call warns, and a call
-    that waits raises `UsageError`, because it may wait for a task of that loop.
+    In a thread with a running event loop, the call would block that loop. A short call only issues
+    a `RuntimeWarning` there. A call that may have to wait for a task of that loop (waits=True)
+    raises `UsageError`, because it could wait forever.
     """
     try:
-        _check_thread(coroutine, waits=waits)
+        _check_no_running_loop(coroutine, waits=waits)
     except BaseException:
         coroutine.close()
         raise
     return _portal.run(coroutine)
 
 
-def _check_thread(coroutine: Coroutine[Any, Any, Any], *, waits: bool) -> None:
+def _check_no_running_loop(coroutine: Coroutine[Any, Any, Any], *, waits: bool) -> None:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return  # no running loop: the purpose of `.sync`
-    # The protocol lacks __qualname__, but coroutines of an `async def` have it.
+        return  # no running event loop, as there should be
+    # Every coroutine of an `async def` has a __qualname__, but the type Coroutine does not.
     owner, _, method = coroutine.__qualname__.rpartition(".")  # type: ignore[attr-defined]
     owner = "task" if owner == "Enqueuer" else owner.lower()
     instead = f"use 'await {owner}.{method}(…)', or call it from a thread (asyncio.to_thread)"
     if waits:
         raise UsageError(f"a .sync call that waits would block the running event loop: {instead}")
-    # Shown once per line of the caller, which is three frames above.
+    # stacklevel: the warning names the line that has called the `.sync` method.
     warnings.warn(
         f"a .sync call blocks the running event loop: {instead}", RuntimeWarning, stacklevel=4
     )
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine from a thread that may block, and return its result."""
+    """Run a coroutine, wait for it, and return its result. Unlike `call`, it checks nothing.
+
+    The thread must not have a running event loop, because it would be blocked.
+    """
     return _portal.run(coroutine)
 
 
 def start(coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-    """Start a coroutine from any thread, without waiting."""
+    """Start a coroutine without waiting for it. Return the future of its result."""
     return asyncio.run_coroutine_threadsafe(coroutine, _portal.loop())
 
 
 def _renew_after_fork() -> None:
     global _portal  # noqa: PLW0603  # there is one per process
-    _portal = _Portal()  # the old thread only exists in the parent
+    _portal = _Portal()  # a forked process does not have the threads of its parent
 
 
 if hasattr(os, "register_at_fork"):

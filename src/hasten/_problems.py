@@ -1,4 +1,7 @@
-"""Responses to refused requests: problem details (RFC 9457), plain text, or a message as JSON."""
+"""Responses to requests that a limit or load shedding has refused.
+
+The body is a problem document (RFC 9457), plain text, or a message of the application.
+"""
 
 from __future__ import annotations
 
@@ -10,52 +13,54 @@ from typing import Final
 
 from hasten._quality import parse_weights
 from hasten._responses import EncodedResponse
-
-DETAIL: Final = "Too many requests, please try again later."
-
-_TYPES: Final = "https://iana.org/assignments/http-problem-types#"
-QUOTA: Final = _TYPES + "quota-exceeded"
-CAPACITY: Final = _TYPES + "temporary-reduced-capacity"
+from hasten.errors import _limit_problem
 
 MAX_ACCEPT_CHARS: Final = 1024
-"""A longer Accept header is not parsed."""
+"""A longer Accept header is not parsed: its client gets a problem document."""
 
-# The media ranges that include each type, the most specific first. A client that accepts any JSON
-# can read a problem.
-_TEXT: Final = ("text/plain", "text/*", "*/*")
-_JSON: Final = (
+# The media ranges of an Accept header that include a response type, the most specific one first. A
+# client that accepts any JSON can read a problem document.
+_TEXT_RANGES: Final = ("text/plain", "text/*", "*/*")
+_JSON_RANGES: Final = (
     ("application/problem+json", "application/*", "*/*"),
     ("application/json", "application/*", "*/*"),
 )
 
 
-def refusal(
+def make_refusal(
     message: str | Mapping[str, object] | None,
     *,
     status: int,
     limits: Sequence[str],
-    kind: str = QUOTA,
+    is_busy: bool = False,
     is_text: bool = False,
 ) -> EncodedResponse:
-    """Return the response to a refused request, without the headers of limits.
+    """Return the response to a refused request, without RateLimit and Retry-After headers.
 
-    A message is sent as it is: a string as text/plain (as HTML it could inject scripts), a mapping
-    as JSON. Without one, the body is a problem (RFC 9457) that names the limits, or with is_text
-    its plain text. Caches must not store it: RFC 6585, section 4.
+    A message is the whole body: a string is sent as text/plain (as HTML it could inject scripts), a
+    mapping as JSON. Without a message, the body is a problem document (RFC 9457) with the names of
+    the exceeded limits, or a short plain text if is_text is set. is_busy: the request is refused
+    because the server lacks capacity, not because the client has exceeded a limit. Caches must not
+    store the response (RFC 6585, section 4).
     """
     if isinstance(message, Mapping):
-        return _response(status, "application/json", json.dumps(message))
-    if message is None and not is_text:
-        return _response(status, "application/problem+json", _problem(status, tuple(limits), kind))
-    return _response(status, "text/plain; charset=utf-8", DETAIL if message is None else message)
+        return _make_response(status, "application/json", json.dumps(message))
+    if message is None:
+        message = _default_body(status, tuple(limits), is_busy, is_text)
+        if not is_text:
+            return _make_response(status, "application/problem+json", message)
+    return _make_response(status, "text/plain; charset=utf-8", message)
 
 
 def prefers_text(accept: str | None) -> bool:
-    """Return whether a client prefers plain text to a problem. RFC 9110, section 12.5.1."""
+    """Return whether a client prefers plain text to a problem document in JSON.
+
+    accept is the Accept header, None if the request has none. RFC 9110, section 12.5.1.
+    """
     return accept is not None and len(accept) <= MAX_ACCEPT_CHARS and _prefers_text(accept)
 
 
-def _response(status: int, media_type: str, body: str) -> EncodedResponse:
+def _make_response(status: int, media_type: str, body: str) -> EncodedResponse:
     content = body.encode("utf-8", "backslashreplace")
     headers = {
         "content-type": media_type,
@@ -66,32 +71,30 @@ def _response(status: int, media_type: str, body: str) -> EncodedResponse:
 
 
 @lru_cache(maxsize=256)
-def _problem(status: int, limits: tuple[str, ...], kind: str) -> str:
-    problem: dict[str, object] = {
-        "type": kind,
-        "title": _phrase(status),
-        "status": status,
-        "detail": DETAIL if kind != CAPACITY else "The server is busy, please try again later.",
-    }
-    if kind == QUOTA:
-        problem["violated-policies"] = list(limits)
-    return json.dumps(problem)
+def _default_body(status: int, limits: tuple[str, ...], is_busy: bool, is_text: bool) -> str:
+    problem = _limit_problem(status, _title_of(status), limits, is_busy)
+    return str(problem["detail"]) if is_text else json.dumps(problem)
 
 
-def _phrase(status: int) -> str:
+def _title_of(status: int) -> str:
     try:
         return HTTPStatus(status).phrase
     except ValueError:
         return "Refused"
 
 
-# Clients repeat the same header: refusing them should cost next to nothing.
+# A client that is refused again and again sends the same header each time: parse it only once.
 @lru_cache(maxsize=256)
 def _prefers_text(accept: str) -> bool:
     weights = parse_weights(accept)
-    return _weight(weights, _TEXT) > max(_weight(weights, ranges) for ranges in _JSON)
+    return _weight_of(weights, _TEXT_RANGES) > max(
+        _weight_of(weights, ranges) for ranges in _JSON_RANGES
+    )
 
 
-def _weight(weights: Mapping[str, int], ranges: Sequence[str]) -> int:
-    """Return the weight of the first range that the header names, which is the most specific."""
+def _weight_of(weights: Mapping[str, int], ranges: Sequence[str]) -> int:
+    """Return the weight of the first media range that is in weights, or 0 if none is.
+
+    weights are those of the Accept header. ranges begin with the most specific one.
+    """
     return next((weights[name] for name in ranges if name in weights), 0)

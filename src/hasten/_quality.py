@@ -1,4 +1,4 @@
-"""Quality values of a header such as Accept or Accept-Encoding: RFC 9110, section 12.4.2."""
+"""Parse the quality values of headers such as Accept-Encoding: RFC 9110, section 12.4.2."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ _QVALUE: Final = re.compile(r"0(?:\.\d{0,3})?|1(?:\.0{0,3})?", re.ASCII)
 
 
 def parse_weights(header: str, name_of: Callable[[str], str] = str.lower) -> dict[str, int]:
-    """Return the weight of each member in thousandths, by its name without parameters.
+    """Return the weight of each member of a header, in thousandths: {"gzip": 500}.
 
-    name_of maps a name to the one that stands in the result. A malformed weight is 0. A member that
-    is listed twice has the lower weight, so that a refusal always counts. ``text/html;level=1`` is
-    more specific than ``text/html``: its weight counts only if the header does not list the latter.
+    The keys are the names of the members without parameters, converted by name_of. A malformed
+    weight counts as 0. A member that is listed twice gets the lower weight, so that a weight of 0,
+    which means "not acceptable", always wins. ``text/html;level=1`` is more specific than
+    ``text/html``: its weight is used for ``text/html`` only if that is not listed itself.
     """
     weights: dict[str, int] = {}
     specific: dict[str, int] = {}
@@ -29,7 +30,7 @@ def parse_weights(header: str, name_of: Callable[[str], str] = str.lower) -> dic
 
 
 def _has_parameters(parameters: Sequence[str]) -> bool:
-    """Return whether a parameter precedes the weight."""
+    """Return whether a member has parameters of its own, such as level=1, before the weight."""
     return bool(parameters) and parameters[0].partition("=")[0].strip(" \t").lower() != "q"
 
 
@@ -37,6 +38,6 @@ def _weight_of(parameters: Sequence[str]) -> int:
     for parameter in parameters:
         name, _, value = parameter.partition("=")
         if name.strip(" \t").lower() == "q":
-            value = value.strip(" \t")  # a space is not allowed here, but the intent is clear
+            value = value.strip(" \t")  # RFC 9110 allows no space here, but the value is clear
             return round(float(value) * 1000) if _QVALUE.fullmatch(value) else 0
     return 1000

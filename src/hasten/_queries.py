@@ -1,4 +1,4 @@
-"""The query of a URL, in the form of any framework."""
+"""Read the query string of a URL from the request objects of different frameworks."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ Pairs: TypeAlias = list[tuple[str, str]]
 
 
 class _MultiItems(Protocol):
-    """The query of Starlette and Litestar."""
+    """The query parameters of a request of Starlette or Litestar."""
 
     def multi_items(self) -> Iterable[tuple[str, str]]: ...
 
 
 class _Lists(Protocol):
-    """The query of Django, Quart and Flask."""
+    """The query parameters of a request of Django, Quart or Flask."""
 
     def lists(self) -> Iterable[tuple[str, list[str]]]: ...
 
 
 class _Items(Protocol):
-    """A dict with one value for each name."""
+    """A mapping with one value for each parameter, such as a dict."""
 
     def items(self) -> Iterable[tuple[str, str]]: ...
 
@@ -35,15 +35,20 @@ class _Request(Protocol):
 
 
 QueryLike: TypeAlias = str | Iterable[tuple[str, str]] | _MultiItems | _Lists | _Items | _Request
-"""The query of a URL: its text, its pairs, a framework's object for it, or a request of Starlette,
-FastAPI or Litestar."""
+"""The query string of a URL, in one of these forms:
+
+- the text: ``"page=2&limit=10"``
+- the pairs: ``[("page", "2"), ("limit", "10")]``
+- the query parameters of a request of Starlette, FastAPI, Litestar, Django, Quart or Flask
+- a request of Starlette, FastAPI or Litestar
+"""
 
 
 def pairs_of(query: QueryLike) -> Pairs:
-    """Return the names and values, decoded, in the order of the query."""
+    """Return the query parameters as decoded (name, value) pairs, in their order."""
     if isinstance(query, str):
         return parse_qsl(query.removeprefix("?"), keep_blank_values=True)
-    # First, because a request of Starlette also is a mapping: of its ASGI scope.
+    # First, because a request of Starlette has items(), too: those of its ASGI scope.
     query = getattr(query, "query_params", query)
     multi_items = getattr(query, "multi_items", None)
     if multi_items is not None:
@@ -59,7 +64,10 @@ def pairs_of(query: QueryLike) -> Pairs:
 
 
 def header_of(query: QueryLike, name: str) -> str | None:
-    """Return a header of the request, or None if there is none or no request was passed."""
+    """Return a header of the request.
+
+    Returns None if the request does not have this header, or if query is not a request.
+    """
     if not hasattr(query, "query_params"):
         return None
     headers: Any = getattr(query, "headers", {})
@@ -68,6 +76,6 @@ def header_of(query: QueryLike, name: str) -> str | None:
 
 
 def is_debug(query: QueryLike) -> bool:
-    """Return whether a request was passed whose application runs in debug mode."""
+    """Return whether query is a request of an application in debug mode."""
     scope: Any = getattr(query, "scope", None) or {}
     return bool(getattr(scope.get("app"), "debug", False))

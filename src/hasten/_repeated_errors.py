@@ -1,4 +1,4 @@
-"""Log errors that may occur in every request, each at most once a minute."""
+"""Log errors that could occur in every request, but each at most once a minute."""
 
 from __future__ import annotations
 
@@ -7,21 +7,27 @@ import sys
 from time import monotonic
 from typing import Final
 
-EVERY_SECONDS: Final = 60.0
+LOG_INTERVAL_SECONDS: Final = 60.0
 
 
 class RepeatedErrors:
-    """A log that writes each kind of error at most once a minute, and counts the others."""
+    """A logger that logs each kind of error at most once a minute.
+
+    The errors between two log lines are counted, and the next line has their number.
+    """
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
         self._seen: dict[str, tuple[float, int]] = {}
 
     def exception(self, what: str) -> None:
-        """Log what failed, with the exception that is being handled."""
+        """Log an error with the traceback of the exception that is being handled.
+
+        what is the message. Errors with the same message are of one kind.
+        """
         now = monotonic()
         logged_at, repetitions = self._seen.get(what, (float("-inf"), 0))
-        if now - logged_at < EVERY_SECONDS:
+        if now - logged_at < LOG_INTERVAL_SECONDS:
             self._seen[what] = logged_at, repetitions + 1
             return
         self._seen[what] = now, 0

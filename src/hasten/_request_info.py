@@ -1,4 +1,4 @@
-"""A request, for the functions of a limit and of load shedding."""
+"""What the functions of an application learn about a request: those of limits and load shedding."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ _NO_HEADERS: Final[tuple[tuple[bytes, bytes], ...]] = ()
 
 
 class RequestInfo:
-    """The argument of the functions `key`, `cost`, `skip`, `rate` and others.
+    """A request: the argument of functions such as `key`, `cost`, `skip` and `rate` of a limit.
 
-    scope is the ASGI scope, in which a middleware of the framework may have set a user. client is
-    the address of the client behind trusted proxies, for IPv6 its network: "2001:db8::/56". status
-    is the status of the response, None before there is one.
+    - scope: the ASGI scope. It has the user if an authentication middleware has set one.
+    - client: the IP address of the client. Behind trusted proxies it is taken from their headers.
+      IPv6 clients are identified by their network: "2001:db8::/56".
+    - status: the status of the response, None before the response has started.
     """
 
     __slots__ = ("client", "scope", "status")
@@ -29,7 +30,7 @@ class RequestInfo:
 
     @property
     def path(self) -> str:
-        """The decoded path, with the root path."""
+        """The decoded path of the URL, including the root path of the application."""
         path: str = self.scope.get("path", "")
         return path
 
@@ -41,12 +42,15 @@ class RequestInfo:
 
     @property
     def query(self) -> str:
-        """The query string as it was sent, without "?"."""
+        """The query string without "?", not decoded."""
         query: bytes = self.scope.get("query_string", b"")
         return query.decode("latin-1")
 
     def header(self, name: str) -> str | None:
-        """Return the value of a header, None if there is none. Several lines are joined."""
+        """Return the value of a header, or None if it is missing.
+
+        The values of several lines with this name are joined with commas.
+        """
         wanted = name.lower().encode("latin-1")
         headers = self.scope.get("headers", _NO_HEADERS)
         values = [value for key, value in headers if key.lower() == wanted]

@@ -1,4 +1,4 @@
-"""Complete HTTP responses that any framework can send, with 304 for conditional requests."""
+"""Complete HTTP responses that can be sent by any framework and answer conditional requests."""
 
 from __future__ import annotations
 
@@ -33,11 +33,13 @@ class HeadersLike(Protocol):
 
 
 class EncodedResponse(NamedTuple):
-    """A complete response: an ASGI application, and the tuple that Quart and Flask accept.
+    """A complete response: body, status and headers.
 
-    In Django: ``HttpResponse(found.body, status=found.status, headers=found.headers)``.
-    As an application it sends 304 if the request's If-None-Match names its ETag, and no body for
-    HEAD. In other frameworks, call `to` for that.
+    It is an ASGI application, and also a tuple that views of Quart and Flask can return. In Django,
+    return ``HttpResponse(found.body, status=found.status, headers=found.headers)``.
+
+    As an ASGI application, it answers a conditional request whose If-None-Match matches the ETag
+    with 304, and a HEAD request without a body. In other frameworks, call `to(request)` first.
     """
 
     body: bytes
@@ -46,8 +48,9 @@ class EncodedResponse(NamedTuple):
 
     @classmethod
     def for_error(cls, error: RequestRefused) -> EncodedResponse:
-        """Return the response to a refused request: ``application/problem+json``, RFC 9457."""
-        # ASCII, because a text that a client sent may hold what no encoding can.
+        """Return the response for an error: ``application/problem+json``, RFC 9457."""
+        # json.dumps escapes everything outside of ASCII: the message may quote a text of the client
+        # with surrogates, which UTF-8 cannot encode.
         body = json.dumps(error.problem()).encode("ascii")
         headers = {"content-type": "application/problem+json", **error.headers}
         return cls(body, error.status, headers)
@@ -56,10 +59,14 @@ class EncodedResponse(NamedTuple):
         return f"EncodedResponse({self.status}, {len(self.body):,} bytes, {self.headers!r})"
 
     def to(self, request: RequestLike) -> EncodedResponse:
-        """Return this response for a request: 304 if it names this ETag, no body for HEAD."""
+        """Return the response to send for this request.
+
+        This is a 304 without a body if If-None-Match of the request matches the ETag, a response
+        without a body for a HEAD request, and else this response.
+        """
         tag = self.headers.get("etag")
-        if _is_current(request.method, self.status, tag, request.headers.get("if-none-match")):
-            kept = {key: value for key, value in self.headers.items() if key not in _OF_CONTENT}
+        if _is_not_modified(request.method, self.status, tag, request.headers.get("if-none-match")):
+            kept = {key: value for key, value in self.headers.items() if key not in _BODY_HEADERS}
             return EncodedResponse(b"", 304, kept)
         if request.method == "HEAD":
             headers = self.headers | {"content-length": str(len(self.body))}
@@ -74,13 +81,16 @@ class EncodedResponse(NamedTuple):
 async def send_response(
     scope: Scope, send: Send, status: int, headers: Headers, body: bytes
 ) -> None:
-    """Send a response, or 304 if the client has it. RFC 9110, sections 9.3.2 and 13.1.2."""
+    """Send a response, or a 304 if the client has it already: RFC 9110, section 13.1.2.
+
+    The response to a HEAD request is sent without its body: RFC 9110, section 9.3.2.
+    """
     tag = header_values(headers, b"etag")
     if tag is not None:
         given = header_values(list(scope["headers"]), b"if-none-match")
-        if _is_current(scope["method"], status, tag.decode("latin-1"), _text(given)):
+        if _is_not_modified(scope["method"], status, tag.decode("latin-1"), _decode_header(given)):
             status, body = 304, b""
-            headers = [each for each in headers if each[0].decode("latin-1") not in _OF_CONTENT]
+            headers = [each for each in headers if each[0].decode("latin-1") not in _BODY_HEADERS]
     if status != 304 and header_values(headers, b"content-length") is None:
         headers = [*headers, (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -90,7 +100,10 @@ async def send_response(
 
 
 def etag_of(parts: Sequence[bytes] | bytes, *, weak: bool = False) -> str:
-    """Return the entity tag of a body. weak: the parts identify the content, not its bytes."""
+    """Return an ETag: a hash of the body or of other values that identify the content.
+
+    A weak ETag promises that the content is equivalent, but not that each byte is the same.
+    """
     digest = blake2b(digest_size=15)
     for part in [parts] if isinstance(parts, bytes) else parts:
         digest.update(part)
@@ -98,8 +111,11 @@ def etag_of(parts: Sequence[bytes] | bytes, *, weak: bool = False) -> str:
     return f'W/"{tag}"' if weak else f'"{tag}"'
 
 
-def names_tag(if_none_match: str | None, tag: str) -> bool:
-    """Return whether If-None-Match names a tag, by weak comparison. RFC 9110, section 13.1.2."""
+def contains_etag(if_none_match: str | None, tag: str) -> bool:
+    """Return whether an If-None-Match header contains an ETag. RFC 9110, section 13.1.2.
+
+    The comparison is weak: the prefix W/ does not count.
+    """
     if if_none_match is None:
         return False
     if if_none_match.strip() == "*":
@@ -110,12 +126,17 @@ def names_tag(if_none_match: str | None, tag: str) -> bool:
 
 _TAG: Final = re.compile(r'(?:W/)?("[^"]*")')
 
-_OF_CONTENT: Final = frozenset({"content-type", "content-length", "content-encoding"})
+_BODY_HEADERS: Final = frozenset({"content-type", "content-length", "content-encoding"})
 
 
-def _is_current(method: str | None, status: int, tag: str | None, given: str | None) -> bool:
-    return status == 200 and tag is not None and method in ("GET", "HEAD") and names_tag(given, tag)
+def _is_not_modified(method: str | None, status: int, tag: str | None, given: str | None) -> bool:
+    return (
+        status == 200
+        and tag is not None
+        and method in ("GET", "HEAD")
+        and contains_etag(given, tag)
+    )
 
 
-def _text(value: bytes | None) -> str | None:
+def _decode_header(value: bytes | None) -> str | None:
     return None if value is None else value.decode("latin-1")

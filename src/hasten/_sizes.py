@@ -1,4 +1,4 @@
-"""Sizes: bytes or texts in public options, whole bytes inside."""
+"""Convert sizes of public options, such as 65536 or "64kb", to bytes."""
 
 from __future__ import annotations
 

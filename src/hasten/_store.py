@@ -1,7 +1,8 @@
-"""The store of jobs and limits: a URL, a clock, a time-out, and connections to close.
+"""The store of jobs and limits: its URL, clock and time-out, and what it has to close.
 
-Each capability has its own connections and tables in a store, its *part*: jobs have an engine,
-limits a counter store. A store creates a part on first use, and closes all parts together.
+Each capability has its own connections and tables in a store, here called its *part*: the part of
+jobs is an engine, that of limits a counter store. A store creates a part on first use, and closes
+all parts together.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ class Part(Protocol):
     """The connections and tables of one capability in a store."""
 
     async def aclose(self) -> None:
-        """Close the connections. The part is not used again."""
+        """Close the connections. The part is not used afterwards."""
 
     def close_now(self) -> None:
-        """Close at the end of the process, without an event loop."""
+        """Close the connections without an event loop, when the process ends."""
 
 
 P = TypeVar("P", bound=Part)
@@ -45,13 +46,13 @@ class Store(AsyncClosable):
     directory; four slashes for an absolute path), or ``redis://host:6379/0`` and similar URLs for
     Redis or Valkey (TLS, Sentinel, Cluster: docs/howto/redis.md).
 
-    - clock: the clock of all queues and limits in the store. Tests pass
-      `hasten.testing.ManualClock`.
-    - timeout: how long a call may take, 5 seconds by default. A longer one raises `StoreError`.
-      Also an option of the URL: ``?timeout=2``.
-    - prefix: the prefix of all keys on Redis. The default is BullMQ's ``bull`` for jobs and
-      ``hasten:limit`` for limits; ``prefix="shop"`` makes them ``shop`` and ``shop:limit``. Also an
-      option of the URL.
+    - clock: the clock of all queues and limits in the store. Tests pass a
+      `hasten.testing.ManualClock`; the default is the system clock.
+    - timeout: how long an operation in the store may take, 5 seconds by default. Then it raises
+      `StoreError`. Can be set in the URL instead: ``?timeout=2``.
+    - prefix: the prefix of all keys on Redis. By default, keys of jobs begin with ``bull``, as
+      BullMQ's, and keys of limits with ``hasten:limit``. With ``prefix="shop"`` they begin with
+      ``shop`` and ``shop:limit``. Can be set in the URL instead: ``?prefix=shop``.
 
     The store connects on first use. Use one store for all queues and limits of an application:
     simultaneous calls then share transactions and connections. A store can be used from several
@@ -83,7 +84,7 @@ class Store(AsyncClosable):
         prefix = parsed.prefix if prefix is None else prefix
         self.prefix: Final = None if prefix is None else check_text("prefix", prefix)
         if self.prefix is not None and isinstance(self.location, File):
-            expected = "None for SQLite and memory, where each store has its own tables"
+            expected = "None for SQLite and memory: it is only for keys on Redis"
             raise InvalidOption("prefix", self.prefix, expected)
         self._lock = threading.Lock()
         self._parts: dict[str, Part] = {}
@@ -98,24 +99,27 @@ class Store(AsyncClosable):
         timeout: Duration | None = None,
         prefix: str | None = None,
     ) -> Self:
-        """Return the store of the environment variable HASTEN_URL, or of the default URL."""
+        """Return a store for the URL in the environment variable HASTEN_URL.
+
+        If the variable is not set or empty, the store is for the URL default.
+        """
         url = os.environ.get(ENVIRONMENT) or default
         return cls(url, clock=clock, timeout=timeout, prefix=prefix)
 
     def part(self, name: str, make: Callable[[Store], P]) -> P:
-        """Return the part of a capability by its name, and create it if it is missing."""
+        """Return the part of the capability with this name. make creates it on first use."""
         with self._lock:
             part = self._parts.get(name)
             if part is None:
                 part = self._parts[name] = make(self)
-                _in_use.add(self)
+                _open_stores.add(self)
             return cast("P", part)
 
     async def aclose(self) -> None:
         """Close all connections and files. Safe to call twice."""
         with self._lock:
             parts, self._parts = self._parts, {}
-            _in_use.discard(self)
+            _open_stores.discard(self)
         async with contextlib.AsyncExitStack() as stack:
             for part in parts.values():
                 stack.push_async_callback(part.aclose)
@@ -129,12 +133,12 @@ class Store(AsyncClosable):
             with contextlib.suppress(Exception):
                 part.close_now()
 
-    def _after_fork_in_child(self) -> None:
-        self._lock = threading.Lock()  # another thread may hold the old one
+    def _renew_lock(self) -> None:
+        self._lock = threading.Lock()  # at the fork, another thread may have held the old one
 
 
 def to_store(store: str | Store) -> Store:
-    """Return the store for a URL, or the store itself. Raises `InvalidOption`."""
+    """Return a new store for a URL; a store is returned as it is. Raises `InvalidOption`."""
     return store if isinstance(store, Store) else Store(store)
 
 
@@ -150,22 +154,24 @@ def _to_timeout(timeout: Duration) -> float:
     return seconds
 
 
+# All stores that still exist.
 _stores: Final[weakref.WeakSet[Store]] = weakref.WeakSet()
 
-# Not weak: an open store is closed at the end of the process, even without references.
-_in_use: Final[set[Store]] = set()
+# The stores with open connections. Not a WeakSet, so that such a store exists until the process
+# ends, and is closed then.
+_open_stores: Final[set[Store]] = set()
 
 
 def _close_all() -> None:
-    for store in list(_in_use):
+    for store in list(_open_stores):
         store._close_now()
 
 
-def _after_fork_in_child() -> None:
+def _renew_locks() -> None:
     for store in list(_stores):
-        store._after_fork_in_child()
+        store._renew_lock()
 
 
 atexit.register(_close_all)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(after_in_child=_renew_locks)

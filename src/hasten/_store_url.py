@@ -1,4 +1,4 @@
-"""URLs of stores: SQLite files, memory, and Redis or Valkey servers."""
+"""Parse the URLs of stores: SQLite files, memory, and Redis or Valkey servers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, quote, unquote, unquote_plus, urlencode, url
 from hasten.errors import InvalidOption
 
 DEFAULT_TIMEOUT: Final = 5.0
-"""How long a call may take, in seconds, unless a URL or an option sets it."""
+"""How long an operation in a store may take, in seconds, if neither URL nor option sets it."""
 
 FORMS: Final = (
     "memory://, sqlite:///file.db (four slashes for an absolute path) or redis://host:6379/0"
@@ -23,25 +23,29 @@ REDIS_FORMS: Final = (
 )
 
 
-class Kind(Enum):
-    """How a server is found."""
+class ServerKind(Enum):
+    """How the nodes in a URL lead to the server that has the data.
+
+    SINGLE: the only node is the server. SENTINEL: the nodes are Sentinels, which report the current
+    master. CLUSTER: the nodes belong to a Redis Cluster, and report its other nodes.
+    """
 
     SINGLE = "single"
     SENTINEL = "sentinel"
     CLUSTER = "cluster"
 
 
-# Each scheme: how the server is found, and whether the connection is encrypted.
+# By scheme: how the server is found, and whether connections use TLS.
 _REDIS_SCHEMES: Final = {
-    "redis": (Kind.SINGLE, False),
-    "rediss": (Kind.SINGLE, True),
-    "unix": (Kind.SINGLE, False),
-    "redis+sentinel": (Kind.SENTINEL, False),
-    "rediss+sentinel": (Kind.SENTINEL, True),
-    "redis+cluster": (Kind.CLUSTER, False),
-    "rediss+cluster": (Kind.CLUSTER, True),
+    "redis": (ServerKind.SINGLE, False),
+    "rediss": (ServerKind.SINGLE, True),
+    "unix": (ServerKind.SINGLE, False),
+    "redis+sentinel": (ServerKind.SENTINEL, False),
+    "rediss+sentinel": (ServerKind.SENTINEL, True),
+    "redis+cluster": (ServerKind.CLUSTER, False),
+    "rediss+cluster": (ServerKind.CLUSTER, True),
 }
-_PORTS: Final = {Kind.SINGLE: 6379, Kind.SENTINEL: 26379, Kind.CLUSTER: 6379}
+_PORTS: Final = {ServerKind.SINGLE: 6379, ServerKind.SENTINEL: 26379, ServerKind.CLUSTER: 6379}
 
 _SECRETS: Final = frozenset({"password", "sentinel_password"})
 _TLS_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")  # as in `redis.from_url`
@@ -55,25 +59,29 @@ _SYNCHRONOUS: Final = ("OFF", "NORMAL", "FULL", "EXTRA")
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A SQLite database: a file, or a private one in memory."""
+    """The location of a SQLite database: a file, or the memory of this process."""
 
     path: Path | None
-    """None for one in memory."""
+    """The file, or None for a database in memory."""
     synchronous: str = "FULL"
-    """PRAGMA synchronous for data that has to survive a power cut."""
+    """The value of PRAGMA synchronous: whether commits survive a power cut."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A Redis server.
+    """The location of a Redis or Valkey server, and how to connect to it.
 
-    nodes are (host, port), none for a Unix socket, whose path is in path. timeout is how long a
-    request may take, in seconds. wait is how long to retry beyond that while the server is
-    unavailable. connections is the maximum that one event loop opens to one server for requests.
+    - shown: the URL without passwords, for messages and for comparisons of stores.
+    - nodes: (host, port) of each node in the URL. Empty for a Unix socket, whose path is in path.
+    - service: the name that the Sentinels have for the master.
+    - tls: the options for TLS, or None for connections that are not encrypted.
+    - timeout: how long a request may take, in seconds.
+    - wait: how many more seconds a request is retried while the server is unavailable.
+    - connections: how many connections for requests one event loop opens to one server at most.
     """
 
     shown: str
-    kind: Kind
+    kind: ServerKind
     nodes: tuple[tuple[str, int], ...] = ()
     path: str | None = None
     service: str = ""
@@ -93,7 +101,7 @@ Location: TypeAlias = File | Address
 
 @dataclass(frozen=True, slots=True)
 class StoreUrl:
-    """A parsed URL. timeout and prefix are None if it does not have them."""
+    """A parsed store URL. timeout (seconds) and prefix are None if the URL does not set them."""
 
     location: Location
     timeout: float | None = None
@@ -101,27 +109,30 @@ class StoreUrl:
 
 
 def parse_store_url(url: str) -> StoreUrl:
-    """Parse the URL of a store. Raises `InvalidOption`, without the password.
+    """Parse the URL of a store.
 
-    Options after "?" for files: timeout (seconds) and synchronous. For servers: timeout, wait and
-    connections as in `Address`, prefix, and db for a Unix socket; for TLS ssl_ca_certs,
-    ssl_certfile, ssl_keyfile (paths), ssl_cert_reqs ('required' or 'none') and ssl_check_hostname
-    ('true' or 'false'); for Sentinels with their own users sentinel_username and
-    sentinel_password.
+    Raises `InvalidOption`, whose message does not contain the password. After "?", the URL can have
+    these options:
+
+    - SQLite and memory: timeout (seconds), synchronous ('full', 'normal', 'extra' or 'off')
+    - servers: timeout, wait and connections as in `Address`, prefix, and db for a Unix socket
+    - servers with TLS: ssl_ca_certs, ssl_certfile and ssl_keyfile (paths), ssl_cert_reqs
+      ('required' or 'none'), ssl_check_hostname ('true' or 'false')
+    - Sentinels with a user of their own: sentinel_username, sentinel_password
     """
     scheme, separator, rest = url.partition("://")
     if separator and scheme in _REDIS_SCHEMES:
         return _parse_server(url, scheme, rest)
     if separator and scheme in {"memory", "sqlite"}:
         return _parse_file(url)
-    raise _invalid(url, REDIS_FORMS if scheme.partition(":")[0] in _REDIS_SCHEMES else FORMS)
+    raise _invalid_url(url, REDIS_FORMS if scheme.partition(":")[0] in _REDIS_SCHEMES else FORMS)
 
 
 def without_password(url: str) -> str:
-    """Return a URL, well formed or not, without passwords, for messages and logs.
+    """Return a URL without its passwords, for messages and logs. The URL may be malformed.
 
-    Everything before the last "@" counts as credentials, because a password may contain any
-    character by mistake. The user name is kept if the URL is well formed up to there.
+    Everything before the last "@" is treated as credentials, because a password may contain
+    characters that should have been escaped. The user name is kept if it can be recognized.
     """
     scheme, separator, rest = url.partition("://")
     if not separator:
@@ -131,16 +142,16 @@ def without_password(url: str) -> str:
     if at and user and "?" not in credentials:
         place = f"{user}@{place}"
     location, mark, query = place.partition("?")
-    kept = [pair for pair in query.split("&") if not _is_secret(pair)]
+    kept = [pair for pair in query.split("&") if not _is_secret_option(pair)]
     location = f"{scheme}{separator}{location}"
     return location + mark + "&".join(kept) if any(kept) else location
 
 
-def _is_secret(pair: str) -> bool:
+def _is_secret_option(pair: str) -> bool:
     return unquote_plus(pair.partition("=")[0]).strip().lower() in _SECRETS
 
 
-def _invalid(url: str, expected: str) -> InvalidOption:
+def _invalid_url(url: str, expected: str) -> InvalidOption:
     return InvalidOption("url", without_password(url), expected)
 
 
@@ -151,27 +162,27 @@ def _parse_file(url: str) -> StoreUrl:
     parts = urlsplit(url)
     path = unquote(parts.path).removeprefix("/")
     if parts.netloc or parts.fragment or (parts.scheme == "memory" and path):
-        raise _invalid(url, FORMS)
+        raise _invalid_url(url, FORMS)
     given = _parse_options(url, parts.query, _FILE_OPTIONS)
     synchronous = given.get("synchronous", "full").upper()
     if synchronous not in _SYNCHRONOUS:
-        raise _invalid(url, "a URL with synchronous=full, normal, extra or off")
+        raise _invalid_url(url, "a URL whose option synchronous is full, normal, extra or off")
     location = File(Path(path).absolute() if path else None, synchronous)
-    return StoreUrl(location, timeout=_timeout(given))
+    return StoreUrl(location, timeout=_parse_timeout(given))
 
 
 def _parse_options(url: str, query: str, known: frozenset[str]) -> dict[str, str]:
     given = dict(parse_qsl(query, keep_blank_values=True))
     if given.keys() - known:
-        raise _invalid(url, f"a URL with no options other than {', '.join(sorted(known))}")
+        raise _invalid_url(url, f"a URL with no options other than {', '.join(sorted(known))}")
     return given
 
 
-def _timeout(given: Mapping[str, str]) -> float | None:
-    return _number("timeout", given, at_least=0.001) if "timeout" in given else None
+def _parse_timeout(given: Mapping[str, str]) -> float | None:
+    return _parse_number("timeout", given, at_least=0.001) if "timeout" in given else None
 
 
-def _number(option: str, given: Mapping[str, str], *, at_least: float) -> float:
+def _parse_number(option: str, given: Mapping[str, str], *, at_least: float) -> float:
     try:
         number = float(given[option])
     except ValueError:
@@ -189,9 +200,9 @@ def _number(option: str, given: Mapping[str, str], *, at_least: float) -> float:
 def _parse_server(url: str, scheme: str, rest: str) -> StoreUrl:
     kind, is_encrypted = _REDIS_SCHEMES[scheme]
     location, _, query = rest.partition("?")
-    if "@" in query:  # probably the end of a password with a "?"
-        raise _invalid(
-            url, "a URL with '?' in a user or password as %3F, and '@' in an option as %40"
+    if "@" in query:  # the "?" is probably part of the password
+        raise _invalid_url(
+            url, "a URL with '?' in a user or password written as %3F, '@' in an option as %40"
         )
     given = _parse_options(url, query, _REDIS_OPTIONS)
     credentials, at, place = location.rpartition("@")
@@ -202,14 +213,14 @@ def _parse_server(url: str, scheme: str, rest: str) -> StoreUrl:
     if scheme == "unix":
         path = unquote(place)
         if not path.startswith("/"):
-            raise _invalid(url, "unix:///path/of/socket")
+            raise _invalid_url(url, "unix:///path/of/socket")
     else:
         hosts, *parts = place.split("/")
         nodes = tuple(_parse_node(url, node, _PORTS[kind]) for node in hosts.split(",") if hosts)
     service, db = _parse_path(url, kind, [part for part in parts if part], given)
-    timeout = _timeout(given)
+    timeout = _parse_timeout(given)
     address = Address(
-        shown=_canonical(url),
+        shown=_normalize(url),
         kind=kind,
         nodes=nodes or (() if path else (("localhost", _PORTS[kind]),)),
         path=path,
@@ -221,14 +232,16 @@ def _parse_server(url: str, scheme: str, rest: str) -> StoreUrl:
         sentinel_password=given.get("sentinel_password"),
         tls=_parse_tls(given) if is_encrypted else None,
         timeout=DEFAULT_TIMEOUT if timeout is None else timeout,
-        wait=_number("wait", given, at_least=0) if "wait" in given else 0.0,
-        connections=int(_number("connections", given, at_least=2)) if "connections" in given else 8,
+        wait=_parse_number("wait", given, at_least=0) if "wait" in given else 0.0,
+        connections=int(_parse_number("connections", given, at_least=2))
+        if "connections" in given
+        else 8,
     )
     return StoreUrl(address, timeout, given.get("prefix"))
 
 
-def _canonical(url: str) -> str:
-    """Return the same text for equivalent URLs, to compare stores."""
+def _normalize(url: str) -> str:
+    """Return a normalized URL without passwords. Equivalent URLs have the same normalized form."""
     location, _, query = without_password(url).partition("?")
     pairs = sorted(parse_qsl(query, keep_blank_values=True))
     return location.rstrip("/") + (
@@ -246,24 +259,27 @@ def _parse_node(url: str, node: str, default_port: int) -> tuple[str, int]:
     if not colon or node.endswith("]"):  # an IPv6 address without a port
         host, port = node, str(default_port)
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise _invalid(url, REDIS_FORMS)
+        raise _invalid_url(url, REDIS_FORMS)
     return unquote(host.strip("[]")), int(port)
 
 
 def _parse_path(
-    url: str, kind: Kind, parts: list[str], given: Mapping[str, str]
+    url: str, kind: ServerKind, parts: list[str], given: Mapping[str, str]
 ) -> tuple[str, int]:
-    """Return the service of the Sentinels, and the number of the database."""
+    """Return the name of the Sentinel service, "" without Sentinels, and the database number.
+
+    parts are the segments of the path of the URL.
+    """
     service = ""
-    if kind is Kind.SENTINEL:
+    if kind is ServerKind.SENTINEL:
         if not parts:
-            raise _invalid(url, "redis+sentinel://host,…/service, with the name of the service")
+            raise _invalid_url(url, "redis+sentinel://host,…/service, with the service name")
         service = unquote(parts.pop(0))
     db = parts.pop(0) if parts else given.get("db", "0")
     if parts or not db.isdecimal():
-        raise _invalid(url, REDIS_FORMS)
-    if kind is Kind.CLUSTER and int(db):
-        raise _invalid(url, "a URL of database 0: a cluster has no other")
+        raise _invalid_url(url, REDIS_FORMS)
+    if kind is ServerKind.CLUSTER and int(db):
+        raise _invalid_url(url, "a URL with database 0: a cluster has no other database")
     return service, int(db)
 
 
@@ -272,7 +288,7 @@ def _parse_tls(given: Mapping[str, str]) -> dict[str, Any]:
     for name in _TLS_FILES:
         if name in given:
             if not Path(given[name]).is_file():
-                raise InvalidOption(name, given[name], "the path of a file that exists")
+                raise InvalidOption(name, given[name], "the path of an existing file")
             tls[name] = given[name]
     if "ssl_cert_reqs" in given:
         if given["ssl_cert_reqs"] not in {"required", "none"}:

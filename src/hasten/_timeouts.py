@@ -1,9 +1,10 @@
-"""Time-outs that do not count the time for which the event loop itself was late.
+"""Time-outs that allow for a busy event loop.
 
-A busy event loop reads a response late, however early it arrived, and needs some turns to pass it
-to the waiting task. So the wait consists of slices, and only slices that end on time count: in
-those a response would have been read. If the event loop is never on time, the wait ends after
-`MOST` times as long.
+A busy event loop may read a response late although the response arrived in time. So a time-out is
+divided into slices, each with its own timer. If the timer of a slice fires on time, the loop was
+not busy and would have read a response: the slice counts. If the timer fires late, the slice is
+repeated. A loop that is always late cannot wait forever: after `MAX_FACTOR` times the time-out, the
+wait ends in any case.
 """
 
 from __future__ import annotations
@@ -14,41 +15,45 @@ from typing import Any, Final
 
 SLICES: Final = 10
 
-MOST: Final = 40
+MAX_FACTOR: Final = 40
 
-# A slice ends on time if it is late by less than this part of its length.
-ON_TIME: Final = 0.25
+# The timer of a slice is on time if it fires late by less than this fraction of the slice.
+MAX_LATENESS: Final = 0.25
 
-# Turns of the event loop in which a response that was read can reach the waiting task.
+# After the last slice, the loop gets this many iterations to deliver a response that it has already
+# read to the waiting task.
 GRACE_TURNS: Final = 4
 
 
-class _Slices:
-    """The remaining slices of a time-out. Times are those of the event loop."""
+class _RemainingSlices:
+    """The slices of a time-out that are left. All times are in seconds of `loop.time()`."""
 
     def __init__(self, seconds: float, now: float) -> None:
         self.length: Final = seconds / SLICES
         self._left = SLICES
-        self._ends_at = now + MOST * seconds
+        self._ends_at = now + MAX_FACTOR * seconds
         self._due = now + self.length
 
-    def end_one(self, now: float) -> bool:
-        """End a slice and start the next. Return whether it was the last one."""
-        if now - self._due < ON_TIME * self.length:
+    def end_current(self, now: float) -> bool:
+        """End the current slice and start the next one. Return whether the time-out is over."""
+        if now - self._due < MAX_LATENESS * self.length:
             self._left -= 1
         self._due = now + self.length
         return self._left <= 0 or now >= self._ends_at
 
 
 async def done_within(future: asyncio.Future[Any], seconds: float) -> bool:
-    """Wait for a future at most this long, and return whether it is done. Never cancels it."""
+    """Wait for a future, and return whether it was done within this time. Never cancels it.
+
+    The time in which the event loop was busy is not counted.
+    """
     loop = asyncio.get_running_loop()
-    slices = _Slices(seconds, loop.time())
+    slices = _RemainingSlices(seconds, loop.time())
     while True:
         await asyncio.wait({future}, timeout=slices.length)
         if future.done():
             return True
-        if slices.end_one(loop.time()):
+        if slices.end_current(loop.time()):
             break
     for _ in range(GRACE_TURNS):
         await asyncio.sleep(0)
@@ -58,11 +63,14 @@ async def done_within(future: asyncio.Future[Any], seconds: float) -> bool:
 
 
 class LoopTimeout:
-    """A variant of `asyncio.timeout` that does not count the time that the loop was late."""
+    """A variant of `asyncio.timeout` that does not count time in which the event loop was busy.
+
+    Use it with `async with`. Raises `TimeoutError` there.
+    """
 
     def __init__(self, seconds: float) -> None:
         self._loop = asyncio.get_running_loop()
-        self._slices = _Slices(seconds, self._loop.time())
+        self._slices = _RemainingSlices(seconds, self._loop.time())
         self._grace = GRACE_TURNS
         self._timeout = asyncio.timeout(None)
         self._timer: asyncio.Handle | None = None
@@ -82,14 +90,14 @@ class LoopTimeout:
         await self._timeout.__aexit__(kind, error, trace)
 
     def _end_slice(self) -> None:
-        if self._slices.end_one(self._loop.time()):
-            self._end_turn()
+        if self._slices.end_current(self._loop.time()):
+            self._end_grace_turn()
         else:
             self._timer = self._loop.call_later(self._slices.length, self._end_slice)
 
-    def _end_turn(self) -> None:
+    def _end_grace_turn(self) -> None:
         self._grace -= 1
         if self._grace:
-            self._timer = self._loop.call_soon(self._end_turn)
+            self._timer = self._loop.call_soon(self._end_grace_turn)
         else:
             self._timeout.reschedule(self._loop.time())

@@ -1,114 +1,114 @@
-"""The exceptions of hasten.
+"""The exceptions that hasten raises.
 
 HastenError
-├── MissingExtra            an optional dependency is not installed: install the extra it names
-├── UsageError              a call is wrong here or now: fix the call         (also RuntimeError)
-│   ├── AsyncioRequired     it needs asyncio, and another event loop runs
-│   └── MissingMiddleware   it needs a middleware around the application: add it
-├── InvalidOption           the value of an option is wrong: fix the value    (also ValueError)
-├── InvalidTask             a function cannot be a task: fix the function     (also TypeError)
-├── InvalidArgument         an argument does not fit the task: fix the call   (also TypeError)
-│   └── PayloadTooLarge     all arguments together are too large: store a reference instead
-├── RequestRefused          a request cannot be served: send its status and problem()
+├── MissingExtra            an optional dependency is missing: install the extra in the message
+├── UsageError              a call at the wrong place or time: change the code (also RuntimeError)
+│   ├── AsyncioRequired     the call needs asyncio, which is not running
+│   └── MissingMiddleware   the call needs a middleware: add it to the application
+├── InvalidOption           an option has a wrong value: change the value     (also ValueError)
+├── InvalidTask             a function cannot be a task: change the function   (also TypeError)
+├── InvalidArgument         an argument does not fit the task: change the call (also TypeError)
+│   └── PayloadTooLarge     the arguments are too large: store them elsewhere, pass a reference
+├── RequestRefused          a request cannot be served: respond with its status and problem()
 │   ├── BodyRefused         the compressed body is malformed or too large
-│   ├── InvalidParameter    a parameter of the query is invalid               (also ValueError)
-│   ├── RowNotFound         there is no such row                             (also LookupError)
+│   ├── InvalidParameter    a query parameter is invalid                      (also ValueError)
+│   ├── RowNotFound         the requested row does not exist                 (also LookupError)
 │   └── LimitExceeded       a rate limit is exceeded: retry later
-├── LimitNotFound           this request is under no limit of that name      (also LookupError)
-├── ResponseBroken          a response cannot be completed: part of it is lost or too long
-├── StoreError              an operation failed in the store; most kinds wrote nothing
-│   ├── StoreBusy           another process held the lock for too long: retry
-│   ├── StoreReadOnly       the store cannot be written: fix its permissions
-│   ├── StoreFull           its disk or memory is full: free some
-│   ├── StoreCorrupt        it is damaged or of another program: restore it, or use another one
-│   ├── StoreTooNew         a newer hasten wrote it: upgrade this one
-│   ├── StoreUnavailable    it cannot be reached or opened: see the reason
-│   ├── StoreRejected       it refuses this data: change the data
+├── LimitNotFound           no limit with this name applies to the request   (also LookupError)
+├── ResponseBroken          the rest of a compressed response cannot be sent
+├── StoreError              an operation in the store failed; nothing was written, but see below
+│   ├── StoreBusy           another process has locked the store for too long: retry
+│   ├── StoreReadOnly       the store is not writable: change its permissions
+│   ├── StoreFull           the disk or memory of the store is full: free space
+│   ├── StoreCorrupt        the store is damaged, or of another program: restore it or use another
+│   ├── StoreTooNew         a newer version of hasten wrote the store: upgrade hasten
+│   ├── StoreUnavailable    the store cannot be reached or opened: see the message
+│   ├── StoreRejected       the store does not accept this data: change the data
 │   ├── StoreInterrupted    the connection broke: the operation may or may not have been applied
 │   │   └── StoreTimeout    no response in time: the operation may or may not have been applied
-│   └── AddedInPart         only the first jobs of a large call were added: add the others
-├── JobNotFound             there is no such job, or it was removed          (also LookupError)
-├── WrongState              the job is not in a state that allows this
-├── JobFailed               the awaited job failed for good; its error is in the message
-│   └── JobCancelled        it was cancelled
-├── ResultTimeout           the job did not finish in time, but still may    (also TimeoutError)
-├── TargetError             the command line does not name a queue: see the message
-└── RunFailed               hasten ended a run of a job; it is the error of the job
+│   └── AddedInPart         only the first jobs of a large call were added: add the remaining ones
+├── JobNotFound             the job never existed, or was removed            (also LookupError)
+├── WrongState              the state of the job does not allow the operation
+├── JobFailed               the awaited job failed and will not be retried: see the message
+│   └── JobCancelled        the awaited job was cancelled
+├── ResultTimeout           the awaited job is not finished yet: wait longer (also TimeoutError)
+├── TargetError             a queue on the command line cannot be used: see the message
+└── RunFailed               hasten ended the run of a job: stored as the error of the job
     ├── JobTimeout          the run took longer than the job's time-out
     ├── InvalidResult       the result of the handler cannot be stored
     └── ProcessDied         the process of the handler has ended
 
-The class shows what the caller can do. The exceptions that a handler raises to control its own job
-(`RetryAfter`, `Unrecoverable`) are in `hasten.jobs`. `PaginationWarning` is a warning.
+Errors that callers handle in different ways have different classes. The exceptions that a handler
+raises to control its own job (`RetryAfter`, `Unrecoverable`) are in `hasten.jobs`.
+`PaginationWarning` is a warning.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from hasten._decision import Decision
 from hasten._escapes import printable
-
-if TYPE_CHECKING:
-    from hasten._decision import Decision
 
 
 class HastenError(Exception):
-    """The base class of all exceptions that hasten raises on purpose.
+    """The base class of the exceptions of hasten.
 
-    The message escapes control characters of texts from clients and stores; the attributes have the
-    original texts.
+    Messages may quote texts from clients and stores. Control characters in them are escaped in the
+    message, but not in the attributes.
     """
 
     def __str__(self) -> str:
         return printable(super().__str__(), keep="\n\t")
 
     def __reduce__(self) -> tuple[object, ...]:
-        # The default calls the class with the message only. These errors must be pickled by a
-        # handler that runs in its own process.
-        return _rebuild, (type(self), self.args, self.__dict__)
+        # A handler in its own process sends its exception pickled to the worker. By default, pickle
+        # would call the class with the message as its only argument, but most need others.
+        return _restore, (type(self), self.args, self.__dict__)
 
 
-def _rebuild(
-    kind: type[HastenError], args: tuple[object, ...], facts: dict[str, object]
+def _restore(
+    kind: type[HastenError], args: tuple[object, ...], attributes: dict[str, object]
 ) -> HastenError:
+    """Return a copy of a pickled exception. Its `__init__` is not called."""
     error = kind.__new__(kind)
     error.args = args
-    error.__dict__.update(facts)
+    error.__dict__.update(attributes)
     return error
 
 
 class MissingExtra(HastenError):
-    """An optional dependency is not installed."""
+    """An optional dependency is not installed. extra is the extra of hasten that installs it."""
 
     def __init__(self, module: str, extra: str) -> None:
         super().__init__(
-            f"{module} is not installed: it comes with the extra {extra!r} of hasten; "
-            f"in a clone of it: pip install -e '.[{extra}]'"
+            f"{module} is not installed: install hasten with its extra {extra!r}; "
+            f"in a clone of its repository: pip install -e '.[{extra}]'"
         )
         self.module = module
         self.extra = extra
 
 
 class UsageError(HastenError, RuntimeError):
-    """A call cannot work in this place, at this time or in this combination.
+    """A call is made at the wrong place or time, or cannot be combined with another one.
 
-    `InvalidOption` is for a value that is wrong wherever it is passed.
+    An option whose value is always wrong raises `InvalidOption` instead.
     """
 
 
 class AsyncioRequired(UsageError):
-    """A feature that needs asyncio was used on another event loop, such as trio."""
+    """A feature that needs asyncio was used without a running asyncio loop, for example on trio."""
 
     def __init__(self, what: str, instead: str) -> None:
-        super().__init__(f"{what} needs asyncio, but another event loop runs: {instead}")
+        super().__init__(f"{what} needs asyncio, which is not running in this thread: {instead}")
         self.what = what
         self.instead = instead
 
 
 class MissingMiddleware(UsageError):
-    """A feature was used in a request without the middleware that it needs."""
+    """A feature was used, but the application does not have the middleware that it needs."""
 
     def __init__(self, what: str, middleware: str) -> None:
         super().__init__(
@@ -119,11 +119,11 @@ class MissingMiddleware(UsageError):
 
 
 class InvalidOption(HastenError, ValueError):
-    """An option has a value that it cannot have.
+    """An option has an invalid value.
 
-    expected completes "must be …" in the message. code is for programs: "invalid" unless the kind
-    of mistake has a name of its own, such as "out_of_range", "conflict" (with another option) or
-    "duplicate". If is_private, the message shows the type of the value instead of the value.
+    expected completes "must be …" in the message. code is the kind of mistake, for programs:
+    "out_of_range", "conflict" (with another option), "duplicate", and "invalid" for most others. If
+    is_private is set, the value is a secret: the message only shows its type.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class InvalidOption(HastenError, ValueError):
         code: str = "invalid",
         is_private: bool = False,
     ) -> None:
-        shown = f"<{type(value).__name__}>" if is_private else _shown(value)
+        shown = f"<{type(value).__name__}>" if is_private else _safe_repr(value)
         super().__init__(f"{option}={shown}: must be {expected}")
         self.option = option
         self.value = value
@@ -143,25 +143,27 @@ class InvalidOption(HastenError, ValueError):
 
     @classmethod
     def conflict(cls, option: str, value: object, other: str) -> InvalidOption:
-        """Return the error of an option that cannot be combined with another one."""
+        """Return the error for an option that cannot be combined with other, another option."""
         error = cls(option, value, "", code="conflict")
-        error.args = (f"{option}={_shown(value)}: cannot be combined with {other}",)
+        error.args = (f"{option}={_safe_repr(value)}: cannot be combined with {other}",)
         return error
 
 
-def _shown(value: object) -> str:
+def _safe_repr(value: object) -> str:
+    """Return the repr of a value, at most 200 characters of it. Never raises."""
     try:
         shown = repr(value)
-    except Exception:  # noqa: BLE001  # a number of 5,000 digits, or an object with a bad __repr__
-        return f"<{type(value).__name__} that has no repr>"
+    except Exception:  # noqa: BLE001  # an int of 5,000 digits, or an object whose __repr__ fails
+        return f"<{type(value).__name__} whose repr() fails>"
     return shown if len(shown) <= 200 else shown[:200] + "…"
 
 
 class InvalidArgument(HastenError, TypeError):
-    """An argument of a call does not fit the task, cannot be stored as JSON, or would change.
+    """An argument of a job does not fit the task, or cannot be stored as JSON without a change.
 
-    argument is the name of the parameter, "" if the error is not about a single one. path leads
-    from the argument to the invalid part of it: `order.lines[2].price`.
+    - task: the name of the task.
+    - argument: the name of the parameter, "" if the error is not about a single one.
+    - path: the invalid part of the argument, such as `order.lines[2].price`.
     """
 
     def __init__(self, task: str, argument: str, reason: str, inside: str = "") -> None:
@@ -172,14 +174,17 @@ class InvalidArgument(HastenError, TypeError):
 
     @classmethod
     def of_call(cls, task: str, argument: str, reason: str) -> InvalidArgument:
-        """Return the error of a call that the parameters of the task do not accept."""
+        """Return the error for a call that does not fit the signature of the task.
+
+        Its message does not name the argument, because reason does so.
+        """
         error = cls(task, argument, reason)
         error.args = (f"{task}: {reason}",)
         return error
 
 
 class PayloadTooLarge(InvalidArgument):
-    """The arguments of one job, as JSON, are larger than the queue's max_size."""
+    """The arguments of a job are larger than max_size of the queue. Sizes are bytes of JSON."""
 
     def __init__(self, task: str, argument: str, size: int, limit: int) -> None:
         super().__init__(
@@ -193,10 +198,10 @@ class PayloadTooLarge(InvalidArgument):
 
 
 class RequestRefused(HastenError):
-    """A request cannot be served: the client made a mistake, or has to wait.
+    """A request cannot be served: the client has made a mistake, or has to wait.
 
-    status, headers and `problem` describe the response; `EncodedResponse.for_error(error)` builds
-    it. code is for programs.
+    status, headers and `problem()` describe the response, which `EncodedResponse.for_error(error)`
+    creates. code names the kind of mistake, for programs.
     """
 
     status: int
@@ -204,9 +209,9 @@ class RequestRefused(HastenError):
     headers: Mapping[str, str] = {}
 
     def problem(self) -> dict[str, object]:
-        """Return the body of the response, for ``application/problem+json``. RFC 9457."""
+        """Return the body of the response: the members of a problem document (RFC 9457)."""
         return {
-            "type": "about:blank",  # the status has the kind: RFC 9457, section 4.2.1
+            "type": "about:blank",  # only the status tells the type: RFC 9457, section 4.2.1
             "title": _TITLES[self.status],
             "status": self.status,
             "detail": str(self),
@@ -214,7 +219,7 @@ class RequestRefused(HastenError):
         }
 
 
-# Python's own HTTPStatus has older phrases for some. RFC 9110, section 15.
+# The phrases of RFC 9110, section 15. HTTPStatus of Python 3.11 and 3.12 has older ones for some.
 _TITLES: Final = {
     400: "Bad Request",
     404: "Not Found",
@@ -227,10 +232,10 @@ _TITLES: Final = {
 
 
 class BodyRefused(RequestRefused):
-    """The compressed body of a request was not decoded to its end.
+    """The compressed body of a request could not be decoded completely.
 
-    status is 413 for a body that is too large or takes too long, 415 for an encoding that is not
-    accepted, and 400 for a malformed body.
+    status is 413 for a body that is too large or takes too long to decode, 415 for an encoding that
+    is not supported, and 400 for a malformed body.
     """
 
     def __init__(self, status: int, reason: str) -> None:
@@ -244,11 +249,14 @@ _BODY_CODES: Final = {400: "malformed_body", 413: "body_too_large", 415: "unsupp
 
 
 class InvalidParameter(RequestRefused, ValueError):
-    """A parameter of a request has a value that it cannot have. The database was not queried.
+    """A parameter of a request has an invalid value. The database was not queried.
 
-    code is for programs: "out_of_range", "unknown_name". status is 422, or 400 for an invalid
-    cursor. value is the text that the client sent, None if the response must not repeat it.
-    minimum, maximum and allowed are the bounds that the value violates, if it has bounds.
+    - parameter: the name of the parameter.
+    - value: the text that the client sent, or None if the response must not repeat it.
+    - code: the kind of mistake, for programs, such as "out_of_range" or "unknown_name".
+    - status: 422, or 400 for an invalid cursor.
+    - minimum, maximum, allowed: the smallest and the largest valid value, and the list of valid
+      values. They are None or empty where they do not apply.
     """
 
     def __init__(
@@ -263,7 +271,7 @@ class InvalidParameter(RequestRefused, ValueError):
         maximum: int | None = None,
         allowed: Sequence[str] = (),
     ) -> None:
-        super().__init__(f"{_assignment(parameter, value)}: {reason}")
+        super().__init__(f"{_format_assignment(parameter, value)}: {reason}")
         self.parameter = parameter
         self.value = value
         self.code = code
@@ -273,7 +281,7 @@ class InvalidParameter(RequestRefused, ValueError):
         self.allowed = tuple(allowed)
 
     def problem(self) -> dict[str, object]:
-        """Return the body of the response, with parameter, minimum, maximum and allowed."""
+        """Return the problem document, with the members parameter, minimum, maximum and allowed."""
         problem = {**super().problem(), "parameter": self.parameter}
         if self.minimum is not None:
             problem["minimum"] = self.minimum
@@ -284,15 +292,15 @@ class InvalidParameter(RequestRefused, ValueError):
         return problem
 
 
-def _assignment(parameter: str, value: str | None) -> str:
+def _format_assignment(parameter: str, value: str | None) -> str:
     if value is None:
         return parameter
-    # repr, so that the text can be encoded whatever bytes the client has sent.
+    # repr() escapes surrogates, which come from malformed bytes and cannot be encoded as UTF-8.
     return f"{parameter}={value!r}" if len(value) <= 100 else f"{parameter}={value[:100]!r}…"
 
 
 class RowNotFound(RequestRefused, LookupError):
-    """The requested row does not exist, or this client must not see it."""
+    """The requested row does not exist, or the client may not see it. kind names it: "user"."""
 
     status = 404
     code = "not_found"
@@ -303,9 +311,10 @@ class RowNotFound(RequestRefused, LookupError):
 
 
 class LimitExceeded(RequestRefused):
-    """A rate limit is exceeded. decision has the facts.
+    """A rate limit is exceeded, or its store is unavailable and `on_store_error` is "deny".
 
-    status is 429, or 503 if the store is unavailable and `on_store_error` is "deny".
+    status is 429 in the first case, 503 in the second. decision has the details, and retry_after
+    the seconds to wait.
     """
 
     def __init__(self, decision: Decision) -> None:
@@ -323,41 +332,49 @@ class LimitExceeded(RequestRefused):
         }
 
     def problem(self) -> dict[str, object]:
-        """Return the body of the response: a problem type that IANA has registered."""
-        if self.status == 503:
-            kind, detail = "temporary-reduced-capacity", "The server is busy"
-        else:
-            kind, detail = "quota-exceeded", "Too many requests"
-        problem = {
-            "type": f"https://iana.org/assignments/http-problem-types#{kind}",
-            "title": _TITLES[self.status],
-            "status": self.status,
-            "detail": f"{detail}, please try again later.",
-        }
-        if self.status == 429:
-            problem["violated-policies"] = [self.decision.name]
-        return problem
+        """Return the body of the response: a problem document of a type registered with IANA."""
+        limits = [self.decision.name]
+        return _limit_problem(self.status, _TITLES[self.status], limits, self.decision.unavailable)
+
+
+def _limit_problem(
+    status: int, title: str, limits: Sequence[str], is_busy: bool
+) -> dict[str, object]:
+    """Return the problem document of a request that was refused by a limit or by load shedding.
+
+    is_busy: the server has no capacity or no store; the client has not exceeded a limit.
+    """
+    kind = "temporary-reduced-capacity" if is_busy else "quota-exceeded"
+    detail = "The server is busy" if is_busy else "Too many requests"
+    problem: dict[str, object] = {
+        "type": f"https://iana.org/assignments/http-problem-types#{kind}",
+        "title": title,
+        "status": status,
+        "detail": f"{detail}, please try again later.",
+    }
+    return problem if is_busy else {**problem, "violated-policies": list(limits)}
 
 
 class LimitNotFound(HastenError, LookupError):
-    """The request has no limit with this name. names are those of its limits."""
+    """No limit with this name applies to the request. names are the limits that do."""
 
     def __init__(self, name: str, names: Collection[str]) -> None:
-        there_is = ", ".join(map(repr, names)) or "none"
-        super().__init__(f"this request has no limit {name!r}; its limits: {there_is}")
+        known = ", ".join(map(repr, names)) or "none"
+        super().__init__(f"no limit {name!r} applies to this request; limits that apply: {known}")
         self.name = name
         self.names = tuple(names)
 
 
 class PaginationWarning(UserWarning):
-    """A query is slow on a large table, or ambiguous. The message has the remedy.
+    """A query of a page will be slow on a large table, or its order or result is ambiguous.
 
-    By default it is issued in development only: see the option ``advise``.
+    The message says what to change. Warnings are issued in development only, unless the option
+    ``advise`` says otherwise.
     """
 
 
 class ResponseBroken(HastenError):
-    """A compressed response cannot be continued or completed."""
+    """The rest of a compressed response cannot be sent, so the client receives a part of it."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"the response cannot be completed: {reason}")
@@ -365,10 +382,12 @@ class ResponseBroken(HastenError):
 
 
 class StoreError(HastenError):
-    """An operation failed in the store, and nothing of it was written.
+    """An operation in the store failed, and wrote nothing, with these exceptions:
 
-    There are two exceptions. After `StoreInterrupted` and `StoreTimeout` the operation may or may
-    not have been applied. `AddedInPart` has the ids of the jobs that were added.
+    - After `StoreInterrupted` and `StoreTimeout`, the operation may or may not have been applied.
+    - After `AddedInPart`, the first jobs were added: the error has their ids.
+
+    store is the URL of the store, without its password.
     """
 
     def __init__(self, store: str, reason: str) -> None:
@@ -390,11 +409,11 @@ class StoreFull(StoreError):
 
 
 class StoreCorrupt(StoreError):
-    """The store is damaged, or is a database of another program."""
+    """The database is damaged, or belongs to another program."""
 
 
 class StoreTooNew(StoreError):
-    """A newer version of hasten wrote the store; this version does not change it."""
+    """The store was written by a newer version of hasten. This version does not change it."""
 
 
 class StoreUnavailable(StoreError):
@@ -402,13 +421,13 @@ class StoreUnavailable(StoreError):
 
 
 class StoreRejected(StoreError):
-    """The store is available, but refuses this data. A retry would fail again."""
+    """The store is available, but does not accept this data. A retry would fail again."""
 
 
 class StoreInterrupted(StoreError):
-    """The connection broke before the response: all of the operation was applied, or nothing.
+    """The connection broke before the response, so the operation may or may not have been applied.
 
-    Adding a job again is safe if it has a job_id.
+    It was applied completely or not at all. Adding a job again is safe if it has a job_id.
     """
 
     def __init__(self, store: str, reason: str) -> None:
@@ -416,21 +435,21 @@ class StoreInterrupted(StoreError):
 
 
 class StoreTimeout(StoreInterrupted):
-    """The store did not respond in time. It may still apply the operation."""
+    """The store did not respond within the time-out. It may still apply the operation."""
 
 
 class AddedInPart(StoreError):
-    """A call added more jobs than one transaction takes, and the store failed after the first.
+    """A call added too many jobs for one transaction, and a transaction after the first one failed.
 
-    ids are the ids of the stored jobs: the first ones of the call, in its order. The others are not
-    stored, but if the cause is `StoreInterrupted`, the next transaction may be. To continue, add
-    the jobs from index `len(error.ids)` on.
+    ids are the ids of the jobs that were added: the first jobs of the call, in its order. To add
+    the remaining jobs, pass those from index `len(error.ids)` on. If the cause of this error is
+    `StoreInterrupted`, some of these may have been added, too.
     """
 
     def __init__(self, cause: StoreError, ids: Sequence[str], total: int) -> None:
         super().__init__(
             cause.store,
-            f"the first {len(ids):,} of {total:,} jobs were added; the next failed: {cause.reason}",
+            f"only the first {len(ids):,} of {total:,} jobs were added, then: {cause.reason}",
         )
         self.ids = list(ids)
 
@@ -457,7 +476,7 @@ class WrongState(HastenError):
 
 
 class JobFailed(HastenError):
-    """The awaited job failed, and will not be retried."""
+    """The awaited job failed and will not be retried. error is the stored error of the job."""
 
     def __init__(self, job_id: str, error: str) -> None:
         super().__init__(f"job {job_id!r} failed: {printable(error)}")
@@ -470,7 +489,7 @@ class JobCancelled(JobFailed):
 
 
 class ResultTimeout(HastenError, TimeoutError):
-    """The job did not finish within the time-out. It may still finish."""
+    """The awaited job did not finish within the time-out. It may finish later."""
 
     def __init__(self, job_id: str, seconds: float) -> None:
         super().__init__(f"job {job_id!r} has not finished within {seconds:g} s")
@@ -478,26 +497,27 @@ class ResultTimeout(HastenError, TimeoutError):
         self.seconds = seconds
 
 
-# Tasks and runs of jobs --------------------------------------------------------------------------
+# Tasks, the command line, and runs of jobs -------------------------------------------------------
 
 
 class InvalidTask(HastenError, TypeError):
-    """A function cannot be a task, or one of its annotations has no JSON form."""
+    """A function cannot be a task, or JSON data cannot be converted to one of its annotations."""
 
 
 class TargetError(HastenError):
-    """A target of the command line cannot be used; the message has the reason and the remedy."""
+    """A queue or module that was named on the command line cannot be found or imported."""
 
 
 class RunFailed(HastenError):
-    """hasten ended a run of a job, or could not store its result: the attempt has failed.
+    """hasten ended the run of a job, or could not store its result: the attempt has failed.
 
-    These are not raised to callers: they are the error of the job, and `give_up_on` accepts them.
+    Such an exception is not raised to a caller. It is stored as the error of the job. To fail a job
+    at once instead of retrying it, list the class in the option `give_up_on` of its task.
     """
 
 
 class JobTimeout(RunFailed):
-    """A run took longer than its time-out."""
+    """The run of a job took longer than the time-out of the job."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"timed out after {seconds:g} s")
@@ -505,11 +525,11 @@ class JobTimeout(RunFailed):
 
 
 class InvalidResult(RunFailed):
-    """The result of a handler cannot be stored. The job is not run again."""
+    """The result of a handler cannot be stored. The job fails without a retry."""
 
 
 class ProcessDied(RunFailed):
-    """The process of a handler ended during a job, or before it could start."""
+    """The process of a handler ended while it ran a job, or while it started."""
 
     def __init__(self, how: str, *, while_starting: bool = False) -> None:
         if while_starting:

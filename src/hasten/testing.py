@@ -1,6 +1,6 @@
 """Tools for tests of applications that use hasten.
 
-With a `ManualClock`, a test can let days pass at once:
+With a `ManualClock`, a test can advance the time by days at once:
 
     async def test_reminds_after_a_week() -> None:
         clock = ManualClock()
@@ -13,8 +13,8 @@ With a `ManualClock`, a test can let days pass at once:
             await job.result(timeout=5)
         await store.aclose()
 
-A task can be called like its function, `await send_reminder("ada@example.org")`: tests of a handler
-need neither a queue nor a worker.
+A task can also be called directly, `await remind("ada@example.org")`. This runs the function
+without queue or worker, which is enough for most tests of it.
 """
 
 from __future__ import annotations
@@ -33,17 +33,19 @@ DEFAULT_START: Final = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 class ManualClock:
-    """A clock whose time changes only by `advance`: `Store("memory://", clock=clock)`.
+    """A clock whose time changes only when `advance` is called.
 
-    `hasten.Store` takes it as its option `clock`. Queues, limits and `LoadSheddingMiddleware` use
-    the clock of their store.
+    Pass it to the store, `Store("memory://", clock=clock)`: all queues and limits of the store use
+    it. `LoadSheddingMiddleware` has an option `clock`, too.
 
-    In a queue it decides when delayed and retried jobs are due, when jobs expire, the age of
-    finished jobs, and all stored times. In limits it moves windows, blocks and waits. Leases on
-    Redis expire by the clock of the server. The time-out of a run, a worker's grace and the
-    time-outs of a store are in real seconds.
+    - In queues, the clock determines when delayed and retried jobs are due, when jobs expire, how
+      old finished jobs are, and all stored times.
+    - In limits, it determines when windows and blocks end and how long a `Limiter` waits.
+    - Not affected: leases on Redis, which expire by the clock of the server. The time-outs of jobs
+      and stores, and the grace period of a worker, are in real time.
 
-    start must have a time zone. Safe to use from any thread and from several event loops.
+    start is the first time of the clock; it must have a time zone. The clock can be used from all
+    threads and from several event loops.
     """
 
     def __init__(self, start: datetime = DEFAULT_START) -> None:
@@ -63,10 +65,10 @@ class ManualClock:
         return datetime.fromtimestamp(self._now_ms / 1000, UTC)
 
     def advance(self, duration: Duration) -> None:
-        """Advance the time, and wake the tasks that sleep until then.
+        """Advance the time, and wake all tasks that sleep until the new time or earlier.
 
-        They run in their event loops after this call: await their effects, such as
-        `job.result(timeout=5)`.
+        The tasks run in their event loops after this call has returned, so a test has to await
+        what they do, for example with `job.result(timeout=5)`.
         """
         with self._lock:
             self._now_ms += to_ms("advance", duration)
@@ -76,7 +78,7 @@ class ManualClock:
             sleeper.wake()
 
     async def sleep_until(self, due_ms: int) -> None:
-        """Return when the clock has reached due_ms; at once if it already has."""
+        """Wait until the clock has been advanced to due_ms or later; return at once if it has."""
         sleeper = _Sleeper(due_ms)
         with self._lock:
             if due_ms <= self._now_ms:
@@ -89,12 +91,12 @@ class ManualClock:
                 self._asleep.discard(sleeper)
 
     async def sleep(self, seconds: float) -> None:
-        """Return when the clock was advanced by this many seconds."""
+        """Wait until the clock has been advanced by this many seconds."""
         await self.sleep_until(self._now_ms + round(seconds * 1000))
 
 
 class _Sleeper:
-    """A task that waits for a time, in an event loop."""
+    """An asyncio task that sleeps until a time of the clock."""
 
     def __init__(self, due_ms: int) -> None:
         self.due_ms = due_ms
@@ -102,7 +104,7 @@ class _Sleeper:
         self.awake: asyncio.Future[None] = self._loop.create_future()
 
     def wake(self) -> None:
-        """Wake the task. Can be called from any thread."""
+        """Wake the sleeping task. Can be called from any thread."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._wake)
 

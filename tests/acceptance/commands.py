@@ -42,7 +42,7 @@ class Command:
 
     def children(self) -> list[int]:
         """The pids of its processes so far, in the order in which they were started."""
-        return [int(pid) for pid in re.findall(r"process \d+ is pid (\d+)", self.log)]
+        return [int(pid) for pid in re.findall(r"process \d+ started with pid (\d+)", self.log)]
 
     async def until(self, condition: Callable[[], object], *, seconds: float = 0) -> None:
         try:

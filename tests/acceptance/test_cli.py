@@ -333,6 +333,6 @@ class TestWrongUse:
         )
         assert done.returncode == 1
         assert done.stderr == (
-            "hasten: typer is not installed: it comes with the extra 'cli' of hasten; "
-            "in a clone of it: pip install -e '.[cli]'\n"
+            "hasten: typer is not installed: install hasten with its extra 'cli'; "
+            "in a clone of its repository: pip install -e '.[cli]'\n"
         )

@@ -97,7 +97,7 @@ class RedisOnTestTime(RedisEngine):
     async def reclaim(self, queue: str, *, crash_limit: int, now_ms: int) -> list[str]:
         for (of, id), end_ms in list(self._ends_ms.items()):
             if of == queue and end_ms <= now_ms:
-                lock = f"{self._keys.base(queue)}{id}:lock"
+                lock = f"{self._keys.queue_prefix(queue)}{id}:lock"
                 await self._server.command("DEL", lock, key=lock)
                 self._ends_ms.pop((of, id), None)
         return await super().reclaim(queue, crash_limit=crash_limit, now_ms=now_ms)
@@ -115,7 +115,7 @@ async def event_bytes(engine: Engine, queue: str) -> int:
 
             return await engine._database.run(read, write=False)
         case RedisEngine():
-            key = f"{engine._keys.base(queue)}events"
+            key = f"{engine._keys.queue_prefix(queue)}events"
             entries = await engine._server.command("XRANGE", key, "-", "+", key=key)
             return sum(len(part) for _, fields in entries for part in fields)
         case _:

@@ -10,7 +10,7 @@ import pytest
 from hasten.errors import HastenError
 from hasten.jobs._engine import Engine
 from hasten.jobs._engines.redis import RedisEngine, script_requests
-from hasten.jobs._engines.redis.decoding import decode_added, pair
+from hasten.jobs._engines.redis.decoding import decode_add_reply, to_dict
 from hasten.jobs._options import KEEP_NONE
 from hasten.jobs._record import Added, Completed, Failed, JobRecord
 from hasten.jobs._states import State
@@ -278,11 +278,11 @@ async def test_the_remembered_answer_of_redis_has_no_data_of_existing_jobs(tmp_p
         assert isinstance(engine, RedisEngine)
         await add(engine, "large", data='"' + "x" * 100_000 + '"')
         jobs = [new_job("large"), new_job("new", data="1"), new_job(data="2")]
-        request = script_requests.add(jobs, NOW, ("m", 60_000))
-        first, second = [await engine._run("add", QUEUE, request) for _ in range(2)]
-        assert decode_added(first) == decode_added(second)
-        ((place, state, _, fields),) = decode_added(first).existing
-        assert (place, state, len(pair(fields)["data"])) == (1, "waiting", 100_002)
+        request = script_requests.make_add_request(jobs, NOW, ("m", 60_000))
+        first, second = [await engine._run_script("add", QUEUE, request) for _ in range(2)]
+        assert decode_add_reply(first) == decode_add_reply(second)
+        ((place, state, _, fields),) = decode_add_reply(first).existing
+        assert (place, state, len(to_dict(fields)["data"])) == (1, "waiting", 100_002)
         assert await counts(engine) == {State.WAITING: 3}
-        key = f"{engine._keys.base(QUEUE)}hasten:added:m"
+        key = f"{engine._keys.queue_prefix(QUEUE)}hasten:added:m"
         assert await engine._server.command("STRLEN", key, key=key) < 1_000

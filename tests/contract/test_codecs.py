@@ -54,7 +54,7 @@ pieces = st.lists(
 
 def make(name: str) -> Codec:
     coding, levels = CODECS[name]
-    return codecs.available([coding], levels)[coding]
+    return codecs.make_codecs([coding], levels)[coding]
 
 
 # isal is not among them: what its memory held before may decide between equals.
@@ -130,7 +130,7 @@ class TestStreamed:
     ) -> None:
         level = data.draw(st.sampled_from([level for level in codec.effort.levels if level < 19]))
         memory = data.draw(st.sampled_from([0, 10_000, 32 * KIB, 64 * KIB, 100_000, 1 << 20]))
-        for encoder in (codec.encoder(level), codec.live_encoder(level, memory)):
+        for encoder in (codec.make_encoder(level), codec.make_live_encoder(level, memory)):
             assert decode(codec.coding, streamed(encoder, parts, flushes=flushes)) == b"".join(
                 parts
             )
@@ -142,8 +142,8 @@ class TestStreamed:
     ) -> None:
         memory = data.draw(st.sampled_from([0, 32 * KIB, 1 << 20]))
         for encoder in (
-            codec.encoder(codec.effort.streaming),
-            codec.live_encoder(codec.effort.live, memory),
+            codec.make_encoder(codec.effort.streaming),
+            codec.make_live_encoder(codec.effort.live, memory),
         ):
             coded = so_far = b""
             for part in parts:
@@ -157,21 +157,23 @@ class TestStreamed:
     def test_every_level_works(self, codec: Codec) -> None:
         for level in codec.effort.levels:
             if level < 20:
-                coded = streamed(codec.encoder(level), [ORDERS, memoryview(ORDERS)])  # type: ignore[list-item]
+                coded = streamed(codec.make_encoder(level), [ORDERS, memoryview(ORDERS)])  # type: ignore[list-item]
                 assert decode(codec.coding, coded) == ORDERS * 2
-            live = streamed(codec.live_encoder(level, 32 * KIB), [ORDERS, b"x"], flushes=True)
+            live = streamed(codec.make_live_encoder(level, 32 * KIB), [ORDERS, b"x"], flushes=True)
             assert decode(codec.coding, live) == ORDERS + b"x"
 
     @repeatable
     def test_is_the_same_for_the_same(self, codec: Codec) -> None:
         for level in (codec.effort.streaming, codec.effort.fastest):
-            first, second = (streamed(codec.encoder(level), [ORDERS, b"end"]) for _ in range(2))
+            first, second = (
+                streamed(codec.make_encoder(level), [ORDERS, b"end"]) for _ in range(2)
+            )
             assert first == second
 
     def test_events_refer_to_earlier_ones(self, codec: Codec) -> None:
         events = tokens(300)
         for memory in (0, 32 * KIB, 1 << 20):
-            encoder = codec.live_encoder(codec.effort.live, memory)
+            encoder = codec.make_live_encoder(codec.effort.live, memory)
             assert len(streamed(encoder, events, flushes=True)) < sum(map(len, events)) / 2
 
 
@@ -195,18 +197,18 @@ class TestWindow:
     def test_of_a_stream(self) -> None:
         codec = make("zstd")
         for level in codec.effort.levels:
-            coded = codec.encoder(level).finish()
+            coded = codec.make_encoder(level).finish()
             assert zstd_window_bytes(coded) <= MAX_WINDOW_BYTES
             for memory in (0, 32 * KIB, 1 << 20, 1 << 30):
-                encoder = codec.live_encoder(level, memory)
+                encoder = codec.make_live_encoder(level, memory)
                 coded = encoder.write(b"event") + encoder.flush()
                 assert zstd_window_bytes(coded) <= MAX_WINDOW_BYTES
 
     def test_a_larger_one_is_refused(self) -> None:
-        decoder = decoders.available([Coding.ZSTD])[Coding.ZSTD]()
+        decoder = decoders.find_decoder_factories([Coding.ZSTD])[Coding.ZSTD]()
         with pytest.raises(BadData):
             drain(decoder, [zstd_with_window(ORDERS, 24)])
-        decoder = decoders.available([Coding.ZSTD])[Coding.ZSTD]()
+        decoder = decoders.find_decoder_factories([Coding.ZSTD])[Coding.ZSTD]()
         assert drain(decoder, [zstd_with_window(ORDERS, 23)]) == ORDERS
 
 
@@ -230,7 +232,7 @@ class TestThreads:
         barrier = threading.Barrier(8)
 
         def work(number: int) -> bytes:
-            encoder = codec.live_encoder(codec.effort.live, 32 * KIB)
+            encoder = codec.make_live_encoder(codec.effort.live, 32 * KIB)
             barrier.wait(10)
             return streamed(encoder, [b"%d" % number, ORDERS] * 5, flushes=True)
 
@@ -253,7 +255,7 @@ codec, memory, count = make(sys.argv[1]), int(sys.argv[2]), 300
 events = tokens(40)
 
 def stream():
-    encoder = codec.live_encoder(codec.effort.live, memory)
+    encoder = codec.make_live_encoder(codec.effort.live, memory)
     for event in events:
         encoder.write(event)
         encoder.flush()
@@ -285,7 +287,7 @@ def test_a_live_stream_takes_about_the_memory_asked_for(name: str) -> None:
 
 
 def decoder_of(coding: Coding) -> Decoder:
-    return decoders.available([coding])[coding]()
+    return decoders.find_decoder_factories([coding])[coding]()
 
 
 def drain(decoder: Decoder, parts: Sequence[bytes], at_most: int = 4096) -> bytes:
@@ -501,10 +503,10 @@ class TestMissing:
     ) -> None:
         monkeypatch.setattr(libraries, module, None)
         rest = [coding for coding in Coding if coding is not missing]
-        assert list(codecs.available(list(Coding), {})) == rest
-        assert list(codecs.available(list(Coding), {missing: 3})) == rest
-        assert list(decoders.available(list(Coding))) == rest
-        assert codecs.available([missing], {}) == {}
+        assert list(codecs.make_codecs(list(Coding), {})) == rest
+        assert list(codecs.make_codecs(list(Coding), {missing: 3})) == rest
+        assert list(decoders.find_decoder_factories(list(Coding))) == rest
+        assert codecs.make_codecs([missing], {}) == {}
 
     def test_isal_is_made_up_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(libraries, "isal", None)
@@ -514,14 +516,14 @@ class TestMissing:
 
     def test_zstd_has_no_dictionaries(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(libraries, "zstd", None)
-        assert codecs.zstd_with(b"dictionary") is None
+        assert codecs.zstd_with_dictionary(b"dictionary") is None
 
     def test_a_brotli_without_output_limit_is_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
         old = SimpleNamespace(Decompressor=SimpleNamespace(process=None))
         import_brotli: Callable[[], Any] = libraries._import_brotli
-        monkeypatch.setattr(libraries, "_installed", lambda module: old)
+        monkeypatch.setattr(libraries, "_import_if_installed", lambda module: old)
         assert import_brotli() is None
-        monkeypatch.setattr(libraries, "_installed", lambda module: None)
+        monkeypatch.setattr(libraries, "_import_if_installed", lambda module: None)
         assert import_brotli() is None
 
     @pytest.mark.parametrize(
@@ -548,5 +550,5 @@ class TestMissing:
     def test_what_is_asked_for_keeps_its_order(self) -> None:
         order = list(Coding)
         random.Random(1).shuffle(order)
-        assert list(codecs.available(order, {})) == order
-        assert list(decoders.available(order)) == order
+        assert list(codecs.make_codecs(order, {})) == order
+        assert list(decoders.find_decoder_factories(order)) == order

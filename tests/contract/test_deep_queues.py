@@ -271,7 +271,7 @@ async def redis_obliterate(engine: Engine) -> None:
 def base_of(engine: Engine) -> str:
     """What the keys of the queue begin with."""
     assert isinstance(engine, RedisEngine)
-    return engine._keys.base(QUEUE)
+    return engine._keys.queue_prefix(QUEUE)
 
 
 def check_scripts(commands: Counter[str], *, at_least: int) -> None:

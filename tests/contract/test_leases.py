@@ -47,7 +47,7 @@ async def expire(engine: Engine, *ids: str) -> None:
     if engine.uses_server_clock:
         assert isinstance(engine, RedisEngine)
         for id in ids:
-            lock = f"{engine._keys.base(QUEUE)}{id}:lock"
+            lock = f"{engine._keys.queue_prefix(QUEUE)}{id}:lock"
             await engine._server.command("DEL", lock, key=lock)
 
 

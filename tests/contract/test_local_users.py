@@ -142,7 +142,7 @@ async def test_a_database_of_another_program_is_refused_untouched(
         if not is_open:
             connection.close()
         before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-        with pytest.raises(StoreCorrupt, match=r"of another program \(shop\), not changed"):
+        with pytest.raises(StoreCorrupt, match=r"of another program \(tables: shop\)"):
             await use(file)
         after = {path: path.read_bytes() for path in tmp_path.iterdir()}
     shared_memory = tmp_path / "shop.db-shm"  # notes in it who reads

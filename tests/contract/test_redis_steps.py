@@ -56,15 +56,15 @@ def scripts(engine: RedisEngine, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def key(engine: RedisEngine, id: str) -> str:
-    return f"{engine._keys.base(QUEUE)}{id}"
+    return f"{engine._keys.queue_prefix(QUEUE)}{id}"
 
 
 class TestParentThatCannotComplete:
     @pytest.mark.parametrize(
         ("suffix", "error"),
         [
-            ("dependencies", "it has children that have not finished"),
-            ("unsuccessful", "a child of it has failed"),
+            ("dependencies", "its children have not all finished"),
+            ("unsuccessful", "one of its children failed"),
         ],
     )
     async def test_fails_in_the_step_that_claims_the_next_job(
@@ -249,8 +249,8 @@ class TestClientWithoutCroniter:
             assert await take(engine, 9, now_ms=NOW + second * 1000) == []
         assert {record.levelname for record in caplog.records} == {"WARNING"}
         assert caplog.messages == [
-            f"queue mail: jobs left to other workers: {count}, because the cron patterns of their "
-            "schedulers need croniter: pip install 'hasten[schedules]'"
+            f"queue mail: scheduled jobs left to other workers: {count}. Their cron patterns need "
+            "croniter: pip install 'hasten[schedules]'"
             for count in (3, 4)
         ]
 

@@ -93,7 +93,7 @@ class TestDamage:
         change(tmp_path, "UPDATE hasten_jobs SET state = 'lost' WHERE custom_id = 'b'")
         found = await engine.get(QUEUE, ["a", "b", "c"])
         assert [record and record.id for record in found] == ["a", None, "c"]
-        assert f"job b of queue {QUEUE} cannot be read: " in caplog.text
+        assert f"queue {QUEUE}: job b skipped, cannot decode it: " in caplog.text
 
     async def test_of_a_text_fails_no_batch(self, engine: Engine, tmp_path: Path) -> None:
         """What is no UTF-8 is read with replacements."""

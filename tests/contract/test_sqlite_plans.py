@@ -17,7 +17,7 @@ from typing import Any, Final
 import pytest
 
 from hasten._sqlite import Database
-from hasten.jobs._engines.sqlite.job_statements import MIGRATIONS, SQL, rows
+from hasten.jobs._engines.sqlite.job_statements import MIGRATIONS, SQL, sql_for_rows
 from hasten.ratelimit._stores.sqlite import store as limits
 
 WHOLE_QUEUE: Final = {"count_jobs", "queues"}
@@ -79,7 +79,7 @@ def wrong_steps(connection: sqlite3.Connection) -> dict[str, list[str]]:
     """By statement, the steps of its plan that read more of the table of jobs than they need."""
     found = {}
     for name, text in SQL.items():
-        for sql in (rows(name, 1), rows(name, 50)) if "{" in text else (text,):
+        for sql in (sql_for_rows(name, 1), sql_for_rows(name, 50)) if "{" in text else (text,):
             lines = [line for line in plan(connection, sql) if _JOBS.match(line)]
             if ":seqs" in sql or "VALUES" in sql or "seq = :seq" in sql:
                 wrong = [line for line in lines if "USING INTEGER PRIMARY KEY" not in line]

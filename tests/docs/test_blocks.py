@@ -38,7 +38,7 @@ TESTED_ELSEWHERE: Final = {ROOT / "README.md", ROOT / "docs" / "tutorial.md"}
 FRAGMENTS_ONLY: Final = {
     ROOT / "docs" / page
     for page in (
-        "decisions/0026-events-start-at-the-call.md",
+        "decisions/0026-start-of-an-event-stream.md",
         "explanation/compression.md",
         "explanation/wire-format.md",
         "howto/django.md",

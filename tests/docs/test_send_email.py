@@ -66,7 +66,7 @@ def served() -> Iterator[Served]:
         yield process, read_until(process, r"Serving on (http://\S+),")[1]
 
 
-def test_once_ends_after_the_tour_with_all_as_promised(served: Served) -> None:
+def test_once_ends_after_the_tour_with_all_as_expected(served: Served) -> None:
     """Another demo may serve at the same time, on another port and in its own store."""
     with demo("--once") as process:
         out, err = process.communicate(timeout=90)

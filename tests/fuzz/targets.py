@@ -16,14 +16,19 @@ from pydantic import BaseModel
 
 from hasten.compression import DecompressionMiddleware
 from hasten.compression._breach import Guard
-from hasten.compression._decoders import available
-from hasten.compression._dictionaries import _named_dictionary
+from hasten.compression._decoders import find_decoder_factories
+from hasten.compression._dictionaries import _requested_dictionary_hash
 from hasten.compression._head import ETagPolicy, Head
 from hasten.compression._negotiation import Coding, choose
 from hasten.errors import InvalidOption, InvalidParameter
 from hasten.fields import FieldSelector
 from hasten.jobs._encoding import decode_json
-from hasten.jobs._engines.redis.decoding import decode_added, decode_settled, event, job_record
+from hasten.jobs._engines.redis.decoding import (
+    decode_add_reply,
+    decode_settle_reply,
+    to_event,
+    to_job_record,
+)
 from hasten.jobs._options import decode_options, read_keep_logs
 from hasten.jobs._states import State
 from hasten.pagination import Paginator
@@ -132,7 +137,7 @@ def sort() -> Target:
 
 
 def coded_body() -> Target:
-    codings = list(available(CODINGS))
+    codings = list(find_decoder_factories(CODINGS))
     loop = asyncio.new_event_loop()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -192,13 +197,13 @@ def content_headers() -> Target:
             b"available-dictionary", b"if-none-match", b"authorization",
         ]  # fmt: skip
         asked = dict(zip(names, lines, strict=False))
-        guard._is_foreign(asked)
-        _named_dictionary(list(asked.items()))
+        guard._forbids_compression(asked)
+        _requested_dictionary_hash(list(asked.items()))
         head = Head(200, [(b"etag", lines[0]), (b"cache-control", lines[-1]), (b"vary", lines[0])])
-        head.untouchable("GET")
-        head.varying()
+        head.reason_to_skip("GET")
+        head.headers_with_vary()
         for policy in get_args(ETagPolicy):
-            head.revalidated(lines[-1], policy)
+            head.not_modified_headers(lines[-1], policy)
 
     return parse
 
@@ -212,9 +217,9 @@ def job_hash() -> Target:
     def parse(data: bytes) -> None:
         values = data.decode("utf-8", "replace").split("\n")
         stored = dict(zip(names, values, strict=False))
-        job = job_record("q", "1", State.FAILED, None, stored)
+        job = to_job_record("q", "1", State.FAILED, None, stored)
         assert all(isinstance(trace, str) for trace in job.tracebacks)
-        event("1-1", dict(zip(["event", "jobId", "data", "delay"], values, strict=False)))
+        to_event("1-1", dict(zip(["event", "jobId", "data", "delay"], values, strict=False)))
         read_keep_logs(job.opts)
         for text in (job.data, job.opts, values[0]):
             with contextlib.suppress(ValueError):
@@ -230,7 +235,7 @@ def answers() -> Target:
     """What scripts return holds what others have stored, at any place."""
 
     def parse(data: bytes) -> None:
-        for decode in (decode_settled, decode_added):
+        for decode in (decode_settle_reply, decode_add_reply):
             with contextlib.suppress(msgspec.DecodeError, ValueError):
                 decode(data)
 

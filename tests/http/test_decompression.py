@@ -477,7 +477,7 @@ async def test_waiting_for_a_thread_is_not_decoding(monkeypatch: pytest.MonkeyPa
     request: Any = {"method": "POST", "body": [body], "headers": coded("gzip", body)}
     occupied = asyncio.ensure_future(middleware._pool.run(gate.wait, 10))
     async with Client(middleware).open(None, **request) as exchange:
-        await exchange.until(lambda: middleware._pool.waiting, "the body to wait")
+        await exchange.until(lambda: middleware._pool.queue_length, "the body to wait")
         now = 3600.0
         gate.set()
         response = await exchange.response()

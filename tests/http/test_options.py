@@ -28,7 +28,7 @@ from hasten.compression import (
     SkipReason,
     no_compression,
 )
-from hasten.compression._codecs import Zlib, _BrotliEncoder, _ZlibEncoder, available
+from hasten.compression._codecs import Zlib, _BrotliEncoder, _ZlibEncoder, make_codecs
 from hasten.compression._effort import ZLIB
 from hasten.compression._negotiation import Coding
 from hasten.compression._pool import Pool
@@ -141,14 +141,14 @@ class TestLevel:
     )
     async def test_the_level_is_used(self, coding: str, level: int) -> None:
         response = await ask(coding, encodings=(coding,), level={coding: level})
-        codec = available([Coding(coding)], {Coding(coding): level})[Coding(coding)]
+        codec = make_codecs([Coding(coding)], {Coding(coding): level})[Coding(coding)]
         assert response.body == codec.compress(ORDERS, level)
         expect.coded(response, coding, ORDERS)
 
     @pytest.mark.parametrize("coding", ["zstd", "br", "gzip", "deflate"])
     async def test_a_level_may_be_one_number_for_all_encodings(self, coding: str) -> None:
         response = await ask(coding, encodings=("zstd", "br", "gzip", "deflate"), level=6)
-        codec = available([Coding(coding)], {Coding(coding): 6})[Coding(coding)]
+        codec = make_codecs([Coding(coding)], {Coding(coding): 6})[Coding(coding)]
         assert response.body == codec.compress(ORDERS, 6)
 
     async def test_a_level_of_one_encoding_does_not_change_others(self) -> None:
@@ -398,7 +398,7 @@ class TestPool:
             threads=1,
             on_event=found.append,
         )
-        pool = middleware._workload.pool
+        pool = middleware._shared.pool
         pool.offload_after, pool.max_queue = 0, max_queue
         client = Client(middleware)
         exchanges = []
@@ -512,7 +512,7 @@ class TestPool:
             with pytest.raises(RuntimeError):
                 await pool.run(int)
         assert not pool.is_full
-        assert pool.waiting == 0
+        assert pool.queue_length == 0
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
     def test_a_forked_child_has_its_own_threads(self) -> None:
@@ -550,7 +550,7 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body", "body": b"[0, 1, 2]" * 100_000})
 
 middleware = CompressionMiddleware(app)
-middleware._workload.pool.offload_after = 0
+middleware._shared.pool.offload_after = 0
 
 async def get():
     found = {}
@@ -774,7 +774,7 @@ class TestEvents:
         assert (record.name, record.levelname) == ("hasten.compression", "ERROR")
         assert record.exc_info is not None
         assert isinstance(record.exc_info[1], LookupError)
-        assert middleware._workload.open_streams == 0
+        assert middleware._shared.open_streams == 0
         await until(lambda: not leftovers(), "nothing to be left behind")
 
     @pytest.mark.parametrize("option", ["on_event", "filter"])

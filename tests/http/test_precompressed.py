@@ -163,5 +163,7 @@ async def test_head_gets_the_same_headers(folder: Path) -> None:
 
 
 def test_deflate_is_not_an_encoding_of_files(tmp_path: Path) -> None:
-    with pytest.raises(InvalidOption, match=r"encodings=\('deflate',\): must be codings that"):
+    with pytest.raises(
+        InvalidOption, match=r"encodings=\('deflate',\): must be a sequence of 'zstd', 'br', 'gzip'"
+    ):
         Precompressed(StaticFiles(directory=tmp_path), tmp_path, encodings=("deflate",))

@@ -449,7 +449,7 @@ async def test_cancelled_sends_leave_no_gap(coding: str, waits_for: str, headers
         await send(start_message(200, headers))
         await send_part()
         await exchange.until(lambda: exchange.decoded() == noise(9000), "the first part")
-        occupied = asyncio.ensure_future(middleware._workload.pool.run(gate.wait, 10))
+        occupied = asyncio.ensure_future(middleware._shared.pool.run(gate.wait, 10))
         if waits_for == "the client":
             gate.set()
             exchange.hold()
@@ -469,7 +469,7 @@ async def test_cancelled_sends_leave_no_gap(coding: str, waits_for: str, headers
         never_ends_well(exchange)
         assert exchange.decoded() == noise(9000)
         await exchange.until(lambda: not leftovers(), "nothing to be left behind")
-    assert middleware._workload.open_streams == 0
+    assert middleware._shared.open_streams == 0
 
 
 @pytest.mark.parametrize("coding", CODINGS)

@@ -262,7 +262,7 @@ class TestLimits:
 
     def test_limiters_in_other_stores_are_refused(self, tmp_path: Path) -> None:
         limiter = Limiter("1/m", name="calls", store=f"sqlite:///{tmp_path}/limits.db")
-        with pytest.raises(AsyncioRequired, match="leave store out"):
+        with pytest.raises(AsyncioRequired, match="leave store= out"):
             trio.run(limiter.hit, "ada")
 
     def test_limiters_work_but_cannot_wait(self) -> None:

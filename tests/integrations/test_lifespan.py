@@ -294,10 +294,10 @@ async def _undecorated(app: Any) -> AsyncIterator[None]:
 @pytest.mark.parametrize(
     ("resource", "expected"),
     [
-        ("sqlite:///hasten.db", "objects with `async with`"),
-        (None, "objects with `async with`"),
-        (_coroutine, "add @asynccontextmanager"),
-        (_undecorated, "add @asynccontextmanager"),
+        ("sqlite:///hasten.db", "an async context manager such as"),
+        (None, "an async context manager such as"),
+        (_coroutine, "use @asynccontextmanager"),
+        (_undecorated, "use @asynccontextmanager"),
     ],
 )
 def test_rejects_objects_that_cannot_be_opened(resource: Any, expected: str) -> None:
@@ -307,7 +307,7 @@ def test_rejects_objects_that_cannot_be_opened(resource: Any, expected: str) -> 
 
 async def test_rejects_functions_that_return_another_object() -> None:
     app = fastapi_app(lifespan(lambda app: None))  # type: ignore[arg-type, return-value]
-    with pytest.raises(StartupFailed, match="objects with `async with`"):
+    with pytest.raises(StartupFailed, match="an async context manager such as"):
         async with running(app):
             pass
 

@@ -195,7 +195,7 @@ class TestFailing:
         await shared.until_counts(failed=1)
         await complete(parents, parent.id)
         failed = await parents.until_state(parent.id, State.FAILED)
-        assert failed.error == "a child of it has failed"
+        assert failed.error == "one of its children failed"
         assert "defa" not in parents.hash(parent.id)
 
     async def test_a_parent_does_not_complete_before_its_children(
@@ -207,7 +207,7 @@ class TestFailing:
         await shared.python_worker(idle=False)
         await parents.python_worker(idle=False)
         failed = await parents.until_state(parent, State.FAILED)
-        assert failed.error == "it has children that have not finished"
+        assert failed.error == "its children have not all finished"
 
 
 class TestRemoving:

@@ -258,7 +258,10 @@ async def test_a_damaged_parent_does_not_keep_its_child_from_ending(
     kept = {State.FAILED if fails else State.COMPLETED: 3} if keep else {}
     assert await ends_of_all(queue) == kept
     if parent == "of another type":
-        assert f"queue mail: job {jobs[1].id}: an effect on other jobs failed: " in log.text
+        assert (
+            f"queue mail: job {jobs[1].id}: cannot update its parent, scheduler or deduplication: "
+            in log.text
+        )
 
 
 @pytest.mark.parametrize("de", [{"ttl": 1.5}, {"ttl": "x"}, {"ttl": 1e25}, 5])
@@ -286,7 +289,10 @@ async def test_damaged_deduplication_does_not_keep_its_job_from_ending(
     keys.redis.hset(keys(jobs[1].id), "deid", "only")
     keys.replace(damaged)
     assert await run_all(queue, jobs) == [0, 2, 4]
-    assert damaged != "de:only" or ": an effect on other jobs failed: " in log.text
+    assert (
+        damaged != "de:only"
+        or ": cannot update its parent, scheduler or deduplication: " in log.text
+    )
     assert await queue.clean("completed", older_than=0) == [job.id for job in jobs]
 
 

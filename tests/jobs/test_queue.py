@@ -107,7 +107,7 @@ def test_redis_without_its_extra_says_what_to_install() -> None:
     said = subprocess.run(
         [sys.executable, "-c", program], check=True, capture_output=True, text=True
     ).stdout
-    assert said.startswith("redis is not installed: it comes with the extra 'redis' of hasten")
+    assert said.startswith("redis is not installed: install hasten with its extra 'redis'")
 
 
 def test_wrong_defaults_are_refused() -> None:
@@ -180,13 +180,13 @@ class TestOpening:
             assert first.engine is second.engine
             await first.counts()
             groups: list[int] = []
-            commit = Database._commit
+            commit = Database._commit_once
 
             def record(self: Database, begin: str, group: list[Any]) -> list[Any]:
                 groups.append(len(group))
                 return commit(self, begin, group)
 
-            monkeypatch.setattr(Database, "_commit", record)
+            monkeypatch.setattr(Database, "_commit_once", record)
             assert isinstance(first.engine, SqliteEngine)
             may_go_on = threading.Event()
             busy = asyncio.create_task(

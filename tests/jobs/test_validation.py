@@ -225,7 +225,7 @@ class TestValues:
 
     async def test_that_a_store_refuses_are_in_no_error(self, tmp_path: Path) -> None:
         queue = Queue("mail", f"sqlite:///{tmp_path}/jobs.db")
-        with pytest.raises(StoreRejected, match="has a lone surrogate at 6") as caught:
+        with pytest.raises(StoreRejected, match="has a lone surrogate at index 6") as caught:
             await queue.engine.get("mail", ["SECRET\ud800"])
         assert "SECRET" not in str(caught.value)
         await queue.aclose()

@@ -13,7 +13,7 @@ import pytest
 
 from hasten.errors import InvalidOption
 from hasten.loadshedding import LoadSheddingMiddleware, Shed
-from hasten.loadshedding._load import Lag
+from hasten.loadshedding._load import LagMeter
 from tests.http.client import App, Client, Exchange, Receive, Response, Scope, Send, until
 from tests.ratelimit import sites
 
@@ -310,12 +310,12 @@ async def test_the_lag_is_measured_once_for_many_requests(site: Site, time: Time
     ask_loop = loop.call_later
 
     def call_later(delay: float, *args: Any, **options: Any) -> asyncio.TimerHandle:
-        if "Lag" in repr(args[0]):
+        if "LagMeter" in repr(args[0]):
             asked.append(time.now)
         return ask_loop(delay, *args, **options)
 
     shedder = LoadSheddingMiddleware(site, min_concurrency=50, clock=time)
-    lag = shedder._load._lag = Lag(lambda: time.now)
+    lag = shedder._load._lag = LagMeter(lambda: time.now)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "call_later", call_later)
         site.begins.set()
@@ -347,7 +347,7 @@ async def test_the_limit_falls_while_the_event_loop_lags(site: Site, time: Time)
         await send({"type": "http.response.body", "body": b""})
 
     shedder.app = app
-    shedder._load._lag = Lag(lambda: time.now)
+    shedder._load._lag = LagMeter(lambda: time.now)
     for _ in range(50):
         await ask(shedder)
     assert shedder.stats.limit < grown

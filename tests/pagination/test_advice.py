@@ -164,8 +164,9 @@ class TestIndexes:
     def test_the_warning_contains_the_index_to_add(self, session: Session) -> None:
         (said,) = told_of(session, "sort=-kind")
         assert said == (
-            "Event sorted by Event.kind DESC, Event.id DESC: no index has this order, so the rows "
-            'are sorted for each page. Add Index("ix_a_events_kind_id", Event.kind, Event.id)'
+            "Event sorted by Event.kind DESC, Event.id DESC: no index has this order, so the "
+            "database sorts all rows for each page. "
+            'Add Index("ix_a_events_kind_id", Event.kind, Event.id)'
         )
 
     def test_the_index_has_different_directions(self, session: Session) -> None:
@@ -182,7 +183,7 @@ class TestIndexes:
         (said,) = told_of(session, "sort=made,kind")
         assert said.startswith(
             "Event sorted by Event.made, Event.kind, Event.id: an index only has the order of "
-            "Event.made, so rows with equal values are sorted"
+            "Event.made, so the database sorts the rows with equal values"
         )
         assert "If there are many of them, add" in said
 
@@ -240,8 +241,8 @@ class TestNulls:
     def test_a_nullable_name_without_declared_nulls(self, session: Session) -> None:
         (said, *_) = told_of(session, "sort=score", paginate=events(("score", "made")))
         assert said == (
-            "Event sorted by score: sort= does not declare where NULLs are sorted, so they "
-            'come last. Use SortKey("score", nulls="last") in sort=, or nulls="first"'
+            "Event sorted by score: sort= does not say where NULLs are sorted, so they "
+            'are sorted last. Use SortKey("score", nulls="last") in sort=, or nulls="first"'
         )
         assert told_of(session, "sort=made", paginate=events(("score", "made"))) == []
 
@@ -340,7 +341,7 @@ class TestFilters:
     def test_a_filter_by_time_with_cached_totals_and_versions(self, sqlite: Session) -> None:
         for pages in (events(count=Cached("exact", 30)), events(version=func.max(Event.id))):
             (said,) = told_of(sqlite, "sort=id", NOW["now"](), pages)
-            assert "totals and versions are not reused" in said
+            assert "totals and ETags are not reused" in said
 
     def test_no_warning_for_a_page_by_number(self, sqlite: Session) -> None:
         assert told_of(sqlite, "sort=id", NOW["now"]()) == []

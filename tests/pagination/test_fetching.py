@@ -12,14 +12,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from hasten._sqlalchemy.analysis import analyze
-from hasten._sqlalchemy.execution import asynchronous, blocking
+from hasten._sqlalchemy.execution import async_database, blocking_database
 from hasten.errors import MissingExtra
 from hasten.pagination._counts import Capped, Count, Uncached
 from hasten.pagination._order import Order, SortKey
 from hasten.pagination._slices import OffsetSlice
 from hasten.pagination._sql.counting import read_estimate, to_count
 from hasten.pagination._sql.fetching import fetch_keyset_slice, fetch_offset_slice
-from hasten.pagination._sql.offset_select import can_defer, from_end, page
+from hasten.pagination._sql.offset_select import can_defer, from_end, select_page
 from hasten.pagination._sql.query_planner import resolve_order
 from tests.effort import effort
 from tests.pagination.databases import (
@@ -61,7 +61,7 @@ def test_deferred_and_reversed_pages_are_the_same_pages(
         for statement in (of_columns(dataset), of_entities(dataset)):
             analyzed, keys = plan(statement, order)
             for defer in (False, True):
-                found = page(
+                found = select_page(
                     analyzed, keys, limit=limit, offset=offset, dialect=database, defer=defer
                 )
                 with Session(connection) as session:
@@ -72,7 +72,7 @@ def test_deferred_and_reversed_pages_are_the_same_pages(
             if turned is not None:
                 backward = tuple(key.reversed(database) for key in keys)
                 size, skipped = turned
-                reverse = page(
+                reverse = select_page(
                     analyzed, backward, limit=size, offset=skipped, dialect=database, defer=False
                 )
                 with Session(connection) as session:
@@ -105,14 +105,14 @@ class TestEveryExecutor:
     async def both(self, database: str, kind: str, *arguments: Any, **how: Any) -> tuple[Any, Any]:
         made = engine(database)
         with Session(made) if kind == "session" else made.connect() as executor:
-            assert blocking(executor).dialect(None) == database
+            assert blocking_database(executor).dialect(None) == database
             one = fetch(executor, *arguments, **how)
         with async_engine(database) as awaited:
             if kind == "session":
                 async with AsyncSession(awaited) as session:
                     return one, await fetch_async(session, *arguments, **how)
             async with awaited.connect() as connection:
-                assert asynchronous(connection).dialect(None) == database
+                assert async_database(connection).dialect(None) == database
                 return one, await fetch_async(connection, *arguments, **how)
 
 

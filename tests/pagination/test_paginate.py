@@ -432,7 +432,7 @@ class TestCursors:
             return real(query, None, **options)
 
         monkeypatch.setattr(PageQuery, "keyset_slice", stuck)
-        with pytest.raises(InvalidOption, match="its own cursor"):
+        with pytest.raises(InvalidOption, match="the row that it should begin after"):
             cursor_page(sqlite, f"limit=5&cursor={token}")
 
 
@@ -539,16 +539,16 @@ class TestOptions:
         assert caught.value.option == named
 
     def test_a_relation_is_refused_as_a_sort_key(self) -> None:
-        with pytest.raises(InvalidOption, match="plain fields"):
+        with pytest.raises(InvalidOption, match="neither nested nor computed"):
             Paginator(PostOut, model=Post, sort=("author",))
 
     def test_a_sort_key_with_a_direction_is_rejected(self) -> None:
-        with pytest.raises(InvalidOption, match="without descending=: the client chooses"):
+        with pytest.raises(InvalidOption, match="without descending=, because the client chooses"):
             Paginator(ItemOut, model=Item, sort=(SortKey("grade", descending=True),))
 
     @pytest.mark.parametrize("count", [False, None])
     def test_count_false_is_rejected(self, count: Any) -> None:
-        with pytest.raises(InvalidOption, match=f"count={count}: must be 'none' to not count"):
+        with pytest.raises(InvalidOption, match=f"count={count}: must be 'exact', 'estimated'"):
             Paginator(ItemOut, model=Item, count=count)
 
     def test_a_sort_key_declares_where_nulls_are_sorted(self, session: Session) -> None:
@@ -562,7 +562,7 @@ class TestOptions:
         assert [row["grade"] for row in found.data[:nulls]] == [None] * nulls
 
     def test_a_select_of_another_class_is_rejected(self, sqlite: Session) -> None:
-        with pytest.raises(InvalidOption, match="a select of Item alone"):
+        with pytest.raises(InvalidOption, match="a select of Item and nothing else"):
             page(sqlite, "", statement=select(Post))
 
     def test_a_select_with_a_limit_is_rejected(self, sqlite: Session) -> None:

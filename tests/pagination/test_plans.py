@@ -22,8 +22,8 @@ from hasten.pagination._counts import Capped, Count
 from hasten.pagination._order import Order, SortKey
 from hasten.pagination._sql.counting import count, estimate
 from hasten.pagination._sql.fetching import fetch_count, fetch_keyset_slice, fetch_offset_slice
-from hasten.pagination._sql.keyset import layout
-from hasten.pagination._sql.offset_select import from_end, page
+from hasten.pagination._sql.keyset import key_indexes
+from hasten.pagination._sql.offset_select import from_end, select_page
 from hasten.pagination._sql.page_statements import PageStatements
 from hasten.pagination._sql.query_planner import resolve_order
 from tests.pagination import costs
@@ -198,9 +198,9 @@ def test_a_deep_page_costs_what_a_shallow_one_does(
     keys = resolve_order(analyzed, order, COLUMNS)
     spent = []
     for depth in (30 if backwards else 10, DEEP):
-        found = page(of_columns, keys, limit=1, offset=depth, dialect=dialect, defer=False)
+        found = select_page(of_columns, keys, limit=1, offset=depth, dialect=dialect, defer=False)
         row = connection.execute(found).one()
-        position = [row[place] for place in layout(of_columns, keys)]
+        position = [row[place] for place in key_indexes(of_columns, keys)]
         total, found_slice = cost(
             connection,
             fetch_keyset_slice,
@@ -302,7 +302,9 @@ def test_a_deep_offset_is_skipped_in_the_index(connection: sa.Connection, kind: 
     keys = resolve_order(analyzed, (SortKey("made", descending=True),), COLUMNS)
 
     def at(offset: int, *, defer: bool) -> tuple[int, list[Any]]:
-        statement = page(analyzed, keys, limit=20, offset=offset, dialect=dialect, defer=defer)
+        statement = select_page(
+            analyzed, keys, limit=20, offset=offset, dialect=dialect, defer=defer
+        )
         measure = buffers if dialect == "postgresql" else work
         return measure(connection, statement), list(connection.execute(statement))
 
@@ -321,9 +323,9 @@ def test_a_page_near_the_end_is_read_from_the_end(connection: sa.Connection, kin
     offset = ROWS - 30
     assert from_end(limit=20, offset=offset, total=ROWS) == (20, 10)
     backward = tuple(key.reversed(dialect) for key in keys)
-    statement = page(analyzed, backward, limit=20, offset=10, dialect=dialect, defer=False)
+    statement = select_page(analyzed, backward, limit=20, offset=10, dialect=dialect, defer=False)
     spent = (buffers if dialect == "postgresql" else work)(connection, statement)
-    forward = page(analyzed, keys, limit=20, offset=offset, dialect=dialect, defer=True)
+    forward = select_page(analyzed, keys, limit=20, offset=offset, dialect=dialect, defer=True)
     print(f"{dialect}: {kind}, tail: {spent}")
     rows, reverse = connection.execute(forward).all(), connection.execute(statement).all()
     assert rows == reverse[::-1]

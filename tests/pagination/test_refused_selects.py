@@ -39,7 +39,7 @@ def test_a_select_that_locks_rows_is_rejected(count: Literal["exact", "none"], q
 def test_remedies_name_existing_options_only() -> None:
     pages = Paginator(AuthorOut, model=Author, advise=False)
     statement = select(Author).group_by(Author.name)
-    words = "GROUP BY without the primary key"
+    words = "GROUP BY but without the primary key"
     with (
         Session(create_engine("sqlite://", poolclass=NullPool)) as session,
         pytest.raises(InvalidOption, match=words) as refused,

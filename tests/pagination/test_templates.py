@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.pool import StaticPool
 
-from hasten._sqlalchemy.execution import blocking
+from hasten._sqlalchemy.execution import blocking_database
 from hasten.errors import InvalidOption, InvalidParameter
 from hasten.pagination import Capped, CursorPage, Page, Paginator
 from hasten.pagination._sql import offset_select
@@ -341,7 +341,7 @@ def asked_of_three(database: str, entity: Entity, name: str) -> tuple[int, int]:
             statement = made(entity, [name], "none", v | {"tenant": tenant})
             found = pages.sync.page(session, statement, pages.parse(""))
             assert found.total == len(everything(session, statement))
-    kept = pages._planner._plans._by_structure.cache_info()
+    kept = pages._planner._plans._find_or_build.cache_info()
     return kept.hits, kept.misses
 
 
@@ -555,7 +555,9 @@ def test_at_most_256_plans_are_kept() -> None:
             while number:
                 number, place = divmod(number, 3)  # noqa: PLW2901
                 statement = statement.where(names[place](Item, v))
-            pages._planner.query(blocking(session), statement, pages.fields.allowed.default, ())
+            pages._planner.query(
+                blocking_database(session), statement, pages.fields.allowed.default, ()
+            )
         assert pages._planner.count == 256
         found = pages.sync.page(session, sa.select(Item), pages.parse(""))
         assert (found.total, pages._planner.count) == (180, 256)

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 
-from hasten._sqlalchemy.execution import blocking
+from hasten._sqlalchemy.execution import blocking_database
 from hasten.errors import InvalidParameter
 from hasten.pagination import Cached, Paginator
 
@@ -180,7 +180,9 @@ async def test_tenants_of_asynchronous_sessions_are_distinguished() -> None:
     def mark(executor: Any) -> Any:
         """What cursors are signed for."""
         default = notes.fields.allowed.default
-        return notes._planner.query(blocking(executor), select(Note), default, ()).schemas()
+        return notes._planner.query(
+            blocking_database(executor), select(Note), default, ()
+        ).schemas()
 
     ways: list[Callable[[str], Awaitable[Any]]] = [
         by_engine, by_connection_of_session, by_scoped_session, by_connection,

@@ -21,7 +21,7 @@ from hasten._sqlalchemy.sort_columns import SortColumns
 from hasten.errors import InvalidOption
 from hasten.pagination._order import Order, SortKey
 from hasten.pagination._slices import KeysetSlice
-from hasten.pagination._sql.keyset import after
+from hasten.pagination._sql.keyset import select_after
 from hasten.pagination._sql.query_planner import resolve_order
 from tests.effort import effort
 from tests.pagination.databases import DATABASES, Item, async_engine, engine, item
@@ -238,7 +238,9 @@ def test_no_statement_has_an_or_nor_more_than_two_ranges_per_key(
         data.draw(st.none()) if key.nullable and data.draw(st.booleans()) else 1 for key in keys
     ]
     for in_turn in (True, False):
-        statements = after(analyzed, keys, values, limit=5, dialect=dialect, in_turn=in_turn)
+        statements = select_after(
+            analyzed, keys, values, limit=5, dialect=dialect, allow_several=in_turn
+        )
         assert len(statements) <= (2 * len(keys) if in_turn else 1)
         for statement in statements:
             text = str(statement.compile())
@@ -250,7 +252,7 @@ def test_row_values_are_for_postgresql_one_direction_and_no_nulls() -> None:
     def text(dialect: str, *order: SortKey) -> str:
         analyzed, keys = plan(of_columns(0), order)
         values = [1] * len(keys)
-        return " ".join(map(str, after(analyzed, keys, values, limit=5, dialect=dialect)))
+        return " ".join(map(str, select_after(analyzed, keys, values, limit=5, dialect=dialect)))
 
     made = SortKey("made", descending=True)
     assert "(items.made, items.id) < (" in text("postgresql", made)
@@ -265,8 +267,8 @@ def test_a_null_key_orders_nulls_where_the_dialect_has_no_keywords() -> None:
             of_columns(0), (SortKey("grade", descending, nulls=nulls), SortKey("id"))
         )
         # Behind a range of another key, so that the order of this one is left to the database.
-        statement = after(
-            analyzed, (*keys[1:], keys[0]), [1, 1], limit=5, dialect=dialect, in_turn=True
+        statement = select_after(
+            analyzed, (*keys[1:], keys[0]), [1, 1], limit=5, dialect=dialect, allow_several=True
         )[-1]
         return str(statement).rpartition("ORDER BY ")[2].partition("\n")[0].replace("items.", "")
 
@@ -296,16 +298,15 @@ def test_the_null_key_sorts_as_the_keywords_do(order: Order, dataset: int, limit
 class TestPositions:
     def test_a_position_has_one_value_per_key(self) -> None:
         analyzed, keys = plan(of_columns(0), (SortKey("made"),))
-        with pytest.raises(ValueError, match=r"position=\[1\]: must be 2 values, one per key"):
-            after(analyzed, keys, [1], limit=5, dialect="sqlite")
+        with pytest.raises(ValueError, match=r"position=\[1\]: must be 2 values, one per sort key"):
+            select_after(analyzed, keys, [1], limit=5, dialect="sqlite")
 
     def test_a_key_that_is_never_null_needs_a_value(self) -> None:
         analyzed, keys = plan(of_columns(0), (SortKey("made"),))
         with pytest.raises(
-            ValueError,
-            match=r"must be a list with a value for items.made, a column that is not nullable",
+            ValueError, match=r"must be a list without NULL for items.made, which is not nullable"
         ):
-            after(analyzed, keys, [None, 1], limit=5, dialect="sqlite")
+            select_after(analyzed, keys, [None, 1], limit=5, dialect="sqlite")
 
 
 @pytest.mark.parametrize("database", DATABASES)
@@ -332,8 +333,8 @@ def test_types_that_mysql_compares_and_sorts_differently_are_refused(kind: TypeE
     for dialect in ("mysql", "mariadb"):
         for position in (None, ["a", 1]):
             with pytest.raises(InvalidOption, match=r"kinds\.key.*MySQL"):
-                after(analyzed, keys, position, limit=5, dialect=dialect)
-    assert after(analyzed, keys, None, limit=5, dialect="postgresql")
+                select_after(analyzed, keys, position, limit=5, dialect=dialect)
+    assert select_after(analyzed, keys, None, limit=5, dialect="postgresql")
 
 
 @pytest.mark.parametrize(
@@ -341,7 +342,7 @@ def test_types_that_mysql_compares_and_sorts_differently_are_refused(kind: TypeE
     [sa.Enum("z", "a", native_enum=False), sa.Double(), sa.REAL(), sa.Float(53), sa.Numeric(5, 2)],
 )
 def test_types_that_mysql_compares_as_it_sorts_are_accepted(kind: TypeEngine[Any]) -> None:
-    assert after(*of_kind(kind), None, limit=5, dialect="mysql")
+    assert select_after(*of_kind(kind), None, limit=5, dialect="mysql")
 
 
 def of_kind(kind: TypeEngine[Any]) -> tuple[AnalyzedSelect, SortColumns]:

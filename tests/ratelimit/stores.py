@@ -18,7 +18,7 @@ from hasten.ratelimit._counter_store import (
     CounterStore,
     Outcome,
     Settlement,
-    is_denied,
+    is_group_denied,
 )
 from hasten.ratelimit._resilient_store import ResilientStore
 from hasten.ratelimit._stores import MemoryStore, StorePart
@@ -109,13 +109,13 @@ class WatchedStore(ResilientStore):
     """Calls of the store that failed."""
     hits_without_store = 0
 
-    def _failed(self, error: StoreError, call: int) -> None:
+    def _record_failure(self, error: StoreError, call: int) -> None:
         self.errors += 1
-        super()._failed(error, call)
+        super()._record_failure(error, call)
 
-    def _without_store(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
+    def _decide_without_store(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
         self.hits_without_store += 1
-        return super()._without_store(groups)
+        return super()._decide_without_store(groups)
 
 
 class Oracle:
@@ -133,7 +133,7 @@ class Oracle:
             states, outcomes = algorithms.hit(group, states, self._clock.now_us)
             self._states.update(zip(places, states, strict=True))
             answer.append(outcomes)
-            if is_denied(group, outcomes):
+            if is_group_denied(group, outcomes):
                 break
         return answer
 

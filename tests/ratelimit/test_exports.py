@@ -36,7 +36,7 @@ def test_every_module_can_be_imported_and_changes_nothing() -> None:
 
 
 PRIVATE = {
-    ("limit_options.py", "TypeError"),  # of `key_text`, whose callers catch it
+    ("limit_options.py", "TypeError"),  # of `key_to_text`, whose callers catch it
     ("limit.py", "AttributeError"),  # of an attribute that is changed
     ("_algorithms.py", "AssertionError"),  # a bug in hasten
     ("request_checks.py", "FunctionFailed"),

@@ -163,7 +163,7 @@ class TestResponses:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             assert current_limit("a").decision.remaining == 7
             assert current_limit("b").decision.remaining == 8
-            with pytest.raises(LookupError, match="its limits: 'b', 'a'"):
+            with pytest.raises(LookupError, match="limits that apply: 'b', 'a'"):
                 current_limit("c")
             await ok(scope, receive, send)
 
@@ -266,7 +266,7 @@ class TestHandlers:
                 await current_limit("a").charge(-1)
             with pytest.raises(UsageError, match="limit 'b': charge"):
                 await current_limit("b").charge(1)
-            with pytest.raises(LookupError, match="its limits: 'a', 'b'"):
+            with pytest.raises(LookupError, match="limits that apply: 'a', 'b'"):
                 current_limit("c")
             return PlainTextResponse("x")
 

@@ -157,6 +157,6 @@ async def test_repeated_outages_do_not_fill_the_log(caplog: pytest.LogCaptureFix
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 2
     assert lines[0].startswith(
-        "store of limits unavailable, continuing without it until it responds: "
+        "rate limit store unavailable, using on_store_error until it responds: "
     )
-    assert lines[1] == "store of limits available again"
+    assert lines[1] == "rate limit store available again"

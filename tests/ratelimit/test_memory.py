@@ -93,7 +93,9 @@ class TestRoom:
             passed = [store.hit_one(check(f"new {number}")).ok for number in range(8)]
         assert passed == [True] * 5 + [False] * 3
         [message] = caplog.messages
-        assert message.startswith("bucket api is full: all 10 keys have nearly used up their limit")
+        assert message.startswith(
+            "rate limit bucket api is full: none of its 10 keys can be evicted"
+        )
         clock.advance(60)
         assert store.hit_one(check("new 9")).remaining == 4
 

@@ -144,12 +144,12 @@ class TestTheLog:
         assert lines == [
             "9-in-1sec: on_decision() failed",
             "a: key() failed; the request is counted by the client's address",
-            "a: rate() failed; the lowest rate that it has returned applies, if there is one",
+            "a: rate() failed; the lowest rate that it returned before applies, if there is one",
             "a: skip() failed; the request is counted",
         ]
         assert all(record.exc_info for record in caplog.records)
         caplog.clear()
-        now[0] += repeated_errors.EVERY_SECONDS
+        now[0] += repeated_errors.LOG_INTERVAL_SECONDS
         await site.statuses(2)
         line = "a: skip() failed; the request is counted (4 more times since the last log line)"
         assert line in [record.getMessage() for record in caplog.records]
@@ -167,7 +167,7 @@ class TestTheLog:
                 assert (await exchange.response()).status == 503
         errors = [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
         assert sorted(errors) == [
-            "0-in-1hr: message() failed",
+            "0-in-1hr: message() failed; the default body is sent",
             "0-in-1hr: on_limited() failed",
             "critical() failed; the request is treated as not critical",
             "on_shed() failed",

@@ -216,7 +216,7 @@ async def test_it_clears_nothing_that_has_another_prefix(tmp_path: Path) -> None
 async def test_a_store_without_clear_cannot_be_cleared() -> None:
     store: Any = Moody(Clock())
     middleware = RateLimitMiddleware(None, store=store)  # type: ignore[arg-type]
-    with pytest.raises(InvalidOption, match=r"a store that has clear\(\)"):
+    with pytest.raises(InvalidOption, match=r"a store with a method clear\(\)"):
         await middleware.reset()
     shared = MemoryStore()
     await RateLimitMiddleware(None, store=shared).reset()  # type: ignore[arg-type]

@@ -223,12 +223,12 @@ class TestOutage:
         assert outcome.token is not None
         server.pause()
         await until_unavailable(resilient)
-        resilient.settle_soon([Settlement(outcome.token)])
+        resilient.settle_in_background([Settlement(outcome.token)])
         [local] = await hit(resilient, check(3, later=True))
         server.go_on()
         await until_back(resilient, clock)
         assert local.token is not None
-        resilient.settle_soon([Settlement(local.token)])  # that was this process's own
+        resilient.settle_in_background([Settlement(local.token)])  # that was this process's own
 
         async def is_settled() -> bool:
             return (await resilient.peek([check(3)]))[0].remaining == 3
@@ -320,7 +320,7 @@ class TestDenials:
         before = commands(server)
         for passed in range(1, 101):
             clock.advance(0.009)
-            assert resilient.hit_now([[one]]) is not None
+            assert resilient.try_hit_now([[one]]) is not None
             [again] = await hit(resilient, one)
             assert (again.ok, again.retry_us) == (
                 False,
@@ -351,7 +351,7 @@ class TestDenials:
         [reserved] = await hit(resilient, check(1, later=True))
         assert not (await hit(resilient, check(1)))[0].ok
         assert reserved.token is not None
-        resilient.settle_soon([Settlement(reserved.token)])
+        resilient.settle_in_background([Settlement(reserved.token)])
         assert (await hit(resilient, check(1)))[0].ok
 
     async def test_a_reset_removes_a_repeated_denial(self, resilient: WatchedStore) -> None:
@@ -429,7 +429,7 @@ def test_a_repeated_denial_equals_a_fresh_one(steps: list[tuple[list[Check], int
             )
             if tokens and choice > 4:
                 token, other = tokens.pop(choice % len(tokens))
-                resilient.settle_soon([Settlement(token, choice % 2)])
+                resilient.settle_in_background([Settlement(token, choice % 2)])
                 await asyncio.sleep(0)  # a store that is no more than coroutines begins with that
                 await plain.settle([Settlement(other, choice % 2)])
             clock.now_us += passed_us
@@ -443,7 +443,7 @@ class TestWithoutWaiting:
     async def test_finish_waits_for_all(self, resilient: WatchedStore, server: RedisServer) -> None:
         [outcome] = await hit(resilient, check(3, later=True))
         assert outcome.token is not None
-        resilient.settle_soon([Settlement(outcome.token)])
+        resilient.settle_in_background([Settlement(outcome.token)])
         await resilient.finish()
         store = counter_store(server.url)
 
@@ -462,11 +462,11 @@ class TestWithoutWaiting:
     async def test_a_store_in_memory_is_called_without_waiting(self) -> None:
         resilient = WatchedStore(MemoryStore())
         assert resilient.immediate is resilient.store
-        answer = resilient.hit_now([[check(1, later=True)]])
+        answer = resilient.try_hit_now([[check(1, later=True)]])
         assert answer is not None
         [[outcome]] = answer
         assert outcome.token is not None
-        resilient.settle_soon([Settlement(outcome.token)])
+        resilient.settle_in_background([Settlement(outcome.token)])
         assert at_once(resilient.hit([[check(1)]]))[0][0].ok
         assert not at_once(resilient.peek([check(1)]))[0].ok
         at_once(resilient.reset([("api", ADA)]))

@@ -18,7 +18,7 @@ TRUSTING = Guard(trusted_origins=("https://app.example", "HTTP://Localhost:3000"
 
 def is_foreign(headers: dict[str, str], guard: Guard | None = None) -> bool:
     encoded = {name.encode(): value.encode("latin-1") for name, value in headers.items()}
-    return (guard or Guard())._is_foreign(encoded)
+    return (guard or Guard())._forbids_compression(encoded)
 
 
 class TestFetchMetadata:
@@ -196,5 +196,5 @@ class TestTrustedOrigins:
 )
 def test_any_headers_are_accepted(headers: dict[bytes, bytes]) -> None:
     for guard in (Guard(), TRUSTING, Guard(same_site=True)):
-        assert guard._is_foreign({b"cookie": b"a=b", **headers}) in {True, False}
-        assert not guard._is_foreign(headers)
+        assert guard._forbids_compression({b"cookie": b"a=b", **headers}) in {True, False}
+        assert not guard._forbids_compression(headers)

@@ -14,7 +14,7 @@ import typer
 
 from hasten._cli import commands
 from hasten._cli.durations import parse_duration
-from hasten._cli.jobs import _describe
+from hasten._cli.jobs import _to_json_object
 from hasten._cli.output import print_json
 from hasten.jobs import Job, Queue, State, Worker
 from hasten.jobs._record import JobRecord
@@ -44,7 +44,7 @@ def test_another_text_is_not_a_duration(text: str) -> None:
 
 
 def describe(**stored: Any) -> dict[str, object]:
-    return _describe(Job(Queue("mail", "memory://"), "1", replace(RECORD, **stored)))
+    return _to_json_object(Job(Queue("mail", "memory://"), "1", replace(RECORD, **stored)))
 
 
 def test_a_time_too_late_for_datetime_becomes_the_last(capsys: pytest.CaptureFixture[str]) -> None:

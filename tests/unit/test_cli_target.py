@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hasten._cli.supervisor import LAST_PAUSE_SECONDS, ending, next_pause
-from hasten._cli.target import load, load_one
+from hasten._cli.supervisor import LAST_PAUSE_SECONDS, describe_exit, next_pause
+from hasten._cli.target import load_queue, load_queues
 from hasten.errors import TargetError
 
 SHOP = """
@@ -54,7 +54,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def names(*targets: str) -> list[str]:
-    return [queue.name for queue in load(targets)]
+    return [queue.name for queue in load_queues(targets)]
 
 
 class TestLoad:
@@ -79,24 +79,24 @@ class TestLoad:
 
     def test_installed_modules_come_before_those_of_the_folder(self, folder: Path) -> None:
         """The folder may be one where others can write, and its files none of the application."""
-        load(["shop:mail"])
+        load_queues(["shop:mail"])
         assert sys.path[-1] == str(folder)
 
 
 class TestOneQueue:
     def test_is_the_named_queue(self) -> None:
-        assert load_one("pack.tasks").name == "packed"
+        assert load_queue("pack.tasks").name == "packed"
 
     def test_several_queues_are_an_error(self) -> None:
         with pytest.raises(TargetError) as caught:
-            load_one("shop")
+            load_queue("shop")
         assert str(caught.value) == "shop has 2 queues: name one of shop:mail, shop:reports"
 
 
 class TestMessages:
     def said(self, target: str) -> str:
         with pytest.raises(TargetError) as caught:
-            load([target])
+            load_queues([target])
         return str(caught.value)
 
     @pytest.mark.parametrize(
@@ -191,4 +191,4 @@ class TestPausesBetweenProcesses:
     ],
 )
 def test_the_end_of_a_process_is_described(status: int, said: str) -> None:
-    assert ending(status) == said
+    assert describe_exit(status) == said

@@ -13,7 +13,7 @@ from hasten.errors import InvalidOption
 
 A_DURATION = "seconds (a number), a timedelta or a string such as '15m'"
 TOO_SHORT = "must be at least 0 seconds"
-TOO_LONG = "must be less than a hundred years, in seconds"
+TOO_LONG = "must be less than a hundred years; numbers are in seconds"
 
 
 class TestToMs:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hasten.compression._effort import BROTLI, ISAL, LEVELS, ZLIB, ZSTD, Effort, fixed_at
+from hasten.compression._effort import BROTLI, ISAL, LEVELS, ZLIB, ZSTD, Effort, with_fixed_level
 from hasten.compression._negotiation import Coding
 
 EFFORTS = {"zstd": ZSTD, "brotli": BROTLI, "zlib": ZLIB, "isal": ISAL}
@@ -56,36 +56,36 @@ class TestSeconds:
     def test_grow_with_size(self, effort: Effort, data: st.DataObject, one: int, two: int) -> None:
         level = data.draw(st.sampled_from(effort.levels))
         small, large = sorted([one, two])
-        assert 0 < effort.seconds(level, small) <= effort.seconds(level, large)
+        assert 0 < effort.estimate_seconds(level, small) <= effort.estimate_seconds(level, large)
 
     @given(efforts, st.data(), sizes)
     def test_costs_grow_with_level(self, effort: Effort, data: st.DataObject, size: int) -> None:
         one, two = sorted(data.draw(st.tuples(*[st.sampled_from(effort.levels)] * 2)))
-        assert effort.seconds(one, size) <= effort.seconds(two, size)
+        assert effort.estimate_seconds(one, size) <= effort.estimate_seconds(two, size)
 
     @given(efforts, st.data(), st.floats(0, 1))
     def test_seconds_are_the_inverse_of_the_maximum_size(
         self, effort: Effort, data: st.DataObject, seconds: float
     ) -> None:
         level = data.draw(st.sampled_from(effort.levels))
-        most = effort.most_bytes_within(level, seconds)
+        most = effort.max_bytes_within(level, seconds)
         assert most >= 0
         if most:
-            assert effort.seconds(level, most) <= seconds * 1.0001
+            assert effort.estimate_seconds(level, most) <= seconds * 1.0001
         beyond = most * 11 // 10 + 50_000
-        assert effort.seconds(level, beyond) > seconds
+        assert effort.estimate_seconds(level, beyond) > seconds
 
     def test_no_time_is_enough_for_no_bytes(self, effort: Effort) -> None:
         for level in effort.levels:
-            assert effort.most_bytes_within(level, 0) == 0
+            assert effort.max_bytes_within(level, 0) == 0
 
 
 class TestFixedAt:
     @given(efforts, st.data(), sizes)
     def test_is_used_for_all_sizes(self, effort: Effort, data: st.DataObject, size: int) -> None:
         level = data.draw(st.sampled_from(effort.levels))
-        fixed = fixed_at(level, effort)
+        fixed = with_fixed_level(level, effort)
         assert {fixed.level_for(size), fixed.streaming, fixed.live} == {level}
         assert fixed.fastest <= level <= fixed.smallest
-        assert fixed.seconds(level, size) == effort.seconds(level, size)
+        assert fixed.estimate_seconds(level, size) == effort.estimate_seconds(level, size)
         assert fixed.levels == effort.levels

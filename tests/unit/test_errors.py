@@ -15,12 +15,12 @@ import pytest
 import hasten
 from hasten import errors
 from hasten._decision import Decision
-from hasten._problems import CAPACITY, refusal
+from hasten._problems import make_refusal
 from hasten._responses import EncodedResponse
 
 NOT_INSTALLED = (
-    "redis is not installed: it comes with the extra 'redis' of hasten; "
-    "in a clone of it: pip install -e '.[redis]'"
+    "redis is not installed: install hasten with its extra 'redis'; "
+    "in a clone of its repository: pip install -e '.[redis]'"
 )
 TOO_LARGE = (
     "send: argument 'body' makes the job too large: 2,000,000 bytes of JSON, the maximum "
@@ -49,7 +49,7 @@ MESSAGES = [
     ),
     (
         errors.AsyncioRequired("Limiter.wait", "use hit"),
-        "Limiter.wait needs asyncio, but another event loop runs: use hit",
+        "Limiter.wait needs asyncio, which is not running in this thread: use hit",
     ),
     (errors.UsageError("a .sync call blocks: await"), "a .sync call blocks: await"),
     (errors.MissingMiddleware("@limit of 'a'", "RateLimitMiddleware"), NO_MIDDLEWARE),
@@ -63,7 +63,7 @@ MESSAGES = [
     ),
     (
         errors.LimitNotFound("logon", ["login", "all"]),
-        "this request has no limit 'logon'; its limits: 'login', 'all'",
+        "no limit 'logon' applies to this request; limits that apply: 'login', 'all'",
     ),
     (
         errors.InvalidArgument("send", "when", "is a datetime, which JSON does not know"),
@@ -100,7 +100,7 @@ MESSAGES = [
     ),
     (
         errors.AddedInPart(errors.StoreFull("sqlite:///a.db", "no space left"), ["1", "2"], 3000),
-        "sqlite:///a.db: the first 2 of 3,000 jobs were added; the next failed: no space left",
+        "sqlite:///a.db: only the first 2 of 3,000 jobs were added, then: no space left",
     ),
     (errors.JobNotFound("mail", "7"), "queue 'mail' has no job '7'"),
     (
@@ -257,14 +257,14 @@ class TestLimitExceeded:
         assert (answer.status, answer.headers["retry-after"]) == (429, "3600")
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.headers["cache-control"] == "no-store"
-        refused = refusal(None, status=429, limits=["login"])
+        refused = make_refusal(None, status=429, limits=["login"])
         assert json.loads(answer.body) == json.loads(refused.body)
 
     def test_without_a_store_it_is_a_503(self) -> None:
         away = Decision("login", False, 5, 0, 1, 1, unavailable=True)
         answer = EncodedResponse.for_error(errors.LimitExceeded(away))
         assert (answer.status, answer.headers["retry-after"]) == (503, "1")
-        refused = refusal(None, status=503, limits=[], kind=CAPACITY)
+        refused = make_refusal(None, status=503, limits=[], is_busy=True)
         assert json.loads(answer.body) == json.loads(refused.body)
 
 

@@ -11,9 +11,9 @@ from hasten.compression._head import (
     ETagPolicy,
     Head,
     SkipReason,
-    coded_etag,
+    compressed_etag,
     forbids_transform,
-    without_suffixes,
+    strip_etag_suffixes,
 )
 from hasten.compression._negotiation import Coding
 
@@ -54,28 +54,29 @@ class TestVary:
     )
     def test_vary_names_accept_encoding(self, before: list[str], after: str) -> None:
         assert (
-            value(head(*(("Vary", line) for line in before)).varying(), b"vary") == after.encode()
+            value(head(*(("Vary", line) for line in before)).headers_with_vary(), b"vary")
+            == after.encode()
         )
 
     def test_vary_gets_only_missing_names(self) -> None:
         by = b"Accept-Encoding, Available-Dictionary"
-        assert value(head(("vary", "accept-encoding")).varying(by), b"vary") == (
+        assert value(head(("vary", "accept-encoding")).headers_with_vary(by), b"vary") == (
             b"accept-encoding, Available-Dictionary"
         )
 
     @given(st.lists(st.binary(max_size=20), max_size=4))
     def test_completing_vary_twice_changes_nothing(self, lines: list[bytes]) -> None:
-        once = Head(200, [(b"vary", line) for line in lines]).varying()
-        assert Head(200, once).varying() == once
+        once = Head(200, [(b"vary", line) for line in lines]).headers_with_vary()
+        assert Head(200, once).headers_with_vary() == once
         names = {name.strip().lower() for name in Head(200, once).found[b"vary"].split(b",")}
         assert names & {b"*", b"accept-encoding"}
 
     def test_the_given_headers_are_not_changed(self) -> None:
         given_headers = [(b"vary", b"Origin"), (b"etag", b'"a"'), (b"content-length", b"5")]
         copy = list(given_headers)
-        Head(200, given_headers).varying()
-        Head(200, given_headers).coded("gzip", "weaken", 3)
-        Head(200, given_headers).revalidated(b'W/"a"', "weaken")
+        Head(200, given_headers).headers_with_vary()
+        Head(200, given_headers).compressed_headers("gzip", "weaken", 3)
+        Head(200, given_headers).not_modified_headers(b'W/"a"', "weaken")
         assert given_headers == copy
 
 
@@ -84,33 +85,35 @@ class TestCoded:
         """RFC 9110, 14.3; RFC 9530, sections 2 and 3."""
         names = ["Accept-Ranges", "Content-Digest", "Content-MD5", "Digest", "Repr-Digest"]
         old = head(("X", "y"), ("Content-Length", "99"), *((name, "z") for name in names))
-        assert old.coded("br", "weaken", 7) == [
+        assert old.compressed_headers("br", "weaken", 7) == [
             (b"X", b"y"),
             (b"vary", b"Accept-Encoding"),
             (b"content-encoding", b"br"),
             (b"content-length", b"7"),
         ]
-        assert value(old.coded("br", "weaken"), b"content-length") is None
+        assert value(old.compressed_headers("br", "weaken"), b"content-length") is None
 
     def test_order_and_repetitions_are_kept(self) -> None:
         cookies = [("Set-Cookie", "a=1"), ("X", "y"), ("Set-Cookie", "b=2")]
-        assert head(*cookies).coded("gzip", "keep")[:3] == head(*cookies).headers
+        assert head(*cookies).compressed_headers("gzip", "keep")[:3] == head(*cookies).headers
 
     @pytest.mark.parametrize(
         ("policy", "strong"),
         [("weaken", b'W/"a"'), ("suffix", b'"a--gzip"'), ("drop", None), ("keep", b'"a"')],
     )
     def test_the_policy_decides_the_etag(self, policy: ETagPolicy, strong: bytes | None) -> None:
-        assert value(head(("ETag", '"a"')).coded("gzip", policy), b"etag") == strong
+        assert value(head(("ETag", '"a"')).compressed_headers("gzip", policy), b"etag") == strong
 
     @pytest.mark.parametrize("policy", ["weaken", "suffix", "keep"])
     def test_a_weak_etag_is_kept(self, policy: ETagPolicy) -> None:
         """It does not name exact bytes: RFC 9110, section 8.8.1."""
-        assert value(head(("ETag", 'W/"a"')).coded("gzip", policy), b"etag") == b'W/"a"'
+        assert (
+            value(head(("ETag", 'W/"a"')).compressed_headers("gzip", policy), b"etag") == b'W/"a"'
+        )
 
     @given(tags, st.sampled_from(Coding), st.sampled_from(["weaken", "suffix", "keep"]))
     def test_the_etag_is_well_formed(self, tag: bytes, coding: Coding, policy: ETagPolicy) -> None:
-        changed = coded_etag(tag, policy, coding).removeprefix(b"W/")
+        changed = compressed_etag(tag, policy, coding).removeprefix(b"W/")
         assert len(changed) >= 2
         assert (changed[:1], changed[-1:], changed.count(b'"')) == (b'"', b'"', 2)
 
@@ -119,27 +122,27 @@ class TestSuffix:
     @given(st.builds(lambda text: f'"{text}"'.encode(), opaque.filter(bool)))
     def test_the_suffix_is_removed_for_the_application(self, tag: bytes) -> None:
         for coding in Coding:
-            assert without_suffixes(coded_etag(tag, "suffix", coding)) == tag
+            assert strip_etag_suffixes(compressed_etag(tag, "suffix", coding)) == tag
 
     @pytest.mark.parametrize("own", Coding)
     @pytest.mark.parametrize("coding", Coding)
     def test_one_suffix_is_removed(self, own: Coding, coding: Coding) -> None:
         """An application may have suffixes of its own, as those behind Apache have."""
         tag = f'"a-{own}"'.encode()
-        assert without_suffixes(coded_etag(tag, "suffix", coding)) == tag
+        assert strip_etag_suffixes(compressed_etag(tag, "suffix", coding)) == tag
 
     @pytest.mark.parametrize("coding", Coding)
     def test_an_empty_etag_gets_a_suffix(self, coding: Coding) -> None:
-        coded = coded_etag(b'""', "suffix", coding)
+        coded = compressed_etag(b'""', "suffix", coding)
         assert coded == b'"--%s"' % coding.encode()
-        assert without_suffixes(coded) == b'""'
+        assert strip_etag_suffixes(coded) == b'""'
 
     def test_suffixes_are_removed_in_a_list(self) -> None:
-        assert without_suffixes(b'"a--gzip", W/"b", "c--br" ,"d"') == b'"a", W/"b", "c" ,"d"'
+        assert strip_etag_suffixes(b'"a--gzip", W/"b", "c--br" ,"d"') == b'"a", W/"b", "c" ,"d"'
 
     @pytest.mark.parametrize("tags", [b"*", b"", b'"gzip"', b'"a-gzipped"', b'W/"a"'])
     def test_nothing_but_the_suffix_is_removed(self, tags: bytes) -> None:
-        assert without_suffixes(tags) == tags
+        assert strip_etag_suffixes(tags) == tags
 
 
 class TestRevalidated:
@@ -167,30 +170,30 @@ class TestRevalidated:
     ) -> None:
         """The one that the 200 would have had: RFC 9110, section 15.4.5."""
         old = head(("ETag", tag), ("X", "y"), status=304)
-        headers = old.revalidated(None if asked is None else asked.encode(), policy)
+        headers = old.not_modified_headers(None if asked is None else asked.encode(), policy)
         assert value(headers, b"etag") == answered.encode()
         assert value(headers, b"x") == b"y"
 
     @pytest.mark.parametrize("policy", ["weaken", "suffix"])
     def test_an_etag_may_contain_a_comma(self, policy: ETagPolicy) -> None:
         """RFC 9110, section 8.8.3: etagc has all that is visible, but for quotes."""
-        held = coded_etag(b'"a,b"', policy, "gzip")
-        headers = head(("ETag", '"a,b"'), status=304).revalidated(b'"x", ' + held, policy)
+        held = compressed_etag(b'"a,b"', policy, "gzip")
+        headers = head(("ETag", '"a,b"'), status=304).not_modified_headers(b'"x", ' + held, policy)
         assert value(headers, b"etag") == held
 
     def test_a_304_without_an_etag_is_not_changed(self) -> None:
         old = head(("X", "y"), status=304)
-        assert old.revalidated(b'W/"a"', "weaken") == old.headers
+        assert old.not_modified_headers(b'W/"a"', "weaken") == old.headers
 
 
 class TestUntouchable:
     @pytest.mark.parametrize("status", [100, 101, 103, 204, 205, 206, 416])
     def test_a_status_without_a_whole_body_is_not_compressed(self, status: int) -> None:
-        assert head(status=status).untouchable("GET") == "status"
+        assert head(status=status).reason_to_skip("GET") == "status"
 
     @pytest.mark.parametrize("status", [200, 201, 301, 304, 404, 500, 599])
     def test_other_statuses_are_compressed(self, status: int) -> None:
-        assert head(status=status).untouchable("GET") is None
+        assert head(status=status).reason_to_skip("GET") is None
 
     @pytest.mark.parametrize(
         ("name", "text", "reason"),
@@ -210,15 +213,15 @@ class TestUntouchable:
         ],
     )
     def test_no_transform_is_obeyed(self, name: str, text: str, reason: SkipReason | None) -> None:
-        assert head((name, text)).untouchable("GET") == reason
+        assert head((name, text)).reason_to_skip("GET") == reason
 
     def test_a_tunnel_is_not_compressed(self) -> None:
-        assert head().untouchable("CONNECT") == "status"
-        assert head(status=403).untouchable("CONNECT") is None
+        assert head().reason_to_skip("CONNECT") == "status"
+        assert head(status=403).reason_to_skip("CONNECT") is None
 
     def test_identity_is_removed_from_the_headers(self) -> None:
         old = head(("Content-Encoding", "identity"), ("X", "y"))
-        assert old.without_encoding() == [(b"X", b"y")]
+        assert old.headers_without_encoding() == [(b"X", b"y")]
 
 
 class TestContentLength:

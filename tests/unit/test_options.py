@@ -44,7 +44,7 @@ NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 NOON_MS = 1_893_499_200_000
 
 A_DURATION = "seconds (a number), a timedelta or a string such as '15m'"
-IN_RANGE = "less than a hundred years, in seconds"
+IN_RANGE = "less than a hundred years; numbers are in seconds"
 A_BACKOFF = "a delay, 'exponential', Fixed(…), Exponential(…) or a function"
 A_KEEP = "Keep(count=…, age=…), a count from 0 to 9,007,199,254,740,991, True (all) or False (none)"
 PER_TASK = (
@@ -205,7 +205,9 @@ class TestBadValues:
 
     def test_are_named_even_if_they_cannot_be_shown(self) -> None:
         """Python writes no integers of more than some thousand digits."""
-        with refused("attempts=<int that has no repr>: must be a whole number from 1 to 1,000,000"):
+        with refused(
+            "attempts=<int whose repr() fails>: must be a whole number from 1 to 1,000,000"
+        ):
             check(attempts=10**5000)
 
     @pytest.mark.parametrize("value", [True, 1_893_499_200, "2030-01-01", None])

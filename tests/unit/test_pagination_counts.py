@@ -116,7 +116,7 @@ class TestCounting:
 
     @pytest.mark.parametrize("value", ["capped", "auto", 10_000, None, True, False])
     def test_other_ways_to_count_are_rejected(self, value: object) -> None:
-        with pytest.raises(InvalidOption, match=r"count=.*: must be 'none' to not count, 'exact'"):
+        with pytest.raises(InvalidOption, match=r"count=.*: must be 'exact', 'estimated', 'none'"):
             to_counting(value)
 
 
@@ -169,6 +169,6 @@ class TestCached:
 
     def test_a_cached_count_cannot_be_cached(self) -> None:
         with pytest.raises(
-            InvalidOption, match=r"Cached\(count\)=.*: must be a count that is not cached"
+            InvalidOption, match=r"Cached\(count\)=.*: must be a way to count other than Cached"
         ):
             Cached(Cached("exact", 30), 30)  # type: ignore[arg-type]

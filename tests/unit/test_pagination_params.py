@@ -236,7 +236,7 @@ class TestSort:
         assert (error.status, error.code, error.maximum) == (422, "too_many", 8)
 
     def test_sort_is_rejected_where_there_is_only_one_order(self) -> None:
-        with pytest.raises(InvalidParameter, match="there is only one order; omit it"):
+        with pytest.raises(InvalidParameter, match="the order cannot be chosen; omit"):
             parse([("sort", "id")], Limits())
 
     def test_a_minus_descends_whatever_the_usual_direction(self) -> None:

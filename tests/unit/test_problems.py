@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hasten._problems import MAX_ACCEPT_CHARS, prefers_text, refusal
+from hasten._problems import MAX_ACCEPT_CHARS, make_refusal, prefers_text
 from hasten.errors import InvalidOption
 from hasten.ratelimit._http.addresses import Addresses
 from hasten.ratelimit._http.policy_headers import HeaderWriter, Policy, PolicyState
@@ -18,7 +18,7 @@ PROBLEM = "application/problem+json"
 
 
 def media_type(accept: str | None) -> str:
-    found = refusal(None, status=429, limits=["a"], is_text=prefers_text(accept))
+    found = make_refusal(None, status=429, limits=["a"], is_text=prefers_text(accept))
     return found.headers["content-type"]
 
 

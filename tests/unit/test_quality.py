@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten._quality import parse_weights
-from hasten.compression._negotiation import coding_name
+from hasten.compression._negotiation import normalize_coding
 
 QVALUES = {"0": 0, "0.": 0, "0.000": 0, "0.001": 1, "0.05": 50, "0.5": 500, "0.999": 999, "1": 1000}
 INVALID = ["", "abc", "1.5", "-1", "1.0001", "0.1234", "1e0", "+1", ".5", "½", "nan", "0 .5", "0_1"]
@@ -35,7 +35,7 @@ def test_a_refusal_with_forbidden_spaces_is_a_refusal(member: str) -> None:
 
 def test_a_member_that_is_listed_twice_has_the_lower_weight() -> None:
     header = "gzip;q=0.5, br, gzip;q=0.7, x-gzip;q=0.2"
-    assert parse_weights(header, coding_name) == {"gzip": 200, "br": 1000}
+    assert parse_weights(header, normalize_coding) == {"gzip": 200, "br": 1000}
 
 
 def test_names_are_in_lower_case_and_without_parameters() -> None:

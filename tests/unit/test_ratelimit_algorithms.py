@@ -191,7 +191,7 @@ class TestBounds:
         asker = Client([rule_of(Rate(quick, 1)), rule_of(Rate(slow, 60), "sliding")])
         for pause in steps:
             asker.now_us += pause
-            before = [algorithms.fresh(r, s, asker.now_us) for r, s in zip(
+            before = [algorithms.drop_expired(r, s, asker.now_us) for r, s in zip(
                 asker.rules, asker.states, strict=True)]  # fmt: skip
             outcomes = asker.hit()
             if not all(outcome.ok for outcome in outcomes):
@@ -210,7 +210,7 @@ class TestBounds:
         asker = Client([rule])
         for pause, cost in steps:
             asker.now_us += pause
-            before = algorithms.fresh(rule, asker.states[0], asker.now_us)
+            before = algorithms.drop_expired(rule, asker.states[0], asker.now_us)
             if not asker.ask(cost).ok:
                 assert asker.states[0] == before
 
@@ -222,9 +222,9 @@ class TestBounds:
             asker.ask(cost)
         [state] = asker.states
         end_us = algorithms.expiry(rule, state)
-        assert algorithms.fresh(rule, state, end_us) == ()
+        assert algorithms.drop_expired(rule, state, end_us) == ()
         if end_us > asker.now_us:
-            assert algorithms.fresh(rule, state, end_us - 1) != ()
+            assert algorithms.drop_expired(rule, state, end_us - 1) != ()
 
 
 class TestOutcomesDecide:

@@ -13,7 +13,7 @@ def fails(breaker: CircuitBreaker, times: int = 1, now_us: int = 0) -> bool:
     opened = False
     for _ in range(times):
         call = next(CALLS)
-        opened = breaker.failed(now_us, call=call, newest=call)
+        opened = breaker.record_failure(now_us, call=call, newest=call)
     return opened
 
 
@@ -24,7 +24,7 @@ class TestCircuitBreaker:
     def test_some_failures_in_a_row_open_it(self) -> None:
         breaker = CircuitBreaker()
         assert not fails(breaker, FAILURES - 1)
-        assert not breaker.succeeded()
+        assert not breaker.record_success()
         assert not fails(breaker, FAILURES - 1)
         assert fails(breaker)
         assert breaker.is_open
@@ -36,23 +36,23 @@ class TestCircuitBreaker:
         for first in range(0, 100 * FAILURES, 100):
             for call in range(first, first + 100):
                 assert not breaker.is_open
-                breaker.failed(0, call=call, newest=first + 99)
+                breaker.record_failure(0, call=call, newest=first + 99)
                 if first == 100 * (FAILURES - 1):
                     break
         assert breaker.is_open
 
     def test_one_probe_is_due_in_each_pause(self) -> None:
         breaker = CircuitBreaker()
-        assert not breaker.takes_probe(0)  # not while it is closed
+        assert not breaker.start_probe_if_due(0)  # not while it is closed
         fails(breaker, FAILURES)
-        assert not breaker.takes_probe(PAUSE_US - 1)
-        assert breaker.takes_probe(PAUSE_US)
-        assert not breaker.takes_probe(2 * PAUSE_US - 1)
-        assert breaker.takes_probe(2 * PAUSE_US)
+        assert not breaker.start_probe_if_due(PAUSE_US - 1)
+        assert breaker.start_probe_if_due(PAUSE_US)
+        assert not breaker.start_probe_if_due(2 * PAUSE_US - 1)
+        assert breaker.start_probe_if_due(2 * PAUSE_US)
 
     def test_a_success_closes_it(self) -> None:
         breaker = CircuitBreaker()
         fails(breaker, FAILURES)
-        assert breaker.succeeded()
+        assert breaker.record_success()
         assert not breaker.is_open
         assert not fails(breaker)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hasten._problems import CAPACITY, refusal
-from hasten.ratelimit._http.paths import Paths, without_root
+from hasten._problems import make_refusal
+from hasten.ratelimit._http.paths import Paths, strip_root_path
 
 
 @pytest.mark.parametrize(
@@ -35,14 +37,14 @@ def test_several_limits_in_their_order() -> None:
 
 @pytest.mark.parametrize("path", ["/v1/api/x", "/api/x", "/v1//api/x"])
 def test_the_root_path_is_not_matched(path: str) -> None:
-    assert Paths([["/api/"]]).match(without_root(path, "/v1")) == (0,)
-    assert Paths([["/api/"]]).match(without_root("/v1x/api", "/v1")) == ()
+    assert Paths([["/api/"]]).match(strip_root_path(path, "/v1")) == (0,)
+    assert Paths([["/api/"]]).match(strip_root_path("/v1x/api", "/v1")) == ()
 
 
 @given(st.text(max_size=40), st.text(max_size=10))
 def test_any_path_can_be_looked_at(path: str, root_path: str) -> None:
-    assert Paths([None]).match(without_root(path, root_path)) == (0,)
-    Paths([["/api/"]]).match(path, without_root(path, root_path))
+    assert Paths([None]).match(strip_root_path(path, root_path)) == (0,)
+    Paths([["/api/"]]).match(path, strip_root_path(path, root_path))
 
 
 @given(st.lists(st.sampled_from(["api", "", "x", ".."]), max_size=5))
@@ -55,22 +57,28 @@ def test_extra_slashes_do_not_escape_a_limit(parts: list[str]) -> None:
 
 class TestRefusals:
     def test_a_message_is_sent_as_it_is(self) -> None:
-        text = refusal("é\n", status=429, limits=["a"])
+        text = make_refusal("é\n", status=429, limits=["a"])
         assert text.body == "é\n".encode()
         assert text.headers["content-type"] == "text/plain; charset=utf-8"
-        assert refusal({"a": 1}, status=429, limits=["a"]).body == b'{"a": 1}'
+        assert make_refusal({"a": 1}, status=429, limits=["a"]).body == b'{"a": 1}'
 
     @pytest.mark.parametrize("message", ["x", {"a": 1}, None])
     def test_caches_do_not_store_a_refusal(self, message: object) -> None:
-        found = refusal(message, status=429, limits=["a"])  # type: ignore[arg-type]
+        found = make_refusal(message, status=429, limits=["a"])  # type: ignore[arg-type]
         assert found.headers["cache-control"] == "no-store"
         assert found.headers["content-length"] == str(len(found.body))
 
     def test_a_problem_document_names_its_type_and_title(self) -> None:
         assert (
             b"temporary-reduced-capacity"
-            in refusal(None, status=503, limits=[], kind=CAPACITY).body
+            in make_refusal(None, status=503, limits=[], is_busy=True).body
         )
-        found = refusal(None, status=599, limits=[], kind=CAPACITY)
+        found = make_refusal(None, status=599, limits=[], is_busy=True)
         assert b'"title": "Refused"' in found.body
         assert b"violated" not in found.body
+
+    def test_the_plain_text_is_the_detail_of_the_problem(self) -> None:
+        for is_busy in (False, True):
+            problem = make_refusal(None, status=503, limits=[], is_busy=is_busy)
+            text = make_refusal(None, status=503, limits=[], is_busy=is_busy, is_text=True)
+            assert text.body.decode() == json.loads(problem.body)["detail"]

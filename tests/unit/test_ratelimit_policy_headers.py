@@ -16,7 +16,7 @@ from hasten.ratelimit._http.policy_headers import (
     Policy,
     PolicyState,
     retry_after,
-    whole_seconds,
+    to_whole_seconds,
 )
 
 GENERAL = Policy("100-in-15min", 100, 900_000_000)
@@ -70,7 +70,7 @@ def test_the_newest_draft_parses_as_structured_fields(given_states: list[PolicyS
     headers = lines(["standard"], *given_states)
     for (name, parameters), state in zip(parse(headers["ratelimit"]), given_states, strict=True):
         assert name == state.policy.name
-        assert parameters == {"r": state.remaining, "t": whole_seconds(state.reset_us)}
+        assert parameters == {"r": state.remaining, "t": to_whole_seconds(state.reset_us)}
     for (name, parameters), state in zip(
         parse(headers["ratelimit-policy"]), given_states, strict=True
     ):
@@ -106,7 +106,7 @@ def test_retry_after_is_never_too_short(retry_us: int, reset_us: int) -> None:
     """A client that waits as long as Retry-After has waited long enough."""
     assert retry_after(retry_us) >= 1
     assert retry_after(retry_us) * 1_000_000 >= retry_us
-    assert retry_after(max(retry_us, reset_us)) >= whole_seconds(reset_us)
+    assert retry_after(max(retry_us, reset_us)) >= to_whole_seconds(reset_us)
 
 
 def test_each_style_of_headers_shows_both_limits() -> None:

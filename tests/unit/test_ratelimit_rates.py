@@ -120,7 +120,7 @@ class TestRules:
             rule_of(Rate(1, 1), "leaky")  # type: ignore[arg-type]
         with pytest.raises(InvalidOption, match="per microsecond"):
             rule_of(Rate(2_000_000, 1), "gcra")
-        with pytest.raises(InvalidOption, match="hundred years"):
+        with pytest.raises(InvalidOption, match="within 100 years"):
             only("1/w burst 1000000")
 
     def test_gcra_is_never_above_its_rate(self) -> None:

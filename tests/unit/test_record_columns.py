@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from importlib import resources
 
-from hasten.jobs._engines.sqlite.event_rows import Group
-from hasten.jobs._engines.sqlite.job_rows import encode
+from hasten.jobs._engines.sqlite.event_rows import EventGroup
+from hasten.jobs._engines.sqlite.job_rows import encode_json
 from hasten.jobs._record import JobRecord
 
 FIELDS = list(JobRecord.__struct_fields__)
@@ -26,10 +26,10 @@ def test_a_claim_on_redis_lists_the_first_fields_of_a_record_in_order() -> None:
 
 
 def test_stored_events_keep_their_short_names() -> None:
-    group = Group(
+    group = EventGroup(
         "failed", ["a"], values=["1"], omitted=[0], errors=["no"], previous="active", dues=[5],
         count=1,
     )  # fmt: skip
-    assert encode(group) == (
+    assert encode_json(group) == (
         '{"k":"failed","i":["a"],"v":["1"],"o":[0],"r":["no"],"p":"active","d":[5],"c":1}'
     )

@@ -8,32 +8,37 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten.errors import InvalidOption
-from hasten.jobs._engines.redis.decoding import decode_settled, event, job_record, whole
+from hasten.jobs._engines.redis.decoding import (
+    decode_settle_reply,
+    to_event,
+    to_job_record,
+    to_whole_number,
+)
 from hasten.jobs._engines.redis.queue_keys import QueueKeys
 from hasten.jobs._states import State
 
 
 class TestKeys:
     def test_begin_with_prefix_and_name(self) -> None:
-        assert QueueKeys("bull", tagged=False).base("mail") == "bull:mail:"
+        assert QueueKeys("bull", tagged=False).queue_prefix("mail") == "bull:mail:"
 
     def test_on_a_cluster_share_a_slot(self) -> None:
         """The name is the tag, unless the prefix has one."""
-        assert QueueKeys("bull", tagged=True).base("mail") == "bull:{mail}:"
-        assert QueueKeys("{shop}", tagged=True).base("mail") == "{shop}:mail:"
-        assert QueueKeys("{}shop", tagged=True).base("mail") == "{}shop:{mail}:"
+        assert QueueKeys("bull", tagged=True).queue_prefix("mail") == "bull:{mail}:"
+        assert QueueKeys("{shop}", tagged=True).queue_prefix("mail") == "{shop}:mail:"
+        assert QueueKeys("{}shop", tagged=True).queue_prefix("mail") == "{}shop:{mail}:"
 
     @pytest.mark.parametrize("tagged", [False, True])
     def test_tell_their_queue(self, tagged: bool) -> None:
         keys = QueueKeys("bull", tagged=tagged)
-        assert keys.queue_of(keys.base("mail") + "meta") == "mail"
-        assert keys.queue_of("bull::relay:meta") is None
-        assert keys.queue_of("other:mail:meta") is None
+        assert keys.queue_of_meta_key(keys.queue_prefix("mail") + "meta") == "mail"
+        assert keys.queue_of_meta_key("bull::relay:meta") is None
+        assert keys.queue_of_meta_key("other:mail:meta") is None
 
     @pytest.mark.parametrize("name", ["", "a:b"])
     def test_of_a_name_that_separates_keys_are_refused(self, name: str) -> None:
         with pytest.raises(InvalidOption, match="queue="):
-            QueueKeys("bull", tagged=False).base(name)
+            QueueKeys("bull", tagged=False).queue_prefix(name)
 
     @pytest.mark.parametrize("prefix", ["", "with space", "line\n"])
     def test_of_a_prefix_that_no_connection_can_have_are_refused(self, prefix: str) -> None:
@@ -42,22 +47,22 @@ class TestKeys:
 
     def test_of_connections_are_those_that_bullmq_looks_for(self) -> None:
         keys = QueueKeys("bull", tagged=False)
-        assert keys.worker_connection("w", "wrk-1") == "bull:dw==:w:wrk-1"
-        assert keys.worker_connection("w", "a b\n") == "bull:dw==:w:a-b-"
-        assert keys.reader_connection("w") == "bull:dw==:qe"
+        assert keys.worker_connection_name("w", "wrk-1") == "bull:dw==:w:wrk-1"
+        assert keys.worker_connection_name("w", "a b\n") == "bull:dw==:w:a-b-"
+        assert keys.reader_connection_name("w") == "bull:dw==:qe"
 
 
 class TestFields:
     def test_that_are_missing_or_odd_are_read_as_bullmq_reads_them(self) -> None:
         """Its smallest hash has a name and data; somebody may have written anything."""
         fields = {"name": "x", "data": "1", "stacktrace": "no json", "ats": "many", "atm": "2.0"}
-        record = job_record("mail", "7", State.WAITING, None, fields)
+        record = to_job_record("mail", "7", State.WAITING, None, fields)
         assert (record.opts, record.created_ms, record.priority) == ("{}", 0, 0)
         assert (record.tracebacks, record.attempts_started, record.attempts_made) == ([], 0, 2)
 
     @given(st.text())
     def test_numbers_never_raise(self, text: str) -> None:
-        assert whole(text) is None or isinstance(whole(text), int)
+        assert to_whole_number(text) is None or isinstance(to_whole_number(text), int)
 
     @pytest.mark.parametrize("odd", [b"\xff", b"a\xc3", b"\xed\xa0\x80" * 20, b"x" * 300 + b"\xfe"])
     def test_that_are_no_utf_8_do_not_spoil_the_batch(self, odd: bytes) -> None:
@@ -66,7 +71,7 @@ class TestFields:
         theirs = ["mail", "2", "odd", "MARK", "{}", "active", 0, 0, 5, 0, 1, 0, None, 5, "w"]
         packed = msgspec.msgpack.encode([[ours, theirs], False, [], [], [], []])
         head = bytes([0xD9, len(odd)]) if len(odd) < 256 else b"\xda" + len(odd).to_bytes(2)
-        answer = decode_settled(packed.replace(b"\xa4MARK", head + odd))
+        answer = decode_settle_reply(packed.replace(b"\xa4MARK", head + odd))
         assert [job.name for job in answer.jobs] == ["ok", "odd"]
         assert answer.jobs[0].data == "{}"
         assert answer.jobs[1].data == odd.decode(errors="replace")
@@ -74,21 +79,22 @@ class TestFields:
 
 class TestEvents:
     def test_keep_what_has_no_field_of_its_own(self) -> None:
-        told = event("1-0", {"event": "deduplicated", "jobId": "1", "deduplicationId": "d"})
+        told = to_event("1-0", {"event": "deduplicated", "jobId": "1", "deduplicationId": "d"})
         assert (told.kind, told.job_id, told.details) == (
             "deduplicated", "1", {"deduplicationId": "d"},
         )  # fmt: skip
 
     def test_name_states_as_we_do(self) -> None:
         assert (
-            event("1-0", {"event": "removed", "jobId": "1", "prev": "wait"}).previous == "waiting"
+            to_event("1-0", {"event": "removed", "jobId": "1", "prev": "wait"}).previous
+            == "waiting"
         )
 
 
 def test_names_that_others_invent_are_not_remembered_for_ever() -> None:
     keys = QueueKeys("bull", tagged=False)
     for number in range(3_000):
-        keys.base(f"mail-{number}")
-    keys.base("x" * 10_000)
-    assert len(keys._bases) <= 1_000
-    assert max(map(len, keys._bases)) < 100
+        keys.queue_prefix(f"mail-{number}")
+    keys.queue_prefix("x" * 10_000)
+    assert len(keys._cached_prefixes) <= 1_000
+    assert max(map(len, keys._cached_prefixes)) < 100

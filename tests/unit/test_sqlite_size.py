@@ -104,7 +104,7 @@ class TestLog:
     async def test_is_truncated_while_a_caller_waits(self, database: Database, path: Path) -> None:
         """As an idle worker does."""
         waiting = asyncio.ensure_future(
-            database.until("t", lambda connection: count(connection) > 2000 or None)
+            database.wait_until("t", lambda connection: count(connection) > 2000 or None)
         )
         await database.run(store)
         await until(lambda: log_of(path) <= LOG_BYTES)

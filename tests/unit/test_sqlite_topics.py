@@ -46,7 +46,7 @@ class Waiting:
     def __init__(self, path: Path) -> None:
         self.asked: Counter[str] = Counter()
         self.mark_reads = 0
-        self.database = Database(path, name="topics", prepare=prepare, marks=self._read_marks)
+        self.database = Database(path, name="topics", prepare=prepare, read_marks=self._read_marks)
         self.tasks: dict[str, asyncio.Task[int]] = {}
 
     def _read_marks(self, connection: sqlite3.Connection, topics: list[str]) -> dict[str, int]:
@@ -59,7 +59,7 @@ class Waiting:
             mark = mark_of(connection, topic)
             return mark if mark >= 2 else None
 
-        return asyncio.ensure_future(self.database.until(topic, probe))
+        return asyncio.ensure_future(self.database.wait_until(topic, probe))
 
     async def begin(self) -> None:
         self.tasks = {topic: self.wait(topic) for topic in TOPICS}
@@ -199,7 +199,7 @@ async def until_armed(database: Database) -> None:
 async def test_commits_are_noticed_without_file_notifications(
     tmp_path: Path, waiting: Waiting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(FileWatch, "noticed", lambda watch: False)
+    monkeypatch.setattr(FileWatch, "was_written", lambda watch: False)
     path = tmp_path / "topics.db"
     for topic in TOPICS[: watches.UNNOTICED_COMMITS + 2]:
         write_twice(path, topic)

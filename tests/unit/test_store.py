@@ -102,7 +102,7 @@ class TestOptions:
         assert Store("redis://host", prefix="shop").prefix == "shop"
         assert Store("redis://host?prefix=shop").prefix == "shop"
         for url in ("memory://", "sqlite:///a.db"):
-            with pytest.raises(InvalidOption, match="own tables"):
+            with pytest.raises(InvalidOption, match="only for keys on Redis"):
                 Store(url, prefix="shop")
         with pytest.raises(InvalidOption, match="not empty"):
             Store("redis://host", prefix="")

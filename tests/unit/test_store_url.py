@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten import Store
-from hasten._store_url import Address, Kind, parse_store_url, without_password
+from hasten._store_url import Address, ServerKind, parse_store_url, without_password
 from hasten.errors import InvalidOption
 
 # What a user may hold as it is; the rest is written %40 and the like.
@@ -26,7 +26,7 @@ def server_of(url: str) -> Address:
 class TestParts:
     def test_one_server(self) -> None:
         address = server_of("redis://ada:p%40ss@db.example.org:7000/3?timeout=1.5&wait=20")
-        assert (address.kind, address.nodes) == (Kind.SINGLE, (("db.example.org", 7000),))
+        assert (address.kind, address.nodes) == (ServerKind.SINGLE, (("db.example.org", 7000),))
         assert (address.username, address.password, address.db) == ("ada", "p@ss", 3)
         assert (address.timeout, address.wait, address.tls) == (1.5, 20.0, None)
 
@@ -42,13 +42,13 @@ class TestParts:
 
     def test_sentinels(self) -> None:
         address = server_of("redis+sentinel://:pw@a,b:26380/main/2?sentinel_password=other")
-        assert (address.kind, address.service, address.db) == (Kind.SENTINEL, "main", 2)
+        assert (address.kind, address.service, address.db) == (ServerKind.SENTINEL, "main", 2)
         assert address.nodes == (("a", 26379), ("b", 26380))
         assert (address.password, address.sentinel_password) == ("pw", "other")
 
     def test_a_cluster(self) -> None:
         address = server_of("redis+cluster://a:1,b:2")
-        assert (address.kind, address.nodes) == (Kind.CLUSTER, (("a", 1), ("b", 2)))
+        assert (address.kind, address.nodes) == (ServerKind.CLUSTER, (("a", 1), ("b", 2)))
 
     def test_a_unix_socket(self) -> None:
         address = server_of("unix://ada:pw@/run/redis.sock?db=2")
@@ -75,8 +75,8 @@ class TestParts:
         ("redis://a:99999", "must be redis://"),
         ("redis://a/first", "must be redis://"),
         ("redis://a/0/1", "must be redis://"),
-        ("redis+cluster://a/1", "database 0: a cluster has no other"),
-        ("redis+sentinel://a", "with the name of the service"),
+        ("redis+cluster://a/1", "database 0: a cluster has no other database"),
+        ("redis+sentinel://a", "with the service name"),
         ("unix://run/redis.sock", "must be unix:///path/of/socket"),
         ("redis://a?colour=red", "must be a URL with no options other than"),
         (
@@ -92,7 +92,10 @@ class TestParts:
             "redis://a?connections=1",
             "connections='1': must be a number of at least 2, below 1,000,000",
         ),
-        ("rediss://a?ssl_ca_certs=/no/such", "ssl_ca_certs='/no/such': must be the path of a file"),
+        (
+            "rediss://a?ssl_ca_certs=/no/such",
+            "ssl_ca_certs='/no/such': must be the path of an existing file",
+        ),
         ("rediss://a?ssl_cert_reqs=maybe", "must be 'required' or 'none'"),
     ],
 )

@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from hasten.jobs._engines.sqlite.event_rows import Group, newest_cursor, read_after
+from hasten.jobs._engines.sqlite.event_rows import EventGroup, newest_cursor, read_after
 from hasten.jobs._engines.sqlite.jobs_schema import migrate
 from hasten.jobs._engines.sqlite.queue_ledger import UnitOfWork
 from hasten.jobs._states import State
@@ -23,10 +23,10 @@ def connection() -> Iterator[sqlite3.Connection]:
 
 def test_writes_the_ledger_of_each_queue_once(connection: sqlite3.Connection) -> None:
     with UnitOfWork(connection) as unit:
-        unit.open("child").count(State.COMPLETED, 1)
-        unit.open("parent").emit(Group("waiting", ["p"]))
-        unit.open("child").emit(Group("completed", ["a"]))
-        unit.open("child").count(State.COMPLETED, 1)
+        unit.open("child").adjust_count(State.COMPLETED, 1)
+        unit.open("parent").emit(EventGroup("waiting", ["p"]))
+        unit.open("child").emit(EventGroup("completed", ["a"]))
+        unit.open("child").adjust_count(State.COMPLETED, 1)
         assert newest_cursor(connection, "child") == "0-0"
     with UnitOfWork(connection) as unit:
         assert unit.open("child").finished[State.COMPLETED] == 2
@@ -41,7 +41,7 @@ def test_writes_nothing_after_an_error(connection: sqlite3.Connection) -> None:
     def work() -> None:
         with UnitOfWork(connection) as unit:
             unit.open("child").paused = True
-            unit.open("parent").emit(Group("waiting", ["p"]))
+            unit.open("parent").emit(EventGroup("waiting", ["p"]))
             raise ValueError
 
     with pytest.raises(ValueError, match=r"^$"):

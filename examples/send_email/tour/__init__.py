@@ -1,31 +1,31 @@
-"""The tour: send real requests to the application, and print what came back."""
+"""The tour: sends requests to the demo application, and prints the results."""
 
 import httpx
 from rich.table import Table
 
 from examples.send_email.smtp import Mailbox
-from examples.send_email.tour.blog import see_blog
-from examples.send_email.tour.limits import see_limits
-from examples.send_email.tour.mail import see_mail
-from examples.send_email.tour.seeing import Row, console
+from examples.send_email.tour.blog import try_blog
+from examples.send_email.tour.limits import try_limits
+from examples.send_email.tour.mail import try_mail
+from examples.send_email.tour.shared import Row, console
 
 __all__ = ["console", "tour"]
 
 
 def tour(client: httpx.Client, mailbox: Mailbox) -> bool:
-    """Run the tour. Return whether everything was as promised."""
-    mail = see_mail(client, mailbox)
-    blog = see_blog(client)
-    limits = see_limits(client)
-    show(mail, blog, limits)
-    return all(as_promised is not False for *_, as_promised in (*mail, *blog, *limits))
+    """Run the tour. Return whether all results were as expected."""
+    mail = try_mail(client, mailbox)
+    blog = try_blog(client)
+    limits = try_limits(client)
+    print_results(mail, blog, limits)
+    return all(as_expected is not False for *_, as_expected in (*mail, *blog, *limits))
 
 
-def show(*sections: list[Row]) -> None:
+def print_results(*sections: list[Row]) -> None:
     words = {True: "[green]yes[/]", False: "[red]NO[/]", None: ""}
-    table = Table("", "result", "as promised", title="Results of the tour", title_justify="left")
+    table = Table("", "result", "as expected", title="Results of the tour", title_justify="left")
     for rows in sections:
-        for what, seen, as_promised in rows:
-            table.add_row(what, seen, words[as_promised])
+        for what, result, as_expected in rows:
+            table.add_row(what, result, words[as_expected])
         table.add_section()
     console.print(table)

@@ -8,20 +8,20 @@ from typing import Any, Final
 import httpx
 
 from examples.send_email.seed import POSTS
-from examples.send_email.tour.seeing import Row, as_another, get_raw, progress_bar
+from examples.send_email.tour.shared import Row, get_raw, progress_bar, switch_client
 
 LIMIT: Final = 20
-# In the middle: pages near the end are read from the end.
+# A page in the middle is the slowest: pages near the end are read backwards from the end.
 DEEP_PAGE: Final = POSTS // LIMIT // 2 + 1
-TIMES: Final = 11
+REPETITIONS: Final = 11
 
 
-def see_blog(client: httpx.Client) -> list[Row]:
-    return [*see_pages(client), *see_fields(client), *see_refusals(client)]
+def try_blog(client: httpx.Client) -> list[Row]:
+    return [*try_pages(client), *try_fields(client), *try_invalid_requests(client)]
 
 
-def see_pages(client: httpx.Client) -> list[Row]:
-    as_another(client)
+def try_pages(client: httpx.Client) -> list[Row]:
+    switch_client(client)
     first = get(client, "/api/posts")
     is_exact = (
         list(first) == ["data", "pagination"]
@@ -30,14 +30,14 @@ def see_pages(client: httpx.Client) -> list[Row]:
     )
     total = first["pagination"]["total"]
     ids, deep_cursor = walk(client)
-    as_another(client)
+    switch_client(client)
     each_once = len(ids) == len(set(ids)) == POSTS
     number_ms, by_number = get_often(client, f"/api/posts?page={DEEP_PAGE}")
     cursor_ms, by_cursor = get_often(client, f"/api/posts?cursor={deep_cursor}")
     return [
         ("GET /api/posts, with the total", f"{len(first['data'])} of {total:,}", is_exact),
         ("read by cursor, each once", f"{len(set(ids)):,} of {POSTS:,}", each_once),
-        (f"GET /api/posts?page={DEEP_PAGE}", f"{number_ms:.1f} ms, median of {TIMES}", None),
+        (f"GET /api/posts?page={DEEP_PAGE}", f"{number_ms:.1f} ms, median of {REPETITIONS}", None),
         ("the same posts by cursor", f"{cursor_ms:.1f} ms", by_cursor["data"] == by_number["data"]),
     ]
 
@@ -46,12 +46,12 @@ def walk(client: httpx.Client) -> tuple[list[int], str]:
     """Read all posts by cursor. Return their ids, and the cursor of the deep page."""
     ids: list[int] = []
     deep_cursor = ""
-    cursor: str | None = ""  # of the first page
+    cursor: str | None = ""  # an empty cursor returns the first page
     with progress_bar() as progress:
         bar = progress.add_task("All posts, by cursor", total=POSTS)
         while cursor is not None:
             if len(ids) % (50 * 100) == 0:
-                as_another(client)  # a single client would reach its limit
+                switch_client(client)  # a single client would exceed its rate limit
             if len(ids) == (DEEP_PAGE - 1) * LIMIT:
                 deep_cursor = cursor
             page = get(client, f"/api/posts?fields=id&limit=100&cursor={cursor}")
@@ -61,7 +61,7 @@ def walk(client: httpx.Client) -> tuple[list[int], str]:
     return ids, deep_cursor
 
 
-def see_fields(client: httpx.Client) -> list[Row]:
+def try_fields(client: httpx.Client) -> list[Row]:
     user_bytes, user = get_bytes(client, "/api/users/1")
     name_bytes, name = get_bytes(client, "/api/users/1?fields=name")
     page_bytes, _ = get_bytes(client, "/api/posts")
@@ -78,7 +78,7 @@ def see_fields(client: httpx.Client) -> list[Row]:
     ]
 
 
-def see_refusals(client: httpx.Client) -> list[Row]:
+def try_invalid_requests(client: httpx.Client) -> list[Row]:
     secret = client.get("/api/users/1?fields=password_hash")
     unknown = client.get("/api/users/1?fields=no_such_field")
     is_unknown = secret.text == unknown.text.replace("no_such_field", "password_hash")
@@ -106,7 +106,7 @@ def get_often(client: httpx.Client, path: str) -> tuple[float, Any]:
     """Return the median response time in milliseconds, and the response."""
     answer = get(client, path)
     times_ms = []
-    for _ in range(TIMES):
+    for _ in range(REPETITIONS):
         start = time.perf_counter()
         client.get(path)
         times_ms.append((time.perf_counter() - start) * 1000)

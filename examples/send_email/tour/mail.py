@@ -11,7 +11,7 @@ import brotli  # type: ignore[import-untyped]
 import httpx
 
 from examples.send_email.smtp import Mailbox
-from examples.send_email.tour.seeing import Row, console, get_raw, progress_bar
+from examples.send_email.tour.shared import Row, console, get_raw, progress_bar
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -29,7 +29,7 @@ DECODERS: Final[dict[str, Callable[[bytes], bytes]]] = {
 }
 
 
-def see_mail(client: httpx.Client, mailbox: Mailbox) -> list[Row]:
+def try_mail(client: httpx.Client, mailbox: Mailbox) -> list[Row]:
     with console.status("One mail by /send-email-now: the response waits for the provider"):
         slow_ms, sent = post_mail(client, "/send-email-now")
     queued = [post_mail(client, "/send-email") for _ in range(MAILS)]
@@ -66,7 +66,7 @@ def post_mail(client: httpx.Client, path: str) -> tuple[float, dict[str, str]]:
 
 
 def wait_until_finished(client: httpx.Client, ids: list[str]) -> list[dict[str, Any]]:
-    """Show a bar while jobs run. Return them when all have finished, or after the time limit."""
+    """Show a progress bar until all jobs have finished or the time is over. Return the jobs."""
     deadline = time.monotonic() + TIME_LIMIT_SECONDS
     with progress_bar() as progress:
         bar = progress.add_task(f"{len(ids)} mails by /send-email", total=len(ids))
@@ -86,7 +86,7 @@ def bytes_sent(client: httpx.Client, path: str) -> list[Row]:
     for encoding, decode in DECODERS.items():
         used, compressed = get_raw(client, path, encoding)
         smaller = len(plain) / len(compressed)
-        as_promised = used == encoding and smaller >= 3 and decode(compressed) == plain
+        as_expected = used == encoding and smaller >= 3 and decode(compressed) == plain
         what = f"in {encoding}, at least 3 times smaller"
-        rows.append((what, f"{len(compressed):,} bytes, {smaller:.1f} times", as_promised))
+        rows.append((what, f"{len(compressed):,} bytes, {smaller:.1f} times", as_expected))
     return rows

@@ -15,13 +15,14 @@ def main(
     arguments: Sequence[str] | None = None,
     *,
     name: str = "hasten",
-    # -P: a file in the working directory cannot replace a module that hasten imports.
+    # With -P, a file in the working directory cannot hide a module that hasten imports.
     launch: Sequence[str] = (sys.executable, "-P", "-m", "hasten"),
 ) -> None:
     """Run the command line, and end the process with its exit status.
 
-    arguments are those of the process unless given. name is the name of the command in messages.
-    launch is the command that starts this command line in another process.
+    - arguments: the arguments of the command line, by default those of this process.
+    - name: the name of the command in messages and help texts.
+    - launch: the start of the command with which `hasten worker --processes` starts its processes.
     """
     try:
         require("typer", extra="cli")

@@ -1,4 +1,4 @@
-"""The command line: `hasten worker` and, from `jobs.py`, `hasten jobs`."""
+"""The commands: `hasten worker`, and `hasten jobs`, which is defined in `jobs.py`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import typer
 import hasten
 from hasten._cli import jobs, logs
 from hasten._cli.durations import parse_duration
-from hasten._cli.output import allow_any_text
-from hasten._cli.serve import describe, serve, take_parent_pipe
+from hasten._cli.output import escape_unencodable_output
+from hasten._cli.serve import describe_queue, serve, take_parent_pipe
 from hasten._cli.supervisor import supervise
-from hasten._cli.target import load
+from hasten._cli.target import load_queues
 from hasten._logs import get_logger
 from hasten.errors import StoreUnavailable
 from hasten.jobs import Queue, Worker
@@ -31,8 +31,8 @@ app.add_typer(jobs.app, name="jobs")
 
 
 def run(arguments: Sequence[str] | None, name: str, launch: Sequence[str]) -> None:
-    """See `hasten._cli.main`."""
-    allow_any_text()
+    """Run the command line. The parameters are those of `hasten._cli.main`."""
+    escape_unencodable_output()
     app(arguments, prog_name=name, obj=launch)
 
 
@@ -59,7 +59,7 @@ def worker(
         list[str],
         typer.Argument(
             metavar="MODULE[:QUEUE]",
-            help="Queues to serve, as app:mail. A module means all queues in it.",
+            help="Queues whose jobs to run, such as app:mail. A module stands for all its queues.",
         ),
     ],
     concurrency: Annotated[
@@ -72,28 +72,32 @@ def worker(
             parser=parse_duration,
             metavar="DURATION",
             show_default=False,
-            help="How long running jobs have to finish at shutdown, as 2m or 30s.  [default: 15s]",
+            help="How long running jobs may take to finish at shutdown, such as 2m or 30s.  "
+            "[default: 15s]",
         ),
     ] = 15.0,
     name: Annotated[
-        str | None, typer.Option(help="The name of this worker.  [default: host:pid]")
+        str | None,
+        typer.Option(help="The name of this worker.  [default: host:pid]"),
     ] = None,
     log_level: Annotated[
-        logs.Level, typer.Option(case_sensitive=False, help="The lowest level to log.")
+        logs.Level,
+        typer.Option(case_sensitive=False, help="The lowest level of messages to log."),
     ] = logs.Level.INFO,
     is_supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
 ) -> None:
     """Run the jobs of queues until SIGTERM or Ctrl+C.
 
-    After the signal, the worker takes no more jobs, gives running jobs the time --grace to finish,
-    and hands back the rest. A second signal ends it at once.
+    After the signal, the worker takes no new jobs. Running jobs may finish within the time --grace;
+    those that do not are returned to their queue, to be run again. A second signal ends the worker
+    at once.
     """
     pipe = take_parent_pipe() if is_supervised else None
     logs.set_up(log_level)
-    queues = load(targets)
+    queues = load_queues(targets)
     if not is_supervised:
         for queue in queues:
-            logger.info("serving %s", describe(queue))
+            logger.info("serving %s", describe_queue(queue))
             _warn_of_new_store(queue)
         several = f"{processes} processes, each with " if processes > 1 else ""
         logger.info("%sup to %d jobs at once", several, concurrency)
@@ -106,19 +110,27 @@ def worker(
         return
     options = ["--concurrency", str(concurrency), "--grace", str(grace), "--log-level", log_level]
     commands = [
-        _child(context.obj, targets, [*options, *(["--name", f"{name}-{n}"] if name else [])])
+        _child_command(
+            context.obj, targets, [*options, *(["--name", f"{name}-{n}"] if name else [])]
+        )
         for n in range(1, processes + 1)
     ]
     raise typer.Exit(supervise(commands, grace=grace))
 
 
 def _warn_of_new_store(queue: Queue) -> None:
-    # Normal for the first worker of an application, but also a sign of the wrong folder.
+    """Log a warning if the store of a queue does not exist yet.
+
+    This is normal for the first worker of an application. But if the store is expected to exist,
+    the worker was probably started in the wrong folder.
+    """
     try:
         queue.engine.require_existing()
     except StoreUnavailable as error:
         logger.warning("queue %s: creating a new store: %s", queue.name, error)
 
 
-def _child(launch: Sequence[str], targets: Sequence[str], options: Sequence[str]) -> list[str]:
+def _child_command(
+    launch: Sequence[str], targets: Sequence[str], options: Sequence[str]
+) -> list[str]:
     return [*launch, "worker", "--supervised", *options, "--", *targets]

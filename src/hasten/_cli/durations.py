@@ -1,4 +1,4 @@
-"""Durations on the command line: `15`, `15s`, `2m` or `1h30m`."""
+"""Parse durations on the command line, such as `15`, `15s`, `2m` or `1h30m`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from hasten.errors import InvalidOption
 
 
 def parse_duration(text: object) -> float:
-    """Return a duration in seconds. A text that is only a number counts as seconds.
+    """Return the seconds of a duration such as "1h30m". A number without a unit is in seconds.
 
-    Raises `typer.BadParameter`, which names the option.
+    Raises `typer.BadParameter`; typer adds the name of the option to its message.
     """
     value = str(text)
     try:

@@ -1,4 +1,4 @@
-"""`hasten jobs`: show jobs, run them again, cancel them."""
+"""The commands of `hasten jobs`: show jobs, run them again, and cancel them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from hasten._cli.output import is_terminal, print_json, print_lines, print_table
-from hasten._cli.target import load, load_one
+from hasten._cli.target import load_queue, load_queues
 from hasten._escapes import printable
 from hasten.jobs import Job, Queue, State
 from hasten.jobs._encoding import UNDECODABLE
@@ -23,7 +23,7 @@ app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Show jobs, run them again, or cancel them."
 )
 
-OneQueue = Annotated[str, typer.Argument(metavar="MODULE:QUEUE", help="The queue, as app:mail.")]
+OneQueue = Annotated[str, typer.Argument(metavar="MODULE:QUEUE", help="A queue, such as app:mail.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON array of objects.")]
 
 
@@ -31,17 +31,21 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON array of obje
 def counts(
     targets: Annotated[
         list[str],
-        typer.Argument(metavar="MODULE[:QUEUE]", help="Queues; a module means all queues in it."),
+        typer.Argument(
+            metavar="MODULE[:QUEUE]",
+            help="Queues, such as app:mail. A module stands for all its queues.",
+        ),
     ],
     as_json: AsJson = False,
 ) -> None:
     """Show how many jobs are in each state.
 
-    The output is a table on a terminal. Elsewhere it is a line for each queue and state: the queue,
-    the state and the number, separated by tabs. With --json, an object has "queue" and "counts".
+    On a terminal, the output is a table. In a pipe or file, each line has a queue, a state and the
+    number of jobs, separated by tabs. With --json, there is an object with "queue" and "counts" for
+    each queue.
     """
-    queues = load(targets)
-    counted = [_run(queue, queue.counts) for queue in queues]
+    queues = load_queues(targets)
+    counted = [_run_in_existing_store(queue, queue.counts) for queue in queues]
     if as_json:
         print_json(
             [
@@ -67,73 +71,77 @@ def counts(
 def list_jobs(
     target: OneQueue,
     state: Annotated[State, typer.Option(help="The state of the jobs to show.")] = State.FAILED,
-    limit: Annotated[int, typer.Option(min=1, help="How many jobs to show at most.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="The maximum number of jobs to show.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """Show the jobs in a state, the newest first.
+    """Show the jobs that are in one state, the newest first.
 
-    The output is a table on a terminal. Elsewhere it is a line for each job: id, task, attempts,
-    time of the last change (UTC), and the error if it has failed, else the data, separated by tabs.
-    With --json, an object has the attributes of a Job, and "queue", "worker" and "due_at".
+    On a terminal, the output is a table. In a pipe or file, each line has these fields, separated
+    by tabs: id, task, attempts, time of the last change (UTC), and the error of a failed job or the
+    data of any other job. With --json, there is an object with all attributes for each job.
     """
-    queue = load_one(target)
-    jobs = _run(queue, partial(queue.jobs, state, limit=limit, newest_first=True))
+    queue = load_queue(target)
+    jobs = _run_in_existing_store(queue, partial(queue.jobs, state, limit=limit, newest_first=True))
     if as_json:
-        print_json([_describe(job) for job in jobs])
+        print_json([_to_json_object(job) for job in jobs])
     elif not is_terminal():
-        print_lines(_row(job, _iso(_changed_at(job))) for job in jobs)
+        print_lines(_row(job, _to_iso(_last_change(job))) for job in jobs)
     elif jobs:
         last = "error" if state is State.FAILED else "data"
         print_table(
-            ["id", "task", "attempts", "since", last], [_row(job, _since(job)) for job in jobs]
+            ["id", "task", "attempts", "since", last],
+            [_row(job, _to_local(_last_change(job))) for job in jobs],
         )
     else:
         typer.echo(f"queue {printable(queue.name)} has no {state} jobs", err=True)
 
 
 def _row(job: Job[Any], time: str) -> Sequence[str]:
+    """Return the columns of a job in a list: id, task, attempts, time, and error or data."""
     text = job.error if job.state is State.FAILED else job.record.data
     return job.id, job.name, str(job.attempts_made), time, text or ""
 
 
-def _changed_at(job: Job[Any]) -> datetime:
+def _last_change(job: Job[Any]) -> datetime:
+    """Return the time when a job finished, else that when it was last started, or created."""
     return job.finished_at or job.started_at or job.created_at
 
 
-def _since(job: Job[Any]) -> str:
-    return _changed_at(job).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+def _to_local(time: datetime) -> str:
+    return time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _describe(job: Job[Any]) -> dict[str, object]:
+def _to_json_object(job: Job[Any]) -> dict[str, object]:
     record = job.record
     return {
         "queue": record.queue,
         "id": record.id,
         "name": record.name,
         "state": record.state,
-        "data": _from_json(record.data),
+        "data": _parse_json(record.data),
         "priority": record.priority,
         "attempts_made": record.attempts_made,
-        "progress": _from_json(record.progress),
-        "value": _from_json(record.result),
+        "progress": _parse_json(record.progress),
+        "value": _parse_json(record.result),
         "error": record.error,
         "tracebacks": record.tracebacks,
         "worker": record.worker,
-        "created_at": _iso(job.created_at),
-        "due_at": job.due_at and _iso(job.due_at),
-        "started_at": job.started_at and _iso(job.started_at),
-        "finished_at": job.finished_at and _iso(job.finished_at),
+        "created_at": _to_iso(job.created_at),
+        "due_at": job.due_at and _to_iso(job.due_at),
+        "started_at": job.started_at and _to_iso(job.started_at),
+        "finished_at": job.finished_at and _to_iso(job.finished_at),
     }
 
 
-def _from_json(text: str | None) -> object:
+def _parse_json(text: str | None) -> object:
+    """Return the value of a JSON text. A text that is not JSON is returned unchanged."""
     try:
         return None if text is None else json.loads(text)
     except UNDECODABLE:
-        return text  # another program stored something else there
+        return text  # other programs may store anything
 
 
-def _iso(time: datetime) -> str:
+def _to_iso(time: datetime) -> str:
     return time.isoformat(timespec="milliseconds")
 
 
@@ -142,28 +150,31 @@ def retry(
     target: OneQueue,
     ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="Ids of jobs.")] = None,
     all_failed: Annotated[
-        bool, typer.Option("--all", help="Run all failed jobs again, instead of naming ids.")
+        bool,
+        typer.Option("--all", help="Run all failed jobs again. Pass no ids then."),
     ] = False,
 ) -> None:
-    """Run finished jobs again, with a full set of attempts.
+    """Run finished jobs again. Their attempts are counted from zero.
 
-    The exit status is 1 if one of the ids could not be queued again.
+    The exit status is 1 if a job with one of the ids could not be queued again.
     """
     if bool(ids) is all_failed:
-        raise typer.BadParameter("name the ids of jobs, or use --all (not both)")
-    queue = load_one(target)
-    again = _run(queue, partial(queue.retry, *ids) if ids else partial(_retry_all, queue))
-    typer.echo(f"{len(again)} {'job' if len(again) == 1 else 'jobs'} queued again")
-    left = [id for id in dict.fromkeys(ids or ()) if id not in again]
-    for id in left:
+        raise typer.BadParameter("pass either ids of jobs or --all")
+    queue = load_queue(target)
+    retry_jobs = partial(queue.retry, *ids) if ids else partial(_retry_all, queue)
+    retried = _run_in_existing_store(queue, retry_jobs)
+    typer.echo(f"{len(retried)} {'job' if len(retried) == 1 else 'jobs'} queued again")
+    not_retried = [id for id in dict.fromkeys(ids or ()) if id not in retried]
+    for id in not_retried:
         typer.echo(f"{printable(id)}: not queued again: not finished, or no such job", err=True)
-    if left:
+    if not_retried:
         raise typer.Exit(1)
 
 
 async def _retry_all(queue: Queue) -> list[str]:
+    """Queue all failed jobs again, and return their ids."""
     failed: list[str] = []
-    # All are listed first: some may fail again before the last one is listed.
+    # List all jobs before the first retry: a job that fails again meanwhile would be retried twice.
     while page := await queue.jobs(State.FAILED, offset=len(failed), limit=1000):
         failed += [job.id for job in page]
     return await queue.retry(*failed)
@@ -174,13 +185,13 @@ def cancel(
     target: OneQueue,
     ids: Annotated[list[str], typer.Argument(metavar="ID", help="Ids of jobs.")],
 ) -> None:
-    """Cancel waiting and running jobs.
+    """Cancel jobs that are waiting or running.
 
-    Prints a line for each job. The exit status is 1 if one of them could not be cancelled.
+    Prints a line for each job. The exit status is 1 if one of the jobs could not be cancelled.
     """
-    queue = load_one(target)
+    queue = load_queue(target)
     ids = list(dict.fromkeys(ids))
-    cancelled = _run(queue, partial(queue.cancel, *ids))
+    cancelled = _run_in_existing_store(queue, partial(queue.cancel, *ids))
     for id in ids:
         how = "cancelled" if id in cancelled else "not cancelled: already finished, or no such job"
         typer.echo(f"{printable(id)}: {how}")
@@ -188,8 +199,11 @@ def cancel(
         raise typer.Exit(1)
 
 
-def _run(queue: Queue, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a call of a queue, if its store exists: these commands create no store."""
+def _run_in_existing_store(queue: Queue, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Call an async function that uses a queue, close the queue, and return the result.
+
+    Raises `StoreUnavailable` if the store does not exist, instead of creating it.
+    """
 
     async def run() -> T:
         try:

@@ -1,4 +1,4 @@
-"""Set up the log of the command line: lines on standard error."""
+"""Set up logging for the command line: lines on standard error."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Level(StrEnum):
-    """The lowest level to log."""
+    """The values of --log-level: the lowest level of log messages to print."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -16,7 +16,10 @@ class Level(StrEnum):
 
 
 def set_up(level: Level) -> None:
-    """Log to standard error. A module of the application may set up logging again."""
+    """Log messages of this level and above to standard error.
+
+    The modules of the application are imported afterwards, and can change this configuration.
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-8s %(name)s: %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler])

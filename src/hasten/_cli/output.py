@@ -1,4 +1,4 @@
-"""Print lists: a table on a terminal, plain lines to a pipe, or JSON."""
+"""Print the output of commands: as a table, as lines with tabs, or as JSON."""
 
 from __future__ import annotations
 
@@ -15,21 +15,30 @@ from rich.text import Text
 from hasten._escapes import printable, printable_json
 
 
-def allow_any_text() -> None:
-    """Escape characters that the encoding of the output does not have, instead of failing."""
+def escape_unencodable_output() -> None:
+    r"""Print characters that the encoding of standard output cannot represent as `\u20ac`.
+
+    Without this, printing such a character raises `UnicodeEncodeError`.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def is_terminal() -> bool:
-    """Return whether the output is a terminal, even if FORCE_COLOR is set."""
+    """Return whether standard output is a terminal, not a pipe or a file.
+
+    Unlike rich, this does not treat a pipe as a terminal if FORCE_COLOR is set.
+    """
     return sys.stdout.isatty()
 
 
 def print_table(
     columns: Sequence[str], rows: Iterable[Sequence[str]], *, numeric: bool = False
 ) -> None:
-    """Print a table as wide as the terminal. The first column is never shortened or wrapped."""
+    """Print a table that fits the width of the terminal. The first column is never wrapped.
+
+    With numeric, all other columns are aligned to the right.
+    """
     rows = [[printable(cell) for cell in row] for row in rows]
     first, *others = map(printable, columns)
     widest = max(cell_len(text) for text in [first, *(row[0] for row in rows)])

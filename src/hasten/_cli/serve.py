@@ -1,9 +1,9 @@
-"""Run a worker in this process until a signal or the end of the parent process stops it.
+"""Run a worker in this process until a signal or its parent process stops it.
 
-The parent of a supervised process holds the other end of its standard input and never writes to it.
-When the pipe ends, because the parent has closed it or has died, the process stops gracefully.
-Unlike a signal, this also works if the parent is killed, has an effect only once, and is the same
-on all systems.
+With `hasten worker --processes`, a parent process supervises the worker processes. The standard
+input of each is a pipe from the parent, which writes nothing to it. When the pipe is closed, by the
+parent or because the parent has died, the worker process stops gracefully. Unlike a signal, this
+also works if the parent is killed, cannot arrive twice, and is the same on all operating systems.
 """
 
 from __future__ import annotations
@@ -22,28 +22,32 @@ from hasten.jobs import Queue, Worker
 
 logger = get_logger("hasten.cli")
 
-# How long to wait for threads after the worker has stopped: its jobs are handed back by then.
+# How long to wait for threads of handlers after the worker has stopped. Their jobs have been
+# returned to the queue by then.
 THREADS_SECONDS: Final = 3.0
 
 
 def serve(worker: Worker, queues: Sequence[Queue], *, parent_pipe: int | None = None) -> None:
-    """Run a worker until it is asked to stop, by a signal or the end of parent_pipe."""
-    asyncio.run(_serve(worker, queues, parent_pipe))
+    """Run a worker until a signal or the end of parent_pipe (a file descriptor) stops it."""
+    asyncio.run(_run_worker(worker, queues, parent_pipe))
 
 
-async def _serve(worker: Worker, queues: Sequence[Queue], parent_pipe: int | None) -> None:
+async def _run_worker(worker: Worker, queues: Sequence[Queue], parent_pipe: int | None) -> None:
     if parent_pipe is not None:
         loop = asyncio.get_running_loop()
         stop = partial(loop.call_soon_threadsafe, worker.request_stop)
-        threading.Thread(target=_wait_for_end, args=(parent_pipe, stop), daemon=True).start()
+        threading.Thread(target=_wait_for_pipe_end, args=(parent_pipe, stop), daemon=True).start()
     await worker.run()
     for queue in queues:
         await queue.aclose()
-    _exit_soon()
+    _exit_despite_threads()
 
 
 def take_parent_pipe() -> int:
-    """Move the parent's pipe away from standard input, so that handlers read nothing from it."""
+    """Replace standard input by an empty file, and return the pipe from the parent that it was.
+
+    Otherwise a handler that reads from standard input would read from the pipe.
+    """
     pipe = os.dup(0)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -51,27 +55,30 @@ def take_parent_pipe() -> int:
     return pipe
 
 
-def _wait_for_end(pipe: int, stop: Callable[[], object]) -> None:
+def _wait_for_pipe_end(pipe: int, stop: Callable[[], object]) -> None:
     while os.read(pipe, 1):
         pass
-    with contextlib.suppress(RuntimeError):  # the event loop has ended first
+    with contextlib.suppress(RuntimeError):  # raised if the event loop is closed already
         stop()
 
 
-def _exit_soon() -> None:
-    """End the process soon, also if threads still run, which Python would wait for."""
+def _exit_despite_threads() -> None:
+    """End the process after `THREADS_SECONDS` even if threads of handlers are still running.
 
-    def end() -> None:
+    Python itself would wait for these threads without a limit.
+    """
+
+    def exit_process() -> None:
         logger.warning("ending the process although threads of handlers are still running")
         logging.shutdown()
         os._exit(0)
 
-    timer = threading.Timer(THREADS_SECONDS, end)
+    timer = threading.Timer(THREADS_SECONDS, exit_process)
     timer.daemon = True
     timer.start()
 
 
-def describe(queue: Queue) -> str:
-    """Return a line that names a queue, its tasks and its store."""
+def describe_queue(queue: Queue) -> str:
+    """Return a text for the log with the name, the tasks and the store of a queue."""
     tasks = ", ".join(sorted(queue.tasks)) or "no tasks: all its jobs will fail"
     return f"queue {queue.name} ({tasks}) in {queue.engine.url}"

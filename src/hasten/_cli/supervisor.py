@@ -1,9 +1,10 @@
-"""The parent process of `hasten worker --processes`: it keeps worker processes running.
+"""The parent process of `hasten worker --processes`, which keeps the worker processes running.
 
-It replaces a process that ends without being asked to, after a pause that grows while the new
-processes end soon. At the first SIGTERM or SIGINT it closes the pipes of the processes, which stops
-them (see `serve.py`); at the second one it kills them. It checks them ten times a second: that is
-cheap, and the same on all systems.
+If a worker process ends unexpectedly, the parent starts another one after a pause. The pause grows
+while the new processes end soon after their start. At the first SIGTERM or SIGINT, the parent
+closes its pipes to the processes, which stops them (see `serve.py`). At the second one, it kills
+them. The parent checks the processes ten times a second, which is cheap and works in the same way
+on all operating systems.
 """
 
 from __future__ import annotations
@@ -26,31 +27,36 @@ POLL_SECONDS: Final = 0.1
 
 FIRST_PAUSE_SECONDS: Final = 0.5
 LAST_PAUSE_SECONDS: Final = 30.0
-LONG_LIFE_SECONDS: Final = 60.0  # a process that ran longer has not failed at its start
+LONG_LIFE_SECONDS: Final = 60.0  # after this time, a process counts as started successfully
 
-# How long a process may take after its grace period, to hand jobs back and to end.
+# How long a process may take after its grace period to return jobs to their queue and to end.
 HAND_BACK_SECONDS: Final = 20.0
 
 
 def supervise(commands: Sequence[Sequence[str]], *, grace: float) -> int:
-    """Keep a process running for each command until a signal. Returns the exit status."""
-    supervisor = _Supervisor([_Slot(n, command) for n, command in enumerate(commands, 1)], grace)
+    """Run each command in a process, and restart it when it ends, until a signal stops all.
+
+    grace is the grace period of the workers, in seconds. Returns the exit status for this process.
+    """
+    slots = [_ProcessSlot(n, command) for n, command in enumerate(commands, 1)]
+    supervisor = _Supervisor(slots, grace)
     with handle_stop_signals(supervisor.signals.append):
         return supervisor.run()
 
 
 def next_pause(lived: float, last_pause: float) -> float:
-    """Return how long to wait before replacing a process that ran for so long. All in seconds.
+    """Return the pause, in seconds, before a process that has ended is replaced.
 
-    last_pause is the pause before that process was started, 0 for the first one.
+    lived is how long the process ran, and last_pause the pause before it was started, both in
+    seconds. last_pause is 0 for the first process.
     """
     if lived >= LONG_LIFE_SECONDS:
         return FIRST_PAUSE_SECONDS
     return min(max(FIRST_PAUSE_SECONDS, last_pause * 2), LAST_PAUSE_SECONDS)
 
 
-class _Slot:
-    """A process that is kept running, and its replacements."""
+class _ProcessSlot:
+    """Keeps one process for a command running. It is replaced when it ends unexpectedly."""
 
     def __init__(self, number: int, command: Sequence[str]) -> None:
         self._number = number
@@ -58,26 +64,30 @@ class _Slot:
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
         self._pause = 0.0
-        self._due = 0.0  # when the next one starts
-        self.stopped_badly = False  # it was asked to stop, and ended with an error
+        self._due = 0.0  # when the next process is to be started, in time.monotonic()
+        self.stopped_with_error = False  # the process was asked to stop, and its status was not 0
 
     def start_if_due(self, now: float) -> None:
+        """Start a process if none is running and the pause after the last one is over."""
         if self._process is not None or now < self._due:
             return
-        # A group of its own, so that Ctrl+C reaches only the parent.
+        # In a process group of its own, so that Ctrl+C sends SIGINT only to the parent.
         group: dict[str, Any] = {"process_group": 0}
         if sys.platform == "win32":
             group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
         try:
             self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, **group)  # noqa: S603
-        except OSError as error:  # no memory, too many processes: that may be temporary
-            self._plan_next(0.0, f"process {self._number} could not be started ({error})", now)
+        except OSError as error:  # such as no memory or too many processes, which may be temporary
+            self._schedule_next(0.0, f"process {self._number} could not be started ({error})", now)
             return
         self._started = now
-        logger.info("process %d is pid %d", self._number, self._process.pid)
+        logger.info("process %d started with pid %d", self._number, self._process.pid)
 
     def is_running(self, now: float, *, stopping: bool) -> bool:
-        """Return whether the process runs. If it has ended, log that and schedule the next one."""
+        """Return whether the process is running. If it has just ended, log how.
+
+        Unless stopping is set, also schedule the next process.
+        """
         process = self._process
         if process is None:
             return False
@@ -86,20 +96,21 @@ class _Slot:
             return True
         self._close_pipe()
         self._process = None
-        how = f"process {self._number} (pid {process.pid}) {ending(status)}"
+        how = f"process {self._number} (pid {process.pid}) {describe_exit(status)}"
         if stopping:
             logger.log(logging.WARNING if status else logging.INFO, "%s", how)
-            self.stopped_badly = status != 0
+            self.stopped_with_error = status != 0
             return False
-        self._plan_next(now - self._started, how, now)
+        self._schedule_next(now - self._started, how, now)
         return False
 
-    def _plan_next(self, lived: float, how: str, now: float) -> None:
+    def _schedule_next(self, lived: float, how: str, now: float) -> None:
         self._pause = next_pause(lived, self._pause)
         self._due = now + self._pause
         logger.warning("%s; another one starts in %g s", how, self._pause)
 
     def request_stop(self) -> None:
+        """Let the process stop gracefully, by closing the pipe to it."""
         self._close_pipe()
 
     def kill(self) -> None:
@@ -113,10 +124,14 @@ class _Slot:
 
 
 class _Supervisor:
-    def __init__(self, slots: Sequence[_Slot], grace: float) -> None:
+    """Checks all processes at short intervals, and stops them when a signal arrives."""
+
+    def __init__(self, slots: Sequence[_ProcessSlot], grace: float) -> None:
         self._slots = slots
         self._grace = grace
-        self.signals: list[int] = []  # the next poll handles them: nothing else is safe
+        # The signals that have arrived. The signal handler only appends to this list, and the next
+        # poll reacts: logging, for example, is not safe in a signal handler.
+        self.signals: list[int] = []
 
     def run(self) -> int:
         try:
@@ -129,37 +144,40 @@ class _Supervisor:
             return self._stop()
         finally:
             for slot in self._slots:
-                slot.kill()  # they still run only after an unexpected error
+                slot.kill()  # does nothing unless an unexpected error has left processes running
 
     def _stop(self) -> int:
         logger.info("stopping; a second signal ends all processes at once")
         for slot in self._slots:
             slot.request_stop()
         deadline = time.monotonic() + self._grace + HAND_BACK_SECONDS
-        while self._any_runs():
+        while self._is_any_running():
             if len(self.signals) > 1:
                 return self._kill("second signal", 128 + self.signals[1])
             if time.monotonic() > deadline:
-                return self._kill("their grace period is over", 1)
+                return self._kill("the grace period is over", 1)
             time.sleep(POLL_SECONDS)
-        return int(any(slot.stopped_badly for slot in self._slots))
+        return int(any(slot.stopped_with_error for slot in self._slots))
 
     def _kill(self, why: str, status: int) -> int:
         logger.warning("killing the processes that are still running: %s", why)
         for slot in self._slots:
             slot.kill()
-        while self._any_runs():
+        while self._is_any_running():
             time.sleep(POLL_SECONDS)
         return status
 
-    def _any_runs(self) -> bool:
+    def _is_any_running(self) -> bool:
         now = time.monotonic()
         running = [slot.is_running(now, stopping=True) for slot in self._slots]
         return any(running)
 
 
-def ending(status: int) -> str:
-    """Return how a process has ended, from the status that `Popen.poll` returned."""
+def describe_exit(status: int) -> str:
+    """Return a text for the log that says how a process has ended.
+
+    status is the return value of `Popen.poll`: the exit status, or a negative signal number.
+    """
     if status >= 0:
         return f"ended with status {status}"
     try:

@@ -1,4 +1,4 @@
-"""Find the queues that the command line names as `module:queue`."""
+"""Import the queues that are named on the command line, such as `module:queue`."""
 
 from __future__ import annotations
 
@@ -14,26 +14,32 @@ from hasten.errors import TargetError
 from hasten.jobs import Queue, Task
 
 
-def load(targets: Sequence[str]) -> list[Queue]:
+def load_queues(targets: Sequence[str]) -> list[Queue]:
     """Return the queues that targets name, each once. Raises `TargetError`.
 
-    `module:queue` is one queue, `module:name.queue` an attribute of an attribute, and `module` all
-    queues at the top level of the module. Installed modules come before modules in the working
-    directory: a file redis.py there does not replace the package. If DJANGO_SETTINGS_MODULE is set,
-    Django is set up first.
+    A target is one of:
+
+    - `module:queue`: a queue, by the name of a variable at the top level of the module
+    - `module:name.queue`: a queue that is an attribute of such a variable
+    - `module`: all queues at the top level of the module
+
+    Modules are also searched in the working directory, but after the installed ones: a file
+    redis.py there does not hide the package redis. If DJANGO_SETTINGS_MODULE is set, Django is set
+    up first.
     """
     folder = str(Path.cwd())
     if folder not in sys.path:
         sys.path.append(folder)
     _set_up_django()
-    return list(dict.fromkeys(queue for target in targets for queue in _find(target)))
+    return list(dict.fromkeys(queue for target in targets for queue in _find_queues(target)))
 
 
-def load_one(target: str) -> Queue:
-    """Return the only queue that target names. Raises `TargetError`, also for several queues."""
-    queues = load([target])
+def load_queue(target: str) -> Queue:
+    """Return the queue that target names. Raises `TargetError` unless there is exactly one."""
+    queues = load_queues([target])
     if len(queues) > 1:
-        raise TargetError(f"{target} has {len(queues)} queues: name one of {_names(target)}")
+        names = _targets_of(sys.modules[target])
+        raise TargetError(f"{target} has {len(queues)} queues: name one of {names}")
     return queues[0]
 
 
@@ -42,17 +48,18 @@ def _set_up_django() -> None:
     if settings is None:
         return
     try:
-        _import(settings)
+        _import_module(settings)
         _django.set_up()
     except TargetError as exc:
         raise TargetError(f"DJANGO_SETTINGS_MODULE={settings}: {exc}") from exc
     except (Exception, SystemExit) as exc:
         raise TargetError(
-            f"DJANGO_SETTINGS_MODULE={settings}: Django could not be set up:\n\n{_format(exc)}"
+            f"DJANGO_SETTINGS_MODULE={settings}: Django could not be set up:\n\n"
+            f"{_format_error(exc)}"
         ) from exc
 
 
-def _find(target: str) -> list[Queue]:
+def _find_queues(target: str) -> list[Queue]:
     name, _, attribute = target.partition(":")
     if name.endswith(".py") or "/" in name or "\\" in name:
         dotted = name.removesuffix(".py").replace("\\", "/").strip("./").replace("/", ".")
@@ -60,16 +67,16 @@ def _find(target: str) -> list[Queue]:
         raise TargetError(f"{target} is the name of a file: write {instead}")
     if not all(part.isidentifier() for part in name.split(".")):
         raise TargetError(f"{target!r}: must have the form module:queue, such as app:mail")
-    module = _import(name)
+    module = _import_module(name)
     if attribute:
-        return [_queue_of(module, attribute)]
+        return [_get_queue(module, attribute)]
     queues = list(_queues_in(module).values())
     if not queues:
-        raise TargetError(f"module {_shown(module)} has no Queue at module level")
+        raise TargetError(f"module {_describe_module(module)} has no Queue at module level")
     return queues
 
 
-def _import(name: str) -> ModuleType:
+def _import_module(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as exc:
@@ -77,22 +84,23 @@ def _import(name: str) -> ModuleType:
             raise TargetError(
                 f"no module named {exc.name!r} in {Path.cwd()} or on Python's search path"
             ) from exc
-        raise TargetError(_import_failed(name, exc)) from exc
+        raise TargetError(_describe_import_error(name, exc)) from exc
     except (Exception, SystemExit) as exc:
-        raise TargetError(_import_failed(name, exc)) from exc
+        raise TargetError(_describe_import_error(name, exc)) from exc
 
 
-def _import_failed(name: str, error: BaseException) -> str:
-    return f"module {name!r} could not be imported:\n\n{_format(error)}"
+def _describe_import_error(name: str, error: BaseException) -> str:
+    return f"module {name!r} could not be imported:\n\n{_format_error(error)}"
 
 
-def _format(error: BaseException) -> str:
-    lines = traceback.format_exception(type(error), error, _of_module(error.__traceback__))
-    return "".join(lines).rstrip()
+def _format_error(error: BaseException) -> str:
+    """Return the traceback of an error, beginning with the first frame of the application."""
+    trace = _without_import_frames(error.__traceback__)
+    return "".join(traceback.format_exception(type(error), error, trace)).rstrip()
 
 
-def _of_module(trace: TracebackType | None) -> TracebackType | None:
-    """Leave out the frames above the module: those of hasten and of the import system."""
+def _without_import_frames(trace: TracebackType | None) -> TracebackType | None:
+    """Return the traceback without its first frames, which belong to hasten and to importlib."""
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
         if (
@@ -104,40 +112,48 @@ def _of_module(trace: TracebackType | None) -> TracebackType | None:
     return trace
 
 
-def _queue_of(module: ModuleType, attribute: str) -> Queue:
+def _get_queue(module: ModuleType, attribute: str) -> Queue:
+    """Return a queue by its variable, or by a path such as "name.queue". Raises `TargetError`."""
     found: object = module
     for part in attribute.split("."):
         try:
             found = getattr(found, part)
         except AttributeError:
             raise TargetError(
-                f"module {_shown(module)} has no {attribute!r}; {_offer(module)}"
+                f"module {_describe_module(module)} has no {attribute!r}; {_list_queues(module)}"
             ) from None
     if isinstance(found, Queue):
         return found
     kind = "a Task" if isinstance(found, Task) else f"of type {type(found).__name__}"
-    raise TargetError(f"{module.__name__}:{attribute} is {kind}, not a Queue; {_offer(module)}")
+    raise TargetError(
+        f"{module.__name__}:{attribute} is {kind}, not a Queue; {_list_queues(module)}"
+    )
 
 
-def _shown(module: ModuleType) -> str:
-    """Return the name, and the file if it is not in the working directory."""
+def _describe_module(module: ModuleType) -> str:
+    """Return the name of a module, and its file unless that is in the working directory."""
     file = getattr(module, "__file__", None)
     if file is None or Path(file).is_relative_to(Path.cwd()):
         return repr(module.__name__)
     return f"{module.__name__!r} ({file})"
 
 
-def _offer(module: ModuleType) -> str:
-    names = ", ".join(f"{module.__name__}:{name}" for name in _queues_in(module))
-    return f"its queues are {names}" if names else "it has no queues at module level"
+def _list_queues(module: ModuleType) -> str:
+    """Return the end of an error message: which queues the module has."""
+    targets = _targets_of(module)
+    return f"its queues are {targets}" if targets else "it has no queues at module level"
 
 
-def _names(module: str) -> str:
-    return ", ".join(f"{module}:{name}" for name in _queues_in(sys.modules[module]))
+def _targets_of(module: ModuleType) -> str:
+    """Return the queues of a module as a user can name them: "app:mail, app:images"."""
+    return ", ".join(f"{module.__name__}:{name}" for name in _queues_in(module))
 
 
 def _queues_in(module: ModuleType) -> dict[str, Queue]:
-    """Return the queues at the top level of a module by name, each under its first name."""
+    """Return the queues at the top level of a module by the name of their variable.
+
+    A queue with several names is returned once, under the first one.
+    """
     first: dict[Queue, str] = {}
     for name, value in vars(module).items():
         if isinstance(value, Queue):

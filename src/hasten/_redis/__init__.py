@@ -1,8 +1,8 @@
-"""Connections to Redis, Valkey and compatible servers, without knowledge of jobs or limits.
+"""Connections to Redis, Valkey and compatible servers. Nothing here knows about jobs or limits.
 
-A `server.Server` stands for a URL: one machine, a master found by Sentinel, or a cluster. It runs
-commands and scripts within a time limit, from any event loop, and raises hasten's own errors. It
-uses the official client library, `redis`.
+`server.Server` is the entry point. Its URL names one server, a master found by Sentinel, or a
+cluster. It runs commands and scripts from any event loop, applies the URL's time-out, and raises
+hasten's errors instead of those of the client library, `redis`.
 """
 
 from hasten._extras import require

@@ -1,4 +1,4 @@
-"""The connections of one event loop to a server, a master found by Sentinel, or a cluster."""
+"""The client of one event loop: it routes requests to servers and translates their errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hasten._logs import get_logger
 from hasten._redis import errors
 from hasten._redis.channel import Channel, NotSent
 from hasten._redis.connections import Endpoint, Link, Part, Pool
-from hasten._redis.topology import topology
+from hasten._redis.topology import make_topology
 from hasten._store_url import Address
 from hasten._timeouts import LoopTimeout
 from hasten.errors import StoreError, StoreInterrupted, StoreTimeout, StoreUnavailable
@@ -21,7 +21,7 @@ logger = get_logger("hasten.redis")
 
 OLDEST_VERSION: Final = (6, 2)  # the first with "RPOP key count"
 
-# How often a cluster may redirect one request.
+# How many times a cluster may redirect one request before it fails.
 MAX_REDIRECTS: Final = 5
 
 
@@ -30,24 +30,28 @@ class Closable(Protocol):
 
 
 class Client:
-    """Sends each request to the server that has its key, and returns the reply."""
+    """The connections of one event loop. Sends each request to the server that has its key.
+
+    may_evict: the stored data may be lost when the server's memory is full, so a server that evicts
+    keys causes no warning.
+    """
 
     def __init__(self, address: Address, *, may_evict: bool = False) -> None:
         self._address = address
         self._may_evict = may_evict
-        self._topology = topology(address)
+        self._topology = make_topology(address)
         self._pools: dict[Endpoint, Pool] = {}
         self._channels: dict[Endpoint, Channel] = {}
-        self._inspected: set[Endpoint] = set()
-        self._requests = 0  # in progress
-        self._idle = asyncio.Event()  # set when none is in progress; `close` waits for it
+        self._checked: set[Endpoint] = set()
+        self._requests = 0  # how many are in progress
+        self._idle = asyncio.Event()  # set when no request is in progress; `close` waits for it
         self.is_closed = False
         self._end: AsyncGenerator[None, None] | None = None
         self.listeners: weakref.WeakSet[Closable] = weakref.WeakSet()
 
     @contextlib.contextmanager
     def in_progress(self) -> Iterator[None]:
-        """Count a request as in progress: `close` waits until none is."""
+        """Count the block of `with` as a request in progress. `close` waits for such requests."""
         self._requests += 1
         try:
             yield
@@ -57,35 +61,37 @@ class Client:
                 self._idle.set()
 
     async def request(self, key: str, *parts: Part) -> Any:
-        """Send a command once, within the time limit. Raises `StoreError`.
+        """Send a command to the server that has the key, and return the reply.
 
-        After `StoreInterrupted` the command may or may not have been applied. An unknown script
-        raises the library's own error, because the caller handles it: `errors.is_unknown_script`.
+        Raises `StoreError`, also when the URL's time-out is exceeded. After `StoreInterrupted` the
+        command may or may not have been applied. If the server does not have the script of an
+        EVALSHA, the `NoScriptError` of `redis` is raised: the caller sends the text of the script.
         """
         if self._end is None:
-            await self._end_with_loop()
+            await self._close_on_loop_end()
         for _ in range(MAX_REDIRECTS):
             endpoint = await self.endpoint_of(key)
             try:
-                return await self._send(self._pool(endpoint), parts)
+                return await self._send(self._get_pool(endpoint), parts)
             except errors.FOREIGN as error:
                 if not errors.is_moved(error):
                     raise
                 self._topology.invalidate()
-        raise self._too_many_redirects()
+        raise self._redirect_error()
 
     async def request_at(self, endpoint: Endpoint, *parts: Part) -> Any:
-        """Do the same as `request`, on a given server."""
-        return await self._send(self._pool(endpoint), parts)
+        """Send a command to the server at this endpoint, and return the reply; see `request`."""
+        return await self._send(self._get_pool(endpoint), parts)
 
     async def request_together(self, calls: Sequence[tuple[Part, Sequence[Part]]]) -> list[Any]:
-        """Send commands, each with the key that selects its server, in one write to each server.
+        """Send many commands with one write per server, and return the replies in their order.
 
-        The commands of one server run in their order, after those of earlier calls. Returns the
-        replies; a failed command has its error, as `request` raises it, in its position.
+        Each call is a key, which selects the server, and a command. Each server runs its commands
+        in the order of the calls, after the commands of earlier calls of this method. The reply to
+        a failed command is the exception that `request` would raise.
         """
         if self._end is None:
-            await self._end_with_loop()
+            await self._close_on_loop_end()
         answers: list[Any] = [None] * len(calls)
         unsent = list(range(len(calls)))
         for _ in range(MAX_REDIRECTS):
@@ -110,37 +116,39 @@ class Client:
                 break
             self._topology.invalidate()
         for index in unsent:
-            answers[index] = self._too_many_redirects()
+            answers[index] = self._redirect_error()
         return answers
 
     async def _send_together(
         self, endpoint: Endpoint, commands: Sequence[Sequence[Part]]
     ) -> list[Any]:
+        """Send commands to one server, on its pipelined connection; see `request_together`."""
         channel = self._channels.get(endpoint)
         if channel is None:
             link = Link(self._address, endpoint)
-            channel = self._channels[endpoint] = Channel(link, self.inspect)
+            channel = self._channels[endpoint] = Channel(link, self.check_server)
         try:
             async with LoopTimeout(self._address.timeout):
                 answers = await channel.request(commands)
-        except StoreError as error:  # the server is too old
+        except StoreError as error:  # `check_server` has rejected the server
             return [error] * len(commands)
         except NotSent as error:
-            return [self._unreachable(error.__cause__ or error)] * len(commands)
+            return [self._connection_error(error.__cause__ or error)] * len(commands)
         except errors.FOREIGN as error:
-            return [self._failed(error)] * len(commands)
+            return [self._error_after_send(error)] * len(commands)
         return [
-            self._failed(answer)
+            self._error_after_send(answer)
             if isinstance(answer, errors.FOREIGN)
             and not (errors.is_moved(answer) or errors.is_unknown_script(answer))
             else answer
             for answer in answers
         ]
 
-    async def _end_with_loop(self) -> None:
-        """Close the connections with the event loop, unless they were closed before.
+    async def _close_on_loop_end(self) -> None:
+        """Make sure that the connections are closed when the event loop ends.
 
-        `asyncio.run` and similar runners close the async generators that have started.
+        `asyncio.run` and similar runners close all async generators that have started, so a started
+        generator closes the connections.
         """
 
         async def end() -> AsyncGenerator[None, None]:
@@ -153,67 +161,80 @@ class Client:
         await anext(self._end)
 
     async def endpoint_of(self, key: Part) -> Endpoint:
+        """Return the endpoint of the server that has the key. Raises `StoreError`."""
         try:
             async with LoopTimeout(self._address.timeout):
                 return await self._topology.endpoint_of(key)
         except errors.FOREIGN as error:
-            raise self._unreachable(error) from error
+            raise self._connection_error(error) from error
 
     async def endpoints(self) -> list[Endpoint]:
+        """Return the endpoints of all servers that accept writes. Raises `StoreError`."""
         try:
             async with LoopTimeout(self._address.timeout):
                 return await self._topology.endpoints()
         except errors.FOREIGN as error:
-            raise self._unreachable(error) from error
+            raise self._connection_error(error) from error
 
-    def _pool(self, endpoint: Endpoint) -> Pool:
+    def _get_pool(self, endpoint: Endpoint) -> Pool:
+        """Return the pool of connections to a server, made on first use."""
         pool = self._pools.get(endpoint)
         if pool is None:
             pool = self._pools[endpoint] = Pool(self._address, endpoint)
         return pool
 
     async def _send(self, pool: Pool, parts: tuple[Part, ...]) -> Any:
+        """Send a command on a connection of the pool, and return the reply."""
         sent = False
         try:
             async with LoopTimeout(self._address.timeout), pool.borrow() as link:
                 await link.open()
-                if link.endpoint not in self._inspected:
-                    await self.inspect(link)
+                if link.endpoint not in self._checked:
+                    await self.check_server(link)
                 sent = True
                 return await link.request(*parts)
         except errors.FOREIGN as error:
             if not sent:
-                raise self._unreachable(error) from error
+                raise self._connection_error(error) from error
             if errors.is_moved(error) or errors.is_unknown_script(error):
                 raise
-            raise self._failed(error) from error
+            raise self._error_after_send(error) from error
 
-    def _too_many_redirects(self) -> StoreError:
+    def _redirect_error(self) -> StoreError:
         return StoreUnavailable(
             self._address.shown, f"too many cluster redirects ({MAX_REDIRECTS})"
         )
 
-    def _failed(self, error: BaseException) -> StoreError:
-        """Return the error of a request that was sent."""
+    def _error_after_send(self, error: BaseException) -> StoreError:
+        """Return the `StoreError` for a request that failed after it was sent.
+
+        An error reply means that nothing was applied. After any other error, such as a lost
+        connection, the command may or may not have been applied.
+        """
         shown = self._address.shown
         if not errors.is_error_reply(error):
             self._topology.invalidate()
-            lost = errors.unreachable(shown, error, self._address.timeout)
+            lost = errors.connection_error(shown, error, self._address.timeout)
             kind = StoreTimeout if errors.is_timeout(error) else StoreInterrupted
             return kind(shown, lost.reason)
-        ours = errors.error_of_reply(shown, error)
+        ours = errors.error_from_reply(shown, error)
         if errors.suggests_failover(ours):
             self._topology.invalidate()
         return ours
 
-    def _unreachable(self, error: BaseException) -> StoreError:
+    def _connection_error(self, error: BaseException) -> StoreError:
+        """Return the `StoreError` for a request that was not sent, as it could not connect."""
         self._topology.invalidate()
-        return errors.unreachable(self._address.shown, error, self._address.timeout)
+        return errors.connection_error(self._address.shown, error, self._address.timeout)
 
     # The first connection to a server ------------------------------------------------------------
 
-    async def inspect(self, link: Link) -> None:
-        """Refuse a server that is too old, and warn of settings that lose data."""
+    async def check_server(self, link: Link) -> None:
+        """Check a server on its first connection.
+
+        Raises `StoreUnavailable` if its version is too old. Logs a warning if it is configured to
+        evict keys when its memory is full, unless may_evict is set.
+        """
         try:
             info = await link.request("INFO")
         except errors.FOREIGN as error:
@@ -234,19 +255,19 @@ class Client:
         policy = facts.get("maxmemory_policy", "noeviction")
         if policy != "noeviction" and not self._may_evict:
             logger.warning(
-                "%s: maxmemory-policy is %s, so jobs may be evicted when memory is full; "
+                "%s: maxmemory-policy is %s, so jobs may be evicted when the memory is full; "
                 "set it to noeviction",
                 self._address.shown,
                 policy,
             )
-        self._inspected.add(link.endpoint)
+        self._checked.add(link.endpoint)
 
     def invalidate(self) -> None:
-        """Look up the servers again before the next request."""
+        """Discard the cached addresses of servers. The next request looks them up again."""
         self._topology.invalidate()
 
     async def close(self) -> None:
-        """Close all connections after the requests in progress. Safe to call twice."""
+        """Wait for the requests in progress, then close all connections. Safe to call twice."""
         self.is_closed = True
         for listener in list(self.listeners):
             await listener.close()
@@ -260,4 +281,4 @@ class Client:
         for channel in channels.values():
             await channel.close()
         await self._topology.close()
-        await asyncio.sleep(0)  # transports close in the next turn
+        await asyncio.sleep(0)  # asyncio closes the transports in the next tick of the loop

@@ -1,4 +1,4 @@
-"""Connections to one server, and a small pool of them for each event loop."""
+"""Single connections to a server, and the pool of connections to a server."""
 
 from __future__ import annotations
 
@@ -15,33 +15,37 @@ from hasten._store_url import Address
 Part = bytes | str | int | float
 """A command, or one of its arguments."""
 
-# A connection that was idle for longer may have been closed by the server or by the network: it is
-# checked before it is used.
+# A connection that has been idle for longer than this may have been closed by the server or the
+# network, so it is checked before the next request.
 TRUSTED_SECONDS: Final = 0.1
 
 
 class Endpoint(NamedTuple):
-    """The host and port of a server; the path and 0 for a Unix socket."""
+    """The address of a server: host and port. For a Unix socket, host is its path and port is 0."""
 
     host: str
     port: int
 
 
 class Link:
-    """A connection with one request in progress at a time."""
+    """One connection of the `redis` library, without that library's retries and time-outs.
+
+    name is the name of the connection on the server (CLIENT SETNAME).
+    """
 
     def __init__(self, address: Address, endpoint: Endpoint, name: str | None = None) -> None:
         self.endpoint = endpoint
-        self._connection = _connection(address, endpoint, name)
+        self._connection = _make_connection(address, endpoint, name)
         self._loop = asyncio.get_running_loop()
         self._used_at = 0.0
 
     @property
     def is_open(self) -> bool:
+        """Whether the connection is open, as far as the client knows."""
         return bool(self._connection.is_connected)
 
     async def open(self) -> None:
-        """Connect, unless the connection is open and still usable."""
+        """Connect, unless the connection is already open and usable."""
         connection = self._connection
         if connection.is_connected and self._loop.time() - self._used_at > TRUSTED_SECONDS:
             # redis before version 8 calls it can_read_destructive.
@@ -56,17 +60,18 @@ class Link:
             await connection.connect()
 
     async def request(self, *parts: Part) -> Any:
-        """Send a command and return its reply, with texts as bytes."""
+        """Send a command and return its reply. Strings in the reply are bytes."""
         connection = self._connection
         await connection.send_packed_command(connection.pack_command(*parts), check_health=False)
         return await self.receive()
 
     async def send(self, commands: Sequence[Sequence[Part]]) -> None:
-        """Send commands in one write. Call `receive` once for each of them, in their order."""
+        """Send commands in one write. The caller must then call `receive` once per command."""
         packed = self._connection.pack_commands(commands)
         await self._connection.send_packed_command(packed, check_health=False)
 
     async def receive(self) -> Any:
+        """Return the next reply. Raises `redis.exceptions.ResponseError` for an error reply."""
         answer = await self._connection.read_response(disable_decoding=True)
         self._used_at = self._loop.time()
         return answer
@@ -77,7 +82,7 @@ class Link:
 
 
 class Pool:
-    """The connections of one event loop to one server."""
+    """The connections of one event loop to one server. The URL limits their number."""
 
     def __init__(self, address: Address, endpoint: Endpoint) -> None:
         self._address = address
@@ -88,6 +93,7 @@ class Pool:
 
     @contextlib.asynccontextmanager
     async def borrow(self) -> AsyncIterator[Link]:
+        """Lend a connection, which may not be open yet. Waits while all connections are in use."""
         async with self._free:
             link = self._idle.pop() if self._idle else Link(self._address, self._endpoint)
             try:
@@ -105,8 +111,11 @@ class Pool:
             await link.close()
 
 
-def _connection(address: Address, endpoint: Endpoint, name: str | None) -> Any:
-    """Return an unopened connection of the library. It has no read time-out: the client has one."""
+def _make_connection(address: Address, endpoint: Endpoint, name: str | None) -> Any:
+    """Make a connection object of `redis` without connecting.
+
+    It has no read time-out, because `Client` and `Listener` limit the time of each request.
+    """
     settings: dict[str, Any] = {
         "db": address.db,
         "username": address.username,

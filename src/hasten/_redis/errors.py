@@ -1,4 +1,4 @@
-"""Translate errors of the client library, and error replies of the server, to hasten's errors."""
+"""Translation of the errors of `redis`, and of the error replies of servers, to `StoreError`."""
 
 from __future__ import annotations
 
@@ -17,53 +17,63 @@ from hasten.errors import (
 )
 
 FOREIGN: Final = (foreign.RedisError, foreign.RedisClusterException, OSError)
-"""What a request may raise. (A time-out of asyncio is an OSError, too.)"""
+"""All exceptions that a request of `redis` may raise. The time-out of asyncio is an OSError."""
 
-# Error replies after which nothing was applied. Scripts pass on the error of a command in them, in
-# older servers behind another text.
+# Patterns of error replies after which nothing was applied, with the error to raise and its reason.
+# When a command inside a script fails, the reply of the script contains the error of the command.
+# Older servers put other text in front, so most patterns match anywhere.
 _ERROR_REPLIES: Final[tuple[tuple[str, type[StoreError], str], ...]] = (
-    (r"OOM |maxmemory", StoreFull, "out of memory: raise maxmemory, or remove jobs"),
-    (r"READONLY|read only replica", StoreReadOnly, "read-only replica: use the URL of its master"),
-    (r"MISCONF", StoreFull, "cannot save to disk and refuses writes: see the log of the server"),
-    (r"NOREPLICAS", StoreReadOnly, "refuses writes: too few replicas are connected"),
-    (r"LOADING", StoreUnavailable, "still loading its data"),
-    (r"MASTERDOWN", StoreUnavailable, "a replica without a connection to its master"),
+    (r"OOM |maxmemory", StoreFull, "the server is out of memory: raise maxmemory, or delete data"),
+    (
+        r"READONLY|read only replica",
+        StoreReadOnly,
+        "the server is a read-only replica: use the URL of its master",
+    ),
+    (r"MISCONF", StoreFull, "the server cannot save to disk and rejects writes: see its log"),
+    (r"NOREPLICAS", StoreReadOnly, "the server rejects writes: too few replicas are connected"),
+    (r"LOADING", StoreUnavailable, "the server is still loading its data"),
+    (r"MASTERDOWN", StoreUnavailable, "the server is a replica that has lost its master"),
     (r"CLUSTERDOWN|Hash slot not served", StoreUnavailable, "the cluster is down"),
-    (r"^BUSY |BUSY Redis", StoreBusy, "busy with a script that runs for too long"),
-    (r"max number of clients", StoreBusy, "too many connections: raise maxclients"),
+    (r"^BUSY |BUSY Redis", StoreBusy, "the server is blocked by a long-running script"),
+    (r"max number of clients", StoreBusy, "the server has too many connections: raise maxclients"),
 )
 
-# Error replies about data: a key holds another type, or a script cannot process a value. A missing
-# permission is reported as an error of the script, too, but is not about data.
+# Error replies about stored or passed data: a key has the wrong type, or a script cannot process a
+# value. A missing permission is reported as an error of the script, too, but is not about data.
 _REJECTIONS: Final = re.compile(r"WRONGTYPE|user_script|Error running script|Invalid stream ID")
 _PERMISSIONS: Final = re.compile(r"NOPERM|can't (run|access)|no permissions")
 
 
 def is_moved(error: BaseException) -> bool:
-    """Return whether another node of the cluster has the slot now."""
-    return isinstance(error, foreign.MovedError)  # to the library a kind of AskError
+    """Return whether the error is a MOVED redirect: another cluster node now has the key."""
+    return isinstance(error, foreign.MovedError)  # in `redis` it is a subclass of AskError
 
 
 def is_unknown_script(error: BaseException) -> bool:
+    """Return whether the server does not have the script whose hash was sent with EVALSHA."""
     return isinstance(error, foreign.NoScriptError)
 
 
 def is_timeout(error: BaseException) -> bool:
+    """Return whether the error is a time-out of asyncio or of `redis`."""
     return isinstance(error, TimeoutError | foreign.TimeoutError)
 
 
 def is_error_reply(error: BaseException) -> bool:
-    """Return whether the server replied with an error, and the connection can be used further."""
+    """Return whether the server replied with an error. The connection is then still usable."""
     return isinstance(error, foreign.ResponseError)
 
 
 def suggests_failover(error: StoreError) -> bool:
-    """Return whether another server may have taken over."""
+    """Return whether the error may mean that another server has become the master."""
     return isinstance(error, StoreUnavailable | StoreReadOnly)
 
 
-def error_of_reply(store: str, error: BaseException) -> StoreError:
-    """Return the error for an error reply. Nothing was applied."""
+def error_from_reply(store: str, error: BaseException) -> StoreError:
+    """Return the `StoreError` for an error reply, after which nothing was applied.
+
+    store is the URL of the store, for the message.
+    """
     text = str(error)
     if isinstance(error, foreign.AskError | foreign.TryAgainError):
         return StoreUnavailable(store, "the cluster is moving this key to another node")
@@ -79,8 +89,12 @@ def error_of_reply(store: str, error: BaseException) -> StoreError:
     return StoreError(store, text)
 
 
-def unreachable(store: str, error: BaseException, seconds: float) -> StoreError:
-    """Return the error for a server that could not be reached. Nothing was sent."""
+def connection_error(store: str, error: BaseException, seconds: float) -> StoreError:
+    """Return the `StoreError` for a connection that could not be opened or was lost.
+
+    store is the URL of the store, for the message. seconds is the time-out, which the message names
+    if it was exceeded.
+    """
     text = str(error)
     for pattern, kind, meaning in _ERROR_REPLIES:
         if re.search(pattern, text) or (

@@ -1,4 +1,4 @@
-"""A dedicated connection for commands that block until something happens."""
+"""A dedicated connection for commands that block on the server, such as BZPOPMIN and XREAD."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from hasten._store_url import Address
 from hasten.errors import StoreError, StoreUnavailable
 
 
-def closed(address: Address) -> StoreError:
+def closed_error(address: Address) -> StoreError:
+    """Return the error for a call after the store was closed."""
     return StoreUnavailable(address.shown, "the store is closed")
 
 
 class Listener:
-    """Belongs to the event loop of its client, and to one caller at a time.
+    """A connection of its own for blocking commands. Belongs to the event loop of its client.
 
-    key selects the server of a cluster. name is the name of the connection on the server.
+    Only one caller may use it at a time. In a cluster it connects to the server that has the key.
+    name is the name of the connection on the server.
     """
 
     def __init__(self, address: Address, client: Client, key: str, name: str | None) -> None:
@@ -32,49 +34,51 @@ class Listener:
         self._key = key
         self._name = name
         self._link: Link | None = None
-        self._id: int | None = None  # of the connection, on the server
+        self._id: int | None = None  # the server's id of the connection, for CLIENT UNBLOCK
         client.listeners.add(self)
 
     async def command(self, *parts: Part, seconds: float = 0.0) -> Any:
-        """Run a command that may block on the server for this many seconds.
+        """Run a command that may block on the server for this many seconds, and return its reply.
 
-        Raises `StoreError`, also if the reply is much later: then the server hangs.
+        Raises `StoreError`, also if the reply takes longer than seconds plus the URL's time-out.
         """
         (answer,) = await self.commands(parts, seconds=seconds)
         return answer
 
     async def commands(self, *commands: Sequence[Part], seconds: float = 0.0) -> list[Any]:
-        """Run several commands, sent in one write, like `command`."""
+        """Run several commands, sent in one write, and return their replies; see `command`."""
         if self._client.is_closed:
-            raise closed(self._address)
+            raise closed_error(self._address)
         try:
             async with asyncio.timeout(self._address.timeout):
                 link = await self._open()
             async with asyncio.timeout(seconds + self._address.timeout):
-                return await _replies(link, commands)
+                return await _send_and_receive(link, commands)
         except errors.FOREIGN as error:
             if self._client.is_closed:
-                raise closed(self._address) from error
+                raise closed_error(self._address) from error
             if not errors.is_error_reply(error):
                 await self.close()
-                raise errors.unreachable(
+                raise errors.connection_error(
                     self._address.shown, error, self._address.timeout
                 ) from error
             if errors.is_moved(error):
                 self._client.invalidate()
                 await self.close()
-                # Return empty replies: the next call goes to the right server.
+                # Return empty replies, as after a time-out: the caller repeats the call, which then
+                # connects to the right server.
                 return [None for _ in commands]
-            ours = errors.error_of_reply(self._address.shown, error)
+            ours = errors.error_from_reply(self._address.shown, error)
             if errors.suggests_failover(ours):
                 self._client.invalidate()
                 await self.close()
             raise ours from error
         except BaseException:
-            await self.close()  # a reply may still arrive that no caller waits for
+            await self.close()  # its reply may still arrive, and is not for the next caller
             raise
 
     async def _open(self) -> Link:
+        """Return an open connection to the server that has the key."""
         endpoint = await self._client.endpoint_of(self._key)
         link = self._link
         if link is not None and link.endpoint != endpoint:
@@ -89,7 +93,7 @@ class Listener:
         return link
 
     async def unblock(self) -> None:
-        """Let a blocked command return at once, as if it had timed out. Never raises."""
+        """Make a blocked command return at once, as if it had timed out. Raises no `StoreError`."""
         link, id = self._link, self._id
         if link is not None and id is not None:
             with contextlib.suppress(StoreError, *errors.FOREIGN):
@@ -101,8 +105,11 @@ class Listener:
             await link.close()
 
 
-async def _replies(link: Link, commands: Sequence[Sequence[Part]]) -> list[Any]:
-    """Return the replies to commands. All are received before an error is raised."""
+async def _send_and_receive(link: Link, commands: Sequence[Sequence[Part]]) -> list[Any]:
+    """Send commands and return their replies.
+
+    Raises the first error reply, after all replies have been received.
+    """
     await link.send(commands)
     answers: list[Any] = []
     for _ in commands:

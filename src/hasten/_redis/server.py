@@ -1,4 +1,4 @@
-"""The server of a URL: commands and scripts, from any event loop and any thread."""
+"""`Server`: runs commands and scripts on the server of a URL, from any event loop or thread."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from hasten import _portal
 from hasten._redis import errors
 from hasten._redis.client import Client
 from hasten._redis.connections import Part
-from hasten._redis.listener import Listener, closed
-from hasten._store_url import Address, Kind
+from hasten._redis.listener import Listener, closed_error
+from hasten._store_url import Address, ServerKind
 from hasten.errors import StoreBusy, StoreInterrupted, StoreReadOnly, StoreUnavailable
 
-# Pauses between attempts to reach a server: each twice as long as the one before.
+# The pauses between attempts to reach a server, in seconds. Each is twice as long as the previous.
 FIRST_PAUSE: Final = 0.05
 LAST_PAUSE: Final = 1.0
 
-SCANNED_AT_ONCE: Final = 1_000
+SCANNED_AT_ONCE: Final = 1_000  # keys that one SCAN command examines
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A Lua script. It is called by its hash once the server has it."""
+    """A Lua script. sha is its SHA-1 hash, by which a server that has cached the script runs it."""
 
     name: str
     text: str
@@ -37,14 +37,16 @@ class Script:
 
     @classmethod
     def of(cls, name: str, text: str) -> Script:
+        """Make a script from its text, and compute the hash."""
         return cls(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
 class Server:
-    """Connects on first use. Each event loop has its own connections.
+    """Runs scripts and commands on the server, Sentinel master or cluster that a URL names.
 
-    may_evict: stored data may be evicted when the server's memory is full. Otherwise hasten logs a
-    warning for a server that evicts.
+    It connects on first use. Each event loop has its own connections. may_evict: the stored data
+    may be lost when the server's memory is full. If it is False, hasten logs a warning for a server
+    that is configured to evict keys.
     """
 
     def __init__(self, address: Address, *, may_evict: bool = False) -> None:
@@ -54,25 +56,27 @@ class Server:
         self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Client]
         self._clients = weakref.WeakKeyDictionary()
         self._owner = os.getpid()
-        self._parents: object = None
+        self._parent_clients: object = None
         self._closed = False
 
     @property
     def is_cluster(self) -> bool:
-        return self.address.kind is Kind.CLUSTER
+        """Whether the URL names a cluster."""
+        return self.address.kind is ServerKind.CLUSTER
 
     # Requests -----------------------------------------------------------------------------------
 
     async def run(
         self, script: Script, key: str, argument: bytes, *, repeatable: bool = False
     ) -> Any:
-        """Run a script on the keys that begin with key. Returns its reply, with texts as bytes.
+        """Run a script and return its reply. Strings in the reply are bytes.
 
-        repeatable: running the script twice has the effect of running it once, so it is retried
-        after `StoreInterrupted`. Raises `StoreError`. Unless it is `StoreInterrupted`, nothing was
-        applied.
+        key is KEYS[1] of the script and selects the server of a cluster; argument is ARGV[1].
+        repeatable: running the script twice has the same effect as running it once, so it may be
+        retried after `StoreInterrupted`. Raises `StoreError`; nothing was applied then, unless it
+        is `StoreInterrupted`.
         """
-        client = self._client()
+        client = self._get_client()
 
         async def attempt() -> Any:
             try:
@@ -88,43 +92,51 @@ class Server:
     async def run_together(
         self, script: Script, calls: Sequence[tuple[Sequence[bytes], bytes]]
     ) -> list[Any]:
-        """Run a script several times, each time with its own keys and argument.
+        """Run a script several times, once for each pair of keys and argument.
 
-        All calls are sent in one write. They run in their order, after earlier calls of this method
-        in the same event loop, and at most once. The keys of one call must be on one server.
-        Returns the replies; a failed call has its `StoreError` in its position.
+        All runs are sent in one write per server, without retries. A server executes them in their
+        order, after those of earlier calls of this method in the same event loop. The keys of one
+        run must be on the same server. Returns the replies in order; the reply of a failed run is
+        its `StoreError`.
         """
-        client = self._client()
+        client = self._get_client()
 
-        def commands(verb: str, body: str, chosen: Sequence[int]) -> list[tuple[Part, list[Part]]]:
+        def make_commands(
+            command: str, body: str, chosen: Sequence[int]
+        ) -> list[tuple[Part, list[Part]]]:
             return [
-                (keys[0], [verb, body, len(keys), *keys, argument])
+                (keys[0], [command, body, len(keys), *keys, argument])
                 for keys, argument in (calls[index] for index in chosen)
             ]
 
         with client.in_progress():
             everything = range(len(calls))
-            answers = await client.request_together(commands("EVALSHA", script.sha, everything))
+            answers = await client.request_together(
+                make_commands("EVALSHA", script.sha, everything)
+            )
             unknown = [index for index in everything if errors.is_unknown_script(answers[index])]
-            if unknown:  # the server was restarted, or its scripts were flushed
-                again = await client.request_together(commands("EVAL", script.text, unknown))
+            if unknown:  # first use, a restart of the server, or SCRIPT FLUSH
+                again = await client.request_together(make_commands("EVAL", script.text, unknown))
                 for index, answer in zip(unknown, again, strict=True):
                     answers[index] = answer
             return answers
 
     async def command(self, *parts: Part, key: str) -> Any:
-        """Run an idempotent command on the server that has the key."""
-        client = self._client()
+        """Run an idempotent command on the server that has the key, with retries."""
+        client = self._get_client()
         with client.in_progress():
             return await self._retry(lambda: client.request(key, *parts), repeatable=True)
 
     def run_blocking(self, script: Script, key: str, argument: bytes) -> Any:
-        """Call `run` with repeatable=True from a thread without an event loop."""
+        """Run a repeatable script from a thread without an event loop; see `run`."""
         return _portal.run(self.run(script, key, argument, repeatable=True))
 
     async def scan(self, pattern: str) -> list[bytes]:
-        """Return the matching keys of all servers. Takes time in proportion to all their keys."""
-        client = self._client()
+        """Return the keys that match a glob pattern, from all servers of the cluster.
+
+        Slow on large servers: it goes through all of their keys.
+        """
+        client = self._get_client()
         found: list[bytes] = []
         for endpoint in await client.endpoints():
             cursor: Any = 0
@@ -137,15 +149,16 @@ class Server:
                     break
         return found
 
-    def listener(self, *, key: str, name: str | None) -> Listener:
-        """Return a connection for blocking commands, in the running event loop."""
-        return Listener(self.address, self._client(), key, name)
+    def make_listener(self, *, key: str, name: str | None) -> Listener:
+        """Make a connection for blocking commands in the running event loop; see `Listener`."""
+        return Listener(self.address, self._get_client(), key, name)
 
     async def _retry(self, attempt: Any, repeatable: bool) -> Any:
-        """Retry while that is safe, for as long as the URL's `wait` allows, and at least once.
+        """Call attempt until it succeeds, and retry for as long as the URL's `wait` allows.
 
-        At least once, because a restart or a failover first shows as an error on a connection that
-        was open a moment ago.
+        Errors after which nothing was applied are retried. After `StoreInterrupted` only a
+        repeatable attempt is retried, and at least once, even if `wait` is 0: a restart or a
+        failover of the server first appears as an error on a connection that was open.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + self.address.wait
@@ -160,31 +173,32 @@ class Server:
                 if loop.time() >= until:
                     raise
             if self._closed:
-                raise closed(self.address)
+                raise closed_error(self.address)
             attempts += 1
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # not a secret
             pause = min(2 * pause, LAST_PAUSE)
 
     # Life ---------------------------------------------------------------------------------------
 
-    def _client(self) -> Client:
+    def _get_client(self) -> Client:
+        """Return the client of the running event loop, made on first use."""
         if self._closed:
-            raise closed(self.address)
+            raise closed_error(self.address)
         loop = asyncio.get_running_loop()
         client = self._clients.get(loop)
         if client is None:
             with self._lock:
                 if self._owner != os.getpid():
-                    # After a fork the connections belong to the parent. The reference is kept,
-                    # because closing them here would disturb the parent.
+                    # This process was forked, and the connections belong to its parent. The clients
+                    # stay referenced: garbage collection would close the parent's connections.
                     self._owner = os.getpid()
-                    self._parents = self._clients
+                    self._parent_clients = self._clients
                     self._clients = weakref.WeakKeyDictionary()
                 client = self._clients[loop] = Client(self.address, may_evict=self._may_evict)
         return client
 
     async def close(self) -> None:
-        """Close all connections in all running event loops, after the requests in progress."""
+        """Close the connections of all running event loops, after the requests in progress."""
         with self._lock:
             self._closed = True
             clients = list(self._clients.items())
@@ -193,13 +207,14 @@ class Server:
             if loop is asyncio.get_running_loop():
                 await client.close()
             elif loop.is_running():
-                await asyncio.wrap_future(_in(loop, client.close()))
+                await asyncio.wrap_future(_submit_to_loop(loop, client.close()))
 
     def close_now(self) -> None:
-        """Close at interpreter exit, from a thread without an event loop."""
+        """Close the connections when the interpreter exits, from a thread without an event loop."""
         if any(loop.is_running() for loop in list(self._clients)):
             _portal.run(self.close())
 
 
-def _in(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> Any:
+def _submit_to_loop(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> Any:
+    """Run a coroutine in another thread's event loop, and return its concurrent future."""
     return asyncio.run_coroutine_threadsafe(work, loop)

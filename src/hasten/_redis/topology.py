@@ -1,6 +1,6 @@
-"""Which server has a key: the one of the URL, the master that Sentinel names, or a cluster's node.
+"""Finding the server that has a key: the server of the URL, Sentinel's master or a cluster node.
 
-A topology belongs to one event loop. It caches what it finds until `invalidate`.
+A topology belongs to one event loop. It caches the endpoints that it finds until `invalidate`.
 """
 
 from __future__ import annotations
@@ -17,33 +17,38 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
 from hasten._redis.connections import Endpoint, Part
-from hasten._store_url import Address, Kind
+from hasten._store_url import Address, ServerKind
 
 
 class Topology(Protocol):
+    """Finds the servers that a URL leads to, and the server that has a key."""
+
     async def endpoint_of(self, key: Part) -> Endpoint:
-        """Return the endpoint of the server that has this key. Raises errors of the library."""
+        """Return the endpoint of the server that has the key. Raises exceptions of `redis`."""
 
     async def endpoints(self) -> list[Endpoint]:
-        """Return all servers that accept writes."""
+        """Return the endpoints of all servers that accept writes."""
 
     def invalidate(self) -> None:
-        """Look it up again before the next use."""
+        """Discard the cached endpoints. The next call looks them up again."""
 
     async def close(self) -> None: ...
 
 
-def topology(address: Address) -> Topology:
+def make_topology(address: Address) -> Topology:
+    """Make the topology for the kind of an address: one server, Sentinel or a cluster."""
     match address.kind:
-        case Kind.SINGLE:
+        case ServerKind.SINGLE:
             return _Single(address)
-        case Kind.SENTINEL:
+        case ServerKind.SENTINEL:
             return _Sentinels(address)
-        case Kind.CLUSTER:
+        case ServerKind.CLUSTER:
             return _Cluster(address)
 
 
 class _Single:
+    """The topology of a URL that names one server, or a Unix socket."""
+
     def __init__(self, address: Address) -> None:
         self._endpoint = Endpoint(address.path, 0) if address.path else Endpoint(*address.nodes[0])
 
@@ -54,12 +59,14 @@ class _Single:
         return [self._endpoint]
 
     def invalidate(self) -> None:
-        """Do nothing: each connection resolves the host name again."""
+        """Do nothing: the endpoint is fixed, and each new connection resolves the host name."""
 
     async def close(self) -> None: ...
 
 
 class _Sentinels:
+    """The topology of a URL that names Sentinels: the master that they know has all keys."""
+
     def __init__(self, address: Address) -> None:
         self._address = address
         self._master: Endpoint | None = None
@@ -68,7 +75,7 @@ class _Sentinels:
     async def endpoint_of(self, key: Part) -> Endpoint:
         async with self._lookup:
             if self._master is None:
-                self._master = await self._find()
+                self._master = await self._find_master()
             return self._master
 
     async def endpoints(self) -> list[Endpoint]:
@@ -77,12 +84,12 @@ class _Sentinels:
     def invalidate(self) -> None:
         self._master = None
 
-    async def _find(self) -> Endpoint:
-        """Return the master that the first reachable Sentinel names."""
+    async def _find_master(self) -> Endpoint:
+        """Return the endpoint of the master, as reported by the first reachable Sentinel."""
         address = self._address
         sentinel = Sentinel(  # type: ignore[no-untyped-call]
             list(address.nodes),
-            sentinel_kwargs=_settings(address)
+            sentinel_kwargs=_connection_settings(address)
             | {"username": address.sentinel_username, "password": address.sentinel_password},
         )
         try:
@@ -96,7 +103,7 @@ class _Sentinels:
 
 
 class _Cluster:
-    """The library's map of slots and nodes; nothing is sent through its own connections."""
+    """The topology of a cluster. It uses the slot map of `redis`, but not its connections."""
 
     def __init__(self, address: Address) -> None:
         self._address = address
@@ -106,18 +113,21 @@ class _Cluster:
         self._lookup = asyncio.Lock()
 
     async def endpoint_of(self, key: Part) -> Endpoint:
-        node = (await self._find()).get_node_from_key(key)  # type: ignore[arg-type]  # bytes do as well
+        node = (await self._get_slot_map()).get_node_from_key(key)  # type: ignore[arg-type]  # bytes are accepted, too
         if node is None:
             raise foreign.ClusterDownError("Hash slot not served")
         return Endpoint(str(node.host), int(node.port))
 
     async def endpoints(self) -> list[Endpoint]:
-        return [Endpoint(str(n.host), int(n.port)) for n in (await self._find()).get_primaries()]
+        return [
+            Endpoint(str(n.host), int(n.port)) for n in (await self._get_slot_map()).get_primaries()
+        ]
 
     def invalidate(self) -> None:
         self._is_stale = True
 
-    async def _find(self) -> RedisCluster:
+    async def _get_slot_map(self) -> RedisCluster:
+        """Return the cached slot map, or load it if there is none or it is stale."""
         async with self._lookup:
             if self._map is None or self._is_stale:
                 await self.close()
@@ -126,7 +136,7 @@ class _Cluster:
             return self._map
 
     async def _load_slot_map(self) -> RedisCluster:
-        """Load the map of slots from a known node: one of the URL, or one found before."""
+        """Load the map of hash slots to nodes, from a node of the URL or a node found earlier."""
         nodes: list[Any] = [ClusterNode(host, port) for host, port in self._known]
         loaded = RedisCluster(
             startup_nodes=nodes,
@@ -134,7 +144,7 @@ class _Cluster:
             password=self._address.password,
             require_full_coverage=False,
             retry=Retry(NoBackoff(), 0),
-            **_settings(self._address),
+            **_connection_settings(self._address),
         )
         try:
             await loaded.initialize()
@@ -152,8 +162,8 @@ class _Cluster:
                 await loaded.aclose()
 
 
-def _settings(address: Address) -> dict[str, Any]:
-    """Return the connection settings for the library's own clients."""
+def _connection_settings(address: Address) -> dict[str, Any]:
+    """Return the settings of the Sentinel and cluster clients of `redis`."""
     settings: dict[str, Any] = {
         "protocol": 2,
         "socket_timeout": address.timeout,

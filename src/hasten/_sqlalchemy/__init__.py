@@ -1,4 +1,4 @@
-"""Selects of SQLAlchemy: what they are of, templates of them, and how they are executed."""
+"""Tools for SQLAlchemy selects: analyze one, cache what was built from it, and execute it."""
 
 from __future__ import annotations
 

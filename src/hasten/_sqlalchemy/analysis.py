@@ -1,11 +1,13 @@
-"""What a select says about its rows: which columns identify a row, and which may be NULL.
+"""Find out which columns identify a row of a select, and which of its columns may be NULL.
 
-For one table, the primary key identifies a row. A join to at most one row (its unique key is
-equated with columns that are fixed already) changes nothing. A join to many rows repeats rows: if
-nothing of the joined table is selected, the repetition cannot be intended, and the join becomes a
-semi-join, `WHERE id IN (SELECT id …)`. If something of it is selected, each pair is a row, and both
-primary keys together identify it. Rows of GROUP BY and DISTINCT have no known key, unless they hold
-the primary key: then the caller names one.
+- A row of one table is identified by its primary key.
+- A join to at most one row (the join condition fixes a unique key of the joined table) changes
+  nothing.
+- A join to many rows repeats rows. If the select returns no column of the joined table, repeated
+  rows cannot be intended, and the join is replaced by a semi-join: ``WHERE id IN (SELECT id …)``.
+  Otherwise each pair of rows is one result row, and both primary keys together identify it.
+- Rows of GROUP BY and DISTINCT are identified by the primary key if they contain it. If not, the
+  caller must name the columns that identify them.
 """
 
 from __future__ import annotations
@@ -29,64 +31,75 @@ from sqlalchemy import (
 from sqlalchemy.orm import LoaderCriteriaOption, Mapper
 
 from hasten._sqlalchemy.from_sources import FromSources, from_sources, unique_keys
-from hasten._sqlalchemy.selects import Expression, Selection, clause_of, is_same, only
+from hasten._sqlalchemy.selects import (
+    Expression,
+    Selection,
+    is_same_expression,
+    select_only,
+    to_expression,
+)
 from hasten._sqlalchemy.sort_columns import SortColumn, SortColumns, sort_column_of
 from hasten.errors import InvalidOption
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AnalyzedSelect:
-    """A select without ORDER BY that returns each of its rows once."""
+    """A select, changed so that it has no ORDER BY and repeats no row, and facts about it."""
 
     statement: Selection
     identity: SortColumns
     """The columns that identify a row."""
     order: SortColumns
-    """The ORDER BY that the select came with."""
+    """The ORDER BY of the original select."""
     width: int
-    """How many elements a row has."""
+    """The number of elements in a row."""
     holds_entities: bool
-    """Whether a row holds objects of the ORM, not only columns."""
+    """Whether rows contain ORM objects, not only columns."""
     is_grouped: bool
     is_distinct: bool
     is_keyed: bool
-    """Whether the caller named the identity, so it may not be of one table."""
+    """Whether the caller named the columns of identity, which may belong to several tables."""
     table: Table | None
-    """The one table whose rows it returns all, without a condition."""
+    """The table, if the select returns all rows of one table without a condition."""
     mapper: Mapper[Any] | None
     sources: FromSources
     repeated_by: tuple[FromClause, ...] = ()
-    """The joins to many that became a semi-join."""
+    """The joined tables that would repeat rows, and that a semi-join replaces."""
 
     def find(self, column: Expression) -> int | None:
-        """Return the index of a column in a row, None if it is not selected as such."""
+        """Return the index of a column in a result row.
+
+        Returns None if the column is not selected, and for rows that contain ORM objects.
+        """
         if self.holds_entities:
             return None
-        for index, expression in enumerate(_expressions(self.statement)):
-            if is_same(clause_of(expression), column):
+        for index, expression in enumerate(_selected_expressions(self.statement)):
+            if is_same_expression(to_expression(expression), column):
                 return index
         return None
 
     def may_be_null(self, expression: Any) -> bool:
-        """Return whether a column may be NULL. For other expressions this is unknown: True."""
+        """Return whether a column may be NULL; True for an expression that is not a column."""
         return _may_be_null(expression, self.sources)
 
     def total_order(self, keys: SortColumns) -> SortColumns:
-        """Return keys that no two rows share: these, or the select's own order, and the identity.
+        """Return sort keys that order the rows completely: no two rows have the same values.
 
-        The identity is appended in the direction of the last key, so that one index serves, unless
-        the keys are unique already. Raises `InvalidOption` for a key that a semi-join removed.
+        Without keys, the ORDER BY of the original select is used. The identity columns are
+        appended, unless the keys are unique already. They get the direction of the last key, so
+        that one index can serve the whole order. Raises `InvalidOption` for a key of a table that a
+        semi-join replaced.
         """
         keys = keys or self.order
         for key in keys:
             _check_reachable(key.column, self)
-        if _is_total(keys, self):
+        if _is_total_order(keys, self):
             return keys
         descending = keys[-1].descending if keys else False
         missing = [
             replace(each, descending=descending)
             for each in self.identity
-            if not any(is_same(each.column, key.column) for key in keys)
+            if not any(is_same_expression(each.column, key.column) for key in keys)
         ]
         return (*keys, *missing)
 
@@ -94,9 +107,9 @@ class AnalyzedSelect:
 def analyze(statement: Selection, *, key: Sequence[Any] = ()) -> AnalyzedSelect:
     """Analyze a select of entities or of columns.
 
-    key names the columns that identify a row, where the select does not: for GROUP BY and DISTINCT
-    without a primary key, and for rows of a sub-query. They may be NULL. Raises `InvalidOption`
-    where rows could not be identified.
+    key names the columns that identify a row. It is needed where the select has no primary key: for
+    GROUP BY and DISTINCT without it, and for rows of a sub-query. These columns may be NULL. Raises
+    `InvalidOption` if nothing identifies a row.
     """
     _check_kind(statement)
     bare = statement.order_by(None)
@@ -105,15 +118,15 @@ def analyze(statement: Selection, *, key: Sequence[Any] = ()) -> AnalyzedSelect:
     analyzed = AnalyzedSelect(
         statement=bare,
         identity=tuple(
-            SortColumn(clause_of(each), nullable=_may_be_null(each, sources)) for each in key
+            SortColumn(to_expression(each), nullable=_may_be_null(each, sources)) for each in key
         ),
-        order=_order_of(statement, sources),
+        order=_read_order_by(statement, sources),
         width=len(statement.column_descriptions),
         holds_entities=any(_is_entity(each) for each in statement.column_descriptions),
         is_grouped=bool(bare._group_by_clauses or bare._having_criteria),
         is_distinct=bare._distinct,
         is_keyed=bool(key),
-        table=_whole_table(bare, sources, root),
+        table=_find_whole_table(bare, sources, root),
         mapper=root.mapper if root else None,
         sources=sources,
     )
@@ -127,15 +140,17 @@ def analyze(statement: Selection, *, key: Sequence[Any] = ()) -> AnalyzedSelect:
 
 
 NAME_THE_KEY: Final = (
-    "the primary key in what it selects or groups by; for other rows, a class that is mapped to "
-    "them, as to a view"
+    "a select with the primary key among its columns, and in GROUP BY if it has one; for rows "
+    "without a primary key, map a class to them, for example to a view"
 )
 
 
 def _check_kind(statement: Selection) -> None:
     if not isinstance(statement, Select):
         raise InvalidOption(
-            "statement", type(statement).__name__, "a select: for a UNION, select(union.subquery())"
+            "statement",
+            type(statement).__name__,
+            "a select; for a UNION, use select(union.subquery())",
         )
     if statement._limit_clause is not None or statement._offset_clause is not None:
         raise InvalidOption(
@@ -155,16 +170,16 @@ def _check_kind(statement: Selection) -> None:
         raise InvalidOption(
             "statement",
             "a select with DISTINCT ON",
-            "a select of aliased(…, statement.subquery()), which has the same rows",
+            "a select without DISTINCT ON: select from aliased(…, statement.subquery()) instead",
         )
 
 
-# What the rows are of -----------------------------------------------------------------------------
+# The identity of a row ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Root:
-    """The first entity or table that a select selects."""
+    """The first entity or table in the columns of a select: its rows are what the select lists."""
 
     source: FromClause
     primary_key: tuple[Expression, ...]
@@ -177,7 +192,7 @@ def _find_root(statement: Selection, sources: FromSources) -> _Root | None:
         entity = description.get("entity")
         if entity is not None:
             return _entity_root(entity)
-        column = clause_of(description["expr"])
+        column = to_expression(description["expr"])
         table = getattr(column, "table", None)
         if table is not None and table in sources:
             return _Root(table, tuple(_primary_key(table)), None, None)
@@ -187,7 +202,7 @@ def _find_root(statement: Selection, sources: FromSources) -> _Root | None:
 def _entity_root(entity: Any) -> _Root:
     mapper = inspect(entity).mapper
     primary_key = tuple(
-        clause_of(getattr(entity, mapper.get_property_by_column(column).key))
+        to_expression(getattr(entity, mapper.get_property_by_column(column).key))
         for column in mapper.primary_key
     )
     source = primary_key[0].table
@@ -195,28 +210,40 @@ def _entity_root(entity: Any) -> _Root:
 
 
 def _group_identity(statement: Selection, root: _Root, sources: FromSources) -> SortColumns:
-    grouped = [clause_of(each) for each in statement._group_by_clauses]
+    """Return the columns that identify a row of a select with GROUP BY.
+
+    These are the primary key of the root and the other GROUP BY columns. Raises `InvalidOption` if
+    GROUP BY lacks the primary key.
+    """
+    grouped = [to_expression(each) for each in statement._group_by_clauses]
     for column in root.primary_key:
-        if not any(is_same(column, each) for each in grouped):
-            raise InvalidOption("statement", "GROUP BY without the primary key", NAME_THE_KEY)
+        if not any(is_same_expression(column, each) for each in grouped):
+            raise InvalidOption(
+                "statement", "a select with GROUP BY but without the primary key", NAME_THE_KEY
+            )
     rest = [each for each in grouped if getattr(each, "table", None) != root.source]
-    return _as_keys([*root.primary_key, *rest], sources)
+    return _to_sort_columns([*root.primary_key, *rest], sources)
 
 
 def _identify(analyzed: AnalyzedSelect, root: _Root) -> AnalyzedSelect:
+    """Return the select with its identity, and with a semi-join where a join would repeat rows."""
     sources = analyzed.sources
     if sources.are_determined_by([root.source]) and root.source not in sources.outer:
-        return _identified(analyzed, _as_keys(root.primary_key, sources))
-    if _is_of_root_alone(analyzed.statement, root):
-        return _semi_joined(analyzed, root)
-    return _identified(analyzed, _as_keys(_identity_of_pairs(analyzed, root), sources))
+        return _with_identity(analyzed, _to_sort_columns(root.primary_key, sources))
+    if _selects_root_only(analyzed.statement, root):
+        return _to_semi_join(analyzed, root)
+    return _with_identity(analyzed, _to_sort_columns(_combined_key(analyzed, root), sources))
 
 
-def _identity_of_pairs(analyzed: AnalyzedSelect, root: _Root) -> list[Expression]:
-    """Return the primary keys that together identify a row of the select."""
+def _combined_key(analyzed: AnalyzedSelect, root: _Root) -> list[Expression]:
+    """Return the primary keys of several tables that together identify a row of a join to many.
+
+    Raises `InvalidOption` if one of these tables has no primary key or no name of its own.
+    """
     columns = list(root.primary_key)
     chosen = [root.source]
-    # What the ORM puts between two entities gets a new name each time: it can determine nothing.
+    # Each analysis gives a new anonymous alias to an association table that the ORM inserts between
+    # two entities. Such an alias is not found in a second analysis, and cannot be used in a key.
     lasting = from_sources(analyzed.statement)
     candidates = sorted(
         (source for source in analyzed.sources.all if source in lasting),
@@ -228,9 +255,13 @@ def _identity_of_pairs(analyzed: AnalyzedSelect, root: _Root) -> list[Expression
             found = _selected_key(source, analyzed.statement) or _primary_key(source)
             columns += found
             if not found:
-                raise InvalidOption("statement", f"a join to many of {source}", NAME_THE_KEY)
+                raise InvalidOption(
+                    "statement", f"a join to {source}, which repeats rows", NAME_THE_KEY
+                )
     if not analyzed.sources.are_determined_by(chosen):
-        raise InvalidOption("statement", "a join to many that has no name", NAME_THE_KEY)
+        raise InvalidOption(
+            "statement", "a join to an unnamed table, which repeats rows", NAME_THE_KEY
+        )
     return columns
 
 
@@ -249,19 +280,27 @@ def _selected_key(source: FromClause, statement: Selection) -> list[Expression]:
 
 
 def _primary_key(source: FromClause) -> list[Expression]:
-    """Return the primary key of a table, [] for a sub-query: it may be repeated there."""
+    """Return the primary key of a table or a join.
+
+    Returns [] for a sub-query, whose rows may repeat the primary key.
+    """
     element: Any = source
     while isinstance(element, Alias):
         element = element.element
     return list(source.primary_key) if isinstance(element, (Table, Join)) else []
 
 
-def _identified(analyzed: AnalyzedSelect, identity: SortColumns) -> AnalyzedSelect:
-    """Store the identity. Removes DISTINCT, which changes nothing where the key is selected."""
+def _with_identity(analyzed: AnalyzedSelect, identity: SortColumns) -> AnalyzedSelect:
+    """Return the select with this identity and without DISTINCT.
+
+    DISTINCT changes nothing if the identity is selected. Raises `InvalidOption` if it is not.
+    """
     if analyzed.is_distinct:
         for key in identity:
             if not _is_selected(key.column, analyzed.statement):
-                raise InvalidOption("statement", "DISTINCT without the primary key", NAME_THE_KEY)
+                raise InvalidOption(
+                    "statement", "a select with DISTINCT but without the primary key", NAME_THE_KEY
+                )
         analyzed = replace(
             analyzed, statement=_without_distinct(analyzed.statement), is_distinct=False
         )
@@ -274,23 +313,31 @@ def _without_distinct(statement: Selection) -> Selection:
     return plain
 
 
-def _semi_joined(analyzed: AnalyzedSelect, root: _Root) -> AnalyzedSelect:
+def _to_semi_join(analyzed: AnalyzedSelect, root: _Root) -> AnalyzedSelect:
+    """Replace the joins of a select by ``WHERE id IN (SELECT id …)``, so that no row is repeated.
+
+    The joins and conditions move into the sub-query; the outer select reads the root only. Raises
+    `InvalidOption` for ``contains_eager()``, which needs the joined rows.
+    """
     statement = analyzed.statement
     if any(_is_contains_eager(option) for option in statement._with_options):
         raise InvalidOption(
             "statement",
-            "contains_eager() over a join to many",
-            "selectinload() in addition to the join: a page has each row once",
+            "a select with contains_eager() over a join to many rows",
+            "a select with selectinload() instead of contains_eager(), because a page shows each "
+            "row once",
         )
     if analyzed.is_distinct and not all(
         _is_selected(column, statement) for column in root.primary_key
     ):
-        raise InvalidOption("statement", "DISTINCT without the primary key", NAME_THE_KEY)
+        raise InvalidOption(
+            "statement", "a select with DISTINCT but without the primary key", NAME_THE_KEY
+        )
     primary_key = tuple(root.primary_key)
-    inside = _without_distinct(only(statement, *primary_key)).correlate(None)
+    inside = _without_distinct(select_only(statement, *primary_key)).correlate(None)
     whole = primary_key[0] if len(primary_key) == 1 else tuple_(*primary_key)
     outside: Selection = (
-        select(*_expressions(statement))
+        select(*_selected_expressions(statement))
         .options(*statement._with_options)
         .execution_options(**statement.get_execution_options())
         .where(whole.in_(inside))
@@ -303,7 +350,7 @@ def _semi_joined(analyzed: AnalyzedSelect, root: _Root) -> AnalyzedSelect:
         repeated_by=tuple(
             source for source in analyzed.sources.all if not any(source == each for each in once)
         ),
-        identity=_as_keys(primary_key, sources),
+        identity=_to_sort_columns(primary_key, sources),
         is_distinct=False,
         sources=sources,
     )
@@ -316,31 +363,34 @@ def _is_contains_eager(option: object) -> bool:
     )
 
 
-def _is_of_root_alone(statement: Selection, root: _Root) -> bool:
+def _selects_root_only(statement: Selection, root: _Root) -> bool:
     for description in statement.column_descriptions:
         if root.entity is not None:
             if description.get("entity") is not root.entity:
                 return False
-        elif getattr(clause_of(description["expr"]), "table", None) != root.source:
+        elif getattr(to_expression(description["expr"]), "table", None) != root.source:
             return False
     return True
 
 
 def _is_selected(column: Expression, statement: Selection) -> bool:
+    """Return whether a select returns a column, on its own or as primary key of an ORM object."""
     for description in statement.column_descriptions:
         if _is_entity(description):
             if any(
-                is_same(column, each)
+                is_same_expression(column, each)
                 for each in _entity_root(description.get("entity")).primary_key
             ):
                 return True
-        elif is_same(column, clause_of(description["expr"])):
+        elif is_same_expression(column, to_expression(description["expr"])):
             return True
     return False
 
 
-def _whole_table(statement: Selection, sources: FromSources, root: _Root | None) -> Table | None:
-    """Return the table if the select returns all of its rows and nothing else."""
+def _find_whole_table(
+    statement: Selection, sources: FromSources, root: _Root | None
+) -> Table | None:
+    """Return the table if the select returns all rows of one table, without a condition."""
     single = root is not None and root.mapper is not None and root.mapper.single
     is_plain = not (
         statement._where_criteria
@@ -360,15 +410,17 @@ def _whole_table(statement: Selection, sources: FromSources, root: _Root | None)
 # Columns ------------------------------------------------------------------------------------------
 
 
-def _expressions(statement: Selection) -> list[Any]:
+def _selected_expressions(statement: Selection) -> list[Any]:
     return [description["expr"] for description in statement.column_descriptions]
 
 
 def _is_entity(description: Any) -> bool:
-    return not isinstance(clause_of(description["expr"]), ColumnElement)
+    """Return whether an item of ``column_descriptions`` is an ORM entity, not a column."""
+    return not isinstance(to_expression(description["expr"]), ColumnElement)
 
 
-def _as_keys(columns: Sequence[Expression], sources: FromSources) -> SortColumns:
+def _to_sort_columns(columns: Sequence[Expression], sources: FromSources) -> SortColumns:
+    """Return key columns as ascending sort columns, nullable only after an outer join."""
     return tuple(
         SortColumn(column, nullable=getattr(column, "table", None) in sources.outer)
         for column in columns
@@ -376,15 +428,22 @@ def _as_keys(columns: Sequence[Expression], sources: FromSources) -> SortColumns
 
 
 def _may_be_null(expression: Any, sources: FromSources) -> bool:
-    column = clause_of(expression)
+    column = to_expression(expression)
     if not isinstance(column, Column):
         return True
     is_of_table = isinstance(getattr(column.table, "element", column.table), Table)
     return bool(column.nullable) or not is_of_table or column.table in sources.outer
 
 
-def _is_total(keys: SortColumns, analyzed: AnalyzedSelect) -> bool:
-    if all(any(is_same(each.column, key.column) for key in keys) for each in analyzed.identity):
+def _is_total_order(keys: SortColumns, analyzed: AnalyzedSelect) -> bool:
+    """Return whether no two rows can have equal values of these keys.
+
+    That is so if the keys contain the identity, or another unique key without NULLs of its table.
+    """
+    if all(
+        any(is_same_expression(each.column, key.column) for key in keys)
+        for each in analyzed.identity
+    ):
         return True
     tables = {getattr(each.column, "table", None) for each in analyzed.identity}
     if len(tables) != 1 or analyzed.is_keyed or analyzed.is_grouped:
@@ -401,17 +460,17 @@ def _is_total(keys: SortColumns, analyzed: AnalyzedSelect) -> bool:
 
 
 def _check_reachable(column: Expression, analyzed: AnalyzedSelect) -> None:
-    """Raise `InvalidOption` for a sort column of a table that a semi-join has removed."""
+    """Raise `InvalidOption` for a sort column of a table that a semi-join has replaced."""
     table = getattr(column, "table", None)
     if table is None or table in analyzed.sources:
         return
     raise InvalidOption(
         "sort",
         str(column),
-        "a column with one value in each row: a table of a join to many has several",
+        "a column with one value in each row: the join to its table yields several values",
     )
 
 
-def _order_of(statement: Selection, sources: FromSources) -> SortColumns:
-    keys = [sort_column_of(clause_of(clause)) for clause in statement._order_by_clauses]
+def _read_order_by(statement: Selection, sources: FromSources) -> SortColumns:
+    keys = [sort_column_of(to_expression(clause)) for clause in statement._order_by_clauses]
     return tuple(replace(key, nullable=_may_be_null(key.column, sources)) for key in keys)

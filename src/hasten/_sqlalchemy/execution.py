@@ -1,8 +1,9 @@
-"""Execute statements with the same code on asynchronous and on blocking sessions.
+"""Execute statements on asynchronous and on blocking sessions with the same code.
 
-Code that reads a database is written once, as coroutines that await an `Execute`. For an
-asynchronous session that is a method of the session. For a blocking session it is a coroutine that
-never suspends, so `hasten._coroutines.run_without_loop` can run its caller.
+Code that reads a database is written once, as coroutines that await an `Execute` function. For an
+asynchronous session, this function is its ``execute`` method. For a blocking session, it is a
+coroutine function that never suspends, so `hasten._coroutines.run_without_loop` can run the whole
+coroutine without an event loop.
 """
 
 from __future__ import annotations
@@ -26,34 +27,42 @@ AsyncExecutor: TypeAlias = AsyncSession | AsyncConnection
 
 if TYPE_CHECKING:
     Rows: TypeAlias = Result[*tuple[Any, ...]]
-    """The result of a statement."""
+    """The result of an executed statement."""
 else:
     Rows = Result
 
 Execute: TypeAlias = Callable[[Executable, Mapping[str, Any]], Awaitable[Rows]]
-"""Executes a statement with its parameters."""
+"""A function that executes a statement with these parameters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """The session or connection of one request."""
+    """The session or connection that the application passed for one request."""
 
     executor: Any
+    """The session or connection itself."""
     execute: Execute
     is_async: bool
 
     def dialect(self, mapper: Mapper[Any] | None, clause: ClauseElement | None = None) -> str:
-        """Return the name of the dialect that a statement of this mapper is compiled for."""
+        """Return the name of the SQL dialect, such as "postgresql".
+
+        A session may use several databases. mapper and clause (the statement) let it choose one.
+        """
         executor = self.executor
         if isinstance(executor, Connection | AsyncConnection):
             return executor.dialect.name
-        # A scoped session has this method, too.
+        # A scoped_session has get_bind(), too.
         bind: Any = executor.get_bind(mapper=mapper, clause=clause)
         name: str = bind.dialect.name
         return name
 
     async def call(self, function: Callable[..., object], *arguments: object) -> object:
-        """Call a function of the application with the session, and await it if it is async."""
+        """Call a function of the application, and await its result if that is awaitable.
+
+        The session or connection is passed as the first argument. Raises `InvalidOption` for an
+        async function on a blocking session.
+        """
         result = function(self.executor, *arguments)
         if not isawaitable(result):
             return result
@@ -62,17 +71,17 @@ class Database:
         if isinstance(result, Coroutine):
             result.close()
         raise InvalidOption(
-            "count", "an async function", "a plain function: .sync.page() cannot await it"
+            "count", "an async function", "a function that is not async: .sync.page() cannot await"
         )
 
-    def schemas(
+    def translated_schemas(
         self, mapper: Mapper[Any] | None, statement: Any, options: Mapping[str, Any]
     ) -> list[list[str | None]]:
-        """Return the schemas of ``schema_translate_map`` that a statement is executed with.
+        """Return the ``schema_translate_map`` that applies to a statement, as sorted pairs.
 
-        options are the execution options of the statement. Each item is a schema of the mapping and
-        the schema that replaces it; the list is empty if none is replaced. A map that a listener
-        of the session sets is not found.
+        Each pair is a schema name in the table definitions and the name that replaces it. The list
+        is empty if no schema is replaced. options are the execution options of the statement. A map
+        that an event listener of the session sets is not found.
         """
         executor = self.executor
         if isinstance(executor, Connection | AsyncConnection):
@@ -80,7 +89,7 @@ class Database:
         else:
             session = _session_of(executor)
             bind = session.get_bind(mapper=mapper, clause=statement)
-            # The connection of the current transaction, or else what it would connect to.
+            # The connection of the current transaction; before that, the engine.
             known = getattr(session.get_transaction(), "_connections", {}).get(bind)
             found = _translate_map(bind if known is None else known[0])
             if _TRANSLATE not in options:
@@ -90,11 +99,12 @@ class Database:
         return sorted(([k, v] for k, v in found.items()), key=repr) if found else []
 
     def identity(self, mapper: Mapper[Any] | None, statement: Any) -> tuple[list[str | None], int]:
-        """Return what identifies the database that a statement is executed on.
+        """Return two values that together identify the database that executes a statement.
 
-        The first part is the same in every process: the names of the database and of the user (who
-        may have own tables), and the options of the URL. The second part is a number of the engine
-        in this process, because databases on two servers may have the same name.
+        The first is a list that is equal in every process: the names of the database and of the
+        user (each user may see other tables), and the options in the URL. The second is a number
+        that this process gave to the engine, because two servers may have databases with the same
+        name.
         """
         bind: Any = self.executor
         if not isinstance(bind, Connection | AsyncConnection):
@@ -106,18 +116,18 @@ class Database:
         return [url.database, url.username, *options], number
 
 
-def asynchronous(executor: AsyncExecutor) -> Database:
-    """Return the database of an asynchronous session or connection.
+def async_database(executor: AsyncExecutor) -> Database:
+    """Wrap an asynchronous session or connection as a `Database`.
 
-    Raises `AsyncioRequired` where asyncio does not run.
+    Raises `AsyncioRequired` if no asyncio event loop is running.
     """
     require_asyncio(f"{type(executor).__name__} of SQLAlchemy", "use .sync in a thread")
     execute: Any = executor.execute
     return Database(executor, execute, is_async=True)
 
 
-def blocking(executor: Executor) -> Database:
-    """Return the database of a blocking session or connection."""
+def blocking_database(executor: Executor) -> Database:
+    """Wrap a blocking session or connection as a `Database`."""
 
     async def execute(statement: Executable, parameters: Mapping[str, Any]) -> Rows:
         rows: Any = executor.execute(statement, parameters)
@@ -129,13 +139,14 @@ def blocking(executor: Executor) -> Database:
 
 _TRANSLATE: Final = "schema_translate_map"
 
-# By pool, because engines that execution_options() derives share one.
+# The numbers of `Database.identity`. The keys are pools, because an engine and the copies that
+# engine.execution_options() makes of it share one pool.
 _numbers: Final[WeakKeyDictionary[Any, int]] = WeakKeyDictionary()
 _counter: Final = count(1)
 
 
 def _session_of(executor: Any) -> Session:
-    """Return the blocking session within an asynchronous or scoped one."""
+    """Return the plain `Session` behind an `AsyncSession` or a `scoped_session`."""
     if hasattr(executor, "registry"):
         executor = executor.registry()
     session: Session = getattr(executor, "sync_session", executor)

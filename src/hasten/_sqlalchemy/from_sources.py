@@ -1,4 +1,8 @@
-"""What a select reads from, and which of these tables join at most one row to each other row."""
+"""The tables that a select reads from, and which of its joins cannot repeat rows.
+
+A joined table cannot repeat rows if the join condition fixes all columns of one of its unique keys:
+then it has at most one row for each row of the other tables.
+"""
 
 from __future__ import annotations
 
@@ -24,25 +28,28 @@ from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import BinaryExpression, BindParameter, BooleanClauseList, Grouping
 from sqlalchemy.sql.selectable import CTE
 
-from hasten._sqlalchemy.selects import Expression, Selection, clause_of, only
+from hasten._sqlalchemy.selects import Expression, Selection, select_only, to_expression
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FromSources:
-    """The tables, aliases and sub-queries in the FROM clause of a select."""
+    """The sources of a select: the tables, aliases and sub-queries in its FROM clause."""
 
     all: list[FromClause] = field(default_factory=list)
     outer: set[FromClause] = field(default_factory=set)
-    """Those on the nullable side of an outer join."""
+    """The sources on the nullable side of an outer join."""
     equal: list[tuple[Expression, FromClause | None]] = field(default_factory=list)
-    """Columns that a condition equates with a value, and the source of the value. None: a
-    parameter."""
+    """The columns that a condition with ``=`` fixes. The second item is the source of the column on
+    the other side, or None if the other side is a parameter."""
 
     def __contains__(self, source: object) -> bool:
         return any(source == each for each in self.all)
 
     def determined_by(self, roots: Sequence[FromClause]) -> list[FromClause]:
-        """Return the sources that join at most one row to each combination of rows of roots."""
+        """Return roots, and each source whose row follows from the rows of roots.
+
+        That is a source that joins at most one row to each combination of rows of roots.
+        """
         known = list(roots)
         unknown = [source for source in self.all if not any(source == root for root in roots)]
         found = True
@@ -62,26 +69,26 @@ class FromSources:
         return known
 
     def are_determined_by(self, roots: Sequence[FromClause]) -> bool:
-        """Return whether roots determine all sources."""
+        """Return whether joining all other sources to roots repeats no row of roots."""
         known = self.determined_by(roots)
         return all(any(source == each for each in known) for source in self.all)
 
 
 def from_sources(statement: Selection) -> FromSources:
-    """Return the sources of a select."""
+    """Return the sources of a select, with the equalities in its WHERE and ON conditions."""
     sources = FromSources()
     for criterion in statement._where_criteria:
         _add_equalities(criterion, sources)
-    table = _only_table(statement)
-    # The other way compiles the select, which takes longer than the rest of its analysis.
-    froms = [table] if table is not None else only(statement, func.count()).get_final_froms()
+    table = _find_single_table(statement)
+    # get_final_froms() compiles the select, which takes longer than the rest of its analysis.
+    froms = [table] if table is not None else select_only(statement, func.count()).get_final_froms()
     for clause in froms:
-        _add(clause, sources)
+        _add_sources(clause, sources)
     return sources
 
 
-def _only_table(statement: Selection) -> Table | None:
-    """Return the table of a select of one class without joins; None if it may read others."""
+def _find_single_table(statement: Selection) -> Table | None:
+    """Return the table of a select of one class without joins; None if it may read more tables."""
     columns = statement._raw_columns
     if statement._setup_joins or statement._from_obj or len(columns) != 1:
         return None
@@ -98,12 +105,12 @@ def _only_table(statement: Selection) -> Table | None:
     return table
 
 
-def _add(clause: FromClause, sources: FromSources) -> list[FromClause]:
-    """Add the leaves of a tree of joins, and return them."""
+def _add_sources(clause: FromClause, sources: FromSources) -> list[FromClause]:
+    """Add the tables of a FROM clause, which may be a tree of joins, and return these tables."""
     if not isinstance(clause, Join):
         sources.all.append(clause)
         return [clause]
-    left, right = _add(clause.left, sources), _add(clause.right, sources)
+    left, right = _add_sources(clause.left, sources), _add_sources(clause.right, sources)
     if clause.isouter or clause.full:
         sources.outer.update(right)
     if clause.full:
@@ -116,7 +123,11 @@ def _add(clause: FromClause, sources: FromSources) -> list[FromClause]:
 def _add_equalities(
     criterion: ClauseElement, sources: FromSources, targets: Collection[FromClause] | None = None
 ) -> None:
-    """Add the equalities of a condition. An outer join fixes columns of targets only."""
+    """Add the equalities ``column = column`` and ``column = parameter`` of a condition.
+
+    With targets, only columns of these sources are added: the ON condition of an outer join says
+    nothing about the rows of the other side, which are returned without a match, too.
+    """
     for condition in _conjuncts(criterion):
         if not isinstance(condition, BinaryExpression) or condition.operator is not operators.eq:
             continue
@@ -131,6 +142,7 @@ def _add_equalities(
 
 
 def _conjuncts(criterion: ClauseElement) -> Iterator[ClauseElement]:
+    """Return the conditions that a condition combines with AND, or the condition itself."""
     match criterion:
         case Grouping():
             inner: Any = criterion.element
@@ -146,7 +158,12 @@ def _conjuncts(criterion: ClauseElement) -> Iterator[ClauseElement]:
 
 
 def unique_keys(source: FromClause, *, not_null: bool = False) -> list[set[str]]:
-    """Return the sets of columns, by name, that no two rows share; not_null: nor are NULL."""
+    """Return the unique keys of a source: each is a set of column names.
+
+    These are the primary key, unique constraints and unique indexes of a table, or the GROUP BY
+    columns of a sub-query. If not_null, keys with a nullable column are left out, because a unique
+    index may hold several NULLs.
+    """
     element: Any = source
     while isinstance(element, Alias):
         element = element.element
@@ -158,7 +175,7 @@ def unique_keys(source: FromClause, *, not_null: bool = False) -> list[set[str]]
     keys += [
         list(each.columns) for each in element.constraints if isinstance(each, UniqueConstraint)
     ]
-    keys += [list(each.columns) for each in element.indexes if _is_unique_for_all(each)]
+    keys += [list(each.columns) for each in element.indexes if _is_unique_key(each)]
     return [
         {column.name for column in key}
         for key in keys
@@ -173,19 +190,23 @@ def is_partial(index: Index) -> bool:
     )
 
 
-def _is_unique_for_all(index: Index) -> bool:
+def _is_unique_key(index: Index) -> bool:
+    """Return whether an index is unique, contains only columns, and covers all rows."""
     is_plain = all(isinstance(each, Column) for each in index.expressions)
     return bool(index.unique) and is_plain and not is_partial(index)
 
 
 def _group_keys(subquery: Subquery | CTE) -> list[set[str]]:
-    """Return the names of the GROUP BY columns of a sub-query, which are a unique key of it."""
+    """Return the only known unique key of a sub-query: its GROUP BY columns.
+
+    Returns [] without GROUP BY, or if the sub-query does not select all of these columns.
+    """
     element = subquery.element
     if not isinstance(element, Select) or not element._group_by_clauses:
         return []
     names = set()
     for clause in element._group_by_clauses:
-        inner: Any = clause_of(clause)
+        inner: Any = to_expression(clause)
         column = subquery.corresponding_column(inner)
         if column is None:
             return []

@@ -1,4 +1,4 @@
-"""Which class a select is of, what it sorts by, and the same select with other columns."""
+"""Functions that read a SQLAlchemy select (its entity, its ORDER BY) or copy it with changes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from hasten.errors import InvalidOption
 
 if TYPE_CHECKING:
     Selection: TypeAlias = Select[*tuple[Any, ...]]
-    """A select of anything."""
+    """A SELECT statement, with any columns."""
 else:
     Selection = Select  # SQLAlchemy 2.0 has one type parameter here, 2.1 any number
 
@@ -40,20 +40,20 @@ Expression: TypeAlias = ColumnElement[Any]
 
 
 def mapper_of(model: type) -> Mapper[Any]:
-    """Return the mapper of a class. Raises `InvalidOption` if it is not mapped."""
+    """Return the SQLAlchemy mapper of a class. Raises `InvalidOption` if it is not mapped."""
     mapper: object = inspect(model, raiseerr=False)
     if not isinstance(mapper, Mapper):
         raise InvalidOption("model", model, "a class that is mapped to a table")
     return mapper
 
 
-def entity_of(statement: Selection, mapper: Mapper[Any]) -> Any:
-    """Return what is selected: the mapped class or an alias of it.
+def selected_entity(statement: Selection, mapper: Mapper[Any]) -> Any:
+    """Return the entity that a select selects: the mapped class, a subclass, or an alias of either.
 
-    Raises `InvalidOption` for a select of anything else.
+    Raises `InvalidOption` if the select has other or more columns than this entity.
     """
     given: object = statement
-    if isinstance(given, Select) and _is_of_class(given, mapper):
+    if isinstance(given, Select) and _selects_class_only(given, mapper):
         return mapper.class_
     if isinstance(given, Select) and len(statement.column_descriptions) == 1:
         description = statement.column_descriptions[0]
@@ -64,14 +64,16 @@ def entity_of(statement: Selection, mapper: Mapper[Any]) -> Any:
                 return entity
     name = mapper.class_.__name__
     raise InvalidOption(
-        "statement", type(statement).__name__, f"a select of {name} alone: select({name}).where(…)"
+        "statement",
+        type(statement).__name__,
+        f"a select of {name} and nothing else: select({name}).where(…)",
     )
 
 
-def _is_of_class(statement: Selection, mapper: Mapper[Any]) -> bool:
-    """Return whether a select selects exactly this class, which is the usual case.
+def _selects_class_only(statement: Selection, mapper: Mapper[Any]) -> bool:
+    """Return whether a select has the form ``select(Post)``, for exactly this class.
 
-    This takes a tenth of the time of ``column_descriptions``.
+    This is the usual case, and the check is ten times as fast as ``column_descriptions``.
     """
     columns = statement._raw_columns
     if len(columns) != 1 or not isinstance(columns[0], FromClause):
@@ -79,15 +81,18 @@ def _is_of_class(statement: Selection, mapper: Mapper[Any]) -> bool:
     return columns[0]._annotations.get("parententity") is mapper
 
 
-def clause_of(expression: Any) -> Expression:
-    """Return the SQL expression of an attribute of a mapped class; an expression as it is."""
+def to_expression(expression: Any) -> Expression:
+    """Return the SQL expression of an ORM attribute, such as ``Post.id``.
+
+    An argument that is already an SQL expression is returned unchanged.
+    """
     if hasattr(expression, "__clause_element__"):
         expression = expression.__clause_element__()
     found: Expression = expression
     return found
 
 
-def is_same(one: Expression, other: Expression) -> bool:
+def is_same_expression(one: Expression, other: Expression) -> bool:
     """Return whether two expressions are the same column or have the same structure."""
     if isinstance(one, Column) and isinstance(other, Column):
         return bool(one.table == other.table) and one.name == other.name
@@ -98,7 +103,10 @@ def is_same(one: Expression, other: Expression) -> bool:
 
 
 def filter_options(options: Iterable[Any]) -> tuple[Any, ...]:
-    """Return the options that filter rows or that listeners read, without those that load."""
+    """Return the statement options that filter rows, or that event listeners of the session read.
+
+    Loader options, such as ``selectinload()``, are left out.
+    """
     if not options:
         return ()
     return tuple(each for each in options if isinstance(each, _FILTERS))
@@ -107,25 +115,28 @@ def filter_options(options: Iterable[Any]) -> tuple[Any, ...]:
 _FILTERS: Final = (LoaderCriteriaOption, UserDefinedOption)
 
 
-def without_loading(statement: Selection) -> Selection:
-    """Return the select without ORDER BY and without options that load entities."""
+def without_order_and_loading(statement: Selection) -> Selection:
+    """Return the select without its ORDER BY and without its loader options."""
     plain = statement.order_by(None)
     plain._with_options = filter_options(statement._with_options)
     return plain
 
 
-def only(statement: Selection, *columns: Any) -> Selection:
-    """Return a select of the same rows in no order, with these columns only."""
-    return without_loading(statement).with_only_columns(*columns, maintain_column_froms=True)
+def select_only(statement: Selection, *columns: Any) -> Selection:
+    """Return a select of these columns from the rows of another select, without its ORDER BY."""
+    bare = without_order_and_loading(statement)
+    return bare.with_only_columns(*columns, maintain_column_froms=True)
 
 
-def with_filters_of(inner: Selection, outer: Selection) -> Selection:
-    """Return outer, a select from inner, with the ORM filters of inner.
+def copy_orm_filters(inner: Selection, outer: Selection) -> Selection:
+    """Return outer, which selects from the sub-query inner, with the ORM filters of inner added.
 
-    The ORM applies with_loader_criteria() and session listeners only to the statement that is
-    executed, and only if it is marked as an ORM statement. So this copies the options and the mark.
+    The ORM applies ``with_loader_criteria()`` and session listeners only to the statement that is
+    executed, and only if it is marked as an ORM statement. So the filter options of inner and its
+    mark are copied to outer.
     """
-    # With other columns, a select keeps its options apart, with the entities that it had.
+    # After with_only_columns(), SQLAlchemy keeps the earlier options together with the earlier
+    # entities, in _memoized_select_entities.
     earlier: Any = inner._memoized_select_entities
     options = [option for each in (*earlier, inner) for option in each._with_options]
     found = outer.options(*filter_options(options))
@@ -137,33 +148,33 @@ def with_filters_of(inner: Selection, outer: Selection) -> Selection:
 
 
 def prepare_for_other_columns(statement: Selection, entity: Any) -> Selection:
-    """Return a copy of the select that is safe to use with ``with_only_columns``.
+    """Return a copy of the select that still works after ``with_only_columns()``.
 
-    Options that load entities are removed; options that filter stay. A name in ORDER BY becomes
-    the attribute of that name, because the label that it refers to may not be selected any more.
-    Raises `InvalidOption` for a select that locks its rows.
+    Loader options are removed; filter options stay. A string in ORDER BY is replaced by the
+    attribute with that name, because the selected column that it refers to may be removed.
+    Raises `InvalidOption` for a select with FOR UPDATE.
     """
     if statement._for_update_arg is not None:
         raise InvalidOption(
             "statement",
             "a select with FOR UPDATE",
-            "a select without with_for_update(): pages and fields are read with joins and totals, "
-            "which databases do not lock; lock the rows by a select of your own",
+            "a select without with_for_update(): pages and fields are read with joins and counts, "
+            "which databases cannot lock; lock the rows with a separate select",
         )
     plain = statement
     if statement._with_options:
         plain = statement.where()
         plain._with_options = filter_options(statement._with_options)
-    orders = sorted_by(statement, entity)
+    orders = order_by_clauses(statement, entity)
     if not orders:
         return plain
-    return plain.order_by(None).order_by(*[order.restore(order.expression) for order in orders])
+    return plain.order_by(None).order_by(*[order.apply_to(order.expression) for order in orders])
 
 
-def is_cut(statement: Selection) -> bool:
-    """Return whether LIMIT, DISTINCT or GROUP BY decides which rows there are.
+def has_limit_or_grouping(statement: Selection) -> bool:
+    """Return whether the select has LIMIT, OFFSET, FETCH, DISTINCT or GROUP BY.
 
-    Nothing may be joined to the table before that.
+    A join that is added to such a select would change which rows it returns.
     """
     limits = (statement._limit_clause, statement._offset_clause, statement._fetch_clause)
     return bool(
@@ -173,16 +184,17 @@ def is_cut(statement: Selection) -> bool:
     )
 
 
-def each_once(statement: Selection, mapper: Mapper[Any]) -> Selection:
-    """Return a select of the same rows in no order, each once: a join to many repeats them.
+def without_repeated_rows(statement: Selection, mapper: Mapper[Any]) -> Selection:
+    """Return a select that returns each row once where a one-to-many join would repeat it.
 
-    A select with LIMIT, DISTINCT or GROUP BY is returned as it is.
+    The new select has no ORDER BY. A select without joins, or with LIMIT, DISTINCT or GROUP BY, is
+    returned unchanged.
     """
-    entity = entity_of(statement, mapper)
+    entity = selected_entity(statement, mapper)
     is_joined = (
         statement._setup_joins or statement._from_obj or len(statement.get_final_froms()) > 1
     )
-    if is_cut(statement) or not is_joined:
+    if has_limit_or_grouping(statement) or not is_joined:
         return statement
     names = [mapper.get_property_by_column(column).key for column in mapper.primary_key]
     keys = [getattr(entity, name) for name in names]
@@ -193,15 +205,16 @@ def each_once(statement: Selection, mapper: Mapper[Any]) -> Selection:
     return found
 
 
-class SortedBy(NamedTuple):
-    """One clause of ORDER BY."""
+class OrderByClause(NamedTuple):
+    """One clause of ORDER BY, split into the expression and its direction."""
 
     expression: Any
-    """Without its direction."""
+    """The expression without ``desc()``, ``nulls_last()`` and the like."""
     modifiers: tuple[Any, ...]
+    """The functions that set the direction, such as ``desc``; the outermost one comes first."""
 
-    def restore(self, other: Any) -> Any:
-        """Return another expression with the same direction."""
+    def apply_to(self, other: Any) -> Any:
+        """Return another expression with the direction of this clause."""
         for modifier in reversed(self.modifiers):
             other = modifier(other)
         return other
@@ -215,28 +228,36 @@ _MODIFIERS: Final = {
 }
 
 
-def sorted_by(statement: Selection, entity: Any) -> list[SortedBy]:
-    """Return the clauses of ORDER BY. Raises `InvalidOption` for a text that is no attribute."""
-    return [_sorted_by(clause, entity) for clause in statement._order_by_clauses]
+def order_by_clauses(statement: Selection, entity: Any) -> list[OrderByClause]:
+    """Return the clauses of ORDER BY.
+
+    A string becomes the attribute of the entity with that name. Raises `InvalidOption` if there is
+    no such attribute, and for ``text()``.
+    """
+    return [_to_order_by_clause(clause, entity) for clause in statement._order_by_clauses]
 
 
-def _sorted_by(clause: Any, entity: Any) -> SortedBy:
+def _to_order_by_clause(clause: Any, entity: Any) -> OrderByClause:
     modifiers: list[Any] = []
     while True:
         if isinstance(clause, UnaryExpression) and clause.modifier in _MODIFIERS:
             modifiers.append(_MODIFIERS[clause.modifier])
             clause = clause.element
         elif isinstance(clause, TextClause):
-            raise _text_in_order_by()
+            raise _text_order_by_error()
         elif isinstance(clause, _label_reference | Label):
             clause = clause.element
         elif isinstance(clause, _textual_label_reference):
             clause = getattr(entity, str(clause.element), None)
             if clause is None:
-                raise _text_in_order_by()
+                raise _text_order_by_error()
         else:
-            return SortedBy(clause, tuple(modifiers))
+            return OrderByClause(clause, tuple(modifiers))
 
 
-def _text_in_order_by() -> InvalidOption:
-    return InvalidOption("statement", "a select with ORDER BY a string", "order_by() of columns")
+def _text_order_by_error() -> InvalidOption:
+    return InvalidOption(
+        "statement",
+        "a select with a string in ORDER BY",
+        "ordered by columns, such as .order_by(Post.id)",
+    )

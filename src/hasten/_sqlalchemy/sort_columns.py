@@ -1,4 +1,4 @@
-"""Columns to sort by, and where each database puts NULLs."""
+"""Columns to sort by, and whether each database sorts NULLs first or last."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from hasten._sqlalchemy.selects import Expression
 Nulls = Literal["first", "last"]
 
 NULLS_ARE_LARGEST: Final = frozenset({"postgresql", "oracle", "cockroachdb"})
+"""The dialects that sort NULL after all values by default; the others sort it before them."""
 
 WITHOUT_NULLS_SYNTAX: Final = frozenset({"mysql", "mariadb"})
+"""The dialects that have no NULLS FIRST and NULLS LAST."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,25 +27,32 @@ class SortColumn:
     descending: bool = False
     nullable: bool = False
     nulls: Nulls | None = None
-    """None is where the database puts them by default. Has no effect if not nullable."""
+    """Where to sort NULLs; None for the default of the database. Ignored if not nullable."""
 
     def reversed(self, dialect: str) -> SortColumn:
-        """Return the same for reading the order from its end."""
+        """Return this column sorted the other way round, NULLs included."""
         nulls: Nulls = "last" if self.nulls_first(dialect) else "first"
         return replace(self, descending=not self.descending, nulls=nulls)
 
     def nulls_first(self, dialect: str) -> bool:
-        """Return whether NULLs come first."""
+        """Return whether NULLs come first in this order on this database."""
         if self.nulls is None:
             return self.native_nulls_first(dialect)
         return self.nulls == "first"
 
     def native_nulls_first(self, dialect: str) -> bool:
-        """Return whether a plain index that is read in this direction has NULLs first."""
+        """Return whether this database puts NULLs first if only ASC or DESC is given.
+
+        An index without a NULLS clause, read in this direction, has them in the same place.
+        """
         return self.descending == (dialect in NULLS_ARE_LARGEST)
 
-    def is_native(self, dialect: str) -> bool:
-        """Return whether a plain index has the NULLs at the requested end."""
+    def has_native_nulls(self, dialect: str) -> bool:
+        """Return whether NULLs are wanted where the database puts them anyway.
+
+        Then ORDER BY needs no NULLS clause, and an index without one can serve it. True as well if
+        the column is never NULL.
+        """
         return not self.nullable or self.nulls_first(dialect) == self.native_nulls_first(dialect)
 
 
@@ -51,11 +60,14 @@ SortColumns: TypeAlias = tuple[SortColumn, ...]
 
 
 def order_by(keys: SortColumns, dialect: str) -> list[Expression]:
-    """Return the terms of ORDER BY; NULLS FIRST or LAST only where the default is the other."""
+    """Return the terms of an ORDER BY clause.
+
+    NULLS FIRST or NULLS LAST is only written where it differs from the default of the database.
+    """
     terms: list[Expression] = []
     for key in keys:
         term = key.column.desc() if key.descending else key.column.asc()
-        if not key.is_native(dialect):
+        if not key.has_native_nulls(dialect):
             first = key.nulls_first(dialect)
             if dialect in WITHOUT_NULLS_SYNTAX:
                 is_null = key.column.is_(None)
@@ -67,7 +79,10 @@ def order_by(keys: SortColumns, dialect: str) -> list[Expression]:
 
 
 def sort_column_of(expression: Any) -> SortColumn:
-    """Return the column of an ORDER BY clause or an index, with its direction. It may be NULL."""
+    """Parse a term of ORDER BY or of an index, such as ``Post.created_at.desc()``.
+
+    The result is marked as nullable, because the expression alone does not tell.
+    """
     descending, nulls = False, None
     while isinstance(expression, UnaryExpression):
         match expression.modifier:

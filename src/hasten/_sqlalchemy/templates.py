@@ -1,21 +1,24 @@
-"""Templates of selects: what is built from a select, kept for other requests, without its values.
+"""A cache of objects that are built from selects and can be shared by requests.
 
-The selects of one endpoint differ in their values only. To analyze a select and to build statements
-from it takes longer than to execute them, so what is built is kept, by the structure of the select
-(its cache key in SQLAlchemy). One rule keeps the values of a request out of the responses to
-others: **no statement that is kept has a value.** In a template each value is a named parameter
-that has no value and requires one. Each request passes its own values by name; if one is missing,
-the database layer raises an error and never uses a value of another request. (A template is a copy,
-and copies keep a reference to their original, so the first select of its kind stays in memory, as
-it does in the caches of SQLAlchemy. Nothing reads values from there.)
+The selects of one endpoint usually differ only in their values, such as the 7 in
+``Post.author_id == 7``. Analyzing a select and building statements from it takes longer than
+executing them, so the results are cached by the structure of the select: its cache key in
+SQLAlchemy, which does not contain the values.
 
-Hybrids of the mapped class may contain values, too: callers pass them as part of the key.
+One rule keeps the values of one request out of the responses to others: **no cached statement
+contains a value.** Results are built from a template: a copy of the select in which each value is
+replaced by a named parameter without a value. Each request passes its own values by name. If one is
+missing, SQLAlchemy raises an error; a value of another request is never used. (SQLAlchemy's copies
+refer to their original, so the first select with a structure stays in memory, as it does in
+SQLAlchemy's own caches. Nothing reads values from it.)
 
-What SQLAlchemy's key does not contain is not kept either: options that filter, or that listeners
-read, and execution options. Each request adds its own to each statement.
+Hybrid properties of the mapped class may contain values, too: callers add them to the cache key.
 
-A select may hold values where they cannot be replaced (in a lambda, in ``relationship.and_()``).
-This is noticed when a template is built: then everything is built anew for each request.
+SQLAlchemy's cache key does not contain filter options, options that event listeners read, and
+execution options. So these are not cached either: each request adds its own to each statement.
+
+Some values cannot be replaced: those in a lambda or in ``relationship.and_()``. This is detected
+when a template is made. Then nothing is cached, and each request builds its own result.
 """
 
 from __future__ import annotations
@@ -36,31 +39,32 @@ from hasten.errors import InvalidOption
 M = TypeVar("M")
 
 MAX_TEMPLATES: Final = 256
-"""How many are kept. The least recently used one is removed first."""
+"""The number of results to cache. The least recently used one is removed first."""
 
 _VALUE: Final = "hasten_value_"
+"""The prefix of the names of parameters in a template."""
 
 _Values = Mapping[str, object]
 
 
 @dataclass(slots=True, eq=False)
 class Bindings:
-    """The values and options of the select of one request."""
+    """The parts of one request's select that are not cached: its values and options."""
 
     options: tuple[Any, ...] = ()
-    """Those that filter, and those that listeners read."""
+    """The statement options that filter rows, and those that event listeners read."""
     execution_options: Mapping[str, Any] = field(default_factory=dict)
     values: _Values = field(default_factory=dict, repr=False)
-    """By the names in the template; none where there is no template."""
+    """The values by parameter name in the template; empty if the result is not cached."""
     parameters: Sequence[BindParameter[Any]] | None = field(default=None, repr=False)
-    """All parameters of the select, in its order, or None if SQLAlchemy has no key for it."""
+    """All parameters of the select, in order; None if SQLAlchemy has no cache key for it."""
 
-    def bound(self, execute: Execute) -> Execute:
-        """Return an Execute for statements built from the select: with its values and options."""
-        return self._with(execute, self.values) if self.values else self.related(execute)
+    def bind(self, execute: Execute) -> Execute:
+        """Wrap execute for statements built from the select: it adds the values and options."""
+        return self._with(execute, self.values) if self.values else self.bind_options(execute)
 
-    def related(self, execute: Execute) -> Execute:
-        """Return an Execute for other statements of this request: with the options only."""
+    def bind_options(self, execute: Execute) -> Execute:
+        """Wrap execute for statements not built from the select: it adds only the options."""
         if not self.options and not self.execution_options:
             return execute
         return self._with(execute, {})
@@ -78,66 +82,73 @@ class Bindings:
 
 
 class Templates(Generic[M]):
-    """A cache of what `make` builds from selects, by the structure of the select."""
+    """A cache of the results of one build function, by the structure of the select."""
 
     def __init__(
         self,
-        make: Callable[..., M],
+        build: Callable[..., M],
         *,
-        on_kept: Callable[[M], None] | None = None,
+        on_cached: Callable[[M], None] | None = None,
         max_templates: int = MAX_TEMPLATES,
     ) -> None:
-        """Call make with a select and everything else that its result depends on.
+        """Create an empty cache.
 
-        on_kept is called once with each result that enters the cache.
+        build is called with a select, or a template of it, and with the other arguments of `get`.
+        on_cached is called once with each result that enters the cache.
         """
-        self._make = make
-        self._on_kept = on_kept
-        self._by_structure = lru_cache(max_templates)(self._make_once)
+        self._build = build
+        self._on_cached = on_cached
+        self._find_or_build = lru_cache(max_templates)(self._build_entry)
 
-    def of(self, statement: Selection, *more: Hashable) -> tuple[M, Bindings]:
-        """Return what is built from a select, and what this request passes when it executes it."""
-        plain, options = _without_filters(statement)
+    def get(self, statement: Selection, *more: Hashable) -> tuple[M, Bindings]:
+        """Return the result for a select, cached if possible, and this request's `Bindings`.
+
+        more are the other arguments of build; they are part of the cache key.
+        """
+        plain, options = _split_filter_options(statement)
         execution_options = statement.get_execution_options()
         key = statement._generate_cache_key()
         if key is None:
-            return self._make(plain, *more), Bindings(options, execution_options)
+            return self._build(plain, *more), Bindings(options, execution_options)
         parameters = key.bindparams
         if _has_known_values(key):
-            found = self._by_structure(_ByStructure(key.key, plain, parameters), *more)
+            found = self._find_or_build(_StructureKey(key.key, plain, parameters), *more)
             if found is not None:
                 values = {name: parameters[place].value for name, place in found.places}
-                return found.made, Bindings(options, execution_options, values, parameters)
-        made = self._make(plain, *more)
-        return made, Bindings(options, execution_options, parameters=parameters)
+                return found.result, Bindings(options, execution_options, values, parameters)
+        result = self._build(plain, *more)
+        return result, Bindings(options, execution_options, parameters=parameters)
 
     @property
     def count(self) -> int:
-        """How many results are kept."""
-        return self._by_structure.cache_info().currsize
+        """The number of cached results."""
+        return self._find_or_build.cache_info().currsize
 
-    def _make_once(self, structure: _ByStructure, *more: Hashable) -> _Made[M] | None:
-        template = _template(*structure.take())
+    def _build_entry(self, structure: _StructureKey, *more: Hashable) -> _CacheEntry[M] | None:
+        """Build the result for a template of the select; None if it cannot be cached."""
+        template = _make_template(*structure.take())
         if template is None:
             return None
         try:
-            made = self._make(template.statement, *more)
+            result = self._build(template.statement, *more)
         except InvalidOption:
-            # Built again from the select itself, whose error has its own words, if there is one.
+            # The caller builds from the original select, whose error shows the original values.
             return None
-        if self._on_kept is not None:
-            self._on_kept(made)
-        return _Made(made, template.places)
+        if self._on_cached is not None:
+            self._on_cached(result)
+        return _CacheEntry(result, template.places)
 
 
-class _Made(NamedTuple, Generic[M]):
-    made: M
+class _CacheEntry(NamedTuple, Generic[M]):
+    """A cached result, and how to find the values of another request for its parameters."""
+
+    result: M
     places: tuple[tuple[str, int], ...]
-    """The names of its parameters, and where in a key of SQLAlchemy their values are."""
+    """The name of each parameter, and the index of its value in ``CacheKey.bindparams``."""
 
 
-class _ByStructure:
-    """A select as a key of a cache: equal to selects that differ in their values only."""
+class _StructureKey:
+    """The cache key of a select: equal for selects that differ only in their values."""
 
     __slots__ = ("_key", "_taken")
 
@@ -148,24 +159,27 @@ class _ByStructure:
         self._taken: tuple[Selection, Sequence[BindParameter[Any]]] | None = statement, parameters
 
     def take(self) -> tuple[Selection, Sequence[BindParameter[Any]]]:
-        """Return the select and its parameters once. The cache keeps this, and no values."""
+        """Return the select and its parameters, and drop them.
+
+        Can be called once. After that, this cache key contains no values and can be cached.
+        """
         taken, self._taken = self._taken, None
         assert taken is not None
         return taken
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ByStructure) and bool(self._key == other._key)
+        return isinstance(other, _StructureKey) and bool(self._key == other._key)
 
     def __hash__(self) -> int:
         return hash(self._key)
 
 
 def _has_known_values(key: Any) -> bool:
-    """Return whether all values of a select are in its parameters and known by now.
+    """Return whether the parameters of a select hold all its values now.
 
-    They are not where .params() has set some (from SQLAlchemy 2.1 on they are kept apart), where
-    a parameter has no value, which the database layer reports, and where a function returns the
-    value at execution: the id of an object that is flushed before.
+    They do not if ``.params()`` has set values (SQLAlchemy 2.1 stores them elsewhere), if a
+    parameter has no value (SQLAlchemy raises an error when the select is executed), or if a
+    function returns the value at execution, such as the id of an object that is not flushed yet.
     """
     if any(key[2:]):
         return False
@@ -175,7 +189,8 @@ def _has_known_values(key: Any) -> bool:
     return True
 
 
-def _without_filters(statement: Selection) -> tuple[Selection, tuple[Any, ...]]:
+def _split_filter_options(statement: Selection) -> tuple[Selection, tuple[Any, ...]]:
+    """Return the select without its filter options, and these options. See `filter_options`."""
     if not statement._with_options:
         return statement, ()
     options = filter_options(statement._with_options)
@@ -192,25 +207,32 @@ def _without_filters(statement: Selection) -> tuple[Selection, tuple[Any, ...]]:
 
 
 class _Template(NamedTuple):
+    """A select whose values are replaced by named parameters."""
+
     statement: Selection
     places: tuple[tuple[str, int], ...]
+    """The name of each parameter, and the index of its value in ``CacheKey.bindparams``."""
 
 
-def _template(statement: Selection, parameters: Sequence[BindParameter[Any]]) -> _Template | None:
-    """Return the select with named parameters for its values, None if that is impossible."""
+def _make_template(
+    statement: Selection, parameters: Sequence[BindParameter[Any]]
+) -> _Template | None:
+    """Return the select with named parameters instead of values; None if that is impossible."""
     places = {each.key: place for place, each in enumerate(parameters)}
     if len(places) < len(parameters):
-        return None  # one name for several parameters: it is unclear which of them counts
+        return None  # several parameters have one name: their values cannot be told apart
     try:
-        found = _renamed(statement, {key: f"{_VALUE}{place}" for key, place in places.items()})
+        names = {key: f"{_VALUE}{place}" for key, place in places.items()}
+        found = _rename_parameters(statement, names)
         key = found._generate_cache_key()
         executed: Iterable[BindParameter[Any]] = found.compile().binds.values()
     except (SQLAlchemyError, AttributeError, NotImplementedError):
-        return None  # an element that cannot be copied, or one for a single database
+        return None  # an element cannot be copied, or exists only on one database
     if key is None:
         return None
     named = {f"{_VALUE}{place}": place for place in places.values()}
-    # Both the parameters that SQLAlchemy lists and those that really are in it when it is executed.
+    # Check the parameters in the cache key, and those of the compiled statement: a value that was
+    # not renamed shows up in one of them.
     if not all(each.key in named for each in key.bindparams):
         return None
     if any(each.key in places for each in executed):
@@ -218,7 +240,9 @@ def _template(statement: Selection, parameters: Sequence[BindParameter[Any]]) ->
     return _Template(found, tuple((each.key, named[each.key]) for each in key.bindparams))
 
 
-def _renamed(statement: Selection, names: Mapping[str, str]) -> Selection:
+def _rename_parameters(statement: Selection, names: Mapping[str, str]) -> Selection:
+    """Return a copy of the select with new parameter names and without parameter values."""
+
     def rename(parameter: BindParameter[Any]) -> None:
         if parameter.key in names:
             parameter.key = parameter._orig_key = names[parameter.key]
@@ -231,7 +255,7 @@ def _renamed(statement: Selection, names: Mapping[str, str]) -> Selection:
 
     if not names:
         return statement
-    # As ClauseElement.params() does it, which replaces values where this replaces names.
+    # Written like ClauseElement.params(), which replaces the values instead of the names.
     return cloned_traverse(
         statement, {"maintain_key": True, "detect_subquery_cols": True}, {"bindparam": rename}
     )

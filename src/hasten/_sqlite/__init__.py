@@ -1,28 +1,30 @@
-"""SQLite databases, each with one thread that owns its connection.
+"""Access to SQLite databases. Each database has one thread, which owns its connection.
 
-A commit costs a flush to the disk, however many rows it has. So all callers, from any thread or
-event loop, put their work into one inbox (`database`). The thread takes everything that waits
-there, runs it in one transaction, and delivers the results after the commit (group commit). While
-it commits, the next group gathers.
+A commit costs one flush to the disk, no matter how many rows it writes. All callers, from any
+thread or event loop, therefore put their work into one inbox (`database`). The thread runs all work
+that is in the inbox in one transaction, and delivers the results after the commit (group commit).
+During the commit, work for the next transaction collects in the inbox.
 
-Work is a function of the connection. It may run more than once (if the database was locked, or if
-other work of its group failed), so it must only read, write and return.
+Work is a function that takes the connection. It may run more than once: again if the database was
+locked, or if other work in the same transaction failed. It must therefore have no effects outside
+the database.
 
-The `sqlite3` module releases the interpreter's lock around every step of a statement and acquires
-it again afterwards. If handlers keep the interpreter busy, each acquisition takes up to 5 ms.
-Callers therefore use few statements for many rows, and fetch one row of JSON instead of many rows.
+The `sqlite3` module releases the GIL for every step of a statement and acquires it again
+afterwards. While Python code in other threads is running, each acquisition can take up to 5 ms.
+Callers therefore use one statement for many rows, and fetch one row of JSON instead of many rows.
 
-A caller that waits for a change names its topic (`Database.until`), and so does a caller that
-writes (`Database.run`). After a commit the thread probes only the watches of its topics
-(`watches`). One statement finds the topics that other processes have changed. On Linux the file
-system reports their writes; on other systems the thread checks every few milliseconds.
+A topic is a name for a part of the data, such as a queue. A caller that waits for a change names
+the topic (`Database.wait_until`), and so does a caller that writes (`Database.run`). After a commit
+the thread checks only the conditions of callers that wait for the written topics (`watches`). It
+also notices commits of other processes: on Linux the file system reports writes to the file, on
+other systems the thread checks every few milliseconds. One statement then finds the changed topics.
 
 When the database is idle, the thread shortens the write-ahead log and returns free pages to the
 file system (`maintenance`), in steps of a few milliseconds.
 """
 
 from hasten._sqlite.database import GROUP_WEIGHT, Database
-from hasten._sqlite.files import read_only_address
+from hasten._sqlite.files import read_only_uri
 from hasten._sqlite.migrations import run_migrations, schema_version
 from hasten._sqlite.scripts import load_scripts
 
@@ -30,7 +32,7 @@ __all__ = [
     "GROUP_WEIGHT",
     "Database",
     "load_scripts",
-    "read_only_address",
+    "read_only_uri",
     "run_migrations",
     "schema_version",
 ]

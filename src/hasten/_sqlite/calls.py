@@ -1,4 +1,4 @@
-"""What callers put into the inbox of a database, and how results are delivered to them."""
+"""The items in the inbox of a database, calls and watches, and the delivery of their results."""
 
 from __future__ import annotations
 
@@ -14,11 +14,16 @@ T = TypeVar("T")
 Work: TypeAlias = Callable[[sqlite3.Connection], T]
 
 Deliver: TypeAlias = Callable[[T | None, Exception | None], None]
-"""Called with a result, or with None and an error."""
+"""A callback that receives (result, None) on success and (None, error) on failure."""
 
 
 class Call(Generic[T]):
-    """Work to run in a transaction. deliver is called in the loop, if there is one."""
+    """Work to run in a transaction, and the callback that receives its result.
+
+    write: the work writes. durable: its commit is flushed to the disk. weight: its cost in rows,
+    roughly. topic: the part of the data that it may change, None for any part. loop: the event loop
+    in which deliver is called, None to call it in the database's thread.
+    """
 
     __slots__ = ("deliver", "durable", "loop", "topic", "weight", "work", "write")
 
@@ -42,7 +47,11 @@ class Call(Generic[T]):
 
 
 class Watch(Generic[T]):
-    """A condition that a caller waits for. is_done returns whether the caller has given up."""
+    """A condition that a caller waits for: that probe returns something other than None.
+
+    The condition can only change with a commit about topic. deliver is called in loop. is_done
+    returns whether the caller no longer waits, because it was cancelled.
+    """
 
     __slots__ = ("deliver", "is_done", "loop", "probe", "topic")
 
@@ -66,7 +75,7 @@ Delivery: TypeAlias = tuple[Call[Any] | Watch[Any], Any, Exception | None]
 
 
 def deliver_all(deliveries: Sequence[Delivery]) -> None:
-    """Deliver results and errors. Each event loop is woken once, however many are for it."""
+    """Deliver results and errors to their callers. Wakes each event loop only once."""
     for_loops: dict[asyncio.AbstractEventLoop, list[tuple[Deliver[Any], Any, Any]]] = {}
     for item, result, error in deliveries:
         if item.loop is None:
@@ -88,7 +97,7 @@ def set_future(
     result: Any,
     error: Exception | None,
 ) -> None:
-    """Set the result or the error of a future, unless the waiting task was cancelled."""
+    """Set the result or the error of a future, unless it was cancelled by its caller."""
     if future.done():
         return
     if error is None:

@@ -1,4 +1,4 @@
-"""The connection of a database: opening it, its settings and its errors."""
+"""The SQLite connection of a database: opening it, configuring it and translating its errors."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from pathlib import Path
 from typing import Final
 
 from hasten._logs import get_logger
-from hasten._sqlite.errors import rejected_value, store_error
-from hasten._sqlite.files import check_file, check_tables, identity_of
+from hasten._sqlite.errors import store_error, unstorable_value_error
+from hasten._sqlite.files import check_file, check_tables, file_identity
 from hasten.errors import StoreBusy, StoreRejected, StoreUnavailable
 
 logger = get_logger("hasten.sqlite")
 
-MIN_VERSION: Final = (3, 37, 0)  # STRICT tables; RETURNING and UPDATE … FROM are older
+MIN_VERSION: Final = (3, 37, 0)  # the first version with STRICT tables
 
-# The write-ahead log keeps this length and is overwritten. It only grows beyond it in one large
-# transaction, or while a reader prevents overwriting.
+# The size of the write-ahead log, which SQLite overwrites from its beginning. It grows beyond this
+# size only in a large transaction, or while a long read transaction prevents overwriting.
 LOG_BYTES: Final = 16 * 1024 * 1024
 
 
 class Connector:
-    """Opens the connection on first use, and again if its file was replaced.
+    """Opens the connection of a database on first use, and again if its file was replaced.
 
-    Belongs to the thread of a `Database`, which documents the parameters.
+    Only the thread of the `Database` uses it. `Database` documents the parameters.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Connector:
         self.busy_seconds = busy_seconds
         self.connection: sqlite3.Connection | None = None
         self.data_version = 0
-        """The version that the watches know: it changes with each commit of another process."""
+        """PRAGMA data_version at the last check: it changes with commits of other processes."""
         self._prepare = prepare
         self._synchronous = synchronous
         self._is_flushing = True
@@ -49,17 +49,17 @@ class Connector:
 
     @property
     def is_current(self) -> bool:
-        """Whether the connection is open, and its file still has the path."""
+        """Whether the connection is open and its file has not been moved, deleted or replaced."""
         if self.connection is None:
             return False
-        return self.path is None or self._file == identity_of(self.path)
+        return self.path is None or self._file == file_identity(self.path)
 
     def connect(self) -> sqlite3.Connection:
-        """Return the open connection."""
+        """Return the connection. Opens it if it is closed, or if its file was moved or deleted."""
         if self.connection is not None:
-            if self.path is None or self._file == identity_of(self.path):
+            if self.path is None or self._file == file_identity(self.path):
                 return self.connection
-            # Further writes would go to a file that no other process can open.
+            # Otherwise writes would go to a file that no other process can find.
             logger.warning("%s was moved or deleted: opening it again", self.name)
             self.disconnect()
         if sqlite3.sqlite_version_info < MIN_VERSION:
@@ -77,15 +77,15 @@ class Connector:
             check_same_thread=False,  # one thread uses it; the garbage collector may run in another
             cached_statements=512,
         )
-        # A text of another program that is not UTF-8 must not fail a whole batch.
-        connection.text_factory = _text
+        # Other programs may store text that is not UTF-8. It must not fail the read of other rows.
+        connection.text_factory = _decode_text
         try:
             self._set_up(connection)
         except BaseException:
             connection.close()
             raise
         self.connection = connection
-        self._file = None if self.path is None else identity_of(self.path)
+        self._file = None if self.path is None else file_identity(self.path)
         return connection
 
     def disconnect(self) -> None:
@@ -96,39 +96,48 @@ class Connector:
                 connection.close()
 
     def set_flushing(self, connection: sqlite3.Connection, wanted: bool) -> None:
-        """Flush the next commit or not. A flush includes the earlier commits."""
+        """Set whether the next commits are flushed to the disk. A flush includes earlier commits.
+
+        Has an effect only if `synchronous` is FULL.
+        """
         if self._synchronous == "FULL" and wanted != self._is_flushing:
             connection.execute(f"PRAGMA synchronous = {'FULL' if wanted else 'NORMAL'}")
             self._is_flushing = wanted
 
     @contextlib.contextmanager
-    def errors_translated(self) -> Iterator[None]:
-        """Translate errors of SQLite, and of values that it cannot store, to hasten's."""
+    def translate_errors(self) -> Iterator[None]:
+        """Raise SQLite's errors in the block of `with` as `StoreError`.
+
+        Errors about values that SQLite cannot store are also translated. After an error about the
+        file, the connection is closed, and the next work opens it again.
+        """
         try:
             yield
         except sqlite3.Error as exc:
             error = store_error(self.name, exc, self.busy_seconds)
             is_of_file = not isinstance(error, StoreBusy | StoreRejected)
             if is_of_file and self.path is not None:
-                self.disconnect()  # the next work opens it again
+                self.disconnect()
             raise error from exc
         except (UnicodeEncodeError, OverflowError) as exc:
-            raise rejected_value(self.name, exc) from exc
+            raise unstorable_value_error(self.name, exc) from exc
 
     def _set_up(self, connection: sqlite3.Connection) -> None:
+        """Apply hasten's settings to a new connection, and migrate the schema."""
         # Some builds of SQLite overwrite deleted data with zeros, which is several times slower.
         connection.execute("PRAGMA secure_delete = OFF")
         if self.path is not None:
-            check_tables(self.name, connection)  # again, for what was locked in check_file
+            check_tables(self.name, connection)  # again: `check_file` skips it for a locked file
             (pages,) = connection.execute("PRAGMA page_count").fetchone()
-            if not pages:  # a file with tables keeps its setting
+            if not pages:  # in a file with tables, the setting has no effect
                 connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
             if mode != "wal":
                 raise StoreUnavailable(
-                    self.name, "no write-ahead log possible: is it on a network file system?"
+                    self.name,
+                    "SQLite cannot use a write-ahead log here: move the file to a local disk",
                 )
-            # The connection that restarts the log truncates it to this length.
+            # SQLite truncates the log to this size when it starts to overwrite it.
             connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}").fetchone()
         connection.execute(f"PRAGMA synchronous = {self._synchronous}")
         self._is_flushing = True
@@ -138,16 +147,17 @@ class Connector:
         (self.data_version,) = connection.execute("PRAGMA data_version").fetchone()
 
 
-def _text(stored: bytes) -> str:
+def _decode_text(stored: bytes) -> str:
+    """Decode a stored string. Bytes that are not UTF-8 are replaced."""
     return stored.decode("utf-8", "replace")
 
 
 def _delete_statistics(connection: sqlite3.Connection) -> None:
-    """Delete the statistics that ANALYZE stored about hasten's tables.
+    """Delete the statistics that ANALYZE has stored about hasten's tables.
 
-    These tables grow and shrink within minutes: a table that was analyzed while it was empty would
-    be scanned for every row when it is full. The statements are written for a planner without
-    statistics.
+    The tables grow and shrink within minutes. If one was analyzed while it was empty, SQLite would
+    scan it instead of using an index once it is full. hasten's statements use the right indexes
+    without statistics.
     """
     known = "SELECT name FROM sqlite_schema WHERE name IN ('sqlite_stat1', 'sqlite_stat4')"
     deleted = 0
@@ -156,4 +166,5 @@ def _delete_statistics(connection: sqlite3.Connection) -> None:
         if connection.execute(f"SELECT 1 {ours} LIMIT 1").fetchone():
             deleted += connection.execute(f"DELETE {ours}").rowcount
     if deleted:
-        connection.execute("PRAGMA writable_schema = RESET")  # reloads the schema
+        # SQLite reads statistics with the schema. This makes it read both again.
+        connection.execute("PRAGMA writable_schema = RESET")

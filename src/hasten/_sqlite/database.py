@@ -1,4 +1,4 @@
-"""A database: callers put work into its inbox, and its thread runs it in transactions."""
+"""`Database`: callers put work into its inbox, and its thread runs the work in transactions."""
 
 from __future__ import annotations
 
@@ -28,26 +28,29 @@ logger = get_logger("hasten.sqlite")
 
 T = TypeVar("T")
 
-# The maximum weight of a transaction (roughly in rows). From some hundred rows on, the commit is a
-# small share of the cost, and two batches that overlap with their callers are faster than one that
-# does not.
+# The largest total weight of the calls in one transaction, roughly in rows. With a few hundred
+# rows the commit is already a small part of the cost. Larger transactions would be slower: callers
+# process the results of one transaction while the next one runs.
 GROUP_WEIGHT: Final = 256
 
-# A transaction also ends when it has changed so many rows; the rest of the group goes into another.
+# A transaction also ends when it has changed this many rows. The remaining calls of its group run
+# in the next transaction.
 GROUP_ROWS: Final = 2_048
 
-# SQLite's own wait for a lock backs off to 100 ms, so a process that commits all the time would
-# starve others. This one retries every millisecond.
+# The pause between attempts to get the lock of the file. SQLite's own busy handler waits up to
+# 100 ms between attempts, so a process that commits all the time would starve the others.
 RETRY_SECONDS: Final = 0.001
 
 
 class Database:
-    """A database file, or one in memory if path is None. The first work opens it.
+    """A SQLite file, or a database in memory if path is None. The first work opens it.
 
-    prepare is called with each new connection, to migrate the schema. It raises `StoreError`.
-    synchronous is SQLite's setting: FULL survives a power cut, NORMAL may lose the last commits.
-    With FULL, a group without `durable` work is not flushed; the next flush includes it.
-    read_marks is needed by callers of `until`, see `ReadMarks`.
+    name is the store's URL, for messages. prepare is called with each new connection, to migrate
+    the schema. synchronous is SQLite's setting: with FULL, commits survive a power cut; with
+    NORMAL, the last commits may be lost. With FULL, a transaction without `durable` work is not
+    flushed to the disk until a later transaction is. busy_seconds is how long to wait for a lock
+    that another process holds. read_marks finds the topics that other processes have changed: only
+    `wait_until` needs it.
     """
 
     def __init__(
@@ -58,7 +61,7 @@ class Database:
         prepare: Callable[[sqlite3.Connection], None],
         synchronous: str = "FULL",
         busy_seconds: float = 10.0,
-        marks: ReadMarks = lambda connection, topics: {},
+        read_marks: ReadMarks = lambda connection, topics: {},
     ) -> None:
         self._name = name
         self._inbox: Inbox[Call[Any] | Watch[Any] | None] = Inbox()
@@ -68,9 +71,9 @@ class Database:
         self._closed = False
         # Used by the thread only:
         self._connector = Connector(path, name, prepare, synchronous, busy_seconds)
-        self._watches = Watches(self._connector, marks, self._lock)
+        self._watches = Watches(self._connector, read_marks, self._lock)
         self._maintenance = Maintenance(self._connector)
-        self._postponed: Call[Any] | None = None  # too heavy for the last group
+        self._postponed: Call[Any] | None = None  # did not fit into the last group
         with _registering:
             _databases.add(self)
 
@@ -87,7 +90,8 @@ class Database:
     ) -> T:
         """Run work in a transaction, and return its result after the commit.
 
-        topic is what the work may change; None: anything.
+        write: the work writes. durable: flush its commit to the disk. weight: its cost, roughly in
+        rows. topic: the part of the data that it may change, None for any part.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
@@ -97,30 +101,37 @@ class Database:
     def call(
         self, work: Work[T], *, write: bool = True, durable: bool = True, topic: str | None = None
     ) -> T:
-        """Do the same as `run` from a thread, which blocks."""
+        """Run work and block until its commit, for threads without an event loop; see `run`."""
         return self.submit(work, write=write, durable=durable, topic=topic).result()
 
     def submit(
         self, work: Work[T], *, write: bool = True, durable: bool = True, topic: str | None = None
     ) -> concurrent.futures.Future[T]:
-        """Do the same as `run`, without waiting. The work runs before all later work."""
+        """Put work into the inbox, and return a future of its result without waiting; see `run`.
+
+        The work runs before all work that is put into the inbox later.
+        """
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
         self._put(Call(work, write, durable, 1, topic, None, partial(set_future, future)))
         return future
 
     def post(self, work: Work[None], *, topic: str | None = None) -> None:
-        """Run work after all earlier work, without waiting. Errors are logged."""
+        """Put work into the inbox without waiting for its result. Errors are logged.
+
+        The work runs after all work that was put into the inbox earlier.
+        """
         self._put(Call(work, True, False, 1, topic, None, self._log_error))
 
     def _log_error(self, _result: object, error: Exception | None) -> None:
         if error is not None:
-            logger.error("%s: work in the background failed: %s", self._name, error)
+            logger.error("%s: a background transaction failed: %s", self._name, error)
 
-    async def until(self, topic: str, probe: Work[T | None]) -> T:
-        """Run probe now and after every commit about topic, until it does not return None.
+    async def wait_until(self, topic: str, probe: Work[T | None]) -> T:
+        """Wait until probe returns something other than None, and return that.
 
-        Commits of this process are noticed at once; those of others when the file system reports
-        them, or within `POLL_SECONDS` where it does not.
+        probe runs now and after every commit that may have changed the topic. Commits of this
+        process are noticed at once. Commits of other processes are noticed when the file system
+        reports them, or within `POLL_SECONDS` if it does not report writes.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
@@ -138,19 +149,21 @@ class Database:
             thread.join()
 
     def _put(self, item: Call[Any] | Watch[Any]) -> None:
+        """Put a call or a watch into the inbox. The first one starts the thread."""
         with self._lock:
             if self._closed:
                 raise StoreUnavailable(self._name, "the store is closed")
             if self._thread is None:
                 self._thread = threading.Thread(
-                    target=self._serve, name=f"hasten {self._name}", daemon=True
+                    target=self._run_thread, name=f"hasten {self._name}", daemon=True
                 )
                 self._thread.start()
             self._inbox.put(item)
 
     # The thread ---------------------------------------------------------------------------------
 
-    def _serve(self) -> None:
+    def _run_thread(self) -> None:
+        """Run the work in the inbox until the database is closed. This is the thread's function."""
         self._watches.start()
         while True:
             group = self._next_group()
@@ -159,26 +172,27 @@ class Database:
             with self._in_use:
                 if group:
                     self._run_group(group)
-                    del group  # its results must not live until the next one
+                    del group  # do not keep its calls in memory while waiting for the next group
                 elif self._maintenance.is_due:
                     self._maintenance.run()
                 self._watches.check_for_others()
-        self._watches.fail(StoreUnavailable(self._name, "the store is closed"))
+        self._watches.fail_all(StoreUnavailable(self._name, "the store is closed"))
         self._connector.disconnect()
         self._watches.stop()
 
     def _run_group(self, group: list[Call[Any]]) -> None:
+        """Run the calls of a group, then check what callers wait for in the written topics."""
         self._watches.before_own_commit()
-        self._transact(group)
+        self._run_and_deliver(group)
         topics = {call.topic for call in group if call.write}
         self._maintenance.schedule(written=bool(topics))
         self._watches.after_own_commit(topics)
 
     def _next_group(self) -> list[Call[Any]] | None:
-        """Wait for work, and return all there is, up to a weight.
+        """Wait for work, and return the calls to run in one transaction, up to `GROUP_WEIGHT`.
 
-        Returns an empty list when maintenance or a check for other commits is due, None when the
-        thread has to end.
+        Returns an empty list when maintenance or a check for commits of other processes is due, and
+        None when the thread should end.
         """
         group: list[Call[Any]] = []
         weight = 0
@@ -210,47 +224,54 @@ class Database:
         return group
 
     def _seconds_to_wait(self) -> float | None:
-        """Return how many seconds to wait for work, None to wait without a limit."""
+        """Return for how many seconds the thread may wait for work, None for no limit."""
         times = (self._maintenance.due_at, self._watches.next_check_at)
         due = [time_ for time_ in times if time_ is not None]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
-    def _transact(self, group: list[Call[Any]]) -> None:
-        """Run the work of a group in one transaction. If one fails, run each in its own."""
+    def _run_and_deliver(self, group: list[Call[Any]]) -> None:
+        """Run the calls of a group in one transaction, and deliver the results.
+
+        If the work of one call fails, each call of the group runs again in its own transaction.
+        """
         try:
-            results = self._attempt(group)
+            results = self._commit_with_retries(group)
         except Exception as error:  # noqa: BLE001  # delivered to the caller
             concerns_all = isinstance(error, StoreError) and not isinstance(error, StoreRejected)
             if concerns_all or len(group) == 1:
                 deliver_all([(call, None, error) for call in group])
             else:
                 for call in group:
-                    self._transact([call])
+                    self._run_and_deliver([call])
         else:
             deliver_all(
                 [(call, result, None) for call, result in zip(group, results, strict=False)]
             )
             if len(results) < len(group):
-                self._transact(group[len(results) :])
+                self._run_and_deliver(group[len(results) :])
 
-    def _attempt(self, group: list[Call[Any]]) -> list[Any]:
-        """Commit a group, and retry while the database is locked."""
+    def _commit_with_retries(self, group: list[Call[Any]]) -> list[Any]:
+        """Run calls in one transaction, with retries while another process holds the lock.
+
+        Returns the results of the calls; see `_commit_once`.
+        """
         begin = "BEGIN IMMEDIATE" if any(call.write for call in group) else "BEGIN"
         deadline = time.monotonic() + self._connector.busy_seconds
         while True:
             try:
-                return self._commit(begin, group)
+                return self._commit_once(begin, group)
             except StoreBusy:
                 if time.monotonic() >= deadline or self._closed:
                     raise
             time.sleep(RETRY_SECONDS)
 
-    def _commit(self, begin: str, group: list[Call[Any]]) -> list[Any]:
-        """Run calls in one transaction, and return their results.
+    def _commit_once(self, begin: str, group: list[Call[Any]]) -> list[Any]:
+        """Run calls in one transaction, and return their results. begin is the BEGIN statement.
 
-        Stops early after a call if many rows have changed: the caller runs the rest.
+        If the calls change more than `GROUP_ROWS` rows, it commits early and returns fewer results:
+        the remaining calls have not run.
         """
-        with self._connector.errors_translated():
+        with self._connector.translate_errors():
             connection = self._connector.connect()
             is_durable = any(call.durable and call.write for call in group)
             self._connector.set_flushing(connection, is_durable)
@@ -265,7 +286,7 @@ class Database:
                 connection.execute("COMMIT")
             except BaseException:
                 with contextlib.suppress(sqlite3.Error):
-                    if connection.in_transaction:  # a full disk has already ended it
+                    if connection.in_transaction:  # SQLite has already ended it if the disk is full
                         connection.execute("ROLLBACK")
                 raise
         return results
@@ -273,21 +294,24 @@ class Database:
     # Forks --------------------------------------------------------------------------------------
 
     def before_fork(self) -> None:
-        """Wait until the connection is not in use, and close the file.
+        """Wait until the thread does not use the connection, and close it until the fork is done.
 
-        SQLite keeps the locks of a file in the memory of the process. A child that inherits them
-        would assume that it holds the locks of its parent, and the two could destroy the file.
+        SQLite records in memory which locks of a file it holds. A child process would inherit these
+        records and act as if it held its parent's locks, which can corrupt the file.
         """
         self._in_use.acquire()
-        if self._connector.path is not None:  # one in memory has no locks, and is copied
+        if self._connector.path is not None:  # one in memory has no locks: the child gets a copy
             self._connector.disconnect()
 
     def after_fork_in_parent(self) -> None:
-        """Continue. The next work opens the file again."""
+        """Let the thread continue. The next work opens the file again."""
         self._in_use.release()
 
     def after_fork_in_child(self) -> None:
-        """Start with a new thread and an empty inbox: the others belong to the parent."""
+        """Reset the state in the child process: a new thread will start, with an empty inbox.
+
+        The thread, the inbox and the waiting callers of the parent do not exist in the child.
+        """
         self._inbox = Inbox()
         self._lock = threading.Lock()
         self._watches.reset(self._lock)
@@ -298,7 +322,7 @@ class Database:
 
 
 _databases: Final[weakref.WeakSet[Database]] = weakref.WeakSet()
-_registering = threading.Lock()  # also held during a fork, so that no database is added meanwhile
+_registering = threading.Lock()  # held during a fork, so that no database is added meanwhile
 
 
 def _before_fork() -> None:

@@ -1,4 +1,4 @@
-"""Translate errors of SQLite to hasten's errors."""
+"""Translation of the errors of SQLite to `StoreError`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,13 @@ from hasten.errors import (
 
 
 def store_error(name: str, error: sqlite3.Error, busy_seconds: float) -> StoreError:
-    """Return the error for one of SQLite: about the file, else about the data."""
-    code: int | None = getattr(error, "sqlite_errorcode", None)  # None: raised by the module
+    """Return the `StoreError` for an error of SQLite.
+
+    Errors that are not about the file are errors about the data: `StoreRejected`. name is the URL
+    of the store, for the message. busy_seconds is how long the caller has waited for a lock.
+    """
+    # An error that the sqlite3 module raises without calling SQLite has no code.
+    code: int | None = getattr(error, "sqlite_errorcode", None)
     match code and code & 0xFF:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED | sqlite3.SQLITE_PROTOCOL:
             return StoreBusy(
@@ -41,10 +46,13 @@ def store_error(name: str, error: sqlite3.Error, busy_seconds: float) -> StoreEr
     return StoreRejected(name, str(error))
 
 
-def rejected_value(name: str, error: UnicodeEncodeError | OverflowError) -> StoreRejected:
-    """Return the error for a value that SQLite cannot store."""
+def unstorable_value_error(name: str, error: UnicodeEncodeError | OverflowError) -> StoreRejected:
+    """Return the `StoreRejected` for a string or a number that SQLite cannot store.
+
+    name is the URL of the store, for the message.
+    """
     if isinstance(error, OverflowError):
         cause = "a number has more than 64 bits"
     else:
-        cause = f"a text is not valid Unicode: it has a lone surrogate at {error.start}"
+        cause = f"a string has a lone surrogate at index {error.start}, which UTF-8 cannot encode"
     return StoreRejected(name, f"a value cannot be stored: {cause}")

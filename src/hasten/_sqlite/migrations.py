@@ -1,4 +1,4 @@
-"""Schemas with a version: scripts that bring an older database up to date."""
+"""Versioned schemas: migrations that bring the tables of an older database up to date."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from hasten.errors import StoreTooNew
 def run_migrations(
     name: str, connection: Connection, migrations: Sequence[str], *, table: str
 ) -> None:
-    """Run the migrations that a database lacks, in one transaction.
+    """Run the migrations that a database has not run yet, in one transaction.
 
-    table has the version in its row 'schema'; the first migration creates it. Several processes
-    may migrate at once. Raises `StoreTooNew`.
+    table is the name of the table whose row 'schema' holds the number of migrations that were run.
+    The first migration creates it. Several processes may call this at once. Raises `StoreTooNew` if
+    the database has run more migrations than there are. name is the store's URL, for that message.
     """
     if schema_version(connection, table) == len(migrations):
         return
@@ -29,10 +30,10 @@ def run_migrations(
                 f"{len(migrations)}): upgrade hasten, or use another file",
             )
         for migration in migrations[found:]:
-            for statement in _statements(migration):
+            for statement in _split_statements(migration):
                 connection.execute(statement)
         connection.execute(
-            f"INSERT INTO {table} VALUES ('schema', ?) "  # noqa: S608 - a name of ours
+            f"INSERT INTO {table} VALUES ('schema', ?) "  # noqa: S608 - the name is a constant
             "ON CONFLICT DO UPDATE SET value = excluded.value",
             (len(migrations),),
         )
@@ -44,17 +45,17 @@ def run_migrations(
 
 
 def schema_version(connection: Connection, table: str) -> int:
-    """Return how many migrations a database has, 0 if it has no tables yet."""
+    """Return how many migrations a database has run; 0 if its version table does not exist."""
     known = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (table,)).fetchone()
     if known is None:
         return 0
-    query = f"SELECT value FROM {table} WHERE name = 'schema'"  # noqa: S608 - a name of ours
+    query = f"SELECT value FROM {table} WHERE name = 'schema'"  # noqa: S608 - the name is a constant
     row = connection.execute(query).fetchone()
     return 0 if row is None else int(row[0])
 
 
-def _statements(script: str) -> Iterator[str]:
-    """Split a script into statements: `executescript` would commit the transaction."""
+def _split_statements(script: str) -> Iterator[str]:
+    """Yield the statements of a script. (`executescript` would commit the transaction.)"""
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line

@@ -1,4 +1,4 @@
-"""Conditions that callers wait for: when to probe them, and how to notice other processes."""
+"""The conditions that callers of a database wait for, and when to check them."""
 
 from __future__ import annotations
 
@@ -16,25 +16,29 @@ from hasten._sqlite.connection import Connector
 from hasten.errors import StoreBusy, StoreError
 
 ReadMarks: TypeAlias = Callable[[sqlite3.Connection, list[str]], dict[str, int]]
-"""Returns, for each of some topics, a number that every commit about the topic changes."""
+"""A function that returns a number for each topic. Every change of a topic changes its number.
 
-# The shortest pause between two checks for commits of other processes, while callers wait.
+By comparing two results, the thread finds the topics that other processes have changed.
+"""
+
+# How often to check for commits of other processes while callers wait, if the file system does not
+# report writes.
 POLL_SECONDS: Final = 0.01
 
-# A commit becomes visible some time after its write was noticed. From then on, each pause between
-# two checks is twice as long as the one before.
+# The file system reports a write before the commit is visible to this process. After such a
+# report, each pause between two checks is twice as long as the one before.
 FIRST_PAUSE_SECONDS: Final = 0.0005
 LONGEST_PAUSE_SECONDS: Final = 0.25
 
-# After so many commits in a row without a notification, the file system is assumed not to send
-# any, and the thread polls.
+# After this many commits in a row that the file system has not reported, the thread polls instead.
 UNNOTICED_COMMITS: Final = 10
 
 
 class Watches:
-    """The watches of a `Database`, by topic. Belongs to its thread.
+    """The conditions that callers of a `Database` wait for. Only its thread uses them.
 
-    lock is held while an item is put into the inbox, which may wake the file watch.
+    lock is the lock that callers hold while they put an item into the inbox. They may wake the file
+    watch then, so it must not be closed without the lock.
     """
 
     def __init__(self, connector: Connector, read_marks: ReadMarks, lock: threading.Lock) -> None:
@@ -42,8 +46,8 @@ class Watches:
         self._read_marks = read_marks
         self._lock = lock
         self._by_topic: dict[str, list[Watch[Any]]] = {}
-        self._marks: dict[str, int] = {}  # of watched topics, at the last check
-        self._check_at = 0.0  # by the monotonic clock
+        self._marks: dict[str, int] = {}  # result of read_marks at the last check
+        self._check_at = 0.0  # of the monotonic clock, like the times below
         self._checked_at = 0.0
         self._pause = POLL_SECONDS
         self._file_watch: FileWatch | None = None
@@ -51,57 +55,67 @@ class Watches:
         self._unnoticed = 0  # commits in a row
 
     def start(self) -> None:
-        """Use notifications of the file system, where there are any."""
+        """Watch the file for writes, if the system supports that."""
         if self._connector.path is not None:
             with contextlib.suppress(OSError):  # not supported on this system, or too many
                 self._file_watch = FileWatch()
 
     def stop(self) -> None:
-        """Stop using notifications of the file system."""
+        """Stop watching the file for writes."""
         watch, self._file_watch, self._is_armed = self._file_watch, None, False
         if watch is not None:
             with self._lock:  # another thread may be about to wake it
                 watch.close()
 
     def reset(self, lock: threading.Lock) -> None:
-        """Drop all watches: after a fork they belong to the parent."""
+        """Drop all watches in a child process after a fork: their callers are in the parent."""
         self._lock = lock
         self.stop()
         self._by_topic = {}
         self._marks = {}
 
-    def fail(self, error: StoreError) -> None:
-        """Deliver an error to all watches."""
+    def fail_all(self, error: StoreError) -> None:
+        """Deliver an error to the callers of all watches, and drop the watches."""
         deliver_all([(watch, None, error) for group in self._by_topic.values() for watch in group])
         self._by_topic = {}
 
     @property
     def armed_file_watch(self) -> FileWatch | None:
-        """The file watch, if it will notice the next write."""
+        """The file watch, if it is armed: it will report the next write. Otherwise None."""
         return self._file_watch if self._is_armed else None
 
     @property
     def next_check_at(self) -> float | None:
-        """When to check for commits of other processes, None if no caller waits for any."""
+        """When to check for commits of other processes, None if that is not necessary."""
         return self._check_at if self._by_topic and self._connector.path is not None else None
 
     def add(self, watch: Watch[Any]) -> None:
-        """Probe a watch, and keep it if its condition is not met."""
-        if self._probe([watch]):
+        """Check the condition of a new watch. If it is not met, keep the watch for later checks."""
+        if self._check_watches([watch]):
             waiting = self._by_topic.get(watch.topic, [])
             self._by_topic[watch.topic] = [w for w in waiting if not w.is_done()] + [watch]
 
     def before_own_commit(self) -> None:
-        """Check soon for other commits: the file watch cannot distinguish them."""
+        """Prepare for a commit of this process: check soon for commits of other processes.
+
+        The file watch cannot tell which process has written. It would report the commit of this
+        process, so its report is ignored, and the thread polls until the watch is armed again.
+        """
         self._is_armed = False
         self._check_at = min(self._check_at, self._checked_at + POLL_SECONDS)
 
     def after_own_commit(self, topics: set[str | None]) -> None:
-        """Probe the watches of the topics that were written. None stands for any topic."""
-        self._probe_topics(list(self._by_topic) if None in topics else topics)
+        """Check the conditions of callers that wait for topics that this process has just written.
+
+        None in topics means any topic.
+        """
+        self._check_topics(list(self._by_topic) if None in topics else topics)
 
     def check_for_others(self) -> None:
-        """From time to time, probe the watches of topics that other processes have changed."""
+        """If a check is due, look for commits of other processes.
+
+        Then check the conditions of the callers that wait for the changed topics.
+        """
         if not self._by_topic or self._connector.path is None:
             return
         now = time.monotonic()
@@ -110,76 +124,85 @@ class Watches:
             self._unnoticed = 0
         elif now < self._check_at:
             return
-        changed = self._check()
+        changed = self._check_changed_topics()
         if changed and self._is_armed and not self._has_noticed():
             self._unnoticed += 1
             if self._unnoticed == UNNOTICED_COMMITS:
                 self.stop()
-        if not changed and self._pause >= POLL_SECONDS and not self._is_armed and self._arm():
-            changed = self._check()  # for a commit before the file was watched
+        may_arm = not changed and self._pause >= POLL_SECONDS and not self._is_armed
+        if may_arm and self._arm_file_watch():
+            changed = self._check_changed_topics()  # a commit just before the file was watched
         if changed or (self._pause >= POLL_SECONDS and not self._is_armed):
             self._pause = POLL_SECONDS
         self._checked_at, self._check_at = now, now + self._pause
         self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
 
     def _has_noticed(self) -> bool:
-        if self._is_armed and self._file_watch is not None and self._file_watch.noticed():
+        """Return whether the file watch has reported a write. It is then no longer armed."""
+        if self._is_armed and self._file_watch is not None and self._file_watch.was_written():
             self._is_armed = False
             return True
         return False
 
-    def _arm(self) -> bool:
-        """Watch the log for the next write, and return whether that is possible."""
+    def _arm_file_watch(self) -> bool:
+        """Make the file watch report the next write. Returns whether that is possible."""
         if self._file_watch is not None:
             try:
                 self._file_watch.arm(Path(f"{self._connector.path}-wal"))
                 self._is_armed = True
             except FileNotFoundError:
-                self._is_armed = False  # nothing was written yet
+                self._is_armed = False  # the log does not exist before the first write
             except OSError:
                 self.stop()
         return self._is_armed
 
-    def _check(self) -> bool:
-        """Probe the watches of changed topics, and return whether another process has committed."""
+    def _check_changed_topics(self) -> bool:
+        """Check the conditions of callers that wait for topics that other processes have changed.
+
+        Returns whether another process has committed since the last check.
+        """
         connector = self._connector
         try:
-            with connector.errors_translated():
+            with connector.translate_errors():
                 connection = connector.connect()
                 (version,) = connection.execute("PRAGMA data_version").fetchone()
                 if version == connector.data_version:
                     return False
                 marks = self._read_marks(connection, list(self._by_topic))
                 before, self._marks, connector.data_version = self._marks, marks, version
-                self._probe_topics([t for t in self._by_topic if marks.get(t) != before.get(t)])
+                self._check_topics([t for t in self._by_topic if marks.get(t) != before.get(t)])
         except StoreBusy:
-            return False  # the process that holds the lock will have committed by the next check
+            return False  # the next check follows after the process with the lock has committed
         except StoreError as error:
-            self.fail(error)
+            self.fail_all(error)
         return True
 
-    def _probe_topics(self, topics: Iterable[str | None]) -> None:
+    def _check_topics(self, topics: Iterable[str | None]) -> None:
+        """Check the watches of these topics, and keep those whose condition is not met."""
         for topic in [topic for topic in topics if topic in self._by_topic]:
             assert topic is not None
-            remaining = self._probe(self._by_topic[topic])
+            remaining = self._check_watches(self._by_topic[topic])
             if remaining:
                 self._by_topic[topic] = remaining
             else:
                 del self._by_topic[topic]
 
-    def _probe(self, watches: list[Watch[Any]]) -> list[Watch[Any]]:
-        """Deliver the results of the watches whose condition is met; return the others."""
+    def _check_watches(self, watches: list[Watch[Any]]) -> list[Watch[Any]]:
+        """Check conditions and deliver the results of those that are met.
+
+        Returns the watches whose condition is not met.
+        """
         deliveries: list[Delivery] = []
         remaining: list[Watch[Any]] = []
         for watch in watches:
             if watch.is_done():
                 continue
             try:
-                with self._connector.errors_translated():
+                with self._connector.translate_errors():
                     result = watch.probe(self._connector.connect())
             except StoreBusy:
                 remaining.append(watch)
-                self._connector.data_version = -1  # check again
+                self._connector.data_version = -1  # so that the next check probes it again
                 self._marks.pop(watch.topic, None)
             except Exception as error:  # noqa: BLE001  # delivered to the caller
                 deliveries.append((watch, None, error))

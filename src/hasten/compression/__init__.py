@@ -1,4 +1,4 @@
-"""Compress responses where that makes them smaller, and decompress requests within limits."""
+"""ASGI middlewares that compress response bodies and decompress request bodies, within limits."""
 
 from hasten.compression._breach import Guard
 from hasten.compression._cache import CompressionCache

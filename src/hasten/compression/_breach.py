@@ -1,8 +1,9 @@
-"""Defence against BREACH: the compressed length reveals secrets that stand beside chosen input.
+"""A defence against BREACH, an attack that guesses secrets by the length of compressed responses.
 
-The attack (RFC 9110, section 17.6) needs the victim's browser to make requests from the attacker's
-site with the victim's cookies. The guard prevents it: responses to such requests are not
-compressed.
+If a response contains a secret and also text from the request, it compresses better when the text
+equals a part of the secret. To find the secret, the attacker's site makes the victim's browser send
+many requests with the victim's cookies (RFC 9110, section 17.6). So responses to such cross-site
+requests are not compressed.
 """
 
 from __future__ import annotations
@@ -22,14 +23,17 @@ _FOREIGN_OR_SAME_SITE: Final = frozenset({b"cross-site", b"same-site"})
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """Do not compress responses to requests that another site makes with the user's credentials.
+    """The defence against BREACH: some responses are not compressed, to keep their content secret.
 
-    - trusted_origins: your other sites, whose pages get compressed responses, such as
-      ``https://app.example.org``.
-    - same_site: treat other hosts of the same site as foreign, too.
+    These are the responses to requests that a page of another site makes with the user's
+    credentials: cookies, or a password that the browser sends by itself. If the user follows a
+    link, the response is still compressed, because no script can read its length.
 
-    Credentials are cookies and passwords that the browser sends by itself. Navigations by the user
-    are exempt, because no script can read their length. Raises `InvalidOption`.
+    - trusted_origins: origins of your other sites, such as ``https://app.example.org``. Responses
+      to their pages are compressed.
+    - same_site: apply the rule also to pages of other hosts of the same site, such as subdomains.
+
+    Raises `InvalidOption`.
     """
 
     trusted_origins: Collection[str] = ()
@@ -39,14 +43,16 @@ class Guard:
     def __post_init__(self) -> None:
         expected = "a list of origins such as 'https://app.example.org'"
         origins = check_texts("trusted_origins", self.trusted_origins, expected)
-        object.__setattr__(self, "_trusted", frozenset(map(_trusted_origin, origins)))
+        object.__setattr__(self, "_trusted", frozenset(map(_parse_trusted_origin, origins)))
         check_flag("same_site", self.same_site)
 
-    def _is_foreign(self, headers: Mapping[bytes, bytes]) -> bool:
-        """Return whether another site made this request with the user's credentials.
+    def _forbids_compression(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Return whether the response to a request must not be compressed.
 
-        headers have names in lower case. Browsers send Sec-Fetch-Site. For browsers from before
-        2023, the host of Origin or Referer is compared with that of the request.
+        This is so if a page of another site made the request with the user's credentials. headers
+        are those of the request, with names in lower case. Browsers send the relation of the two
+        sites in Sec-Fetch-Site. For browsers from before 2023, the host in Origin or Referer is
+        compared with the Host header.
         """
         if not _has_ambient_credentials(headers):
             return False
@@ -54,19 +60,21 @@ class Guard:
         if site in _OWN:
             return False
         if site is None:
-            return self._comes_from_elsewhere(headers)
+            return self._has_foreign_origin(headers)
         if site not in (_FOREIGN_OR_SAME_SITE if self.same_site else _FOREIGN):
             return False
-        return not (_is_navigation(headers) or _source(headers)[0] in self._trusted)
+        return not (_is_navigation(headers) or _requesting_page(headers)[0] in self._trusted)
 
-    def _comes_from_elsewhere(self, headers: Mapping[bytes, bytes]) -> bool:
+    def _has_foreign_origin(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Return whether Origin or Referer names another host, which is not trusted."""
         if b"origin" not in headers and b"referer" not in headers:
             return False
-        origin, host = _source(headers)
-        return origin not in self._trusted and host != _host(headers)
+        origin, host = _requesting_page(headers)
+        return origin not in self._trusted and host != _request_host(headers)
 
 
 def _is_navigation(headers: Mapping[bytes, bytes]) -> bool:
+    """Return whether the user opened the page, for instance by a click on a link."""
     return (
         headers.get(b"sec-fetch-mode") == b"navigate"
         and headers.get(b"sec-fetch-dest") == b"document"
@@ -75,10 +83,10 @@ def _is_navigation(headers: Mapping[bytes, bytes]) -> bool:
 
 
 def _has_ambient_credentials(headers: Mapping[bytes, bytes]) -> bool:
-    """Return whether the browser added credentials by itself.
+    """Return whether a request has credentials that browsers add by themselves.
 
-    Browsers send cookies, and the password of an Authorization scheme that they prompt for, with
-    requests from any page. A bearer token must be added by a page that is allowed to.
+    With requests from any page, they send cookies and a password that they have prompted for. A
+    bearer token is different: only the page that has it can add it.
     """
     if b"cookie" in headers:
         return True
@@ -86,7 +94,8 @@ def _has_ambient_credentials(headers: Mapping[bytes, bytes]) -> bool:
     return scheme in {b"basic", b"digest", b"negotiate", b"ntlm"}
 
 
-def _trusted_origin(origin: str) -> bytes:
+def _parse_trusted_origin(origin: str) -> bytes:
+    """Return an entry of trusted_origins as browsers send it, or raise `InvalidOption`."""
     try:
         parts = urlsplit(origin) if "://" in origin[1:] else None
         if (
@@ -94,33 +103,37 @@ def _trusted_origin(origin: str) -> bytes:
             and parts.hostname
             and not (parts.path or parts.query or parts.fragment or parts.username)
         ):
-            return _origin(parts).encode()
+            return _serialize_origin(parts).encode()
     except ValueError:
         pass
-    raise InvalidOption("trusted_origins", origin, "origins such as 'https://app.example.org'")
+    raise InvalidOption("trusted_origins", origin, "an origin such as 'https://app.example.org'")
 
 
-def _origin(parts: SplitResult) -> str:
-    """Return scheme, host and port as browsers send them: without the default port."""
+def _serialize_origin(parts: SplitResult) -> str:
+    """Return the origin of a URL as browsers send it: scheme, host, and port if not the default."""
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     usual = {"http": 80, "https": 443}.get(parts.scheme)
     port = "" if parts.port in {None, usual} else f":{parts.port}"
     return f"{parts.scheme}://{host}{port}".lower()
 
 
-def _source(headers: Mapping[bytes, bytes]) -> tuple[bytes, bytes]:
-    """Return the origin and the host name of the requesting page, both empty if unknown."""
+def _requesting_page(headers: Mapping[bytes, bytes]) -> tuple[bytes, bytes]:
+    """Return the origin and host name of the page that made a request, both empty if unknown.
+
+    They are taken from Origin or, without it, from Referer.
+    """
     url = headers.get(b"origin") or headers.get(b"referer", b"")
     try:
         parts = urlsplit(url.decode("latin-1"))
         if not parts.hostname:
             return b"", b""
-        return _origin(parts).encode("latin-1"), parts.hostname.encode("latin-1")
+        return _serialize_origin(parts).encode("latin-1"), parts.hostname.encode("latin-1")
     except ValueError:
         return b"", b""
 
 
-def _host(headers: Mapping[bytes, bytes]) -> bytes | None:
+def _request_host(headers: Mapping[bytes, bytes]) -> bytes | None:
+    """Return the host name in the Host header, without the port."""
     try:
         host = urlsplit("//" + headers.get(b"host", b"").decode("latin-1")).hostname
         return host.encode("latin-1") if host else None

@@ -1,4 +1,4 @@
-"""A cache of compressed bodies, for responses that many clients request."""
+"""A cache of compressed bodies, which saves compressing the same public response many times."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ from hasten._checks import check_flag
 from hasten._loops import is_asyncio, require_asyncio
 from hasten._sizes import Size, to_bytes
 from hasten.compression._codecs import Codec
-from hasten.compression._head import Head, is_shared
+from hasten.compression._head import Head, allows_shared_caching
 from hasten.compression._negotiation import Coding
 from hasten.compression._request_target import RequestTarget
 
-CompressIdly = Callable[[Codec, bytes], Awaitable[bytes | None]]
-"""Compresses a body as far as possible, or returns None if all threads are busy."""
+CompressWhenIdle = Callable[[Codec, bytes], Awaitable[bytes | None]]
+"""Compresses a body at the highest useful level, or returns None if all threads are busy."""
 
 RECOMPRESSED_AFTER_HITS: Final = 3
+"""How often a cached body is sent before recompress makes it smaller."""
 
 HASHED_AT_ONCE_BYTES: Final = 256 * 1024
-"""A larger body is hashed by a thread."""
+"""A larger body is hashed in a thread, not on the event loop."""
 
 OVERHEAD_BYTES: Final = 800
-"""The approximate memory of an entry, without its body and its target."""
+"""The approximate memory of a cache entry, without its body, ETag and request target."""
 
 
-class Key(NamedTuple):
-    """The key of one compressed body.
+class CacheKey(NamedTuple):
+    """The cache key of one compressed body.
 
-    The digest identifies the bytes. A strong ETag does not: it is often the version of a row, and
-    different users see different parts of the row.
+    It contains a digest of the uncompressed body, because the ETag is not enough: it is often the
+    version of a database row, and users with different rights get different columns of the row.
     """
 
     target: RequestTarget
@@ -43,8 +44,11 @@ class Key(NamedTuple):
     coding: Coding
 
 
-def may_be_kept(target: RequestTarget, request_headers: Headers, head: Head) -> bool:
-    """Return whether a response is public: every client may get it."""
+def is_cacheable(target: RequestTarget, request_headers: Headers, head: Head) -> bool:
+    """Return whether a response is public, so that its compressed body may be sent to others.
+
+    The docstring of `CompressionCache` lists the conditions.
+    """
     found = head.found
     return (
         head.status == 200
@@ -52,53 +56,57 @@ def may_be_kept(target: RequestTarget, request_headers: Headers, head: Head) -> 
         and found.get(b"etag", b"").startswith(b'"')
         and b"set-cookie" not in found
         and head.varies_at_most_by({b"accept-encoding", b"origin"})
-        and is_shared(found.get(b"cache-control", b""))
+        and allows_shared_caching(found.get(b"cache-control", b""))
         and header_values(request_headers, b"authorization") is None
     )
 
 
-def key_of(target: RequestTarget, head: Head, coding: Coding, body: bytes) -> Key:
-    """Return the key of a body. Takes about 1 ns for each byte."""
-    return Key(target, head.found[b"etag"], sha256(body).digest(), coding)
+def make_cache_key(target: RequestTarget, head: Head, coding: Coding, body: bytes) -> CacheKey:
+    """Return the cache key of a body. Hashing takes about 1 ns for each byte."""
+    return CacheKey(target, head.found[b"etag"], sha256(body).digest(), coding)
 
 
 @dataclass(slots=True)
 class _Entry:
+    """A cached body, how often it was sent, and whether it has its smallest size already."""
+
     body: bytes
     hits: int = 0
-    is_best: bool = False
+    is_recompressed: bool = False
 
 
 class CompressionCache:
-    """Keep compressed bodies in memory, at most max_size: ``CompressionMiddleware(cache=…)``.
+    """A cache of compressed bodies in memory, for ``CompressionMiddleware(cache=…)``.
 
-    Only public responses are kept: those with status 200 to a GET without Authorization, with a
-    strong ETag, a Cache-Control that lets shared caches store them (public or s-maxage), no
-    Set-Cookie, and a Vary that names nothing but Accept-Encoding and Origin. Several requests for a
-    body that is not cached yet wait for one compression. The application still makes each response;
-    the cache saves the time to compress it. A cached body is sent only if the uncompressed bytes
-    are identical, even if the ETag did not change with them. Bodies above 4 MB are not kept.
-    Bodies do not expire: the least recently used ones are dropped when room is needed. So the cache
-    has no clock, and tests need no `ManualClock` for it.
+    The application still creates each response: the cache only saves the time to compress its body.
+    A cached body is sent only if the uncompressed bytes are identical, even if the application
+    sends the same ETag for different bytes. If several requests need a body that is not cached yet,
+    it is compressed once.
 
-    With recompress, a body that was requested three times from the cache is compressed once more,
-    at a higher level, in an idle thread. The bytes of the response change then, which only a weak
-    entity tag allows: recompress requires etag="weaken" or "drop".
+    Only public responses are cached. These have status 200, answer a GET without Authorization, and
+    have a strong ETag, a Cache-Control with public or s-maxage, no Set-Cookie, and a Vary that
+    names nothing but Accept-Encoding and Origin. Bodies above 4 MB are not cached. Bodies do not
+    expire: when max_size is reached, the least recently used ones are dropped. So the cache has no
+    clock, and tests need no `ManualClock` for it.
 
-    On trio, requests do not wait for each other's compression, and recompress raises
-    `AsyncioRequired`. Raises `InvalidOption`.
+    With recompress, a body that was sent from the cache three times is compressed again in an idle
+    thread, at a higher level. The same response then has different bytes, which HTTP forbids for
+    a strong ETag. So recompress requires etag="weaken" or "drop".
+
+    On trio, each request compresses a missing body itself, and recompress raises `AsyncioRequired`.
+    Raises `InvalidOption`.
     """
 
     def __init__(self, max_size: Size = "64mb", *, recompress: bool = False) -> None:
         self._max_bytes = to_bytes("max_size", max_size)
         self.recompress = check_flag("recompress", recompress)
         self._bytes = 0
-        self._entries: OrderedDict[Key, _Entry] = OrderedDict()
-        self._under_way: dict[tuple[asyncio.AbstractEventLoop, Key], asyncio.Future[bytes]] = {}
+        self._entries: OrderedDict[CacheKey, _Entry] = OrderedDict()
+        self._pending: dict[tuple[asyncio.AbstractEventLoop, CacheKey], asyncio.Future[bytes]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
-        """Return how many compressed bodies are kept."""
+        """Return the number of cached bodies."""
         return len(self._entries)
 
     def __repr__(self) -> str:
@@ -107,92 +115,108 @@ class CompressionCache:
 
     @property
     def size(self) -> int:
-        """The approximate memory of the cache, in bytes."""
+        """The approximate memory that the cache uses, in bytes."""
         return self._bytes
 
-    def _check_loop(self) -> None:
-        """Raise `AsyncioRequired` if recompress cannot work on this event loop."""
+    def _check_event_loop(self) -> None:
+        """Raise `AsyncioRequired` if recompress is set and the event loop is not asyncio's."""
         if self.recompress:
             require_asyncio(
-                "CompressionCache(recompress=True)", "leave recompress out, or serve with asyncio"
+                "CompressionCache(recompress=True)",
+                "remove recompress, or run the server on asyncio",
             )
 
     def _find(
-        self, key: Key, codec: Codec, body: bytes, compress_idly: CompressIdly
+        self, key: CacheKey, codec: Codec, body: bytes, compress_when_idle: CompressWhenIdle
     ) -> bytes | None:
-        """Return a cached body, or None. Bodies in demand are recompressed in the background."""
+        """Return a compressed body from the cache, or None.
+
+        With recompress, this also starts to compress a frequently sent body again.
+        """
         entry = self._entries.get(key)
         if entry is None:
             return None
         self._entries.move_to_end(key)
         entry.hits += 1
-        # One at a time, because waiting responses need the threads, too.
+        # Only one body at a time is recompressed: responses need the threads, too.
         if (
             self.recompress
             and entry.hits >= RECOMPRESSED_AFTER_HITS
-            and not (entry.is_best or self._tasks)
+            and not (entry.is_recompressed or self._tasks)
         ):
-            self._start(self._recompress(key, entry, codec, body, compress_idly))
+            self._start_task(self._recompress(key, entry, codec, body, compress_when_idle))
         return entry.body
 
-    async def _make(self, key: Key, compress: Callable[[], Awaitable[bytes]]) -> tuple[bytes, bool]:
-        """Compress a body, once for all requests that need it at the same time.
+    async def _compress_once(
+        self, key: CacheKey, compress: Callable[[], Awaitable[bytes]]
+    ) -> tuple[bytes, bool]:
+        """Return the compressed body, and whether another request has compressed it.
 
-        Also returns whether another request had started the compression.
+        Requests that need the same body at the same time wait for a single call of compress.
         """
         if not is_asyncio():
-            return await self._compress_and_keep(key, compress), False
+            return await self._compress_and_store(key, compress), False
         here = (asyncio.get_running_loop(), key)
-        task = self._under_way.get(here)
+        task = self._pending.get(here)
         if task is None:
-            # A separate task: the request that started it may be cancelled while others wait.
-            task = asyncio.ensure_future(self._compress_and_keep(key, compress))
-            self._under_way[here] = task
-            task.add_done_callback(lambda _: self._under_way.pop(here, None))
-            task.add_done_callback(_look_at)
+            # A task of its own: if the first request is cancelled, others still wait for it.
+            task = asyncio.ensure_future(self._compress_and_store(key, compress))
+            self._pending[here] = task
+            task.add_done_callback(lambda _: self._pending.pop(here, None))
+            task.add_done_callback(_retrieve_error)
             return await asyncio.shield(task), False
         return await asyncio.shield(task), True
 
-    async def _compress_and_keep(self, key: Key, compress: Callable[[], Awaitable[bytes]]) -> bytes:
+    async def _compress_and_store(
+        self, key: CacheKey, compress: Callable[[], Awaitable[bytes]]
+    ) -> bytes:
         coded = await compress()
-        self._keep(key, coded)
+        self._store(key, coded)
         return coded
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(_look_at)
+        task.add_done_callback(_retrieve_error)
 
     async def _recompress(
-        self, key: Key, entry: _Entry, codec: Codec, body: bytes, compress_idly: CompressIdly
+        self,
+        key: CacheKey,
+        entry: _Entry,
+        codec: Codec,
+        body: bytes,
+        compress_when_idle: CompressWhenIdle,
     ) -> None:
-        smaller = await compress_idly(codec, body)
+        smaller = await compress_when_idle(codec, body)
         if smaller is None or self._entries.get(key) is not entry:
             return
-        entry.is_best = True
+        entry.is_recompressed = True
         if len(smaller) < len(entry.body):
             self._bytes -= len(entry.body) - len(smaller)
             entry.body = smaller
 
-    def _keep(self, key: Key, body: bytes) -> None:
+    def _store(self, key: CacheKey, body: bytes) -> None:
         entry = _Entry(body)
-        if _size(key, entry) > self._max_bytes:
+        if _entry_size(key, entry) > self._max_bytes:
             return
         replaced = self._entries.pop(key, None)
         if replaced is not None:
-            self._bytes -= _size(key, replaced)
+            self._bytes -= _entry_size(key, replaced)
         self._entries[key] = entry
-        self._bytes += _size(key, entry)
+        self._bytes += _entry_size(key, entry)
         while self._bytes > self._max_bytes:
-            self._bytes -= _size(*self._entries.popitem(last=False))
+            self._bytes -= _entry_size(*self._entries.popitem(last=False))
 
 
-def _size(key: Key, entry: _Entry) -> int:
-    return len(entry.body) + key.target.bytes + len(key.etag) + OVERHEAD_BYTES
+def _entry_size(key: CacheKey, entry: _Entry) -> int:
+    return len(entry.body) + key.target.memory_bytes + len(key.etag) + OVERHEAD_BYTES
 
 
-def _look_at(task: asyncio.Future[Any]) -> None:
-    """Mark the error of a task as retrieved: the waiting requests have already raised it."""
+def _retrieve_error(task: asyncio.Future[Any]) -> None:
+    """Retrieve the exception of a task, so that asyncio does not log it as never retrieved.
+
+    The requests that wait for the task raise it.
+    """
     if not task.cancelled():
         task.exception()

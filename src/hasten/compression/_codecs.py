@@ -1,4 +1,4 @@
-"""The installed compressors, behind one interface."""
+"""A common interface to the installed compression libraries, and the codecs that implement it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from hasten.compression import _libraries as libraries
-from hasten.compression._effort import BROTLI, ISAL, KIB, ZLIB, ZSTD, Effort, fixed_at
+from hasten.compression._effort import BROTLI, ISAL, KIB, ZLIB, ZSTD, Effort, with_fixed_level
 from hasten.compression._libraries import GZIP_WBITS, MAX_WINDOW_LOG, ZLIB_WBITS
 from hasten.compression._negotiation import Coding
 
@@ -18,88 +18,95 @@ Bytes = bytes | memoryview
 
 
 class Encoder(Protocol):
-    """The compressor of one stream. Send what each call returns; it may be empty."""
+    """Compresses one stream. Each method returns output to send, which may be empty."""
 
-    def write(self, data: Bytes) -> bytes: ...
+    def write(self, data: Bytes) -> bytes:
+        """Compress data. The compressor may keep the output until a later call."""
 
     def flush(self) -> bytes:
-        """Return the rest, so that everything written so far can be decoded."""
+        """Return the output kept so far, so that the client can decode everything written."""
 
-    def finish(self) -> bytes: ...
+    def finish(self) -> bytes:
+        """End the stream, and return the rest of the output."""
 
 
 class Codec(Protocol):
-    """The compressor of one coding. Safe to use from several threads at once."""
+    """Compresses bodies and streams with one content coding. It is thread-safe."""
 
     coding: Coding
     effort: Effort
 
     @property
-    def live(self) -> Codec:
-        """The codec for live streams: usually this one."""
+    def live_codec(self) -> Codec:
+        """The codec that compresses live streams in this coding: usually this codec itself."""
 
     def compress(self, body: Bytes, level: int) -> bytes:
         """Compress a whole body.
 
-        The same body gives the same bytes. With isal there are rare exceptions: uninitialized
-        memory may decide between equally good encodings.
+        Equal bodies give equal results. A rare exception is isal, where uninitialized memory may
+        decide between two equally good outputs.
         """
 
-    def encoder(self, level: int) -> Encoder:
-        """Start a stream of unknown length."""
+    def make_encoder(self, level: int) -> Encoder:
+        """Return an encoder for a stream of unknown length."""
 
-    def live_encoder(self, level: int, memory: int) -> Encoder:
-        """Start a stream of events that uses about this many bytes of memory.
+    def make_live_encoder(self, level: int, memory: int) -> Encoder:
+        """Return an encoder for a live stream, which uses about memory bytes.
 
-        Uses the minimum of the codec if that is more.
+        If the codec needs more than that, it uses its minimum.
         """
 
 
-def available(codings: Sequence[Coding], levels: Mapping[Coding, int]) -> dict[Coding, Codec]:
-    """Return the codecs of these codings, in order, without those that are not installed."""
+def make_codecs(codings: Sequence[Coding], levels: Mapping[Coding, int]) -> dict[Coding, Codec]:
+    """Return a codec for each coding whose library is installed, in the given order.
+
+    A coding in levels has one level for all body sizes. For the others, the size decides.
+    """
     found: dict[Coding, Codec] = {}
     for coding in codings:
-        codec = _codec(coding, levels.get(coding))
+        codec = _make_codec(coding, levels.get(coding))
         if codec is not None:
             found[coding] = codec
     return found
 
 
-def zstd_with(dictionary: bytes) -> Codec | None:
-    """Return zstd with any bytes as its dictionary, None if it is not installed."""
+def zstd_with_dictionary(dictionary: bytes) -> Codec | None:
+    """Return a zstd codec that uses any bytes as its dictionary, None if zstd is not installed."""
     return Zstd(ZSTD, libraries.zstd.ZstdDict(dictionary, is_raw=True)) if libraries.zstd else None
 
 
-def _codec(coding: Coding, level: int | None) -> Codec | None:
+def _make_codec(coding: Coding, level: int | None) -> Codec | None:
     match coding:
         case Coding.ZSTD:
-            return Zstd(_chosen(ZSTD, level)) if libraries.zstd else None
+            return Zstd(_effort_for(ZSTD, level)) if libraries.zstd else None
         case Coding.BROTLI:
-            return Brotli(_chosen(BROTLI, level)) if libraries.brotli else None
+            return Brotli(_effort_for(BROTLI, level)) if libraries.brotli else None
         case Coding.GZIP:
-            # Levels given by the user are those of zlib: isal has others.
+            # A level from the user is a zlib level: the levels of isal differ.
             if libraries.isal and level is None:
                 return Isal(ISAL)
-            return Zlib(coding, _chosen(ZLIB, level))
+            return Zlib(coding, _effort_for(ZLIB, level))
         case Coding.DEFLATE:
-            return Zlib(coding, _chosen(ZLIB, level))
+            return Zlib(coding, _effort_for(ZLIB, level))
 
 
-def _chosen(usual: Effort, level: int | None) -> Effort:
-    return usual if level is None else fixed_at(level, usual)
+def _effort_for(default: Effort, level: int | None) -> Effort:
+    return default if level is None else with_fixed_level(level, default)
 
 
 # zstd ---------------------------------------------------------------------------------------------
 
 
 class Zstd:
+    """Compresses to zstd, optionally with a dictionary."""
+
     coding = Coding.ZSTD
 
-    # Compressors of higher levels have tables of many megabytes, and are so slow that creating
-    # them does not matter.
+    # Compressors up to this level are reused. Those of higher levels occupy many megabytes, and are
+    # so slow that the time to create them does not matter.
     MAX_KEPT_LEVEL: Final = 9
 
-    # One megabyte is enough to find repetitions, and every browser supports it.
+    # log2 of the window: 1 MB is enough to find repetitions, and every browser supports it.
     STREAM_WINDOW_LOG: Final = 20
 
     def __init__(self, effort: Effort, dictionary: Any = None) -> None:
@@ -108,26 +115,27 @@ class Zstd:
         self._idle: dict[int, list[Any]] = {level: [] for level in effort.levels}
 
     @property
-    def live(self) -> Codec:
+    def live_codec(self) -> Codec:
         return self
 
     def compress(self, body: Bytes, level: int) -> bytes:
-        # Creating a compressor costs more than compressing a small body. Each is used by one thread
-        # at a time and is reset by FLUSH_FRAME; one that raised is not used again.
+        # Compressors are reused, because creating one costs more than compressing a small body. A
+        # thread takes one from the list and puts it back after FLUSH_FRAME, which resets it. A
+        # compressor that raised an exception is not put back.
         idle = self._idle[level]
         try:
             compressor = idle.pop()
         except IndexError:
-            compressor = _zstd_compressor(level, MAX_WINDOW_LOG, self._dictionary)
+            compressor = _make_zstd_compressor(level, MAX_WINDOW_LOG, self._dictionary)
         coded: bytes = compressor.compress(body, 2)  # FLUSH_FRAME
         if level <= self.MAX_KEPT_LEVEL:
             idle.append(compressor)
         return coded
 
-    def encoder(self, level: int) -> Encoder:
-        return _ZstdEncoder(_zstd_compressor(level, self.STREAM_WINDOW_LOG))
+    def make_encoder(self, level: int) -> Encoder:
+        return _ZstdEncoder(_make_zstd_compressor(level, self.STREAM_WINDOW_LOG))
 
-    def live_encoder(self, level: int, memory: int) -> Encoder:
+    def make_live_encoder(self, level: int, memory: int) -> Encoder:
         p = libraries.zstd.CompressionParameter
         if memory < 80 * KIB:
             small = {p.window_log: 12, p.hash_log: 11, p.chain_log: 11}
@@ -139,8 +147,11 @@ class Zstd:
         return _ZstdEncoder(libraries.zstd.ZstdCompressor(options=options))
 
 
-def _zstd_compressor(level: int, window_log: int, dictionary: Any = None) -> Any:
-    """Return a compressor with the default window of the level, but at most this large."""
+def _make_zstd_compressor(level: int, window_log: int, dictionary: Any = None) -> Any:
+    """Return a zstd compressor whose window is the default of its level, or smaller.
+
+    window_log is log2 of the largest allowed window, in bytes.
+    """
     p = libraries.zstd.CompressionParameter
     options = {p.compression_level: level}
     if level >= 1 and _WINDOW_LOGS[min(level, 22)] > window_log:
@@ -148,7 +159,7 @@ def _zstd_compressor(level: int, window_log: int, dictionary: Any = None) -> Any
     return libraries.zstd.ZstdCompressor(options=options, zstd_dict=dictionary)
 
 
-# The default window of each level for input of unknown length.
+# log2 of the default window of levels 0 to 22, for input of unknown length.
 _WINDOW_LOGS: Final = (
     (19, 19, 20, 21, 21, 21, 21, 21, 21, 22, 22, 22, 22, 22, 22, 22, 22, 22, 23, 23, 25, 26, 27)
 )  # fmt: skip
@@ -177,25 +188,27 @@ class _ZstdEncoder:
 
 
 class Brotli:
+    """Compresses to brotli."""
+
     coding = Coding.BROTLI
 
     def __init__(self, effort: Effort) -> None:
         self.effort = effort
 
     @property
-    def live(self) -> Codec:
+    def live_codec(self) -> Codec:
         return self
 
     def compress(self, body: Bytes, level: int) -> bytes:
         coded: bytes = libraries.brotli.compress(bytes(body), quality=level)
         return coded
 
-    def encoder(self, level: int) -> Encoder:
+    def make_encoder(self, level: int) -> Encoder:
         return _BrotliEncoder(libraries.brotli.Compressor(quality=level, lgwin=20))
 
-    def live_encoder(self, level: int, memory: int) -> Encoder:
-        # At least 300 kB, whatever the window. Qualities 2 to 4 use as much or more, for half the
-        # ratio; 0 and 1 do not make events smaller.
+    def make_live_encoder(self, level: int, memory: int) -> Encoder:
+        # Brotli needs at least 300 kB, whatever the window is. Qualities 2 to 4 use as much or more
+        # memory than 5, for half its compression ratio. 0 and 1 do not make events smaller.
         return _BrotliEncoder(
             libraries.brotli.Compressor(quality=max(level, 5), lgwin=14, lgblock=16)
         )
@@ -224,31 +237,33 @@ class _BrotliEncoder:
 
 
 class Zlib:
+    """Compresses to gzip or deflate with the zlib of the standard library."""
+
     def __init__(self, coding: Coding, effort: Effort) -> None:
         self.coding = coding
         self.effort = effort
         self._wbits = GZIP_WBITS if coding is Coding.GZIP else ZLIB_WBITS
 
     @property
-    def live(self) -> Codec:
+    def live_codec(self) -> Codec:
         return self
 
     def compress(self, body: Bytes, level: int) -> bytes:
         return zlib.compress(body, level, self._wbits)
 
-    def encoder(self, level: int) -> Encoder:
+    def make_encoder(self, level: int) -> Encoder:
         return _ZlibEncoder(zlib.compressobj(level, zlib.DEFLATED, self._wbits), zlib)
 
-    def live_encoder(self, level: int, memory: int) -> Encoder:
-        window_log, memory_level = _zlib_sizes(memory)
+    def make_live_encoder(self, level: int, memory: int) -> Encoder:
+        window_log, memory_level = _zlib_sizes_within(memory)
         wbits = self._wbits - zlib.MAX_WBITS + window_log
         return _ZlibEncoder(zlib.compressobj(level, zlib.DEFLATED, wbits, memory_level), zlib)
 
 
-def _zlib_sizes(memory: int) -> tuple[int, int]:
-    """Return the window size (as a logarithm) and memLevel that use at most this much memory.
+def _zlib_sizes_within(memory: int) -> tuple[int, int]:
+    """Return the log2 of the window and the memLevel for a zlib compressor of limited memory.
 
-    zconf.h has the formula.
+    memory is in bytes. The formula is in zlib's zconf.h.
     """
     for window_log, memory_level in ((15, 8), (14, 7), (13, 6), (13, 5), (12, 5), (12, 4), (11, 4)):
         if (1 << (window_log + 2)) + (1 << (memory_level + 9)) + 6 * KIB <= memory:
@@ -257,26 +272,29 @@ def _zlib_sizes(memory: int) -> tuple[int, int]:
 
 
 class Isal:
-    """gzip by ISA-L: a fifth to a tenth of the time of zlib's level 6, for 15 to 30 % more."""
+    """Compresses to gzip with Intel's ISA-L (package isal).
+
+    It takes a fifth to a tenth of the time of zlib's level 6. Its output is 15 to 30 % larger.
+    """
 
     coding = Coding.GZIP
 
     def __init__(self, effort: Effort) -> None:
         self.effort = effort
-        # The events of live streams are small, and zlib supports small windows.
-        self.live: Codec = Zlib(Coding.GZIP, ZLIB)
+        # zlib compresses live streams, because it supports small windows, which save memory.
+        self.live_codec: Codec = Zlib(Coding.GZIP, ZLIB)
 
     def compress(self, body: Bytes, level: int) -> bytes:
         coded: bytes = libraries.isal.compress(body, level, GZIP_WBITS)
         return coded
 
-    def encoder(self, level: int) -> Encoder:
+    def make_encoder(self, level: int) -> Encoder:
         return _ZlibEncoder(
             libraries.isal.compressobj(level, libraries.isal.DEFLATED, GZIP_WBITS), libraries.isal
         )
 
-    def live_encoder(self, level: int, memory: int) -> Encoder:
-        return self.live.live_encoder(level, memory)
+    def make_live_encoder(self, level: int, memory: int) -> Encoder:
+        return self.live_codec.make_live_encoder(level, memory)
 
 
 class _ZlibEncoder:

@@ -1,4 +1,4 @@
-"""Decoding piece by piece, with a limit on the output of each step."""
+"""Decoders for compressed request bodies, which return a limited amount of output at a time."""
 
 from __future__ import annotations
 
@@ -14,29 +14,32 @@ DATA_AFTER_END: Final = "data after the end of the compressed body"
 
 
 class BadData(Exception):
-    """The compressed data is malformed."""
+    """The compressed body of a request is malformed, incomplete or has too many parts."""
 
 
 class Decoder(Protocol):
-    """The decoder of one compressed body."""
+    """Decodes one compressed body, in steps whose output is limited."""
 
     def decode(self, data: bytes, at_most: int) -> bytes:
-        """Decode more input and return about at_most bytes of output.
+        """Decode more input, and return not much more than at_most bytes of output.
 
-        Call it with b"" while `has_more`. Raises `BadData`.
+        While `has_more` is true, call it with b"" to get the rest of the output. Raises `BadData`.
         """
 
     @property
     def has_more(self) -> bool:
-        """Whether more output is available without more input."""
+        """Whether the next call of `decode` has output to return even without new input."""
 
     @property
     def at_end(self) -> bool:
-        """Whether the input may end here."""
+        """Whether the input so far is a complete compressed body."""
 
 
-def available(codings: Sequence[Coding]) -> dict[Coding, Callable[[], Decoder]]:
-    """Return a factory of decoders for each installed coding, in this order."""
+def find_decoder_factories(codings: Sequence[Coding]) -> dict[Coding, Callable[[], Decoder]]:
+    """Return a function for each coding that creates a decoder of it, in the given order.
+
+    Codings whose library is not installed are left out.
+    """
     makers: dict[Coding, Callable[[], Decoder] | None] = {
         Coding.ZSTD: _ZstdDecoder if libraries.zstd else None,
         Coding.BROTLI: _BrotliDecoder if libraries.brotli else None,
@@ -46,34 +49,42 @@ def available(codings: Sequence[Coding]) -> dict[Coding, Callable[[], Decoder]]:
     return {coding: maker for coding in codings if (maker := makers[coding])}
 
 
-class _EmptyMembers:
-    """Counts empty members or frames in a row: each costs time and has no output."""
+class _EmptyMemberCounter:
+    """Limits how many gzip members or zstd frames in a row may be empty.
 
-    MOST: Final = 100
+    Each of them takes time to start, so a body of many empty ones would be an attack.
+    """
+
+    LIMIT: Final = 100
 
     def __init__(self) -> None:
         self._seen = 0
 
     def count(self) -> None:
+        """Count the start of another member or frame.
+
+        Raises `BadData` if too many have started since the last output.
+        """
         self._seen += 1
-        if self._seen > self.MOST:
-            raise BadData(f"more than {self.MOST} empty gzip members or zstd frames in a row")
+        if self._seen > self.LIMIT:
+            raise BadData(f"more than {self.LIMIT} empty gzip members or zstd frames in a row")
 
     def reset(self) -> None:
+        """Set the count to zero. Call it when a member or frame has output."""
         self._seen = 0
 
 
 class _ZstdDecoder:
-    """Several frames in sequence are one body. RFC 8878, section 3.1."""
+    """Decodes zstd. A body may consist of several frames: RFC 8878, section 3.1."""
 
     def __init__(self) -> None:
-        self._decompressor = self._new()
+        self._decompressor = self._new_decompressor()
         self._rest = b""
-        self._empty = _EmptyMembers()
+        self._empty = _EmptyMemberCounter()
         self.at_end = False
 
     @staticmethod
-    def _new() -> Any:
+    def _new_decompressor() -> Any:
         limit = {libraries.zstd.DecompressionParameter.window_log_max: MAX_WINDOW_LOG}
         return libraries.zstd.ZstdDecompressor(options=limit)
 
@@ -88,20 +99,22 @@ class _ZstdDecoder:
             if not data:
                 return b""
             self._empty.count()
-            self._decompressor = self._new()
+            self._decompressor = self._new_decompressor()
         try:
-            plain: bytes = self._decompressor.decompress(data, at_most)
+            decoded: bytes = self._decompressor.decompress(data, at_most)
         except libraries.zstd.ZstdError as exc:
             raise BadData(f"malformed zstd: {exc}") from exc
-        if plain:
+        if decoded:
             self._empty.reset()
         self.at_end = self._decompressor.eof
         if self.at_end:
             self._rest = self._decompressor.unused_data
-        return plain
+        return decoded
 
 
 class _BrotliDecoder:
+    """Decodes brotli."""
+
     def __init__(self) -> None:
         self._decompressor = libraries.brotli.Decompressor()
         self._filled = False
@@ -110,7 +123,7 @@ class _BrotliDecoder:
 
     @property
     def has_more(self) -> bool:
-        # can_accept_more_data() is true even while there is output that did not fit.
+        # _filled is needed, too: can_accept_more_data() may be true although output is left.
         if self.at_end or self._is_bad:
             return False
         return self._filled or not self._decompressor.can_accept_more_data()
@@ -119,23 +132,23 @@ class _BrotliDecoder:
         if self._is_bad or (self.at_end and data):
             raise BadData(DATA_AFTER_END if self.at_end else "malformed brotli")
         try:
-            plain: bytes = self._decompressor.process(data, output_buffer_limit=at_most)
+            decoded: bytes = self._decompressor.process(data, output_buffer_limit=at_most)
             self.at_end = self._decompressor.is_finished()
         except libraries.brotli.error as exc:
             self._is_bad = True
             raise BadData("malformed brotli") from exc
-        self._filled = len(plain) >= at_most
-        return plain
+        self._filled = len(decoded) >= at_most
+        return decoded
 
 
 class _ZlibDecoder:
-    """Several gzip members in sequence are one body. RFC 1952, section 2.2."""
+    """Decodes gzip or deflate. A gzip body may have several members: RFC 1952, section 2.2."""
 
     def __init__(self, wbits: int) -> None:
         self._wbits = wbits
         self._decompressor = zlib.decompressobj(wbits)
         self._rest = b""
-        self._empty = _EmptyMembers()
+        self._empty = _EmptyMemberCounter()
         self._filled = False
         self.at_end = False
 
@@ -153,15 +166,15 @@ class _ZlibDecoder:
             self._empty.count()
             self._decompressor = zlib.decompressobj(self._wbits)
         try:
-            plain = self._decompressor.decompress(data, at_most)
+            decoded = self._decompressor.decompress(data, at_most)
         except zlib.error as exc:
             raise BadData(f"malformed gzip or deflate: {exc}") from exc
-        if plain:
+        if decoded:
             self._empty.reset()
         self.at_end = self._decompressor.eof
         self._rest = (
             self._decompressor.unused_data if self.at_end else self._decompressor.unconsumed_tail
         )
-        # If the output filled the buffer exactly, zlib may hold back more.
-        self._filled = len(plain) >= at_most
-        return plain
+        # If the output has exactly the maximum size, zlib may have more of it.
+        self._filled = len(decoded) >= at_most
+        return decoded

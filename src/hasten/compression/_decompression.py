@@ -1,7 +1,7 @@
-"""Decode compressed bodies of requests for the application, within limits.
+"""The middleware that decompresses request bodies, with limits on size, ratio and time.
 
-A few kilobytes can stand for gigabytes. So nothing is decoded before the application reads, never
-more than a piece at a time, and a body that exceeds a limit is rejected in the middle.
+A body of a few kilobytes can decode to gigabytes (a bomb). So the body is decoded only when the
+application reads it, and only one piece at a time. As soon as it exceeds a limit, it is rejected.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any, Final
 from hasten._asgi import ASGIApp, Headers, Message, Receive, Scope, Send, header_values
 from hasten._checks import check_flag, check_whole_number
 from hasten._durations import Duration, to_seconds
-from hasten._loops import result_of
+from hasten._loops import wait_for_future
 from hasten._responses import EncodedResponse
 from hasten._sizes import Size, to_bytes
 from hasten.compression import _decoders as decoders
 from hasten.compression._decoders import BadData, Decoder
-from hasten.compression._negotiation import Coding, coding_name
+from hasten.compression._negotiation import Coding, normalize_coding
 from hasten.compression._options import (
     to_codings,
 )
@@ -30,60 +30,72 @@ from hasten.errors import BodyRefused
 EXTENSION: Final = "hasten.decompression"
 
 PIECE_BYTES: Final = 64 * 1024
-"""The approximate size of the pieces that the application gets."""
+"""The approximate maximum size of the decoded pieces that the application gets."""
 
 INPUT_BYTES: Final = 16 * 1024
-"""The input of a decoder at a time. It copies the unused input for each piece of output."""
+"""How much input a decoder gets at a time.
+
+It is small because decoders copy the unused rest of their input for each piece of output.
+"""
 
 RATIO_COUNTS_FROM_BYTES: Final = 512 * 1024
-"""Smaller bodies may have any ratio: a small body of zeros is harmless."""
+"""max_ratio applies only to bodies whose decoded size is larger than this.
+
+A small body of zeros has a huge ratio, too, but is harmless.
+"""
 
 NS_PER_BYTE: Final = 3
-"""The approximate cost of decoding per byte of output, for the slowest coding."""
+"""About how many nanoseconds the slowest coding needs to decode one byte of output."""
 
 STEPS_ON_LOOP: Final = 16
-"""Steps in one turn of the event loop: about 100 µs of zstd frames. A thread does the rest."""
+"""How many decoding steps run on the event loop before a thread continues.
 
-# How many steps one body may take. Starting a gzip member or a zstd frame costs up to 10 µs, and a
-# frame of 9 bytes may have no output.
+16 steps take about 100 µs if each starts another zstd frame.
+"""
+
+# One body may take FREE_STEPS steps, and more in proportion to its encoded and decoded bytes. The
+# limit is needed because starting a gzip member or a zstd frame takes up to 10 µs, and a frame of
+# only 9 bytes may have no output.
 FREE_STEPS: Final = 100
 BYTES_PER_STEP: Final = 512
 OUTPUT_BYTES_PER_STEP: Final = PIECE_BYTES // 4
 
-# Headers that do not hold for the decoded body, and those of them that the extension keeps.
+# Headers that are wrong for the decoded body are removed. The values of _KEPT are available to the
+# application in scope["extensions"].
 _KEPT: Final = (b"content-encoding", b"content-length", b"content-digest")
-_ABOUT_THE_CODED: Final = {*_KEPT, b"repr-digest", b"digest", b"content-md5"}
+_ABOUT_ENCODED_BODY: Final = {*_KEPT, b"repr-digest", b"digest", b"content-md5"}
 
 
 class DecompressionMiddleware:
-    """Decode the bodies of requests that have a Content-Encoding, for any ASGI application.
+    """Decompress request bodies that have a Content-Encoding, for any ASGI application.
 
-    The application gets the decoded body, at first with unknown length. After it has read the body
-    to its end, the headers in the scope have the Content-Length of the decoded body. The original
-    Content-Encoding, Content-Length and Content-Digest are in
-    ``scope["extensions"]["hasten.decompression"]``.
+    The application reads the decoded body. At first the headers in the scope have no
+    Content-Length, because the decoded size is unknown. When the application has read the whole
+    body, its decoded size is added as Content-Length. The original Content-Encoding, Content-Length
+    and Content-Digest are in ``scope["extensions"]["hasten.decompression"]``.
 
-    - encodings: the accepted encodings. For any other the response is 415 with Accept-Encoding,
-      before the application is called (RFC 9110, sections 12.5.3 and 15.5.16). Add "br" only if
-      your clients send it: its decoder fills a window of up to 16 MB before it returns the first
-      byte, so that 30 bytes cost about 10 ms.
+    - encodings: the accepted encodings. A request with any other gets a 415 response with
+      Accept-Encoding, and the application is not called (RFC 9110, sections 12.5.3 and 15.5.16).
+      Add "br" only if your clients send it: its decoder fills a window of up to 16 MB before it
+      returns the first byte, so that even a body of 30 bytes costs about 10 ms.
     - max_size: the maximum size of a decoded body. A larger one is rejected with 413, and the rest
-      is not read.
-    - max_ratio: the maximum ratio of decoded to encoded bytes, from 512 kB of decoded bytes on.
-      Above it: 413.
-    - max_encodings: how many encodings may be applied to a body. Above it: 415.
-    - max_time: how long decoding one body may take in total. Above it: 413.
-    - threads: how many threads decode large bodies; by default as many as processors, at most
+      of it is not read.
+    - max_ratio: the maximum ratio of decoded to encoded bytes. It applies from 512 kB of decoded
+      bytes on. A body above it is rejected with 413.
+    - max_encodings: how many encodings may be applied to a body one after the other. A body with
+      more is rejected with 415.
+    - max_time: how long decoding one body may take in total. A body above it is rejected with 413.
+    - threads: how many threads decode large bodies; by default one for each processor, at most
       four.
-    - buffered: decode the whole body before the application is called, so that it knows the
-      Content-Length from the start. WSGI applications behind a2wsgi need it: they get an empty body
-      otherwise. Each body is kept in memory, up to max_size.
+    - buffered: decode the whole body before the application is called, so that Content-Length is
+      known from the start. WSGI applications behind a2wsgi need this, because they would get an
+      empty body. Each body occupies up to max_size of memory.
 
-    A malformed, incomplete or empty body is rejected with 400, and so is one with too many parts: a
-    body may have 100 gzip members or zstd frames, and one more for each 512 bytes received. All
-    rejections are ``application/problem+json``. They replace the framework's response to the error.
-    If a response has already started, the application gets `BodyRefused` instead. Bodies without a
-    Content-Encoding are not changed, whatever their size. Raises `InvalidOption`.
+    A malformed, incomplete or empty body is rejected with 400. So is one with too many gzip members
+    or zstd frames: 100 are allowed, and one more for each 512 bytes received. All rejections are
+    ``application/problem+json``, and replace the response that the framework creates for the
+    exception. If the response has already started, the application only gets `BodyRefused`. Bodies
+    without a Content-Encoding are not changed, whatever their size. Raises `InvalidOption`.
     """
 
     def __init__(
@@ -105,66 +117,84 @@ class DecompressionMiddleware:
         self._max_codings = check_whole_number("max_encodings", max_encodings, 1)
         self._max_seconds = to_seconds("max_time", max_time)
         self._pool = Pool("decompression", threads)
-        self._decoders = decoders.available(to_codings("encodings", encodings))
+        self._decoders = decoders.find_decoder_factories(to_codings("encodings", encodings))
 
     def __repr__(self) -> str:
         codings = ", ".join(self._decoders)
         return f"<DecompressionMiddleware {codings}: at most {self._max_bytes:,} bytes>"
 
     @property
-    def _max_coded_bytes(self) -> int:
-        """The largest compressed body: incompressible data grows slightly."""
+    def _max_compressed_bytes(self) -> int:
+        """The largest allowed compressed body: slightly more than the largest decoded body.
+
+        Data that cannot be compressed becomes larger by compression.
+        """
         return self._max_bytes + self._max_bytes // 100 + 1024
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         coded = header_values(scope["headers"], b"content-encoding") if _is_http(scope) else None
-        names = _codings_of(coded)
+        names = _parse_content_encoding(coded)
         if not names:
             await self.app(scope, receive, send)
             return
-        decoders = self._find(names)
+        decoders = self._decoder_factories(names)
         if decoders is None:
-            refusal = BodyRefused(415, f"unsupported Content-Encoding; supported: {self._accepted}")
-            refusal.headers = {"accept-encoding": self._accepted}
+            refusal = BodyRefused(
+                415, f"unsupported Content-Encoding; supported: {self._accepted_encodings}"
+            )
+            refusal.headers = {"accept-encoding": self._accepted_encodings}
             await EncodedResponse.for_error(refusal)(scope, receive, send)
             return
         length = header_values(scope["headers"], b"content-length") or b""
-        if length.isdigit() and (len(length) > 18 or int(length) > self._max_coded_bytes):
-            refusal = BodyRefused(413, self._too_large())
+        if length.isdigit() and (len(length) > 18 or int(length) > self._max_compressed_bytes):
+            refusal = BodyRefused(413, self._too_large_reason())
             await EncodedResponse.for_error(refusal)(scope, receive, send)
             return
-        decoder = _chain([make() for make in decoders], self._max_coded_bytes, self._max_ratio)
-        request = _Request(self, decoder, scope, receive, send)
-        with _decoded(scope):
+        decoder = _make_decoder(
+            [make() for make in decoders], self._max_compressed_bytes, self._max_ratio
+        )
+        request = _DecodedRequest(self, decoder, scope, receive, send)
+        with _use_decoded_headers(scope):
             await request.run(self.app)
 
-    def _check(self, bytes_in: int, bytes_out: int, seconds: float) -> None:
-        """Raise `BodyRefused` with 413 if a body exceeds a limit."""
-        if bytes_out > self._max_bytes or bytes_in > self._max_coded_bytes:
-            raise BodyRefused(413, self._too_large())
+    def _check_limits(self, bytes_in: int, bytes_out: int, seconds: float) -> None:
+        """Raise `BodyRefused` with status 413 if a body exceeds max_size, max_ratio or max_time.
+
+        bytes_in and bytes_out are its encoded and decoded bytes so far.
+        """
+        if bytes_out > self._max_bytes or bytes_in > self._max_compressed_bytes:
+            raise BodyRefused(413, self._too_large_reason())
         if bytes_out > RATIO_COUNTS_FROM_BYTES and bytes_out > bytes_in * self._max_ratio:
             reason = f"more than {self._max_ratio:,} times larger when decoded"
             raise BodyRefused(413, reason)
         if seconds > self._max_seconds:
             raise BodyRefused(413, f"decoding takes more than {self._max_seconds:g} s")
 
-    def _too_large(self) -> str:
+    def _too_large_reason(self) -> str:
         return f"larger than {self._max_bytes:,} bytes when decoded"
 
-    def _find(self, names: Sequence[str]) -> list[Callable[[], Decoder]] | None:
-        """Return factories of decoders, for the last applied coding first. None if unsupported."""
+    def _decoder_factories(self, names: Sequence[str]) -> list[Callable[[], Decoder]] | None:
+        """Return the functions that create the decoders of a body, in the order of decoding.
+
+        names are its codings, in the order in which the client has applied them. The result is None
+        if a coding is not accepted, or if there are more than max_encodings.
+        """
         if len(names) > self._max_codings:
             return None
         found = [self._decoders[Coding(name)] for name in reversed(names) if name in self._decoders]
         return found if len(found) == len(names) else None
 
     @property
-    def _accepted(self) -> str:
+    def _accepted_encodings(self) -> str:
         return ", ".join(self._decoders)
 
 
-class _Request:
-    """One request, whose body is decoded while the application reads it."""
+class _DecodedRequest:
+    """One request with a compressed body: its `receive` and `send` are passed to the application.
+
+    `receive` returns the decoded body. `send` replaces the framework's error response if the body
+    was rejected.
+    """
 
     def __init__(
         self,
@@ -176,8 +206,8 @@ class _Request:
     ) -> None:
         self._limits = limits
         self._decoder = decoder
-        # A step of several codings may decode an inner piece and have no output.
-        self._steps_on_loop = 1 if isinstance(decoder, _Chain) else STEPS_ON_LOOP
+        # With several codings, one step may do more work than its output shows.
+        self._steps_on_loop = 1 if isinstance(decoder, _DecoderChain) else STEPS_ON_LOOP
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -195,6 +225,7 @@ class _Request:
         self._buffered: Message | None = None
 
     async def run(self, app: ASGIApp) -> None:
+        """Call the application. Send the rejection if the body was rejected."""
         try:
             if self._limits._buffered:
                 self._buffered = await self._read_all()
@@ -202,14 +233,17 @@ class _Request:
         except Exception as error:
             if self._refusal is None or self._has_started:
                 raise
-            await self._answer(self._refusal)
-            if not _comes_from(error, self._refusal):
+            await self._send_refusal(self._refusal)
+            if not _is_caused_by(error, self._refusal):
                 raise
         if self._refusal is not None and not self._has_started:
-            await self._answer(self._refusal)
+            await self._send_refusal(self._refusal)
 
     async def _read_all(self) -> Message:
-        """Return the whole body as one message, or a message that came before its end."""
+        """Return the whole decoded body as one message.
+
+        If the server sends another message first, such as a disconnect, return that one.
+        """
         parts: list[bytes] = []
         while True:
             message = await self.receive()
@@ -220,13 +254,14 @@ class _Request:
                 return {**message, "body": b"".join(parts)}
 
     async def receive(self) -> Message:
+        """Return the next message for the application. Raises `BodyRefused`."""
         if self._buffered is not None:
             message, self._buffered = self._buffered, None
             return message
         if self._is_done:
             return await self._receive()
         try:
-            return await self._next()
+            return await self._next_message()
         except BadData as exc:
             self._refusal = BodyRefused(400, str(exc))
             raise self._refusal from exc
@@ -235,20 +270,22 @@ class _Request:
             raise
 
     async def send(self, message: Message) -> None:
+        """Send a message of the application, or the rejection if the body was rejected."""
         if self._refusal is not None and not self._has_started:
-            await self._answer(self._refusal)
+            await self._send_refusal(self._refusal)
             return  # instead of the framework's own response
         self._has_started = self._has_started or message["type"] == "http.response.start"
         await self._send(message)
 
-    async def _answer(self, refusal: BodyRefused) -> None:
+    async def _send_refusal(self, refusal: BodyRefused) -> None:
+        """Send the response for a rejected body, if it was not sent before."""
         if not self._has_answered:
             self._has_answered = True
             response = EncodedResponse.for_error(refusal)
             await response(self._scope, self._receive, self._send)
 
-    async def _next(self) -> Message:
-        """Return the next piece of the decoded body, or another message of the server."""
+    async def _next_message(self) -> Message:
+        """Return a message with the next decoded piece, or a disconnect from the server."""
         if self._refusal is not None:
             raise self._refusal
         while True:
@@ -259,34 +296,35 @@ class _Request:
                     return message
                 self._input = memoryview(message.get("body", b""))
                 self._has_read_all = not message.get("more_body", False)
-            plain = await self._decode()
-            self._limits._check(self._bytes_in, self._bytes_out, self._seconds)
+            decoded = await self._decode_next()
+            self._limits._check_limits(self._bytes_in, self._bytes_out, self._seconds)
             if self._has_read_all and not self._input and not self._decoder.has_more:
                 if not self._decoder.at_end:
-                    raise BadData("the compressed body ends too early")
+                    raise BadData("the compressed data ends too early")
                 self._is_done = True
-                _set_length(self._scope, self._bytes_out)
-                return {"type": "http.request", "body": plain, "more_body": False}
-            if plain:
-                return {"type": "http.request", "body": plain, "more_body": True}
+                _set_content_length(self._scope, self._bytes_out)
+                return {"type": "http.request", "body": decoded, "more_body": False}
+            if decoded:
+                return {"type": "http.request", "body": decoded, "more_body": True}
 
     @property
     def _needs_input(self) -> bool:
         is_idle = self._work is None and not self._decoder.has_more
         return is_idle and not self._input and not self._has_read_all
 
-    async def _decode(self) -> bytes:
+    async def _decode_next(self) -> bytes:
         if self._work is None:
             is_fresh = not self._decoder.has_more
             data = self._take_input() if is_fresh else b""
-            # The first piece of an input is quick; if there are more, the body is large or a bomb.
+            # The first piece of output is quick to decode. If there is more, a thread continues,
+            # because the body is large or a bomb.
             if is_fresh and self._limits._pool.offload_after >= PIECE_BYTES * NS_PER_BYTE * 1e-9:
-                return self._account(self._decode_piece(data, self._steps_on_loop))
+                return self._add_to_totals(self._decode_piece(data, self._steps_on_loop))
             self._work = self._limits._pool.submit(self._decode_piece, data, INPUT_BYTES)
-        # The reader may be cancelled and read again: the work in progress must not be lost.
-        done = await result_of(self._work)
+        # If the application is cancelled here, its next read waits for the same work.
+        done = await wait_for_future(self._work)
         self._work = None
-        return self._account(done)
+        return self._add_to_totals(done)
 
     def _take_input(self) -> bytes:
         data = bytes(self._input[:INPUT_BYTES])
@@ -294,25 +332,26 @@ class _Request:
         self._bytes_in += len(data)
         return data
 
-    def _decode_piece(self, data: bytes, most_steps: int) -> tuple[bytes, float]:
-        """Decode until a piece is full, the input is used up or the steps are done.
+    def _decode_piece(self, data: bytes, max_steps: int) -> tuple[bytes, float]:
+        """Return decoded output, and the seconds that decoding took.
 
-        Also returns the seconds of decoding, without the wait for a thread.
+        Decoding stops when the output reaches PIECE_BYTES, when there is no more output, or after
+        max_steps steps. The time does not include the wait for a thread.
         """
         start = perf_counter()
         decoder = self._decoder
         if decoder.at_end if data else decoder.has_more:
             self._count_step(self._bytes_out)
-        plain = decoder.decode(data, PIECE_BYTES)
-        if decoder.has_more and len(plain) < PIECE_BYTES:
-            plain = self._decode_more(plain, most_steps - 1)
-        return plain, perf_counter() - start
+        decoded = decoder.decode(data, PIECE_BYTES)
+        if decoder.has_more and len(decoded) < PIECE_BYTES:
+            decoded = self._decode_more(decoded, max_steps - 1)
+        return decoded, perf_counter() - start
 
-    def _decode_more(self, plain: bytes, most_steps: int) -> bytes:
-        """Fill up a piece with output that needs no more input."""
-        parts = [plain]
-        size = len(plain)
-        for _ in range(most_steps):
+    def _decode_more(self, decoded: bytes, max_steps: int) -> bytes:
+        """Return the output so far plus the output that needs no more input, up to PIECE_BYTES."""
+        parts = [decoded]
+        size = len(decoded)
+        for _ in range(max_steps):
             self._count_step(self._bytes_out + size)
             parts.append(self._decoder.decode(b"", PIECE_BYTES - size))
             size += len(parts[-1])
@@ -321,28 +360,33 @@ class _Request:
         return b"".join(parts)
 
     def _count_step(self, bytes_out: int) -> None:
-        """Count a step without new input: another member or frame, or more output.
+        """Count a decoding step that starts another gzip member or zstd frame, or gets more output.
 
-        Raises `BadData` if there are too many for the input and output so far.
+        bytes_out are all decoded bytes so far. Raises `BadData` if the body takes too many steps
+        for its encoded and decoded bytes so far.
         """
         self._steps += 1
         allowed = self._bytes_in // BYTES_PER_STEP + bytes_out // OUTPUT_BYTES_PER_STEP
         if self._steps > FREE_STEPS + allowed:
             raise BadData("too many gzip members or zstd frames for its size")
 
-    def _account(self, done: tuple[bytes, float]) -> bytes:
-        plain, seconds = done
-        self._bytes_out += len(plain)
+    def _add_to_totals(self, done: tuple[bytes, float]) -> bytes:
+        decoded, seconds = done
+        self._bytes_out += len(decoded)
         self._seconds += seconds
-        return plain
+        return decoded
 
 
-class _Chain:
-    """The decoders of several nested codings."""
+class _DecoderChain:
+    """Decodes a body to which several codings were applied one after the other.
 
-    def __init__(self, stages: Sequence[Decoder], most_between: int, max_ratio: int) -> None:
+    stages are their decoders, in the order of decoding. max_between and max_ratio limit the output
+    of all stages but the last, which has its own limits.
+    """
+
+    def __init__(self, stages: Sequence[Decoder], max_between: int, max_ratio: int) -> None:
         self._stages = stages
-        self._most_between = most_between
+        self._max_between = max_between
         self._max_ratio = max_ratio
         self._received = 0
         self._between = 0
@@ -357,24 +401,26 @@ class _Chain:
 
     def decode(self, data: bytes, at_most: int) -> bytes:
         self._received += len(data)
-        # The last stage with output goes first, so that no stage gets input before it is empty.
+        # Begin with the last stage that has output left: a stage must not get new input before its
+        # output was taken.
         waiting = [i for i, stage in enumerate(self._stages) if stage.has_more]
         for stage in self._stages[waiting[-1] if waiting else 0 :]:
             data = stage.decode(data, at_most)
             if stage is not self._stages[-1]:
                 self._between += len(data)
-        most = max(RATIO_COUNTS_FROM_BYTES, self._received * self._max_ratio)
-        if self._between > min(most, self._most_between):
-            raise BodyRefused(413, "one of its encodings expands too much")
+        allowed = max(RATIO_COUNTS_FROM_BYTES, self._received * self._max_ratio)
+        if self._between > min(allowed, self._max_between):
+            raise BodyRefused(413, "decoding one of its encodings produces too much data")
         return data
 
 
-def _chain(stages: Sequence[Decoder], most_between: int, max_ratio: int) -> Decoder:
-    return stages[0] if len(stages) == 1 else _Chain(stages, most_between, max_ratio)
+def _make_decoder(stages: Sequence[Decoder], max_between: int, max_ratio: int) -> Decoder:
+    """Return a decoder that applies all stages: if there is only one, that stage itself."""
+    return stages[0] if len(stages) == 1 else _DecoderChain(stages, max_between, max_ratio)
 
 
-def _comes_from(error: BaseException | None, cause: BaseException) -> bool:
-    """Return whether the framework raised an error because of this one."""
+def _is_caused_by(error: BaseException | None, cause: BaseException) -> bool:
+    """Return whether cause is the error itself, or in the chain of errors that led to it."""
     while error is not None and error is not cause:
         error = error.__cause__ or error.__context__
     return error is cause
@@ -384,24 +430,25 @@ def _is_http(scope: Scope) -> bool:
     return bool(scope["type"] == "http")
 
 
-def _codings_of(header: bytes | None) -> list[str]:
-    names = [coding_name(name) for name in (header or b"").decode("latin-1").split(",")]
+def _parse_content_encoding(header: bytes | None) -> list[str]:
+    """Return the names of the codings in a Content-Encoding value, without identity."""
+    names = [normalize_coding(name) for name in (header or b"").decode("latin-1").split(",")]
     return [name for name in names if name and name != "identity"]
 
 
 @contextmanager
-def _decoded(scope: Scope) -> Iterator[None]:
-    """Change the scope itself, and restore it at the end.
+def _use_decoded_headers(scope: Scope) -> Iterator[None]:
+    """Change the headers in the scope to those of the decoded body, and restore them at the end.
 
-    In a copy, changes by routers (mainly the endpoint) would be hidden from outer middlewares, some
-    of which need them.
+    The scope itself is changed, not a copy: routers add to it, mainly the endpoint, and outer
+    middlewares may need what they have added.
     """
     before = {key: scope[key] for key in ("headers", "extensions") if key in scope}
     headers: Headers = scope["headers"]
     facts: dict[str, Any] = {
         name.decode().replace("-", "_"): header_values(headers, name) for name in _KEPT
     }
-    scope["headers"] = [line for line in headers if line[0] not in _ABOUT_THE_CODED]
+    scope["headers"] = [line for line in headers if line[0] not in _ABOUT_ENCODED_BODY]
     scope["extensions"] = {**(scope.get("extensions") or {}), EXTENSION: facts}
     try:
         yield
@@ -410,11 +457,12 @@ def _decoded(scope: Scope) -> Iterator[None]:
         scope.update(before)
 
 
-def _set_length(scope: Scope, length: int) -> None:
-    """Set Content-Length after the body was read to its end. RFC 9112, section 7.1.3.
+def _set_content_length(scope: Scope, length: int) -> None:
+    """Set the Content-Length of the decoded body, after it was read. RFC 9112, section 7.1.3.
 
-    Django and WSGI adapters read the headers after the body, and parse no form without a
-    Content-Length. The list is changed in place, so that copies of the scope have it, too.
+    Django and WSGI adapters read the headers after the body, and do not parse forms without a
+    Content-Length. The list of headers is changed in place, so that copies of the scope get the new
+    header, too.
     """
     lines = [line for line in scope["headers"] if line[0] != b"transfer-encoding"]
     lines.append((b"content-length", b"%d" % length))

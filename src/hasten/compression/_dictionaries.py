@@ -1,10 +1,12 @@
-"""Use an earlier response as the dictionary of the next one: RFC 9842, coding dcz. Experimental.
+"""Compress a response as the difference to an earlier one: RFC 9842, coding dcz. Experimental.
 
-A client that polls mostly gets bytes that it already has. It names an earlier response by its hash
-and gets the difference to it. A small difference would confirm a guess of the whole earlier
-response. So a response is a dictionary only for its owner: for requests with the same credentials
-and the same query, over HTTPS and from the same origin (RFC 9842, section 9). A response to a
-request without credentials is a dictionary only if it is public.
+A client that polls gets mostly bytes that it already has. So it sends the hash of an earlier
+response (the dictionary), and the server sends only the difference to that response.
+
+The size of a difference can leak secrets: a tiny one confirms that an attacker has guessed the
+whole earlier response. So only requests of the owner of an earlier response can use it. Owner means
+the same credentials and the same query, over HTTPS and from the same origin (RFC 9842, section 9).
+A response to a request without credentials is a dictionary only if it is public.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from hasten._checks import check_texts
 from hasten._quality import parse_weights
 from hasten._sizes import Size, to_bytes
 from hasten.compression import _codecs as codecs
-from hasten.compression._head import Head, is_shared
+from hasten.compression._head import Head, allows_shared_caching
 from hasten.compression._request_target import RequestTarget
 from hasten.errors import InvalidOption
 
@@ -32,39 +34,40 @@ DCZ: Final = "dcz"
 
 DCZ_LEVEL: Final = 3
 
-# A skippable frame with the hash of the dictionary comes first. RFC 9842, section 5.
+# A dcz body begins with these bytes and the hash of the dictionary. RFC 9842, section 5.
 _MAGIC: Final = b"\x5e\x2a\x4d\x18\x20\x00\x00\x00"
 
 MIN_BYTES: Final = 512
-"""A smaller response is not stored: it saves little, and its entry uses as much memory."""
+"""Smaller responses are not stored: they save little, and the entry uses as much memory itself."""
 
 CREDENTIAL_HEADERS: Final = ("authorization", "cookie", "client-cert")
-"""The headers that identify the user by RFC 9110, RFC 6265 and RFC 9440."""
+"""The standard request headers that identify a user. RFC 9110, RFC 6265 and RFC 9440."""
 
-# Names in Vary that do not identify the user.
+# Names in Vary that are only about the encoding.
 _ABOUT_CODING: Final = frozenset({b"accept-encoding", b"available-dictionary"})
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 
-# A page of another site must not measure the differences. RFC 9842, section 9.
-_FRIENDLY: Final = frozenset({b"same-origin", b"none"})
+# Values of Sec-Fetch-Site that get differences. A page of another site must not measure their
+# size. RFC 9842, section 9.
+_SAME_ORIGIN: Final = frozenset({b"same-origin", b"none"})
 
 
 class Dictionaries:
     """Send responses as differences to earlier ones: ``CompressionMiddleware(dictionaries=…)``.
 
-    - paths: of which URLs, with ``*`` for anything: ``["/api/feed*"]``. Their responses must be
-      cacheable by the browser, at least for a moment.
-    - credential_headers: the request headers that identify a user. Name yours if users
-      authenticate by another one: ``["x-api-key"]``.
-    - max_size: how many bytes of responses to store, in this process. Only the process that sent a
-      response can send a difference to it.
+    - paths: the URL paths to use it for, with ``*`` for any text: ``["/api/feed*"]``. Browsers must
+      be allowed to cache these responses, at least for a moment.
+    - credential_headers: the request headers that identify a user. Set it if users authenticate
+      with another header: ``["x-api-key"]``.
+    - max_size: how many bytes of responses to store in this process. Only the process that has sent
+      a response can send a difference to it.
 
-    A response is a dictionary for requests with the same query, the same client certificate (TLS
-    extension of ASGI) and the same values of credential_headers, of Authorization, Cookie and
-    Client-Cert, and of the headers that the response's Vary names. A request with none of
-    credential_headers and no certificate gets a difference only if the response is public: with
-    ``public`` or ``s-maxage`` in Cache-Control, and without Set-Cookie.
+    A response is used as a dictionary only for requests that have the same query, the same client
+    certificate (from the TLS extension of ASGI), and the same values of these headers:
+    credential_headers, Authorization, Cookie, Client-Cert, and the headers in the response's Vary.
+    A request with none of credential_headers and no certificate gets a difference only if the
+    response is public: with ``public`` or ``s-maxage`` in Cache-Control, and without Set-Cookie.
 
     Raises `InvalidOption`.
     """
@@ -88,34 +91,35 @@ class Dictionaries:
         self._owner_headers = self._credential_headers | {h.encode() for h in CREDENTIAL_HEADERS}
         self._max_bytes = to_bytes("max_size", max_size)
         self._bytes = 0
-        self._answers: OrderedDict[tuple[bytes, bytes], bytes] = OrderedDict()
+        self._responses: OrderedDict[tuple[bytes, bytes], bytes] = OrderedDict()
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         paths = ", ".join(self._paths)
-        return f"<Dictionaries {paths}: {len(self._answers):,} responses, {self._bytes:,} bytes>"
+        return f"<Dictionaries {paths}: {len(self._responses):,} responses, {self._bytes:,} bytes>"
 
     @property
     def size(self) -> int:
-        """How many bytes of responses are stored."""
+        """The total size of the stored responses, in bytes."""
         return self._bytes
 
-    def _path_of(self, target: RequestTarget) -> str | None:
-        """Return the entry of paths that matches this request, or None."""
+    def _matching_path(self, target: RequestTarget) -> str | None:
+        """Return the pattern in the option paths that matches a request, or None."""
         if target.scheme != "https" or target.method not in {"GET", "HEAD"}:
             return None
         return next((path for path in self._paths if fnmatchcase(target.path, path)), None)
 
-    def _owner(
+    def _owner_digest(
         self, target: RequestTarget | None, scope: Scope, request_headers: Headers, head: Head
     ) -> bytes | None:
-        """Return a digest of what requests must have in common to share dictionaries.
+        """Return a digest that identifies the user and the query of a request.
 
-        None if the response must not be a dictionary, or its owner is unknown.
+        Only requests with equal digests may use each other's responses as dictionaries. The digest
+        is None if the response must not become a dictionary.
         """
         found = head.found
         cache_control = found.get(b"cache-control", b"")
-        path = target and self._path_of(target)
+        path = target and self._matching_path(target)
         if target is None or path is None or head.status != 200:
             return None
         vary = {name.strip() for name in found.get(b"vary", b"").lower().split(b",")}
@@ -125,73 +129,91 @@ class Dictionaries:
         has_credential = certificate or any(
             header_values(request_headers, name) for name in self._credential_headers
         )
-        if not has_credential and (b"set-cookie" in found or not is_shared(cache_control)):
+        if not has_credential and (
+            b"set-cookie" in found or not allows_shared_caching(cache_control)
+        ):
             return None
         names = sorted((vary - _ABOUT_CODING) | self._owner_headers)
         values = [(name, header_values(request_headers, name)) for name in names]
         return sha256(repr((target._replace(path=path), certificate, values)).encode()).digest()
 
-    def _announcement(self, target: RequestTarget | None, owner: bytes | None) -> Headers:
-        """Return the header that tells a client to store the response as a dictionary."""
-        path = target and self._path_of(target)
+    def _announcement_headers(self, target: RequestTarget | None, owner: bytes | None) -> Headers:
+        """Return the Use-As-Dictionary header, which asks a client to store the response.
+
+        The list is empty if the response must not become a dictionary. owner is the digest of
+        `_owner_digest`.
+        """
+        path = target and self._matching_path(target)
         if path is None or owner is None:
             return []
         return [(b"use-as-dictionary", f'match="{path}"'.encode())]
 
-    async def _difference(
+    async def _compress_as_delta(
         self,
         owner: bytes,
         request_headers: Headers,
         body: bytes,
         run: Callable[[Callable[[], bytes | None]], Awaitable[bytes | None]],
     ) -> bytes | None:
-        """Return the body as a difference to a response that the client has, or None.
+        """Compress the body as a difference to a response that the client has.
 
-        The body is stored as the dictionary of later ones. run executes slow work.
+        The result is None if the client names no response, or one that is not stored. The body is
+        stored in any case, as a dictionary for later responses. run calls a function in a thread.
         """
-        named = _named_dictionary(request_headers)
-        dictionary = self._answers.get((owner, named)) if named else None
+        named = _requested_dictionary_hash(request_headers)
+        dictionary = self._responses.get((owner, named)) if named else None
         body = bytes(body)
 
-        def work() -> bytes | None:
+        def compress_and_store() -> bytes | None:
             digest = sha256(body).digest()
-            codec = codecs.zstd_with(dictionary) if dictionary is not None else None
+            codec = codecs.zstd_with_dictionary(dictionary) if dictionary is not None else None
             self._store((owner, digest), body)
             if codec is None or named is None:
                 return None
             return _MAGIC + named + codec.compress(body, DCZ_LEVEL)
 
-        return await run(work)
+        return await run(compress_and_store)
 
     def _store(self, key: tuple[bytes, bytes], body: bytes) -> None:
+        """Store a body, and drop the least recently used ones if there is no room.
+
+        key is the owner digest and the SHA-256 of the body.
+        """
         with self._lock:
-            if key in self._answers:
-                self._answers.move_to_end(key)
+            if key in self._responses:
+                self._responses.move_to_end(key)
             elif MIN_BYTES <= len(body) <= self._max_bytes:
-                self._answers[key] = body
+                self._responses[key] = body
                 self._bytes += len(body)
                 while self._bytes > self._max_bytes:
-                    _, oldest = self._answers.popitem(last=False)
+                    _, oldest = self._responses.popitem(last=False)
                     self._bytes -= len(oldest)
 
 
 def _client_certificate(scope: Scope) -> tuple[object, ...]:
-    """Return the client certificate from the TLS extension of ASGI, () if there is none."""
+    """Return the name and chain of the client certificate, () if there is none.
+
+    ASGI servers pass both in the TLS extension of the scope.
+    """
     tls = (scope.get("extensions") or {}).get("tls") or {}
     shown = (tls.get("client_cert_name"), *(tls.get("client_cert_chain") or ()))
     return shown if any(shown) else ()
 
 
-def _named_dictionary(headers: Headers) -> bytes | None:
-    """Return the hash of Available-Dictionary, if the client accepts dcz from its origin."""
+def _requested_dictionary_hash(headers: Headers) -> bytes | None:
+    """Return the hash of the earlier response that a client offers as a dictionary, or None.
+
+    The hash is in the header Available-Dictionary. The result is None if the client does not accept
+    dcz, or if a page of another site made the request.
+    """
     accepted = header_values(headers, b"accept-encoding") or b""
     named = (header_values(headers, b"available-dictionary") or b"").strip()
     site = header_values(headers, b"sec-fetch-site")
     if len(accepted) > 1024 or not parse_weights(accepted.decode("latin-1")).get(DCZ):
         return None
-    if site is not None and site not in _FRIENDLY:
+    if site is not None and site not in _SAME_ORIGIN:
         return None
-    # A byte sequence of structured fields. RFC 9651, section 3.3.5.
+    # The hash is Base64 between colons: a byte sequence of RFC 9651, section 3.3.5.
     if len(named) != 46 or named[:1] != b":" or named[-1:] != b":":
         return None
     try:

@@ -1,7 +1,7 @@
-"""Compression levels by body size, and estimates of the processor time.
+"""The compression level for each body size, and estimates of the processor time it takes.
 
-The costs were measured on one x86-64 core (JSON and HTML, 1 kB to 1 MB). They are only exact enough
-to decide what is compressed on the event loop and what in a thread.
+The costs were measured on one x86-64 core with JSON and HTML of 1 kB to 1 MB. They are rough, but
+good enough to decide whether to compress a body on the event loop or in a thread.
 """
 
 from __future__ import annotations
@@ -16,53 +16,58 @@ from hasten.compression._negotiation import Coding
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """The levels of one compressor, and their costs."""
+    """The levels of one compressor: which one to use when, and how much time each takes."""
 
     levels: range
-    """All levels."""
+    """All levels that the compressor supports."""
 
     ns_per_byte: Mapping[int, float]
-    """By level, ascending. A level in between costs as much as the next one."""
+    """The cost of each level, in ascending order. A missing level costs as much as the next one."""
 
     fixed_ns: int
-    """The cost of an empty body."""
+    """The processor time of an empty body, in nanoseconds."""
 
     by_size: Sequence[tuple[int, int]]
     """Pairs of a maximum body size and a level; the last level is for all larger bodies."""
 
     streaming: int
-    """The level if the size is unknown."""
+    """The level for a body of unknown size."""
 
     live: int
-    """The level for events, which are small and share a context."""
+    """The level for live streams, whose events are small and similar to each other."""
 
     fastest: int
-    """The level under load."""
+    """The level when many bodies wait for a thread."""
 
     smallest: int
-    """The level if time does not matter."""
+    """The level with the smallest output that is worth its time, for work in the background."""
 
     def level_for(self, size: int) -> int:
+        """Return the level for a body of this size, in bytes."""
         for at_most, level in self.by_size:
             if size <= at_most:
                 return level
         return self.by_size[-1][1]
 
-    def seconds(self, level: int, size: int) -> float:
-        """Return the approximate seconds that one core needs for a body."""
+    def estimate_seconds(self, level: int, size: int) -> float:
+        """Return about how many seconds a core needs to compress size bytes at this level."""
         levels = list(self.ns_per_byte)
         nearest = levels[min(bisect_left(levels, level), len(levels) - 1)]
         return (self.fixed_ns + self.ns_per_byte[nearest] * size) * 1e-9
 
-    def most_bytes_within(self, level: int, seconds: float) -> int:
-        """Return the size of the largest body that takes no longer: the inverse of `seconds`."""
-        per_byte = self.seconds(level, 1_000_000) / 1_000_000
+    def max_bytes_within(self, level: int, seconds: float) -> int:
+        """Return the size of the largest body that can be compressed in this time.
+
+        It is the inverse of `estimate_seconds`.
+        """
+        per_byte = self.estimate_seconds(level, 1_000_000) / 1_000_000
         return max(int((seconds - self.fixed_ns * 1e-9) / per_byte), 0)
 
 
 KIB: Final = 1024
 
-# For large bodies level 1 of zstd is faster than 3; for small ones 3 is smaller and as fast.
+# Level 1 of zstd is faster than 3 for large bodies. For small ones, 3 is as fast, and its output is
+# smaller.
 ZSTD: Final = Effort(
     levels=range(-7, 23),
     ns_per_byte={-1: 0.8, 1: 1.0, 3: 1.3, 4: 1.5, 6: 4, 9: 7, 12: 20, 15: 40, 19: 250, 22: 400},
@@ -93,7 +98,7 @@ ZLIB: Final = Effort(
     fastest=1,
     smallest=9,
 )
-# Level 3 takes three times as long as 1, for two parts in a hundred.
+# Level 3 takes three times as long as 1, and its output is only 2 % smaller.
 ISAL: Final = Effort(
     levels=range(4),
     ns_per_byte={0: 0.7, 1: 0.8, 2: 0.8, 3: 2.5},
@@ -111,11 +116,14 @@ LEVELS: Final = {
     Coding.GZIP: ZLIB.levels,
     Coding.DEFLATE: ZLIB.levels,
 }
-"""The levels that the option level accepts."""
+"""The numbers that the option level of `CompressionMiddleware` accepts."""
 
 
-def fixed_at(level: int, effort: Effort) -> Effort:
-    """Return the same compressor with one level for all sizes. Load may still lower it."""
+def with_fixed_level(level: int, effort: Effort) -> Effort:
+    """Return a copy of effort that uses one level for all body sizes.
+
+    The level is still lowered under load, and raised for work in the background.
+    """
     return Effort(
         effort.levels,
         effort.ns_per_byte,

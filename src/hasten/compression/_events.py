@@ -1,4 +1,4 @@
-"""Events of single responses, for metrics and logs."""
+"""The events that a middleware emits for each response: `Compressed` or `Skipped`."""
 
 from __future__ import annotations
 
@@ -9,16 +9,21 @@ from hasten.compression._head import SkipReason
 
 @dataclass(frozen=True, slots=True)
 class Compressed:
-    """A response was sent compressed. For a stream, the event comes at its end, complete or not."""
+    """A response was sent compressed.
+
+    For a stream, the event is emitted when it ends, even if it ends before it is complete.
+    """
 
     encoding: str
-    """As in Content-Encoding."""
+    """The value of Content-Encoding, such as "br"."""
 
     level: int
+    """The compression level; 0 for a body from the cache."""
+
     bytes_before: int
     bytes_after: int
     seconds: float
-    """Time spent compressing, including the wait for a thread; 0 for a body from the cache."""
+    """Time spent on compression, including the wait for a thread; 0 for a body from the cache."""
 
     streamed: bool = False
     cached: bool = False
@@ -32,4 +37,4 @@ class Skipped:
 
 
 CompressionEvent = Compressed | Skipped
-"""The argument of `on_event`."""
+"""The type of the argument of on_event."""

@@ -1,4 +1,4 @@
-"""A timer that runs an action after a period without activity."""
+"""A timer that runs an action when nothing has happened for a while."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable
 
 
 class IdleTimer:
-    """Runs an action when `restart` was not called for some seconds. With None it never runs.
+    """Runs an action if `restart` is not called again for some seconds. If seconds is None, never.
 
-    The action runs in its own task. `failure` keeps its exception for the next send.
+    The action runs in a task of its own. If it raises an exception, the exception is stored in
+    `failure`, and whoever sends next can report it.
     """
 
     __slots__ = ("_action", "_loop", "_seconds", "_since", "_task", "_timer", "failure")
@@ -25,14 +26,16 @@ class IdleTimer:
         self.failure: Exception | None = None
 
     def restart(self) -> None:
+        """Start the idle time from zero. Call it after each activity."""
         if self._seconds is not None:
             self._since = self._loop.time()
-            # A running timer extends itself: cancelling and starting one for each chunk would cost
-            # more than the chunk.
+            # A running timer is not replaced: it reads _since when it fires, and may wait again.
+            # Cancelling and starting a timer for each chunk would cost more than the chunk.
             if self._timer is None:
                 self._timer = self._loop.call_later(self._seconds, self._on_timer)
 
     def stop(self) -> None:
+        """Stop the timer. An action that is running already continues."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -57,5 +60,5 @@ class IdleTimer:
     async def _run(self) -> None:
         try:
             await self._action()
-        except Exception as error:  # noqa: BLE001 - whatever it is
+        except Exception as error:  # noqa: BLE001 - reported by the next sender
             self.failure = error

@@ -1,7 +1,7 @@
-"""The installed compression libraries.
+"""The optional compression libraries as modules: zstd, brotli and isal. None if not installed.
 
-zstd is from the standard library (3.14 and newer) or backports.zstd, brotli from the package brotli
-or brotlicffi, gzip from isal if that is installed, else from zlib.
+zstd is compression.zstd of the standard library (Python 3.14 and newer) or backports.zstd, and
+brotli is the package brotli or brotlicffi. isal compresses gzip faster than zlib.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from hasten._extras import require
 from hasten.errors import MissingExtra
 
 MAX_WINDOW_LOG: Final = 23
-"""The largest window that all zstd decoders support: 8 MB. RFC 9659, section 3."""
+"""log2 of the largest window that every zstd decoder must support: 8 MB. RFC 9659, section 3."""
 
 GZIP_WBITS: Final = 16 + zlib.MAX_WBITS
 ZLIB_WBITS: Final = zlib.MAX_WBITS
 
 
-def _installed(module: str) -> Any:
+def _import_if_installed(module: str) -> Any:
+    """Return a module of the extra compression, None if it is not installed."""
     try:
         return require(module, extra="compression")
     except MissingExtra:
@@ -33,12 +34,12 @@ def _import_zstd() -> Any:
             return require("compression.zstd", extra="compression")
         except ImportError:  # this Python was built without it
             return None
-    return _installed("backports.zstd")
+    return _import_if_installed("backports.zstd")
 
 
 def _import_brotli() -> Any:
-    module = _installed("brotli") or _installed("brotlicffi")
-    # Older versions cannot limit their output, which is needed to decode untrusted bodies.
+    module = _import_if_installed("brotli") or _import_if_installed("brotlicffi")
+    # Older versions cannot limit the output of a step, so a bomb would fill the memory.
     return (
         module if hasattr(getattr(module, "Decompressor", None), "can_accept_more_data") else None
     )
@@ -46,4 +47,4 @@ def _import_brotli() -> Any:
 
 zstd: Final[Any] = _import_zstd()
 brotli: Final[Any] = _import_brotli()
-isal: Final[Any] = _installed("isal.isal_zlib")
+isal: Final[Any] = _import_if_installed("isal.isal_zlib")

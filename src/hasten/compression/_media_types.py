@@ -1,4 +1,4 @@
-"""Which media types compression makes smaller, decided by their structure."""
+"""Which media types are worth compressing, and which ones are live streams."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final
 
-# RFC 6838, section 4.2.8: the suffix names the format that is underneath.
+# A suffix names the underlying format: image/svg+xml is XML. RFC 6838, section 4.2.8.
 _SUFFIXES: Final = ("+json", "+xml", "+yaml", "+text", "+json-seq", "+protobuf")
 
 _ALLOWED: Final = frozenset(
@@ -28,7 +28,7 @@ _ALLOWED: Final = frozenset(
     """.split()
 )
 
-# Types whose readers process each event or line when it arrives.
+# Types whose clients process each event or line when it arrives.
 _LIVE: Final = frozenset(
     """
     text/event-stream application/x-ndjson application/ndjson application/jsonl
@@ -40,27 +40,28 @@ _LIVE: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class MediaTypes:
-    """A set of media types that includes patterns such as ``text/*``, ``+json`` and ``+xml``.
+    """The set of media types to compress: the built-in ones, plus added, minus removed.
 
-    Add and remove types: ``DEFAULT_MEDIA_TYPES | {"application/x-tiles"} - {"text/csv"}``. Unknown
-    media types are not in the set: most binary formats are compressed already.
+    The built-in ones include patterns such as ``text/*``, ``+json`` and ``+xml``. Add and remove
+    types with operators: ``DEFAULT_MEDIA_TYPES | {"application/x-tiles"} - {"text/csv"}``. Unknown
+    media types are not in the set, because most binary formats are compressed already.
     """
 
     added: frozenset[str] = field(default_factory=frozenset)
     removed: frozenset[str] = field(default_factory=frozenset)
 
     def __call__(self, media_type: str) -> bool:
-        """Return whether a type, in lower case and without parameters, is in the set."""
+        """Return whether a media type, in lower case and without parameters, is in the set."""
         if media_type in self.removed:
             return False
         return media_type in self.added or _is_compressible(media_type)
 
     def __or__(self, types: Collection[str]) -> MediaTypes:
-        names = _names(types)
+        names = _normalize_names(types)
         return MediaTypes(self.added | names, self.removed - names)
 
     def __sub__(self, types: Collection[str]) -> MediaTypes:
-        names = _names(types)
+        names = _normalize_names(types)
         return MediaTypes(self.added - names, self.removed | names)
 
 
@@ -68,18 +69,21 @@ DEFAULT_MEDIA_TYPES: Final = MediaTypes()
 """The media types that are compressed by default: text, JSON, XML, scripts, fonts and more."""
 
 
-def media_type(content_type: str) -> str:
-    """Return the type of a Content-Type value in lower case, without parameters."""
+def parse_media_type(content_type: str) -> str:
+    """Return the media type of a Content-Type value, in lower case and without parameters."""
     return content_type.partition(";")[0].strip(" \t").lower()
 
 
-def is_live(media_type: str) -> bool:
-    """Return whether readers of this type process each event, line or record at once."""
+def is_live_media_type(media_type: str) -> bool:
+    """Return whether clients process each event, line or record when it arrives.
+
+    An example is text/event-stream.
+    """
     return media_type in _LIVE
 
 
 def _is_compressible(media_type: str) -> bool:
-    # gRPC compresses its messages itself. gRPC-Web is another type.
+    # gRPC compresses its messages itself. gRPC-Web has another media type.
     if media_type == "application/grpc" or media_type.startswith("application/grpc+"):
         return False
     return (
@@ -90,5 +94,7 @@ def _is_compressible(media_type: str) -> bool:
     )
 
 
-def _names(types: Collection[str]) -> frozenset[str]:
-    return frozenset(media_type(name) for name in ([types] if isinstance(types, str) else types))
+def _normalize_names(types: Collection[str]) -> frozenset[str]:
+    return frozenset(
+        parse_media_type(name) for name in ([types] if isinstance(types, str) else types)
+    )

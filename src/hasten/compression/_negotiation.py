@@ -1,4 +1,4 @@
-"""Which content coding a client prefers: Accept-Encoding, RFC 9110, section 12.5.3."""
+"""Parse Accept-Encoding, and find the encoding that a client prefers. RFC 9110, section 12.5.3."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ALIASES: Final = {"x-gzip": "gzip"}
 
 
 class Coding(StrEnum):
-    """A content coding, by its registered name."""
+    """A content coding. The value is its registered name, as in Content-Encoding."""
 
     ZSTD = "zstd"
     BROTLI = "br"
@@ -30,16 +30,17 @@ class Coding(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Preferences:
-    """What a client accepts of the offered codings."""
+    """The offered codings that a client accepts, and whether it accepts uncompressed bodies."""
 
     codings: tuple[Coding, ...]
-    """The acceptable codings with at least the weight of identity, the preferred one first."""
+    """The codings that the client prefers to identity or likes as much, the best one first."""
 
     refuses_identity: bool
-    """The header has ``identity;q=0``, or ``*;q=0`` and does not mention identity."""
+    """Whether the header has ``identity;q=0``, or ``*;q=0`` without a weight for identity."""
 
     @property
     def accepts_nothing(self) -> bool:
+        """Whether the client accepts neither an offered coding nor an uncompressed body."""
         return self.refuses_identity and not self.codings
 
 
@@ -47,16 +48,17 @@ NO_PREFERENCES: Final = Preferences((), refuses_identity=False)
 
 
 def choose(header: str | None, offered: Sequence[Coding]) -> Preferences:
-    """Order the offered codings by the weights of an Accept-Encoding value, None if absent.
+    """Return the offered codings that a client accepts, the preferred one first.
 
-    The order of offered decides between equal weights. Without a header, nothing is compressed,
-    although anything would be allowed. A malformed member counts as refused.
+    header is the value of Accept-Encoding, None if absent. Of codings with equal weights, the first
+    in offered wins. RFC 9110 allows any coding if there is no header, but none is returned then. A
+    malformed member of the header counts as refused.
     """
     if not header or len(header) > MAX_HEADER_BYTES:
         return NO_PREFERENCES
-    weights = parse_weights(header, coding_name)
+    weights = parse_weights(header, normalize_coding)
     others = weights.get("*", 0)
-    # Identity is acceptable without a mention, but then every other coding is preferred.
+    # If the header does not mention identity, it is acceptable, but any coding is preferred to it.
     identity = weights.get(IDENTITY, weights.get("*"))
     least = max(identity or 0, 1)
     ranked = sorted(offered, key=lambda coding: -weights.get(coding, others))
@@ -66,16 +68,20 @@ def choose(header: str | None, offered: Sequence[Coding]) -> Preferences:
     )
 
 
-def coding_name(name: str) -> str:
-    """Return the registered name of a coding in a header. RFC 9110, section 8.4.1."""
+def normalize_coding(name: str) -> str:
+    """Return a coding name from a header in lower case, with x-gzip replaced by gzip.
+
+    RFC 9110, section 8.4.1.
+    """
     name = name.strip(" \t").lower()
     return _ALIASES.get(name, name)
 
 
-def chooser(offered: Sequence[Coding]) -> Callable[[bytes], Preferences]:
-    """Return a cached `choose` for one offer, which takes the bytes of the header.
+def make_chooser(offered: Sequence[Coding]) -> Callable[[bytes], Preferences]:
+    """Return a function like `choose` for fixed offered codings, which caches its results.
 
-    Do not call it with headers above MAX_HEADER_BYTES: they would be cached, too.
+    It takes the header as bytes. Callers must not pass headers above MAX_HEADER_BYTES, so that
+    clients cannot fill the cache with large ones.
     """
 
     @lru_cache(maxsize=256)

@@ -1,4 +1,4 @@
-"""Routes whose responses are not compressed."""
+"""The decorator that excludes an endpoint from compression."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _MARK = "__hasten_no_compression__"
 
 
 def no_compression(endpoint: F) -> F:
-    """Do not compress responses of an endpoint: ``@no_compression`` below the route's decorator.
+    """Exclude an endpoint from compression: put ``@no_compression`` below the route decorator.
 
-    For functions and classes in FastAPI, Starlette and Litestar. Other frameworks (Django, Quart)
-    do not store the endpoint in the ASGI scope: there, set the response header
-    ``Content-Encoding: identity``, which the middleware removes.
+    It works for functions and classes in FastAPI, Starlette and Litestar. Django and Quart do not
+    store the endpoint in the ASGI scope. There, set the response header ``Content-Encoding:
+    identity``: the response is not compressed, and the middleware removes the header.
     """
     setattr(endpoint, _MARK, True)
     return endpoint
@@ -28,7 +28,7 @@ def has_opted_out(scope: Scope) -> bool:
     endpoint = scope.get("endpoint")
     if endpoint is not None:
         return hasattr(endpoint, _MARK)
-    handler = scope.get("route_handler")  # Litestar's
+    handler = scope.get("route_handler")  # where Litestar stores the endpoint
     if handler is None:
         return False
     function = getattr(handler, "fn", handler)

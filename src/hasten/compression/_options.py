@@ -1,4 +1,4 @@
-"""The types of the middlewares' options, and the checks that convert them."""
+"""Types of middleware options, and functions that validate and convert their values."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from hasten.compression._negotiation import Coding
 from hasten.errors import InvalidOption
 
 CompressionLevel: TypeAlias = Literal["auto"] | int | Mapping[str, int]
-"""``"auto"`` (by size and load), one level for all encodings, or levels by encoding."""
+"""``"auto"`` (chosen by body size and load), one level for all encodings, or a level for each."""
 
 FlushPolicy: TypeAlias = Literal["auto", "message", "never"] | Duration
-"""When a stream is flushed: see the option flush of `CompressionMiddleware`."""
+"""When a compressed stream is flushed: see the option flush of `CompressionMiddleware`."""
 
 BreachPolicy: TypeAlias = Literal["guard", "off"] | Guard
-"""The defence against BREACH: the default `Guard`, one with your options, or none."""
+"""The defence against BREACH: "guard" is `Guard()`, "off" is none, or a `Guard` with options."""
 
 ResponseFilter: TypeAlias = Callable[
     [MutableMapping[str, Any], int, list[tuple[bytes, bytes]]], bool | None
@@ -33,6 +33,10 @@ to apply the other options.
 
 
 def to_codings(option: str, value: object) -> list[Coding]:
+    """Convert the value of an option, such as ("zstd", "gzip"), to codings.
+
+    option is the name of the option, for the error. Raises `InvalidOption`.
+    """
     expected = f"a sequence of {', '.join(map(repr, map(str, Coding)))}"
     if isinstance(value, str) or not isinstance(value, Collection) or not value:
         raise InvalidOption(option, value, expected)
@@ -43,13 +47,16 @@ def to_codings(option: str, value: object) -> list[Coding]:
 
 
 def to_levels(value: object, codings: Sequence[Coding]) -> dict[Coding, int]:
-    """Return the level of each coding; {} for "auto"."""
+    """Convert the option level to a level for each coding; {} for "auto".
+
+    codings are all offered codings: a single number applies to each of them.
+    """
     if value == "auto":
         return {}
     if is_whole_number(value):
         return {coding: _to_level("level", value, coding) for coding in codings}
     if not isinstance(value, Mapping):
-        expected = "'auto', a number for all encodings, or numbers by encoding, as {'zstd': 3}"
+        expected = "'auto', a level for all encodings, or a level for each, such as {'zstd': 3}"
         raise InvalidOption("level", value, expected)
     levels: dict[Coding, int] = {}
     for name, level in value.items():
@@ -66,21 +73,30 @@ def _to_level(option: str, level: object, coding: Coding) -> int:
     raise InvalidOption(option, level, expected, code="out_of_range")
 
 
-def to_live_order(value: object, codecs: Collection[Coding]) -> tuple[Coding, ...]:
-    """Return all available codings, those of the option stream_encodings first."""
+def to_live_codings(value: object, codecs: Collection[Coding]) -> tuple[Coding, ...]:
+    """Return the codings to offer for live streams: all installed ones, in order of preference.
+
+    Those in value, the option stream_encodings, come first.
+    """
     first = [coding for coding in to_codings("stream_encodings", value) if coding in codecs]
     return (*first, *(coding for coding in codecs if coding not in first))
 
 
 def to_etag_policy(value: object, *, recompresses: bool) -> ETagPolicy:
+    """Return the option etag, or raise `InvalidOption` if it is unknown or conflicts.
+
+    recompresses is whether the cache may later replace a compressed body with a smaller one. A
+    strong ETag would then name two different bodies, so only "weaken" and "drop" are allowed.
+    """
     policy: ETagPolicy = check_choice("etag", value, get_args(ETagPolicy))
     if recompresses and policy in {"keep", "suffix"}:
-        expected = "'weaken' or 'drop' with CompressionCache(recompress=True)"
+        expected = "'weaken' or 'drop', because the cache is CompressionCache(recompress=True)"
         raise InvalidOption("etag", value, expected, code="conflict")
     return policy
 
 
 def to_guard(value: object) -> Guard | None:
+    """Convert the option breach to a `Guard`, or to None for "off"."""
     match value:
         case "guard":
             return Guard()

@@ -1,4 +1,7 @@
-"""A few threads for work that would block the event loop. Compressors release the GIL."""
+"""A thread pool for work that would block the event loop.
+
+Threads help because the compression libraries release the GIL.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, ParamSpec, TypeVar
 
 from hasten._checks import check_whole_number
-from hasten._loops import result_of
+from hasten._loops import wait_for_future
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -18,13 +21,13 @@ QUEUED_PER_THREAD: Final = 8
 
 
 class Pool:
-    """A bounded pool of threads, which starts on first use.
+    """A thread pool that reports when its queue is long or full. Threads start on first use.
 
-    By default it has as many threads as there are processors, at most four.
+    By default it has one thread for each processor, at most four.
     """
 
     offload_after = 250e-6
-    """Work with a longer estimate, in seconds, runs in a thread."""
+    """Callers run work in a thread if its estimated time, in seconds, is longer than this."""
 
     def __init__(self, name: str, threads: int | None = None) -> None:
         if threads is None:
@@ -33,50 +36,55 @@ class Pool:
         self.max_queue = QUEUED_PER_THREAD * self.threads
         self._name = f"hasten-{name}"
         self._lock = threading.Lock()
-        self._start()
+        self._start_executor()
 
-    def _start(self) -> None:
+    def _start_executor(self) -> None:
         self._executor = ThreadPoolExecutor(self.threads, thread_name_prefix=self._name)
         self._unfinished = 0
         self._process = os.getpid()
 
     @property
-    def waiting(self) -> int:
-        """How many work items wait for a thread."""
+    def queue_length(self) -> int:
+        """The number of submitted calls that wait for a thread."""
         return max(self._unfinished - self.threads, 0)
 
     @property
     def is_busy(self) -> bool:
-        """Whether so much work waits that it should be made cheaper."""
-        return self.waiting > 2 * self.threads
+        """Whether the queue is so long that callers should choose a faster compression level."""
+        return self.queue_length > 2 * self.threads
 
     @property
     def is_full(self) -> bool:
+        """Whether callers should skip optional work. The pool itself rejects nothing."""
         return self._unfinished >= self.threads + self.max_queue
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a function in a thread. If cancelled, it does not start, or its result is dropped."""
+        """Run work in a thread, and return its result.
+
+        If the caller is cancelled, work that has not started is removed from the queue. The result
+        of work that has started is dropped.
+        """
         future = self.submit(work, *args, **kwargs)
         try:
-            return await result_of(future)
+            return await wait_for_future(future)
         except BaseException:
             future.cancel()
             raise
 
     def submit(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Start a function in a thread, without waiting for it."""
+        """Queue work for a thread, and return its future at once."""
         if self._process != os.getpid():
-            self._start()  # after a fork the threads are gone
+            self._start_executor()  # a forked process has no threads
         with self._lock:
             self._unfinished += 1
         try:
             future = self._executor.submit(work, *args, **kwargs)
         except BaseException:
-            self._finished(None)
+            self._on_finished(None)
             raise
-        future.add_done_callback(self._finished)
+        future.add_done_callback(self._on_finished)
         return future
 
-    def _finished(self, _: Future[T] | None) -> None:
+    def _on_finished(self, _: Future[T] | None) -> None:
         with self._lock:
             self._unfinished -= 1

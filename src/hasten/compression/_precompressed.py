@@ -1,4 +1,4 @@
-"""Files that were compressed beforehand: FILE.zst, FILE.br and FILE.gz beside FILE."""
+"""Serve files that were compressed in advance: FILE.zst, FILE.br or FILE.gz instead of FILE."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from hasten._asgi import ASGIApp, Message, Receive, Scope, Send, header_values
-from hasten._loops import in_thread
+from hasten._loops import run_in_thread
 from hasten.compression._head import Head
-from hasten.compression._negotiation import MAX_HEADER_BYTES, NO_PREFERENCES, Coding, chooser
+from hasten.compression._negotiation import MAX_HEADER_BYTES, NO_PREFERENCES, Coding, make_chooser
 from hasten.compression._options import to_codings
 from hasten.errors import InvalidOption
 
@@ -26,17 +26,17 @@ _ABOUT_A_FILE: Final = _CODED_STATUSES | {304, 416}
 
 
 class Precompressed:
-    """Serve compressed files in place of the originals where they exist.
+    """Serve a compressed copy of a static file if there is one in the same directory.
 
     Wrap Starlette's StaticFiles or a similar application:
-    ``Precompressed(StaticFiles(directory="static"), "static")``. For a client that accepts brotli,
-    a request for ``app.js`` becomes one for ``app.js.br`` if that file exists and is not older. So
-    entity tags and ranges are those of the compressed file. The middleware sets Content-Type,
-    Content-Encoding and Vary. Compress the files as far as possible: ``zstd -19``, ``brotli -q
-    11``, ``gzip -9``.
+    ``Precompressed(StaticFiles(directory="static"), "static")``. If a client accepts brotli, its
+    request for ``app.js`` is changed to ``app.js.br`` if that file exists and is not older. So ETag
+    and ranges are those of the compressed file. The middleware sets Content-Type, Content-Encoding
+    and Vary of the response. Compress the files as far as possible: ``zstd -19``, ``brotli -q 11``,
+    ``gzip -9``.
 
-    encodings is in the order of preference. No compressor needs to be installed. Raises
-    `InvalidOption`.
+    directory is the one that the application serves. encodings is in order of preference. No
+    compression library needs to be installed. Raises `InvalidOption`.
     """
 
     def __init__(
@@ -49,10 +49,10 @@ class Precompressed:
         self.app = app
         codings = to_codings("encodings", encodings)
         if Coding.DEFLATE in codings:
-            expected = "codings that files are kept in: 'zstd', 'br', 'gzip'"
+            expected = "a sequence of 'zstd', 'br', 'gzip': no file format uses deflate alone"
             raise InvalidOption("encodings", encodings, expected)
         self._suffixes = {coding: SUFFIXES[coding] for coding in codings}
-        self._choose = chooser(codings)
+        self._choose = make_chooser(codings)
         self._root = Path(directory).resolve()
 
     def __repr__(self) -> str:
@@ -62,7 +62,7 @@ class Precompressed:
         if scope["type"] != "http" or scope["method"] not in {"GET", "HEAD"}:
             await self.app(scope, receive, send)
             return
-        found = await in_thread(self._find, _path_below_mount(scope))
+        found = await run_in_thread(self._find_variants, _path_below_mount(scope))
         if not found:
             await self.app(scope, receive, send)
             return
@@ -72,17 +72,17 @@ class Precompressed:
         )
         variant = next((found[coding] for coding in preferences.codings if coding in found), None)
         if variant is not None:
-            scope = _redirected(scope, variant.suffix)
+            scope = _with_suffixed_path(scope, variant.suffix)
 
         async def send_variant(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message = _with_encoding(message, variant)
+                message = _with_variant_headers(message, variant)
             await send(message)
 
         await self.app(scope, receive, send_variant)
 
-    def _find(self, path: str) -> dict[Coding, _Variant]:
-        """Return the compressed files beside the requested one."""
+    def _find_variants(self, path: str) -> dict[Coding, _FileVariant]:
+        """Return the compressed copies of a file that are up to date, by coding."""
         try:
             file = self._root / path.lstrip("/")
             inside = file.resolve().is_relative_to(self._root)
@@ -92,15 +92,17 @@ class Precompressed:
             found = {}
             for coding, suffix in self._suffixes.items():
                 beside = file.with_name(file.name + suffix)
-                # An older one was made from an earlier version of the file.
+                # An older copy was made from an earlier version of the file.
                 if beside.is_file() and beside.stat().st_mtime >= changed:
-                    found[coding] = _Variant(coding, suffix, _content_type(file.name))
+                    found[coding] = _FileVariant(coding, suffix, _guess_content_type(file.name))
             return found
-        except (OSError, ValueError):  # the name is too long or has a null byte
+        except (OSError, ValueError):  # for instance, the name is too long or has a null byte
             return {}
 
 
-class _Variant(NamedTuple):
+class _FileVariant(NamedTuple):
+    """A compressed copy of a static file."""
+
     coding: Coding
     suffix: str
     content_type: bytes
@@ -108,24 +110,29 @@ class _Variant(NamedTuple):
 
 
 def _path_below_mount(scope: Scope) -> str:
-    """Return the path as the mounted application sees it."""
+    """Return the path of a request without the prefix at which the application is mounted."""
     path: str = scope["path"]
     mount: str = scope.get("root_path", "")
     return path[len(mount) :] if mount and path.startswith(mount) else path
 
 
-def _redirected(scope: Scope, suffix: str) -> Scope:
+def _with_suffixed_path(scope: Scope, suffix: str) -> Scope:
+    """Return a copy of the scope with a suffix such as ".br" appended to the path."""
     scope = {**scope, "path": scope["path"] + suffix}
     if scope.get("raw_path") is not None:
         scope["raw_path"] += suffix.encode()
     return scope
 
 
-def _with_encoding(message: Message, variant: _Variant | None) -> Message:
+def _with_variant_headers(message: Message, variant: _FileVariant | None) -> Message:
+    """Return the start message of a response with the headers of a compressed copy.
+
+    If variant is None, the original file is sent, and only Vary is added.
+    """
     head = Head(message["status"], message.get("headers", ()))
     if head.status not in _ABOUT_A_FILE:
         return {**message, "headers": head.headers}
-    headers = head.varying()
+    headers = head.headers_with_vary()
     if variant is not None and head.status in _CODED_STATUSES:
         ours = {b"content-type", b"content-encoding"}
         headers = [line for line in headers if line[0].lower() not in ours]
@@ -136,7 +143,7 @@ def _with_encoding(message: Message, variant: _Variant | None) -> Message:
     return {**message, "headers": headers}
 
 
-def _content_type(name: str) -> bytes:
+def _guess_content_type(name: str) -> bytes:
     kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
     charset = "; charset=utf-8" if kind.startswith("text/") else ""
     return f"{kind}{charset}".encode()

@@ -1,4 +1,4 @@
-"""The target of a request."""
+"""The method and URL of a request, as the client sent them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from hasten._asgi import Headers, Scope, header_values
 
 
 class RequestTarget(NamedTuple):
-    """The target of a request as the client sent it: routers change the scope later."""
+    """The method and the parts of the URL of a request.
+
+    They are copied from the ASGI scope before a router changes it. mount is the root_path.
+    """
 
     method: str
     scheme: str
@@ -18,12 +21,13 @@ class RequestTarget(NamedTuple):
     query: bytes
 
     @property
-    def bytes(self) -> int:
-        """The approximate memory of the target."""
+    def memory_bytes(self) -> int:
+        """The approximate memory of this object, in bytes."""
         return len(self.host) + 4 * len(self.path) + len(self.query)
 
 
-def target_of(scope: Scope) -> RequestTarget:
+def make_request_target(scope: Scope) -> RequestTarget:
+    """Return the method and URL of the request that an ASGI scope describes."""
     headers: Headers = scope["headers"]
     return RequestTarget(
         scope["method"],

@@ -1,18 +1,20 @@
-"""One response between the application and the server.
+"""The state machine that decides whether to compress a response, and sends it either way.
 
     NEW ─start─▸ PASSING                           not compressed, or not for this client
          └─────▸ HELD ─body─▸ ENDED                the whole body at once: compressed if smaller
-                  ├─more─▸ PEEKING ─▸ ENDED        too small to decide: there may be no more
+                  ├─more─▸ BUFFERING ─▸ ENDED      too small to decide: there may be no more
                   │          ├───────▸ PASSING     too many streams, or a message that cannot wait
                   │          └───────┐
                   └──────────────▸ STREAMING ─▸ ENDED
 
-The head is held back until the first part of the body comes, which decides whether compression
-pays. The head of a live stream (events, lines) is sent with the first event or in the first pause.
-An empty piece does not start a body. A stream is flushed when its producer pauses. A separate task
-does that, so a lock separates what it sends from what the application sends. Anything that ends a
-response early (an exception, a cancellation, a disconnected client) leaves the compressed stream
-unfinished, so that no client takes a part for the whole.
+The head (status and headers) is held back until the first part of the body arrives, because the
+body shows whether compression makes it smaller. The head of a live stream (events, lines) is sent
+with the first event or in the first pause. An empty piece does not count as the first part.
+
+A stream is flushed when the application pauses. A separate task flushes it, so a lock keeps the
+task and the application from sending at the same time. If a response ends early (by an exception, a
+cancellation or a disconnected client), the compressed stream is left unfinished. So no client
+mistakes a part for the whole body.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from typing import Final, NamedTuple
 
 from hasten._asgi import Headers, Message, Scope, Send, header_values
 from hasten._loops import is_asyncio, make_lock
-from hasten.compression._cache import HASHED_AT_ONCE_BYTES, Key, key_of, may_be_kept
+from hasten.compression._cache import HASHED_AT_ONCE_BYTES, CacheKey, is_cacheable, make_cache_key
 from hasten.compression._codecs import Codec
 from hasten.compression._dictionaries import DCZ, DCZ_LEVEL
 from hasten.compression._events import Compressed
@@ -34,77 +36,97 @@ from hasten.compression._idle_timer import IdleTimer
 from hasten.compression._negotiation import Coding
 from hasten.compression._opt_out import has_opted_out
 from hasten.compression._request_target import RequestTarget
-from hasten.compression._settings import ACCEPT_ENCODING, Kind, Settings
-from hasten.compression._stream import SLICE_BYTES, CodedStream, End
-from hasten.compression._workload import SLICED_ABOVE_BYTES, Workload
+from hasten.compression._settings import ACCEPT_ENCODING, MediaKind, Settings
+from hasten.compression._shared_resources import SLICED_ABOVE_BYTES, SharedResources
+from hasten.compression._stream import SLICE_BYTES, CompressedStream, FlushMode
 from hasten.errors import ResponseBroken
 
-# Messages that do not concern the head and body of this response: they are passed on at once.
-_BESIDE: Final = frozenset(
+# Messages that are neither the head nor a part of the body. They are passed on at once.
+_PASSED_ON: Final = frozenset(
     {"http.response.push", "http.response.early_hint", "http.response.debug"}
 )
-_BY_THE_SERVER: Final = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
+# Messages that let the server send a file by itself.
+_FILE_MESSAGES: Final = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
 
 
 _CUT_SHORT: Final = "an earlier send was cancelled or failed"
 
 
-class State(Enum):
-    """The state of a response; see the diagram above."""
+class ResponseState(Enum):
+    """How far a response has been sent. The docstring of the module shows the transitions."""
 
     NEW = 0
     PASSING = 1
     HELD = 2
-    PEEKING = 3
+    BUFFERING = 3
     STREAMING = 4
     ENDED = 5
     BROKEN = 6  # a send was cancelled or failed: the response cannot be completed
 
 
-# Faster than looking each member up in its class, which shows per message.
-NEW, PASSING, HELD, PEEKING, STREAMING, ENDED, BROKEN = State
-NOTHING, SHRINKS, SHRINKS_LIVE = Kind
+# Module-level names, because the lookup of an enum member is slow enough to show for each message.
+NEW, PASSING, HELD, BUFFERING, STREAMING, ENDED, BROKEN = ResponseState
+INCOMPRESSIBLE, COMPRESSIBLE, LIVE = MediaKind
 
 
 class Response:
-    """Compresses one response: the application calls its `send`."""
+    """Compresses one response. The application gets its `send` in place of the server's."""
 
     __slots__ = (
-        "_awaits_pauses", "_coding", "_declared", "_flushes", "_head", "_held", "_idle_timer",
-        "_is_broken", "_is_live", "_lock", "_message", "_must_compress", "_request_headers",
-        "_scope", "_send", "_settings", "_size", "_state", "_stream", "_target", "_vary",
-        "_workload", "is_open",
+        "_awaits_pauses",
+        "_buffered",
+        "_coding",
+        "_declared",
+        "_flushes",
+        "_head",
+        "_idle_timer",
+        "_is_broken",
+        "_is_live",
+        "_lock",
+        "_message",
+        "_must_compress",
+        "_request_headers",
+        "_scope",
+        "_send",
+        "_settings",
+        "_shared",
+        "_size",
+        "_state",
+        "_stream",
+        "_target",
+        "_vary",
+        "is_open",
     )  # fmt: skip
 
-    # Not set in __init__, because most responses never need them. From HELD on:
+    # These are not set in __init__, because most responses never need them. Set from HELD on:
     _coding: Coding
     _declared: int | None
     _is_live: bool
-    # From PEEKING and STREAMING on:
-    _held: list[bytes]
+    # Set from BUFFERING and STREAMING on:
+    _buffered: list[bytes]
     _size: int
     _lock: asyncio.Lock  # or one of trio's
     _awaits_pauses: bool
     _flushes: bool
     _idle_timer: IdleTimer
-    _stream: CodedStream | None
+    _stream: CompressedStream | None
     _is_broken: bool
 
     is_open: bool
-    """Whether `close` or `abandon` has something to end."""
+    """Whether `close` or `abandon` must be called, because something is held back or running."""
 
     def __init__(
         self,
         settings: Settings,
-        workload: Workload,
+        shared: SharedResources,
         scope: Scope,
         request_headers: Headers,
         target: RequestTarget | None,
         send: Send,
     ) -> None:
         self._settings = settings
-        self._workload = workload
-        self._scope = scope  # what the application sees, and writes to
+        self._shared = shared
+        self._scope = scope  # the dict that the application gets and changes
         self._request_headers = request_headers  # as the client sent them
         self._target = target  # before routers change the scope
         self._send = send
@@ -112,6 +134,7 @@ class Response:
         self.is_open = False
 
     async def send(self, message: Message) -> None:
+        """Handle a message of the application: hold it back, compress it or pass it on."""
         if self._state is PASSING:
             await self._send(message)
             return
@@ -131,20 +154,20 @@ class Response:
                 elif self._is_live:
                     await self._on_live_start()
             case _:
-                await self._on_other(message)
+                await self._on_other_message(message)
 
     async def close(self) -> None:
-        """Send what is held back, after the application has returned."""
+        """Send the held-back part of the response uncompressed, after the application returned."""
         if self._state is HELD:
             self.is_open = False
-            await self._send(self._uncoded("unfinished"))
-        elif self._state is PEEKING and not self._is_broken:
+            await self._send(self._uncompressed_start("unfinished"))
+        elif self._state is BUFFERING and not self._is_broken:
             async with self._lock:
-                await self._release("unfinished")
+                await self._fall_back_to_uncompressed("unfinished")
         await self.abandon()
 
     async def abandon(self) -> None:
-        """Stop the timer and its task, and free the encoder."""
+        """Stop the idle timer and discard the encoder, without sending anything."""
         if self.is_open and self._state is not HELD:
             if self._stream is not None:
                 self._stream.close()
@@ -153,43 +176,45 @@ class Response:
     # The head -------------------------------------------------------------------------------------
 
     def _on_start(self, message: Message) -> Message | None:
-        """Return the head if it can be sent now, None if it has to wait for the body."""
+        """Return the start message to send now, None if it has to wait for the body."""
         settings = self._settings
         head = Head(message["status"], message.get("headers", ()))
         kind = self._classify(head)
-        self._state = PASSING  # unless it turns out to be worth coding
+        self._state = PASSING  # may become HELD below
         if isinstance(kind, str):
-            headers = head.headers  # not the message's: they may be an iterator, used up by now
+            headers = head.headers  # those of the message may be an exhausted iterator
             if kind == "opted_out" and head.asks_for_identity:
-                headers = head.without_encoding()
-            if self._workload.is_observed:
-                self._workload.emit_skipped(kind)
+                headers = head.headers_without_encoding()
+            if self._shared.is_observed:
+                self._shared.emit_skipped(kind)
             return {**message, "headers": headers}
-        vary = settings.vary(self._target) if settings.has_extras else ACCEPT_ENCODING
+        vary = settings.vary_value(self._target) if settings.has_extras else ACCEPT_ENCODING
         length = head.content_length
         is_small = length is not None and length < settings.minimum_size
         if is_small and head.status != 304 and not settings.strict:  # the common case
-            if self._workload.is_observed:
-                self._workload.emit_skipped("too_small")
-            return {**message, "headers": head.varying(vary)}
+            if self._shared.is_observed:
+                self._shared.emit_skipped("too_small")
+            return {**message, "headers": head.headers_with_vary(vary)}
         self._message = message
         self._head = head
         self._vary = vary
         self._declared = length
         if head.status == 304:
             held = header_values(self._request_headers, b"if-none-match")
-            self._head = Head(304, head.revalidated(held, settings.etag))
-            return self._uncoded("not_modified")
-        is_live = length is None and kind is SHRINKS_LIVE
-        preferences = settings.preferences(self._request_headers, is_live=is_live)
+            self._head = Head(304, head.not_modified_headers(held, settings.etag))
+            return self._uncompressed_start("not_modified")
+        is_live = length is None and kind is LIVE
+        preferences = settings.negotiate(self._request_headers, is_live=is_live)
         if isinstance(preferences, str):
-            return self._uncoded(preferences)
+            return self._uncompressed_start(preferences)
         self._must_compress = preferences.refuses_identity and settings.strict
         if is_small and not self._must_compress:
-            return self._uncoded("too_small")
+            return self._uncompressed_start("too_small")
         if self._scope["method"] == "HEAD":
-            self._workload.emit_skipped("head_request")
-            headers = head.about_coded(preferences.codings[0], settings.etag, self._vary)
+            self._shared.emit_skipped("head_request")
+            headers = head.compressed_headers_without_encoding(
+                preferences.codings[0], settings.etag, self._vary
+            )
             return {**message, "headers": headers}
         self._state = HELD
         self._coding = preferences.codings[0]
@@ -197,41 +222,55 @@ class Response:
         self.is_open = True
         return None
 
-    def _classify(self, head: Head) -> Kind | SkipReason:
-        """Return what compression does for this response, or why it is not compressed."""
+    def _classify(self, head: Head) -> MediaKind | SkipReason:
+        """Return the kind of the response's media type, or the reason not to compress it.
+
+        This looks only at the endpoint and the response, not at the client.
+        """
         settings = self._settings
         scope = self._scope
-        if reason := head.untouchable(scope["method"]):
+        if reason := head.reason_to_skip(scope["method"]):
             return reason
         wanted = settings.filter and settings.filter(scope, head.status, [*head.headers])
         if wanted is False or has_opted_out(scope):
             return "opted_out"
         content_type = head.found.get(b"content-type")
         if content_type is None:
-            # A 304 need not repeat the type of what it confirms.
-            return SHRINKS if wanted or head.status == 304 else "media_type"
-        kind = settings.kind_of(content_type)
-        if kind is NOTHING:
-            return SHRINKS if wanted else "media_type"
+            # A 304 response often has no Content-Type.
+            return COMPRESSIBLE if wanted or head.status == 304 else "media_type"
+        kind = settings.classify_media_type(content_type)
+        if kind is INCOMPRESSIBLE:
+            return COMPRESSIBLE if wanted else "media_type"
         return kind
 
-    def _uncoded(self, reason: SkipReason) -> Message:
-        """Return the head of a response that is not compressed for this client or this body."""
-        self._workload.emit_skipped(reason)
-        return {**self._message, "headers": self._head.varying(self._vary)}
+    def _uncompressed_start(self, reason: SkipReason) -> Message:
+        """Return the start message of an uncompressed response, and emit the `Skipped` event.
 
-    def _coded_start(self, coding: str, length: int | None, seconds: float | None) -> Message:
+        Vary is added, because the response could be compressed for another client.
+        """
+        self._shared.emit_skipped(reason)
+        return {**self._message, "headers": self._head.headers_with_vary(self._vary)}
+
+    def _compressed_start(self, coding: str, length: int | None, seconds: float | None) -> Message:
+        """Return the start message of a compressed response.
+
+        length is that of the compressed body, None if unknown. seconds is the compression time, for
+        Server-Timing.
+        """
         if self._message.get("trailers"):
-            length = None  # in HTTP/1.1 only chunks can be followed by them
-        headers = self._head.coded(coding, self._settings.etag, length, self._vary)
+            length = None  # HTTP/1.1 allows trailers only after a chunked body
+        headers = self._head.compressed_headers(coding, self._settings.etag, length, self._vary)
         if self._settings.has_extras:
             headers += self._extra_headers(coding, seconds)
         return {**self._message, "headers": headers}
 
     def _extra_headers(self, coding: str, seconds: float | None) -> Headers:
+        """Return the headers Use-As-Dictionary and Server-Timing, if these options are used."""
         headers = []
         if self._settings.dictionaries is not None:
-            headers += self._settings.dictionaries._announcement(self._target, self._owner())
+            headers += self._settings.dictionaries._announcement_headers(
+                self._target, self._dictionary_owner()
+            )
         if self._settings.server_timing:
             duration = f";dur={seconds * 1000:.3f}" if seconds is not None else ""
             headers.append((b"server-timing", f'cmp;desc="{coding}"{duration}'.encode()))
@@ -242,74 +281,86 @@ class Response:
     async def _on_body(self, message: Message) -> None:
         body = message.get("body", b"")
         if self._state is HELD:
-            self._open()
-        if self._state is PEEKING or self._state is STREAMING:
+            self._start_buffering()
+        if self._state is BUFFERING or self._state is STREAMING:
             async with self._lock:
-                self._begin_step()
+                self._mark_broken_until_sent()
                 await self._on_chunk(body, more=message.get("more_body", False))
                 self._is_broken = False
         elif self._state is BROKEN:
             raise ResponseBroken(_CUT_SHORT)
         elif body or self._state is NEW:
-            await self._send(message)  # out of order: the server raises the right error
+            await self._send(message)  # out of order: the server raises an error
 
     def _has_declared_length(self, message: Message) -> bool:
-        """Return whether the body is complete: some frameworks send an empty message after it."""
+        """Return whether a message contains the whole body, by its Content-Length.
+
+        Some frameworks send the whole body with more_body, and then an empty message.
+        """
         return len(message.get("body", b"")) == self._declared
 
     async def _on_live_start(self) -> None:
-        self._open()
+        """Send the head of a live stream at once, or leave that to the idle timer.
+
+        If a short pause flushes the stream, the head waits for the first event or the next pause,
+        because a stream that ends without an event should not be compressed.
+        """
+        self._start_buffering()
         if self._awaits_pauses:
             self._idle_timer.restart()  # the stream may end without an event
             return
         async with self._lock:
-            self._begin_step()
-            await self._begin_stream()
+            self._mark_broken_until_sent()
+            await self._start_stream()
             if self._stream is None:
                 self._state = PASSING
             self._is_broken = False
 
-    def _open(self) -> None:
-        """Start to receive the body in pieces."""
+    def _start_buffering(self) -> None:
+        """Prepare for a body that arrives in pieces, and enter the state BUFFERING."""
         flush = self._settings.flush
         self._lock = make_lock()
         has_timer = is_asyncio()
         idle_seconds = flush.idle_seconds if has_timer else None
         self._idle_timer = IdleTimer(idle_seconds, self._on_pause)
-        self._awaits_pauses = flush.has_short_pauses and has_timer
+        self._awaits_pauses = flush.flushes_on_short_pause and has_timer
         # Without a timer, each message may be the last one before a pause.
         self._flushes = flush.after_messages or (flush.idle_seconds is not None and not has_timer)
-        self._held = []
+        self._buffered = []
         self._size = 0
         self._stream = None
         self._is_broken = False
-        self._state = PEEKING
+        self._state = BUFFERING
 
-    def _begin_step(self) -> None:
-        """Mark the response as broken until the step is complete. Call it under the lock.
+    def _mark_broken_until_sent(self) -> None:
+        """Mark the response as broken. The caller resets the mark when it has sent its data.
 
-        A piece that was compressed and not sent, or sent in part, is missing: a stream that
-        continued would hide that.
+        If the caller is cancelled or fails in between, compressed data is lost. The stream must not
+        continue then, because the client would not notice the gap. Call it with the lock held.
         """
         if self._is_broken:
             raise ResponseBroken(_CUT_SHORT) from self._idle_timer.failure
         self._is_broken = True
 
-    async def _on_chunk(self, body: bytes, *, more: bool, in_pause: bool = False) -> None:
+    async def _on_chunk(self, body: bytes, *, more: bool, after_pause: bool = False) -> None:
+        """Handle a piece of the body: buffer it, compress it, or pass it on.
+
+        With after_pause, body is empty, and the buffered data is sent.
+        """
         self._size += len(body)
         newest = body
-        if self._state is PEEKING:
-            self._held.append(bytes(body))  # the application may reuse its buffer
+        if self._state is BUFFERING:
+            self._buffered.append(bytes(body))  # the application may reuse its buffer
             if not more:
                 self._idle_timer.stop()
-                await self._send_whole(self._take_held())
+                await self._send_whole(self._take_buffered())
                 return
-            if not in_pause and not self._is_decided(body):
+            if not after_pause and not self._should_start_stream(body):
                 self._idle_timer.restart()
                 return
-            await self._begin_stream()
-            body = self._take_held()
-        if self._stream is None:  # released, not compressed
+            await self._start_stream()
+            body = self._take_buffered()
+        if self._stream is None:  # sent uncompressed
             await self._send({"type": "http.response.body", "body": body, "more_body": more})
             self._state = PASSING
             return
@@ -322,7 +373,10 @@ class Response:
             self._idle_timer.restart()
 
     def _end_stream(self) -> None:
-        """End the stream. Raises `ResponseBroken` if the body differs from its Content-Length."""
+        """End the stream.
+
+        Raises `ResponseBroken` if the length of the body differs from its Content-Length.
+        """
         if self._declared is not None and self._size != self._declared:
             raise ResponseBroken(
                 f"Content-Length is {self._declared:,}, but the body has {self._size:,} bytes"
@@ -330,13 +384,17 @@ class Response:
         self._state = ENDED
         self._idle_timer.stop()
 
-    def _take_held(self) -> bytes:
-        held = b"".join(self._held)
-        self._held = []
+    def _take_buffered(self) -> bytes:
+        held = b"".join(self._buffered)
+        self._buffered = []
         return held
 
-    def _is_decided(self, newest: bytes) -> bool:
-        """Return whether the body is compressed whatever comes next. A small start may be all."""
+    def _should_start_stream(self, newest: bytes) -> bool:
+        """Return whether compression can start now, before the whole body is known.
+
+        It cannot if the data so far is smaller than minimum_size, because it may be the whole body.
+        Some settings compress small bodies, too. newest is the last piece of the body.
+        """
         settings = self._settings
         return self._size > 0 and (
             self._size >= settings.minimum_size
@@ -344,7 +402,7 @@ class Response:
             or self._must_compress
             or self._is_live
             or self._flushes
-            # An explicit flush. If pauses are short, the next pause does the same.
+            # An empty message is an explicit flush. If a short pause flushes, it need not.
             or (not newest and not self._awaits_pauses)
         )
 
@@ -353,8 +411,8 @@ class Response:
             if self._is_broken:
                 return
             self._is_broken = True
-            if self._state is PEEKING and (self._size or self._is_live):
-                await self._on_chunk(b"", more=True, in_pause=True)
+            if self._state is BUFFERING and (self._size or self._is_live):
+                await self._on_chunk(b"", more=True, after_pause=True)
             elif self._stream is not None:
                 await self._stream.flush()
             self._is_broken = False
@@ -362,140 +420,156 @@ class Response:
     # Whole bodies --------------------------------------------------------------------------------
 
     async def _send_whole(self, body: bytes) -> None:
-        self._state = BROKEN  # until it is done
-        await self._send_all(body)
+        """Send a response whose whole body is known. Compress it if that makes it smaller."""
+        self._state = BROKEN  # stays so if sending fails
+        await self._compress_and_send(body)
         self._state = ENDED
 
-    async def _send_all(self, body: bytes) -> None:
+    async def _compress_and_send(self, body: bytes) -> None:
         settings = self._settings
         size = len(body)
         if size < settings.minimum_size and not (self._must_compress and body):
-            await self._send_uncoded(body, "too_small")
+            await self._send_uncompressed(body, "too_small")
             return
         if size != self._declared and self._declared is not None:
-            await self._send_uncoded(body, "wrong_length")  # the server raises the right error
+            await self._send_uncompressed(body, "wrong_length")  # the server raises an error
             return
         codec = settings.codecs[self._coding]
         level = codec.effort.level_for(size)
-        workload = self._workload
-        if settings.has_extras or workload.is_observed or not workload.is_quick(codec, level, size):
-            await self._send_slowly(codec, level, body)
+        shared = self._shared
+        if settings.has_extras or shared.is_observed or not shared.is_quick(codec, level, size):
+            await self._send_on_slow_path(codec, level, body)
             return
-        # The fast path of most responses.
+        # Most responses take this fast path.
         coded = codec.compress(body, level)
         if len(coded) >= size and not self._must_compress:
-            await self._send_uncoded(body, "not_smaller")
+            await self._send_uncompressed(body, "not_smaller")
             return
-        await self._send(self._coded_start(codec.coding, len(coded), None))
+        await self._send(self._compressed_start(codec.coding, len(coded), None))
         await self._send({"type": "http.response.body", "body": coded})
 
-    async def _send_slowly(self, codec: Codec, level: int, body: bytes) -> None:
+    async def _send_on_slow_path(self, codec: Codec, level: int, body: bytes) -> None:
+        """Send a whole body that needs the cache, a dictionary, a thread or an event."""
         start = perf_counter()
-        key = await self._key(codec, body)
-        whole = self._find_coded(key, codec, body)
-        if whole is None and not self._workload.is_quick(codec, level, len(body)):
-            if self._workload.pool.is_full and not self._must_compress:
-                await self._send_uncoded(body, "busy")
+        key = await self._cache_key(codec, body)
+        whole = self._find_cached(key, codec, body)
+        if whole is None and not self._shared.is_quick(codec, level, len(body)):
+            if self._shared.pool.is_full and not self._must_compress:
+                await self._send_uncompressed(body, "busy")
                 return
-            if self._workload.pool.is_busy:
+            if self._shared.pool.is_busy:
                 level = codec.effort.fastest
             if len(body) > SLICED_ABOVE_BYTES:
                 await self._send_in_slices(codec, level, body)
                 return
         if whole is None:
-            whole = await self._code_whole(key, codec, level, body)
+            whole = await self._compress_whole(key, codec, level, body)
         seconds = 0.0 if whole.cached else perf_counter() - start
         size = len(whole.body)
         if size >= len(body) and not self._must_compress:
-            await self._send_uncoded(body, "not_smaller")
+            await self._send_uncompressed(body, "not_smaller")
             return
-        await self._send(self._coded_start(whole.coding, size, seconds))
+        await self._send(self._compressed_start(whole.coding, size, seconds))
         await self._send({"type": "http.response.body", "body": whole.body})
-        self._workload.emit(
+        self._shared.emit(
             Compressed(
                 str(whole.coding), whole.level, len(body), size, seconds, cached=whole.cached
             )
         )
 
-    async def _send_uncoded(self, body: bytes, reason: SkipReason) -> None:
-        await self._send(self._uncoded(reason))
+    async def _send_uncompressed(self, body: bytes, reason: SkipReason) -> None:
+        await self._send(self._uncompressed_start(reason))
         await self._send({"type": "http.response.body", "body": body})
 
-    async def _send_uncoded_piece(self, body: bytes) -> None:
+    async def _send_uncompressed_piece(self, body: bytes) -> None:
         if body:
             await self._send({"type": "http.response.body", "body": body, "more_body": True})
 
-    async def _key(self, codec: Codec, body: bytes) -> Key | None:
-        """Return the key of the body in the cache, None if it must not be cached."""
-        target, pool = self._target, self._workload.pool
+    async def _cache_key(self, codec: Codec, body: bytes) -> CacheKey | None:
+        """Return the cache key of the body, None if it must not be cached."""
+        target, pool = self._target, self._shared.pool
         if self._settings.cache is None or target is None or len(body) > SLICED_ABOVE_BYTES:
             return None
-        if not may_be_kept(target, self._request_headers, self._head):
+        if not is_cacheable(target, self._request_headers, self._head):
             return None
         if len(body) <= HASHED_AT_ONCE_BYTES:
-            return key_of(target, self._head, codec.coding, body)
+            return make_cache_key(target, self._head, codec.coding, body)
         if pool.is_full:
             return None
-        return await pool.run(key_of, target, self._head, codec.coding, body)
+        return await pool.run(make_cache_key, target, self._head, codec.coding, body)
 
-    def _owner(self) -> bytes | None:
-        """Return the owner of the dictionary that this response becomes, None if there is none."""
+    def _dictionary_owner(self) -> bytes | None:
+        """Return a digest of the user and the query.
+
+        It is None if the response must not become a dictionary.
+        """
         dictionaries = self._settings.dictionaries
         if dictionaries is None:
             return None
-        return dictionaries._owner(self._target, self._scope, self._request_headers, self._head)
+        return dictionaries._owner_digest(
+            self._target, self._scope, self._request_headers, self._head
+        )
 
-    def _find_coded(self, key: Key | None, codec: Codec, body: bytes) -> _Whole | None:
-        """Return the compressed body from the cache, or None."""
+    def _find_cached(
+        self, key: CacheKey | None, codec: Codec, body: bytes
+    ) -> _CompressedBody | None:
+        """Return the compressed body from the cache, None if it is not there."""
         cache = self._settings.cache
         kept = None
         if cache is not None and key is not None:
-            kept = cache._find(key, codec, body, self._compress_idly)
+            kept = cache._find(key, codec, body, self._compress_when_idle)
         if kept is None:
             return None
-        return _Whole(kept, codec.coding, 0, cached=True)
+        return _CompressedBody(kept, codec.coding, 0, cached=True)
 
-    async def _code_whole(self, key: Key | None, codec: Codec, level: int, body: bytes) -> _Whole:
+    async def _compress_whole(
+        self, key: CacheKey | None, codec: Codec, level: int, body: bytes
+    ) -> _CompressedBody:
+        """Compress the body, as a difference to an earlier response if possible."""
         settings = self._settings
-        owner = self._owner()
+        owner = self._dictionary_owner()
         if settings.dictionaries is not None and owner is not None:
-            delta = await settings.dictionaries._difference(
-                owner, self._request_headers, body, self._workload.pool.run
+            delta = await settings.dictionaries._compress_as_delta(
+                owner, self._request_headers, body, self._shared.pool.run
             )
             if delta is not None:
-                return _Whole(delta, DCZ, DCZ_LEVEL)
+                return _CompressedBody(delta, DCZ, DCZ_LEVEL)
         if settings.cache is not None and key is not None:
-            coded, shared = await settings.cache._make(
+            coded, shared = await settings.cache._compress_once(
                 key, lambda: self._compress(codec, level, body)
             )
         else:
             coded, shared = await self._compress(codec, level, body), False
-        return _Whole(coded, codec.coding, level, cached=shared)
+        return _CompressedBody(coded, codec.coding, level, cached=shared)
 
     async def _compress(self, codec: Codec, level: int, body: bytes) -> bytes:
-        if self._workload.is_quick(codec, level, len(body)):
+        """Compress the body, in a thread unless that is quick."""
+        if self._shared.is_quick(codec, level, len(body)):
             return codec.compress(body, level)
-        return await self._workload.pool.run(codec.compress, body, level)
+        return await self._shared.pool.run(codec.compress, body, level)
 
-    async def _compress_idly(self, codec: Codec, body: bytes) -> bytes | None:
-        """Compress at the highest useful level, or return None if work waits for a thread."""
-        pool = self._workload.pool
-        if pool.waiting:
+    async def _compress_when_idle(self, codec: Codec, body: bytes) -> bytes | None:
+        """Compress the body at the highest useful level, or return None if all threads are busy."""
+        pool = self._shared.pool
+        if pool.queue_length:
             return None
         return await pool.run(codec.compress, body, codec.effort.smallest)
 
     async def _send_in_slices(self, codec: Codec, level: int, body: bytes) -> None:
-        """Compress a large body in turns with others, and send each slice at once."""
-        encoder = codec.encoder(level)
-        stream = CodedStream(self._workload, self._send, codec, level, encoder, flushes=False)
+        """Compress a large body slice by slice, and send each slice at once.
+
+        Between two slices, the threads can compress other bodies.
+        """
+        encoder = codec.make_encoder(level)
+        stream = CompressedStream(self._shared, self._send, codec, level, encoder, flushes=False)
         try:
             view = memoryview(body)
-            coded = await stream.advance_off_loop(view[:SLICE_BYTES], End.FLUSH)
+            coded = await stream.compress_in_thread(view[:SLICE_BYTES], FlushMode.FLUSH)
             if len(coded) >= SLICE_BYTES and not self._must_compress:
-                stream.forget()
-                await self._send_uncoded(body, "not_smaller")
+                stream.discard()
+                await self._send_uncompressed(body, "not_smaller")
                 return
-            await self._send(self._coded_start(codec.coding, None, None))
+            await self._send(self._compressed_start(codec.coding, None, None))
             await self._send({"type": "http.response.body", "body": coded, "more_body": True})
             await stream.write(view[SLICE_BYTES:], more=False)
         finally:
@@ -503,94 +577,103 @@ class Response:
 
     # Streams --------------------------------------------------------------------------------------
 
-    async def _begin_stream(self) -> None:
-        """Send the head of a compressed stream, or of an uncompressed one if there are too many."""
+    async def _start_stream(self) -> None:
+        """Send the head of a stream: a compressed one, or uncompressed if too many are open."""
         settings = self._settings
-        if not (self._workload.has_room_for_stream or self._must_compress):
+        if not (self._shared.has_room_for_stream or self._must_compress):
             self._idle_timer.stop()
-            await self._send(self._uncoded("busy"))
+            await self._send(self._uncompressed_start("busy"))
             return
         codec = settings.codecs[self._coding]
         if self._is_live:
-            self._idle_timer.stop()  # it runs until the first event; each event is flushed
-            codec = codec.live
-            encoder = codec.live_encoder(codec.effort.live, settings.stream_memory)
+            self._idle_timer.stop()  # no longer needed: each event is flushed
+            codec = codec.live_codec
+            encoder = codec.make_live_encoder(codec.effort.live, settings.stream_memory)
             level = codec.effort.live
         else:
             level = codec.effort.streaming
-            encoder = codec.encoder(level)
+            encoder = codec.make_encoder(level)
         flushes = self._flushes or (self._is_live and settings.flush.after_live_messages)
         self._state = STREAMING
-        self._stream = CodedStream(
-            self._workload, self._send, codec, level, encoder, flushes=flushes
+        self._stream = CompressedStream(
+            self._shared, self._send, codec, level, encoder, flushes=flushes
         )
-        await self._send(self._coded_start(codec.coding, None, None))
+        await self._send(self._compressed_start(codec.coding, None, None))
 
-    async def _release(self, reason: SkipReason) -> None:
-        """Send the buffered part of the body uncompressed. The rest of it passes unchanged."""
+    async def _fall_back_to_uncompressed(self, reason: SkipReason) -> None:
+        """Send the head and the buffered part of the body uncompressed.
+
+        The rest of the body is then passed on unchanged.
+        """
         self._idle_timer.stop()
-        await self._send(self._uncoded(reason))
-        await self._send_uncoded_piece(self._take_held())
+        await self._send(self._uncompressed_start(reason))
+        await self._send_uncompressed_piece(self._take_buffered())
         self._state = PASSING
 
     # Other messages -------------------------------------------------------------------------------
 
-    async def _on_other(self, message: Message) -> None:
+    async def _on_other_message(self, message: Message) -> None:
+        """Handle a message that is not an ordinary start or body message, such as a file."""
         kind = message["type"]
-        reason: SkipReason = "sent_by_server" if kind in _BY_THE_SERVER else "unknown_message"
-        if kind in _BESIDE or self._state is NEW or self._state is ENDED:
+        reason: SkipReason = "sent_by_server" if kind in _FILE_MESSAGES else "unknown_message"
+        if kind in _PASSED_ON or self._state is NEW or self._state is ENDED:
             await self._send(message)
         elif self._state is HELD:
             if kind == "http.response.pathsend":
-                if self._workload.pool.is_full and not self._must_compress:
+                if self._shared.pool.is_full and not self._must_compress:
                     reason = "busy"
-                elif await self._send_path(message):
+                elif await self._send_file_at_path(message):
                     return
             self._state = PASSING
             self.is_open = False
-            await self._send(self._uncoded(reason))
+            await self._send(self._uncompressed_start(reason))
             await self._send(message)
         elif self._state is BROKEN:
             raise ResponseBroken(_CUT_SHORT)
         else:
             async with self._lock:
-                self._begin_step()
-                if self._state is PEEKING and self._is_live:
-                    await self._begin_stream()
-                elif self._state is PEEKING:
-                    await self._release(reason)
-                await self._in_stream(message)
+                self._mark_broken_until_sent()
+                if self._state is BUFFERING and self._is_live:
+                    await self._start_stream()
+                elif self._state is BUFFERING:
+                    await self._fall_back_to_uncompressed(reason)
+                await self._pass_to_stream(message)
                 self._is_broken = False
 
-    async def _send_path(self, message: Message) -> bool:
-        """Compress a whole file. Return False if it is unreadable: the server handles the error."""
+    async def _send_file_at_path(self, message: Message) -> bool:
+        """Read a file, compress it and send it as the body.
+
+        Return False without sending anything if the file cannot be read. The message is then passed
+        on to the server, which reports the error.
+        """
         try:
-            body = await self._workload.pool.run(_read_unless_large, message["path"])
+            body = await self._shared.pool.run(_read_unless_large, message["path"])
         except (OSError, ValueError):  # ValueError: a null byte in the path
             return False
         if body is not None:
             self.is_open = False
             await self._send_whole(body)
             return True
-        self._open()
+        self._start_buffering()
         async with self._lock:
-            self._begin_step()
-            await self._begin_stream()
-            await self._in_stream(message)
+            self._mark_broken_until_sent()
+            await self._start_stream()
+            await self._pass_to_stream(message)
             self._is_broken = False
         return True
 
-    async def _in_stream(self, message: Message) -> None:
-        if self._stream is None:  # released, not compressed
+    async def _pass_to_stream(self, message: Message) -> None:
+        """Handle a message within a body: compress its file, or pass the message on."""
+        if self._stream is None:  # sent uncompressed
             await self._send(message)
             self._state = PASSING
-        elif message["type"] in _BY_THE_SERVER:
+        elif message["type"] in _FILE_MESSAGES:
             await self._write_file(self._stream, message)
         else:
             await self._send(message)
 
-    async def _write_file(self, stream: CodedStream, message: Message) -> None:
-        """Compress a file that the server was to send: the rest of the body is compressed, too."""
+    async def _write_file(self, stream: CompressedStream, message: Message) -> None:
+        """Compress and send a file that the server would send itself without compression."""
         self._size += await stream.write_file(message)
         more = message.get("more_body", False)
         if not more:
@@ -599,13 +682,18 @@ class Response:
 
 
 def _read_unless_large(path: str) -> bytes | None:
+    """Return the content of a file, None if it is larger than `SLICED_ABOVE_BYTES`."""
     with open(path, "rb") as file:  # noqa: PTH123 - faster than Path.open
         is_large = os.fstat(file.fileno()).st_size > SLICED_ABOVE_BYTES
         return None if is_large else file.read()
 
 
-class _Whole(NamedTuple):
-    """A body that was compressed as a whole."""
+class _CompressedBody(NamedTuple):
+    """A whole compressed body, with the coding and level that were used.
+
+    cached says whether another request has compressed it. If it was already in the cache, the level
+    is not known, and is 0.
+    """
 
     body: bytes
     coding: str

@@ -1,4 +1,4 @@
-"""The checked options of a `CompressionMiddleware`, and what depends on them alone."""
+"""The validated options of a `CompressionMiddleware`, and functions that apply them to requests."""
 
 from __future__ import annotations
 
@@ -16,54 +16,63 @@ from hasten.compression._cache import CompressionCache
 from hasten.compression._codecs import Codec
 from hasten.compression._dictionaries import Dictionaries
 from hasten.compression._head import ETagPolicy, SkipReason, forbids_transform
-from hasten.compression._media_types import is_live, media_type
+from hasten.compression._media_types import is_live_media_type, parse_media_type
 from hasten.compression._negotiation import MAX_HEADER_BYTES, Coding, Preferences
 from hasten.compression._options import ResponseFilter
-from hasten.compression._request_target import RequestTarget, target_of
+from hasten.compression._request_target import RequestTarget, make_request_target
 from hasten.errors import InvalidOption
 
 ACCEPT_ENCODING: Final = b"Accept-Encoding"
 
 IDLE_SECONDS: Final = 0.005
-"""A stream is flushed when its producer sends nothing for longer than this."""
+"""The default pause: a stream is flushed when the application sends nothing for this long."""
 
 
-class Kind(Enum):
-    """What compression does for a media type."""
+class MediaKind(Enum):
+    """Whether a media type is worth compressing, and whether clients read it piece by piece."""
 
-    NOTHING = 0
-    SHRINKS = 1
-    SHRINKS_LIVE = 2
-    """The reader waits for each event or line."""
+    INCOMPRESSIBLE = 0
+    COMPRESSIBLE = 1
+    LIVE = 2
+    """Compressible, and clients process each event or line when it arrives."""
 
 
 @dataclass(frozen=True, slots=True)
-class Flush:
-    """When a stream is flushed: after each message, each live event, or a pause."""
+class FlushRules:
+    """The moments at which a compressed stream is flushed, so that the client can decode it.
+
+    There are three: after each body message of any stream, after each body message of a live
+    stream, and when the application pauses.
+    """
 
     after_messages: bool
     after_live_messages: bool
     idle_seconds: float | None
-    """How long a pause is, None if pauses do not matter."""
+    """How long the application must send nothing before a flush; None: a pause does not flush."""
 
     @property
-    def has_short_pauses(self) -> bool:
+    def flushes_on_short_pause(self) -> bool:
+        """Whether a pause of at most `IDLE_SECONDS` (5 ms) is enough for a flush."""
         return self.idle_seconds is not None and self.idle_seconds <= IDLE_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The options of a `CompressionMiddleware`, which documents them."""
+    """The options of a `CompressionMiddleware`, validated and converted to their internal types.
+
+    The docstring of `CompressionMiddleware` explains the options.
+    """
 
     codecs: Mapping[Coding, Codec]
     choose: Callable[[bytes], Preferences]
     """Maps an Accept-Encoding header to the preferences of the client."""
     choose_live: Callable[[bytes], Preferences]
+    """Like `choose`, with the codings in the order of the option stream_encodings."""
     minimum_size: int
-    kind_of: Callable[[bytes], Kind]
-    """Maps a Content-Type header to what compression does for it."""
+    classify_media_type: Callable[[bytes], MediaKind]
+    """Maps a Content-Type header to its `MediaKind`."""
     filter: ResponseFilter | None
-    flush: Flush
+    flush: FlushRules
     stream_memory: int
     etag: ETagPolicy
     guard: Guard | None
@@ -72,15 +81,19 @@ class Settings:
     dictionaries: Dictionaries | None
     server_timing: bool
     has_extras: bool
-    """Whether there is a cache, a dictionary or Server-Timing; the fast path is without."""
+    """Whether cache, dictionaries or server_timing is used. The fast path is for all others."""
 
-    def preferences(self, lines: Headers, *, is_live: bool = False) -> Preferences | SkipReason:
-        """Return what a client accepts, or why its response is not compressed."""
+    def negotiate(self, lines: Headers, *, is_live: bool = False) -> Preferences | SkipReason:
+        """Return the encodings that a client accepts, or the reason not to compress for it.
+
+        lines are the headers of the request. The reason can be its Accept-Encoding, its
+        Cache-Control or the BREACH guard.
+        """
         headers: dict[bytes, bytes] = dict(lines)
-        if len(headers) != len(lines):  # rarely: a name came twice
+        if len(headers) != len(lines):  # rare: a header occurs twice
             headers = {name: header_values(lines, name) or b"" for name in headers}
         accepted = headers.get(b"accept-encoding")
-        # Longer ones would let clients fill the caches of the choosers.
+        # choose() caches its results by header: long headers would let clients fill the memory.
         if accepted is None or len(accepted) > MAX_HEADER_BYTES:
             return "not_accepted"
         preferences = (self.choose_live if is_live else self.choose)(accepted)
@@ -88,63 +101,73 @@ class Settings:
             return "not_accepted"
         if b"cache-control" in headers and forbids_transform(headers[b"cache-control"]):
             return "no_transform"
-        if self.guard is not None and self.guard._is_foreign(headers):
+        if self.guard is not None and self.guard._forbids_compression(headers):
             return "cross_site"
         return preferences
 
-    def accepts_nothing(self, scope: Scope) -> bool:
-        """Return whether the client refuses all encodings and identity."""
+    def client_accepts_nothing(self, scope: Scope) -> bool:
+        """Return whether Accept-Encoding refuses every offered encoding and identity, too.
+
+        With strict, the response is then 406.
+        """
         accepted = header_values(scope["headers"], b"accept-encoding") or b""
         return len(accepted) <= MAX_HEADER_BYTES and self.choose(accepted).accepts_nothing
 
-    def target_of(self, scope: Scope) -> RequestTarget | None:
-        """Return the target of a request, if the cache or the dictionaries need it."""
+    def request_target_if_needed(self, scope: Scope) -> RequestTarget | None:
+        """Return the method and URL of a request, or None without a cache and dictionaries.
+
+        Only these two options need the target. Raises `AsyncioRequired` if the cache cannot work
+        on this event loop.
+        """
         if self.cache is None and self.dictionaries is None:
             return None
         if self.cache is not None:
-            self.cache._check_loop()
-        return target_of(scope)
+            self.cache._check_event_loop()
+        return make_request_target(scope)
 
-    def vary(self, target: RequestTarget | None) -> bytes:
-        """Return the request headers that the encoding of a response depends on."""
-        if target and self.dictionaries is not None and self.dictionaries._path_of(target):
+    def vary_value(self, target: RequestTarget | None) -> bytes:
+        """Return the value of Vary: the request headers that decide how a response is encoded."""
+        if target and self.dictionaries is not None and self.dictionaries._matching_path(target):
             return b"Accept-Encoding, Available-Dictionary"
         return ACCEPT_ENCODING
 
 
-def to_classifier(
+def to_media_type_classifier(
     media_types: Callable[[str], bool] | Collection[str],
-) -> Callable[[bytes], Kind]:
-    """Return the function that maps a Content-Type header to its `Kind`."""
+) -> Callable[[bytes], MediaKind]:
+    """Return a function that maps a Content-Type header to its `MediaKind`.
+
+    media_types is the option of the middleware: a predicate, or a collection of media types.
+    """
     if callable(media_types):
         is_compressible = media_types
     else:
-        expected = "a function of a media type, or a collection of them"
+        expected = "a function of a media type, or a collection of media types"
         names = check_texts("media_types", media_types, expected)
-        is_compressible = frozenset(map(media_type, names)).__contains__
+        is_compressible = frozenset(map(parse_media_type, names)).__contains__
 
-    # An application has few Content-Types, and each response looks one up.
+    # Cached, because every response needs it, and an application has few Content-Types.
     @lru_cache(maxsize=256)
-    def kind_of(content_type: bytes) -> Kind:
-        name = media_type(content_type.decode("latin-1"))
+    def classify_media_type(content_type: bytes) -> MediaKind:
+        name = parse_media_type(content_type.decode("latin-1"))
         if not is_compressible(name):
-            return Kind.NOTHING
-        return Kind.SHRINKS_LIVE if is_live(name) else Kind.SHRINKS
+            return MediaKind.INCOMPRESSIBLE
+        return MediaKind.LIVE if is_live_media_type(name) else MediaKind.COMPRESSIBLE
 
-    return kind_of
+    return classify_media_type
 
 
-def to_flush(flush: object) -> Flush:
-    """Return when streams are flushed."""
+def to_flush_rules(flush: object) -> FlushRules:
+    """Convert the option flush, such as "auto" or "20ms", to `FlushRules`."""
     match flush:
         case "auto":
-            return Flush(False, True, IDLE_SECONDS)
+            return FlushRules(False, True, IDLE_SECONDS)
         case "message":
-            return Flush(True, True, None)
+            return FlushRules(True, True, None)
         case "never":
-            return Flush(False, False, None)
+            return FlushRules(False, False, None)
     try:
-        return Flush(False, True, to_seconds("flush", flush))
+        return FlushRules(False, True, to_seconds("flush", flush))
     except InvalidOption:
         expected = "'auto', 'message', 'never' or a duration such as 0.02 or '20ms'"
         raise InvalidOption("flush", flush, expected) from None

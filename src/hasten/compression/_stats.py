@@ -1,4 +1,4 @@
-"""Totals of a middleware, for metrics."""
+"""Counters of compressed and uncompressed responses, for metrics."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from hasten.compression._head import SkipReason
 
 @dataclass(frozen=True, slots=True)
 class EncodingStats:
-    """Totals of the responses that were sent with one encoding."""
+    """The number, size and compression time of all responses that were sent with one encoding."""
 
     responses: int = 0
     bytes_before: int = 0
     bytes_after: int = 0
     seconds: float = 0.0
-    """Time spent compressing, including waits for a thread."""
+    """Time spent on compression, including the wait for a thread."""
 
     @property
     def bytes_saved(self) -> int:
-        """Bytes before minus bytes after."""
+        """How many bytes compression has saved: bytes_before minus bytes_after."""
         return self.bytes_before - self.bytes_after
 
     @property
     def ratio(self) -> float:
-        """Bytes before over bytes after."""
+        """The compression ratio: bytes_before divided by bytes_after."""
         return self.bytes_before / max(self.bytes_after, 1)
 
 
 class CompressionStats:
     """Counts responses and bytes of a middleware: ``CompressionMiddleware(app, stats=stats)``.
 
-    Several middlewares may share one. Counting and reading are safe from any thread.
+    Several middlewares may share one object. It is thread-safe.
     """
 
     def __init__(self) -> None:
@@ -44,18 +44,18 @@ class CompressionStats:
 
     @property
     def compressed(self) -> dict[str, EncodingStats]:
-        """Totals by encoding, as in Content-Encoding."""
+        """The totals of compressed responses, by encoding: "br", "gzip" and so on."""
         with self._lock:
             return dict(sorted(self._compressed.items()))
 
     @property
     def skipped(self) -> dict[SkipReason, int]:
-        """How many responses were not compressed, by reason."""
+        """The number of uncompressed responses, by the reason why they were not compressed."""
         with self._lock:
             return dict(sorted(self._skipped.items()))
 
     def as_dict(self) -> dict[str, object]:
-        """Return all totals for JSON, with bytes_saved and ratio."""
+        """Return all totals as a dict that JSON can encode, including bytes_saved and ratio."""
         with self._lock:
             compressed, skipped = dict(self._compressed), dict(self._skipped)
         return {
@@ -75,7 +75,7 @@ class CompressionStats:
     def __repr__(self) -> str:
         return f"<CompressionStats compressed={self.compressed} skipped={self.skipped}>"
 
-    def _count(self, event: CompressionEvent) -> None:
+    def _count_event(self, event: CompressionEvent) -> None:
         with self._lock:
             match event:
                 case Compressed():

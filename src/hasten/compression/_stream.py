@@ -1,4 +1,4 @@
-"""A body that is compressed and sent piece by piece."""
+"""A response body that is compressed and sent piece by piece."""
 
 from __future__ import annotations
 
@@ -10,26 +10,29 @@ from typing import Final
 from hasten._asgi import Message, Send
 from hasten.compression._codecs import Codec, Encoder
 from hasten.compression._events import Compressed
-from hasten.compression._workload import Workload
+from hasten.compression._shared_resources import SharedResources
 
 SLICE_BYTES: Final = 256 * 1024
-"""How much a thread compresses at a time. Large bodies take turns, slice by slice."""
+"""How much of a large body a thread compresses before other bodies get their turn."""
 
 
-class End(Enum):
-    """What to do after a piece was written."""
+class FlushMode(Enum):
+    """What the compressor does after a piece of data: nothing, flush, or finish the body."""
 
     NONE = 0
     FLUSH = 1
     FINISH = 2
 
 
-class CodedStream:
-    """Compresses and sends what is written to it. For one writer at a time."""
+class CompressedStream:
+    """Compresses the data that is written to it, and sends the result to the client.
+
+    Only one task may write at a time.
+    """
 
     def __init__(
         self,
-        workload: Workload,
+        shared: SharedResources,
         send: Send,
         codec: Codec,
         level: int,
@@ -37,8 +40,11 @@ class CodedStream:
         *,
         flushes: bool,
     ) -> None:
-        """With flushes, each piece is flushed, so that the client can decode it at once."""
-        self._workload = workload
+        """Create the stream, and count it in shared.open_streams.
+
+        If flushes is true, each piece is flushed, so that the client can decode it at once.
+        """
+        self._shared = shared
         self._send = send
         self._codec = codec
         self._level = level
@@ -46,36 +52,43 @@ class CodedStream:
         self._flushes = flushes
         self._bytes_before = 0
         self._bytes_after = 0
-        self._gathered = 0
+        self._bytes_since_output = 0
         self._seconds = 0.0
         self.has_unflushed = False
-        workload.open_streams += 1
+        shared.open_streams += 1
 
     async def write(self, data: bytes | memoryview, *, more: bool) -> None:
-        """Compress and send data. Empty data is an explicit flush, unless it is the end."""
-        end = End.NONE
+        """Compress and send data, and end the stream unless there is more.
+
+        Empty data with more sends everything that the compressor holds back.
+        """
+        end = FlushMode.NONE
         if not more:
-            end = End.FINISH
+            end = FlushMode.FINISH
         elif self._flushes or not data:
-            end = End.FLUSH
+            end = FlushMode.FLUSH
         while len(data) > SLICE_BYTES:
-            await self._send_piece(await self.advance_off_loop(data[:SLICE_BYTES], End.NONE))
+            await self._send_piece(
+                await self.compress_in_thread(data[:SLICE_BYTES], FlushMode.NONE)
+            )
             data = data[SLICE_BYTES:]
         if not more:
-            coded = await self.advance(data, end)
+            coded = await self.compress(data, end)
             await self._send({"type": "http.response.body", "body": coded})
             self.close()
         elif data or self.has_unflushed:
-            await self._send_piece(await self.advance(data, end))
+            await self._send_piece(await self.compress(data, end))
 
     async def flush(self) -> None:
+        """Send everything that the compressor holds back, if there is anything."""
         if self.has_unflushed:
-            await self._send_piece(await self.advance(b"", End.FLUSH))
+            await self._send_piece(await self.compress(b"", FlushMode.FLUSH))
 
     async def write_file(self, message: Message) -> int:
-        """Compress a file that the server would send itself (pathsend, zerocopysend).
+        """Read, compress and send the file of a pathsend or zerocopysend message.
 
-        Returns the number of bytes before compression.
+        Without compression, the server would send the file itself. Returns the size of the data
+        that was read, in bytes.
         """
         before = self._bytes_before
         path = message.get("path")
@@ -92,42 +105,52 @@ class CodedStream:
                 os.close(file)
         return self._bytes_before - before
 
-    async def advance(self, data: bytes | memoryview, end: End) -> bytes:
-        """Compress data without sending it."""
-        # The compressor may process all input since its last output at once.
-        if not self._workload.is_quick(self._codec, self._level, self._gathered + len(data)):
-            return await self.advance_off_loop(data, end)
+    async def compress(self, data: bytes | memoryview, end: FlushMode) -> bytes:
+        """Compress data, and return the output without sending it.
+
+        A small piece is compressed on the event loop, a large one in a thread.
+        """
+        # A compressor collects input, and may process all of it in this call.
+        if not self._shared.is_quick(
+            self._codec, self._level, self._bytes_since_output + len(data)
+        ):
+            return await self.compress_in_thread(data, end)
         start = perf_counter()
-        coded = _advance(self._open_encoder, data, end)
-        return self._advanced(start, data, coded, end)
+        coded = _compress_data(self._open_encoder, data, end)
+        return self._record_progress(start, data, coded, end)
 
-    async def advance_off_loop(self, data: bytes | memoryview, end: End) -> bytes:
-        """Compress a slice of a large body in a thread, without sending it.
+    async def compress_in_thread(self, data: bytes | memoryview, end: FlushMode) -> bytes:
+        """Compress data in a thread, and return the output without sending it.
 
-        Each slice is quick, but all slices together would block the event loop.
+        This is for slices of a large body: each is quick, but all together would block the loop.
         """
         start = perf_counter()
-        coded = await self._workload.pool.run(_advance, self._open_encoder, data, end)
-        return self._advanced(start, data, coded, end)
+        coded = await self._shared.pool.run(_compress_data, self._open_encoder, data, end)
+        return self._record_progress(start, data, coded, end)
 
     @property
     def _open_encoder(self) -> Encoder:
         assert self._encoder is not None, "the stream has ended"
         return self._encoder
 
-    def _advanced(self, start: float, data: bytes | memoryview, coded: bytes, end: End) -> bytes:
+    def _record_progress(
+        self, start: float, data: bytes | memoryview, coded: bytes, end: FlushMode
+    ) -> bytes:
         self._seconds += perf_counter() - start
         self._bytes_before += len(data)
         self._bytes_after += len(coded)
-        self._gathered = 0 if coded else self._gathered + len(data)
-        self.has_unflushed = end is End.NONE
+        self._bytes_since_output = 0 if coded else self._bytes_since_output + len(data)
+        self.has_unflushed = end is FlushMode.NONE
         return coded
 
     def close(self) -> None:
-        """Free the encoder, without finishing the stream. Safe to call twice."""
+        """Discard the encoder, and emit the `Compressed` event. Safe to call twice.
+
+        This does not complete the body: only `write` with more=False does.
+        """
         if self._encoder is not None:
-            self.forget()
-            self._workload.emit(
+            self.discard()
+            self._shared.emit(
                 Compressed(
                     str(self._codec.coding),
                     self._level,
@@ -138,10 +161,10 @@ class CodedStream:
                 )
             )
 
-    def forget(self) -> None:
-        """Free the encoder without an event."""
+    def discard(self) -> None:
+        """Discard the encoder. No compression event is emitted."""
         self._encoder = None
-        self._workload.open_streams -= 1
+        self._shared.open_streams -= 1
 
     async def _send_piece(self, coded: bytes) -> None:
         if coded:
@@ -151,7 +174,7 @@ class CodedStream:
         left = count
         while left is None or left > 0:
             size = SLICE_BYTES if left is None else min(left, SLICE_BYTES)
-            data = await self._workload.pool.run(os.read, file, size)
+            data = await self._shared.pool.run(os.read, file, size)
             if not data:
                 return
             if left is not None:
@@ -159,12 +182,12 @@ class CodedStream:
             await self.write(data, more=True)
 
 
-def _advance(encoder: Encoder, data: bytes | memoryview, end: End) -> bytes:
+def _compress_data(encoder: Encoder, data: bytes | memoryview, end: FlushMode) -> bytes:
     coded = encoder.write(data) if data else b""
     match end:
-        case End.NONE:
+        case FlushMode.NONE:
             return coded
-        case End.FLUSH:
+        case FlushMode.FLUSH:
             return coded + encoder.flush()
-        case End.FINISH:
+        case FlushMode.FINISH:
             return coded + encoder.finish()

@@ -1,4 +1,4 @@
-"""The configuration of the Django application `hasten.django`."""
+"""The configuration of the Django app `hasten.django`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from django.apps import AppConfig
 
 
 class HastenConfig(AppConfig):  # type: ignore[misc]  # Django has no types
-    """Registers the management command `hasten`."""
+    """The configuration of the Django app that adds the management command `hasten`."""
 
     name = "hasten.django"
     label = "hasten"

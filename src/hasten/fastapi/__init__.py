@@ -1,4 +1,4 @@
-"""hasten in FastAPI: pages, fields and limits that OpenAPI describes, and a lifespan.
+"""FastAPI integration: pages, field selection and rate limits with OpenAPI, and a lifespan.
 
     Posts = Paginate(PostOut, model=Post, sort=("created_at",), default_sort="-created_at")
 
@@ -6,9 +6,9 @@
     async def posts(db: DB, q: Annotated[PageParams, Depends(Posts.params)]) -> Page[PostOut]:
         return await Posts.page(db, select(Post), q)
 
-A wrong parameter is refused in the shape of FastAPI's own errors. The page or row that a handler
-gets is a response already: FastAPI does not validate it again. It is encoded when it is sent, so
-what a handler changes in it counts.
+An invalid parameter is rejected with an error response in FastAPI's own format. The page or row
+that a handler returns is a Starlette response, so FastAPI does not validate it again. It is encoded
+only when it is sent, so a handler may change it before.
 """
 
 from hasten import _extras

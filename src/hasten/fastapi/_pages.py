@@ -1,4 +1,4 @@
-"""Parameters of pages and fields as dependencies, and pages and rows as responses."""
+"""Pagination and field selection for FastAPI: parameters as dependencies, pages as responses."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from hasten._responses import etag_of, send_response
 from hasten.errors import InvalidParameter, RowNotFound
 from hasten.fields import FieldSet, Partial, Row, encode
 from hasten.pagination import CursorPage, Envelope, Page, PageParams
-from hasten.pagination._page import described_in
+from hasten.pagination._page import make_response_model
 
 if TYPE_CHECKING:
     from hasten.pagination import PaginatorOptions, Secret
@@ -46,12 +46,13 @@ Schema = Mapping[str, Any]
 
 
 class Paginate(_pagination.Paginator[P]):
-    """`hasten.pagination.Paginator` with `params`, whose pages and errors are responses.
+    """A `hasten.pagination.Paginator` for FastAPI. Handlers can return its pages as responses.
 
-    With a custom envelope, use ``response_model=Posts.response_model``.
+    `params` is a dependency that parses the query parameters. Invalid parameters become FastAPI
+    errors. With a custom envelope, use ``response_model=Posts.response_model``.
     """
 
-    # A type checker would take the inherited overloads to make a Paginator, not a Paginate.
+    # The overloads are repeated, because the inherited ones create a Paginator for type checkers.
     if TYPE_CHECKING:
 
         @overload
@@ -88,34 +89,36 @@ class Paginate(_pagination.Paginator[P]):
 
     @cached_property
     def params(self) -> Callable[..., PageParams]:
-        """The dependency that parses the parameters of a page: ``Depends(Posts.params)``."""
+        """The dependency that parses page, limit, sort and cursor: ``Depends(Posts.params)``."""
 
-        def read(request: Request) -> PageParams:
-            known = () if self._known_names is None else _names_of_route(request)
+        def parse_page(request: Request) -> PageParams:
+            known = () if self._known_names is None else _parameter_names_of_route(request)
             return self.parse(request, known=known)
 
-        return _dependency(read, self._described())
+        return _make_dependency(parse_page, self._describe_parameters())
 
     @property
     def responses(self) -> dict[int | str, dict[str, Any]]:
-        """The responses except 422, for ``responses=`` of a route."""
-        headers = {"Link": _header("Links to the first, previous, next and last page. RFC 8288.")}
+        """The OpenAPI responses for ``responses=`` of a route. FastAPI adds 422 by itself."""
+        headers = {
+            "Link": _describe_header("Links to the first, previous, next and last page. RFC 8288.")
+        }
         responses: dict[int | str, dict[str, Any]] = {}
         if self._etag or self._version:
-            headers["ETag"] = _ETAG
+            headers["ETag"] = _ETAG_HEADER
             responses[304] = _NOT_MODIFIED
         if self._limits.mode != "page":
             responses[400] = {
                 "description": "The cursor is invalid or belongs to another query.",
-                "content": {"application/json": {"schema": _DETAILS}},
+                "content": {"application/json": {"schema": _ERROR_SCHEMA}},
             }
         return {200: {"headers": headers}, **responses}
 
     @property
     def response_model(self) -> Any:
-        """The model of the responses, with the names of this envelope."""
+        """The response model for OpenAPI, with the key names of a custom envelope."""
         page, cursor_page = (
-            described_in(self.envelope, self.schema, by_cursor=by_cursor)
+            make_response_model(self.envelope, self.schema, by_cursor=by_cursor)
             for by_cursor in (False, True)
         )
         return {"page": page, "cursor": cursor_page, "both": page | cursor_page}[self._limits.mode]
@@ -128,20 +131,20 @@ class Paginate(_pagination.Paginator[P]):
         with http_errors():
             return await super()._source_page(*arguments)
 
-    def _finished(self, page: Any, q: PageParams) -> P:
-        super()._finished(page, q)
+    def _with_responder(self, page: Any, q: PageParams) -> P:
+        super()._with_responder(page, q)
         response = _PageResponse(page) if isinstance(page, Page) else _CursorPageResponse(page)
-        response._begin(*page._responder.head(page), has_etag=self._etag)
+        response._init_response(*page._responder.head(page), has_etag=self._etag)
         response._envelope = self.envelope
         return cast("P", response)
 
-    def _described(self) -> Mapping[str, Schema]:
+    def _describe_parameters(self) -> Mapping[str, Schema]:
         limits = self._limits
         about: dict[str, dict[str, Any]] = {}
         if limits.mode != "cursor":
             about["page"] = {
                 "type": "integer", "minimum": 1,
-                "description": "The number of the page, from 1.",
+                "description": "The page number, starting at 1.",
             }  # fmt: skip
         if limits.mode == "page":
             # With mode="both", page cannot be combined with cursor, so clients must not send it.
@@ -153,47 +156,48 @@ class Paginate(_pagination.Paginator[P]):
         }  # fmt: skip
         if self.sort_names:
             names = [sign + name for name in self.sort_names for sign in ("", "-")]
-            about["sort"] = _choice(
-                names, "The fields to sort by, in order of precedence; - is descending."
+            about["sort"] = _describe_list(
+                names, "The fields to sort by, in order of precedence; -name is descending."
             )
         if limits.mode != "page":
             about["cursor"] = {
                 "type": "string",
-                "description": "next_cursor or prev_cursor of another page; empty for the first.",
+                "description": "next_cursor or prev_cursor of a page; empty for the first page.",
             }
         if self._is_choosable:
-            about[self.fields.parameter] = _described_fields(self.fields)
+            about[self.fields.parameter] = _describe_fields(self.fields)
         return about
 
 
 class Fields(_fields.FieldSelector[T]):
-    """`hasten.fields.FieldSelector` with `params`, whose rows and errors are responses.
+    """A `hasten.fields.FieldSelector` for FastAPI. Handlers can return its rows as responses.
 
-    The response for a missing row is 404.
+    `params` is a dependency that parses the selected fields. Invalid parameters become FastAPI
+    errors, and a missing row becomes a 404 response.
     """
 
     @cached_property
     def params(self) -> Callable[..., FieldSet]:
-        """The dependency that parses the fields of a request: ``Depends(Users.params)``."""
+        """The dependency that parses the selected fields: ``Depends(Users.params)``."""
 
-        def read(request: Request) -> FieldSet:
-            known = _names_of_route(request) if self._refuses_unknown else ()
+        def parse_fields(request: Request) -> FieldSet:
+            known = _parameter_names_of_route(request) if self._refuses_unknown else ()
             return self.parse(request, known=known)
 
-        return _dependency(read, {self.parameter: _described_fields(self)})
+        return _make_dependency(parse_fields, {self.parameter: _describe_fields(self)})
 
     @property
     def responses(self) -> dict[int | str, dict[str, Any]]:
-        """The responses except 422, for ``responses=`` of a route."""
+        """The OpenAPI responses for ``responses=`` of a route. FastAPI adds 422 by itself."""
         detail = {"type": "object", "properties": {"detail": {"type": "string"}}}
         responses: dict[int | str, dict[str, Any]] = {
             404: {
-                "description": "There is no such row.",
+                "description": "The row does not exist.",
                 "content": {"application/json": {"schema": detail}},
             }
         }
         if self.etag:
-            responses |= {200: {"headers": {"ETag": _ETAG}}, 304: _NOT_MODIFIED}
+            responses |= {200: {"headers": {"ETag": _ETAG_HEADER}}, 304: _NOT_MODIFIED}
         return responses
 
     async def _one(self, *arguments: Any) -> Partial[T]:
@@ -206,17 +210,24 @@ class Fields(_fields.FieldSelector[T]):
 
 # Responses ----------------------------------------------------------------------------------------
 
-_OF_DEPENDENCIES: Final = "hasten.fastapi.response"
-"""The key in the scope of the response whose headers and status dependencies set."""
+_DEPENDENCY_RESPONSE: Final = "hasten.fastapi.response"
+"""The scope key of FastAPI's temporary response, on which dependencies set headers and status."""
 
+# Headers that a response may have only once.
 _ONLY_ONCE: Final = frozenset({b"content-type", b"content-length", b"etag"})
 
 
 class _Response(Response):
-    """A response that is encoded when it is sent, with all changes of the handler."""
+    """A Starlette response whose body is encoded only when it is sent.
 
-    def _begin(self, status: int, headers: Mapping[str, str], *, has_etag: bool) -> None:
-        """Replaces the constructor, which requires the body. has_etag adds an ETag of its bytes."""
+    So changes that the handler makes to the page or row are included.
+    """
+
+    def _init_response(self, status: int, headers: Mapping[str, str], *, has_etag: bool) -> None:
+        """Set the attributes of a Starlette response, whose constructor would need the body.
+
+        With has_etag, an ETag that is made from the body is added when the response is sent.
+        """
         self.status_code = status
         self.background = None
         self.raw_headers = [
@@ -226,19 +237,20 @@ class _Response(Response):
         self._body: bytes | memoryview | None = None
 
     def __getstate__(self) -> Any:
-        # A copy has its own headers.
+        # copy.copy() must not share the list of headers.
         state: Any = super().__getstate__()
         own, slots = state if isinstance(state, tuple) else (state, {})
         own = {key: value for key, value in own.items() if key != "_headers"}
         own["raw_headers"] = list(own["raw_headers"])
         return own, slots
 
-    def _encoded(self) -> bytes:
+    def _encode_body(self) -> bytes:
+        """Return the body as JSON. Subclasses implement it."""
         raise NotImplementedError
 
     @property
     def body(self) -> bytes | memoryview:
-        return self._encoded() if self._body is None else self._body
+        return self._encode_body() if self._body is None else self._body
 
     @body.setter
     def body(self, body: bytes | memoryview) -> None:
@@ -249,37 +261,42 @@ class _Response(Response):
         body = bytes(self.body)
         if self._has_etag and header_values(headers, b"etag") is None:
             headers = [*headers, (b"etag", etag_of(body).encode())]
-        # FastAPI does this for everything that is not a response.
-        others: Response | None = scope.get(_OF_DEPENDENCIES)
+        # FastAPI merges status and headers of dependencies only into responses that it creates.
+        others: Response | None = scope.get(_DEPENDENCY_RESPONSE)
         if status == 200:
             of_route = getattr(scope.get("route"), "status_code", None)
             status = (others and others.status_code) or of_route or 200
         if others is not None and others.raw_headers:
-            headers = _with_others(headers, others.raw_headers)
+            headers = _merge_headers(headers, others.raw_headers)
         await send_response(scope, send, status, headers, body)
         if self.background is not None:
             await self.background()
 
 
-def _with_others(own: Headers, others: Headers) -> Headers:
-    """Return both lists of headers. A header that may appear only once is taken from others."""
+def _merge_headers(own: Headers, others: Headers) -> Headers:
+    """Return the headers of a response together with those that dependencies have set (others).
+
+    If both have a header that may occur only once, such as ETag, the value from others is used.
+    """
     instead = _ONLY_ONCE.intersection(name for name, _ in others)
     return [*(each for each in own if each[0] not in instead), *others]
 
 
-class _AnyPageResponse(_Response):
+class _PageResponseBase(_Response):
+    """The response behaviour that pages by number and pages by cursor have in common."""
+
     _envelope: Envelope
     not_modified: bool
 
-    def _encoded(self) -> bytes:
-        return b"" if self.not_modified else encode(self._wrapped())
+    def _encode_body(self) -> bytes:
+        return b"" if self.not_modified else encode(self._wrap_in_envelope())
 
-    def _wrapped(self) -> dict[str, object]:
+    def _wrap_in_envelope(self) -> dict[str, object]:
         page: Any = self
         return self._envelope.wrap(page)
 
-    # FastAPI converts a page within another response to a dict by these two methods; pydantic does
-    # so if the handler is annotated with Any.
+    # If a handler returns a page within another object, FastAPI converts it with dict(), which
+    # calls keys() and __getitem__(). If the handler is annotated with Any, pydantic does the same.
 
     __pydantic_serializer__ = SchemaSerializer(
         core_schema.any_schema(serialization=core_schema.plain_serializer_function_ser_schema(dict))
@@ -289,46 +306,47 @@ class _AnyPageResponse(_Response):
         return self._envelope.data, self._envelope.pagination
 
     def __getitem__(self, key: str) -> object:
-        return json.decode(encode(self._wrapped()[key]))
+        return json.decode(encode(self._wrap_in_envelope()[key]))
 
 
-class _PageResponse(Page[Any], _AnyPageResponse):
-    """A page that is its own response."""
+class _PageResponse(Page[Any], _PageResponseBase):
+    """A page by number that is also the response with its JSON."""
 
     def __init__(self, page: Page[Any]) -> None:
         Page.__init__(self, page.data, page.page, page.limit, page.count, page.has_more)
-        _take_over(self, page)
+        _copy_page_state(self, page)
 
 
-class _CursorPageResponse(CursorPage[Any], _AnyPageResponse):
-    """A page by cursor that is its own response."""
+class _CursorPageResponse(CursorPage[Any], _PageResponseBase):
+    """A page by cursor that is also the response with its JSON."""
 
     def __init__(self, page: CursorPage[Any]) -> None:
         CursorPage.__init__(
             self, page.data, page.limit, page.next_cursor, page.prev_cursor, page.count
         )
-        _take_over(self, page)
+        _copy_page_state(self, page)
 
 
 class _RowResponse(Partial[Any], _Response):
-    """A row that is its own response."""
+    """A row with selected fields that is also the response with its JSON."""
 
-    # A dict has no hash, and nothing uses the hash of a response.
+    # The base classes differ: a dict has no hash, a response has one, which nobody needs.
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, row: Partial[Any]) -> None:
         Partial.__init__(self, row)
         self.has_etag = row.has_etag
-        self._begin(200, _JSON, has_etag=row.has_etag)
+        self._init_response(200, _JSON, has_etag=row.has_etag)
 
-    def _encoded(self) -> bytes:
+    def _encode_body(self) -> bytes:
         return encode(self)
 
 
 _JSON: Final = {"content-type": "application/json"}
 
 
-def _take_over(response: Any, page: Any) -> None:
+def _copy_page_state(response: Any, page: Any) -> None:
+    """Copy those attributes of a page to its response that are not constructor arguments."""
     response.etag = page.etag
     response.not_modified = page.not_modified
     response._responder = page._responder
@@ -336,11 +354,14 @@ def _take_over(response: Any, page: Any) -> None:
 
 @contextmanager
 def http_errors() -> Iterator[None]:
-    """Convert `InvalidParameter` and `RowNotFound` to errors of FastAPI: 422, 400 or 404."""
+    """Convert `InvalidParameter` and `RowNotFound` to FastAPI errors, within a ``with`` block.
+
+    An invalid parameter becomes a 422 response, an invalid cursor 400, and a missing row 404.
+    """
     try:
         yield
     except InvalidParameter as error:
-        detail = _detail(error)
+        detail = _to_error_detail(error)
         if error.status == 422:
             raise RequestValidationError([detail]) from error
         raise HTTPException(error.status, [detail]) from error
@@ -348,28 +369,33 @@ def http_errors() -> Iterator[None]:
         raise HTTPException(404, str(error)) from error
 
 
-def _detail(error: InvalidParameter) -> dict[str, Any]:
+def _to_error_detail(error: InvalidParameter) -> dict[str, Any]:
+    """Return an error as an entry of FastAPI's list of validation errors."""
     detail: dict[str, Any] = {
         "type": error.code,
         "loc": ("query", error.parameter),
         "msg": str(error),
         "input": error.value,
     }
-    if bounds := _bounds(error):
+    if bounds := _to_error_context(error):
         detail["ctx"] = bounds
     return detail
 
 
-_MAXIMA: Final = {"too_many": "max_length", "too_long": "max_length", "too_deep": "max_depth"}
+_MAXIMUM_NAMES: Final = {
+    "too_many": "max_length",
+    "too_long": "max_length",
+    "too_deep": "max_depth",
+}
 
 
-def _bounds(error: InvalidParameter) -> dict[str, Any]:
-    """Return the bounds that a value violates, by their names in pydantic."""
+def _to_error_context(error: InvalidParameter) -> dict[str, Any]:
+    """Return the bounds that a value violates, named as in pydantic's ctx: ``{"le": 100}``."""
     bounds: dict[str, Any] = {}
     if error.minimum is not None:
         bounds["ge"] = error.minimum
     if error.maximum is not None:
-        bounds[_MAXIMA.get(error.code, "le")] = error.maximum
+        bounds[_MAXIMUM_NAMES.get(error.code, "le")] = error.maximum
     if error.allowed:
         *rest, last = map(repr, error.allowed)
         bounds["expected"] = f"{', '.join(rest)} or {last}" if rest else last
@@ -379,8 +405,12 @@ def _bounds(error: InvalidParameter) -> dict[str, Any]:
 # Routes -------------------------------------------------------------------------------------------
 
 
-class _Names(Collection[str]):
-    """The query parameters of a route. Parameters hidden from OpenAPI are known but not listed."""
+class _RouteParameterNames(Collection[str]):
+    """The names of the query parameters of a route.
+
+    Names that are hidden from OpenAPI are accepted by ``in``, but not listed, so that an error
+    message does not reveal them.
+    """
 
     def __init__(self, declared: Iterable[tuple[str, bool]]) -> None:
         self._is_shown = dict(declared)
@@ -395,28 +425,35 @@ class _Names(Collection[str]):
         return len(self._is_shown)
 
 
-def _names_of_route(request: Request) -> _Names:
-    """Return the names of the parameters of a route and its dependencies."""
-    # FastAPI does not copy included routers: their own dependencies are only in the scope.
+def _parameter_names_of_route(request: Request) -> _RouteParameterNames:
+    """Return the names of the query parameters of a route, including those of its dependencies."""
+    # Newer versions of FastAPI store the dependencies of an included router only in the scope.
     included = request.scope.get("fastapi", {}).get("effective_route_context")
     own = getattr(request.scope.get("route"), "dependant", None)
     dependant = getattr(included, "dependant", own)
-    return _Names(() if dependant is None else _declared(dependant))
+    return _RouteParameterNames(() if dependant is None else _iter_query_parameters(dependant))
 
 
-def _declared(dependant: Any) -> Iterator[tuple[str, bool]]:
-    """Yield the name of each query parameter, and whether OpenAPI shows it."""
+def _iter_query_parameters(dependant: Any) -> Iterator[tuple[str, bool]]:
+    """Yield the name of each query parameter of a route, and whether OpenAPI shows it.
+
+    dependant is FastAPI's description of the route or of one of its dependencies.
+    """
     for field in dependant.query_params:
-        for name in _names_in(field.field_info.annotation) or [field.alias]:
+        for name in _parameter_names_of_model(field.field_info.annotation) or [field.alias]:
             yield name, getattr(field.field_info, "include_in_schema", True)
     if isinstance(dependant.call, APIKeyQuery):
         yield dependant.call.model.name, True
     for each in dependant.dependencies:
-        yield from _declared(each)
+        yield from _iter_query_parameters(each)
 
 
-def _names_in(annotation: Any) -> list[str]:
-    """Return the names in a model of query parameters: ``Annotated[Filter, Query()]``."""
+def _parameter_names_of_model(annotation: Any) -> list[str]:
+    """Return the parameter names of a pydantic model of query parameters.
+
+    Such a parameter is declared as ``Annotated[Filter, Query()]``. For other annotations, the list
+    is empty.
+    """
     found: list[str] = []
     for kind in (annotation, *get_args(annotation)):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
@@ -432,47 +469,50 @@ def _names_in(annotation: Any) -> list[str]:
 
 # Descriptions -------------------------------------------------------------------------------------
 
-_DETAILS: Final = {"$ref": "#/components/schemas/HTTPValidationError"}
-"""FastAPI defines it for every route with parameters."""
+_ERROR_SCHEMA: Final = {"$ref": "#/components/schemas/HTTPValidationError"}
+"""A reference to the schema that FastAPI adds to OpenAPI for its own 422 responses."""
 
 
-def _header(description: str) -> dict[str, Any]:
+def _describe_header(description: str) -> dict[str, Any]:
     return {"description": description, "schema": {"type": "string"}}
 
 
-_ETAG: Final = _header("The version of the response. RFC 9110, section 8.8.3.")
+_ETAG_HEADER: Final = _describe_header("The version of the response. RFC 9110, section 8.8.3.")
 
 _NOT_MODIFIED: Final = {"description": "The client already has this version."}
 
 
-def _choice(names: Sequence[str], description: str) -> dict[str, Any]:
-    """Several of these names, separated by commas or in several parameters."""
+def _describe_list(names: Sequence[str], description: str) -> dict[str, Any]:
+    """Return the OpenAPI schema of a parameter that takes one or more of these names."""
     items = {"type": "string", "enum": list(names)}
     return {"type": "array", "items": items, "minItems": 1, "description": description}
 
 
-def _described_fields(fields: _fields.FieldSelector[Any]) -> dict[str, Any]:
+def _describe_fields(fields: _fields.FieldSelector[Any]) -> dict[str, Any]:
     default = str(fields.allowed.default)
-    return _choice(
+    return _describe_list(
         list(fields.allowed.paths(fields.max_depth)),
-        f"The fields to return; {default} by default. Separate with commas, nest as a(b,c).",
+        f"The fields to return; {default} by default. Separate with commas; nested fields: a(b,c).",
     )
 
 
-_BESIDE: Final = ("default", "description")
-"""Keys that FastAPI takes from the parameter, not from its schema."""
+_NOT_IN_SCHEMA: Final = ("default", "description")
+"""Keys that must be set on the parameter, because FastAPI does not read them from the schema."""
 
 
-def _dependency(read: Callable[[Request], R], about: Mapping[str, Schema]) -> Callable[..., R]:
-    """Return a dependency that declares the parameters for OpenAPI and parses the query itself.
+def _make_dependency(
+    parse: Callable[[Request], R], schemas: Mapping[str, Schema]
+) -> Callable[..., R]:
+    """Return a dependency that declares query parameters for OpenAPI, and calls parse.
 
-    FastAPI's own parser would use the last value of a repeated parameter, and accept "1_0" as 10.
+    schemas are the OpenAPI schemas by parameter name. FastAPI does not parse the values: of a
+    repeated parameter it would only use the last one, and it would accept "1_0" as 10.
     """
 
     async def params(request: Request, response: Response, **_: object) -> Any:
-        request.scope[_OF_DEPENDENCIES] = response
+        request.scope[_DEPENDENCY_RESPONSE] = response
         with http_errors():
-            return read(request)
+            return parse(request)
 
     params.__signature__ = Signature(  # type: ignore[attr-defined]
         [
@@ -486,12 +526,16 @@ def _dependency(read: Callable[[Request], R], about: Mapping[str, Schema]) -> Ca
                     annotation=Annotated[
                         str | None,
                         WithJsonSchema(
-                            {key: value for key, value in schema.items() if key not in _BESIDE}
+                            {
+                                key: value
+                                for key, value in schema.items()
+                                if key not in _NOT_IN_SCHEMA
+                            }
                         ),
                         Query(description=schema["description"]),
                     ],
                 )
-                for name, schema in about.items()
+                for name, schema in schemas.items()
             ),
         ]
     )

@@ -1,4 +1,4 @@
-"""Open resources when an application starts, and close them when it stops."""
+"""A lifespan for FastAPI that opens resources at startup, and closes them at shutdown."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any, Final, cast
 from hasten.errors import InvalidOption
 
 _EXPECTED: Final = (
-    "objects with `async with`, such as Store(…) and Worker(…), or functions of the application "
-    "that return one"
+    "an async context manager such as Store(…) or Worker(…), or a function that takes the "
+    "application and returns one"
 )
-_UNDECORATED: Final = "a function that returns an async context manager: add @asynccontextmanager"
+_UNDECORATED: Final = "a function that returns an async context manager: use @asynccontextmanager"
 
 
 def lifespan(
@@ -23,42 +23,45 @@ def lifespan(
 ) -> Callable[[Any], AbstractAsyncContextManager[Any]]:
     """Open resources while an app runs: ``FastAPI(lifespan=lifespan(store, Worker(mail)))``.
 
-    A resource is any object with ``async with`` (`hasten.Store`, `hasten.jobs.Worker`, your own
-    client), or your own lifespan: a function of the application that returns such an object.
-    Resources open in the order given and close in the opposite order, except that workers start
-    last and stop first: a job finds everything that it needs open.
+    A resource is any async context manager (`hasten.Store`, `hasten.jobs.Worker`, your own client),
+    or your own lifespan: a function that takes the application and returns an async context
+    manager. Resources are opened in the given order, and closed in reverse. Workers are an
+    exception: they start last and stop first, so that all resources are open while jobs run.
 
-    If a resource cannot be opened, the open ones are closed and the application does not start. A
-    mapping that your own lifespan yields is the state of requests, as without hasten; several
-    mappings are merged, and later ones win.
+    If a resource cannot be opened, those already open are closed, and the application does not
+    start. If your own lifespan yields a mapping, it becomes the state of requests, as in Starlette.
+    Several mappings are merged: the later one wins.
 
-    A `hasten.jobs.Worker` can start only once. For applications that tests start several times,
-    ``lambda app: Worker(mail)`` creates one for each start.
+    A `hasten.jobs.Worker` can start only once. If tests start the application several times, pass
+    ``lambda app: Worker(mail)``, which creates a worker for each start.
 
-    The result is a lifespan by Starlette's protocol, for FastAPI, Starlette and Litestar. To use it
-    inside of another lifespan, write ``async with lifespan(store)(app): …``. Raises
-    `InvalidOption`.
+    The returned lifespan works with FastAPI, Starlette and Litestar. To use it inside of another
+    lifespan, write ``async with lifespan(store)(app): …``. Raises `InvalidOption`.
     """
     for resource in resources:
-        _check(resource)
+        _check_resource(resource)
 
     @asynccontextmanager
-    async def run(app: Any) -> AsyncIterator[dict[str, Any] | None]:
+    async def open_resources(app: Any) -> AsyncIterator[dict[str, Any] | None]:
         state: dict[str, Any] = {}
-        managers = [(_manager(resource, app), not _is_manager(resource)) for resource in resources]
+        managers = [
+            (_to_context_manager(resource, app), not _is_context_manager(resource))
+            for resource in resources
+        ]
         async with AsyncExitStack() as stack:
-            for manager, is_lifespan in sorted(managers, key=_starts_last):
+            for manager, is_lifespan in sorted(managers, key=_is_worker):
                 entered = await stack.enter_async_context(manager)
                 if is_lifespan and isinstance(entered, Mapping):
                     state.update(entered)
-            # Not every server supports state, so an empty one is not yielded.
+            # Yield no empty state, because not every server supports state.
             yield state or None
 
-    return run
+    return open_resources
 
 
-def _check(resource: object) -> None:
-    if _is_manager(resource):
+def _check_resource(resource: object) -> None:
+    """Raise `InvalidOption` if an argument of `lifespan` is certainly no resource."""
+    if _is_context_manager(resource):
         return
     if inspect.isasyncgenfunction(resource) or inspect.iscoroutinefunction(resource):
         raise InvalidOption("resources", resource, _UNDECORATED)
@@ -66,20 +69,24 @@ def _check(resource: object) -> None:
         raise InvalidOption("resources", resource, _EXPECTED)
 
 
-def _manager(resource: Any, app: Any) -> AbstractAsyncContextManager[Any]:
-    """Return the resource itself, or what the function returns for this application."""
-    manager = resource if _is_manager(resource) else resource(app)
-    if not _is_manager(manager):
+def _to_context_manager(resource: Any, app: Any) -> AbstractAsyncContextManager[Any]:
+    """Return a resource as an async context manager. If it is a function, call it with the app."""
+    manager = resource if _is_context_manager(resource) else resource(app)
+    if not _is_context_manager(manager):
         raise InvalidOption("resources", resource, _EXPECTED)
     return cast("AbstractAsyncContextManager[Any]", manager)
 
 
-def _is_manager(resource: object) -> bool:
+def _is_context_manager(resource: object) -> bool:
+    """Return whether an object supports ``async with``."""
     kind = type(resource)
     return hasattr(kind, "__aenter__") and hasattr(kind, "__aexit__")
 
 
-def _starts_last(opening: tuple[object, bool]) -> bool:
-    """Return whether it is a worker. An application that has not imported jobs has none."""
+def _is_worker(opening: tuple[object, bool]) -> bool:
+    """Return whether the first item is a `Worker`, for sorting. The second one is not used.
+
+    hasten.jobs is not imported for this: if nobody has imported it, there are no workers.
+    """
     jobs = sys.modules.get("hasten.jobs._worker")
     return jobs is not None and isinstance(opening[0], jobs.Worker)

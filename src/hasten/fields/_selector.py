@@ -270,7 +270,11 @@ class FieldSelector(Generic[T]):
 
     def _database(self, db: Any, *, is_async: bool) -> Database:
         self._table()
-        return self._execution.asynchronous(db) if is_async else self._execution.blocking(db)
+        return (
+            self._execution.async_database(db)
+            if is_async
+            else self._execution.blocking_database(db)
+        )
 
     def from_item(self, item: object, fields: FieldSet) -> Partial[T]:
         """Make the row of an item in memory: a dict by public name, or an object by attribute."""

@@ -17,7 +17,7 @@ from typing import Any, Final, TypedDict
 
 import msgspec
 
-from hasten._caches import remembered
+from hasten._caches import cache_short_texts
 from hasten._checks import check_flag, check_time, check_whole_number, is_async
 from hasten._durations import MAX_MS, MAX_SECONDS, Duration, is_duration, to_ms
 from hasten._escapes import is_printable
@@ -364,7 +364,7 @@ _decoder: Final = msgspec.json.Decoder(_WireOptions)
 
 
 # The jobs of one task have the same text: most workers decode each text once.
-@remembered(1024)
+@cache_short_texts(1024)
 def decode_options(text: str) -> Options:
     """Decode options that hasten or BullMQ wrote. Unknown members are ignored.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Sequence
 from typing import Any, Final
 
-from hasten._coalescing import Coalescer, portions
+from hasten._coalescing import Coalescer, split_by_weight
 from hasten.errors import AddedInPart, StoreError
 from hasten.jobs._job import Job, JobQueue
 from hasten.jobs._options import Options
@@ -24,7 +24,9 @@ class Producer:
     def __init__(self, queue: JobQueue) -> None:
         self._queue = queue
         self._coalescers = PerLoop(
-            lambda: Coalescer(self._send, at_most=ADDED_AT_ONCE, weigh=_weight, in_turn=True)
+            lambda: Coalescer(
+                self._send, max_weight=ADDED_AT_ONCE, weight_of=_weight, sequential=True
+            )
         )
 
     @property
@@ -48,7 +50,7 @@ class Producer:
         """Add jobs, in several calls if they are too many for one. Raises `AddedInPart`."""
         new = [self._new_job(template, data) for template, data in jobs]
         added: list[Job[Any]] = []
-        for part in portions(new, ADDED_AT_ONCE, _weight) if new else ():
+        for part in split_by_weight(new, ADDED_AT_ONCE, _weight) if new else ():
             try:
                 added += await self._send(new[part])
             except StoreError as error:

@@ -1,4 +1,4 @@
-"""Load shedding: refuse the requests that exceed the capacity of a process."""
+"""Load shedding: refuse requests while a process has no capacity for them."""
 
 from hasten._request_info import RequestInfo
 from hasten.loadshedding._middleware import LoadSheddingMiddleware, Shed

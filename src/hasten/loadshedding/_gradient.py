@@ -1,10 +1,12 @@
-"""How many concurrent requests a process can serve, derived from how long they take.
+"""Estimate how many concurrent requests a process can serve, from how long requests take.
 
-While a process has capacity, requests take as long as usual. When too many run at once they wait
-for each other and take longer. The ratio of the two durations is the gradient that moves the limit.
-This is Gradient2 of Netflix's concurrency-limits with two changes. The usual duration rises slowly,
-because in a long overload the long durations would otherwise become the usual ones. And there is a
-second signal: the lag of the event loop, which is the first sign of saturation in Python.
+While a process has capacity, requests take as long as usual. When too many run at once, they wait
+for each other and take longer. The ratio of the usual duration to the current one is the gradient:
+the limit falls if it is low, and rises slowly otherwise.
+
+This is the algorithm Gradient2 of Netflix's concurrency-limits with two changes. The usual duration
+rises slowly, because in a long overload the long durations would otherwise become the usual ones.
+And there is a second signal: the lag of the event loop, the first sign of saturation in Python.
 """
 
 from __future__ import annotations
@@ -16,17 +18,22 @@ TOLERANCE: Final = 1.5
 """The limit falls when requests take longer than this many times the usual duration."""
 
 PROBE: Final = 4
-"""How many more requests each window tries to allow while durations stay usual."""
+"""How many requests are added to the target of the limit in each window.
+
+So the limit rises while requests take as long as usual.
+"""
 
 SMOOTHING: Final = 0.2
-"""The share of the distance to the target that the limit moves in one window."""
+"""The share of the distance to its target that the limit moves in one window."""
 
 MIN_GRADIENT: Final = 0.5
+"""The lowest gradient, so that one window lowers the limit only moderately."""
 
 LONG_WINDOWS: Final = 600
-"""The usual duration is an average over this many windows, at first over those seen so far."""
+"""The usual duration is a moving average over this many windows, or fewer after the start."""
 
 FIRST_WINDOWS: Final = 10
+"""After this many windows, the usual duration rises slowly (see `RELUCTANCE`)."""
 
 RELUCTANCE: Final = 10
 """How many times slower the usual duration rises than it falls.
@@ -35,12 +42,12 @@ Otherwise it would follow a long overload, and the limit would follow it up to i
 """
 
 LAG_FACTOR: Final = 0.9
-"""The factor of the limit after a window in which the event loop was late."""
+"""The limit is multiplied by this after a window in which the event loop lagged too much."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The bounds of the limit, and the highest lag of the event loop that is accepted."""
+    """The lowest and highest limit, and the lag of the event loop above which the limit falls."""
 
     minimum: int
     maximum: int
@@ -48,10 +55,11 @@ class Bounds:
 
 
 class Window(NamedTuple):
-    """One window of measurements.
+    """The measurements of one window of time.
 
-    duration_us is the average duration of a request, in_flight the most requests at once, lag_us
-    the highest lag of the event loop.
+    - duration_us: the average duration of a request.
+    - in_flight: the most requests that were in progress at once.
+    - lag_us: the highest lag of the event loop.
     """
 
     duration_us: float
@@ -59,32 +67,40 @@ class Window(NamedTuple):
     lag_us: int = 0
 
 
-class Level(NamedTuple):
-    """The limit and the usual duration. windows is how many windows the average includes."""
+class LimitEstimate(NamedTuple):
+    """The current estimate of the limit, and what it is based on.
+
+    - limit: how many requests may be in progress at once.
+    - usual_us: the usual duration of a request, a moving average.
+    - windows: how many windows this average includes.
+    """
 
     limit: float
     usual_us: float = 0.0
     windows: int = 0
 
 
-def adapt(level: Level, window: Window, bounds: Bounds) -> Level:
-    """Return the level after one more window."""
+def adapt_limit(level: LimitEstimate, window: Window, bounds: Bounds) -> LimitEstimate:
+    """Return the estimate after one more window of measurements."""
     duration_us = max(1.0, window.duration_us)
-    usual_us, windows = _usual(level, duration_us)
+    usual_us, windows = _update_usual_duration(level, duration_us)
     if usual_us > 2 * duration_us:
-        usual_us *= 0.95  # the process recovered from a long load: forget its durations faster
+        usual_us *= 0.95  # the process has recovered from a long overload: lower the average faster
     if window.lag_us > bounds.max_lag_us:
         limit = max(bounds.minimum, level.limit * LAG_FACTOR)
-        return Level(limit, level.usual_us, level.windows)
+        return LimitEstimate(limit, level.usual_us, level.windows)
     if window.in_flight < level.limit / 2:
-        return Level(level.limit, usual_us, windows)  # too few requests to judge the limit
+        return LimitEstimate(
+            level.limit, usual_us, windows
+        )  # too few requests to see whether the limit is too high
     gradient = min(1.0, max(MIN_GRADIENT, TOLERANCE * usual_us / duration_us))
     target = level.limit * gradient + PROBE
     limit = level.limit * (1 - SMOOTHING) + target * SMOOTHING
-    return Level(min(bounds.maximum, max(bounds.minimum, limit)), usual_us, windows)
+    return LimitEstimate(min(bounds.maximum, max(bounds.minimum, limit)), usual_us, windows)
 
 
-def _usual(level: Level, duration_us: float) -> tuple[float, int]:
+def _update_usual_duration(level: LimitEstimate, duration_us: float) -> tuple[float, int]:
+    """Return the new usual duration, and how many windows it includes."""
     windows = min(level.windows + 1, LONG_WINDOWS)
     share = max(1 / windows, 2 / (LONG_WINDOWS + 1))
     if duration_us > level.usual_us and level.windows >= FIRST_WINDOWS:

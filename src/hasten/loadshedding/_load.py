@@ -1,4 +1,4 @@
-"""The load of a process: requests in flight, their durations, the lag of the event loop."""
+"""Measure the load of a process: requests in progress, their durations, lag of the event loop."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Final
 
 from hasten._asgi import Message, Receive, Send
 from hasten._loops import call_next_turn
-from hasten.loadshedding._gradient import Bounds, Level, Window, adapt
+from hasten.loadshedding._gradient import Bounds, LimitEstimate, Window, adapt_limit
 from hasten.loadshedding._stats import LoadSheddingStats
 
-# The minimum length of one window, so that a single slow request hardly matters.
+# The minimum length and number of requests of one window, so that a single slow request hardly
+# changes its average.
 WINDOW_US: Final = 100_000
 MIN_SAMPLES: Final = 10
 
@@ -21,39 +22,42 @@ LAG_EVERY_US: Final = 20_000
 
 
 class Load:
-    """The requests in flight, and the limit that follows their durations.
+    """The number of requests in progress, and the limit for it, which adapts to their durations.
 
-    now returns the time in seconds. stats receives the counts.
+    now returns the time in seconds. stats is updated with the number and the limit.
     """
 
     def __init__(self, bounds: Bounds, stats: LoadSheddingStats, now: Callable[[], float]) -> None:
         self.stats: Final = stats
         self.now: Final = now
-        self.level = Level(bounds.minimum)
+        self.level = LimitEstimate(bounds.minimum)
         self.in_flight = 0
         self._bounds = bounds
-        self._lag = Lag()
+        self._lag = LagMeter()
         self._window = _Samples(now())
         stats.limit = bounds.minimum
 
-    def has_room(self, reserved: float = 0.0) -> bool:
-        """Return whether one more request fits. reserved is the share of the limit to keep free."""
+    def has_capacity(self, reserved: float = 0.0) -> bool:
+        """Return whether one more request fits into the limit.
+
+        reserved is the share of the limit to keep free for critical requests.
+        """
         return self.in_flight < max(1, int(self.level.limit * (1 - reserved)))
 
-    def enter(self) -> None:
-        """Count a request in."""
+    def begin_request(self) -> None:
+        """Count one more request in progress."""
         self.in_flight += 1
         self.stats.in_flight = self.in_flight
         self._window.in_flight = max(self._window.in_flight, self.in_flight)
         self._lag.measure()
 
-    def leave(self) -> None:
-        """Count a request out."""
+    def end_request(self) -> None:
+        """Count one request less in progress."""
         self.in_flight -= 1
         self.stats.in_flight = self.in_flight
 
-    def learn(self, seconds: float) -> None:
-        """Adapt the limit to the duration of one more successful request."""
+    def record_duration(self, seconds: float) -> None:
+        """Record how long a successful request took. At the end of a window, adapt the limit."""
         window = self._window
         window.count += 1
         window.seconds += seconds
@@ -61,15 +65,15 @@ class Load:
         if window.count < MIN_SAMPLES or (now - window.since) * 1_000_000 < WINDOW_US:
             return
         average_us = window.seconds / window.count * 1_000_000
-        measured = Window(average_us, window.in_flight, self._lag.take_worst_us())
-        self.level = adapt(self.level, measured, self._bounds)
+        measured = Window(average_us, window.in_flight, self._lag.pop_worst_us())
+        self.level = adapt_limit(self.level, measured, self._bounds)
         self.stats.limit = int(self.level.limit)
         self._window = _Samples(now, in_flight=self.in_flight)
 
 
 @dataclass(slots=True)
 class _Samples:
-    """The measurements of the current window. Times are in seconds."""
+    """The measurements of the current, unfinished window. Times are in seconds."""
 
     since: float
     count: int = 0
@@ -78,10 +82,11 @@ class _Samples:
 
 
 class Work:
-    """The work of the application for one request.
+    """One request while the application works on it: from its arrival to the start of its response.
 
-    It begins when the request arrives and ends when the response begins. Time that is spent on
-    waiting for the body of the request is the client's: it occupies no room and is not measured.
+    It wraps receive and send of the request, to count it in a `Load` and to measure its duration.
+    While the application waits for the body of the request, it is neither counted nor measured,
+    because it waits for the client.
     """
 
     __slots__ = (
@@ -102,50 +107,51 @@ class Work:
         self._has_begun_response = False
         self._is_counted = True
         self._has_body = False
-        """Once the body is there, the application waits only for the client to disconnect."""
-        load.enter()
+        """Whether the body was received. After that, receive() only waits for a disconnect."""
+        load.begin_request()
 
     async def receive(self) -> Message:
-        """Receive a message, and count the request out while its body is incomplete."""
+        """Receive a message. While it waits for a part of the body, the request is not counted."""
         if self._has_body or not self._is_counted:
             return await self._receive()
         load = self._load
         before = load.now()
-        self._count_out()
+        self._stop_counting()
         try:
             message = await self._receive()
         finally:
             if not self._has_begun_response:
                 self._is_counted = True
-                load.enter()
+                load.begin_request()
             self._since += load.now() - before
         self._has_body = not message.get("more_body", False)
         return message
 
     async def send(self, message: Message) -> None:
-        """Send a message. The start of the response ends the work."""
+        """Send a message. At the start of the response, the request stops being counted."""
         if not self._has_begun_response and message["type"] == "http.response.start":
             self.end()
-            # Refusals are fast and errors may be: only successful responses show the usual time.
+            # Only successful responses are measured, because many errors are faster than usual.
             if message["status"] < 400:
-                self._load.learn(self._load.now() - self._since)
+                self._load.record_duration(self._load.now() - self._since)
         await self._send(message)
 
     def end(self) -> None:
-        """End the work. Safe to call twice."""
+        """Stop counting the request. Safe to call twice."""
         self._has_begun_response = True
-        self._count_out()
+        self._stop_counting()
 
-    def _count_out(self) -> None:
+    def _stop_counting(self) -> None:
         if self._is_counted:
             self._is_counted = False
-            self._load.leave()
+            self._load.end_request()
 
 
-class Lag:
-    """The lag of the event loop: how long a callback waits that is due immediately.
+class LagMeter:
+    """Measures the lag of the event loop: how late it runs a callback that is due immediately.
 
-    The lag is a fact about the process, so it is measured in real time unless a test replaces now.
+    now returns the time in seconds. It is a monotonic timer except in tests: the lag is always
+    measured in real time.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
@@ -155,18 +161,18 @@ class Lag:
         self._worst = 0.0
 
     def measure(self) -> None:
-        """Measure the lag, unless a measurement is running or has just ended."""
+        """Start to measure the lag, unless a measurement is running or has just ended."""
         now = self._now()
         if self._started_at is None and (now - self._measured_at) * 1_000_000 >= LAG_EVERY_US:
             self._started_at = now
-            call_next_turn(self._finish)
+            call_next_turn(self._finish_measurement)
 
-    def take_worst_us(self) -> int:
-        """Return the highest lag since the last call, in microseconds."""
+    def pop_worst_us(self) -> int:
+        """Return the highest lag since the previous call of this method, in microseconds."""
         worst, self._worst = self._worst, 0.0
         return round(worst * 1_000_000)
 
-    def _finish(self) -> None:
+    def _finish_measurement(self) -> None:
         assert self._started_at is not None
         self._measured_at = self._now()
         self._worst = max(self._worst, self._measured_at - self._started_at)

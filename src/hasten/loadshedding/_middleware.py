@@ -1,9 +1,9 @@
-"""Refuse the requests that exceed the capacity of the process, so that the others stay fast.
+"""`LoadSheddingMiddleware`: refuse requests that exceed the capacity of the process.
 
-A process that accepts everything serves nobody once it is overloaded: all requests wait for each
-other, and clients retry. It is better to refuse some immediately. The middleware finds the number
-of concurrent requests that the process can serve from how long they take (`_gradient.py`). It needs
-no configuration and no store.
+If an overloaded process accepts all requests, they wait for each other until clients time out and
+retry. It is better to refuse some requests immediately, so that the others stay fast. The
+middleware estimates how many concurrent requests the process can serve from how long requests take
+(see `_gradient.py`). It needs no configuration and no store.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Final, TypeVar
 
 from hasten._asgi import ASGIApp, Receive, Scope, Send
 from hasten._checks import check_function, check_instance, check_whole_number, is_number
-from hasten._clock import SYSTEM_CLOCK, Clock, check_clock, now_ns_of
+from hasten._clock import SYSTEM_CLOCK, Clock, check_clock, make_now_ns
 from hasten._durations import Duration, to_us
-from hasten._litestar import first_of
+from hasten._litestar import get_shared_middleware
 from hasten._logs import get_logger
-from hasten._problems import CAPACITY, prefers_text, refusal
+from hasten._problems import make_refusal, prefers_text
 from hasten._repeated_errors import RepeatedErrors
 from hasten._request_info import RequestInfo
 from hasten.errors import InvalidOption
@@ -38,7 +38,7 @@ MIN_CONCURRENCY: Final = 20
 MAX_CONCURRENCY: Final = 200
 
 MAX_LAG: Final = 0.2
-"""Seconds. A request waits this long for every step that needs the event loop."""
+"""The default of max_lag, in seconds: how late the event loop may run a callback."""
 
 RESERVED: Final = 0.2
 
@@ -47,38 +47,38 @@ RETRY_AFTER: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Shed:
-    """A request that was refused because the process had no room for it, for `on_shed`."""
+    """A request that was refused because the process had no capacity. `on_shed` receives it."""
 
     request: RequestInfo
     in_flight: int
-    """Requests that the application was working on."""
+    """How many requests the application was working on."""
     limit: int
-    """How many requests at once were accepted."""
+    """How many concurrent requests were allowed at that time."""
     retry_after: int
-    """The Retry-After of the response, in seconds."""
+    """The header Retry-After of the response, in seconds."""
 
 
 class LoadSheddingMiddleware:
     """``app.add_middleware(LoadSheddingMiddleware)``: answer 503 when the process has no capacity.
 
-    It finds the number of concurrent requests that the process can serve from how long they take.
+    The middleware limits concurrent requests. It adapts the limit to how long requests take.
 
-    - min_concurrency, max_concurrency: the bounds of that number. It starts at min_concurrency,
-      which is 20 unless max_concurrency is lower. If both are equal, it is fixed.
+    - min_concurrency, max_concurrency: the bounds of the limit. It starts at min_concurrency, which
+      is 20 unless max_concurrency is lower. If both are equal, the limit is fixed.
     - critical: a function of the request that returns whether it may use the reserved share of the
       limit. It cannot be async. reserved: the share of the limit to keep for critical requests.
-    - max_lag: the lag of the event loop above which the limit falls.
-    - retry_after: the minimum Retry-After of refusals. Each response has a random one, up to twice
-      as long, so that clients do not return at the same moment.
-    - message: the body of a refusal: a string, or a dict for JSON; by default problem+json.
-    - on_shed: called with a `Shed` for each refusal. It cannot be async.
-    - stats: your `LoadSheddingStats`, in which the middleware counts.
+    - max_lag: the limit falls if the event loop runs callbacks later than this.
+    - retry_after: the minimum of the header Retry-After, in seconds. Each response has a random
+      value, up to twice as long, so that clients do not return at the same moment.
+    - message: the body of the 503 response: a string, or a dict for JSON; by default problem+json.
+    - on_shed: called with a `Shed` for each refused request. It cannot be async.
+    - stats: a `LoadSheddingStats` of yours, in which the middleware counts requests.
     - clock: measures how long requests take: a monotonic timer, unless you pass the clock of a
       `hasten.Store`. The lag of the event loop is always measured in real time.
 
     A request counts while the application works on it: from its arrival to the start of the
-    response, except while its body is awaited. So slow clients occupy no room. WebSockets are not
-    limited. Raises `InvalidOption`.
+    response, except while the application waits for its body. So slow clients take no capacity.
+    WebSockets are not limited. Raises `InvalidOption`.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class LoadSheddingMiddleware:
         stats: LoadSheddingStats | None = None,
         clock: Clock | None = None,
     ) -> None:
-        bounds = _bounds(min_concurrency, max_concurrency, max_lag)
+        bounds = _make_bounds(min_concurrency, max_concurrency, max_lag)
         self.app = app
         given = check_instance("stats", stats, LoadSheddingStats)
         self.stats: Final = LoadSheddingStats() if given is None else given
@@ -107,7 +107,7 @@ class LoadSheddingMiddleware:
         self._message = _check_message(message)
         self._on_shed = check_function("on_shed", on_shed, "shed")
         self._errors = RepeatedErrors(logger)
-        self._load = Load(bounds, self.stats, _now_of(clock))
+        self._load = Load(bounds, self.stats, _make_timer(clock))
         self._definition = bounds, critical, reserved
         self._has_started = False
 
@@ -122,17 +122,17 @@ class LoadSheddingMiddleware:
             return
         if not self._has_started:
             self._has_started = True
-            self._load = first_of(scope, self, self._definition)._load
-        if self._accepts(scope):
+            self._load = get_shared_middleware(scope, self, self._definition)._load
+        if self._accept_or_shed(scope):
             await self._run(Work(self._load, receive, send), scope)
         else:
             await self._refuse(scope, receive, send)
 
-    def _accepts(self, scope: Scope) -> bool:
-        """Return whether there is room for a request, and count the decision."""
+    def _accept_or_shed(self, scope: Scope) -> bool:
+        """Decide whether to accept a request, and count the decision. Returns the decision."""
         load, stats = self._load, self._load.stats
-        accepts = load.has_room(self._reserved)
-        if not accepts and load.has_room() and self._is_critical(scope):
+        accepts = load.has_capacity(self._reserved)
+        if not accepts and load.has_capacity() and self._is_critical(scope):
             stats.critical += 1
             accepts = True
         if accepts:
@@ -145,8 +145,8 @@ class LoadSheddingMiddleware:
         if self._critical is None:
             return False
         try:
-            return bool(self._critical(_request_info(scope)))
-        except Exception:  # noqa: BLE001  # of the application's own function
+            return bool(self._critical(_make_request_info(scope)))
+        except Exception:  # noqa: BLE001  # raised by the application's function
             self._errors.exception("critical() failed; the request is treated as not critical")
             return False
 
@@ -157,43 +157,43 @@ class LoadSheddingMiddleware:
             work.end()
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = _request_info(scope)
+        request = _make_request_info(scope)
         minimum = self._retry_after
-        # It spreads the retries and protects nothing: no need for a secure random number.
+        # The random number spreads retries. It need not be secure.
         retry_after = random.randint(minimum, 2 * minimum)  # noqa: S311
-        self._report(request, retry_after)
+        self._call_on_shed(request, retry_after)
         is_text = prefers_text(request.header("accept"))
-        response = refusal(self._message, status=503, limits=[], kind=CAPACITY, is_text=is_text)
+        response = make_refusal(self._message, status=503, limits=[], is_busy=True, is_text=is_text)
         headers = response.headers | {"retry-after": str(retry_after)}
         await response._replace(headers=headers)(scope, receive, send)
 
-    def _report(self, request: RequestInfo, retry_after: int) -> None:
+    def _call_on_shed(self, request: RequestInfo, retry_after: int) -> None:
         if self._on_shed is None:
             return
         load = self._load
         try:
             self._on_shed(Shed(request, load.in_flight, int(load.level.limit), retry_after))
-        except Exception:  # noqa: BLE001  # of the application's own function
+        except Exception:  # noqa: BLE001  # raised by the application's function
             self._errors.exception("on_shed() failed")
 
 
-def _request_info(scope: Scope) -> RequestInfo:
+def _make_request_info(scope: Scope) -> RequestInfo:
     client = scope.get("client")
     return RequestInfo(scope, client[0] if client else "unknown")
 
 
-def _now_of(clock: Clock | None) -> Callable[[], float]:
-    """Return a function that returns the time of a clock, in seconds."""
+def _make_timer(clock: Clock | None) -> Callable[[], float]:
+    """Return a function that returns the time in seconds: of the clock, or a monotonic timer."""
     if clock is None or clock is SYSTEM_CLOCK:
         return time.monotonic
-    now_ns = now_ns_of(check_clock(clock))
+    now_ns = make_now_ns(check_clock(clock))
     return lambda: now_ns() / 1_000_000_000
 
 
 # Options ------------------------------------------------------------------------------------------
 
 
-def _bounds(min_concurrency: object, max_concurrency: object, max_lag: Duration) -> Bounds:
+def _make_bounds(min_concurrency: object, max_concurrency: object, max_lag: Duration) -> Bounds:
     maximum = check_whole_number("max_concurrency", max_concurrency, 1)
     minimum = min(MIN_CONCURRENCY, maximum)
     if min_concurrency is not None:
@@ -207,7 +207,7 @@ def _bounds(min_concurrency: object, max_concurrency: object, max_lag: Duration)
 def _check_share(option: str, value: object) -> float:
     if is_number(value) and 0 <= value < 1:
         return value
-    raise InvalidOption(option, value, "a share from 0 to less than 1")
+    raise InvalidOption(option, value, "a number from 0 to less than 1")
 
 
 def _check_message(message: T) -> T:

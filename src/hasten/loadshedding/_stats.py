@@ -1,4 +1,4 @@
-"""Counts of load shedding, for metrics."""
+"""Counters of load shedding, for metrics."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class LoadSheddingStats:
-    """What a `LoadSheddingMiddleware` has accepted and refused, and its current state.
+    """The requests that a `LoadSheddingMiddleware` has accepted and refused, and its current limit.
 
         stats = LoadSheddingStats()
         app.add_middleware(LoadSheddingMiddleware, stats=stats)
 
-    Use one object for one middleware of a process.
+    Use each object for only one middleware.
     """
 
     allowed: int = 0
@@ -20,12 +20,12 @@ class LoadSheddingStats:
     shed: int = 0
     """Requests that were refused."""
     critical: int = 0
-    """Accepted requests that were accepted only because they are critical."""
+    """Requests that were accepted only because they are critical. allowed includes them."""
     in_flight: int = 0
     """Requests that the application is working on now."""
     limit: int = 0
-    """How many requests at once are accepted now."""
+    """How many concurrent requests are allowed now."""
 
     def reset(self) -> None:
-        """Set the counts to zero. in_flight and limit keep their values."""
+        """Set allowed, shed and critical to zero. in_flight and limit keep their values."""
         self.allowed = self.shed = self.critical = 0

@@ -1,7 +1,7 @@
-"""Pages of a database, or of anything in order.
+"""Pagination of database queries, lists and other ordered sources.
 
-`Paginator` reads the parameters of a request, reads a page, and makes its response. It knows no
-framework; `hasten.fastapi.Paginate` is the same for FastAPI.
+`Paginator` parses the query parameters of a request, reads the page and builds the response. It
+works with every web framework; `hasten.fastapi.Paginate` integrates it with FastAPI.
 """
 
 from hasten._queries import QueryLike

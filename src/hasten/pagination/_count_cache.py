@@ -1,28 +1,31 @@
-"""A cache of totals, for `Cached`."""
+"""The cache of total row counts behind ``count=Cached(…)``."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from threading import Lock
 
-from hasten._clock import SYSTEM_CLOCK, now_ns_of
+from hasten._clock import SYSTEM_CLOCK, make_now_ns
 from hasten._durations import to_us
 from hasten.pagination._counts import Cached, Count
 
 
 class CountCache:
-    """The totals of one `Cached`, by a fingerprint of what was counted. Thread-safe."""
+    """The totals that one `Cached` option keeps. Thread-safe.
+
+    The key of a total is a fingerprint of the query whose rows were counted.
+    """
 
     def __init__(self, cached: Cached) -> None:
         self._ttl_ns = to_us("Cached(ttl)", cached.ttl) * 1000
         self._max_entries = cached.max_entries
-        # The clock of the system may be set back, so a monotonic timer is used instead of it.
-        self._now_ns = now_ns_of(None if cached.clock is SYSTEM_CLOCK else cached.clock)
+        # The system clock may be set back: then a monotonic timer is used instead.
+        self._now_ns = make_now_ns(None if cached.clock is SYSTEM_CLOCK else cached.clock)
         self._entries: OrderedDict[bytes, tuple[int, Count]] = OrderedDict()
         self._lock = Lock()
 
     def get(self, key: bytes) -> Count | None:
-        """Return the total, or None if there is none or it has expired."""
+        """Return the cached total; None if there is none or it has expired."""
         with self._lock:
             entry = self._entries.get(key)
             if entry is None:

@@ -1,4 +1,4 @@
-"""Totals, and how to count them."""
+"""Total row counts, and the options that choose how to count."""
 
 from __future__ import annotations
 
@@ -12,14 +12,21 @@ from hasten._durations import Duration, to_us
 from hasten.errors import InvalidOption
 
 Relation = Literal["eq", "gte", "estimate"]
-"""How a total relates to the number of rows: equal, at most that number, or an estimate."""
+"""How a reported total relates to the real number of rows.
+
+"eq": they are equal. "gte": the real number is the total or greater. "estimate": the total is an
+estimate of the database.
+"""
 
 CountName = Literal["exact", "estimated", "none"]
 
 
 @dataclass(frozen=True, slots=True)
 class Capped:
-    """Count up to this many rows; more rows are reported as "at least". The cost has a bound."""
+    """Count at most this many rows, so that counting a large table stays fast.
+
+    If there are more rows, the total is the limit and its relation is "gte".
+    """
 
     limit: int
 
@@ -27,36 +34,39 @@ class Capped:
         check_whole_number("Capped(limit)", self.limit, 1)
 
     def _counted(self, found: int) -> Count:
-        """Return the count for the number of rows found by a query with LIMIT limit + 1."""
+        """Convert a number of rows that was counted up to limit + 1 to a `Count`."""
         return Count(self.limit, "gte") if found > self.limit else Count(found)
 
 
 CountFunction: TypeAlias = "Callable[[Any, Any], int | Count | Awaitable[int | Count]]"
-"""A function that counts. It gets the session (or connection) and the select."""
+"""A function that counts rows. It is called with the session (or connection) and the select."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cached:
-    """Count in this way, and reuse the total until its ttl expires: ``Cached("exact", ttl=30)``.
+    """Cache the total for ttl seconds: ``Cached("exact", ttl=30)``.
 
-    Each process has its own cache: one total for each database, select, values and scope. If a
-    setting of the session decides which rows are visible (row-level security), pass ``scope=`` to
-    identify whose they are. A page that shows more rows than the cached total corrects it.
+    Each process has its own cache, with one total for each combination of database, select, values
+    in the select, and scope. If a setting of the session decides which rows are visible (row-level
+    security), pass ``scope=`` to the paginator to keep the totals of different users apart. If a
+    page shows more rows than its cached total, the response contains the higher number.
 
-    The ttl is measured by a monotonic timer. ``Cached("exact", ttl=30, clock=store.clock)`` uses
-    the clock of a `hasten.Store`, which tests can move.
+    The ttl is measured by a monotonic timer. With ``clock=store.clock`` it is measured by the clock
+    of a `hasten.Store`, which tests can move.
     """
 
     count: CountName | Capped | CountFunction
+    """How to count when there is no cached total."""
     ttl: Duration
+    """How long to reuse a total: seconds, a `timedelta`, or a text such as "5m"."""
     max_entries: int = 1024
-    """How many totals to keep. The least recently used one is removed first."""
+    """How many totals to cache. The least recently used one is removed first."""
     clock: Clock | None = None
 
     def __post_init__(self) -> None:
         count: object = self.count
         if isinstance(count, Cached):
-            raise InvalidOption("Cached(count)", count, "a count that is not cached")
+            raise InvalidOption("Cached(count)", count, "a way to count other than Cached")
         to_counting(count)
         to_us("Cached(ttl)", self.ttl, at_least_us=1)
         check_whole_number("max_entries", self.max_entries, 1)
@@ -65,11 +75,11 @@ class Cached:
 
 
 Uncached: TypeAlias = CountName | Capped
-"""The ways to count by one statement."""
+"""The ways to count that need no cache and no function of the application."""
 
 Counting: TypeAlias = CountName | Capped | Cached | CountFunction
-"""How to count: ``"exact"``, ``"estimated"`` by the database's planner, ``"none"``, `Capped`,
-`Cached`, or a function of yours."""
+"""How to count: ``"exact"``, ``"estimated"`` (by the query planner of the database), ``"none"``,
+`Capped`, `Cached`, or a function of yours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +87,15 @@ class Count:
     """A number of rows."""
 
     total: int | None
-    """None if they were not counted."""
+    """The number; None if the rows were not counted."""
     relation: Relation = "eq"
 
     def _with_page(self, offset: int, rows: int, *, has_more: bool) -> Count:
-        """Return the count, corrected by a page of this many rows at an offset.
+        """Return the count, corrected by what a page at an offset shows.
 
-        The total is never below the rows that the page shows, and it is exact where the page shows
-        the end. That also corrects what other clients wrote between the count and the page.
+        rows is the number of rows on the page. The total is raised to at least the rows that exist
+        up to this page, and it becomes exact on the last page. This also corrects a total that is
+        out of date because rows were inserted or deleted after it was counted.
         """
         if self.total is None:
             return self
@@ -92,11 +103,11 @@ class Count:
             return Count(max(self.total, offset + rows + 1), self.relation)
         if rows or not offset:
             return Count(offset + rows)
-        # Past the end: there are at most as many rows as were skipped.
+        # An empty page: there are at most as many rows as the offset skips.
         return Count(max(0, min(self.total, offset)), self.relation)
 
     def last_page(self, limit: int) -> int | None:
-        """Return the number of the last page, from 1; None if the count is not exact."""
+        """Return the number of the last page; None if the count is not exact. The first is 1."""
         if self.total is None or self.relation != "eq":
             return None
         return max(1, -(-self.total // limit))
@@ -106,7 +117,10 @@ NOT_COUNTED: Final = Count(None)
 
 
 def checked_count(found: object) -> Count:
-    """Return a number of rows as a `Count`. Raises `InvalidOption` for other values."""
+    """Convert the result of a count function or a source to a `Count`.
+
+    Raises `InvalidOption` unless it is a `Count` or an int of at least 0.
+    """
     if isinstance(found, Count):
         return found
     if is_whole_number(found) and found >= 0:
@@ -115,7 +129,7 @@ def checked_count(found: object) -> Count:
 
 
 def to_counting(value: object) -> Counting:
-    """Return the value of a count= option. Raises `InvalidOption` if it is not a way to count."""
+    """Check the value of a ``count=`` option, and return it. Raises `InvalidOption`."""
     if isinstance(value, Capped | Cached) or (callable(value) and not isinstance(value, type)):
         return value
     for name in get_args(CountName):
@@ -125,6 +139,6 @@ def to_counting(value: object) -> Counting:
     raise InvalidOption(
         "count",
         value,
-        "'none' to not count, 'exact', 'estimated', Capped(10_000), Cached(\"exact\", ttl=30) or a "
+        "'exact', 'estimated', 'none' (no total), Capped(10_000), Cached(\"exact\", ttl=30) or a "
         "function",
     )

@@ -1,12 +1,12 @@
-"""Cursors: signed tokens of the position where a page begins or ends.
+"""Cursors: signed tokens that contain the position where a page begins or ends.
 
-A token is base64url, without padding, of
+A token consists of these fields, encoded as base64url without padding:
 
-    version (1 byte), direction (1), fingerprint of the query (16), values (any), mac (16)
+    version (1 byte), direction (1), fingerprint of the query (16), values (variable), mac (16)
 
-The mac is HMAC-SHA256 of all bytes before it, cut to 128 bits (RFC 2104, section 5). It is verified
-first: no other part of a token is decoded before that. It stays the last 16 bytes in every version,
-so that a valid token of another version can be distinguished from an invalid one.
+The mac is the HMAC-SHA256 of all bytes before it, truncated to 128 bits (RFC 2104, section 5). It
+is verified before any other field is decoded. It is the last 16 bytes in every version of the
+format, so a valid token of another version can be distinguished from a forged one.
 
 Tokens are signed, not encrypted: a client can read the values.
 """
@@ -32,7 +32,7 @@ from hasten.errors import InvalidOption, InvalidParameter
 PARAMETER: Final = "cursor"
 
 MAX_CHARS: Final = 2048
-"""Longer tokens are rejected before they are decoded, and never created."""
+"""The maximum length of a token. Longer ones are not created, and are rejected undecoded."""
 
 _VERSION: Final = 1
 _MAC_BYTES: Final = 16
@@ -40,13 +40,14 @@ _FINGERPRINT_BYTES: Final = 16
 _HEAD_BYTES: Final = 2 + _FINGERPRINT_BYTES
 _MIN_SECRET_BYTES: Final = 16
 
-# Bounds for secrets that can be guessed. 16 random hex digits have ten different ones on average.
+# A secret with fewer different bytes, or with few different steps from one byte to the next (as in
+# "abcdef…"), is not random. 16 random hex digits have ten different bytes on average.
 _MIN_DIFFERENT: Final = 6
 _MAX_EVEN_STEPS: Final = 2
 _PLACEHOLDER: Final = re.compile(rb"change[-_ ]?(me|this|it)|placeholder", re.IGNORECASE)
 
-# Distinguishes cursors from other data that is signed with the same secret. It must never change,
-# or the tokens of all clients become invalid.
+# Part of the signed bytes, so that other data signed with the same secret is not a valid cursor.
+# If it changed, the tokens of all clients would become invalid.
 _PURPOSE: Final = b"hasten.pagination.cursor\0"
 
 _START_AGAIN: Final = "omit it to start from the first page"
@@ -54,17 +55,18 @@ _START_AGAIN: Final = "omit it to start from the first page"
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """A position between two rows: the values of the sort keys in the row before it."""
+    """The row after which a page begins, given by the values of the sort keys in that row."""
 
     values: tuple[object, ...]
+    """The values of the sort keys; empty for the start of all rows."""
     backwards: bool = False
-    """Whether the page ends at the position; then the values are those of the row after it."""
+    """Whether the page is read in the other direction: it ends before the row with the values."""
 
     fingerprint: bytes = field(default=b"", compare=False)
-    """The fingerprint of its query, if the cursor was read from a token."""
+    """The fingerprint of the query that the token was created for; empty without a token."""
 
     def check(self, expected: bytes) -> None:
-        """Raise `InvalidParameter` (400) unless the cursor belongs to the query."""
+        """Raise `InvalidParameter` (400) unless the query's fingerprint is the expected one."""
         if self.fingerprint != expected:
             raise InvalidParameter(
                 PARAMETER,
@@ -77,10 +79,11 @@ class Cursor:
 
 
 class SigningKeys:
-    """The secrets that tokens are signed with. The first one signs; all of them verify.
+    """The secrets that cursors are signed with. The first one signs; all of them verify.
 
-    To change a secret, put the new one before the old one, and remove the old one when no client
-    has its tokens any more. Raises `InvalidOption` for no secret, or for one below 16 bytes.
+    To replace a secret, put the new one before the old one. Remove the old one when clients no
+    longer hold tokens that it signed. Raises `InvalidOption` if there is no secret, if one is
+    shorter than 16 bytes, and if one is easy to guess.
     """
 
     __slots__ = ("_secrets",)
@@ -92,10 +95,10 @@ class SigningKeys:
             raise InvalidOption("secret", secrets, "a secret of at least 16 random bytes")
 
     def sign(self, cursor: Cursor, fingerprint: bytes) -> str:
-        """Encode and sign a cursor of the query with this fingerprint.
+        """Return a token for a cursor of the query with this fingerprint.
 
-        Raises `InvalidOption` if a value has a type that a cursor cannot contain, and if the values
-        are too long.
+        Raises `InvalidOption` if a cursor cannot contain a value's type, or if the token would have
+        more than `MAX_CHARS` characters.
         """
         if len(fingerprint) != _FINGERPRINT_BYTES:
             raise ValueError(f"the fingerprint has {len(fingerprint)} bytes: must be 16")
@@ -106,61 +109,65 @@ class SigningKeys:
             raise InvalidOption(
                 "sort",
                 f"a cursor of {len(token):,} characters",
-                f"shorter values to sort by: {MAX_CHARS:,} characters are allowed",
+                f"at most {MAX_CHARS:,} characters long: sort by fields with shorter values",
             )
         return token
 
     def verify(self, token: str, fingerprint: bytes) -> Cursor:
-        """Return the cursor of a token. Raises `InvalidParameter` (400) if the query differs."""
+        """Decode a token, and check that it belongs to the query with this fingerprint.
+
+        Raises `InvalidParameter` (400) if it does not, and in the cases of `read`.
+        """
         cursor = self.read(token)
         cursor.check(fingerprint)
         return cursor
 
     def read(self, token: str) -> Cursor:
-        """Return the cursor of a token, of any query.
+        """Verify the signature of a token, and decode it, whatever query it belongs to.
 
-        Raises `InvalidParameter` (400): "invalid_cursor" if the signature is invalid,
-        "cursor_expired" if another version of hasten wrote it.
+        Raises `InvalidParameter` (400) with the code "invalid_cursor" if the signature is invalid,
+        or "cursor_expired" if the token has the format of another version of hasten.
         """
-        body = self._opened(token)
+        body = self._verified_body(token)
         if body[0] != _VERSION:
-            raise _refused("it was made by another version of this service", "cursor_expired")
+            raise _cursor_error("it was made by another version of this service", "cursor_expired")
         try:
             values = tuple(_decode_all(body[_HEAD_BYTES:]))
         except (ValueError, LookupError, ArithmeticError, struct.error):
-            # Only reached if other data is signed with the same secret and purpose.
-            raise _refused("it is damaged", "invalid_cursor") from None
+            # The signature is valid, so this is other data that was signed for the same purpose.
+            raise _cursor_error("it is damaged", "invalid_cursor") from None
         return Cursor(values, bool(body[1]), body[2:_HEAD_BYTES])
 
-    def _opened(self, token: str) -> bytes:
+    def _verified_body(self, token: str) -> bytes:
+        """Return the bytes of a token before its mac, after verifying the mac."""
         if len(token) > MAX_CHARS:
-            raise _refused(f"it has more than {MAX_CHARS} characters", "invalid_cursor")
+            raise _cursor_error(f"it has more than {MAX_CHARS} characters", "invalid_cursor")
         signed = _from_base64(token)
         body, mac = signed[:-_MAC_BYTES], signed[-_MAC_BYTES:]
         if len(body) < _HEAD_BYTES or not any(
             hmac.compare_digest(mac, _mac(secret, body)) for secret in self._secrets
         ):
-            raise _refused("it is damaged or comes from another service", "invalid_cursor")
+            raise _cursor_error("it is damaged or comes from another service", "invalid_cursor")
         return body
 
 
 def fingerprint(*parts: object) -> bytes:
-    """Return the fingerprint of a query: its order, its filters and its scope.
+    """Return a 128-bit hash that identifies a query, such as by its order, filters and scope.
 
-    parts are of the types that a cursor can hold, or lists and tuples of them. It has 128 bits:
-    with fewer, a client could search for two queries that share a fingerprint.
+    parts are values of the types that a cursor can contain, or lists and tuples of them. A shorter
+    hash would let a client search for two queries with the same fingerprint.
     """
     digest = hashlib.sha256()
-    _digest(digest, parts)
+    _add_parts(digest, parts)
     return digest.digest()[:_FINGERPRINT_BYTES]
 
 
-def _digest(digest: hashlib._Hash, parts: Sequence[object]) -> None:
-    # Lengths before contents, so that no two queries have the same bytes.
-    digest.update(b"[" + _length(len(parts)))
+def _add_parts(digest: hashlib._Hash, parts: Sequence[object]) -> None:
+    # Each length precedes its content. Without it, ["ab", "c"] and ["a", "bc"] had the same bytes.
+    digest.update(b"[" + _encode_length(len(parts)))
     for part in parts:
         if isinstance(part, list | tuple):
-            _digest(digest, part)
+            _add_parts(digest, part)
         else:
             digest.update(_encode(part))
 
@@ -168,20 +175,20 @@ def _digest(digest: hashlib._Hash, parts: Sequence[object]) -> None:
 def _to_secret(secret: object) -> bytes:
     raw = secret.encode() if isinstance(secret, str) else secret
     if not isinstance(raw, bytes) or len(raw) < _MIN_SECRET_BYTES:
-        # The value must not appear in a log.
+        # The message must not contain the secret, because messages are logged.
         raise InvalidOption("secret", "***", "a secret of at least 16 random bytes")
     if _is_guessable(raw):
         raise InvalidOption(
             "secret",
             "***",
-            "random bytes: this one can be guessed. "
-            "python -c 'import secrets; print(secrets.token_hex())' prints one",
+            "random bytes, but this secret is easy to guess. To generate one, run "
+            "python -c 'import secrets; print(secrets.token_hex())'",
         )
     return raw
 
 
 def _is_guessable(secret: bytes) -> bool:
-    """Return whether a secret repeats itself, is a part of an alphabet, or is a placeholder."""
+    """Return whether a secret is not random: repeated bytes, a sequence, or "changeme"."""
     steps = {(after - before) % 256 for before, after in pairwise(secret)}
     return (
         len(set(secret)) < _MIN_DIFFERENT
@@ -191,26 +198,26 @@ def _is_guessable(secret: bytes) -> bool:
     )
 
 
-def _refused(reason: str, code: str) -> InvalidParameter:
+def _cursor_error(reason: str, code: str) -> InvalidParameter:
     return InvalidParameter(PARAMETER, None, f"{reason}; {_START_AGAIN}", code=code, status=400)
 
 
-def hidden_in_cursor(key: str) -> InvalidOption:
-    """Return the error for sorting by a field that the response does not show.
+def hidden_sort_key_error(key: str) -> InvalidOption:
+    """Return the error for a cursor whose order contains a field that rows do not show.
 
-    Cursors are signed but not encrypted: a client could read the values of that field.
+    Cursors are signed but not encrypted, so a client could read the values of that field.
     """
     return InvalidOption(
         "sort",
         key,
-        "fields that each row shows, because a client can read the values in a cursor: "
-        "show it as a field, or use mode='page'",
+        "a field that each row shows, because clients can read the sort values in a cursor: add it "
+        "to the response, or use mode='page'",
     )
 
 
-def expired() -> InvalidParameter:
-    """Return the error for a cursor with a value that does not exist any more."""
-    return _refused("it comes from an earlier version of this list", "cursor_expired")
+def expired_cursor_error() -> InvalidParameter:
+    """Return the error for a cursor with an enum value that has been removed from the code."""
+    return _cursor_error("it comes from an earlier version of this list", "cursor_expired")
 
 
 def _mac(secret: bytes, body: bytes) -> bytes:
@@ -226,13 +233,14 @@ def _from_base64(token: str) -> bytes:
         raw = urlsafe_b64decode(token + "=" * (-len(token) % 4))
     except ValueError:
         raw = b""
-    # The decoder skips other characters and ignores the last bits, so encode again.
+    # The decoder skips invalid characters and ignores unused bits at the end. Only the exact text
+    # that encoding produces is accepted, so that each cursor has one token.
     return raw if _to_base64(raw) == token else b""
 
 
 # The values ---------------------------------------------------------------------------------------
 #
-# Each is a letter for its type, the length of the content, and the content.
+# A value is encoded as a letter for its type, the length of its content, and its content.
 
 
 def _encode(value: object) -> bytes:
@@ -243,11 +251,11 @@ def _encode(value: object) -> bytes:
     for kind, letter, to_bytes in _ENCODERS:
         if isinstance(value, kind):
             raw = to_bytes(value)
-            return letter + _length(len(raw)) + raw
+            return letter + _encode_length(len(raw)) + raw
     raise InvalidOption(
         "sort",
         f"a value of type {type(value).__qualname__}",
-        "values that a cursor can hold: sort by another key",
+        "a value of a type that a cursor can contain: sort by another field",
     )
 
 
@@ -255,13 +263,13 @@ def _decode_all(raw: bytes) -> Iterator[object]:
     at = 0
     while at < len(raw):
         decode = _DECODERS[raw[at]]
-        size, start = _read_length(raw, at + 1)
+        size, start = _decode_length(raw, at + 1)
         at = start + size
         yield decode(raw[start:at])
 
 
-def _length(size: int) -> bytes:
-    # Seven bits in each byte; the highest bit is set if more bytes follow.
+def _encode_length(size: int) -> bytes:
+    # Each byte holds seven bits, the lowest first; its highest bit is set if more bytes follow.
     out = bytearray()
     while size > 0x7F:
         out.append(size & 0x7F | 0x80)
@@ -270,8 +278,8 @@ def _length(size: int) -> bytes:
     return bytes(out)
 
 
-def _read_length(raw: bytes, at: int) -> tuple[int, int]:
-    """Return the length that is stored at this index, and the index after it."""
+def _decode_length(raw: bytes, at: int) -> tuple[int, int]:
+    """Decode the length at an index; return the length and the index after it."""
     size = shift = 0
     while True:
         byte = raw[at]
@@ -292,8 +300,8 @@ def _int_from_bytes(raw: bytes) -> int:
 
 _MICROSECOND: Final = timedelta(microseconds=1)
 
-# In this order: a bool is an int, and a datetime is a date. A time zone is kept as its offset;
-# fold is not kept, because no database stores it.
+# The first matching type is used: bool stands before its base class int, and datetime before date.
+# The time zone of a datetime is stored as an offset. Its fold is not stored, as in databases.
 _ENCODERS: Final[Sequence[tuple[type, bytes, Callable[[Any], bytes]]]] = (
     (bool, b"?", lambda value: bytes((value,))),
     (int, b"i", _int_to_bytes),

@@ -1,7 +1,7 @@
-"""Links to other pages, for the Link header: RFC 8288.
+"""Links to other pages, for the Link header (RFC 8288).
 
-They are relative (RFC 3986, section 4.2), by default to the request itself: so they are correct
-behind every proxy, and a forged Host header cannot change them.
+The links are relative to the URL of the request (RFC 3986, section 4.2), unless an origin is given.
+So they are correct behind every proxy, and a forged Host header cannot change them.
 """
 
 from __future__ import annotations
@@ -14,24 +14,28 @@ from hasten.pagination._counts import Count
 from hasten.pagination._params import PageParams
 
 Rel = Literal["first", "prev", "next", "last"]
+"""The relation type of a link: which page it leads to."""
 
 Query = tuple[tuple[str, str], ...]
+"""The query of a link: decoded names and values."""
 
 MAX_LINK_BYTES: Final = 4_096
-"""The longest Link header. Common proxies allow 4 or 8 KiB for all headers of a response."""
+"""The maximum size of a Link header. Common proxies allow 4 or 8 KiB for all response headers."""
 
-_KEPT_FIRST: Final[tuple[Rel, ...]] = ("next", "prev", "first", "last")
+_BY_IMPORTANCE: Final[tuple[Rel, ...]] = ("next", "prev", "first", "last")
+"""The links, the last of which are omitted first if the header gets too long."""
 
 _POSITIONS: Final = ("page", "cursor")
 
-# RFC 3986, section 3.3, without the characters that end or separate links.
+# The characters of a path that need no quoting (RFC 3986, section 3.3), except those that would end
+# or separate links.
 _IN_PATH: Final = "/:@!$&()*+=-._~"
 
 
 def page_links(params: PageParams, count: Count, *, has_more: bool) -> dict[Rel, Query]:
-    """Return the queries of the pages around a numbered page; {} if it is the only one.
+    """Return the queries of the links from a page by number; {} if it is the only page.
 
-    The last page is linked if it is known exactly. Past the end, the previous page is the last one.
+    "last" is included if the total is exact. From a page past the end, "prev" is the last page.
     """
     assert params.page is not None
     last = count.last_page(params.limit)
@@ -52,7 +56,7 @@ def page_links(params: PageParams, count: Count, *, has_more: bool) -> dict[Rel,
 def cursor_links(
     params: PageParams, *, prev_cursor: str | None, next_cursor: str | None
 ) -> dict[Rel, Query]:
-    """Return the queries of the pages around a page by cursor; {} if it is the only one."""
+    """Return the queries of the links from a page by cursor; {} if it is the only page."""
     cursors: dict[Rel, str] = {"first": ""}
     if prev_cursor is not None:
         cursors["prev"] = prev_cursor
@@ -65,20 +69,21 @@ def cursor_links(
 
 
 def link_header(links: Mapping[Rel, Query], *, path: str = "", origin: str = "") -> str | None:
-    """Return the value of the Link header, None without links.
+    """Return the value of the Link header; None if there are no links.
 
-    path is decoded and includes the root path of the application; "" is the path of the request.
-    origin ("https://api.example.org") makes the links absolute. Links repeat the query of the
-    request, which may be long: if they do not all fit into `MAX_LINK_BYTES`, "next" and "prev" are
-    kept first. The body contains the same information.
+    path is the decoded path of the request, with the root path of the application; without it, the
+    links consist of a query only. origin, such as "https://api.example.org", makes the links
+    absolute. Links repeat the query of the request, which may be long. If not all of them fit into
+    `MAX_LINK_BYTES`, "next" and "prev" are kept rather than "first" and "last".
     """
-    start = origin + _quoted(path)
+    start = origin + _quote_path(path)
     written: dict[Rel, str] = {}
     room = MAX_LINK_BYTES
-    for rel in sorted(links, key=_KEPT_FIRST.index):
+    for rel in sorted(links, key=_BY_IMPORTANCE.index):
         query = links[rel]
-        if sum([len(name) + len(value) for name, value in query]) < room:  # not shorter if encoded
-            link = f'<{start}?{_encoded(query)}>; rel="{rel}"'
+        # Encoding never makes a query shorter, so one that is too long need not be encoded.
+        if sum([len(name) + len(value) for name, value in query]) < room:
+            link = f'<{start}?{_encode_query(query)}>; rel="{rel}"'
             if len(link) + 2 <= room:
                 written[rel] = link
                 room -= len(link) + 2
@@ -86,15 +91,16 @@ def link_header(links: Mapping[Rel, Query], *, path: str = "", origin: str = "")
 
 
 def _without_position(params: PageParams) -> Query:
+    """Return the query of the request without ``page`` and ``cursor``."""
     return tuple([pair for pair in params.query if pair[0] not in _POSITIONS])
 
 
-def _encoded(query: Query) -> str:
-    # Everything but letters and digits is quoted: some clients split a Link header at ", ".
+def _encode_query(query: Query) -> str:
+    # Commas are quoted, too, because some clients split a Link header at ", ".
     return urlencode(query, quote_via=quote, safe="", errors="replace")
 
 
-def _quoted(path: str) -> str:
+def _quote_path(path: str) -> str:
     quoted = quote(path, safe=_IN_PATH, errors="replace")
-    # Two slashes would start the name of a host. RFC 3986, section 4.2.
+    # A reference that begins with two slashes contains a host name (RFC 3986, section 4.2).
     return f"/.{quoted}" if quoted.startswith("//") else quoted

@@ -1,4 +1,4 @@
-"""The order of the rows on pages."""
+"""The sort order that a client requests, such as ``?sort=name,-created_at``."""
 
 from __future__ import annotations
 
@@ -10,37 +10,39 @@ from hasten.errors import InvalidParameter
 
 MAX_SORT_CHARS: Final = 2048
 MAX_SORT_KEYS: Final = 8
-"""Each key adds up to two ranges to a page by cursor. No useful order has more keys."""
+"""The maximum number of keys in one order. A page by cursor reads up to two index ranges per key,
+so that more keys make it slow."""
 
 Nulls = Literal["first", "last"]
 
 
 @dataclass(frozen=True, slots=True)
 class SortKey:
-    """One key of an order: a public name, never SQL."""
+    """One field to sort by, and its direction."""
 
     name: str
+    """The public name of the field, never SQL."""
     descending: bool = False
     nullable: bool = False
     nulls: Nulls = "last"
-    """Where NULLs are sorted, whatever the direction. Has no effect if not nullable."""
+    """Where NULLs are sorted, in both directions. Ignored if the field is not nullable."""
 
 
 Order = tuple[SortKey, ...]
-"""Keys in order of precedence."""
+"""Sort keys. A later key orders the rows that are equal in all earlier ones."""
 
 
 def parse_sort(value: str, allowed: Mapping[str, SortKey], *, parameter: str = "sort") -> Order:
-    """Parse an order such as ``name,-created_at``: "-" is descending; spaces are ignored.
+    """Parse a sort order such as ``name,-created_at``, where "-" means descending.
 
-    allowed holds a key for each name that the client may sort by. Raises `InvalidParameter`; the
-    message is the same for unknown names and for names that the client may not know.
+    Spaces around names are ignored. allowed has a key for each name that the client may sort by.
+    Raises `InvalidParameter`; the message does not reveal whether a rejected name exists.
     """
     if len(value) > MAX_SORT_CHARS or value.count(",") >= MAX_SORT_KEYS:
         raise InvalidParameter(
             parameter,
             value,
-            f"expected at most {MAX_SORT_KEYS} names",
+            f"expected at most {MAX_SORT_KEYS} names and {MAX_SORT_CHARS} characters",
             code="too_many",
             maximum=MAX_SORT_KEYS,
         )
@@ -56,24 +58,25 @@ def parse_sort(value: str, allowed: Mapping[str, SortKey], *, parameter: str = "
 
 
 def check_sort(order: Order, allowed: Collection[str], *, parameter: str = "sort") -> None:
-    """Raise `InvalidParameter` for a key that is not allowed, as `parse_sort` does."""
+    """Raise the `InvalidParameter` of `parse_sort` if an order has a key that is not allowed."""
     for key in order:
         if key.name not in allowed:
-            raise _refused(key.name, allowed, parameter)
+            raise _unknown_name_error(key.name, allowed, parameter)
 
 
 def _parse_key(text: str, allowed: Mapping[str, SortKey], parameter: str) -> SortKey:
     name = text.removeprefix("-")
     if name in allowed:
         return replace(allowed[name], descending=text != name)
-    raise _refused(name, allowed, parameter)
+    raise _unknown_name_error(name, allowed, parameter)
 
 
-def _refused(name: str, allowed: Collection[str], parameter: str) -> InvalidParameter:
+def _unknown_name_error(name: str, allowed: Collection[str], parameter: str) -> InvalidParameter:
+    """Return the error for a name that the client may not sort by, or that is empty."""
     if not name:
         reason, code = f"a name is empty; omit {parameter} for the default order", "empty_name"
     elif not allowed:
-        reason, code = "there is only one order; omit it", "unknown_name"
+        reason, code = "the order cannot be chosen; omit this parameter", "unknown_name"
     else:
         reason, code = (
             f"cannot be sorted by; allowed names are {', '.join(allowed)}",

@@ -1,8 +1,8 @@
-"""Pages, and their shape in a response.
+"""Pages, and the JSON responses that are made of them.
 
-``{"data": [...], "pagination": {"page": 1, "limit": 20, "total": 42}}``. Other keys appear only
-where they add information: how a total relates to the number of rows, and whether there are more
-rows if they were not counted.
+A response is ``{"data": [...], "pagination": {"page": 1, "limit": 20, "total": 42}}``. Two more
+keys appear only where they are needed: "total_relation" if the total is not exact, and "has_more"
+if the rows were not counted.
 """
 
 from __future__ import annotations
@@ -22,8 +22,12 @@ from hasten.pagination._params import PageParams
 T = TypeVar("T")
 
 
-class _Record:
-    """Equal by its parts. Not a dataclass, because pydantic ignores the schema of a generic one."""
+class _BasePage:
+    """The base class of pages: equality, ``repr()`` and the response.
+
+    Pages are not dataclasses, because pydantic would ignore ``__get_pydantic_core_schema__`` of a
+    generic dataclass.
+    """
 
     __slots__ = ("_responder", "etag", "not_modified")
     __match_args__: ClassVar[tuple[str, ...]] = ()
@@ -32,15 +36,17 @@ class _Record:
     _name: ClassVar[str]
 
     etag: str | None
-    """The ETag of the version, if ``version=`` is set."""
+    """The ETag that ``version=`` of the paginator produced; None without that option."""
     not_modified: bool
-    """Whether the client has this version: no row was read, and the response is 304."""
+    """Whether the client has the current version: no rows were read, and the response is 304."""
     _responder: Responder | None
 
     def response(self, request: RequestLike | None = None) -> EncodedResponse:
-        """Return the response: JSON with its headers. With the request, 304 if it is unchanged.
+        """Return the JSON response with its headers.
 
-        Any ASGI framework can return it; for Django it has ``body``, ``status`` and ``headers``.
+        If request is given and its If-None-Match names the ETag, the response is 304. The result is
+        an ASGI application, so every ASGI framework can send it. For Django, use its ``body``,
+        ``status`` and ``headers``.
         """
         response = self._responder(self) if self._responder else _plain_response(self)
         return response if request is None else response.to(request)
@@ -55,11 +61,11 @@ class _Record:
         return f"{self._name}({parts})"
 
 
-class Page(_Record, Generic[T]):
-    """A page with a number, of rows with the fields of T.
+class Page(_BasePage, Generic[T]):
+    """A page by number. T is the model of one row.
 
-    In FastAPI, ``-> Page[PostOut]`` describes the response, and a returned page is encoded without
-    another validation.
+    In FastAPI, the annotation ``-> Page[PostOut]`` documents the response. A returned page is
+    encoded without being validated again.
     """
 
     __slots__ = __match_args__ = ("data", "page", "limit", "count", "has_more")
@@ -80,16 +86,16 @@ class Page(_Record, Generic[T]):
 
     @property
     def total(self) -> int | None:
-        """The number of rows on all pages, None if they were not counted."""
+        """The number of rows on all pages; None if they were not counted."""
         return self.count.total
 
     @property
     def total_relation(self) -> Relation:
-        """How the total relates to the number of rows."""
+        """How the total relates to the number of rows: "eq", "gte" (at least) or "estimate"."""
         return self.count.relation
 
     def pagination(self) -> dict[str, object]:
-        """Return what the response contains beside the data."""
+        """Return the ``pagination`` object of the response: page, limit, total and so on."""
         about: dict[str, object] = {"page": self.page, "limit": self.limit}
         if self.count.total is None:
             about["has_more"] = self.has_more
@@ -99,11 +105,14 @@ class Page(_Record, Generic[T]):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> dict[str, Any]:
-        return _described(source, handler, _IN_PAGE)
+        return _response_schema(source, handler, _IN_PAGE)
 
 
-class CursorPage(_Record, Generic[T]):
-    """A page between two cursors, of rows with the fields of T."""
+class CursorPage(_BasePage, Generic[T]):
+    """A page by cursor, with the cursors of the next and the previous page.
+
+    T is the model of one row.
+    """
 
     __slots__ = __match_args__ = ("data", "limit", "next_cursor", "prev_cursor", "count")
 
@@ -117,7 +126,7 @@ class CursorPage(_Record, Generic[T]):
         prev_cursor: str | None,
         count: Count = NOT_COUNTED,
     ) -> None:
-        """next_cursor is None on the last page, prev_cursor on the first."""
+        """next_cursor is None on the last page, prev_cursor is None on the first page."""
         self.data = data
         self.limit = limit
         self.next_cursor = next_cursor
@@ -134,16 +143,16 @@ class CursorPage(_Record, Generic[T]):
 
     @property
     def total(self) -> int | None:
-        """The number of rows on all pages, None if they were not counted."""
+        """The number of rows on all pages; None if they were not counted."""
         return self.count.total
 
     @property
     def total_relation(self) -> Relation:
-        """How the total relates to the number of rows."""
+        """How the total relates to the number of rows: "eq", "gte" (at least) or "estimate"."""
         return self.count.relation
 
     def pagination(self) -> dict[str, object]:
-        """Return what the response contains beside the data."""
+        """Return the ``pagination`` object of the response: limit, cursors, total and so on."""
         about: dict[str, object] = {
             "limit": self.limit,
             "next_cursor": self.next_cursor,
@@ -156,36 +165,39 @@ class CursorPage(_Record, Generic[T]):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> dict[str, Any]:
-        return _described(source, handler, _IN_CURSOR_PAGE)
+        return _response_schema(source, handler, _IN_CURSOR_PAGE)
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """The names of the keys in a response. Raises `InvalidOption` if two are equal.
+    """The names of the keys in the JSON object around the rows of a page.
 
-    ``Envelope(data="items", pagination="meta", names={"total": "count"})``
+    For example, ``Envelope(data="items", pagination="meta", names={"total": "count"})``. Raises
+    `InvalidOption` if two keys have the same name.
     """
 
     data: str = "data"
+    """The key of the list of rows."""
     pagination: str = "pagination"
+    """The key of the object with the page number, the total and so on."""
     names: Mapping[str, str] = field(default_factory=dict)
-    """New names for the keys of the pagination."""
+    """New names for keys inside the pagination object, by their default name."""
 
     def __post_init__(self) -> None:
         if self.data == self.pagination:
-            raise InvalidOption("pagination", self.pagination, "a name other than that of data=")
+            raise InvalidOption("pagination", self.pagination, "different from data=")
         unknown = [name for name in self.names if name not in _KEYS]
         if unknown:
             raise InvalidOption("names", unknown[0], f"one of {', '.join(_KEYS)}")
         if len({self.names.get(key, key) for key in _KEYS}) < len(_KEYS):
-            raise InvalidOption("names", dict(self.names), "a different name for each key")
+            raise InvalidOption("names", dict(self.names), "different names for different keys")
 
     def wrap(self, page: Page[T] | CursorPage[T]) -> dict[str, object]:
-        """Return the response as a dict: the data as it is, and the pagination."""
+        """Return the body of the response as a dict, before it is encoded as JSON."""
         return {self.data: page.data, self.pagination: self.about(page)}
 
     def about(self, page: Page[T] | CursorPage[T]) -> dict[str, object]:
-        """Return the pagination, with the names of this envelope."""
+        """Return the pagination object of the response, with the key names of this envelope."""
         names = self.names
         if not names:
             return page.pagination()
@@ -193,12 +205,12 @@ class Envelope:
 
 
 class Responder:
-    """Makes the response of a page from its current rows."""
+    """Builds the response of a page: its status, headers and JSON body."""
 
     __slots__ = ("_envelope", "_has_etag", "_q")
 
     def __init__(self, envelope: Envelope, q: PageParams, *, has_etag: bool) -> None:
-        """With has_etag, the response gets an ETag computed from its body."""
+        """If has_etag, the response gets an ETag that is computed from its body."""
         self._envelope = envelope
         self._q = q
         self._has_etag = has_etag
@@ -211,12 +223,12 @@ class Responder:
         return EncodedResponse(body, status, headers)
 
     def head(self, page: Any) -> tuple[int, dict[str, str]]:
-        """Return the status, and the headers that do not depend on the body."""
+        """Return the status code, and the headers that can be set before the body is known."""
         if page.not_modified:
             assert page.etag is not None
             return 304, {"etag": page.etag}
         headers = dict(_JSON)
-        link = link_of(page, self._q)
+        link = link_header_of(page, self._q)
         if link is not None:
             headers["link"] = link
         if page.etag is not None:
@@ -224,10 +236,13 @@ class Responder:
         return 200, headers
 
 
-def link_of(
+def link_header_of(
     page: Page[Any] | CursorPage[Any], q: PageParams, *, path: str = "", origin: str = ""
 ) -> str | None:
-    """Return the value of the Link header of a page. See `link_header`."""
+    """Return the value of the Link header of a page; None if it is the only page.
+
+    path and origin are described in `link_header`.
+    """
     if isinstance(page, Page):
         links = page_links(q, page.count, has_more=page.has_more)
     else:
@@ -239,7 +254,10 @@ _JSON: Final = {"content-type": "application/json"}
 
 
 def _plain_response(page: Any) -> EncodedResponse:
-    """Return the response of a page that the application built: default envelope, no links."""
+    """Return the response of a page that no paginator built.
+
+    It has the default envelope and no Link header.
+    """
     return EncodedResponse(encode(Envelope().wrap(page)), 200, dict(_JSON))
 
 
@@ -252,7 +270,7 @@ def _add_total(about: dict[str, object], count: Count) -> None:
         about["total_relation"] = count.relation
 
 
-# Schemas for pydantic, which are dicts, so that pydantic is not imported --------------------------
+# Schemas for pydantic-core, written as dicts, because pydantic may not be installed ---------------
 
 _INT: Final = {"type": "int"}
 _BOOL: Final = {"type": "bool"}
@@ -260,7 +278,7 @@ _TOKEN: Final = {"type": "nullable", "schema": {"type": "str"}}
 _RELATION: Final = {"type": "literal", "expected": ["eq", "gte", "estimate"]}
 
 _About: TypeAlias = Mapping[str, tuple[Mapping[str, object], bool]]
-"""The schema of each key, and whether the key is always there."""
+"""The keys of an object: the schema of each value, and whether the key is always present."""
 
 _IN_PAGE: Final[_About] = {
     "page": (_INT, True),
@@ -280,21 +298,25 @@ _IN_CURSOR_PAGE: Final[_About] = {
 }
 
 
-def _described(
+def _response_schema(
     source: Any, handler: Any, keys: _About, envelope: Envelope | None = None
 ) -> dict[str, Any]:
-    """Return the schema of a response, which does not change or validate a page."""
+    """Return a pydantic-core schema that documents the response of a page.
+
+    keys are those of the pagination object. The schema passes pages through without validation.
+    source and handler are the arguments of ``__get_pydantic_core_schema__``.
+    """
     envelope = envelope or Envelope()
     (of,) = get_args(source) or (Any,)
     renamed = {envelope.names.get(key, key): schema for key, schema in keys.items()}
-    pagination = _dict_of("Pagination", renamed)
+    pagination = _object_schema("Pagination", renamed)
     rows = {"type": "list", "items_schema": handler.generate_schema(of)}
     parts = {envelope.data: (rows, True), envelope.pagination: (pagination, True)}
-    whole = _dict_of(f"Page[{_name_of(of)}]", parts)
+    whole = _object_schema(f"Page[{_name_of(of)}]", parts)
     if envelope == Envelope():
-        # From this form pydantic makes a short name for the components of OpenAPI.
+        # Pydantic shortens a ref of this form to a readable name in the OpenAPI document.
         kind = "Page" if keys is _IN_PAGE else "CursorPage"
-        whole["ref"] = f"{__name__}.{kind}:0[{_reference(of)}]"
+        whole["ref"] = f"{__name__}.{kind}:0[{_schema_ref(of)}]"
     return {
         "type": "function-wrap",
         "function": {"type": "no-info", "function": lambda page, _: page},
@@ -309,26 +331,30 @@ def _name_of(kind: Any) -> str:
     return getattr(kind, "__name__", "object")
 
 
-def _reference(kind: Any) -> str:
+def _schema_ref(kind: Any) -> str:
+    """Return a string that identifies a class, in the form of pydantic's own schema references."""
     if is_partial(kind):
-        return f"{__name__}.Partial:0[{_reference(whole_of(kind))}]"
+        return f"{__name__}.Partial:0[{_schema_ref(whole_of(kind))}]"
     return f"{getattr(kind, '__module__', '')}.{_name_of(kind)}:{id(kind)}"
 
 
-def described_in(envelope: Envelope, of: Any, *, by_cursor: bool) -> type:
-    """Return a class that pydantic describes as a page of rows of a model in an envelope."""
+def make_response_model(envelope: Envelope, of: Any, *, by_cursor: bool) -> type:
+    """Return a class whose pydantic schema documents a page in an envelope with other key names.
+
+    of is the model of one row. by_cursor selects the keys of `CursorPage` instead of `Page`.
+    """
     kind: Any = CursorPage if by_cursor else Page
     keys = _IN_CURSOR_PAGE if by_cursor else _IN_PAGE
 
     class Described:
         @classmethod
         def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> dict[str, Any]:
-            return _described(kind[of], handler, keys, envelope)
+            return _response_schema(kind[of], handler, keys, envelope)
 
     return Described
 
 
-def _dict_of(title: str, keys: _About) -> dict[str, Any]:
+def _object_schema(title: str, keys: _About) -> dict[str, Any]:
     fields = {
         name: {"type": "typed-dict-field", "schema": dict(schema), "required": required}
         for name, (schema, required) in keys.items()

@@ -1,4 +1,4 @@
-"""Build pages from slices of rows."""
+"""Build `Page` and `CursorPage` objects from the rows that were read."""
 
 from __future__ import annotations
 
@@ -13,24 +13,27 @@ from hasten.pagination._params import PageParams
 from hasten.pagination._slices import KeysetSlice
 
 START: Final = Cursor(())
-"""A cursor without values is before the first row, or backwards after the last one."""
+"""The cursor of the first page: a position without values is before the first row."""
 
 
 class CursorSigner:
-    """Signs the cursors of one query."""
+    """Creates the signed cursor tokens of one query."""
 
-    def __init__(self, keys: SigningKeys, mark: bytes) -> None:
-        """Sign with keys; mark is the fingerprint of the query."""
+    def __init__(self, keys: SigningKeys, query_fingerprint: bytes) -> None:
+        """The tokens are only valid for the query with this fingerprint."""
         self._keys = keys
-        self._mark = mark
+        self._query_fingerprint = query_fingerprint
 
     def sign(self, position: tuple[object, ...] | None, *, backwards: bool) -> str:
-        """Return the token of a position."""
-        return self._keys.sign(Cursor(position or (), backwards), self._mark)
+        """Return the token for the page after a position, or before it if backwards.
+
+        None stands for the start of all rows; backwards, for their end.
+        """
+        return self._keys.sign(Cursor(position or (), backwards), self._query_fingerprint)
 
 
 def build_page(q: PageParams, rows: list[Any], count: Count, *, has_more: bool) -> Page[Any]:
-    """Return the page of rows at an offset."""
+    """Build a page by number. The count is corrected by the rows that the page shows."""
     assert q.page is not None
     known = count._with_page(q.offset, len(rows), has_more=has_more)
     return Page(rows, q.page, q.limit, known, has_more)
@@ -39,9 +42,10 @@ def build_page(q: PageParams, rows: list[Any], count: Count, *, has_more: bool) 
 def build_cursor_page(
     q: PageParams, rows: list[Any], found: KeysetSlice, count: Count, signer: CursorSigner
 ) -> CursorPage[Any]:
-    """Return the page of a slice, with cursors of the pages around it.
+    """Build a page by cursor, with the tokens of the next and the previous page.
 
-    Raises `InvalidOption` if the slice begins at the position that it should begin after.
+    rows are the rows to show, found is the slice that they were built from. Raises `InvalidOption`
+    if the slice contains the row of its own cursor, because clients would never get past that row.
     """
     cursor = q.cursor or START
     position = cursor.values or None
@@ -49,11 +53,11 @@ def build_cursor_page(
         raise InvalidOption(
             "sort",
             [key.name for key in q.order],
-            "keys whose values the driver reads and writes unchanged: this page begins with the "
-            "row of its own cursor",
+            "sort keys whose values the database driver does not change: this page contains the "
+            "row that it should begin after, so the comparison with the value in the cursor failed",
         )
     if count.total is not None:
-        # Estimates, and totals that were counted before rows were inserted, may be too low.
+        # An estimate, or a total that was counted before rows were inserted, may be too low.
         count = replace(count, total=max(count.total, len(rows)))
     has_previous = found.has_more if cursor.backwards else position is not None
     has_next = position is not None if cursor.backwards else found.has_more
@@ -67,7 +71,7 @@ def build_cursor_page(
 
 
 def build_not_modified(q: PageParams, tag: str) -> Page[Any] | CursorPage[Any]:
-    """Return a page without rows, whose response is 304."""
+    """Return a page without rows that is sent as a 304 (Not Modified) response."""
     page: Page[Any] | CursorPage[Any]
     if q.page is None:
         page = CursorPage([], q.limit, None, None)

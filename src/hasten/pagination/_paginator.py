@@ -1,4 +1,4 @@
-"""Pages of a database, of lists, or of other sources."""
+"""`Paginator`: parses page requests, and reads pages from a database, a list or another source."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from typing import (
 
 from hasten._coroutines import run_without_loop
 from hasten._queries import QueryLike, header_of, is_debug, pairs_of
-from hasten._responses import EncodedResponse, etag_of, names_tag
+from hasten._responses import EncodedResponse, contains_etag, etag_of
 from hasten.errors import InvalidOption, UsageError
 from hasten.fields._allowed import AllowedFields, FieldSet, is_shown
 from hasten.fields._items import value_of
@@ -35,9 +35,9 @@ from hasten.fields._selector import FieldSelector
 from hasten.pagination import _params as params
 from hasten.pagination._count_cache import CountCache
 from hasten.pagination._counts import NOT_COUNTED, Cached, Count, Counting, to_counting
-from hasten.pagination._cursor import SigningKeys, fingerprint, hidden_in_cursor
+from hasten.pagination._cursor import SigningKeys, fingerprint, hidden_sort_key_error
 from hasten.pagination._order import SortKey, check_sort
-from hasten.pagination._page import CursorPage, Envelope, Page, Responder, link_of
+from hasten.pagination._page import CursorPage, Envelope, Page, Responder, link_header_of
 from hasten.pagination._page_building import (
     START,
     CursorSigner,
@@ -67,14 +67,17 @@ T = TypeVar("T")
 P = TypeVar("P")
 
 Secret: TypeAlias = str | bytes | Sequence[str | bytes]
-"""The secrets that cursors are signed with: one, or several, of which the first one signs."""
+"""One or several secrets for cursors: the first one signs, all of them verify."""
 
 Version: TypeAlias = "ColumnElement[Any] | Sequence[ColumnElement[Any]]"
 """An SQL expression, or several, whose values change when the rows of a select change."""
 
 
 class PaginatorOptions(TypedDict, total=False):
-    """The options of every mode, for ``**options: Unpack[PaginatorOptions]``. See `Paginator`."""
+    """The options of `Paginator` that do not depend on its mode, as keyword argument types.
+
+    Use it in your own functions: ``**options: Unpack[PaginatorOptions]``.
+    """
 
     model: type | None
     unique: Sequence[str]
@@ -93,42 +96,44 @@ class PaginatorOptions(TypedDict, total=False):
 
 
 class Paginator(Generic[P]):
-    """How a client may page through the rows of a mapped class.
+    """Parses page requests, reads the pages, and builds the responses. Create one per endpoint.
 
     ``Paginator(PostOut, model=Post, sort=("created_at", "title"), default_sort="-created_at")``
 
-    - schema: the model of one row of the response. No other column is read. With
-      ``Partial[PostOut]`` the client chooses among its fields, by ``fields=``.
-    - model: the mapped class; None for pages of lists, or of a `Source`.
-    - unique: the names of fields that together differ in every item, where there is no model.
-      Cursors need them.
-    - sort: the fields that the client may sort by, by public name. A `SortKey` declares where NULLs
-      are sorted.
-    - default_sort: the order of requests without ``sort=``, of any fields; None for the ORDER BY of
-      the select. The primary key is appended to every order, so that no two rows are equal in it.
-    - default_limit, max_limit: rows on a page. A higher limit is rejected.
-    - max_offset: how many rows pages by number may skip; None for no bound.
-    - mode: "page" for pages by number, "cursor" for pages by cursor, "both" for either of them.
-    - secret: signs cursors and is required for them: at least 16 random bytes, the same in all
-      processes. Pass several to change it: the first one signs, all of them verify.
-    - count: how to count: "exact", "estimated" (PostgreSQL), "none", `Capped`, `Cached`, or a
-      function of the session and the select. "auto" counts exactly for pages by number, and does
-      not count for pages by cursor.
-    - fields: which fields a request may choose, and how they are read; by default all fields of the
-      schema, with the plain fields of nested models.
-    - envelope: the names in the response.
-    - etag: add an ETag of the bytes of the response.
-    - version: an SQL expression whose value changes when the rows change, such as
-      ``func.max(Post.updated_at)``, or several. It is read before the page and becomes the ETag: if
-      the client has this version, the response is 304 and no page is read. It does not change with
-      deleted rows (add ``func.count()``) or rows of other tables.
+    - schema: the model of one row of the response. Only its columns are read. With
+      ``Partial[PostOut]``, the client may choose among its fields with ``fields=``.
+    - model: the SQLAlchemy class; None for pages of lists, or of a `Source`.
+    - unique: without a model, the names of fields that together identify an item. Cursors need
+      them.
+    - sort: the public names of the fields that the client may sort by. Pass a `SortKey` instead of
+      a name to declare where NULLs are sorted.
+    - default_sort: the order of requests without ``sort=``, such as "-created_at"; None for the
+      ORDER BY of the select. It may contain fields that are not in sort. The primary key is
+      appended to every order, so that no two rows are equal in it.
+    - default_limit, max_limit: the number of rows on a page. A request for more than max_limit rows
+      is rejected.
+    - max_offset: how many rows a page by number may skip; None for no bound.
+    - mode: "page" for pages by number, "cursor" for pages by cursor, "both" to let clients choose.
+    - secret: signs cursors, and is required for them: at least 16 random bytes, the same in all
+      processes. To replace it, pass several: the first one signs, all of them verify.
+    - count: how to count the rows: "exact", "estimated" (PostgreSQL only), "none", `Capped`,
+      `Cached`, or a function that is called with the session and the select. "auto" counts exactly
+      for pages by number, and does not count for pages by cursor.
+    - fields: the fields that a request may choose, and how they are read; by default all fields of
+      the schema, with the fields of nested models except those that are nested further.
+    - envelope: the key names in the response.
+    - etag: add an ETag that is computed from the body of the response.
+    - version: one or several SQL expressions whose values change when the rows change, such as
+      ``func.max(Post.updated_at)``. They are read before the page, and the ETag is computed from
+      them. If the client has this version, the response is 304 and the page is not read. The
+      example does not notice deleted rows (add ``func.count()``) and changes in other tables.
     - unknown: "refuse" rejects unknown query parameters, such as ``?pgae=2``, with 422.
-    - advise: warn (`PaginationWarning`), once for each of the first 100 queries, if no index has
-      its order, and for other reasons that matter when the table is large. "auto" warns in
-      development: with ``python -X dev``, and when `parse` gets a request of an application
-      with ``debug=True`` (`params` of FastAPI does).
+    - advise: issue a `PaginationWarning` if no index has the requested order, and about other
+      things that are slow when the table is large. Each of the first 100 different queries is
+      checked once. "auto" does this in development: with ``python -X dev``, and when `parse` gets
+      a request of an application with ``debug=True`` (`params` of FastAPI does).
 
-    Raises `InvalidOption` for a wrong option.
+    Raises `InvalidOption` for an invalid option.
     """
 
     @overload
@@ -184,22 +189,24 @@ class Paginator(Generic[P]):
     ) -> None:
         self.schema: Final = schema
         self.model: Final = model
-        self.fields: Final = fields or _all_of(whole_of(schema), model)
+        self.fields: Final = fields or _select_all_fields(whole_of(schema), model)
         self.envelope: Final = envelope or Envelope()
         self._limits = Limits(default_limit, max_limit, max_offset, mode)
         self._is_choosable = is_partial(schema)
-        self._keys = _to_keys(secret, mode)
+        self._keys = _to_signing_keys(secret, mode)
         self._count_pages = to_counting("exact" if count == "auto" else count)
         self._count_cursor_pages = to_counting("none" if count == "auto" else count)
         self._count_cache = CountCache(count) if isinstance(count, Cached) else None
         self._etag = _to_flag("etag", etag)
         self._version = _to_version(version)
         if etag and self._version:
-            raise InvalidOption.conflict("etag", etag, "version=, which makes the ETag")
-        self._known_names = self._names(to_unknown(unknown))
+            raise InvalidOption.conflict("etag", etag, "version=, which sets the ETag")
+        self._known_names = self._known_parameter_names(to_unknown(unknown))
         self._advise = advise if advise == "auto" else _to_flag("advise", advise)
         if self.fields.model is not model:
-            raise InvalidOption("fields", self.fields.model, f"fields of {_name_of(model)}")
+            raise InvalidOption(
+                "fields", self.fields.model, f"a FieldSelector with model={_name_of(model)}"
+            )
         if model is None:
             self._sorting = SortOptions(
                 self.fields.allowed, sort, default_sort, unique, is_nullable=lambda _: True
@@ -220,7 +227,7 @@ class Paginator(Generic[P]):
         default_sort: str | None,
         unique: Sequence[str],
     ) -> None:
-        # Imported late: pages of lists need no SQLAlchemy.
+        # Imported here, because SQLAlchemy need not be installed for pages of lists.
         from hasten._sqlalchemy import execution  # noqa: PLC0415
         from hasten._sqlalchemy.selects import mapper_of  # noqa: PLC0415
         from hasten.pagination._sql import cursor_values, query_planner  # noqa: PLC0415
@@ -253,12 +260,12 @@ class Paginator(Generic[P]):
 
     @property
     def sort_names(self) -> tuple[str, ...]:
-        """The names that the client may sort by."""
+        """The names of the fields that the client may sort by."""
         return tuple(self._sorting.sorts)
 
     @cached_property
     def sync(self) -> SyncPaginator[P]:
-        """The same for blocking sessions and connections: ``posts.sync.page(session, …)``."""
+        """The paginator for blocking sessions and connections: ``posts.sync.page(session, …)``."""
         return SyncPaginator(self)
 
     def parse(
@@ -268,12 +275,13 @@ class Paginator(Generic[P]):
         if_none_match: str | None = None,
         known: Collection[str] = (),
     ) -> PageParams:
-        """Parse the parameters of a request. Raises `InvalidParameter`.
+        """Parse the query parameters of a request. Raises `InvalidParameter`.
 
-        query is the query of the URL (its text, its pairs, or the object of a framework), or a
-        request of Starlette, FastAPI or Litestar. if_none_match is the header of that name, which
-        version= needs; by default it is that of the request. known are the names of the other
-        parameters of this route, for unknown="refuse".
+        query is a request of Starlette, FastAPI or Litestar, or the query of its URL: a string,
+        pairs of names and values, or the query object of a framework. if_none_match is the
+        If-None-Match header, which ``version=`` needs; by default, it is read from the request.
+        known are the names of the other query parameters of this endpoint, which
+        ``unknown="refuse"`` must accept.
         """
         pairs = pairs_of(query)
         if hasattr(query, "query_params"):
@@ -303,15 +311,18 @@ class Paginator(Generic[P]):
         *,
         scope: object = None,
     ) -> P:
-        """Read the page of a select: ``select(Post).where(Post.published)``.
+        """Read the requested page of a select, such as ``select(Post).where(Post.published)``.
 
-        fields are the requested fields, parsed by `fields` or by a selector that its `without`
-        made, which then also limits what can be sorted by. None uses the fields of q, or the
-        default. scope identifies whose rows these are, where the select does not: a cursor of one
-        scope is rejected in every other. Raises `InvalidParameter` (400) for a cursor of another
-        query, before any SQL, and `InvalidOption` for a select that cannot be paged.
+        db is an asynchronous session or connection, and q the result of `parse`. fields are the
+        requested fields, as parsed by the `fields` selector of this paginator, or by one that
+        ``fields.without(…)`` returned: then clients cannot sort by the removed fields either. None
+        uses the fields of q, or the default. scope is a value that says whose rows these are, if
+        the select does not show that: a cursor of one scope is rejected in every other.
+
+        Raises `InvalidParameter` (400) for a cursor of another query, before any SQL is executed,
+        and `InvalidOption` for a select that cannot be paged.
         """
-        database = self._execution_module().asynchronous(db)
+        database = self._execution_module().async_database(db)
         return await self._select_page(database, statement, q, fields, scope)
 
     def _page_sync(
@@ -322,7 +333,7 @@ class Paginator(Generic[P]):
         fields: FieldSet | None,
         scope: object,
     ) -> P:
-        database = self._execution_module().blocking(db)
+        database = self._execution_module().blocking_database(db)
         return run_without_loop(self._select_page(database, statement, q, fields, scope))
 
     async def from_source(
@@ -333,9 +344,10 @@ class Paginator(Generic[P]):
         *,
         scope: object = None,
     ) -> P:
-        """Read the page of a `Source`.
+        """Read the requested page of a `Source`.
 
-        scope distinguishes the source from others of its class: its filter, whose items they are.
+        scope is a value that distinguishes this source from others of its class, such as its filter
+        or its user: a cursor of one scope is rejected in every other.
         """
         name = type(source).__qualname__
         return await self._source_page(source, name, q, fields, scope)
@@ -348,53 +360,56 @@ class Paginator(Generic[P]):
         *,
         scope: object = None,
     ) -> P:
-        """Make the page of a list of dicts by public name, or of objects by attribute.
+        """Return the requested page of a list.
 
-        Objects of an ORM are rejected: use `page`, which reads only the rows of the page.
+        Items are dicts with public field names as keys, or objects with attributes. ORM objects are
+        rejected: use `page`, which reads only the rows of the page from the database.
         """
         attributes = self._sorting.attributes
         source = Items(items, lambda item, name: value_of(item, name, attributes[name]))
         return run_without_loop(self._source_page(source, "list", q, fields, scope))
 
     def encode(self, page: Page[Any] | CursorPage[Any]) -> bytes:
-        """Return the JSON of a page. Its rows are written as they are, not validated again."""
+        """Encode a page as JSON. Its rows are not validated again."""
         return encode(self.envelope.wrap(page))
 
     def link(
         self, page: Page[Any] | CursorPage[Any], q: PageParams, *, path: str = "", origin: str = ""
     ) -> str | None:
-        """Return the value of the Link header of a page, None if it is the only one.
+        """Return the value of the Link header of a page; None if it is the only page.
 
-        path is that of the request; "" makes links relative to it. origin
-        ("https://api.example.org") makes them absolute.
+        path is the path of the request; without it, the links consist of a query only. origin, such
+        as "https://api.example.org", makes the links absolute.
         """
-        return link_of(page, q, path=path, origin=origin)
+        return link_header_of(page, q, path=path, origin=origin)
 
     def response(self, page: Page[Any] | CursorPage[Any], q: PageParams) -> EncodedResponse:
-        """Return the whole response: the JSON, its Link header, and its ETag if it has one."""
+        """Return the response of a page: JSON, with a Link header, and an ETag if configured."""
         return Responder(self.envelope, q, has_etag=self._etag)(page)
 
-    def _finished(self, page: Any, q: PageParams) -> P:
-        """Return the page with what makes its response."""
+    def _with_responder(self, page: Any, q: PageParams) -> P:
+        """Attach the function that builds the response to a page, and return the page."""
         page._responder = Responder(self.envelope, q, has_etag=self._etag)
         return cast("P", page)
 
-    def _names(self, unknown: Unknown) -> tuple[str, ...] | None:
-        """Return the names of all parameters, None if unknown parameters are ignored."""
+    def _known_parameter_names(self, unknown: Unknown) -> tuple[str, ...] | None:
+        """Return the names of all query parameters; None if unknown parameters are ignored."""
         if unknown == "ignore":
             return None
-        names = params.names_of(self._limits.mode)
+        names = params.parameter_names(self._limits.mode)
         return (*names, self.fields.parameter) if self._is_choosable else names
 
     # Selects -------------------------------------------------------------------------------------
 
     def _execution_module(self) -> ModuleType:
-        """Return `hasten._sqlalchemy.execution`. Raises `UsageError` without a model.
+        """Return the module `hasten._sqlalchemy.execution`. Raises `UsageError` without a model.
 
-        It is imported only for paginators with a model, because it needs SQLAlchemy.
+        Only paginators with a model import it, because SQLAlchemy need not be installed otherwise.
         """
         if self.model is None:
-            raise UsageError("a Paginator without model= cannot read pages of a select")
+            raise UsageError(
+                "this Paginator cannot read pages of a select: it was created without model="
+            )
         return self._execution
 
     async def _select_page(
@@ -405,26 +420,28 @@ class Paginator(Generic[P]):
         fields: FieldSet | None,
         scope: object,
     ) -> P:
-        chosen, allowed = self._chosen(q, fields)
+        chosen, allowed = self._choose_fields(q, fields)
         query = self._planner.query(database, statement, chosen, q.order)
-        origin = self._origin(query, q, scope)
+        origin = self._make_origin(query, q, scope)
         signer = None
         if q.page is None:
             query.check_shown(allowed)
-            signer = self._signer(q, "cursor", _name_of(self.model), origin.scope, query.identity())
+            signer = self._make_signer(
+                q, "cursor", _name_of(self.model), origin.scope, query.identity()
+            )
         tag = None
         if self._version:
             values = await query.version(self._version)
-            tag = _tag_of(query, q, chosen, origin, values)
+            tag = _version_etag(query, q, chosen, origin, values)
         page: Page[Any] | CursorPage[Any]
-        if tag is not None and names_tag(q.if_none_match, tag):
+        if tag is not None and contains_etag(q.if_none_match, tag):
             page = build_not_modified(q, tag)
         elif signer is None:
             page = await self._offset_page(query, statement, q, origin)
         else:
             page = await self._cursor_page(query, statement, q, origin, signer)
         page.etag = tag
-        return self._finished(page, q)
+        return self._with_responder(page, q)
 
     async def _offset_page(
         self, query: PageQuery, statement: Selection, q: PageParams, origin: _Origin
@@ -466,8 +483,11 @@ class Paginator(Generic[P]):
             self._count_cache.put(key, count)
         return count
 
-    def _origin(self, query: PageQuery, q: PageParams, scope: object) -> _Origin:
-        """Return what distinguishes these rows from the rows of an equal query elsewhere."""
+    def _make_origin(self, query: PageQuery, q: PageParams, scope: object) -> _Origin:
+        """Return the scope of the request, its schemas, and the database it reads from.
+
+        The database is only looked up if an ETag or a cached total depends on it.
+        """
         is_needed = bool(self._version or self._count_cache)
         if q.page is not None and not is_needed:
             return _Origin(scope)
@@ -480,20 +500,20 @@ class Paginator(Generic[P]):
     async def _source_page(
         self, source: Source, name: str, q: PageParams, fields: FieldSet | None, scope: object
     ) -> P:
-        chosen, allowed = self._chosen(q, fields)
+        chosen, allowed = self._choose_fields(q, fields)
         order = self._sorting.total_order(q.order)
         window = Window(order, q.limit, q.offset, None, chosen)
         if q.page is not None:
             found = await fetch_offset_slice(source, window, self._count_pages)
             rows = self.fields.from_items(found.rows, chosen)
             page: Any = build_page(q, rows, found.count, has_more=found.has_more)
-            return self._finished(page, q)
+            return self._with_responder(page, q)
         self._check_unique()
         for key in order:
             if not is_shown(key.name, allowed):
-                raise hidden_in_cursor(key.name)
+                raise hidden_sort_key_error(key.name)
         keys = [[key.name, key.descending, key.nulls] for key in order]
-        signer = self._signer(q, "source", name, scope, keys)
+        signer = self._make_signer(q, "source", name, scope, keys)
         attributes = [(key.name, self._sorting.attributes[key.name]) for key in order]
         count = await fetch_count(source, self._count_cursor_pages)
         cursor = q.cursor or START
@@ -504,18 +524,24 @@ class Paginator(Generic[P]):
             backwards=cursor.backwards,
         )
         rows = self.fields.from_items(part.rows, chosen)
-        return self._finished(build_cursor_page(q, rows, part, count, signer), q)
+        return self._with_responder(build_cursor_page(q, rows, part, count, signer), q)
 
     def _check_unique(self) -> None:
         if not self._sorting.unique:
-            raise InvalidOption("unique", (), "the names of fields that identify an item: ('id',)")
+            raise InvalidOption(
+                "unique", (), "the names of fields that together identify an item, such as ('id',)"
+            )
 
-    # Both ----------------------------------------------------------------------------------------
+    # Selects and sources -------------------------------------------------------------------------
 
-    def _chosen(self, q: PageParams, fields: FieldSet | None) -> tuple[FieldSet, AllowedFields]:
-        """Return the requested fields, in fields of this list, and the list they were chosen from.
+    def _choose_fields(
+        self, q: PageParams, fields: FieldSet | None
+    ) -> tuple[FieldSet, AllowedFields]:
+        """Return the fields to show, and the fields that the request could choose from.
 
-        Raises `InvalidParameter` if the request sorts by a field that is not in that list.
+        fields may come from a selector with fewer fields, which ``fields.without(…)`` returned.
+        Then they are converted to fields of this paginator. Raises `InvalidParameter` if the
+        request sorts by a field that it could not choose.
         """
         chosen = fields or q.fields or self.fields.allowed._default
         if chosen.allowed is self.fields.allowed:
@@ -527,18 +553,22 @@ class Paginator(Generic[P]):
             check_sort(q.order, shown)
         return own, chosen.allowed
 
-    def _signer(self, q: PageParams, *query: object) -> CursorSigner:
-        """Return the signer for cursors of a query. Rejects a cursor of q from another query."""
+    def _make_signer(self, q: PageParams, *query: object) -> CursorSigner:
+        """Return the signer for the cursors of a query.
+
+        query are the values that identify the query. Raises `InvalidParameter` if the cursor of the
+        request belongs to another query.
+        """
         if self._keys is None:
-            raise UsageError("a Paginator with mode='page' cannot read a page by cursor")
-        mark = fingerprint(*query)
+            raise UsageError("this Paginator cannot read pages by cursor: it has mode='page'")
+        query_fingerprint = fingerprint(*query)
         if q.cursor is not None:
-            q.cursor.check(mark)
-        return CursorSigner(self._keys, mark)
+            q.cursor.check(query_fingerprint)
+        return CursorSigner(self._keys, query_fingerprint)
 
 
 class SyncPaginator(Generic[P]):
-    """`Paginator.sync`: pages of sessions and connections that block."""
+    """Reads pages with blocking sessions and connections. Obtained as `Paginator.sync`."""
 
     __slots__ = ("_paginator",)
 
@@ -557,44 +587,44 @@ class SyncPaginator(Generic[P]):
         *,
         scope: object = None,
     ) -> P:
-        """Read the page of a select, as `Paginator.page` does."""
+        """Read the requested page of a select. See `Paginator.page` for the arguments."""
         return self._paginator._page_sync(db, statement, q, fields, scope)
 
 
 class _Origin(NamedTuple):
-    """What distinguishes the rows of a query from those of an equal query."""
+    """The origin of rows: the same query may return other rows for another user or database."""
 
     scope: object
-    """The scope of the caller, and the schemas of the tables."""
+    """The ``scope=`` of the request, and the schemas of its tables if they are replaced."""
     database: list[str | None] = []  # noqa: RUF012 - never changed
-    """The name of the database, the same in every process."""
+    """The names that identify the database, equal in every process. See `Database.identity`."""
     engine: int = 0
     """The number of the engine in this process, because two databases may have the same name."""
 
 
 def in_development() -> bool:
-    """Return whether Python runs in development mode: ``python -X dev``."""
+    """Return whether Python runs in development mode (``python -X dev``)."""
     return sys.flags.dev_mode
 
 
 # Options ------------------------------------------------------------------------------------------
 
 
-def _all_of(schema: type, model: type | None) -> FieldSelector[Any]:
-    """Return a selector that shows all fields of a schema by default."""
+def _select_all_fields(schema: type, model: type | None) -> FieldSelector[Any]:
+    """Return a selector whose default is all fields of a schema."""
     allowed = AllowedFields(schema)
     return FieldSelector(schema, model=model, default=tuple(allowed.fields))
 
 
-def _to_keys(secret: Secret | None, mode: Mode) -> SigningKeys | None:
+def _to_signing_keys(secret: Secret | None, mode: Mode) -> SigningKeys | None:
     if secret is None:
         if mode == "page":
             return None
         raise InvalidOption(
             "secret",
             None,
-            "at least 16 random bytes to sign cursors with, the same in all processes: "
-            "python -c 'import secrets; print(secrets.token_hex())' prints some",
+            "at least 16 random bytes to sign cursors with, the same in all processes. To generate "
+            "a secret, run python -c 'import secrets; print(secrets.token_hex())'",
         )
     return SigningKeys(secret)
 
@@ -613,7 +643,7 @@ def _to_flag(option: str, value: object) -> bool:
         return value
     remedy = "True or False"
     if option == "etag":
-        remedy += "; an expression of SQL is for version="
+        remedy += "; pass an SQL expression as version= instead"
     raise InvalidOption(option, value, remedy)
 
 
@@ -627,15 +657,21 @@ def _to_version(version: object) -> tuple[Any, ...]:
     for part in parts:
         if not hasattr(part, "__clause_element__") and not hasattr(part, "compile"):
             raise InvalidOption(
-                "version", version, "an expression of SQL, or several: func.max(Post.updated_at)"
+                "version",
+                version,
+                "one or several SQL expressions, such as func.max(Post.updated_at)",
             )
     return parts
 
 
-def _tag_of(
+def _version_etag(
     query: PageQuery, q: PageParams, chosen: FieldSet, origin: _Origin, values: Sequence[object]
 ) -> str:
-    """Return the ETag of the versions of the selected rows and of all parameters of the request."""
+    """Return the ETag of a page, computed without reading it.
+
+    It depends on values, the results of the ``version=`` expressions, and on everything else that
+    the response depends on: the query, its origin, the chosen fields and the query parameters.
+    """
     parameters = [[name, value] for name, value in q.query]
     of = [origin.scope, origin.database]
     parts = fingerprint("etag", of, query.identity(), parameters, str(chosen), list(values))

@@ -1,8 +1,8 @@
-"""The parameters of a request for a page: ``page``, ``limit``, ``sort``, ``cursor``.
+"""The query parameters of a request for a page: ``page``, ``limit``, ``sort``, ``cursor``.
 
-They are parsed strictly, before the database is used. An invalid value is rejected with the name of
-the parameter, its bounds and the remedy. No limit is reduced silently: a page smaller than the
-client expects would shift every later page.
+They are parsed strictly, before the database is used. The error for an invalid value contains the
+name of the parameter, its bounds and a remedy. A limit that is too high is rejected, not reduced: a
+client that computes page numbers from its own limit would miss rows.
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ from hasten.pagination._cursor import Cursor, SigningKeys
 from hasten.pagination._order import Order, SortKey, parse_sort
 
 MAX_INT64: Final = 2**63 - 1
-"""The largest integer of the databases."""
+"""The largest integer that the supported databases can store."""
 
 Mode = Literal["page", "cursor", "both"]
-"""Whether pages are requested by number, by cursor, or by either of them."""
+"""How clients may request pages: by number ("page"), by cursor, or both ways."""
 
 Pairs = Sequence[tuple[str, str]]
-"""The decoded query of a URL, in its order."""
+"""The decoded names and values of a URL query, in their order."""
 
-# int() reads "1_0", " 1", "+1" and the digits of every script.
+# Not int(), which also accepts "1_0", " 1", "+1" and digits of other scripts.
 _WHOLE: Final = re.compile(r"[0-9]+")
 _NEGATIVE: Final = re.compile(r"-[0-9]+")
 
 _NAMES: Final = ("page", "limit", "sort", "cursor")
 
 
-def names_of(mode: Mode) -> tuple[str, ...]:
-    """Return the names of the parameters of this mode."""
+def parameter_names(mode: Mode) -> tuple[str, ...]:
+    """Return the names of the query parameters that a mode uses."""
     unused = {"page": "cursor", "cursor": "page"}.get(mode)
     return tuple(name for name in _NAMES if name != unused)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The bounds of the parameters. Raises `InvalidOption`."""
+    """The bounds of ``page`` and ``limit``. Raises `InvalidOption` if one is invalid."""
 
     default_limit: int = 20
     max_limit: int = 100
     max_offset: int | None = None
-    """The number of rows that a page may skip; None for no bound."""
+    """How many rows a page by number may skip; None for no bound."""
     mode: Mode = "page"
 
     def __post_init__(self) -> None:
@@ -60,25 +60,29 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class PageParams:
-    """The parameters of one request for a page."""
+    """The parsed parameters of one request for a page."""
 
     page: int | None
-    """From 1; None for a page by cursor."""
+    """The page number, from 1; None for a page by cursor."""
     limit: int
+    """The maximum number of rows on the page."""
     order: Order
-    """The requested or default order, without the unique key that ends every order."""
+    """The requested or default order, before the unique key is appended."""
     cursor: Cursor | None
-    """None for the first page. Its signature is valid; `Cursor.check` checks its query."""
+    """The cursor; None for the first page, and for pages by number.
+
+    Its signature is verified. `Cursor.check` verifies later that it belongs to the query.
+    """
     query: tuple[tuple[str, str], ...]
-    """All parameters of the request, unchanged."""
+    """All query parameters of the request, unchanged."""
     fields: FieldSet | None = None
-    """The requested fields; None if the client cannot choose them."""
+    """The requested fields; None if the client cannot choose fields."""
     if_none_match: str | None = None
-    """The If-None-Match header: the versions of the response that the client has."""
+    """The If-None-Match header: the ETags of the responses that the client has cached."""
 
     @property
     def offset(self) -> int:
-        """The number of rows before the page; 0 for a page by cursor."""
+        """The number of rows to skip before the page; 0 for a page by cursor."""
         return 0 if self.page is None else (self.page - 1) * self.limit
 
 
@@ -90,50 +94,57 @@ def parse(
     default_order: Order = (),
     keys: SigningKeys | None = None,
 ) -> PageParams:
-    """Parse the parameters of a page. Others are only kept for links.
+    """Parse the query parameters of a request for a page.
 
-    sorts holds a key for each name that the client may sort by. keys are required unless the mode
-    is "page". Raises `InvalidParameter`: 422, or 400 for a cursor with an invalid signature.
+    Other parameters are kept unparsed, for links. sorts has a key for each name that the client may
+    sort by. keys verify cursors; they are required unless the mode is "page". Raises
+    `InvalidParameter`: 422, or 400 for a cursor with an invalid signature.
     """
-    given = _pick(pairs)
+    given = _pick_parameters(pairs)
     limit = _parse_limit(given.get("limit"), limits)
     order = parse_sort(given["sort"], sorts or {}) if "sort" in given else default_order
     cursor: Cursor | None = None
     page: int | None = None
-    if _moves_by_cursor(given, limits.mode):
+    if _is_by_cursor(given, limits.mode):
         if token := given.get("cursor"):
-            cursor = _needed(keys).read(token)
+            assert keys is not None, "this mode requires keys for cursors"
+            cursor = keys.read(token)
     else:
         page = _parse_page(given.get("page"), limit, limits)
     return PageParams(page, limit, order, cursor, tuple(pairs))
 
 
-def _needed(keys: SigningKeys | None) -> SigningKeys:
-    assert keys is not None, "this mode requires keys for cursors"
-    return keys
+def _pick_parameters(pairs: Pairs) -> dict[str, str]:
+    """Return the values of ``page``, ``limit``, ``sort`` and ``cursor`` in a query.
 
-
-def _pick(pairs: Pairs) -> dict[str, str]:
+    Several ``sort`` are joined by commas. Raises `InvalidParameter` if another one is repeated.
+    """
     given: dict[str, str] = {}
     for name, value in pairs:
         if name in _NAMES:
             if name == "sort" and name in given:
-                value = f"{given[name]},{value}"  # noqa: PLW2901 - joined, as `fields` is
+                value = f"{given[name]},{value}"  # noqa: PLW2901 - joined, like several fields=
             elif name in given:
-                raise InvalidParameter(name, value, "given twice", code="duplicate")
+                raise InvalidParameter(
+                    name, value, "this parameter is given twice; send it once", code="duplicate"
+                )
             given[name] = value
     return given
 
 
-def _moves_by_cursor(given: Mapping[str, str], mode: Mode) -> bool:
+def _is_by_cursor(given: Mapping[str, str], mode: Mode) -> bool:
+    """Return whether the request is for a page by cursor, not by number.
+
+    Raises `InvalidParameter` for a parameter that this mode does not use, and for both together.
+    """
     match mode:
         case "page":
             if given.get("cursor"):
-                raise _not_used("cursor", "use page= to select a page")
+                raise _not_used_error("cursor", "use page= to select a page")
             return False
         case "cursor":
             if "page" in given:
-                raise _not_used("page", "use cursor= from the previous response")
+                raise _not_used_error("page", "use cursor= from the previous response")
             return True
         case "both":
             if "page" in given and "cursor" in given:
@@ -146,7 +157,7 @@ def _moves_by_cursor(given: Mapping[str, str], mode: Mode) -> bool:
             return "cursor" in given
 
 
-def _not_used(parameter: str, remedy: str) -> InvalidParameter:
+def _not_used_error(parameter: str, remedy: str) -> InvalidParameter:
     return InvalidParameter(parameter, None, f"not used here: {remedy}", code="not_used")
 
 
@@ -156,7 +167,7 @@ def _parse_limit(text: str | None, limits: Limits) -> int:
     highest = limits.max_limit
     number = _parse_whole(text)
     if number is None or not 1 <= number <= highest:
-        raise _out_of_range("limit", text, highest, "; request several pages instead")
+        raise _number_error("limit", text, highest, "; request several pages instead")
     return number
 
 
@@ -164,7 +175,7 @@ def _parse_page(text: str | None, limit: int, limits: Limits) -> int:
     if text is None:
         return 1
     number = _parse_whole(text)
-    # The database adds offset and limit, and one row more than the page is read.
+    # The sum of offset and limit must fit into 64 bits. The limit is one row more than the page.
     highest = (MAX_INT64 - limit - 1) // limit + 1
     remedy = ""
     if limits.max_offset is not None and limits.max_offset // limit + 1 < highest:
@@ -172,25 +183,27 @@ def _parse_page(text: str | None, limit: int, limits: Limits) -> int:
         further = "use cursor=" if limits.mode == "both" else "use a filter"
         remedy = f" for limit={limit}; {further} to reach later rows"
     if number is None or not 1 <= number <= highest:
-        raise _out_of_range("page", text, highest, remedy)
+        raise _number_error("page", text, highest, remedy)
     return number
 
 
 def _parse_whole(text: str) -> int | None:
-    """Parse a whole number; None if the text is not one.
+    """Parse a whole number; return None if the text is not a whole number.
 
-    A number too large for the database becomes MAX_INT64 + 1, and a negative number -1.
+    Returns `MAX_INT64` + 1 for every number that is too large for the database, and -1 for every
+    negative number.
     """
     if _NEGATIVE.fullmatch(text):
         return -1
     if not _WHOLE.fullmatch(text):
         return None
     digits = text.lstrip("0")
-    # int() rejects thousands of digits, and takes quadratic time for fewer.
+    # int() raises an error for more than 4,300 digits, and takes quadratic time for fewer.
     return int(digits or "0") if len(digits) < 20 else MAX_INT64 + 1
 
 
-def _out_of_range(parameter: str, text: str, highest: int, remedy: str) -> InvalidParameter:
+def _number_error(parameter: str, text: str, highest: int, remedy: str) -> InvalidParameter:
+    """Return the error for a value that is out of range or is not a whole number."""
     is_number = _parse_whole(text) is not None
     form = "" if is_number else ", in digits"
     return InvalidParameter(

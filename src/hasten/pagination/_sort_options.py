@@ -1,4 +1,4 @@
-"""The orders that the options of a paginator allow."""
+"""The options of a paginator that concern sorting, and their checks."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Final
 
 from hasten.errors import InvalidOption, InvalidParameter
 from hasten.fields._allowed import AllowedFields, is_shown
-from hasten.pagination._cursor import hidden_in_cursor
+from hasten.pagination._cursor import hidden_sort_key_error
 from hasten.pagination._order import Order, SortKey, parse_sort
 
 
 class SortOptions:
-    """Which fields a client may sort by, the default order, and the unique fields of items."""
+    """The fields that a client may sort by, the default order, and the unique fields of items."""
 
     def __init__(
         self,
@@ -24,44 +24,53 @@ class SortOptions:
         *,
         is_nullable: Callable[[str], bool],
     ) -> None:
-        """is_nullable returns whether an attribute may be NULL. Raises `InvalidOption`."""
+        """Check the options. Raises `InvalidOption` for an invalid one.
+
+        allowed are the fields of the schema; sort, default_sort and unique are the options of
+        `Paginator`. is_nullable returns whether the attribute with a name may be NULL.
+        """
         self._allowed = allowed
         self._is_nullable = is_nullable
         self.attributes: Final = _sortable(allowed)
-        """The attributes of the fields that can be sorted by, by public name."""
+        """The attribute name of each sortable field, by the field's public name."""
         self.explicit_nulls: Final[set[str]] = set()
-        """The names whose `SortKey` declares where NULLs are sorted."""
+        """The fields that were passed as `SortKey`, which says where NULLs are sorted."""
         self.sorts: Final[Mapping[str, SortKey]] = dict(self._to_sorts(sort))
         self.default: Final = self._to_order(default_sort)
         self.unique: Final = self._to_unique(unique)
 
     def total_order(self, order: Order) -> Order:
-        """Return an order with the unique fields, in the direction of its last key."""
+        """Return an order followed by the unique fields, so that no two items are equal in it.
+
+        The unique fields get the direction of the last key.
+        """
         descending = bool(order) and order[-1].descending
         named = {key.name for key in order}
         rest = [SortKey(name, descending) for name in self.unique if name not in named]
         return (*order, *rest)
 
     def check_shown(self) -> None:
-        """Raise `InvalidOption` if a cursor would contain a value that rows may not show."""
+        """Raise `InvalidOption` if a cursor could contain a value that some rows do not show."""
         for name in [*self.sorts, *(key.name for key in self.default), *self.unique]:
             if not is_shown(name, self._allowed):
-                raise hidden_in_cursor(name)
+                raise hidden_sort_key_error(name)
 
     def attributes_in_cursor(self) -> list[str]:
-        """Return the attributes whose values cursors hold."""
+        """Return the names of the attributes whose values cursors may contain."""
         return [self.attributes[key.name] for key in (*self.sorts.values(), *self.default)]
 
     def _to_sorts(self, sort: Iterable[str | SortKey]) -> Iterable[tuple[str, SortKey]]:
         if isinstance(sort, str):
-            raise InvalidOption("sort", sort, f"several names: ({sort!r},)")
+            raise InvalidOption("sort", sort, f"a sequence of names, such as ({sort!r},)")
         for each in sort:
             if isinstance(each, str):
                 yield each, self._to_key(each, "sort")
                 continue
             if each.descending:
                 raise InvalidOption(
-                    "sort", each, "a SortKey without descending=: the client chooses the direction"
+                    "sort",
+                    each,
+                    "a SortKey without descending=, because the client chooses the direction",
                 )
             key = self._to_key(each.name, "sort")
             self.explicit_nulls.add(key.name)
@@ -70,7 +79,10 @@ class SortOptions:
     def _to_key(self, name: str, option: str) -> SortKey:
         if name not in self.attributes:
             raise InvalidOption(
-                option, name, f"plain fields of the schema: {', '.join(self.attributes)}"
+                option,
+                name,
+                "a field of the schema that is neither nested nor computed: "
+                f"{', '.join(self.attributes)}",
             )
         return SortKey(name, nullable=self._is_nullable(self.attributes[name]))
 
@@ -85,11 +97,15 @@ class SortOptions:
 
     def _to_unique(self, unique: Sequence[str]) -> tuple[str, ...]:
         if isinstance(unique, str):
-            raise InvalidOption("unique", unique, f"several names: ({unique!r},)")
+            raise InvalidOption("unique", unique, f"a sequence of names, such as ({unique!r},)")
         return tuple(self._to_key(name, "unique").name for name in unique)
 
 
 def _sortable(allowed: AllowedFields) -> dict[str, str]:
+    """Return the attribute name of each sortable field, by the field's public name.
+
+    Nested objects and computed fields have no column to sort by.
+    """
     return {
         field.name: field.attribute
         for field in allowed.fields.values()

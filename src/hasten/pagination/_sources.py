@@ -1,7 +1,7 @@
-"""Pages of anything that is in order: a list, a document store, another service, a search.
+"""Pages of ordered data that is not in a SQL database: a list, a document store, a search engine.
 
-A `Source` returns items of an order from an offset or a position on, and may count them. A list is
-such a source, too; it never suspends.
+A `Source` returns items in a given order, starting at an offset or after a position, and may count
+them. Lists are read through the same interface, without suspending.
 """
 
 from __future__ import annotations
@@ -20,32 +20,41 @@ from hasten.pagination._slices import KeysetSlice, OffsetSlice
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Which items a source is to return."""
+    """The range of items that a `Source` is requested to return."""
 
     order: Order
-    """The order. For pages by cursor, no two items have equal values in all of its keys."""
+    """The sort keys. For pages by cursor, no two items have equal values in all of them."""
     limit: int
-    """The maximum number of items: one more than a page shows."""
+    """The maximum number of items: one more than the page shows, to find out if there are more."""
     offset: int = 0
-    """How many items to skip."""
+    """The number of items to skip."""
     after: tuple[object, ...] | None = None
-    """Only items after this position, given by the values of the keys of the order."""
+    """If set, return only items that are sorted after this position: a value for each sort key."""
     fields: FieldSet | None = None
-    """The fields that are shown. A source may omit others, but not the keys of the order."""
+    """The fields that the response shows. Items may lack other fields, except for sort keys."""
 
 
 class Source(Protocol):
-    """Returns and counts items, which are dicts by public name or objects by attribute."""
+    """The interface of data that can be paged without a SQL database. You implement it.
+
+    Items are dicts with public field names as keys, or objects with the fields as attributes.
+    """
 
     async def fetch(self, window: Window, /) -> Sequence[object]:
-        """Return the items of a window, in its order."""
+        """Return the items of a window, in the order of the window."""
 
     async def count(self, cap: int | None, /) -> int | Count | None:
-        """Return how many items there are, None if unknown. It may stop counting at cap + 1."""
+        """Return the number of all items; None if it is unknown.
+
+        With a cap, counting may stop at cap + 1.
+        """
 
 
 async def fetch_offset_slice(source: Source, window: Window, count: Counting) -> OffsetSlice:
-    """Fetch and count the items of a page. The window has the offset and the limit of the page."""
+    """Fetch the items of a page by number, and count all items.
+
+    The window has the offset and the limit of the page.
+    """
     counted = await fetch_count(source, count)
     items, has_more = await _fetch(source, window)
     known = counted._with_page(window.offset, len(items), has_more=has_more)
@@ -59,7 +68,10 @@ async def fetch_keyset_slice(
     *,
     backwards: bool,
 ) -> KeysetSlice:
-    """Fetch the items after the position of the window, or before it if backwards."""
+    """Fetch the items after ``window.after``, or before it if backwards.
+
+    position_of returns the sort key values of an item.
+    """
     if backwards:
         window = replace(window, order=tuple(map(_reversed, window.order)))
     items, has_more = await _fetch(source, window)
@@ -71,7 +83,10 @@ async def fetch_keyset_slice(
 
 
 async def fetch_count(source: Source, count: Counting) -> Count:
-    """Count the items of a source as count requires, if the source can count them."""
+    """Count the items of a source in the way that count says.
+
+    The result is `NOT_COUNTED` for "none", and if the source cannot count.
+    """
     if count == "none":
         return NOT_COUNTED
     cap = count.limit if isinstance(count, Capped) else None
@@ -82,7 +97,10 @@ async def fetch_count(source: Source, count: Counting) -> Count:
 
 
 async def _fetch(source: Source, window: Window) -> tuple[list[object], bool]:
-    """Return the items of a page and whether there are more, by fetching one item more."""
+    """Return the items of a page, and whether there are more items after them.
+
+    To find out, one item more than the page shows is fetched.
+    """
     items = list(await source.fetch(replace(window, limit=window.limit + 1)))
     return items[: window.limit], len(items) > window.limit
 
@@ -97,11 +115,11 @@ def _reversed(key: SortKey) -> SortKey:
 
 
 class Items:
-    """A list as a source that never suspends. Its items are sorted in Python."""
+    """A `Source` that reads from a list. It sorts the items in Python and never suspends."""
 
     def __init__(self, items: Sequence[object], value_of: Callable[[object, str], object]) -> None:
-        """value_of returns a value of an item by public name."""
-        _check(items)
+        """value_of returns the value of an item's field, given the field's public name."""
+        _check_items(items)
         self._items = items
         self._value_of = value_of
 
@@ -110,15 +128,19 @@ class Items:
         return len(self._items)
 
     async def fetch(self, window: Window, /) -> Sequence[object]:
-        """Return the items of a window."""
+        """Return the items of a window. Raises `InvalidOption` if values cannot be compared."""
         try:
             items = self._sorted(window.order)
             if window.after is not None:
-                position = [None if value is None else _rank(value) for value in window.after]
-                items = [each for each in items if self._is_behind(each, window.order, position)]
+                position = [
+                    None if value is None else _comparison_key(value) for value in window.after
+                ]
+                items = [each for each in items if self._is_after(each, window.order, position)]
         except TypeError as exc:
             names = [key.name for key in window.order]
-            raise InvalidOption("sort", names, f"values that can be compared: {exc}") from exc
+            raise InvalidOption(
+                "sort", names, f"fields whose values can be compared with each other ({exc})"
+            ) from exc
         return items[window.offset : window.offset + window.limit]
 
     def _sorted(self, order: Order) -> Sequence[object]:
@@ -127,36 +149,40 @@ class Items:
             pairs = [(self._value_of(item, key.name), item) for item in items]
             known: list[Any] = [pair for pair in pairs if pair[0] is not None]
             unknown = [item for value, item in pairs if value is None]
-            # By one key after the other, from the last one on, because sorting is stable.
-            known.sort(key=lambda pair: _rank(pair[0]), reverse=key.descending)
+            # Sorting is stable, so sorting by the last key first yields the whole order.
+            known.sort(key=lambda pair: _comparison_key(pair[0]), reverse=key.descending)
             found = [item for _, item in known]
             items = unknown + found if key.nulls == "first" else found + unknown
         return items
 
-    def _is_behind(self, item: object, order: Order, position: Sequence[_Rank | None]) -> bool:
+    def _is_after(
+        self, item: object, order: Order, position: Sequence[_ComparisonKey | None]
+    ) -> bool:
+        """Return whether an item is sorted after a position."""
         for key, there in zip(order, position, strict=True):
             value = self._value_of(item, key.name)
             if value is None or there is None:
                 if value is there:
                     continue
                 return (value is None) == (key.nulls == "last")
-            here = _rank(value)
+            here = _comparison_key(value)
             if here != there:
                 return (here > there) != key.descending
         return False
 
 
-_Rank: TypeAlias = tuple[bool, Any]
+_ComparisonKey: TypeAlias = tuple[bool, Any]
 
 
-def _rank(value: Any) -> _Rank:
-    """Return a sort key with a total order, which Python's own comparison does not have.
+def _comparison_key(value: Any) -> _ComparisonKey:
+    """Return a key that sorts a value consistently where Python's own comparison does not.
 
-    NaN is equal to itself and above all numbers, as in PostgreSQL. Times with a zone are compared
-    by their moment: Python compares times of one zone by local time, which repeats an hour.
+    NaN is equal to itself and greater than all numbers, as in PostgreSQL. Times with a zone are
+    compared in UTC: Python compares two times of one zone by local time, which repeats an hour when
+    daylight saving time ends.
     """
     if isinstance(value, datetime) and (offset := value.utcoffset()) is not None:
-        # As a timedelta, which does not overflow in the first and the last year.
+        # astimezone(UTC) would overflow in the years 1 and 9999, but a timedelta does not.
         return False, value.replace(tzinfo=None) - datetime.min - offset  # noqa: DTZ901
     # Only NaN differs from itself.
     return (True, 0) if value != value else (False, value)  # noqa: PLR0124
@@ -165,16 +191,18 @@ def _rank(value: Any) -> _Rank:
 _SQL: Final = "sqlalchemy"
 
 
-def _check(items: object) -> None:
-    if isinstance(items, str | bytes) or not isinstance(items, Sequence) or _is_of_sql(items):
-        raise InvalidOption("items", type(items).__name__, "a list; for a select use page()")
-    if any(hasattr(item, "_sa_instance_state") or _is_of_sql(item) for item in items[:1]):
+def _check_items(items: object) -> None:
+    """Raise `InvalidOption` unless items is a sequence that does not come from SQLAlchemy."""
+    if isinstance(items, str | bytes) or not isinstance(items, Sequence) or _is_sqlalchemy(items):
+        raise InvalidOption("items", type(items).__name__, "a list; for a select, use page()")
+    if any(hasattr(item, "_sa_instance_state") or _is_sqlalchemy(item) for item in items[:1]):
         raise InvalidOption(
             "items",
-            f"{type(items).__name__} of rows",
-            "a list of plain items; for rows of a database use page()",
+            f"{type(items).__name__} of database rows",
+            "a list of other objects; for rows of a database, use page() with a select",
         )
 
 
-def _is_of_sql(value: object) -> bool:
+def _is_sqlalchemy(value: object) -> bool:
+    """Return whether the class of a value is defined by SQLAlchemy."""
     return type(value).__module__.partition(".")[0] == _SQL

@@ -1,4 +1,4 @@
-"""Rate limits for HTTP requests, jobs and API calls: fair, and exact under concurrency."""
+"""Rate limits for HTTP requests, jobs and calls of external APIs."""
 
 from hasten._decision import Decision
 from hasten._request_info import RequestInfo

@@ -1,32 +1,34 @@
-"""The algorithms, as pure functions: (state of a key, time) -> (new state, outcome).
+"""The rate limit algorithms as pure functions: (state of a key, time) -> (new state, outcome).
 
-Every store follows them. The Lua script for Redis implements the same, and tests compare the two.
-All numbers are whole; times are microseconds on the clock of the store.
+Memory and SQLite call them. The Lua script for Redis implements the same, and tests compare the
+two. All numbers are integers; times are microseconds on the clock of the store.
 
-The state of a key is a tuple of numbers, () if nothing is known:
+The state of a key is a tuple of numbers, () if nothing is stored for it. The first number is the
+end of a block, 0 if the key is not blocked. The others depend on the kind of the rule:
 
-    any            (blocked until,)           0 if the key is not blocked
-    "fixed"        (…, end of the window, used, in flight)
-    "sliding"      (…, run, run, …)
-    "concurrency"  (…, run, run, …)
-    "gcra"         (…, arrival, run, run, …)
+    "fixed"        (blocked until, end of the window, used, in flight)
+    "sliding"      (blocked until, run, run, …)
+    "concurrency"  (blocked until, run, run, …)
+    "gcra"         (blocked until, TAT, run, run, …)
 
-A **run** is three numbers, (time of its first hit, used, in flight). It combines the hits of one
-moment, or for a limit above `RUNS` the hits of 1/`RUNS` of the window. A run counts until its last
-hit must have left the window, so no window ever has more than the limit. Above `RUNS`, a client may
-wait longer than necessary by that part of the window.
+**In flight** is the part of the used cost that is reserved and not yet settled. If a reservation is
+never settled, because its process died, it expires with its window or run. A denial is **certain**
+if the settled costs alone cause it, so that no refund can end it earlier.
 
-"fixed": the window begins with the first hit after the previous window. Around the border of two
-windows, up to twice the limit less one can pass within the length of one window. "sliding" prevents
-that.
+A **run** stores hits that are close in time, as three numbers: (time of its first hit, used, in
+flight). For limits up to `RUNS` it has the hits of one microsecond, for higher limits those of
+1/`RUNS` of the window. A run counts until its last possible hit has left the window, so no window
+ever has more than the limit. For limits above `RUNS`, a client may have to wait longer than
+necessary, by up to 1/`RUNS` of the window.
 
-"gcra": ITU-T I.371, in its form with one number. The arrival is the time when everything that was
-taken has been returned. It may be ahead of now by the tolerance of the rule. Costs in flight are
-kept in runs at their full cost until they are settled; only what stays charged moves the arrival.
+"fixed": a window begins with the first hit after the end of the previous window. A client that
+sends its hits late in one window and early in the next can pass up to 2 * limit - 1 within the
+length of one window. "sliding" prevents that.
 
-**In flight** is the part of `used` that is reserved and not yet settled. If a reservation is never
-settled because its process died, it ends with its window or run. A denial is certain if the costs
-that are not in flight suffice to cause it.
+"gcra": the generic cell rate algorithm of ITU-T I.371, in its virtual scheduling form. **TAT** is
+the theoretical arrival time: the time when the whole burst is available again. It may be ahead of
+now by the tolerance of the rule. Reserved costs are stored in runs until they are settled; the TAT
+moves only by the cost that stays charged.
 """
 
 from __future__ import annotations
@@ -45,9 +47,17 @@ _new: Final = tuple.__new__  # twice as fast as the constructor of a named tuple
 def hit(
     checks: Sequence[Check], states: Sequence[State], now_us: int
 ) -> tuple[list[State], list[Outcome]]:
-    """Decide a group of checks. Returns the new states and the outcomes, in the same order."""
+    """Decide a group of checks: all of them take their cost, or none does.
+
+    states are the stored states of the keys. Returns the new states and the outcomes, in the order
+    of the checks.
+    """
     pending = [
-        (check, state := fresh(check.rule, stored, now_us), _wait_of(check, state, now_us))
+        (
+            check,
+            state := drop_expired(check.rule, stored, now_us),
+            _compute_wait(check, state, now_us),
+        )
         for check, stored in zip(checks, states, strict=True)
     ]
     if any(wait.wait_us and not check.forced for check, _, wait in pending):
@@ -58,19 +68,20 @@ def hit(
 
 
 def hit_one(check: Check, state: State, now_us: int) -> tuple[State, Outcome]:
-    """Decide a group of one check, as `hit` does."""
-    state = fresh(check.rule, state, now_us)
-    wait = _wait_of(check, state, now_us)
+    """Decide a group that has only one check. The result is the same as that of `hit`."""
+    state = drop_expired(check.rule, state, now_us)
+    wait = _compute_wait(check, state, now_us)
     if wait.wait_us and not check.forced:
         return _deny(check, state, wait, now_us)
     return _accept(check, state, wait, now_us)
 
 
 def decide_fixed(rule: Rule, used: int, left_us: int, cost: int) -> Outcome:
-    """Return the outcome of `hit_one` in its most frequent case: a hit that is counted at once.
+    """Return the outcome of `hit_one` for a simple "fixed" check, without making a state.
 
-    The rule is "fixed", the cost is from 1 to its limit, and the key has neither a block nor costs
-    in flight. used is what was used in the window, of which left_us are left.
+    A check is simple if it is counted at once, its cost is from 1 to the limit, and its key has
+    neither a block nor reservations. used is the cost used in the current window, which ends after
+    left_us.
     """
     limit = rule.limit
     remaining = limit - used - cost
@@ -81,10 +92,10 @@ def decide_fixed(rule: Rule, used: int, left_us: int, cost: int) -> Outcome:
 
 
 def decide_gcra(rule: Rule, owed_us: int, cost: int) -> Outcome:
-    """Return the outcome of `hit_one` in its most frequent case: a hit that is counted at once.
+    """Return the outcome of `hit_one` for a simple "gcra" check, without making a state.
 
-    The rule is "gcra", the cost is from 1 to its burst, and the key has neither a block nor costs
-    in flight. owed_us is how far the arrival is ahead of now.
+    A check is simple if it is counted at once, its cost is from 1 to the burst, and its key has
+    neither a block nor reservations. owed_us is how far the TAT is ahead of now.
     """
     interval_us, tolerance_us = rule.interval_us, rule.tolerance_us
     after_us = owed_us + cost * interval_us
@@ -99,15 +110,18 @@ def decide_gcra(rule: Rule, owed_us: int, cost: int) -> Outcome:
 
 
 def peek(check: Check, state: State, now_us: int) -> Outcome:
-    """Return what a check would result in."""
-    state = fresh(check.rule, state, now_us)
-    return _outcome(check, state, _wait_of(check, state, now_us), None, now_us)
+    """Return the outcome that a check would have now. Nothing is counted."""
+    state = drop_expired(check.rule, state, now_us)
+    return _make_outcome(check, state, _compute_wait(check, state, now_us), None, now_us)
 
 
 def settle(token: Token, keep: int, state: State, now_us: int) -> State:
-    """Settle a reservation: keep stays charged, the rest is refunded. Ignores expired ones."""
+    """Return the state after a reservation has ended. An expired reservation changes nothing.
+
+    keep is the cost that stays charged; the rest is refunded.
+    """
     rule, cost = token.rule, token.cost
-    state = fresh(rule, state, now_us)
+    state = drop_expired(rule, state, now_us)
     match rule.kind:
         case "fixed":
             if len(state) == 1 or not state or state[1] != token.at_us:
@@ -118,21 +132,21 @@ def settle(token: Token, keep: int, state: State, now_us: int) -> State:
             runs = _settle_run(state[2:], token, 0)
             if runs is None:
                 return state
-            arrival_us = max(state[1], now_us) + keep * rule.interval_us if keep else state[1]
-            return fresh(rule, (state[0], arrival_us, *runs), now_us)
+            tat_us = max(state[1], now_us) + keep * rule.interval_us if keep else state[1]
+            return drop_expired(rule, (state[0], tat_us, *runs), now_us)
         case _:
-            # A request that has ended is no longer concurrent: nothing of it can stay charged.
+            # "concurrency" ignores keep: a request that has ended must not be counted any more.
             runs = _settle_run(state[1:], token, keep if rule.kind == "sliding" else 0)
-            return state if runs is None else fresh(rule, (state[0], *runs), now_us)
+            return state if runs is None else drop_expired(rule, (state[0], *runs), now_us)
 
 
 def block(state: State, until_us: int) -> State:
-    """Block a key until a time. 0 ends a block."""
+    """Return the state with a block until until_us; 0 ends a block."""
     return (until_us, *state[1:])
 
 
 def expiry(rule: Rule, state: State) -> int:
-    """Return the time after which the state has no effect; 0 for the empty state."""
+    """Return the time after which the state has no effect any more; 0 for the empty state."""
     if len(state) < 2:
         return state[0] if state else 0
     match rule.kind:
@@ -145,14 +159,14 @@ def expiry(rule: Rule, state: State) -> int:
             return max(state[0], state[-3] + rule.life_us)
 
 
-# Steps --------------------------------------------------------------------------------------------
+# Steps of a decision ------------------------------------------------------------------------------
 
 
 class Wait(NamedTuple):
-    """How long a check is denied; (0, 0) if it passes.
+    """How long a check has to wait until it passes; (0, 0) if it passes now.
 
-    certain_us is the time that only a reset can shorten; wait_us is the time if no reservation is
-    refunded.
+    - certain_us: the wait if all reservations are refunded at once: no settlement can shorten it.
+    - wait_us: the wait if no reservation is refunded. It is at least certain_us.
     """
 
     certain_us: int
@@ -162,8 +176,11 @@ class Wait(NamedTuple):
 PASSES: Final = Wait(0, 0)
 
 
-def fresh(rule: Rule, state: State, now_us: int) -> State:
-    """Return the state without its expired parts; the same object if nothing has expired."""
+def drop_expired(rule: Rule, state: State, now_us: int) -> State:
+    """Return the state without an expired block, window, TAT or runs.
+
+    It is the same object if nothing has expired.
+    """
     if not state:
         return state
     blocked_us = state[0] if state[0] > now_us else 0
@@ -173,10 +190,10 @@ def fresh(rule: Rule, state: State, now_us: int) -> State:
             case "fixed":
                 kept = kept if state[1] > now_us else 1
             case "gcra":
-                kept -= _expired(state, 2, now_us - rule.life_us)
+                kept -= _count_expired(state, 2, now_us - rule.life_us)
                 kept = 1 if kept == 2 and state[1] <= now_us else kept
             case _:
-                kept -= _expired(state, 1, now_us - rule.life_us)
+                kept -= _count_expired(state, 1, now_us - rule.life_us)
     if kept == len(state) and blocked_us == state[0] and (blocked_us or kept > 1):
         return state
     if kept == 1:
@@ -185,17 +202,21 @@ def fresh(rule: Rule, state: State, now_us: int) -> State:
     return head + state[len(state) - kept + len(head) :]
 
 
-def _wait_of(check: Check, state: State, now_us: int) -> Wait:
-    """Return how long a check has to wait. The state has no expired parts (see `fresh`)."""
-    wait = _wait_for_room(check.rule, state, check.cost, now_us)
+def _compute_wait(check: Check, state: State, now_us: int) -> Wait:
+    """Return how long a check has to wait.
+
+    state must not have expired parts (see `drop_expired`).
+    """
+    wait = _compute_wait_without_block(check.rule, state, check.cost, now_us)
     if state and state[0] > now_us:
         blocked_us = state[0] - now_us
         return Wait(max(blocked_us, wait.certain_us), max(blocked_us, wait.wait_us))
     return wait
 
 
-def _wait_for_room(rule: Rule, state: State, cost: int, now_us: int) -> Wait:
-    if cost > rule.capacity or not rule.limit:  # it never passes, but callers need a number
+def _compute_wait_without_block(rule: Rule, state: State, cost: int, now_us: int) -> Wait:
+    """Return how long a cost has to wait until it fits, regardless of a block."""
+    if cost > rule.capacity or not rule.limit:  # it never fits, but callers need a number
         return Wait(rule.window_us, rule.window_us)
     if len(state) < 2:
         return PASSES
@@ -215,15 +236,20 @@ def _wait_for_room(rule: Rule, state: State, cost: int, now_us: int) -> Wait:
             if excess <= 0:
                 return PASSES
             certain_excess = excess - sum(state[3::3])
-            wait_us = _freed_at(rule, state, excess, with_in_flight=True) - now_us
+            wait_us = _find_release_time(rule, state, excess, with_in_flight=True) - now_us
             if certain_excess <= 0:
                 return Wait(0, wait_us)
-            certain_us = _freed_at(rule, state, certain_excess, with_in_flight=False) - now_us
+            certain_us = (
+                _find_release_time(rule, state, certain_excess, with_in_flight=False) - now_us
+            )
             return Wait(certain_us, wait_us)
 
 
-def _freed_at(rule: Rule, state: State, cost: int, *, with_in_flight: bool) -> int:
-    """Return the time when runs of this cost have expired."""
+def _find_release_time(rule: Rule, state: State, cost: int, *, with_in_flight: bool) -> int:
+    """Return the time when enough of the oldest runs have expired to free a cost.
+
+    with_in_flight: whether reserved costs of these runs are freed, too.
+    """
     for i in range(1, len(state), 3):
         cost -= state[i + 1] - (0 if with_in_flight else state[i + 2])
         if cost <= 0:
@@ -231,8 +257,11 @@ def _freed_at(rule: Rule, state: State, cost: int, *, with_in_flight: bool) -> i
     raise AssertionError("the cost to free is higher than the sum of all runs")
 
 
-def take(check: Check, state: State, now_us: int) -> tuple[State, int]:
-    """Take the cost of a check. Returns the new state and the `Token.at_us` of a reservation."""
+def take_cost(check: Check, state: State, now_us: int) -> tuple[State, int]:
+    """Add the cost of a check to the state, or reserve it.
+
+    Returns the new state, and for a reservation the time that identifies it (`Token.at_us`).
+    """
     rule, cost = check.rule, check.cost
     blocked_us = state[0] if state else 0
     later = check.counted_later or rule.kind == "concurrency"
@@ -244,21 +273,21 @@ def take(check: Check, state: State, now_us: int) -> tuple[State, int]:
             end_us, used, before = state[1:] or (now_us + rule.window_us, 0, 0)
             return (blocked_us, end_us, used + cost, before + in_flight), end_us
         case "gcra":
-            arrival_us = max(state[1] if len(state) > 1 else 0, now_us)
+            tat_us = max(state[1] if len(state) > 1 else 0, now_us)
             if not later:
-                arrival_us += cost * rule.interval_us
-                return (blocked_us, arrival_us, *state[2:]), 0
+                tat_us += cost * rule.interval_us
+                return (blocked_us, tat_us, *state[2:]), 0
             runs, at_us = _add_to_runs(rule, state[2:], cost, cost, now_us)
-            return (blocked_us, arrival_us, *runs), at_us
+            return (blocked_us, tat_us, *runs), at_us
         case _:
             runs, at_us = _add_to_runs(rule, state[1:], cost, in_flight, now_us)
             return (blocked_us, *runs), at_us
 
 
 def remaining_and_reset(rule: Rule, state: State, now_us: int) -> tuple[int, int]:
-    """Return the remaining cost in a fresh state, and the time until it increases.
+    """Return the cost that can still pass, and the microseconds until it increases.
 
-    The time is 0 if nothing is used.
+    The time is 0 if nothing is used. state must not have expired parts (see `drop_expired`).
     """
     if len(state) < 2 or not rule.limit:
         return rule.capacity, 0
@@ -279,8 +308,8 @@ def remaining_and_reset(rule: Rule, state: State, now_us: int) -> tuple[int, int
 # Runs ---------------------------------------------------------------------------------------------
 
 
-def _expired(state: State, start: int, begun_us: int) -> int:
-    """Return how many numbers belong to runs that began by a time.
+def _count_expired(state: State, start: int, begun_us: int) -> int:
+    """Return how many numbers of the state belong to runs that began at begun_us or earlier.
 
     The runs begin at the index start, the oldest first.
     """
@@ -293,8 +322,11 @@ def _expired(state: State, start: int, begun_us: int) -> int:
 def _add_to_runs(
     rule: Rule, runs: State, cost: int, in_flight: int, now_us: int
 ) -> tuple[State, int]:
-    """Add a hit to the newest run or to a new run. Returns the runs and the start of that run."""
-    # If the clock was set back, the hit joins the newest run as well: the order of runs stays.
+    """Add a hit to the newest run, or to a new run if that one is too old.
+
+    Returns the runs, and the time of the first hit of the run that has the hit.
+    """
+    # If the clock was set back, the hit joins the newest run, too, so that runs stay in order.
     if runs and now_us - runs[-3] <= rule.run_us:
         *older, first_us, used, before = runs
         return (*older, first_us, used + cost, before + in_flight), first_us
@@ -302,7 +334,7 @@ def _add_to_runs(
 
 
 def _settle_run(runs: State, token: Token, keep: int) -> State | None:
-    """Return the runs after a settlement, None if the run has expired."""
+    """Return the runs after a reservation has ended; None if the run with it has expired."""
     for i in range(0, len(runs), 3):
         if runs[i] == token.at_us:
             used = max(0, runs[i + 1] - token.cost + keep)
@@ -316,25 +348,32 @@ def _settle_run(runs: State, token: Token, keep: int) -> State | None:
 
 
 def _deny(check: Check, state: State, wait: Wait, now_us: int) -> tuple[State, Outcome]:
-    """Take nothing. Block the key if the check asks for it, but not because of costs in flight."""
+    """Return the state and the outcome of a denied check, which takes nothing.
+
+    The key is blocked if the check has a block, unless the check is denied only because of
+    reservations that may still be refunded.
+    """
     is_blocked = bool(state) and state[0] > now_us
-    # A shorter block could end before the denial does, and the next request would prolong it.
+    # A shorter block could end before the denial does. Then the next request would start
+    # another block.
     blocks = check.block_us >= check.rule.life_us and not check.forced
     if blocks and wait.certain_us and not is_blocked:
         state = block(state, now_us + check.block_us)
-        wait = _wait_of(check, state, now_us)
-    return state, _outcome(check, state, wait, None, now_us)
+        wait = _compute_wait(check, state, now_us)
+    return state, _make_outcome(check, state, wait, None, now_us)
 
 
 def _accept(check: Check, state: State, wait: Wait, now_us: int) -> tuple[State, Outcome]:
-    state, at_us = take(check, state, now_us)
+    state, at_us = take_cost(check, state, now_us)
     token = None
     if check.counted_later or check.rule.kind == "concurrency":
         token = Token(check.bucket, check.key, check.rule, check.cost, at_us)
-    return state, _outcome(check, state, wait, token, now_us)
+    return state, _make_outcome(check, state, wait, token, now_us)
 
 
-def _outcome(check: Check, state: State, wait: Wait, token: Token | None, now_us: int) -> Outcome:
+def _make_outcome(
+    check: Check, state: State, wait: Wait, token: Token | None, now_us: int
+) -> Outcome:
     rule = check.rule
     certain_us, wait_us = wait
     remaining, reset_us = remaining_and_reset(rule, state, now_us)

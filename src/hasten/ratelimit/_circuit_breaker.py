@@ -1,4 +1,4 @@
-"""When to stop calling a store that does not respond, and when to try it again."""
+"""A circuit breaker, which decides when a failing store is not called, and when it is probed."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ PAUSE_US: Final = 1_000_000
 
 
 class CircuitBreaker:
-    """A circuit breaker. While it is open, the store is not called.
+    """A circuit breaker for the calls of a store. While it is open, the store must not be called.
 
-    It opens after several failures in a row. Failures are in a row if each belongs to a call that
-    began after the previous failure: a short outage fails many concurrent calls and counts as one
-    failure. Calls are numbered in the order in which they begin.
+    The breaker opens after several consecutive failures. A failed call counts only if it began
+    after the previous failure was recorded: a short outage fails many concurrent calls at once, and
+    they count as one failure. For this, callers number their calls in the order of their beginning.
 
-    While it is open, one probe is due in each pause. The first success closes it.
+    While the breaker is open, callers may send one probe per pause. The first success closes it.
     """
 
     def __init__(self, *, failures: int = FAILURES, pause_us: int = PAUSE_US) -> None:
@@ -26,8 +26,11 @@ class CircuitBreaker:
         self._failed_at = -1
         self._probe_at_us = 0
 
-    def failed(self, now_us: int, *, call: int, newest: int) -> bool:
-        """Record a failed call. newest is the last call so far. Returns whether this opens it."""
+    def record_failure(self, now_us: int, *, call: int, newest: int) -> bool:
+        """Record that a call failed. Returns whether this failure opens the breaker.
+
+        call is the number of the failed call, newest the number of the latest call that has begun.
+        """
         if call > self._failed_at:
             self._failures += 1
             self._failed_at = newest
@@ -37,13 +40,16 @@ class CircuitBreaker:
         self.is_open = True
         return True
 
-    def succeeded(self) -> bool:
-        """Record a success. Returns whether this closes it."""
+    def record_success(self) -> bool:
+        """Record that a call succeeded. Returns whether this closes the breaker."""
         was_open, self.is_open, self._failures = self.is_open, False, 0
         return was_open
 
-    def takes_probe(self, now_us: int) -> bool:
-        """Return whether a probe is due now. The next one is due a pause later."""
+    def start_probe_if_due(self, now_us: int) -> bool:
+        """Return whether the caller should probe the store now.
+
+        If so, the next probe is due one pause later.
+        """
         if not self.is_open or now_us < self._probe_at_us:
             return False
         self._probe_at_us = now_us + self._pause_us

@@ -1,15 +1,16 @@
 """The interface between limits and the stores that keep their counts.
 
-A store answers one question: may these checks pass? All checks of one request are one call, so that
-a remote store needs one round trip. Checks come in groups: the rates of one limit are a group, and
-a group takes the cost of all its checks or of none. Groups are taken in order up to the first that
-is denied.
+A store decides whether checks pass. Each rate of a limit is one check, and the checks of one limit
+are a group: either all of them take their cost, or none does. All groups of a request are sent in
+one call, so that a remote store needs one round trip. The store takes groups in order, up to the
+first that is denied.
 
-A limit that counts a request by its outcome ("failed logins") reserves the cost when the request
-arrives and settles the reservation when the outcome is known. So no request can slip in between the
-check and the count, and nothing stays charged that should not.
+Some limits count a request by the status of its response ("failed logins"). They reserve the cost
+when the request arrives, and settle the reservation when the status is known. So concurrent
+requests cannot exceed the limit in between, and requests that do not count are refunded.
 
-Times at this interface are durations from now, in whole microseconds: each store has its own clock.
+Times at this interface are durations from now in whole microseconds, because each store has a clock
+of its own.
 """
 
 from __future__ import annotations
@@ -29,16 +30,18 @@ ON_STORE_ERROR: Final[tuple[OnStoreError, ...]] = get_args(OnStoreError)
 
 
 class Check(NamedTuple):
-    """What a store has to decide for one rate of one limit.
+    """One rate of a limit, and the cost that a store should take from it.
 
     - bucket: the name of the limit and its rate. key: the client, as a hash of 16 bytes.
+    - rule: the rate.
     - cost: 0 or more. A cost of 0 only checks whether the limit is exceeded.
-    - counted_later: reserve the cost. A `Settlement` ends the reservation.
-    - block_us: how long to block the key after a denial that reserved costs alone did not cause. It
-      has no effect if it is shorter than `Rule.life_us`.
-    - forced: take the cost even if it does not fit; `Outcome.ok` still reports whether it did.
-    - shadow: a denial takes nothing, but later groups are taken anyway.
-    - on_error: what happens if the store does not respond. A store can ignore it.
+    - counted_later: reserve the cost. A later `Settlement` ends the reservation.
+    - block_us: if the check is denied, block the key for this time. It has no effect if it is
+      shorter than `Rule.life_us`, or if the check would pass without the reserved costs of others.
+    - forced: take the cost even if it does not fit; `Outcome.ok` still reports whether it fits.
+    - shadow: if the check is denied, its group takes nothing, but the store continues with the next
+      group.
+    - on_error: what to do if the store does not respond. hasten applies it; a store can ignore it.
     """
 
     bucket: str
@@ -53,7 +56,11 @@ class Check(NamedTuple):
 
 
 class Token(NamedTuple):
-    """A reservation. at_us identifies its window, on the clock of the store."""
+    """A reservation of a cost, with which it is settled later.
+
+    - at_us: identifies the window that the cost was reserved in, on the clock of the store.
+    - is_local: reserved in this process, because the store was unavailable.
+    """
 
     bucket: str
     key: bytes
@@ -64,7 +71,7 @@ class Token(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """The result of a check.
+    """The answer of a store to one check.
 
     - ok: whether the check passes.
     - limit: the highest cost that can pass at once.
@@ -73,10 +80,11 @@ class Outcome(NamedTuple):
       the time until the window ends.
     - retry_us: the time after which the same check passes if no other request comes first; 0 if it
       passes now.
-    - certain: only a reset of the key lets the check pass before retry_us, so the denial can be
-      cached.
-    - token: the reservation, None if there is nothing to settle.
-    - unavailable: the store did not respond, and `Check.on_error` decided. Nothing was counted.
+    - certain: the check is denied until retry_us, unless the key is reset. So the denial can be
+      cached. A denial is not certain if a settlement could end it earlier.
+    - token: the reservation to settle, None if nothing was reserved.
+    - unavailable: the store did not respond, and `Check.on_error` decided ("allow" or "deny").
+      Nothing was counted.
     """
 
     ok: bool
@@ -89,8 +97,11 @@ class Outcome(NamedTuple):
     unavailable: bool = False
 
 
-def effective(outcomes: Sequence[Outcome]) -> Outcome:
-    """Return the outcome that decides: the longest denial, or else the one with the least left."""
+def find_effective_outcome(outcomes: Sequence[Outcome]) -> Outcome:
+    """Return the outcome that decides for a limit with several rates.
+
+    It is the denial with the longest wait, or if none is denied, the outcome with the least left.
+    """
     if len(outcomes) == 1:
         return outcomes[0]
     denied = [outcome for outcome in outcomes if not outcome.ok]
@@ -102,7 +113,10 @@ def effective(outcomes: Sequence[Outcome]) -> Outcome:
 def decision_of(
     name: str, outcome: Outcome, *, shadow: bool = False, request: RequestInfo | None = None
 ) -> Decision:
-    """Return the decision that callers and observers receive for an outcome."""
+    """Convert an outcome to the `Decision` that callers and observers receive.
+
+    name is the name of the limit.
+    """
     return Decision(
         name,
         outcome.ok,
@@ -117,9 +131,10 @@ def decision_of(
 
 
 class Settlement(NamedTuple):
-    """The end of a reservation.
+    """The end of a reservation: how much of its cost stays charged.
 
-    keep is how much of the cost stays charged: 0 is a refund, more than the cost a surcharge.
+    keep is that amount. 0 refunds the whole cost; more than the reserved cost charges the
+    difference, too.
     """
 
     token: Token
@@ -127,39 +142,46 @@ class Settlement(NamedTuple):
 
 
 CheckGroup: TypeAlias = Sequence[Check]
-"""The checks of one limit, at least one: one key, one bucket for each. All are taken, or none."""
+"""The checks of one limit, one for each of its rates. Either all take their cost, or none does.
+
+There is at least one. All have the same key, and each has its own bucket.
+"""
 
 
 class CounterStore(Protocol):
-    """A place that keeps counts: implement it to keep them in a database of your own.
+    """A store for the counts of limits. Implement it to keep them in a database of your own.
 
-    It may be used from several event loops at once. Two more members are optional: `clock`, a
+    A store may be used from several event loops at once. Two more members are optional: `clock`, a
     `Clock` to use instead of the system's, and `clear()`, which deletes all keys.
     """
 
     async def hit(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
-        """Take groups in order, up to and including the first that is denied.
+        """Take the costs of groups in order, up to the first group that is denied.
 
-        The result has no outcomes for later groups. A denied group takes nothing; earlier groups
-        stay taken. In a denied group, the checks that would have passed are ok. Each key changes
-        in one atomic step. Raises `StoreError`.
+        Returns the outcomes of each group that was taken, and those of the denied group. A denied
+        group takes nothing, and earlier groups keep what they took. In a denied group, `ok` is
+        true for the checks that would have passed. Each key changes in one atomic step. Raises
+        `StoreError`.
         """
 
     def settle(self, settlements: Sequence[Settlement]) -> Awaitable[None]:
-        """End reservations. A reservation whose window is over or was reset is ignored.
+        """End reservations. Ignores a reservation whose window has ended or whose key was reset.
 
-        A count never falls below 0, and no key is created. Settle each token once. Every later hit
-        from the same event loop sees the result. Raises `StoreError`.
+        A count never falls below 0, and no key is created. Each token may be settled once. Every
+        later hit from the same event loop sees the result. Raises `StoreError`.
         """
 
     async def peek(self, checks: Sequence[Check]) -> list[Outcome]:
-        """Return the outcome that each check would have, without counting anything."""
+        """Return the outcome that each check would have now, without counting anything."""
 
     async def reset(self, bucket: str, key: bytes) -> None:
         """Delete the counts and the block of a key in a bucket."""
 
     async def block(self, bucket: str, key: bytes, for_us: int) -> None:
-        """Deny every check of a key for this long. 0 ends a block. Counts do not change."""
+        """Deny every check of a key for this many microseconds; 0 ends a block.
+
+        Counts do not change.
+        """
 
     async def aclose(self) -> None:
         """Close connections. Safe to call twice."""
@@ -167,24 +189,27 @@ class CounterStore(Protocol):
 
 @runtime_checkable
 class TimedStore(CounterStore, Protocol):
-    """A counter store that times out by itself: it raises `StoreTimeout` for a late response.
+    """A counter store with a time-out of its own: it raises `StoreTimeout` if no response comes.
 
-    When the response arrives later, the store ends the reservations in it and calls on_late, which
-    means that the store is available again.
+    When the response arrives late, the store refunds the reservations in it and calls on_late, to
+    report that the database responds again.
     """
 
     on_late: Callable[[], None] | None
 
-    def within(self, seconds: Duration) -> TimedStore:
-        """Return a store with the same counts and connections, and another time-out."""
+    def with_timeout(self, seconds: Duration) -> TimedStore:
+        """Return a store with the same counts and connections, and another time-out in seconds."""
 
 
 @runtime_checkable
 class ImmediateStore(CounterStore, Protocol):
-    """A counter store that responds without waiting. Each method is for one thread at a time."""
+    """A counter store that never waits, so that it also has synchronous methods.
+
+    They may be called from any thread.
+    """
 
     def hit_one(self, check: Check) -> Outcome:
-        """Run `hit` for one check, synchronously."""
+        """Run `hit` synchronously for a single check."""
 
     def hit_now(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
         """Run `hit` synchronously."""
@@ -202,8 +227,11 @@ class ImmediateStore(CounterStore, Protocol):
         """Run `block` synchronously."""
 
 
-def is_denied(group: CheckGroup, outcomes: Sequence[Outcome]) -> bool:
-    """Return whether a group is denied, so that later groups are not taken."""
+def is_group_denied(group: CheckGroup, outcomes: Sequence[Outcome]) -> bool:
+    """Return whether a group is denied, so that the store must not take later groups.
+
+    Forced and shadow checks never deny their group.
+    """
     if len(outcomes) == 1 and outcomes[0].ok:  # the most frequent case
         return False
     for check, outcome in zip(group, outcomes, strict=True):
@@ -213,5 +241,8 @@ def is_denied(group: CheckGroup, outcomes: Sequence[Outcome]) -> bool:
 
 
 def digest(text: str) -> bytes:
-    """Return the key for a text: of constant size, and free of collisions that clients can make."""
+    """Return the key of a client: the hash of a text that identifies the client.
+
+    It has a constant size, and clients cannot provoke collisions.
+    """
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -1,9 +1,9 @@
-"""Denials that are repeated without the store.
+"""A cache of denials, so that a denied client is denied again without a call of the store.
 
-Nothing but a reset lets a check pass before the time that a certain denial states. So a client that
-keeps sending requests is refused from this cache, and costs the store almost nothing. Once a second
-the store is called again, because another process may have reset the key. While the store is
-unavailable, a denial is repeated until its time is over.
+Only a reset of the key can end a certain denial (`Outcome.certain`) before its retry time. So the
+denial is cached, and a client that keeps sending requests costs the store almost nothing. After a
+second the store is called again, because another process may have reset the key. While the store is
+unavailable, a cached denial is used until its retry time.
 """
 
 from __future__ import annotations
@@ -11,18 +11,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from hasten.ratelimit._counter_store import Check, CheckGroup, Outcome, is_denied
+from hasten.ratelimit._counter_store import Check, CheckGroup, Outcome, is_group_denied
 
 MAX_DENIALS: Final = 10_000
 
 TRUSTED_US: Final = 1_000_000
-"""How long a denial is repeated while the store is available."""
+"""How long a cached denial is used while the store is available. After that, it is called again."""
 
 
 class Denial(NamedTuple):
-    """The outcomes of a group that one of its checks denied, until when, and for which cost.
+    """A cached denial of a group of checks.
 
-    A lower cost might pass. A higher one is denied as well, but for longer.
+    - until_us: when the denial ends.
+    - cost: the cost of the denied check. The denial is used for this cost only: a lower cost might
+      pass, and a higher cost is denied for longer.
+    - called_us: when the call of the store began that returned the denial.
+    - outcomes: the outcomes of all checks of the group.
     """
 
     until_us: int
@@ -32,7 +36,10 @@ class Denial(NamedTuple):
 
 
 class DenialCache:
-    """A bounded cache of denials. Times are microseconds on a clock that is never set back."""
+    """A cache of at most max_denials denials, by the bucket and the key of the denied check.
+
+    Times are microseconds on a clock that is never set back.
+    """
 
     def __init__(self, max_denials: int = MAX_DENIALS) -> None:
         self._max = max_denials
@@ -44,22 +51,27 @@ class DenialCache:
     def add(
         self, groups: Sequence[CheckGroup], answer: Sequence[Sequence[Outcome]], called_us: int
     ) -> None:
-        """Keep what the store returned for a call at a time, if it is a certain denial."""
+        """Cache the denial in an answer of the store, if there is one and it is certain.
+
+        answer has the outcomes of the groups up to the first that was denied. called_us is when the
+        call of the store began.
+        """
         if self._denials:
-            self._delete_passed(groups, answer)
+            self._delete_denials_of_passed_checks(groups, answer)
         group, outcomes = groups[len(answer) - 1], answer[-1]
-        if not is_denied(group, outcomes):
+        if not is_group_denied(group, outcomes):
             return
         for check, outcome in zip(group, outcomes, strict=True):
             if outcome.certain and not (check.forced or check.shadow):
-                # From the time of the call: the store decided later than that.
+                # Counted from the beginning of the call. The store decided later, so the cached
+                # denial does not outlast the real one.
                 until_us = called_us + outcome.retry_us
-                self._keep(check, Denial(until_us, check.cost, called_us, list(outcomes)))
+                self._store(check, Denial(until_us, check.cost, called_us, list(outcomes)))
 
-    def _delete_passed(
+    def _delete_denials_of_passed_checks(
         self, groups: Sequence[CheckGroup], answer: Sequence[Sequence[Outcome]]
     ) -> None:
-        """Delete the denials of checks that passed: their keys were reset."""
+        """Delete the cached denials of checks that the store let pass: their keys were reset."""
         for group, outcomes in zip(groups, answer, strict=False):
             for check, outcome in zip(group, outcomes, strict=True):
                 if outcome.ok:
@@ -67,20 +79,22 @@ class DenialCache:
                     if denial is not None and denial.cost <= check.cost:
                         del self._denials[check.bucket, check.key]
 
-    def _keep(self, check: Check, denial: Denial) -> None:
+    def _store(self, check: Check, denial: Denial) -> None:
         if len(self._denials) >= self._max:
             now_us = denial.called_us
             alive = [item for item in self._denials.items() if item[1].until_us > now_us]
-            # If too many are alive, the older half is dropped: the store decides those again.
+            # If too many denials have not ended, the older half is dropped. The store decides
+            # about their keys again.
             self._denials = dict(alive[max(0, len(alive) - self._max // 2) :])
         self._denials[check.bucket, check.key] = denial
 
     def find(
         self, groups: Sequence[CheckGroup], now_us: int, *, is_available: bool = True
     ) -> tuple[int, list[Outcome]] | None:
-        """Return the index of the first group with a known denial, and its outcomes now.
+        """Return the index of the first group with a cached denial, and its outcomes as of now.
 
-        is_available: whether the store can be called, so that it decides about older denials.
+        Returns None if there is no such group. is_available: whether the store can be called. If it
+        can, denials that were cached longer than `TRUSTED_US` ago are not used.
         """
         if self._denials:
             for i, group in enumerate(groups):
@@ -91,25 +105,26 @@ class DenialCache:
                     if is_available and now_us - denial.called_us >= TRUSTED_US:
                         continue
                     if denial.until_us > now_us and len(group) == len(denial.outcomes):
-                        return i, _aged(denial, now_us - denial.called_us)
+                        return i, _subtract_elapsed_time(denial, now_us - denial.called_us)
                     if denial.until_us <= now_us:
                         del self._denials[check.bucket, check.key]
         return None
 
     def delete(self, bucket: str, key: bytes) -> None:
-        """Delete the denial of a key."""
+        """Delete the cached denial of a key."""
         self._denials.pop((bucket, key), None)
 
     def clear(self) -> None:
-        """Delete all denials."""
+        """Delete all cached denials."""
         self._denials.clear()
 
 
-def _aged(denial: Denial, passed_us: int) -> list[Outcome]:
+def _subtract_elapsed_time(denial: Denial, elapsed_us: int) -> list[Outcome]:
+    """Return the outcomes of a denial with their times shortened by the time since the call."""
     return [
         outcome._replace(
-            reset_us=max(0, outcome.reset_us - passed_us),
-            retry_us=max(1, outcome.retry_us - passed_us) if outcome.retry_us else 0,
+            reset_us=max(0, outcome.reset_us - elapsed_us),
+            retry_us=max(1, outcome.retry_us - elapsed_us) if outcome.retry_us else 0,
         )
         for outcome in denial.outcomes
     ]

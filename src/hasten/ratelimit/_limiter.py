@@ -1,4 +1,4 @@
-"""Limits outside of HTTP: for jobs, for calls of an external API, for anything with a key."""
+"""Rate limits outside of HTTP requests: for jobs, for calls of an external API and the like."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 
 from hasten import _portal
 from hasten._checks import check_choice, check_text, check_whole_number
-from hasten._clock import now_ns_of
+from hasten._clock import make_now_ns
 from hasten._closing import AsyncClosable
 from hasten._decision import Decision
 from hasten._durations import Duration, to_us
@@ -23,7 +23,7 @@ from hasten.ratelimit._counter_store import (
     Outcome,
     decision_of,
     digest,
-    effective,
+    find_effective_outcome,
 )
 from hasten.ratelimit._rates import MAX_LIMIT, Rate, Rates, to_rates
 from hasten.ratelimit._resilient_store import STORE_TIMEOUT, BucketKey, ResilientStore
@@ -36,19 +36,21 @@ _new: Final = tuple.__new__  # twice as fast as the constructor of a named tuple
 
 
 class Limiter(AsyncClosable):
-    """A rate limit for each key: ``Limiter("10/s, 1000/h", name="mail", store="redis://localhost")``.
+    """A rate limit that counts each key separately: ``Limiter("10/s, 1000/h", name="mail")``.
 
     - rate: a string, a `Rate`, or several rates that apply together.
     - name: limiters with the same name, rate and store share their counts.
     - store: where counts are kept: a URL, a `hasten.Store`, a `CounterStore`, or None for the
       memory of this process. Windows and waits use the clock of the store.
+    - algorithm: "fixed", "sliding" or "gcra", as for `Limit`.
     - on_store_error: what happens if the store does not respond: "local" counts in this process,
       "allow" accepts, "deny" denies. store_timeout: how long `hit` waits for the store. processes:
-      how many processes share the limit, so that each allows its share during an outage.
-    - block_for: how long to deny every hit of a key that exceeded the limit.
+      how many processes share the limit. While the store is unavailable, each process allows this
+      fraction of the limit.
+    - block_for: how long to deny every hit of a key that exceeded the limit; 0 for no block.
 
     `limiter.sync` has the same methods for code without an event loop. ``async with limiter:``
-    closes it. Raises `InvalidOption`.
+    closes the limiter at the end. Raises `InvalidOption`.
     """
 
     def __init__(
@@ -79,9 +81,9 @@ class Limiter(AsyncClosable):
         self._store = ResilientStore(
             self._counters.counters, processes=processes, store_timeout=store_timeout, clock=clock
         )
-        self._now_ns = now_ns_of(clock)
+        self._now_ns = make_now_ns(clock)
         self._sleep = asyncio.sleep if clock is None else clock.sleep
-        # Most limiters have one rate and a store that responds without waiting.
+        # A shortcut for most limiters: one rate, and a store that responds without waiting.
         immediate = self._store.immediate if len(rules) == 1 else None
         self._hit_one = immediate.hit_one if immediate is not None else None
         self._groups: dict[tuple[str, int], list[Check]] = {}
@@ -89,11 +91,14 @@ class Limiter(AsyncClosable):
 
     def __repr__(self) -> str:
         rates = ", ".join(map(str, self.rates))
-        return f"<Limiter {self.name!r} {rates!r} in {self._counters.shown}>"
+        return f"<Limiter {self.name!r} {rates!r} in {self._counters.label}>"
 
     async def hit(self, key: str, cost: int = 1) -> Decision:
-        """Take the cost if it fits into the limit. Never raises `StoreError`."""
-        group = self._group(key, cost)
+        """Count a hit of this cost if it fits into the limit, and return the decision.
+
+        Never raises `StoreError`: without the store, on_store_error decides.
+        """
+        group = self._find_checks(key, cost)
         if self._hit_one is not None:
             ok, limit, remaining, reset_us, retry_us, *_ = self._hit_one(group[0])
             reset_after, retry_after = reset_us / 1_000_000, retry_us / 1_000_000
@@ -103,27 +108,28 @@ class Limiter(AsyncClosable):
             )
         if self._store.immediate is None:
             name = type(self._store.store).__name__
-            require_asyncio(f"Limiter with {name}", "leave store out, or use asyncio")
+            require_asyncio(f"Limiter with {name}", "leave store= out, or use asyncio")
         [outcomes] = await self._store.hit([group])
-        return self._decision(outcomes)
+        return self._make_decision(outcomes)
 
     async def check(self, key: str, cost: int = 1) -> Decision:
-        """Call `hit`, and raise `LimitExceeded` if the hit is denied."""
+        """Call `hit`, and raise `LimitExceeded` if the limit denies it."""
         decision = await self.hit(key, cost)
         if not decision.ok:
             raise LimitExceeded(decision)
         return decision
 
     async def wait(self, key: str, timeout: Duration | None = None, cost: int = 1) -> Decision:
-        """Take the cost as soon as it fits into the limit.
+        """Wait until the cost fits into the limit, then count it.
 
-        If that is later than the timeout, return the denial immediately, without counting anything.
-        Raises `InvalidOption` for a cost above the limit, which never fits.
+        timeout is in seconds, None for no bound. If the wait would exceed it, return the denial
+        without waiting any longer, and count nothing. Raises `InvalidOption` for a cost above the
+        limit, which never fits.
         """
         if cost > self._capacity:
             expected = f"at most {self._capacity}, because a higher cost never fits"
             raise InvalidOption("cost", cost, expected, code="out_of_range")
-        require_asyncio("Limiter.wait", "use hit, and sleep for retry_after seconds yourself")
+        require_asyncio("Limiter.wait", "call hit, and sleep for decision.retry_after seconds")
         timeout_s = None if timeout is None else to_us("timeout", timeout) / 1_000_000
         since_ns = self._now_ns()
         while True:
@@ -136,30 +142,32 @@ class Limiter(AsyncClosable):
             await self._sleep(decision.retry_after)
 
     async def peek(self, key: str, cost: int = 1) -> Decision:
-        """Return what `hit` would return, without counting anything.
+        """Return the decision that `hit` would return now, without counting anything.
 
-        Waits for the store as long as its time-out, 5 seconds by default. If the store does not
-        respond, the result is based on the counts of this process alone.
+        Waits for the store as long as the store's own time-out, 5 seconds by default. If the store
+        does not respond, the decision is based on the counts of this process alone.
         """
-        return self._decision(await self._store.peek(self._group(key, cost)))
+        return self._make_decision(await self._store.peek(self._find_checks(key, cost)))
 
     async def reset(self, key: str) -> None:
         """Delete the counts and the block of a key.
 
-        Waits for the store as long as its time-out, 5 seconds by default. Raises `StoreError`.
+        Waits for the store as long as the store's own time-out, 5 seconds by default. Raises
+        `StoreError`.
         """
         await self._store.reset(self._bucket_keys(key))
 
     async def block(self, key: str, seconds: Duration) -> None:
-        """Deny every hit of a key for this long. 0 ends a block.
+        """Deny every hit of a key for this long; 0 ends a block.
 
-        In this process it holds even if the store is unavailable. Waits for the store as long as
-        its time-out, 5 seconds by default. Raises `StoreError`.
+        With on_store_error="local", this process also denies the key while the store is
+        unavailable. Waits for the store as long as the store's own time-out, 5 seconds by default.
+        Raises `StoreError`.
         """
         await self._store.block(self._bucket_keys(key), to_us("seconds", seconds))
 
     async def aclose(self) -> None:
-        """Finish the calls that have begun, and close the store if it was given as a URL.
+        """Wait for unfinished calls of the store, and close the store if it was given as a URL.
 
         Safe to call twice.
         """
@@ -167,12 +175,12 @@ class Limiter(AsyncClosable):
         await self._counters.aclose()
 
     def _bucket_keys(self, key: str) -> list[BucketKey]:
-        return [(check.bucket, check.key) for check in self._group(key, 0)]
+        return [(check.bucket, check.key) for check in self._find_checks(key, 0)]
 
-    def _decision(self, outcomes: Sequence[Outcome]) -> Decision:
-        return decision_of(self.name, effective(outcomes))
+    def _make_decision(self, outcomes: Sequence[Outcome]) -> Decision:
+        return decision_of(self.name, find_effective_outcome(outcomes))
 
-    def _group(self, key: str, cost: int) -> list[Check]:
+    def _find_checks(self, key: str, cost: int) -> list[Check]:
         group = self._groups.get((key, cost))
         if group is None:
             check_whole_number("cost", cost, 0, MAX_LIMIT)
@@ -188,7 +196,7 @@ class Limiter(AsyncClosable):
 
 
 class SyncLimiter:
-    """`Limiter` for threads without an event loop: `limiter.sync.hit("ada")`."""
+    """`Limiter` for code without an event loop: `limiter.sync.hit("ada")` blocks the thread."""
 
     def __init__(self, limiter: Limiter) -> None:
         self._limiter = limiter

@@ -1,4 +1,4 @@
-"""Parse rates: "100/15m", "10 per second", "10/s burst 20, 1000/h"."""
+"""Parse rates such as "100/15m", "10 per second" or "10/s burst 20, 1000/h"."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_LIMIT: Final = 2**31 - 1
 
 SECOND_US: Final = 1_000_000
 
-# Each unit: its length in seconds, its letter, its name in a policy, and all its spellings.
+# For each unit of time: its seconds, its letter, its name in response headers, all its spellings.
 _UNITS: Final = (
     (7 * 24 * 3600, "w", "week", ("w", "week", "weeks")),
     (24 * 3600, "d", "day", ("d", "day", "days")),
@@ -31,17 +31,19 @@ _RATE: Final = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 _EXPECTED: Final = (
-    "a rate such as '100/15m', '5 per hour' or '10/s burst 20': a whole number, then s, m, h, d or "
-    "w with a whole number of them before it; several with commas between them"
+    "a rate such as '100/15m', '5 per hour' or '10/s burst 20': a whole number, '/', and a time in "
+    "s, m, h, d or w; several rates are separated by commas"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A number of requests, or units of cost, in a span of time.
+    """How many requests, or units of cost, are allowed in a span of time.
 
-    A limit of 0 allows nothing. per is at least a millisecond. burst is how much may arrive at once
-    before the rest has to arrive evenly spaced.
+    - limit: the highest number in one span. 0 allows nothing.
+    - per: the length of the span, at least a millisecond.
+    - burst: how many requests may arrive at once. After them, requests must be evenly spaced, so a
+      rate with a burst is counted by GCRA.
     """
 
     limit: int
@@ -56,23 +58,29 @@ class Rate:
 
     @property
     def window_us(self) -> int:
-        """The span of time in microseconds."""
+        """The length of the span (`per`), in microseconds."""
         return to_us("per", self.per)
 
     @property
     def name(self) -> str:
-        """The name of the rate in response headers: "100-in-15min"."""
+        """The rate as response headers name it, such as "100-in-15min"."""
         amount, _, word = self._span()
         return f"{self.limit}-in-{amount}{word}"
 
     def __str__(self) -> str:
-        """Return the rate as a string that can be parsed, if the span is whole seconds."""
+        """Return a string such as "100/15m".
+
+        `parse_rates` accepts it if the span is whole seconds.
+        """
         amount, letter, _ = self._span()
         burst = "" if self.burst is None else f" burst {self.burst}"
         return f"{self.limit}/{'' if amount == '1' else amount}{letter}{burst}"
 
     def _span(self) -> tuple[str, str, str]:
-        """Return the window in the largest unit that divides it: its number, letter and name."""
+        """Return the span as a number of the largest unit that divides it.
+
+        The result is that number, the letter of the unit, and the name of the unit in headers.
+        """
         for seconds, letter, word, _ in _UNITS:
             count, rest = divmod(self.window_us, seconds * SECOND_US)
             if not rest:
@@ -81,11 +89,14 @@ class Rate:
 
 
 Rates = tuple[Rate, ...]
-"""Rates that apply together: a request passes all of them, or takes from none."""
+"""Rates that apply together: a request must fit into all of them, or none of them counts it."""
 
 
 def to_rates(option: str, value: object) -> Rates:
-    """Return the rates of an option: a string, a rate or several rates. Raises `InvalidOption`."""
+    """Convert the value of an option (a string, a `Rate` or several) to rates.
+
+    option is the name of the option, for the error. Raises `InvalidOption`.
+    """
     match value:
         case Rate():
             return (value,)
@@ -93,11 +104,15 @@ def to_rates(option: str, value: object) -> Rates:
             return parse_rates(value, option=option)
         case tuple() | list() if value and all(isinstance(rate, Rate) for rate in value):
             return tuple(value)
-    raise InvalidOption(option, value, f"Rate(…), several of them, or {_EXPECTED}")
+    raise InvalidOption(option, value, f"a Rate(…), a list of them, or {_EXPECTED}")
 
 
 def parse_rates(text: str, *, option: str = "rate") -> Rates:
-    """Parse a string of one or several rates. Raises `InvalidOption`, which names the string."""
+    """Parse one or several rates from a string.
+
+    option is the name of the option that the string was passed as, for the error. Raises
+    `InvalidOption`.
+    """
     return tuple(_parse_rate(part, text, option) for part in _SEPARATOR.split(text.strip()))
 
 
@@ -108,7 +123,7 @@ def _parse_rate(part: str, text: str, option: str) -> Rate:
     limit, count, unit, burst = found.groups()
     seconds = _SECONDS.get(unit.lower())
     if seconds is None:
-        raise InvalidOption(option, text, f"{_EXPECTED}; {unit!r} is not a unit")
+        raise InvalidOption(option, text, f"{_EXPECTED}; {unit!r} is not a unit of time")
     try:
         per = timedelta(seconds=seconds * int(count or 1))
         return Rate(int(limit), per, None if burst is None else int(burst))

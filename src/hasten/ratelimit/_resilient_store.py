@@ -1,13 +1,13 @@
-"""A store for requests: it keeps them flowing when the counter store is down or slow.
+"""A store that keeps requests flowing when the counter store behind it is down or slow.
 
-- A certain denial is repeated from memory: the counter store is not called for clients that keep
-  sending requests.
-- A store that fails or times out several times in a row is not called for a while. Requests
-  continue immediately, by the rule of each check: "local" counts in this process, "allow" accepts,
-  "deny" refuses. One slow response is not an outage, and time for which the event loop of this
-  process was late does not count against the store.
-- From time to time the store is probed, outside of requests. When it responds, it decides again,
-  and what was counted meanwhile is dropped. Reservations that ended meanwhile are settled then.
+- A certain denial (`Outcome.certain`) is repeated from memory, so the counter store is not called
+  for clients that keep sending requests.
+- After several consecutive failures or time-outs, the counter store is not called for a while.
+  Meanwhile `Check.on_error` decides immediately: "local" counts in this process, "allow" accepts,
+  "deny" denies. One slow response is not an outage, and the time for which the event loop of this
+  process was late does not count against the counter store.
+- From time to time a background task probes the counter store. When it responds, it is used again:
+  local counts are dropped, and reservations that ended during the outage are settled.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from inspect import isawaitable
 from typing import Any, Final, TypeAlias, TypeVar
 
 from hasten._checks import check_whole_number
-from hasten._clock import Clock, now_ns_of
+from hasten._clock import Clock, make_now_ns
 from hasten._durations import Duration, to_us
 from hasten._logs import get_logger
 from hasten._timeouts import LoopTimeout
@@ -35,12 +35,12 @@ from hasten.ratelimit._counter_store import (
     Outcome,
     Settlement,
     TimedStore,
-    is_denied,
+    is_group_denied,
 )
 from hasten.ratelimit._denial_cache import DenialCache
 from hasten.ratelimit._rules import Rule
 from hasten.ratelimit._stores.memory import MemoryStore
-from hasten.ratelimit._stores.remote import RemoteStore, timed_out
+from hasten.ratelimit._stores.remote import RemoteStore, make_timeout_error
 
 T = TypeVar("T")
 
@@ -48,24 +48,25 @@ logger = get_logger("hasten.ratelimit")
 
 STORE_TIMEOUT: Final = 0.05
 
-# How many settlements are kept during an outage. What the others would refund expires with time.
+# How many settlements are kept during an outage. Older ones are dropped, and the costs that they
+# would refund expire with their windows.
 MAX_UNSETTLED: Final = 10_000
 
 LOGGED_EVERY_S: Final = 60.0
-"""An outage that begins sooner after the last logged one is not logged."""
+"""The minimum time between two logged outages, in seconds. Outages in between are not logged."""
 
 BucketKey: TypeAlias = tuple[str, bytes]
 
 _instances: Final[weakref.WeakSet[ResilientStore]] = weakref.WeakSet()
-"""All of this process: a reset has to reach what they remember."""
+"""All resilient stores of this process: a reset must also delete what they have in memory."""
 
 
 class ResilientStore:
-    """A store that always responds, and soon. It may be used from several event loops.
+    """A wrapper of a counter store that always responds within store_timeout seconds.
 
-    processes is how many processes share the store: where each has to count for itself, it allows
-    its share. store_timeout is how long a hit waits for the store. Administrative calls (`reset`,
-    `block`, `peek`) wait as long as the store itself does.
+    It may be used from several event loops. processes is how many processes share the counter
+    store: while it is unavailable, each process allows this fraction of the limits. Administrative
+    calls (`reset`, `block`, `peek`) wait as long as the counter store's own time-out.
     """
 
     def __init__(
@@ -77,20 +78,22 @@ class ResilientStore:
         clock: Clock | None = None,
     ) -> None:
         self.root: Final = store
-        """The store with its own time-out."""
+        """The counter store with its own time-out, for administrative calls."""
         self.immediate: Final = store if isinstance(store, ImmediateStore) else None
-        """The store itself if it responds without waiting: then nothing can fail."""
+        """The counter store if it never waits, so that no call can fail; else None."""
         self._processes = check_whole_number("processes", processes, 1)
         self._timeout_us = to_us("store_timeout", store_timeout, at_least_us=1)
-        self._clock_ns = now_ns_of(clock)
+        self._clock_ns = make_now_ns(clock)
         self._local = MemoryStore(clock=clock)
         self._shares: dict[Rule, Rule] = {}
         self._breaker = CircuitBreaker()
         self._denials = DenialCache()
         self._unsettled: deque[Settlement] = deque(maxlen=MAX_UNSETTLED)
         self._tasks: set[asyncio.Task[None]] = set()
-        self.store: Final = store.within(store_timeout) if isinstance(store, TimedStore) else store
-        """The store with the time-out of requests."""
+        self.store: Final = (
+            store.with_timeout(store_timeout) if isinstance(store, TimedStore) else store
+        )
+        """The counter store with store_timeout, for hits and settlements."""
         self._is_timed = isinstance(self.store, TimedStore)
         _instances.add(self)
         if isinstance(self.store, TimedStore):
@@ -99,38 +102,41 @@ class ResilientStore:
             store.users.add(self)
         self._calls = 0
         self._failed_check: Check | None = None
-        """The check of the last call that failed: a probe repeats it."""
+        """A check of the last call that failed, for the probe after a late response."""
         self._is_probing = False
         self._logged_at_s = float("-inf")
         self._is_outage_logged = False
 
     @property
     def is_unavailable(self) -> bool:
-        """Whether the store is not called at present."""
+        """Whether the counter store is not called at present, because of failures."""
         return self._breaker.is_open
 
     async def hit(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
-        """Implement `CounterStore.hit`. It never raises `StoreError`."""
+        """Implement `CounterStore.hit`, but never raise `StoreError`."""
         if self.immediate is not None:
             return self.immediate.hit_now(groups)
         known = self._denials.find(groups, self._now_us())
         if known is None:
-            return await self._hit(groups)
+            return await self._hit_store(groups)
         i, outcomes = known
-        answer = await self._hit(groups[:i])
-        if not _is_cut_short(groups[:i], answer):
+        answer = await self._hit_store(groups[:i])
+        if not _has_denied_group(groups[:i], answer):
             answer.append(outcomes)
         return answer
 
-    def hit_now(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]] | None:
-        """Return the result if it is known without waiting; None if `hit` has to be awaited."""
+    def try_hit_now(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]] | None:
+        """Return the result of `hit` if there is no need to wait for it; else None."""
         if self.immediate is not None:
             return self.immediate.hit_now(groups)
         known = self._denials.find(groups, self._now_us())
         return [known[1]] if known is not None and known[0] == 0 else None
 
-    def settle_soon(self, settlements: Sequence[Settlement]) -> None:
-        """Run `CounterStore.settle` without waiting for it. Every later hit sees the result."""
+    def settle_in_background(self, settlements: Sequence[Settlement]) -> None:
+        """Start to settle reservations without waiting for the store.
+
+        Every later hit sees the result.
+        """
         if self.immediate is not None:
             self.immediate.settle_now(settlements)
             return
@@ -143,145 +149,162 @@ class ResilientStore:
         if self._breaker.is_open:
             self._unsettled.extend(remote)
         else:
-            self._spawn(self._settle(remote, self.store.settle(remote)))
+            self._run_in_background(self._settle_and_record(remote, self.store.settle(remote)))
 
     async def peek(self, checks: Sequence[Check]) -> list[Outcome]:
-        """Implement `CounterStore.peek`. It never raises `StoreError`."""
+        """Return the outcome that each check would have now. Never raises `StoreError`.
+
+        If the store does not respond, the outcomes are based on the counts of this process.
+        """
         if not self._breaker.is_open:
-            call = self._next_call()
+            call = self._number_call()
             try:
                 return await self.root.peek(checks)
             except StoreError as error:
-                self._failed(error, call)
-        return self._local.peek_now([self._share(check) for check in checks])
+                self._record_failure(error, call)
+        return self._local.peek_now([self._limit_to_own_share(check) for check in checks])
 
     async def reset(self, keys: Sequence[BucketKey]) -> None:
-        """Implement `CounterStore.reset`. Other processes notice it within a second."""
+        """Delete the counts and the blocks of keys. Other processes notice it within a second.
+
+        Raises `StoreError`.
+        """
         await reset_keys(self.root, keys)
 
     async def block(self, keys: Sequence[BucketKey], for_us: int) -> None:
-        """Implement `CounterStore.block`. In this process it holds even during an outage."""
+        """Deny every check of these keys for this many microseconds; 0 ends a block.
+
+        For checks with on_error="local", the block also holds in this process while the store is
+        unavailable. Raises `StoreError`.
+        """
         for key in keys:
             self._denials.delete(*key)
             self._local.block_now(*key, for_us)
-        await _together(self.root, [self.root.block(*key, for_us) for key in keys])
+        await _run_all(self.root, [self.root.block(*key, for_us) for key in keys])
 
     async def finish(self) -> None:
-        """Finish the calls that have begun. The store stays open for others."""
+        """Wait for unfinished settlements and probes.
+
+        The store stays open, as others may use it.
+        """
         if self.immediate is not None:
             return
         loop = asyncio.get_running_loop()
-        # They have a time-out, and clients depend on what they settle.
+        # The wait is short, because they have a time-out. Without it, refunds would be lost.
         await asyncio.gather(*(task for task in self._tasks if task.get_loop() is loop))
 
-    # With the store -----------------------------------------------------------------------------
+    # While the store is available ---------------------------------------------------------------
 
-    async def _hit(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
+    async def _hit_store(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
         if not groups:
             return []
         called_us = self._now_us()
         if self._breaker.is_open:
-            if self._breaker.takes_probe(called_us):
-                self._spawn(self._probe(groups[0][0]))
-            return self._without_store(groups)
-        call = self._next_call()
+            if self._breaker.start_probe_if_due(called_us):
+                self._run_in_background(self._probe(groups[0][0]))
+            return self._decide_without_store(groups)
+        call = self._number_call()
         try:
-            answer = await self._in_time(self.store.hit(groups))
+            answer = await self._await_with_timeout(self.store.hit(groups))
         except StoreError as error:
             self._failed_check = groups[0][0]
-            self._failed(error, call)
-            return self._without_store(groups)
-        if self._breaker.succeeded():
-            self._recovered()
+            self._record_failure(error, call)
+            return self._decide_without_store(groups)
+        if self._breaker.record_success():
+            self._return_to_store()
         self._denials.add(groups, answer, called_us)
         return answer
 
-    async def _in_time(self, call: Awaitable[T]) -> T:
+    async def _await_with_timeout(self, call: Awaitable[T]) -> T:
         if self._is_timed:
             return await call
         try:
             async with LoopTimeout(self._timeout_us / 1_000_000):
                 return await call
         except TimeoutError as exc:
-            raise timed_out(type(self.store).__name__, self._timeout_us) from exc
+            raise make_timeout_error(type(self.store).__name__, self._timeout_us) from exc
 
-    def _next_call(self) -> int:
+    def _number_call(self) -> int:
         self._calls += 1
         return self._calls
 
-    def _failed(self, error: StoreError, call: int) -> None:
-        if self._breaker.failed(self._now_us(), call=call, newest=self._calls):
-            # A store that fails again and again must not fill the log.
+    def _record_failure(self, error: StoreError, call: int) -> None:
+        if self._breaker.record_failure(self._now_us(), call=call, newest=self._calls):
+            # Repeated outages must not fill the log.
             self._is_outage_logged = time.monotonic() - self._logged_at_s >= LOGGED_EVERY_S
             if self._is_outage_logged:
                 self._logged_at_s = time.monotonic()
                 logger.warning(
-                    "store of limits unavailable, continuing without it until it responds: %s",
+                    "rate limit store unavailable, using on_store_error until it responds: %s",
                     error,
                 )
 
     def _probe_after_late_response(self) -> None:
         if self._breaker.is_open and self._failed_check is not None and not self._is_probing:
-            self._spawn(self._probe(self._failed_check))
+            self._run_in_background(self._probe(self._failed_check))
 
     async def _probe(self, check: Check) -> None:
         self._is_probing = True
-        call = self._next_call()
+        call = self._number_call()
         try:
-            await self._in_time(self.store.peek([check]))
+            await self._await_with_timeout(self.store.peek([check]))
         except StoreError as error:
-            self._failed(error, call)
+            self._record_failure(error, call)
         else:
-            if self._breaker.succeeded():
-                self._recovered()
+            if self._breaker.record_success():
+                self._return_to_store()
         finally:
             self._is_probing = False
 
-    def _recovered(self) -> None:
-        """Drop what was counted without the store, and settle what ended meanwhile."""
+    def _return_to_store(self) -> None:
+        """Drop local counts, and settle the reservations that ended during the outage."""
         if self._is_outage_logged:
-            logger.warning("store of limits available again")
+            logger.warning("rate limit store available again")
         self._local.clear()
         if self._unsettled:
             unsettled = list(self._unsettled)
             self._unsettled.clear()
-            self.settle_soon(unsettled)
+            self.settle_in_background(unsettled)
 
-    async def _settle(self, settlements: Sequence[Settlement], settling: Awaitable[None]) -> None:
-        call = self._next_call()
+    async def _settle_and_record(
+        self, settlements: Sequence[Settlement], settling: Awaitable[None]
+    ) -> None:
+        call = self._number_call()
         try:
-            await self._in_time(settling)
+            await self._await_with_timeout(settling)
         except StoreError as error:
-            self._failed(error, call)
+            self._record_failure(error, call)
             self._unsettled.extend(settlements)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    # Without the store --------------------------------------------------------------------------
+    # While the store is unavailable -------------------------------------------------------------
 
-    def _without_store(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
+    def _decide_without_store(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
         answer: list[list[Outcome]] = []
         for group in groups:
-            outcomes = self._group_without_store(group)
+            outcomes = self._decide_group_without_store(group)
             answer.append(outcomes)
-            if is_denied(group, outcomes):
+            if is_group_denied(group, outcomes):
                 break
         return answer
 
-    def _group_without_store(self, group: CheckGroup) -> list[Outcome]:
+    def _decide_group_without_store(self, group: CheckGroup) -> list[Outcome]:
         known = self._denials.find((group,), self._now_us(), is_available=False)
         if known is not None:
             return known[1]
         match group[0].on_error:
             case "allow":
-                return [_allowed(check) for check in group]
+                return [_make_allowed_outcome(check) for check in group]
             case "deny":
-                return [_refused(check) for check in group]
+                return [_make_denied_outcome(check) for check in group]
             case "local":
-                [outcomes] = self._local.hit_now([[self._share(check) for check in group]])
+                [outcomes] = self._local.hit_now(
+                    [[self._limit_to_own_share(check) for check in group]]
+                )
                 return [
                     outcome
                     if outcome.token is None
@@ -289,8 +312,8 @@ class ResilientStore:
                     for outcome in outcomes
                 ]
 
-    def _share(self, check: Check) -> Check:
-        """Return the check against this process's share of its limit."""
+    def _limit_to_own_share(self, check: Check) -> Check:
+        """Return the check with its limit divided by the number of processes, rounded up."""
         if self._processes == 1:
             return check
         rule = self._shares.get(check.rule)
@@ -304,34 +327,34 @@ class ResilientStore:
     def _now_us(self) -> int:
         return self._clock_ns() // 1000
 
-    # Forgetting ---------------------------------------------------------------------------------
+    # Dropping what this process has in memory ---------------------------------------------------
 
-    def _forget(self, key: BucketKey) -> None:
+    def _drop_local_state(self, key: BucketKey) -> None:
         self._denials.delete(*key)
         self._local.reset_now(*key)
 
-    def _forget_all(self) -> None:
+    def _drop_all_local_state(self) -> None:
         self._denials.clear()
         self._local.clear()
 
 
 async def reset_keys(store: CounterStore, keys: Sequence[BucketKey]) -> None:
-    """Delete the counts of keys in a store, and what this process remembers of them.
+    """Delete the counts of keys in a store, and their cached denials and counts in this process.
 
     Raises `StoreError`.
     """
-    resilient = _resilient_stores_of(store)
+    resilient = _find_resilient_stores(store)
     for each in resilient:
         for key in keys:
-            each._forget(key)
-    await _together(store, [store.reset(*key) for key in keys])
+            each._drop_local_state(key)
+    await _run_all(store, [store.reset(*key) for key in keys])
     for each in resilient:
         for key in keys:
-            each._denials.delete(*key)  # it may have been denied once more meanwhile
+            each._denials.delete(*key)  # a concurrent hit may have cached a denial
 
 
-async def _together(store: CounterStore, calls: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Await the calls concurrently if the store is remote: then they are one atomic exchange."""
+async def _run_all(store: CounterStore, calls: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Await calls of a store: concurrently for a remote store, which sends them in one batch."""
     if isinstance(store, RemoteStore):
         await asyncio.gather(*calls)
         return
@@ -340,16 +363,16 @@ async def _together(store: CounterStore, calls: Sequence[Coroutine[Any, Any, Non
 
 
 async def clear_store(store: CounterStore) -> None:
-    """Delete all keys of a store, and what this process remembers of them.
+    """Delete all keys of a store, and their cached denials and counts in this process.
 
-    Raises `StoreError`, and `InvalidOption` for a store of the application's own without `clear`.
+    Raises `StoreError`, and `InvalidOption` for a custom store without `clear`.
     """
     clear: Any = getattr(store, "clear", None)
     if clear is None:
-        raise InvalidOption("store", store, "a store that has clear()")
-    resilient = _resilient_stores_of(store)
+        raise InvalidOption("store", store, "a store with a method clear()")
+    resilient = _find_resilient_stores(store)
     for each in resilient:
-        each._forget_all()
+        each._drop_all_local_state()
     cleared = clear()
     if isawaitable(cleared):
         await cleared
@@ -357,19 +380,19 @@ async def clear_store(store: CounterStore) -> None:
         each._denials.clear()
 
 
-def _resilient_stores_of(store: CounterStore) -> list[ResilientStore]:
+def _find_resilient_stores(store: CounterStore) -> list[ResilientStore]:
     return [each for each in list(_instances) if each.root is store]
 
 
-def _is_cut_short(groups: Sequence[CheckGroup], answer: Sequence[Sequence[Outcome]]) -> bool:
-    """Return whether one of the groups was denied, so that later groups have no outcomes."""
-    return bool(answer) and is_denied(groups[len(answer) - 1], answer[-1])
+def _has_denied_group(groups: Sequence[CheckGroup], answer: Sequence[Sequence[Outcome]]) -> bool:
+    """Return whether one of the groups was denied, so that later groups were not taken."""
+    return bool(answer) and is_group_denied(groups[len(answer) - 1], answer[-1])
 
 
-def _allowed(check: Check) -> Outcome:
+def _make_allowed_outcome(check: Check) -> Outcome:
     capacity = check.rule.capacity
     return Outcome(True, capacity, capacity, 0, unavailable=True)
 
 
-def _refused(check: Check) -> Outcome:
+def _make_denied_outcome(check: Check) -> Outcome:
     return Outcome(False, check.rule.capacity, 0, PAUSE_US, PAUSE_US, unavailable=True)

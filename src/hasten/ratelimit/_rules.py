@@ -1,4 +1,4 @@
-"""Rules: the parameters of the algorithms, in whole numbers."""
+"""Rules: rates as the algorithms need them, in whole numbers and microseconds."""
 
 from __future__ import annotations
 
@@ -16,20 +16,27 @@ RuleKind = Literal["fixed", "sliding", "gcra", "concurrency"]
 Algorithm = Literal["fixed", "sliding", "gcra"]
 
 RUNS: Final = 128
-"""The most runs of hits that a sliding window keeps. Up to this limit it is exact."""
+"""The most runs (hits that are stored together, see `_algorithms.py`) that one key has.
+
+Limits up to this number store hits at different times separately, and are exact.
+"""
 
 IN_FLIGHT_RETRY_US: Final = 1_000_000
-"""When to retry if only requests in flight cause the denial."""
+"""The retry time of a denial that only unfinished requests cause.
+
+Such a request may end at any moment, so the real time is unknown.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """The limit of one bucket.
+    """A rate, or a limit of concurrent requests, as the algorithms need it.
 
+    - kind: the algorithm.
     - limit: the highest total cost in one window. 0 rejects every request.
     - window_us: the length of the window. For a limit of concurrent requests ("concurrency") it is
-      the lease: how long a request counts unless it ends earlier.
-    - burst: for "gcra" only, the highest cost that can pass at once.
+      the lease: a request stops counting after this time even if it has not ended.
+    - burst: the highest cost that can pass at once. Only for "gcra".
     """
 
     kind: RuleKind
@@ -37,15 +44,21 @@ class Rule:
     window_us: int
     burst: int = 0
 
-    # Derived once, because the algorithms use them for each hit.
+    # Computed once here, because the algorithms need these values for each hit.
     interval_us: int = field(init=False, repr=False, compare=False)
-    """For "gcra": the time after which a cost of 1 is returned. Rounded up, so the rate holds."""
+    """For "gcra": how long it takes until a cost of 1 is available again.
+
+    Rounded up, so that the rate is never exceeded.
+    """
     tolerance_us: int = field(init=False, repr=False, compare=False)
-    """For "gcra": how far the arrival may be ahead of now."""
+    """For "gcra": how far the theoretical arrival time may be ahead of now."""
     run_us: int = field(init=False, repr=False, compare=False)
-    """How long hits join one run; 0 if each hit has a run of its own."""
+    """How long after the first hit of a run later hits join that run.
+
+    0 for limits up to `RUNS`: only hits in the same microsecond share a run.
+    """
     life_us: int = field(init=False, repr=False, compare=False)
-    """How long a run counts, from its first hit."""
+    """How long a run of hits is counted, from the time of its first hit."""
 
     def __post_init__(self) -> None:
         derive = object.__setattr__
@@ -56,12 +69,15 @@ class Rule:
 
     @property
     def capacity(self) -> int:
-        """The most that can pass at once: a check that costs more never passes."""
+        """The highest cost that can pass at once. A check with a higher cost never passes."""
         return self.burst if self.kind == "gcra" else self.limit
 
     @property
     def id(self) -> str:
-        """The part of a bucket that identifies the rule: a changed rate starts with new counts."""
+        """The part of a bucket's name that identifies the rule.
+
+        Because of it, a changed rate starts with new counts.
+        """
         burst = f"-{self.burst}" if self.kind == "gcra" else ""
         return f"{self.kind}-{self.limit}{burst}-{self.window_us}"
 
@@ -69,8 +85,8 @@ class Rule:
 def rule_of(rate: Rate, algorithm: Algorithm | None = None) -> Rule:
     """Return the rule for a rate. Raises `InvalidOption`.
 
-    The default algorithm is "gcra" for a rate with a burst and "fixed" for others. Without a burst,
-    "gcra" allows the whole limit at once.
+    The default algorithm is "gcra" for a rate with a burst and "fixed" for others. With "gcra", a
+    rate without a burst allows its whole limit at once.
     """
     kind: RuleKind
     if algorithm is None:
@@ -86,19 +102,21 @@ def rule_of(rate: Rate, algorithm: Algorithm | None = None) -> Rule:
 
 def _gcra_rule(rate: Rate) -> Rule:
     if rate.limit > rate.window_us:
-        raise InvalidOption("rate", str(rate), "at most 1 per microsecond for 'gcra'")
+        raise InvalidOption("rate", str(rate), "at most one request per microsecond for 'gcra'")
     burst = rate.limit if rate.burst is None or not rate.limit else rate.burst
     rule = Rule("gcra", rate.limit, rate.window_us, burst)
     if rule.tolerance_us > MAX_SECONDS * 1_000_000:
-        raise InvalidOption("rate", str(rate), "a burst that is returned within a hundred years")
+        raise InvalidOption(
+            "rate", str(rate), "a rate whose whole burst is available again within 100 years"
+        )
     return rule
 
 
 def concurrency_rule(limit: int, lease: Duration) -> Rule:
     """Return the rule for a limit of concurrent requests. Raises `InvalidOption`.
 
-    lease is how long a request counts unless it ends earlier: choose it longer than any request
-    should take.
+    After lease a request stops counting even if it has not ended, because its process may have
+    died. Choose it longer than any request should take.
     """
     return Rule(
         "concurrency",
@@ -108,13 +126,16 @@ def concurrency_rule(limit: int, lease: Duration) -> Rule:
 
 
 def check_block(block_us: int, rules: Sequence[Rule]) -> None:
-    """Raise `InvalidOption` for a block that might end before the denial that causes it."""
+    """Raise `InvalidOption` if a block could end before the denial that starts it."""
     longest_us = max((rule.life_us for rule in rules), default=0)
     if 0 < block_us < longest_us:
-        expected = f"0, or at least {longest_us / 1_000_000:g} s: a denial may last that long"
+        expected = f"0, or at least {longest_us / 1_000_000:g} s, as long as a denial can last"
         raise InvalidOption("block_for", block_us / 1_000_000, expected)
 
 
 def bucket_of(name: str, rule: Rule) -> str:
-    """Return the bucket of a limit of this name with this rule."""
+    """Return the bucket of a rule: the name under which stores keep its counts.
+
+    name is the name of the limit.
+    """
     return f"{name}:{rule.id}"

@@ -28,11 +28,11 @@ from sqlalchemy.orm import Mapper, aliased
 from hasten._sqlalchemy.execution import Database, Execute
 from hasten._sqlalchemy.selects import (
     Selection,
-    each_once,
-    entity_of,
-    is_cut,
+    has_limit_or_grouping,
+    order_by_clauses,
     prepare_for_other_columns,
-    sorted_by,
+    selected_entity,
+    without_repeated_rows,
 )
 from hasten._sqlalchemy.templates import Templates
 from hasten.fields._allowed import AllowedFields, Field, FieldSet
@@ -82,9 +82,9 @@ class Shape:
 
         A LIMIT applies before relations are joined.
         """
-        entity = entity_of(statement, self._root.entity.mapper)
+        entity = selected_entity(statement, self._root.entity.mapper)
         plain = prepare_for_other_columns(statement, entity)
-        if self._root.joined and is_cut(statement):
+        if self._root.joined and has_limit_or_grouping(statement):
             return self._join_to_limited(plain, entity)
         columns = self._columns
         if entity is not self._root.entity.mapper.class_:
@@ -103,7 +103,7 @@ class Shape:
     def _join_to_limited(self, statement: Selection, entity: Any) -> Selection:
         """Return a select that joins relations to the limited rows, which are a sub-query."""
         own = list(self._root.own_columns(entity))
-        orders = sorted_by(statement, entity)
+        orders = order_by_clauses(statement, entity)
         keys = [
             order.expression.label(f"hasten_order_{place}") for place, order in enumerate(orders)
         ]
@@ -113,7 +113,7 @@ class Shape:
         columns = list(page.c)
         joined = self._root.select_from(page, columns[: len(own)])
         ends = columns[len(own) :]
-        again = [order.restore(end) for order, end in zip(orders, ends, strict=True)]
+        again = [order.apply_to(end) for order, end in zip(orders, ends, strict=True)]
         return joined.order_by(*again)
 
 
@@ -147,7 +147,7 @@ class Shapes:
 
         A DISTINCT select always selects the primary key, so that fewer fields are never fewer rows.
         """
-        entity_of(statement, self.mapper)
+        selected_entity(statement, self.mapper)
         keyed = bool(statement._distinct)
         state = self.state_of_hybrids(chosen)
         return self._of(chosen, state, keyed=keyed, without_joins=without_joins)
@@ -167,23 +167,23 @@ class Shapes:
 
         With most, read that many rows at most, in no order; a join to many does not repeat them.
         """
-        entity_of(statement, self.mapper)
+        selected_entity(statement, self.mapper)
         state = self.state_of_hybrids(chosen)
-        select, bindings = self._selects.of(statement, chosen, most, state)
-        rows = (await bindings.bound(database.execute)(select.statement, {})).all()
+        select, bindings = self._selects.get(statement, chosen, most, state)
+        rows = (await bindings.bind(database.execute)(select.statement, {})).all()
         if not select.shape.has_related:
             return select.shape.build_all(rows)
         dialect = database.dialect(self.mapper)
-        return await select.shape.read(rows, bindings.related(database.execute), dialect)
+        return await select.shape.read(rows, bindings.bind_options(database.execute), dialect)
 
     def _shaped_select(
         self, statement: Selection, chosen: FieldSet, most: int | None, _: Hashable
     ) -> _ShapedSelect:
         shape = self.of(statement, chosen)
         if most is not None:
-            statement = each_once(statement, self.mapper)
+            statement = without_repeated_rows(statement, self.mapper)
         narrow = shape.statement(statement)
-        if most is not None and not is_cut(narrow):
+        if most is not None and not has_limit_or_grouping(narrow):
             narrow = narrow.limit(most)
         return _ShapedSelect(narrow, shape)
 

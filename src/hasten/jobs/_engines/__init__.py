@@ -1,4 +1,4 @@
-"""The engines: one for each kind of store."""
+"""The engines, which implement the job operations: one for SQLite and one for Redis."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["open_engine"]
 
 
 def open_engine(store: Store) -> Engine:
-    """Make the engine of a store. It opens nothing before its first use."""
+    """Make the engine for a store. It opens the file or connects on its first use."""
     if isinstance(store.location, File):
         return SqliteEngine(store.location, timeout=store.timeout)
-    # Imported late: programs that use SQLite need neither the package nor the time to load it.
+    # Imported here: programs that use SQLite need not install `redis` or wait for its import.
     from hasten.jobs._engines.redis import RedisEngine  # noqa: PLC0415
 
     return RedisEngine(store.location, timeout=store.timeout, prefix=store.prefix)

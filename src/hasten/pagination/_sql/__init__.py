@@ -1,3 +1,3 @@
-"""Pages of rows that SQLAlchemy selects."""
+"""Pagination of SQLAlchemy selects."""
 
 from hasten import _sqlalchemy  # noqa: F401  # raises an error that names the extra to install

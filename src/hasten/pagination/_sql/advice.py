@@ -1,7 +1,7 @@
-"""Warnings about queries that will be slow or ambiguous when their table is large.
+"""Warnings for developers: about queries that are slow on large tables, or ambiguous.
 
-Each planned query is checked once, without access to the database. Indexes are those that the
-mapped tables declare: indexes that only exist in the database are not found.
+Each query plan is checked once, without access to the database. So only the indexes that the mapped
+tables declare are known, not those that exist only in the database.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from hasten.pagination._order import Order
 from hasten.pagination._sql.indexes import find_index
 
 MANY_ROWS: Final = 1_000_000
-"""Exact counts of more rows lead to a warning."""
+"""An exact count of more rows than this causes a warning."""
 
-_MAX_FIXED: Final = 3
-"""How many columns of a filter are expected at the start of an index."""
+_MAX_FILTER_COLUMNS: Final = 3
+"""How many columns of a filter a suggested index may begin with."""
 
 _MAX_NAME: Final = 63
-"""PostgreSQL cuts longer names."""
+"""The maximum length of an index name. PostgreSQL truncates longer names."""
 
 
 class Advisor:
-    """Warns about one query, once for each reason."""
+    """Issues the warnings about one query plan, each of them once."""
 
     def __init__(
         self,
@@ -43,56 +43,70 @@ class Advisor:
         order: Order,
         explicit_nulls: Collection[str],
     ) -> None:
-        """order is the requested order; explicit_nulls are names with a declared place of NULLs."""
+        """Store what is checked later.
+
+        keys are the columns to sort by; order is the requested order. explicit_nulls are the fields
+        whose `SortKey` declares where NULLs are sorted.
+        """
         self._mapper = mapper
         self._analyzed = analyzed
         self._keys = keys
         self._order = order
         self._explicit_nulls = explicit_nulls
         self._has_checked_query = False
-        self._has_warned_of_count = False
+        self._has_warned_about_count = False
         self._has_checked_filter = False
 
-    def on_query(self, dialect: str) -> None:
-        """Warn about the query. Only the first call checks it."""
+    def check_query(self, dialect: str) -> None:
+        """Warn if the joins, the NULLs or the order of the query are a problem.
+
+        Only the first call checks the query.
+        """
         if not self._has_checked_query:
             self._has_checked_query = True
-            for text in self._of_query(dialect):
+            for text in self._query_warnings(dialect):
                 _warn(text)
 
-    def on_count(self, total: int) -> None:
-        """Warn if many rows were counted exactly."""
-        if total > MANY_ROWS and not self._has_warned_of_count:
-            self._has_warned_of_count = True
+    def check_count(self, total: int) -> None:
+        """Warn once if more than `MANY_ROWS` rows were counted exactly."""
+        if total > MANY_ROWS and not self._has_warned_about_count:
+            self._has_warned_about_count = True
             _warn(
                 f"{self._mapper.class_.__name__}: {total:,} rows were counted for one page, which "
                 "takes longer as the table grows. count=Capped(10_000) stops counting there; "
                 'count="estimated" uses the estimate of PostgreSQL'
             )
 
-    def on_filter(self, values: Iterable[object]) -> None:
-        """Warn if a value of the filter is the current time. Only the first call checks."""
+    def check_filter(self, values: Iterable[object]) -> None:
+        """Warn if a value in the filter is the current time: then it differs in each request.
+
+        Only the first call checks the values.
+        """
         if self._has_checked_filter:
             return
         self._has_checked_filter = True
         now = datetime.now(UTC)
         for value in values:
-            if _is_of_now(value, now):
+            if _is_current_time(value, now):
                 _warn(
-                    f"{self._mapper.class_.__name__}: a filter holds the time of the request "
-                    f"({value}), so it differs in each request: cursors are rejected, and cached "
-                    "totals and versions are not reused. Use func.now(), which the database "
-                    "evaluates"
+                    f"{self._mapper.class_.__name__}: a filter contains the time of the request "
+                    f"({value}), which differs in each request. So cursors are rejected, and "
+                    "cached totals and ETags are not reused. Use func.now(), which the database "
+                    "evaluates, instead"
                 )
 
-    def _of_query(self, dialect: str) -> Iterator[str]:
-        yield from _of_joins(self._mapper.class_.__name__, self._analyzed)
-        yield from _of_nulls(self._mapper, self._keys, self._order, self._explicit_nulls)
-        yield from _of_indexes(self._mapper, self._analyzed, self._keys, dialect)
+    def _query_warnings(self, dialect: str) -> Iterator[str]:
+        yield from _join_warnings(self._mapper.class_.__name__, self._analyzed)
+        yield from _null_warnings(self._mapper, self._keys, self._order, self._explicit_nulls)
+        yield from _index_warnings(self._mapper, self._analyzed, self._keys, dialect)
 
 
-def _is_of_now(value: object, now: datetime) -> bool:
-    """Return whether a value seems to be computed from the clock within the last second."""
+def _is_current_time(value: object, now: datetime) -> bool:
+    """Return whether a value seems to be a time that was read from the clock in the last second.
+
+    It may be a datetime, or a timestamp in seconds or milliseconds. A datetime may be several hours
+    before or after now, as in ``now - timedelta(days=7)`` or in another time zone.
+    """
     match value:
         case bool():
             return False
@@ -103,54 +117,59 @@ def _is_of_now(value: object, now: datetime) -> bool:
             clocks = [now]
             if value.tzinfo is None:
                 clocks = [now.replace(tzinfo=None), now.astimezone().replace(tzinfo=None)]
-            # Also some whole minutes before or after the current time.
-            return any((clock - value) % _MINUTES < _SECOND for clock in clocks)
+            # The difference may be a multiple of five minutes, because of a time zone or because
+            # the application subtracted some hours.
+            return any((clock - value) % _FIVE_MINUTES < _SECOND for clock in clocks)
     return False
 
 
-_MINUTES: Final = timedelta(minutes=5)
+_FIVE_MINUTES: Final = timedelta(minutes=5)
 _SECOND: Final = timedelta(seconds=1)
 
 
 def _warn(text: str) -> None:
     """Issue a warning that points to the line of the application that called hasten."""
-    warnings.warn(text, PaginationWarning, stacklevel=_outside())
+    warnings.warn(text, PaginationWarning, stacklevel=_application_stacklevel())
 
 
-def _outside() -> int:
+def _application_stacklevel() -> int:
+    """Return the ``stacklevel`` of the nearest caller outside of hasten, for its own caller."""
     level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and _is_of_hasten(frame.f_globals.get("__name__", "")):
+    while frame.f_back is not None and _is_hasten_module(frame.f_globals.get("__name__", "")):
         level, frame = level + 1, frame.f_back
     return level
 
 
-def _is_of_hasten(module: str) -> bool:
+def _is_hasten_module(module: str) -> bool:
     return module == "hasten" or module.startswith("hasten.")
 
 
 # Joins and NULLs ----------------------------------------------------------------------------------
 
 
-def _of_joins(model: str, analyzed: AnalyzedSelect) -> Iterator[str]:
+def _join_warnings(model: str, analyzed: AnalyzedSelect) -> Iterator[str]:
+    """Return a warning if a join would repeat rows, and so was replaced by a semi-join."""
     if analyzed.repeated_by:
         tables = ", ".join(str(source) for source in analyzed.repeated_by)
         yield (
-            f"{model}: the join to {tables} repeats rows, so it was replaced by WHERE … IN "
-            f"(SELECT …), which returns and counts each {model} once. Write the condition in the "
-            f"select as .where({model}.….any(…)) or .where(exists().where(…))"
+            f"{model}: the join to {tables} repeats rows, so hasten replaced it by WHERE … IN "
+            f"(SELECT …), which returns and counts each {model} once. To avoid this warning, write "
+            f".where({model}.….any(…)) or .where(exists().where(…)) in the select instead of the "
+            "join"
         )
 
 
-def _of_nulls(
+def _null_warnings(
     mapper: Mapper[Any], keys: SortColumns, order: Order, explicit_nulls: Collection[str]
 ) -> Iterator[str]:
+    """Return a warning for each nullable sort key whose place of NULLs is not declared."""
     model = mapper.class_.__name__
     for key in order:
         if key.nullable and key.name not in explicit_nulls:
             yield (
-                f"{model} sorted by {key.name}: sort= does not declare where NULLs are sorted, "
-                "so they come last. "
-                f'Use SortKey("{key.name}", nulls="last") in sort=, or nulls="first"'
+                f"{model} sorted by {key.name}: sort= does not say where NULLs are sorted, so they "
+                f'are sorted last. Use SortKey("{key.name}", nulls="last") in sort=, or '
+                'nulls="first"'
             )
     if order:
         return
@@ -158,91 +177,102 @@ def _of_nulls(
         if isinstance(each.column, Column) and each.nullable and each.nulls is None:
             name = _attribute(mapper, each)
             yield (
-                f"{model} sorted by {name}: order_by() does not declare where NULLs are sorted, "
-                f"and databases differ. Use {name}.nulls_last() or {name}.nulls_first() in it"
+                f"{model} sorted by {name}: order_by() does not say where NULLs are sorted, and "
+                f"databases differ. Use {name}.nulls_last() or {name}.nulls_first() in order_by()"
             )
 
 
 # Indexes ------------------------------------------------------------------------------------------
 
 
-def _of_indexes(
+def _index_warnings(
     mapper: Mapper[Any], analyzed: AnalyzedSelect, keys: SortColumns, dialect: str
 ) -> Iterator[str]:
+    """Return a warning if no declared index has the order of the keys, with the index to add."""
     tables = {getattr(key.column, "table", None) for key in keys}
     table = getattr(next(iter(tables)), "element", next(iter(tables)))
     if len(tables) > 1 or not isinstance(table, Table) or analyzed.is_grouped:
-        return  # no index can have this order, or no declared one
+        return  # no index can have this order, or no declared index is known
     if not all(isinstance(key.column, Column) for key in keys):
         return
-    fixed = _fixed(analyzed, keys)
-    if _serving(fixed, keys, dialect, len(keys)):
+    filtered = _filter_columns(analyzed, keys)
+    if _has_index(filtered, keys, dialect, len(keys)):
         return
     sort = ", ".join(_attribute(mapper, key) + " DESC" * key.descending for key in keys)
-    known = next((n for n in range(len(keys) - 1, 0, -1) if _serving(fixed, keys, dialect, n)), 0)
+    numbers = range(len(keys) - 1, 0, -1)
+    known = next((n for n in numbers if _has_index(filtered, keys, dialect, n)), 0)
     if known:
         some = ", ".join(_attribute(mapper, key) for key in keys[:known])
         yield (
             f"{mapper.class_.__name__} sorted by {sort}: an index only has the order of {some}, "
-            "so rows with equal values are sorted for each page. If there are many of them, add "
-            f"{_line(mapper, table, fixed, keys, dialect)}"
+            "so the database sorts the rows with equal values for each page. If there are many "
+            f"of them, add {_index_to_add(mapper, table, filtered, keys, dialect)}"
         )
     else:
         yield (
-            f"{mapper.class_.__name__} sorted by {sort}: no index has this order, so the rows are "
-            f"sorted for each page. Add {_line(mapper, table, fixed, keys, dialect)}"
+            f"{mapper.class_.__name__} sorted by {sort}: no index has this order, so the database "
+            "sorts all rows for each page. Add "
+            f"{_index_to_add(mapper, table, filtered, keys, dialect)}"
         )
 
 
-def _fixed(analyzed: AnalyzedSelect, keys: SortColumns) -> SortColumns:
-    """Return the columns that a filter compares with one value: an index may begin with them."""
+def _filter_columns(analyzed: AnalyzedSelect, keys: SortColumns) -> SortColumns:
+    """Return the columns that WHERE compares with ``=``, because an index may begin with them."""
     table = getattr(keys[0].column, "table", None)
     names: dict[str, SortColumn] = {}
     for column, source in analyzed.sources.equal:
         is_fixed = source is None and isinstance(column, Column) and column.table == table
         if is_fixed and not any(column.name == getattr(key.column, "name", "") for key in keys):
             names.setdefault(str(column.name), SortColumn(column))
-    return tuple(names.values())[:_MAX_FIXED]
+    return tuple(names.values())[:_MAX_FILTER_COLUMNS]
 
 
-def _serving(fixed: SortColumns, keys: SortColumns, dialect: str, number: int) -> bool:
-    """Return whether an index has the order of the first keys, after any of the fixed columns."""
+def _has_index(filtered: SortColumns, keys: SortColumns, dialect: str, number: int) -> bool:
+    """Return whether an index has the order of the first keys; number says how many.
+
+    The index may begin with any of the filtered columns, because they have one value in all rows.
+    """
     wanted = keys[:number]
-    for size in range(len(fixed) + 1):
-        for prefix in permutations(fixed, size):
+    for size in range(len(filtered) + 1):
+        for prefix in permutations(filtered, size):
             indexed = find_index(prefix, wanted, dialect)
-            if indexed is not None and _has_nulls(indexed[size], wanted[0], dialect):
+            if indexed is not None and _sorts_nulls_as(indexed[size], wanted[0], dialect):
                 return True
     return False
 
 
-def _has_nulls(indexed: SortColumn, key: SortColumn, dialect: str) -> bool:
-    # Only PostgreSQL has NULLS FIRST and LAST in indexes: elsewhere there is no index to add.
+def _sorts_nulls_as(indexed: SortColumn, key: SortColumn, dialect: str) -> bool:
+    """Return whether a column of an index has NULLs where a sort key wants them.
+
+    Only PostgreSQL has NULLS FIRST and NULLS LAST in indexes. On other databases, the result is
+    True, because no better index could be suggested.
+    """
     is_same = indexed.nulls_first(dialect) == key.nulls_first(dialect)
     return not key.nullable or is_same or dialect != "postgresql"
 
 
-def _line(
-    mapper: Mapper[Any], table: Table, fixed: SortColumns, keys: SortColumns, dialect: str
+def _index_to_add(
+    mapper: Mapper[Any], table: Table, filtered: SortColumns, keys: SortColumns, dialect: str
 ) -> str:
-    """Return the index to add, as it is written in ``__table_args__``."""
-    # An index can be read from its end: where all keys descend, it needs no desc().
-    are_plain = all(key.is_native(dialect) or dialect != "postgresql" for key in keys)
+    """Return the Python code of the index to add, as it is written in ``__table_args__``."""
+    # Databases can read an index backwards, so it needs no desc() if all keys descend.
+    are_plain = all(key.has_native_nulls(dialect) or dialect != "postgresql" for key in keys)
     is_read_backwards = are_plain and all(key.descending for key in keys)
-    parts = [_attribute(mapper, key) for key in fixed]
+    parts = [_attribute(mapper, key) for key in filtered]
     for key in keys:
         part = _attribute(mapper, key)
         if key.descending and not is_read_backwards:
             part += ".desc()"
-        if dialect == "postgresql" and not key.is_native(dialect):
+        if dialect == "postgresql" and not key.has_native_nulls(dialect):
             part += ".nulls_first()" if key.nulls_first(dialect) else ".nulls_last()"
         parts.append(part)
-    names = [str(getattr(key.column, "name", "")) for key in (*fixed, *keys)]
+    names = [str(getattr(key.column, "name", "")) for key in (*filtered, *keys)]
     name = "_".join(["ix", table.name, *names])[:_MAX_NAME]
     return f'Index("{name}", {", ".join(parts)})'
 
 
 def _attribute(mapper: Mapper[Any], key: SortColumn) -> str:
+    """Return the attribute of a column as Python code, such as "Post.created_at"."""
     column: Any = key.column
     for each in mapper.columns:
         if each.name == column.name:

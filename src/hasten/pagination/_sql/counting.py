@@ -1,8 +1,8 @@
-"""Selects of the number of rows: exact, up to a cap, or estimated by the planner.
+"""Statements that count the rows of a select: exactly, up to a cap, or by PostgreSQL's estimate.
 
-They count what the select returns without LIMIT. ORDER BY and options that load entities are
-removed. Unused outer joins stay: PostgreSQL removes them where a unique key proves that they repeat
-no row.
+They count all rows that the select returns, not only those of one page. ORDER BY and loader options
+are removed. Outer joins whose columns are not used stay: PostgreSQL removes them itself if a unique
+key proves that they repeat no row.
 """
 
 from __future__ import annotations
@@ -35,80 +35,90 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.visitors import InternalTraversal
 
 from hasten._sqlalchemy.analysis import AnalyzedSelect
-from hasten._sqlalchemy.selects import Selection, only, with_filters_of
+from hasten._sqlalchemy.selects import Selection, copy_orm_filters, select_only
 from hasten._sqlalchemy.sort_columns import SortColumn, SortColumns, order_by
 from hasten.pagination._counts import Count
-from hasten.pagination._sql.keyset import Amount, layout
+from hasten.pagination._sql.keyset import Amount, key_indexes
 
 HERE: Final = "hasten_here"
+"""The label of the column that is 1 in the rows of a page, and NULL if the page is empty."""
 
 
 def count(analyzed: AnalyzedSelect, *, cap: int | None = None, dialect: str = "") -> Select[int]:
-    """Return a select of the number of rows. With a cap, it stops at the row after the cap."""
+    """Return a select that counts the rows. With a cap, counting stops at cap + 1."""
     if cap is not None and dialect == "sqlite" and analyzed.table is not None:
-        return _of_table(analyzed, cap)
+        return _count_sqlite_table(analyzed, cap)
     if cap is not None:
-        some = only(analyzed.statement, literal_column("1")).limit(cap + 1)
+        some = select_only(analyzed.statement, literal_column("1")).limit(cap + 1)
         if analyzed.is_grouped or analyzed.is_distinct:
-            some = _whole(analyzed).limit(cap + 1)
-        return _of_all(some)
+            some = _without_unused_columns(analyzed).limit(cap + 1)
+        return _count_subquery(some)
     if analyzed.is_grouped or analyzed.is_distinct:
-        return _of_all(_whole(analyzed))
-    counted: Any = only(analyzed.statement, func.count())
+        return _count_subquery(_without_unused_columns(analyzed))
+    counted: Any = select_only(analyzed.statement, func.count())
     found: Select[int] = counted
     return found
 
 
-def _of_all(rows: Selection) -> Select[int]:
-    found: Any = with_filters_of(rows, select(func.count()).select_from(rows.subquery()))
+def _count_subquery(rows: Selection) -> Select[int]:
+    """Return ``SELECT count(*) FROM (rows)``."""
+    found: Any = copy_orm_filters(rows, select(func.count()).select_from(rows.subquery()))
     counted: Select[int] = found
     return counted
 
 
-def _of_table(analyzed: AnalyzedSelect, cap: int) -> Select[int]:
-    """Count a whole table of SQLite up to a cap, in less than half of the time.
+def _count_sqlite_table(analyzed: AnalyzedSelect, cap: int) -> Select[int]:
+    """Return a select that counts all rows of a SQLite table, up to cap + 1.
 
-    It checks whether there is a row after the cap, because skipping a row is cheaper than counting
-    it. If there is none, the table is short, and one instruction counts it by reading all pages.
+    This takes less than half the time of counting a sub-query with a LIMIT. It first checks whether
+    there is a row after the first cap rows: skipping a row is cheaper than counting it. If there is
+    none, the table is small, and ``count(*)`` without a condition is one fast instruction.
     """
-    row = only(analyzed.statement, literal_column("1")).correlate(None)
-    whole: Any = only(analyzed.statement, func.count()).correlate(None)
+    row = select_only(analyzed.statement, literal_column("1")).correlate(None)
+    whole: Any = select_only(analyzed.statement, func.count()).correlate(None)
     is_longer = row.limit(1).offset(cap).exists()
     total = case((is_longer, cap + 1), else_=whole.scalar_subquery())
-    found: Any = with_filters_of(row, select(total))
+    found: Any = copy_orm_filters(row, select(total))
     counted: Select[int] = found
     return counted
 
 
 def to_count(counted: int, cap: int | None) -> Count:
-    """Convert the number that the select of `count` returned."""
+    """Convert the result of the select of `count` to a `Count`; cap is the same in both."""
     if cap is not None and counted > cap:
         return Count(cap, "gte")
     return Count(counted)
 
 
-def _whole(analyzed: AnalyzedSelect) -> Selection:
-    """Return a select of the rows with only the columns that DISTINCT compares."""
+def _without_unused_columns(analyzed: AnalyzedSelect) -> Selection:
+    """Return a select with as many rows, but only with the columns that DISTINCT compares.
+
+    Without DISTINCT, the only column is the constant 1.
+    """
     statement = analyzed.statement
     if analyzed.is_distinct:
-        return only(statement, *(each["expr"] for each in statement.column_descriptions))
-    return only(statement, literal_column("1"))
+        return select_only(statement, *(each["expr"] for each in statement.column_descriptions))
+    return select_only(statement, literal_column("1"))
 
 
 # Estimates of PostgreSQL --------------------------------------------------------------------------
 
 
 def estimate(analyzed: AnalyzedSelect) -> Executable:
-    """Return a statement whose one value `read_estimate` reads: PostgreSQL's estimate."""
+    """Return a PostgreSQL statement that estimates the number of rows.
+
+    `read_estimate` converts its result. For a whole table, the statement reads the statistics of
+    the table; for another select, it is EXPLAIN.
+    """
     if analyzed.table is None:
-        return _Explain(_whole(analyzed))
-    name = cast(_Name(analyzed.table), REGCLASS)
+        return _Explain(_without_unused_columns(analyzed))
+    name = cast(_TableName(analyzed.table), REGCLASS)
     catalogue = table("pg_class", column("oid", Integer), column("reltuples", BigInteger))
     return select(cast(catalogue.c.reltuples, BigInteger)).where(catalogue.c.oid == name)
 
 
 def read_estimate(value: object) -> Count | None:
-    """Return the estimate, None if PostgreSQL has not analyzed the table yet."""
+    """Convert the result of `estimate`; return None if PostgreSQL has no statistics yet."""
     if isinstance(value, str):
         value = json.loads(value)
     if isinstance(value, list):
@@ -118,13 +128,15 @@ def read_estimate(value: object) -> Count | None:
 
 
 _QUOTE: Final = f"$hasten_{secrets.token_hex(8)}$"
-"""A dollar quote, around a text that may hold other quotes. It is random, so it is not in there."""
+"""The delimiter of a dollar-quoted string in PostgreSQL. The string contains a table name, which
+may contain quotes; the random delimiter is in no table name."""
 
 
-class _Name(ColumnElement[str]):
-    """The name of a table as a text, with the schema of schema_translate_map.
+class _TableName(ColumnElement[str]):
+    """An SQL string literal that contains the name of a table, with its schema.
 
-    SQLAlchemy writes the schema into the statement at execution, so it cannot be a parameter.
+    A parameter cannot be used: only in the text of the statement does SQLAlchemy replace the schema
+    as ``schema_translate_map`` says.
     """
 
     inherit_cache = True
@@ -135,12 +147,14 @@ class _Name(ColumnElement[str]):
         self.type = String()
 
 
-@compiles(_Name)
-def _name(element: _Name, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ARG001
+@compiles(_TableName)
+def _compile_name(element: _TableName, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ARG001
     return _QUOTE + compiler.preparer.format_table(element.table_named) + _QUOTE
 
 
 class _Explain(Executable, ClauseElement):
+    """``EXPLAIN (FORMAT JSON)`` of a select, as a SQLAlchemy statement."""
+
     inherit_cache = False
 
     def __init__(self, statement: Selection) -> None:
@@ -148,29 +162,35 @@ class _Explain(Executable, ClauseElement):
 
 
 @compiles(_Explain)
-def _explain(element: _Explain, compiler: SQLCompiler, **options: Any) -> str:
+def _compile_explain(element: _Explain, compiler: SQLCompiler, **options: Any) -> str:
     return "EXPLAIN (FORMAT JSON) " + compiler.process(element.statement, **options)
 
 
 # Page and total in one statement ------------------------------------------------------------------
 
 
-def beside(page: Selection, counted: Select[int]) -> Selection:
-    """Return a select whose rows end with the total. A page without rows has no total.
+def add_total(page: Selection, counted: Select[int]) -> Selection:
+    """Append the total to the rows of a page, as a sub-query in its columns.
 
-    `count(*) OVER ()` would read every row of the table with all columns.
+    An empty page has no row to carry the total. (``count(*) OVER ()`` is not used, because it would
+    read all columns of every row of the table.)
     """
     return page.add_columns(counted.correlate(None).scalar_subquery().label("hasten_total"))
 
 
-def beside_skipping(page: Selection, counted: Select[int], *, offset: Amount) -> Selection:
-    """Return the same for PostgreSQL, which does not search for a page past the end."""
+def add_total_and_check_offset(
+    page: Selection, counted: Select[int], *, offset: Amount
+) -> Selection:
+    """Append the total to the rows of a page, and skip the page if it is past the end.
+
+    PostgreSQL counts once, and does not read the page if the total is not higher than the offset.
+    """
     total = select(counted.subquery().c[0].label("total")).cte("hasten_count")
     number = select(total.c.total).scalar_subquery()
     return page.where(number > offset).add_columns(number.label("hasten_total"))
 
 
-def lateral(
+def join_total(
     analyzed: AnalyzedSelect,
     page: Selection,
     counted: Select[int],
@@ -179,10 +199,12 @@ def lateral(
     offset: Amount,
     dialect: str,
 ) -> Selection:
-    """Return a select of at least one row: the row, whether it is of the page, and the total.
+    """Return a PostgreSQL select of the total, joined with the rows of a page.
 
-    page selects its keys (see `with_keys`); they sort the rows again and are not selected. A page
-    past the end is not searched for. For columns only: a sub-query returns no entities.
+    It returns at least one row, so an empty page has a total, too. Each row is a row of the page,
+    followed by the column `HERE` (NULL if the page is empty) and the total. A page past the end is
+    not read. The page must select its sort keys (see `with_keys`), by which the joined rows are
+    sorted again, and only columns: a sub-query cannot return ORM objects.
     """
     total = select(counted.subquery().c[0].label("total")).subquery("hasten_count")
     marked = page.add_columns(literal_column("1", Integer).label(HERE))
@@ -190,10 +212,10 @@ def lateral(
     columns = list(rows.c)
     moved = tuple(
         SortColumn(columns[place], key.descending, key.nullable, key.nulls)
-        for place, key in zip(layout(analyzed, keys), keys, strict=True)
+        for place, key in zip(key_indexes(analyzed, keys), keys, strict=True)
     )
     own = [
-        # An expression, as of a hybrid, has no name.
+        # An expression, such as that of a hybrid property, has no name.
         column.label(getattr(each, "name", None) or f"hasten_{place}")
         for place, (column, each) in enumerate(
             zip(columns[: analyzed.width], page.selected_columns, strict=False)
@@ -204,4 +226,4 @@ def lateral(
         .select_from(total.outerjoin(rows, true()))
         .order_by(*order_by(moved, dialect))
     )
-    return with_filters_of(analyzed.statement, found)
+    return copy_orm_filters(analyzed.statement, found)

@@ -1,4 +1,4 @@
-"""Values of columns in cursors, and values of filters in fingerprints."""
+"""Convert column values for cursors, and values in filters for the fingerprints of queries."""
 
 from __future__ import annotations
 
@@ -14,28 +14,33 @@ from sqlalchemy.orm import Mapper
 
 from hasten._sqlalchemy.sort_columns import SortColumn
 from hasten.errors import InvalidOption
-from hasten.pagination._cursor import expired
+from hasten.pagination._cursor import expired_cursor_error
 
 
 def check_fits_in_cursor(mapper: Mapper[Any], attributes: Collection[str], option: str) -> None:
-    """Raise `InvalidOption` for a column whose values a cursor cannot hold."""
+    """Raise `InvalidOption` for an attribute whose column has a type that cursors cannot contain.
+
+    option is the name of the option that the attributes were passed in.
+    """
     for attribute in attributes:
         column = mapper.columns.get(attribute)
         if column is None:
             continue
         try:
-            kind = _stored(column.type).python_type
+            kind = _underlying_type(column.type).python_type
         except NotImplementedError:
             continue
         if not issubclass(kind, _IN_CURSOR):
             raise InvalidOption(
-                option, attribute, f"a column whose values a cursor can hold, not {column.type!r}"
+                option,
+                attribute,
+                f"a column of a type that a cursor can contain, not {column.type!r}",
             )
 
 
-def _stored(kind: Any) -> Any:
-    """Return the type that a TypeDecorator of the application is based on."""
-    return _stored(kind.impl) if isinstance(kind, TypeDecorator) else kind
+def _underlying_type(kind: Any) -> Any:
+    """Return the SQLAlchemy type that a `TypeDecorator` wraps; any other type unchanged."""
+    return _underlying_type(kind.impl) if isinstance(kind, TypeDecorator) else kind
 
 
 _IN_CURSOR: Final = (
@@ -44,27 +49,31 @@ _IN_CURSOR: Final = (
 
 
 def is_nullable(mapper: Mapper[Any], attribute: str) -> bool:
-    """Return whether a column may be NULL. For hybrids this is unknown: True."""
+    """Return whether an attribute may be NULL; True for a hybrid property, where it is unknown."""
     column = mapper.columns.get(attribute)
     return column is None or bool(getattr(column, "nullable", True))
 
 
 def to_column_value(key: SortColumn, value: object) -> object:
-    """Return a value of a cursor as the column expects it: the member of an enumeration.
+    """Convert a value from a cursor for comparison with its column: to a member if it is an Enum.
 
-    Raises `InvalidParameter` if the enumeration has no such member any more.
+    Other values are returned unchanged. Raises `InvalidParameter` if the Enum no longer has a
+    member with this value.
     """
     kind = key.column.type
     if value is not None and isinstance(kind, Enum) and kind.enum_class is not None:
         try:
             return kind.enum_class(value)
         except ValueError:
-            raise expired() from None
+            raise expired_cursor_error() from None
     return value
 
 
 def plain_value(value: object) -> object:
-    """Return a value of a filter in types that a fingerprint can hold."""
+    """Convert a value in a filter to types that a fingerprint can contain.
+
+    Raises `InvalidOption` for an object of another type without its own ``repr()``.
+    """
     match value:
         case enum.Enum():
             return [type(value).__qualname__, value.name]
@@ -82,6 +91,7 @@ def plain_value(value: object) -> object:
         return [type(value).__qualname__, repr(value)]
     raise InvalidOption(
         "statement",
-        f"a filter by a value of type {type(value).__qualname__}",
-        "a filter by values with a unique repr(), because cursors are bound to it",
+        f"a select with a value of type {type(value).__qualname__} in a filter",
+        "a select whose values have a repr() that identifies them, because cursors and ETags "
+        "depend on the values",
     )

@@ -1,4 +1,4 @@
-"""Fetch one slice of a select, in as few statements as possible."""
+"""Fetch the rows of one page, and the total, with as few statements as possible."""
 
 from __future__ import annotations
 
@@ -30,7 +30,11 @@ async def fetch_keyset_slice(
     dialect: str,
     backwards: bool = False,
 ) -> KeysetSlice:
-    """Fetch up to limit rows after a position, or before it if backwards."""
+    """Fetch up to limit rows after a position, or before it if backwards.
+
+    position has a value for each sort key; None stands for the start of all rows (backwards: for
+    their end).
+    """
     rows: list[Any] = []
     for statement in statements.after(dialect, position, backwards=backwards):
         missing = limit + 1 - len(rows)
@@ -59,16 +63,19 @@ async def fetch_offset_slice(
 ) -> OffsetSlice:
     """Fetch up to limit rows at an offset, and the total.
 
-    Near the start, rows and total are one statement. Further on they are two: a known total avoids
-    more work than the second round trip takes.
+    At a low offset, one statement reads the rows and counts. At a high offset, a first statement
+    counts: with the total, a page near the end can be read from the end, and one past the end need
+    not be read, which saves more time than the second round trip takes.
     """
-    # One row more than the page shows whether there are more.
+    # Reading one row more than the page shows whether there are more.
     most = limit + 1
     if count == "none":
-        rows = await _rows_at(statements, execute, most, offset, dialect)
+        rows = await _fetch_rows(statements, execute, most, offset, dialect)
         return OffsetSlice(rows[:limit], len(rows) > limit)
     if count != "estimated" and offset < offset_select.DEFER_FROM:
-        return await _page_and_count(statements, execute, limit, offset, dialect, _cap_of(count))
+        return await _fetch_page_and_count(
+            statements, execute, limit, offset, dialect, _cap_of(count)
+        )
     total = await fetch_count(statements, execute, dialect=dialect, count=count)
     if total.relation == "eq":
         assert total.total is not None
@@ -76,22 +83,25 @@ async def fetch_offset_slice(
             return OffsetSlice([], has_more=False, count=total)
         tail = offset_select.from_end(limit=limit, offset=offset, total=total.total)
         if tail is not None:
-            rows = await _rows_at(statements, execute, *tail, dialect, from_end=True)
+            rows = await _fetch_rows(statements, execute, *tail, dialect, from_end=True)
             return OffsetSlice(rows, offset + limit < total.total, total)
-    rows = await _rows_at(statements, execute, most, offset, dialect)
+    rows = await _fetch_rows(statements, execute, most, offset, dialect)
     return OffsetSlice(rows[:limit], len(rows) > limit, total)
 
 
 async def fetch_count(
     statements: PageStatements, execute: Execute, *, dialect: str, count: Uncached = "exact"
 ) -> Count:
-    """Count the rows, or get the planner's estimate. Without an estimate they are counted."""
+    """Count the rows, or read PostgreSQL's estimate for ``count="estimated"``.
+
+    If there is no estimate, and on other databases, the rows are counted.
+    """
     if count == "estimated" and dialect == "postgresql":
-        estimated = counting.read_estimate((await execute(statements.built(estimate), {})).scalar())
+        estimated = counting.read_estimate((await execute(statements.get(estimate), {})).scalar())
         if estimated is not None:
             return estimated
     cap = _cap_of(count)
-    found = await execute(statements.built(count_rows, dialect, cap), {})
+    found = await execute(statements.get(count_rows, dialect, cap), {})
     return counting.to_count(int(found.scalar_one()), cap)
 
 
@@ -99,7 +109,7 @@ def _cap_of(count: Uncached) -> int | None:
     return count.limit if isinstance(count, Capped) else None
 
 
-async def _rows_at(
+async def _fetch_rows(
     statements: PageStatements,
     execute: Execute,
     limit: int,
@@ -108,15 +118,18 @@ async def _rows_at(
     *,
     from_end: bool = False,
 ) -> list[Any]:
-    """Up to limit rows at an offset, from the start or from the end, in the requested order."""
+    """Fetch up to limit rows at an offset, in the requested order.
+
+    If from_end, the offset counts from the last row backwards.
+    """
     defer = offset >= offset_select.DEFER_FROM
-    statement = statements.built(at_offset, dialect, defer, from_end)
+    statement = statements.get(at_offset, dialect, defer, from_end)
     found = await execute(statement, offset_parameters(limit=limit, offset=offset))
     rows = _selected(statements.analyzed, list(_unique(statements.analyzed, found).all()))
     return rows[::-1] if from_end else rows
 
 
-async def _page_and_count(
+async def _fetch_page_and_count(
     statements: PageStatements,
     execute: Execute,
     limit: int,
@@ -124,12 +137,16 @@ async def _page_and_count(
     dialect: str,
     cap: int | None,
 ) -> OffsetSlice:
-    statement = statements.built(at_offset_with_count, dialect, cap)
+    """Fetch up to limit rows at an offset, and the total, with one statement.
+
+    An empty page may need a second one for the total. See `at_offset_with_count`.
+    """
+    statement = statements.get(at_offset_with_count, dialect, cap)
     parameters = offset_parameters(limit=limit + 1, offset=offset, cap=cap)
     rows = list(_unique(statements.analyzed, await execute(statement, parameters)).all())
     if not rows and offset:
-        # Past the end: no row came that could hold the total.
-        found = await execute(statements.built(count_rows, dialect, cap), {})
+        # The page is past the end, so no row carried the total.
+        found = await execute(statements.get(count_rows, dialect, cap), {})
         number = int(found.scalar_one())
     else:
         number = int(rows[0][-1]) if rows else 0
@@ -145,12 +162,15 @@ async def _page_and_count(
 
 
 def _unique(analyzed: AnalyzedSelect, found: Rows) -> Rows:
-    """Remove the copies of an entity that a joined collection causes."""
+    """Remove repeated ORM objects, which ``joinedload()`` of a collection causes."""
     return found.unique() if analyzed.holds_entities else found
 
 
 def _selected(analyzed: AnalyzedSelect, rows: list[Any]) -> list[Any]:
-    """Return the rows without keys and totals; for a single selected element, its values."""
+    """Return the rows without the sort keys and totals that were added to the select.
+
+    If the select has one element, return its values instead of rows.
+    """
     width = analyzed.width
     if width == 1:
         return [row[0] for row in rows]

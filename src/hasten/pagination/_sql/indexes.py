@@ -1,7 +1,7 @@
-"""Which index returns rows in an order, as far as the mapped tables declare it.
+"""Find an index that has a sort order, among the indexes that the mapped tables declare.
 
-Indexes that only exist in the database are not found. Pages are correct without them: the result
-changes how a statement is written, not which rows it returns.
+Indexes that exist only in the database are not found. That is harmless: the result decides how a
+statement is written, not which rows it returns.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from hasten._sqlalchemy.sort_columns import SortColumn, SortColumns, sort_column
 
 
 def find_index(prefix: SortColumns, rest: SortColumns, dialect: str) -> SortColumns | None:
-    """Return the keys written as in an index that has this order, None if there is none.
+    """Find an index that returns rows in the order of the keys prefix + rest.
 
-    All rows have the same value in each key of prefix, so its direction does not matter. The first
-    key of rest is NULL in all rows or in none.
+    Returns these keys with the directions of the index, or None if there is no such index. Each key
+    of prefix has one value in all rows that are read, so its direction need not match. The first
+    key of rest is NULL in all of these rows or in none, so its place of NULLs need not match.
     """
     keys = (*prefix, *rest)
     tables = {getattr(key.column, "table", None) for key in keys}
@@ -31,14 +32,14 @@ def find_index(prefix: SortColumns, rest: SortColumns, dialect: str) -> SortColu
         return None
     found = [
         as_indexed
-        for index in _orders_of(table, dialect)
+        for index in _declared_indexes(table, dialect)
         for as_indexed in (index, tuple(key.reversed(dialect) for key in index))
-        if _serves(as_indexed, prefix, rest, dialect)
+        if _has_order(as_indexed, prefix, rest, dialect)
     ]
     if not found:
         return None
     first, place = rest[0], len(prefix)
-    # Prefer an index that also has the NULLs of the first key at the requested end.
+    # Prefer an index that also sorts the NULLs of the first key as requested.
     as_indexed = max(
         found, key=lambda each: each[place].nulls_first(dialect) == first.nulls_first(dialect)
     )
@@ -47,7 +48,10 @@ def find_index(prefix: SortColumns, rest: SortColumns, dialect: str) -> SortColu
     )
 
 
-def _serves(as_indexed: SortColumns, prefix: SortColumns, rest: SortColumns, dialect: str) -> bool:
+def _has_order(
+    as_indexed: SortColumns, prefix: SortColumns, rest: SortColumns, dialect: str
+) -> bool:
+    """Return whether the columns of an index begin with these keys. See `find_index`."""
     keys = (*prefix, *rest)
     if len(as_indexed) < len(keys) or any(
         indexed.column.name != getattr(key.column, "name", None)
@@ -62,20 +66,29 @@ def _serves(as_indexed: SortColumns, prefix: SortColumns, rest: SortColumns, dia
     return True
 
 
-def _orders_of(table: Table, dialect: str) -> Iterator[SortColumns]:
+def _declared_indexes(table: Table, dialect: str) -> Iterator[SortColumns]:
+    """Return the columns of each index: of the primary key, unique constraints and indexes.
+
+    Partial indexes are left out. Of an index with expressions, only the columns before the first
+    expression are returned.
+    """
     yield tuple(SortColumn(column, nullable=True) for column in table.primary_key)
-    last = _row_id(table) if dialect == "sqlite" else ()
+    # SQLite appends the row id to each index.
+    last = _row_id_column(table) if dialect == "sqlite" else ()
     for constraint in table.constraints:
         if isinstance(constraint, UniqueConstraint):
             yield (*(SortColumn(column, nullable=True) for column in constraint.columns), *last)
     for index in sorted(table.indexes, key=lambda each: each.name or ""):
         if not is_partial(index):
-            keys = tuple(_leading(index))
+            keys = tuple(_leading_columns(index))
             yield (*keys, *last) if len(keys) == len(index.expressions) else keys
 
 
-def _row_id(table: Table) -> SortColumns:
-    """Return the row id, which ends every index of SQLite, if it is a column of the table."""
+def _row_id_column(table: Table) -> SortColumns:
+    """Return the column of a SQLite table that is its row id; () if it has none.
+
+    That is an INTEGER PRIMARY KEY, unless the table is declared WITHOUT ROWID.
+    """
     columns = list(table.primary_key)
     kind = columns[0].type if len(columns) == 1 else None
     is_integer = isinstance(kind, Integer) and not isinstance(kind, BigInteger | SmallInteger)
@@ -83,7 +96,7 @@ def _row_id(table: Table) -> SortColumns:
     return (SortColumn(columns[0]),) if is_integer and has_one else ()
 
 
-def _leading(index: Index) -> Iterator[SortColumn]:
+def _leading_columns(index: Index) -> Iterator[SortColumn]:
     """Return the columns of an index, up to the first expression that is not a column."""
     for expression in index.expressions:
         key = sort_column_of(expression)

@@ -1,8 +1,9 @@
-"""The infinities of PostgreSQL, which drivers read as the first and last date of Python.
+"""Infinite dates of PostgreSQL, which asyncpg cannot distinguish from Python's extreme dates.
 
-asyncpg reads ``infinity`` as ``date.max`` or ``datetime.max``, and writes these as ``infinity``: so
-a position with such a value does not show which of the two its row has. (psycopg cannot read an
-infinity at all.) The statement checks which of the two the column contains.
+asyncpg reads ``infinity`` as ``date.max`` or ``datetime.max`` (``-infinity`` as ``min``), and
+writes these values as infinities. So if a cursor contains such a value, its row may contain either
+the date or the infinity. The SQL expressions of this module look in the table which of the two the
+column contains. (psycopg raises an error when it reads an infinity.)
 """
 
 from __future__ import annotations
@@ -24,25 +25,26 @@ _DATETIMES: Final = {
 
 
 def finite_or_infinite(key: SortColumn, value: object) -> Expression | None:
-    """Return an expression for a value that may be an infinity, None for every other value.
+    """Return an SQL expression that decides whether a value stands for a date or an infinity.
 
-    If the column contains both the finite value and the infinity, the statement fails: an error is
-    better than a wrong page.
+    Returns None for a value that cannot stand for an infinity. If the column contains both the date
+    and the infinity, executing the expression fails: an error is better than a wrong page.
     """
     infinity = _infinity_for(value)
     table: Any = getattr(key.column, "table", None)
     if infinity is None or table is None or not isinstance(key.column.type, Date | DateTime):
         return None
-    # As text, which no driver converts.
-    finite, infinite = (_as_text(text, key) for text in (_written(value), infinity))
-    # An alias, because the sub-query must not refer to the row of the outer select.
-    beside = table.alias()
-    column = beside.corresponding_column(key.column)
+    # Drivers convert dates but not texts, so the values are passed as text and cast in SQL.
+    finite, infinite = (_cast_text(text, key) for text in (_to_iso(value), infinity))
+    # An alias, because the sub-query must search the whole table, not the row of the outer select.
+    searched = table.alias()
+    column = searched.corresponding_column(key.column)
     has_finite, has_infinite = (
-        exists(select(literal(1)).select_from(beside).where(column == each)).correlate(None)
+        exists(select(literal(1)).select_from(searched).where(column == each)).correlate(None)
         for each in (finite, infinite)
     )
-    # Not a constant, because PostgreSQL evaluates constants first and would always fail.
+    # The text is no date, so casting it fails. It ends with the result of a sub-query, because
+    # PostgreSQL evaluates constants when it plans the statement, which would then always fail.
     error: Any = func.concat("cannot be distinguished from infinity: ", has_finite, type_=String)
     return case(
         (has_finite & has_infinite, cast(error, key.column.type)),
@@ -52,7 +54,7 @@ def finite_or_infinite(key: SortColumn, value: object) -> Expression | None:
 
 
 def may_be_infinite(position: Sequence[object], keys: SortColumns) -> bool:
-    """Return whether a position has a value that may be an infinity."""
+    """Return whether a position contains a value that may stand for an infinity."""
     pairs = zip(keys, position, strict=True)
     return any(
         _infinity_for(value) is not None and finite_or_infinite(key, value) is not None
@@ -61,15 +63,17 @@ def may_be_infinite(position: Sequence[object], keys: SortColumns) -> bool:
 
 
 def _infinity_for(value: object) -> str | None:
+    """Return the infinity that asyncpg reads as this value; None for other values."""
     if isinstance(value, datetime):
         return _DATETIMES.get(value.replace(tzinfo=None))
     return _DATES.get(value) if isinstance(value, date) else None
 
 
-def _written(value: object) -> str:
+def _to_iso(value: object) -> str:
     assert isinstance(value, date)
     return value.isoformat()
 
 
-def _as_text(text: str, key: SortColumn) -> Expression:
+def _cast_text(text: str, key: SortColumn) -> Expression:
+    """Return a text, cast to the type of a column in SQL."""
     return cast(literal(text, String), key.column.type)

@@ -1,22 +1,29 @@
-"""Selects of the rows before or after a position, each of them a range of an index.
+"""Selects that read the rows after (or before) a position by seeking in an index.
 
-For the keys k1 … kn at the values v1 … vn, the rows that come after are in these ranges, the
-nearest first:
+Let the rows be sorted by the keys k1 … kn, and let the position be the values v1 … vn. The rows
+after the position are divided into these ranges, the nearest first:
 
     k1 = v1 AND … AND k(n-1) = v(n-1) AND kn > vn
     …
     k1 > v1
 
-(`<` where a key descends, `IS NULL` for a value that is NULL, one more range where NULLs come
-after.) Each range is a contiguous piece of an index on the keys, whatever their directions. As one
-condition with OR, the same rows take a scan from the start of the index. As one row value, they
-need keys of one direction without NULLs, and a database that seeks on all of them: PostgreSQL does,
-SQLite seeks on the first key only. So ranges are the rule, and the row value is the exception.
+(The condition is `<` for a descending key and `IS NULL` for a value that is NULL. If NULLs are
+sorted last, they are one more range.)
 
-The ranges do not overlap and follow one another, so the nearest one usually fills the page and the
-others are not read. They can be executed one after the other, which keeps what the ORM knows about
-the select (entities, loader options). Or they are one statement (UNION ALL of common table
-expressions, each executed only if those before it were short), which takes one round trip.
+Each range is a contiguous part of an index on the keys, whatever the directions of the keys. There
+are two alternatives:
+
+- One condition that combines the ranges with OR: databases then scan the index from its start.
+- One comparison of row values, `(k1, …, kn) > (v1, …, vn)`: this works only if all keys have the
+  same direction and none is NULL. PostgreSQL then seeks with all keys, but SQLite only with the
+  first one. So it is used on PostgreSQL, where it is possible.
+
+The ranges do not overlap, and each continues where the one before ends. So usually the nearest
+range fills the page, and the others are not read. There are two ways to read them:
+
+- Several statements, executed one after the other. This way can load ORM objects.
+- One statement, which saves round trips: a UNION ALL of common table expressions, each of which
+  reads rows only if the ones before it did not fill the page.
 """
 
 from __future__ import annotations
@@ -43,7 +50,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.elements import ColumnElement
 
 from hasten._sqlalchemy.analysis import AnalyzedSelect
-from hasten._sqlalchemy.selects import Expression, Selection, with_filters_of
+from hasten._sqlalchemy.selects import Expression, Selection, copy_orm_filters
 from hasten._sqlalchemy.sort_columns import (
     WITHOUT_NULLS_SYNTAX,
     SortColumn,
@@ -55,15 +62,15 @@ from hasten.pagination._sql.indexes import find_index
 from hasten.pagination._sql.infinities import finite_or_infinite
 
 HIDDEN: Final = "hasten_key_"
-"""The prefix of columns that are selected for the position and not shown."""
+"""The prefix of the labels of sort keys that are added to a select to compute positions."""
 
 Condition: TypeAlias = ColumnElement[bool]
 
 Amount: TypeAlias = int | BindParameter[int]
-"""A number, or the parameter that holds it."""
+"""A LIMIT or OFFSET: a number, or a parameter for it."""
 
 
-def after(
+def select_after(
     analyzed: AnalyzedSelect,
     keys: SortColumns,
     position: Sequence[object] | None,
@@ -71,23 +78,25 @@ def after(
     limit: Amount,
     dialect: str,
     backwards: bool = False,
-    in_turn: bool | None = None,
+    allow_several: bool | None = None,
 ) -> list[Selection]:
     """Return the statements that read up to limit rows after a position, or before it if backwards.
 
-    position holds one value per key, or the parameter that holds it; None is the start (backwards:
-    the end). Rows of backward statements come in reverse order. Several statements have to be
-    executed one after the other, until there are limit rows; in_turn allows that. By default it is
-    not allowed on PostgreSQL, where a round trip takes long, unless a row holds entities. On SQLite
-    two short statements are faster than one that joins the ranges. Each row ends with the keys that
-    are not among its own elements (`layout`). Raises `InvalidOption` for a key that the database
-    does not compare as it sorts.
+    position has a value, or a parameter for it, for each key; None stands for the start of all rows
+    (backwards: for their end). Backward statements return rows in reverse order. The sort keys that
+    the select does not contain are appended to each row (see `key_indexes`).
+
+    If several statements are returned, execute them one after the other until there are limit rows.
+    allow_several=False returns one statement. That is the default on PostgreSQL, to save round
+    trips, unless rows contain ORM objects. (On SQLite, two short statements are faster than one.)
+
+    Raises `InvalidOption` for a column whose comparison does not match its sort order on MySQL.
     """
-    _check_kinds(keys, dialect)
+    _check_comparable(keys, dialect)
     if position is not None:
         check_position(position, keys)
-    if in_turn is None:
-        in_turn = analyzed.holds_entities or dialect != "postgresql"
+    if allow_several is None:
+        allow_several = analyzed.holds_entities or dialect != "postgresql"
     keys = _reversed(keys, dialect) if backwards else keys
     source = with_keys(analyzed, keys)
     ranges = _ranges(keys, position, dialect)
@@ -95,26 +104,26 @@ def after(
         _restrict(source, analyzed, conditions).order_by(*order_by(rest, dialect)).limit(limit)
         for conditions, rest in ranges
     ]
-    if len(statements) == 1 or in_turn:
+    if len(statements) == 1 or allow_several:
         return statements
-    return [_chain(statements, analyzed, keys, limit=limit, dialect=dialect)]
+    return [_combine(statements, analyzed, keys, limit=limit, dialect=dialect)]
 
 
 def check_position(position: Sequence[object], keys: SortColumns) -> None:
-    """Raise `InvalidOption` unless there is a value for each key, NULL only where it may be."""
+    """Raise `InvalidOption` unless a position has one value per key, and NULL only if nullable."""
     if len(position) != len(keys):
-        raise InvalidOption("position", list(position), f"{len(keys)} values, one per key")
+        raise InvalidOption("position", list(position), f"{len(keys)} values, one per sort key")
     for value, key in zip(position, keys, strict=True):
         if value is None and not key.nullable:
             raise InvalidOption(
                 "position",
                 list(position),
-                f"a list with a value for {key.column}, a column that is not nullable",
+                f"a list without NULL for {key.column}, which is not nullable",
             )
 
 
-def layout(analyzed: AnalyzedSelect, keys: SortColumns) -> list[int]:
-    """Return the indexes of the values of the keys in a row of `with_keys`."""
+def key_indexes(analyzed: AnalyzedSelect, keys: SortColumns) -> list[int]:
+    """Return the index of each sort key's value in a result row of `with_keys`."""
     places = []
     end = analyzed.width
     for key in keys:
@@ -126,29 +135,37 @@ def layout(analyzed: AnalyzedSelect, keys: SortColumns) -> list[int]:
 
 
 def with_keys(analyzed: AnalyzedSelect, keys: SortColumns) -> Selection:
-    """Return the select with the keys that it does not select, after its own columns."""
+    """Return the select with the sort keys that it does not contain, appended as columns."""
     check_distinct(analyzed, keys)
-    hidden = _hidden(analyzed, keys)
+    hidden = _unselected(analyzed, keys)
     return analyzed.statement.add_columns(
         *(key.column.label(f"{HIDDEN}{number}") for number, key in enumerate(hidden))
     )
 
 
 def check_distinct(analyzed: AnalyzedSelect, keys: SortColumns) -> None:
-    """Raise `InvalidOption` if a DISTINCT select does not select a key."""
-    hidden = _hidden(analyzed, keys) if analyzed.is_distinct else ()
+    """Raise `InvalidOption` if a select with DISTINCT does not contain a sort key.
+
+    Adding the key to its columns would change which rows are distinct.
+    """
+    hidden = _unselected(analyzed, keys) if analyzed.is_distinct else ()
     if hidden:
         raise InvalidOption(
             "sort", str(hidden[0].column), "a column that the select with DISTINCT returns"
         )
 
 
-def _hidden(analyzed: AnalyzedSelect, keys: SortColumns) -> list[SortColumn]:
+def _unselected(analyzed: AnalyzedSelect, keys: SortColumns) -> list[SortColumn]:
+    """Return the sort keys that are not among the columns of the select."""
     return [key for key in keys if analyzed.find(key.column) is None]
 
 
-def _check_kinds(keys: SortColumns, dialect: str) -> None:
-    """MySQL sorts an ENUM by position but compares it as text, and rounds a FLOAT."""
+def _check_comparable(keys: SortColumns, dialect: str) -> None:
+    """Raise `InvalidOption` for a column whose values MySQL does not compare as it sorts them.
+
+    MySQL sorts an ENUM by the position of its values in the definition, but compares it as text.
+    It rounds a FLOAT when it is read, so the value in a position does not equal the stored one.
+    """
     if dialect not in WITHOUT_NULLS_SYNTAX:
         return
     for key in keys:
@@ -156,18 +173,19 @@ def _check_kinds(keys: SortColumns, dialect: str) -> None:
         remedy = None
         if isinstance(kind, Enum) and kind.native_enum:
             remedy = "Enum(…, native_enum=False)"
-        elif isinstance(kind, Float) and _is_single(kind):
+        elif isinstance(kind, Float) and _is_single_precision(kind):
             remedy = "Double or Numeric"
         if remedy is not None:
             raise InvalidOption(
                 "sort",
                 str(key.column),
-                f"a column of a type that MySQL compares as it sorts: {remedy}",
+                f"a column of another type, because MySQL does not compare this type as it sorts "
+                f"it: use {remedy}",
             )
 
 
-def _is_single(kind: Float[Any]) -> bool:
-    """Return whether a MySQL type has single precision: REAL and FLOAT(25) do not."""
+def _is_single_precision(kind: Float[Any]) -> bool:
+    """Return whether MySQL stores a type with 4 bytes: FLOAT, but not DOUBLE, REAL or FLOAT(25)."""
     return not isinstance(kind, Double | REAL) and (kind.precision or 0) <= 24
 
 
@@ -178,101 +196,117 @@ def _reversed(keys: SortColumns, dialect: str) -> SortColumns:
 # Ranges -------------------------------------------------------------------------------------------
 
 _Range: TypeAlias = tuple[list[Condition], SortColumns]
-"""The conditions of its rows, and the remaining keys to sort them by."""
+"""A range of rows: the conditions that select them, and the keys to sort them by."""
 
 
 def _ranges(keys: SortColumns, position: Sequence[object] | None, dialect: str) -> list[_Range]:
+    """Return the ranges that contain the rows after a position, the nearest first."""
     if position is None:
-        return _start(keys, dialect)
-    if dialect == "postgresql" and _is_row_value(keys):
-        return [([_row_value(keys, position, dialect)], keys)]
+        return _first_page_ranges(keys, dialect)
+    if dialect == "postgresql" and _can_compare_row_values(keys):
+        return [([_compare_row_values(keys, position, dialect)], keys)]
     ranges: list[_Range] = []
     for index in reversed(range(len(keys))):
         prefix, values = keys[:index], position[:index]
-        for condition, rest in _beyond(keys[index:], position[index], dialect):
-            at, order = _within(prefix, values, rest, dialect)
+        for condition, rest in _after_value(keys[index:], position[index], dialect):
+            at, order = _prefix_equals(prefix, values, rest, dialect)
             ranges.append(([*at, condition], order))
     return ranges
 
 
-def _start(keys: SortColumns, dialect: str) -> list[_Range]:
-    """Return the ranges of the first page: one of all rows, or two.
+def _first_page_ranges(keys: SortColumns, dialect: str) -> list[_Range]:
+    """Return the ranges that contain all rows: one or two.
 
-    NULLs are a range of their own if no plain index has them at the requested end.
+    If no index sorts the NULLs of the first key as requested, the rows with NULL are a range of
+    their own, so that an index can be used for both ranges.
     """
     key = keys[0]
-    if key.is_native(dialect) or _is_indexed(keys, dialect):
+    if key.has_native_nulls(dialect) or _is_indexed(keys, dialect):
         return [([], keys)]
-    settled = (_settled(key), *keys[1:])
-    with_value: _Range = ([key.column.is_not(None)], settled)
-    without: _Range = ([key.column.is_(None)], settled)
+    order = (_without_nulls(key), *keys[1:])
+    with_value: _Range = ([key.column.is_not(None)], order)
+    without: _Range = ([key.column.is_(None)], order)
     return [without, with_value] if key.nulls_first(dialect) else [with_value, without]
 
 
 def _is_indexed(keys: SortColumns, dialect: str) -> bool:
+    """Return whether an index has the order of the keys, including the NULLs of the first key."""
     found = find_index((), keys, dialect)
     return found is not None and found[0].nulls_first(dialect) == keys[0].nulls_first(dialect)
 
 
-def _beyond(keys: SortColumns, value: object, dialect: str) -> list[tuple[Condition, SortColumns]]:
-    """Return conditions for the rows after a value of the first key: at most two ranges."""
+def _after_value(
+    keys: SortColumns, value: object, dialect: str
+) -> list[tuple[Condition, SortColumns]]:
+    """Return the conditions for rows whose first key is sorted after a value.
+
+    There are up to two: for greater (or lower) values, and for NULLs if they are sorted last. Each
+    comes with the keys to sort its rows by.
+    """
     key, rest = keys[0], keys[1:]
-    settled = (_settled(key), *rest)
+    order = (_without_nulls(key), *rest)
     if value is None:
-        return [(key.column.is_not(None), settled)] if key.nulls_first(dialect) else []
+        return [(key.column.is_not(None), order)] if key.nulls_first(dialect) else []
     bound = _bind(key, value, dialect)
     found: list[tuple[Condition, SortColumns]] = [
-        (key.column < bound if key.descending else key.column > bound, settled)
+        (key.column < bound if key.descending else key.column > bound, order)
     ]
     if key.nullable and not key.nulls_first(dialect):
-        found.append((key.column.is_(None), settled))
+        found.append((key.column.is_(None), order))
     return found
 
 
-def _within(
+def _prefix_equals(
     prefix: SortColumns, values: Sequence[object], rest: SortColumns, dialect: str
 ) -> tuple[list[Condition], SortColumns]:
-    """Return the condition that the keys of prefix equal the values, and the keys to sort by.
+    """Return the conditions that the keys of prefix equal these values, and the keys to sort by.
 
-    Constant keys need not be sorted by. But if PostgreSQL knows that a key is constant, it may scan
-    the primary key instead of the index on all keys and discard the rows outside of the range. It
-    assumes that rows of the range are spread evenly; if they are not, it reads most of the table.
-    So where an index is known, the condition is `k >= v AND k <= v`, and k stays in the ORDER BY,
-    written as in the index.
+    A key that equals one value need not be in ORDER BY. But if PostgreSQL knows that, it may scan
+    the primary key instead of the index on all keys, and discard the rows outside of the range. It
+    assumes that the rows of the range are spread evenly over the table; if they are not, it reads
+    most of the table. So if an index on the keys is declared, the condition is written as
+    ``k >= v AND k <= v``, and k stays in ORDER BY, with the direction that it has in the index.
     """
     pairs = list(zip(prefix, values, strict=True))
-    words = find_index(prefix, rest, dialect) if dialect == "postgresql" else None
-    if words is not None:
+    indexed = find_index(prefix, rest, dialect) if dialect == "postgresql" else None
+    if indexed is not None:
         number = len(prefix) + 1
-        return [_is_between(*pair, dialect) for pair in pairs], (*words[:number], *rest[1:])
-    # PostgreSQL does not treat a key that IS NULL as constant, so the ORDER BY has to name it.
+        return [_between(*pair, dialect) for pair in pairs], (*indexed[:number], *rest[1:])
+    # PostgreSQL does not notice that a key with IS NULL has one value. Without this key in ORDER
+    # BY, it would not use an index that contains the key.
     is_named = dialect == "postgresql"
-    named = [_settled(key) for key, value in pairs if value is None and is_named]
-    return [_is_at(*pair, dialect) for pair in pairs], (*named, *rest)
+    named = [_without_nulls(key) for key, value in pairs if value is None and is_named]
+    return [_equals(*pair, dialect) for pair in pairs], (*named, *rest)
 
 
-def _is_at(key: SortColumn, value: object, dialect: str) -> Condition:
+def _equals(key: SortColumn, value: object, dialect: str) -> Condition:
     return key.column.is_(None) if value is None else key.column == _bind(key, value, dialect)
 
 
-def _is_between(key: SortColumn, value: object, dialect: str) -> Condition:
+def _between(key: SortColumn, value: object, dialect: str) -> Condition:
+    """Return the condition ``k >= v AND k <= v``, or ``k IS NULL``."""
     if value is None:
         return key.column.is_(None)
     bound = _bind(key, value, dialect)
     return and_(key.column >= bound, key.column <= bound)
 
 
-def _settled(key: SortColumn) -> SortColumn:
-    """Return the key for a range in which it is NULL in all rows or in none."""
+def _without_nulls(key: SortColumn) -> SortColumn:
+    """Return the key as not nullable, for a range in which all values are NULL or none is.
+
+    Then the place of NULLs does not matter, and ORDER BY needs no NULLS FIRST or LAST.
+    """
     return replace(key, nullable=False)
 
 
-def _is_row_value(keys: SortColumns) -> bool:
-    is_one_way = len({key.descending for key in keys}) == 1
-    return is_one_way and not any(key.nullable for key in keys)
+def _can_compare_row_values(keys: SortColumns) -> bool:
+    """Return whether all keys have one direction and none is nullable."""
+    has_one_direction = len({key.descending for key in keys}) == 1
+    return has_one_direction and not any(key.nullable for key in keys)
 
 
-def _row_value(keys: SortColumns, position: Sequence[object], dialect: str) -> Condition:
+def _compare_row_values(keys: SortColumns, position: Sequence[object], dialect: str) -> Condition:
+    """Return the condition ``(k1, …, kn) > (v1, …, vn)``, or ``<`` for descending keys."""
     columns: Any = tuple_(*(key.column for key in keys))
     values: Any = tuple_(
         *(_bind(key, value, dialect) for key, value in zip(keys, position, strict=True))
@@ -284,9 +318,9 @@ def _row_value(keys: SortColumns, position: Sequence[object], dialect: str) -> C
 
 
 def _bind(key: SortColumn, value: object, dialect: str) -> Expression:
-    """Bind a value with the type of its column.
+    """Return an SQL expression for a value of a position, with the type of its column.
 
-    PostgreSQL would compare an untyped value as another type.
+    PostgreSQL might compare a value without a type as a value of another type.
     """
     if isinstance(value, BindParameter):
         bound: Expression = value
@@ -295,7 +329,8 @@ def _bind(key: SortColumn, value: object, dialect: str) -> Expression:
             return exact
         bound = literal(value, key.column.type)
     if dialect == "postgresql" and isinstance(key.column.type, Float):
-        # A `real` converted to double precision differs from the decimal fraction it was read as.
+        # A column of type real holds 0.1 as 0.100000001…, which differs from a 0.1 that is sent
+        # as double precision. So the parameter is cast to the type of the column.
         return cast(bound, key.column.type)
     return bound
 
@@ -303,14 +338,16 @@ def _bind(key: SortColumn, value: object, dialect: str) -> Expression:
 def _restrict(
     source: Selection, analyzed: AnalyzedSelect, conditions: list[Condition]
 ) -> Selection:
+    """Add the conditions of a range to a select: in HAVING if it has GROUP BY, else in WHERE."""
     if not conditions:
         return source
-    # Keys may be aggregates. PostgreSQL tests the others before it groups.
+    # Sort keys of a grouped select may be aggregates, which only HAVING can compare. PostgreSQL
+    # moves the conditions without aggregates to WHERE.
     add: Callable[[Condition], Selection] = source.having if analyzed.is_grouped else source.where
     return add(and_(*conditions))
 
 
-def _chain(
+def _combine(
     statements: list[Selection],
     analyzed: AnalyzedSelect,
     keys: SortColumns,
@@ -318,23 +355,26 @@ def _chain(
     limit: Amount,
     dialect: str,
 ) -> Selection:
-    """Return one statement that reads a range only if the ranges before it do not fill the page."""
+    """Combine the statements of several ranges into one.
+
+    It reads a range only if the ranges before it do not fill the page.
+    """
     parts: list[CTE] = []
     for number, statement in enumerate(statements):
         counts = [select(func.count()).select_from(part).scalar_subquery() for part in parts]
         found: Expression = sum(counts, literal(0))
-        # PostgreSQL evaluates a condition without columns once. (A LIMIT from a sub-query has the
-        # same effect, but gets worse plans.)
+        # PostgreSQL evaluates a condition without columns once, before it reads rows. (A LIMIT
+        # that a sub-query computes has the same effect, but leads to worse query plans.)
         near = statement.where(found < limit) if counts else statement
         parts.append(near.cte(f"hasten_range_{number}"))
     rows = union_all(*(select(part) for part in parts)).subquery("hasten_ranges")
     columns = list(rows.c)
     names = [column.name for column in statements[0].selected_columns]
-    places = layout(analyzed, keys)
+    places = key_indexes(analyzed, keys)
     moved = tuple(
         SortColumn(columns[place], key.descending, key.nullable, key.nulls)
         for place, key in zip(places, keys, strict=True)
     )
     named = [column.label(name) for column, name in zip(columns, names, strict=True)]
-    chained = select(*named).order_by(*order_by(moved, dialect)).limit(limit)
-    return with_filters_of(analyzed.statement, chained)
+    combined = select(*named).order_by(*order_by(moved, dialect)).limit(limit)
+    return copy_orm_filters(analyzed.statement, combined)

@@ -1,8 +1,8 @@
-"""Selects of the rows at an offset.
+"""Selects that read the rows at an offset.
 
-The database reads all rows that it skips. A *deferred join* makes that cheaper: it skips in the
-index and fetches only the rows of the page. A page near the end is read from the end, so that it
-never skips more than half of the table.
+A database reads all rows that OFFSET skips. Two techniques make that cheaper. A *deferred join*
+finds the primary keys of the page in an index first, and then reads only these rows. And a page
+near the end is read from the end, so that at most half of the rows are skipped.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from sqlalchemy import UnaryExpression, and_
 from sqlalchemy.sql import operators
 
 from hasten._sqlalchemy.analysis import AnalyzedSelect
-from hasten._sqlalchemy.selects import Expression, Selection, only
+from hasten._sqlalchemy.selects import Expression, Selection, select_only
 from hasten._sqlalchemy.sort_columns import SortColumns, order_by
 from hasten.pagination._sql.keyset import Amount, check_distinct, with_keys
 
 DEFER_FROM: Final = 1_000
-"""From this offset on, a join with the primary keys is cheaper than skipping whole rows."""
+"""The offset from which on a deferred join is cheaper than skipping whole rows."""
 
 
-def page(
+def select_page(
     analyzed: AnalyzedSelect,
     keys: SortColumns,
     *,
@@ -33,9 +33,8 @@ def page(
 ) -> Selection:
     """Return a select of up to limit rows at an offset.
 
-    keyed also selects the keys (see `with_keys`); otherwise they are sorted by and not selected.
-    defer finds the primary keys first, which is cheaper from `DEFER_FROM` on. Rows that are
-    grouped, DISTINCT or identified by a key of the caller are never deferred.
+    If keyed, the sort keys are added to the columns (see `with_keys`). If defer, the select uses a
+    deferred join, unless `can_defer` is False.
     """
     check_distinct(analyzed, keys)
     statement = with_keys(analyzed, keys) if keyed else analyzed.statement
@@ -43,7 +42,7 @@ def page(
     if not defer or not can_defer(analyzed):
         return statement.order_by(*order).limit(limit).offset(offset)
     identity = [key.column for key in analyzed.identity]
-    found = only(analyzed.statement, *identity).order_by(*order).limit(limit).offset(offset)
+    found = select_only(analyzed.statement, *identity).order_by(*order).limit(limit).offset(offset)
     narrow = found.subquery("hasten_found")
     same = [
         one == (_not_indexed(other) if dialect == "sqlite" else other)
@@ -53,24 +52,27 @@ def page(
 
 
 def _not_indexed(column: Expression) -> Expression:
-    """`+column`: the same value, for which SQLite uses and builds no index.
+    """Return ``+column``: the same value, but SQLite does not use an index to compare it.
 
-    So the few keys that were found stay the outer loop. SQLite 3.46 would otherwise scan the whole
-    table in order, and look up each row in an index on the keys that it builds first.
+    So SQLite loops over the few primary keys that were found, and looks up their rows. Otherwise,
+    SQLite 3.46 would loop over the whole table, and look up each row among the keys.
     """
     return UnaryExpression(column, operator=operators.custom_op("+"), type_=column.type)
 
 
 def can_defer(analyzed: AnalyzedSelect) -> bool:
-    """Return whether the primary keys can be found first, and then joined."""
+    """Return whether a deferred join is possible: the primary keys identify the rows.
+
+    They do not if the rows are grouped, DISTINCT, or identified by columns that the caller named.
+    """
     is_plain = not (analyzed.is_grouped or analyzed.is_distinct or analyzed.is_keyed)
     return is_plain and not any(key.nullable for key in analyzed.identity)
 
 
 def from_end(*, limit: int, offset: int, total: int) -> tuple[int, int] | None:
-    """Return the limit and offset of the same rows from the end; None if the start is nearer.
+    """Return the limit and the offset that read the same rows from the end, in reverse order.
 
-    total has to be exact. The rows come in reverse order.
+    Returns None if reading from the start skips fewer rows. total must be exact.
     """
     end = min(offset + limit, total)
     skipped = total - end

@@ -1,4 +1,4 @@
-"""The query of one request: a plan with the values of the request, on its session."""
+"""The query of one request: a cached plan, with the values and the session of the request."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from hasten._sqlalchemy.execution import Database
-from hasten._sqlalchemy.selects import Selection, only
+from hasten._sqlalchemy.selects import Selection, select_only
 from hasten._sqlalchemy.templates import Bindings
 from hasten.errors import InvalidOption
 from hasten.fields._allowed import AllowedFields
 from hasten.pagination._counts import Count, CountFunction, Uncached, checked_count
-from hasten.pagination._cursor import hidden_in_cursor
+from hasten.pagination._cursor import hidden_sort_key_error
 from hasten.pagination._slices import KeysetSlice, OffsetSlice
 from hasten.pagination._sql.cursor_values import plain_value, to_column_value
 from hasten.pagination._sql.fetching import fetch_count, fetch_keyset_slice, fetch_offset_slice
@@ -19,7 +19,7 @@ from hasten.pagination._sql.query_plan import QueryPlan
 
 
 class PageQuery:
-    """Reads pages of the select of one request."""
+    """Reads the page, the count and the version for the select of one request."""
 
     __slots__ = ("_bindings", "_database", "_dialect", "_execute", "_plan")
 
@@ -28,10 +28,10 @@ class PageQuery:
         self._bindings = bindings
         self._database = database
         self._dialect = database.dialect(plan.analyzed.mapper, plan.analyzed.statement)
-        self._execute = bindings.bound(database.execute)
+        self._execute = bindings.bind(database.execute)
 
     async def offset_slice(self, *, limit: int, offset: int, count: Uncached) -> OffsetSlice:
-        """Read the requested fields of the rows at an offset."""
+        """Read up to limit rows at an offset, with the requested fields only."""
         self._advise()
         found = await fetch_offset_slice(
             self._plan.statements,
@@ -42,12 +42,15 @@ class PageQuery:
             count=count,
         )
         self._advise_on_count(found.count)
-        return OffsetSlice(await self._shaped(found.rows), found.has_more, found.count)
+        return OffsetSlice(await self._build_rows(found.rows), found.has_more, found.count)
 
     async def keyset_slice(
         self, position: Sequence[object] | None, *, limit: int, backwards: bool
     ) -> KeysetSlice:
-        """Read the requested fields of the rows after a position, or before it if backwards."""
+        """Read up to limit rows after a position, or before it if backwards.
+
+        The rows contain the requested fields only.
+        """
         self._advise()
         if position is not None:
             keys = self._plan.keys
@@ -60,11 +63,15 @@ class PageQuery:
             dialect=self._dialect,
             backwards=backwards,
         )
-        rows = await self._shaped(found.rows)
+        rows = await self._build_rows(found.rows)
         return KeysetSlice(rows, found.has_more, found.first, found.last)
 
     async def count(self, count: Uncached | CountFunction, statement: Selection) -> Count:
-        """Count the rows. A function of the application gets the statement."""
+        """Count the rows.
+
+        If count is a function of the application, it is called with the session and statement,
+        which is the original select.
+        """
         if callable(count):
             return checked_count(await self._database.call(count, statement))
         found = await fetch_count(
@@ -74,24 +81,29 @@ class PageQuery:
         return found
 
     async def version(self, expressions: Sequence[Any]) -> list[object]:
-        """Return the values of expressions over all rows of the select."""
+        """Return the values of aggregates, such as ``func.max(…)``, over all rows of the select."""
         analyzed = self._plan.analyzed
         if analyzed.is_grouped or analyzed.is_distinct:
             raise InvalidOption(
-                "version", "an expression", "omitted for GROUP BY and DISTINCT: use etag=True"
+                "version",
+                "an expression",
+                "omitted for a select with GROUP BY or DISTINCT: use etag=True instead",
             )
-        return list((await self._execute(only(analyzed.statement, *expressions), {})).one())
+        return list((await self._execute(select_only(analyzed.statement, *expressions), {})).one())
 
     def check_shown(self, allowed: AllowedFields) -> None:
-        """Raise `InvalidOption` if a cursor would contain a value that no allowed field shows."""
+        """Raise `InvalidOption` if a cursor would contain a value that the response hides.
+
+        allowed are the fields that the request may choose from.
+        """
         hidden = self._plan.hidden_sort_key(allowed)
         if hidden is not None:
-            raise hidden_in_cursor(str(hidden.column))
+            raise hidden_sort_key_error(str(hidden.column))
 
     def identity(self) -> list[object]:
-        """Return what distinguishes this query from every other one, in plain values.
+        """Return the values that identify this query: its order, its SQL and the values in it.
 
-        These are the order, the text of the select and its values: the same in every process.
+        They are of types that a fingerprint can contain, and are the same in every process.
         """
         plan, bindings = self._plan, self._bindings
         if bindings.parameters is None:
@@ -100,34 +112,35 @@ class PageQuery:
             return [plan.sorting, str(compiled), values]
         found = [each.effective_value for each in bindings.parameters]
         if plan.advisor is not None:
-            plan.advisor.on_filter(found)
+            plan.advisor.check_filter(found)
         return [plan.sorting, plan.filter_text(bindings), [plain_value(each) for each in found]]
 
     def schemas(self) -> list[list[str | None]]:
-        """Return the schemas that replace those of the mapping. See `Database.schemas`."""
+        """Return the schema names that are replaced. See `Database.translated_schemas`."""
         analyzed = self._plan.analyzed
-        return self._database.schemas(
+        return self._database.translated_schemas(
             analyzed.mapper, analyzed.statement, self._bindings.execution_options
         )
 
     def database_identity(self) -> tuple[list[str | None], int]:
-        """Return what identifies the database. See `Database.identity`."""
+        """Return two values that identify the database. See `Database.identity`."""
         analyzed = self._plan.analyzed
         return self._database.identity(analyzed.mapper, analyzed.statement)
 
-    async def _shaped(self, rows: list[Any]) -> list[dict[str, object]]:
+    async def _build_rows(self, rows: list[Any]) -> list[dict[str, object]]:
+        """Convert result rows to dicts of the requested fields, and read nested objects."""
         if self._plan.analyzed.width == 1:
             rows = [(row,) for row in rows]
         shape = self._plan.shape
         if not shape.has_related:
             return shape.build_all(rows)
-        execute = self._bindings.related(self._database.execute)
+        execute = self._bindings.bind_options(self._database.execute)
         return await shape.read(rows, execute, self._dialect)
 
     def _advise(self) -> None:
         if self._plan.advisor is not None:
-            self._plan.advisor.on_query(self._dialect)
+            self._plan.advisor.check_query(self._dialect)
 
     def _advise_on_count(self, count: Count) -> None:
         if self._plan.advisor is not None and count.total is not None and count.relation == "eq":
-            self._plan.advisor.on_count(count.total)
+            self._plan.advisor.check_count(count.total)

@@ -1,7 +1,7 @@
-"""The statements of one select in one order, each built once.
+"""The SQL statements that read the pages of one select in one order. Each is built once.
 
-Numbers and positions are parameters, so the statement and its text are the same for all pages, and
-SQLAlchemy, the driver and the database find it in their caches.
+Limits, offsets and positions are parameters. So all pages share the same statements, and the
+caches of SQLAlchemy, of the driver and of the database work.
 """
 
 from __future__ import annotations
@@ -21,21 +21,25 @@ from hasten.pagination._sql.infinities import may_be_infinite
 S = TypeVar("S")
 
 MAX_STATEMENTS: Final = 64
-"""How many are kept: there is one for each set of keys that are NULL at a position."""
+"""The number of statements to cache. Pages by cursor need one for each combination of sort keys
+that are NULL at the position."""
 
 
-def _number(name: str) -> BindParameter[int]:
+def _integer_parameter(name: str) -> BindParameter[int]:
     return bindparam(name, type_=BigInteger, required=True)
 
 
-_LIMIT: Final = _number("hasten_limit")
-_OFFSET: Final = _number("hasten_offset")
-_KNOWN: Final = _number("hasten_known")
+_LIMIT: Final = _integer_parameter("hasten_limit")
+_OFFSET: Final = _integer_parameter("hasten_offset")
+_KNOWN: Final = _integer_parameter("hasten_known")
+"""The offset, or the cap of the count if that is lower. A page is read only if the total is higher.
+"""
 _AT: Final = "hasten_at_"
+"""The prefix of the parameters for the values of a position."""
 
 
 class PageStatements:
-    """The statements that read pages of a select in an order, and count its rows."""
+    """The statements that read pages of one select in one order, and count its rows."""
 
     def __init__(self, analyzed: AnalyzedSelect, keys: SortColumns) -> None:
         self.analyzed: Final = analyzed
@@ -44,43 +48,53 @@ class PageStatements:
 
     @cached_property
     def places(self) -> list[int]:
-        """The indexes of the values of the keys in a row of these statements."""
-        return keyset.layout(self.analyzed, self.keys)
+        """The index of each sort key's value in a result row of the keyset statements."""
+        return keyset.key_indexes(self.analyzed, self.keys)
 
-    def built(self, build: Callable[..., S], *options: Hashable) -> S:
-        """Return ``build(analyzed, keys, *options)``, one of the functions below."""
+    def get(self, build: Callable[..., S], *options: Hashable) -> S:
+        """Return the cached statement that ``build(analyzed, keys, *options)`` builds.
+
+        build is one of the functions below.
+        """
         statement: S = self._built(build, *options)
         return statement
 
     def after(
         self, dialect: str, position: Sequence[object] | None, *, backwards: bool
     ) -> list[Selection]:
-        """Return the statements that read the rows after a position, to be executed in turn."""
+        """Return the statements that read the rows after a position, or before it if backwards.
+
+        They are to be executed one after the other, until the page is full. position has a value
+        for each sort key; None stands for the start of all rows (backwards: for their end).
+        """
         nulls = None
         if position is not None:
             keyset.check_position(position, self.keys)
             if dialect == "postgresql" and may_be_infinite(position, self.keys):
-                # The value is part of the statement, which is built for this position only.
-                return keyset.after(
+                # The value becomes part of the statement, so this statement is not cached.
+                return keyset.select_after(
                     self.analyzed, self.keys, position,
                     limit=_LIMIT, dialect=dialect, backwards=backwards,
                 )  # fmt: skip
             nulls = tuple([value is None for value in position])
-        return self.built(_after, dialect, nulls, backwards)
+        return self.get(_after, dialect, nulls, backwards)
 
     def _build(self, build: Callable[..., S], *options: Hashable) -> S:
         return build(self.analyzed, self.keys, *options)
 
 
 def offset_parameters(*, limit: int, offset: int = 0, cap: int | None = None) -> dict[str, object]:
-    """Return the parameters of a page at an offset."""
-    # A count that stopped at the cap does not show whether there are rows after it.
+    """Return the parameters for the statements that read at an offset.
+
+    cap is the number of rows up to which the same statement counts; None if it counts all or none.
+    """
+    # A count that stopped at the cap does not show whether there are rows at a higher offset.
     known = offset if cap is None else min(offset, cap)
     return {_LIMIT.key: limit, _OFFSET.key: offset, _KNOWN.key: known}
 
 
 def keyset_parameters(position: Sequence[object] | None, *, limit: int) -> Mapping[str, object]:
-    """Return the parameters of the rows after a position."""
+    """Return the parameters for the statements that read after a position."""
     at = {f"{_AT}{place}": value for place, value in enumerate(position or ())}
     return {**at, _LIMIT.key: limit}
 
@@ -93,10 +107,14 @@ def at_offset(
     backwards: bool = False,
     keyed: bool = False,
 ) -> Selection:
-    """Return a select of up to limit rows at an offset; backwards from the end, in reverse."""
+    """Return a select of the rows at an offset.
+
+    If backwards, the offset counts from the last row, and the rows are in reverse order. For defer
+    and keyed, see `offset_select.select_page`.
+    """
     if backwards:
         keys = tuple(key.reversed(dialect) for key in keys)
-    return offset_select.page(
+    return offset_select.select_page(
         analyzed, keys, limit=_LIMIT, offset=_OFFSET, dialect=dialect, defer=defer, keyed=keyed
     )
 
@@ -104,19 +122,20 @@ def at_offset(
 def at_offset_with_count(
     analyzed: AnalyzedSelect, keys: SortColumns, dialect: str, cap: int | None
 ) -> Selection:
-    """Return a select of the rows of a page, each with the total as its last element.
+    """Return a select of the rows at an offset that also counts: each row ends with the total.
 
-    On PostgreSQL, a select of columns returns at least one row; the element before the total is
-    NULL if the page is empty. Otherwise an empty page has no total.
+    An empty page has no row to carry the total, so the caller must count separately. Except on
+    PostgreSQL, if no ORM objects are selected: then the select always returns at least one row,
+    whose element before the total is NULL if the page is empty.
     """
     is_lateral = dialect == "postgresql" and not analyzed.holds_entities
     page = at_offset(analyzed, keys, dialect, defer=False, keyed=is_lateral)
     counted = counting.count(analyzed, cap=cap, dialect=dialect)
     if dialect != "postgresql":
-        return counting.beside(page, counted)
+        return counting.add_total(page, counted)
     if analyzed.holds_entities:
-        return counting.beside_skipping(page, counted, offset=_KNOWN)
-    return counting.lateral(analyzed, page, counted, keys, offset=_KNOWN, dialect=dialect)
+        return counting.add_total_and_check_offset(page, counted, offset=_KNOWN)
+    return counting.join_total(analyzed, page, counted, keys, offset=_KNOWN, dialect=dialect)
 
 
 def count_rows(
@@ -125,12 +144,15 @@ def count_rows(
     dialect: str,
     cap: int | None,
 ) -> Select[int]:
-    """Return a select of the number of rows."""
+    """Return a select that counts the rows, up to cap + 1 if there is a cap."""
     return counting.count(analyzed, cap=cap, dialect=dialect)
 
 
 def estimate(analyzed: AnalyzedSelect, _: SortColumns) -> Executable:
-    """Return a statement whose value `counting.read_estimate` reads."""
+    """Return a PostgreSQL statement that estimates the number of rows.
+
+    `counting.read_estimate` converts its result.
+    """
     return counting.estimate(analyzed)
 
 
@@ -141,12 +163,16 @@ def _after(
     nulls: Sequence[bool] | None,
     backwards: bool,
 ) -> list[Selection]:
+    """Return the statements after a position whose values are parameters.
+
+    nulls says which values of the position are NULL; None stands for the start of all rows.
+    """
     position = None
     if nulls is not None:
         position = [
             None if is_null else bindparam(f"{_AT}{place}", type_=key.column.type, required=True)
             for place, (key, is_null) in enumerate(zip(keys, nulls, strict=True))
         ]
-    return keyset.after(
+    return keyset.select_after(
         analyzed, keys, position, limit=_LIMIT, dialect=dialect, backwards=backwards
     )

@@ -1,7 +1,7 @@
-"""The plan of a select: how it is cut into pages of the requested fields.
+"""The plan for reading the pages of a select: its sort columns and its SQL statements.
 
-The rows of the select are entities, which show what identifies a row. The planned statements select
-columns. So a page creates no object of the ORM, and columns that nobody requested are not read.
+The application passes a select of ORM objects. The planned statements select only the columns of
+the requested fields, so no ORM objects are created.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 from sqlalchemy import literal_column
 
 from hasten._sqlalchemy.analysis import AnalyzedSelect
-from hasten._sqlalchemy.selects import Expression, Selection, is_same, only
+from hasten._sqlalchemy.selects import Expression, Selection, is_same_expression, select_only
 from hasten._sqlalchemy.sort_columns import SortColumn, SortColumns
 from hasten._sqlalchemy.templates import Bindings
 from hasten.fields._allowed import AllowedFields, is_shown
@@ -23,11 +23,11 @@ from hasten.pagination._sql.advice import Advisor
 from hasten.pagination._sql.page_statements import PageStatements
 
 _MAX_LISTS: Final = 16
-"""How many lists of allowed fields are kept that were checked for the keys of an order."""
+"""The size of the cache of `QueryPlan.hidden_sort_key`, whose argument is a list of fields."""
 
 
 class QueryPlan:
-    """What all selects of one structure have in common, without their values."""
+    """The plan for all selects that differ only in their values. It contains no values."""
 
     def __init__(
         self,
@@ -37,7 +37,12 @@ class QueryPlan:
         columns: Mapping[str, Expression],
         order: Order,
     ) -> None:
-        """columns are those of the plain fields, by public name; order is the requested order."""
+        """Store the parts of a plan.
+
+        keys are the columns to sort by, ending with a unique key; order is the requested order.
+        shape reads the requested fields. columns are the columns that can be sorted by, by the
+        public name of their field.
+        """
         self.analyzed: Final = analyzed
         self.keys: Final = keys
         self.shape: Final = shape
@@ -49,28 +54,31 @@ class QueryPlan:
         self._text: str | None = None
 
     def _hidden_sort_key(self, allowed: AllowedFields) -> SortColumn | None:
-        """Return a key whose values rows with these fields may hide, None if there is none."""
+        """Return a sort key whose column is not always shown by these fields; None if all are."""
         shown = [each for name, each in self._columns.items() if is_shown(name, allowed)]
         for key in self.keys:
-            if not any(is_same(key.column, each) for each in shown):
+            if not any(is_same_expression(key.column, each) for each in shown):
                 return key
         return None
 
     @cached_property
     def sorting(self) -> list[list[object]]:
-        """The keys as plain values."""
+        """The sort keys as lists of strings and booleans, for the fingerprint of the query."""
         return [
             [str(key.column), key.descending, key.nullable, key.nulls, str(key.column.type)]
             for key in self.keys
         ]
 
     def filter_text(self, bindings: Bindings) -> str:
-        """Return the text of the select without columns: the same in every process."""
-        # Selects of one structure have the same options, except for their values.
+        """Return the SQL of `filter_select`, which is the same in every process."""
+        # All selects of this plan have the same options except for values, so one SQL fits all.
         if self._text is None:
             self._text = str(self.filter_select(bindings).compile())
         return self._text
 
     def filter_select(self, bindings: Bindings) -> Selection:
-        """Return the select without columns, with the options of a request."""
-        return only(self.analyzed.statement.options(*bindings.options), literal_column("1"))
+        """Return the select with its tables and conditions, but without its columns and ORDER BY.
+
+        The options of the request are added, because they may filter rows.
+        """
+        return select_only(self.analyzed.statement.options(*bindings.options), literal_column("1"))

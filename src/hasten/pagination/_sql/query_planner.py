@@ -1,4 +1,4 @@
-"""Plans selects of one mapped class, and keeps the plans."""
+"""Make the plan for reading the pages of a select, and cache it for selects of the same form."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy.orm import Mapper
 
 from hasten._sqlalchemy.analysis import AnalyzedSelect, analyze
 from hasten._sqlalchemy.execution import Database
-from hasten._sqlalchemy.selects import Selection, clause_of, entity_of, filter_options
+from hasten._sqlalchemy.selects import Selection, filter_options, selected_entity, to_expression
 from hasten._sqlalchemy.sort_columns import SortColumn, SortColumns
 from hasten._sqlalchemy.templates import Templates
 from hasten.errors import InvalidOption
@@ -23,11 +23,11 @@ from hasten.pagination._sql.page_query import PageQuery
 from hasten.pagination._sql.query_plan import QueryPlan
 
 MAX_ADVISED: Final = 100
-"""How many different queries are checked for advice."""
+"""How many different queries are checked for problems that a warning could report."""
 
 
 class QueryPlanner:
-    """Plans selects of one mapped class."""
+    """Makes and caches the query plans for the selects of one mapped class."""
 
     def __init__(
         self,
@@ -38,10 +38,11 @@ class QueryPlanner:
         explicit_nulls: Collection[str] = (),
         advise: bool = False,
     ) -> None:
-        """attributes are those that can be sorted by, by public name.
+        """Create a planner without cached plans.
 
-        explicit_nulls are the names whose `SortKey` declares where NULLs are sorted. advise warns
-        about each of the first `MAX_ADVISED` plans that are kept.
+        attributes are the names of the sortable attributes, by public field name. explicit_nulls
+        are the fields whose `SortKey` declares where NULLs are sorted. If advise, warnings are
+        issued for problems in the first `MAX_ADVISED` plans that are cached.
         """
         self.advise = advise
         self._mapper = mapper
@@ -53,30 +54,37 @@ class QueryPlanner:
             for name, attribute in attributes.items()
             if is_hybrid(mapper, attribute)
         }
-        # No advice on plans that are not kept: it would be repeated for each request.
-        self._plans: Templates[QueryPlan] = Templates(self._plan, on_kept=self._add_advisor)
+        # Only cached plans are checked: for others, each request would repeat the warnings.
+        self._plans: Templates[QueryPlan] = Templates(self._plan, on_cached=self._add_advisor)
         self._advised = 0
 
     def query(
         self, database: Database, statement: Selection, chosen: FieldSet, order: Order
     ) -> PageQuery:
-        """Return the query for pages of a select. Raises `InvalidOption` if it cannot be paged."""
+        """Return the query that reads the pages of a select.
+
+        chosen are the fields to read. Raises `InvalidOption` if the select cannot be paged.
+        """
         given: object = statement
         if not isinstance(given, Select):
-            entity_of(statement, self._mapper)  # raises the error that names what is expected
+            selected_entity(statement, self._mapper)  # raises an error that says what is expected
         options = statement._with_options
         is_filtered = bool(options and filter_options(options))
         state = self._state_of_hybrids(chosen, order)
-        plan, bindings = self._plans.of(statement, chosen, order, is_filtered, state)
+        plan, bindings = self._plans.get(statement, chosen, order, is_filtered, state)
         return PageQuery(plan, bindings, database)
 
     @property
     def count(self) -> int:
-        """How many plans are kept."""
+        """The number of cached plans."""
         return self._plans.count
 
     def _state_of_hybrids(self, chosen: FieldSet, order: Order) -> Hashable:
-        """Return the SQL of the hybrids: it may depend on the request, and plans depend on it."""
+        """Return a value that represents the SQL of the hybrid properties that a query uses.
+
+        It is part of the cache key of a plan, because a hybrid property may return other SQL in
+        each request.
+        """
         shown = self._shapes.state_of_hybrids(chosen)
         if not self._hybrids:
             return shown
@@ -91,9 +99,10 @@ class QueryPlanner:
         is_filtered: bool,
         _: Hashable,
     ) -> QueryPlan:
-        entity = entity_of(statement, self._mapper)
+        """Make the plan for a select. is_filtered: the select has options that filter rows."""
+        entity = selected_entity(statement, self._mapper)
         columns = {
-            name: clause_of(getattr(entity, attribute))
+            name: to_expression(getattr(entity, attribute))
             for name, attribute in self._attributes.items()
         }
         whole = analyze(statement)
@@ -112,7 +121,7 @@ class QueryPlanner:
     def _add_advisor(self, plan: QueryPlan) -> None:
         if not self.advise:
             return
-        # Clients choose orders, and Python keeps the text of each warning forever.
+        # Limited, because clients choose the orders, and Python keeps each warning text forever.
         self._advised += 1
         if self._advised <= MAX_ADVISED:
             plan.advisor = Advisor(
@@ -123,16 +132,16 @@ class QueryPlanner:
 def resolve_order(
     analyzed: AnalyzedSelect, order: Order, columns: Mapping[str, Any]
 ) -> SortColumns:
-    """Return the columns to sort by, made total: no two rows have equal values in all of them.
+    """Return the columns to sort by, so that no two rows have equal values in all of them.
 
-    columns holds the column or expression of each name. Without an order, the ORDER BY of the
-    select counts.
+    The primary key is appended if needed. columns has the column or expression of each sortable
+    name. Without an order, the ORDER BY of the select is used.
     """
     keys = []
     for key in order:
         if key.name not in columns:
             raise InvalidOption("sort", key.name, "one of " + ", ".join(map(repr, columns)))
-        column = clause_of(columns[key.name])
+        column = to_expression(columns[key.name])
         nullable = key.nullable or analyzed.may_be_null(column)
         keys.append(SortColumn(column, key.descending, nullable, key.nulls))
     return analyzed.total_order(tuple(keys))

@@ -1,1 +1,1 @@
-"""Limits of HTTP requests: the middleware, limits of routes, headers and refusals."""
+"""Rate limits of HTTP requests: the middleware, limits of routes, headers and refusals."""

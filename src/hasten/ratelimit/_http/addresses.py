@@ -1,8 +1,8 @@
-"""Addresses of clients, as keys of limits.
+"""Convert the addresses of clients to keys, by which limits count them.
 
-The bits of an address identify a client, not its spelling: an IPv4 address is the same in its own
-form, mapped into IPv6, or from a translator (NAT64, 6to4). An IPv6 client can use all addresses of
-its network, so the network is the key.
+All spellings of an address have the same key: an IPv4 address may also arrive embedded in an IPv6
+address (mapped, or by NAT64 or 6to4). An IPv6 client can use all addresses of its network, so the
+network is the key.
 """
 
 from __future__ import annotations
@@ -16,25 +16,28 @@ from hasten._checks import check_whole_number
 Address: TypeAlias = IPv4Address | IPv6Address
 
 DEFAULT_PREFIX: Final = 56
-"""What most providers assign to one customer. RFC 6177."""
+"""The bits of the IPv6 network that most providers assign to one customer. RFC 6177."""
 
 MAX_CACHED: Final = 10_000
 
 MAX_CHARS: Final = 100
-"""A longer text is not an address: an IPv6 address with brackets, zone and port is shorter."""
+"""A longer text cannot be an address, even with brackets, zone and port."""
 
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 _WITH_PORT: Final = re.compile(r"\[(?P<v6>[^\]]*)\](?::\d{0,5})?|(?P<v4>[0-9.]+):\d{0,5}")
 
 
 class Addresses:
-    """Converts addresses to keys, and caches the keys."""
+    """Converts addresses to keys of limits, and caches the keys."""
 
     def __init__(self, prefix: int = DEFAULT_PREFIX) -> None:
-        """prefix is how many bits of an IPv6 address identify a client, 32 to 128."""
+        """Raise `InvalidOption` for an invalid prefix.
+
+        prefix is how many bits of an IPv6 address identify a client, from 32 to 128.
+        """
         self._prefix = check_whole_number("ipv6_prefix", prefix, 32, 128)
         self.keys: Final[dict[str, str]] = {}
-        """The results of `key`, by address."""
+        """A cache of the results of `key`, by address."""
 
     def key(self, text: str) -> str:
         """Return the key for an address; the text itself if it is not an address."""
@@ -44,10 +47,10 @@ class Addresses:
         if key is None:
             if len(self.keys) >= MAX_CACHED:
                 self.keys.clear()
-            key = self.keys[text] = self._find(text)
+            key = self.keys[text] = self._make_key(text)
         return key
 
-    def _find(self, text: str) -> str:
+    def _make_key(self, text: str) -> str:
         address = parse(text)
         if address is None:
             return text
@@ -58,10 +61,10 @@ class Addresses:
 
 
 def parse(text: str, *, translated: bool = True) -> Address | None:
-    """Parse an address with or without port, brackets and zone. Returns None if it is not one.
+    """Parse an IP address with or without port, brackets and zone; None if it is not an address.
 
-    An IPv6 address that represents an IPv4 address is converted: a mapped one, as dual-stack
-    sockets provide, and if translated is true also one of 6to4 or NAT64.
+    An IPv6 address with an embedded IPv4 address is converted to the IPv4 address: a mapped one, as
+    dual-stack sockets have, and with translated also an address of 6to4 or NAT64.
     """
     if len(text) > MAX_CHARS:
         return None
@@ -73,25 +76,25 @@ def parse(text: str, *, translated: bool = True) -> Address | None:
         address = ip_address(text.partition("%")[0])
     except (ValueError, AddressValueError):
         return None
-    return address if isinstance(address, IPv4Address) else _embedded(address, translated)
+    return address if isinstance(address, IPv4Address) else _extract_ipv4(address, translated)
 
 
 def is_private(text: str | None) -> bool:
-    """Return whether an address belongs to a private network, as those of most proxies do."""
+    """Return whether an address is private or loopback, as the addresses of most proxies are."""
     address = None if text is None else parse(text)
     return address is not None and (address.is_private or address.is_loopback)
 
 
-def _embedded(address: IPv6Address, translated: bool) -> Address:
+def _extract_ipv4(address: IPv6Address, translated: bool) -> Address:
     if address.ipv4_mapped is not None:
         return address.ipv4_mapped
     if translated:
         inner = address.sixtofour
         if address in _NAT64:
             inner = IPv4Address(int(address) & 0xFFFFFFFF)
-        # Neither exists for private addresses (RFC 3056, section 2; RFC 6052, section 3.1): a
-        # client that uses one pretends to be in the private network.
+        # 6to4 and NAT64 must not embed private addresses (RFC 3056, section 2; RFC 6052, section
+        # 3.1): a client that does so pretends to be in the private network.
         if inner is not None and inner.is_global:
             return inner
-    # The zone identifies the server's interface, not the client.
+    # Without the zone, which identifies a network interface of the server, not the client.
     return IPv6Address(int(address))

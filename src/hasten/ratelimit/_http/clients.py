@@ -1,4 +1,4 @@
-"""The client of a request, as limits count it."""
+"""Determine the client of a request: the address by which limits count it."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from hasten.ratelimit._http.operator_warnings import OperatorWarnings
 from hasten.ratelimit._http.proxies import Proxies
 
 UNKNOWN: Final = "unknown"
-"""The client if there is no address: behind a Unix socket, in a test."""
+"""The client of a request without an address, as behind a Unix socket or in a test."""
 
 EXAMINED: Final = 1_000
-"""How many requests are examined for signs of a proxy that is not configured."""
+"""How many requests are examined for signs of a proxy that is missing in trusted_proxies."""
 
 
 class Clients:
-    """Finds the client of a request, behind the trusted proxies."""
+    """Determines the clients of requests, which may arrive through trusted proxies."""
 
     def __init__(self, proxies: Proxies, addresses: Addresses, warnings: OperatorWarnings) -> None:
         self._proxies = proxies
         self._addresses = addresses
         self._warnings = warnings
-        self._has_proxies = proxies.are_trusted
+        self._has_proxies = proxies.has_trusted
         self._to_examine = 0 if self._has_proxies else EXAMINED
 
     def client_of(self, scope: Scope) -> str:
-        """Return the client: an address, for IPv6 a network, `UNKNOWN` if there is none."""
+        """Return the client of a request: its IPv4 address or IPv6 network, or `UNKNOWN`."""
         if not self._has_proxies and not self._to_examine:
             peer = scope.get("client")
             if peer and peer[0]:
@@ -36,14 +36,14 @@ class Clients:
         if warning is not None:
             self._warnings.warn(warning)
         if self._to_examine:
-            self._examine(scope, address)
+            self._warn_about_untrusted_proxy(scope, address)
         if address is None:
             self._warnings.warn("NO_CLIENT")
             return UNKNOWN
         return self._addresses.key(address)
 
-    def _examine(self, scope: Scope, address: str | None) -> None:
-        """Warn about a proxy that is not trusted: its clients cannot be told apart."""
+    def _warn_about_untrusted_proxy(self, scope: Scope, address: str | None) -> None:
+        """Log a warning if the request seems to come from a proxy that is not trusted."""
         self._to_examine -= 1
         if self._proxies.is_forwarded(scope) and is_private(address):
             self._to_examine = 0

@@ -1,4 +1,4 @@
-"""The limits of the current request, for its handler."""
+"""`current_limit()`: a limit of the current request, for its handler."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hasten.ratelimit._rates import MAX_LIMIT
 
 
 class CurrentLimit:
-    """One limit of the current request: what it decided, and how to change that.
+    """A limit of the current request, to see its decision and to change what it counts.
 
-    `sync` has the methods to await, for handlers without async.
+    `current_limit()` returns it. `sync` has blocking versions of the async methods.
     """
 
     def __init__(self, request: LimitedRequest, result: LimitResult) -> None:
@@ -25,7 +25,7 @@ class CurrentLimit:
 
     @property
     def decision(self) -> Decision:
-        """The decision of the limit about this request, as it is now."""
+        """The decision of the limit about this request, including later charges."""
         return self._result.decision(self._request.info)
 
     def __repr__(self) -> str:
@@ -33,18 +33,27 @@ class CurrentLimit:
         return f"<CurrentLimit {decision.name!r} {decision.remaining} of {decision.limit} left>"
 
     def fail(self) -> None:
-        """Count this request, whatever its status will be. Raises `UsageError`."""
-        self._decide(keep=True)
+        """Count this request, whatever the status of its response will be.
+
+        Raises `UsageError` if the limit does not count by the response, or the response has begun.
+        """
+        self._override_counting(keep=True)
 
     def refund(self) -> None:
-        """Do not count this request, whatever its status will be. Raises `UsageError`."""
-        self._decide(keep=False)
+        """Do not count this request, whatever the status of its response will be.
+
+        Raises `UsageError` if the limit does not count by the response, or the response has begun.
+        """
+        self._override_counting(keep=False)
 
     async def charge(self, cost: int) -> None:
-        """Take an additional cost, even if it is more than is left. Raises `UsageError`."""
+        """Charge an additional cost for this request, even if it exceeds the limit.
+
+        Raises `UsageError` for a limit of concurrent requests.
+        """
         if self._result.limit.is_concurrency:
             name = self._result.limit.name
-            raise UsageError(f"limit {name!r}: charge() needs a limit with a rate")
+            raise UsageError(f"limit {name!r}: charge() works only for limits with a rate")
         check_whole_number("cost", cost, 0, MAX_LIMIT)
         checks = [
             check._replace(cost=cost, forced=True, counted_later=False)
@@ -57,11 +66,11 @@ class CurrentLimit:
         ]
 
     async def reset(self) -> None:
-        """Delete the counts of this client. Raises `StoreError`."""
+        """Delete the counts and the block of this client in this limit. Raises `StoreError`."""
         keys = [(check.bucket, check.key) for check in self._result.checks]
         await self._request.enforcer.store.reset(keys)
 
-    def _decide(self, *, keep: bool) -> None:
+    def _override_counting(self, *, keep: bool) -> None:
         limit = self._result.limit
         if not limit.reserves or limit.is_concurrency:
             raise UsageError(
@@ -70,13 +79,14 @@ class CurrentLimit:
             )
         if self._result.is_settled:
             raise UsageError(
-                f"limit {limit.name!r}: call fail() and refund() before the response begins"
+                f"limit {limit.name!r}: fail() and refund() must be called before the response "
+                "begins"
             )
         self._result.keep = keep
 
 
 class SyncCurrentLimit:
-    """`CurrentLimit` for handlers without async, in a thread or on the event loop."""
+    """The blocking methods of `CurrentLimit`, for handlers without async."""
 
     def __init__(self, current: CurrentLimit, request: LimitedRequest) -> None:
         self._current = current
@@ -84,18 +94,18 @@ class SyncCurrentLimit:
 
     def charge(self, cost: int) -> None:
         """Blocking version of `CurrentLimit.charge`."""
-        self._request.finish_now(self._current.charge(cost))
+        self._request.run_from_sync(self._current.charge(cost))
 
     def reset(self) -> None:
         """Blocking version of `CurrentLimit.reset`."""
-        self._request.finish_now(self._current.reset())
+        self._request.run_from_sync(self._current.reset())
 
 
 def current_limit(name: str) -> CurrentLimit:
-    """Return the limit of this name that applies to the current request.
+    """Return the limit with this name that applies to the current request.
 
-    Raises `LimitNotFound` if no limit of this name applies, and `MissingMiddleware` if there is no
-    request.
+    Raises `LimitNotFound` if no limit with this name applies, and `MissingMiddleware` outside of a
+    request that `RateLimitMiddleware` serves.
     """
     request: LimitedRequest | None = require_active_request(f"current_limit({name!r})")
     names: list[str] = []

@@ -1,4 +1,4 @@
-"""Counts the decisions of limits, and reports them to the observer."""
+"""Count the decisions of limits, and pass them to the function on_decision."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from hasten.ratelimit._http.limit import Limit
 from hasten.ratelimit._http.stats import RateLimitStats
 
 NEAR: Final = 1 - 0.8
-"""A client with less than this share of a limit left is near it."""
+"""A request after which less than this share of the limit is left counts as near the limit."""
 
 
 class DecisionLog:
-    """Counts decisions by the names of limits, and calls on_decision."""
+    """Counts the decisions of a middleware in `RateLimitStats`, and calls on_decision."""
 
     def __init__(
         self,
@@ -26,15 +26,15 @@ class DecisionLog:
         errors: RepeatedErrors,
     ) -> None:
         self.stats: Final = stats
-        self._of_limits: Final = {limit.name: stats.of(limit.name) for limit in limits}
+        self._stats_by_name: Final = {limit.name: stats.of(limit.name) for limit in limits}
         self.on_decision: Final = on_decision
         self._errors = errors
 
     def count(self, limit: Limit, outcome: Outcome) -> bool:
-        """Count a decision. Returns whether the request has to be refused."""
-        stats = self._of_limits.get(limit.name)
+        """Count the decision for an outcome. Returns whether the request must be refused."""
+        stats = self._stats_by_name.get(limit.name)
         if stats is None:
-            stats = self._of_limits[limit.name] = self.stats.of(limit.name)
+            stats = self._stats_by_name[limit.name] = self.stats.of(limit.name)
         refuses = not (outcome.ok or limit.shadow)
         if refuses:
             stats.limited += 1
@@ -49,10 +49,10 @@ class DecisionLog:
         return refuses
 
     def report(self, decision: Decision) -> None:
-        """Call on_decision."""
+        """Call the function on_decision, if there is one. Its exceptions are logged."""
         if self.on_decision is None:
             return
         try:
             self.on_decision(decision)
-        except Exception:  # noqa: BLE001  # of the application's own function
+        except Exception:  # noqa: BLE001  # raised by the application's function
             self._errors.exception(f"{decision.name}: on_decision() failed")

@@ -1,11 +1,11 @@
-"""The enforcer holds requests against limits.
+"""`Enforcer`: check requests against limits.
 
-A middleware has one, and `@limit` and `RateLimited` use the same one for the limits of routes. All
-middlewares that Litestar makes for the routes of one application share one.
+Each middleware has an enforcer, which `@limit` and `RateLimited` also use for the limits of routes.
+Litestar makes one middleware for each route; those of one application share an enforcer.
 
-The limits of a request are checked by one call of the store, which takes one round trip, whatever
-their number. They are taken in their order up to the first that refuses: earlier ones stay charged,
-later ones are not touched.
+All limits of a request are checked by one call of the store, which takes one round trip. The store
+takes their costs in order, up to the first limit that refuses the request. The limits before it
+stay charged, and those after it are not changed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from hasten.ratelimit._counter_store import (
     CheckGroup,
     OnStoreError,
     Outcome,
-    effective,
+    find_effective_outcome,
 )
 from hasten.ratelimit._http.clients import Clients
 from hasten.ratelimit._http.decision_log import DecisionLog
@@ -30,7 +30,7 @@ from hasten.ratelimit._http.limit import Limit
 from hasten.ratelimit._http.operator_warnings import OperatorWarnings
 from hasten.ratelimit._http.plans import Plan
 from hasten.ratelimit._http.policy_headers import HeaderWriter
-from hasten.ratelimit._http.request_checks import FunctionFailed, RequestChecks, result_of
+from hasten.ratelimit._http.request_checks import FunctionFailed, RequestChecks, await_if_needed
 from hasten.ratelimit._http.results import LimitResult
 from hasten.ratelimit._resilient_store import ResilientStore
 
@@ -38,10 +38,10 @@ _UNAVAILABLE: Final = Outcome(False, 0, 0, PAUSE_US, PAUSE_US, unavailable=True)
 
 
 class Enforcer:
-    """Holds requests against limits, and counts and reports the decisions.
+    """Checks requests against limits, counts the decisions and reports them to observers.
 
-    on_store_error applies to limits without a value of their own. Of two enforcers of one namespace
-    around a request, only one counts equal limits.
+    on_store_error applies to limits that do not set their own. namespace: if enforcers with the
+    same namespace serve one request, limits that both have are counted only once.
     """
 
     def __init__(
@@ -58,14 +58,14 @@ class Enforcer:
     ) -> None:
         self.store: Final = store
         self.client_of: Final = clients.client_of
-        """Returns the client of a request."""
+        """A function that returns the client of a request."""
         self.writer: Final = writer
         self.decisions: Final = decisions
         self.errors: Final = errors
         self.warnings: Final = warnings
         self.namespace: Final = namespace
         self.immediate: Final = store.immediate if decisions.on_decision is None else None
-        """A store to call without waiting; None if there is none, or an observer to call."""
+        """The store if it never waits and there is no on_decision to call; else None."""
         self._checks = RequestChecks(on_store_error, errors, warnings)
         self._on_store_error: OnStoreError = on_store_error
         self._plans: dict[tuple[Limit, ...], Plan] = {}
@@ -79,7 +79,7 @@ class Enforcer:
             )
 
     def plan_of(self, limits: tuple[Limit, ...]) -> Plan:
-        """Return the plan for requests under these limits."""
+        """Return the plan for requests that these limits apply to. Plans are cached."""
         plan = self._plans.get(limits)
         if plan is None:
             plan = self._plans[limits] = Plan(limits, self.writer, self._on_store_error)
@@ -88,10 +88,11 @@ class Enforcer:
     async def enforce(
         self, request: RequestInfo, plan: Plan, route_of: Callable[[Scope], str]
     ) -> list[LimitResult]:
-        """Hold a request against limits. After a refusal, results of later limits are missing.
+        """Check a request against the limits of a plan, and return the results in order.
 
-        route_of returns the route of a request. A result without checks means that a function of
-        its limit failed.
+        After a limit that refuses the request, there are no results of later limits. A result
+        without checks means that a function of its limit failed. route_of returns the path of a
+        request, for limits with key="route".
         """
         limits: Sequence[Limit] = plan.limits
         if plan.has_address_keys:
@@ -103,31 +104,34 @@ class Enforcer:
                 return [LimitResult(failed.limit, (), (_UNAVAILABLE,), refuses=True)]
             if not groups:
                 return []
-        outcomes = self.store.hit_now(groups)
+        outcomes = self.store.try_hit_now(groups)
         if outcomes is None:
             outcomes = await self.store.hit(groups)
-        return self.results(limits, groups, outcomes)
+        return self.record_outcomes(limits, groups, outcomes)
 
-    async def report(self, results: Sequence[LimitResult], request: RequestInfo) -> None:
-        """Call the observers of the application with results."""
+    async def notify_observers(self, results: Sequence[LimitResult], request: RequestInfo) -> None:
+        """Call the functions on_decision and on_limited with the decisions of these results."""
         for result in results:
             if not result.checks:
                 continue
             if self.decisions.on_decision is not None:
                 self.decisions.report(result.decision(request))
-            if result.limit.on_limited is not None and not result.effective.ok:
+            if result.limit.on_limited is not None and not result.effective_outcome.ok:
                 await self._report_limited(result, request)
 
-    def results(
+    def record_outcomes(
         self,
         limits: Sequence[Limit],
         groups: Sequence[CheckGroup],
         answer: Sequence[Sequence[Outcome]],
     ) -> list[LimitResult]:
-        """Count the outcomes and return the results. After a refusal, later ones are missing."""
+        """Count the outcomes in the statistics, and return them as results.
+
+        answer has no outcomes for limits after one that refuses the request.
+        """
         results = []
         for limit, group, outcomes in zip(limits, groups, answer, strict=False):
-            outcome = outcomes[0] if len(outcomes) == 1 else effective(outcomes)
+            outcome = outcomes[0] if len(outcomes) == 1 else find_effective_outcome(outcomes)
             refuses = self.decisions.count(limit, outcome)
             results.append(LimitResult(limit, group, outcomes, refuses))
         return results
@@ -135,6 +139,6 @@ class Enforcer:
     async def _report_limited(self, result: LimitResult, request: RequestInfo) -> None:
         assert result.limit.on_limited is not None
         try:
-            await result_of(result.limit.on_limited(result.decision(request)))
-        except Exception:  # noqa: BLE001  # of the application's own function
+            await await_if_needed(result.limit.on_limited(result.decision(request)))
+        except Exception:  # noqa: BLE001  # raised by the application's function
             self.errors.exception(f"{result.limit.name}: on_limited() failed")

@@ -1,8 +1,8 @@
-"""Requests that no limit of a middleware counts, by their path or by their handler.
+"""Find the requests that are exempt from limits, by `exclude_paths` or by `@exempt`.
 
-A middleware runs before the router. So this finds the handler of a request as the router would.
-Whenever the handler is not certain, the request is counted: an exemption must never be a way to
-bypass a limit.
+A middleware runs before the router, so it does not know the handler of a request. This module finds
+the handler as the router of each framework will. If that is uncertain, the request is counted: an
+exemption must never be a way to bypass a limit.
 """
 
 from __future__ import annotations
@@ -15,34 +15,38 @@ from hasten._asgi import Scope
 from hasten._frameworks import framework_of
 from hasten.ratelimit._http.paths import Paths
 from hasten.ratelimit._http.registry import is_exempt, registry
-from hasten.ratelimit._http.root_paths import Forms, applications
+from hasten.ratelimit._http.root_paths import RouterPaths, applications
 
 MAX_DEPTH: Final = 8
-"""How many levels of mounts are searched."""
+"""How many levels of mounted applications and included routers are searched for a handler."""
 
 
 class Exemptions:
-    """The requests that a middleware does not count. app is the application behind it."""
+    """The exemptions of a middleware.
+
+    paths are the excluded paths, None if there are none. app is the application that the middleware
+    wraps.
+    """
 
     def __init__(self, paths: Sequence[str] | None, app: object) -> None:
         self._paths = None if paths is None else Paths([paths])
         self._app = app
         self._apps: list[object] | None = None
 
-    def include(self, scope: Scope, forms: Forms) -> bool:
-        """Return whether no limit applies to a request."""
-        if self._paths is not None and self._is_excluded(self._paths, forms):
+    def is_request_exempt(self, scope: Scope, forms: RouterPaths) -> bool:
+        """Return whether a request is exempt from all limits of the middleware."""
+        if self._paths is not None and self._are_paths_excluded(self._paths, forms):
             return True
-        return registry.has_exemptions and is_exempt(self._handler(scope))
+        return registry.has_exemptions and is_exempt(self._find_handler(scope))
 
-    def _is_excluded(self, paths: Paths, forms: Forms) -> bool:
-        """Return whether every path that a router may see is excluded."""
+    def _are_paths_excluded(self, paths: Paths, forms: RouterPaths) -> bool:
+        """Return whether all paths that the router may see for the request are excluded."""
         seen = [path for alternative in forms.alternatives for path in alternative] or forms.paths
-        return all(paths.match(path) and not _has_dots(path) for path in seen)
+        return all(paths.match(path) and not _has_dot_segment(path) for path in seen)
 
-    def _handler(self, scope: Scope) -> object:
+    def _find_handler(self, scope: Scope) -> object:
         own = scope.get("route_handler")
-        if own is not None:  # Litestar has found it already
+        if own is not None:  # Litestar runs its middlewares after the router
             return getattr(own, "fn", own)
         if self._apps is None:
             self._apps = applications(self._app)
@@ -50,22 +54,25 @@ class Exemptions:
         for app in apps:
             match framework_of(app):
                 case "starlette":
-                    # A copy, because FastAPI records in the scope what it examines.
-                    return _of_starlette(getattr(app, "routes", ()), {**scope})
+                    # A copy of the scope, because FastAPI writes to it while it searches.
+                    return _find_starlette_endpoint(getattr(app, "routes", ()), {**scope})
                 case "quart":
-                    return _of_quart(app, scope)
+                    return _find_quart_view(app, scope)
                 case "django":
-                    return _of_django(scope)
+                    return _find_django_view(scope)
         return None
 
 
-def _has_dots(path: str) -> bool:
-    """Return whether something behind the router might resolve ".." in the path."""
+def _has_dot_segment(path: str) -> bool:
+    """Return whether the path has a segment "." or "..", which the application might resolve.
+
+    Then it could reach a path that is not excluded.
+    """
     return not {".", ".."}.isdisjoint(path.split("/"))
 
 
-def _of_starlette(routes: Iterable[Any], scope: Scope, depth: int = 0) -> object:
-    """Return the endpoint of the first route that matches, as `starlette.routing.Router` does."""
+def _find_starlette_endpoint(routes: Iterable[Any], scope: Scope, depth: int = 0) -> object:
+    """Return the endpoint that `starlette.routing.Router` will call; None if that is uncertain."""
     for route in routes:
         if not _is_matched_by_path(route):
             return None
@@ -76,16 +83,16 @@ def _of_starlette(routes: Iterable[Any], scope: Scope, depth: int = 0) -> object
             return None
         included = getattr(route, "effective_candidates", None)
         if included is not None:  # a router that FastAPI has included
-            return _of_starlette(included(), scope, depth + 1)
+            return _find_starlette_endpoint(included(), scope, depth + 1)
         endpoint: Any = found.get("endpoint")
         if framework_of(endpoint) == "starlette":
-            return _of_starlette(endpoint.routes, {**scope, **found}, depth + 1)
+            return _find_starlette_endpoint(endpoint.routes, {**scope, **found}, depth + 1)
         return endpoint
     return None
 
 
 def _is_matched_by_path(route: object) -> bool:
-    """Return whether a route matches by the path alone, not by host or by custom code."""
+    """Return whether a route is matched by its path alone, not by a host or by custom code."""
     if hasattr(route, "host"):
         return False
     for each in (route, getattr(route, "original_router", route)):
@@ -96,7 +103,7 @@ def _is_matched_by_path(route: object) -> bool:
     return True
 
 
-def _of_quart(app: Any, scope: Scope) -> object:
+def _find_quart_view(app: Any, scope: Scope) -> object:
     if scope["type"] != "http" or app.url_map.host_matching:
         return None
     path = "/" + scope["path"].removeprefix(scope.get("root_path", "")).lstrip("/")
@@ -107,7 +114,7 @@ def _of_quart(app: Any, scope: Scope) -> object:
     return app.view_functions.get(endpoint)
 
 
-def _of_django(scope: Scope) -> object:
+def _find_django_view(scope: Scope) -> object:
     urls: Any = sys.modules.get("django.urls")
     if urls is None or scope["type"] != "http":
         return None

@@ -1,4 +1,4 @@
-"""One limit of HTTP requests: how much, of which requests, counted for whom."""
+"""`Limit`: a rate limit of HTTP requests, and its variants for concurrency and for one route."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hasten.ratelimit._http.limit_options import (
     check_paths,
     check_status,
     check_statuses,
-    identify,
+    to_stable_text,
 )
 from hasten.ratelimit._http.policy_headers import Policy
 from hasten.ratelimit._rates import MAX_LIMIT, Rate, Rates, to_rates
@@ -47,7 +47,11 @@ RateOption: TypeAlias = RateLike | Callable[[RequestInfo], MaybeAwaitable[RateLi
 LimitKey: TypeAlias = (
     Literal["ip", "global", "route"] | Callable[[RequestInfo], MaybeAwaitable[str | None]]
 )
-"""Whom a limit counts: each client, all together, each client on each path, or by a key."""
+"""Which requests are counted together.
+
+"ip": those of one client. "global": all. "route": those of one client on one path. A function
+returns the key: requests with equal keys are counted together.
+"""
 
 Message: TypeAlias = (
     str
@@ -60,7 +64,7 @@ DEFAULT_LEASE: Final = 300.0
 
 
 class RouteOptions(TypedDict, total=False):
-    """The options of `Limit` for a limit of one route, which determines path and methods."""
+    """The options of `Limit` that a limit of one route accepts: all but path, methods and per."""
 
     name: str | None
     key: LimitKey
@@ -81,7 +85,7 @@ class RouteOptions(TypedDict, total=False):
 
 
 class ConcurrencyOptions(TypedDict, total=False):
-    """The options of `Limit` for a limit of concurrent requests."""
+    """The options of `Limit` that `Limit.concurrency` accepts."""
 
     path: str | Sequence[str] | None
     methods: Collection[str] | None
@@ -98,32 +102,34 @@ class ConcurrencyOptions(TypedDict, total=False):
 
 
 class Limit:
-    """How much a client may request: ``Limit("100/15m", path="/api/")``. It is immutable.
+    """How many requests a client may send: ``Limit("100/15m", path="/api/")``. It is immutable.
 
     - rate: a string (``"10/s burst 20, 1000/h"``: both apply), a `Rate`, several, or a function of
-      the request that returns one. It may be async. Each rate has its own count.
-    - path: the path, with all paths below it, or several; None for all. methods: the methods; GET
-      includes HEAD.
+      the request that returns one and may be async. Each rate has its own count.
+    - path: the path that the limit applies to, with all paths below it, or several paths; None for
+      all. methods: the methods that it applies to; GET includes HEAD. None for all.
     - name: the name in headers and for `current_limit`; by default the rate. Limits with the same
       name and rate in one store share their counts.
-    - key: whose requests are counted together: "ip" (an IPv6 client is a /56), "global", "route"
+    - key: which requests are counted together: "ip" (an IPv6 client is a /56), "global", "route"
       (each client on each path), or a function of the request that returns a string. A request
       for which it returns None is not counted.
-    - cost: the cost of one request: a number, or a function of the request.
+    - cost: how much of the limit one request uses: a number, or a function of the request.
     - algorithm: "fixed" (a window that begins with the first request), "sliding" (never more in any
       window), "gcra" (evenly spaced after the burst: the default for a rate with a burst).
     - skip: a function of the request. If it returns true, the request is not counted.
-    - skip_successful, skip_failed: do not count requests with this outcome. is_success decides what
-      a success is, by default a status below 400. count_statuses: count only these statuses.
-    - message: the body of a refusal: a string, a dict for JSON, or a function of the request that
-      returns one of them or a response of your framework; by default problem+json. status: the
-      status of a refusal.
-    - on_limited: called with the `Decision` of each refusal. It may be async. shadow: count and
-      call on_limited, but refuse no request.
+    - skip_successful, skip_failed: do not count requests that succeeded, or that failed. is_success
+      is a function of the request that returns whether it succeeded, by default if the status is
+      below 400. count_statuses: count only requests whose response has one of these statuses.
+    - message: the body of the response to a refused request: a string, a dict for JSON, or a
+      function of the request that returns one of them or a response of your framework; by default
+      problem+json. status: the status of that response.
+    - on_limited: called with the `Decision` for each request that exceeds the limit. It may be
+      async. shadow: count and call on_limited, but refuse no request.
     - headers: whether response headers describe the limit. Turn it off for a limit with a key that
       others can guess.
-    - block_for: how long to refuse every request of a client that exceeded the limit.
-    - on_store_error: overrides the option of the middleware.
+    - block_for: how long to refuse every request of a client that exceeded the limit; 0 for no
+      block.
+    - on_store_error: overrides the option on_store_error of the middleware for this limit.
     - per: "message" counts the messages of WebSockets instead of requests.
 
     Raises `InvalidOption`.
@@ -196,17 +202,17 @@ class Limit:
             or self.count_statuses is not None
             or self.is_concurrency
         )
-        """Whether the outcome of a request matters: then its cost is reserved first."""
+        """Whether the limit reserves the cost, because it counts a request by how it ends."""
         self.has_address_key: Final = (
             self.key in ("ip", "global")
             and isinstance(self.cost, int)
             and not (self.rate_of or self.skip)
         )
-        """Whether the address of the client is all that a store has to know of a request."""
+        """Whether the checks depend only on the client's address, so that they can be cached."""
         self.shows_headers: Final = self.headers and not self.shadow
-        """Whether response headers describe the limit."""
+        """Whether response headers describe the limit. They never describe a shadow limit."""
         self.has_fast_path: Final = self.has_address_key and self.on_limited is None
-        """Whether there is no function to call."""
+        """Whether no function of the application must be called to enforce the limit."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if hasattr(self, name):
@@ -222,16 +228,19 @@ class Limit:
     def concurrency(
         cls, limit: int, *, lease: Duration = DEFAULT_LEASE, **options: Unpack[ConcurrencyOptions]
     ) -> Limit:
-        """Limit how many requests are in progress at once, for each key.
+        """Return a limit of concurrent requests: how many may be in progress at once, for each key.
 
-        A request counts until its response has ended, its client has disconnected, or lease is
-        over. The other options are those of `Limit`.
+        A request counts until its response has ended, its client has disconnected, or lease (in
+        seconds) has passed. The other options are those of `Limit`.
         """
         return ConcurrencyLimit(limit, lease, **options)
 
     @property
     def definition(self) -> tuple[object, ...]:
-        """Equal for limits that count the same requests in the same way."""
+        """The options that determine what is counted.
+
+        Limits of two middlewares with equal definitions count as the same limit.
+        """
         return (
             self.bucket, self.rules, self.rate_of, self.algorithm, self.paths, self.methods,
             self.key, self.cost, self.skip, self.skip_successful, self.skip_failed,
@@ -242,7 +251,10 @@ class Limit:
     def checks(
         self, key: str, cost: int, rules: Sequence[Rule], on_error: OnStoreError
     ) -> list[Check]:
-        """Return the checks of one request."""
+        """Return the checks of one request, one for each rule.
+
+        on_error applies if the limit does not set on_store_error.
+        """
         digested = digest(key)
         return [
             Check(
@@ -259,23 +271,24 @@ class Limit:
         ]
 
     def rules_of(self, rate: object) -> tuple[Rule, ...]:
-        """Return the rules of a rate that a function has returned. Raises `InvalidOption`."""
+        """Return the rules for a rate that a function has returned. Raises `InvalidOption`."""
         rules = tuple(rule_of(each, self.algorithm) for each in to_rates("rate", rate))
         check_block(self.block_us, rules)
         return rules
 
     def policy_of(self, rule: Rule) -> Policy:
-        """Return how response headers describe a rule."""
+        """Return the policy with which response headers describe a rule of this limit."""
         if rule.kind == "concurrency":
             return Policy(self.name, rule.limit, None, "concurrent-requests")
-        if rule.kind == "gcra":  # the burst, and the time after which all of it is returned
-            return Policy(self._name_of(rule), rule.burst, rule.tolerance_us)
-        return Policy(self._name_of(rule), rule.limit, rule.window_us)
+        if rule.kind == "gcra":  # the burst, and the time until all of it is available again
+            return Policy(self._policy_name_of(rule), rule.burst, rule.tolerance_us)
+        return Policy(self._policy_name_of(rule), rule.limit, rule.window_us)
 
     def counts(self, status: int | None, is_success: bool) -> bool:
-        """Return whether a request with this outcome stays counted.
+        """Return whether a request with this response stays counted.
 
-        status is None if there was no response.
+        status is None if there was no response. is_success is the result of the function of that
+        name, or of its default.
         """
         if self.is_concurrency:
             return False
@@ -294,13 +307,19 @@ class Limit:
         return "-".join(rate.name for rate in self.rates) or "by-request"
 
     def _default_bucket(self) -> str:
-        """Return a bucket that differs for limits of different requests."""
+        """Return a bucket name for a limit without a name of its own.
+
+        It differs for limits that apply to different requests, so that they do not share counts.
+        """
         paths, methods = ",".join(self.paths or ()), ",".join(sorted(self.methods or ()))
         scope = paths, methods, self.per, self.key
-        return f"{self.name}@{'|'.join(map(identify, scope))}"
+        return f"{self.name}@{'|'.join(map(to_stable_text, scope))}"
 
-    def _name_of(self, rule: Rule) -> str:
-        """Return the name of one of several rates."""
+    def _policy_name_of(self, rule: Rule) -> str:
+        """Return the name of a rule in headers.
+
+        It is the name of the limit. A limit with several rates has a name for each.
+        """
         if len(self.rules) < 2:
             return self.name
         rate = self.rates[self.rules.index(rule)].name
@@ -317,10 +336,10 @@ class Limit:
         if len(names) > 1:
             raise InvalidOption.conflict(names[1], used[names[1]], names[0])
         if self.is_success and not (self.skip_successful or self.skip_failed):
-            expected = "used with skip_successful or skip_failed"
+            expected = "combined with skip_successful or skip_failed"
             raise InvalidOption("is_success", self.is_success, expected, code="conflict")
         if names and self.per == "message":
-            other = "per='message': a message has no outcome"
+            other = "per='message', because a message has no response"
             raise InvalidOption.conflict(names[0], used[names[0]], other)
 
     def _check_cost(self) -> None:
@@ -332,7 +351,7 @@ class Limit:
 
 
 class ConcurrencyLimit(Limit):
-    """A limit of the requests in progress at once."""
+    """A limit of concurrent requests, as `Limit.concurrency` returns it."""
 
     def __init__(self, limit: int, lease: Duration, **options: Unpack[ConcurrencyOptions]) -> None:
         for name, value in options.items():
@@ -351,13 +370,16 @@ class ConcurrencyLimit(Limit):
 
 
 class RouteLimit(Limit):
-    """A limit of one route. Its count is its own unless the limit has a name."""
+    """A limit of one route, made by `@limit` or `RateLimited`. route identifies the route.
+
+    Without a name, it shares its count with no other limit.
+    """
 
     def __init__(self, rate: RateOption, route: str, **options: Unpack[RouteOptions]) -> None:
         given: Mapping[str, Any] = options
         for wrong in ("path", "methods", "per"):
             if wrong in given:
-                other = "a limit of one route, which determines it"
+                other = "a limit of one route, where the route determines it"
                 raise InvalidOption.conflict(wrong, given[wrong], other)
         self._route: Final = route
         super().__init__(rate, **options)

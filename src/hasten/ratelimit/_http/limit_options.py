@@ -1,4 +1,7 @@
-"""Check the options of a limit. Each function returns the value or raises `InvalidOption`."""
+"""Check the options of a `Limit`.
+
+Each check_… function returns the value, converted for `Limit`, or raises `InvalidOption`.
+"""
 
 from __future__ import annotations
 
@@ -12,31 +15,32 @@ from hasten.errors import InvalidOption
 
 KEYS: Final = ("ip", "global", "route")
 
-# Characters that no decoded path contains, or that look like a pattern: it would never apply.
+# Characters that no decoded path contains, or that look like a pattern. A limit with such a path
+# would never apply.
 _INVALID_PATH: Final = re.compile(r"[*?#{}<>\x00-\x20]|%[0-9A-Fa-f]{2}")
 
 _METHODS: Final = frozenset("GET HEAD POST PUT PATCH DELETE OPTIONS TRACE CONNECT QUERY".split())
 
 
 def check_paths(option: str, value: object) -> tuple[str, ...]:
-    """Return one path or several."""
+    """Return the paths as a tuple. value is one path or several."""
     given: Sequence[object] = value if isinstance(value, Sequence) else ()
     found = (value,) if isinstance(value, str) else tuple(map(str, given))
     if not found or not all(each.startswith("/") for each in found):
-        raise InvalidOption(option, value, "a path that begins with '/', or several")
+        raise InvalidOption(option, value, "a path that begins with '/', or a list of such paths")
     for each in found:
         if _INVALID_PATH.search(each):
-            expected = "a decoded path without patterns, ? and #; it includes all paths below it"
+            expected = "a decoded path without wildcards, ? and # (all paths below it are included)"
             raise InvalidOption(option, each, expected)
     return found
 
 
 def check_methods(value: object) -> frozenset[str] | None:
-    """Return methods in upper case. GET includes HEAD."""
+    """Return the methods in upper case, with HEAD if there is GET; None for all methods."""
     if value is None:
         return None
     if isinstance(value, str) or not isinstance(value, Collection) or not value:
-        raise InvalidOption("methods", value, 'a list of methods: ["POST"]')
+        raise InvalidOption("methods", value, 'a list of methods, such as ["POST"]')
     named = frozenset(str(each).upper() for each in value)
     if unknown := named - _METHODS:
         expected = f"HTTP methods: {', '.join(sorted(_METHODS))}"
@@ -45,7 +49,7 @@ def check_methods(value: object) -> frozenset[str] | None:
 
 
 def check_key(value: object) -> Any:
-    """Return the name of a key, or a function."""
+    """Return the option `key`: "ip", "global", "route" or a function of the request."""
     if callable(value):
         return check_function("key", value, "request", may_be_async=True)
     if value in KEYS:
@@ -55,17 +59,19 @@ def check_key(value: object) -> Any:
 
 
 def check_statuses(value: object) -> frozenset[int] | None:
-    """Return statuses of responses."""
+    """Return the statuses of `count_statuses` as a set; None if the option is not set."""
     if value is None:
         return None
     found = value if isinstance(value, set | frozenset | list | tuple) else ()
     if found and all(isinstance(each, int) and 100 <= each <= 599 for each in found):
         return frozenset(found)
-    raise InvalidOption("count_statuses", value, "the statuses that count: {401, 403}")
+    raise InvalidOption(
+        "count_statuses", value, "a set of statuses from 100 to 599, such as {401, 403}"
+    )
 
 
 def check_message(value: object) -> Any:
-    """Return a string, a dict that can be encoded as JSON, a function, or None."""
+    """Return the option `message`: a string, a dict for JSON, a function, or None."""
     if callable(value):
         return check_function("message", value, "request", may_be_async=True)
     if value is None or isinstance(value, str):
@@ -82,35 +88,38 @@ def check_message(value: object) -> Any:
 
 
 def check_status(value: object) -> int:
-    """Return the status of a refusal."""
+    """Return the status of the response to refused requests."""
     if isinstance(value, int) and 400 <= value <= 599:
         return value
-    raise InvalidOption("status", value, "a status from 400 to 599")
+    raise InvalidOption("status", value, "an HTTP status from 400 to 599")
 
 
 def check_name(value: object) -> str | None:
     """Return the name of a limit, or None."""
     if value is None:
         return None
-    # It is a string of RFC 9651, section 3.3.3, in response headers.
+    # The name is a string of RFC 9651, section 3.3.3, in response headers.
     if isinstance(value, str) and value and value.isascii() and value.isprintable():
         return value
-    raise InvalidOption("name", value, "printable ASCII that is not empty")
+    raise InvalidOption("name", value, "a string of printable ASCII characters, not empty")
 
 
-def key_text(value: object) -> str:
-    """Return the text of a key. Raises `TypeError` for an object without a text of its own."""
+def key_to_text(value: object) -> str:
+    """Convert the key that a function returned to a string.
+
+    Raises `TypeError` for an object whose class defines no text for it.
+    """
     if isinstance(value, str):
         return value
     kind = type(value)
     if kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__:
-        # Its text has its address in memory, which differs for each request.
-        raise TypeError(f"a key is a string or a number, not {value!r}")
+        # The default text has the memory address of the object, which differs for each request.
+        raise TypeError(f"a key must be a string or a number, not {value!r}")
     return str(value)
 
 
-def identify(value: object) -> str:
-    """Return a text that is the same in all processes, also for a function."""
+def to_stable_text(value: object) -> str:
+    """Return a text for a value that is the same in all processes, for a function its full name."""
     if callable(value):
         return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}"
     return str(value)

@@ -1,4 +1,4 @@
-"""One request under limits: what they decided, the headers that describe it, and its settlement."""
+"""`LimitedRequest`: a request, the results of its limits, and how its reservations are settled."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from typing import Any, Final, TypeVar
 
 from hasten._asgi import Headers, Message, Scope, Send
-from hasten._loops import is_running, run_on, trio_token
+from hasten._loops import current_trio_token, is_running, run_on_loop
 from hasten._request_info import RequestInfo
 from hasten.errors import MissingMiddleware, UsageError
 from hasten.ratelimit._counter_store import ImmediateStore, Settlement
@@ -17,7 +17,7 @@ from hasten.ratelimit._http.limit import Limit
 from hasten.ratelimit._http.plans import Plan
 from hasten.ratelimit._http.policy_headers import NAMES, PolicyState, WriteHeaders
 from hasten.ratelimit._http.registry import registry
-from hasten.ratelimit._http.request_checks import result_of
+from hasten.ratelimit._http.request_checks import await_if_needed
 from hasten.ratelimit._http.results import LimitResult
 
 T = TypeVar("T")
@@ -25,30 +25,31 @@ T = TypeVar("T")
 active_request: Final[ContextVar[LimitedRequest | None]] = ContextVar(
     "hasten.ratelimit", default=None
 )
-"""The request that this task or thread serves."""
+"""The request that the current task or thread serves, None if no limit can apply to it."""
 
 
 class LimitedRequest:
-    """A request that limits apply to.
+    """A request in one middleware, with the results of the limits that apply to it.
 
-    outer is the same request in another middleware around this one, if there is one. route_of
-    returns the route of a request.
+    - outer: the same request in the next middleware outside of this one, None if there is none.
+    - route_of: returns the path of a request, for limits with key="route".
     """
 
     denied: LimitResult | None = None
-    """The result that refuses the request, if one does."""
+    """The result of the limit that refuses the request, None if no limit does."""
     has_started = False
     """Whether a response has begun."""
     pending: Plan | None = None
-    """The plan that the middleware still has to enforce, because that has to wait."""
+    """The plan that is not enforced yet, because the middleware must await the store for it."""
     reserves = False
-    """Whether the outcome of the request matters."""
+    """Whether a limit has reserved its cost, and counts the request by how it ends."""
     _info: RequestInfo | None = None
     _write_headers: WriteHeaders | None = None
-    """Writes the headers, if the results of one plan are all that they describe."""
+    """Writes the headers if they describe the limits of one plan only; None if not."""
     _inner_states: Sequence[PolicyState] = ()
-    """What a middleware inside this one has to describe in headers."""
+    """The limits of a middleware inside this one, which this one has to describe in headers."""
     _inner_shown: int | None = None
+    """The index in `_inner_states` of the limit that refuses the request."""
 
     def __init__(
         self,
@@ -61,19 +62,19 @@ class LimitedRequest:
         self.enforcer: Final = enforcer
         self.scope: Final = scope
         self.client: Final = enforcer.client_of(scope)
-        self.send_on: Final = send
-        """The send function of the server."""
+        self.server_send: Final = send
+        """The send function that this middleware was called with."""
         self.outer: Final = outer
         self.results: list[LimitResult] = []
         try:
             self.loop: AbstractEventLoop | Any = get_running_loop()
         except RuntimeError:
-            self.loop = trio_token()
+            self.loop = current_trio_token()
         self._route_of = route_of
 
     @property
     def info(self) -> RequestInfo:
-        """The request for functions of the application."""
+        """The request as it is passed to functions of the application, such as key and skip."""
         info = self._info
         if info is None:
             info = self._info = RequestInfo(self.scope, self.client)
@@ -87,16 +88,23 @@ class LimitedRequest:
     # Limits ---------------------------------------------------------------------------------------
 
     async def enforce(self, plan: Plan) -> None:
-        """Hold the request against the limits of a plan."""
+        """Check the request against the limits of a plan, and record the results."""
         results = await self.enforcer.enforce(self.info, plan, self._route_of)
-        self._add(plan, results)  # first: `finish` has to know what an observer interrupts
-        await self.enforcer.report(results, self.info)
+        self._add_results(
+            plan, results
+        )  # before observers run: if one is cancelled, `finish` needs the results
+        await self.enforcer.notify_observers(results, self.info)
 
     def enforce_now(self, plan: Plan, store: ImmediateStore) -> None:
-        """Run `enforce` synchronously, for a plan with a fast path and `Enforcer.immediate`."""
+        """Run `enforce` synchronously. The plan must have a fast path.
+
+        store is `Enforcer.immediate`.
+        """
         groups = plan.groups_of.get(self.client) or plan.groups(self.client)
         if plan.single is None:
-            self._add(plan, self.enforcer.results(plan.limits, groups, store.hit_now(groups)))
+            self._add_results(
+                plan, self.enforcer.record_outcomes(plan.limits, groups, store.hit_now(groups))
+            )
             return
         outcome = store.hit_one(groups[0][0])
         refuses = self.enforcer.decisions.count(plan.single, outcome)
@@ -108,7 +116,7 @@ class LimitedRequest:
         if refuses:
             self.denied = result
 
-    def _add(self, plan: Plan, results: list[LimitResult]) -> None:
+    def _add_results(self, plan: Plan, results: list[LimitResult]) -> None:
         can_write = not self.results and len(results) == len(plan.limits) and self.outer is None
         self._write_headers = plan.write_headers if can_write else None
         self.reserves |= plan.reserves
@@ -118,35 +126,40 @@ class LimitedRequest:
             if result.refuses:
                 self.denied = result
                 if len(result.checks) != 1 or len(results) != 1:
-                    self._write_headers = None  # it does not know which rate refuses
+                    self._write_headers = (
+                        None  # the function cannot tell which of the rates refuses
+                    )
 
     async def enforce_limit(self, limit: Limit) -> bool:
-        """Hold the request against one more limit, that of its route. False if it is refused."""
+        """Check the request against a limit of its route. Returns False if it is refused."""
         await self.enforce(self.enforcer.plan_of((limit,)))
         return self.denied is None
 
     def enforce_limit_sync(self, limit: Limit) -> bool:
         """Blocking version of `enforce_limit`, for a handler without async."""
-        return self.finish_now(self.enforce_limit(limit))
+        return self.run_from_sync(self.enforce_limit(limit))
 
-    async def _enforce_unread_body(self, status: int) -> bool:
-        """Count a request whose malformed body the framework has refused before the handler."""
+    async def _enforce_limits_of_refused_body(self, status: int) -> bool:
+        """Apply the limits of a route whose handler was not called, as the body is malformed.
+
+        status is the response of the framework. Returns False if a limit refuses the request.
+        """
         if not registry.has_limits or active_request.get() is not self:
             return True
         taken = [result.limit for result in self.results]
-        for limit in registry.limits_of_unread_body(self.scope, status):
+        for limit in registry.limits_of_refused_body(self.scope, status):
             if limit not in taken and not await self.enforce_limit(limit):
                 return False
         return True
 
-    def finish_now(self, work: Coroutine[Any, Any, T]) -> T:
-        """Return the result of a coroutine to code that cannot await it.
+    def run_from_sync(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine for a handler without async, and return its result.
 
-        The code runs in a thread, or on the event loop. Raises `UsageError` if the coroutine
-        would have to wait for the event loop that this call blocks.
+        A handler in a thread blocks until the event loop has run the coroutine. On the event loop
+        itself, the coroutine must finish without waiting: otherwise `UsageError` is raised.
         """
         if not is_running():
-            return run_on(self.loop, work)
+            return run_on_loop(self.loop, work)
         try:
             work.send(None)
         except StopIteration as end:
@@ -154,12 +167,15 @@ class LimitedRequest:
             return result
         work.close()
         raise UsageError(
-            "a limit was used without await on the event loop, and its store has to be awaited: "
-            "make the handler async, or let it run in a thread"
+            "a limit was used by a function without async on the event loop, but its store must be "
+            "awaited: make the function async, or run it in a thread"
         )
 
     def counted_limits(self, namespace: str) -> list[Limit]:
-        """Return the limits that middlewares of a namespace have counted here and around it."""
+        """Return the limits that this middleware and those outside of it have counted.
+
+        Only middlewares of this namespace are included.
+        """
         found = []
         if self.enforcer.namespace == namespace:
             found += [result.limit for result in self.results]
@@ -168,12 +184,12 @@ class LimitedRequest:
     # The response ---------------------------------------------------------------------------------
 
     async def send(self, message: Message) -> None:
-        """Send a message of the application, and add the headers of limits to the response."""
+        """Send a message of the application. Adds the rate limit headers to the response."""
         if message["type"] == "http.response.start" and not self.has_started:
             if self.denied is not None:
                 return  # the refusal replaces the response of the framework
             status = message["status"]
-            if status >= 400 and not await self._enforce_unread_body(status):
+            if status >= 400 and not await self._enforce_limits_of_refused_body(status):
                 return
             self.has_started = True
             if self.reserves:
@@ -188,19 +204,22 @@ class LimitedRequest:
                 if not isinstance(headers, list | tuple):
                     headers = list(headers)  # it may be an iterator
                 for line in headers:
-                    if line[0].lower() in NAMES:  # they replace those of others
+                    if line[0].lower() in NAMES:  # remove the headers of other rate limiters
                         headers = [line for line in headers if line[0].lower() not in NAMES]
                         break
                 message = {**message, "headers": [*headers, *lines]}
         elif self.denied is not None and not self.has_started:
             return
-        await self.send_on(message)
-        if self.reserves and is_last(message):
-            # What the application does after its response is not part of the request.
+        await self.server_send(message)
+        if self.reserves and is_last_message(message):
+            # Background tasks that run after the response are not part of the request.
             await self.finish()
 
     def headers(self) -> Headers:
-        """Return the headers that describe all limits of the request."""
+        """Return the rate limit headers of the response, for all limits of the request.
+
+        Returns [] if the outer middleware writes the headers for both.
+        """
         results, denied = self.results, self.denied
         if self._write_headers is not None:
             outcomes = results[0].outcomes
@@ -212,24 +231,26 @@ class LimitedRequest:
         for result in results:
             if result.limit.shows_headers:
                 if result is denied:
-                    shown = len(states) + result.outcomes.index(result.effective)
-                states += result.states()
+                    shown = len(states) + result.outcomes.index(result.effective_outcome)
+                states += result.policy_states()
         if shown is None and self._inner_shown is not None:
             shown = len(states) + self._inner_shown
         states += self._inner_states
         if self.outer is not None and self.outer.enforcer.writer.writes_headers:
-            # It replaces the headers that this middleware would write, so it describes both.
+            # The outer middleware would replace headers of this one, so it describes the limits
+            # of both.
             self.outer._inner_states, self.outer._inner_shown = states, shown
             self.outer._write_headers = None
             return []
         return self.enforcer.writer.write(states, shown)
 
-    # The outcome ----------------------------------------------------------------------------------
+    # The end of the request -----------------------------------------------------------------------
 
     async def settle(self, status: int | None) -> None:
-        """Settle the reservations of the request, whose outcome is now known.
+        """Charge or refund the reserved costs, according to the status of the response.
 
-        Limits of concurrent requests are settled by `finish`, because the body is still to be sent.
+        status is None if there is no response. Limits of concurrent requests are settled later, by
+        `finish`, because the body of the response is not sent yet.
         """
         if not self.reserves:
             return
@@ -242,19 +263,22 @@ class LimitedRequest:
             keep = result.keep
             if keep is None:
                 keep = limit.counts(status, await self._is_success(limit, status))
-            settlements += result.settlements(keep=keep)
+            settlements += result.take_settlements(keep=keep)
             if not keep:
                 result.add_refund()
         if settlements:
-            self.enforcer.store.settle_soon(settlements)
+            self.enforcer.store.settle_in_background(settlements)
 
     async def fail(self) -> None:
-        """Settle a request whose application has raised: without a response, it becomes a 500."""
+        """Settle a request after an exception of the application, as if it had responded with 500.
+
+        Does nothing if a response has begun.
+        """
         if not self.has_started:
             await self.settle(500)
 
     async def finish(self) -> None:
-        """Settle what is left when nothing more will be sent. Safe to call twice."""
+        """Settle the remaining reservations at the end of the request. Safe to call twice."""
         if not self.reserves:
             return
         if not self.has_started:
@@ -263,10 +287,10 @@ class LimitedRequest:
             settlement
             for result in self.results
             if result.limit.is_concurrency
-            for settlement in result.settlements(keep=False)
+            for settlement in result.take_settlements(keep=False)
         ]
         if settlements:
-            self.enforcer.store.settle_soon(settlements)
+            self.enforcer.store.settle_in_background(settlements)
 
     async def _is_success(self, limit: Limit, status: int | None) -> bool:
         if status is None:
@@ -274,8 +298,8 @@ class LimitedRequest:
         if limit.is_success is None:
             return status < 400
         try:
-            return bool(await result_of(limit.is_success(self.info)))
-        except Exception:  # noqa: BLE001  # of the application's own function
+            return bool(await await_if_needed(limit.is_success(self.info)))
+        except Exception:  # noqa: BLE001  # raised by the application's function
             self.enforcer.errors.exception(
                 f"{limit.name}: is_success() failed; the request is counted"
             )
@@ -283,15 +307,18 @@ class LimitedRequest:
 
 
 def require_active_request(what: str) -> LimitedRequest:
-    """Return the request that this task or thread serves. Raises `MissingMiddleware`."""
+    """Return the request that the current task or thread serves.
+
+    Raises `MissingMiddleware`, which names the feature what, if there is none.
+    """
     request = active_request.get()
     if request is None:
         raise MissingMiddleware(what, "RateLimitMiddleware")
     return request
 
 
-def is_last(message: Message) -> bool:
-    """Return whether a message is the last one of a response."""
+def is_last_message(message: Message) -> bool:
+    """Return whether an ASGI message is the last one of a response."""
     match message["type"]:
         case "http.response.body":
             return not message.get("more_body", False)

@@ -1,4 +1,4 @@
-"""Limits and their store as one object, to reset clients without a request."""
+"""`Limits`: the limits of an application with their store, to reset a client from any process."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from hasten.errors import InvalidOption
 from hasten.ratelimit._counter_store import CounterStore, digest
 from hasten.ratelimit._http.addresses import DEFAULT_PREFIX, Addresses
 from hasten.ratelimit._http.limit import Limit, RateLike
-from hasten.ratelimit._http.limit_options import key_text
-from hasten.ratelimit._http.paths import plain
+from hasten.ratelimit._http.limit_options import key_to_text
+from hasten.ratelimit._http.paths import normalize
 from hasten.ratelimit._http.registry import registry
 from hasten.ratelimit._resilient_store import STORE_TIMEOUT, clear_store, reset_keys
 from hasten.ratelimit._rules import Rule, bucket_of
@@ -23,7 +23,7 @@ from hasten.ratelimit._stores import counters_of
 
 
 class Limits(Sequence[Limit], AsyncClosable):
-    """The limits of an application and their store: ``Limits([Limit("5/h")], store="redis://…")``.
+    """The limits of an application with their store: ``Limits([Limit("5/h")], store="redis://…")``.
 
     Pass it to `RateLimitMiddleware` as `limits`. The middleware uses its store, store_timeout and
     ipv6_prefix. Any process with the same limits can reset a client:
@@ -31,7 +31,8 @@ class Limits(Sequence[Limit], AsyncClosable):
         await limits.reset("login", "203.0.113.7")
 
     The options are those of `RateLimitMiddleware`. `limits.sync` has the same methods for code
-    without an event loop. ``async with limits:`` closes it. Raises `InvalidOption`.
+    without an event loop. ``async with limits:`` closes the store at the end. Raises
+    `InvalidOption`.
     """
 
     def __init__(
@@ -53,17 +54,17 @@ class Limits(Sequence[Limit], AsyncClosable):
 
     @property
     def counters(self) -> CounterStore:
-        """The store of the counts."""
+        """The store that keeps the counts."""
         return self._counters.counters
 
     @property
     def clock(self) -> Clock | None:
-        """The clock of the store, None for the system's."""
+        """The clock of the store, None for the system's clock."""
         return self._counters.clock
 
     def __repr__(self) -> str:
         names = ", ".join(repr(limit.name) for limit in self._limits)
-        return f"<Limits {names} in {self._counters.shown}>"
+        return f"<Limits {names} in {self._counters.label}>"
 
     @overload
     def __getitem__(self, index: int) -> Limit: ...
@@ -78,43 +79,45 @@ class Limits(Sequence[Limit], AsyncClosable):
         return len(self._limits)
 
     async def reset(self, name: str, key: object = None, *, rate: RateLike | None = None) -> None:
-        """Delete the counts and the block of a client, for all limits of this name.
+        """Delete the counts and the block of a client, for all limits with this name.
 
-        name is the option `name` of a limit, by default its rate as headers name it ("5-in-1hr").
-        It may belong to a limit of a route (`@limit`). key is what the limit counts by: an address
-        for "ip"; the result of the function; an address, a space and a path for "route"; None for
-        "global". rate is the client's rate, for a limit whose rate is a function.
+        - name: the option `name` of a limit, by default its rate as headers name it ("5-in-1hr").
+          Limits of routes (`@limit`) are included.
+        - key: the client, according to the option `key` of the limit: an address for "ip"; an
+          address, a space and a path for "route"; None for "global"; the string that a function
+          returns.
+        - rate: the client's rate, for a limit whose rate is a function.
 
-        Other processes notice it within a second. Waits for the store as long as its time-out, 5
-        seconds by default.
+        Other processes notice the reset within a second. Waits for the store as long as the store's
+        own time-out, 5 seconds by default.
 
         Raises `InvalidOption`; `StoreError` if the store is unavailable.
         """
-        found = [limit for limit in self._known() if limit.name == name]
+        found = [limit for limit in self._all_limits() if limit.name == name]
         if not found:
-            names = ", ".join(sorted({repr(limit.name) for limit in self._known()})) or "none"
-            expected = f"the name of a limit ({names})"
+            names = ", ".join(sorted({repr(limit.name) for limit in self._all_limits()})) or "none"
+            expected = f"the name of a limit (known: {names})"
             raise InvalidOption("name", name, expected, code="unknown_name")
         keys = [
-            (bucket_of(limit.bucket, rule), digest(self._key(limit, key)))
+            (bucket_of(limit.bucket, rule), digest(self._key_to_text(limit, key)))
             for limit in found
-            for rule in _rules(limit, rate)
+            for rule in _find_rules(limit, rate)
         ]
         await reset_keys(self.counters, keys)
 
     async def clear(self) -> None:
-        """Delete all counts of the store, including those of its other users: for tests."""
+        """Delete all counts in the store, also those of other applications. This is for tests."""
         await clear_store(self.counters)
 
     async def aclose(self) -> None:
         """Close the store if it was given as a URL. Safe to call twice."""
         await self._counters.aclose()
 
-    def _known(self) -> Iterator[Limit]:
+    def _all_limits(self) -> Iterator[Limit]:
         yield from self._limits
         yield from registry.named_limits()
 
-    def _key(self, limit: Limit, key: object) -> str:
+    def _key_to_text(self, limit: Limit, key: object) -> str:
         if limit.key == "global":
             return "global"
         if key is None:
@@ -122,16 +125,16 @@ class Limits(Sequence[Limit], AsyncClosable):
             raise InvalidOption("key", key, expected, code="missing")
         if callable(limit.key):
             try:
-                return key_text(key)
+                return key_to_text(key)
             except TypeError as error:
                 raise InvalidOption("key", key, f"a string or a number: {error}") from None
         address, _, path = str(key).partition(" ")
         address = self._addresses.key(address)
-        return f"{address} {plain(path)}" if limit.key == "route" else address
+        return f"{address} {normalize(path)}" if limit.key == "route" else address
 
 
 class SyncLimits:
-    """`Limits` for threads without an event loop: `limits.sync.reset("login", "203.0.113.7")`."""
+    """`Limits` for code without an event loop: `limits.sync.reset("login", "203.0.113.7")`."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -150,7 +153,7 @@ class SyncLimits:
 
 
 def check_limits(limits: object) -> None:
-    """Raise `InvalidOption` unless these are limits with a count of their own each."""
+    """Raise `InvalidOption` unless this is a list of limits of which no two share a count."""
     if isinstance(limits, Limit) or not isinstance(limits, Sequence):
         raise InvalidOption("limits", limits, "a list of Limit(…)")
     buckets: set[str] = set()
@@ -158,12 +161,12 @@ def check_limits(limits: object) -> None:
         if not isinstance(limit, Limit):
             raise InvalidOption("limits", limit, "a list of Limit(…)")
         if limit.bucket in buckets:
-            expected = "limits with different names, because equal names share one count: set name="
+            expected = "unique, because limits with equal names share one count: set name="
             raise InvalidOption("limits", limit.name, expected, code="duplicate")
         buckets.add(limit.bucket)
 
 
-def _rules(limit: Limit, rate: RateLike | None) -> Iterable[Rule]:
+def _find_rules(limit: Limit, rate: RateLike | None) -> Iterable[Rule]:
     if limit.rate_of is None:
         return limit.rules
     if rate is None:

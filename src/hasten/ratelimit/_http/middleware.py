@@ -1,4 +1,4 @@
-"""The rate limit middleware for any ASGI application."""
+"""`RateLimitMiddleware`, for any ASGI application."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Final
 
 from hasten._asgi import ASGIApp, Receive, Scope, Send
 from hasten._checks import check_choice, check_flag, check_function, check_instance, check_text
-from hasten._clock import Clock, now_ns_of
+from hasten._clock import Clock, make_now_ns
 from hasten._closing import AsyncClosable
 from hasten._decision import Decision
 from hasten._durations import Duration
-from hasten._litestar import first_of
+from hasten._litestar import get_shared_middleware
 from hasten._logs import get_logger
 from hasten._repeated_errors import RepeatedErrors
 from hasten._store import Store
@@ -39,32 +39,34 @@ from hasten.ratelimit._http.websockets import LimitedWebSocket
 from hasten.ratelimit._resilient_store import STORE_TIMEOUT, ResilientStore
 
 _MARK: Final = "hasten.ratelimit"
-"""The key in a scope for the namespaces of the middlewares around it."""
+"""The key in an ASGI scope for the namespaces of the middlewares that serve the request."""
 
 
 class RateLimitMiddleware(AsyncClosable):
-    """``app.add_middleware(RateLimitMiddleware, limits=[Limit("100/15m", path="/api/")])``
+    """Limits requests: ``app.add_middleware(RateLimitMiddleware, limits=[Limit("100/15m")])``.
 
-    - limits: each applies to its paths and methods. A list, or `Limits`, which includes store,
-      store_timeout and ipv6_prefix.
+    - limits: a list of `Limit`, each of which applies to its paths and methods; or a `Limits`
+      object, which also has the options store, store_timeout and ipv6_prefix.
     - store: where counts are kept: a URL ("redis://…", "sqlite:///…"), a `hasten.Store`, a
       `CounterStore`, or None for the memory of this process. Windows and headers use the clock of
       the store.
     - exclude_paths: paths, with all paths below them, to which none of these limits applies.
-    - trusted_proxies: addresses and ranges of proxies whose X-Forwarded-For is trusted. hops: or
-      the number of proxies. proxy_header: "forwarded" (RFC 7239) or another header that they set.
-      By default the client is the peer of the connection.
+    - trusted_proxies: addresses and ranges of proxies whose X-Forwarded-For is trusted. hops: the
+      number of proxies, as an alternative to trusted_proxies. proxy_header: "forwarded" (RFC 7239)
+      or another header that the proxies set. By default no proxy is trusted, and the client is the
+      peer of the connection.
     - ipv6_prefix: how many bits of an IPv6 address identify a client.
     - on_store_error: what happens if the store does not respond: "local" counts in this process,
       "allow" accepts, "deny" answers 503. store_timeout: how long a request waits for the store,
-      50 ms by default. processes: how many processes share the store, so that each allows its
-      share during an outage.
+      50 ms by default. processes: how many processes share the store. While the store is
+      unavailable, each process allows this fraction of the limits.
     - headers: "standard" (RateLimit and RateLimit-Policy of IETF draft 10), "draft-7", "legacy"
       (X-RateLimit-*), several of them, or none. Every refusal has Retry-After.
     - on_decision: called with the `Decision` of each limit of each request. It cannot be async.
-    - stats: your `RateLimitStats`, in which the middleware counts decisions.
+    - stats: a `RateLimitStats` of yours, in which the middleware counts its decisions.
     - enabled: False lets all requests pass unchanged.
-    - namespace: of two middlewares of one namespace around a request, only one counts equal limits.
+    - namespace: if two middlewares with the same namespace serve one request, limits that both have
+      are counted only once.
 
     Raises `InvalidOption`.
     """
@@ -91,7 +93,7 @@ class RateLimitMiddleware(AsyncClosable):
     ) -> None:
         self._owned_limits: Limits | None = None
         if isinstance(limits, Limits):
-            _check_absent(store=store, ipv6_prefix=ipv6_prefix, store_timeout=store_timeout)
+            _check_not_given(store=store, ipv6_prefix=ipv6_prefix, store_timeout=store_timeout)
         else:
             limits = self._owned_limits = Limits(
                 limits,
@@ -119,7 +121,7 @@ class RateLimitMiddleware(AsyncClosable):
                 clock=limits.clock,
             ),
             clients=Clients(proxies, Addresses(limits.ipv6_prefix), warnings),
-            writer=HeaderWriter(headers, _seconds_of(limits.clock)),
+            writer=HeaderWriter(headers, _make_time_function(limits.clock)),
             decisions=DecisionLog(limits, stats, on_decision, errors),
             errors=errors,
             warnings=warnings,
@@ -137,16 +139,16 @@ class RateLimitMiddleware(AsyncClosable):
 
     @property
     def stats(self) -> RateLimitStats:
-        """The decisions of each limit so far, by its name."""
+        """The counters of the decisions of each limit, by the name of the limit."""
         return self.enforcer.decisions.stats
 
     async def reset(
         self, name: str | None = None, key: object = None, *, rate: RateLike | None = None
     ) -> None:
-        """Reset one client, like `Limits.reset`.
+        """Delete the counts and the block of a client, like `Limits.reset`.
 
-        Without a name, delete all counts of the store, including those of its other users: for
-        tests.
+        Without a name, delete all counts in the store, also those of other applications that share
+        it: for tests.
         """
         if name is None:
             await self.limits.clear()
@@ -154,9 +156,9 @@ class RateLimitMiddleware(AsyncClosable):
             await self.limits.reset(name, key, rate=rate)
 
     async def aclose(self) -> None:
-        """Finish the calls that have begun, and close the store if it was given as a URL.
+        """Wait for unfinished calls of the store, and close the store if it was given as a URL.
 
-        Safe to call twice. A `Store` or `Limits` is closed by its owner.
+        Safe to call twice. A `Store` or `Limits` object stays open: its owner closes it.
         """
         await self.enforcer.store.finish()
         if self._owned_limits is not None:
@@ -167,7 +169,7 @@ class RateLimitMiddleware(AsyncClosable):
         if kind == "websocket" and self._enabled:
             await self._serve_websocket(scope, receive, send)
             return
-        request = self._begin(scope, send) if kind == "http" and self._enabled else None
+        request = self._begin_request(scope, send) if kind == "http" and self._enabled else None
         if request is None:
             await self.app(scope, receive, send)
             return
@@ -179,7 +181,7 @@ class RateLimitMiddleware(AsyncClosable):
                 try:
                     await self.app(scope, receive, request.send)
                 except Exception:
-                    # The error of a framework whose handler was refused is irrelevant.
+                    # If the handler was refused, the refusal replaces this error.
                     if not request.needs_refusal:
                         await request.fail()
                         raise
@@ -191,10 +193,11 @@ class RateLimitMiddleware(AsyncClosable):
             if request.reserves:
                 await request.finish()
 
-    def _begin(self, scope: Scope, send: Send) -> LimitedRequest | None:
-        """Return the limited request, None if no limit can apply to it.
+    def _begin_request(self, scope: Scope, send: Send) -> LimitedRequest | None:
+        """Return the request with the results of its limits; None if no limit can apply to it.
 
-        It is held against its limits already, unless that is `pending` because it has to wait.
+        If the store must be awaited, there are no results yet, and the request has a `pending`
+        plan.
         """
         try:
             plan = self._plans[scope["path"], scope["method"], scope.get("root_path", "")]
@@ -204,7 +207,7 @@ class RateLimitMiddleware(AsyncClosable):
             return None
         outer = None
         if _MARK in scope:
-            outer, is_counted = active_request.get(), self._mark_scope(scope)
+            outer, is_counted = active_request.get(), self._add_namespace_to_scope(scope)
             plan = self._without_counted(plan) if is_counted else plan
             if is_counted and plan is None:
                 return None
@@ -221,10 +224,10 @@ class RateLimitMiddleware(AsyncClosable):
 
     async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._has_started:
-            self._start(scope)
+            self._share_state_under_litestar(scope)
         planner = self._planner
         plan, message_plan = planner.plan_of_handshake(scope), planner.plan_of_messages(scope)
-        if self._mark_scope(scope):
+        if self._add_namespace_to_scope(scope):
             plan, message_plan = self._without_counted(plan), self._without_counted(message_plan)
         socket = LimitedWebSocket(
             self.enforcer, scope, receive, send, planner.route_of,
@@ -236,7 +239,7 @@ class RateLimitMiddleware(AsyncClosable):
             if socket.denied is None:
                 await self._serve_connection(socket)
             else:
-                await receive()  # the handshake itself, which comes first
+                await receive()  # the message websocket.connect, which must be received first
             if socket.needs_refusal:
                 await self._refusals.refuse_handshake(socket, send)
         finally:
@@ -255,33 +258,40 @@ class RateLimitMiddleware(AsyncClosable):
 
     def _find_plan(self, scope: Scope) -> Plan | None:
         if not self._has_started:
-            self._start(scope)
+            self._share_state_under_litestar(scope)
         return self._planner.plan_of(scope)
 
-    def _start(self, scope: Scope) -> None:
-        """Share the enforcer of the first middleware that Litestar made for an application."""
+    def _share_state_under_litestar(self, scope: Scope) -> None:
+        """At the first request, share the state of the first middleware of the same application.
+
+        Litestar makes one middleware for each route, and they must count together. Under other
+        frameworks there is nothing to share.
+        """
         self.enforcer.require_loop()
         self._has_started = True
-        first = first_of(scope, self, self._definition)
+        first = get_shared_middleware(scope, self, self._definition)
         if first is not self:
             self.enforcer = first.enforcer
-            if is_mounted(scope):  # another application is behind it, with paths of its own
+            if is_mounted(scope):  # the middleware wraps a mounted application with other paths
                 self._planner = Planner(self.limits, self.enforcer, self.app, self._excluded)
             else:
                 self._planner = first._planner
             self._plans = self._planner.plans
 
-    def _mark_scope(self, scope: Scope) -> bool:
-        """Return whether another middleware of this namespace serves the request, too.
+    def _add_namespace_to_scope(self, scope: Scope) -> bool:
+        """Record in the scope that this middleware serves the request.
 
-        Records in the scope that this one does.
+        Returns whether another middleware with the same namespace serves it, too.
         """
         namespaces = scope.get(_MARK, frozenset())
         scope[_MARK] = namespaces | self._mark
         return self.enforcer.namespace in namespaces
 
     def _without_counted(self, plan: Plan | None) -> Plan | None:
-        """Return the plan without limits that an outer middleware of this namespace has counted."""
+        """Return the plan without limits that an outer middleware has counted already.
+
+        Only middlewares with the same namespace matter. Returns None if no limit is left.
+        """
         outer = active_request.get()
         if plan is None or outer is None:
             return plan
@@ -294,15 +304,15 @@ class RateLimitMiddleware(AsyncClosable):
         return self.enforcer.plan_of(left) if left else None
 
 
-def _check_absent(**options: object) -> None:
+def _check_not_given(**options: object) -> None:
     for name, value in options.items():
         if value is not None:
             raise InvalidOption.conflict(name, value, f"Limits(…): pass {name} to Limits")
 
 
-def _seconds_of(clock: Clock | None) -> Callable[[], float]:
-    """Return a function that returns the time in seconds since the epoch."""
+def _make_time_function(clock: Clock | None) -> Callable[[], float]:
+    """Return a function that returns the clock's time, in seconds since the epoch."""
     if clock is None:
         return time.time
-    now_ns = now_ns_of(clock)
+    now_ns = make_now_ns(clock)
     return lambda: now_ns() / 1_000_000_000

@@ -1,9 +1,9 @@
-"""Which limits apply to a path.
+"""Decide which limits apply to the path of a request.
 
 The path of a limit includes all paths below it: "/api/" applies to "/api" and "/api/posts", not to
-"/apix". Paths are compared as the server has decoded them, like in a router, and repeated slashes
-count as one. Where a router is stricter, a request that finds no route is counted. The opposite
-would allow requests to bypass the limit.
+"/apix". Like in a router, paths are compared as the server has decoded them, and repeated slashes
+count as one. If a router is stricter than this comparison, a limit also counts requests that find
+no route. If the comparison were stricter, requests could bypass the limit.
 """
 
 from __future__ import annotations
@@ -17,48 +17,49 @@ _SLASHES: Final = re.compile("//+")
 
 
 class Paths:
-    """The paths of several limits, each None for all paths."""
+    """The paths of several limits. patterns has the paths of each limit, None for all paths."""
 
     def __init__(self, patterns: Sequence[Sequence[str] | None]) -> None:
         self._prefixes = [
-            None if paths is None else tuple({plain(path) for path in paths}) for paths in patterns
+            None if paths is None else tuple({normalize(path) for path in paths})
+            for paths in patterns
         ]
 
     def match(self, *paths: str) -> tuple[int, ...]:
         """Return the indexes of the limits that apply to any of these paths, in order."""
-        found = [plain(path) for path in paths]
+        found = [normalize(path) for path in paths]
         return tuple(
             i
             for i, prefixes in enumerate(self._prefixes)
             if prefixes is None
-            or any(_is_below(path, prefix) for path in found for prefix in prefixes)
+            or any(_is_at_or_below(path, prefix) for path in found for prefix in prefixes)
         )
 
 
-def without_root(path: str, root_path: str) -> str:
-    """Return the plain path without the root path, if it begins with it."""
-    path, root_path = plain(path), plain(root_path)
-    return path[len(root_path) :] if _is_below(path, root_path) else path
+def strip_root_path(path: str, root_path: str) -> str:
+    """Return the normalized path without the root path, if the path begins with the root path."""
+    path, root_path = normalize(path), normalize(root_path)
+    return path[len(root_path) :] if _is_at_or_below(path, root_path) else path
 
 
-def plain(path: str) -> str:
-    """Return the path with single slashes, one at its beginning, none at its end; "" for the root.
+def normalize(path: str) -> str:
+    """Return the path with single slashes, one at its start and none at its end; "" for the root.
 
     A line break at the end is removed, too: Starlette's router matches by a regular expression with
     "$", which accepts "/login\\n" as "/login".
     """
     if not path.startswith("/"):
-        path = _of_absolute(path)
+        path = _path_of_url(path)
     return _SLASHES.sub("/", path).rstrip("/\n")
 
 
-def _of_absolute(target: str) -> str:
-    """Return the path of a whole URL, which servers may pass and Quart accepts."""
+def _path_of_url(target: str) -> str:
+    """Return the path of an absolute URL, which some servers pass as the path and Quart accepts."""
     try:
         return "/" + urlparse(target).path
     except ValueError:
         return "/" + target
 
 
-def _is_below(path: str, prefix: str) -> bool:
+def _is_at_or_below(path: str, prefix: str) -> bool:
     return path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in ("", "/")

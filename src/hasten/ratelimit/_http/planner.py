@@ -1,4 +1,4 @@
-"""Find the limits that apply to a request, once for all requests with the same path and method."""
+"""Find the limits that apply to a request, and cache them by path and method."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ MAX_CACHED_CHARS: Final = 500
 
 
 class Planner:
-    """Finds the plans for requests. app is the application behind the middleware."""
+    """Finds the plan for each request: the limits that apply to it.
+
+    app is the application that the middleware wraps.
+    """
 
     def __init__(
         self,
@@ -30,7 +33,7 @@ class Planner:
         excluded_paths: Sequence[str] | None,
     ) -> None:
         self.plans: Final[dict[tuple[object, ...], Plan | None]] = {}
-        """The results of `plan_of` by path, method and root path."""
+        """A cache of the results of `plan_of`, by path, method and root path."""
         self._enforcer = enforcer
         self._limits = tuple(limits)
         self._paths = Paths([limit.paths for limit in limits])
@@ -43,13 +46,14 @@ class Planner:
         path, method, root_path = scope["path"], scope["method"], scope.get("root_path", "")
         key: tuple[object, ...] = path, method, root_path
         if method == "OPTIONS" or is_mounted(scope):
-            # The plan depends on more than that, so nobody finds it in `plans` by the short key.
+            # The plan depends on more than these three. The longer key keeps the middleware from
+            # finding it in `plans`, so that this method is always called.
             key = *key, self._root_paths.mounts_of(scope)
         if key in self.plans:
             plan = self.plans[key]
         else:
-            # In upper case: Django and Quart accept methods in any case.
-            plan = self._find(scope, method.upper(), "request")
+            # Upper case, because Django and Quart accept methods in any case.
+            plan = self._find_plan(scope, method.upper(), "request")
             if len(path) <= MAX_CACHED_CHARS:
                 if len(self.plans) >= MAX_CACHED:
                     self.plans.clear()
@@ -57,20 +61,23 @@ class Planner:
         return None if method == "OPTIONS" and _is_preflight(scope) else plan
 
     def plan_of_handshake(self, scope: Scope) -> Plan | None:
-        """Return the plan for the handshake of a WebSocket, which is a GET request."""
-        return self._find(scope, "GET", "request")
+        """Return the plan for a WebSocket handshake (a GET request); None if no limit applies."""
+        return self._find_plan(scope, "GET", "request")
 
     def plan_of_messages(self, scope: Scope) -> Plan | None:
-        """Return the plan for each message that a client sends over a WebSocket."""
-        return self._find(scope, "GET", "message") if self._limits_messages else None
+        """Return the plan for each message of a WebSocket client; None if no limit applies."""
+        return self._find_plan(scope, "GET", "message") if self._limits_messages else None
 
     def route_of(self, scope: Scope) -> str:
-        """Return the path of a request, the same for all spellings that reach one handler."""
-        return self._root_paths.forms(scope).route
+        """Return the path of a request for limits with key="route".
 
-    def _find(self, scope: Scope, method: str, per: str) -> Plan | None:
-        forms = self._root_paths.forms(scope)
-        if self._exemptions.include(scope, forms):
+        It is the same for all spellings that reach one handler.
+        """
+        return self._root_paths.router_paths(scope).route
+
+    def _find_plan(self, scope: Scope, method: str, per: str) -> Plan | None:
+        forms = self._root_paths.router_paths(scope)
+        if self._exemptions.is_request_exempt(scope, forms):
             return None
         indexes = self._paths.match(*forms.paths)
         if any(self._paths.match(*alternative) != indexes for alternative in forms.alternatives):
@@ -85,6 +92,6 @@ class Planner:
 
 
 def _is_preflight(scope: Scope) -> bool:
-    """Return whether a request is a CORS preflight, which browsers send on their own."""
+    """Return whether a request is a CORS preflight, which no limit counts."""
     names = {name.lower() for name, _ in scope["headers"]}
     return b"origin" in names and b"access-control-request-method" in names

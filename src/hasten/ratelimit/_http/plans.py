@@ -1,4 +1,4 @@
-"""Plans: limits that apply to requests together, and what is the same for all these requests."""
+"""Plans: the limits that apply to a kind of request, and what is the same for all such requests."""
 
 from __future__ import annotations
 
@@ -12,28 +12,34 @@ MAX_CACHED: Final = 10_000
 
 
 class Plan:
-    """Some limits that apply to requests together, in their order."""
+    """The limits that apply to a kind of request, in their order.
+
+    A request that several limits apply to has one plan, and requests with equal limits share it.
+    """
 
     def __init__(
         self, limits: tuple[Limit, ...], writer: HeaderWriter, on_error: OnStoreError
     ) -> None:
         self.limits: Final = limits
         self.has_address_keys: Final = all(limit.has_address_key for limit in limits)
-        """Whether the client's address is all that a store has to know of a request."""
+        """Whether the checks depend only on the client's address, so that they can be cached."""
         self.reserves: Final = any(limit.reserves for limit in limits)
-        """Whether the outcome of a request matters."""
+        """Whether any of the limits counts a request by how it ends."""
         self.has_fast_path: Final = all(limit.has_fast_path for limit in limits)
-        """Whether there is no function to call."""
+        """Whether no function of the application must be called to enforce the limits."""
         self.single: Final = limits[0] if len(limits) == 1 == len(limits[0].rules) else None
         """The limit, if there is only one and it has only one rate."""
-        self.write_headers: Final = _write_headers(limits, writer)
-        """Writes the headers for the outcomes of all limits; None if the policies may differ."""
+        self.write_headers: Final = _make_header_function(limits, writer)
+        """Writes the headers for the outcomes of all limits.
+
+        None if some limit has no headers or a rate that differs from request to request.
+        """
         self.groups_of: Final[dict[str, list[list[Check]]]] = {}
-        """The results of `groups`, by client."""
+        """A cache of the results of `groups`, by client."""
         self._on_error: OnStoreError = on_error
 
     def groups(self, client: str) -> list[list[Check]]:
-        """Return the checks for a client, if the plan has address keys."""
+        """Return the checks of a request of a client. Only for a plan with address keys."""
         groups = self.groups_of.get(client)
         if groups is None:
             if len(self.groups_of) >= MAX_CACHED:
@@ -50,7 +56,7 @@ class Plan:
         return groups
 
 
-def _write_headers(limits: tuple[Limit, ...], writer: HeaderWriter) -> WriteHeaders | None:
+def _make_header_function(limits: tuple[Limit, ...], writer: HeaderWriter) -> WriteHeaders | None:
     if not all(limit.shows_headers and limit.rules for limit in limits):
         return None
     return writer.writer_of(

@@ -1,8 +1,8 @@
-"""The response headers that describe limits.
+"""Write the response headers that describe limits.
 
-"standard" is draft-ietf-httpapi-ratelimit-headers-10: structured fields (RFC 9651) that describe
-every limit. "draft-7" describes one limit, the one with the least left, and so does "legacy", the
-X-RateLimit-* headers that most clients read.
+The style "standard" is draft-ietf-httpapi-ratelimit-headers-10: structured fields (RFC 9651) that
+describe every limit. "draft-7" and "legacy" (the X-RateLimit-* headers that most clients read)
+describe only one limit: the one that refuses the request, or else the one with the least left.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ NAMES: Final = frozenset(
         b"ratelimit-reset", b"x-ratelimit-limit", b"x-ratelimit-remaining", b"x-ratelimit-reset",
     }
 )  # fmt: skip
-"""The names of all headers that describe limits, those of other libraries included."""
+"""The names of all headers that describe limits, in any style.
+
+Other libraries use them, too.
+"""
 
 SECOND_US: Final = 1_000_000
 
@@ -32,18 +35,18 @@ MAX_CACHED: Final = 1_000
 
 
 class Policy(NamedTuple):
-    """The constant part of a limit."""
+    """What headers say about a rate of a limit in every response."""
 
     name: str
     quota: int
     window_us: int | None
     """None for a limit of concurrent requests, which has no window."""
     unit: str | None = None
-    """What is counted, if not requests: "concurrent-requests", "content-bytes"."""
+    """The unit of quota if it is not requests, such as "concurrent-requests"."""
 
 
-class Left(Protocol):
-    """What is left of a limit, such as an `Outcome`."""
+class RemainingQuota(Protocol):
+    """An object that has the remaining quota of a policy, such as an `Outcome`."""
 
     @property
     def remaining(self) -> int:
@@ -51,51 +54,57 @@ class Left(Protocol):
 
     @property
     def reset_us(self) -> int:
-        """The time until remaining increases."""
+        """The time until remaining increases, in microseconds."""
 
 
 class PolicyState(NamedTuple):
-    """A policy and what is left of it for one client."""
+    """A policy with the remaining quota of one client."""
 
     policy: Policy
     remaining: int
     reset_us: int
 
 
-WriteHeaders: TypeAlias = Callable[[Sequence[Left], int | None], Headers]
-"""Returns the headers for what is left of each policy.
+WriteHeaders: TypeAlias = Callable[[Sequence[RemainingQuota], int | None], Headers]
+"""A function that returns the headers for the remaining quotas of several policies.
 
-The second argument is the index of the policy to describe if a header can describe only one. By
-default it is the policy with the least left.
+The second argument is the index of the policy that headers describe if they can describe only one.
+None means the policy with the least left.
 """
 
 
 class HeaderWriter:
-    """Writes the headers of limits in the chosen styles."""
+    """Writes the rate limit headers in the styles that the option `headers` names."""
 
     def __init__(self, styles: Collection[str], now: Callable[[], float]) -> None:
-        """now returns the time in seconds since the epoch, for "legacy". Raises `InvalidOption`."""
-        styles = _styles(styles)
+        """Raise `InvalidOption` for unknown styles.
+
+        now returns the time in seconds since the epoch, which the style "legacy" needs.
+        """
+        styles = _check_styles(styles)
         self._is_standard = "standard" in styles
         self._is_draft_7 = "draft-7" in styles
         self._is_legacy = "legacy" in styles
         if self._is_standard and self._is_draft_7:
-            raise InvalidOption("headers", styles, "'standard' or 'draft-7'", code="conflict")
+            raise InvalidOption(
+                "headers", styles, "without 'standard' or without 'draft-7'", code="conflict"
+            )
         self.writes_headers: Final = bool(styles)
         self._now = now
         self._cache: dict[tuple[Policy, ...], WriteHeaders] = {}
 
     def write(self, states: Sequence[PolicyState], shown: int | None = None) -> Headers:
-        """Return the headers for the limits of one request; [] if there are none.
+        """Return the headers that describe these states; [] if there are none.
 
-        shown is the index of the state to describe if a header can describe only one.
+        shown is the index of the state that headers describe if they can describe only one. None
+        means the state with the least left.
         """
         if not states:
             return []
         return self.writer_of(tuple([state.policy for state in states]))(states, shown)
 
     def writer_of(self, policies: tuple[Policy, ...]) -> WriteHeaders:
-        """Return the function that writes the headers for requests under all of these policies."""
+        """Return the function that writes the headers for these policies. It is cached."""
         writer = self._cache.get(policies)
         if writer is None:
             if len(self._cache) >= MAX_CACHED:
@@ -104,19 +113,19 @@ class HeaderWriter:
         return writer
 
     def _make_writer(self, policies: tuple[Policy, ...]) -> WriteHeaders:
-        # What is the same for all requests is encoded here, once.
+        # Parts that are the same for all requests are encoded here, once.
         is_standard, is_draft_7, is_legacy = self._is_standard, self._is_draft_7, self._is_legacy
         is_single, now = len(policies) == 1, self._now
         quotas = [policy.quota for policy in policies]
-        describe = _draft_7_policy if is_draft_7 else _policy
+        describe = _encode_draft_7_policy if is_draft_7 else _encode_policy
         policy_line = (b"ratelimit-policy", b", ".join(map(describe, policies)))
         limit_lines = [(b"x-ratelimit-limit", b"%d" % quota) for quota in quotas]
-        # The names are literal parts of a template for the numbers.
+        # A template into which the numbers of a request are inserted.
         template = b", ".join(
-            _quoted(policy.name).replace(b"%", b"%%") + b";r=%d;t=%d" for policy in policies
+            _quote(policy.name).replace(b"%", b"%%") + b";r=%d;t=%d" for policy in policies
         )
 
-        def write(left: Sequence[Left], shown: int | None) -> Headers:
+        def write(left: Sequence[RemainingQuota], shown: int | None) -> Headers:
             if is_single:
                 shown = 0
             elif shown is None:
@@ -148,17 +157,17 @@ class HeaderWriter:
         return write
 
 
-def whole_seconds(us: int) -> int:
-    """Return whole seconds, rounded up: after them, the time is over."""
+def to_whole_seconds(us: int) -> int:
+    """Convert microseconds to seconds, rounded up, so that the time has passed after them."""
     return -(-us // SECOND_US)
 
 
 def retry_after(retry_us: int) -> int:
-    """Return the value of Retry-After. RFC 9110, section 10.2.3."""
+    """Return the value of the header Retry-After: seconds, at least 1. RFC 9110, section 10.2.3."""
     return max(1, -(-retry_us // SECOND_US))
 
 
-def _styles(value: object) -> Collection[str]:
+def _check_styles(value: object) -> Collection[str]:
     if isinstance(value, Collection) and not isinstance(value, str):
         known = [style for style in value if style in STYLES]
         if len(known) == len(value):
@@ -166,22 +175,22 @@ def _styles(value: object) -> Collection[str]:
     raise InvalidOption("headers", value, f"a list of {', '.join(map(repr, STYLES))}")
 
 
-def _policy(policy: Policy) -> bytes:
-    unit = b"" if policy.unit is None else b";qu=" + _quoted(policy.unit)
+def _encode_policy(policy: Policy) -> bytes:
+    unit = b"" if policy.unit is None else b";qu=" + _quote(policy.unit)
     window = b""
     if policy.window_us is not None:
-        window = b";w=%d" % max(1, whole_seconds(policy.window_us))
-    return b"%b;q=%d%b%b" % (_quoted(policy.name), policy.quota, unit, window)
+        window = b";w=%d" % max(1, to_whole_seconds(policy.window_us))
+    return b"%b;q=%d%b%b" % (_quote(policy.name), policy.quota, unit, window)
 
 
-def _draft_7_policy(policy: Policy) -> bytes:
-    """Up to draft 7, a policy has no name."""
+def _encode_draft_7_policy(policy: Policy) -> bytes:
+    """Return the value of RateLimit-Policy for a policy, which has no name in draft 7."""
     if policy.window_us is None:
         return b"%d" % policy.quota
-    return b"%d;w=%d" % (policy.quota, whole_seconds(policy.window_us))
+    return b"%d;w=%d" % (policy.quota, to_whole_seconds(policy.window_us))
 
 
-def _quoted(text: str) -> bytes:
-    """Return a structured string. RFC 9651, section 4.1.6."""
+def _quote(text: str) -> bytes:
+    """Return the text as a quoted string of a structured field. RFC 9651, section 4.1.6."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return b'"%b"' % escaped.encode("ascii")

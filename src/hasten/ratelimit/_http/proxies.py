@@ -1,8 +1,9 @@
-"""Find the client behind proxies.
+"""Find the address of a client behind proxies.
 
-Clients can send the headers that name the client. So a header is trusted only as far as trusted
-proxies have written it: it is read from right to left while the address is that of a trusted proxy.
-The first other address is the client.
+Each proxy appends the address of its peer to a header such as X-Forwarded-For. Clients can send
+such headers, too. So only the part that trusted proxies have written is trusted: the header is read
+from right to left, and addresses of trusted proxies are skipped. The first other address is that of
+the client.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ Network: TypeAlias = IPv4Network | IPv6Network
 
 FORWARDED: Final = "forwarded"
 LISTS: Final = ("x-forwarded-for", FORWARDED)
-"""Headers to which every proxy appends. In other headers, only the last value counts."""
+"""The headers to which each proxy appends an address.
+
+In other headers, only the last value counts.
+"""
 
 MAX_HOPS: Final = 32
 
@@ -39,26 +43,28 @@ _ELEMENT: Final = re.compile(rf"[ \t]*{_PAIR.pattern}(?:[ \t]*;(?:[ \t]*{_PAIR.p
 _ESCAPED: Final = re.compile(r"\\(.)")
 
 MAX_CHARS: Final = 4_000
-"""How much of the right end of a header is read: more than any chain of proxies writes."""
+"""How many characters of the right end of a header are read: more than real proxies write."""
 
 MAX_COMMAS: Final = 16
-"""The most commas in the quotes of one element."""
+"""The most commas that one element of Forwarded may have within quotes."""
 
 
-class Found(NamedTuple):
-    """The client of a request: its address as it was sent, and a warning for the operator."""
+class ClientAddress(NamedTuple):
+    """The address of the client of a request, and a warning for the operator."""
 
     address: str | None
-    """None if the connection has no address."""
+    """The address as the server or a proxy wrote it; None if the connection has none."""
     warning: str | None = None
-    """The code of an `OperatorWarnings` warning."""
+    """The code of a warning in `OperatorWarnings`, None if there is nothing to warn about."""
 
 
 class Proxies:
     """The proxies in front of an application.
 
-    trusted are addresses and ranges. hops is the number of proxies, if clients can reach the
-    application only through them. header is the header that they set.
+    - trusted: the addresses and ranges of trusted proxies.
+    - hops: the number of proxies, as an alternative to trusted: for applications that clients can
+      reach only through the proxies.
+    - header: the header in which the proxies send the client's address.
     """
 
     def __init__(
@@ -66,76 +72,77 @@ class Proxies:
     ) -> None:
         if isinstance(trusted, str):
             raise InvalidOption(
-                "trusted_proxies", trusted, f"a list of addresses and ranges: [{trusted!r}]"
+                "trusted_proxies", trusted, f"a list of addresses and ranges, such as [{trusted!r}]"
             )
-        self._trusted = [_network(each) for each in trusted]
+        self._trusted = [_parse_network(each) for each in trusted]
         self._hops = check_whole_number("hops", hops, 0, MAX_HOPS)
         if self._trusted and self._hops:
             raise InvalidOption.conflict("hops", hops, "trusted_proxies")
         self._name = header.lower().encode()
         if not _NAME.fullmatch(self._name):
-            raise InvalidOption("proxy_header", header, "the name of a header")
+            raise InvalidOption("proxy_header", header, "the name of an HTTP header")
         self._is_list = header.lower() in LISTS
         self._is_forwarded = header.lower() == FORWARDED
         self._known: dict[str, bool] = {}
 
     @property
-    def are_trusted(self) -> bool:
-        """Whether any proxy is trusted."""
+    def has_trusted(self) -> bool:
+        """Whether the header of any proxy is trusted."""
         return bool(self._trusted or self._hops)
 
-    def client(self, scope: Scope) -> Found:
-        """Return the client of a request.
+    def client(self, scope: Scope) -> ClientAddress:
+        """Return the address of the client of a request.
 
-        The warning is "FORWARDED_BROKEN" if the header of a trusted proxy cannot be parsed, and
-        "OTHER_HEADER" if the proxy seems to use another header.
+        It has the warning "FORWARDED_BROKEN" if the header of a trusted proxy cannot be parsed, and
+        "OTHER_HEADER" if the proxy seems to use another header than the configured one.
         """
         peer: str | None = (scope.get("client") or (None,))[0] or None  # some servers set ""
         if peer is None and not self._hops:
-            return Found(None)
-        if not self.are_trusted:
-            return Found(peer)
+            return ClientAddress(None)
+        if not self.has_trusted:
+            return ClientAddress(peer)
         if self._hops:
-            return self._by_hops(peer, scope)
+            return self._find_by_hops(peer, scope)
         if not self._is_trusted(peer or ""):
-            return Found(peer)
-        return self._by_address(peer, scope)
+            return ClientAddress(peer)
+        return self._find_by_trusted_addresses(peer, scope)
 
     @staticmethod
     def is_forwarded(scope: Scope) -> bool:
-        """Return whether a proxy seems to have forwarded the request."""
+        """Return whether the request has a header that proxies set."""
         return any(name.lower() in _FORWARDING for name, _ in scope["headers"])
 
-    def _by_address(self, peer: str | None, scope: Scope) -> Found:
+    def _find_by_trusted_addresses(self, peer: str | None, scope: Scope) -> ClientAddress:
         last = None
-        for element in self._elements(scope):
+        for element in self._iter_addresses(scope):
             address = parse(element)
             if address is None:
-                # No trusted proxy has verified what is to the left of it.
-                return Found(last or peer, "FORWARDED_BROKEN")
+                # What is left of this element was not written by a trusted proxy.
+                return ClientAddress(last or peer, "FORWARDED_BROKEN")
             last = str(address)
             if not self._is_trusted(element):
-                return Found(last)
+                return ClientAddress(last)
         if last is None:
-            return Found(peer, self._warning_of_none(scope))
-        return Found(last)
+            return ClientAddress(peer, self._warn_if_other_header(scope))
+        return ClientAddress(last)
 
-    def _by_hops(self, peer: str | None, scope: Scope) -> Found:
+    def _find_by_hops(self, peer: str | None, scope: Scope) -> ClientAddress:
         number = 0
-        for number, element in enumerate(self._elements(scope), 1):
+        for number, element in enumerate(self._iter_addresses(scope), 1):
             if number == self._hops:
                 address = parse(element)
                 if address is not None:
-                    return Found(str(address))
-                return Found(peer, "FORWARDED_BROKEN")
-        # With fewer elements than proxies, the client has bypassed one: it sent all of them itself.
-        return Found(peer, None if number else self._warning_of_none(scope))
+                    return ClientAddress(str(address))
+                return ClientAddress(peer, "FORWARDED_BROKEN")
+        # If there are fewer elements than proxies, the request has bypassed a proxy. The client may
+        # have written the elements, so they are ignored.
+        return ClientAddress(peer, None if number else self._warn_if_other_header(scope))
 
-    def _warning_of_none(self, scope: Scope) -> str | None:
+    def _warn_if_other_header(self, scope: Scope) -> str | None:
         return "OTHER_HEADER" if self.is_forwarded(scope) else None
 
-    def _elements(self, scope: Scope) -> Iterator[str]:
-        """Yield the addresses in the header, the nearest first."""
+    def _iter_addresses(self, scope: Scope) -> Iterator[str]:
+        """Yield the elements of the header as text, beginning with the one of the nearest proxy."""
         value = header_values(scope["headers"], self._name)
         if value is None:
             return
@@ -146,7 +153,7 @@ class Proxies:
         if len(text) > MAX_CHARS:
             text = text[-MAX_CHARS:].partition(",")[2]
         if self._is_forwarded:
-            yield from map(_for, _elements_of(text))
+            yield from map(_parse_for, _split_forwarded(text))
         else:
             yield from reversed(text.split(","))
 
@@ -155,44 +162,47 @@ class Proxies:
             return False  # not an address, and too long for the cache
         known = self._known.get(text)
         if known is None:
-            # A foreign translator could produce an address that looks like that of a proxy.
+            # Not translated: anyone could embed the address of a trusted proxy in an IPv6 address.
             address = parse(text, translated=False)
-            known = address is not None and any(_holds(each, address) for each in self._trusted)
+            known = address is not None and any(
+                _is_in_network(each, address) for each in self._trusted
+            )
             if len(self._known) >= 10_000:
                 self._known.clear()
             self._known[text] = known
         return known
 
 
-def _network(text: object) -> Network:
+def _parse_network(text: object) -> Network:
     try:
         network = ip_network(str(text), strict=False)
     except ValueError:
         raise InvalidOption(
-            "trusted_proxies", text, "a list of addresses and ranges: ['10.0.0.0/8']"
+            "trusted_proxies", text, "an IP address or a range, such as '10.0.0.0/8'"
         ) from None
     if network.prefixlen == 0 or network == _MAPPED:
         raise InvalidOption(
             "trusted_proxies",
             text,
-            "the addresses of your own proxies: trusting all lets each client choose its address",
+            "the address of your own proxy: if all are trusted, clients can choose their address",
         )
     if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
-        # Converted like the addresses that are compared with it.
+        # Converted to IPv4, as `parse` converts the addresses that are compared with it.
         first = IPv4Address(int(network.network_address) & 0xFFFFFFFF)
         return IPv4Network((first, network.prefixlen - 96))
     return network
 
 
-def _holds(network: Network, address: Address) -> bool:
+def _is_in_network(network: Network, address: Address) -> bool:
     return network.version == address.version and address in network
 
 
-def _elements_of(text: str) -> Iterator[str]:
-    """Yield the elements of Forwarded from right to left; "" for a malformed one, then stop.
+def _split_forwarded(text: str) -> Iterator[str]:
+    """Yield the elements of a Forwarded header from right to left.
 
-    An element is the shortest end of the text that is well-formed. Reading from the left would be
-    unsafe: what proxies have appended would be part of a quoted string that the client has opened.
+    Yields "" for a malformed element, and stops there. An element is the shortest well-formed end
+    of the text. Reading from the left would be unsafe: a client could open a quoted string, and
+    what the proxies append would become part of it.
     """
     end = start = len(text)
     commas = 0
@@ -211,8 +221,11 @@ def _elements_of(text: str) -> Iterator[str]:
         commas = 0
 
 
-def _for(element: str) -> str:
-    """Return the "for" of an element of Forwarded, "" if there is none. RFC 7239, section 4."""
+def _parse_for(element: str) -> str:
+    """Return the parameter "for" of an element of a Forwarded header, "" if it has none.
+
+    It is the address of the client of a proxy. RFC 7239, section 4.
+    """
     for name, value in _PAIR.findall(element):
         if name.lower() == "for":
             return _ESCAPED.sub(r"\1", value[1:-1]) if value.startswith('"') else value

@@ -1,7 +1,7 @@
-"""What `@limit`, `@exempt` and `RateLimited` have registered in this process.
+"""The registry of what `@limit`, `@exempt` and `RateLimited` have declared in this process.
 
-Decorators run before there is a middleware, so middlewares look here. As long as nothing is
-registered, a request that no limit of a middleware applies to costs them almost nothing.
+Decorators run before there is a middleware, so they register here what middlewares need to know. As
+long as nothing is registered, a request without limits costs a middleware almost nothing.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _LIMITS: Final = "__hasten_limits__"
 _EXEMPT: Final = "__hasten_exempt__"
 
 _BODY_REFUSED: Final = frozenset({400, 422})
-"""The statuses of frameworks for a body that they cannot parse, before they call the handler."""
+"""The statuses with which frameworks refuse a malformed body without calling the handler."""
 
 FindLimits = Callable[[Scope], Iterable[Limit]]
 
 
 class Registry:
-    """The limited and the exempt handlers."""
+    """What a process has registered: whether routes have limits or exemptions, and named limits."""
 
     def __init__(self) -> None:
         self.has_limits = False
@@ -34,23 +34,24 @@ class Registry:
         self.has_exemptions = False
         """Whether any handler is exempt."""
         self.finders: Final[list[FindLimits]] = []
-        """Functions that find more limits of the route of a request."""
+        """Functions that return limits of the route of a request which are not on its handler."""
         self._named: Final[weakref.WeakSet[Limit]] = weakref.WeakSet()
 
     def add_limit(self, limit: Limit, *, is_named: bool) -> None:
-        """Register a limit of a route. A named one can be reset by its name."""
+        """Register a limit of a route. is_named: `Limits.reset` can find it by its name."""
         self.has_limits = True
         if is_named:
             self._named.add(limit)
 
     def named_limits(self) -> list[Limit]:
-        """Return the limits of routes that can be reset by their names."""
+        """Return the limits of routes that `Limits.reset` can find by their names."""
         return list(self._named)
 
-    def limits_of_unread_body(self, scope: Scope, status: int) -> list[Limit]:
-        """Return the limits of a route whose handler was not called, as its body is malformed.
+    def limits_of_refused_body(self, scope: Scope, status: int) -> list[Limit]:
+        """Return the limits of the route if the framework has refused the body of a request.
 
-        Such a request counts as well: parsing the body had its cost.
+        status is the status of the response. For a refused body the handler was not called, so its
+        limits were not applied. Such a request is counted, too: parsing its body took time.
         """
         if status not in _BODY_REFUSED:
             return []
@@ -65,22 +66,22 @@ registry: Final = Registry()
 
 
 def mark_limited(handler: T, limit: Limit) -> T:
-    """Record a limit on a handler."""
+    """Add a limit to those that a handler is marked with, and return the handler."""
     setattr(handler, _LIMITS, (*limits_of(handler), limit))
     return handler
 
 
 def limits_of(handler: object) -> Collection[Limit]:
-    """Return the limits that decorators gave a handler."""
+    """Return the limits that a handler is marked with (see `mark_limited`)."""
     found: Collection[Limit] = getattr(handler, _LIMITS, ())
     return found
 
 
 def exempt(handler: T) -> T:
-    """Exempt one handler from limits: ``@exempt``, below the decorator that registers the route.
+    """Exempt a handler from limits: ``@exempt``, below the decorator that registers the route.
 
-    No limit of `RateLimitMiddleware` and no `RateLimited` of a router counts its requests. A
-    ``@limit`` of its own still does. Works for Starlette, FastAPI, Quart and Django, and for
+    The limits of `RateLimitMiddleware` and `RateLimited` do not count its requests. A ``@limit``
+    of the handler still does. Works for Starlette, FastAPI, Quart and Django, and for
     Litestar if the application has the middleware; otherwise use `exclude_paths`. Raises
     `InvalidOption`.
     """
@@ -93,7 +94,7 @@ def exempt(handler: T) -> T:
 
 
 def is_exempt(handler: object) -> bool:
-    """Return whether a handler, or the class of a view, is exempt."""
+    """Return whether a handler, or the class that it is the view of, is marked as `exempt`."""
     is_marked = getattr(handler, _EXEMPT, False) or getattr(
         getattr(handler, "view_class", None), _EXEMPT, False
     )

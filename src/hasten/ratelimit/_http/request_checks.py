@@ -1,7 +1,7 @@
-"""Build the checks of a request from the functions of its limits: key, cost, skip and rate.
+"""Build the checks of a request. Calls the functions of its limits: key, cost, skip and rate.
 
-A function that raises, or returns an invalid value, never makes the request fail. Each has a policy
-of its own, and the log has its traceback at most once a minute.
+If a function raises or returns an invalid value, the request does not fail. What happens instead
+depends on the function, and the traceback is logged at most once a minute.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hasten._repeated_errors import RepeatedErrors
 from hasten._request_info import RequestInfo
 from hasten.ratelimit._counter_store import CheckGroup, OnStoreError
 from hasten.ratelimit._http.limit import Limit, MaybeAwaitable
-from hasten.ratelimit._http.limit_options import key_text
+from hasten.ratelimit._http.limit_options import key_to_text
 from hasten.ratelimit._http.operator_warnings import OperatorWarnings
 from hasten.ratelimit._http.plans import Plan
 from hasten.ratelimit._rates import MAX_LIMIT
@@ -32,14 +32,14 @@ _KEY_FAILED: Final[Mapping[OnStoreError, str]] = {
 }
 
 _RATE_FAILED: Final[Mapping[OnStoreError, str]] = {
-    "local": "the lowest rate that it has returned applies, if there is one",
+    "local": "the lowest rate that it returned before applies, if there is one",
     "allow": "the request is not counted",
     "deny": "the request is refused",
 }
 
 
 class FunctionFailed(Exception):
-    """A function of a limit failed, and the limit refuses the request in that case."""
+    """A function of a limit failed, and on_store_error="deny" refuses the request."""
 
     def __init__(self, limit: Limit) -> None:
         super().__init__(limit.name)
@@ -47,7 +47,10 @@ class FunctionFailed(Exception):
 
 
 class RequestChecks:
-    """Builds the checks of requests. on_error applies to limits without a value of their own."""
+    """Builds the checks of requests.
+
+    on_error is the on_store_error of the middleware, for limits that do not set their own.
+    """
 
     def __init__(
         self, on_error: OnStoreError, errors: RepeatedErrors, warnings: OperatorWarnings
@@ -60,29 +63,32 @@ class RequestChecks:
     async def build(
         self, request: RequestInfo, plan: Plan, route_of: Callable[[Scope], str]
     ) -> tuple[list[Limit], list[CheckGroup]]:
-        """Return the limits that count a request, and a group of checks for each.
+        """Return the limits of the plan that count a request, and a group of checks for each.
 
-        route_of returns the route of a request. Raises `FunctionFailed`.
+        Limits are left out if their skip, key or rate function excludes the request. route_of
+        returns the path of a request, for limits with key="route". Raises `FunctionFailed`.
         """
         limits: list[Limit] = []
         groups: list[CheckGroup] = []
         for limit in plan.limits:
             if limit.skip is not None and await self._is_skipped(request, limit):
                 continue
-            key = await self._key(request, limit, route_of)
+            key = await self._find_key(request, limit, route_of)
             if key is None:
                 continue
             rules: Sequence[Rule] = limit.rules
             if limit.rate_of is not None:
-                rules = await self._rules(request, limit)
+                rules = await self._find_rules(request, limit)
                 if not rules:
                     continue
-            cost = limit.cost if isinstance(limit.cost, int) else await self._cost(request, limit)
+            cost = (
+                limit.cost if isinstance(limit.cost, int) else await self._find_cost(request, limit)
+            )
             limits.append(limit)
             groups.append(limit.checks(key, cost, rules, self._on_error))
         return limits, groups
 
-    async def _key(
+    async def _find_key(
         self, request: RequestInfo, limit: Limit, route_of: Callable[[Scope], str]
     ) -> str | None:
         if limit.key == "ip":
@@ -92,13 +98,13 @@ class RequestChecks:
         if limit.key == "route":
             return f"{request.client} {route_of(request.scope)}"
         try:
-            key = await result_of(limit.key(request))
+            key = await await_if_needed(limit.key(request))
             if key is None:
                 return None
-            text = key_text(key)
-        except Exception:  # noqa: BLE001  # of the application's own function
-            # The client is unknown, which must not be a way to bypass the limit.
-            policy = self._policy_on_failure(limit, "key", _KEY_FAILED)
+            text = key_to_text(key)
+        except Exception:  # noqa: BLE001  # raised by the application's function
+            # The key is unknown. Not counting the request would be a way to bypass the limit.
+            policy = self._handle_failure(limit, "key", _KEY_FAILED)
             return request.client if policy == "local" else None
         if text != request.client and text == (request.scope.get("client") or (None,))[0]:
             self._warnings.warn("KEY_ADDRESS", limit.name)
@@ -107,35 +113,43 @@ class RequestChecks:
     async def _is_skipped(self, request: RequestInfo, limit: Limit) -> bool:
         assert limit.skip is not None
         try:
-            return bool(await result_of(limit.skip(request)))
-        except Exception:  # noqa: BLE001  # of the application's own function
+            return bool(await await_if_needed(limit.skip(request)))
+        except Exception:  # noqa: BLE001  # raised by the application's function
             self._errors.exception(f"{limit.name}: skip() failed; the request is counted")
             return False
 
-    async def _rules(self, request: RequestInfo, limit: Limit) -> Sequence[Rule]:
-        """Return the rules of a rate that a function returns; () if the request is not counted."""
+    async def _find_rules(self, request: RequestInfo, limit: Limit) -> Sequence[Rule]:
+        """Return the rules for the rate that the limit's function returns for a request.
+
+        Returns () if the function failed and the request is not counted.
+        """
         assert limit.rate_of is not None
         rates = self._rates.get(limit)
         if rates is None:
             rates = self._rates[limit] = ReturnedRates(limit)
         try:
-            return rates.rules_of(await result_of(limit.rate_of(request)))
-        except Exception:  # noqa: BLE001  # of the application's own function
-            policy = self._policy_on_failure(limit, "rate", _RATE_FAILED)
+            return rates.rules_of(await await_if_needed(limit.rate_of(request)))
+        except Exception:  # noqa: BLE001  # raised by the application's function
+            policy = self._handle_failure(limit, "rate", _RATE_FAILED)
             return rates.lowest if policy == "local" else ()
 
-    async def _cost(self, request: RequestInfo, limit: Limit) -> int:
+    async def _find_cost(self, request: RequestInfo, limit: Limit) -> int:
         assert callable(limit.cost)
         try:
-            return check_whole_number("cost", await result_of(limit.cost(request)), 0, MAX_LIMIT)
-        except Exception:  # noqa: BLE001  # of the application's own function
+            return check_whole_number(
+                "cost", await await_if_needed(limit.cost(request)), 0, MAX_LIMIT
+            )
+        except Exception:  # noqa: BLE001  # raised by the application's function
             self._errors.exception(f"{limit.name}: cost() failed; the request costs 1")
             return 1
 
-    def _policy_on_failure(
+    def _handle_failure(
         self, limit: Limit, function: str, policies: Mapping[OnStoreError, str]
     ) -> OnStoreError:
-        """Log that a function failed. Returns what to do, the same as without a store."""
+        """Log the failure of a function. Returns the policy to apply, which is on_store_error.
+
+        Raises `FunctionFailed` if the policy is "deny".
+        """
         policy: OnStoreError = limit.on_store_error or self._on_error
         self._errors.exception(f"{limit.name}: {function}() failed; {policies[policy]}")
         if policy == "deny":
@@ -144,30 +158,30 @@ class RequestChecks:
 
 
 class ReturnedRates:
-    """The rates that the function of one limit has returned."""
+    """A cache of the rates that the `rate` function of one limit has returned."""
 
     def __init__(self, limit: Limit) -> None:
         self.lowest: tuple[Rule, ...] = ()
-        """The rules of the lowest rate so far."""
+        """The rules of the lowest rate so far, which apply if the function fails."""
         self._limit = limit
-        self._parse = lru_cache(256)(self._parse_new)
+        self._parse = lru_cache(256)(self._parse_uncached)
 
     def rules_of(self, rate: object) -> tuple[Rule, ...]:
-        """Return the rules of a rate. Raises `InvalidOption`."""
+        """Return the rules for a rate that the function returned. Raises `InvalidOption`."""
         return self._parse(tuple(rate) if isinstance(rate, list) else rate)
 
-    def _parse_new(self, rate: object) -> tuple[Rule, ...]:
+    def _parse_uncached(self, rate: object) -> tuple[Rule, ...]:
         rules = self._limit.rules_of(rate)
-        if not self.lowest or _per_us(rules) < _per_us(self.lowest):
+        if not self.lowest or _allowed_per_us(rules) < _allowed_per_us(self.lowest):
             self.lowest = rules
         return rules
 
 
-def _per_us(rules: Sequence[Rule]) -> float:
-    """Return how much rates that apply together allow in the long run."""
+def _allowed_per_us(rules: Sequence[Rule]) -> float:
+    """Return the average cost per microsecond that rates allow together."""
     return min(rule.limit / rule.window_us for rule in rules)
 
 
-async def result_of(value: MaybeAwaitable[T]) -> T:
-    """Return the value, awaited if it is awaitable."""
+async def await_if_needed(value: MaybeAwaitable[T]) -> T:
+    """Return a value, or its result if it is awaitable."""
     return await value if isawaitable(value) else value

@@ -1,4 +1,4 @@
-"""The result of one limit for one request."""
+"""The result of checking one request against one limit."""
 
 from __future__ import annotations
 
@@ -7,36 +7,45 @@ from dataclasses import dataclass
 
 from hasten._decision import Decision
 from hasten._request_info import RequestInfo
-from hasten.ratelimit._counter_store import Check, Outcome, Settlement, decision_of, effective
+from hasten.ratelimit._counter_store import (
+    Check,
+    Outcome,
+    Settlement,
+    decision_of,
+    find_effective_outcome,
+)
 from hasten.ratelimit._http.limit import Limit
 from hasten.ratelimit._http.policy_headers import PolicyState
 
 
 @dataclass(slots=True, eq=False)
 class LimitResult:
-    """The checks of one limit and their outcomes. refuses: whether the request is refused."""
+    """The checks of one limit for one request, and their outcomes.
+
+    refuses: whether the limit refuses the request.
+    """
 
     limit: Limit
     checks: Sequence[Check]
     outcomes: Sequence[Outcome]
     refuses: bool
     keep: bool | None = None
-    """Whether the handler wants the request to be counted; None if it did not decide."""
+    """Whether to count the request, if the handler called fail() or refund(); else None."""
     is_settled: bool = False
 
     @property
-    def effective(self) -> Outcome:
-        """The outcome that decides, if there are several rates."""
+    def effective_outcome(self) -> Outcome:
+        """The outcome of the rate that decides: see `find_effective_outcome`."""
         outcomes = self.outcomes
-        return outcomes[0] if len(outcomes) == 1 else effective(outcomes)
+        return outcomes[0] if len(outcomes) == 1 else find_effective_outcome(outcomes)
 
     def decision(self, request: RequestInfo) -> Decision:
-        """Return what callers and observers receive."""
+        """Return the result as the `Decision` that callers and observers receive."""
         shadow = self.limit.shadow
-        return decision_of(self.limit.name, self.effective, shadow=shadow, request=request)
+        return decision_of(self.limit.name, self.effective_outcome, shadow=shadow, request=request)
 
-    def states(self) -> list[PolicyState]:
-        """Return what headers describe, for each rate."""
+    def policy_states(self) -> list[PolicyState]:
+        """Return what the headers describe: the policy of each rate, and what is left of it."""
         return [
             PolicyState(self.limit.policy_of(check.rule), outcome.remaining, outcome.reset_us)
             for check, outcome in zip(self.checks, self.outcomes, strict=False)
@@ -44,8 +53,8 @@ class LimitResult:
 
     @property
     def violated_policies(self) -> tuple[str, ...]:
-        """The names of the rates that deny the request."""
-        if len(self.checks) == 1:  # most limits have one
+        """The names of the rates that deny the request, for the body of the refusal."""
+        if len(self.checks) == 1:  # most limits have only one rate
             return (self.limit.name,)
         return tuple(
             self.limit.policy_of(check.rule).name
@@ -53,8 +62,11 @@ class LimitResult:
             if not outcome.ok
         )
 
-    def settlements(self, *, keep: bool) -> list[Settlement]:
-        """Return the settlements of all reservations; [] if they are settled already."""
+    def take_settlements(self, *, keep: bool) -> list[Settlement]:
+        """Mark the reservations of this result as settled, and return their settlements.
+
+        keep: whether the whole cost stays charged, or is refunded. Returns [] at the second call.
+        """
         if self.is_settled:
             return []
         self.is_settled = True
@@ -65,7 +77,7 @@ class LimitResult:
         ]
 
     def add_refund(self) -> None:
-        """Add a refund to what is left, for headers and decisions."""
+        """Add the refunded cost to the remaining quota that headers and decisions report."""
         self.outcomes = [
             outcome
             if outcome.token is None

@@ -1,11 +1,11 @@
-"""Which paths a router may see for one request.
+"""Find the paths that the router of an application may see for a request.
 
-A router does not compare the whole path: it first removes a root path, which the server, a mount or
-the application itself defines. Each framework does that in its own way, so several spellings of a
-path can reach one handler. A limit has to match whatever the router sees.
+A router does not match the whole path of a request. It first removes a root path, which the server,
+a mount or the application itself defines. Each framework removes it in its own way, so several
+spellings of a path can reach one handler, and limits must apply to all of them.
 
-The rules below are those of the frameworks. If the application behind a middleware is none of them,
-the path is matched with and without the root path.
+This module imitates the frameworks. If the application belongs to no known framework, limits are
+matched with and without the root path.
 """
 
 from __future__ import annotations
@@ -19,154 +19,159 @@ from typing import Any, Final, NamedTuple
 
 from hasten._asgi import Scope
 from hasten._frameworks import framework_of
-from hasten.ratelimit._http.paths import plain, without_root
+from hasten.ratelimit._http.paths import normalize, strip_root_path
 
 MAX_VISITED: Final = 200
-"""How many objects are visited to find the application behind other middlewares."""
+"""How many objects are searched for the application that other middlewares wrap."""
 
 
-class Forms(NamedTuple):
-    """The paths that a router may see for one request, all of them `plain`."""
+class RouterPaths(NamedTuple):
+    """The paths that a router may see for a request. All are normalized (`paths.normalize`)."""
 
     paths: tuple[str, ...]
     route: str
-    """One path that represents all spellings of a path that reach the same handler."""
+    """The path for limits with key="route": the same for all spellings that reach one handler."""
     alternatives: tuple[tuple[str, ...], ...] = ()
-    """If it is unknown which paths the router sees: all possible ones."""
+    """The possible sets of paths, if it is unknown which of them the router sees."""
 
 
 class RootPaths:
-    """Finds the forms of the paths of requests to one application."""
+    """Finds the paths that the router of an application may see. app is that application."""
 
     def __init__(self, app: object) -> None:
         self._app = app
         self._frameworks: frozenset[str] | None = None
-        """The frameworks behind this middleware; None before the first request."""
+        """The frameworks of the wrapped applications; None before the first request."""
         self._own: tuple[str, ...] = ()
-        """Root paths that applications remove although the server does not set them."""
+        """Root paths that are set in the applications, not by the server."""
         self._mounts: tuple[str, ...] = ()
-        """The mounts of a Litestar application behind this middleware."""
+        """The paths of the mounts of a Litestar application that the middleware wraps."""
         self._mounts_of_handlers: dict[int, tuple[object, tuple[str, ...]]] = {}
 
-    def forms(self, scope: Scope) -> Forms:
+    def router_paths(self, scope: Scope) -> RouterPaths:
         """Return the paths that the router may see for a request."""
         if self._frameworks is None:
-            self._inspect(scope)
+            self._inspect_applications(scope)
         path, root_path = scope["path"], scope.get("root_path", "")
-        above = self.mounts_of(scope)
-        if not (root_path or above or self._own or self._mounts):  # most applications
-            only = plain(path)
-            return Forms((only,), only)
+        outer_mounts = self.mounts_of(scope)
+        if not (root_path or outer_mounts or self._own or self._mounts):  # most applications
+            only = normalize(path)
+            return RouterPaths((only,), only)
         alternatives = [
-            self._inside(each, root_path) for each in self._without_root(scope, path, root_path)
+            self._add_mounted_paths(each, root_path)
+            for each in self._strip_root_path(scope, path, root_path)
         ]
         inner = {each for alternative in alternatives for each in alternative}
-        if not above:
-            plain_ones = tuple(map(_plain_all, alternatives)) if len(alternatives) > 1 else ()
-            paths = _plain_all(inner)
-            return Forms(paths, _shortest(paths), plain_ones)
-        # Limits of a Litestar application have whole paths, limits around a mounted application
-        # have paths within it.
-        whole = _plain_all(f"{mount}{slash}{each}" for mount in above for each in inner
+        if not outer_mounts:
+            plain_ones = tuple(map(_normalize_all, alternatives)) if len(alternatives) > 1 else ()
+            paths = _normalize_all(inner)
+            return RouterPaths(paths, _shortest(paths), plain_ones)
+        # Limits of the Litestar application have whole paths, and limits of a mounted application
+        # have paths relative to the mount.
+        whole = _normalize_all(f"{mount}{slash}{each}" for mount in outer_mounts for each in inner
                            for slash in ("", "/"))  # fmt: skip
-        return Forms((*whole, *_plain_all(inner)), _shortest(whole), (whole,))
+        return RouterPaths((*whole, *_normalize_all(inner)), _shortest(whole), (whole,))
 
     def mounts_of(self, scope: Scope) -> tuple[str, ...]:
-        """Return the paths at which Litestar has mounted the handler of a request, if it has.
+        """Return the paths at which Litestar has mounted the application that handles a request.
 
-        Litestar removes the path of the mount without recording which one it was.
+        Returns () if there is no mount. If the application is mounted several times, all paths are
+        returned: Litestar removes the path of the mount without recording which one it was.
         """
         if not is_mounted(scope):
             return ()
         handler = scope["route_handler"]
         known = self._mounts_of_handlers.get(id(handler))
         if known is None:
-            mounts = tuple(_mounts(scope.get("app"), handler))
+            mounts = tuple(_iter_litestar_mounts(scope.get("app"), handler))
             known = self._mounts_of_handlers[id(handler)] = handler, mounts
         return known[1]
 
-    def _without_root(self, scope: Scope, path: str, root_path: str) -> list[set[str]]:
-        """Return what may be left of a path, one set for each possibility."""
+    def _strip_root_path(self, scope: Scope, path: str, root_path: str) -> list[set[str]]:
+        """Return the path without the root path, as one set of paths for each possible router."""
         frameworks = self._frameworks
         assert frameworks is not None
         around = framework_of(scope.get("app"))
         if not root_path or (around == "litestar" and not frameworks and not self.mounts_of(scope)):
-            return [{path}]  # Litestar has removed it
+            return [{path}]  # Litestar has removed the root path already
         if len(frameworks) == 1:
             (framework,) = frameworks
             return [_RULES[framework](path, root_path)]
         if not frameworks and around == "starlette":
-            return [_starlette(path, root_path)]
-        removed = {without_root(path, root_path), *_starlette(path, root_path)}
+            return [_strip_like_starlette(path, root_path)]
+        removed = {strip_root_path(path, root_path), *_strip_like_starlette(path, root_path)}
         if root_path in path:
             rest = path.split(root_path, 1)[1]
             removed |= {rest, "/" + rest}
         return [{path}, removed]
 
-    def _inside(self, paths: set[str], root_path: str) -> set[str]:
-        """Return the paths, and what mounts and applications with a root path make of them."""
+    def _add_mounted_paths(self, paths: set[str], root_path: str) -> set[str]:
+        """Return the paths, and what applications with a root path and mounts make of them."""
         found = paths | {path.replace(own, "", 1) for own in self._own for path in paths}
         mounted = set()
-        for path, mount in product(map(plain, found), self._mounts):
-            # Litestar's mounts take what begins with their path: "/adminx" is "x" in "/admin".
+        for path, mount in product(map(normalize, found), self._mounts):
+            # A mount of Litestar gets every path that begins with its own: "/admin" gets "/adminx".
             if path.startswith(mount):
                 rest = path[len(mount) :]
                 mounted.add(f"{mount}/{rest}")
-                if root_path:  # it is still in the scope that the mounted application sees
+                if root_path:  # the mounted application removes it once more
                     mounted.add(f"{mount}/{rest.split(root_path, 1)[-1]}")
         return found | mounted
 
-    def _inspect(self, scope: Scope) -> None:
-        """Find the applications behind this middleware."""
+    def _inspect_applications(self, scope: Scope) -> None:
+        """Find the frameworks, root paths and mounts of the wrapped applications."""
         apps = applications(self._app)
         self._frameworks = frozenset(filter(None, map(framework_of, apps)))
         around = scope.get("app")
-        own = {own for app in (*apps, around) for own in _own_roots(app)}
+        own = {own for app in (*apps, around) for own in _iter_root_path_options(app)}
         if self._frameworks in (frozenset(), {"django"}):
-            own |= _django_root()
+            own |= _find_django_script_name()
         self._own = tuple(sorted(own))
-        self._mounts = tuple(mount for app in apps for mount in _mounts(app))
+        self._mounts = tuple(mount for app in apps for mount in _iter_litestar_mounts(app))
 
 
 def is_mounted(scope: Scope) -> bool:
-    """Return whether Litestar has mounted the handler of a request."""
+    """Return whether an application that Litestar mounts handles a request."""
     return bool(getattr(scope.get("route_handler"), "is_mount", False))
 
 
 # What remains of a path in each framework ---------------------------------------------------------
 
 
-def _starlette(path: str, root_path: str) -> set[str]:
-    """Remove the root path as `starlette._utils.get_route_path` does, and by whole segments."""
+def _strip_like_starlette(path: str, root_path: str) -> set[str]:
+    """Return the path without the root path, as `starlette._utils.get_route_path` removes it.
+
+    The result also has the path that `strip_root_path` returns.
+    """
     left = path
     if path.startswith(root_path) and path[len(root_path) : len(root_path) + 1] in ("", "/"):
         left = path[len(root_path) :]
-    return {left, without_root(path, root_path)}
+    return {left, strip_root_path(path, root_path)}
 
 
-def _litestar(path: str, root_path: str) -> set[str]:
-    """Remove everything up to the first occurrence of the root path, as Litestar does."""
+def _strip_like_litestar(path: str, root_path: str) -> set[str]:
+    """Return the path after the first occurrence of the root path, as Litestar removes it."""
     return {"/" + path.split(root_path, maxsplit=1)[-1]}
 
 
-def _prefix(path: str, root_path: str) -> set[str]:
-    """Remove a prefix, even if it ends within a segment, as Quart and Django do."""
+def _strip_like_quart_and_django(path: str, root_path: str) -> set[str]:
+    """Return the path without the prefix, which may end within a segment in Quart and Django."""
     return {"/" + path.removeprefix(root_path)}
 
 
 _RULES: Final[Mapping[str, Callable[[str, str], set[str]]]] = {
-    "starlette": _starlette,
-    "litestar": _litestar,
-    "quart": _prefix,
-    "django": _prefix,
+    "starlette": _strip_like_starlette,
+    "litestar": _strip_like_litestar,
+    "quart": _strip_like_quart_and_django,
+    "django": _strip_like_quart_and_django,
 }
 
 
-# What is behind a middleware ----------------------------------------------------------------------
+# What a middleware wraps --------------------------------------------------------------------------
 
 
 def applications(app: object) -> list[object]:
-    """Return the applications of frameworks behind other middlewares and plain functions."""
+    """Return the applications of known frameworks that app is, or that it wraps in any depth."""
     found: list[object] = []
     seen: set[int] = set()
     waiting = [app]
@@ -178,11 +183,11 @@ def applications(app: object) -> list[object]:
         if framework_of(each) is not None:
             found.append(each)
         else:
-            waiting += _behind(each)
+            waiting += _find_wrapped(each)
     return found
 
 
-def _behind(each: Any) -> Iterable[object]:
+def _find_wrapped(each: Any) -> Iterable[object]:
     match each:
         case MethodType():
             return [each.__self__]
@@ -190,14 +195,14 @@ def _behind(each: Any) -> Iterable[object]:
             return [each.func, *each.args, *each.keywords.values()]
         case FunctionType():
             named = (each.__globals__.get(name) for name in each.__code__.co_names)
-            return [*_closed_over(each), *(one for one in named if framework_of(one) is not None)]
+            return [*_iter_closure(each), *(one for one in named if framework_of(one) is not None)]
     attributes = getattr(each, "__dict__", None)
     if isinstance(each, type) or not isinstance(attributes, dict):
         return ()
     return [value for name, value in attributes.items() if "app" in name and callable(value)]
 
 
-def _closed_over(function: FunctionType) -> Iterator[object]:
+def _iter_closure(function: FunctionType) -> Iterator[object]:
     for cell in function.__closure__ or ():
         try:
             value = cell.cell_contents
@@ -207,21 +212,21 @@ def _closed_over(function: FunctionType) -> Iterator[object]:
             yield value
 
 
-def _own_roots(app: object, depth: int = 0) -> Iterator[str]:
-    """Yield the root paths of FastAPI(root_path=) in an application and in those that it mounts."""
+def _iter_root_path_options(app: object, depth: int = 0) -> Iterator[str]:
+    """Yield the option root_path, as of FastAPI(), of an application and of those it mounts."""
     if framework_of(app) not in ("starlette", "litestar") or depth > 8:
         return
     own = getattr(app, "root_path", None)
     if isinstance(own, str) and own.strip("/"):
         yield own
     for route in getattr(app, "routes", None) or ():
-        for mounted in _mounted(route):
+        for mounted in _iter_mounted_applications(route):
             for each in applications(mounted):
-                yield from _own_roots(each, depth + 1)
+                yield from _iter_root_path_options(each, depth + 1)
 
 
-def _mounted(route: Any) -> Iterator[object]:
-    """Yield the application that a route of Starlette or Litestar mounts."""
+def _iter_mounted_applications(route: Any) -> Iterator[object]:
+    """Yield the application that a route of Starlette or Litestar mounts, if it mounts one."""
     handler = getattr(route, "route_handler", None)
     if handler is not None:
         if getattr(handler, "is_mount", False):
@@ -230,8 +235,11 @@ def _mounted(route: Any) -> Iterator[object]:
         yield getattr(route, "app", None)
 
 
-def _mounts(app: Any, handler: object = None) -> Iterator[str]:
-    """Yield the paths at which a Litestar application mounts applications, or one handler."""
+def _iter_litestar_mounts(app: Any, handler: object = None) -> Iterator[str]:
+    """Yield the paths at which a Litestar application mounts applications.
+
+    handler restricts them to the mounts of this handler.
+    """
     if framework_of(app) != "litestar":
         return
     for route in app.routes:
@@ -240,15 +248,15 @@ def _mounts(app: Any, handler: object = None) -> Iterator[str]:
             yield route.path
 
 
-def _django_root() -> set[str]:
+def _find_django_script_name() -> set[str]:
     conf: Any = sys.modules.get("django.conf")
     if conf is None or not conf.settings.configured:
         return set()
     return set(filter(None, [getattr(conf.settings, "FORCE_SCRIPT_NAME", None)]))
 
 
-def _plain_all(paths: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted({plain(path) for path in paths}))
+def _normalize_all(paths: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted({normalize(path) for path in paths}))
 
 
 def _shortest(paths: Sequence[str]) -> str:

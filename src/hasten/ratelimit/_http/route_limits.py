@@ -1,7 +1,8 @@
-"""`@limit`: the limit of one route, as a decorator that does not change the signature of a handler.
+"""`@limit`: a decorator that limits one route. It does not change the signature of the handler.
 
-A limited handler finds its request in a context variable, which also reaches threads. If it must
-not run, it returns a response of its framework, which the middleware replaces with the refusal.
+The decorated handler finds its request in a context variable, which is also set in threads. If the
+limit refuses the request, it returns an empty response of the framework instead of calling the
+handler, and the middleware replaces this response with the refusal.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def limit(
                 request = require_active_request(what)
                 if await request.enforce_limit(own):
                     return await async_handler(*args, **kwargs)
-                return _placeholder(request, args)
+                return _make_placeholder(request, args)
 
             return mark_limited(cast("Callable[P, R]", limited), own)
 
@@ -52,26 +53,26 @@ def limit(
             request = require_active_request(what)
             if request.enforce_limit_sync(own):
                 return handler(*args, **kwargs)
-            return cast("R", _placeholder(request, args))
+            return cast("R", _make_placeholder(request, args))
 
         return mark_limited(limited_sync, own)
 
     return decorate
 
 
-def _placeholder(request: LimitedRequest, args: tuple[object, ...]) -> object:
-    """Return a response that the framework accepts. The refusal replaces it."""
+def _make_placeholder(request: LimitedRequest, args: tuple[object, ...]) -> object:
+    """Return an empty response of the framework, which the middleware replaces with the refusal."""
     if args and type(args[0]).__module__.startswith("django."):
-        return _loaded("django.http", "HttpResponse")()
+        return _get_loaded_class("django.http", "HttpResponse")()
     match framework_of(request.scope.get("app")):
         case "litestar":
-            return _loaded("litestar", "Response")(b"")
+            return _get_loaded_class("litestar", "Response")(b"")
         case "starlette":
-            return _loaded("starlette.responses", "Response")()
-    # Quart and Flask accept a tuple; for other frameworks it is the best guess.
+            return _get_loaded_class("starlette.responses", "Response")()
+    # Quart and Flask accept a tuple. For an unknown framework it is the best guess.
     return b"", 429
 
 
-def _loaded(module: str, name: str) -> Any:
-    """Return a class of a framework, which has loaded its module."""
+def _get_loaded_class(module: str, name: str) -> Any:
+    """Return a class from a module of a framework that is imported already."""
     return getattr(sys.modules[module], name)

@@ -1,4 +1,4 @@
-"""A WebSocket under limits: those of its handshake, and those of its messages."""
+"""Apply limits to a WebSocket: to its handshake, and to the messages of the client."""
 
 from __future__ import annotations
 
@@ -17,14 +17,19 @@ _STATUSES: Final[Mapping[str, int | None]] = {
     "websocket.close": 403,
     "websocket.http.response.start": None,
 }
-"""The messages that answer a handshake, and their status; None for the status in the message."""
+"""The ASGI messages that answer a handshake, and the status that limits see for each.
+
+None: the message itself has the status.
+"""
 
 
 class LimitedWebSocket(LimitedRequest):
-    """A WebSocket that limits apply to. message_plan is the plan for its messages.
+    """A WebSocket that limits apply to.
 
-    A middleware cannot replace the headers of another one here, so each middleware describes its
-    own limits: around is not the `outer` of a request.
+    - message_plan: the limits of the messages that the client sends, None if there are none.
+    - around: the same WebSocket in the next middleware outside of this one, None if there is none.
+      Unlike the `outer` of an HTTP request, it does not write the headers of both middlewares: each
+      middleware describes its own limits in the response to the handshake.
     """
 
     def __init__(
@@ -45,24 +50,27 @@ class LimitedWebSocket(LimitedRequest):
         self._is_closed = False
 
     def counted_limits(self, namespace: str) -> list[Limit]:
-        """Return the limits that middlewares of a namespace have counted here and around it."""
+        """Return the limits that this middleware and those outside of it have counted.
+
+        Only middlewares of this namespace are included.
+        """
         found = super().counted_limits(namespace)
         if self._message_plan is not None and self.enforcer.namespace == namespace:
             found += self._message_plan.limits
         return found if self._around is None else found + self._around.counted_limits(namespace)
 
     async def receive(self) -> Message:
-        """Receive a message. One that exceeds a limit disconnects the client."""
+        """Receive a message. If it exceeds a limit, the client is disconnected."""
         if not self._is_closed:
             message = await self._receive()
             if message["type"] != "websocket.receive" or await self._allows_message():
                 return message
             self._is_closed = True
-            await self.send_on({"type": "websocket.close", "code": POLICY_VIOLATION})
+            await self.server_send({"type": "websocket.close", "code": POLICY_VIOLATION})
         return {"type": "websocket.disconnect", "code": POLICY_VIOLATION}
 
     async def send(self, message: Message) -> None:
-        """Send a message, unless the client was disconnected."""
+        """Send a message, unless a limit has disconnected the client or refused the handshake."""
         if self._is_closed:
             return
         if not self.has_started:
@@ -71,11 +79,11 @@ class LimitedWebSocket(LimitedRequest):
             if message["type"] in _STATUSES:
                 self.has_started = True
                 await self.settle(_STATUSES[message["type"]] or message.get("status"))
-        await self.send_on(message)
+        await self.server_send(message)
 
     async def _allows_message(self) -> bool:
         if self._message_plan is None:
             return True
         results = await self.enforcer.enforce(self.info, self._message_plan, self._route_of)
-        await self.enforcer.report(results, self.info)
+        await self.enforcer.notify_observers(results, self.info)
         return not any(result.refuses for result in results)

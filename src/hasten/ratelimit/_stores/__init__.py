@@ -1,4 +1,4 @@
-"""The places where limits keep their counts: memory, a SQLite file, Redis, or your own store."""
+"""The stores in which limits keep their counts: memory, a SQLite file, Redis, or your own."""
 
 from __future__ import annotations
 
@@ -23,35 +23,38 @@ PART: Final = "limits"
 
 
 class Counters(NamedTuple):
-    """The counter store of some limits.
+    """The counter store for an option `store`, with its clock and its owner.
 
-    clock is None for the system's. private is the `Store` that was made for a URL, which its user
-    closes. The application closes what it has made itself.
+    - counters: the counter store.
+    - clock: its clock, None for the system's.
+    - store: the `Store` that it belongs to, None for a custom counter store.
+    - owned: that `Store` if it was made here from a URL, so that `aclose` has to close it. The
+      application closes any other store.
     """
 
     counters: CounterStore
     clock: Clock | None
     store: Store | None = None
-    private: Store | None = None
+    owned: Store | None = None
 
     @property
-    def shown(self) -> str:
-        """The store, for a repr."""
+    def label(self) -> str:
+        """The URL of the store, or the class name of a custom one, for a repr."""
         return type(self.counters).__name__ if self.store is None else self.store.url
 
     async def aclose(self) -> None:
-        """Close the store that was made for a URL."""
-        if self.private is not None:
-            await self.private.aclose()
+        """Close the store if it was made here from a URL."""
+        if self.owned is not None:
+            await self.owned.aclose()
 
 
 def counters_of(store: str | Store | CounterStore | None) -> Counters:
-    """Return the counter store that the option `store` means. Raises `InvalidOption`."""
+    """Return the counter store for a value of the option `store`. Raises `InvalidOption`."""
     if store is None or isinstance(store, str | Store):
         given = to_store("memory://" if store is None else store)
-        part = given.part(PART, part_of)
-        private = None if given is store else given
-        return Counters(part.counters, part.clock, given, private)
+        part = given.part(PART, limits_part_of)
+        owned = None if given is store else given
+        return Counters(part.counters, part.clock, given, owned)
     kind: object = store
     has_all = all(callable(getattr(store, name, None)) for name in _METHODS)
     if has_all and not isinstance(kind, type):
@@ -62,52 +65,58 @@ def counters_of(store: str | Store | CounterStore | None) -> Counters:
 
 
 class StorePart:
-    """The part of a `Store` in which limits keep their counts."""
+    """The part of a `hasten.Store` that belongs to rate limits: a counter store at its URL."""
 
     def __init__(self, store: Store) -> None:
         self.clock: Final = None if store.clock is SYSTEM_CLOCK else store.clock
         self._store: Final = weakref.ref(store)
-        self.counters: Final = self._make(store)
+        self.counters: Final = self._make_counter_store(store)
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self.counters.aclose()
 
     def close_now(self) -> None:
-        """Close what can be closed without an event loop."""
+        """Close the connections that can be closed without an event loop."""
         if isinstance(self.counters, RemoteStore):
             self.counters.close_now()
 
-    def _make(self, store: Store) -> MemoryStore | RemoteStore:
+    def _make_counter_store(self, store: Store) -> MemoryStore | RemoteStore:
         location = store.location
         if isinstance(location, File):
             if location.path is None:
                 return MemoryStore(clock=self.clock)
-            # Imported late: counting in memory needs neither the package nor the time to load it.
+            # Imported late, so that limits in memory need neither the driver nor time to load it.
             from hasten.ratelimit._stores.sqlite import SqliteStore  # noqa: PLC0415
 
             return SqliteStore(
-                location.path, timeout=store.timeout, clock=self.clock, on_open=self._opened
+                location.path, timeout=store.timeout, clock=self.clock, on_open=self._register_again
             )
         from hasten.ratelimit._stores.redis import DEFAULT_PREFIX, RedisStore  # noqa: PLC0415
 
         prefix = DEFAULT_PREFIX if store.prefix is None else f"{store.prefix}:limit"
         address = replace(location, timeout=store.timeout)
-        return RedisStore(address, prefix=prefix, clock=self.clock, on_open=self._opened)
+        return RedisStore(address, prefix=prefix, clock=self.clock, on_open=self._register_again)
 
-    def _opened(self) -> None:
-        """Let the store close connections that were opened after it had been closed."""
+    def _register_again(self) -> None:
+        """Register with the store, so that it closes these connections, too.
+
+        A store that was closed has forgotten its parts, and connections can be opened after that.
+        """
         store = self._store()
         if store is not None:
-            store.part(PART, part_of)
+            store.part(PART, limits_part_of)
 
 
 _parts: Final[weakref.WeakKeyDictionary[Store, StorePart]] = weakref.WeakKeyDictionary()
 _lock: Final = threading.Lock()
 
 
-def part_of(store: Store) -> StorePart:
-    """Return the part of a store. All its users share it, also after it was closed."""
+def limits_part_of(store: Store) -> StorePart:
+    """Return the rate limit part of a store. Makes it at the first call.
+
+    All limits on the store share it, even after it was closed and opened again.
+    """
     with _lock:
         part = _parts.get(store)
         if part is None:

@@ -1,11 +1,12 @@
-"""A store in the memory of this process.
+"""The rate limit store in the memory of this process.
 
-Each bucket is a table with room for a fixed number of keys. A client with many addresses must not
-be able to evict the keys of others, so the table chooses what to evict: first an expired key, then
-the one with the most left among a few. A key that is blocked or has little left is not evicted. If
-all keys are like that, new keys share entries, and a secret decides which key uses which entry. To
-get a new client refused, an attacker must use up the limit in that client's entry: with n entries
-used up, a new client is refused with a probability of n / entries.
+Each bucket has a table with room for a fixed number of keys. A client with many addresses must not
+be able to evict the keys of other clients, so a full table evicts an expired key, or else the key
+that has used the least of its limit among a few candidates. A key that is blocked or has used most
+of its limit is called hot, and is not evicted. If only hot keys are found, new keys share
+additional entries, and a keyed hash with a secret assigns each new key to one of them. To get a new
+client rejected, an attacker must use up the limit of that client's shared entry: if n of the shared
+entries are used up, a new client is rejected with a probability of n / number of shared entries.
 
 States are stored as compactly as possible (`_pack`): a state takes no more memory than its key.
 """
@@ -20,11 +21,11 @@ from hashlib import blake2b
 from typing import Final, TypeAlias
 
 from hasten._checks import check_whole_number
-from hasten._clock import Clock, check_clock, now_ns_of
+from hasten._clock import Clock, check_clock, make_now_ns
 from hasten._logs import get_logger
 from hasten.ratelimit import _algorithms as algorithms
 from hasten.ratelimit._algorithms import State
-from hasten.ratelimit._counter_store import Check, CheckGroup, Outcome, Settlement, is_denied
+from hasten.ratelimit._counter_store import Check, CheckGroup, Outcome, Settlement, is_group_denied
 from hasten.ratelimit._rules import Rule
 
 logger = get_logger("hasten.ratelimit")
@@ -32,19 +33,23 @@ logger = get_logger("hasten.ratelimit")
 MAX_KEYS: Final = 100_000
 
 KEYS_PER_SHARED_ENTRY: Final = 8
-"""A full table has one shared entry for each of this many keys."""
+"""A full table has one additional, shared entry for every this many keys."""
 
 KEY_BYTES: Final = 16
-"""The size of a key. The keys of shared entries are shorter."""
+"""The size of a client's key. Shared entries have shorter keys, by which they are recognized."""
 
 EXAMINED: Final = 2
-"""How many old keys each new key examines, to delete the expired ones."""
+"""How many stored keys are examined when a key is added, to delete expired ones."""
 
 EXAMINED_IF_FULL: Final = 64
 CANDIDATES: Final = 8
-"""A full table examines this many keys and evicts one of this many candidates."""
+"""The limits of a search for a key to evict from a full table.
 
-# The low bits of a packed window are what is used, the bits above them are its end.
+It examines up to EXAMINED_IF_FULL keys, and ends earlier when it has found CANDIDATES keys.
+"""
+
+# A fixed window is packed into one integer: the low bits are the used cost, and the bits above them
+# are the end of the window.
 BITS: Final = 32
 MASK: Final = (1 << BITS) - 1
 
@@ -54,16 +59,17 @@ _SECRET: Final = secrets.token_bytes(16)
 
 
 class MemoryStore:
-    """A store in the memory of this process, for use from any thread.
+    """A counter store in the memory of this process. Any thread may use it.
 
-    max_keys is how many keys each bucket may have. A full bucket has an eighth as many entries
-    more, which new keys share. clock is for tests: a `hasten.testing.ManualClock`.
+    max_keys is how many keys each limit may have. When that many keys have used most of their
+    limit, new keys share additional entries, an eighth of max_keys. clock is for tests: a
+    `hasten.testing.ManualClock`.
     """
 
     def __init__(self, *, max_keys: int = MAX_KEYS, clock: Clock | None = None) -> None:
         self._max_keys = check_whole_number("max_keys", max_keys, 1)
         self.clock: Final = None if clock is None else check_clock(clock)
-        self._clock_ns = now_ns_of(clock)
+        self._clock_ns = make_now_ns(clock)
         self._lock = threading.Lock()
         self._tables: dict[str, _Table] = {}
 
@@ -81,16 +87,16 @@ class MemoryStore:
             now_us = self._clock_ns() // 1000
             table = self._tables.get(bucket)
             if table is None or table.rule is None:
-                table = self._table(bucket, rule)
+                table = self._get_table(bucket, rule)
             entries = table.entries
             packed = entries.get(key)
             if packed is None:
-                key = table.place(key, now_us)
+                key = table.reserve_entry(key, now_us)
                 if len(key) < KEY_BYTES:
-                    check = _for_shared_entry(check)
+                    check = _without_block(check)
                     block_us = 0
                 packed = entries.get(key)
-            # Most hits take one of two shortcuts. Tests compare them with the general way.
+            # Most hits take one of these two shortcuts. Tests compare them with the general path.
             if cost and not (counted_later or block_us or forced):
                 if rule.kind == "fixed" and cost <= rule.limit:
                     if packed is None or packed.__class__ is int:
@@ -107,8 +113,8 @@ class MemoryStore:
                     if outcome.ok:
                         entries[key] = now_us + owed_us + cost * rule.interval_us
                     return outcome
-            state, outcome = algorithms.hit_one(check, table.read(key), now_us)
-            table.write(key, state)
+            state, outcome = algorithms.hit_one(check, table.read_state(key), now_us)
+            table.write_state(key, state)
             return outcome
 
     def hit_now(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
@@ -117,25 +123,26 @@ class MemoryStore:
         for group in groups:
             outcomes = [self.hit_one(group[0])] if len(group) == 1 else self._hit_group(group)
             answers.append(outcomes)
-            if is_denied(group, outcomes):
+            if is_group_denied(group, outcomes):
                 break
         return answers
 
     def _hit_group(self, group: CheckGroup) -> list[Outcome]:
         with self._lock:
             now_us = self._now_us()
-            tables = [self._table(check.bucket, check.rule) for check in group]
+            tables = [self._get_table(check.bucket, check.rule) for check in group]
             keys = [
-                table.place(check.key, now_us) for table, check in zip(tables, group, strict=True)
+                table.reserve_entry(check.key, now_us)
+                for table, check in zip(tables, group, strict=True)
             ]
             group = [
-                check if len(key) == KEY_BYTES else _for_shared_entry(check)
+                check if len(key) == KEY_BYTES else _without_block(check)
                 for check, key in zip(group, keys, strict=True)
             ]
-            stored = [table.read(key) for table, key in zip(tables, keys, strict=True)]
+            stored = [table.read_state(key) for table, key in zip(tables, keys, strict=True)]
             states, outcomes = algorithms.hit(group, stored, now_us)
             for table, key, state in zip(tables, keys, states, strict=True):
-                table.write(key, state)
+                table.write_state(key, state)
             return outcomes
 
     def settle_now(self, settlements: Sequence[Settlement]) -> None:
@@ -146,9 +153,11 @@ class MemoryStore:
                 table = self._tables.get(token.bucket)
                 if table is None:
                     continue
-                key = table.find(token.key)
+                key = table.find_entry(token.key)
                 if key in table.entries:
-                    table.write(key, algorithms.settle(token, keep, table.read(key), now_us))
+                    table.write_state(
+                        key, algorithms.settle(token, keep, table.read_state(key), now_us)
+                    )
 
     def peek_now(self, checks: Sequence[Check]) -> list[Outcome]:
         """Implement `ImmediateStore.peek_now`."""
@@ -156,8 +165,8 @@ class MemoryStore:
             now_us = self._now_us()
             outcomes = []
             for check in checks:
-                table = self._table(check.bucket, check.rule)
-                state = table.read(table.find(check.key))
+                table = self._get_table(check.bucket, check.rule)
+                state = table.read_state(table.find_entry(check.key))
                 outcomes.append(algorithms.peek(check, state, now_us))
             return outcomes
 
@@ -166,17 +175,19 @@ class MemoryStore:
         with self._lock:
             if bucket in self._tables:
                 table = self._tables[bucket]
-                table.entries.pop(table.find(key), None)
+                table.entries.pop(table.find_entry(key), None)
 
     def block_now(self, bucket: str, key: bytes, for_us: int) -> None:
         """Implement `ImmediateStore.block_now`."""
         with self._lock:
-            table, now_us = self._table(bucket, None), self._now_us()
+            table, now_us = self._get_table(bucket, None), self._now_us()
             if key not in table.entries and not for_us:
                 return
-            if table.place(key, now_us) != key:  # a shared entry would block other keys, too
-                table.make_room(now_us, evict_hot=True)
-            table.write(key, algorithms.block(table.read(key), for_us and now_us + for_us))
+            if table.reserve_entry(key, now_us) != key:  # do not block a shared entry
+                table.evict_entry(now_us, may_evict_hot=True)
+            table.write_state(
+                key, algorithms.block(table.read_state(key), for_us and now_us + for_us)
+            )
 
     def clear(self) -> None:
         """Delete all keys."""
@@ -213,7 +224,7 @@ class MemoryStore:
     def _now_us(self) -> int:
         return self._clock_ns() // 1000
 
-    def _table(self, bucket: str, rule: Rule | None) -> _Table:
+    def _get_table(self, bucket: str, rule: Rule | None) -> _Table:
         table = self._tables.get(bucket)
         if table is None:
             table = self._tables[bucket] = _Table(bucket, self._max_keys)
@@ -223,7 +234,10 @@ class MemoryStore:
 
 
 class _Table:
-    """The keys of one bucket. rule is None before the first check: then there are only blocks."""
+    """The keys of one bucket with their packed states.
+
+    rule is None until the first check; until then the table has only blocks.
+    """
 
     __slots__ = (
         "_max_keys", "_name", "_overflowed", "_queue", "_shared_entries", "entries", "rule"
@@ -235,91 +249,106 @@ class _Table:
         self._name = name
         self._max_keys = max_keys
         self._shared_entries = max(1, max_keys // KEYS_PER_SHARED_ENTRY)
-        self._queue: list[bytes] = []  # the keys to examine, the next one last
+        self._queue: list[bytes] = []  # the keys to examine next, in reverse order
         self._overflowed = False
 
-    def read(self, key: bytes) -> State:
+    def read_state(self, key: bytes) -> State:
         packed = self.entries.get(key)
         return () if packed is None else _unpack(self.rule, packed)
 
-    def write(self, key: bytes, state: State) -> None:
+    def write_state(self, key: bytes, state: State) -> None:
         if state:
             self.entries[key] = _pack(self.rule, state)
         else:
             self.entries.pop(key, None)
 
-    def find(self, key: bytes) -> bytes:
-        """Return where a key is or would be: the key itself, or its shared entry if that exists."""
+    def find_entry(self, key: bytes) -> bytes:
+        """Return the key under which a key is counted: the key itself, or that of its shared entry.
+
+        A shared entry is used only if it exists and the key has no entry of its own.
+        """
         if key in self.entries or not self._overflowed:
             return key
-        shared = self._shared(key)
+        shared = self._choose_shared_entry(key)
         return shared if shared in self.entries else key
 
-    def place(self, key: bytes, now_us: int) -> bytes:
-        """Return the key if it has an entry or room for one, else the key of a shared entry."""
+    def reserve_entry(self, key: bytes, now_us: int) -> bytes:
+        """Return the key under which to store a key: the key itself, or that of a shared entry.
+
+        A shared entry is used if the key has no entry, and the table has no room and no key to
+        evict.
+        """
         if key in self.entries:
             return key
         if len(self.entries) < self._max_keys:
-            for candidate in self._walk(EXAMINED):
-                if self._heat(candidate, now_us) is None:
+            for candidate in self._iter_next_keys(EXAMINED):
+                if self._find_used_share(candidate, now_us) is None:
                     del self.entries[candidate]
             return key
-        if self.make_room(now_us):
+        if self.evict_entry(now_us):
             return key
         if not self._overflowed:
             self._overflowed = True
             logger.warning(
-                "bucket %s is full: all %d keys have nearly used up their limit; new clients share "
-                "%d counts",
+                "rate limit bucket %s is full: none of its %d keys can be evicted, as they have "
+                "used most of their limit; new clients share %d counters",
                 self._name, self._max_keys, self._shared_entries,
             )  # fmt: skip
-        return self._shared(key)
+        return self._choose_shared_entry(key)
 
-    def make_room(self, now_us: int, *, evict_hot: bool = False) -> bool:
-        """Delete an expired entry, else one with much left. Returns False if all are hot."""
+    def evict_entry(self, now_us: int, *, may_evict_hot: bool = False) -> bool:
+        """Delete an expired entry, or else the least used of a few. Returns whether it did.
+
+        Hot entries (blocked, or most of the limit is used) are deleted only with may_evict_hot.
+        """
         coldest: tuple[float, bytes] | None = None
-        cold = 0
-        for candidate in self._walk(EXAMINED_IF_FULL):
-            heat = self._heat(candidate, now_us)
+        candidates = 0
+        for candidate in self._iter_next_keys(EXAMINED_IF_FULL):
+            heat = self._find_used_share(candidate, now_us)
             if heat is None:
                 del self.entries[candidate]
                 return True
-            if (heat < HOT or evict_hot) and len(candidate) == KEY_BYTES:
-                cold += 1
+            if (heat < HOT or may_evict_hot) and len(candidate) == KEY_BYTES:
+                candidates += 1
                 if coldest is None or heat < coldest[0]:
                     coldest = heat, candidate
-                if cold == CANDIDATES:
+                if candidates == CANDIDATES:
                     break
         if coldest is None:
             return False
         del self.entries[coldest[1]]
         return True
 
-    def _shared(self, key: bytes) -> bytes:
-        # With a secret: otherwise a client could choose keys that share another client's entry.
+    def _choose_shared_entry(self, key: bytes) -> bytes:
+        # Without the secret, an attacker could choose keys that share the entry of a victim.
         number = int.from_bytes(blake2b(key, digest_size=8, key=_SECRET).digest(), "big")
         return (number % self._shared_entries).to_bytes(8, "big")
 
-    def _walk(self, count: int) -> Iterator[bytes]:
-        """Yield the next keys in a walk around the table."""
+    def _iter_next_keys(self, count: int) -> Iterator[bytes]:
+        """Yield up to count keys, continuing after the last key of the previous call.
+
+        After the newest key it starts again with the oldest.
+        """
         for _ in range(min(count, len(self.entries))):
             if not self._queue:
                 self._queue = list(self.entries)
-                self._queue.reverse()  # the oldest entries first
+                self._queue.reverse()  # so that pop() returns the oldest key first
             key = self._queue.pop()
             if key in self.entries:
                 yield key
 
-    def _heat(self, key: bytes, now_us: int) -> float | None:
-        """Return the share that is used: 1 for a blocked key, None for an expired one."""
+    def _find_used_share(self, key: bytes, now_us: int) -> float | None:
+        """Return the used share of a key's limit: 1 for a blocked key, None for an expired one."""
         packed = self.entries[key]
         rule = self.rule
-        if packed.__class__ is int and rule is not None and rule.kind == "fixed":  # most entries
+        if (
+            packed.__class__ is int and rule is not None and rule.kind == "fixed"
+        ):  # the most frequent case
             return None if packed >> BITS <= now_us else (packed & MASK) / (rule.limit or 1)
         state = _unpack(rule, packed)
         if rule is None:
             return 1.0 if state[0] > now_us else None
-        state = algorithms.fresh(rule, state, now_us)
+        state = algorithms.drop_expired(rule, state, now_us)
         if not state:
             return None
         if state[0] or not rule.capacity:
@@ -329,16 +358,19 @@ class _Table:
 
 
 HOT: Final = 0.8
-"""A key that has used more than this share of its limit is hot: it is not evicted."""
+"""A key that has used at least this share of its limit is hot: it is not evicted."""
 
 
-def _for_shared_entry(check: Check) -> Check:
-    """Return the check without a block, which would affect other clients for too long."""
+def _without_block(check: Check) -> Check:
+    """Return the check without block_us, because a blocked shared entry denies other clients."""
     return check._replace(block_us=0)
 
 
 def _pack(rule: Rule | None, state: State) -> Packed:
-    """Return one integer for a state that is only a window or an arrival, else an array."""
+    """Return one integer for a state that fits into it, else an array.
+
+    A fixed window without reservations, or the TAT of "gcra", fits if there is no block.
+    """
     if rule is not None and not state[0]:
         if rule.kind == "fixed" and len(state) == 4 and not state[3] and state[2] <= MASK:
             return state[1] << BITS | state[2]

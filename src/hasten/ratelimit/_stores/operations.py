@@ -1,4 +1,4 @@
-"""The operations of a remote store as values, which it applies one after the other."""
+"""The operations of a remote store as values, so that many of them can be sent in one batch."""
 
 from __future__ import annotations
 
@@ -9,47 +9,47 @@ from hasten.ratelimit._counter_store import Check, CheckGroup, Settlement
 
 
 class Hit(NamedTuple):
-    """`CounterStore.hit`."""
+    """One call of `CounterStore.hit`."""
 
     groups: Sequence[CheckGroup]
 
     @property
     def key(self) -> bytes:
-        """The client. On a cluster, one operation is about one client."""
+        """The client, as a hash. On a cluster, all checks of an operation have the same client."""
         return self.groups[0][0].key
 
 
 class Peek(NamedTuple):
-    """`CounterStore.peek`."""
+    """One call of `CounterStore.peek`."""
 
     checks: Sequence[Check]
 
     @property
     def key(self) -> bytes:
-        """The client."""
+        """The client, as a hash (see `Hit.key`)."""
         return self.checks[0].key
 
 
 class Settle(NamedTuple):
-    """`CounterStore.settle`, for one reservation."""
+    """The settlement of one reservation (`CounterStore.settle`)."""
 
     settlement: Settlement
 
     @property
     def key(self) -> bytes:
-        """The client."""
+        """The client, as a hash (see `Hit.key`)."""
         return self.settlement.token.key
 
 
 class Reset(NamedTuple):
-    """`CounterStore.reset`."""
+    """One call of `CounterStore.reset`."""
 
     bucket: str
     key: bytes
 
 
 class Block(NamedTuple):
-    """`CounterStore.block`."""
+    """One call of `CounterStore.block`. for_us is in microseconds, 0 to end a block."""
 
     bucket: str
     key: bytes

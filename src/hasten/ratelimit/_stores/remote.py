@@ -1,7 +1,7 @@
-"""What all remote stores have in common: batches of operations, and a time-out.
+"""The base class of remote stores, which sends operations in batches and has a time-out.
 
-All operations of one tick of the event loop are one exchange with the store. Within an exchange,
-and from one exchange to the next, operations are applied in the order in which they were requested.
+Operations that are requested in the same tick of the event loop are sent together. The store
+applies all operations in the order in which they were requested.
 """
 
 from __future__ import annotations
@@ -23,40 +23,44 @@ from hasten.ratelimit._counter_store import Check, CheckGroup, Outcome, Settleme
 from hasten.ratelimit._stores.operations import Block, Hit, Operation, Peek, Reset, Settle
 
 Result = list[list[Outcome]] | StoreError
-"""The outcomes of a hit by group, those of a peek as one group, [] for other operations."""
+"""The result of one operation, or its error.
+
+The result of a hit is a list of outcomes for each group. The result of a peek is one such list.
+Other operations have no outcomes: [].
+"""
 
 
-class User(Protocol):
-    """Something that uses a store, and has work to finish before the store is closed."""
+class StoreUser(Protocol):
+    """An object that uses a store, and may have unfinished calls when the store is closed."""
 
     async def finish(self) -> None:
-        """Finish the work that has begun."""
+        """Wait for the unfinished calls."""
 
 
 class RemoteStore(ABC):
-    """A `TimedStore`. store_timeout is how long it waits for a response.
+    """A store outside of this process. It implements `TimedStore`.
 
-    With None it waits as long as the connection does, and each error states whether the operation
-    may have been applied.
+    store_timeout is how many seconds it waits for a response. With None it waits as long as the
+    connection does, and each error states whether the operation may have been applied.
     """
 
     max_batch: ClassVar[int | None] = None
-    """The most operations in one exchange; None for all of a tick."""
+    """The most operations in one batch; None for all operations of a tick."""
 
     def __init__(
         self, name: str, *, store_timeout: Duration | None = None, clock: Clock | None = None
     ) -> None:
         self.name: Final = name
         self.clock: Final = None if clock is None else check_clock(clock)
-        self.users: Final[weakref.WeakSet[User]] = weakref.WeakSet()
-        """The users that finish before the connections are closed."""
+        self.users: Final[weakref.WeakSet[StoreUser]] = weakref.WeakSet()
+        """The objects that `aclose` waits for before it closes the connections."""
         self._set_timeout(store_timeout)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
 
-    def within(self, seconds: Duration | None) -> Self:
-        """Return a store with the same counts and connections, and another time-out."""
+    def with_timeout(self, seconds: Duration | None) -> Self:
+        """Return a store with the same counts and connections, and another time-out in seconds."""
         other = copy.copy(self)
         other._set_timeout(seconds)
         return other
@@ -72,11 +76,14 @@ class RemoteStore(ABC):
         ] = weakref.WeakKeyDictionary()
 
     @abstractmethod
-    async def _exchange(self, operations: Sequence[Operation]) -> list[Result]:
-        """Apply operations in their order. The result of one that fails is its error."""
+    async def _apply_batch(self, operations: Sequence[Operation]) -> list[Result]:
+        """Apply operations in their order, and return their results. A failure is a result, too."""
 
     async def aclose(self) -> None:
-        """Let all users finish, then close the connections. They open again at the next use."""
+        """Wait for the users of the store, then close its connections.
+
+        The next call opens them again.
+        """
         for user in list(self.users):
             await user.finish()
         await self._close()
@@ -86,66 +93,67 @@ class RemoteStore(ABC):
 
     @abstractmethod
     def close_now(self) -> None:
-        """Close what can be closed without an event loop."""
+        """Close the connections that can be closed without an event loop."""
 
     async def hit(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
         """Implement `CounterStore.hit`."""
         if not groups:
             return []
-        future = self._put(Hit(groups))
+        future = self._enqueue(Hit(groups))
         try:
-            return value_of(await future)
+            return unwrap_result(await future)
         except asyncio.CancelledError:
-            # If the result had arrived already, nobody else refunds its reservations.
+            # If the result has arrived already, its reservations must be refunded here: the caller
+            # never receives it.
             if not future.cancelled() and future.done() and future.exception() is None:
                 self._refund(future.result())
             raise
 
     def settle(self, settlements: Sequence[Settlement]) -> Awaitable[None]:
         """Implement `CounterStore.settle`."""
-        # Added to the batch now, not when the caller awaits: later operations come after it.
-        return _all_done([self._put(Settle(settlement)) for settlement in settlements])
+        # Added to the batch now, not when the caller awaits, so that later operations see it.
+        return _await_all([self._enqueue(Settle(settlement)) for settlement in settlements])
 
     async def peek(self, checks: Sequence[Check]) -> list[Outcome]:
         """Implement `CounterStore.peek`."""
         if not checks:
             return []
-        [outcomes] = await self._apply(Peek(checks))
+        [outcomes] = await self._apply_one(Peek(checks))
         return outcomes
 
     async def reset(self, bucket: str, key: bytes) -> None:
         """Implement `CounterStore.reset`."""
-        await self._apply(Reset(bucket, key))
+        await self._apply_one(Reset(bucket, key))
 
     async def block(self, bucket: str, key: bytes, for_us: int) -> None:
         """Implement `CounterStore.block`."""
-        await self._apply(Block(bucket, key, for_us))
+        await self._apply_one(Block(bucket, key, for_us))
 
-    async def _apply(self, operation: Operation) -> list[list[Outcome]]:
-        return value_of(await self._put(operation))
+    async def _apply_one(self, operation: Operation) -> list[list[Outcome]]:
+        return unwrap_result(await self._enqueue(operation))
 
-    def _put(self, operation: Operation) -> asyncio.Future[Result]:
+    def _enqueue(self, operation: Operation) -> asyncio.Future[Result]:
         loop = asyncio.get_running_loop()
         coalescer = self._coalescers.get(loop)
         if coalescer is None:
             coalescer = self._coalescers[loop] = Coalescer(
-                self._send, on_unclaimed=self._refund, at_most=self.max_batch
+                self._apply_with_timeout, on_unclaimed=self._refund, max_weight=self.max_batch
             )
         return coalescer.put(operation)
 
-    async def _send(self, operations: Sequence[Operation]) -> list[Result]:
+    async def _apply_with_timeout(self, operations: Sequence[Operation]) -> list[Result]:
         if self._timeout_us is None:
-            return await self._exchange(operations)
-        exchange = asyncio.ensure_future(self._exchange(operations))
+            return await self._apply_batch(operations)
+        exchange = asyncio.ensure_future(self._apply_batch(operations))
         if await done_within(exchange, self._timeout_us / 1_000_000):
             return exchange.result()
-        # Not cancelled: that would break the connection because of a short delay.
+        # The batch is not cancelled: that would break the connection because of a short delay.
         self._late.add(exchange)
-        exchange.add_done_callback(self._arrived_late)
-        return [timed_out(self.name, self._timeout_us)] * len(operations)
+        exchange.add_done_callback(self._handle_late_results)
+        return [make_timeout_error(self.name, self._timeout_us)] * len(operations)
 
-    def _arrived_late(self, exchange: asyncio.Future[list[Result]]) -> None:
-        """Refund the reservations of results that arrived after the time-out."""
+    def _handle_late_results(self, exchange: asyncio.Future[list[Result]]) -> None:
+        """Refund the reservations in results that arrived after the time-out, and call on_late."""
         self._late.discard(exchange)
         if exchange.cancelled() or exchange.exception() is not None:
             return
@@ -158,26 +166,26 @@ class RemoteStore(ABC):
             self._refund(result)
 
     def _refund(self, result: Result) -> None:
-        """End the reservations of a result that nobody receives."""
+        """Refund the reservations of a result that its caller does not receive."""
         if isinstance(result, StoreError):
             return
         for outcome in chain(*result):
             if outcome.token is not None:
-                self._put(Settle(Settlement(outcome.token)))
+                self._enqueue(Settle(Settlement(outcome.token)))
 
 
-def timed_out(store: str, timeout_us: int) -> StoreTimeout:
-    """Return the error for a store that did not respond in time."""
+def make_timeout_error(store: str, timeout_us: int) -> StoreTimeout:
+    """Return the error for a store that did not respond within timeout_us microseconds."""
     return StoreTimeout(store, f"no response within {timeout_us / 1000:g} ms")
 
 
-def value_of(result: Result) -> list[list[Outcome]]:
-    """Return the outcomes of a result. Raises `StoreError` if it is an error."""
+def unwrap_result(result: Result) -> list[list[Outcome]]:
+    """Return the outcomes of a result, or raise it if it is a `StoreError`."""
     if isinstance(result, StoreError):
         raise result
     return result
 
 
-async def _all_done(futures: Sequence[asyncio.Future[Result]]) -> None:
+async def _await_all(futures: Sequence[asyncio.Future[Result]]) -> None:
     for result in await asyncio.gather(*futures):
-        value_of(result)
+        unwrap_result(result)

@@ -1,1 +1,1 @@
-"""The commands: a module for each."""
+"""The management commands that this Django app adds. Each module is one command."""

@@ -1,4 +1,4 @@
-"""Jobs on Redis or Valkey, in BullMQ's layout: Node and Python serve the same queues."""
+"""The Redis and Valkey engine. It stores jobs as BullMQ does, so both can serve the same queues."""
 
 from hasten.jobs._engines.redis.redis_engine import RedisEngine
 

@@ -1,6 +1,7 @@
-"""Decoding what is stored on Redis: job hashes, events and the replies of scripts.
+"""Decoding of data from Redis: job hashes, events and the replies of scripts.
 
-Other languages and versions write to the same queues, so nothing here trusts what it reads.
+Programs in other languages, and other versions of hasten and BullMQ, write to the same queues.
+Missing, unknown and malformed values must therefore not raise here.
 """
 
 from __future__ import annotations
@@ -20,19 +21,21 @@ from hasten.jobs._states import State
 T = TypeVar("T")
 
 
-def text(value: object) -> str:
-    """Decode a text; bytes that are not UTF-8 are replaced."""
+def decode_text(value: object) -> str:
+    """Return bytes decoded as UTF-8, with invalid bytes replaced; any other value as a string."""
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
-def pair(flat: Sequence[object]) -> dict[str, str]:
-    """Make a dict of the alternating fields and values of a Redis reply."""
+def to_dict(flat: Sequence[object]) -> dict[str, str]:
+    """Convert a reply of alternating fields and values, such as that of HGETALL, to a dict."""
     names, values = flat[::2], flat[1::2]
-    return {text(name): text(value) for name, value in zip(names, values, strict=True)}
+    return {
+        decode_text(name): decode_text(value) for name, value in zip(names, values, strict=True)
+    }
 
 
-def whole(value: str | None, most: int = MAX_COUNT) -> int | None:
-    """Return a number, limited to 0 to most; None if the text is not a number."""
+def to_whole_number(value: str | None, most: int = MAX_COUNT) -> int | None:
+    """Convert a stored number to an int between 0 and most; None if it is not a number."""
     if value is None:
         return None
     try:
@@ -45,10 +48,13 @@ def whole(value: str | None, most: int = MAX_COUNT) -> int | None:
     return None if number != number else int(min(max(number, 0), most))  # noqa: PLR0124  # NaN
 
 
-def job_record(
+def to_job_record(
     queue: str, id: str, state: State, due_ms: int | None, fields: Mapping[str, str]
 ) -> JobRecord:
-    """Make a record of a job hash. attemptsMade is an older name of atm that BullMQ reads first."""
+    """Convert the hash of a job, in BullMQ's layout, to a record.
+
+    If the hash has both atm and its older name attemptsMade, the older one counts, as in BullMQ.
+    """
     deferred = fields.get("defa")
     return JobRecord(
         queue=queue,
@@ -57,26 +63,27 @@ def job_record(
         data=fields.get("data", "{}"),
         opts=fields.get("opts", "{}"),
         state=state,
-        priority=whole(fields.get("priority"), MAX_PRIORITY) or 0,
-        delay_ms=whole(fields.get("delay")) or 0,
-        created_ms=whole(fields.get("timestamp")) or 0,
-        attempts_made=whole(fields.get("attemptsMade", fields.get("atm"))) or 0,
-        attempts_started=whole(fields.get("ats")) or 0,
-        crashes=whole(fields.get("stc")) or 0,
+        priority=to_whole_number(fields.get("priority"), MAX_PRIORITY) or 0,
+        delay_ms=to_whole_number(fields.get("delay")) or 0,
+        created_ms=to_whole_number(fields.get("timestamp")) or 0,
+        attempts_made=to_whole_number(fields.get("attemptsMade", fields.get("atm"))) or 0,
+        attempts_started=to_whole_number(fields.get("ats")) or 0,
+        crashes=to_whole_number(fields.get("stc")) or 0,
         deferred_failure=deferred,
-        started_ms=whole(fields.get("processedOn")),
+        started_ms=to_whole_number(fields.get("processedOn")),
         worker=fields.get("pb"),
         progress=fields.get("progress"),
         error=fields.get("failedReason"),
         due_ms=due_ms,
-        finished_ms=whole(fields.get("finishedOn")),
+        finished_ms=to_whole_number(fields.get("finishedOn")),
         result=fields.get("returnvalue"),
-        tracebacks=_tracebacks(fields.get("stacktrace")),
+        tracebacks=_decode_tracebacks(fields.get("stacktrace")),
         cancel_requested=deferred == CANCELLED_ERROR,
     )
 
 
-def _tracebacks(stored: str | None) -> list[str]:
+def _decode_tracebacks(stored: str | None) -> list[str]:
+    """Decode the field stacktrace, a JSON array. Returns an empty list if it cannot be decoded."""
     if not stored:
         return []
     try:
@@ -91,8 +98,11 @@ def _tracebacks(stored: str | None) -> list[str]:
 _KNOWN: Final = frozenset({"event", "jobId", "returnvalue", "failedReason", "prev"})
 
 
-def event(cursor: str, fields: Mapping[str, str]) -> Event:
-    """Make an event of an entry of the stream. Unknown fields are in its details."""
+def to_event(cursor: str, fields: Mapping[str, str]) -> Event:
+    """Convert an entry of the event stream to an event. Unknown fields go into `details`.
+
+    cursor is the id of the entry.
+    """
     kind = fields.get("event", "")
     details = {name: value for name, value in fields.items() if name not in _KNOWN}
     due_ms = count = None
@@ -101,10 +111,10 @@ def event(cursor: str, fields: Mapping[str, str]) -> Event:
         case "progress":
             value = details.pop("data", None)
         case "delayed":
-            due_ms = whole(details.pop("delay", None))
+            due_ms = to_whole_number(details.pop("delay", None))
         case "cleaned":
-            count = whole(details.pop("count", None))
-    omitted_bytes = whole(details.pop("hasten:omitted", None))
+            count = to_whole_number(details.pop("count", None))
+    omitted_bytes = to_whole_number(details.pop("hasten:omitted", None))
     if omitted_bytes is not None:
         value = None
     previous = fields.get("prev")
@@ -122,15 +132,15 @@ def event(cursor: str, fields: Mapping[str, str]) -> Event:
     )
 
 
-def stream_id(cursor: str) -> tuple[int, int]:
-    """Return the id of an event as numbers, which can be compared."""
+def parse_stream_id(cursor: str) -> tuple[int, int]:
+    """Split the id of a stream entry into its time in ms and its number, which can be compared."""
     ms, _, number = cursor.partition("-")
     return int(ms), int(number)
 
 
 def stream_id_before(cursor: str) -> str:
-    """Return the id directly before another one: no event can be between them."""
-    ms, number = stream_id(cursor)
+    """Return the largest stream id that is smaller than this one."""
+    ms, number = parse_stream_id(cursor)
     return f"{ms}-{number - 1}" if number else f"{ms - 1}-{2**64 - 1}"
 
 
@@ -138,50 +148,50 @@ def stream_id_before(cursor: str) -> str:
 
 
 class AddReply(msgspec.Struct, array_like=True, gc=False):
-    """The reply of `add`."""
+    """The reply of the script `add`; see the head of `lua/add.lua`."""
 
-    first: int
-    existing: list[tuple[int, str, int | float | bool, list[str]]]
+    first: int  # the number of the first job: the id of a job that was added without an id
+    existing: list[tuple[int, str, int | float | bool, list[str]]]  # jobs whose id was taken
     cursor: str
 
 
 class SettleReply(msgspec.Struct, array_like=True, gc=False):
-    """The reply of `claim` and `settle`."""
+    """The reply of the scripts `claim` and `settle`; see the head of `lua/settle.lua`."""
 
     jobs: list[JobRecord]
-    next_due_ms: int | float | bool
-    lost: list[str]
-    cron_jobs: list[tuple[str, str, str]]  # id, scheduler, options
-    errors: list[tuple[str, str]]  # id of a job, and what failed
-    skipped: list[str]  # ids of jobs that are left to workers with croniter
+    next_due_ms: int | float | bool  # False if no job is delayed
+    lost: list[str]  # ids of jobs whose lease is lost
+    cron_jobs: list[tuple[str, str, str]]  # claimed jobs of cron schedulers: id, scheduler, options
+    errors: list[tuple[str, str]]  # id of a job, and the error in an update of related jobs
+    skipped: list[str]  # ids of jobs that only a worker with croniter can run
 
 
 _settle_replies: Final = msgspec.msgpack.Decoder(SettleReply)
 _add_replies: Final = msgspec.msgpack.Decoder(AddReply)
 
 
-def decode_settled(packed: bytes) -> SettleReply:
-    """Decode the reply of `claim` or `settle`."""
-    return _decode(_settle_replies, packed)
+def decode_settle_reply(packed: bytes) -> SettleReply:
+    """Decode the packed reply of the script `claim` or `settle`."""
+    return _decode_reply(_settle_replies, packed)
 
 
-def decode_added(packed: bytes) -> AddReply:
-    """Decode the reply of `add`."""
-    return _decode(_add_replies, packed)
+def decode_add_reply(packed: bytes) -> AddReply:
+    """Decode the packed reply of the script `add`."""
+    return _decode_reply(_add_replies, packed)
 
 
-def _decode(decoder: msgspec.msgpack.Decoder[T], packed: bytes) -> T:
-    """Decode a reply. Bytes that are not UTF-8 are replaced."""
+def _decode_reply(decoder: msgspec.msgpack.Decoder[T], packed: bytes) -> T:
+    """Decode a MessagePack reply. If it has strings that are not UTF-8, they are repaired first."""
     try:
         return decoder.decode(packed)
     except msgspec.ValidationError:
         raise
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return decoder.decode(_repair(packed))
+        return decoder.decode(_repair_utf8(packed))
 
 
-def _repair(packed: bytes) -> bytes:
-    """Return the same message with every text as valid UTF-8."""
+def _repair_utf8(packed: bytes) -> bytes:
+    """Return a MessagePack message with invalid bytes in its strings replaced."""
     out = bytearray()
     at = 0
     while at < len(packed):
@@ -200,7 +210,8 @@ def _repair(packed: bytes) -> bytes:
     return bytes(out)
 
 
-# How many bytes follow a head that is neither a text nor a small number or container.
+# How many bytes follow the first byte of a number or the header of a container. Values with other
+# first bytes, except strings, are that byte alone.
 _SIZES: Final = {
     0xCA: 4, 0xCB: 8, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8,
     0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4,

@@ -1,6 +1,7 @@
-"""The Lua scripts of this engine: a file per verb in `lua/`, and shared parts in `lua/lib/`.
+"""The Lua scripts of this engine: one file per operation in `lua/`, shared code in `lua/lib/`.
 
-A first line "-- uses: name …" includes shared parts, each once, before the script.
+If the first line of a file is "-- uses: NAME …", the shared files with these names, and those that
+they use, are placed before it in the assembled script, each once.
 """
 
 from __future__ import annotations
@@ -15,32 +16,35 @@ _FOLDER: Final = resources.files(__package__) / "lua"
 _USES: Final = "-- uses: "
 
 
-def _read(file: Traversable, included: dict[str, str]) -> str:
+def _read_with_uses(file: Traversable, included: dict[str, str]) -> str:
+    """Return the text of a file, and add the shared files that it uses to included."""
     text = file.read_text("utf-8")
     first_line, _, _ = text.partition("\n")
     if first_line.startswith(_USES):
         for name in first_line.removeprefix(_USES).split():
             if name not in included:
-                included[name] = ""  # reserved; moved below, behind the parts that it uses itself
-                part = _read(_FOLDER / "lib" / f"{name}.lua", included)
+                included[name] = ""  # not twice; below it moves behind the files that it uses
+                part = _read_with_uses(_FOLDER / "lib" / f"{name}.lua", included)
                 del included[name]
                 included[name] = part
     return text
 
 
-def _assemble(file: Traversable) -> str:
+def _assemble_script(file: Traversable) -> str:
+    """Return the complete text of a script: the shared files that it uses, then the file itself."""
     included: dict[str, str] = {}
-    verb = _read(file, included)
+    verb = _read_with_uses(file, included)
     return "\n".join([*included.values(), verb])
 
 
-def _load() -> dict[str, Script]:
+def _load_scripts() -> dict[str, Script]:
+    """Assemble all scripts in `lua/`, by name."""
     scripts = {}
     for file in _FOLDER.iterdir():
         if file.name.endswith(".lua"):
             name = file.name.removesuffix(".lua")
-            scripts[name] = Script.of(name, _assemble(file))
+            scripts[name] = Script.of(name, _assemble_script(file))
     return scripts
 
 
-SCRIPTS: Final = _load()
+SCRIPTS: Final = _load_scripts()

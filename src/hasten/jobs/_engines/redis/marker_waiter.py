@@ -1,8 +1,12 @@
-"""Waiting for work: a worker blocks on the marker of its queue, as BullMQ's workers do.
+"""Waiting for jobs: a worker blocks on the marker of its queue, as BullMQ's workers do.
 
-A marker wakes one worker, so a popped marker must not be lost. A caller may be cancelled at any
-time, because its worker stops or claims anyway. The blocked call cannot be cancelled, because Redis
-may already have popped the marker: it continues in the background and puts the marker back.
+The marker is a sorted set. A script that makes a job ready, or delays one, adds a member. One
+blocked worker pops it (BZPOPMIN) and wakes up. A popped member must not be lost, because no other
+worker would wake up for the job.
+
+A caller may be cancelled at any time, for example because its worker stops. The blocked call to
+Redis is not cancelled then, because Redis may already have popped a member. It continues in the
+background, and adds the member again if there is no caller.
 """
 
 from __future__ import annotations
@@ -12,43 +16,48 @@ import contextlib
 from typing import Final
 
 from hasten._logs import get_logger
-from hasten._redis.listener import Listener, closed
+from hasten._redis.listener import Listener, closed_error
 from hasten._redis.server import Server
 from hasten.errors import StoreError
 
 logger = get_logger("hasten.redis")
 
-# If a blocked call gets no reply for longer than this, the server hangs.
+# How long one call blocks on the server.
 BLOCK_SECONDS: Final = 10.0
 
-# How long `close` waits for a blocked call: a server that hangs must not block the shutdown.
+# How long `close` waits for a blocked call. A server that hangs must not delay the shutdown.
 END_SECONDS: Final = 1.0
 
 
 class MarkerWaiter:
-    """The blocked call of one worker on one queue. Belongs to one event loop."""
+    """Waits for jobs in one queue, for one worker, by blocking on the queue's marker in Redis.
 
-    def __init__(self, server: Server, base: str, connection_name: str | None) -> None:
+    The module's docstring explains the marker. Belongs to one event loop. queue_prefix is the
+    beginning of all keys of the queue.
+    """
+
+    def __init__(self, server: Server, queue_prefix: str, connection_name: str | None) -> None:
         self._server = server
-        self._marker = base + "marker"
-        self._listener: Listener = server.listener(key=self._marker, name=connection_name)
+        self._marker = queue_prefix + "marker"
+        self._listener: Listener = server.make_listener(key=self._marker, name=connection_name)
         self._call: asyncio.Task[float | None] | None = None
         self._callers = 0
         self._closed = False
 
     async def open(self) -> None:
-        """Connect, so that BullMQ finds the worker by the name of its connection."""
+        """Connect now, so that BullMQ can list the worker by the name of its connection."""
         if self._call is not None and not self._call.done():
             return  # an earlier call is still blocked, so it is connected
         await self._listener.command("PING", seconds=BLOCK_SECONDS)
 
-    async def until_marked(self) -> float | None:
-        """Wait for a marker, and return its score: 0, or when a job is due, in ms.
+    async def wait_for_marker(self) -> float | None:
+        """Wait until the marker wakes this worker.
 
-        Returns None after a while without a marker. Concurrent callers share the result.
+        Returns 0 if a job is ready, the due time in ms if the marker announces a delayed job, and
+        None after `BLOCK_SECONDS` without a marker. Concurrent callers get the same result.
         """
         if self._call is None:
-            self._call = asyncio.create_task(self._pop())
+            self._call = asyncio.create_task(self._pop_marker())
         call = self._call
         self._callers += 1
         try:
@@ -58,10 +67,11 @@ class MarkerWaiter:
             if call.done() and self._call is call:
                 self._call = None
         if self._closed:
-            raise closed(self._server.address)
+            raise closed_error(self._server.address)
         return call.result()
 
-    async def _pop(self) -> float | None:
+    async def _pop_marker(self) -> float | None:
+        """Pop the marker and return its score. If no caller waits any more, put it back."""
         try:
             popped = await self._listener.command(
                 "BZPOPMIN", self._marker, int(BLOCK_SECONDS), seconds=BLOCK_SECONDS
@@ -74,32 +84,34 @@ class MarkerWaiter:
         if not self._callers:
             self._call = None
             if popped is not None:
-                await self._put_back()
+                await self._restore_marker()
         return None if popped is None else float(popped[2])
 
-    async def _put_back(self) -> None:
-        """Set the marker again, to wake another worker."""
+    async def _restore_marker(self) -> None:
+        """Add the popped member to the marker again, which wakes another worker."""
         try:
             await self._server.command("ZADD", self._marker, 0, "0", key=self._marker)
         except StoreError as error:
-            # All workers, BullMQ's too, look for work every few seconds anyway.
-            logger.debug("cannot set the marker again: %s", error)
+            # All workers, including BullMQ's, check for jobs every few seconds anyway.
+            logger.debug(
+                "cannot put back the member of %s that wakes a worker: %s", self._marker, error
+            )
 
     async def close(self) -> None:
-        """End the blocked call, and close the connection."""
+        """End the blocked call, and close the connection. Waiting callers raise `StoreError`."""
         self._closed = True
         call, self._call = self._call, None
         if call is not None:
-            await self._end(call)
+            await self._end_call(call)
         await self._listener.close()
 
-    async def _end(self, call: asyncio.Task[float | None]) -> None:
-        """Unblock the call, and set the marker again if it was just popped."""
+    async def _end_call(self, call: asyncio.Task[float | None]) -> None:
+        """Make the blocked call return. If it has just popped the marker, put the marker back."""
         deadline = asyncio.get_running_loop().time() + END_SECONDS
         while not call.done() and asyncio.get_running_loop().time() < deadline:
-            await self._listener.unblock()  # without effect before the call reaches the server
+            await self._listener.unblock()  # repeated: the call may not have reached the server yet
             await asyncio.wait([call], timeout=0.01)
         call.cancel()
         with contextlib.suppress(asyncio.CancelledError, StoreError):
             if await call is not None:
-                await self._put_back()
+                await self._restore_marker()

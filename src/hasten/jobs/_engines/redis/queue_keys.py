@@ -1,4 +1,4 @@
-"""The names of keys and connections in BullMQ's layout: "prefix:queue:…"."""
+"""The names of Redis keys and connections, as BullMQ builds them: "prefix:queue:…"."""
 
 from __future__ import annotations
 
@@ -10,50 +10,60 @@ from hasten.jobs._options import MAX_NAME
 from hasten.jobs._states import State
 
 DEFAULT_PREFIX: Final = "bull"
-MAX_CACHED: Final = 1_000  # queues
+MAX_CACHED: Final = 1_000  # the number of queues whose key prefix is cached
 
-# The keys that hold the ids of the jobs in a state.
+# By state: the name of the key that holds the ids of the jobs in this state.
 STATE_KEYS: Final = {state: state.value for state in State} | {State.WAITING: "wait"}
 
 
 class QueueKeys:
-    """The keys of the queues with one prefix.
+    """Builds the names of the keys of all queues that share a prefix, such as "bull".
 
-    On a cluster all keys of a queue must be in one slot. A prefix with a hash tag, "{shop}", does
-    that for all of its queues. Without one, the name of the queue becomes the hash tag, and BullMQ
-    must use the same name: new Queue("{mail}").
+    tagged: the server is a cluster, so all keys of a queue must be in the same hash slot. That is
+    the case if the prefix has a hash tag, as in "{shop}". Otherwise the name of the queue becomes
+    the hash tag, and a BullMQ program must use that name, too: new Queue("{mail}").
     """
 
     def __init__(self, prefix: str, *, tagged: bool) -> None:
         if not prefix or not prefix.isprintable() or " " in prefix:
-            raise InvalidOption("prefix", prefix, "a string without spaces, such as 'bull'")
+            raise InvalidOption(
+                "prefix", prefix, "a printable string without spaces, such as 'bull'"
+            )
         self.prefix = prefix
-        self._tagged = tagged and not _has_tag(prefix)
-        self._bases: dict[str, str] = {}
+        self._tagged = tagged and not _has_hash_tag(prefix)
+        self._cached_prefixes: dict[str, str] = {}
 
-    def base(self, queue: str) -> str:
-        """Return the prefix of all keys of a queue. The key of a job is this and its id."""
-        base = self._bases.get(queue)
-        if base is None:
+    def queue_prefix(self, queue: str) -> str:
+        """Return the beginning of all keys of a queue: "bull:mail:".
+
+        A job's key is this prefix followed by its id. Raises `InvalidOption` for an invalid name.
+        """
+        key_prefix = self._cached_prefixes.get(queue)
+        if key_prefix is None:
             if not queue or ":" in queue:
                 raise InvalidOption("queue", queue, "a name without ':', which separates keys")
             if self._tagged and queue.startswith("}"):
-                expected = "another first character: such a name cannot be the hash tag of a key"
+                expected = (
+                    "a name that does not start with '}': Redis Cluster needs a valid hash tag"
+                )
                 raise InvalidOption("queue", queue, expected)
-            base = f"{self.prefix}:{self.wire_name(queue)}:"
-            # Other programs may use longer names.
+            key_prefix = f"{self.prefix}:{self.bullmq_name(queue)}:"
+            # The name may come from another program, and be of any length.
             if len(queue) <= MAX_NAME:
-                if len(self._bases) >= MAX_CACHED:
-                    self._bases.clear()
-                self._bases[queue] = base
-        return base
+                if len(self._cached_prefixes) >= MAX_CACHED:
+                    self._cached_prefixes.clear()
+                self._cached_prefixes[queue] = key_prefix
+        return key_prefix
 
-    def wire_name(self, queue: str) -> str:
-        """Return the name of the queue in BullMQ."""
+    def bullmq_name(self, queue: str) -> str:
+        """Return the name by which a BullMQ program must open the queue."""
         return f"{{{queue}}}" if self._tagged else queue
 
-    def queue_of(self, meta_key: str) -> str | None:
-        """Return the queue of a `meta` key; None if it is another key, or has another prefix."""
+    def queue_of_meta_key(self, meta_key: str) -> str | None:
+        """Return the name of the queue whose settings are in this key, such as "bull:mail:meta".
+
+        Returns None if this is not the meta key of a queue with this prefix.
+        """
         name = meta_key.removeprefix(f"{self.prefix}:").removesuffix(":meta")
         if not name or ":" in name or meta_key != f"{self.prefix}:{name}:meta":
             return None
@@ -61,19 +71,20 @@ class QueueKeys:
             return name
         return name[1:-1] if name[0] == "{" and name[-1] == "}" else None
 
-    def worker_connection(self, queue: str, worker: str) -> str:
-        """Return the name of a worker's blocking connection; BullMQ's getWorkers finds it."""
+    def worker_connection_name(self, queue: str, worker: str) -> str:
+        """Return the name of a worker's blocking connection, as BullMQ's getWorkers expects it."""
         name = "".join(char if "!" <= char <= "~" else "-" for char in worker)
-        return f"{self._connection(queue)}:w:{name}" if name else self._connection(queue)
+        return f"{self._connection_name(queue)}:w:{name}" if name else self._connection_name(queue)
 
-    def reader_connection(self, queue: str) -> str:
-        """Return the name of a connection that reads events."""
-        return f"{self._connection(queue)}:qe"
+    def reader_connection_name(self, queue: str) -> str:
+        """Return the name of a connection that reads events, like that of BullMQ's QueueEvents."""
+        return f"{self._connection_name(queue)}:qe"
 
-    def _connection(self, queue: str) -> str:
-        return f"{self.prefix}:{b64encode(self.wire_name(queue).encode()).decode()}"
+    def _connection_name(self, queue: str) -> str:
+        """Return the part that the names of all connections of a queue begin with."""
+        return f"{self.prefix}:{b64encode(self.bullmq_name(queue).encode()).decode()}"
 
 
-def _has_tag(prefix: str) -> bool:
-    """Return whether a prefix has a hash tag: a part in braces that is not empty."""
+def _has_hash_tag(prefix: str) -> bool:
+    """Return whether a prefix has a Redis Cluster hash tag: a non-empty part in braces."""
     return prefix.partition("{")[2].find("}") > 0

@@ -1,8 +1,8 @@
-"""The engine on Redis or Valkey: each verb, such as `add`, is one call of one Lua script.
+"""`RedisEngine`: implements each operation of `Engine`, such as `add`, as a call of a Lua script.
 
-The layout is that of BullMQ 6, and the scripts do what BullMQ's scripts do, for many jobs at once.
-Additions of hasten are stored where BullMQ does not look: `opts.hasten` in the options of a job,
-and the set `hasten:cancelled` of the running jobs that should stop. A lease is BullMQ's lock.
+Keys and values have the layout of BullMQ 6, and a script does for many jobs what BullMQ's script
+does for one. Data that only hasten has is stored where BullMQ ignores it: in `opts.hasten` of a
+job, and in keys that begin with "hasten:". A lease is the lock of BullMQ.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from hasten.jobs._engine import CANCELLED_ERROR, CRASH_ERROR, check_cursor
 from hasten.jobs._engines.redis import script_requests
 from hasten.jobs._engines.redis.decoding import (
     SettleReply,
-    decode_added,
-    decode_settled,
-    event,
-    job_record,
-    pair,
-    stream_id,
+    decode_add_reply,
+    decode_settle_reply,
+    decode_text,
+    parse_stream_id,
     stream_id_before,
-    text,
+    to_dict,
+    to_event,
+    to_job_record,
 )
 from hasten.jobs._engines.redis.job_scripts import SCRIPTS
 from hasten.jobs._engines.redis.marker_waiter import MarkerWaiter
@@ -69,15 +69,18 @@ from hasten.jobs._states import State
 
 logger = get_logger("hasten.redis")
 
-# A script blocks all others. What need not be one step is split into calls of so many jobs.
+# The server runs nothing else during a script. Operations on many jobs that need not be atomic are
+# therefore split into calls with this many jobs.
 JOBS_AT_ONCE: Final = 250
 
-# `reclaim` does nothing if it runs later than this after a probe, by the server's clock. A server
-# that was suspended with such a call in its socket executes it when it resumes, before any worker
-# has renewed its leases. The shortest lease is a second, and was renewed in its last quarter.
+# If the server runs `reclaim` later than this after a probe, by its own clock, it does nothing. A
+# server that was suspended while such a call was in its socket runs the call when it resumes. It
+# would reclaim jobs of live workers, which could not renew their leases meanwhile. The shortest
+# lease is 1 second, and is renewed before its last quarter.
 RECLAIM_MS: Final = 500
 
-# A server closes the connection of a client that sends more in one argument (proto-max-bulk-len).
+# The server's default limit for one argument (proto-max-bulk-len). It closes the connection of a
+# client that sends more.
 MAX_REQUEST_BYTES: Final = 512 * 1024 * 1024
 
 EVENTS_AT_ONCE: Final = 1_000
@@ -85,11 +88,15 @@ READ_SECONDS: Final = 10.0
 
 
 class RedisEngine:
-    """Jobs on a server. prefix is the beginning of all keys, as in BullMQ's option prefix."""
+    """The engine for Redis and Valkey; see `Engine` for its methods.
 
-    max_in_flight = 2  # the server works on one while the worker runs the jobs of the other
+    timeout limits each request, in seconds. prefix is the beginning of all keys, like BullMQ's
+    option prefix.
+    """
+
+    max_in_flight = 2  # the server processes one call while the worker runs the jobs of the other
     max_batch = JOBS_AT_ONCE
-    adds_across_queues = False  # the queues may be on different servers of a cluster
+    adds_across_queues = False  # in a cluster, each queue may be on another server
     uses_server_clock = True
 
     def __init__(
@@ -103,26 +110,30 @@ class RedisEngine:
         self._orphans = _OrphanedClaims()
         self._has_cron = cron.is_available()
         self._skipped = SkippedRuns()
-        self._probed_ms: dict[str, int] = {}  # by queue: the time of the server at the last probe
-        self._beginning: dict[Future[str], int] = {}  # calls of `begin_events`, and their process
-        self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Local] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._probed_ms: dict[str, int] = {}  # by queue: the server's time at the last probe
+        self._pending_cursors: dict[Future[str], int] = {}  # of `begin_events`, with the process id
+        self._connections_by_loop: weakref.WeakKeyDictionary[
+            asyncio.AbstractEventLoop, _LoopConnections
+        ] = weakref.WeakKeyDictionary()
 
     @property
     def url(self) -> str:
         return self._url
 
     def require_existing(self) -> None:
-        """Do nothing: a server has nothing to create."""
+        """Do nothing: on a server no file has to be created."""
 
-    async def _run(
+    async def _run_script(
         self, verb: str, queue: str, request: Mapping[str, object], *, repeatable: bool = False
     ) -> Any:
-        if self._beginning:
-            await self._until_begun()
+        """Run the script of an operation, and return its reply. repeatable: see `Server.run`."""
+        if self._pending_cursors:
+            await self._wait_for_pending_cursors()
         return await self._server.run(
-            SCRIPTS[verb], self._keys.base(queue), self._pack(verb, request), repeatable=repeatable
+            SCRIPTS[verb],
+            self._keys.queue_prefix(queue),
+            self._pack(verb, request),
+            repeatable=repeatable,
         )
 
     async def _run_in_portions(
@@ -134,19 +145,21 @@ class RedisEngine:
         *,
         repeatable: bool = False,
     ) -> list[Any]:
-        """Run a verb for a portion of the ids at a time. Returns the replies for all of them.
+        """Run a script for `JOBS_AT_ONCE` ids at a time, and return the replies for all ids.
 
-        A script may stop after the first ids, and is called again for the rest.
+        A script that would take too long replies only for the first of its ids. The next call
+        begins after these.
         """
         answers: list[Any] = []
         while len(answers) < len(ids):
             portion = ids[len(answers) : len(answers) + JOBS_AT_ONCE]
-            answers += await self._run(
+            answers += await self._run_script(
                 verb, queue, {**(request or {}), "ids": portion}, repeatable=repeatable
             )
         return answers
 
     def _pack(self, verb: str, request: Mapping[str, object]) -> bytes:
+        """Encode a request. Raises `StoreRejected` for an invalid value or too large a request."""
         try:
             packed = script_requests.pack(request)
         except (ValueError, OverflowError) as exc:  # a lone surrogate, a number beyond 64 bits
@@ -154,14 +167,15 @@ class RedisEngine:
         if len(packed) > MAX_REQUEST_BYTES:
             raise StoreRejected(
                 self._url,
-                f"{verb}: {len(packed):,} bytes in one call, the server accepts "
+                f"{verb}: the call has {len(packed):,} bytes, and the server accepts at most "
                 f"{MAX_REQUEST_BYTES:,}: send fewer jobs in one call",
             )
         return packed
 
-    def _run_blocking(self, verb: str, queue: str, request: Mapping[str, object]) -> Any:
+    def _run_script_blocking(self, verb: str, queue: str, request: Mapping[str, object]) -> Any:
+        """Run a repeatable script from a thread without an event loop, and return its reply."""
         return self._server.run_blocking(
-            SCRIPTS[verb], self._keys.base(queue), self._pack(verb, request)
+            SCRIPTS[verb], self._keys.queue_prefix(queue), self._pack(verb, request)
         )
 
     # Adding -------------------------------------------------------------------------------------
@@ -180,14 +194,15 @@ class RedisEngine:
         return [answers[index] for index in range(len(jobs))]
 
     async def _add(self, queue: str, jobs: Sequence[NewJob], now_ms: int) -> list[Added]:
+        """Add jobs to one queue; see `Engine.add`."""
         if not jobs:
             return []
-        # If the URL has `wait`, a call whose reply was lost is repeated.
+        # If the URL has the parameter `wait`, a call whose reply was lost is repeated.
         wait = self._server.address.wait
         idempotency = (secrets.token_hex(8), int((wait + 60) * 1000)) if wait else None
-        request = script_requests.add(jobs, now_ms, idempotency)
-        packed = await self._run("add", queue, request, repeatable=idempotency is not None)
-        added = decode_added(packed)
+        request = script_requests.make_add_request(jobs, now_ms, idempotency)
+        packed = await self._run_script("add", queue, request, repeatable=idempotency is not None)
+        added = decode_add_reply(packed)
         number, cursor = added.first, added.cursor
         answers = [
             Added(str(number + index) if job.id is None else job.id, None, cursor)
@@ -196,7 +211,9 @@ class RedisEngine:
         for place, state, due_ms, fields in added.existing:
             id = answers[place - 1].id
             due = int(due_ms) if due_ms else None
-            answers[place - 1] = Added(id, _record(queue, id, State(state), due, fields), cursor)
+            answers[place - 1] = Added(
+                id, _job_from_reply(queue, id, State(state), due, fields), cursor
+            )
         return answers
 
     # Claiming and settling ----------------------------------------------------------------------
@@ -210,13 +227,16 @@ class RedisEngine:
         verb = "settle" if outcomes or claim is None else "claim"
         row = None
         if claim is not None:
-            orphans = self._orphans.of(queue, now_ms)
-            row = script_requests.claim_row(claim, orphans, has_cron=self._has_cron)
-        request = script_requests.settle(queue, outcomes, row, now_ms)
+            orphans = self._orphans.tokens_of(queue, now_ms)
+            row = script_requests.to_claim_row(claim, orphans, has_cron=self._has_cron)
+        request = script_requests.make_settle_request(queue, outcomes, row, now_ms)
         try:
-            reply = decode_settled(await self._run(verb, queue, request))
+            reply = decode_settle_reply(await self._run_script(verb, queue, request))
             for id, problem in reply.errors:
-                logger.error("queue %s: job %s: %s", queue, id, problem)
+                logger.error(
+                    "queue %s: job %s: cannot update its parent, scheduler or deduplication: %s",
+                    queue, id, problem,
+                )  # fmt: skip
             if reply.skipped:
                 self._skipped.add(queue, reply.skipped)
             if reply.cron_jobs:
@@ -231,16 +251,19 @@ class RedisEngine:
         return Batch(leases, None if next_due_ms is False else int(next_due_ms), reply.lost)
 
     async def _add_next_runs(self, queue: str, reply: SettleReply, now_ms: int) -> None:
-        """Add the next jobs of the cron schedulers whose jobs were claimed."""
+        """Add the next job of each cron scheduler whose job was claimed.
+
+        The server cannot parse cron patterns, so the due times are computed here.
+        """
         for id, scheduler, opts in reply.cron_jobs:
             try:
-                due_ms = _next_run_ms(opts, now_ms)
+                due_ms = _next_due_ms(opts, now_ms)
                 request = {
                     "now": now_ms, "id": id, "scheduler": scheduler, "opts": opts, "due": due_ms,
                 }  # fmt: skip
-                await self._run("add_next_run", queue, request, repeatable=True)
+                await self._run_script("add_next_run", queue, request, repeatable=True)
             except (*UNDECODABLE, ArithmeticError, HastenError) as error:
-                # The job itself is claimed and runs. Without the next job, the schedule ends here.
+                # The claimed job runs nevertheless. Its scheduler adds no further jobs.
                 logger.error(
                     "queue %s: cannot add the next run of scheduler %s: %s",
                     queue, scheduler, error,
@@ -255,8 +278,8 @@ class RedisEngine:
         while done < len(ids):
             part = slice(done, done + JOBS_AT_ONCE)
             request = {"lease": lease_ms, "ids": ids[part], "tokens": tokens[part]}
-            lost_now, handled = self._run_blocking("renew", queue, request)
-            lost.update(map(text, lost_now))
+            lost_now, handled = self._run_script_blocking("renew", queue, request)
+            lost.update(map(decode_text, lost_now))
             done += handled
         return lost
 
@@ -265,7 +288,9 @@ class RedisEngine:
         running = list(ids)
         for first in range(0, len(running), JOBS_AT_ONCE):
             request = {"ids": running[first : first + JOBS_AT_ONCE]}
-            cancelled.update(map(text, self._run_blocking("find_cancelled", queue, request)))
+            cancelled.update(
+                map(decode_text, self._run_script_blocking("find_cancelled", queue, request))
+            )
         return cancelled
 
     async def reclaim(self, queue: str, *, crash_limit: int, now_ms: int) -> list[str]:
@@ -278,15 +303,15 @@ class RedisEngine:
         ids: list[str] = []
         last: int | None = None
         while last != 0:
-            reclaimed, last = await self._run(
+            reclaimed, last = await self._run_script(
                 "reclaim", queue, {**request, "last": last}, repeatable=True
             )
-            ids += map(text, reclaimed)
+            ids += map(decode_text, reclaimed)
         return ids[::-1]
 
     async def probe(self, queue: str) -> None:
-        # A server that rejects writes reports that when there is something to reclaim.
-        *_, server_ms = await self._run("has_work", queue, {}, repeatable=True)
+        # `has_work` does not write. If the server rejects writes, `reclaim` raises the error.
+        *_, server_ms = await self._run_script("has_work", queue, {}, repeatable=True)
         self._probed_ms[queue] = server_ms
 
     async def update(
@@ -294,16 +319,20 @@ class RedisEngine:
     ) -> list[State | None]:
         if not updates:
             return []
-        return _states(await self._run("update", queue, script_requests.update(updates, now_ms)))
+        return _to_states(
+            await self._run_script(
+                "update", queue, script_requests.make_update_request(updates, now_ms)
+            )
+        )
 
     # Waiting ------------------------------------------------------------------------------------
 
     async def register_worker(self, queue: str, worker: str, *, name: str) -> None:
-        connection_name = self._keys.worker_connection(queue, name)
-        await self._local().waiter(self, queue, worker, connection_name).open()
+        connection_name = self._keys.worker_connection_name(queue, name)
+        await self._get_loop_connections().get_waiter(self, queue, worker, connection_name).open()
 
     async def unregister_worker(self, queue: str, worker: str) -> None:
-        waiter = self._local().waiters.pop((queue, worker), None)
+        waiter = self._get_loop_connections().waiters.pop((queue, worker), None)
         if waiter is not None:
             await waiter.close()
 
@@ -311,37 +340,42 @@ class RedisEngine:
         def is_sooner(due_ms: float) -> bool:
             return next_due_ms is None or due_ms < next_due_ms
 
-        ready, due_ms, limited_ms, _ = await self._run("has_work", queue, {}, repeatable=True)
+        ready, due_ms, limited_ms, _ = await self._run_script(
+            "has_work", queue, {}, repeatable=True
+        )
         if limited_ms:
-            # The marker stays: popping it now would mean to claim in vain and to set it again, over
-            # and over.
+            # The rate limit of the queue blocks claims. If the marker was popped now, the worker
+            # would claim nothing, put the marker back and pop it again, in a loop.
             await asyncio.sleep(limited_ms / 1000)
             return
         if ready or (due_ms is not None and is_sooner(due_ms)):
             return
-        waiter = self._local().waiter(self, queue, worker)
+        waiter = self._get_loop_connections().get_waiter(self, queue, worker)
         while True:
-            marked_ms = await waiter.until_marked()
+            marked_ms = await waiter.wait_for_marker()
             if not marked_ms or is_sooner(marked_ms):
                 return
 
-    def new_waiter(self, queue: str, connection_name: str | None) -> MarkerWaiter:
-        """Make a waiter; `_Local` keeps it."""
-        return MarkerWaiter(self._server, self._keys.base(queue), connection_name)
+    def make_waiter(self, queue: str, connection_name: str | None) -> MarkerWaiter:
+        """Make the object that waits on the marker of a queue. `_LoopConnections` caches it."""
+        return MarkerWaiter(self._server, self._keys.queue_prefix(queue), connection_name)
 
-    def _local(self) -> _Local:
+    def _get_loop_connections(self) -> _LoopConnections:
+        """Return the blocking connections of the running event loop."""
         loop = asyncio.get_running_loop()
-        local = self._by_loop.get(loop)
-        if local is None:
-            local = self._by_loop[loop] = _Local()
-        return local
+        connections = self._connections_by_loop.get(loop)
+        if connections is None:
+            connections = self._connections_by_loop[loop] = _LoopConnections()
+        return connections
 
     # Reading ------------------------------------------------------------------------------------
 
     async def get(self, queue: str, ids: Sequence[str]) -> list[JobRecord | None]:
         rows = await self._run_in_portions("get", queue, ids, repeatable=True)
         return [
-            None if row is None else _record(queue, id, State(text(row[0])), row[1], row[2])
+            None
+            if row is None
+            else _job_from_reply(queue, id, State(decode_text(row[0])), row[1], row[2])
             for id, row in zip(ids, rows, strict=True)
         ]
 
@@ -350,14 +384,16 @@ class RedisEngine:
         return [
             None
             if row is None
-            else End(State(text(row[0])), None if row[1] is None else text(row[1]))
+            else End(State(decode_text(row[0])), None if row[1] is None else decode_text(row[1]))
             for row in rows
         ]
 
     async def page(
         self, queue: str, state: State, *, offset: int, limit: int, newest_first: bool
     ) -> list[JobRecord]:
-        found: dict[str, JobRecord] = {}  # each once: jobs may move between two calls
+        found: dict[
+            str, JobRecord
+        ] = {}  # a dict: a job that moves between two calls may be read twice
         handled, is_end = 0, False
         while handled < limit and not is_end:
             request = {
@@ -366,15 +402,17 @@ class RedisEngine:
                 "count": min(limit - handled, JOBS_AT_ONCE),
                 "newest_first": newest_first,
             }
-            rows, handled_now, is_end = await self._run("page", queue, request, repeatable=True)
+            rows, handled_now, is_end = await self._run_script(
+                "page", queue, request, repeatable=True
+            )
             handled += handled_now
             for row in rows:
-                id = text(row[0])
-                found[id] = _record(queue, id, state, row[1], row[2])
+                id = decode_text(row[0])
+                found[id] = _job_from_reply(queue, id, state, row[1], row[2])
         return list(found.values())
 
     async def count(self, queue: str) -> dict[State, int]:
-        counted = await self._run("count", queue, {}, repeatable=True)
+        counted = await self._run_script("count", queue, {}, repeatable=True)
         states = (
             State.WAITING, State.ACTIVE, State.PRIORITIZED, State.DELAYED, State.WAITING_CHILDREN,
             State.COMPLETED, State.FAILED,
@@ -383,15 +421,15 @@ class RedisEngine:
         return {state: by_state[state] for state in State}
 
     async def logs(self, queue: str, id: str) -> list[str]:
-        key = f"{self._keys.base(queue)}{id}:logs"
+        key = f"{self._keys.queue_prefix(queue)}{id}:logs"
         try:
             key.encode()
         except UnicodeEncodeError as exc:
             raise StoreRejected(self._url, f"invalid job id: {exc}") from exc
-        return list(map(text, await self._server.command("LRANGE", key, 0, -1, key=key)))
+        return list(map(decode_text, await self._server.command("LRANGE", key, 0, -1, key=key)))
 
     async def events(self, queue: str, *, after: str | None, wait: bool = True) -> EventPage:
-        key = self._keys.base(queue) + "events"
+        key = self._keys.queue_prefix(queue) + "events"
         if after is None:
             return EventPage([], await self._newest_cursor(key))
         check_cursor(after)
@@ -403,7 +441,7 @@ class RedisEngine:
                 return EventPage([], after)
         else:
             found = None
-            async with self._local().reader(self, queue) as listener:
+            async with self._get_loop_connections().borrow_reader(self, queue) as listener:
                 while not found:
                     last_read, found = await listener.commands(
                         ["XRANGE", key, after, after],
@@ -411,18 +449,22 @@ class RedisEngine:
                         seconds=READ_SECONDS,
                     )
         _, entries = found[0]
-        read = [event(text(id), pair(fields)) for id, fields in entries]
-        # Mostly the last event that was read still exists, and so do all later ones.
-        if not last_read and await self._is_behind(key, after, read[0].cursor):
+        read = [to_event(decode_text(id), to_dict(fields)) for id, fields in entries]
+        # If the event at the cursor still exists, which is usual, no later one was deleted.
+        if not last_read and await self._may_have_missed_events(key, after, read[0].cursor):
             read.insert(0, Event(stream_id_before(read[0].cursor), MISSED, ""))
         return EventPage(read, read[-1].cursor)
 
     async def _newest_cursor(self, key: str) -> str:
+        """Return the id of the newest event in a stream; "0-0" if there is none."""
         newest = await self._server.command("XREVRANGE", key, "+", "-", "COUNT", 1, key=key)
-        return text(newest[0][0]) if newest else "0-0"
+        return decode_text(newest[0][0]) if newest else "0-0"
 
-    async def _is_behind(self, key: str, after: str, first: str) -> bool:
-        """Return whether events between a cursor and the first one after it may be deleted."""
+    async def _may_have_missed_events(self, key: str, after: str, first: str) -> bool:
+        """Return whether events after the cursor may have been deleted before they were read.
+
+        first is the first existing event after the cursor.
+        """
         if stream_id_before(first) == after:
             return False
         try:
@@ -431,34 +473,42 @@ class RedisEngine:
             if "no such key" in error.reason:
                 return False  # the queue has just been obliterated
             raise
-        facts = {text(name): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+        facts = {
+            decode_text(name): value for name, value in zip(flat[::2], flat[1::2], strict=True)
+        }
         oldest = facts["first-entry"]
-        if oldest and stream_id(text(oldest[0])) <= stream_id(after):
+        if oldest and parse_stream_id(decode_text(oldest[0])) <= parse_stream_id(after):
             return False
         if "entries-added" not in facts:  # before Redis 7
             return after != "0-0"
         return int(facts["entries-added"]) > int(facts["length"])
 
     def begin_events(self, queue: str) -> Future[str]:
-        # On the loop of the portal: the caller may have no loop, or block it with a .sync call.
-        cursor = _portal.start(self._newest_cursor(self._keys.base(queue) + "events"))
-        self._beginning[cursor] = os.getpid()
-        cursor.add_done_callback(lambda done: self._beginning.pop(done, None))
+        # Runs in the portal's event loop, because the caller may have no loop, or block its loop
+        # with a `.sync` call.
+        cursor = _portal.start(self._newest_cursor(self._keys.queue_prefix(queue) + "events"))
+        self._pending_cursors[cursor] = os.getpid()
+        cursor.add_done_callback(lambda done: self._pending_cursors.pop(done, None))
         return cursor
 
-    async def _until_begun(self) -> None:
-        """Wait until the cursors of earlier calls of `begin_events` are read."""
-        for begun, process in list(self._beginning.items()):
+    async def _wait_for_pending_cursors(self) -> None:
+        """Wait until earlier calls of `begin_events` have read their cursors.
+
+        The cursors must come before the events of the next operation.
+        """
+        for begun, process in list(self._pending_cursors.items()):
             if process != os.getpid():
-                del self._beginning[begun]  # of the parent process: it is never done here
+                del self._pending_cursors[begun]  # made before a fork: it never completes here
             else:
                 waiting = asyncio.gather(asyncio.wrap_future(begun), return_exceptions=True)
-                await asyncio.shield(waiting)  # others wait for it, too
+                await asyncio.shield(
+                    waiting
+                )  # cancelling this caller must not cancel it for others
 
-    def new_reader(self, queue: str) -> Listener:
-        """Make a connection that reads events; `_Local` keeps it."""
-        key = self._keys.base(queue) + "events"
-        return self._server.listener(key=key, name=self._keys.reader_connection(queue))
+    def make_reader(self, queue: str) -> Listener:
+        """Make a connection that reads events. `_LoopConnections` caches it."""
+        key = self._keys.queue_prefix(queue) + "events"
+        return self._server.make_listener(key=key, name=self._keys.reader_connection_name(queue))
 
     # Administration -----------------------------------------------------------------------------
 
@@ -466,7 +516,7 @@ class RedisEngine:
         self, queue: str, ids: Sequence[str], sources: Collection[State], *, now_ms: int
     ) -> list[State | None]:
         request = {"sources": {source.value: True for source in sources}}
-        return _states(await self._run_in_portions("requeue", queue, ids, request))
+        return _to_states(await self._run_in_portions("requeue", queue, ids, request))
 
     async def cancel(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[State | None]:
         request = {
@@ -474,12 +524,12 @@ class RedisEngine:
         }  # fmt: skip
         answers = await self._run_in_portions("cancel", queue, ids, request)
         _check_not_scheduled(queue, ids, answers, "cancelled")
-        return _states(answers)
+        return _to_states(answers)
 
     async def remove(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[State | None]:
         answers = await self._run_in_portions("remove", queue, ids)
         _check_not_scheduled(queue, ids, answers, "removed")
-        return _states(answers)
+        return _to_states(answers)
 
     async def purge(
         self,
@@ -493,14 +543,15 @@ class RedisEngine:
         purged: list[str] = []
         for state in (state for state in State if state in states):
             left = None if limit is None else limit - len(purged)
-            purged += await self._purge(queue, state, before_ms, left)
+            purged += await self._purge_state(queue, state, before_ms, left)
         if purged:
-            await self._run("emit_cleaned", queue, {"count": len(purged)}, repeatable=True)
+            await self._run_script("emit_cleaned", queue, {"count": len(purged)}, repeatable=True)
         return purged
 
-    async def _purge(
+    async def _purge_state(
         self, queue: str, state: State, before_ms: int | None, limit: int | None
     ) -> list[str]:
+        """Delete at most limit jobs in one state; see `Engine.purge`."""
         purged: list[str] = []
         skip, is_end = 0, False
         while not is_end and (limit is None or len(purged) < limit):
@@ -509,83 +560,87 @@ class RedisEngine:
                 "portion": JOBS_AT_ONCE,
                 "limit": JOBS_AT_ONCE if limit is None else limit - len(purged),
             }  # fmt: skip
-            deleted, kept, is_end = await self._run("purge", queue, request)
-            purged += map(text, deleted)
+            deleted, kept, is_end = await self._run_script("purge", queue, request)
+            purged += map(decode_text, deleted)
             skip += kept
         return purged
 
     async def obliterate(self, queue: str) -> None:
-        while await self._run("obliterate", queue, {"limit": JOBS_AT_ONCE}, repeatable=True):
+        while await self._run_script("obliterate", queue, {"limit": JOBS_AT_ONCE}, repeatable=True):
             pass
-        # The ids of events are times of the server's clock. The events of a new queue with this
-        # name must come after those that readers have seen of the old one.
+        # The id of an event contains the time in ms. If a queue with this name is used again, its
+        # first event must have a later id than the last event of the deleted queue, because readers
+        # continue from that.
         await asyncio.sleep(0.002)
 
     async def pause(self, queue: str, *, now_ms: int) -> None:
-        await self._run("pause", queue, {}, repeatable=True)
+        await self._run_script("pause", queue, {}, repeatable=True)
 
     async def resume(self, queue: str, *, now_ms: int) -> None:
-        while await self._run("resume", queue, {}, repeatable=True):
+        while await self._run_script("resume", queue, {}, repeatable=True):
             pass
 
     async def is_paused(self, queue: str) -> bool:
-        key = self._keys.base(queue) + "meta"
+        key = self._keys.queue_prefix(queue) + "meta"
         return bool(await self._server.command("HEXISTS", key, "paused", key=key))
 
     async def queues(self) -> list[str]:
-        names = [name for name in await self._named_queues() if name is not None]
+        names = [name for name in await self._queues_with_meta_key() if name is not None]
         used = []
         for name in sorted(set(names)):
-            *counts, paused = await self._run("count", name, {}, repeatable=True)
+            *counts, paused = await self._run_script("count", name, {}, repeatable=True)
             if any(counts) or paused:
                 used.append(name)
         return used
 
-    async def _named_queues(self) -> list[str | None]:
-        """Return the queues that have a `meta` key, in use or not."""
-        keys = await self._server.scan(f"{_literal(self._keys.prefix)}:*:meta")
-        return [self._keys.queue_of(text(key)) for key in keys]
+    async def _queues_with_meta_key(self) -> list[str | None]:
+        """Return the names of all queues that have a meta key, including unused ones.
+
+        None stands for a meta key that is not one of this engine's queues.
+        """
+        keys = await self._server.scan(f"{_escape_glob(self._keys.prefix)}:*:meta")
+        return [self._keys.queue_of_meta_key(decode_text(key)) for key in keys]
 
     async def aclose(self) -> None:
-        local = self._by_loop.pop(asyncio.get_running_loop(), None)
-        if local is not None:
-            await local.close()
+        connections = self._connections_by_loop.pop(asyncio.get_running_loop(), None)
+        if connections is not None:
+            await connections.close()
         await self._server.close()
 
     def close_now(self) -> None:
         self._server.close_now()
 
 
-class _Local:
-    """The blocking connections of one event loop."""
+class _LoopConnections:
+    """The connections of one event loop that block on the server, of workers and event readers."""
 
     def __init__(self) -> None:
         self.waiters: dict[tuple[str, str], MarkerWaiter] = {}
         self._idle_readers: dict[str, list[Listener]] = {}
 
-    def waiter(
+    def get_waiter(
         self, engine: RedisEngine, queue: str, worker: str, connection_name: str | None = None
     ) -> MarkerWaiter:
-        """Return the waiter of a worker, made at the first call."""
+        """Return the waiter of a worker and a queue. It is made on the first call."""
         waiter = self.waiters.get((queue, worker))
         if waiter is None:
-            waiter = self.waiters[queue, worker] = engine.new_waiter(queue, connection_name)
+            waiter = self.waiters[queue, worker] = engine.make_waiter(queue, connection_name)
         return waiter
 
     @contextlib.asynccontextmanager
-    async def reader(self, engine: RedisEngine, queue: str) -> AsyncIterator[Listener]:
-        """Borrow a connection to read events; each concurrent reader has its own."""
+    async def borrow_reader(self, engine: RedisEngine, queue: str) -> AsyncIterator[Listener]:
+        """Lend a connection that reads events. Concurrent readers get different connections."""
         idle = self._idle_readers.setdefault(queue, [])
-        listener = idle.pop() if idle else engine.new_reader(queue)
+        listener = idle.pop() if idle else engine.make_reader(queue)
         try:
             yield listener
         except BaseException:
-            await listener.close()  # a reply may still arrive
+            await listener.close()  # its reply may still arrive, and is not for the next reader
             raise
         idle.append(listener)
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close the connections of all workers, and the idle ones of event readers."""
         for waiter in self.waiters.values():
             await waiter.close()
         self.waiters.clear()
@@ -595,21 +650,24 @@ class _Local:
 
 
 class _OrphanedClaims:
-    """Claims whose reply was lost: their jobs may be leased, but no worker runs them.
+    """Claims whose reply was lost. Their jobs may be leased but no worker runs them.
 
-    A server that hung may execute a claim later, so the next claims search for its jobs as long as
-    its leases last.
+    The next claims pass the tokens of these claims to the server, which makes their jobs ready
+    again. They do so until the leases have expired, because a server that hangs may execute the
+    lost claim later.
     """
 
     def __init__(self) -> None:
+        # By queue: the token of each orphaned claim, and until when the server searches for it.
         self._until_ms: dict[str, dict[str, int]] = {}
 
     def add(self, queue: str, claim: Claim, now_ms: int) -> None:
-        # now_ms is when the request was sent. Twice the lease leaves room for the time-out.
+        """Remember a claim whose reply was lost. now_ms is when it was sent."""
+        # Twice the lease, because the server may have executed the claim after a delay.
         self._until_ms.setdefault(queue, {})[claim.token] = now_ms + 2 * claim.lease_ms
 
-    def of(self, queue: str, now_ms: int) -> list[str]:
-        """Return the tokens of the orphaned claims of a queue."""
+    def tokens_of(self, queue: str, now_ms: int) -> list[str]:
+        """Return the tokens of the claims of a queue whose leases may still exist."""
         tokens = self._until_ms.get(queue)
         if not tokens:
             return []
@@ -618,47 +676,59 @@ class _OrphanedClaims:
         return list(tokens)
 
 
-class _Repeat(msgspec.Struct):
-    """The cron pattern in the options of a scheduler's job."""
+class _RepeatOptions(msgspec.Struct):
+    """The cron pattern and the time zone in BullMQ's option `repeat`."""
 
     pattern: str
     tz: str | None = None
 
 
-class _IterationOptions(msgspec.Struct):
-    repeat: _Repeat
+class _ScheduledJobOptions(msgspec.Struct):
+    """The options of a scheduler's job that determine when its next job is due."""
+
+    repeat: _RepeatOptions
     prevMillis: float = 0  # noqa: N815  # BullMQ's name
 
 
-_iteration_options: Final = msgspec.json.Decoder(_IterationOptions)
+_scheduled_job_options: Final = msgspec.json.Decoder(_ScheduledJobOptions)
 
 
-def _next_run_ms(opts: str, now_ms: int) -> int:
-    """Return the next due time of a scheduler from the options of its job. Raises `ValueError`."""
-    options = _iteration_options.decode(opts)
+def _next_due_ms(opts: str, now_ms: int) -> int:
+    """Return when the next job of a cron scheduler is due, from the options of its current job.
+
+    Raises `ValueError` for invalid options or patterns.
+    """
+    options = _scheduled_job_options.decode(opts)
     after_ms = max(now_ms, int(options.prevMillis))
     return cron.next_match_ms(options.repeat.pattern, after_ms, options.repeat.tz)
 
 
-def _record(queue: str, id: str, state: State, due_ms: int | None, fields: Any) -> JobRecord:
-    return job_record(queue, id, state, due_ms, pair(fields))
+def _job_from_reply(
+    queue: str, id: str, state: State, due_ms: int | None, fields: Any
+) -> JobRecord:
+    """Convert a job in a script's reply. fields are alternating names and values of its hash."""
+    return to_job_record(queue, id, state, due_ms, to_dict(fields))
 
 
-def _states(answers: Sequence[bytes | None]) -> list[State | None]:
-    return [None if answer is None else State(text(answer)) for answer in answers]
+def _to_states(answers: Sequence[bytes | None]) -> list[State | None]:
+    """Convert the states in the reply of a script. None stands for a job that does not exist."""
+    return [None if answer is None else State(decode_text(answer)) for answer in answers]
 
 
 def _check_not_scheduled(
     queue: str, ids: Sequence[str], answers: Sequence[bytes | None], what: str
 ) -> None:
-    """Raise `WrongState` for the pending run of a scheduler: without it the schedule would end."""
+    """Raise `WrongState` if the script has left out a job because it is a scheduler's next run.
+
+    Without that job the scheduler would add no further jobs. what is "cancelled" or "removed".
+    """
     for id, answer in zip(ids, answers, strict=True):
         if answer == b"scheduled":
             raise WrongState(
-                queue, id, "the next run of a scheduler", [f"{what} with its scheduler"]
+                queue, id, "the next run of a scheduler", [f"{what} together with its scheduler"]
             )
 
 
-def _literal(pattern: str) -> str:
-    """Escape a text, as a pattern that matches only itself."""
-    return "".join(f"\\{char}" if char in "*?[]\\^" else char for char in pattern)
+def _escape_glob(text: str) -> str:
+    """Return a glob pattern that matches only this string."""
+    return "".join(f"\\{char}" if char in "*?[]\\^" else char for char in text)

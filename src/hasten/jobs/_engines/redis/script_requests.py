@@ -1,4 +1,4 @@
-"""Requests of the scripts: the arguments of a verb, packed for Lua."""
+"""Functions that build the requests of the Lua scripts from the arguments of `Engine` methods."""
 
 from __future__ import annotations
 
@@ -25,26 +25,35 @@ from hasten.jobs._record import (
 )
 
 pack: Final = msgspec.msgpack.Encoder().encode
+"""Encode a request as MessagePack, which the scripts decode."""
 
 Row = tuple[Any, ...]
+"""A part of a request. The head of the script's file explains its items."""
 
 
-def claim_row(claim: Claim, orphans: Sequence[str], *, has_cron: bool) -> Row:
-    """Pack a claim. orphans are the tokens of orphaned claims."""
+def to_claim_row(claim: Claim, orphans: Sequence[str], *, has_cron: bool) -> Row:
+    """Convert a claim to a row of the request.
+
+    orphans are the tokens of earlier claims whose reply was lost: the script releases their jobs.
+    has_cron: this process can parse cron patterns.
+    """
     return claim.count, claim.token, claim.worker, claim.lease_ms, orphans, has_cron
 
 
-def keep_rule(keep: Keep) -> tuple[int, int]:
-    """Pack a keep rule: count and age in ms; -1 for no limit."""
+def pack_keep_rule(keep: Keep) -> tuple[int, int]:
+    """Convert a keep rule to its count and its age in ms. -1 means no limit."""
     age_ms = keep.age_ms
     return -1 if keep.count is None else keep.count, -1 if age_ms is None else age_ms
 
 
-KEEP_FAILED: Final = keep_rule(DEFAULT_KEEP_FAILED)
+KEEP_FAILED: Final = pack_keep_rule(DEFAULT_KEEP_FAILED)
 
 
 class KeepRules:
-    """The keep rules of one request, each once. Outcomes refer to them by number, from 1."""
+    """The list of distinct keep rules in one request. Outcomes refer to a rule by its number.
+
+    Numbers begin at 1, like the indexes of Lua.
+    """
 
     def __init__(self) -> None:
         self.rows: list[tuple[int, int]] = []
@@ -52,58 +61,58 @@ class KeepRules:
         self._latest: Keep | None = None
         self._number = 0
 
-    def number(self, keep: Keep) -> int:
-        """Return the number of a rule."""
-        if keep is not self._latest:  # it mostly is: a worker has one rule
+    def number_of(self, keep: Keep) -> int:
+        """Return the number of a keep rule. A new rule is added to the list."""
+        if keep is not self._latest:  # usually all jobs of a worker have the same rule
             self._latest = keep
             number = self._numbers.get(keep)
             if number is None:
-                self.rows.append(keep_rule(keep))
+                self.rows.append(pack_keep_rule(keep))
                 number = self._numbers[keep] = len(self.rows)
             self._number = number
         return self._number
 
 
-def _completed(end: Completed, rules: KeepRules) -> Row:
-    return 1, end.id, end.token, end.result, rules.number(end.keep)
+def _completed_row(end: Completed, rules: KeepRules) -> Row:
+    return 1, end.id, end.token, end.result, rules.number_of(end.keep)
 
 
-def _failed(end: Failed, rules: KeepRules) -> Row:
-    number, traceback = rules.number(end.keep), _or_false(end.traceback)
+def _failed_row(end: Failed, rules: KeepRules) -> Row:
+    number, traceback = rules.number_of(end.keep), _none_to_false(end.traceback)
     return 2, end.id, end.token, end.error, traceback, number, end.counts, end.exhausted
 
 
-def _or_false(traceback: str | None) -> str | bool:
-    return False if traceback is None else traceback  # nil would leave a hole in the Lua table
+def _none_to_false(traceback: str | None) -> str | bool:
+    return False if traceback is None else traceback  # Lua tables cannot hold nil
 
 
-def _retry(end: Retry, _rules: KeepRules) -> Row:
+def _retry_row(end: Retry, _rules: KeepRules) -> Row:
     return 3, end.id, end.token, end.error, end.traceback, end.delay_ms
 
 
-def _postponed(end: Postponed, _rules: KeepRules) -> Row:
+def _postponed_row(end: Postponed, _rules: KeepRules) -> Row:
     return 4, end.id, end.token, end.delay_ms
 
 
-def _released(end: Released, _rules: KeepRules) -> Row:
+def _released_row(end: Released, _rules: KeepRules) -> Row:
     return 5, end.id, end.token
 
 
-_ROW: Final[Mapping[type[Outcome], Callable[[Any, KeepRules], Row]]] = {
-    Completed: _completed,
-    Failed: _failed,
-    Retry: _retry,
-    Postponed: _postponed,
-    Released: _released,
+_TO_ROW: Final[Mapping[type[Outcome], Callable[[Any, KeepRules], Row]]] = {
+    Completed: _completed_row,
+    Failed: _failed_row,
+    Retry: _retry_row,
+    Postponed: _postponed_row,
+    Released: _released_row,
 }
 
 
-def settle(
+def make_settle_request(
     queue: str, outcomes: Sequence[Outcome], claim: Row | None, now_ms: int
 ) -> dict[str, object]:
-    """Make the request of `settle`, or of `claim` if there are no outcomes."""
+    """Make the request of the script `settle`, or of `claim` if there are no outcomes."""
     rules = KeepRules()
-    rows = [_ROW[type(outcome)](outcome, rules) for outcome in outcomes]
+    rows = [_TO_ROW[type(outcome)](outcome, rules) for outcome in outcomes]
     request = {
         "queue": queue, "now": now_ms, "keeps": rules.rows, "outcomes": rows,
         "keep_failed": KEEP_FAILED,
@@ -113,13 +122,13 @@ def settle(
     return request
 
 
-def add(
+def make_add_request(
     jobs: Sequence[NewJob], now_ms: int, idempotency: tuple[str, int] | None = None
 ) -> dict[str, object]:
-    """Make the request of `add`. Consecutive jobs with the same template form one group.
+    """Make the request of the script `add`. Consecutive jobs with the same template form a group.
 
-    idempotency is a pair: a unique key of this call, and how many milliseconds the server remembers
-    the reply. During that time the same request may be sent again.
+    idempotency is a unique key of this request, and for how many milliseconds the server remembers
+    its reply. If the request is repeated within that time, no job is added twice.
     """
     groups: list[Row] = []
     template: JobTemplate | None = None
@@ -147,12 +156,13 @@ def add(
     return request
 
 
-def update(updates: Sequence[Update], now_ms: int) -> dict[str, object]:
-    """Make the request of `update`."""
+def make_update_request(updates: Sequence[Update], now_ms: int) -> dict[str, object]:
+    """Make the request of the script `update`."""
     return {"now": now_ms, "updates": [_update_row(update) for update in updates]}
 
 
 def _update_row(update: Update) -> Row:
+    """Convert an update to a row: its kind as a number, the job's id, and the new values."""
     match update:
         case Progress(id, value):
             return 1, id, value

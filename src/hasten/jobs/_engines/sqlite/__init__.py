@@ -1,4 +1,4 @@
-"""The embedded engine: jobs in a SQLite file, or in memory, and no server."""
+"""The SQLite engine: it stores jobs in a file or in memory, without a server."""
 
 from hasten.jobs._engines.sqlite.sqlite_engine import SqliteEngine
 

@@ -1,4 +1,4 @@
-"""Adding jobs."""
+"""Adding jobs to queues."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ from collections.abc import Sequence
 from sqlite3 import Connection
 from typing import Any
 
-from hasten.jobs._engines.sqlite.event_rows import Group
-from hasten.jobs._engines.sqlite.job_rows import encode, read_jobs, read_json, ready_place
+from hasten.jobs._engines.sqlite.event_rows import EventGroup
+from hasten.jobs._engines.sqlite.job_rows import (
+    encode_json,
+    read_jobs,
+    read_json,
+    ready_state_and_rank,
+)
 from hasten.jobs._engines.sqlite.job_statements import execute, execute_rows
 from hasten.jobs._engines.sqlite.queue_ledger import Ledger, UnitOfWork
 from hasten.jobs._record import Added, NewJob
@@ -15,7 +20,7 @@ from hasten.jobs._states import State
 
 
 def add(connection: Connection, jobs: Sequence[NewJob], now_ms: int) -> list[Added]:
-    """Add jobs of any queues; see `Engine.add`."""
+    """Add jobs to one or more queues; see `Engine.add`."""
     queues = {job.queue for job in jobs}
     with UnitOfWork(connection, now_ms) as unit:
         if len(queues) == 1:
@@ -31,48 +36,56 @@ def add(connection: Connection, jobs: Sequence[NewJob], now_ms: int) -> list[Add
 
 
 def _add_to_queue(unit: UnitOfWork, queue: str, jobs: Sequence[NewJob]) -> list[Added]:
+    """Add jobs to one queue. Each gets a new seq (the primary key)."""
     (last,) = execute(unit.connection, "take_ids", count=len(jobs)).fetchone()
     seqs = range(last - len(jobs) + 1, last + 1)
-    if _have_common_template(jobs):
-        return _add_alike(unit, unit.open(queue), jobs, seqs)
+    if _differ_only_in_data(jobs):
+        return _add_with_common_template(unit, unit.open(queue), jobs, seqs)
     return _add_mixed(unit, unit.open(queue), jobs, seqs)
 
 
-def _have_common_template(jobs: Sequence[NewJob]) -> bool:
-    """Return whether the jobs are plain and differ in their data only, as those of one task do."""
+def _differ_only_in_data(jobs: Sequence[NewJob]) -> bool:
+    """Return whether the jobs have the same template, no chosen id, and no special options.
+
+    That is usual for the jobs of one task, and allows a faster statement.
+    """
     common = jobs[0].template
     return common.is_plain and all(
         job.id is None and (job.template is common or job.template == common) for job in jobs
     )
 
 
-def _add_alike(
+def _add_with_common_template(
     unit: UnitOfWork, ledger: Ledger, jobs: Sequence[NewJob], seqs: range
 ) -> list[Added]:
-    """Bind what the jobs have in common once: half the cost of a row."""
+    """Add jobs that differ only in their data.
+
+    Name and options are passed to SQLite once instead of with each row, which halves the cost.
+    """
     cursor = ledger.cursor
     rows = [(seq, job.data) for seq, job in zip(seqs, jobs, strict=True)]
     ahead = ledger.next_sequences(len(jobs))[0] - seqs[0]
     common = jobs[0].template
     alike = ledger.name, ahead, common.name, common.opts, unit.now_ms
-    execute_rows(unit.connection, "add_alike", rows, before=alike)
+    execute_rows(unit.connection, "add_with_common_template", rows, before=alike)
     ids = [str(seq) for seq in seqs]
-    ledger.emit(Group("added", ids), Group("waiting", ids))
+    ledger.emit(EventGroup("added", ids), EventGroup("waiting", ids))
     return [Added(id, None, cursor) for id in ids]
 
 
 def _add_mixed(
     unit: UnitOfWork, ledger: Ledger, jobs: Sequence[NewJob], seqs: range
 ) -> list[Added]:
+    """Add jobs with any templates and ids, except those whose id exists. seqs are their seqs."""
     cursor = ledger.cursor
     seqs_by_id = _find_existing(unit.connection, ledger.name, jobs)
     ids: list[str] = []
-    duplicates: dict[int, int] = {}  # index in the call → seq of the job that exists
+    duplicates: dict[int, int] = {}  # index in the call → seq of the existing job
     rows: list[tuple[Any, ...]] = []
     dues: list[int] = []
-    waiting = Group("waiting", [])
-    delayed = Group("delayed", [], dues=dues)
-    duplicated = Group("duplicated", [])
+    waiting = EventGroup("waiting", [])
+    delayed = EventGroup("delayed", [], dues=dues)
+    duplicated = EventGroup("duplicated", [])
     for seq, job in zip(seqs, jobs, strict=True):
         id = str(seq) if job.id is None else job.id
         ids.append(id)
@@ -82,7 +95,7 @@ def _add_mixed(
             continue
         if job.id is not None:
             seqs_by_id[id] = seq
-        state, rank = _first_place(job, ledger, unit.now_ms)
+        state, rank = _initial_state_and_rank(job, ledger, unit.now_ms)
         template, options = job.template, job.template.options
         rows.append(
             (
@@ -96,7 +109,7 @@ def _add_mixed(
         else:
             waiting.ids.append(id)
     execute_rows(unit.connection, "add", rows)
-    ledger.emit(Group("added", waiting.ids + delayed.ids), waiting, delayed, duplicated)
+    ledger.emit(EventGroup("added", waiting.ids + delayed.ids), waiting, delayed, duplicated)
     found = read_jobs(unit.connection, list(set(duplicates.values()))) if duplicates else {}
     return [
         Added(id, found[duplicates[index]] if index in duplicates else None, cursor)
@@ -105,16 +118,20 @@ def _add_mixed(
 
 
 def _find_existing(connection: Connection, queue: str, jobs: Sequence[NewJob]) -> dict[str, int]:
-    """Return the ids chosen by producers that are taken already, with the seqs of their jobs."""
+    """Return which of the new jobs' ids exist in the queue, with the seqs of the existing jobs.
+
+    Ids that the engine generates never exist already, and are not looked up.
+    """
     chosen = [job.id for job in jobs if job.id is not None]
     if not chosen:
         return {}
-    return dict(read_json(connection, "find_custom", queue=queue, ids=encode(chosen)))
+    return dict(read_json(connection, "find_custom_ids", queue=queue, ids=encode_json(chosen)))
 
 
-def _first_place(job: NewJob, ledger: Ledger, now_ms: int) -> tuple[State, int]:
+def _initial_state_and_rank(job: NewJob, ledger: Ledger, now_ms: int) -> tuple[State, int]:
+    """Return the state of a new job, and its rank, which orders the jobs in this state."""
     options = job.template.options
     if options.delay_ms > 0:
         return State.DELAYED, now_ms + options.delay_ms
     front = options.lifo and not options.priority
-    return ready_place(options.priority, ledger.next_sequence(), front=front)
+    return ready_state_and_rank(options.priority, ledger.next_sequence(), front=front)

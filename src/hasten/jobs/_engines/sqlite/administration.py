@@ -1,7 +1,7 @@
-"""What people do to jobs and queues: run again, cancel, remove, purge, pause.
+"""Administration: running jobs again, cancelling and deleting jobs, pausing and deleting queues.
 
-Job by job: these calls are rare, and a readable rule for one job is worth more than a fast one for
-many.
+Unlike the other modules, this one runs several statements per job. Its operations are rare, so
+simple code matters more than speed.
 """
 
 from __future__ import annotations
@@ -10,12 +10,17 @@ from collections.abc import Collection, Sequence
 from sqlite3 import Connection
 
 from hasten.jobs._engine import CANCELLED_ERROR, keep_or
-from hasten.jobs._engines.sqlite.event_rows import Group
-from hasten.jobs._engines.sqlite.job_rows import encode, read_json, ready_place, seqs_of
+from hasten.jobs._engines.sqlite.event_rows import EventGroup
+from hasten.jobs._engines.sqlite.job_rows import (
+    encode_json,
+    find_seqs,
+    read_json,
+    ready_state_and_rank,
+)
 from hasten.jobs._engines.sqlite.job_statements import execute, execute_rows
-from hasten.jobs._engines.sqlite.portions import LOOKED_AT_ONCE, Portion
 from hasten.jobs._engines.sqlite.queue_ledger import Ledger, UnitOfWork
 from hasten.jobs._engines.sqlite.retention import Retention, Rules
+from hasten.jobs._engines.sqlite.transaction_limits import LOOKED_AT_ONCE, DeletionBudget
 from hasten.jobs._options import (
     DEFAULT_KEEP_FAILED,
     DEFAULT_OPTIONS,
@@ -26,9 +31,9 @@ from hasten.jobs._options import (
 from hasten.jobs._states import FINISHED, State
 
 
-def _find(connection: Connection, queue: str, id: str) -> tuple[int, State | None, int, str]:
-    """Return a job's seq, state (None: there is no such job), priority and options."""
-    (seq,) = seqs_of(connection, queue, [id])
+def _find_job(connection: Connection, queue: str, id: str) -> tuple[int, State | None, int, str]:
+    """Return the seq, state, priority and options of a job. The state is None if it is missing."""
+    (seq,) = find_seqs(connection, queue, [id])
     row = execute(connection, "read_state", seq=seq, queue=queue, id=id).fetchone()
     if row is None:
         return seq, None, 0, ""
@@ -39,59 +44,65 @@ def _find(connection: Connection, queue: str, id: str) -> tuple[int, State | Non
 def requeue(
     connection: Connection, queue: str, ids: Sequence[str], sources: Collection[State]
 ) -> list[State | None]:
-    """Make jobs ready; see `Engine.requeue`."""
+    """Make delayed or finished jobs ready; see `Engine.requeue`."""
     answers: list[State | None] = []
     with UnitOfWork(connection) as unit:
         ledger = unit.open(queue)
         for id in ids:
-            seq, state, priority, opts = _find(connection, queue, id)
+            seq, state, priority, opts = _find_job(connection, queue, id)
             answers.append(state)
             if state is not None and state in sources:
                 _make_ready(unit, ledger, seq, state, priority, opts)
-                ledger.emit(Group("waiting", [id], previous=state))
+                ledger.emit(EventGroup("waiting", [id], previous=state))
     return answers
 
 
 def _make_ready(
     unit: UnitOfWork, ledger: Ledger, seq: int, source: State, priority: int, opts: str
 ) -> None:
-    # As in BullMQ: a finished job that runs again honours lifo, a promoted one does not.
-    front = source in FINISHED and not priority and _options(opts).lifo
-    state, rank = ready_place(priority, ledger.next_sequence(), front=front)
+    """Move a delayed or finished job, found in the state source, to the ready jobs."""
+    # As in BullMQ, lifo applies to finished jobs that run again, but not to promoted jobs.
+    front = source in FINISHED and not priority and _decode_options(opts).lifo
+    state, rank = ready_state_and_rank(priority, ledger.next_sequence(), front=front)
     if source is State.DELAYED:
         execute_rows(unit.connection, "make_ready", [(seq, state, rank)])
     else:
         execute(unit.connection, "run_again", seq=seq, state=state, rank=rank)
-        ledger.count(source, -1)
+        ledger.adjust_count(source, -1)
 
 
 def cancel(
     connection: Connection, queue: str, ids: Sequence[str], retention: Retention, now_ms: int
 ) -> list[State | None]:
-    """Cancel jobs; see `Engine.cancel`. Stops after the first ids if it has deleted much."""
+    """Cancel jobs; see `Engine.cancel`.
+
+    Returns the states of the first ids only, if deleting the jobs takes long. The caller calls it
+    again for the others.
+    """
     answers: list[State | None] = []
     rules: Rules = set()
-    portion = Portion(connection)
+    budget = DeletionBudget(connection)
     with UnitOfWork(connection, now_ms) as unit:
         ledger = unit.open(queue)
         for id in ids:
-            seq, state, _, opts = _find(connection, queue, id)
+            seq, state, _, opts = _find_job(connection, queue, id)
             answers.append(state)
             if state is State.ACTIVE:
                 execute(connection, "cancel_active", seq=seq, error=CANCELLED_ERROR)
             elif state is not None and state not in FINISHED:
-                keep = keep_or(_options(opts).keep_failed, DEFAULT_KEEP_FAILED)
+                keep = keep_or(_decode_options(opts).keep_failed, DEFAULT_KEEP_FAILED)
                 _fail_unstarted(unit, ledger, seq, keep)
-                ledger.emit(Group("failed", [id], errors=[CANCELLED_ERROR], previous=state))
+                ledger.emit(EventGroup("failed", [id], errors=[CANCELLED_ERROR], previous=state))
                 if not keep.nothing:
                     rules.add((State.FAILED, keep))
-                elif portion.is_full:
+                elif budget.is_exhausted:
                     break
         retention.apply(unit, ledger, rules)
     return answers
 
 
 def _fail_unstarted(unit: UnitOfWork, ledger: Ledger, seq: int, keep: Keep) -> None:
+    """Fail a job that is not running, as cancelled. Deletes it if its keep rule keeps nothing."""
     if keep.nothing:
         execute(unit.connection, "delete_job", seq=seq)
         return
@@ -99,31 +110,36 @@ def _fail_unstarted(unit: UnitOfWork, ledger: Ledger, seq: int, keep: Keep) -> N
         unit.connection, "cancel_unstarted", seq=seq, error=CANCELLED_ERROR,
         rank=ledger.next_sequence(), now=unit.now_ms,
     )  # fmt: skip
-    ledger.count(State.FAILED, 1)
+    ledger.adjust_count(State.FAILED, 1)
 
 
-def _options(opts: str) -> Options:
+def _decode_options(opts: str) -> Options:
+    """Decode the stored options of a job. Returns the default options if they are damaged."""
     try:
         return decode_options(opts)
-    except ValueError:  # a job that cannot be run can still be cancelled or moved
+    except ValueError:  # the job cannot be run, but it can be cancelled or moved
         return DEFAULT_OPTIONS
 
 
 def remove(connection: Connection, queue: str, ids: Sequence[str]) -> list[State | None]:
-    """Delete jobs; see `Engine.remove`. Stops after the first ids if it has deleted much."""
+    """Delete jobs; see `Engine.remove`.
+
+    Returns the states of the first ids only, if deleting the jobs takes long. The caller calls it
+    again for the others.
+    """
     answers: list[State | None] = []
-    portion = Portion(connection)
+    budget = DeletionBudget(connection)
     with UnitOfWork(connection) as unit:
         ledger = unit.open(queue)
         for id in ids:
-            seq, state, _, _ = _find(connection, queue, id)
+            seq, state, _, _ = _find_job(connection, queue, id)
             answers.append(state)
             if state is None or state is State.ACTIVE:
                 continue
             execute(connection, "delete_job", seq=seq)
-            ledger.count(state, -1)
-            ledger.emit(Group("removed", [id], previous=state))
-            if portion.is_full:
+            ledger.adjust_count(state, -1)
+            ledger.emit(EventGroup("removed", [id], previous=state))
+            if budget.is_exhausted:
                 break
     return answers
 
@@ -136,9 +152,10 @@ def find_purgeable(
     after: tuple[int, int],
     limit: int,
 ) -> tuple[list[tuple[int, str]], tuple[int, int] | None]:
-    """Find the next portion of jobs to purge, behind the position after (rank, seq).
+    """Find jobs to purge among the next `LOOKED_AT_ONCE` jobs in a state. Deletes nothing.
 
-    Returns seq and id of at most limit jobs, and the position to continue from, None at the end.
+    after is the position (rank, seq) of the last job that was looked at. Returns seq and id of at
+    most limit jobs, and the position to continue from: None if no jobs follow.
     """
     rank, seq = after
     rows = read_json(
@@ -154,14 +171,15 @@ def find_purgeable(
     return found, (rank, seq) if len(rows) == LOOKED_AT_ONCE else None
 
 
-def purge(
+def purge_found(
     connection: Connection, queue: str, state: State, found: list[tuple[int, str]]
 ) -> tuple[list[str], list[tuple[int, str]]]:
-    """Delete a portion of the jobs that were found, if they are still in the state.
+    """Delete as many of the found jobs as one transaction should, if they are still in the state.
 
-    Returns the deleted ids, and what is left for another transaction.
+    found are pairs of seq and id, from `find_purgeable`. Returns the ids of the deleted jobs, and
+    the pairs that are left for the next transaction.
     """
-    seqs = encode([seq for seq, _ in found])
+    seqs = encode_json([seq for seq, _ in found])
     still = set(read_json(connection, "still_in_state", queue=queue, state=state, seqs=seqs))
     found = [(seq, id) for seq, id in found if seq in still]
     deleted = 0
@@ -169,53 +187,53 @@ def purge(
     def delete(count: int) -> int:
         nonlocal deleted
         portion = found[deleted : deleted + count]
-        execute(connection, "delete_jobs", seqs=encode([seq for seq, _ in portion]))
+        execute(connection, "delete_jobs", seqs=encode_json([seq for seq, _ in portion]))
         deleted += len(portion)
         return len(portion)
 
     with UnitOfWork(connection) as unit:
         ledger = unit.open(queue)
-        Portion(connection).delete(delete)
-        ledger.count(state, -deleted)
+        DeletionBudget(connection).delete(delete)
+        ledger.adjust_count(state, -deleted)
     return [id for _, id in found[:deleted]], found[deleted:]
 
 
 def emit_cleaned(connection: Connection, queue: str, count: int) -> None:
-    """Emit the event that reports how many jobs a call of `Engine.purge` has deleted."""
+    """Emit the event "cleaned", which reports how many jobs `Engine.purge` has deleted."""
     with UnitOfWork(connection) as unit:
-        unit.open(queue).emit(Group("cleaned", [""], count=count))
+        unit.open(queue).emit(EventGroup("cleaned", [""], count=count))
 
 
 def begin_obliterating(connection: Connection, queue: str) -> None:
-    """Pause the queue, so that no job is claimed any more; see `Engine.obliterate`."""
+    """Pause a queue before its jobs are deleted, so that no worker claims them meanwhile."""
     with UnitOfWork(connection) as unit:
         unit.open(queue).paused = True
 
 
 def obliterate_jobs(connection: Connection, queue: str, state: State) -> bool:
-    """Delete the next portion of the jobs in a state. Returns whether there may be more."""
+    """Delete as many jobs in a state as one transaction should. Returns whether more may exist."""
     with UnitOfWork(connection) as unit:
         ledger = unit.open(queue)
 
         def delete(count: int) -> int:
             gone = execute(connection, "obliterate_jobs", queue=queue, state=state, limit=count)
-            ledger.count(state, -gone.rowcount)
+            ledger.adjust_count(state, -gone.rowcount)
             return gone.rowcount
 
-        return Portion(connection).delete(delete)
+        return DeletionBudget(connection).delete(delete)
 
 
 def obliterate_events(connection: Connection, queue: str) -> bool:
-    """Delete the next portion of a queue's events. Returns whether there may be more."""
+    """Delete as many events as one transaction should. Returns whether more may exist."""
 
     def delete(count: int) -> int:
         return execute(connection, "obliterate_events", queue=queue, limit=count).rowcount
 
-    return Portion(connection).delete(delete)
+    return DeletionBudget(connection).delete(delete)
 
 
 def end_obliterating(connection: Connection, queue: str) -> None:
-    """Resume the queue. Its row stays: sequence numbers must not be handed out again."""
+    """End the pause of a deleted queue. Its row stays, so that no sequence number is reused."""
     with UnitOfWork(connection) as unit:
         unit.open(queue).paused = False
 
@@ -225,4 +243,4 @@ def set_paused(connection: Connection, queue: str, *, paused: bool) -> None:
     with UnitOfWork(connection) as unit:
         ledger = unit.open(queue)
         ledger.paused = paused
-        ledger.emit(Group("paused" if paused else "resumed", [""]))
+        ledger.emit(EventGroup("paused" if paused else "resumed", [""]))

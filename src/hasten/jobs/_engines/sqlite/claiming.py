@@ -6,29 +6,34 @@ from typing import Final
 
 import msgspec
 
-from hasten.jobs._engines.sqlite.event_rows import Group
-from hasten.jobs._engines.sqlite.job_rows import halving, read_json, ready_place
+from hasten.jobs._engines.sqlite.event_rows import EventGroup
+from hasten.jobs._engines.sqlite.job_rows import read_json, read_up_to, ready_state_and_rank
 from hasten.jobs._engines.sqlite.job_statements import execute, execute_rows
 from hasten.jobs._engines.sqlite.queue_ledger import Ledger, UnitOfWork
 from hasten.jobs._record import Batch, Claim, JobRecord, Lease
 from hasten.jobs._states import State
 
-PROMOTE_AT_ONCE: Final = 1000  # delayed jobs that one claim makes ready
+PROMOTE_AT_ONCE: Final = 1000  # how many delayed jobs one claim makes ready, at most
 
-# About how much one claim reads. Jobs of less than SMALL bytes are leased all at once.
+# A claim stops when it has read about this much. If the jobs of the queue are SMALL on average, a
+# claim reads all of them with one statement, otherwise it begins with one job and doubles.
 BYTES_AT_ONCE: Final = 4_000_000
 SMALL: Final = 10_000
 
 JobSizes = dict[str, int]
-"""Bytes of a job, by queue, as the last claim found them."""
+"""By queue: the average size of the jobs in the last claim, in characters."""
 
-_records: Final = msgspec.json.Decoder(list[JobRecord])
+_record_decoder: Final = msgspec.json.Decoder(list[JobRecord])
 
 
 def claim_jobs(
     unit: UnitOfWork, ledger: Ledger, claim: Claim, lost: list[str], sizes: JobSizes
 ) -> Batch:
-    """Lease ready jobs; see `Engine.claim`. lost becomes part of the batch."""
+    """Lease ready jobs, and return them in a batch; see `Engine.claim`.
+
+    lost are the ids of lost leases, from the settle step before; they become part of the batch.
+    sizes is updated.
+    """
     if ledger.has_due:
         _promote_due(unit, ledger)
     leases: list[Lease] = []
@@ -36,7 +41,7 @@ def claim_jobs(
         leases = _lease_ready(unit, ledger.name, claim, sizes)
     if leases:
         ids = [lease.job.id for lease in leases]
-        ledger.emit(Group("active", ids, previous=State.WAITING))
+        ledger.emit(EventGroup("active", ids, previous=State.WAITING))
     next_due_ms = None
     if len(leases) < claim.count:
         (next_due_ms,) = execute(unit.connection, "next_due", queue=ledger.name).fetchone()
@@ -44,30 +49,28 @@ def claim_jobs(
 
 
 def _promote_due(unit: UnitOfWork, ledger: Ledger) -> None:
+    """Make delayed jobs that are due ready."""
     due = read_json(
         unit.connection, "read_due", queue=ledger.name, now=unit.now_ms, limit=PROMOTE_AT_ONCE
     )
     sequences = ledger.next_sequences(len(due))
     rows = [
-        (seq, *ready_place(priority, sequence))
+        (seq, *ready_state_and_rank(priority, sequence))
         for (seq, _, priority), sequence in zip(due, sequences, strict=True)
     ]
     execute_rows(unit.connection, "make_ready", rows)
-    ledger.emit(Group("waiting", [id for _, id, _ in due], previous=State.DELAYED))
+    ledger.emit(EventGroup("waiting", [id for _, id, _ in due], previous=State.DELAYED))
 
 
 def _lease_ready(unit: UnitOfWork, queue: str, claim: Claim, sizes: JobSizes) -> list[Lease]:
-    """Lease jobs until there are enough of them, or enough bytes.
-
-    All at once, if the last jobs of the queue were small.
-    """
+    """Lease the jobs that are first in line: as many as claimed, or about `BYTES_AT_ONCE`."""
     leases: list[Lease] = []
     size = 0
     is_small = sizes.get(queue, SMALL) < SMALL
     for state in (State.WAITING, State.PRIORITIZED):
         limit = claim.count if is_small else 1
         while (left := claim.count - len(leases)) and size < BYTES_AT_ONCE:
-            some, length = _lease(unit, queue, state, claim, min(limit, left))
+            some, length = _lease_in_state(unit, queue, state, claim, min(limit, left))
             leases += some
             size += length
             if len(some) < min(limit, left):
@@ -78,10 +81,10 @@ def _lease_ready(unit: UnitOfWork, queue: str, claim: Claim, sizes: JobSizes) ->
     return leases
 
 
-def _lease(
+def _lease_in_state(
     unit: UnitOfWork, queue: str, state: State, claim: Claim, count: int
 ) -> tuple[list[Lease], int]:
-    """Lease up to count jobs. Returns them, and how many characters were read."""
+    """Lease up to count jobs in a ready state. Returns them and their total size in characters."""
     which = {"queue": queue, "state": state, "now": unit.now_ms, "worker": claim.worker}
 
     def read(limit: int) -> str:
@@ -89,8 +92,8 @@ def _lease(
         text: str = execute(unit.connection, "read_ready", **which).fetchone()[0]
         return text
 
-    text = halving(read, count)
-    leases = [Lease(record, claim.token) for record in _records.decode(text)]
+    text = read_up_to(read, count)
+    leases = [Lease(record, claim.token) for record in _record_decoder.decode(text)]
     if leases:
         until_ms, length_ms = unit.now_ms + claim.lease_ms, claim.lease_ms
         execute(

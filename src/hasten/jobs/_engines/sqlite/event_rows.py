@@ -1,11 +1,13 @@
-"""The events of the SQLite engine: one row for everything that one verb did to one queue.
+"""The events of the SQLite engine: one row for all events that one operation emits for a queue.
 
-Events of a hundred jobs are a few groups, `("active", [ids…])`, not a hundred rows, so emitting
-them costs little when nobody reads them. Readers unfold the groups. A cursor is "row-index", and
-the index counts events from 1 within the row.
+A row holds groups, such as `("active", [ids…])`. The events of a hundred jobs are a few groups and
+not a hundred rows, so emitting events costs little when nobody reads them. Readers convert the
+groups to single events. A cursor is "ROW-INDEX": the row's sequence number, and the index of the
+event within the row, from 1.
 
-Old rows are deleted, except the newest of them. That row becomes a mark, a group "missed", which
-readers that are behind find in place of the deleted events.
+Rows are deleted when a queue has too many events. The newest deleted row is replaced by a mark, a
+group of the kind "missed". A reader that has not read the deleted events finds the mark and reports
+the event "missed".
 """
 
 from __future__ import annotations
@@ -20,16 +22,16 @@ import msgspec
 from hasten._logs import get_logger
 from hasten.jobs._encoding import UNDECODABLE, why_undecodable
 from hasten.jobs._engine import EVENT_BYTES, VALUE_BYTES
-from hasten.jobs._engines.sqlite.job_rows import halving
+from hasten.jobs._engines.sqlite.job_rows import read_up_to
 from hasten.jobs._engines.sqlite.job_statements import execute
 from hasten.jobs._record import MISSED, Event, EventPage
 
 logger = get_logger("hasten.sqlite")
 
-KEPT: Final = 10_000  # the newest events of a queue that are kept at least, as in BullMQ
-ROWS_AT_ONCE: Final = 100
-TRIM_EVERY: Final = 1_000
-TRIM_EVERY_BYTES: Final = EVENT_BYTES // 8
+KEPT: Final = 10_000  # how many events of a queue are kept, at least; BullMQ's default
+ROWS_AT_ONCE: Final = 100  # how many rows one read returns, at most
+TRIM_EVERY: Final = 1_000  # old events are deleted after about this many new ones
+TRIM_EVERY_BYTES: Final = EVENT_BYTES // 8  # or after this many bytes of new ones
 
 
 STORED_NAMES: Final = {
@@ -38,20 +40,22 @@ STORED_NAMES: Final = {
 }  # fmt: skip
 
 
-class Group(msgspec.Struct, omit_defaults=True, rename=STORED_NAMES):
-    """Events of one kind. The lists have an item for each job, in the order of `ids`."""
+class EventGroup(msgspec.Struct, omit_defaults=True, rename=STORED_NAMES):
+    """Events of the same kind for several jobs. Each list has one item per job, in order."""
 
     kind: str
     ids: list[str]
-    values: list[str] | None = None  # "null" for one that is omitted
-    omitted: list[int] | None = None  # the size in bytes of a value that is too large, else 0
+    values: list[str] | None = None  # as JSON; "null" for an omitted value
+    omitted: list[int] | None = (
+        None  # size in bytes of a value that is too large to include, else 0
+    )
     errors: list[str] | None = None
     previous: str | None = None
     dues: list[int] | None = None
     count: int | None = None
 
-    def unfold(self, row: int, first: int) -> Iterator[Event]:
-        """Yield the events of the group. first is the index of its first event within the row."""
+    def to_events(self, row: int, first: int) -> Iterator[Event]:
+        """Yield the single events of the group. first is the index of the first one in its row."""
         for index, id in enumerate(self.ids):
             omitted = None if self.omitted is None else self.omitted[index] or None
             yield Event(
@@ -67,39 +71,44 @@ class Group(msgspec.Struct, omit_defaults=True, rename=STORED_NAMES):
             )
 
 
-def with_values(
+def make_value_group(
     kind: str,
     ids: list[str],
     values: list[str],
     most: Callable[[int], int],
     previous: str | None = None,
-) -> Group:
-    """Make a group with values. most returns, by index, how many bytes a value may have."""
-    # A character has up to four bytes. Most values are far below the limit.
+) -> EventGroup:
+    """Make a group of events with values, and omit values that are too large.
+
+    most is called with the index of a value, and returns how many bytes it may have.
+    """
+    # A character has up to four bytes, so in most groups the lengths show that no value is too
+    # large.
     if max(map(len, values), default=0) <= VALUE_BYTES // 4:
-        return Group(kind, ids, values=values, previous=previous)
+        return EventGroup(kind, ids, values=values, previous=previous)
     sizes = [len(value.encode()) for value in values]
     omitted = [
         size if size > VALUE_BYTES and size > most(index) else 0 for index, size in enumerate(sizes)
     ]
     if not any(omitted):
-        return Group(kind, ids, values=values, previous=previous)
+        return EventGroup(kind, ids, values=values, previous=previous)
     left = ["null" if size else value for size, value in zip(omitted, values, strict=True)]
-    return Group(kind, ids, values=left, omitted=omitted, previous=previous)
+    return EventGroup(kind, ids, values=left, omitted=omitted, previous=previous)
 
 
-_rows: Final = msgspec.json.Decoder(list[tuple[int, list[Group]]])
-_text_rows: Final = msgspec.json.Decoder(list[tuple[int, str]])
-_group_decoder: Final = msgspec.json.Decoder(list[Group])
+_row_decoder: Final = msgspec.json.Decoder(list[tuple[int, list[EventGroup]]])
+_undecoded_row_decoder: Final = msgspec.json.Decoder(list[tuple[int, str]])
+_group_decoder: Final = msgspec.json.Decoder(list[EventGroup])
 _encoder: Final = msgspec.json.Encoder()
 
 
-def write(
-    connection: Connection, queue: str, seq: int, groups: Sequence[Group], written: int
+def write_events(
+    connection: Connection, queue: str, seq: int, groups: Sequence[EventGroup], written: int
 ) -> int:
-    """Store the events of a verb, and delete old ones from time to time.
+    """Store the events of one operation as a row, and delete old rows from time to time.
 
-    written is how many bytes of events were ever stored for the queue. Returns the new number.
+    seq is the sequence number of the row. written is how many bytes of events have been stored for
+    the queue so far; returns the new total.
     """
     amount = sum(len(group.ids) for group in groups)
     body = _encoder.encode([group for group in groups if group.ids])
@@ -108,72 +117,85 @@ def write(
         connection, "add_events", queue=queue, seq=seq, amount=amount, bytes=size,
         body=body.decode(),
     )  # fmt: skip
-    # Sequence numbers, of which seq is one, grow about as fast as the number of events.
+    # Sequence numbers grow about as fast as the number of events.
     if seq % TRIM_EVERY < amount or written % TRIM_EVERY_BYTES + size >= TRIM_EVERY_BYTES:
-        _trim(connection, queue)
+        _trim_events(connection, queue)
     return written + size
 
 
-def _trim(connection: Connection, queue: str) -> None:
+def _trim_events(connection: Connection, queue: str) -> None:
+    """Delete the oldest rows if there are too many events. Leaves a mark for readers."""
     last = execute(
         connection, "last_old_event", queue=queue, keep=KEPT, bytes=EVENT_BYTES
     ).fetchone()
     if last is not None:
         seq, amount = last
-        mark = _encoder.encode([Group(MISSED, [""], count=amount)]).decode()
+        mark = _encoder.encode([EventGroup(MISSED, [""], count=amount)]).decode()
         execute(connection, "trim_events", queue=queue, last=seq)
         execute(connection, "mark_events", queue=queue, seq=seq, body=mark)
 
 
 def newest_cursor(connection: Connection, queue: str) -> str:
-    """Return the cursor behind the newest event."""
+    """Return the cursor of the newest event; "0-0" if there is none."""
     row = execute(connection, "last_event", queue=queue).fetchone()
     return "0-0" if row is None else f"{row[0]}-{row[1]}"
 
 
 def read_after(connection: Connection, queue: str, cursor: str) -> EventPage | None:
-    """Return the events after a cursor; None if there are none yet."""
+    """Return the next events after a cursor; None if there are none yet."""
     row, _, index = cursor.partition("-")
 
     def read(limit: int, *, as_text: bool = False) -> tuple[int, str]:
         of = {"queue": queue, "first": int(row), "limit": limit, "as_text": as_text}
         return limit, execute(connection, "read_events", **of).fetchone()[0]
 
-    limit, text = halving(read, ROWS_AT_ONCE)
+    limit, text = read_up_to(read, ROWS_AT_ONCE)
     found: list[Event] = []
     try:
-        rows = _rows.decode(text)
-    except UNDECODABLE:  # in one of the rows: find out which
-        limit, text = halving(partial(read, as_text=True), ROWS_AT_ONCE)
-        rows = [(seq, _groups(seq, body)) for seq, body in _text_rows.decode(text)]
+        rows = _row_decoder.decode(text)
+    except UNDECODABLE:  # decode each row on its own, and skip those that cannot be decoded
+        limit, text = read_up_to(partial(read, as_text=True), ROWS_AT_ONCE)
+        rows = [
+            (seq, _decode_groups(queue, seq, body))
+            for seq, body in _undecoded_row_decoder.decode(text)
+        ]
     for seq, groups in rows:
         seen = int(index) if seq == int(row) else 0
         if groups and groups[0].kind == MISSED:
-            found.extend(_missed(seq, groups[0], seen))
+            found.extend(_missed_event(seq, groups[0], seen))
         else:
-            found.extend(_unfold(seq, groups)[seen:])
+            found.extend(_to_events(seq, groups)[seen:])
     if found:
         return EventPage(found, found[-1].cursor)
-    # Skip a full page of unreadable rows.
+    # If none of the rows could be decoded and more may follow, continue after them.
     return EventPage([], f"{rows[-1][0] + 1}-0") if len(rows) == limit else None
 
 
-def _groups(seq: int, body: str) -> list[Group]:
+def _decode_groups(queue: str, seq: int, body: str) -> list[EventGroup]:
+    """Decode the groups in a row. Logs a warning and returns none if they cannot be decoded."""
     try:
         return _group_decoder.decode(body)
     except UNDECODABLE as error:
-        logger.warning("events %d cannot be read: %s", seq, why_undecodable(error))
+        reason = why_undecodable(error)
+        logger.warning(
+            "queue %s: row %d of events skipped, cannot decode it: %s", queue, seq, reason
+        )
         return []
 
 
-def _missed(row: int, mark: Group, seen: int) -> list[Event]:
-    """Return the event for a reader that has seen only some of the deleted events."""
+def _missed_event(row: int, mark: EventGroup, seen: int) -> list[Event]:
+    """Return the event "missed", unless the reader has read all of the deleted events.
+
+    The mark has replaced the last deleted row. seen is how many events of that row the reader has
+    read before.
+    """
     amount = mark.count or 0
     return [Event(f"{row}-{amount}", MISSED, "")] if seen < amount else []
 
 
-def _unfold(row: int, groups: list[Group]) -> list[Event]:
+def _to_events(row: int, groups: list[EventGroup]) -> list[Event]:
+    """Return the events of all groups of a row."""
     events: list[Event] = []
     for group in groups:
-        events.extend(group.unfold(row, len(events) + 1))
+        events.extend(group.to_events(row, len(events) + 1))
     return events

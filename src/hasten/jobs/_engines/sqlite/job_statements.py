@@ -1,9 +1,11 @@
-"""The SQL of this engine: a file per statement in `sql/`, loaded once.
+"""The SQL statements of this engine: one file per statement in `sql/`, loaded once.
 
-`<record>` and `<claimed record>` in a file stand for the columns of a `JobRecord`.
+In a file, `<record>` stands for the columns of a `JobRecord`, and `<claimed record>` for its first
+columns as they are after a claim.
 
-A file may have one group in braces. `rows("add", n)` repeats its content n times, separated by
-commas: one statement takes many rows. `hasten._sqlite` explains why that matters.
+A statement for many rows has a group in braces, such as `VALUES {(?, ?)}`. `sql_for_rows("add", n)`
+repeats that group n times, separated by commas. `hasten._sqlite` explains why such statements are
+faster.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from hasten.jobs._engines.sqlite.record_columns import CLAIMED_RECORD, RECORD
 
 
 def _with_columns(text: str) -> str:
+    """Replace `<record>` and `<claimed record>` with the columns that they stand for."""
     return text.replace("<record>", RECORD).replace("<claimed record>", CLAIMED_RECORD)
 
 
@@ -28,20 +31,20 @@ MIGRATIONS: Final = list(load_scripts(__package__, "migrations").values())
 
 
 @functools.cache
-def rows(name: str, count: int) -> str:
-    """Return the SQL of a statement for this many rows."""
+def sql_for_rows(name: str, count: int) -> str:
+    """Return the SQL of a statement, with its group in braces repeated count times."""
     head, _, rest = SQL[name].partition("{")
     row, _, tail = rest.partition("}")
     return head + ", ".join([row] * count) + tail
 
 
-# There is a statement for each number of rows, compiled when first used and then cached by the
-# connection. More rows than this are split, because the longest statements are rarely reused.
+# Each number of rows is a statement of its own, which is compiled at first use and then cached by
+# the connection. More rows than this are split, because very long statements are rarely reused.
 _PORTION: Final = 256
 
 
 def execute(connection: Connection, name: str, **parameters: Any) -> Cursor:
-    """Run a statement with its named parameters."""
+    """Run the statement with this name, and named parameters."""
     return connection.execute(SQL[name], parameters)
 
 
@@ -52,14 +55,15 @@ def execute_rows(
     *behind: Any,
     before: Sequence[Any] = (),
 ) -> int:
-    """Run a statement for many rows of parameters, with others before and after the rows.
+    """Run a statement for many rows; each item of parameters is bound to one repeated group.
 
-    Returns how many rows of the table it changed.
+    before and behind are bound to the parameters of the statement before and after the groups.
+    Returns how many rows of the table were changed.
     """
     changed = 0
     for start in range(0, len(parameters), _PORTION):
         portion = parameters[start : start + _PORTION]
-        sql = rows(name, len(portion))
+        sql = sql_for_rows(name, len(portion))
         changed += connection.execute(
             sql, [*before, *chain.from_iterable(portion), *behind]
         ).rowcount

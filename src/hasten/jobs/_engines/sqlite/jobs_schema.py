@@ -1,4 +1,4 @@
-"""The schema of the tables of jobs, and its migrations."""
+"""The schema of the engine's tables: migrating it, and checking that a file has it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlite3 import Connection
 from typing import Final
 
-from hasten._sqlite import read_only_address, run_migrations, schema_version
+from hasten._sqlite import read_only_uri, run_migrations, schema_version
 from hasten.errors import StoreUnavailable
 from hasten.jobs._engines.sqlite.job_statements import MIGRATIONS
 
@@ -16,19 +16,25 @@ META: Final = "hasten_meta"
 
 
 def migrate(url: str, connection: Connection) -> None:
-    """Migrate to the newest schema. Several processes may try at once."""
+    """Create the tables, or migrate them to the newest schema.
+
+    Several processes may call this at once. url is for messages.
+    """
     run_migrations(url, connection, MIGRATIONS, table=META)
 
 
 def require_existing(url: str, path: Path | None) -> None:
-    """Raise `StoreUnavailable` unless path is a database that has our schema. Changes nothing."""
+    """Raise `StoreUnavailable` if path is not an existing hasten database. Changes nothing.
+
+    For commands that only read. They should not create a file because of a wrong path.
+    """
     if path is None:
         raise StoreUnavailable(
             url,
             "another process cannot open a store in memory: "
             "set HASTEN_URL or Queue(store=...) to a file or a server",
         )
-    fault = _why_not_ours(path)
+    fault = _why_not_hasten_file(path)
     if fault is not None:
         raise StoreUnavailable(
             url,
@@ -37,13 +43,14 @@ def require_existing(url: str, path: Path | None) -> None:
         )
 
 
-def _why_not_ours(path: Path) -> str | None:
+def _why_not_hasten_file(path: Path) -> str | None:
+    """Return why a file is not a hasten database, None if it is one."""
     if not path.exists():
         return "no such file"
     if path.stat().st_size == 0:
         return "the file is empty"
     try:
-        with contextlib.closing(sqlite3.connect(read_only_address(path), uri=True)) as connection:
+        with contextlib.closing(sqlite3.connect(read_only_uri(path), uri=True)) as connection:
             return None if schema_version(connection, META) else "not a database of hasten"
     except sqlite3.Error:
-        return None  # opening it later fails in the same way, and reports the error
+        return None  # opening the file later raises the same error, and reports it better

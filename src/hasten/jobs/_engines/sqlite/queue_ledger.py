@@ -1,8 +1,8 @@
-"""The ledger of a queue, and the unit of work that opens the ledgers of one transaction.
+"""The ledgers of queues, which hold their counters, and the unit of work, which writes them.
 
-A ledger is the row of a queue in `hasten_queues`, read when a verb begins and written when it ends.
-It hands out sequence numbers, counts the finished jobs and collects the events, so a verb pays for
-these once, however many jobs it moves.
+A ledger is the row of a queue in the table `hasten_queues`. An operation reads it at the beginning
+and writes it at the end. Meanwhile the ledger issues sequence numbers, counts finished jobs and
+collects events in memory, so these cost two statements however many jobs the operation changes.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from hasten.jobs._states import State
 
 
 class UnitOfWork:
-    """What one verb does, to any number of queues: all of it is stored, or none.
+    """One operation on any number of queues. Use it with `with`, inside a transaction.
 
-    The block of `with` runs inside one transaction. The ledgers that were opened are written when
-    it ends without an error.
+    Within the block, `open` returns the ledger of a queue: its counters and new events. If the
+    block ends without an error, the opened ledgers are written. Otherwise the caller rolls the
+    transaction back, and nothing is stored.
     """
 
     __slots__ = ("_ledgers", "connection", "now_ms")
@@ -31,7 +32,7 @@ class UnitOfWork:
         self._ledgers: dict[str, Ledger] = {}
 
     def open(self, queue: str) -> Ledger:
-        """Return the ledger of a queue: the same one at each call."""
+        """Return the ledger of a queue. It is read on the first call for that queue."""
         ledger = self._ledgers.get(queue)
         if ledger is None:
             ledger = self._ledgers[queue] = Ledger(self.connection, queue, self.now_ms)
@@ -52,9 +53,11 @@ class UnitOfWork:
 
 
 class Ledger:
-    """The counters of one queue: whether it is paused, its finished jobs, its sequence number.
+    """The counters of one queue, and the events that the current operation emits.
 
-    has_due tells whether a delayed job is due at `now_ms`.
+    finished is the number of jobs in each finished state, sequence the last sequence number that
+    was issued, event_bytes the size of all events ever stored, and has_due whether a delayed job is
+    due at now_ms.
     """
 
     __slots__ = (
@@ -78,37 +81,37 @@ class Ledger:
         self.sequence: int = sequence
         self.event_bytes: int = event_bytes
         self.has_due = bool(has_due)
-        self._events: list[event_rows.Group] = []
+        self._events: list[event_rows.EventGroup] = []
 
     @property
     def cursor(self) -> str:
-        """A cursor before all events that are emitted from now on, and after all others."""
+        """A cursor after all events that are stored, and before those that will be emitted."""
         return f"{self.sequence + 1}-0"
 
     def next_sequence(self) -> int:
-        """Return a number that is larger than all before it. It is never handed out again."""
+        """Return a new sequence number, larger than all earlier ones of this queue."""
         self.sequence += 1
         return self.sequence
 
     def next_sequences(self, count: int) -> range:
-        """Return several numbers; see `next_sequence`."""
+        """Return count new sequence numbers; see `next_sequence`."""
         first = self.sequence + 1
         self.sequence += count
         return range(first, first + count)
 
-    def count(self, state: State, change: int) -> None:
-        """Add to the number of jobs in a finished state. Other states are not counted."""
+    def adjust_count(self, state: State, change: int) -> None:
+        """Add change to the number of jobs in a finished state. Other states are not counted."""
         if state in self.finished:
             self.finished[state] += change
 
-    def emit(self, *groups: event_rows.Group) -> None:
-        """Add events. Groups without jobs are dropped."""
+    def emit(self, *groups: event_rows.EventGroup) -> None:
+        """Collect events, which `write` stores. Groups without ids are ignored."""
         self._events.extend(groups)
 
     def write(self, connection: Connection) -> None:
-        """Store the events and the changed counters."""
+        """Store the collected events, and the counters if they have changed."""
         if any(group.ids for group in self._events):
-            self.event_bytes = event_rows.write(
+            self.event_bytes = event_rows.write_events(
                 connection, self.name, self.next_sequence(), self._events, self.event_bytes
             )
         row = self.paused, *self.finished.values(), self.sequence, self.event_bytes

@@ -1,4 +1,4 @@
-"""What SQL reads for each field of a `JobRecord`: the only place that knows their order."""
+"""The SQL expressions that read the fields of a `JobRecord`, in the order of its fields."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ _COLUMNS: Final = {
     "cancel_requested": "json(CASE cancel_requested WHEN 0 THEN 'false' ELSE 'true' END)",
 }
 
-# A claim changes these fields, and the fields from `due_ms` on are not set while a job is active.
+# The expressions for a job that is being claimed. The fields from `due_ms` on are not set while a
+# job is active, so they are not read.
 _CLAIMED: Final = {
     "state": "'active'",
     "attempts_started": "attempts_started + 1",
@@ -44,9 +45,9 @@ _CLAIMED: Final = {
 _FIELDS: Final = JobRecord.__struct_fields__
 
 RECORD: Final = ", ".join(_COLUMNS[field] for field in _FIELDS)
-"""A stored job."""
+"""The columns of a stored job, for SELECT."""
 
 CLAIMED_RECORD: Final = ", ".join(
     _CLAIMED.get(field, _COLUMNS[field]) for field in _FIELDS[: _FIELDS.index("due_ms")]
 )
-"""A job as it is once it is claimed."""
+"""The columns of a job as they are after its claim, read before the claim is written."""

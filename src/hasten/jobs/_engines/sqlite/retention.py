@@ -1,4 +1,4 @@
-"""Deleting the finished jobs that the keep rules do not keep."""
+"""Retention: deleting finished jobs that are more or older than the keep rules allow."""
 
 from __future__ import annotations
 
@@ -6,63 +6,73 @@ from collections.abc import Iterable
 from typing import Any
 
 from hasten.jobs._engines.sqlite.job_statements import execute
-from hasten.jobs._engines.sqlite.portions import DELETED_AT_ONCE, MOST_IN_STATEMENT, Portion
 from hasten.jobs._engines.sqlite.queue_ledger import Ledger, UnitOfWork
+from hasten.jobs._engines.sqlite.transaction_limits import (
+    DELETED_AT_ONCE,
+    MOST_IN_STATEMENT,
+    DeletionBudget,
+)
 from hasten.jobs._options import Keep
 from hasten.jobs._states import State
 
 Rules = set[tuple[State, Keep]]
+"""The finished states in which jobs were just stored, with the keep rules of these jobs."""
 
 
 class Retention:
-    """Deletes finished jobs, one portion in each transaction.
+    """Deletes finished jobs by their keep rules, a limited number in each transaction.
 
-    It remembers when the oldest job of each state finished: until that job is too old, there is
-    nothing to look for. The remembered time may be too early. It may be too late only after a
-    rollback, and the next finished job corrects that.
+    For each queue and state it remembers when the oldest job finished, and does not search for old
+    jobs before that job is too old. If the remembered time is too early, the search finds nothing.
+    It can be too late only after a rollback; the next finished job corrects that.
     """
 
     def __init__(self) -> None:
         self._oldest_ms: dict[tuple[str, State], int] = {}
-        self._first: dict[str, int] = {}  # how many jobs of a queue to delete first: small jobs
+        self._first: dict[str, int] = {}  # by queue: how many jobs to delete in the first statement
 
     def apply(self, unit: UnitOfWork, ledger: Ledger, rules: Iterable[tuple[State, Keep]]) -> None:
-        """Delete a portion of what the rules do not keep."""
-        trim = _Trim(unit, ledger, self._first.get(ledger.name, 1))
+        """Delete finished jobs that the rules do not keep, as many as one transaction should."""
+        deletions = _Deletions(unit, ledger, self._first.get(ledger.name, 1))
         for state, keep in rules:
             if keep.age_ms is not None:
-                self._by_age(trim, state, keep.age_ms)
+                self._apply_age_limit(deletions, state, keep.age_ms)
             if keep.count is not None and (excess := ledger.finished[state] - keep.count) > 0:
-                trim.run("trim_by_count", state, excess)
-        if trim.portion is not None and trim.portion.rows:
-            is_small = trim.portion.freed <= trim.portion.rows
+                deletions.delete_finished("trim_by_count", state, excess)
+        if deletions.budget is not None and deletions.budget.rows:
+            is_small = deletions.budget.freed <= deletions.budget.rows
             self._first[ledger.name] = MOST_IN_STATEMENT if is_small else 1
 
-    def _by_age(self, trim: _Trim, state: State, age_ms: int) -> None:
-        key, now_ms = (trim.ledger.name, state), trim.unit.now_ms
+    def _apply_age_limit(self, deletions: _Deletions, state: State, age_ms: int) -> None:
+        """Delete jobs that finished longer ago than age_ms, if the oldest one may be that old."""
+        key, now_ms = (deletions.ledger.name, state), deletions.unit.now_ms
         cut_off_ms = now_ms - age_ms
-        # A time in the future is from before the clock was set back: check the others then.
+        # If the time is in the future, the clock was set back, and the time is not trusted.
         if cut_off_ms < self._oldest_ms.get(key, cut_off_ms) <= now_ms:
             return
-        trim.run("trim_by_age", state, cut_off=cut_off_ms)
-        of = {"queue": trim.ledger.name, "state": state}
-        oldest = execute(trim.unit.connection, "oldest_finished", **of).fetchone()
+        deletions.delete_finished("trim_by_age", state, cut_off=cut_off_ms)
+        of = {"queue": deletions.ledger.name, "state": state}
+        oldest = execute(deletions.unit.connection, "oldest_finished", **of).fetchone()
         if oldest is not None:
             self._oldest_ms[key] = min(oldest[0], now_ms)
 
 
-class _Trim:
-    """The deletions of one call, which are one portion together."""
+class _Deletions:
+    """The deletions of one call of `Retention.apply`, which share the limits of a transaction."""
 
     def __init__(self, unit: UnitOfWork, ledger: Ledger, first: int) -> None:
         self.unit = unit
         self.ledger = ledger
-        self.portion: Portion | None = None  # nothing has been deleted
+        self.budget: DeletionBudget | None = None  # None before the first deletion
         self._first = first
 
-    def run(
+    def delete_finished(
         self, statement: str, state: State, most: int = DELETED_AT_ONCE, **parameters: Any
     ) -> None:
+        """Run a DELETE statement until it finds no more jobs or a limit is reached.
+
+        statement is the name of the SQL file. most is the largest number of jobs to delete.
+        """
         left = most
 
         def delete(count: int) -> int:
@@ -73,9 +83,9 @@ class _Trim:
                 **parameters,
             ).rowcount  # fmt: skip
             left -= deleted
-            self.ledger.count(state, -deleted)
+            self.ledger.adjust_count(state, -deleted)
             return deleted if left else 0
 
-        if self.portion is None:
-            self.portion = Portion(self.unit.connection)
-        self.portion.delete(delete, first=self._first)
+        if self.budget is None:
+            self.budget = DeletionBudget(self.unit.connection)
+        self.budget.delete(delete, first=self._first)

@@ -1,8 +1,8 @@
-"""The engine on a SQLite file or in memory: each verb is one function of the connection.
+"""`SqliteEngine`: implements each operation of `Engine` as a function that takes the connection.
 
-`Database` runs that function in a transaction, together with other waiting work, and returns after
-the commit. The functions use few statements for many rows and read one row of JSON; the reason is
-in `hasten._sqlite`.
+`Database` runs the function in a transaction, together with other waiting work, and returns its
+result after the commit. The functions use one statement for many rows and read rows as one JSON
+value; `hasten._sqlite` explains why.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from hasten.jobs._engines.sqlite import (
     updating,
 )
 from hasten.jobs._engines.sqlite.claiming import JobSizes
-from hasten.jobs._engines.sqlite.job_rows import encode, read_jobs, read_json, seqs_of
+from hasten.jobs._engines.sqlite.job_rows import encode_json, find_seqs, read_jobs, read_json
 from hasten.jobs._engines.sqlite.job_statements import execute
 from hasten.jobs._engines.sqlite.jobs_schema import migrate, require_existing
-from hasten.jobs._engines.sqlite.portions import MOVED_AT_ONCE
 from hasten.jobs._engines.sqlite.queue_ledger import Ledger
 from hasten.jobs._engines.sqlite.retention import Retention
+from hasten.jobs._engines.sqlite.transaction_limits import MOVED_AT_ONCE
 from hasten.jobs._record import (
     Added,
     Batch,
@@ -51,25 +51,25 @@ from hasten.jobs._states import State
 
 T = TypeVar("T")
 
-NEVER: Final = 2**62  # later than any time
+NEVER: Final = 2**62  # later than any time in ms
 
-# How many results one statement reads. Together they stay below the longest possible text.
+# How many results one statement reads. Their JSON stays below SQLite's limit for one string.
 ENDS_AT_ONCE: Final = 500
 
-# Writing so many bytes costs as much as writing a row.
+# Writing this many bytes of data costs about as much as writing a row.
 BYTES_LIKE_A_ROW: Final = 10_000
 
-# A call in several transactions waits so long between them. Meanwhile other processes can write:
-# they try to get the lock every millisecond.
+# An operation with several transactions pauses this long between them, so that other processes can
+# write: they try to get the lock every millisecond.
 YIELD_SECONDS: Final = 0.002
 
 
 class SqliteEngine:
-    """Jobs in a SQLite file, or in memory.
+    """The engine for a SQLite file or a database in memory; see `Engine` for its methods.
 
-    With `synchronous` FULL, new jobs and outcomes of runs are flushed to the disk before a call
-    returns; with NORMAL, a power cut may lose the last commits. timeout is how long to wait for a
-    lock that another process holds, in seconds.
+    If `file.synchronous` is FULL, new jobs and outcomes of runs are flushed to the disk before a
+    call returns. If it is NORMAL, a power cut may lose the last commits. timeout is how many
+    seconds to wait for a lock that another process holds.
     """
 
     max_in_flight = 1
@@ -88,7 +88,7 @@ class SqliteEngine:
             prepare=partial(migrate, self._url),
             synchronous=file.synchronous,
             busy_seconds=timeout,
-            marks=_read_marks,
+            read_marks=_read_marks,
         )
         self._flushes = path is not None and file.synchronous == "FULL"
         self._retention = Retention()
@@ -132,8 +132,8 @@ class SqliteEngine:
             sizes=self._sizes,
             now_ms=now_ms,
         )
-        # A claim alone is not flushed: if a power cut loses it, the job waits again, as it would
-        # after its lease has expired. Outcomes are flushed.
+        # A claim without outcomes need not be flushed to the disk. If a power cut loses the claim,
+        # its jobs are waiting again, as after the expiry of their leases.
         run = partial(self._database.run, weight=weight, durable=bool(outcomes), topic=queue)
         try:
             try:
@@ -142,7 +142,7 @@ class SqliteEngine:
                 return await run(partial(settle, check_leases=True))
         except asyncio.CancelledError:
             if claim is not None:
-                # The claim is applied nevertheless, and no worker would run its jobs.
+                # The thread executes the claim nevertheless, but nobody receives its jobs.
                 self._database.post(
                     partial(
                         settling.release_claim,
@@ -177,7 +177,7 @@ class SqliteEngine:
     async def reclaim(self, queue: str, *, crash_limit: int, now_ms: int) -> list[str]:
         seqs = await self._read(partial(leasing.find_expired, queue=queue, now_ms=now_ms))
         ids: list[str] = []
-        # The oldest jobs come last, and are put in front of the others.
+        # Each portion is put in front of the earlier ones, so the oldest jobs come last.
         for first in range(0, len(seqs), MOVED_AT_ONCE):
             portion = seqs[first : first + MOVED_AT_ONCE]
             work = partial(
@@ -204,7 +204,7 @@ class SqliteEngine:
         return await self._database.run(work, durable=durable, topic=queue)
 
     async def register_worker(self, queue: str, worker: str, *, name: str) -> None:
-        """Do nothing: a worker holds nothing but its leases."""
+        """Do nothing: this engine does not keep a list of workers."""
 
     async def unregister_worker(self, queue: str, worker: str) -> None:
         """Do nothing; see `register_worker`."""
@@ -216,18 +216,18 @@ class SqliteEngine:
             row = execute(connection, "has_ready", queue=queue, next_due=next_due).fetchone()
             return None if row is None else True
 
-        await self._database.until(queue, has_ready)
+        await self._database.wait_until(queue, has_ready)
 
     # Reading ------------------------------------------------------------------------------------
 
     async def get(self, queue: str, ids: Sequence[str]) -> list[JobRecord | None]:
-        return await self._read(partial(_get, queue=queue, ids=ids))
+        return await self._read(partial(_read_jobs, queue=queue, ids=ids))
 
     async def ends(self, queue: str, ids: Sequence[str]) -> list[End | None]:
         ends: list[End | None] = []
         for first in range(0, len(ids), ENDS_AT_ONCE):
             portion = ids[first : first + ENDS_AT_ONCE]
-            ends += await self._read(partial(_ends, queue=queue, ids=portion))
+            ends += await self._read(partial(_read_ends, queue=queue, ids=portion))
         return ends
 
     async def page(
@@ -249,7 +249,7 @@ class SqliteEngine:
 
     async def logs(self, queue: str, id: str) -> list[str]:
         def read(connection: Connection) -> list[str]:
-            (seq,) = seqs_of(connection, queue, [id])
+            (seq,) = find_seqs(connection, queue, [id])
             lines: list[str] = read_json(connection, "read_log", seq=seq, queue=queue, id=id)
             return lines
 
@@ -262,7 +262,7 @@ class SqliteEngine:
         read = partial(event_rows.read_after, queue=queue, cursor=after)
         if not wait:
             return await self._read(read) or EventPage([], after)
-        return await self._database.until(queue, read)
+        return await self._database.wait_until(queue, read)
 
     def begin_events(self, queue: str) -> Future[str]:
         newest_cursor = partial(event_rows.newest_cursor, queue=queue)
@@ -287,7 +287,11 @@ class SqliteEngine:
     async def _run_in_portions(
         self, queue: str, work: Callable[..., list[State | None]], ids: Sequence[str]
     ) -> list[State | None]:
-        """Run work for some ids at a time. It may stop after the first ids, and is called again."""
+        """Run work for `MOVED_AT_ONCE` ids at a time, and return its results for all ids.
+
+        Work that would take too long returns results only for the first of its ids. The next
+        transaction begins after these.
+        """
         answers: list[State | None] = []
         while len(answers) < len(ids):
             portion = ids[len(answers) : len(answers) + MOVED_AT_ONCE]
@@ -309,10 +313,11 @@ class SqliteEngine:
         is_last: bool = False,
         weight: int = GROUP_WEIGHT,
     ) -> T:
-        """Run one of several transactions, with a pause before it in which others may write.
+        """Run one of the transactions of an operation that needs several.
 
-        The last one makes all of them durable. The pages of the earlier ones are flushed before,
-        so that its commit does not hold the lock while the disk writes all of them.
+        is_next: it is not the first one, so it begins with a pause in which others can write.
+        is_last: its commit flushes all of the transactions to the disk. The log is also flushed
+        before that, so that the commit holds the lock only while its own pages are written.
         """
         if is_next:
             await asyncio.sleep(YIELD_SECONDS)
@@ -333,16 +338,19 @@ class SqliteEngine:
         purged: list[str] = []
         for state in (state for state in State if state in states):
             left = None if limit is None else limit - len(purged)
-            async for ids in self._purge(queue, state, before_ms, left):
+            async for ids in self._purge_state(queue, state, before_ms, left):
                 purged += ids
         work = partial(administration.emit_cleaned, queue=queue, count=len(purged))
         await self._run_portion(queue, work, is_next=bool(purged), is_last=True, weight=1)
         return purged
 
-    async def _purge(
+    async def _purge_state(
         self, queue: str, state: State, before_ms: int | None, limit: int | None
     ) -> AsyncIterator[list[str]]:
-        """Find jobs in read transactions, and delete one portion at a time. Yields their ids."""
+        """Delete at most limit jobs in one state, in several transactions. Yields the ids of each.
+
+        The jobs are found in read transactions, which do not block writers.
+        """
         left = NEVER if limit is None else limit
         place: tuple[int, int] | None = -NEVER, 0
         is_next = False
@@ -353,7 +361,7 @@ class SqliteEngine:
             )  # fmt: skip
             found, place = await self._read(find)
             while found:
-                delete = partial(administration.purge, queue=queue, state=state, found=found)
+                delete = partial(administration.purge_found, queue=queue, state=state, found=found)
                 ids, found = await self._run_portion(queue, delete, is_next=is_next)
                 is_next = True
                 left -= len(ids)
@@ -363,17 +371,17 @@ class SqliteEngine:
         await self._database.run(
             partial(administration.begin_obliterating, queue=queue), topic=queue
         )
-        # Active jobs first: no job moves to another state afterwards.
+        # Active jobs are deleted first. After that, no job of the paused queue changes its state.
         for state in (State.ACTIVE, *State):
-            await self._until_done(
+            await self._repeat_until_done(
                 queue, partial(administration.obliterate_jobs, queue=queue, state=state)
             )
-        await self._until_done(queue, partial(administration.obliterate_events, queue=queue))
+        await self._repeat_until_done(queue, partial(administration.obliterate_events, queue=queue))
         end = partial(administration.end_obliterating, queue=queue)
         await self._run_portion(queue, end, is_next=True, is_last=True)
 
-    async def _until_done(self, queue: str, work: Callable[[Connection], bool]) -> None:
-        """Run work, one portion in each transaction, until it returns False."""
+    async def _repeat_until_done(self, queue: str, work: Callable[[Connection], bool]) -> None:
+        """Run work in one transaction after another until it returns False."""
         is_next = False
         while await self._run_portion(queue, work, is_next=is_next):
             is_next = True
@@ -399,24 +407,26 @@ class SqliteEngine:
         return names
 
     async def _read(self, work: Callable[[Connection], T]) -> T:
+        """Run work that only reads, and return its result."""
         return await self._database.run(work, write=False)
 
     async def aclose(self) -> None:
         self.close_now()
 
     def close_now(self) -> None:
-        """Close without an event loop. Blocks while the last commit runs."""
+        """Close the database, without an event loop. Blocks until the waiting work is done."""
         self._database.close()
 
 
 def _read_marks(connection: Connection, queues: list[str]) -> dict[str, int]:
-    """Return, for each queue, a number that changes with new jobs, new events and `resume`."""
-    marks: dict[str, int] = read_json(connection, "read_marks", queues=encode(queues))
+    """Return, for each queue, a number that changes with new jobs, new events, pause and resume."""
+    marks: dict[str, int] = read_json(connection, "read_marks", queues=encode_json(queues))
     return marks
 
 
 def _flush_file(path: str) -> None:
-    with contextlib.suppress(OSError):  # the commit reports what is wrong with the file
+    """Flush a file to the disk. Errors are ignored."""
+    with contextlib.suppress(OSError):  # the commit that follows reports them
         file = os.open(path, os.O_RDWR)
         try:
             os.fsync(file)
@@ -424,15 +434,17 @@ def _flush_file(path: str) -> None:
             os.close(file)
 
 
-def _ends(connection: Connection, queue: str, ids: Sequence[str]) -> list[End | None]:
-    seqs = encode(seqs_of(connection, queue, ids))
+def _read_ends(connection: Connection, queue: str, ids: Sequence[str]) -> list[End | None]:
+    """Return how jobs have ended; see `Engine.ends`."""
+    seqs = encode_json(find_seqs(connection, queue, ids))
     rows = read_json(connection, "read_ends", queue=queue, seqs=seqs)
     found = {id: End(State(state), value) for id, state, value in rows}
     return [found.get(id) for id in ids]
 
 
-def _get(connection: Connection, queue: str, ids: Sequence[str]) -> list[JobRecord | None]:
-    seqs = seqs_of(connection, queue, ids)
+def _read_jobs(connection: Connection, queue: str, ids: Sequence[str]) -> list[JobRecord | None]:
+    """Return jobs by their ids; see `Engine.get`."""
+    seqs = find_seqs(connection, queue, ids)
     found = read_jobs(connection, list(set(seqs)))
     return [
         record if record is not None and (record.queue, record.id) == (queue, id) else None

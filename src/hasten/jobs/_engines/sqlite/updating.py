@@ -1,4 +1,4 @@
-"""Updates of a job while it is stored: progress, log lines, changes by others than its handler."""
+"""Updating jobs: progress, log lines, and changes of their data, priority or delay."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from sqlite3 import Connection
 
 from hasten.jobs._engine import VALUE_BYTES
-from hasten.jobs._engines.sqlite.event_rows import Group, with_values
-from hasten.jobs._engines.sqlite.job_rows import ready_place, seqs_of
+from hasten.jobs._engines.sqlite.event_rows import EventGroup, make_value_group
+from hasten.jobs._engines.sqlite.job_rows import find_seqs, ready_state_and_rank
 from hasten.jobs._engines.sqlite.job_statements import execute
 from hasten.jobs._engines.sqlite.queue_ledger import Ledger, UnitOfWork
 from hasten.jobs._record import Change, LogLine, Progress, Update
@@ -18,22 +18,24 @@ def update(
     connection: Connection, queue: str, updates: Sequence[Update], now_ms: int
 ) -> list[State | None]:
     """Apply updates in order; see `Engine.update`."""
-    seqs = seqs_of(connection, queue, [update.id for update in updates])
+    seqs = find_seqs(connection, queue, [update.id for update in updates])
     with UnitOfWork(connection, now_ms) as unit:
         ledger = unit.open(queue)
         return [
-            _apply(unit, ledger, seq, update) for seq, update in zip(seqs, updates, strict=True)
+            _apply_update(unit, ledger, seq, update)
+            for seq, update in zip(seqs, updates, strict=True)
         ]
 
 
-def _apply(unit: UnitOfWork, ledger: Ledger, seq: int, update: Update) -> State | None:
+def _apply_update(unit: UnitOfWork, ledger: Ledger, seq: int, update: Update) -> State | None:
+    """Apply one update. Returns the state in which the job was found, None if it is missing."""
     job = {"seq": seq, "queue": ledger.name, "id": update.id}
     match update:
         case Progress(id, value):
             row = execute(unit.connection, "set_progress", **job, value=value).fetchone()
             if row is None:
                 return None
-            ledger.emit(_progress(id, value))
+            ledger.emit(_progress_event(id, value))
             return State(row[0])
         case LogLine(_, line, keep):
             row = execute(unit.connection, "next_log_line", **job).fetchone()
@@ -49,24 +51,26 @@ def _apply(unit: UnitOfWork, ledger: Ledger, seq: int, update: Update) -> State 
                 return None
             found = State(row[0])
             if found in update.states:
-                _change(unit, ledger, seq, update, found)
+                _apply_change(unit, ledger, seq, update, found)
             return found
 
 
-def _change(unit: UnitOfWork, ledger: Ledger, seq: int, change: Change, found: State) -> None:
+def _apply_change(unit: UnitOfWork, ledger: Ledger, seq: int, change: Change, found: State) -> None:
+    """Change a job that was found in a state that allows the change."""
     state, rank = found, None
     if change.priority is not None and found in READY:
-        state, rank = ready_place(change.priority, ledger.next_sequence())
+        state, rank = ready_state_and_rank(change.priority, ledger.next_sequence())
     if change.delay_ms is not None:
         rank = unit.now_ms + change.delay_ms
-        ledger.emit(Group("delayed", [change.id], dues=[rank]))
+        ledger.emit(EventGroup("delayed", [change.id], dues=[rank]))
     if change.progress is not None:
-        ledger.emit(_progress(change.id, change.progress))
+        ledger.emit(_progress_event(change.id, change.progress))
     execute(
         unit.connection, "change", seq=seq, data=change.data, priority=change.priority,
         delay=change.delay_ms, progress=change.progress, state=state, rank=rank,
     )  # fmt: skip
 
 
-def _progress(id: str, value: str) -> Group:
-    return with_values("progress", [id], [value], most=lambda _: VALUE_BYTES)
+def _progress_event(id: str, value: str) -> EventGroup:
+    """Make the event that reports the progress of a job. value is JSON."""
+    return make_value_group("progress", [id], [value], most=lambda _: VALUE_BYTES)

@@ -1,4 +1,4 @@
-"""A store on Redis, Valkey and other servers with the same protocol."""
+"""The rate limit store on Redis, Valkey and other servers with the same protocol."""
 
 from hasten.ratelimit._stores.redis.store import DEFAULT_PREFIX, RedisStore
 

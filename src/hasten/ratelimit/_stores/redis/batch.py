@@ -1,7 +1,7 @@
-"""Pack operations for the script, and unpack its results.
+"""Encode operations for the script `limit.lua`, and decode its results.
 
-One call of the script applies a list of operations. A key or a rule that several of them use is
-sent once.
+One call of the script applies a batch of operations. Operations refer to keys and rules by number,
+so that a key or a rule that several operations use is sent once.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _LATER, _FORCED, _SHADOW = 1, 2, 4
 _OK, _CERTAIN = 1, 2
 
 KeyName: TypeAlias = Callable[[str, bytes], bytes]
-"""Returns the name on the server of a key in a bucket."""
+"""A function that returns the Redis key for a bucket and a client."""
 
 
 class Batch:
-    """The operations of one call of the script."""
+    """The operations of one call of the script, and the keys and rules that they refer to."""
 
     def __init__(self, name: KeyName) -> None:
         self._name = name
@@ -38,75 +38,82 @@ class Batch:
         self._rules: dict[int, int] = {}  # by identity: the hash of a rule is slow
         self._rule_rows: list[tuple[int, ...]] = []
 
-    def key(self, bucket: str, key: bytes) -> int:
-        """Return the number of a key."""
+    def key_number(self, bucket: str, key: bytes) -> int:
+        """Return the number of a key in this batch. Adds the key if it is new."""
         return self._keys.setdefault((bucket, key), len(self._keys) + 1)
 
-    def rule(self, rule: Rule) -> int:
-        """Return the number of a rule."""
+    def rule_number(self, rule: Rule) -> int:
+        """Return the number of a rule in this batch. Adds the rule if it is new."""
         number = self._rules.get(id(rule))
         if number is None:
-            self._rule_rows.append(_rule_row(rule))
+            self._rule_rows.append(_encode_rule(rule))
             number = self._rules[id(rule)] = len(self._rule_rows)
         return number
 
-    def names(self) -> list[bytes]:
-        """Return the names of all keys, in the order of their numbers."""
+    def key_names(self) -> list[bytes]:
+        """Return the Redis keys of the batch, in the order of their numbers."""
         return [self._name(bucket, key) for bucket, key in self._keys]
 
-    def packed(self, now_us: int | None, linger_ms: int) -> bytes:
-        """Return the argument of the script."""
+    def pack(self, now_us: int | None, linger_ms: int) -> bytes:
+        """Encode the batch as the argument of the script.
+
+        now_us is None for the time of the server. linger_ms is the minimum time to live of keys.
+        """
         now: int | bool = False if now_us is None else now_us
         return _pack((now, linger_ms, self._rule_rows, self.rows))
 
 
-def unpack(results: bytes) -> list[list[int]]:
-    """Return the numbers of each result."""
+def unpack_results(results: bytes) -> list[list[int]]:
+    """Decode the results of the script: a list of numbers for each operation."""
     return _unpack(results)
 
 
-def _rule_row(rule: Rule) -> tuple[int, ...]:
+def _encode_rule(rule: Rule) -> tuple[int, ...]:
     return (
         _KINDS[rule.kind], rule.limit, rule.window_us, rule.capacity,
         rule.interval_us, rule.tolerance_us, rule.run_us, rule.life_us,
     )  # fmt: skip
 
 
-def add(batch: Batch, operation: Operation) -> None:
-    """Add an operation to a batch."""
+def add_operation(batch: Batch, operation: Operation) -> None:
+    """Encode an operation and add it to a batch."""
     match operation:
         case Hit(groups):
-            batch.rows.append([_HIT, *(_group(batch, group) for group in groups)])
+            batch.rows.append([_HIT, *(_encode_group(batch, group) for group in groups)])
         case Settle((token, keep)):
-            key, rule = batch.key(token.bucket, token.key), batch.rule(token.rule)
+            key, rule = batch.key_number(token.bucket, token.key), batch.rule_number(token.rule)
             batch.rows.append([_SETTLE, key, rule, token.at_us, token.cost, keep])
         case Peek(checks):
             row = [_PEEK]
             for check in checks:
-                row += (batch.key(check.bucket, check.key), batch.rule(check.rule), check.cost)
+                row += (
+                    batch.key_number(check.bucket, check.key),
+                    batch.rule_number(check.rule),
+                    check.cost,
+                )
             batch.rows.append(row)
         case Reset(bucket, key_):
-            batch.rows.append([_RESET, batch.key(bucket, key_)])
+            batch.rows.append([_RESET, batch.key_number(bucket, key_)])
         case Block(bucket, key_, for_us):
-            batch.rows.append([_BLOCK, batch.key(bucket, key_), for_us])
+            batch.rows.append([_BLOCK, batch.key_number(bucket, key_), for_us])
 
 
-def _group(batch: Batch, group: CheckGroup) -> list[int]:
+def _encode_group(batch: Batch, group: CheckGroup) -> list[int]:
     numbers: list[int] = []
     for bucket, key, rule, cost, counted_later, block_us, forced, shadow, _ in group:
         flags = counted_later * _LATER + forced * _FORCED + shadow * _SHADOW
-        numbers += (batch.key(bucket, key), batch.rule(rule), cost, flags, block_us)
+        numbers += (batch.key_number(bucket, key), batch.rule_number(rule), cost, flags, block_us)
     return numbers
 
 
-def read(operation: Operation, numbers: list[int]) -> list[list[Outcome]]:
-    """Return the outcomes of an operation from its numbers."""
+def parse_outcomes(operation: Operation, numbers: list[int]) -> list[list[Outcome]]:
+    """Convert the numbers that the script returned for an operation to outcomes, by group."""
     match operation:
         case Hit(groups):
-            return _read_groups(groups, numbers)
+            return _parse_groups(groups, numbers)
         case Peek(checks):
             outcomes = [
-                _outcome(check, numbers, 5 * i)._replace(token=None)
+                _parse_outcome(check, numbers, 5 * i)._replace(token=None)
                 for i, check in enumerate(checks)
             ]
             return [outcomes]
@@ -114,23 +121,23 @@ def read(operation: Operation, numbers: list[int]) -> list[list[Outcome]]:
             return []
 
 
-def _read_groups(groups: Sequence[CheckGroup], numbers: list[int]) -> list[list[Outcome]]:
+def _parse_groups(groups: Sequence[CheckGroup], numbers: list[int]) -> list[list[Outcome]]:
     result, start = [], 0
     for group in groups:
         if start == len(numbers):  # the previous group was denied
             break
         outcomes = []
         for check in group:
-            outcomes.append(_outcome(check, numbers, start))
+            outcomes.append(_parse_outcome(check, numbers, start))
             start += 5
         result.append(outcomes)
     return result
 
 
-def _outcome(check: Check, numbers: list[int], start: int) -> Outcome:
+def _parse_outcome(check: Check, numbers: list[int], start: int) -> Outcome:
     flags, remaining, reset_us, retry_us, at_us = numbers[start : start + 5]
     rule, token = check.rule, None
-    # A time of 0 means no reservation: nothing was taken, or the arrival was moved ("gcra").
+    # at_us is 0 if nothing was reserved: nothing was taken, or "gcra" charged the cost at once.
     if at_us and (check.counted_later or rule.kind == "concurrency"):
         token = Token(check.bucket, check.key, rule, check.cost, at_us)
     ok, certain = bool(flags & _OK), bool(flags & _CERTAIN)

@@ -1,10 +1,10 @@
--- limit: apply operations to keys of limits, one after the other: hit, settle, peek, reset, block.
+-- limit: apply a batch of rate limit operations in order: hit, settle, peek, reset, block.
 --
--- KEYS  all keys of the operations, each once; operations name them by their numbers here
--- ARGV  1 {now, linger, rules, operations}, packed:
+-- KEYS  all keys of the operations, each once; operations refer to them by their index
+-- ARGV  1 {now, linger, rules, operations}, packed with MessagePack:
 --   now       µs since the epoch; false for the time of this server
---   linger    the shortest time to live of a key, in ms: 0 unless now is a test's time
---   rules     {kind, limit, window, capacity, interval, tolerance, run, life} each, see _rules.py
+--   linger    the minimum time to live of a key, in ms: 0 unless a test sets now
+--   rules     a list of {kind, limit, window, capacity, interval, tolerance, run, life}: _rules.py
 --   operations
 --             {1, group, …}                    hit; a group is {key, rule, cost, flags, block, …}
 --             {2, key, rule, at, cost, keep}   settle
@@ -12,12 +12,14 @@
 --             {4, key}                         reset
 --             {5, key, for}                    block
 --   flags     1 counted later, 2 forced, 4 shadow
--- Returns, packed, for each operation: {flags, remaining, reset, retry, at, …} of a hit or peek, with
---   flags     1 passed, 2 certain; {} of other operations.
+-- Returns a list with one result for each operation, packed. The result of a hit or a peek has five
+-- numbers for each check: {flags, remaining, reset, retry, at, …}. Other operations return {}.
+--   flags     1 passed, 2 certain
 --
--- The algorithms are those of _algorithms.py, and the state of a key is the same sequence of numbers,
--- packed: {blocked until, …}, then for "fixed" end, used, in flight; for "gcra" arrival and runs; else
--- runs, which are first time, used, in flight. Times are µs on the clock of this server.
+-- The algorithms are those of _algorithms.py, which explains the terms. The state of a key has the
+-- same numbers, packed: {blocked until, …}, then for "fixed" end, used, in flight; for "gcra" the TAT
+-- and runs; for others runs. A run is three numbers: time of its first hit, used, in flight. Times
+-- are µs on the clock of this server.
 local call = redis.call
 local floor, max, min = math.floor, math.max, math.min
 local FIXED, SLIDING, CONCURRENCY, GCRA = 1, 2, 3, 4
@@ -37,12 +39,12 @@ for place, r in ipairs(rules) do
   }
 end
 
--- States, by the numbers of their keys ------------------------------------------------------------
+-- States, by the index of their key ---------------------------------------------------------------
 
 local states = {}
-local rule_of = {} -- the rules of states to write; false if only a block is known
+local rule_of = {} -- the rules of changed states, which are written; false if the rule is unknown
 
-for first = 1, #KEYS, 1000 do -- lists of arguments have to stay below the limit of Lua's stack
+for first = 1, #KEYS, 1000 do -- unpack() fails for too many values
   local last = min(first + 999, #KEYS)
   for offset, value in ipairs(call('MGET', unpack(KEYS, first, last))) do
     states[first + offset - 1] = value and cmsgpack.unpack(value) or {}
@@ -55,8 +57,8 @@ local function clear(state, from)
   end
 end
 
--- Remove what has expired from a state.
-local function fresh(key, rule)
+-- Remove an expired block, window, TAT and runs from a state.
+local function drop_expired(key, rule)
   local state = states[key]
   local count = #state
   if count == 0 then
@@ -99,10 +101,10 @@ local function sum(state, from)
   return total
 end
 
--- Deciding ----------------------------------------------------------------------------------------
+-- Decisions ---------------------------------------------------------------------------------------
 
--- The time when runs of this cost have expired.
-local function freed(rule, state, cost, in_flight_too)
+-- Return the time when enough of the oldest runs have expired to free a cost.
+local function find_release_time(rule, state, cost, in_flight_too)
   for place = 2, #state, 3 do
     cost = cost - state[place + 1] + (in_flight_too and 0 or state[place + 2])
     if cost <= 0 then
@@ -111,8 +113,9 @@ local function freed(rule, state, cost, in_flight_too)
   end
 end
 
--- How long a cost is denied: for certain, and if no reservation is refunded. 0, 0 if it passes.
-local function wait_for_room(rule, state, cost)
+-- Return how long a cost has to wait until it fits, regardless of a block: if all reservations are
+-- refunded at once, and if none is. 0, 0 if it fits now.
+local function compute_wait_without_block(rule, state, cost)
   if cost > rule.capacity or rule.limit == 0 then
     return rule.window, rule.window
   end
@@ -135,15 +138,15 @@ local function wait_for_room(rule, state, cost)
     return 0, 0
   end
   local certain_excess = excess - sum(state, 4)
-  local wait = freed(rule, state, excess, true) - now
+  local wait = find_release_time(rule, state, excess, true) - now
   if certain_excess <= 0 then
     return 0, wait
   end
-  return freed(rule, state, certain_excess, false) - now, wait
+  return find_release_time(rule, state, certain_excess, false) - now, wait
 end
 
-local function wait_of(rule, state, cost)
-  local certain, wait = wait_for_room(rule, state, cost)
+local function compute_wait(rule, state, cost)
+  local certain, wait = compute_wait_without_block(rule, state, cost)
   if state[1] and state[1] > now then
     local blocked = state[1] - now
     return max(blocked, certain), max(blocked, wait)
@@ -151,8 +154,8 @@ local function wait_of(rule, state, cost)
   return certain, wait
 end
 
--- Add a hit to the newest run, or begin a new run. Returns the first time of the run.
-local function join(rule, state, cost, in_flight)
+-- Add a hit to the newest run, or to a new run. Returns the time of the first hit of that run.
+local function add_to_runs(rule, state, cost, in_flight)
   local newest = #state - 2
   if newest >= rule.runs_from and now - state[newest] <= rule.run then
     state[newest + 1] = state[newest + 1] + cost
@@ -164,7 +167,7 @@ local function join(rule, state, cost, in_flight)
   return now
 end
 
--- Take a cost. Returns the time that identifies a reservation.
+-- Add a cost to a state, or reserve it. Returns the time that identifies the reservation.
 local function take(rule, state, cost, later)
   if cost == 0 and not later then
     return 0
@@ -186,11 +189,11 @@ local function take(rule, state, cost, later)
       return 0
     end
   end
-  return join(rule, state, cost, in_flight)
+  return add_to_runs(rule, state, cost, in_flight)
 end
 
--- The remaining cost, and the time until it increases; 0 if nothing is used.
-local function left(rule, state)
+-- Return the remaining cost, and the time until it increases; 0 if nothing is used.
+local function remaining_and_reset(rule, state)
   if #state < 2 or rule.limit == 0 then
     return rule.capacity, 0
   end
@@ -209,7 +212,7 @@ end
 -- Outcomes ----------------------------------------------------------------------------------------
 
 local function report(answer, rule, state, certain, wait, at)
-  local remaining, reset = left(rule, state)
+  local remaining, reset = remaining_and_reset(rule, state)
   local flags, retry = 1, 0
   if wait > 0 then
     retry = certain > 0 and wait or min(wait, IN_FLIGHT_RETRY)
@@ -224,11 +227,11 @@ local function report(answer, rule, state, certain, wait, at)
   answer[count + 4], answer[count + 5] = retry, at
 end
 
--- One check of a group: its rule, its state, how long it has to wait, and its flags.
+-- Return one check of a group: its rule, its state, how long it has to wait, and its flags.
 local function examine(group, place)
   local rule, flags = rules[group[place + 1]], group[place + 3]
-  local state = fresh(group[place], rule)
-  local certain, wait = wait_of(rule, state, group[place + 2])
+  local state = drop_expired(group[place], rule)
+  local certain, wait = compute_wait(rule, state, group[place + 2])
   return {
     rule = rule, state = state, certain = certain, wait = wait,
     later = flags % 2 == 1 or rule.kind == CONCURRENCY,
@@ -244,7 +247,7 @@ local function deny(answer, group, place, examined)
   if for_time >= rule.life and certain > 0 and not examined.forced and not is_blocked then
     state[1] = now + for_time
     rule_of[group[place]] = rule
-    certain, wait = wait_of(rule, state, cost)
+    certain, wait = compute_wait(rule, state, cost)
   end
   report(answer, rule, state, certain, wait, 0)
 end
@@ -256,7 +259,7 @@ local function accept(answer, group, place, examined)
   report(answer, rule, state, examined.certain, examined.wait, at)
 end
 
--- Returns whether later groups are taken, too.
+-- Decide a group. Returns whether to continue with the next group.
 local function hit_group(answer, group)
   local examined, denied, ends = {}, false, false
   for place = 1, #group, 5 do
@@ -305,7 +308,7 @@ end
 local function settle(operation)
   local key, rule, at = operation[2], rules[operation[3]], operation[4]
   local cost, keep = operation[5], operation[6]
-  local state = fresh(key, rule)
+  local state = drop_expired(key, rule)
   if rule.kind == FIXED then
     if state[2] ~= at then
       return {}
@@ -320,7 +323,7 @@ local function settle(operation)
     if rule.kind == GCRA and keep > 0 then
       state[2] = max(state[2], now) + keep * rule.interval
     end
-    fresh(key, rule)
+    drop_expired(key, rule)
   end
   rule_of[key] = rule
   return {}
@@ -330,8 +333,8 @@ local function peek(operation)
   local answer = {}
   for place = 2, #operation, 3 do
     local rule = rules[operation[place + 1]]
-    local state = fresh(operation[place], rule)
-    local certain, wait = wait_of(rule, state, operation[place + 2])
+    local state = drop_expired(operation[place], rule)
+    local certain, wait = compute_wait(rule, state, operation[place + 2])
     report(answer, rule, state, certain, wait, 0)
   end
   return answer
@@ -363,7 +366,7 @@ end
 
 -- Writing -----------------------------------------------------------------------------------------
 
--- The time after which a state has no effect.
+-- Return the time after which a state has no effect any more.
 local function expiry(rule, state)
   local last = state[1]
   if rule.kind == FIXED or rule.kind == GCRA then
@@ -383,7 +386,7 @@ for key, rule in pairs(rule_of) do
     local ttl
     if rule then
       ttl = floor((expiry(rule, state) - now) / 1000) + 1
-    else -- without the rule: the counts keep their time to live, and the block has its own
+    else -- the rule is unknown: keep the later of the time to live and the end of the block
       ttl = max(floor((state[1] - now) / 1000) + 1, call('PTTL', KEYS[key]))
     end
     call('SET', KEYS[key], cmsgpack.pack(state), 'PX', max(ttl, linger, 1))

@@ -1,13 +1,14 @@
-"""A store on a Redis server, shared by all processes that use it.
+"""The rate limit store on a Redis server, shared by all processes that use the server.
 
-All operations of one tick of the event loop are one call of a script (`limit.lua`), which reads its
-keys at once and writes each of them once. On a cluster there is one call for each client, and one
-write to the socket of each node. Operations are applied in the order of their calls: each event
-loop has one connection to a server, and does not wait for a response before the next call.
+The operations of one tick of the event loop are sent in batches. A batch is one call of a script
+(`limit.lua`), which reads all its keys at once and writes each of them once. On a cluster there is
+one call for each client, and one write to the socket of each node. Operations are applied in the
+order in which they were requested: each event loop has one connection to a server, and sends the
+next call without waiting for the response to the previous one.
 
-A key is `prefix:bucket:{client}`: the part in braces determines its slot in a cluster. It holds the
-state of `_algorithms.py`, packed, and expires when the state has no effect any more. Times are the
-server's.
+A Redis key is `prefix:bucket:{client}`. The part in braces determines its slot in a cluster. The
+value is the state of the key (see `_algorithms.py`), packed. It expires when the state has no
+effect any more. Times are those of the server.
 """
 
 from __future__ import annotations
@@ -20,16 +21,21 @@ from itertools import groupby
 from typing import ClassVar, Final
 from urllib.parse import quote
 
-from hasten._clock import Clock, now_ns_of
+from hasten._clock import Clock, make_now_ns
 from hasten._durations import Duration
 from hasten._redis.server import Script, Server
-from hasten._store_url import Address, Kind
+from hasten._store_url import Address, ServerKind
 from hasten.errors import StoreError
-from hasten.ratelimit._counter_store import Check, CheckGroup, Outcome, is_denied
+from hasten.ratelimit._counter_store import Check, CheckGroup, Outcome, is_group_denied
+from hasten.ratelimit._stores.lazy_connection import LazyConnection
 from hasten.ratelimit._stores.operations import Hit, Operation, Peek
-from hasten.ratelimit._stores.redis.batch import Batch, add, read, unpack
-from hasten.ratelimit._stores.remote import RemoteStore, Result, value_of
-from hasten.ratelimit._stores.reopened import Reopened
+from hasten.ratelimit._stores.redis.batch import (
+    Batch,
+    add_operation,
+    parse_outcomes,
+    unpack_results,
+)
+from hasten.ratelimit._stores.remote import RemoteStore, Result, unwrap_result
 
 DEFAULT_PREFIX: Final = "hasten:limit"
 
@@ -37,20 +43,22 @@ SCRIPT: Final = Script.of(
     "limit", (resources.files(__package__) / "limit.lua").read_text(encoding="utf-8")
 )
 
-# With the clock of a test, keys must not expire by the server's time.
+# The minimum time to live of a key while a test sets the clock: the server expires keys by its own
+# clock, which the test does not control.
 LINGER_MS: Final = 600_000
 
 DELETED_AT_ONCE: Final = 100
 
 
 class RedisStore(RemoteStore):
-    """A store on the server of an address. All keys begin with prefix.
+    """A rate limit store on the Redis server at an address. All its keys begin with prefix.
 
-    Times are those of the clock if there is one, else the server's.
+    Times are those of clock, or those of the server if it is None.
     """
 
-    # With one call for a whole tick, client and server take turns. With several calls they work in
-    # parallel, which doubled the checks per second. Below 50, the calls themselves become costly.
+    # If a whole tick is one call, client and server work in turns. With several calls they work in
+    # parallel, which doubled the checks per second. With batches below 50 operations, the cost of
+    # the calls themselves outweighs that.
     max_batch: ClassVar[int | None] = 50
 
     def __init__(
@@ -64,22 +72,23 @@ class RedisStore(RemoteStore):
     ) -> None:
         super().__init__(address.shown, store_timeout=store_timeout, clock=clock)
         self._prefix = prefix
-        self._is_cluster = address.kind is Kind.CLUSTER
-        self._server: Final = Reopened(lambda: Server(address, may_evict=True), on_open)
-        self._now_ns = None if clock is None else now_ns_of(clock)
+        self._is_cluster = address.kind is ServerKind.CLUSTER
+        self._server: Final = LazyConnection(lambda: Server(address, may_evict=True), on_open)
+        self._now_ns = None if clock is None else make_now_ns(clock)
         self._names: dict[str, bytes] = {}
 
     async def hit(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
         """Implement `CounterStore.hit`."""
         if not self._is_cluster:
             return await super().hit(groups)
-        # One client after the other: the first denial ends the hit.
+        # Clients may be on different nodes, so they are sent one after the other: the first denial
+        # ends the hit.
         result: list[list[Outcome]] = []
         for _, run in groupby(groups, key=lambda group: group[0].key):
             part = list(run)
-            outcomes = await self._apply(Hit(part))
+            outcomes = await self._apply_one(Hit(part))
             result += outcomes
-            if is_denied(part[len(outcomes) - 1], outcomes[-1]):
+            if is_group_denied(part[len(outcomes) - 1], outcomes[-1]):
                 break
         return result
 
@@ -87,39 +96,39 @@ class RedisStore(RemoteStore):
         """Implement `CounterStore.peek`."""
         if not self._is_cluster:
             return await super().peek(checks)
-        futures = [self._put(Peek([check])) for check in checks]
-        return [value_of(await future)[0][0] for future in futures]
+        futures = [self._enqueue(Peek([check])) for check in checks]
+        return [unwrap_result(await future)[0][0] for future in futures]
 
     async def clear(self) -> None:
         """Delete all keys with the prefix of this store."""
         server = self._server.get()
-        names = await server.scan(f"{_literal(self._prefix)}:*")
+        names = await server.scan(f"{_escape_pattern(self._prefix)}:*")
         for start in range(0, len(names), DELETED_AT_ONCE):
-            portion = names[start : start + DELETED_AT_ONCE]
+            chunk = names[start : start + DELETED_AT_ONCE]
             await asyncio.gather(
-                *(server.command("UNLINK", name, key=name.decode()) for name in portion)
+                *(server.command("UNLINK", name, key=name.decode()) for name in chunk)
             )
 
     async def _close(self) -> None:
-        server = self._server.take()
+        server = self._server.detach()
         if server is not None:
             await server.close()
 
     def close_now(self) -> None:
         """Close the connections of event loops that have ended."""
-        server = self._server.take()
+        server = self._server.detach()
         if server is not None:
             server.close_now()
 
-    async def _exchange(self, operations: Sequence[Operation]) -> list[Result]:
+    async def _apply_batch(self, operations: Sequence[Operation]) -> list[Result]:
         now_us = None if self._now_ns is None else self._now_ns() // 1000
         linger_ms = 0 if now_us is None else LINGER_MS
         calls, members = [], []
-        for indexes in self._batches(operations):
-            batch = Batch(self._name)
+        for indexes in self._split_into_batches(operations):
+            batch = Batch(self._redis_key)
             for i in indexes:
-                add(batch, operations[i])
-            calls.append((batch.names(), batch.packed(now_us, linger_ms)))
+                add_operation(batch, operations[i])
+            calls.append((batch.key_names(), batch.pack(now_us, linger_ms)))
             members.append(indexes)
         results: list[Result] = [[]] * len(operations)
         for indexes, returned in zip(
@@ -129,12 +138,15 @@ class RedisStore(RemoteStore):
                 for i in indexes:
                     results[i] = returned
                 continue
-            for i, numbers in zip(indexes, unpack(returned), strict=True):
-                results[i] = read(operations[i], numbers)
+            for i, numbers in zip(indexes, unpack_results(returned), strict=True):
+                results[i] = parse_outcomes(operations[i], numbers)
         return results
 
-    def _batches(self, operations: Sequence[Operation]) -> Iterator[Sequence[int]]:
-        """Yield the indexes of the operations of each call."""
+    def _split_into_batches(self, operations: Sequence[Operation]) -> Iterator[Sequence[int]]:
+        """Yield the indexes of the operations for each call of the script.
+
+        There is one call for all operations, or on a cluster one for each client.
+        """
         if not self._is_cluster:
             yield range(len(operations))
             return
@@ -143,18 +155,18 @@ class RedisStore(RemoteStore):
             by_key.setdefault(operation.key, []).append(i)
         yield from by_key.values()
 
-    def _name(self, bucket: str, key: bytes) -> bytes:
+    def _redis_key(self, bucket: str, key: bytes) -> bytes:
         start = self._names.get(bucket)
         if start is None:
-            # Braces in a name would look like those around the client.
-            plain = quote(bucket, safe=":/,;@=+ ", errors="surrogatepass")
-            start = f"{self._prefix}:{plain}:{{".encode()
+            # Quoted, because a cluster would take braces in the bucket for those of the client.
+            quoted = quote(bucket, safe=":/,;@=+ ", errors="surrogatepass")
+            start = f"{self._prefix}:{quoted}:{{".encode()
             if len(self._names) >= 10_000:  # each client may have its own rate
                 self._names.clear()
             self._names[bucket] = start
         return start + key.hex().encode() + b"}"
 
 
-def _literal(text: str) -> str:
-    """Return the pattern for SCAN that matches only this text."""
+def _escape_pattern(text: str) -> str:
+    """Return the pattern for the SCAN command that matches only this text."""
     return re.sub(r"([*?\[\]\\])", r"\\\1", text)

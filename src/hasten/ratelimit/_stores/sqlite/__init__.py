@@ -1,4 +1,4 @@
-"""Limits in a SQLite file."""
+"""The rate limit store in a SQLite file."""
 
 from hasten.ratelimit._stores.sqlite.store import SqliteStore
 

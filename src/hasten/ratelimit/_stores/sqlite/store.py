@@ -1,11 +1,12 @@
-"""A store in a SQLite file, shared by the processes of one machine.
+"""The rate limit store in a SQLite file, shared by the processes of one machine.
 
-All operations of one tick of the event loop are one read and one write of their keys, in one
-transaction with other waiting work (`hasten._sqlite`). In between, the pure algorithms decide. A
-row holds the state of a key as JSON and is deleted some time after it has expired. Times are those
-of the machine's clock, which all its processes share.
+The operations of one tick of the event loop share a transaction with other waiting work
+(`hasten._sqlite`). One statement reads the states of all their keys, the functions of
+`_algorithms.py` decide, and one statement writes the states that changed. A row holds the state of
+a key as JSON, and is deleted some time after it has expired. Times are those of the machine's
+clock, which all its processes share.
 
-Counts are not flushed to disk: a power cut may lose the last ones.
+A transaction does not wait until its counts are on the disk: a power cut may lose the last ones.
 """
 
 from __future__ import annotations
@@ -19,20 +20,20 @@ from pathlib import Path
 from sqlite3 import Connection
 from typing import Final
 
-from hasten._clock import Clock, now_ns_of
+from hasten._clock import Clock, make_now_ns
 from hasten._durations import Duration
 from hasten._sqlite import Database, load_scripts, run_migrations
 from hasten._store_url import DEFAULT_TIMEOUT
 from hasten.ratelimit import _algorithms as algorithms
 from hasten.ratelimit._algorithms import State
-from hasten.ratelimit._counter_store import Check, Outcome, is_denied
+from hasten.ratelimit._counter_store import Check, Outcome, is_group_denied
 from hasten.ratelimit._rules import Rule
+from hasten.ratelimit._stores.lazy_connection import LazyConnection
 from hasten.ratelimit._stores.operations import Block, Hit, Operation, Peek, Reset, Settle
 from hasten.ratelimit._stores.remote import RemoteStore, Result
-from hasten.ratelimit._stores.reopened import Reopened
 
 SWEPT: Final = 16
-"""How many expired rows each write deletes."""
+"""How many expired rows are deleted after each write."""
 
 SQL: Final = load_scripts(__package__, "sql")
 
@@ -40,7 +41,7 @@ MIGRATIONS: Final = list(load_scripts(__package__, "migrations").values())
 
 
 class SqliteStore(RemoteStore):
-    """A counter store in an SQLite file.
+    """A rate limit store in a SQLite file.
 
     The file may also contain job queues, but then limits and jobs wait for each other's
     transactions. timeout is how many seconds a transaction waits for the lock of another process.
@@ -56,50 +57,51 @@ class SqliteStore(RemoteStore):
         on_open: Callable[[], object] | None = None,
     ) -> None:
         super().__init__(f"sqlite:///{path}", store_timeout=store_timeout, clock=clock)
-        self._now_ns = time.time_ns if clock is None else now_ns_of(clock)
-        self._database: Final = Reopened(
+        self._now_ns = time.time_ns if clock is None else make_now_ns(clock)
+        self._database: Final = LazyConnection(
             lambda: Database(
                 path,
                 name=self.name,
-                prepare=partial(_prepare, self.name),
+                prepare=partial(_run_limit_migrations, self.name),
                 synchronous="NORMAL",
                 busy_seconds=timeout,
             ),
             on_open,
         )
 
-    async def _exchange(self, operations: Sequence[Operation]) -> list[Result]:
+    async def _apply_batch(self, operations: Sequence[Operation]) -> list[Result]:
         work = partial(_apply_all, operations=operations, now_ns=self._now_ns)
         return await self._database.get().run(work, durable=False, weight=len(operations))
 
     async def clear(self) -> None:
-        """Delete all keys of the file."""
-        await self._database.get().run(_clear, durable=False)
+        """Delete all counts of limits in the file."""
+        await self._database.get().run(_delete_all_rows, durable=False)
 
     async def _close(self) -> None:
-        database = self._database.take()
+        database = self._database.detach()
         if database is not None:
-            await asyncio.to_thread(database.close)  # it waits for what has begun
+            await asyncio.to_thread(database.close)  # waits for running transactions
 
     def close_now(self) -> None:
         """Close the file."""
-        database = self._database.take()
+        database = self._database.detach()
         if database is not None:
             database.close()
 
 
-def _prepare(name: str, connection: Connection) -> None:
+def _run_limit_migrations(name: str, connection: Connection) -> None:
     run_migrations(name, connection, MIGRATIONS, table="hasten_limits_meta")
 
 
-def _clear(connection: Connection) -> None:
+def _delete_all_rows(connection: Connection) -> None:
     connection.execute(SQL["clear"])
 
 
 def _apply_all(
     connection: Connection, operations: Sequence[Operation], now_ns: Callable[[], int]
 ) -> list[Result]:
-    # The time is read within the transaction, so that it never goes back from one to the next.
+    # The time is read within the transaction, so that no transaction has an earlier time than
+    # the one before.
     batch = _StateBatch(now_ns() // 1000)
     batch.read(connection, operations)
     results: list[Result] = [batch.apply(operation) for operation in operations]
@@ -108,7 +110,10 @@ def _apply_all(
 
 
 class _StateBatch:
-    """The states of the keys of some operations, by name."""
+    """The states of all keys of a batch of operations, by the names of their rows.
+
+    It reads them, applies the operations to them, and writes those that changed.
+    """
 
     def __init__(self, now_us: int) -> None:
         self._now_us = now_us
@@ -116,7 +121,7 @@ class _StateBatch:
         self._changed: dict[str, Rule | None] = {}
 
     def read(self, connection: Connection, operations: Sequence[Operation]) -> None:
-        names = {name for operation in operations for name in _names(operation)}
+        names = {name for operation in operations for name in _row_names(operation)}
         parameters = {"names": json.dumps(list(names))}
         (found,) = connection.execute(SQL["read"], parameters).fetchone()
         self._states = {name: tuple(state) for name, state in json.loads(found).items()}
@@ -143,62 +148,62 @@ class _StateBatch:
             case Peek(checks):
                 return [[self._peek(check) for check in checks]]
             case Settle((token, keep)):
-                name = _name(token.bucket, token.key)
+                name = _row_name(token.bucket, token.key)
                 state = algorithms.settle(token, keep, self._states.get(name, ()), self._now_us)
-                self._keep(name, state, token.rule)
+                self._set_state(name, state, token.rule)
             case Reset(bucket, key):
-                self._keep(_name(bucket, key), (), None)
+                self._set_state(_row_name(bucket, key), (), None)
             case Block(bucket, key, for_us):
-                self._block(_name(bucket, key), for_us)
+                self._block(_row_name(bucket, key), for_us)
         return []
 
     def _hit(self, groups: Iterable[Sequence[Check]]) -> list[list[Outcome]]:
         answer = []
         for group in groups:
-            names = [_name(check.bucket, check.key) for check in group]
+            names = [_row_name(check.bucket, check.key) for check in group]
             states = [self._states.get(name, ()) for name in names]
             states, outcomes = algorithms.hit(group, states, self._now_us)
             for check, name, state in zip(group, names, states, strict=True):
-                self._keep(name, state, check.rule)
+                self._set_state(name, state, check.rule)
             answer.append(outcomes)
-            if is_denied(group, outcomes):
+            if is_group_denied(group, outcomes):
                 break
         return answer
 
     def _peek(self, check: Check) -> Outcome:
-        state = self._states.get(_name(check.bucket, check.key), ())
+        state = self._states.get(_row_name(check.bucket, check.key), ())
         return algorithms.peek(check, state, self._now_us)
 
     def _block(self, name: str, for_us: int) -> None:
         state = self._states.get(name, ())
         if state or for_us:
             until_us = self._now_us + for_us if for_us else 0
-            # Without the rule, the expiry of the counts is unknown: `write.sql` keeps the later of
-            # the two times.
-            self._keep(name, algorithms.block(state, until_us), None)
+            # The rule is unknown here, so the expiry of the counts is, too. `write.sql` keeps the
+            # later of the stored expiry and the end of the block.
+            self._set_state(name, algorithms.block(state, until_us), None)
 
-    def _keep(self, name: str, state: State, rule: Rule | None) -> None:
+    def _set_state(self, name: str, state: State, rule: Rule | None) -> None:
         if self._states.get(name, ()) != state:
             self._states[name] = state
             self._changed[name] = rule or self._changed.get(name)
 
 
-def _names(operation: Operation) -> Iterable[str]:
+def _row_names(operation: Operation) -> Iterable[str]:
     match operation:
         case Hit(groups):
-            return [_name(check.bucket, check.key) for group in groups for check in group]
+            return [_row_name(check.bucket, check.key) for group in groups for check in group]
         case Peek(checks):
-            return [_name(check.bucket, check.key) for check in checks]
+            return [_row_name(check.bucket, check.key) for check in checks]
         case Settle((token, _)):
-            return [_name(token.bucket, token.key)]
+            return [_row_name(token.bucket, token.key)]
         case Reset(bucket, key) | Block(bucket, key, _):
-            return [_name(bucket, key)]
+            return [_row_name(bucket, key)]
 
 
-def _name(bucket: str, key: bytes) -> str:
-    return f"{_text(bucket)}:{key.hex()}"
+def _row_name(bucket: str, key: bytes) -> str:
+    return f"{_encode_bucket(bucket)}:{key.hex()}"
 
 
 @lru_cache(maxsize=10_000)
-def _text(bucket: str) -> str:
-    return json.dumps(bucket)  # as SQLite cannot store every string
+def _encode_bucket(bucket: str) -> str:
+    return json.dumps(bucket)  # JSON, because SQLite cannot store every string

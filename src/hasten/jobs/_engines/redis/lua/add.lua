@@ -1,18 +1,21 @@
 -- uses: adding
 -- add: add jobs to one queue.
 -- KEYS  1 the beginning of the queue's keys
--- ARGV  1 {now, count, idempotency or nil, groups = {…}}: consecutive jobs that differ in data and id
---         only are one group: {name, opts, delay in ms, priority, lifo, {data, …}, {id, …} or false}
---         idempotency is {key, ms}: the reply is remembered for so long, and a second call with the same key
---         adds nothing. Only the ids of existing jobs are remembered, as the jobs may be large.
--- Returns packed {first number, {{n, state, due in ms or false, {field, value, …}}, …}, cursor}. A job without an
--- id of its own gets the first number plus its index in the call; n are the places of jobs that exist already,
--- with those jobs as they are; the cursor is the first event of this call.
+-- ARGV  1 {now, count, idempotency or nil, groups = {group, …}}
+--         A group is {name, opts, delay in ms, priority, lifo, {data, …}, {id, …} or false}: consecutive jobs that
+--         differ only in data and id.
+--         idempotency is {key, ms}: the reply is stored for this long. A second call with the same key adds nothing and
+--         returns the same reply. Of existing jobs only the ids are stored, because the jobs may be large.
+-- Returns packed {first number, {{n, state, due in ms or false, {field, value, …}}, …}, cursor}
+--         The id of a job that was added without an id is the first number plus its index in the call, from 0.
+--         The list has the jobs that were not added because a job with their id exists: n is the place of the job in
+--         the call, from 1, and the rest describes the existing job.
+--         The cursor is the id of the first event of this call.
 local q = open(KEYS[1])
 local now = request.now
 local reply_key = request.idempotency and q.base .. 'hasten:added:' .. request.idempotency[1]
 
--- found: {{n, id}, …}
+-- Packs the reply. found is {{n, id of an existing job}, …}.
 local function pack_answer(first, found, cursor)
   local existed = {}
   for index, each in ipairs(found) do
@@ -28,8 +31,8 @@ if added then
   return pack_answer(unpack(cmsgpack.unpack(added)))
 end
 
--- The counter advances for each job, with an id of its own or not, as in BullMQ. This write comes first because
--- Redis rejects it when the memory is full: then nothing may be added.
+-- The counter advances for each job, also for jobs with an id of their own, as in BullMQ. This is the first write: if
+-- the memory is full, Redis rejects it, and nothing has been added.
 local number = call('INCRBY', q.base .. 'id', request.count) - request.count
 local first, found, at = number + 1, {}, 0
 
@@ -60,7 +63,7 @@ for _, group in ipairs(request.groups) do
 end
 
 close_all()
-if reply_key and #found < request.count then -- else nothing was added, and a second call does no harm
+if reply_key and #found < request.count then -- else a second call adds nothing either
   call('SET', reply_key, cmsgpack.pack({ first, found, q.first_event }), 'PX', request.idempotency[2])
 end
 return pack_answer(first, found, q.first_event)

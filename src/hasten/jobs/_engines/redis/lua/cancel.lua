@@ -2,9 +2,9 @@
 -- cancel: fail jobs that have not started, and request that running ones stop.
 -- KEYS  1 the beginning of the queue's keys
 -- ARGV  1 {now, ids = {…}, error, keep_failed: the default keep rule of failed jobs}
--- Returns for each id the state in which it was found, false if there is no such job; "scheduled" for the pending
--- run of a scheduler, which is not cancelled. If many have to be searched for in a long list, only the first ids are
--- handled.
+-- Returns for each id the state in which the job was found; false if there is no such job; "scheduled" for the pending
+-- job of a scheduler, which is not cancelled. If long lists have to be searched, only the first ids are handled, and
+-- the reply is shorter.
 local q = open(KEYS[1])
 local now, reason = request.now, request.error
 begin_writing(q)
@@ -15,7 +15,8 @@ for index, id in ipairs(request.ids) do
   local state = exists(q, id) and state_of(q, id)
   answers[index] = state
   if state == 'active' then
-    -- If the worker releases it, the next worker fails it, BullMQ's workers too.
+    -- If its worker hands it back, the next worker that claims it fails it because of `defa`. BullMQ's workers do so,
+    -- too.
     call('HSET', job_key, 'defa', reason)
     call('SADD', q.base .. 'hasten:cancelled', id)
   elseif state and state ~= 'completed' and state ~= 'failed' and is_pending_run(q, id) then

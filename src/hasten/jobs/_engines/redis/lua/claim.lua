@@ -1,8 +1,9 @@
 -- uses: claiming
 -- claim: move up to count ready jobs to active and lease them.
 -- KEYS  1 the beginning of the queue's keys
--- ARGV  1 {queue, now, claim: see claiming.lua}
--- Returns packed {jobs, next due or false, {}, cron jobs, errors, skipped ids}, see claiming.lua.
+-- ARGV  1 {queue, now, claim: see lib/claiming.lua}
+-- Returns packed {jobs, next due or false, {}, cron jobs, errors, skipped ids}: see lib/claiming.lua, and `attempt` in
+-- lib/queue.lua for the errors.
 local q = open(KEYS[1])
 begin_writing(q)
 local records, next_due, crons, skipped = claim_jobs(q, request.claim, request.now)

@@ -1,5 +1,5 @@
 -- uses: queue
--- emit_cleaned: emit the event that reports how many jobs were purged.
+-- emit_cleaned: emit the event "cleaned", with the number of jobs that a purge has deleted.
 -- KEYS  1 the beginning of the queue's keys
 -- ARGV  1 {count}
 local q = open(KEYS[1])

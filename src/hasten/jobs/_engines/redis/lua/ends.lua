@@ -2,8 +2,8 @@
 -- ends: return how jobs have ended.
 -- KEYS  1 the beginning of the queue's keys
 -- ARGV  1 {ids = {…}}
--- Returns for each id {state, result or failedReason, false if there is none}; false if there is no such job.
--- If the values are large, only the first ids are handled.
+-- Returns for each id {state, result or failedReason or false}; false if there is no such job. If the values are large,
+-- only the first ids are handled, and the reply is shorter.
 local q = open(KEYS[1])
 local VALUES = { completed = 'returnvalue', failed = 'failedReason' }
 local ends, read_bytes = {}, 0

@@ -2,8 +2,8 @@
 -- get: return jobs by their ids.
 -- KEYS  1 the beginning of the queue's keys
 -- ARGV  1 {ids = {…}}
--- Returns for each id {state, due in ms or false, {field, value, …}}; false if there is no such job. If
--- the jobs are large, only the first ids are handled.
+-- Returns for each id {state, due in ms or false, {field, value, …}}; false if there is no such job. If the jobs are
+-- large, only the first ids are handled, and the reply is shorter.
 local q = open(KEYS[1])
 local found, read_bytes = {}, 0
 for index, id in ipairs(request.ids) do

@@ -1,12 +1,12 @@
 -- uses: deleting
 -- obliterate: delete a queue, in several calls if needed.
 -- KEYS  1 the beginning of the queue's keys
--- ARGV  1 {limit: how many jobs at most in this call}
--- Returns 1 if more is left to delete.
+-- ARGV  1 {limit: how many jobs to delete in this call, at most}
+-- Returns 1 if the script has to be called again, else 0.
 local base, left = KEYS[1], request.limit
 local STATES = { 'wait', 'paused', 'active', 'prioritized', 'delayed', 'waiting-children', 'completed', 'failed' }
 
--- While the queue is paused, no job is claimed, and no parent of it becomes active.
+-- Pause the queue, so that no job is claimed between the calls.
 if call('TYPE', base .. 'meta').ok ~= 'hash' then
   call('DEL', base .. 'meta')
 end
@@ -51,7 +51,7 @@ end
 if left == 0 then
   return 1
 end
-queues[base] = nil -- a deleted queue is not completed by `close_all`
+queues[base] = nil -- `close_all` must not write to the deleted queue
 close_all()
 for _, name in ipairs({
   'id', 'pc', 'meta', 'events', 'marker', 'stalled', 'stalled-check', 'limiter', 'repeat', 'metrics:completed',

@@ -1,9 +1,9 @@
 -- uses: states
 -- page: return a page of the jobs in one state.
 -- KEYS  1 the beginning of the queue's keys
--- ARGV  1 {state, first, count, newest_first}: state is the name of its key
--- Returns {for each job {id, due in ms or false, {field, value, …}}, how many ids were handled, 1 if these were
--- the last ones}. If the jobs are large, only the first ids of the page are handled.
+-- ARGV  1 {state: the name of its key, first: the index of the first job, from 0, count, newest_first}
+-- Returns {{{id, due in ms or false, {field, value, …}}, …}, how many ids were handled, 1 if no further ids follow}. If
+-- the jobs are large, fewer than count ids are handled.
 local base, state = KEYS[1], request.state
 local key = base .. state
 local first, last = request.first, request.first + request.count - 1

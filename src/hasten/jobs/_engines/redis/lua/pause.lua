@@ -1,5 +1,5 @@
 -- uses: queue
--- pause: let no job be claimed until `resume`.
+-- pause: return no jobs from claims until `resume`.
 -- KEYS  1 the beginning of the queue's keys
 local q = open(KEYS[1])
 call('HSET', q.base .. 'meta', 'paused', 1)

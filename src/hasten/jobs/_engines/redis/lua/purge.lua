@@ -1,10 +1,10 @@
 -- uses: deleting
--- purge: delete a portion of the jobs in one state. The pending runs of schedulers are kept.
+-- purge: delete jobs in one state, except the pending jobs of schedulers. One call checks a limited number of jobs.
 -- KEYS  1 the beginning of the queue's keys
 -- ARGV  1 {state: the name of its key, before in ms or nil, skip, portion, limit}
---         The portion begins after the first skip jobs, in the order in which jobs would be claimed or have
---         finished. At most limit jobs are deleted.
--- Returns {the deleted ids, how many jobs before the last of them were kept, 1 if the portion was not full}.
+--         The call checks `portion` jobs after the first `skip` jobs, in the order in which they would be claimed or
+--         have finished. It deletes at most `limit` jobs that finished, or if unfinished were added, until `before`.
+-- Returns {the deleted ids, how many of the checked jobs were kept, 1 if there were fewer than `portion` jobs}.
 local q = open(KEYS[1])
 local key, before, skip, portion = q.base .. request.state, request.before, request.skip, request.portion
 local is_finished = request.state == 'completed' or request.state == 'failed'

@@ -1,12 +1,13 @@
 -- uses: states
--- reclaim: take back the active jobs without a lock, in one portion of `active`. A lock is missing if the worker
--- has died: a live worker renews its locks, and removes a job from `active` when it deletes the lock.
+-- reclaim: take back the active jobs without a lock. A lock is missing if the worker has died: a live worker renews its
+-- locks, and removes a job from `active` when it deletes the lock. One call checks a limited number of jobs.
 -- KEYS  1 the beginning of the queue's keys
--- ARGV  1 {now, crash_limit, error: "{}" stands for the number of crashes, portion, last or nil,
---         deadline: a time of the server's clock in ms after which no job is taken back, or nil}
---         The portion ends at place last, counted from the job that started first; nil is the end of the list. The
---         last call takes the jobs that started first, which are put in front of the others.
--- Returns {their ids, the latest started first, last for the next call: 0 at the end}.
+-- ARGV  1 {now, crash_limit, error, portion, last or nil, deadline or nil}
+--         error is the error of a job that has crashed too often; "{}" in it stands for the number of crashes.
+--         The call checks the `portion` jobs that end at place `last`, counted from the job that started first; nil
+--         means all places. The jobs that started first are checked in the last call, so that they end up in front.
+--         deadline: if the server's clock is past this time, in ms, no job is taken back.
+-- Returns {ids of the jobs that were taken back, the latest started first; `last` for the next call, 0 at the end}.
 local q = open(KEYS[1])
 local key = q.base .. 'active'
 if request.deadline and server_time() > request.deadline then
@@ -17,7 +18,7 @@ local first = math.max(0, last - request.portion)
 if last == 0 then
   return { {}, 0 }
 end
-local ids = call('LRANGE', key, -last, -first - 1) -- the one that started last in front
+local ids = call('LRANGE', key, -last, -first - 1) -- the job that started last comes first
 
 local locks = {}
 for index, id in ipairs(ids) do

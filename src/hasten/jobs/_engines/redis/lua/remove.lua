@@ -1,12 +1,13 @@
 -- uses: deleting
--- remove: delete jobs with their children and all that belongs to them, running ones excepted.
+-- remove: delete jobs with their children, logs and other keys. Running jobs are not deleted.
 -- KEYS  1 the beginning of the queue's keys
 -- ARGV  1 {ids = {…}}
--- Returns for each id the state in which it was found, false if there is no such job; "scheduled" for the pending
--- run of a scheduler, which is not removed. If many have to be searched for in a long list, only the first ids are
--- handled.
+-- Returns for each id the state in which the job was found; false if there is no such job; "scheduled" for the pending
+-- job of a scheduler, which is not removed; "active" if the job or one of its children is running. If long lists have
+-- to be searched, only the first ids are handled, and the reply is shorter.
 local q = open(KEYS[1])
 
+-- The suffixes of a parent's keys that hold the keys of its children, with the command that reads them.
 local CHILDREN = { dependencies = 'SMEMBERS', processed = 'HKEYS', failed = 'HKEYS', unsuccessful = 'ZRANGE' }
 
 local function children_of(job_key)
@@ -25,6 +26,7 @@ local function children_of(job_key)
   return found
 end
 
+-- Whether a job, or a descendant that has not finished, has a lock.
 local function is_running(job_key)
   if call('EXISTS', job_key .. ':lock') == 1 then
     return true

@@ -2,8 +2,8 @@
 -- renew: extend leases.
 -- KEYS  1 the beginning of the queue's keys
 -- ARGV  1 {lease in ms, ids = {…}, tokens = {…}}
--- Returns {the ids whose lease is lost, how many ids were handled}. If many have to be searched for in a long list,
--- only the first ids are handled.
+-- Returns {the ids whose lease is lost, how many ids were handled}. If a long list has to be searched, only the first
+-- ids are handled.
 local base, ids, tokens = KEYS[1], request.ids, request.tokens
 local lost, kept, lock_keys = {}, {}, {}
 local done = 0
@@ -13,8 +13,8 @@ end
 -- MGET, unlike GET, treats a key of another type as missing.
 local held = #ids > 0 and call('MGET', unpack(lock_keys)) or {}
 for index, id in ipairs(ids) do
-  -- An expired lock is still valid while the job is in `active`: no worker has reclaimed it yet. After an outage
-  -- all locks have expired.
+  -- If a lock has expired, the lease is not lost while the job is still in `active`: no worker has reclaimed the job.
+  -- After an outage of the server, all locks have expired.
   if held[index] == tokens[index] or (not held[index] and is_in_list(base .. 'active', id)) then
     call('SET', lock_keys[index], tokens[index], 'PX', request.lease)
     kept[#kept + 1] = id

@@ -1,9 +1,10 @@
 -- uses: flows
--- requeue: make jobs ready now that are delayed (promote) or finished (run again).
+-- requeue: make jobs ready that are delayed (promote) or finished (run again).
 -- KEYS  1 the beginning of the queue's keys
 -- ARGV  1 {ids = {…}, sources = {state = true, …}}
--- Returns for each id the state in which it was found, false if there is no such job. Jobs that were found in
--- one of the sources have moved. If many have to be searched for in a long list, only the first ids are handled.
+-- Returns for each id the state in which the job was found; false if there is no such job. Jobs that were found in
+-- one of the sources are ready now. If long lists have to be searched, only the first ids are handled, and the reply
+-- is shorter.
 local q = open(KEYS[1])
 begin_writing(q)
 local answers = {}
@@ -21,7 +22,7 @@ for index, id in ipairs(request.ids) do
     else
       call('HDEL', job_key, 'finishedOn', 'processedOn', 'failedReason', 'returnvalue', 'progress', 'atm',
         'stc', 'defa')
-      call('SREM', q.base .. 'hasten:cancelled', id) -- BullMQ may have finished the job without removing it here
+      call('SREM', q.base .. 'hasten:cancelled', id) -- BullMQ does not remove the id when it finishes a job
       call('HSET', job_key, 'delay', 0)
       make_ready(q, id, priority, priority == 0 and goes_in_front(job[2]))
       if job[3] then

@@ -1,7 +1,8 @@
 -- uses: queue
--- resume: end a pause. Jobs that BullMQ 5 moved to the list `paused` return first, in several calls if needed.
+-- resume: end a pause. Jobs that BullMQ 5 has moved to the list `paused` are moved back first, in several calls if
+-- needed.
 -- KEYS  1 the beginning of the queue's keys
--- Returns 1 if more of those are left.
+-- Returns 1 if the script has to be called again because jobs are left in that list, else 0.
 local MOVED_AT_ONCE = 1000
 local q = open(KEYS[1])
 begin_writing(q)

@@ -1,16 +1,18 @@
 -- uses: finishing claiming
 -- settle: store the outcomes of leased jobs, then claim the next ones.
 -- KEYS  1 the beginning of the queue's keys
--- ARGV  1 {queue, now, claim or nil: see claiming.lua, keeps = {{count, age in ms}, …}, outcomes = {…},
+-- ARGV  1 {queue, now, claim or nil: see lib/claiming.lua, keeps = {{count, age in ms}, …}, outcomes = {…},
 --         keep_failed: the default keep rule of failed jobs}
---       an outcome is {kind, id, token, …}:
---         1 completed  value, number of its keep rule
---         2 failed     failedReason, traceback or false, number of its keep rule, counts, exhausted
+--       An outcome is {kind, id, token, …}. A keep rule is given by its index in keeps.
+--         1 completed  result, keep rule
+--         2 failed     failedReason, traceback or false, keep rule, counts: the run used up an attempt,
+--                      exhausted: no attempts are left
 --         3 retry      failedReason, traceback, delay in ms
 --         4 postponed  delay in ms
 --         5 released
--- A parent whose children have not all completed cannot complete: it fails.
--- Returns packed {jobs, next due or false, lost ids, cron jobs, errors, skipped ids}, see claiming.lua.
+-- A parent whose children have not all completed fails instead of completing.
+-- Returns packed {jobs, next due or false, ids whose lease is lost, cron jobs, errors, skipped ids}: see
+-- lib/claiming.lua, and `attempt` in lib/queue.lua for the errors.
 local q = open(KEYS[1])
 local now = request.now
 local outcomes = request.outcomes
@@ -18,7 +20,7 @@ local COMPLETED, FAILED, RETRY, POSTPONED, RELEASED = 1, 2, 3, 4, 5
 
 begin_writing(q)
 
--- All locks are read at once, and the valid ones are deleted at once.
+-- All locks are read together here. The locks of settled jobs are deleted together below.
 local lock_keys, held = {}, {}
 for index, outcome in ipairs(outcomes) do
   lock_keys[index] = q.base .. outcome[2] .. ':lock'
@@ -32,21 +34,21 @@ end
 
 local lost, released = {}, {}
 local freed_locks, freed_ids = {}, {}
-local finished = {} -- scores and ids for `completed`
-local rules = { completed = {}, failed = {} } -- the keep rules that apply, each once
+local finished = {} -- scores and ids to add to `completed`
+local rules = { completed = {}, failed = {} } -- the keep rules of the settled jobs, each once
 
--- Removes a job from `active`. Returns its fields that are needed to finish it or to put it back; nil if its lease is
--- lost.
+-- Checks the lease of a job and removes the job from `active`. Returns the fields of its hash that the outcome needs;
+-- nil if the lease is lost.
 local function begin(outcome)
   local id = outcome[2]
   local job_key = q.base .. id
   local lock_key = job_key .. ':lock'
-  -- An expired lock is still valid while the job is in `active`: no worker has reclaimed it yet.
+  -- If the lock has expired, the lease is not lost while the job is still in `active`: no worker has reclaimed the job.
   if held[lock_key] and held[lock_key] ~= outcome[3] then
     lost[#lost + 1] = id
     return nil
   end
-  held[lock_key] = 'settled' -- the lease is lost for a second outcome of the same run
+  held[lock_key] = 'settled' -- a second outcome of the same run is rejected as lost
   local job = read_fields(job_key, 'name', 'data', 'atm', 'parentKey', 'parent', 'deid')
   if not job[1] and not job[2] then
     lost[#lost + 1] = id
@@ -61,14 +63,16 @@ local function begin(outcome)
   return job
 end
 
--- Readers find the result of a job that is kept for long enough in the job, and all others in the event.
-local FEW = EVENT_BYTES / VALUE_BYTES -- as many values as the events hold
+-- Returns the largest size of a result that is stored in the event, by the keep rule of the job. If the job is kept for
+-- long enough, readers get a larger result from the job. Otherwise the event must have it.
+local FEW = EVENT_BYTES / VALUE_BYTES -- how many values of VALUE_BYTES the stream holds
 local BRIEFLY = 60000 -- ms
 local function most_in_event(keep)
   local is_brief = (keep[1] >= 0 and keep[1] < FEW) or (keep[2] >= 0 and keep[2] < BRIEFLY)
   return is_brief and EVENT_BYTES or VALUE_BYTES
 end
 
+-- Returns the field `stacktrace` and its new value, to write to the hash; {} without a traceback.
 local function trace_of(job_key, trace)
   if not trace then
     return {}
@@ -77,6 +81,7 @@ local function trace_of(job_key, trace)
   return { 'stacktrace', add_trace(stored[1], trace, stored[2]) }
 end
 
+-- Fails a job that will not be retried. Returns how many attempts it has made.
 local function fail_for_good(id, job, reason, trace, keep, counts)
   local attempts = whole(job[3]) + (counts and 1 or 0)
   local fields = { parentKey = job[4], parent = job[5], deid = job[6] }
@@ -89,7 +94,7 @@ end
 
 local function fail_parent_of_unfinished(id, job)
   local has_pending = call('EXISTS', q.base .. id .. ':dependencies') == 1
-  local reason = has_pending and 'it has children that have not finished' or 'a child of it has failed'
+  local reason = has_pending and 'its children have not all finished' or 'one of its children failed'
   local keep = keep_rule_of(read_field(q.base .. id, 'opts'), 'removeOnFail', request.keep_failed)
   fail_for_good(id, job, reason, false, keep, true)
 end
@@ -127,6 +132,7 @@ local function store_failed(outcome, job)
   end
 end
 
+-- Delays a job, or makes it ready, after a run that did not finish it.
 local function put_back(id, delay)
   call('HSET', q.base .. id, 'delay', delay)
   if delay > 0 then
@@ -146,8 +152,8 @@ local function retry(outcome, job)
   put_back(outcome[2], outcome[6])
 end
 
--- The places of released jobs in `active`: the job that was claimed last comes first. Jobs that are not among the
--- newest were claimed earlier, in the order of the outcomes.
+-- The places of released jobs in `active`, where the job that was claimed last has the lowest place. A job that is not
+-- among the NEWEST was claimed earlier than these. Such jobs are assumed to have been claimed in the order of outcomes.
 local NEWEST = 10000
 local started = {}
 for place, outcome in ipairs(outcomes) do
@@ -179,8 +185,8 @@ for _, outcome in ipairs(outcomes) do
   end
 end
 
--- The job that was claimed first is put in front of the others, whatever their order in the request: the replies to
--- two claims of one worker may have arrived in the other order.
+-- Put released jobs back so that the job that was claimed first is in front. The order in the request does not matter:
+-- the replies to two claims of one worker may have arrived in the wrong order.
 table.sort(released, function(a, b)
   return started[a] < started[b]
 end)

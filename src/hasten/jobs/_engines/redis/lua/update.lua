@@ -5,13 +5,13 @@
 --         1 progress  value
 --         2 log line  line, how many lines to keep
 --         3 change    data, priority, delay in ms, progress: false for what stays as it is
--- Returns for each the state in which the job was found, false if there is none. A change is applied completely or
--- not at all: a delay needs a delayed job, a priority an unfinished one.
+-- Returns for each update the state in which the job was found; false if there is no such job. A change is applied
+-- completely or not at all: a new delay requires a delayed job, a new priority an unfinished one.
 local q = open(KEYS[1])
 local now = request.now
 local PROGRESS, LOG_LINE, CHANGE = 1, 2, 3
 
--- Fail before the first write if the key of a log has another type.
+-- If the key of a log has another type, RPUSH would fail after other updates were written. Fail before that.
 for _, update in ipairs(request.updates) do
   if update[1] == LOG_LINE then
     local kind = call('TYPE', q.base .. update[2] .. ':logs').ok
@@ -21,7 +21,7 @@ for _, update in ipairs(request.updates) do
   end
 end
 
--- Nearly all updates are for running jobs, which have a lock.
+-- Returns the state of a job. Nearly all updates are for running jobs, which have a lock, so that is checked first.
 local function find(id)
   if not exists(q, id) then
     return false

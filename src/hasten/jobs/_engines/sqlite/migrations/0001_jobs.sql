@@ -1,5 +1,6 @@
--- The ledger of a queue: whether it is paused; how many finished jobs it has, so that retention need not count them;
--- the last sequence number (ticket). Sequence numbers order its jobs within a state, and its events.
+-- One row per queue, called its ledger. completed and failed are the numbers of finished jobs, so that retention need
+-- not count them. ticket is the last sequence number that was issued. Sequence numbers order the jobs within a state,
+-- and the events.
 CREATE TABLE hasten_queues (
     name      TEXT PRIMARY KEY,
     paused    INTEGER NOT NULL,
@@ -8,13 +9,13 @@ CREATE TABLE hasten_queues (
     ticket    INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- A job. Its place is (queue, state, rank). The rank is:
---   waiting             a sequence number; negative for a job in front
---   prioritized         priority * 2^41 + a sequence number; without it for a job in front
+-- One row per job. Within a queue and a state, rank orders the jobs. It is:
+--   waiting             a sequence number; negative for a job in front of the others
+--   prioritized         priority * 2^41 + a sequence number; without the sequence number for a job in front
 --   delayed             when the job is due, in ms
 --   active              when the job started, in ms
 --   completed, failed   a sequence number, in the order of finishing
--- Its public id is custom_id if its producer chose one, else seq as text.
+-- The public id of a job is custom_id if its producer chose an id, else seq as text.
 CREATE TABLE hasten_jobs (
     seq              INTEGER PRIMARY KEY,
     queue            TEXT NOT NULL,
@@ -41,7 +42,7 @@ CREATE TABLE hasten_jobs (
     stacktrace       TEXT,
     deferred_failure TEXT,
     cancel_requested INTEGER NOT NULL DEFAULT 0,
-    log_lines        INTEGER NOT NULL DEFAULT 0  -- ever written; the newest are kept
+    log_lines        INTEGER NOT NULL DEFAULT 0  -- how many were ever written; only the newest are kept
 ) STRICT;
 
 CREATE INDEX hasten_jobs_place ON hasten_jobs (queue, state, rank);
@@ -54,12 +55,12 @@ CREATE TABLE hasten_logs (
     PRIMARY KEY (job, n)
 ) STRICT, WITHOUT ROWID;
 
--- A foreign key would search for log lines at each deletion, but most jobs have none.
+-- Deletes the log lines of a deleted job. A foreign key would search for them each time, but most jobs have none.
 CREATE TRIGGER hasten_jobs_logs AFTER DELETE ON hasten_jobs WHEN old.log_lines > 0 BEGIN
     DELETE FROM hasten_logs WHERE job = old.seq;
 END;
 
--- Events: one row for all events of one verb and queue. body is a JSON array of groups.
+-- Events: one row for all events that one operation emits for a queue. body is a JSON array of groups of events.
 CREATE TABLE hasten_events (
     queue  TEXT NOT NULL,
     seq    INTEGER NOT NULL,            -- a sequence number
@@ -68,7 +69,7 @@ CREATE TABLE hasten_events (
     PRIMARY KEY (queue, seq)
 ) STRICT, WITHOUT ROWID;
 
--- job: the last assigned seq. No seq is assigned twice, so the id of a removed job is never reused.
--- schema: the number of applied migrations.
+-- Two rows: "job" is the last seq that was assigned to a job. No seq is assigned twice, so the id of a removed job is
+-- never reused. "schema" is the number of migrations that were run.
 CREATE TABLE hasten_meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 INSERT INTO hasten_meta VALUES ('job', 0);

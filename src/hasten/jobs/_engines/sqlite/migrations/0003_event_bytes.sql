@@ -1,5 +1,5 @@
--- The size of events in bytes: of the body of each row, in a column before it so that it is read without the body, and
--- of all events that the queue ever had.
+-- Add the size of events in bytes: for each row, the size of its body, and for each queue, the total of all events that
+-- it ever had. The new column comes before the body, so that SQLite can read it without reading the body.
 CREATE TABLE hasten_events_2 (
     queue  TEXT NOT NULL,
     seq    INTEGER NOT NULL,            -- a sequence number

@@ -1,4 +1,4 @@
--- Add jobs, one row each.
+-- Add jobs; one row of parameters for each job.
 INSERT INTO hasten_jobs
     (seq, queue, state, rank, custom_id, name, data, opts, priority, delay_ms, created_ms)
 VALUES {(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)}

@@ -1,2 +1,2 @@
--- Store the events of a verb: their number, and body, which has so many bytes.
+-- Store a row of events. :amount is their number, :bytes the size of :body.
 INSERT INTO hasten_events (queue, seq, amount, bytes, body) VALUES (:queue, :seq, :amount, :bytes, :body)

@@ -1,4 +1,4 @@
--- Complete jobs that are kept, one row each: seq, token, result, rank, now; then the queue.
+-- Complete jobs that are kept. Parameters: seq, token, result, rank, now of each job; then the queue.
 UPDATE hasten_jobs NOT INDEXED
 SET state = 'completed', rank = outcome.rank, result = outcome.result,
     finished_ms = outcome.now_ms, token = NULL, lease_ms = NULL,

@@ -1,4 +1,5 @@
--- Fail jobs that are kept, one row each: seq, token, error, traceback, counts, rank, now; then the queue.
+-- Fail jobs that are kept. Parameters: seq, token, error, traceback, counts, rank, now of each job; then the queue.
+-- counts is 1 if the run used up an attempt, else 0. The newest 20 tracebacks are kept.
 UPDATE hasten_jobs NOT INDEXED
 SET state = 'failed', rank = outcome.rank, failed_reason = outcome.error,
     stacktrace = CASE WHEN outcome.traceback IS NULL THEN stacktrace

@@ -1,4 +1,5 @@
--- Returns seq and amount of the newest row beyond the newest :keep events or :bytes; no row if all are kept.
+-- Returns seq and amount of the newest row of events to delete: the newer rows have at least :keep events or :bytes
+-- bytes. Returns no row if all rows are kept.
 SELECT seq, amount FROM hasten_events WHERE queue = :queue AND seq <
     (SELECT seq FROM (SELECT seq, sum(amount) OVER newest AS events, sum(bytes) OVER newest AS size
                       FROM hasten_events WHERE queue = :queue WINDOW newest AS (ORDER BY seq DESC))

@@ -1,4 +1,4 @@
--- Returns JSON: seqs.
+-- Returns JSON: the seqs of a page of the jobs in a state, in reverse order of claiming or finishing.
 SELECT json_group_array(seq) FROM
     (SELECT seq FROM hasten_jobs WHERE queue = :queue AND state = :state
      ORDER BY rank DESC, seq DESC LIMIT :limit OFFSET :offset)

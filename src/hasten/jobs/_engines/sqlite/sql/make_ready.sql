@@ -1,4 +1,4 @@
--- Move jobs to a ready state, one row each: seq, state, rank.
+-- Move jobs to a ready state. Parameters: seq, state, rank of each job.
 UPDATE hasten_jobs NOT INDEXED
 SET state = place.state, rank = place.rank, delay_ms = 0
 FROM (WITH row (seq, state, rank)

@@ -1,2 +1,2 @@
--- Returns the ms when the next delayed job is due, NULL if there is none.
+-- Returns when the next delayed job is due, in ms; NULL if there is none.
 SELECT min(rank) FROM hasten_jobs WHERE queue = :queue AND state = 'delayed'

@@ -1,5 +1,6 @@
--- End runs without finishing their jobs, one row each: seq, token, kind, error, traceback, delay, sequence, now; then the queue.
--- kind 'retry' counts an attempt, 'postpone' and 'release' do not. A released job goes to the front.
+-- Make jobs delayed or ready again after a run that did not finish them. Parameters: seq, token, kind, error,
+-- traceback, delay, sequence, now of each job; then the queue. kind is 'retry', which uses up an attempt, 'postpone',
+-- or 'release', which puts the job in front of the others. The newest 20 tracebacks are kept.
 UPDATE hasten_jobs NOT INDEXED
 SET state = CASE WHEN outcome.delay_ms > 0 THEN 'delayed'
                  WHEN priority > 0 THEN 'prioritized' ELSE 'waiting' END,

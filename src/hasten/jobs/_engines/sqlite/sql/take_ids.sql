@@ -1,2 +1,2 @@
--- Assign :count ids of jobs. Returns the last one.
+-- Reserve :count seqs for new jobs. Returns the last one.
 UPDATE hasten_meta SET value = value + :count WHERE name = 'job' RETURNING value

@@ -1,4 +1,4 @@
--- Write the row of a queue. The column `ticket` holds its last sequence number.
+-- Write the counters of a queue. The column `ticket` holds its last sequence number.
 INSERT INTO hasten_queues (name, paused, completed, failed, ticket, event_bytes)
 VALUES (:queue, :paused, :completed, :failed, :sequence, :event_bytes)
 ON CONFLICT DO UPDATE

@@ -1,4 +1,4 @@
--- Store rows of [name, expires_us, state]. The later expiry of two counts.
+-- Insert or update rows, given as [name, expires_us, state]. An existing row keeps the later expiry.
 INSERT INTO hasten_limits (name, expires_us, state)
 SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]')
 FROM json_each(:rows) WHERE true

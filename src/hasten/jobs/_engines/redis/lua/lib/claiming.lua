@@ -1,13 +1,16 @@
 -- uses: schedulers
--- Claims ready jobs: moves them to active and leases them.
+-- Claiming: moves ready jobs to `active` and leases them (`claim_jobs`).
 --
--- claim is {count, token, worker, lease in ms, orphans = {token, …}, whether the client can parse cron patterns}.
--- Returns the jobs as arrays in the order of `JobRecord`'s fields up to `worker`; the time before which no other job
--- is ready, or false; the jobs of cron schedulers, {id, scheduler, options}, whose next run the client computes; and
--- the ids of the jobs that are left to other workers.
+-- The argument claim is {count, token, worker, lease in ms, {token of an orphaned claim, …}, whether the client can
+-- parse cron patterns}. `claim_jobs` returns four values:
+--   the jobs, as arrays in the order of `JobRecord`'s fields up to `worker`
+--   when the next job becomes ready, in ms, or false
+--   the claimed jobs of cron schedulers, {id, scheduler, options}: the client computes their next run
+--   the ids of skipped jobs, which only a worker that can parse cron patterns may run
 local NONE = cjson.null
 
--- Returns for how many ms the queue's rate limit blocks claims, and how many jobs may start until it does.
+-- Returns for how many ms the queue's rate limit blocks claims, and how many jobs may start before the limit is
+-- reached.
 local function rate_limit_of(q)
   if not q.max then
     return 0, math.huge
@@ -25,13 +28,14 @@ local function rate_limit_of(q)
   return 0, q.max
 end
 
+-- Counts started jobs for the rate limit. The first one in a window starts the window.
 local function use_tokens(q, count)
   if q.max and count > 0 and call('INCRBY', q.base .. 'limiter', count) == count then
     call('PEXPIRE', q.base .. 'limiter', q.window)
   end
 end
 
--- Moves the next ids to `active`, and returns them.
+-- Moves the ids of up to count ready jobs to `active`, and returns them in the order of claiming.
 local function take_ready_ids(q, count)
   local ids = {}
   while #ids < count do
@@ -40,7 +44,7 @@ local function take_ready_ids(q, count)
       break
     end
     for _, id in ipairs(portion) do
-      if string.sub(id, 1, 2) ~= '0:' then -- the marker of an old version
+      if string.sub(id, 1, 2) ~= '0:' then -- not a job: a marker of an old BullMQ version, or PURGED
         ids[#ids + 1] = id
       end
     end
@@ -59,17 +63,18 @@ local function take_ready_ids(q, count)
   return ids
 end
 
--- The option `repeat` of a job, if it has a cron pattern.
+-- Returns the option `repeat` of a job if it has a cron pattern, else false or nil.
 local function cron_rule_of(opts)
   local ok, options = pcall(cjson.decode, opts or '{}')
   local rule = ok and type(options) == 'table' and options['repeat']
   return type(rule) == 'table' and rule.pattern and rule
 end
 
--- A client without a parser of cron patterns cannot add the next run of such a scheduler. If it ran the pending run,
--- the schedule would end: the job is delayed, for another worker. A job that only has to fail is not.
-local SKIPPED_MS = 5000
-local MOST_SKIPPED = 250 -- in one call
+-- The client that claims a job of a cron scheduler must compute the scheduler's next run. If a client that cannot parse
+-- cron patterns claimed the pending run, the schedule would end. Such a job is delayed instead, and left to another
+-- worker. A job that its worker would fail without running it (`defa`) is claimed nevertheless.
+local SKIPPED_MS = 5000 -- how long a skipped job is delayed
+local MOST_SKIPPED = 250 -- how many jobs one call skips
 
 local function is_for_others(q, id, now)
   local job = read_fields(q.base .. id, 'opts', 'rjk', 'defa')
@@ -80,21 +85,22 @@ local function is_for_others(q, id, now)
   return rule and not is_last_run(rule, now)
 end
 
--- Delays a ready job.
+-- Delays a job that was just moved to `active`.
 local function skip(q, id, now)
   call('LREM', q.base .. 'active', 1, id)
   call('HSET', q.base .. id, 'delay', SKIPPED_MS)
   delay_until(q, id, now + SKIPPED_MS)
 end
 
--- Delays a due job again. It has been delayed all the time, so this is no event.
+-- Delays a due job again. Its state stays `delayed`, so no event is emitted.
 local function keep_delayed(q, id, now)
   call('HSET', q.base .. id, 'delay', SKIPPED_MS)
   call('ZADD', q.base .. 'delayed', delayed_score(q, now + SKIPPED_MS), id)
   q.delayed = true
 end
 
--- Makes due jobs ready. Returns the score of the first job that is still delayed.
+-- Makes due jobs ready, except those that the client has to skip. Returns the score of the first job that is still
+-- delayed.
 local function promote_for(q, claim, now, skipped)
   if claim[6] then
     return promote_due(q, now)
@@ -109,7 +115,8 @@ local function promote_for(q, claim, now, skipped)
   end)
 end
 
--- Leases a job of `active`. Returns its record and its scheduler; nil if it no longer exists or is skipped.
+-- Leases a job in `active`. Returns its record and its scheduler (nil or false without one). Returns nil if the job no
+-- longer exists or is skipped.
 local function lease(q, id, claim, now, skipped)
   local job_key = q.base .. id
   local job = read_fields(job_key, 'name', 'data', 'opts', 'priority', 'delay', 'timestamp', 'atm', 'ats',
@@ -146,6 +153,7 @@ local function lease(q, id, claim, now, skipped)
   }, job[11]
 end
 
+-- Adds the next job of the scheduler of a claimed job. For a cron pattern it adds to crons what the client needs.
 local function schedule_after(q, record, scheduler, now, crons)
   local ok, opts = pcall(cjson.decode, record[5])
   if not ok or type(opts) ~= 'table' or type(opts['repeat']) ~= 'table' then
@@ -160,8 +168,8 @@ local function schedule_after(q, record, scheduler, now, crons)
   end
 end
 
--- Orphaned claims: their reply was lost, so no worker runs their jobs. Their jobs are among those that started last,
--- and become ready again.
+-- Makes the jobs of orphaned claims ready again: the reply to such a claim was lost, so no worker runs its jobs. Only
+-- the newest jobs in `active` are searched, because these claims were made in the last seconds.
 local NEWEST_STARTED = 5000
 
 local function release_orphans(q, tokens)
@@ -176,7 +184,7 @@ local function release_orphans(q, tokens)
     for index = first, math.min(first + 999, #newest) do
       locks[#locks + 1] = q.base .. newest[index] .. ':lock'
     end
-    for offset, token in ipairs(call('MGET', unpack(locks))) do -- unlike GET it treats other types as missing
+    for offset, token in ipairs(call('MGET', unpack(locks))) do -- MGET treats a key of another type as missing
       held[newest[first + offset - 1]] = token
     end
   end
@@ -239,8 +247,8 @@ local function claim_jobs(q, claim, now)
   return records, next_due, crons, skipped
 end
 
--- A worker that claims jobs has consumed a marker. It sets the marker again if jobs are left, and deletes a marker
--- that would wake another worker in vain.
+-- Updates the marker after a claim. The worker that claims has popped the marker. If ready jobs are left, the marker is
+-- set again to wake another worker; otherwise it is deleted, so that no worker wakes up for nothing.
 local function update_marker(q)
   if call('EXISTS', q.base .. 'wait', q.base .. 'prioritized') > 0 then
     q.ready = true

@@ -1,11 +1,14 @@
 -- uses: flows
--- Deleting a job: all of its keys, except its lock, which has been released or expires. UNLINK frees the memory
--- of a long log, or of many children, in the background.
+-- Deleting jobs.
+
+-- Deletes all keys of a job, except its lock, which was released before or expires. UNLINK frees the memory of a long
+-- log, or of many children, in the background.
 local function delete_keys(job_key)
   call('UNLINK', job_key, job_key .. ':logs', job_key .. ':dependencies', job_key .. ':processed',
     job_key .. ':failed', job_key .. ':unsuccessful')
 end
 
+-- Deletes a job that was removed from its state before. Its parent no longer waits for it.
 local function delete_job(q, id)
   local parent_key = read_field(q.base .. id, 'parentKey')
   if parent_key then
@@ -14,7 +17,7 @@ local function delete_job(q, id)
   delete_keys(q.base .. id)
 end
 
--- A job that owns a deduplication id releases it when it is removed, but not when retention deletes it.
+-- Releases the deduplication id that a job owns. For jobs that are removed; jobs that retention deletes keep it.
 local function release_deduplication(q, id)
   local deduplication = read_field(q.base .. id, 'deid')
   if deduplication and read('GET', q.base .. 'de:' .. deduplication) == id then

@@ -1,9 +1,9 @@
 -- uses: adding deleting
--- The end of a job: what is kept of it, and what it changes in other jobs.
-local STACK_LIMIT = 20 -- tracebacks that are kept if the job sets no limit
-local MOST_TRACES = 1000
+-- Finishing jobs: failing them, retention, and the changes in other jobs.
+local STACK_LIMIT = 20 -- how many tracebacks are kept if the job's options set no limit
+local MOST_TRACES = 1000 -- the largest limit that the options may set
 
--- Adds a traceback to the hash field `stacktrace`, a JSON array, oldest first. Returns the new value.
+-- Returns the value of the hash field `stacktrace`, a JSON array with the oldest traceback first, with trace added.
 local function add_trace(stored, trace, opts)
   local ok, traces = pcall(cjson.decode, stored or '[]')
   if not ok or type(traces) ~= 'table' then
@@ -26,7 +26,8 @@ local function add_trace(stored, trace, opts)
   return #kept > 0 and cjson.encode(kept) or '[]'
 end
 
--- Releases the deduplication id of a job, and adds the job that was to follow its owner.
+-- Releases the deduplication id of a finished job. If a job with the same id was added meanwhile with BullMQ's option
+-- keepLastIfActive, it is stored in the key `dn:` and becomes a job now.
 local function end_deduplication(q, id, deduplication, now)
   local owner, next_job = q.base .. 'de:' .. deduplication, q.base .. 'dn:' .. deduplication
   local left = call('PTTL', owner)
@@ -66,8 +67,7 @@ local function end_deduplication(q, id, deduplication, now)
   call('DEL', next_job)
 end
 
--- Returns the keep rule of a job, {count, age in ms} with -1 for no limit, from its options: `removeOnComplete` or
--- `removeOnFail`, as BullMQ writes them. The rule is default if the job has none, or none that can be read.
+-- Converts a limit in a keep rule: nil if it is not a number, -1 if there is no limit.
 local function keep_limit(value, factor)
   if value == nil or value == cjson.null then
     return -1
@@ -79,6 +79,8 @@ local function keep_limit(value, factor)
   return number < 0 and -1 or math.ceil(math.min(number * factor, MOST))
 end
 
+-- Returns the keep rule of a job, {count, age in ms} with -1 for no limit, from its options: `removeOnComplete` or
+-- `removeOnFail`, as BullMQ writes them. Returns default if the job has no rule, or an invalid one.
 local function keep_rule_of(opts, name, default)
   local ok, options = pcall(cjson.decode, opts or '{}')
   local rule = nil
@@ -96,8 +98,8 @@ local function keep_rule_of(opts, name, default)
   return count and age and { count, age } or default
 end
 
--- Deletes the finished jobs that a keep rule does not keep: by age in ms, by count; -1 is no limit. One script
--- deletes at most RETAINED_AT_ONCE jobs, more than it finishes; later scripts delete the rest.
+-- Retention: deletes the finished jobs that a keep rule does not keep. One script deletes at most RETAINED_AT_ONCE
+-- jobs, which is more than it finishes. Later scripts delete the rest.
 local RETAINED_AT_ONCE = 500
 local deleted = 0
 
@@ -109,6 +111,7 @@ local function delete_finished(q, finished, old)
   deleted = deleted + #old
 end
 
+-- Applies a keep rule to the jobs in a finished state. count and age (in ms) are -1 for no limit.
 local function retain(q, state, count, age, now)
   local finished = q.base .. state
   if age >= 0 then
@@ -123,6 +126,7 @@ local function retain(q, state, count, age, now)
   end
 end
 
+-- Removes a request to cancel the job. Most queues have none, so the set is checked once per script.
 local function clear_cancellation(q, id)
   if q.cancels == nil then
     q.cancels = call('EXISTS', q.base .. 'hasten:cancelled') == 1
@@ -133,7 +137,8 @@ local function clear_cancellation(q, id)
   end
 end
 
--- Fails a job that has been removed from its state. fields: parentKey, parent, deid.
+-- Fails a job that was removed from its state before. fields are parentKey, parent and deid of its hash; trace_fields
+-- are further fields and values to write; keeps_it is false if the keep rule deletes the job at once.
 local function fail(q, id, fields, reason, trace_fields, attempts, keeps_it, now, previous)
   local job_key = q.base .. id
   if fields.deid then

@@ -1,11 +1,14 @@
 -- uses: states
--- Parents and children. A parent leaves waiting-children when its last child has finished.
+-- Flows: parents and their children. A parent leaves `waiting-children` when its last child has finished. The keys of
+-- its children are in its set `:dependencies` until they finish, then in `:processed`, `:failed` or `:unsuccessful`.
 
--- A job key is "prefix:queue:id", and ids of children have no colon.
+-- Splits the key of a job, "prefix:queue:id", into the beginning of its queue's keys and its id. The id of a child has
+-- no colon.
 local function split(job_key)
   return string.match(job_key, '^(.*:)([^:]*)$')
 end
 
+-- Moves a parent from `waiting-children` to `delayed` or to the ready jobs.
 local function release_parent(parent_key, now)
   local base, id = split(parent_key)
   local fields = read_fields(parent_key, 'name', 'priority', 'delay')
@@ -24,12 +27,14 @@ local function release_parent(parent_key, now)
   end
 end
 
+-- Releases a parent if it waits for no other child.
 local function release_if_alone(parent_key, now)
   if call('EXISTS', parent_key .. ':dependencies') == 0 then
     release_parent(parent_key, now)
   end
 end
 
+-- Records the result of a completed child in its parent.
 local function child_completed(parent_key, job_key, value, now)
   if call('SREM', parent_key .. ':dependencies', job_key) == 1 then
     call('HSET', parent_key .. ':processed', job_key, value)
@@ -37,7 +42,8 @@ local function child_completed(parent_key, job_key, value, now)
   end
 end
 
--- Marks the parent as failed. If it waits it becomes ready, and the worker that claims it fails it.
+-- Marks a parent to be failed because of a child. If the parent waits or is delayed, it becomes ready; the worker that
+-- claims it then fails it without running it.
 local function fail_parent(parent_key, job_key, now)
   call('ZADD', parent_key .. ':unsuccessful', now, job_key)
   local base, id = split(parent_key)
@@ -55,7 +61,8 @@ local function fail_parent(parent_key, job_key, now)
   end
 end
 
--- The flag in the hash field `parent` of a child decides what its final failure does.
+-- Applies the failure of a child to its parent. The flags in the hash field `parent` of the child decide what happens:
+-- fpof fails the parent, cpof releases it at once, idof and rdof release it after its other children.
 local function child_failed(parent_key, parent, job_key, reason, now)
   local ok, policy = pcall(cjson.decode, parent or '{}')
   if not ok or type(policy) ~= 'table' then
@@ -80,7 +87,7 @@ local function child_failed(parent_key, parent, job_key, reason, now)
   end
 end
 
--- A child was deleted: its parent no longer waits for it.
+-- Removes a deleted child from its parent, which no longer waits for it.
 local function unlink(parent_key, job_key)
   if call('SREM', parent_key .. ':dependencies', job_key) == 0 then
     return
@@ -94,7 +101,7 @@ local function unlink(parent_key, job_key)
   end
 end
 
--- A finished child runs again: its parent depends on it once more.
+-- Adds a finished child that runs again to the children that its parent waits for. from is the state that it leaves.
 local function relink(parent_key, job_key, from)
   if call('EXISTS', parent_key) == 0 then
     return

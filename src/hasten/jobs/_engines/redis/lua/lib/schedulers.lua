@@ -1,7 +1,8 @@
 -- uses: adding
--- Schedulers: whoever claims a scheduler's job adds the next one.
+-- Job schedulers: the claim of a scheduler's job adds the scheduler's next job.
 
--- Returns the next due time of a scheduler that repeats `every` so many ms.
+-- Returns when the next job of a scheduler that repeats every `every` ms is due. pending is the due time of its current
+-- job.
 local function next_every(every, offset, pending, now)
   local due = pending + every
   if due < now then
@@ -13,15 +14,15 @@ local function next_every(every, offset, pending, now)
   return due
 end
 
--- Whether no run follows the pending one. rule is the option `repeat` of its job.
+-- Whether the pending job of a scheduler is its last one. rule is the option `repeat` of that job.
 local function is_last_run(rule, now)
   local limit, last = tonumber(rule.limit), tonumber(rule.endDate)
   return (limit and whole(rule.count) + 1 > limit) or (last and now > last)
 end
 
--- Adds the next job of a scheduler. opts are the options of the job that was claimed. due is nil for `every`: it is
--- computed here, while the client computes the time of a cron pattern. If the scheduler is gone, or the job is not
--- its pending run (as in a retry), nothing is done.
+-- Adds the next job of a scheduler. opts are the options of the job that was claimed. due is the time that the client
+-- has computed from a cron pattern, nil for a scheduler with `every`. Does nothing if the scheduler was deleted, or if
+-- the job is not its pending one, as in a retry.
 local function schedule_next(q, id, scheduler, opts, now, due)
   local pending = call('ZSCORE', q.base .. 'repeat', scheduler)
   local rule = opts['repeat']
@@ -38,7 +39,7 @@ local function schedule_next(q, id, scheduler, opts, now, due)
       return
     end
     if whole(every) == 0 then
-      error('its scheduler ' .. scheduler .. ' repeats every ' .. tostring(every) .. ' ms: expected 1 or more', 0)
+      error('its scheduler ' .. scheduler .. ' repeats every ' .. tostring(every) .. ' ms: must be at least 1 ms', 0)
     end
     due = next_every(whole(every), whole(record[4]), tonumber(pending), now)
   end
@@ -50,7 +51,7 @@ local function schedule_next(q, id, scheduler, opts, now, due)
     opts.prevMillis = due
   end
   rule.count = whole(rule.count) + 1
-  local text_of_opts = cjson.encode(opts) -- before the first write: it fails for infinite numbers
+  local text_of_opts = cjson.encode(opts) -- before the first write, because it fails for infinite numbers
   if call('EXISTS', q.base .. next_id) == 1 then
     emit(q, 'duplicated', 'jobId', next_id)
     return

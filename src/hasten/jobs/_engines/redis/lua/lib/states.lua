@@ -1,7 +1,9 @@
 -- uses: queue
--- The states of jobs: scores, and moving jobs into and out of `wait`, `prioritized` and `delayed`.
-local CLASS = 4294967296 -- 2^32: the number of places within one priority
+-- The states of jobs: finding the state of a job, and moving jobs into and out of `wait`, `prioritized` and `delayed`.
+local CLASS = 4294967296 -- 2^32: the scores of two neighbouring priorities differ by this
 
+-- Returns a score for a job that is due at this time, in ms: due * 4096 plus a counter, which keeps the order of jobs
+-- that are due in the same ms.
 local function delayed_score(q, due)
   local first = due * 4096
   local last = call('ZREVRANGEBYSCORE', q.base .. 'delayed', first + 4095, first, 'WITHSCORES', 'LIMIT', 0, 1)
@@ -17,7 +19,7 @@ local function delay_until(q, id, due)
   q.delayed = true
 end
 
--- Adds a job behind all others with this priority, or in front of them.
+-- Adds a job to the ready jobs: behind all others with the same priority, or in front of them.
 local function make_ready(q, id, priority, front)
   if priority > 0 then
     local counter = front and 0 or call('INCR', q.base .. 'pc') % CLASS
@@ -28,6 +30,7 @@ local function make_ready(q, id, priority, front)
   q.ready = true
 end
 
+-- Emits "waiting". previous is the state that the job has left, nil for a new job.
 local function emit_waiting(q, id, previous)
   if previous then
     emit(q, 'waiting', 'jobId', id, 'prev', previous)
@@ -36,9 +39,9 @@ local function emit_waiting(q, id, previous)
   end
 end
 
--- Makes delayed jobs ready that are due; `lifo` does not apply to them. The optional function `postpone` is called
--- for the jobs of schedulers: if it returns true, it has delayed the job again. Returns the score of the first job
--- that is still delayed.
+-- Makes delayed jobs that are due ready; their option `lifo` is ignored. The optional function postpone is called with
+-- the id of each job of a scheduler; it returns true if it has delayed the job again. Returns the score of the first
+-- job that is still delayed.
 local PROMOTED_AT_ONCE = 500
 
 local function promote_due(q, now, postpone)
@@ -62,14 +65,14 @@ local function promote_due(q, now, postpone)
   return call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]
 end
 
--- Returns when a job with this score in `delayed` is due.
+-- Returns when a job with this score in `delayed` is due, in ms.
 local function due_of(score)
   return whole(tonumber(score) / 4096)
 end
 
--- Returns the state of a job, and its due time if it is delayed; false if it is in no state. `wait` may be long
--- and is not searched: a job that is in no other state is waiting. If the hash is not that of an unfinished job,
--- it is damaged or not a job at all: then only the ends of the list are searched.
+-- Returns the state of a job, and its due time if it is delayed; false if it is in no state. The list `wait` may be
+-- long and is not searched: a job that is in no other state is assumed to be waiting. If its hash is not that of an
+-- unfinished job, it may not be a job at all. Then the job is waiting only if it is found near an end of the list.
 local SORTED_STATES = { 'completed', 'failed', 'prioritized', 'waiting-children' }
 local SEARCHED_ENDS = 1000
 
@@ -106,9 +109,9 @@ local function exists(q, id)
   return call('TYPE', q.base .. id).ok == 'hash'
 end
 
--- Removing an id from a list means searching the list. The search begins at the end that is nearer to the id, if
--- ids are numbers. `searched` counts the elements that were compared, at most. A script that removes many jobs ends
--- early once it `has_searched_enough`, and its caller calls it again with the rest.
+-- Redis has to search a list to remove an id from it. If ids are numbers, the search begins at the end that is nearer
+-- to the id. `searched` is an upper bound for the number of elements that were compared. A script that removes many
+-- jobs returns early once it `has_searched_enough`, and its caller calls it again for the rest.
 local MAX_SEARCHED = 200000
 local searched = 0
 
@@ -133,8 +136,8 @@ local function is_in_list(key, id)
   return call('LPOS', key, id)
 end
 
--- Removes elements by their places, counted from the right end, lowest first. The list is searched once for all of
--- them, from the nearer end.
+-- Removes the elements of a list at these places, counted from the right end, lowest place first. They are overwritten
+-- with PURGED, which is then removed in a single search from the nearer end.
 local PURGED = '0:purged' -- workers skip ids that begin with "0:"
 
 local function remove_places(key, places)
@@ -145,7 +148,7 @@ local function remove_places(key, places)
   call('LREM', key, is_far and #places or -#places, PURGED)
 end
 
--- Removes a job from the state it was found in. Returns whether it was there.
+-- Removes a job from the state in which it was found. Returns whether it was still in that state.
 local function remove_from_state(q, id, state)
   if state == 'waiting' then
     return remove_from_list(q.base .. 'wait', id) + remove_from_list(q.base .. 'paused', id) > 0
@@ -155,13 +158,14 @@ local function remove_from_state(q, id, state)
   return call('ZREM', q.base .. state, id) > 0
 end
 
--- Whether the job is the pending run of a scheduler. Without that job the schedule would end.
+-- Whether the job is the pending one of a scheduler. If it was deleted, the scheduler would add no further jobs.
 local function is_pending_run(q, id)
   local scheduler = read_field(q.base .. id, 'rjk')
   local pending = scheduler and read('ZSCORE', q.base .. 'repeat', scheduler)
   return type(pending) == 'string' and id == 'repeat:' .. scheduler .. ':' .. pending
 end
 
+-- Whether the options of a job, as JSON, have `lifo`.
 local function goes_in_front(opts)
   local ok, options = pcall(cjson.decode, opts or '{}')
   return ok and type(options) == 'table' and options.lifo == true
