@@ -7,5 +7,4 @@ from tests.pagination.databases import DATABASES
 
 @pytest.fixture(params=DATABASES)
 def database(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    return name
+    return str(request.param)

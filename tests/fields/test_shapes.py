@@ -22,7 +22,7 @@ from hasten.fields import AllowedFields, FieldSelector, FieldSet
 from hasten.pagination import Paginator
 from tests.effort import effort
 from tests.fields.databases import Base, Tag, User, async_engine, engine
-from tests.pagination.databases import DATABASES, statements_of, url
+from tests.pagination.databases import statements_of, url
 
 # Which index an order has is not what this is about.
 pytestmark = pytest.mark.filterwarnings("ignore::hasten.errors.PaginationWarning")
@@ -132,7 +132,6 @@ def ask(session: Session, how: str, chosen: FieldSet, sort: str) -> set[str]:
 
 
 @pytest.mark.parametrize("how", ["one", "many", "page", "cursor"])
-@pytest.mark.parametrize("database", DATABASES)
 @effort(10)
 @given(asked=texts_of(Users), sort=st.sampled_from([*SORTS, *(f"-{name}" for name in SORTS)]))
 def test_no_unselected_column_is_named(database: str, how: str, asked: str, sort: str) -> None:

@@ -27,7 +27,7 @@ from hasten.fastapi import Fields, Paginate
 from hasten.fields import FieldSet, Partial
 from hasten.pagination import CursorPage, Page, PageParams
 from tests.effort import effort
-from tests.pagination.databases import DATABASES, statements_of, url
+from tests.pagination.databases import statements_of, url
 
 # Which index an order has is not what this is about.
 pytestmark = pytest.mark.filterwarnings("ignore::hasten.errors.PaginationWarning")
@@ -285,7 +285,6 @@ def test_one_row_reads_no_unselected_column(database: str, paths: list[str]) -> 
     assert shown(found, keys_of(paths))
 
 
-@pytest.mark.parametrize("database", DATABASES)
 @effort(12)
 @given(paths=masks, sort=sorts, page=st.integers(1, 4))
 def test_a_page_reads_no_unselected_column(

@@ -10,29 +10,13 @@ from tests.http.hosts import Answer, Can, send_response
 from tests.http.site import Site, behaviour
 
 PACKED_TYPES = [
-    "image/png",
-    "image/jpeg",
-    "image/webp",
-    "image/avif",
-    "video/mp4",
-    "audio/ogg",
-    "application/zip",
-    "application/gzip",
-    "application/pdf",
-    "font/woff2",
-]
+    "image/png", "image/jpeg", "image/webp", "image/avif", "video/mp4", "audio/ogg",
+    "application/zip", "application/gzip", "application/pdf", "font/woff2",
+]  # fmt: skip
 PACKABLE_TYPES = [
-    "image/svg+xml",
-    "font/ttf",
-    "font/otf",
-    "image/bmp",
-    "application/wasm",
-    "application/javascript",
-    "text/javascript",
-    "text/css",
-    "text/markdown",
-    "application/xml",
-]
+    "image/svg+xml", "font/ttf", "font/otf", "image/bmp", "application/wasm",
+    "application/javascript", "text/javascript", "text/css", "text/markdown", "application/xml",
+]  # fmt: skip
 STRUCTURED_TYPES = [
     "application/problem+json",
     "application/vnd.api+json",

@@ -11,15 +11,9 @@ from tests.http.site import BEHAVIOURS, Behaviour, Site
 from tests.http.wrong import WRONG
 
 MODULES = (
-    "asgi",
-    "breach",
-    "decompression",
-    "eligibility",
-    "metadata",
-    "negotiation",
-    "small_streams",
+    "asgi", "breach", "decompression", "eligibility", "metadata", "negotiation", "small_streams",
     "streaming",
-)
+)  # fmt: skip
 for module in MODULES:
     importlib.import_module(f"tests.http.test_{module}")
 

@@ -20,16 +20,7 @@ from hasten.fields import FieldSelector
 from hasten.pagination import Capped, CursorPage, Page, PageParams, Paginator, SortKey
 from hasten.pagination._sql import offset_select
 from hasten.pagination._sql.page_query import PageQuery
-from tests.pagination.databases import (
-    DATABASES,
-    Author,
-    Item,
-    Post,
-    Tag,
-    async_engine,
-    engine,
-    statements_of,
-)
+from tests.pagination.databases import Author, Item, Post, Tag, async_engine, engine, statements_of
 
 SECRET: Final = "a secret of more than 16 bytes"
 OTHER: Final = "another secret of as many bytes"
@@ -66,20 +57,6 @@ Both = Paginator(ItemOut, model=Item, sort=SORTS, mode="both", secret=SECRET, ad
 
 EVERY: Final = select(Item)
 FIRST: Final = select(Item).where(Item.dataset == 0)
-
-
-@pytest.fixture(params=DATABASES)
-def database(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    return name
-
-
-@pytest.fixture(params=DATABASES)
-def session(request: pytest.FixtureRequest) -> Iterator[Session]:
-    """What a test writes is undone."""
-    with Session(engine(request.param)) as session:
-        yield session
-        session.rollback()
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ from hasten.pagination._sql.offset_select import select_page as page_of
 from hasten.pagination._sql.page_statements import PageStatements
 from hasten.pagination._sql.query_planner import resolve_order
 from tests.pagination.databases import (
-    DATABASES,
     Animal,
     Author,
     Cat,
@@ -310,31 +309,24 @@ def _sorted(rows: list[Any]) -> list[str]:
     return sorted(map(repr, [tuple(row) if isinstance(row, tuple) else row for row in rows]))
 
 
-@pytest.mark.parametrize("database", DATABASES)
 @pytest.mark.parametrize("name", SINGLE)
-def test_pages_and_totals_equal_a_full_read(name: str, database: str) -> None:
-    with orm.Session(engine(database)) as session:
-        check(session, SINGLE[name], full_read(session, SINGLE[name]))
+def test_pages_and_totals_equal_a_full_read(name: str, session: orm.Session) -> None:
+    check(session, SINGLE[name], full_read(session, SINGLE[name]))
 
 
-@pytest.mark.parametrize("database", DATABASES)
 @pytest.mark.parametrize("name", MANY)
-def test_a_join_to_many_is_paged_and_counted_once(name: str, database: str) -> None:
-    with orm.Session(engine(database)) as session:
-        statement = MANY[name]
-        wanted = [row for row in full_read(session, statement, once=True) if row is not None]
-        check(session, statement, wanted)
+def test_a_join_to_many_is_paged_and_counted_once(name: str, session: orm.Session) -> None:
+    statement = MANY[name]
+    wanted = [row for row in full_read(session, statement, once=True) if row is not None]
+    check(session, statement, wanted)
 
 
-@pytest.mark.parametrize("database", DATABASES)
 @pytest.mark.parametrize("name", KEYED)
-def test_groups_and_unions_with_a_key_are_paged(name: str, database: str) -> None:
+def test_groups_and_unions_with_a_key_are_paged(name: str, session: orm.Session) -> None:
     statement, key = KEYED[name]
-    with orm.Session(engine(database)) as session:
-        check(session, statement, full_read(session, statement), key)
+    check(session, statement, full_read(session, statement), key)
 
 
-@pytest.mark.parametrize("database", DATABASES)
 def test_groups_can_be_sorted_by_an_aggregate(database: str) -> None:
     number = func.count(Post.id)
     statement = select(Author.id, number.label("n")).join(Author.posts).group_by(Author.id)
@@ -350,7 +342,6 @@ def test_groups_can_be_sorted_by_an_aggregate(database: str) -> None:
         assert seen == wanted
 
 
-@pytest.mark.parametrize("database", DATABASES)
 def test_the_limit_applies_to_parents_with_all_their_children(database: str) -> None:
     analyzed = analyze(select(Post).options(orm.joinedload(Post.tags)))
     keys = resolve_order(analyzed, (SortKey("title"),), COLUMNS)

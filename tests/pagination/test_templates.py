@@ -25,16 +25,7 @@ from hasten.errors import InvalidOption, InvalidParameter
 from hasten.pagination import Capped, CursorPage, Page, Paginator
 from hasten.pagination._sql import offset_select
 from tests.effort import effort
-from tests.pagination.databases import (
-    DATABASES,
-    Author,
-    Item,
-    Post,
-    Tag,
-    async_engine,
-    engine,
-    statements_of,
-)
+from tests.pagination.databases import Author, Item, Post, Tag, async_engine, engine, statements_of
 
 
 class ItemOut(BaseModel):
@@ -187,12 +178,6 @@ KEPT: Final = {
 """They keep what they plan through all examples, so that each one can meet what others left."""
 
 requests: Final = st.lists(values, min_size=2, max_size=6)
-
-
-@pytest.fixture(params=DATABASES)
-def database(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    return name
 
 
 @pytest.fixture(params=["page", "deep"])
@@ -391,14 +376,13 @@ class TestFallbacks:
                 assert [row["title"] for row in found.data] == [f"by {name}"]
             session.rollback()
 
-    def test_a_parameter_without_a_value_is_an_error(self, database: str) -> None:
+    def test_a_parameter_without_a_value_is_an_error(self, session: orm.Session) -> None:
         pages = paginate()
-        with orm.Session(engine(database)) as session:
-            one = sa.select(Item).where(Item.dataset == sa.bindparam("whose", 1))
-            assert pages.sync.page(session, one, pages.parse("")).total == 60
-            none = sa.select(Item).where(Item.dataset == sa.bindparam("whose"))
-            with pytest.raises(StatementError, match="whose"):
-                pages.sync.page(session, none, pages.parse(""))
+        one = sa.select(Item).where(Item.dataset == sa.bindparam("whose", 1))
+        assert pages.sync.page(session, one, pages.parse("")).total == 60
+        none = sa.select(Item).where(Item.dataset == sa.bindparam("whose"))
+        with pytest.raises(StatementError, match="whose"):
+            pages.sync.page(session, none, pages.parse(""))
 
     @pytest.mark.parametrize(
         "whose",
@@ -406,35 +390,32 @@ class TestFallbacks:
         ids=["without a value", "with one"],
     )
     @pytest.mark.parametrize("is_inside", [False, True])
-    def test_values_of_params(self, database: str, whose: Any, is_inside: bool) -> None:
+    def test_values_of_params(self, session: orm.Session, whose: Any, is_inside: bool) -> None:
         pages = paginate()
-        with orm.Session(engine(database)) as session:
-            for tenant in (0, 1, 2, 0):
-                if is_inside:
-                    some = sa.select(other.id).where(other.dataset == whose)
-                    statement = sa.select(Item).where(Item.id.in_(some.params(whose=tenant)))
-                else:
-                    whole = sa.select(Item).where(Item.dataset == whose)
-                    statement = whole.params(whose=tenant)
-                found = pages.sync.page(session, statement, pages.parse(""))
-                assert {row["dataset"] for row in found.data} == {tenant}
+        for tenant in (0, 1, 2, 0):
+            if is_inside:
+                some = sa.select(other.id).where(other.dataset == whose)
+                statement = sa.select(Item).where(Item.id.in_(some.params(whose=tenant)))
+            else:
+                whole = sa.select(Item).where(Item.dataset == whose)
+                statement = whole.params(whose=tenant)
+            found = pages.sync.page(session, statement, pages.parse(""))
+            assert {row["dataset"] for row in found.data} == {tenant}
 
-    def test_values_in_a_relationship(self, database: str) -> None:
+    def test_values_in_a_relationship(self, session: orm.Session) -> None:
         posts: Any = Paginator(PostOut, model=Post)
-        with orm.Session(engine(database)) as session:
-            for name in ("n0", "n1", "n2"):
-                statement = sa.select(Post).join(Post.author.and_(Author.name == name))
-                wanted = sorted(post.id for post in session.scalars(statement))
-                found = posts.sync.page(session, statement, posts.parse("limit=100"))
-                assert [row["id"] for row in found.data] == wanted != []
+        for name in ("n0", "n1", "n2"):
+            statement = sa.select(Post).join(Post.author.and_(Author.name == name))
+            wanted = sorted(post.id for post in session.scalars(statement))
+            found = posts.sync.page(session, statement, posts.parse("limit=100"))
+            assert [row["id"] for row in found.data] == wanted != []
 
-    def test_values_in_loader_options(self, database: str) -> None:
+    def test_values_in_loader_options(self, session: orm.Session) -> None:
         posts: Any = Paginator(PostOut, model=Post)
-        with orm.Session(engine(database)) as session:
-            for name in ("red", "green"):
-                option = orm.joinedload(Post.tags.and_(Tag.name == name))
-                found = posts.sync.page(session, sa.select(Post).options(option), posts.parse(""))
-                assert found.total == 40
+        for name in ("red", "green"):
+            option = orm.joinedload(Post.tags.and_(Tag.name == name))
+            found = posts.sync.page(session, sa.select(Post).options(option), posts.parse(""))
+            assert found.total == 40
 
     def test_an_error_names_the_select_of_the_request(self) -> None:
         pages = paginate()
@@ -452,39 +433,37 @@ class OfTenant(orm.UserDefinedOption):
 class TestWhatIsNotInTheKey:
     """SQLAlchemy keeps no compiled form by it, so neither may we."""
 
-    def test_options_for_listeners_are_kept(self, database: str) -> None:
+    def test_options_for_listeners_are_kept(self, session: orm.Session) -> None:
         pages = paginate()
-        with orm.Session(engine(database)) as session:
 
-            @sa.event.listens_for(session, "do_orm_execute")
-            def only_some(state: orm.ORMExecuteState) -> None:
-                for option in state.user_defined_options:
-                    state.statement = state.statement.options(
-                        orm.with_loader_criteria(Item, Item.dataset == option.payload)
-                    )
+        @sa.event.listens_for(session, "do_orm_execute")
+        def only_some(state: orm.ORMExecuteState) -> None:
+            for option in state.user_defined_options:
+                state.statement = state.statement.options(
+                    orm.with_loader_criteria(Item, Item.dataset == option.payload)
+                )
 
-            for tenant in (0, 1, 2, 0):
-                statement = sa.select(Item).options(OfTenant(tenant))
-                for query in ("page=2", "cursor=", "sort=grade&cursor="):
-                    found = pages.sync.page(session, statement, pages.parse(query))
-                    assert {row["dataset"] for row in found.data} == {tenant}
-                assert pages.sync.page(session, statement, pages.parse("")).total == 60
+        for tenant in (0, 1, 2, 0):
+            statement = sa.select(Item).options(OfTenant(tenant))
+            for query in ("page=2", "cursor=", "sort=grade&cursor="):
+                found = pages.sync.page(session, statement, pages.parse(query))
+                assert {row["dataset"] for row in found.data} == {tenant}
+            assert pages.sync.page(session, statement, pages.parse("")).total == 60
 
-    def test_loader_criteria_and_listeners_both_apply(self, database: str) -> None:
+    def test_loader_criteria_and_listeners_both_apply(self, session: orm.Session) -> None:
         """A listener adds, to every select, what only this request knows."""
         pages = paginate()
         whose = 0
-        with orm.Session(engine(database)) as session:
 
-            @sa.event.listens_for(session, "do_orm_execute")
-            def only_some(state: orm.ORMExecuteState) -> None:
-                criteria = orm.with_loader_criteria(Item, Item.dataset == whose)
-                state.statement = state.statement.options(criteria)
+        @sa.event.listens_for(session, "do_orm_execute")
+        def only_some(state: orm.ORMExecuteState) -> None:
+            criteria = orm.with_loader_criteria(Item, Item.dataset == whose)
+            state.statement = state.statement.options(criteria)
 
-            for whose in (0, 1, 2, 0):
-                for query in ("page=2", "cursor=", "sort=grade&cursor="):
-                    found = pages.sync.page(session, sa.select(Item), pages.parse(query))
-                    assert {row["dataset"] for row in found.data} == {whose}
+        for whose in (0, 1, 2, 0):
+            for query in ("page=2", "cursor=", "sort=grade&cursor="):
+                found = pages.sync.page(session, sa.select(Item), pages.parse(query))
+                assert {row["dataset"] for row in found.data} == {whose}
 
     def test_each_tenant_has_its_schema(self) -> None:
         pages = paginate()
@@ -511,15 +490,14 @@ class TestWhatIsNotInTheKey:
             plain.close()
         made.dispose()
 
-    def test_a_cursor_belongs_to_its_loader_criteria(self, database: str) -> None:
+    def test_a_cursor_belongs_to_its_loader_criteria(self, session: orm.Session) -> None:
         pages = paginate()
-        with orm.Session(engine(database)) as session:
-            one, two = (sa.select(Item).options(lambda_criteria(tenant)) for tenant in (0, 1))
-            first = pages.sync.page(session, one, pages.parse("cursor=&limit=5"))
-            q = pages.parse(f"cursor={first.next_cursor}&limit=5")
-            assert len(pages.sync.page(session, one, q).data) == 5
-            with pytest.raises(InvalidParameter, match="another query"):
-                pages.sync.page(session, two, q)
+        one, two = (sa.select(Item).options(lambda_criteria(tenant)) for tenant in (0, 1))
+        first = pages.sync.page(session, one, pages.parse("cursor=&limit=5"))
+        q = pages.parse(f"cursor={first.next_cursor}&limit=5")
+        assert len(pages.sync.page(session, one, q).data) == 5
+        with pytest.raises(InvalidParameter, match="another query"):
+            pages.sync.page(session, two, q)
 
 
 def test_executed_statements_contain_no_values(database: str) -> None:

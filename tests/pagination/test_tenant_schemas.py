@@ -111,14 +111,9 @@ def by_scoped_session(engine: Engine, notes: Any, tenant: str, query: str) -> An
 
 
 WAYS: Final = [
-    by_scoped_session,
-    by_engine,
-    by_connection,
-    by_connection_of_session,
-    by_savepoint,
-    by_statement,
-    by_connection_before_statement,
-]
+    by_scoped_session, by_engine, by_connection, by_connection_of_session, by_savepoint,
+    by_statement, by_connection_before_statement,
+]  # fmt: skip
 if not sqlalchemy.__version__.startswith("2.0"):
     WAYS.append(by_session)
 

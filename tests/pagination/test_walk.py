@@ -24,7 +24,7 @@ from hasten.pagination._slices import KeysetSlice
 from hasten.pagination._sql.keyset import select_after
 from hasten.pagination._sql.query_planner import resolve_order
 from tests.effort import effort
-from tests.pagination.databases import DATABASES, Item, async_engine, engine, item
+from tests.pagination.databases import Item, async_engine, engine, item
 from tests.pagination.slices import keyset_slice, keyset_slice_async
 
 COLUMNS: Final = {
@@ -121,7 +121,6 @@ def test_a_walk_equals_a_full_read_in_both_directions(
             assert [id for page in pages for id in page] == wanted
 
 
-@pytest.mark.parametrize("database", DATABASES)
 @effort(10)
 @given(order=orders, dataset=datasets, limit=limits)
 def test_a_walk_with_an_asynchronous_driver_equals_a_full_read(
@@ -144,7 +143,6 @@ def test_a_walk_with_an_asynchronous_driver_equals_a_full_read(
     asyncio.run(walk())
 
 
-@pytest.mark.parametrize("database", DATABASES)
 @effort(15)
 @given(order=orders, dataset=datasets, limit=limits, data=st.data())
 def test_the_previous_page_of_the_next_page_is_the_page(
@@ -173,7 +171,6 @@ def test_the_previous_page_of_the_next_page_is_the_page(
             page = following
 
 
-@pytest.mark.parametrize("database", DATABASES)
 def test_there_is_no_page_before_the_first_or_after_the_last(database: str) -> None:
     analyzed, keys = plan(of_columns(0), (SortKey("made"),))
     with engine(database).connect() as connection:
@@ -194,7 +191,6 @@ def test_there_is_no_page_before_the_first_or_after_the_last(database: str) -> N
             assert beyond == KeysetSlice([], has_more=False, first=None, last=None)
 
 
-@pytest.mark.parametrize("database", DATABASES)
 @pytest.mark.parametrize("backwards", [False, True])
 def test_a_full_last_page_has_no_next_page(database: str, backwards: bool) -> None:
     analyzed, keys = plan(of_columns(0), (SortKey("made"),))
@@ -309,7 +305,6 @@ class TestPositions:
             select_after(analyzed, keys, [None, 1], limit=5, dialect="sqlite")
 
 
-@pytest.mark.parametrize("database", DATABASES)
 def test_a_walk_by_an_expression_leaves_the_comparison_to_the_database(database: str) -> None:
     """An order by an expression of the caller's, here without regard to case."""
     analyzed = analyze(of_columns(0))

@@ -39,7 +39,7 @@ from hasten._sqlalchemy.selects import Selection
 from hasten.pagination._order import Order, SortKey
 from hasten.pagination._sql.query_planner import resolve_order
 from tests.effort import effort
-from tests.pagination.databases import DATABASES, url
+from tests.pagination.databases import url
 from tests.pagination.slices import keyset_slice
 from tests.pagination.test_walk import expected
 
@@ -219,7 +219,6 @@ def before_statements(database: str, work: Callable[[], None], session: Session)
 
 
 @pytest.mark.parametrize("kind", SELECTS)
-@pytest.mark.parametrize("database", DATABASES)
 @effort(15)
 @given(
     order=orders,
@@ -261,7 +260,6 @@ def test_rows_that_stay_are_seen_once_and_in_order(
         ),
     ],
 )
-@pytest.mark.parametrize("database", DATABASES)
 def test_rows_that_stay_are_seen_once_while_a_thread_writes(
     database: str, order: Order, backwards: bool, kind: str
 ) -> None:

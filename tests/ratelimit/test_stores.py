@@ -18,6 +18,11 @@ ADA, BOB = digest("ada"), digest("bob")
 ALGORITHMS: tuple[Algorithm, ...] = ("fixed", "sliding", "gcra")
 
 
+@pytest.fixture(params=ALGORITHMS)
+def algorithm(request: pytest.FixtureRequest) -> Algorithm:
+    return request.param  # type: ignore[no-any-return]
+
+
 def check(
     limit: int = 5,
     per: float = 60,
@@ -102,7 +107,6 @@ class TestHit:
         clock.advance(10)
         assert (await hit(store, check(1))).ok
 
-    @pytest.mark.parametrize("algorithm", ALGORITHMS)
     async def test_a_zero_limit_denies_all(self, store: CounterStore, algorithm: Algorithm) -> None:
         assert await hit(store, check(0, 60, algorithm)) == Outcome(
             False, 0, 0, 60 * SECOND, 60 * SECOND, certain=True
@@ -134,7 +138,6 @@ class TestHit:
         for name in names:
             assert not (await hit(store, check(1, name=name))).ok
 
-    @pytest.mark.parametrize("algorithm", ALGORITHMS)
     async def test_a_denial_takes_nothing(self, store: CounterStore, algorithm: Algorithm) -> None:
         await hit(store, check(8, 60, algorithm, cost=5))
         for cost in (5, 9):
@@ -201,7 +204,6 @@ class TestGroups:
 
 
 class TestSettle:
-    @pytest.mark.parametrize("algorithm", ALGORITHMS)
     async def test_caps_parallel_failures(self, store: CounterStore, algorithm: Algorithm) -> None:
         login = check(5, 3600, algorithm, later=True)
         outcomes = await asyncio.gather(*(hit(store, login) for _ in range(30)))
@@ -211,7 +213,6 @@ class TestSettle:
                 await settle(store, outcome.token, keep=1)
         assert not (await hit(store, login)).ok
 
-    @pytest.mark.parametrize("algorithm", ALGORITHMS)
     async def test_parallel_successes_leave_nothing_counted(
         self, store: CounterStore, algorithm: Algorithm, clock: Clock
     ) -> None:
@@ -221,7 +222,6 @@ class TestSettle:
         await store.settle([Settlement(o.token) for o in outcomes if o.token is not None])
         assert (await peek(store, login))[:3] == (True, 5, 5)
 
-    @pytest.mark.parametrize("algorithm", ALGORITHMS)
     async def test_reservations_block_others_only_until_they_are_settled(
         self, store: CounterStore, algorithm: Algorithm
     ) -> None:
@@ -232,7 +232,6 @@ class TestSettle:
         await settle(store, tokens[1])
         assert (await hit(store, login)).ok
 
-    @pytest.mark.parametrize("algorithm", ALGORITHMS)
     async def test_a_refund_after_its_window_changes_nothing(
         self, store: CounterStore, algorithm: Algorithm, clock: Clock
     ) -> None:
@@ -246,7 +245,6 @@ class TestSettle:
         await settle(store, token)
         assert (await peek(store, login)).remaining == 4
 
-    @pytest.mark.parametrize("algorithm", ALGORITHMS)
     async def test_a_refund_of_what_was_reset_changes_nothing(
         self, store: CounterStore, algorithm: Algorithm, clock: Clock
     ) -> None:
@@ -258,7 +256,6 @@ class TestSettle:
         await settle(store, token)
         assert (await peek(store, login)).remaining == 199
 
-    @pytest.mark.parametrize("algorithm", ALGORITHMS)
     async def test_next_hit_sees_a_refund(self, store: CounterStore, algorithm: Algorithm) -> None:
         """The caller does not await it, and the next hit sees the result."""
         login = check(1, 60, algorithm)
@@ -270,7 +267,6 @@ class TestSettle:
             await settling
             await store.reset(login.bucket, login.key)
 
-    @pytest.mark.parametrize("algorithm", ALGORITHMS)
     async def test_counts_surcharges_fully(self, store: CounterStore, algorithm: Algorithm) -> None:
         llm = check(10, 60, algorithm)
         await settle(store, await reserve(store, llm), keep=7)
@@ -315,7 +311,6 @@ class TestConcurrency:
 
 
 class TestAdministration:
-    @pytest.mark.parametrize("algorithm", ALGORITHMS)
     async def test_peek_takes_nothing(self, store: CounterStore, algorithm: Algorithm) -> None:
         for _ in range(3):
             assert await peek(store, check(1, 60, algorithm)) == Outcome(True, 1, 1, 0)

@@ -445,15 +445,9 @@ class TestRoles:
 class TestPaths:
     def test_paths_lists_everything_that_can_be_selected(self) -> None:
         assert list(AllowedFields(Article).paths()) == [
-            "id",
-            "createdAt",
-            "author",
-            "author.id",
-            "author.fullName",
-            "others",
-            "others.id",
+            "id", "createdAt", "author", "author.id", "author.fullName", "others", "others.id",
             "others.fullName",
-        ]
+        ]  # fmt: skip
         assert list(USERS.paths(1)) == ["id", "name", "email", "bio"]
 
     @given(st.sampled_from([*POSTS.paths(3)]))

@@ -9,14 +9,9 @@ class TestNames:
     def test_are_bullmqs(self) -> None:
         """Getters and events of other languages use these very texts."""
         assert [str(state) for state in State] == [
-            "waiting",
-            "prioritized",
-            "delayed",
-            "waiting-children",
-            "active",
-            "completed",
+            "waiting", "prioritized", "delayed", "waiting-children", "active", "completed",
             "failed",
-        ]
+        ]  # fmt: skip
 
 
 class TestTransitions:

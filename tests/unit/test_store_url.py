@@ -129,21 +129,14 @@ class TestShown:
     @pytest.mark.parametrize(
         "url",
         [
-            "redis://ada:SECRET?1@host:6379/0",
-            "redis://ada:1?SECRET@host/0",
-            "redis://:1?SECRET@host/0?timeout=1",
-            "redis://:6379?timeout=SECRET@host",
-            "redis://:6379?SECRET&x=y@host",
-            "redis://ada:p@1?SECRET@host",
-            "unix://ada:1?SECRET@/run/redis.sock",
-            "redis:ada:SECRET@host",
-            "ada:SECRET@host",
-            "postgres://ada:1?SECRET@host/x",
-            "redis://host?sentinel%5fpassword=SECRET&colour=red",
-            "redis://host?Password=SECRET",
-            "sqlite://ada:SECRET@host/jobs.db",
+            "redis://ada:SECRET?1@host:6379/0", "redis://ada:1?SECRET@host/0",
+            "redis://:1?SECRET@host/0?timeout=1", "redis://:6379?timeout=SECRET@host",
+            "redis://:6379?SECRET&x=y@host", "redis://ada:p@1?SECRET@host",
+            "unix://ada:1?SECRET@/run/redis.sock", "redis:ada:SECRET@host", "ada:SECRET@host",
+            "postgres://ada:1?SECRET@host/x", "redis://host?sentinel%5fpassword=SECRET&colour=red",
+            "redis://host?Password=SECRET", "sqlite://ada:SECRET@host/jobs.db",
         ],
-    )
+    )  # fmt: skip
     def test_a_password_with_characters_of_urls_is_never_shown(
         self, open_: Callable[[str], object], url: str
     ) -> None:
