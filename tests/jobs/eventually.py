@@ -23,7 +23,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 async def until_longer(what: Sized, count: int) -> None:
-    """Return once there is more of it than that."""
+    """Return once there are more than count items."""
     await until(lambda: len(what) > count)
 
 

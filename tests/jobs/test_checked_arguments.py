@@ -83,7 +83,7 @@ async def test_are_refused_with_their_path(
 
 @pytest.mark.parametrize("value", [Order(1, [Line("a", 2)]), {"id": 1, "lines": []}])
 async def test_that_fit_are_stored_as_they_were_given(memory: Queue, value: Any) -> None:
-    """What decodes to the annotated type fits, too."""
+    """A value of another type is accepted if its JSON decodes to the annotated type."""
 
     @memory.task
     async def keep(value: Order) -> int:
@@ -101,7 +101,7 @@ async def test_of_a_task_without_annotations_are_not_checked(memory: Queue) -> N
 
 
 async def test_are_not_checked_where_that_is_turned_off(memory: Queue) -> None:
-    """By the queue for all its tasks, or by a task; the worker checks them nevertheless."""
+    """Queue(check_arguments=False) or a task turns the check off. The worker checks in any case."""
     unchecked = Queue("memory", memory.store, check_arguments=False)
 
     async def square(number: int) -> int:

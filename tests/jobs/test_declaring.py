@@ -1,4 +1,4 @@
-"""What can be a task, and what is found wrong with it when it is made."""
+"""Which functions can be tasks, and which errors are found when a task is declared."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class TestAnnotations:
     def test_that_json_cannot_be_decoded_to_are_refused_when_the_task_is_made(
         self, queue: Queue, annotation: Any, why: str, default: tuple[object, ...]
     ) -> None:
-        """Not once per job, in the worker."""
+        """The error is raised once, not for each job in the worker."""
         with pytest.raises(InvalidTask) as caught:
             queue.task(taking(annotation, *default))
         assert str(caught.value).startswith(
@@ -142,7 +142,7 @@ class TestAnnotations:
         ids=["name", "attribute", "inside a record"],
     )
     def test_may_name_what_comes_below(self, queue: Queue, modules: Modules, code: str) -> None:
-        """Then they are checked on first use, or when a worker starts."""
+        """The annotations are checked on first use, or when a worker starts."""
         module: Any = modules.load("declaring_later", code)
         with pytest.raises(InvalidTask, match=r"^task 'send': .*cannot be resolved: .*Later"):
             queue.check_tasks()
@@ -152,7 +152,7 @@ class TestAnnotations:
         queue.check_tasks()
 
     async def test_are_checked_when_a_worker_starts(self, queue: Queue, modules: Modules) -> None:
-        """Before it takes a job."""
+        """The worker starts only if all annotations are valid."""
         modules.load("declaring_never", "@queue.task\ndef send(x: 'Never') -> None: ...")
         job = await queue.add("other")
         with pytest.raises(InvalidTask, match=r"^task 'send': .*cannot be resolved: .*Never"):
@@ -186,7 +186,7 @@ class TestContext:
         "place", ["ctx, to", "to, ctx=None", "to, *, ctx", "to, *, ctx=None", "ctx, /, to"]
     )
     async def test_is_given_however_annotated(self, memory: Queue, kind: str, place: str) -> None:
-        """Its parameter is not stored, and those who enqueue do not give it."""
+        """The context is not stored with the arguments, and callers do not pass it."""
         namespace: dict[str, Any] = {"Context": Context}
         exec(f"async def name({place}): return f'{{ctx.job.name}} {{to}}'", namespace)
         function = namespace["name"]
@@ -201,7 +201,7 @@ class TestContext:
 
 
 def logged(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A plain decorator, as many libraries have them: it knows nothing of coroutines."""
+    """A decorator that does not await what it returns, as in many libraries."""
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -279,7 +279,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], str]] = {
 class TestWhatCanBeATask:
     @pytest.mark.parametrize("kind", FUNCTIONS)
     async def test_is_all_that_can_be_called(self, memory: Queue, kind: str) -> None:
-        """What it returns is awaited, if it can be."""
+        """If it returns an awaitable, the worker awaits it."""
         function, where = FUNCTIONS[kind]
         task: Task[..., Any, Any] = memory.task(name="greet")(function)
         assert (task.name, task.definition.run_in) == ("greet", where)
@@ -400,7 +400,7 @@ class TestWhatCanBeATask:
             queue.task(name="f", run_in="process")(function)
 
     def test_that_has_another_name_in_its_module_runs_in_no_process(self, queue: Queue) -> None:
-        """Found when a worker starts: then the module is complete."""
+        """The check runs when a worker starts, because the module is complete then."""
         queue.task(run_in="process")(greet)
         with pytest.raises(InvalidOption, match=r"decorate .*test_declaring\.greet .* with"):
             queue.check_tasks()
@@ -413,7 +413,7 @@ async def delay_later(attempt: int, error: BaseException) -> float:
 
 @pytest.mark.parametrize("backoff", [delay_later, lambda attempt: 1.0])
 def test_a_back_off_function_of_another_kind_is_refused_when_it_is_given(backoff: Any) -> None:
-    """For a task and for all tasks of a queue."""
+    """Both options of a queue and options of a task are checked."""
     with pytest.raises(InvalidOption, match=r"^backoff=<function .*: must be a .*function"):
         Queue("mail", "memory://", backoff=backoff)
     with pytest.raises(InvalidOption, match=r"^backoff=<function .*: must be a .*function"):

@@ -1,4 +1,4 @@
-"""What a worker logs of runs that failed, and what a log record of it holds."""
+"""What a worker logs about failed runs, and the fields of those log records."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ async def test_a_retry_is_logged_with_delay(queue: Queue, caplog: pytest.LogCapt
 
 
 async def test_a_failure_in_a_process_has_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
-    """The log has a `JobFailed`, whose cause is the text of the traceback."""
+    """The logged exception is a `JobFailed`. Its cause has the traceback of the process as text."""
     job = await process_tasks.throw.using(attempts=1).enqueue("unreadable")
     async with Worker(process_tasks.queue, grace=0):
         await fail(job)
@@ -124,7 +124,7 @@ async def test_a_time_out_is_logged(queue: Queue, caplog: pytest.LogCaptureFixtu
 
 
 async def test_an_unrunnable_job_is_logged(queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
-    """An unknown task, and data that does not fit."""
+    """The task is unknown, or the data does not fit."""
 
     @queue.task
     async def square(number: int) -> int:
@@ -183,7 +183,7 @@ async def test_cancelling_is_no_failure(queue: Queue, caplog: pytest.LogCaptureF
 
 
 async def test_a_failure_is_one_safe_line(queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
-    """The text of an error cannot forge a line of the log or clear a terminal."""
+    """The text of an error cannot add a line to the log or clear a terminal."""
 
     @queue.task
     async def fail_it() -> None:

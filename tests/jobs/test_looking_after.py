@@ -1,4 +1,4 @@
-"""Finding jobs, and doing something about them."""
+"""Finding jobs and changing them: retry, promote, cancel, remove, pause, drain, clean."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.jobs.eventually import fails, until, until_state
 
 
 async def fill(queue: Queue) -> dict[State, Job[Any]]:
-    """A job in each state but active and waiting-children."""
+    """Add one job for each state except active and waiting-children."""
 
     @queue.task
     async def end(fail: bool) -> None:
@@ -50,7 +50,6 @@ class TestFinding:
         assert await queue.get(id) is None
 
     async def test_a_queue_does_not_find_the_jobs_of_another(self, queue: Queue) -> None:
-        """Though they are in one store."""
         other = Queue("other", queue.store)
         job = await other.add("send")
         assert await queue.get(job.id) is None
@@ -59,7 +58,7 @@ class TestFinding:
         assert (await job.refresh()).state is State.WAITING
 
     async def test_jobs_come_in_pages(self, queue: Queue) -> None:
-        """In the order in which they would be taken, or the other way."""
+        """Oldest first or newest first."""
         jobs = await queue.add_many([("send", {"n": n}) for n in range(10)])
         ids = [job.id for job in jobs]
 
@@ -97,7 +96,7 @@ class TestFinding:
 class TestIds:
     @pytest.mark.parametrize("id", [7, None, b"7", ("7",)])
     async def test_that_are_no_text_are_refused(self, queue: Queue, id: Any) -> None:
-        """A number may come from a database of one's own, where ids were kept as numbers."""
+        """Applications often keep ids as numbers in their own databases."""
         calls = [
             queue.get(id), queue.cancel(id), queue.remove(id), queue.retry("1", id),
             queue.promote("1", id), asyncio.to_thread(queue.sync.get, id),
@@ -122,7 +121,7 @@ class TestCancel:
 
     @pytest.mark.parametrize("where", ["loop", "thread"])
     async def test_stops_a_running_job(self, queue: Queue, where: str) -> None:
-        """Its handler may clean up, and no attempt follows."""
+        """The handler can clean up, and the job is not retried."""
         ended = threading.Event()
 
         async def in_loop() -> None:
@@ -215,7 +214,7 @@ class TestRetryAndPromote:
         assert {(await job.refresh()).state for job in jobs.values()} == set(jobs)
 
     async def test_they_return_the_moved_ids_in_the_order_of_the_call(self, queue: Queue) -> None:
-        """Somebody else may have moved or removed the others just now."""
+        """Jobs that another caller has moved or removed meanwhile are left out."""
         ids = {state: job.id for state, job in (await fill(queue)).items()}
         asked = ["999", ids[State.FAILED], ids[State.WAITING], ids[State.COMPLETED]]
         assert await queue.retry(*asked) == [ids[State.FAILED], ids[State.COMPLETED]]
@@ -255,7 +254,7 @@ class TestRemove:
         assert await queue.counts() == dict.fromkeys(State, 0)
 
     async def test_leaves_a_running_job(self, queue: Queue) -> None:
-        """Cancel it first."""
+        """A running job has to be cancelled before it can be removed."""
         may_end = asyncio.Event()
 
         @queue.task
@@ -299,7 +298,7 @@ class TestDeletingMany:
             await queue.clean("active", older_than=0)
 
     async def test_obliterate_leaves_nothing(self, queue: Queue) -> None:
-        """Of this queue; another one in the store stays."""
+        """Other queues in the same store keep their jobs."""
         other = Queue("other", queue.store)
         await other.add("send")
         await fill(queue)
@@ -310,7 +309,7 @@ class TestDeletingMany:
         assert await queue.engine.queues() == ["other"]
 
     async def test_obliterate_spares_running_jobs_unless_forced(self, queue: Queue) -> None:
-        """Forced, their worker finds that they are gone, and goes on."""
+        """With force, the worker notices that its jobs are gone, and continues."""
         ended: list[str] = []
         started = asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""What arrives is what was given: what JSON would lose or change is refused at the call."""
+"""Arguments arrive as they were given: values that JSON would change are refused at the call."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ LOST: dict[str, tuple[object, str, str]] = {
 class TestValuesThatJsonLoses:
     @pytest.mark.parametrize("kind", LOST)
     async def test_are_refused_at_the_call_with_their_path(self, queue: Queue, kind: str) -> None:
-        """Whatever record they hide in, and whatever way the job is added."""
+        """Nested values too, and for every method that adds jobs."""
         value, inside, complaint = LOST[kind]
 
         @queue.task
@@ -161,7 +161,7 @@ class TestValuesThatJsonLoses:
 
     @pytest.mark.parametrize("kind", LOST)
     async def test_fail_the_run_that_returns_them(self, memory: Queue, kind: str) -> None:
-        """The work is done, but its result is not what was returned."""
+        """The result that is stored would not be the one that was returned."""
         value, inside, complaint = LOST[kind]
 
         @memory.task
@@ -279,7 +279,7 @@ def untyped(queue: Queue, annotation: Any) -> Any:
 class TestTypesThatJsonChanges:
     @pytest.mark.parametrize("kind", UNTYPED)
     async def test_are_refused_if_no_annotation_keeps_them(self, queue: Queue, kind: str) -> None:
-        """Without a type a datetime would arrive as a text, in silence."""
+        """Without an annotation, a datetime would arrive as a string."""
         annotation, value, complaint = UNTYPED[kind]
         keep = untyped(queue, annotation)
         with pytest.raises(InvalidArgument) as caught:
@@ -342,7 +342,7 @@ class TestDataOfKnownTasks:
     async def test_is_checked_when_a_job_is_added_by_name(
         self, queue: Queue, elsewhere: Queue, data: object, complaint: str
     ) -> None:
-        """The task is known here: there is no need to wait for a worker to find out."""
+        """If the task is known, the error is raised at once and not in the worker."""
 
         @queue.task
         async def send(ctx: Context, to: str, times: int = 1) -> None: ...
@@ -357,7 +357,7 @@ class TestDataOfKnownTasks:
         await elsewhere.add("send", data)  # of a task that is not known there: any JSON
 
     async def test_may_be_what_fits(self, queue: Queue) -> None:
-        """A record, too: what counts is its JSON."""
+        """A record is accepted if its JSON fits."""
 
         @dataclass
         class Call:

@@ -1,4 +1,4 @@
-"""JSON that is nested so deeply that it cannot be decoded: it fails its own job, and no other."""
+"""JSON that is nested too deeply to be decoded fails its own job only."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DEPTHS = range(900, 1_010, 10)
 
 
 async def add(queue: Queue, data: str = "{}", opts: str = "{}") -> Job[Any]:
-    """Add a job as another program does."""
+    """Add a job as another program would."""
     new = NewJob("mail", JobTemplate("send", opts, Options()), data)
     (added,) = await queue.engine.add([new], now_ms=queue.clock.now_ms())
     job = await queue.get(added.id)
@@ -36,7 +36,7 @@ async def add(queue: Queue, data: str = "{}", opts: str = "{}") -> Job[Any]:
 
 
 async def run(queue: Queue, job: Job[Any]) -> str:
-    """Run a job beside one that is all right. Returns the reason of its failure."""
+    """Run a job together with a valid one, and return the error of the job."""
 
     @queue.task
     async def send(to: object = None) -> None: ...
@@ -96,7 +96,7 @@ async def test_values_raise_what_other_invalid_json_raises(queue: Queue) -> None
 
 
 async def fail_all(queue: Queue, count: int) -> list[str]:
-    """Returns the ids of so many jobs that have failed."""
+    """Run that many jobs, and return the ids of the failed ones."""
     ids = [(await add(queue)).id for _ in range(count)]
     now_ms = queue.clock.now_ms()
     await queue.engine.claim("mail", Claim(count, "t", "w", 60_000), now_ms=now_ms)
@@ -137,7 +137,7 @@ async def test_traces_and_events_on_sqlite_are_left_out(tmp_path: Path) -> None:
 
 
 def test_long_texts_are_not_remembered() -> None:
-    """A store or a client may invent any number of them."""
+    """Stores and clients may send any number of long texts."""
     tracemalloc.start()
     addresses, proxies = Addresses(), Proxies(["10.0.0.0/8"])
     before, _ = tracemalloc.get_traced_memory()

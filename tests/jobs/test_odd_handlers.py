@@ -42,7 +42,7 @@ class Leaves(Exception):
 
 class Wait(RetryAfter):
     def __init__(self) -> None:
-        """Without calling the one of RetryAfter."""
+        """Do not call RetryAfter.__init__, so that there is no delay."""
 
 
 class OddGroup(ExceptionGroup[Exception]):
@@ -291,8 +291,6 @@ class TestGroups:
 
 
 class TestCancellingAllTasks:
-    """`for task in asyncio.all_tasks(): task.cancel()` is a common idiom of cleaning up."""
-
     async def test_own_tasks_restart(self, queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
         main = asyncio.current_task()
 
@@ -314,7 +312,7 @@ class TestCancellingAllTasks:
         assert "internal tasks were cancelled" in caplog.text
 
     async def test_runs_that_are_cancelled_count_as_attempts(self, queue: Queue) -> None:
-        """In any stage: running, or claimed just now and not begun."""
+        """Whether they are running or have been claimed and not started."""
         main = asyncio.current_task()
         runs: list[int] = []
 
@@ -451,12 +449,12 @@ class TestWorkersThatFail:
 class TestClosing:
     @pytest.fixture
     async def queue(self, url: str) -> AsyncIterator[Queue]:
-        """A queue with a store of its own."""
+        """A queue that opens its own store."""
         async with Queue("mail", url) as queue:
             yield queue
 
     async def test_a_queue_under_a_running_worker_does_not_stop_it(self, queue: Queue) -> None:
-        """The worker keeps the store open, and closes it when it ends."""
+        """The worker keeps the store open and closes it when it stops."""
 
         @queue.task
         async def fine() -> str:
@@ -472,7 +470,7 @@ class TestClosing:
             await engine.count("mail")
 
     async def test_a_store_under_a_running_worker_does_not_stop_it(self, tmp_path: Path) -> None:
-        """What uses a store that was closed opens it again."""
+        """A store that was closed is opened again when it is used."""
         store = Store(f"sqlite:///{tmp_path / 'jobs.db'}")
         queue = Queue("mail", store)
 
@@ -496,7 +494,7 @@ class TestClosing:
 
 
 async def test_threads_end_though_a_handler_was_interrupted_late(queue: Queue) -> None:
-    """An interruption never hits what runs after the handler."""
+    """The exception is raised in the handler or not at all."""
     entered = threading.Event()
 
     @queue.task(timeout=0.05)
@@ -510,7 +508,7 @@ async def test_threads_end_though_a_handler_was_interrupted_late(queue: Queue) -
 
 
 class TestLoggingThatIsBroken:
-    """Logging belongs to the application. The outcome of a job must be stored even if it fails."""
+    """A failing logger must not prevent that the outcome of a job is stored."""
 
     @pytest.fixture
     def broken(self, kind: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
@@ -565,7 +563,7 @@ class TestLoggingThatIsBroken:
 
 class TestStoppingUnderAttack:
     async def test_outcomes_are_stored_if_a_handler_cancels_all_tasks(self, queue: Queue) -> None:
-        """In the grace period of the worker, and when it is about to begin."""
+        """Tasks are cancelled during the grace period and when it is about to begin."""
         main = asyncio.current_task()
         started, may_end = asyncio.Event(), asyncio.Event()
 
@@ -589,7 +587,7 @@ class TestStoppingUnderAttack:
 
     @pytest.mark.parametrize("how", ["timeout", "wait_for", "handler"])
     async def test_a_cancelled_stop_still_hands_jobs_back(self, queue: Queue, how: str) -> None:
-        """A run must not continue beside the next run of its job."""
+        """Otherwise the old run of a job would continue next to its new one."""
         running: list[str] = []
         worker = Worker(queue, grace=30)
 
@@ -625,7 +623,7 @@ class TestStoppingUnderAttack:
         assert (job.attempts_made, job.record.crashes) == (0, 0)
 
     async def test_a_handler_that_stops_its_worker_has_used_an_attempt(self, queue: Queue) -> None:
-        """Handed back, it would stop the next worker, too, and so on."""
+        """If it were handed back, it would stop the next worker, too."""
         worker = Worker(queue, grace=0.05)
 
         @queue.task
@@ -682,7 +680,7 @@ class TestStoppingUnderAttack:
 
 
 def test_an_ended_loop_renews_no_leases(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """It was not stopped. No lease is renewed after that, and no failure is logged."""
+    """The worker was not stopped. Its thread renews no leases, and logs no failure."""
     url = f"sqlite:///{tmp_path / 'jobs.db'}"
     before = set(threading.enumerate())
 
@@ -710,7 +708,7 @@ def test_an_ended_loop_renews_no_leases(tmp_path: Any, caplog: pytest.LogCapture
 async def test_a_suspect_starts_although_the_tasks_of_its_worker_were_cancelled(
     queue: Queue, clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It waits for claims that are under way, and those were cancelled."""
+    """A job that crashed its worker waits for pending claims, and those were cancelled."""
     settle = QueueConsumer._settle
     cancelled: list[int] = []
 
@@ -750,7 +748,7 @@ async def until_done(clock: Any, job: Job[Any]) -> None:
 
 
 async def test_a_listener_that_is_cancelled_alone_does_no_harm(queue: Queue) -> None:
-    """On Redis, its blocked call continues on the connection that it uses again."""
+    """On Redis, the blocking call continues on a connection that is used again."""
 
     @queue.task
     async def fine() -> str:

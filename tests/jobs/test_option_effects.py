@@ -1,4 +1,4 @@
-"""What each option does to a job, from the call to the run."""
+"""The effect of each option on a job."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from tests.jobs.eventually import fails, result_of, until_longer, until_state
 class TestDelay:
     @pytest.mark.parametrize("option", ["delay", "timedelta", "at"])
     async def test_runs_a_job_when_due(self, queue: Queue, clock: ManualClock, option: str) -> None:
-        """Not a millisecond earlier."""
         hour = timedelta(hours=1)
         choices: dict[str, JobOptions] = {
             "delay": {"delay": 3600},
@@ -51,7 +50,7 @@ class TestDelay:
         assert job.state is State.WAITING
 
     async def test_at_is_relative_to_each_call(self, queue: Queue, clock: ManualClock) -> None:
-        """`using` may be kept; the time until then shrinks."""
+        """A task with using(at=…) can be kept and called later."""
 
         @queue.task
         async def note() -> None: ...
@@ -79,7 +78,7 @@ async def order_of_runs(queue: Queue, *added: tuple[str, dict[str, Any]]) -> lis
 
 class TestOrder:
     async def test_priorities_run_lowest_first_after_those_without(self, queue: Queue) -> None:
-        """BullMQ's order."""
+        """As in BullMQ."""
         assert await order_of_runs(
             queue, ("c", {"priority": 9}), ("b", {"priority": 1}), ("a", {})
         ) == ["a", "b", "c"]
@@ -92,7 +91,7 @@ class TestOrder:
 
 class TestAttempts:
     async def test_a_failing_job_runs_as_often_as_it_has_attempts(self, queue: Queue) -> None:
-        """attempts is the number of runs, the first one too."""
+        """The first run counts as an attempt."""
         runs: list[int] = []
 
         @queue.task(attempts=3)
@@ -141,7 +140,6 @@ class TestBackoff:
     async def test_an_attempt_waits_as_long_as_it_says(
         self, queue: Queue, clock: ManualClock, backoff: Any, waits: list[float]
     ) -> None:
-        """To the millisecond."""
         times: list[int] = []
 
         @queue.task(attempts=4, backoff=backoff)
@@ -162,7 +160,7 @@ class TestBackoff:
         assert [(b - a) / 1000 for a, b in pairwise(times)] == waits
 
     async def test_jitter_shortens_a_wait_in_bounds(self, queue: Queue, clock: ManualClock) -> None:
-        """Jobs that failed together do not come back together."""
+        """So that jobs that failed together are not retried together."""
 
         @queue.task(attempts=2, backoff="exponential")
         async def fail() -> None:
@@ -177,7 +175,7 @@ class TestBackoff:
         assert len(set(delays)) > 10
 
     async def test_a_function_may_give_up(self, queue: Queue) -> None:
-        """It sees the number of the attempt and the error."""
+        """The function gets the number of the attempt and the error."""
         seen: list[tuple[int, str]] = []
 
         def decide(attempt: int, error: BaseException) -> float | None:
@@ -221,7 +219,7 @@ class TestTimeout:
         assert (await job.refresh()).attempts_made == 1
 
     async def test_ends_a_process_whatever_it_does(self) -> None:
-        """It is killed: not even one long call in C can hold it. The next job gets a new one."""
+        """The process is killed, even in a long call in C. The next job runs in a new one."""
         queue = process_tasks.queue
         async with Worker(queue, handler_processes=1):
             job = await process_tasks.sleep.using(timeout=0.2).enqueue(600)
@@ -242,7 +240,7 @@ class TestTimeout:
         assert await result_of(queue, await hang_once.enqueue()) == "done"
 
     async def test_a_handler_s_own_timeout_is_an_error_like_others(self, queue: Queue) -> None:
-        """Not ours, and told as what it is."""
+        """It is not reported as a time-out of the job."""
 
         @queue.task
         async def wait() -> None:
@@ -254,7 +252,7 @@ class TestTimeout:
 
 class TestExpires:
     async def test_a_late_job_fails_without_a_run(self, queue: Queue, clock: ManualClock) -> None:
-        """A code to log in is of no use tomorrow."""
+        """For example, a login code is of no use after an hour."""
         ran: list[int] = []
 
         @queue.task(expires=60)
@@ -280,7 +278,7 @@ class TestExpires:
         await result_of(queue, job)
 
     async def test_it_does_not_limit_later_attempts(self, queue: Queue, clock: ManualClock) -> None:
-        """The job was started in time."""
+        """Only the first attempt has to start in time."""
         runs: list[int] = []
 
         @queue.task(expires=60, attempts=2, backoff=3600)
@@ -297,7 +295,7 @@ class TestExpires:
 
 
 async def finish(queue: Queue, count: int, **options: Any) -> list[Job[Any]]:
-    """Let jobs complete or fail, one after another."""
+    """Run jobs that complete or fail, one after another."""
 
     @queue.task(**options)
     async def end(fail: bool) -> None:
@@ -330,7 +328,7 @@ class TestKeep:
         ids=repr,
     )
     async def test_finished_jobs_are_kept_as_told(self, queue: Queue, keep: Any, kept: int) -> None:
-        """The newest of them; the rest is deleted as soon as the next one finishes."""
+        """The newest jobs are kept. The others are deleted when the next job finishes."""
         await finish(queue, 5, keep_completed=keep, keep_failed=True)
         counts = await queue.counts()
         assert (counts[State.COMPLETED], counts[State.FAILED]) == (kept, 5)
@@ -341,7 +339,7 @@ class TestKeep:
         assert (counts[State.COMPLETED], counts[State.FAILED]) == (1, 2)
 
     async def test_age_deletes_old_finished_jobs(self, queue: Queue, clock: ManualClock) -> None:
-        """At the next finish."""
+        """They are deleted when the next job finishes."""
         await finish(queue, 3, keep_completed=Keep(age=60), keep_failed=True)
         clock.advance(61)
         await finish(queue, 1, keep_completed=Keep(age=60), keep_failed=True)
@@ -359,7 +357,7 @@ class TestKeep:
         assert (await queue.counts())[State.COMPLETED] == 1
 
     async def test_the_result_of_an_unkept_job_still_reaches_a_waiter(self, queue: Queue) -> None:
-        """It is told with the event of its end."""
+        """The event has the result."""
 
         @queue.task(keep_completed=False)
         async def answer() -> int:
@@ -375,7 +373,7 @@ class TestKeep:
 
 @pytest.mark.parametrize("make", [Keep, Fixed, Exponential])
 def test_options_are_values(make: Callable[..., object]) -> None:
-    """Equal when they say the same: so the options of a task can be compared and cached."""
+    """Equal options are equal values with one hash, so they can be compared and cached."""
     assert make(1) == make(1)
     assert hash(make(1)) == hash(make(1))
     assert make(1) != make(2)

@@ -1,4 +1,4 @@
-"""Waiting for what came of a job, and following what happens to a queue."""
+"""Waiting for results, and following the events of a queue."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.patience import DEADLINE_SECONDS
 
 
 async def settle_waiting() -> None:
-    """Let those who just began to wait get there: no event tells when they have."""
+    """Give waiting tasks time to begin. No event shows that they have."""
     await asyncio.sleep(0.05)
 
 
@@ -53,7 +53,7 @@ class TestResult:
             assert await waiting == 42
 
     async def test_of_a_job_that_has_completed_before(self, queue: Queue) -> None:
-        """Its event has passed; the store knows."""
+        """The event is in the past, so the job is read."""
 
         @queue.task
         async def answer() -> int:
@@ -72,8 +72,6 @@ class TestResult:
         assert (await job.refresh()).record.result == "null"
 
     async def test_of_a_failed_job_is_its_reason(self, queue: Queue) -> None:
-        """While one waits, and afterwards."""
-
         @queue.task
         async def fail() -> None:
             raise ValueError("bad luck")
@@ -98,7 +96,7 @@ class TestResult:
     async def test_of_a_removed_job_is_not_waited_for_for_ever(
         self, queue: Queue, how: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """At once where an event names the job, else at the next look."""
+        """At once if an event names the job, otherwise at the next check."""
         monkeypatch.setattr("hasten.jobs._results.CHECK_SECONDS", 0.1)
         job = await queue.add("send")
         waiting = asyncio.create_task(job.result(timeout=30))
@@ -118,7 +116,7 @@ class TestResult:
     async def test_of_thousands_is_looked_for_a_few_at_a_time(
         self, queue: Queue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """All in turn, also where events come all the time."""
+        """Each check reads a few jobs, in turn, even while events arrive all the time."""
         monkeypatch.setattr("hasten.jobs._results.CHECK_SECONDS", 0.01)
         monkeypatch.setattr("hasten.jobs._results.CHECKED_AT_ONCE", 10)
         looks: list[list[str]] = []
@@ -176,7 +174,7 @@ class TestResult:
             await asyncio.to_thread(job.sync.result, timeout)
 
     async def test_is_told_to_many_who_wait(self, queue: Queue) -> None:
-        """For one job and for many, with one reader for all; one who leaves takes none along."""
+        """One reader serves them all, and goes on when one of them is cancelled."""
 
         @queue.task
         async def double(number: int) -> int:
@@ -192,7 +190,7 @@ class TestResult:
         assert results[1:] == [2 * n for n in range(50) for _ in range(4)][1:]
 
     async def test_can_be_waited_for_again_after_nobody_did(self, queue: Queue) -> None:
-        """The reader ends with the last who waits, and begins anew."""
+        """The reader ends with the last waiter, and starts again."""
 
         @queue.task
         async def double(number: int) -> int:
@@ -204,7 +202,6 @@ class TestResult:
                 assert await job.result(timeout=30) == 2 * number
 
     async def test_follows_a_job_through_attempts(self, queue: Queue, clock: ManualClock) -> None:
-        """A failed attempt is not the end."""
         runs: list[int] = []
 
         @queue.task(attempts=2, backoff=60)
@@ -224,10 +221,10 @@ class TestResult:
 
 
 class TestResultOfAJobThatIsNotKept:
-    """It is in the events, and whoever added the job finds it there."""
+    """The result is in the events, where the caller that added the job finds it."""
 
     async def test_is_found_after_the_job_is_gone(self, queue: Queue) -> None:
-        """By whatever call the job was added."""
+        """For all methods that add jobs."""
 
         @queue.task(keep_completed=0, keep_failed=0)
         async def halve(number: int) -> int:
@@ -265,7 +262,7 @@ class TestResultOfAJobThatIsNotKept:
         assert await again.result(timeout=30) == 42
 
     async def test_is_heard_by_all_who_wait_while_jobs_come_and_go(self, queue: Queue) -> None:
-        """A job may end between any two looks at it."""
+        """A job may end between two checks."""
 
         @queue.task(keep_completed=0)
         async def double(number: int) -> int:
@@ -280,7 +277,7 @@ class TestResultOfAJobThatIsNotKept:
                 assert await ask(1) == 2
 
     async def test_is_that_of_its_last_run(self, queue: Queue) -> None:
-        """A job that failed was run again by hand."""
+        """The job failed, and was retried by hand."""
         numbers = iter(range(2))
 
         @queue.task(keep_completed=0)
@@ -342,12 +339,10 @@ class TestResultOfAJobThatIsNotKept:
 
 
 class TestLargeResult:
-    """More than an event holds: the job has it, or the event of a job that is not kept."""
+    """Results that are too large for an event: the job has them, or the event if it is not kept."""
 
     @pytest.mark.parametrize("keep", [None, True, 0, 1], ids=str)
     async def test_is_found_at_once_and_later(self, queue: Queue, keep: bool | int | None) -> None:
-        """Whether or not the jobs are kept until somebody looks at them."""
-
         @queue.task(keep_completed=keep)
         async def repeat(number: int) -> str:
             return str(number) * 300_000
@@ -362,7 +357,7 @@ class TestLargeResult:
         assert await asyncio.to_thread(jobs[5].sync.result, 10) == "5" * 300_000
 
     async def test_is_lost_with_the_job_that_has_it(self, queue: Queue) -> None:
-        """And whoever waits for it is told why, with its size and what to do."""
+        """The error says so, with the size and what to do."""
 
         @queue.task
         async def repeat() -> str:
@@ -375,7 +370,7 @@ class TestLargeResult:
             await job.result(timeout=30)
 
     async def test_is_lost_where_nothing_can_hold_it(self, url: str, clock: ManualClock) -> None:
-        """Above 32 MiB, of a job that is not kept. Nobody waits for it for ever."""
+        """A result over 32 MiB of a job that is not kept. The error comes at once."""
         queue = Queue("mail", Store(url, clock=clock), max_size=64 * 1024 * 1024)
 
         @queue.task(keep_completed=0)
@@ -423,8 +418,6 @@ def kinds(events: Iterable[Event], job: Job[object]) -> list[str]:
 
 class TestEvents:
     async def test_tell_a_job_s_way_in_order(self, queue: Queue) -> None:
-        """By BullMQ's names, with the values that belong to them."""
-
         @queue.task
         async def answer(ctx: Context) -> int:
             ctx.progress(0.5)
@@ -438,7 +431,7 @@ class TestEvents:
         assert (events[3].value, events[4].value) == ("0.5", "42")
 
     async def test_begin_with_the_next_one(self, queue: Queue) -> None:
-        """Not with the past."""
+        """Earlier events are left out."""
         await queue.add("before")
         reader = asyncio.create_task(collect(queue, 1))
         await settle_waiting()
@@ -447,7 +440,7 @@ class TestEvents:
         assert (event.kind, event.job_id) == ("added", job.id)
 
     async def test_begin_at_the_call(self, queue: Queue) -> None:
-        """Not when the first one is asked for."""
+        """Not when the first event is read."""
         await queue.add("before")
         events = queue.events()
         job = await queue.add("after")
@@ -455,7 +448,7 @@ class TestEvents:
         assert (await next_of(events)).job_id == job.id
 
     async def test_begin_at_the_call_for_other_threads_too(self, queue: Queue) -> None:
-        """Though the loop had no turn since."""
+        """Even if the event loop has not run since the call."""
         events = queue.events()
         thread = threading.Thread(target=queue.sync.add, args=("send",))
         thread.start()
@@ -463,7 +456,7 @@ class TestEvents:
         assert (await next_of(events)).kind == "added"
 
     async def test_of_a_block_begin_before_it_for_everybody(self, queue: Queue, url: str) -> None:
-        """For other processes, too, which cannot know of a mere call."""
+        """Events that other processes cause within the block are included."""
         # A store in memory has no other processes.
         elsewhere = queue.engine if url == "memory://" else open_engine(Store(url))
         async with queue.events() as events:
@@ -508,7 +501,7 @@ class TestEvents:
         assert (await next_of(events)).job_id == job.id
 
     async def test_survive_an_outage(self, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Its error comes to the reader, who misses nothing if it reads on."""
+        """The reader gets the error, can continue, and misses nothing."""
         away = StoreUnavailable("store", "away")
 
         async def fail(*_: object, **__: object) -> EventPage:
@@ -544,7 +537,7 @@ class TestEvents:
             queue.events(after=after)
 
     async def test_go_on_after_a_cursor(self, queue: Queue) -> None:
-        """A reader that was away misses nothing."""
+        """A reader that was away continues with its cursor."""
         page = await queue.engine.events(queue.name, after=None)
         jobs = [await queue.add("send") for _ in range(3)]
         first = await collect(queue, 2, after=page.cursor)
@@ -552,7 +545,7 @@ class TestEvents:
         assert [event.job_id for event in [*first, *rest]] == [j.id for j in jobs for _ in range(2)]
 
     async def test_come_from_other_users_of_the_file(self, tmp_path: Path) -> None:
-        """From another engine, as from another process."""
+        """From another engine, as another process would have."""
         path = tmp_path / "jobs.db"
         here = Queue("mail", f"sqlite:///{path}")
         there = Queue("mail", f"sqlite:///{path}?synchronous=normal")

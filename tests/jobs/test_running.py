@@ -1,4 +1,4 @@
-"""Handlers in the event loop, in threads and in processes: what they raise and what they report."""
+"""Handlers in the event loop, in threads and in processes: their errors and reports."""
 
 from __future__ import annotations
 
@@ -25,8 +25,6 @@ from tests.jobs.eventually import fails, result_of, until, until_longer, until_s
 
 class TestWhere:
     async def test_coroutines_run_in_the_loop_and_functions_in_threads(self, queue: Queue) -> None:
-        """Neither holds up the other."""
-
         @queue.task
         async def in_loop() -> int:
             return threading.get_ident()
@@ -41,7 +39,7 @@ class TestWhere:
         assert loop == threading.get_ident() != thread
 
     async def test_threads_run_as_many_at_once_as_the_worker_does(self, queue: Queue) -> None:
-        """They meet: with one less, they would wait for ever."""
+        """With fewer threads, the barrier would never open."""
         barrier = threading.Barrier(8, timeout=10)
 
         @queue.task
@@ -53,7 +51,7 @@ class TestWhere:
             await asyncio.gather(*(job.result(timeout=30) for job in jobs))
 
     async def test_context_variables_do_not_pass_from_job_to_job(self, queue: Queue) -> None:
-        """A user, a request, a locale: the next job belongs to another user."""
+        """Otherwise a job could see the user or the locale of another job."""
         leak = contextvars.ContextVar("leak", default="nothing")
 
         def look(value: str) -> str:
@@ -77,8 +75,6 @@ class TestWhere:
 
 class TestErrors:
     async def test_unrecoverable_ends_the_job_at_once(self, queue: Queue) -> None:
-        """However many attempts are left."""
-
         @queue.task(attempts=5)
         async def fail() -> None:
             raise Unrecoverable("the account is gone")
@@ -89,7 +85,6 @@ class TestErrors:
 
     @pytest.mark.parametrize("kinds", [LookupError, (KeyError, ValueError)])
     async def test_give_up_on_includes_subclasses(self, queue: Queue, kinds: Any) -> None:
-        """Other errors are retried."""
         runs: list[int] = []
 
         @queue.task(attempts=3, give_up_on=kinds)
@@ -102,7 +97,7 @@ class TestErrors:
         assert (await job.refresh()).attempts_made == 2
 
     async def test_retry_after_uses_up_no_attempt(self, queue: Queue, clock: ManualClock) -> None:
-        """The server said when to try again; that is not a failure of the job."""
+        """RetryAfter is no failure of the job."""
         runs: list[int] = []
 
         @queue.task
@@ -125,7 +120,7 @@ class TestErrors:
         assert (await job.refresh()).attempts_made == 1
 
     async def test_long_reasons_are_cut(self, queue: Queue) -> None:
-        """A store is no place for a page of HTML per failure."""
+        """A store is no place for whole HTML pages."""
 
         @queue.task
         async def fail() -> None:
@@ -138,7 +133,6 @@ class TestErrors:
 
 class TestContext:
     async def test_shows_its_job(self, queue: Queue) -> None:
-        """And counts attempts from 1."""
         seen: list[tuple[str, int]] = []
 
         @queue.task(attempts=2)
@@ -154,7 +148,6 @@ class TestContext:
 
     @pytest.mark.parametrize("where", ["loop", "thread"])
     async def test_progress_and_logs_are_stored_meanwhile(self, queue: Queue, where: str) -> None:
-        """In order, and while it runs."""
         seen = threading.Event()
 
         def act(ctx: Context) -> None:
@@ -184,7 +177,7 @@ class TestContext:
     async def test_of_a_job_that_has_ended_drops_reports(
         self, queue: Queue, where: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Reports of a thread that the handler left running. One warning is logged."""
+        """A thread that the handler left running reports later. One warning per job is logged."""
         contexts: list[Context] = []
 
         def act(ctx: Context) -> None:
@@ -226,7 +219,7 @@ class TestContext:
 
     @pytest.mark.parametrize("where", ["loop", "thread"])
     async def test_progress_that_is_too_large_raises(self, queue: Queue, where: str) -> None:
-        """With its size, the limit and what to do. The progress from before stays."""
+        """The error has the size, the limit and what to do. The earlier progress stays."""
 
         def say(ctx: Context) -> None:
             ctx.progress("begun")
@@ -242,7 +235,7 @@ class TestContext:
         assert (await job.refresh()).progress == "begun"
 
     async def test_stopping_can_be_checked_by_a_thread(self, queue: Queue) -> None:
-        """A long function may ask, and return what it has."""
+        """A long function can stop early and return a partial result."""
 
         @queue.task
         def look(ctx: Context) -> None:
@@ -268,7 +261,7 @@ class TestInProcesses:
         await process_tasks.queue.aclose()
 
     async def test_functions_and_coroutines_run_with_their_types(self, worker: Worker) -> None:
-        """Validated and decoded there, as here."""
+        """Arguments and results are validated in the process."""
         point = process_tasks.Point(1, 2)
         swapped = await process_tasks.swap.enqueue(point)
         assert await swapped.result(timeout=20) == process_tasks.Point(2, 1)
@@ -277,7 +270,6 @@ class TestInProcesses:
         await fails(wrong.result(timeout=20), "does not fit the task 'double': Expected `int`")
 
     async def test_they_report_progress_and_are_reused(self, worker: Worker) -> None:
-        """A process is not started for each job."""
         jobs = [await process_tasks.report.enqueue() for _ in range(3)]
         pids = {await job.result(timeout=20) for job in jobs}
         assert len(pids) == 1
@@ -327,7 +319,7 @@ class TestInProcesses:
 async def test_a_handler_that_suppresses_its_cancellation_is_cancelled_again(
     queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`except BaseException: pass` in a loop is common; it must not hold a job for ever."""
+    """`except BaseException: pass` in a loop is common, and must not block the job for ever."""
     monkeypatch.setattr("hasten.jobs._run.ASK_AGAIN_SECONDS", 0.05)
     swallowed: list[int] = []
 
@@ -350,7 +342,6 @@ async def test_a_handler_that_suppresses_its_cancellation_is_cancelled_again(
 
 
 async def test_a_handler_that_returns_despite_its_cancellation_has_completed(queue: Queue) -> None:
-    """Its work is done, and the job is completed in the store."""
     entered = asyncio.Event()
 
     @queue.task
@@ -371,7 +362,7 @@ async def test_a_handler_that_returns_despite_its_cancellation_has_completed(que
 
 
 class Large:
-    """Represents an object that uses much memory."""
+    """An object that uses much memory."""
 
 
 @pytest.mark.parametrize("where", ["loop", "thread"])
@@ -379,7 +370,7 @@ class Large:
 async def test_the_objects_of_a_failed_handler_are_freed_without_the_garbage_collector(
     queue: Queue, where: str, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its traceback is not part of a reference cycle."""
+    """Its traceback is in no reference cycle."""
     # pytest keeps log records, and their tracebacks with them.
     monkeypatch.setattr(logging.getLogger("hasten.worker"), "propagate", False)
     held: list[weakref.ref[Large]] = []

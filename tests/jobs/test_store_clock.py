@@ -36,7 +36,7 @@ async def test_one_store_moves_all_its_queues(store: Store, clock: ManualClock) 
 
 
 async def test_each_queue_goes_by_the_clock_of_its_own_store(store: Store, url: str) -> None:
-    """Also where one worker serves queues in several stores."""
+    """Also if one worker serves queues of several stores."""
     other_clock = ManualClock()
     async with Store(url, clock=other_clock) as other_store:
         queue, other = Queue("mail", store), Queue("reports", other_store)
@@ -88,7 +88,7 @@ async def test_a_job_expires_by_the_clock(queue: Queue, clock: ManualClock) -> N
 
 @pytest.mark.parametrize("of_task", [True, False], ids=["task", "queue"])
 async def test_expiry_begins_at_the_call(store: Store, clock: ManualClock, of_task: bool) -> None:
-    """Not when the task is made: a process may run for days before it adds a job."""
+    """A task may be created long before it adds a job."""
     queue = Queue("mail", store) if of_task else Queue("mail", store, expires="5m")
 
     async def handler() -> str:
@@ -102,7 +102,7 @@ async def test_expiry_begins_at_the_call(store: Store, clock: ManualClock, of_ta
 
 
 async def test_finished_jobs_grow_old_by_the_clock(queue: Queue, clock: ManualClock) -> None:
-    """For the rules of `Keep`, and for `clean`."""
+    """`Keep(age=…)` and `clean` use it."""
 
     @queue.task(keep_completed=Keep(age="1d"))
     async def run() -> None: ...
@@ -120,7 +120,7 @@ async def test_finished_jobs_grow_old_by_the_clock(queue: Queue, clock: ManualCl
 
 
 async def test_a_lease_expires_by_the_clock(clock: ManualClock) -> None:
-    """In SQLite and in memory: on Redis leases expire by the clock of the server."""
+    """On Redis, leases expire by the clock of the server."""
     runs: list[int] = []
     async with Store("memory://", clock=clock) as store:
         queue = Queue("mail", store)

@@ -1,4 +1,4 @@
-"""Plain functions that nothing can end, because they are in a long call in C."""
+"""Plain functions that cannot be interrupted, because they are in a long call in C."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.jobs.eventually import fails, until, until_state
 
 
 class Call:
-    """Acts like a call in C: an exception that is set in its thread is raised when it ends."""
+    """Acts like a call in C: an exception set in its thread is raised only when it ends."""
 
     def __init__(self) -> None:
         self._end = threading.Event()
@@ -52,7 +52,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def stop(worker: Worker, job: Job[Any], reason: Stop) -> None:
-    """As its clock does, which might strike before the function has begun."""
+    """Set the time-out exception, perhaps before the function has started."""
     worker._consumers[0].runs[job.id].stop(reason)
 
 
@@ -123,7 +123,7 @@ async def test_their_jobs_are_handed_back_when_the_worker_stops(
 async def test_a_worker_without_free_threads_still_runs_coroutines(
     queue: Queue, call: Call, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Plain functions wait until a thread has ended, and use up no attempt."""
+    """Plain functions wait for a free thread, and use up no attempt."""
     caplog.set_level(logging.INFO, "hasten.worker")
 
     @queue.task(timeout=60)
@@ -200,7 +200,7 @@ async def test_late_results_are_dropped(queue: Queue, call: Call, make: Callable
 
 
 async def test_that_lose_their_task_to_another_are_replaced(queue: Queue, call: Call) -> None:
-    """A handler that cancels all tasks leaves the worker as many threads as before."""
+    """A handler that cancels all tasks does not reduce the number of threads."""
 
     @queue.task
     def stick() -> None:

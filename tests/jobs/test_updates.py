@@ -1,4 +1,4 @@
-"""Changing a job from outside, and adding to its log."""
+"""Changing jobs from outside, and adding to their logs."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class TestUpdate:
             await queue.update("gone", **changes)
 
     async def test_of_a_delay_needs_a_delayed_job(self, queue: Queue) -> None:
-        """Nothing of such a call is done."""
+        """The whole call is refused."""
         job = await queue.add("send", {"to": "ada"})
         with pytest.raises(WrongState, match=r"is waiting: must be delayed$"):
             await job.update(delay=5, data={"to": "bob"}, priority=1)
@@ -174,7 +174,7 @@ class TestLog:
         assert await job.logs() == ["3", "4", "by hand"]
 
     async def test_cuts_a_line_of_too_many_bytes(self, queue: Queue) -> None:
-        """A thousand of them must not fill the store. It says that it was cut, and never fails."""
+        """A thousand lines must not fill the store. The line says that it was cut."""
 
         @queue.task
         async def say(ctx: Context) -> None:

@@ -1,4 +1,4 @@
-"""Arguments and results as the handler's own types, and data that does not fit them."""
+"""Arguments and results with the types of the handler, and data that does not fit them."""
 
 from __future__ import annotations
 
@@ -89,7 +89,6 @@ VALUES: dict[str, tuple[Any, object]] = {
 class TestTypes:
     @pytest.mark.parametrize("kind", VALUES)
     async def test_arrive_as_given_and_come_back_as_returned(self, queue: Queue, kind: str) -> None:
-        """By the annotations alone."""
         annotation, value = VALUES[kind]
         seen: list[object] = []
 
@@ -107,7 +106,7 @@ class TestTypes:
         assert (await job.refresh()).value == value
 
     async def test_without_annotations_are_what_json_says(self, queue: Queue) -> None:
-        """None, bool, int, float, str, and lists and dicts of them arrive as they are."""
+        """None, bool, int, float, str, and lists and dicts of them, are not changed."""
 
         async def echo(value):  # type: ignore[no-untyped-def]
             return value
@@ -118,7 +117,7 @@ class TestTypes:
         assert type(result["d"]) is float
 
     async def test_of_results_are_not_enforced(self, queue: Queue) -> None:
-        """The work is done: a wrong annotation must not fail it."""
+        """A wrong annotation must not fail a job whose work is done."""
 
         @queue.task
         async def lie() -> int:
@@ -187,7 +186,7 @@ PRIVATE: dict[str, tuple[object, object, str]] = {
 
 
 class TestValues:
-    """Of data that does not fit: they are the data's, not for logs and error trackers."""
+    """Values of data that does not fit may be private, so logs and error trackers omit them."""
 
     @pytest.mark.parametrize("show_values", [False, True])
     @pytest.mark.parametrize("kind", PRIVATE)
@@ -238,7 +237,7 @@ class TestValues:
 class TestWrongData:
     @pytest.mark.parametrize("kind", WRONG)
     async def test_never_reaches_handlers(self, queue: Queue, elsewhere: Queue, kind: str) -> None:
-        """From another language, or an older version: no attempt would help."""
+        """The data comes from another language or an older version, so a retry would not help."""
         annotations, data, why = WRONG[kind]
         (name,) = annotations
 
@@ -254,7 +253,7 @@ class TestWrongData:
         assert (await job.refresh()).tracebacks in ([], [""])
 
     async def test_an_unknown_task_fails_and_names_the_known_ones(self, queue: Queue) -> None:
-        """A typing mistake, or a worker that was not deployed: not a silent standstill."""
+        """The name has a typing error, or the worker is not deployed."""
 
         @queue.task
         async def known() -> None: ...
@@ -281,7 +280,7 @@ class TestWrongData:
     async def test_what_was_written_by_hand_and_cannot_be_read_fails_its_job_alone(
         self, tmp_path: Path, column: str, text: str, why: str
     ) -> None:
-        """The worker stays up, and runs the next one."""
+        """The worker continues with the next job."""
         queue = Queue("mail", f"sqlite:///{tmp_path / 'jobs.db'}")
 
         @queue.task
@@ -309,7 +308,7 @@ class TestResults:
         ids=["object", "NaN", "large"],
     )
     async def test_that_cannot_be_stored_fail_for_good(self, value: object, why: str) -> None:
-        """A second run would do the work again, and return the same."""
+        """A retry would do the work again and return the same value."""
         queue = Queue("small", "memory://", max_size=1000)
         runs: list[int] = []
 

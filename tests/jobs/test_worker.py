@@ -1,4 +1,4 @@
-"""Workers: how much at once, in which order, how they start and stop, what trouble does to them."""
+"""Workers: concurrency, order, start and stop, and trouble with the store."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class TestConcurrency:
         assert most == limit
 
     async def test_no_more_jobs_are_claimed_than_there_is_capacity_for(self, queue: Queue) -> None:
-        """The rest is for other workers."""
+        """Other workers can take the rest."""
         may_end = asyncio.Event()
 
         @queue.task
@@ -76,7 +76,6 @@ class TestConcurrency:
 
     @pytest.mark.parametrize("limit", [1, 2, 10])
     async def test_full_queues_share_it_fairly(self, queue: Queue, url: str, limit: int) -> None:
-        """A full queue does not starve another."""
         other = Queue("other", queue.store)
         order: list[str] = []
         jobs: list[Job[Any]] = []
@@ -94,7 +93,7 @@ class TestConcurrency:
         assert min(share["mail"], share["other"]) >= 30
 
     async def test_a_single_queue_gets_all_of_the_capacity(self, queue: Queue, url: str) -> None:
-        """The share of an empty one is not kept free."""
+        """An empty queue reserves no capacity."""
         other = Queue("other", queue.store)
         running: list[int] = []
 
@@ -109,7 +108,7 @@ class TestConcurrency:
 
 
 class Calls:
-    """What the calls of a store by a worker carried."""
+    """Records how much each call of the store by a worker carries."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.outcomes: list[int] = []
@@ -136,7 +135,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
 
 class TestCalls:
-    """One call of a store keeps its other users waiting, so it carries a bounded amount."""
+    """Each call is limited, because it delays other users of the store."""
 
     async def test_settle_and_claim_few_jobs_at_a_time(self, queue: Queue, calls: Calls) -> None:
         running: list[int] = []
@@ -175,7 +174,7 @@ class TestCalls:
         assert (await queue.counts())[State.COMPLETED] == 12
 
     async def test_claim_nothing_with_results_unstored(self, queue: Queue, calls: Calls) -> None:
-        """They would fill the memory: results come faster than they are stored."""
+        """They would fill the memory if they were produced faster than they are stored."""
 
         @queue.task
         async def run() -> str:
@@ -225,7 +224,7 @@ class TestStopping:
         assert (await second.refresh()).state is State.WAITING
 
     async def test_hands_back_jobs_that_outlast_the_grace_period(self, queue: Queue) -> None:
-        """In their order, before those that wait, without using up an attempt."""
+        """They go in front of waiting jobs, in their order, and use up no attempt."""
         ended: list[str] = []
 
         @queue.task
@@ -246,7 +245,7 @@ class TestStopping:
         assert {job.record.crashes for job in line} == {0}
 
     async def test_hands_back_many_jobs_in_their_order(self, queue: Queue) -> None:
-        """At once: of several calls, the last would put its jobs in front of all."""
+        """In one call: the last of several would put its jobs in front of the others."""
         started: list[int] = []
 
         @queue.task
@@ -261,7 +260,7 @@ class TestStopping:
         assert [job.id for job in line] == [job.id for job in jobs]
 
     async def test_keeps_jobs_in_order(self, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The answer to the second claim comes when the first jobs could be back long ago."""
+        """The second claim returns while the worker is stopping."""
         settle = QueueConsumer._settle
         may_arrive, is_under_way = asyncio.Event(), asyncio.Event()
         started: list[int] = []
@@ -348,7 +347,7 @@ class TestStopping:
         await Worker(queue).aclose()
 
     async def test_run_ends_when_asked_to(self, queue: Queue) -> None:
-        """As a signal does."""
+        """As after a signal."""
 
         @queue.task
         async def answer() -> int:
@@ -363,7 +362,7 @@ class TestStopping:
 
 
 async def test_aclose_stops_as_stop_does(queue: Queue) -> None:
-    """For an exit stack, which closes whatever it holds."""
+    """An exit stack calls aclose."""
     started, may_end = asyncio.Event(), asyncio.Event()
 
     @queue.task
@@ -380,7 +379,7 @@ async def test_aclose_stops_as_stop_does(queue: Queue) -> None:
 
 
 def test_two_objects_for_one_queue_are_refused(queue: Queue, tmp_path: Path) -> None:
-    """However its store is named. Nothing is opened for that."""
+    """Also if the store is named in two ways. Nothing is opened for the check."""
     url = f"sqlite:///{tmp_path / 'jobs.db'}"
     with pytest.raises(InvalidOption, match="one Queue object for each queue"):
         Worker(queue, Queue("mail", queue.store))
@@ -411,7 +410,7 @@ def test_two_objects_for_one_queue_are_refused(queue: Queue, tmp_path: Path) -> 
     ],
 )
 def test_wrong_options_are_refused(queue: Queue, options: dict[str, Any], complaint: str) -> None:
-    """When the worker is made."""
+    """The error is raised when the worker is created."""
     with pytest.raises(InvalidOption, match=complaint):
         Worker(queue, **options)
 
@@ -423,7 +422,7 @@ def test_a_worker_needs_queues(queues: Any) -> None:
 
 
 async def test_the_same_queue_object_twice_counts_once(queue: Queue) -> None:
-    """Else its room would be counted twice."""
+    """Otherwise its capacity would be counted twice."""
     ran: list[int] = []
 
     @queue.task
@@ -451,7 +450,7 @@ async def test_two_workers_in_one_process_share_the_jobs(queue: Queue) -> None:
 
 
 async def test_time_that_jumps_past_leases_costs_nothing(queue: Queue, clock: ManualClock) -> None:
-    """After a laptop wakes up, the worker must not take back its own jobs."""
+    """After a suspended laptop wakes up, the worker keeps its own jobs."""
     started, may_end = asyncio.Event(), asyncio.Event()
     runs: list[int] = []
 
@@ -474,7 +473,7 @@ async def test_time_that_jumps_past_leases_costs_nothing(queue: Queue, clock: Ma
 
 
 async def test_a_busy_default_executor_delays_no_recovery(queue: Queue, clock: ManualClock) -> None:
-    """The application may fill it with long calls."""
+    """The executor belongs to the application, which may fill it."""
     loop = asyncio.get_running_loop()
     executor, may_end = ThreadPoolExecutor(1), threading.Event()
     loop.set_default_executor(executor)
@@ -499,7 +498,7 @@ async def test_a_busy_default_executor_delays_no_recovery(queue: Queue, clock: M
 class TestTrouble:
     @pytest.fixture
     async def impatient(self, tmp_path: Path) -> AsyncIterator[Queue]:
-        """A queue whose store gives up waiting for a lock at once."""
+        """A queue whose store does not wait for locks."""
         queue = Queue("mail", f"sqlite:///{tmp_path / 'jobs.db'}?timeout=0.05")
         yield queue
         await queue.aclose()
@@ -516,7 +515,7 @@ class TestTrouble:
     async def test_outcomes_are_stored_when_the_store_is_available_again(
         self, impatient: Queue, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Nothing is lost or run again. The failure is logged once, and so is its end."""
+        """No result is lost and no job runs again. The failure and its end are logged once."""
         queue = impatient
         started, may_end = asyncio.Event(), asyncio.Event()
         runs: list[int] = []
@@ -571,7 +570,7 @@ class TestTrouble:
 async def test_large_results_and_progress_are_stored_a_few_megabytes_at_a_time(
     queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A call of the store delays all others, and many jobs may end at once."""
+    """Each call of the store delays the others, and many jobs may end at once."""
     size, count = 900_000, 12
     noted: dict[str, list[int]] = {"progress": [], "results": []}
     engine, running = queue.engine, []
@@ -617,7 +616,7 @@ async def test_large_results_and_progress_are_stored_a_few_megabytes_at_a_time(
 async def test_a_run_that_is_stopped_before_it_begins_frees_its_place(
     queue: Queue, monkeypatch: pytest.MonkeyPatch, reason: Stop
 ) -> None:
-    """The news may come from a thread, between two steps of the event loop."""
+    """The reason may come from a thread, between two steps of the event loop."""
     begin = QueueConsumer._begin
     told: list[Run] = []
 
@@ -647,7 +646,7 @@ async def test_a_run_that_is_stopped_before_it_begins_frees_its_place(
 
 
 async def test_a_logging_filter_that_raises_costs_no_claimed_job() -> None:
-    """The worker ends with that error, and hands back the jobs that it has claimed."""
+    """The worker raises the error, and hands back the claimed jobs."""
     queue = Queue("mail", "memory://")
 
     @queue.task
