@@ -59,14 +59,17 @@ class Model:
         self._numbers = itertools.count(1)
 
     def listed(self, state: State) -> list[Job]:
-        """The jobs of a state, in the order in which they would be taken."""
+        """Return the jobs of a state, in the order in which they would be claimed."""
         found = [job for job in self.jobs.values() if job.state is state]
         return sorted(found, key=lambda job: (job.place, job.number))
 
     # The verbs ----------------------------------------------------------------------------------
 
     def add(self, new: records.NewJob, id: str, now_ms: int) -> bool:
-        """Whether it was added. id is the one that the engine has given, if new has none."""
+        """Add a job and return whether it is new.
+
+        id is the one that the engine assigned, if any.
+        """
         if id in self.jobs:
             return False
         number = next(self._numbers)
@@ -81,7 +84,7 @@ class Model:
         return True
 
     def claim(self, claim: records.Claim, now_ms: int) -> tuple[list[str], int | None]:
-        """The ids that are leased, and when the next job is due if there are too few."""
+        """Return the ids of the claimed jobs, and the next due time if there are too few."""
         for job in self.listed(State.DELAYED):
             if job.due_ms is not None and job.due_ms <= now_ms:
                 self._make_ready(job)
@@ -97,7 +100,7 @@ class Model:
         return [job.id for job in ready[: claim.count]], min(due, default=None) if few else None
 
     def settle(self, outcomes: Sequence[records.Outcome], now_ms: int) -> list[str]:
-        """The ids whose lease is lost. Released jobs come in the order of claims, and stay so."""
+        """Return the ids with lost leases. Released jobs keep the order of their claims."""
         lost = [outcome.id for outcome in outcomes if not self.holds(outcome.id, outcome.token)]
         ours = [outcome for outcome in outcomes if outcome.id not in lost]
         for outcome in ours:
@@ -115,7 +118,10 @@ class Model:
         return lost
 
     def reclaim(self, order: Sequence[str], crash_limit: int, now_ms: int) -> set[str]:
-        """The ids that are taken back; order is the one in which the engine has named them."""
+        """Return the ids of the reclaimed jobs.
+
+        order is the order in which the engine returned them.
+        """
         active = self.listed(State.ACTIVE)
         expired = {job.id for job in active if job.lease_until_ms <= now_ms}
         for id in reversed([id for id in order if id in expired]):
@@ -127,7 +133,7 @@ class Model:
         return expired
 
     def update(self, updates: Iterable[records.Update], now_ms: int) -> list[State | None]:
-        """The states in which the jobs are found."""
+        """Return the states of the jobs."""
         found: list[State | None] = []
         for update in updates:
             job = self.jobs.get(update.id)
@@ -248,7 +254,7 @@ class Model:
                 del self.jobs[one.id]
 
     def _make_ready(self, job: Job, *, front: bool = False) -> None:
-        """Place it behind the jobs with its priority, or in front; there, older jobs come first."""
+        """Put a job behind those of its priority, or in front, where older jobs come first."""
         number = next(self._numbers)
         if job.priority:
             self._move(job, State.PRIORITIZED, (job.priority, 0 if front else number))

@@ -12,7 +12,7 @@ from tests.contract.steps import NOW, QUEUE, add, ids_in, new_job, settled, star
 
 class TestGet:
     async def test_answers_in_order_with_gaps(self, engine: Engine) -> None:
-        """As long as the ids, twice for an id that is asked for twice."""
+        """One result for each id, also for a repeated one."""
         await add(engine, "a", "b")
         ids = ["b", "gone", "a", "17", "b", ""]
         found = await engine.get(QUEUE, ids)
@@ -23,7 +23,7 @@ class TestGet:
 
     @pytest.mark.parametrize("id", ["0", "-1", "01", "1.0", "99999999999999999999999", " 1", "١"])
     async def test_knows_ids_by_their_text(self, engine: Engine, id: str) -> None:
-        """`01` is not the job `1`, and no number is too large to be asked for."""
+        """`01` is not the job `1`, and numbers of any size can be requested."""
         await engine.add([new_job() for _ in range(3)], now_ms=NOW)
         assert await engine.get(QUEUE, [id]) == [None]
 
@@ -102,7 +102,7 @@ class TestList:
     async def test_can_be_read_from_its_end(
         self, engine: Engine, first: int, count: int, expected: str
     ) -> None:
-        """The same order, turned round."""
+        """In reverse order."""
         await add(engine, *"abcde")
         page = await engine.page(QUEUE, State.WAITING, offset=first, limit=count, newest_first=True)
         assert [record.id for record in page] == list(expected)
@@ -112,7 +112,7 @@ class TestList:
         assert await ids_in(engine, state) == []
 
     async def test_has_whole_records(self, engine: Engine) -> None:
-        """The same that `get` gives."""
+        """The same records as `get`."""
         await start(engine, "a", data='"x"')
         await settled(engine, Failed("a", "t1", "no", "trace"))
         page = await engine.page(QUEUE, State.FAILED, offset=0, limit=1, newest_first=True)
@@ -164,7 +164,7 @@ class TestQueues:
         assert await engine.queues() == []
 
     async def test_count_while_they_are_paused(self, engine: Engine) -> None:
-        """Somebody has to find the pause again."""
+        """So that the pause can be found and ended."""
         await engine.pause(QUEUE, now_ms=NOW)
         assert await engine.queues() == [QUEUE]
         await engine.resume(QUEUE, now_ms=NOW)
@@ -173,7 +173,7 @@ class TestQueues:
 
 class TestTogether:
     async def test_many_readers_get_their_own_answers(self, engine: Engine) -> None:
-        """Reads of one tick may share a transaction, too."""
+        """Concurrent reads may share a transaction."""
         await add(engine, *(f"j{n}" for n in range(50)))
         found = await asyncio.gather(*(engine.get(QUEUE, [f"j{n}"]) for n in range(50)))
         assert [record.id for (record,) in found if record] == [f"j{n}" for n in range(50)]

@@ -1,4 +1,4 @@
-"""Verbs that are one script call on Redis, also where flows and schedulers are involved."""
+"""Operations that are one script on Redis, also with flows and schedulers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def engine(tmp_path: Path) -> AsyncIterator[RedisEngine]:
 
 @pytest.fixture
 def scripts(engine: RedisEngine, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the scripts that the engine runs."""
+    """The names of the scripts that the engine has run."""
     run, names = engine._server.run, []
 
     async def recorded(script: Any, *args: Any, **options: Any) -> Any:
@@ -268,7 +268,7 @@ class TestClientWithoutCroniter:
 async def test_a_claim_cancelled_while_it_adds_a_cron_job_is_orphaned(
     engine: RedisEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its jobs are leased already. The next claim returns them, not the expiry of their leases."""
+    """Its jobs are leased already, so the next claim returns them before the leases expire."""
     run = await add_run(engine, "nightly")
 
     async def cancelled(*_: object) -> None:

@@ -11,7 +11,7 @@ from tests.http.site import BEHAVIOURS, Site
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A behaviour is shown on every host that can express it."""
+    """Run each behaviour on every host that supports it."""
     behaviour = BEHAVIOURS.get(metafunc.function)
     if behaviour is None:
         return
@@ -28,7 +28,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def all_work_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every body leaves the event loop, however small it is."""
+    """Compress every body in a thread, however small it is."""
     monkeypatch.setattr(Pool, "offload_after", 0)
 
 

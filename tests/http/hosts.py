@@ -28,7 +28,7 @@ METHODS = ["GET", "HEAD", "POST", "PUT"]
 
 
 class Can(enum.Flag):
-    """What a test may need of a host."""
+    """What a host supports."""
 
     NOTHING = 0
     RAW = enum.auto()  # send any message: the test brings an application of its own
@@ -42,7 +42,7 @@ class Can(enum.Flag):
 
 @dataclass
 class Answer:
-    """What the application answers to any request. A stream is called for every request."""
+    """The response of the application to every request. A stream function is called each time."""
 
     body: bytes | Stream = ORDERS
     headers: Headers = JSON
@@ -60,7 +60,7 @@ class Answer:
 
 @dataclass
 class Echo:
-    """An endpoint that reads the request's body and answers with it."""
+    """An endpoint that returns the body of the request."""
 
     seen: list[bytes] = field(default_factory=list)  # the bodies
     headers: list[dict[str, str]] = field(default_factory=list)  # of the requests, in lower case
@@ -118,7 +118,7 @@ class Raw:
 
     def serve(self, answer: Answer, middleware: Installed) -> App:
         async def endpoint() -> None:
-            """Stands for the function that a router would have found."""
+            """Stands for the function that a router would find."""
 
         found = answer.decorate(endpoint)
 
@@ -381,7 +381,7 @@ class Django:
         app = middleware(django_app())
 
         async def with_view(scope: Scope, receive: Receive, send: Send) -> None:
-            """Django has one set of URLs per process: the view travels with the request."""
+            """Django has one URL configuration for each process, so the scope carries the view."""
             scope["tests.view"] = view
             await app(scope, receive, send)
 
@@ -402,7 +402,7 @@ class Leaky:
 
     @contextlib.contextmanager
     def around(self) -> Iterator[None]:
-        """What an exchange with it takes place in."""
+        """The context in which an exchange runs."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)
             try:
@@ -414,7 +414,7 @@ class Leaky:
 
 
 def untyped(module: str) -> Any:
-    """Django has no types of its own."""
+    """Import a module without types, such as those of Django."""
     return importlib.import_module(module)
 
 

@@ -1,4 +1,4 @@
-"""Coded bodies that are kept: what may be, how many, and that each is made once."""
+"""The cache of compressed bodies: what is kept, how much, and that each is made once."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def without(name: bytes) -> Headers:
 
 
 class Site:
-    """An answer, the middleware with a cache, and what it told."""
+    """An answer, a middleware with a cache, and its events."""
 
     def __init__(
         self, answer: Answer | None = None, cache: CompressionCache | None = None, **options: Any
@@ -52,12 +52,12 @@ class Site:
 
     @property
     def cached(self) -> list[bool]:
-        """Of each answer so far: did it come from the cache?"""
+        """Return for each answer so far whether it came from the cache."""
         return [event.cached for event in self.events if isinstance(event, Compressed)]
 
 
 def test_no_clock_decides_how_long_a_body_is_kept() -> None:
-    """A test of a cached response needs no `ManualClock`: only size drops a body."""
+    """Only the size limit drops bodies, so tests need no `ManualClock`."""
     tree = ast.parse(inspect.getsource(cache_module))
     imports = {
         name
@@ -130,7 +130,7 @@ class TestWhatIsKept:
         assert (len(site.cache), site.cache.size) == (0, 0)
 
     async def test_an_authorized_request_gets_no_cached_body(self) -> None:
-        """What was kept before is everybody's; but the rule has no exceptions."""
+        """Even if the body was cached before for a public request."""
         site = Site()
         await site.get()
         await site.get(headers=[(b"authorization", b"Bearer x")])
@@ -139,7 +139,7 @@ class TestWhatIsKept:
 
 class TestApart:
     async def test_bodies_that_differ_have_their_own_entries(self) -> None:
-        """The same validator and the same length, but another body each."""
+        """Bodies with the same ETag and length, but other bytes."""
         bodies = {number: b"%02d" % number + ORDERS[2:] for number in range(8)}
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -176,7 +176,7 @@ class TestApart:
 
     @pytest.mark.parametrize("size", [12_000, 300_000])
     async def test_bodies_with_one_etag_are_not_shared_between_users(self, size: int) -> None:
-        """A strong ETag may be the version of a row, of which each user sees another part."""
+        """An ETag may be the version of a row, of which users see different parts."""
         bodies = {user: (user + ORDERS * 30)[:size] for user in (b"alice", b"mallory")}
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -199,7 +199,7 @@ class TestApart:
         ]  # fmt: skip
 
     async def test_applications_mounted_elsewhere_have_their_own_entries(self) -> None:
-        """Some routers take the mount off the path of the very scope that they are given."""
+        """Some routers remove the mount path from the scope."""
         bodies = {"/a": b"1" + ORDERS[1:], "/b": b"2" + ORDERS[1:]}
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -248,7 +248,7 @@ class TestBound:
         assert len(site.cache) > 1
 
     async def test_the_size_includes_request_targets(self) -> None:
-        """Whoever asks with long ones would fill the memory else."""
+        """Otherwise requests with long targets would fill the memory."""
         site = Site(cache=CompressionCache(100_000))
         for number in range(10):
             exchange = site.client.open("gzip")
@@ -267,7 +267,7 @@ class TestBound:
 
 
 class Gate:
-    """Holds every compression back, and counts them."""
+    """Blocks and counts all compressions."""
 
     def __init__(self) -> None:
         self.open = threading.Event()
@@ -340,7 +340,7 @@ class TestSingleFlight:
 
     @pytest.mark.parametrize("turns", range(6))
     async def test_a_cancelled_compression_is_started_again(self, turns: int) -> None:
-        """A server that shuts down cancels all tasks there are, those of ours, too."""
+        """A server that shuts down cancels all tasks, including those of the cache."""
         site = slow_site()
         async with site.client.open("gzip") as exchange:
             for _ in range(turns):
@@ -374,7 +374,6 @@ class TestSingleFlight:
         assert gate.levels == [4, 4]
 
     async def test_a_hit_needs_no_thread(self, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
-        """It needs none of them."""
         monkeypatch.setattr("hasten.compression._pool.QUEUED_PER_THREAD", 1)
         site = slow_site(threads=1)
         gate.open.set()
@@ -451,7 +450,7 @@ class TestRecompress:
         assert site.cache.size <= site.cache._max_bytes
 
     async def test_a_failed_recompression_is_ignored(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Nobody waits for it: there must not be a complaint of the event loop either."""
+        """The event loop does not report it, either."""
         complaints: list[dict[str, Any]] = []
         asyncio.get_running_loop().set_exception_handler(
             lambda loop, context: complaints.append(context)

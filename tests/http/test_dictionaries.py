@@ -1,4 +1,4 @@
-"""Differences to earlier answers go to those who have these, and to nobody else. RFC 9842."""
+"""Differences to earlier responses are sent only to clients that have those. RFC 9842."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def shown(body: bytes) -> tuple[bytes, bytes]:
 
 
 class Feed:
-    """An answer that changes, and has been given once."""
+    """An answer that changes after it was sent once."""
 
     def __init__(self, dictionaries: Dictionaries | None = None, **options: Any) -> None:
         self.answer = Answer(ORDERS, FRESH)
@@ -85,7 +85,7 @@ class TestWhoGetsIt:
 
     @pytest.mark.parametrize("site", [b"cross-site", b"same-site", b"something-new", b""])
     async def test_pages_of_other_origins_get_no_difference(self, site: bytes) -> None:
-        """They may not measure the differences: RFC 9842, section 9."""
+        """They could measure the length of the difference: RFC 9842, section 9."""
         feed = await Feed(breach="off").begun()
         expect.coded(await feed.get(shown(ORDERS), (b"sec-fetch-site", site)), "gzip", NEXT)
 
@@ -100,7 +100,7 @@ class TestWhoGetsIt:
         ],
     )
     async def test_another_user_gets_no_difference(self, credentials: Headers) -> None:
-        """The hash of a body is no secret to whoever can guess the body."""
+        """A user who can guess a body also knows its hash."""
         alice = (b"cookie", b"session=alice")
         feed = Feed()
         await feed.get(alice)
@@ -190,13 +190,13 @@ def certificate(name: str) -> dict[str, Any]:
 
 
 class TestOwner:
-    """A difference confirms a guess of a whole answer, so others must not get it."""
+    """A difference confirms a guess of a whole response, so other users must not get it."""
 
     @staticmethod
     async def confirms(
         feed: Feed, mine: dict[str, Any], other: dict[str, Any] | None = None
     ) -> bool:
-        """Is the answer to one request the dictionary of another?"""
+        """Return whether the response to one request is the dictionary of another request."""
         await feed.get(*mine.get("headers", ()), **_beside_headers(mine))
         feed.answer.body = NEXT
         asking = mine if other is None else other
@@ -239,7 +239,7 @@ class TestOwner:
         assert await self.confirms(feed, alice)
 
     async def test_credentials_that_are_not_named_are_no_owner(self) -> None:
-        """A cookie may be that of a load balancer, which many share."""
+        """Users behind a load balancer may share its cookie."""
         feed = Feed(Dictionaries(["/feed*"], credential_headers=["x-api-key"]))
         feed.answer.headers = PRIVATE
         balanced = (b"cookie", b"balancer=1")
@@ -296,7 +296,7 @@ def _beside_headers(request: dict[str, Any]) -> dict[str, Any]:
 
 class TestWhatIsRemembered:
     async def test_a_small_response_is_not_stored(self) -> None:
-        """With strict=True a client can have the smallest of answers coded."""
+        """strict=True lets clients request compression of the smallest responses."""
         feed = Feed(strict=True)
         feed.answer.body = ORDERS[:400]
         response = await feed.get(accept="dcz, gzip, identity;q=0")

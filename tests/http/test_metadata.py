@@ -1,4 +1,4 @@
-"""What the headers say about a response."""
+"""The headers of compressed responses."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ async def test_cookies_keep_their_order(site: Site) -> None:
 
 @behaviour()
 async def test_a_304_has_the_etag_of_the_200(site: Site) -> None:
-    """The application compares weakly, so our weak tag matches; it answers with its own."""
+    """The application compares weakly and answers with its own tag."""
     answer = Answer(ORDERS, (*JSON, (b"etag", b'"abc"')))
     client = site.serve(answer)
     tag = (await client.get(site.coding)).get("etag")
@@ -154,7 +154,7 @@ async def test_a_304_has_the_etag_of_the_200(site: Site) -> None:
 
 
 def ranged(body: bytes) -> App:
-    """Serves ranges as RFC 9110 wants it: If-Range and If-Match compare strongly."""
+    """Serve ranges as RFC 9110 says: If-Range and If-Match compare strongly."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         headers: Headers = (*JSON, (b"etag", b'"abc"'), (b"accept-ranges", b"bytes"))
@@ -187,7 +187,7 @@ async def test_if_range_with_a_weakened_etag_gets_the_whole_body(site: Site) -> 
 
 @behaviour(needs=Can.RAW)
 async def test_if_match_with_a_weakened_etag_fails(site: Site) -> None:
-    """A writer must have seen the plain body: If-Match compares strongly."""
+    """If-Match compares strongly, because the writer must have seen the plain body."""
     client = site.client(ranged(ORDERS))
     tag = (await client.get(site.coding)).get("etag") or ""
     response = await client.get(None, method="PUT", headers=[(b"if-match", tag.encode())])
@@ -206,7 +206,7 @@ async def test_the_server_frames_streams(site: Site) -> None:
 
 @behaviour(once=True)
 async def test_a_signed_response_is_not_changed(site: Site) -> None:
-    """RFC 9421: a signature over what we would change would no longer be valid."""
+    """RFC 9421: a changed response would invalidate its signature."""
     for covered in (
         b'"content-digest"',
         b'"@status" "content-length"',
@@ -224,7 +224,7 @@ async def test_a_signed_response_is_not_changed(site: Site) -> None:
 
 @behaviour(codings=CODINGS, once=True)
 async def test_equal_bodies_give_equal_bytes(site: Site) -> None:
-    """Caches and tests compare. So gzip carries neither a time nor a name."""
+    """Caches compare them. So gzip has neither a time nor a name in its header."""
     # At a level of its own gzip is zlib's. isal's bytes may differ from one time to the next.
     options: dict[str, Any] = {"level": {"gzip": 6}} if site.coding == "gzip" else {}
     client = site.serve(Answer(), **options)
@@ -258,7 +258,7 @@ async def test_browsers_can_decode_every_zstd_window(site: Site) -> None:
 
 @behaviour(once=True)
 async def test_the_previous_response_is_a_dictionary(site: Site) -> None:
-    """RFC 9842: a client that shows that it has the last answer gets the difference."""
+    """RFC 9842: a client that has the previous response gets the difference."""
     from hasten.compression import Dictionaries
 
     before, after = ORDERS, ORDERS.replace(b'"open"', b'"paid"', 3)

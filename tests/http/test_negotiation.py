@@ -15,14 +15,14 @@ INVALID_WEIGHTS = ["abc", "1.5", "-1", "1.0001", "0.1234", "", "1e0", "+1", "0,5
 
 @behaviour()
 async def test_without_accept_encoding_the_body_is_plain(site: Site) -> None:
-    """Anything would be acceptable; plain is what every client reads."""
+    """Every client can read a plain body."""
     response = expect.plain(await site.serve(Answer()).get(), ORDERS)
     assert response.get("content-length") == str(len(ORDERS))
 
 
 @behaviour()
 async def test_a_plain_response_varies(site: Site) -> None:
-    """Or a cache hands the plain one to everybody."""
+    """Otherwise a cache would send the plain body to all clients."""
     expect.varies(await site.serve(Answer()).get())
 
 
@@ -77,7 +77,7 @@ async def test_identity_can_be_preferred(site: Site) -> None:
 
 @behaviour(codings=CODINGS, once=True)
 async def test_the_highest_weight_wins(site: Site) -> None:
-    """Wherever it stands in the list, whatever the server likes best."""
+    """Whatever its position in the list, and whatever the server prefers."""
     others = [coding for coding in CODINGS if coding != site.coding]
     members = [f"{coding};q=0.1" for coding in others]
     for place in range(len(members) + 1):
@@ -114,7 +114,7 @@ async def test_a_star_accepts_all_codings_that_are_not_named(site: Site) -> None
 
 @behaviour(once=True)
 async def test_nothing_acceptable_is_plain_or_406_if_strict(site: Site) -> None:
-    """Plain by default: a client that says so by accident should not break. 406 if strict."""
+    """Clients may refuse everything by accident, so plain is the default."""
     for accept in ("identity;q=0", "*;q=0", "identity;q=0, gzip;q=0", "compress, *;q=0"):
         response = await site.serve(Answer()).get(accept)
         assert response.status == 200
@@ -170,7 +170,7 @@ async def test_an_endless_list_is_not_read(site: Site) -> None:
 
 @behaviour(once=True)
 async def test_deflate_has_the_zlib_format(site: Site) -> None:
-    """Not the raw one, which some servers sent: RFC 9110, section 8.4.1.2."""
+    """Not the raw format of some servers: RFC 9110, section 8.4.1.2."""
     response = await site.serve(Answer(), encodings=("deflate",)).get("deflate")
     expect.coded(response, "deflate", ORDERS)
     assert response.body[0] == 0x78

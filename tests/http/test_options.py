@@ -157,7 +157,7 @@ class TestLevel:
 
 
 class Steps:
-    """An application that sends a part whenever it is told to."""
+    """An application that sends a part when the test says so."""
 
     def __init__(self, headers: Any = JSON) -> None:
         self.headers = headers
@@ -272,7 +272,7 @@ FIRST, SECOND, THIRD = b"first,", b"second,", b"third"
 
 
 class Hesitant:
-    """A server, or a middleware outside, whose send takes a while before it takes a message."""
+    """A server whose send takes some time before it takes a message."""
 
     def __init__(self, app: App) -> None:
         self.app = app
@@ -331,7 +331,7 @@ class TestMaxStreams:
     @pytest.mark.parametrize("behind", ["the server", "BaseHTTPMiddleware"])
     @pytest.mark.parametrize("decides", ["size", "pause"])
     async def test_an_uncompressed_stream_keeps_its_order(self, decides: str, behind: str) -> None:
-        """Whoever sends while the beginning is on its way comes after it."""
+        """Messages that are sent while the beginning is delayed come after it."""
         first = FIRST if decides == "pause" else FIRST * 1000
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -361,7 +361,7 @@ class TestMaxStreams:
 
 
 class Blocked:
-    """A compressor that waits for us, and notes what it was asked for."""
+    """A compressor that waits for the test, and records its calls."""
 
     def __init__(self) -> None:
         self.gate = threading.Event()
@@ -391,7 +391,7 @@ class TestPool:
     async def fill(
         self, stack: AsyncExitStack, count: int, found: list[CompressionEvent], max_queue: int
     ) -> tuple[Client, list[Exchange]]:
-        """Open so many requests, whose bodies wait for the only thread."""
+        """Open requests whose bodies wait for the only thread."""
         middleware = CompressionMiddleware(
             Raw().serve(Answer(), Installed(lambda app: app)),
             level=LEVEL_6,
@@ -476,7 +476,7 @@ class TestPool:
             assert there.coding == coding
 
     async def test_large_events_are_coded_in_threads(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """What codes them is zlib, whatever codes other bodies: its costs count, and its level."""
+        """zlib compresses them, so the costs and levels of zlib apply."""
         threads = spied(monkeypatch, _ZlibEncoder, "write")
         event = b"data: " + ORDERS * 22 + b"\n\n"
         assert 240_000 < len(event) < 256 * 1024
@@ -494,7 +494,7 @@ class TestPool:
         assert coded.level == ZLIB.live
 
     async def test_small_chunks_are_coded_in_threads(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Brotli takes them at once, and codes them all with the last."""
+        """Brotli collects them, and compresses them with the last one."""
         threads = spied(monkeypatch, _BrotliEncoder, "finish")
         body = ORDERS * 8
 
@@ -523,7 +523,7 @@ class TestPool:
 
 
 def spied(monkeypatch: pytest.MonkeyPatch, encoder: type, method: str) -> list[str]:
-    """The names of the threads that call a method."""
+    """Return the names of the threads that call a method."""
     threads: list[str] = []
     original = getattr(encoder, method)
 
@@ -741,7 +741,7 @@ class TestEvents:
         assert event.bytes_after == len(response.body)
 
     async def test_a_large_body_that_does_not_shrink_has_one_event(self) -> None:
-        """It was begun in slices, and sent as it is."""
+        """It was compressed in part before it was sent plain."""
         body = noise(5 << 20)
         found: list[CompressionEvent] = []
         expect.plain(await ask("gzip", Answer(body, TEXT), on_event=found.append), body)
@@ -780,7 +780,7 @@ class TestEvents:
     @pytest.mark.parametrize("option", ["on_event", "filter"])
     def test_async_functions_are_refused(self, option: str) -> None:
         async def never_awaited(*_: object) -> None:
-            """Would be a coroutine that nobody awaits."""
+            """Return a coroutine that is never awaited."""
 
         with pytest.raises(InvalidOption, match=f"{option}=.* not async"):
             wrap(plain_app(Answer()), **{option: never_awaited})
@@ -904,7 +904,7 @@ class TestNoCompression:
     async def test_no_compression_works_behind_decompression(
         self, framework: str, extensions: dict[str, Any] | None
     ) -> None:
-        """And the scope is as it was, once the request is over."""
+        """The scope is restored after the request."""
         import fastapi
         from starlette.applications import Starlette
         from starlette.requests import Request
@@ -983,12 +983,11 @@ class TestNoCompression:
 
 
 async def test_html_is_coded_by_default() -> None:
-    """None of these options has to be set."""
     expect.coded(await ask("gzip, deflate, br, zstd", Answer(ORDERS, HTML)), "zstd", ORDERS)
 
 
 async def test_an_absurd_content_length_of_a_request_is_handled() -> None:
-    """Python reads no more than 4,300 digits, and raises."""
+    """Python raises for numbers of more than 4,300 digits."""
     client = Client(DecompressionMiddleware(plain_app(Answer())))
     headers = [(b"content-encoding", b"gzip"), (b"content-length", b"9" * 5000)]
     response = await client.post([encode("gzip", b"{}")], headers=headers)

@@ -1,4 +1,4 @@
-"""Files that a server would send by itself: the extension http.response.pathsend of granian."""
+"""The extension http.response.pathsend: the server reads the file, as granian does."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LARGE = orders(4_000)
 
 @pytest.fixture
 def sliced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is large is so sooner."""
+    """Lower the limit above which bodies are compressed in slices."""
     monkeypatch.setattr(response, "SLICED_ABOVE_BYTES", 300_000)
     assert len(LARGE) > 300_000
 
@@ -78,7 +78,7 @@ async def test_an_incompressible_file_is_sent_by_the_server(tmp_path: Path) -> N
 
 
 async def test_an_unreadable_file_is_sent_by_the_server(tmp_path: Path) -> None:
-    """It answers as it would without the middleware."""
+    """The response is the same as without the middleware."""
     for path in (tmp_path / "missing.json", tmp_path, Path("/null\0byte")):
         found = await get(app_of(path))
         assert is_by_the_server(found)

@@ -1,4 +1,4 @@
-"""Whatever is served and asked for, what arrives is true."""
+"""Random bodies, headers and requests: the received body is always complete."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ varies = st.sampled_from([None, b"Origin", b"*", b"Accept-Encoding", b"Origin, a
 
 @st.composite
 def chunkings(draw: st.DrawFn) -> list[bytes]:
-    """A body, cut in any places; empty pieces too."""
+    """Split bodies anywhere, also into empty pieces."""
     body = draw(bodies)
     cuts = sorted(draw(st.lists(st.integers(0, len(body)), max_size=8)))
     edges = [0, *cuts, len(body)]
@@ -59,7 +59,7 @@ def accept_encoding(wish: dict[str, float | None]) -> str:
 
 
 def accepts(wish: dict[str, float | None], coding: str) -> bool:
-    """RFC 9110, section 12.5.3, in its own words."""
+    """Return whether a client accepts a coding, by RFC 9110, section 12.5.3."""
     weight = wish.get(coding, wish.get("*", 0.0))
     return weight is None or weight > 0
 

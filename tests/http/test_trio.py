@@ -1,4 +1,4 @@
-"""The middlewares on trio, which Hypercorn and Starlette run applications on, too."""
+"""The middlewares on trio, which Hypercorn and Starlette support."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def request(
     path: str = "/",
     messages: list[Message] | None = None,
 ) -> Response:
-    """Serve one request on the running loop of trio."""
+    """Serve one request in the running trio event loop."""
     left = [*parts]
     sent = [] if messages is None else messages
 
@@ -105,7 +105,7 @@ class TestCompression:
     @pytest.mark.parametrize("coding", CODINGS)
     @pytest.mark.parametrize("headers", [SSE, HTML], ids=["live", "other"])
     def test_each_message_of_a_stream_is_flushed(self, headers: Headers, coding: str) -> None:
-        """There is no timer that could notice a pause."""
+        """No timer flushes after a pause."""
         events = tokens(5)
         messages: list[Message] = []
         read: list[bytes] = []
@@ -251,7 +251,7 @@ class TestLimits:
 
     @pytest.mark.parametrize("scheme", ["sqlite", "redis"])
     def test_other_stores_are_refused_at_first_request(self, scheme: str, tmp_path: Path) -> None:
-        """What they count by needs a timer and tasks of asyncio."""
+        """Those stores need timers and tasks of asyncio."""
         url = {"sqlite": f"sqlite:///{tmp_path}/limits.db", "redis": "redis://127.0.0.1:1"}[scheme]
         app = RateLimitMiddleware(
             sends(start_message(200, []), body()), limits=[Limit("2/m")], store=url

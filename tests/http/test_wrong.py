@@ -1,4 +1,4 @@
-"""A test that nothing can fail proves nothing: each fails on some middleware that is wrong."""
+"""Each test of a behaviour fails with at least one wrong middleware."""
 
 from __future__ import annotations
 

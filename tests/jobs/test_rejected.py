@@ -18,7 +18,7 @@ from tests.servers.redis import shared_redis
 
 @pytest.fixture
 def refused(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> set[type[Outcome]]:
-    """The types of outcomes that the store refuses for jobs whose result or error is poison."""
+    """The types of outcomes that the store refuses, for jobs whose ids begin with bad."""
     kinds: set[type[Outcome]] = {Completed}
     settle = queue.engine.settle
 

@@ -270,7 +270,7 @@ def test_a_function_that_refers_to_itself_can_be_compared(queue: Queue) -> None:
 
 
 def test_what_a_function_has_captured_may_be_anything(queue: Queue) -> None:
-    """Values that cannot be compared count as equal."""
+    """Equal values make equal functions, whatever their type."""
 
     def make(captured: object) -> Callable[[], str]:
         return lambda: str(captured)
