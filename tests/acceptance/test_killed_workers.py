@@ -1,4 +1,4 @@
-"""Workers that die, and what becomes of the jobs that they held."""
+"""Workers that are killed, and the jobs that they held."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def kill_again_and_again(site: Site, *, jobs: int, rounds: int) -> int:
 
 
 async def test_kill_9_under_load_loses_no_job_and_repeats_only_running_ones(site: Site) -> None:
-    """An accepted job is a promise: it ends completed, whatever happens to its workers."""
+    """Every accepted job completes."""
     await kill_again_and_again(site, jobs=400, rounds=4)
 
 
@@ -103,19 +103,19 @@ async def poison(site: Site, *options: str) -> list[Job[Any]]:
 
 
 async def test_a_job_that_kills_its_workers_fails_at_the_limit(site: Site) -> None:
-    """A poisonous job must not keep a service from its feet for ever."""
+    """Such a job must not stop a service for ever."""
     others = await poison(site, "--concurrency=1")
     assert {(await other.refresh()).state for other in others} == {State.COMPLETED}
 
 
 async def test_a_poison_job_fails_no_other_job(site: Site) -> None:
-    """The jobs that ran beside it are harmless."""
+    """The jobs that ran at the same time are harmless."""
     others = await poison(site)
     assert {(await other.refresh()).state for other in others} == {State.COMPLETED}
 
 
 async def test_a_killed_handler_process_fails_its_job_and_the_worker_continues(site: Site) -> None:
-    """The out-of-memory killer takes the child; the next attempt gets a new one."""
+    """The out-of-memory killer ends the process, and the next attempt gets a new one."""
     job = await site.queue.add(app.kill_own_process.name, attempts=2)
     worker = await site.start_worker()
     assert await job.result(timeout=20) == "second attempt"
@@ -130,7 +130,7 @@ async def test_a_killed_handler_process_fails_its_job_and_the_worker_continues(s
 
 @pytest.mark.parametrize("task", [app.spin_in_process, app.step_in_process], ids=lambda t: t.name)
 async def test_handler_processes_die_with_their_killed_worker(site: Site, task: AnyTask) -> None:
-    """Otherwise they would run beside the next run of their job."""
+    """Otherwise they would run at the same time as the next run of their job."""
     job = await site.add(task, **({"seconds": 600} if task is app.step_in_process else {}))
     worker = await site.start_worker()
     await site.until_started(job)
@@ -142,7 +142,7 @@ async def test_handler_processes_die_with_their_killed_worker(site: Site, task: 
 
 
 async def test_a_worker_that_was_stopped_past_its_lease_stores_no_result(site: Site) -> None:
-    """SIGSTOP, a suspended laptop, a long swap: only the newest run may finish the job."""
+    """After SIGSTOP or a suspend, only the newest run may settle the job."""
     job = await site.add(app.hold, gate=str(site.gate))
     stopped = await site.start_worker("--lease=1")
     await site.until_started(job)
@@ -164,7 +164,7 @@ async def test_a_worker_that_was_stopped_past_its_lease_stores_no_result(site: S
 
 @pytest.mark.parametrize("task", [app.block_sleeping, app.block_spinning], ids=lambda t: t.name)
 async def test_a_blocked_event_loop_does_not_lose_its_leases(site: Site, task: AnyTask) -> None:
-    """A worker that is alive keeps its jobs: with others waiting for them, none runs twice."""
+    """A live worker keeps its jobs, although others wait for them."""
     job = await site.add(task, seconds=3.5)
     await site.start_worker("--lease=1")
     await site.until_started(job)

@@ -34,7 +34,7 @@ ADDED_AT_ONCE = 10_000
 
 
 class Store:
-    """A store of its own, and what it has done."""
+    """A store, and what it has done so far."""
 
     def __init__(self, kind: str, folder: Path) -> None:
         self.kind = kind
@@ -47,7 +47,7 @@ class Store:
 
     @contextlib.contextmanager
     def counted(self, figures: Figures, scenario: str, what: str) -> Iterator[None]:
-        """Say what one transaction did at most, or one script on average; and assert it."""
+        """Record and check the maximum work of a transaction, or the average of a script."""
         if self.server is None:
             measure()
             yield
@@ -99,7 +99,7 @@ async def fill(
 
 
 async def until_all(ran: bytearray, figures: Figures) -> None:
-    """Wait until each number has run; as long as there is progress."""
+    """Wait until each number has run, while there is progress."""
     left, last, told = ran.count(0), time.monotonic(), time.monotonic()
     while left:
         await asyncio.sleep(0.05)
@@ -164,7 +164,7 @@ class OtherWriter:
 
     @contextlib.contextmanager
     def beside(self, what: str) -> Iterator[None]:
-        """Say how long it had to wait at most, and what the store did."""
+        """Report its longest wait, and the work of the store."""
         self._longest()
         began = time.monotonic()
         with self._store.counted(self._figures, self._scenario, what):

@@ -1,4 +1,4 @@
-"""The databases that the tests of fields run on, and what they hold."""
+"""The databases of the tests of fields, and their content."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class User(Base):
 
 
 class Badge(Base):
-    """One for each user at most, so the users say; no key of the database holds them to it."""
+    """At most one for each user by the mapping. No key of the database enforces that."""
 
     __tablename__ = "f_badges"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -137,7 +137,7 @@ class Vehicle(Base):
 
 
 class Car(Vehicle):
-    """In a table of its own, beside that of all vehicles."""
+    """In a table of its own, joined to that of all vehicles."""
 
     __tablename__ = "f_cars"
     __mapper_args__ = {  # noqa: RUF012 - as its base declares it
@@ -157,7 +157,7 @@ class Bike(Vehicle):
 
 
 class Thing(Base):
-    """A value of each type."""
+    """A column of each type."""
 
     __tablename__ = "f_things"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -179,7 +179,7 @@ class Thing(Base):
 
 @functools.cache
 def engine(database: str) -> sa.Engine:
-    """A synchronous engine on a database that is filled."""
+    """Return a synchronous engine on a filled database."""
     made = sa.create_engine(url(database, 0))
     Base.metadata.create_all(made)
     with Session(made) as session:
@@ -190,7 +190,7 @@ def engine(database: str) -> sa.Engine:
 
 @contextmanager
 def async_engine(database: str) -> Iterator[AsyncEngine]:
-    """One for a single event loop. Its connections are closed when they are given back."""
+    """Yield an engine for one event loop. Connections are closed when they are returned."""
     engine(database)
     yield create_async_engine(url(database, 1), poolclass=NullPool)
 

@@ -82,7 +82,7 @@ def read(
 
 
 def of_entities(database: str, model: type[BaseModel], statement: Any) -> bytes:
-    """What is usual: entities, validated, and dumped by the model."""
+    """Return the usual JSON: entities that are validated and dumped by the model."""
     with Session(engine(database)) as session:
         entities = session.scalars(statement).all()
         adapter = TypeAdapter(list[model])  # type: ignore[valid-type]
@@ -216,7 +216,7 @@ def of(annotation: Any, attribute: str = "name", **config: Any) -> type[BaseMode
 
 
 class TestOwnWay:
-    """Where the model has a say, or a value is not what its annotation says."""
+    """Models with serializers, and values that do not fit their annotations."""
 
     @pytest.mark.parametrize(
         "model",

@@ -20,7 +20,7 @@ PATHS = list(Users.allowed.paths(4))
 
 
 def of_entity(entity: Any, chosen: FieldSet) -> dict[str, object]:
-    """The plainest way there is: a lazy load for everything."""
+    """Return the values of an entity with lazy loading."""
     made: dict[str, object] = {}
     for field, inner in chosen.members:
         value = getattr(entity, field.attribute)

@@ -86,7 +86,7 @@ class Words(RootModel[list[str]]):
 
 
 class Point:
-    """A type with a way of its own into JSON."""
+    """A type with a custom JSON form."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
@@ -312,7 +312,7 @@ def all_of(model: type[BaseModel]) -> FieldSelector[Any]:
 
 
 def in_json(instance: BaseModel) -> Any:
-    """Infinity is no JSON: there it is null, as in pydantic's own."""
+    """JSON has no infinity, so it is null, as in pydantic."""
     dumped = instance.model_dump(mode="json", by_alias=True)
     found = json.loads(json.dumps(dumped).replace("Infinity", "null"))
     assert found == json.loads(instance.model_dump_json(by_alias=True))
@@ -412,7 +412,7 @@ def test_rows_of_a_database_are_written_as_entities_are() -> None:
 
 
 class TestInCursors:
-    """A cursor shows the values of its row to whoever has it."""
+    """Clients can read the values in a cursor."""
 
     def test_a_field_that_a_row_may_hide_is_not_sorted_by(self) -> None:
         keyed: list[dict[str, Any]] = [

@@ -91,7 +91,7 @@ def test_hybrid_without_sql_is_rejected(name: str, model: Callable[[str], type[B
 
 
 def test_a_hybrid_with_sql_is_selected() -> None:
-    """One that looks at who is asking need not have SQL before somebody does."""
+    """Also a hybrid that needs the current user before its SQL exists."""
     of_hybrids = FieldSelector(["id", "loud", "own", "title"], model=Person)
     computed = FieldSelector(
         out("initial"),

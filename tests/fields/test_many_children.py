@@ -55,7 +55,7 @@ class Leaf(Base):
 
 
 class Loose(Base):
-    """Without an index of the owner."""
+    """Its foreign key has no index."""
 
     __tablename__ = "loose"
 
@@ -64,7 +64,7 @@ class Loose(Base):
 
 
 class Partly(Base):
-    """With an index of some rows only."""
+    """Its index has some rows only."""
 
     __tablename__ = "partly"
 
@@ -123,7 +123,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 
 
 def read(engine: Engine, wanted: str, owner: int) -> tuple[object, int]:
-    """What is answered, and what it costs the second time."""
+    """Return the rows and the cost of the second read."""
     with Session(engine) as session:
         of_one = select(Owner).where(Owner.id == owner)
         answer = FIELDS.sync.one(session, of_one, FIELDS.parse(f"fields={wanted}"))

@@ -144,7 +144,7 @@ class TestColumns:
     def test_criteria_added_to_every_select_apply(
         self, database: str, also_aliases: bool, limit: int | None
     ) -> None:
-        """A tenant's filter must not be lost with the entities that it was written for."""
+        """A filter for tenants must apply to selects of columns, too."""
         with orm.Session(engine(database)) as session:
 
             def only_some(state: orm.ORMExecuteState) -> None:
@@ -196,7 +196,7 @@ class TestColumns:
             ask("sqlite", "id", select(User).order_by(order))
 
     def test_listeners_see_a_select_of_the_orm(self) -> None:
-        """Handlers of do_orm_execute look for this before they add their criteria."""
+        """Handlers of do_orm_execute check for that before they add their criteria."""
         seen = []
         with orm.Session(engine("sqlite")) as session:
             event.listen(
@@ -221,7 +221,7 @@ class TestColumns:
 
 
 def _without_json(statement: Select[Any]) -> Select[Any]:
-    """PostgreSQL cannot tell values of JSON apart."""
+    """Return the columns without JSON, which PostgreSQL cannot compare."""
     return statement.with_only_columns(User.id)
 
 
@@ -301,7 +301,7 @@ class TestToMany:
         assert ("LATERAL" in log[1]) == (database == "postgresql")
 
     def test_postgresql_stops_reading_at_the_cap(self) -> None:
-        """Of 25 rows, two are shown, one tells that there are more, and numbering looks ahead."""
+        """It reads two rows to return, one to know whether there are more, and one ahead."""
         fields = FieldSelector(UserOut, model=User, max_related=2)
         chosen = fields.parse("fields=posts(title)")
         made = engine("postgresql")
@@ -382,12 +382,12 @@ class TestToMany:
 
 
 def _is(number: int) -> Any:
-    """A filter whose value nobody can take out of it."""
+    """Return a filter whose value is hidden in a lambda."""
     return lambda: User.id == number
 
 
 class TestWhatIsKept:
-    """Statements are made once for selects that are alike; values are of each request."""
+    """Equal selects share a statement. Values belong to the request."""
 
     @pytest.mark.parametrize("text", ["id", "id,team(id)", "id,posts(id)", "id,posts(id,tags(id))"])
     def test_alternating_requests_get_their_own_rows(self, database: str, text: str) -> None:
@@ -415,7 +415,7 @@ class TestWhatIsKept:
         assert len(set(log)) == 1
 
     def test_criteria_of_the_select_apply_to_its_relations(self, database: str) -> None:
-        """They are of this request: the next one brings others."""
+        """They belong to one request, and the next one has others."""
         fields = Users.parse("fields=id,team(id),posts(id)")
         with orm.Session(engine(database)) as session:
             for secret, draft in (("s3", "d3"), ("s2", "d4"), ("s3", "d3")):
@@ -538,7 +538,7 @@ class TestExecutors:
 
 
 class TestInheritance:
-    """Tables that are joined to be one class, and classes that share a table."""
+    """Joined-table and single-table inheritance."""
 
     @pytest.mark.parametrize("kind", [Car, Bike])
     def test_columns_of_both_classes_of_an_inheritance(self, database: str, kind: Any) -> None:
@@ -580,7 +580,7 @@ class TestRoles:
 
 
 class TestStartUp:
-    """What cannot be kept when a request comes is refused when the application starts."""
+    """Options that no request could satisfy are refused when the application starts."""
 
     @pytest.mark.parametrize(
         ("schema", "remedy"),

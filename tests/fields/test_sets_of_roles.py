@@ -1,4 +1,4 @@
-"""A set of fields is accepted by its selector, and by the one that `without` was called on."""
+"""A set of fields is accepted by its selector, and by the one that `without` came from."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_fastapi_rejects_the_same() -> None:
 
 
 async def test_each_role_has_its_own_parameters() -> None:
-    """Those of the list that it was made from may have been in use before."""
+    """Also if the parameters of the original selector were used before."""
     members = fastapi.Fields(UserOut, model=User)
     app = FastAPI()
     app.get("/members")(lambda fields=Depends(members.params): str(fields))  # noqa: B008

@@ -70,7 +70,7 @@ Pages = Paginator(
 
 
 def texts_of(allowed: AllowedFields) -> st.SearchStrategy[str]:
-    """What a request may say of a list: some of its names, with some of theirs."""
+    """Return some names of fields, and of fields of relations, for a request."""
     plain = [name for name, field in allowed.fields.items() if field.relation is None]
     nested = [
         st.just(name) | texts_of(field.relation).map(lambda inner, name=name: f"{name}({inner})")  # type: ignore[misc]
@@ -82,7 +82,7 @@ def texts_of(allowed: AllowedFields) -> st.SearchStrategy[str]:
 
 
 def wanted(chosen: FieldSet, mapper: Mapper[Any]) -> Iterator[tuple[str, str]]:
-    """The tables and columns that a set may lead to."""
+    """Return the tables and columns that a set of fields may need."""
     yield from _names(mapper.primary_key)
     for field, inner in chosen.members:
         if inner is None:
@@ -103,7 +103,7 @@ def _names(columns: Iterable[Any]) -> Iterator[tuple[str, str]]:
 
 
 def named(statement: str) -> set[tuple[str, str]]:
-    """The columns of tables that a statement names, be it by an alias."""
+    """Return the columns that a statement names, also by aliases."""
     tables = "|".join(sorted(Base.metadata.tables, key=len, reverse=True))
     found = re.findall(rf"\b({tables})(?:_\d+)?\.\"?(\w+)", statement)
     assert not re.search(r"\*(?!\))", statement), statement
@@ -111,7 +111,7 @@ def named(statement: str) -> set[tuple[str, str]]:
 
 
 def ask(session: Session, how: str, chosen: FieldSet, sort: str) -> set[str]:
-    """Ask in one way. The names of the attributes that are sorted by."""
+    """Read rows in one of several ways. Returns the attributes that are sorted by."""
     match how:
         case "one":
             fields.sync.one(session, select(User).where(User.id == 1), chosen)
@@ -145,7 +145,7 @@ def test_no_unselected_column_is_named(database: str, how: str, asked: str, sort
 
 
 def test_the_check_finds_columns_that_were_not_selected() -> None:
-    """Whole entities name columns that nobody asked for."""
+    """Selecting whole entities makes the check fail."""
     with Session(engine("sqlite")) as session, statements_of(engine("sqlite")) as log:
         session.scalars(select(User).limit(1)).all()
         session.scalars(select(Tag)).all()
@@ -163,7 +163,7 @@ SETS: Final = [
 
 
 class TestShapes:
-    """As many sets of fields as there may be, again and again, on one connection."""
+    """Many sets of fields, again and again, on one connection."""
 
     def test_the_caches_of_statements_stay_within_their_bounds(self, database: str) -> None:
         own = FieldSelector(Users, model=User, max_depth=3, compute=fields._compute)
@@ -199,7 +199,7 @@ class TestShapes:
         assert 0 < found <= (200 if driver == "asyncpg" else 100)
 
     def test_pages_of_one_selection_share_their_statements(self, database: str) -> None:
-        """However far in, and however many rows they lead to."""
+        """Whatever the page number, and however many rows there are."""
         chosen = fields.parse("fields=id,team(name),posts(title)")
         with Session(engine(database)) as session, statements_of(engine(database)) as log:
             for number in range(1, 9):

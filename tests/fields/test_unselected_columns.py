@@ -145,7 +145,7 @@ app: Final = FastAPI()
 
 @functools.cache
 def engine(database: str) -> Engine:
-    """A synchronous engine on a database that is filled."""
+    """Return a synchronous engine on a filled database."""
     made = create_engine(url(database, 0))
     Base.metadata.create_all(made)
     with Session(made) as session:
@@ -172,7 +172,7 @@ def engine(database: str) -> Engine:
 
 @functools.cache
 def async_engine(database: str) -> AsyncEngine:
-    """For any event loop: its connections are closed when they are given back."""
+    """Return an engine for any event loop. Connections are closed when they are returned."""
     engine(database)
     return create_async_engine(url(database, 1), poolclass=NullPool)
 
@@ -218,7 +218,7 @@ sorts: Final = st.lists(
 
 
 def columns_of(paths: Iterable[str]) -> set[str]:
-    """What may be named for these paths, with what leads there."""
+    """Return the columns that these paths may use, including keys of relations."""
     found: set[str] = set()
     for path in paths:
         steps = path.split(".")
@@ -228,7 +228,7 @@ def columns_of(paths: Iterable[str]) -> set[str]:
 
 
 def keys_of(paths: Iterable[str]) -> dict[str, Any]:
-    """The keys that an answer has, as a tree."""
+    """Return the keys of the response, as a tree."""
     tree: dict[str, Any] = {}
     for path in paths:
         node = tree
@@ -238,7 +238,7 @@ def keys_of(paths: Iterable[str]) -> dict[str, Any]:
 
 
 def shown(value: Any, keys: dict[str, Any]) -> bool:
-    """Whether a part of an answer has these keys and no other."""
+    """Return whether a part of the response has exactly these keys."""
     if isinstance(value, list):
         return all(shown(each, keys) for each in value)
     if not keys:

@@ -1,4 +1,4 @@
-"""Pages and fields in FastAPI: what is described, what is answered, what is refused."""
+"""Pages and fields in FastAPI: OpenAPI, responses and refusals."""
 
 from __future__ import annotations
 
@@ -292,7 +292,7 @@ def test_openapi_describes_parameters_and_responses() -> None:
 
 
 def test_a_client_that_fills_in_defaults_may_move_by_cursor() -> None:
-    """A page beside a cursor is refused, so of that there is no default where both are taken."""
+    """A page with a cursor is refused, so `page` has no default if both are supported."""
     both = Paginate(
         AuthorOut, unique=("id",), mode="both", secret="a secret of 16 bytes", default_limit=7
     )
@@ -400,7 +400,7 @@ PriceFields = Fields(Priced, etag=True)
 
 
 async def ask(handler: Any, query: str = "", **options: Any) -> httpx.Response:
-    """What an application with this one handler answers."""
+    """Return the response of an application with this one handler."""
     other = FastAPI()
     headers = options.pop("headers", {})
     other.get("/", **options)(handler)
@@ -420,7 +420,7 @@ def priced_row(fields: AskedFields) -> Any:
 
 
 class TestWhatAHandlerChanges:
-    """It is sent as it is when the handler returns it, as without FastAPI."""
+    """Responses are sent as the handler changed them, as without FastAPI."""
 
     @pytest.mark.parametrize("query", ["", "?cursor="])
     async def test_in_the_rows_of_a_page(self, query: str) -> None:
@@ -476,7 +476,7 @@ class TestWhatAHandlerChanges:
         assert (again.status_code, again.content) == (304, b"")
 
     async def test_can_be_seen_by_a_route_of_ones_own(self) -> None:
-        """One that logs answers, or changes them: FastAPI's own way to do that."""
+        """A custom APIRoute that logs or changes responses."""
         seen = []
 
         class Logging(APIRoute):
@@ -534,7 +534,7 @@ class TestWhatDependenciesSet:
         assert (answer.status_code, answer.headers["etag"]) == (202, '"mine"')
 
     async def test_of_another_request_is_not_sent(self) -> None:
-        """What it was is kept with the request, for tests and servers may share a task."""
+        """Headers are kept with the request, because tests and servers may share a task."""
 
         def handler(request: Request) -> Any:
             return Prices.from_items(PRICED, Prices.parse(request.query_params))

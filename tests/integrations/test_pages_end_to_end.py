@@ -62,7 +62,7 @@ class TestNumbers:
 
     @ONE_DRIVER
     async def test_writes_move_the_pages_by_number(self, api: Application) -> None:
-        """Numbers count rows from the start, so what is written there moves all pages."""
+        """Pages by number count from the start, so rows that are added there move all pages."""
         first = await api.json("/notes?limit=10&sort=-id")
         api.write(insert(Note).values(NEW | {"id": 99}))
         assert ids(await api.json("/notes?limit=10&sort=-id&page=2"))[0] == ids(first)[-1]
@@ -74,7 +74,7 @@ class TestNumbers:
     async def test_a_total_never_contradicts_the_page_if_rows_go_in_between(
         self, api: Application, deep: bool, page: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """In one statement there is no between; in two, what is on the page corrects the count."""
+        """With one statement it cannot. With two, the page corrects the count."""
         if deep:
             monkeypatch.setattr(offset_select, "DEFER_FROM", 0)
         seen = 0
@@ -119,7 +119,7 @@ class TestCursors:
     async def test_a_row_whose_key_changes_is_seen_once_twice_or_never(
         self, api: Application, moved: int, times: int
     ) -> None:
-        """Where it goes decides. All others are seen once."""
+        """Its new place decides. All other rows are seen once."""
         path = "/walk?limit=10&sort=ratio"
         first = await api.json(path)
         to = {3: 100.0, NOTES: -1.0, 20: 50.0}[moved]
@@ -146,7 +146,7 @@ class TestCursors:
                 assert b"hidden" not in padded(page["pagination"][key] or "")
 
     async def test_a_walk_sorts_infinities_and_nan_as_the_database(self, api: Application) -> None:
-        """SQLite keeps no NaN: it writes NULL."""
+        """SQLite stores NaN as NULL."""
         api.write(delete(Note).where(Note.id > 12))
         values = {1: "nan", 2: "inf", 3: "-inf", 4: "nan", 5: "inf", 6: "-inf"}
         for id, value in values.items():
@@ -164,7 +164,7 @@ class TestCursors:
             assert [ids(page) for page in back] == [ids(page) for page in pages[-2::-1]]
 
     async def test_a_walk_keeps_the_collation_of_the_database(self, api: Application) -> None:
-        """In its collation, of which Python knows nothing."""
+        """Python does not know the collation."""
         titles = ["b", "B", "a", "A", "é", "e", "Z", "z", "_", "", "10", "9", "ß", "ss", "Ä", "ä"]
         for id, title in enumerate(titles, 1):
             api.write(update(Note).where(Note.id == id).values(title=title))
@@ -219,7 +219,7 @@ class TestHttp:
 
     @ONE_DRIVER
     async def test_a_large_integer_is_sent_exactly(self, api: Application) -> None:
-        """As digits: who reads them as floats must ask for text."""
+        """As digits. Clients that read numbers as floats need strings."""
         answer = await api.get("/notes/1?fields=size")
         assert answer.content == b'{"size":9007199254740993}'
 

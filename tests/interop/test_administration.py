@@ -1,4 +1,4 @@
-"""Looking after a queue from one side while the other one works."""
+"""Administration by one language while the other one works."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class TestPausing:
 
     @pytest.mark.parametrize("runner", RUNNERS)
     async def test_resumes_in_time_for_delayed_jobs(self, shared: SharedQueue, runner: str) -> None:
-        """Pausing deletes all markers: whoever resumes has to leave the delayed one's again."""
+        """Pausing deletes all markers, so resuming adds that of the delayed job again."""
         await shared.queue.add("echo", delay=0.3)
         await shared.queue.pause()
         await start(shared, runner)
@@ -45,7 +45,7 @@ class TestPausing:
         await shared.until_counts(completed=1)
 
     async def test_python_resumes_jobs_that_version_5_has_paused(self, shared: SharedQueue) -> None:
-        """It moved the waiting jobs to a list of their own; they come before newer ones."""
+        """Version 5 moved waiting jobs to another list. They come before newer ones."""
         await shared.queue.add_many([("echo", {"value": n}) for n in range(3)])
         shared.redis.rename(shared.key("wait"), shared.key("paused"))
         shared.redis.hset(shared.key("meta"), "paused", 1)
@@ -115,7 +115,7 @@ class TestChangingFromNode:
 
 class TestChangingFromPython:
     async def test_a_new_delay_is_what_node_goes_by(self, shared: SharedQueue) -> None:
-        """It wakes an idle worker, and its event says when the job is due."""
+        """The marker wakes an idle worker, and the event has the due time."""
         worker = await shared.node_worker()
         events = await shared.node_events()
         job = await shared.queue.add("echo", delay=3600)
@@ -198,7 +198,7 @@ class TestKeepingLogs:
 class TestRetrying:
     @pytest.mark.parametrize("runner", RUNNERS)
     async def test_python_retries_what_has_failed(self, shared: SharedQueue, runner: str) -> None:
-        """With a full set of attempts, and woken by the marker."""
+        """The job has all its attempts again, and the marker wakes a worker."""
         job = await shared.queue.add("fail", {"message": "no"}, attempts=2)
         await start(shared, runner)
         await shared.until_state(job.id, State.FAILED)
@@ -216,7 +216,7 @@ class TestRetrying:
         await shared.until_counts(completed=20)
 
     async def test_python_runs_a_completed_job_again(self, shared: SharedQueue) -> None:
-        """Node sees nothing left of the first result."""
+        """Node finds nothing of the first result."""
         job = await shared.queue.add("echo", {"value": 1})
         worker = await shared.node_worker()
         await shared.until_state(job.id, State.COMPLETED)
@@ -253,7 +253,7 @@ class TestRemoving:
         [({}, "wait"), ({"delay": 60}, "delayed"), ({"priority": 2}, "prioritized")],
     )
     async def test_leaves_no_key(self, shared: SharedQueue, options: JobOptions, key: str) -> None:
-        """The event has the name of the key that it was in, as in Node."""
+        """The event has the name of its last key, as in Node."""
         one, other = await shared.queue.add_many([("echo", {}, options)] * 2)
         await shared.node("addJobLog", one.id, "a line")
         await one.remove()
@@ -266,7 +266,7 @@ class TestRemoving:
 
     @pytest.mark.parametrize("state", ["completed", "failed", "wait", "delayed", "prioritized"])
     async def test_node_cleans_what_python_has_added(self, shared: SharedQueue, state: str) -> None:
-        """It compares times as texts: ours have to look like its own."""
+        """Node compares times as text, so Python writes them in the same form."""
         await shared.queue.add_many([("echo", {}), ("fail", {"message": "no"})])
         await shared.python_worker(idle=False)
         await shared.until_counts(completed=1, failed=1)
@@ -304,7 +304,7 @@ class TestRemoving:
         assert set((await shared.queue.counts()).values()) == {0}
 
     async def test_python_obliterates_and_leaves_no_key(self, shared: SharedQueue) -> None:
-        """Whoever left them: logs, locks, schedulers, deduplication, flows."""
+        """Also keys of logs, locks, schedulers, deduplication and flows."""
         await fill(shared)
         await shared.queue.obliterate()
         assert keys(shared) == []
@@ -321,7 +321,7 @@ class TestRemoving:
         assert keys(shared) == []
 
     async def test_node_empties_a_queue_under_a_python_worker(self, shared: SharedQueue) -> None:
-        """Its lease is lost with the job; the worker continues with the next one."""
+        """The worker loses the lease of its job, and continues with the next one."""
         job = await shared.queue.add("hold")
         await shared.python_worker(idle=False)
         await shared.until_python_runs(1)
@@ -346,7 +346,7 @@ class TestCancelling:
         assert await shared.node("getJobState", job["id"]) == "failed"
 
     async def test_a_job_in_node_may_complete_and_run_again(self, shared: SharedQueue) -> None:
-        """Node does not check for it, so the request is useless and must be deleted."""
+        """Node ignores the request to cancel, which must be deleted."""
         job = await shared.queue.add("hold")
         worker = await shared.node_worker(idle=False)
         await shared.until_runs(worker, 1)
@@ -359,7 +359,7 @@ class TestCancelling:
         assert not shared.redis.exists(shared.key("hasten:cancelled"))
 
     async def test_cancelling_a_job_that_node_removed_is_dropped(self, shared: SharedQueue) -> None:
-        """Another job may come by the same id."""
+        """Otherwise it would cancel a later job with that id."""
         job = await shared.queue.add("hold", job_id="order-1")
         await take(shared)
         await job.cancel()
@@ -369,6 +369,6 @@ class TestCancelling:
 
 
 async def _cleaned(shared: SharedQueue, state: str, ids: list[str]) -> bool:
-    """Clean without grace: what ended in this very millisecond stays."""
+    """Clean without a grace period, after the current millisecond."""
     await shared.node("clean", 0, 10, state)
     return not shared.ids(state) and not any(shared.hash(id) for id in ids)

@@ -23,7 +23,7 @@ _READ: Final = Path("/proc/thread-self/io")
 
 
 def file_engine(folder: Path) -> Engine:
-    """A database in a file, for what is in memory is not read. It need not outlive a crash."""
+    """Open a database in a file, so that page reads are counted. Crashes are not survived."""
     engine = create_engine(f"sqlite:///{folder / 'costs.db'}")
 
     @event.listens_for(engine, "connect")
@@ -39,7 +39,7 @@ def file_engine(folder: Path) -> Engine:
 
 @contextmanager
 def counting(connection: Connection) -> Iterator[Callable[[], int]]:
-    """What is executed within costs as much as the function says afterwards."""
+    """Count what the statements within the block cost. The yielded function returns the cost."""
     driver: Any = connection.connection.driver_connection
     steps = 0
     spent = 0

@@ -1,4 +1,4 @@
-"""The databases that the tests of pages run on, and what they hold."""
+"""The databases of the tests of pages, and their content."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Base(DeclarativeBase):
 
 
 class Item(Base):
-    """Rows full of ties and NULLs, in three sets that differ in how many NULLs they have."""
+    """Rows with many ties and NULLs, in three sets with different numbers of NULLs."""
 
     __tablename__ = "items"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -79,7 +79,7 @@ class Slot(Base):
 
 
 class Animal(Base):
-    """The root of an inheritance: dogs have a table of their own, cats have not."""
+    """The root of an inheritance: dogs have a table of their own, and cats have none."""
 
     __tablename__ = "animals"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -118,7 +118,7 @@ log: Final = sa.Table(
 
 @functools.cache
 def engine(database: str) -> sa.Engine:
-    """A synchronous engine on a database that is filled."""
+    """Return a synchronous engine on a filled database."""
     made = sa.create_engine(url(database, 0))
     Base.metadata.create_all(made)
     with made.begin() as connection:
@@ -130,7 +130,7 @@ def engine(database: str) -> sa.Engine:
 
 @contextmanager
 def async_engine(database: str) -> Iterator[AsyncEngine]:
-    """One for a single event loop. Its connections are closed when they are given back."""
+    """Yield an engine for one event loop. Connections are closed when they are returned."""
     engine(database)
     yield create_async_engine(url(database, 1), poolclass=NullPool)
 
@@ -149,7 +149,7 @@ def _folder() -> TemporaryDirectory[str]:
 
 @contextmanager
 def statements_of(engine: sa.Engine) -> Iterator[list[str]]:
-    """The statements that an engine executes meanwhile."""
+    """Yield the list of statements that an engine executes within the block."""
     seen: list[str] = []
 
     def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:

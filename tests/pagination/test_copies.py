@@ -104,7 +104,7 @@ class TestCopies:
 
 
 def test_fields_of_another_process_are_compared_by_name() -> None:
-    """The other process has made the same selector, with objects of its own."""
+    """The other process has made an equal selector with other objects."""
     q = sent(Items.parse("fields=id,owner"))
     assert Same.from_items(ITEMS, q).data == Items.from_items(ITEMS, q).data
     with pytest.raises(InvalidOption, match="a set parsed by the same FieldSelector"):

@@ -1,4 +1,4 @@
-"""Cursors hold values of every type of a column, which the next statement gets unchanged."""
+"""Cursors hold column values of every type, and the next statement gets the same values."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_type_that_a_cursor_cannot_hold_is_rejected_at_start_up() -> None:
 def walk(
     session: Session, paginate: Paginator[CursorPage[object]], model: type, sort: str
 ) -> list[dict[str, object]]:
-    """All rows, read forwards, once they have been found to be the same backwards."""
+    """Return all rows of a walk, after a check that it returns the same backwards."""
     pages: list[CursorPage[object]] = []
     token: str | None = ""
     while token is not None:
@@ -80,7 +80,7 @@ def walk(
 
 
 class Reversed(TypeDecorator[str]):
-    """A type of the application's own: what it is below tells whether a cursor can hold it."""
+    """A custom type. Its underlying type decides whether a cursor can hold it."""
 
     impl = String
     cache_ok = True

@@ -1,4 +1,4 @@
-"""An estimate is for the table that a page reads, in the schema of schema_translate_map."""
+"""Estimates are of the table that a page reads, in the schema of schema_translate_map."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def test_deferred_and_reversed_pages_are_the_same_pages(
 
 @pytest.mark.parametrize("kind", ["session", "connection"])
 class TestEveryExecutor:
-    """The same code, whether results are awaited or not."""
+    """The same code runs with and without await."""
 
     @pytest.mark.parametrize("count", ["exact", Capped(9), "estimated", "none"])
     async def test_at_an_offset(self, database: str, kind: str, count: Uncached) -> None:
@@ -119,7 +119,7 @@ async def test_entities_come_from_an_asynchronous_session_too() -> None:
 
 
 class TestStatements:
-    """How many round trips it takes."""
+    """The number of statements, each of which is a round trip."""
 
     @pytest.mark.parametrize(
         ("database", "is_entity", "offset", "count", "statements"),
@@ -195,7 +195,7 @@ def test_a_page_beyond_the_cap_has_its_rows(database: str, is_entity: bool) -> N
 
 
 def test_the_rows_are_those_that_were_selected(database: str) -> None:
-    """What was selected for the work (keys, totals) is not in them."""
+    """Columns that were added for keys and totals are removed."""
     order = (SortKey("made"), SortKey("grade"))
     with Session(engine(database)) as session:
         several = (Row, tuple)

@@ -119,7 +119,7 @@ async def test_infinities_are_refused_with_psycopg(database: sa.Connection, orde
 
 @pytest.mark.parametrize("order", ORDERS)
 async def test_infinity_and_extreme_dates_fail(database: sa.Connection, order: Order) -> None:
-    """No page is better than a wrong one."""
+    """An error is better than a wrong page."""
     fill(database, LAST + FIRST + ENDLESS)
     with pytest.raises(DBAPIError, match="cannot be distinguished from infinity"):
         await walk("asyncpg", order)

@@ -88,7 +88,7 @@ def cursor_page(
 def walk(
     session: Session, query: str, paginate: Any = Walk, statement: Any = FIRST
 ) -> list[CursorPage[Any]]:
-    """All pages from the first to the last."""
+    """Return all pages, from the first to the last."""
     pages = [cursor_page(session, query, paginate, statement)]
     while (token := pages[-1].next_cursor) is not None:
         pages.append(cursor_page(session, f"{query}&cursor={token}", paginate, statement))
@@ -285,7 +285,7 @@ class TestCursors:
         assert len(seen) == len({row["id"] for row in seen}) == 60
 
     def test_a_walk_returns_the_rows_that_stay_while_others_change(self, session: Session) -> None:
-        """Rows before and after the position come, and the row at it goes."""
+        """Rows are added before and after the position, and the row at it is deleted."""
         before = [row["id"] for each in walk(session, "sort=state&limit=9") for row in each.data]
         first = cursor_page(session, "sort=state&limit=9")
         session.execute(delete(Item).where(Item.id == ids(first)[-1]))
@@ -314,7 +314,7 @@ class TestCursors:
         assert again.data == back[-2].data
 
     def test_an_empty_page_links_to_the_previous_page(self, session: Session) -> None:
-        """All behind the position are gone by now."""
+        """All rows after the position were deleted meanwhile."""
         first = cursor_page(session, "limit=50&sort=id")
         session.execute(delete(Item).where(Item.dataset == 0, Item.id > ids(first)[-1]))
         empty = cursor_page(session, f"limit=50&sort=id&cursor={first.next_cursor}")
@@ -401,7 +401,7 @@ class TestCursors:
         assert following == {"sort": "grade", "limit": "5", "cursor": first.next_cursor}
 
     def test_a_stuck_walk_fails(self, sqlite: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Or a client would follow it for ever."""
+        """Otherwise a client would follow the cursor for ever."""
         token = cursor_page(sqlite, "limit=5").next_cursor
         real = PageQuery.keyset_slice
 
@@ -414,7 +414,7 @@ class TestCursors:
 
 
 class TestFiltersOfTheOrm:
-    """What the ORM adds to every select of a class holds within ours, wherever it stands."""
+    """Filters that the ORM adds to every select also apply within the generated statements."""
 
     COUNTS: Final = ("exact", "none", Capped(7), Capped(1000))
 

@@ -91,7 +91,7 @@ FROM {numbers}
 
 
 class Wide:
-    """A row as an object."""
+    """A row of the table as an object."""
 
 
 registry().map_imperatively(Wide, wide)
@@ -139,7 +139,7 @@ def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.Connection]:
 def buffers(
     connection: sa.Connection, statement: sa.Executable, values: Mapping[str, Any] = NO_VALUES
 ) -> int:
-    """How many pages of 8 kB the plan touched, once they were all in memory."""
+    """Return how many pages of 8 kB the plan reads, when all of them are in memory."""
     compiled = statement.compile(dialect=connection.dialect)  # type: ignore[attr-defined]
     explained = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + str(compiled)
     params = compiled.construct_params(values)
@@ -152,7 +152,7 @@ def buffers(
 def work(
     connection: sa.Connection, statement: sa.Executable, values: Mapping[str, Any] = NO_VALUES
 ) -> int:
-    """What SQLite has to do for all rows."""
+    """Return the work of SQLite for all rows."""
     with costs.counting(connection) as spent:
         connection.execute(statement, values).all()
     return spent()
@@ -166,7 +166,7 @@ def cost(
     *arguments: object,
     **options: object,
 ) -> tuple[int, T]:
-    """What all statements of a slice cost together, and the slice."""
+    """Return the cost of all statements of a slice, and the slice."""
     measure = buffers if connection.dialect.name == "postgresql" else work
     total = 0
 
@@ -262,7 +262,7 @@ def test_a_page_across_the_border_of_a_block_costs_no_more(
 
 @pytest.mark.parametrize("descending", [True, False])
 def test_uneven_rows_are_found_in_the_index(postgres: sa.Connection, descending: bool) -> None:
-    """Half of the rows are of the range: a few at the start of the table, the others at its end."""
+    """Half of the rows match: a few at the start of the table, and the others at its end."""
     uneven = sa.Table(
         "uneven", sa.MetaData(),
         sa.Column("id", sa.Integer, primary_key=True),
@@ -335,7 +335,7 @@ def test_a_page_near_the_end_is_read_from_the_end(connection: sa.Connection, kin
 @pytest.mark.parametrize("kind", SELECTS)
 @pytest.mark.parametrize("offset", [0, 900, ROWS, ROWS + 1_000_000])
 def test_no_page_past_the_end_is_sought(connection: sa.Connection, kind: str, offset: int) -> None:
-    """A page and its total cost little more than the total; past the end, no more at all."""
+    """A page and its total cost little more than the total alone."""
     dialect = connection.dialect.name
     analyzed = analyze(SELECTS[kind])
     keys = resolve_order(analyzed, (SortKey("made", descending=True),), COLUMNS)
@@ -362,7 +362,7 @@ def test_the_rows_of_a_short_list_are_not_sorted_past_the_end(postgres: sa.Conne
 
 
 def test_a_capped_total_does_not_depend_on_the_size_of_the_table(connection: sa.Connection) -> None:
-    """Be it the whole table or some of its rows that are counted."""
+    """For the whole table and for some of its rows."""
     measure = buffers if connection.dialect.name == "postgresql" else work
     for statement in (sa.select(wide), sa.select(wide).where(wide.c.status == "live")):
         exact, capped, less = (
@@ -375,7 +375,7 @@ def test_a_capped_total_does_not_depend_on_the_size_of_the_table(connection: sa.
 
 
 def test_a_table_that_has_grown_costs_no_more(connection: sa.Connection) -> None:
-    """To count up to the cap, and to read a page beside that, in a piece of the table or in all."""
+    """For counting up to the cap, and for a page with such a count."""
     dialect = connection.dialect.name
     spent = {}
     for size in (20_000, ROWS):
@@ -423,7 +423,7 @@ def test_a_table_that_was_never_analyzed_is_counted(postgres: sa.Connection) -> 
 
 
 def test_a_total_in_each_row_reads_the_whole_table(postgres: sa.Connection) -> None:
-    """Why page and total are not one statement with `count(*) OVER ()`."""
+    """So page and total are not one statement with `count(*) OVER ()`."""
     in_each_row = sa.select(*wide.c, sa.func.count().over()).order_by(wide.c.id).limit(20)
     alone = sa.select(sa.func.count()).select_from(wide)
     assert buffers(postgres, in_each_row) > 50 * buffers(postgres, alone)

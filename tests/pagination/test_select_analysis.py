@@ -1,4 +1,4 @@
-"""What identifies the rows of a select, and pages and totals of such selects."""
+"""The key that identifies the rows of a select, and pages and totals of such selects."""
 
 from __future__ import annotations
 
@@ -266,7 +266,7 @@ def _has_entities(statement: Selection) -> bool:
 
 
 def check(session: orm.Session, statement: Selection, wanted: list[Any], key: Any = ()) -> None:
-    """Pages by position and by number, and totals, are those of a full read."""
+    """Check that pages by cursor and by number, and totals, equal a full read."""
     dialect = session.get_bind().dialect.name
     analyzed = analyze(statement, key=key)
     keys = resolve_order(analyzed, (), {})
@@ -383,7 +383,7 @@ class TestCountStatements:
 
 
 class TestIndexes:
-    """Which index has rows in an order decides on the words for it."""
+    """Whether an index has the rows in order decides how the condition is written."""
 
     def test_the_primary_key_is_an_index(self) -> None:
         slots = Slot.__table__.c

@@ -135,7 +135,7 @@ class TestLists:
     @pytest.mark.parametrize("sort", ["grade", "-grade", "grade,-id"])
     @pytest.mark.parametrize("limit", [1, 2, 3])
     def test_nan_is_the_greatest(self, number: Callable[[str], Any], sort: str, limit: int) -> None:
-        """Python would leave such a list unsorted, and a walk over it would not end."""
+        """Python would leave the list unsorted, and a walk would not end."""
         texts = ["1", "nan", "0.5", "inf", "nan", "-inf", "2", "nan"]
         items: list[dict[str, Any]] = [{"id": n, "grade": number(t)} for n, t in enumerate(texts)]
         items.append({"id": len(texts), "grade": None})
@@ -219,7 +219,7 @@ class TestLists:
 
 
 def _total(items: list[Book], sort: list[Any], nulls: str) -> list[dict[str, Any]]:
-    """The rows in the order that is asked for, sorted another way than hasten does."""
+    """Sort the rows with a key function, unlike hasten."""
     keys = [*sort]
     if "id" not in [name for name, _ in sort]:
         keys.append(("id", bool(sort) and sort[-1][1]))
@@ -245,7 +245,7 @@ def _total(items: list[Book], sort: list[Any], nulls: str) -> list[dict[str, Any
 
 
 class Letters:
-    """A source that can do little: it counts up, and does not know its end."""
+    """A minimal source: it returns letters in order, and does not know how many there are."""
 
     def __init__(self, total: int | Count | None = None) -> None:
         self.asked: list[Window] = []

@@ -166,7 +166,7 @@ def made(entity: Entity, filters: list[str], options: str, v: Values) -> sa.Sele
 
 
 def everything(session: orm.Session, statement: sa.Select[Any]) -> list[int]:
-    """What SQLAlchemy finds without us."""
+    """Return the rows that SQLAlchemy finds without hasten."""
     return sorted({row.id for row in session.scalars(statement)})
 
 
@@ -209,7 +209,7 @@ def test_a_page_uses_the_values_of_its_request(
     limit: int,
     data: st.DataObject,
 ) -> None:
-    """Requests of several tenants in turn, on one `Paginator`, against SQLAlchemy alone."""
+    """Requests of several tenants alternate on one `Paginator`. The results equal SQLAlchemy's."""
     pages = KEPT[mode, count]
     with orm.Session(engine(database)) as session:
         for v in requests:
@@ -313,12 +313,12 @@ def test_selects_of_a_structure_are_planned_once(database: str, entity: Entity, 
     ("name", "hits", "misses"), [("text", 2, 1), ("lambda", 2, 1), ("called", 0, 0)]
 )
 def test_hidden_values_prevent_reuse(database: str, name: str, hits: int, misses: int) -> None:
-    """That the lambda hides its values is kept, too."""
+    """It is remembered that the lambda hides its values."""
     assert asked_of_three(database, of_class, name) == (hits, misses)
 
 
 def asked_of_three(database: str, entity: Entity, name: str) -> tuple[int, int]:
-    """How often a plan was found, and how often not."""
+    """Return how often a plan was found and how often it was not."""
     pages = paginate()
     v: Values = {"tenant": 1, "low": 1, "id": 90, "grades": [1, 2], "label": "a"}
     with orm.Session(engine(database)) as session:
@@ -331,7 +331,7 @@ def asked_of_three(database: str, entity: Entity, name: str) -> tuple[int, int]:
 
 
 class TestTexts:
-    """To the driver, and to the database, a statement is the same from page to page."""
+    """Drivers and databases cache statements by their text, which stays the same."""
 
     def test_pages_have_one_statement_text(self, database: str) -> None:
         pages = paginate()
@@ -347,7 +347,7 @@ class TestTexts:
 
     @pytest.mark.parametrize(("sort", "texts"), [("id", 2), ("-grade", 5)])
     def test_cursor_pages_have_one_statement(self, database: str, sort: str, texts: int) -> None:
-        """One from the start; then one, or those for a position with and without NULL."""
+        """One for the first page, and then one, or one for each position with and without NULL."""
         pages = paginate()
         with orm.Session(engine(database)) as session, statements_of(engine(database)) as seen:
             for tenant in (0, 1, 2):
@@ -361,10 +361,10 @@ class TestTexts:
 
 
 class TestFallbacks:
-    """What is not usual is planned anew, and right."""
+    """Unusual selects are planned for each request, with the right result."""
 
     def test_objects_are_compared_by_their_key_at_execution(self) -> None:
-        """The session flushes first: before, a new object has no id."""
+        """The session flushes first, because new objects have no ids before."""
         posts: Any = Paginator(PostOut, model=Post)
         with orm.Session(engine("sqlite")) as session:
             for name in ("x", "y"):
@@ -427,11 +427,11 @@ class TestFallbacks:
 
 
 class OfTenant(orm.UserDefinedOption):
-    """What an application tells its own listeners."""
+    """Data for listeners of the application."""
 
 
 class TestWhatIsNotInTheKey:
-    """SQLAlchemy keeps no compiled form by it, so neither may we."""
+    """Values that are not in SQLAlchemy's cache key are not cached here, either."""
 
     def test_options_for_listeners_are_kept(self, session: orm.Session) -> None:
         pages = paginate()
@@ -451,7 +451,7 @@ class TestWhatIsNotInTheKey:
             assert pages.sync.page(session, statement, pages.parse("")).total == 60
 
     def test_loader_criteria_and_listeners_both_apply(self, session: orm.Session) -> None:
-        """A listener adds, to every select, what only this request knows."""
+        """The listener adds a filter that depends on the request."""
         pages = paginate()
         whose = 0
 
@@ -501,7 +501,7 @@ class TestWhatIsNotInTheKey:
 
 
 def test_executed_statements_contain_no_values(database: str) -> None:
-    """No parameter of a kept statement has a value: one that is not given is an error."""
+    """Every parameter gets its value at execution. A missing one is an error."""
     pages = paginate()
     executed: list[Any] = []
     with orm.Session(engine(database)) as session:
@@ -567,7 +567,7 @@ class Base(orm.DeclarativeBase):
 
 
 class Told(Base):
-    """A class that looks at who is asking."""
+    """A class with a hybrid that depends on the current user."""
 
     __tablename__ = "t_told"
     id: orm.Mapped[int] = orm.mapped_column(primary_key=True)
@@ -601,7 +601,7 @@ class ToldOut(BaseModel):
 
 
 def test_hybrids_may_depend_on_the_request() -> None:
-    """Their values, and their form, are those of the moment: in rows, in orders, in fields."""
+    """Their values and expressions are those of the request: in rows, orders and fields."""
     pages: Any = Paginator(ToldOut, model=Told, sort=("mine", "rank"), advise=False)
     cursors: Any = Paginator(
         ToldOut, model=Told, sort=("mine", "rank"), mode="cursor", secret=SECRET, advise=False

@@ -1,4 +1,4 @@
-"""Tenants with a schema each: one mapped class, and a schema_translate_map."""
+"""Each tenant has a schema: one mapped class, and a schema_translate_map."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def of(tenant: str) -> dict[str, Any]:
 
 
 def fill(connection: Any, _: object) -> None:
-    """In SQLite a database that is attached is a schema."""
+    """In SQLite, an attached database is a schema."""
     for tenant, rows in ROWS.items():
         connection.execute(f"ATTACH ':memory:' AS {tenant}")
         connection.execute(f"CREATE TABLE {tenant}.notes (id INTEGER PRIMARY KEY)")
@@ -173,7 +173,7 @@ async def test_tenants_of_asynchronous_sessions_are_distinguished() -> None:
             return mark(connection)
 
     def mark(executor: Any) -> Any:
-        """What cursors are signed for."""
+        """Return the fingerprint that cursors are signed for."""
         default = notes.fields.allowed.default
         return notes._planner.query(
             blocking_database(executor), select(Note), default, ()

@@ -1,4 +1,4 @@
-"""The next statement gets the values of a row unchanged, for every type that has an order."""
+"""The next statement gets the values of a row unchanged, for every sortable type."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def database(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.mark.parametrize("descending", [False, True])
 @pytest.mark.parametrize("column", list(table.c.keys())[1:])
 async def test_walks_continue_after_any_type(database: str, column: str, descending: bool) -> None:
-    """Row values and ranges, by both drivers."""
+    """With row values and with ranges, on both drivers."""
     analyzed = analyze(sa.select(table.c.id))
     columns = dict(table.c.items())
     for order in (

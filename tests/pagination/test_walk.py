@@ -48,7 +48,7 @@ limits = st.integers(1, 25)
 
 
 def expected(rows: list[Any], order: Order) -> list[int]:
-    """The ids in the order that Python puts them in."""
+    """Return the ids in the order of Python."""
     rows = sorted(rows, key=lambda row: row.id, reverse=order[-1].descending)
     for key in reversed(order):
         rows.sort(key=_by(key), reverse=key.descending)
@@ -76,7 +76,7 @@ def plan(statement: Selection, order: Order) -> tuple[AnalyzedSelect, SortColumn
 
 
 def ids(rows: list[Any]) -> list[int]:
-    """Of entities, or of columns of which the first is the id."""
+    """Return the ids of entities or of rows whose first column is the id."""
     return [row.id if isinstance(row, Item) else row[0] for row in rows]
 
 
@@ -280,7 +280,7 @@ def test_a_null_key_orders_nulls_where_the_dialect_has_no_keywords() -> None:
 @effort(15)
 @given(order=orders, dataset=datasets, limit=limits)
 def test_the_null_key_sorts_as_the_keywords_do(order: Order, dataset: int, limit: int) -> None:
-    """SQLite is like MySQL in where it puts NULLs, and understands the emulation as well."""
+    """SQLite sorts NULLs as MySQL does, and supports the emulation as well."""
     analyzed, keys = plan(of_columns(dataset), order)
     with engine("sqlite").connect() as connection:
         page = KeysetSlice([], has_more=True, first=None, last=None)
@@ -306,7 +306,7 @@ class TestPositions:
 
 
 def test_a_walk_by_an_expression_leaves_the_comparison_to_the_database(database: str) -> None:
-    """An order by an expression of the caller's, here without regard to case."""
+    """The expression ignores case, which only the database can compare."""
     analyzed = analyze(of_columns(0))
     columns = {"label": sa.func.lower(Item.label), "id": Item.id}
     keys = resolve_order(analyzed, (SortKey("label"), SortKey("id", descending=True)), columns)
@@ -323,7 +323,7 @@ def test_a_walk_by_an_expression_leaves_the_comparison_to_the_database(database:
 
 @pytest.mark.parametrize("kind", [sa.Enum("z", "a", name="letters"), sa.Float(), sa.Float(24)])
 def test_types_that_mysql_compares_and_sorts_differently_are_refused(kind: TypeEngine[Any]) -> None:
-    """It sorts an ENUM by place and compares it as text, and shows six digits of a FLOAT."""
+    """MySQL sorts an ENUM by position and compares it as text, and shows six digits of a FLOAT."""
     analyzed, keys = of_kind(kind)
     for dialect in ("mysql", "mariadb"):
         for position in (None, ["a", 1]):
