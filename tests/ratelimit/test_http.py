@@ -208,7 +208,7 @@ class TestMessages:
         limited = RateLimitMiddleware(ok, limits=[Limit("0/m", message=message, name="a")])
         answer = await ask(limited)
         assert (answer.status, json.loads(answer.body)["violated-policies"]) == (429, ["a"])
-        assert "a: message() failed" in caplog.text
+        assert "limit 'a': message() failed" in caplog.text
 
     async def test_failing_observers_change_nothing(self, caplog: pytest.LogCaptureFixture) -> None:
         def fails(*_: object) -> None:

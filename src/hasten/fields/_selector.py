@@ -18,7 +18,7 @@ from typing import (
 
 from hasten._checks import check_whole_number
 from hasten._coroutines import run_without_loop
-from hasten._queries import Pairs, QueryLike, pairs_of
+from hasten._queries import Pairs, QueryLike, to_query_pairs
 from hasten.errors import InvalidOption, RowNotFound, UsageError
 from hasten.fields._allowed import AllowedFields, Field, FieldSet, moved
 from hasten.fields._items import Items
@@ -220,7 +220,7 @@ class FieldSelector(Generic[T]):
         request of Starlette, FastAPI or Litestar. known are the names of the other parameters of
         this route, for unknown="refuse".
         """
-        pairs = pairs_of(query)
+        pairs = to_query_pairs(query)
         if self._refuses_unknown:
             check_names(pairs, (self.parameter,), known)
         return self._parse(pairs)

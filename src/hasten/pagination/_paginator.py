@@ -23,7 +23,7 @@ from typing import (
 )
 
 from hasten._coroutines import run_without_loop
-from hasten._queries import QueryLike, header_of, is_debug, pairs_of
+from hasten._queries import QueryLike, get_request_header, is_debug, to_query_pairs
 from hasten._responses import EncodedResponse, contains_etag, etag_of
 from hasten.errors import InvalidOption, UsageError
 from hasten.fields._allowed import AllowedFields, FieldSet, is_shown
@@ -283,9 +283,9 @@ class Paginator(Generic[P]):
         known are the names of the other query parameters of this endpoint, which
         ``unknown="refuse"`` must accept.
         """
-        pairs = pairs_of(query)
+        pairs = to_query_pairs(query)
         if hasattr(query, "query_params"):
-            if_none_match = if_none_match or header_of(query, "if-none-match")
+            if_none_match = if_none_match or get_request_header(query, "if-none-match")
             if self._advise == "auto" and self.model is not None and is_debug(query):
                 self._planner.advise = True
         q = params.parse(
