@@ -12,7 +12,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from hasten.errors import InvalidOption, InvalidParameter
 from hasten.fields import AllowedFields, FieldSelector
 from hasten.pagination import CursorPage, Paginator
-from tests.fields.databases import Slot, User
+from tests.fields.databases import Slot, User, engine
 
 SORTS = ("id", "name", "email", "created", "balance", "role", "ref", "team_id")
 
@@ -38,14 +38,16 @@ Slots = Paginator(
 
 
 @pytest.mark.parametrize("sort", [*SORTS, *[f"-{name}" for name in SORTS], "role,-created"])
-def test_a_walk_by_any_type_returns_all_rows_both_ways(session: Session, sort: str) -> None:
-    seen = walk(session, Users, User, sort)
+def test_a_walk_by_any_type_returns_all_rows_both_ways(database: str, sort: str) -> None:
+    with Session(engine(database)) as session:
+        seen = walk(session, Users, User, sort)
     assert len(seen) == len({row["id"] for row in seen}) == 30
 
 
 @pytest.mark.parametrize("sort", ["day", "-hour", "hour,-day"])
-def test_a_walk_by_a_primary_key_of_two_columns(session: Session, sort: str) -> None:
-    seen = walk(session, Slots, Slot, sort)
+def test_a_walk_by_a_primary_key_of_two_columns(database: str, sort: str) -> None:
+    with Session(engine(database)) as session:
+        seen = walk(session, Slots, Slot, sort)
     assert len(seen) == len({(row["day"], row["hour"]) for row in seen})
     assert seen
 
