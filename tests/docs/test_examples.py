@@ -1,4 +1,4 @@
-"""Each example does what it shows, as a process of its own."""
+"""Each example runs as a process and does what it shows."""
 
 from __future__ import annotations
 

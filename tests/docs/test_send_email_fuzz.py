@@ -190,7 +190,7 @@ def every_byte(value: bytes) -> bytes:
 
 
 def broken(value: bytes) -> bytes:
-    """Return a value with invalid escapes."""
+    """Return a copy of the value with invalid escapes."""
     return b"%" + value + b"%zz%f"
 
 

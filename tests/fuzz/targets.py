@@ -187,7 +187,7 @@ def coded_body() -> Target:
 
 
 def content_headers() -> Target:
-    """What else of a request or a response is read by compression."""
+    """Parse the other headers of a request or response."""
     guard = Guard()
 
     def parse(data: bytes) -> None:
@@ -232,7 +232,7 @@ def job_hash() -> Target:
 
 
 def answers() -> Target:
-    """What scripts return holds what others have stored, at any place."""
+    """Replies of scripts contain texts that others have stored, anywhere."""
 
     def parse(data: bytes) -> None:
         for decode in (decode_settle_reply, decode_add_reply):

@@ -74,7 +74,7 @@ def configured(
     breach: compression.BreachPolicy,
     filter_: compression.ResponseFilter,
 ) -> compression.CompressionMiddleware:
-    """What a function that hands options on has to name can be imported."""
+    """The types of all options can be imported."""
     return compression.CompressionMiddleware(
         app, level=level, flush=flush, etag=etag, breach=breach, filter=filter_
     )

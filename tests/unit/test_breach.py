@@ -1,4 +1,4 @@
-"""Who is another site, and how much padding there is."""
+"""What another site is, and the size of the padding."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class TestFetchMetadata:
         ],
     )
     def test_a_browser_password_can_be_foreign(self, authorization: str, *, foreign: bool) -> None:
-        """A bearer token is added by a page, which has to be allowed to."""
+        """A page must be allowed to add a bearer token."""
         cross = {"authorization": authorization, "sec-fetch-site": "cross-site"}
         assert is_foreign(cross) is foreign
         assert not is_foreign({**cross, "sec-fetch-site": "same-origin"})

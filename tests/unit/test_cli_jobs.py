@@ -1,4 +1,4 @@
-"""Defaults of the command line, and what `hasten jobs list --json` makes of odd jobs."""
+"""Defaults of the command line, and odd jobs in `hasten jobs list --json`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every option of the middlewares is checked when they are made, and names itself."""
+"""Every option of the middlewares is checked when they are created, and errors name it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NO_CODINGS = [(), [], "gzip", b"gzip", 5, None, ["brotli"], ["gzip", "lz4"], ["G
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Is never called."""
+    """Raise, because it is never called."""
 
 
 def bad(option: str, values: list[Any]) -> list[Any]:

@@ -1,4 +1,4 @@
-"""The tree that is drawn is the tree that exists, and each message says what it should."""
+"""The docstring of hasten.errors shows the tree of classes, and each message is tested."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ OUTSIDE: Final = {
 
 
 def exception_classes() -> dict[str, type[BaseException]]:
-    """All that are defined in hasten, by module and name."""
+    """Return all exception classes of hasten, by module and name."""
     found: dict[str, type[BaseException]] = {}
     for module in pkgutil.walk_packages(hasten.__path__, "hasten."):
         if "__main__" in module.name or module.name.startswith("hasten.django."):
@@ -165,7 +165,7 @@ def classes() -> set[type[errors.HastenError]]:
 
 
 def drawn() -> dict[str, tuple[str, str | None]]:
-    """The tree of the docstring: name → its parent, and the builtin that it also is."""
+    """Return the tree of the docstring: the parent of each class, and its built-in base."""
     tree: dict[str, tuple[str, str | None]] = {}
     path: list[str] = []
     for line in (errors.__doc__ or "").splitlines():
@@ -181,7 +181,6 @@ def drawn() -> dict[str, tuple[str, str | None]]:
 
 class TestTree:
     def test_the_docstring_draws_the_tree(self) -> None:
-        """The drawing is what people read before they write `except`."""
         tree = drawn()
         assert set(tree) == {kind.__name__ for kind in classes()}
         for kind in classes():
@@ -190,7 +189,7 @@ class TestTree:
             assert bases == ([parent] if also is None else [parent, also])
 
     def test_every_exception_class_is_in_the_tree(self) -> None:
-        """Who catches HastenError catches all that leaves hasten on purpose."""
+        """HastenError catches every error that hasten raises on purpose."""
         outside = {
             name: [base.__name__ for base in kind.__mro__]
             for name, kind in exception_classes().items()
@@ -208,12 +207,15 @@ class TestMessages:
         assert str(error) == message
 
     def test_every_class_has_a_tested_message(self) -> None:
-        """A new class comes with its message."""
+        """A new class needs a tested message."""
         assert {type(error) for error, _ in MESSAGES} == classes() - {errors.HastenError}
 
     @pytest.mark.parametrize("error", [error for error, _ in MESSAGES])
     def test_errors_can_be_pickled_and_copied(self, error: errors.HastenError) -> None:
-        """A handler in a process of its own may raise one; a lost class would break its pool."""
+        """An error may come from a handler process.
+
+        One that cannot be unpickled breaks the pool.
+        """
         for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
             assert type(twin) is type(error)
             assert str(twin) == str(error)
@@ -222,7 +224,7 @@ class TestMessages:
 
 class TestFacts:
     def test_facts_are_attributes(self) -> None:
-        """What a caller decides by is not to be parsed from a text."""
+        """Callers need not parse the message."""
         missing = errors.JobNotFound("mail", "7")
         assert (missing.queue, missing.job_id) == ("mail", "7")
         wrong = errors.WrongState("mail", "7", "active", ["failed"])
@@ -274,7 +276,7 @@ class TestProblems:
         [error for error, _ in MESSAGES if errors.RequestRefused in type(error).__mro__[1:]],
     )
     def test_all_problems_have_one_shape(self, error: errors.RequestRefused) -> None:
-        """A client reads every refusal of hasten with the same code."""
+        """So clients can handle all refusals of hasten alike."""
         response = EncodedResponse.for_error(error)
         assert response.status == error.status
         assert response.headers["content-type"] == "application/problem+json"
@@ -313,7 +315,7 @@ class TestProblems:
         }
 
     def test_a_problem_can_be_encoded_whatever_the_client_sent(self) -> None:
-        """Half a surrogate or a megabyte in the message would make a 500 of a 422."""
+        """Lone surrogates and long values must not cause an error while a 422 is encoded."""
         error = errors.InvalidParameter(
             "sort", "\udc80\0" + "x" * 1_000_000, "unknown", code="unknown"
         )

@@ -28,7 +28,7 @@ def written(wanted: list[tuple[str, str | None]]) -> str:
 
 
 def weight(wanted: list[tuple[str, str | None]], coding: str) -> int | None:
-    """What was said of a coding, in the RFC's own words; None if nothing was."""
+    """Return the weight of a coding as the RFC defines it, or None."""
     for name in (coding, "*"):
         said = [
             1000 if q is None else QVALUES[q]
@@ -129,7 +129,7 @@ class TestChoose:
     def test_a_refused_coding_is_not_chosen(
         self, wanted: list[tuple[str, str | None]], coding: Coding, data: st.DataObject
     ) -> None:
-        """Wherever the refusal stands, and whatever else is said of the coding."""
+        """Wherever it is in the header, and whatever other weights it has."""
         place = data.draw(st.integers(0, len(wanted)))
         zero = data.draw(st.sampled_from(["0", "0.", "0.0", "0.00", "0.000", *INVALID]))
         header = written([*wanted[:place], (coding, zero), *wanted[place:]])

@@ -1,4 +1,4 @@
-"""Options: what a call may say, what it is told when it is wrong, and BullMQ's form on the wire."""
+"""Options: which values are valid, the errors, and the form that BullMQ reads."""
 
 from __future__ import annotations
 
@@ -124,18 +124,18 @@ class TestGoodValues:
         assert check_job_options({option: value}, DEFAULT_OPTIONS, now_ms=0) == expected
 
     def test_of_a_call_lie_over_those_of_its_task(self) -> None:
-        """What the call does not say stays as the task has it."""
+        """Options that the call does not set are those of the task."""
         task = check_task_options({"attempts": 5, "delay": 60, "timeout": 30})
         call = check(task, delay=0, timeout=None)
         assert call == Options(attempts=5, delay_ms=0, timeout_ms=None)
 
     def test_are_all_tried_here(self) -> None:
-        """A new option comes with its tests."""
+        """A new option needs tests."""
         assert ", ".join(sorted(TaskOptions.__annotations__)) == PER_TASK
         assert ", ".join(sorted(JobOptions.__annotations__)) == PER_JOB
 
     def test_a_function_is_for_tasks(self) -> None:
-        """The worker asks its own task for it; the job only says so."""
+        """The worker calls the function of its own task."""
         assert check_task_options({"backoff": decide}).backoff == Custom()
 
 
@@ -196,7 +196,7 @@ class TestBadValues:
     )
     @pytest.mark.parametrize("whose", [check_task_options, check])
     def test_have_their_remedy(self, whose: Any, option: str, value: object, expected: str) -> None:
-        """The same for the options of a task and of a call."""
+        """For options of a task and of a call."""
         with pytest.raises(InvalidOption) as caught:
             check_task_options({option: value}) if whose is not check else check(**{option: value})
         shown = repr(value) if len(repr(value)) <= 200 else f"{value!r}"[:200] + "…"
@@ -204,7 +204,7 @@ class TestBadValues:
         assert caught.value.option == option
 
     def test_are_named_even_if_they_cannot_be_shown(self) -> None:
-        """Python writes no integers of more than some thousand digits."""
+        """Python raises for the repr of integers with thousands of digits."""
         with refused(
             "attempts=<int whose repr() fails>: must be a whole number from 1 to 1,000,000"
         ):
@@ -216,7 +216,7 @@ class TestBadValues:
             check(at=value)
 
     def test_at_has_a_time_zone(self) -> None:
-        """Without one it would mean another moment on each machine."""
+        """Without one it would mean another time on each machine."""
         naive = NOON.replace(tzinfo=None)
         with refused(
             f"at={naive!r}: must be a datetime with a time zone, such as datetime.now(UTC)"
@@ -230,7 +230,7 @@ class TestBadValues:
             check_job_options({o: both[o] for o in order}, DEFAULT_OPTIONS, now_ms=0)
 
     def test_a_function_is_not_for_calls(self) -> None:
-        """It cannot be stored with a job."""
+        """A function cannot be stored with a job."""
         with refused(
             f"backoff={decide!r}: must be a function only in @queue.task(backoff=…), "
             "because it cannot be stored with a job"
@@ -238,7 +238,7 @@ class TestBadValues:
             check(backoff=decide)
 
     def test_a_back_off_is_made_before_it_is_given(self) -> None:
-        """A class can be called, too: without () it would be taken for a function."""
+        """A class is callable, too, but no backoff function."""
         with refused(f"backoff={Exponential!r}: must be {A_BACKOFF}"):
             check_task_options({"backoff": Exponential})
 
@@ -246,7 +246,7 @@ class TestBadValues:
         "function", [decide_later, functools.partial(decide_later), DecidesLater(), decide_in_steps]
     )
     def test_a_back_off_function_is_not_async(self, function: Any) -> None:
-        """Nobody would await it."""
+        """The worker does not await it."""
         with refused(f"backoff={function!r}: must be a plain function: it is called, not awaited"):
             check_task_options({"backoff": function})
 
@@ -262,7 +262,7 @@ class TestBadValues:
         ],
     )
     def test_backoff_functions_take_attempt_and_error(self, function: Any, complaint: str) -> None:
-        """Else it would fail after each run that failed."""
+        """Otherwise it would fail after each failed run."""
         with pytest.raises(InvalidOption) as caught:
             check_task_options({"backoff": function})
         expected = "a function of two arguments, the attempt and the error, but "
@@ -310,7 +310,7 @@ class TestJobIds:
 
     @pytest.mark.parametrize("value", ["0", "17", "007", "٣"])
     def test_are_no_numbers(self, value: str) -> None:
-        """The queue counts its own jobs, and would meet this number one day."""
+        """The queue assigns numbers itself, and would assign this one, too."""
         self.refused(value, "an id that is not a number: the queue assigns numbers")
 
     @pytest.mark.parametrize("value", [":", "a:b", "0:1"])
@@ -330,7 +330,7 @@ class TestJobIds:
 
     @pytest.mark.parametrize("value", sorted(RESERVED_IDS))
     def test_are_not_the_names_that_the_store_uses(self, value: str) -> None:
-        """In Redis a job `wait` would lie on the list of waiting jobs."""
+        """In Redis, a job named `wait` would overwrite the list of waiting jobs."""
         self.refused(value, "an id that is not a key of the queue itself")
 
     @staticmethod
@@ -374,7 +374,7 @@ class TestKeep:
 
 class TestExpiry:
     def test_is_fixed_when_the_job_is_added(self) -> None:
-        """It counts from the time at which the job is due."""
+        """Its time begins when the job is due."""
         options = Options(expires_ms=500, delay_ms=1000).resolved(NOON_MS)
         assert options == Options(expires_at_ms=NOON_MS + 1500, delay_ms=1000)
 
@@ -444,7 +444,7 @@ class TestRoundTrip:
         assert decode_options(encode_options(options)) == options
 
     def test_keeps_durations_to_the_millisecond(self) -> None:
-        """They come back as seconds, however they were given."""
+        """They are read as seconds."""
         given = Options(
             backoff=Exponential(timedelta(milliseconds=1), cap=timedelta(minutes=1)),
             keep_failed=Keep(count=3, age=timedelta(days=1)),
@@ -456,7 +456,10 @@ class TestRoundTrip:
 
 class TestEncode:
     def test_writes_bullmqs_names_and_units(self) -> None:
-        """Node reads this text: milliseconds, but seconds in the rules of keeping."""
+        """Node reads the text.
+
+        Durations are in milliseconds, except in the rules for keeping jobs.
+        """
         text = encode_options(
             Options(
                 attempts=5,
@@ -486,7 +489,7 @@ class TestEncode:
         }
 
     def test_says_no_more_than_needed(self) -> None:
-        """The text is stored with every job."""
+        """Every job stores the text."""
         assert encode_options(DEFAULT_OPTIONS) == '{"attempts":1}'
 
     @pytest.mark.parametrize(
@@ -500,7 +503,7 @@ class TestEncode:
         ],
     )
     def test_writes_keeping_as_removing(self, keep: Keep, wire: object) -> None:
-        """BullMQ asks what to remove, we ask what to keep."""
+        """BullMQ's rules say what to remove, and hasten's what to keep."""
         text = encode_options(Options(keep_completed=keep))
         assert json.loads(text)["removeOnComplete"] == wire
 
@@ -552,12 +555,12 @@ class TestDecodeWhatNodeWrites:
         assert decode_options(json.dumps(wire)) == expected
 
     def test_reads_for_ever(self) -> None:
-        """Number.MAX_SAFE_INTEGER, after Redis has written it with 14 digits."""
+        """Number.MAX_SAFE_INTEGER, as Redis writes it with 14 digits."""
         assert decode_options('{"attempts":9.007199254741e+15}').attempts == MAX_COUNT
 
     @pytest.mark.parametrize("number", ["1e25", "1e400", "1" * 400, "9" * 5000, '"1e400"'])
     def test_takes_the_most_for_more_than_that(self, number: str) -> None:
-        """A worker that stumbled over it would take and lose the same job for ever."""
+        """A worker that failed on it would claim and lose the same job again and again."""
         text = (
             '{"attempts":N,"delay":N,"priority":N,"removeOnComplete":N,"kl":N,'
             '"removeOnFail":{"count":N,"age":N},"hasten":{"timeout":N,"expiresAt":N,"cap":N},'
@@ -588,7 +591,7 @@ class TestDecodeWhatNodeWrites:
         )
 
     def test_ignores_what_it_does_not_know(self) -> None:
-        """Later versions and other features of BullMQ add members; a job still runs."""
+        """Other versions and features of BullMQ add members, and the job still runs."""
         text = (
             '{"attempts":2,"tm":"md","omc":true,"stackTraceLimit":2,"de":{"id":"x"},'
             '"parent":{"id":"1","queue":"bull:p"},"hasten":{"later":1}}'
@@ -619,7 +622,7 @@ class TestDecodeWhatNodeWrites:
         ],
     )
     def test_gives_garbage_a_reason(self, text: str, reason: str) -> None:
-        """The job fails with it, and the worker stays up."""
+        """The job fails with it, and the worker continues."""
         with pytest.raises(ValueError, match=f"^its options cannot be read: .*{reason}"):
             decode_options(text)
 
@@ -638,7 +641,6 @@ class TestDecodeWhatNodeWrites:
 
     @given(odd_options)
     def test_stays_in_bounds_or_says_what_is_wrong(self, text: str) -> None:
-        """Whatever another program has written."""
         try:
             options = decode_options(text)
         except ValueError as error:

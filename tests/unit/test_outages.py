@@ -34,7 +34,7 @@ DOWN = StoreUnavailable("redis://here", "cannot connect")
 def test_an_outage_is_logged_once_and_its_end_with_a_count(
     outage: Outage, monotonic: Monotonic, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """For all services together, however many calls fail."""
+    """For all services together, whatever the number of failed calls."""
     for _ in range(25):
         for activity in ("settle jobs of queue a", "renew the leases of queue a"):
             outage.failed(activity, DOWN)
@@ -70,7 +70,7 @@ def test_another_error_is_logged(outage: Outage, caplog: pytest.LogCaptureFixtur
 def test_the_success_of_other_activities_does_not_end_an_outage(
     outage: Outage, monotonic: Monotonic, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One activity fails all the time."""
+    """Otherwise one activity could fail all the time without being logged."""
     for _ in range(10):
         outage.failed("renew the leases of queue a", DOWN)
         outage.succeeded("settle jobs of queue a")
@@ -97,7 +97,7 @@ def test_remembered_errors_are_limited(outage: Outage, caplog: pytest.LogCapture
 def test_an_outage_lasts_until_no_activity_fails(
     outage: Outage, monotonic: Monotonic, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One queue may recover while another one does not."""
+    """One queue may recover before another one."""
     outage.failed("settle jobs of queue a", DOWN)
     outage.failed("settle jobs of queue b", DOWN)
     outage.succeeded("settle jobs of queue b")

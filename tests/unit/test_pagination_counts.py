@@ -132,7 +132,7 @@ class TestCached:
         assert cache.get(b"key") is None
 
     def test_the_system_s_clock_does_not_move_totals(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A wall clock that is set back would keep totals for longer than their ttl."""
+        """The system clock may be set back, and would then keep totals for too long."""
         cache = CountCache(Cached("exact", 30, clock=Store("memory://").clock))
         cache.put(b"key", Count(7))
         monkeypatch.setattr(time, "time_ns", lambda: 2**62)

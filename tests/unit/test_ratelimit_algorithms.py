@@ -27,7 +27,7 @@ SECOND = 1_000_000
 
 @dataclass
 class Client:
-    """One client of some limits that apply together, and the time."""
+    """One client of several limits that apply together, with a clock."""
 
     rules: Sequence[Rule]
     now_us: int = 1_000 * SECOND

@@ -1,4 +1,4 @@
-"""Who is asked again when a database has changed: those that wait for the topic, and no others."""
+"""After a commit, only the callers that wait for a changed topic check again."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def mark_of(connection: sqlite3.Connection, topic: str) -> int:
 
 
 class Waiting:
-    """Somebody waits for each topic until it has been written twice; asked counts the questions."""
+    """Waits for each topic until two writes, and counts the checks."""
 
     def __init__(self, path: Path) -> None:
         self.asked: Counter[str] = Counter()
@@ -92,7 +92,7 @@ async def test_a_commit_without_a_topic_probes_all_watches(waiting: Waiting) -> 
 
 
 async def test_a_foreign_commit_probes_changed_topics(tmp_path: Path, waiting: Waiting) -> None:
-    """The marks are read in one go. Before the first one nothing is known of them."""
+    """All versions are read at once. They are unknown before the first read."""
     with contextlib.closing(sqlite3.connect(tmp_path / "topics.db", isolation_level=None)) as other:
         write(TOPICS[1])(other)
         async with asyncio.timeout(DEADLINE_SECONDS):
@@ -118,7 +118,7 @@ async def test_a_constant_writer_notices_others(tmp_path: Path, waiting: Waiting
 
 
 async def test_cancelled_watches_are_dropped(waiting: Waiting) -> None:
-    """Also where nobody ever writes: an idle worker asks anew every few seconds."""
+    """An idle worker watches again every few seconds, even if nobody writes."""
     topic = TOPICS[7]
     for _ in range(10):
         waiting.tasks[topic].cancel()
@@ -142,7 +142,7 @@ def write_twice(path: Path, topic: str) -> None:
 
 
 class TestWithoutPolling:
-    """Linux tells that the file was written to."""
+    """Linux reports writes to a watched file."""
 
     @pytest.fixture(autouse=True)
     def no_looks(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +156,7 @@ class TestWithoutPolling:
             assert await waiting.tasks[TOPICS[7]] == 2
 
     async def test_a_late_commit_is_noticed(self, tmp_path: Path, waiting: Waiting) -> None:
-        """A large transaction goes to the log in parts; the last one makes it visible."""
+        """A large transaction is written in parts, and the last one makes it visible."""
         await until_armed(waiting.database)
         path = tmp_path / "topics.db"
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
@@ -188,7 +188,7 @@ class TestWithoutPolling:
 
 
 async def until_armed(database: Database) -> None:
-    """Wait until the thread of a database waits for its file."""
+    """Wait until the thread of a database waits for a change of its file."""
     async with asyncio.timeout(DEADLINE_SECONDS):
         while not database._watches._is_armed or database._inbox._waker is None:
             database._watches._check_at = 0.0  # check now, and again

@@ -1,4 +1,4 @@
-"""URLs of Redis: what they say, and what is shown of them."""
+"""URLs of Redis: their options, and how they are shown."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class TestShown:
 
     @given(_unreserved, st.text())
     def test_the_password_is_never_shown(self, user: str, password: str) -> None:
-        """Not even of a URL that is none."""
+        """Not even that of an invalid URL."""
         assert "SECRET" not in without_password(f"redis://{user}:SECRET{password}@host/0")
 
     @pytest.mark.parametrize("open_", [parse_store_url, Store])
@@ -140,7 +140,7 @@ class TestShown:
     def test_a_password_with_characters_of_urls_is_never_shown(
         self, open_: Callable[[str], object], url: str
     ) -> None:
-        """Which have to be written %3F and the like: the error says so."""
+        """Such characters have to be escaped, as in %3F, and the error says so."""
         with pytest.raises(InvalidOption) as caught:
             open_(url)
         assert "SECRET" not in str(caught.value)
