@@ -116,20 +116,16 @@ class TestRequeueFinished:
         await requeue(engine, "a", source=State.FAILED)
         assert await take_all(engine) == ["b", "a"]
 
-    async def test_puts_them_behind_waiting_jobs(self, engine: Engine) -> None:
-        await start(engine, "a")
-        await settled(engine, Failed("a", "t1", "no"))
-        await add(engine, "b")
-        await requeue(engine, "a", source=State.FAILED)
-        assert await take_all(engine) == ["b", "a"]
-
-    async def test_puts_lifo_jobs_in_front(self, engine: Engine) -> None:
+    @pytest.mark.parametrize(("lifo", "order"), [(False, ["b", "a"]), (True, ["a", "b"])])
+    async def test_puts_them_behind_waiting_jobs_but_lifo_jobs_in_front(
+        self, engine: Engine, lifo: bool, order: list[str]
+    ) -> None:
         """As when they are retried."""
-        await start(engine, "a", lifo=True)
+        await start(engine, "a", lifo=lifo)
         await settled(engine, Failed("a", "t1", "no"))
         await add(engine, "b")
         await requeue(engine, "a", source=State.FAILED)
-        assert await take_all(engine) == ["a", "b"]
+        assert await take_all(engine) == order
 
     async def test_clears_the_crashes(self, engine: Engine) -> None:
         """Its cause has probably been fixed, so the job gets all its attempts again."""

@@ -137,25 +137,10 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
 class TestCalls:
     """Each call is limited, because it delays other users of the store."""
 
-    async def test_settle_and_claim_few_jobs_at_a_time(self, queue: Queue, calls: Calls) -> None:
-        running: list[int] = []
-        may_end = asyncio.Event()
-
-        @queue.task
-        async def run() -> None:
-            running.append(1)
-            await may_end.wait()
-
-        await run.enqueue_many([run.args()] * 950)
-        async with Worker(queue, concurrency=950):
-            await until(lambda: len(running) == 950)
-            may_end.set()
-            await until(lambda: sum(calls.outcomes) >= 950)
-        assert max(calls.claims) <= queue.engine.max_batch
-        assert max(calls.outcomes) <= queue.engine.max_batch
-        assert (await queue.counts())[State.COMPLETED] == 950
-
-    async def test_settle_few_large_results_at_a_time(self, queue: Queue, calls: Calls) -> None:
+    @pytest.mark.parametrize(("count", "size"), [(950, 0), (12, 900_000)])
+    async def test_settle_and_claim_few_jobs_and_bytes_at_a_time(
+        self, queue: Queue, calls: Calls, count: int, size: int
+    ) -> None:
         running: list[int] = []
         may_end = asyncio.Event()
 
@@ -163,15 +148,17 @@ class TestCalls:
         async def run() -> str:
             running.append(1)
             await may_end.wait()
-            return "x" * 900_000
+            return "x" * size
 
-        await run.enqueue_many([run.args()] * 12)
-        async with Worker(queue, concurrency=12):
-            await until(lambda: len(running) == 12)
+        await run.enqueue_many([run.args()] * count)
+        async with Worker(queue, concurrency=count):
+            await until(lambda: len(running) == count)
             may_end.set()
-            await until(lambda: sum(calls.outcomes) >= 12)
+            await until(lambda: sum(calls.outcomes) >= count)
+        assert max(calls.claims) <= queue.engine.max_batch
+        assert max(calls.outcomes) <= queue.engine.max_batch
         assert max(calls.bytes) < queue.engine.max_batch * BYTES_LIKE_A_JOB + 1_000_000
-        assert (await queue.counts())[State.COMPLETED] == 12
+        assert (await queue.counts())[State.COMPLETED] == count
 
     async def test_claim_nothing_with_results_unstored(self, queue: Queue, calls: Calls) -> None:
         """They would fill the memory if they were produced faster than they are stored."""

@@ -67,25 +67,21 @@ def test_another_error_is_logged(outage: Outage, caplog: pytest.LogCaptureFixtur
     assert len(caplog.records) == 2
 
 
-def test_the_success_of_other_activities_does_not_end_an_outage(
-    outage: Outage, monotonic: Monotonic, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Otherwise one activity could fail all the time without being logged."""
-    for _ in range(10):
-        outage.failed("renew the leases of queue a", DOWN)
+@pytest.mark.parametrize(
+    ("failing", "seconds", "records"),
+    [("renew the leases of queue a", 10, 1), ("settle jobs of queue a", 30, 2)],
+    ids=["other activities succeed", "the activity fails again and again"],
+)
+def test_an_outage_is_logged_once_a_minute_although_calls_succeed(
+    outage: Outage, caplog: pytest.LogCaptureFixture, monotonic: Monotonic,
+    failing: str, seconds: int, records: int,
+) -> None:  # fmt: skip
+    """Otherwise each failure would be logged as a new outage."""
+    for _ in range(seconds):
+        outage.failed(failing, DOWN)
         outage.succeeded("settle jobs of queue a")
         monotonic.now += 1
-    assert len(caplog.records) == 1
-
-
-def test_a_store_that_fails_again_and_again_is_logged_once_a_minute(
-    outage: Outage, monotonic: Monotonic, caplog: pytest.LogCaptureFixture
-) -> None:
-    for _ in range(30):
-        outage.failed("settle jobs of queue a", DOWN)
-        outage.succeeded("settle jobs of queue a")
-        monotonic.now += 1
-    assert len(caplog.records) == 2
+    assert len(caplog.records) == records
 
 
 def test_remembered_errors_are_limited(outage: Outage, caplog: pytest.LogCaptureFixture) -> None:
