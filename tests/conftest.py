@@ -28,7 +28,7 @@ REAPER = pytest.StashKey[Reaper]()
 def pytest_configure(config: pytest.Config) -> None:
     """However this process ends, its children end with it, and its files are removed."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # A shell ignores Ctrl+C in what it runs in the background, and all children inherit that.
+        # A shell starts background programs with Ctrl+C ignored, and their children inherit that.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     reaper = config.stash[REAPER] = Reaper(None if is_worker(config) else temporary_folder())
     reaper.watch_children()

@@ -48,7 +48,7 @@ class Command:
         try:
             async with asyncio.timeout(seconds or DEADLINE_SECONDS):
                 while not condition():
-                    await asyncio.sleep(0.02)  # another process's doings: only time brings them
+                    await asyncio.sleep(0.02)  # another process gives no signal here, so poll
         except TimeoutError:
             raise AssertionError(f"not in time; its log:\n{self.log}") from None
 

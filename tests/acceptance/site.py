@@ -183,7 +183,7 @@ class Site:
         try:
             async with asyncio.timeout(seconds):
                 while not await condition():
-                    # Another process's doings: there is nothing here to wait for but time.
+                    # Another process gives no signal here, so poll.
                     await asyncio.sleep(0.01)
         except TimeoutError:
             raise AssertionError(f"not within {seconds:g} s\n{self.story()}") from None

@@ -62,7 +62,7 @@ def served(app: str, store: str) -> Iterator[str]:
     try:
         for line in process.stderr:
             log += line
-            # Browsers take zstd and br by HTTPS, or from localhost by that name.
+            # Browsers accept zstd and br only over HTTPS or from localhost.
             if address := re.search(r"running on http://127\.0\.0\.1:(\d+)", line):
                 yield f"http://localhost:{address[1]}"
                 break
@@ -140,7 +140,7 @@ class Chromium:
         self._command = [
             program("chromium", "google-chrome"),
             "--headless=new",
-            "--no-sandbox",  # there is none for root, nor in most containers
+            "--no-sandbox",  # it does not work for root, nor in most containers
             "--disable-gpu",
             "--disable-dev-shm-usage",
             "--no-first-run",

@@ -84,7 +84,7 @@ class Place:
             main()
         out, err = self._capsys.readouterr()
         match ended.value.code:
-            case str(message):  # as Python ends a process with it
+            case str(message):  # Python prints it and exits with status 1
                 return Done(1, out, f"{err}{message}\n")
             case status:
                 return Done(status, out, err)
@@ -105,7 +105,7 @@ class Place:
             while part := os.read(ours, 65536):
                 shown += part
         except OSError:
-            pass  # how Linux reports that nobody holds the terminal any more
+            pass  # Linux reports this when nothing holds the terminal any more
         os.close(ours)
         assert process.wait(DEADLINE_SECONDS) == 0
         return shown.decode()
@@ -133,7 +133,7 @@ def run_all(place: Place) -> None:
         async with Worker(mail, name="postman"):
             async with asyncio.timeout(DEADLINE_SECONDS):
                 while (counts := await mail.counts())[State.WAITING] or counts[State.ACTIVE]:
-                    await asyncio.sleep(0.01)  # its doings: only time brings them
+                    await asyncio.sleep(0.01)  # another process gives no signal here, so poll
         await mail.aclose()
 
     asyncio.run(work())

@@ -25,7 +25,7 @@ async def kill_again_and_again(site: Site, *, jobs: int, rounds: int) -> int:
     died_ns: dict[int, int] = {}
     for _ in range(rounds):
         worker = await site.start_worker(*options)
-        # Anywhere in this round's share of the work, at any moment of a run.
+        # At a random moment within this round's share of the work.
         await site.until_entries(len(site.entries()) + random.randrange(2 * jobs // rounds))
         await asyncio.sleep(random.uniform(0, 0.05))
         worker.kill()
@@ -155,7 +155,7 @@ async def test_a_worker_that_was_stopped_past_its_lease_stores_no_result(site: S
     await site.until(lambda: " lost" in stopped.log)
     await job.refresh()
     assert (job.state, job.value, job.attempts_made) == ("completed", successor.pid, 1)
-    # Nothing else came of it: the old worker goes on, and the job is told to have ended once.
+    # The old worker continues, and one event says that the job has completed.
     successor.kill()
     another = await site.add(app.step)
     assert await another.result(timeout=30) == stopped.pid

@@ -123,7 +123,7 @@ async def live_through(
         crashes = {(job.crashes, job.attempts_started) for job in records}
         assert crashes == {(0, 1)}, site.story()
         assert {job.state for job in records} == {"completed"}
-        # A worker that is dead for sure is still found out.
+        # A worker that is really dead is still detected.
         site.gate.unlink()
         last = await site.add(app.hold, gate=str(site.gate))
         await site.until_started(last)

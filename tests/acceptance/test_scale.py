@@ -133,7 +133,7 @@ async def test_a_million_jobs_pass_through(queue: Queue, store: Store, figures: 
     with figures.timed(scenario, store.kind, "run", count), store.counted(figures, scenario, "run"):
         async with Worker(queue):
             await until_all(ran, figures)
-    assert ran == bytearray([1]) * count  # each of them once
+    assert ran == bytearray([1]) * count  # each job ran once
     counts = await queue.counts()
     assert sum(counts.values()) == counts[State.COMPLETED] <= 1_000
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -154,7 +154,7 @@ class OtherWriter:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self._longest()  # it writes
+        self._longest()  # the other program has written
 
     def _longest(self) -> str:
         assert self._process.stdin is not None
@@ -274,7 +274,7 @@ async def test_four_hundred_queues_share_a_worker(store: Store, figures: Figures
         async with Worker(*queues):
             await until_all(ran, figures)
     assert ran == bytearray([1]) * count
-    assert min(at_first_end) >= 1  # no queue waits while another is served to its end
+    assert min(at_first_end) >= 1  # no queue waits until another one is finished
     figures.add(
         scenario, store.kind, "done in the last queue when the first one was at its end",
         f"{min(at_first_end)} of {each}",

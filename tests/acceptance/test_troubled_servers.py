@@ -113,7 +113,7 @@ class TestKilledAndRestarted:
         workers = [await site.start_worker("--lease=2", "--concurrency=10") for _ in range(2)]
         accepted: set[str] = set()
         for again in range(3):
-            # Counted before: the workers may be done with most of them when the last is added.
+            # Counted before, because the workers may finish most jobs before the last one is added.
             before = len(site.entries())
             for _ in range(100):
                 with contextlib.suppress(StoreError):
@@ -329,7 +329,7 @@ class TestIdle:
             await asyncio.sleep(3)
             stats = client.info("commandstats")
         calls = sum(one["calls"] for name, one in stats.items() if "evalsha" in name)
-        assert calls <= 4  # looks for the jobs of dead workers
+        assert calls <= 4  # the check for the jobs of dead workers
 
     async def test_connections_are_few(self, server: RedisServer) -> None:
         """A worker has one for each of its queues, and an event loop has a few for other calls."""

@@ -192,7 +192,7 @@ class TestCorrupt:
         worker = await site.start_worker()
         await site.until_settled(3)
         await site.queue.aclose()
-        # While it is stopped, so that it has nothing of the good pages in its cache afterwards.
+        # While the worker is stopped, so that its cache has no intact pages afterwards.
         await site.until(lambda: stopped_between_steps(site, worker))
         with site.store.open("r+b") as file:
             file.write(os.urandom(site.store.stat().st_size))

@@ -152,7 +152,7 @@ def _sqlite_orphans(path: Path) -> list[str]:
         return [f"log line of job {job}: {line}" for job, line in rows]
 
 
-# Keys of a queue that are no jobs.
+# Keys of a queue that are not jobs.
 _QUEUE_KEYS: Final = frozenset(
     "wait active prioritized delayed waiting-children completed failed id pc meta events marker "
     "stalled limiter hasten".split()

@@ -266,7 +266,7 @@ class Model:
         job.due_ms = due_ms
 
     def _move(self, job: Job, state: State, place: Place) -> None:
-        moves = {*TRANSITIONS[job.state], job.state}  # in its own state it gets another place
+        moves = {*TRANSITIONS[job.state], job.state}  # the job moves behind the others of its state
         assert not job.place or state in moves, f"{job.state} to {state}"
         job.state, job.place = state, place
         job.due_ms = None

@@ -37,7 +37,7 @@ def new_job(
     lifo: bool = False,
 ) -> NewJob:
     if lifo:
-        opts = '{"lifo":true}'  # as a queue writes it; a retry finds it there
+        opts = '{"lifo":true}'  # as a queue stores it, where a retry finds it
     options = Options(delay_ms=delay_ms, priority=priority, lifo=lifo)
     return NewJob(queue, JobTemplate(name, opts, options), data, id)
 
@@ -134,8 +134,8 @@ async def waiting(
 ) -> AsyncIterator[asyncio.Task[None]]:
     """Wait for work within the block, as an idle worker does."""
     task = asyncio.create_task(engine.wait(queue, next_due_ms=next_due_ms))
-    await asyncio.sleep(0)  # the task has put its question
-    await engine.count(queue)  # whatever the engine does first for a wait is done by now
+    await asyncio.sleep(0)  # the call has started
+    await engine.count(queue)  # the engine has prepared the wait
     try:
         yield task
     finally:

@@ -57,7 +57,7 @@ def make(name: str) -> Codec:
     return codecs.make_codecs([coding], levels)[coding]
 
 
-# isal is not among them: what its memory held before may decide between equals.
+# Without isal, whose output may depend on earlier contents of its memory.
 repeatable = pytest.mark.parametrize("codec", sorted(CODECS.keys() - {"gzip-isal"}), indirect=True)
 
 

@@ -453,7 +453,7 @@ async def test_what_portions_wrote_is_flushed_once_before_the_last_commit(
     monkeypatch.setattr(os, "fsync", lambda file: flushed.append(len(Measured.rows)))
     measure()
     await write(sqlite)
-    # It is flushed in a transaction that reads. One more follows.
+    # The flush is in a reading transaction, and one more follows.
     assert flushed == [len(Measured.rows) - 2]
 
 

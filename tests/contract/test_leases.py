@@ -105,7 +105,7 @@ class TestReclaim:
         await settled(engine, Failed("a", "t4", crash_error(3), counts=False))
         record = await job(engine, "a")
         assert (record.state, record.error) == (State.FAILED, crash_error(3))
-        assert crash_error(3) == (  # BullMQ's text, and how often
+        assert crash_error(3) == (  # the text of BullMQ, with the count
             "job stalled more than allowable limit: its worker died 3 times while running it"
         )
         assert record.deferred_failure is None

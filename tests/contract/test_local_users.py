@@ -145,7 +145,7 @@ async def test_a_database_of_another_program_is_refused_untouched(
         with pytest.raises(StoreCorrupt, match=r"of another program \(tables: shop\)"):
             await use(file)
         after = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    shared_memory = tmp_path / "shop.db-shm"  # notes in it who reads
+    shared_memory = tmp_path / "shop.db-shm"  # readers write to it
     assert after | {shared_memory: b""} == before | {shared_memory: b""}
 
 

@@ -96,7 +96,7 @@ class TestCalls:
             return_exceptions=True,
         )
         assert [answers[0], answers[2]] == [[State.ACTIVE], [State.ACTIVE]]
-        if not isinstance(answers[1], list):  # an engine that can answer is right, too
+        if not isinstance(answers[1], list):  # an engine that can store it is right, too
             assert isinstance(answers[1], StoreRejected)
         assert (await job(engine, "a")).progress == "1"
         assert await engine.logs(QUEUE, "a") == ["line"]

@@ -51,7 +51,7 @@ T = TypeVar("T")
 EXAMPLES: Final = {"sqlite-memory": 12, "sqlite-file": 12, "redis": 12, "redis-cluster": 4}
 """A step on a cluster costs several times as much, and runs the scripts that one on Redis runs."""
 
-# Read of a job and compared after each verb.
+# The fields of a job that are compared after each verb.
 FACTS: Final = (
     "id", "data", "priority", "created_ms", "attempts_made", "attempts_started", "crashes",
     "due_ms", "started_ms", "finished_ms", "result", "error",
@@ -76,8 +76,8 @@ class JobsMachine(RuleBasedStateMachine):
         self.engine = self.run(self.stack.enter_async_context(opening))
         self.model = Model()
         self.now_ms = NOW
-        self.numbers = itertools.count(5)  # `begin` has taken those before
-        self.runs: list[tuple[str, str]] = []  # all that were ever begun: (id, token)
+        self.numbers = itertools.count(5)  # `begin` uses the lower numbers
+        self.runs: list[tuple[str, str]] = []  # all runs that were started: (id, token)
 
     def teardown(self) -> None:
         self.run(self.stack.aclose())
@@ -274,7 +274,7 @@ class JobsMachine(RuleBasedStateMachine):
 
     def new_change(self, data: st.DataObject, id: str, dues: set[int]) -> Change:
         what = data.draw(st.sampled_from(["data", "priority", "delay", "all"]), label="what")
-        # Those in front of a priority stand there by their ids: these have to go by age, too.
+        # Jobs in front of their priority are ordered by ids, which have to be in the order of age.
         priority = 0 if id.isdecimal() else data.draw(st.integers(0, 2), label="priority")
         delay_ms = self.free_delay_ms(data.draw(delays, label="delay"), dues)
         return Change(
@@ -359,7 +359,7 @@ class JobsMachine(RuleBasedStateMachine):
         jobs = self.model.listed(state)
         if state is not State.ACTIVE:
             return jobs
-        # Jobs of one claim have started in the same millisecond: they are in any order.
+        # Jobs of one claim start in the same millisecond, so their order is not compared.
         order = {record.id: n for n, record in enumerate(records)}
         return sorted(jobs, key=lambda job: (job.started_ms, order.get(job.id, -1)))
 
@@ -386,7 +386,7 @@ def _some_of(items: list[T]) -> st.SearchStrategy[list[T]]:
 @pytest.mark.hypothesis
 @pytest.mark.parametrize("kind", KINDS)
 def test_engine_obeys_the_model(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A failing run is made shorter for as long as pytest lets a single test last, not for minutes.
+    # Shrinking a failing run ends when pytest's time-out for a test does, not after minutes.
     limit = "hypothesis.internal.conjecture.engine.MAX_SHRINKING_SECONDS"
     monkeypatch.setattr(limit, 60, raising=False)
 

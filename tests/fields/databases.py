@@ -215,7 +215,7 @@ def _fill(session: Session) -> None:
                     tags=tags[: number % 4],
                 )
             )
-    # The second user has two: what is shown is the first of them, and nobody twice.
+    # The second user has two badges. Only the first is returned, and the user once.
     session.add_all(Badge(id=n, text=f"badge{n}", user_id=of) for n, of in ((1, 1), (2, 2), (3, 2)))
     session.add_all(Slot(day=day, hour=hour) for day in (1, 2) for hour in (1, 2))
     session.flush()

@@ -345,7 +345,7 @@ def test_a_field_alone_has_the_same_value(instance: BaseModel) -> None:
 @every_instance
 def test_an_object_with_the_same_attributes_is_written_alike(instance: BaseModel) -> None:
     if isinstance(instance, WithPrivate):
-        return  # its validator does something else the second time
+        return  # the validator behaves differently the second time
     fields = all_of(type(instance))
     copied = SimpleNamespace(**dict(instance))
     assert json.loads(encode(fields.from_item(copied, fields.allowed.default))) == in_json(instance)

@@ -152,7 +152,7 @@ def test_the_set_limits_what_a_cursor_contains() -> None:
     by_email = Paginator(UserOut, model=User, fields=Users, default_sort="email", **options)
     by_id: Any = Paginator(UserOut, model=User, fields=Users, **options)
     with Session(engine("sqlite")) as session:
-        # The order that the developer chose shows nothing of a row.
+        # The order of the developer contains no value of a row.
         page = by_email.sync.page(session, FEW, by_email.parse("limit=2"), Guests.parse(""))
         assert "email" not in page.data[0]
         for pages, role, statement in (

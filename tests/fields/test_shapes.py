@@ -175,7 +175,7 @@ class TestShapes:
                 own.sync.one(
                     session, select(User).where(User.id == 1), own.parse(f"fields={asked}")
                 )
-            # Of the second time, a text is the one of the first.
+            # All statements of the second time are among those of the first.
             assert len(set(log)) <= len(SETS) + 3
             assert own._table().count <= 256
             assert len(made._compiled_cache or ()) <= 150
@@ -195,7 +195,7 @@ class TestShapes:
                     )
             found = prepared((await session.execute(PREPARED)).scalar())
         await made.dispose()
-        # SQLAlchemy and asyncpg keep up to a hundred each, psycopg keeps so many in all.
+        # SQLAlchemy and asyncpg cache up to a hundred for each connection, psycopg in all.
         assert 0 < found <= (200 if driver == "asyncpg" else 100)
 
     def test_pages_of_one_selection_share_their_statements(self, database: str) -> None:

@@ -100,7 +100,7 @@ def cursor() -> Target:
     def parse(data: bytes) -> None:
         with contextlib.suppress(InvalidParameter):
             keys.read(data.decode("latin-1"))
-        # As somebody writes it who knows the secret: the signature holds, the rest is anything.
+        # As an attacker who knows the secret would write it: valid signature, random content.
         try:
             found = keys.read(_to_base64(data + _mac(SECRET.encode(), data)))
         except InvalidParameter:

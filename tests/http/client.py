@@ -91,14 +91,14 @@ class Exchange:
     ) -> None:
         self.scope = scope
         self.messages: list[Message] = []
-        self.receives = 0  # messages of the request that were handed out
+        self.receives = 0  # messages of the request that the application has received
         self.raises_when_gone = raises_when_gone
         self._app = app
         self._parts = list(body) or [b""]
         self._open = asyncio.Event()
         self._open.set()
         self._is_gone = False
-        self._over = asyncio.Event()  # the client is gone, or has its response
+        self._over = asyncio.Event()  # the client has disconnected, or has its response
         self._task: asyncio.Task[None] | None = None
         self._around = contextlib.ExitStack()
 
@@ -119,7 +119,7 @@ class Exchange:
             self.task.cancel()
         await asyncio.wait([self.task])
         if not self.task.cancelled():
-            self.task.exception()  # it was of interest to those who asked
+            self.task.exception()  # others have reported it
         self._around.close()
 
     async def _run(self) -> None:

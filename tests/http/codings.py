@@ -47,7 +47,7 @@ def decode_beginning(coding: str, data: bytes) -> bytes:
         case "gzip":
             return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(data)
         case "br":
-            # In small pieces: given much at once it keeps some of the output to itself.
+            # In small pieces, because it holds back a part of the output of a large one.
             decoder = brotli.Decompressor()
             pieces = (data[start : start + 64] for start in range(0, len(data), 64))
             return b"".join(decoder.process(piece) for piece in pieces)

@@ -39,6 +39,6 @@ def site(request: pytest.FixtureRequest) -> Site:
     subject, name, coding = request.param
     host = next(host for host in HOSTS if host.name == name)
     middleware = getattr(compression, subject)
-    if subject == "DecompressionMiddleware":  # of all that there are, not only of the usual ones
+    if subject == "DecompressionMiddleware":  # all codings, not only the default ones
         middleware = functools.partial(middleware, encodings=CODINGS)
     return Site(host, middleware, coding)

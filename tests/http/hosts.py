@@ -31,12 +31,12 @@ class Can(enum.Flag):
     """What a host supports."""
 
     NOTHING = 0
-    RAW = enum.auto()  # send any message: the test brings an application of its own
+    RAW = enum.auto()  # send any message: the test has an ASGI application
     UNTYPED = enum.auto()  # answer without a Content-Type
     REPEAT = enum.auto()  # send several lines of one header
-    ENDPOINT = enum.auto()  # tell which function answers
-    LATE_ERRORS = enum.auto()  # hand on what is raised once the response has started
-    CANCEL = enum.auto()  # end its own tasks when it is cancelled
+    ENDPOINT = enum.auto()  # show the function that handles the request
+    LATE_ERRORS = enum.auto()  # pass on errors after the start of the response
+    CANCEL = enum.auto()  # end its tasks when it is cancelled
     EARLY_ERRORS = enum.auto()  # answer 500 if a stream raises before its first chunk
 
 
@@ -69,7 +69,7 @@ class Echo:
     def note(self, body: bytes, headers: Sequence[tuple[str, str]], scope: Any) -> bytes:
         self.seen.append(body)
         self.headers.append({name.lower(): value for name, value in headers})
-        self.scopes.append(dict(scope))  # as it is now
+        self.scopes.append(dict(scope))  # the headers at this moment
         return body
 
 

@@ -231,7 +231,7 @@ async def test_the_event_loop_runs_while_a_large_body_is_coded(site: Site) -> No
     assert len(large) > 32_000_000
     client = site.serve(Answer(large))
     shares = []
-    for _ in range(3):  # a busy machine may hold us up, once
+    for _ in range(3):  # a busy machine may delay the test once
         shares.append(await longest_gap_share(client.get(site.coding), site.coding, large))
         if shares[-1] < 0.4:
             break

@@ -434,7 +434,7 @@ async def test_reading_may_be_cancelled_at_any_point(coding: str, threads: int) 
             for _ in range(turn // 2 % 8):
                 await asyncio.sleep(0)
             if turn % 4 == 3:
-                await asyncio.wait([reading], timeout=0.02)  # it is in the decoder by now
+                await asyncio.wait([reading], timeout=0.02)  # the decoder has it by now
             reading.cancel()
             await asyncio.wait([reading])
             if reading.cancelled():

@@ -360,7 +360,7 @@ class TestBound:
         feed.answer.body = bodies[3]
         await feed.get()
         assert feed.dictionaries.size == 3 * len(ORDERS)
-        feed.answer.body = bodies[0]  # remembered already: asking changes nothing
+        feed.answer.body = bodies[0]  # it is stored already, so nothing changes
         for number, known in ((1, False), (2, True), (3, True), (0, True)):
             response = await feed.get(shown(bodies[number]))
             assert response.coding == ("dcz" if known else "gzip")

@@ -152,7 +152,7 @@ async def test_a_buffered_body_has_its_length_before_the_application_begins() ->
     body = encode("gzip", FORM)
     assert await post_form(DecompressionMiddleware(app, buffered=True), body) == READ
     assert seen == [LENGTH.encode()]
-    # Nor does it matter that a middleware in between makes a list of headers of its own.
+    # Middlewares in between may copy the list of headers.
     renaming = CompressionMiddleware(on_django(), etag="suffix")
     assert await post_form(DecompressionMiddleware(renaming, buffered=True), body) == READ
 

@@ -225,7 +225,7 @@ async def test_a_signed_response_is_not_changed(site: Site) -> None:
 @behaviour(codings=CODINGS, once=True)
 async def test_equal_bodies_give_equal_bytes(site: Site) -> None:
     """Caches compare them. So gzip has neither a time nor a name in its header."""
-    # At a level of its own gzip is zlib's. isal's bytes may differ from one time to the next.
+    # At a set level gzip uses zlib. The output of isal may differ from time to time.
     options: dict[str, Any] = {"level": {"gzip": 6}} if site.coding == "gzip" else {}
     client = site.serve(Answer(), **options)
     first, second = [(await client.get(site.coding)).body for _ in range(2)]
@@ -246,7 +246,7 @@ async def test_browsers_can_decode_every_zstd_window(site: Site) -> None:
             client = site.serve(Answer(chunked(*[ORDERS] * 4), JSON), level={"zstd": level})
             response = await client.get("zstd")
         except ValueError:
-            assert level >= 20  # it may say so where it is configured
+            assert level >= 20  # the error may come when the middleware is created
             continue
         expect.coded(response, "zstd", ORDERS * 4)
         assert zstd_window_bytes(response.body) <= WINDOW_LIMIT_BYTES
@@ -295,7 +295,7 @@ async def test_a_dictionary_is_used_only_if_both_sides_have_it(site: Site) -> No
     for accept, value, path in (
         ("gzip", b":" + shown + b":", "/api/feed"),  # no dcz wanted
         ("gzip, dcz;q=0", b":" + shown + b":", "/api/feed"),
-        ("gzip, dcz", b":" + other + b":", "/api/feed"),  # we do not have that
+        ("gzip, dcz", b":" + other + b":", "/api/feed"),  # not stored by the server
         ("gzip, dcz", b"nonsense", "/api/feed"),
         ("gzip, dcz", b":" + shown + b":", "/elsewhere"),
     ):

@@ -249,7 +249,7 @@ class TestStreamEncodings:
             (("gzip", "zstd", "br"), "gzip"),
             (("br", "gzip"), "br"),
             (("zstd",), "zstd"),
-            (("deflate",), "br"),  # not offered: the usual order goes on
+            (("deflate",), "br"),  # not offered, so the default order applies
         ],
     )
     async def test_order_live_streams(self, order: tuple[str, ...], coding: str) -> None:

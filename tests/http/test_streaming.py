@@ -20,7 +20,7 @@ from tests.http.hosts import Answer, Can, start_message
 from tests.http.site import Site, behaviour
 
 EVENTS = tokens(5)
-CODER_HOLDS_BYTES = 4 * 1024 * 1024  # brotli looks at that much before it writes
+CODER_HOLDS_BYTES = 4 * 1024 * 1024  # brotli reads that much before it writes
 LINES = [b'{"line": %d}\n' % number for number in range(5)]
 
 
@@ -285,7 +285,7 @@ async def test_a_body_of_another_length_than_declared_breaks_the_response(site: 
                 error = await exchange.ended()
             response = exchange.so_far()
             expect.varies(response)
-            if response.coding is None:  # the server is the one to tell
+            if response.coding is None:  # the server detects it
                 assert response.get("content-length") == declared.decode()
             else:
                 assert error is not None
@@ -363,7 +363,7 @@ async def test_a_failed_send_raises_in_the_application(site: Site) -> None:
             exchange.disconnect()
             error = await exchange.ended()
         if isinstance(error, ResponseBroken):
-            # A flush in a pause of the application failed: its next send is told, and why.
+            # A flush in a pause has failed, so the next send of the application raises the error.
             error = error.__cause__
         assert isinstance(error, OSError)
         assert str(error) == "the client is gone"
@@ -630,7 +630,7 @@ async def test_a_slow_client_slows_the_application(site: Site) -> None:
             for number in range(1000):
                 await send({"type": "http.response.body", "body": part, "more_body": True})
                 taken.append(number)
-                await asyncio.sleep(0.001)  # the client may take it meanwhile
+                await asyncio.sleep(0.001)  # the client may have read it meanwhile
 
         async with site.client(app).open(site.coding, raises_when_gone=True) as exchange:
             await exchange.until(lambda: len(taken) > 3, "the first messages")  # noqa: B023

@@ -191,7 +191,7 @@ async def test_pages(app: Any) -> None:
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == "application/json"
     assert [set(row) for row in answer.json()["data"]] == [{"id"}] * 2
-    # Litestar gives parameters in an order of its own.
+    # Litestar changes the order of parameters.
     following = answer.links["next"]["url"]
     assert sorted(following.removeprefix("?").split("&")) == [
         "fields=id", "limit=2", "page=2", "q=a%26b", "sort=-grade",

@@ -55,7 +55,7 @@ class Peer:
             answer = json.loads(line)
             future = self._asked.pop(answer["id"])
             if not future.set_running_or_notify_cancel():
-                continue  # whoever asked waits no longer
+                continue  # the caller has stopped waiting
             if "error" in answer:
                 future.set_exception(NodeError(answer["error"]))
             else:

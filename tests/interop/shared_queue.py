@@ -19,7 +19,7 @@ from tests.servers.redis import RedisServer
 
 _numbers: Final = itertools.count(1)
 
-# After this a worker of Node's that no marker wakes looks by itself: no test waits so long.
+# A Node worker without a marker checks after this time, which no test waits for.
 DRAIN_DELAY_SECONDS: Final = 60
 
 
@@ -34,7 +34,7 @@ class SharedQueue:
         self.peer = peer
         self._server = server
         self._others: list[SharedQueue] = []
-        self.redis = client  # its answers are of more types than one would like to tell apart
+        self.redis = client  # its results have too many types to distinguish
         self.queue = Queue(self.name, server.url, keep_completed=True, keep_failed=True)
         self.python_runs: list[JobRecord] = []
         self._released: set[str] = set()
@@ -204,7 +204,7 @@ class SharedQueue:
         kind = self.redis.type(key)
         if kind == "list":
             return list(self.redis.lrange(key, 0, -1))
-        # It may have come to be since we looked, as either of them.
+        # The key may have been created since the last check, as either type.
         return list(self.redis.zrange(key, 0, -1)) if kind == "zset" else []
 
     def stream(self) -> list[dict[str, str]]:

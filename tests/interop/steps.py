@@ -11,7 +11,7 @@ from tests.interop.shared_queue import SharedQueue
 
 RUNNERS: Final = ("python", "node")
 
-# Slower than any machine under load, much faster than a worker that looks by itself.
+# Longer than anything takes under load, much shorter than the interval of a polling worker.
 SOON_SECONDS: Final = 3.0
 
 

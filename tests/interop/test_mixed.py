@@ -129,7 +129,7 @@ class Fuzz:
         steps += [self.pause, self.node_pause, self.duplicate, self.node_change]
         steps += [self.clean, self.node_clean]
         while loop.time() < end:
-            # Steps that come too late (the job has moved on, or is gone) are refused.
+            # Operations that come too late, because the job has moved or is gone, are refused.
             try:
                 await self._chance.choice(steps)()
             except (HastenError, NodeError):

@@ -184,7 +184,7 @@ class TestBullBoard:
         running = await shared.queue.add("hold")
         await shared.python_worker(idle=False)
         await shared.until(lambda: running.id in shared.ids("active"))
-        # Of a job that no worker has: one that ran would be cancelled before the board looks.
+        # A waiting job: a running one would be cancelled before the board reads it.
         shared.redis.sadd(shared.key("hasten:cancelled"), "another")
         board = await Board.of(shared)
         for path in (

@@ -126,7 +126,7 @@ class TestEvery:
         assert pending(shared) == []
 
 
-# But for several times in an hour that is skipped: of "*/20 2 * * *" Node runs the first one only.
+# Except several times in a skipped hour: of "*/20 2 * * *" Node runs the first one only.
 PATTERNS: Final = [
     "30 2 * * *", "0 * * * *", "*/20 3 * * *", "*/7 * * * *", "0 */3 * * *", "15,45 1-3 * * *",
     "0 9 * * MON-FRI", "0 0 L * *", "0 12 * * 5L", "0 12 * * 1#2", "0 0 13 * 5", "0 0 1 JAN ?",
@@ -136,7 +136,7 @@ PATTERNS: Final = [
 # None with a change of half an hour: there Node's parser finds times before the one it is given.
 ZONES: Final = ["UTC", "Europe/Madrid", "America/New_York", "Asia/Kolkata"]
 
-# Shortly before clocks change in one of these zones, and an ordinary day.
+# Shortly before clocks change in one of these zones, and on an ordinary day.
 EVENINGS: Final = ["2026-03-07", "2026-03-28", "2026-10-24", "2026-10-31", "2027-02-27"]
 
 

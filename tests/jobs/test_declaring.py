@@ -251,7 +251,7 @@ class Awaitable:
 
     def __await__(self) -> Generator[Any, None, str]:
         yield from asyncio.sleep(0).__await__()
-        return self._value  # as an awaitable does
+        return self._value  # as awaitables do
 
 
 def greet_later(name: str) -> Awaitable:

@@ -197,7 +197,7 @@ async def test_a_failure_is_one_safe_line(queue: Queue, caplog: pytest.LogCaptur
     assert message.isprintable()
     assert r"ValueError: a ERROR forged\x1b[2J" in message
     assert len(message) < 700
-    # The log of any application, whatever its formatter.
+    # The output of any formatter of an application.
     shown = logging.Formatter().format(failed)
     assert shown.replace("\n", "").isprintable()
     assert "\nERROR" not in shown

@@ -77,7 +77,7 @@ class Tuple(NamedTuple):
 IS_NAN = "is nan, which JSON cannot store"
 IS_INF = "is inf, which JSON cannot store"
 
-# The value, the path to what is wrong inside of it, and the complaint.
+# The value, the path to the wrong part of it, and the error.
 LOST: dict[str, tuple[object, str, str]] = {
     "float": (NAN, "", IS_NAN),
     "infinity": (-INF, "", "is -inf, which JSON cannot store"),
@@ -354,7 +354,7 @@ class TestDataOfKnownTasks:
         with pytest.raises(InvalidArgument, match="does not fit the task"):
             await queue.add_many([("send", {"to": "ada"}), ("send", data)])
         assert sum((await queue.counts()).values()) == 0
-        await elsewhere.add("send", data)  # of a task that is not known there: any JSON
+        await elsewhere.add("send", data)  # the task is unknown there, so any JSON is accepted
 
     async def test_may_be_what_fits(self, queue: Queue) -> None:
         """A record is accepted if its JSON fits."""

@@ -33,7 +33,7 @@ class Unreadable(Exception):
 
 
 class NoText(Exception):
-    __str__: Any = lambda self: None  # a common slip
+    __str__: Any = lambda self: None  # a common mistake
 
 
 class Leaves(Exception):
@@ -306,7 +306,7 @@ class TestCancellingAllTasks:
         async with Worker(queue, grace=0):
             assert await (await fine.enqueue()).result(timeout=30) == "fine"
             for _ in range(3):
-                # Whoever waits for a result goes on waiting, too.
+                # Callers that wait for a result continue to wait.
                 await (await tidy.enqueue()).result(timeout=30)
                 assert await (await fine.enqueue()).result(timeout=30) == "fine"
         assert "internal tasks were cancelled" in caplog.text

@@ -365,7 +365,7 @@ class TestKeep:
 
         job = await answer.enqueue()
         waiting = asyncio.create_task(job.result(timeout=30))
-        await asyncio.sleep(0.05)  # the waiter's way to the store has no end that tells of itself
+        await asyncio.sleep(0.05)  # no event shows that the caller waits
         async with Worker(queue):
             assert await waiting == 42
         assert await queue.get(job.id) is None

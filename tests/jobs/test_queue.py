@@ -195,7 +195,7 @@ class TestOpening:
             while not groups:
                 await asyncio.sleep(0)
             adding = asyncio.gather(busy, first.add("send"), second.add("send"))
-            for _ in range(10):  # both come in while the store is at work
+            for _ in range(10):  # both are added while the store is busy
                 await asyncio.sleep(0)
             may_go_on.set()
             await adding
@@ -285,7 +285,7 @@ class TestOpening:
         queue = Queue("mail", f"sqlite:///{tmp_path / 'jobs.db'}")
         job = await queue.add("send")
         waiting = asyncio.create_task(job.result())
-        await asyncio.sleep(0.05)  # no event tells that it waits
+        await asyncio.sleep(0.05)  # no event shows that it waits
         await queue.aclose()
         async with asyncio.timeout(DEADLINE_SECONDS):
             with pytest.raises(StoreUnavailable, match="the store is closed"):

@@ -131,7 +131,7 @@ async def test_released_jobs_keep_their_order_when_they_are_stored_alone(
 
     jobs = []
     async with Worker(queue, concurrency=5, grace=0):
-        for _ in range(5):  # each in a claim of its own: two at a time may be answered in any order
+        for _ in range(5):  # in separate claims, because the results of two may come in any order
             jobs.append(await wait.enqueue())
             await until_state(jobs[-1], State.ACTIVE)
         jobs += await wait.enqueue_many([wait.args()] * 2)

@@ -88,7 +88,7 @@ async def test_their_run_ends_and_frees_its_place(
     assert warning.startswith(f"job {job.id} (stick) is still running after being asked to stop: ")
     assert "'hasten job 1', at " in warning
     assert warning.endswith("abandoned threads of this worker: 1")
-    assert not messages(caplog, logging.ERROR)[1:]  # the failure of the job itself
+    assert not messages(caplog, logging.ERROR)[1:]  # the job itself has failed
 
 
 async def test_their_run_ends_when_its_lease_is_lost(queue: Queue, call: Call) -> None:
@@ -101,7 +101,7 @@ async def test_their_run_ends_when_its_lease_is_lost(queue: Queue, call: Call) -
         await call.has_begun()
         stop(worker, job, Stop.LOST)
         await until(lambda: not worker._consumers[0].runs)
-    assert (await job.refresh()).state is State.ACTIVE  # it is another worker's
+    assert (await job.refresh()).state is State.ACTIVE  # another worker runs it
 
 
 async def test_their_jobs_are_handed_back_when_the_worker_stops(

@@ -452,7 +452,7 @@ async def test_time_that_jumps_past_leases_costs_nothing(queue: Queue, clock: Ma
         await started.wait()
         for _ in range(3):
             clock.advance(3600)
-            await asyncio.sleep(0.1)  # for whoever would take it away
+            await asyncio.sleep(0.1)  # for a wrong recovery to happen
         may_end.set()
         await job.result(timeout=30)
     assert runs == [1]

@@ -18,7 +18,7 @@ PAGE_BYTES: Final = 4096
 STEPS_OF_A_PAGE: Final = 30
 """A page that is read counts as much as so many instructions."""
 
-# Of this thread alone. Other systems than Linux do not tell: there only instructions count.
+# Reads of this thread. Only Linux reports them, and elsewhere only instructions are counted.
 _READ: Final = Path("/proc/thread-self/io")
 
 
@@ -49,7 +49,7 @@ def counting(connection: Connection) -> Iterator[Callable[[], int]]:
         steps += 1
         return 0
 
-    # So that each page that is looked at has to be read.
+    # So that every page has to be read from the file.
     driver.execute("PRAGMA shrink_memory")
     before = _bytes_read()
     driver.set_progress_handler(note, 1)

@@ -60,7 +60,7 @@ class Event(Base):
     notes: Mapped[list[Note]] = relationship()
 
 
-# Read from its end it has both keys descending; behind a tenant it has another key.
+# Read backwards, both keys descend. Behind a tenant, another key comes first.
 Index("ix_made", Event.made, Event.id)
 Index("ix_size", Event.size.desc())
 Index("ix_tenant_ended", Event.tenant, Event.ended, Event.id)

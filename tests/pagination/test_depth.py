@@ -97,7 +97,7 @@ FROM {numbers}
 def _fill_postgresql(connection: Connection, table: str, rows: int) -> None:
     fill = FILL.format(
         table=table,
-        # Ties, and no order in the heap that would favour some order of reading.
+        # Ties, in an order that helps no way of reading.
         created="timestamp '2026-01-01' + n * 7919 % 49999 * interval '1 second'",
         apart=rows // RARE,
         body="repeat(md5(n::text), 10)",
@@ -196,7 +196,7 @@ def _buffers(connection: Connection, spent: Spent) -> Iterator[None]:
 
 # Cursors ----------------------------------------------------------------------------------------
 
-# By each key in turn, and by the primary key in the direction of the last one.
+# By each key, and by the primary key in the direction of the last one.
 ORDERS: Final = {
     "id": [("id", False)],
     "-id": [("id", True)],
@@ -324,7 +324,7 @@ def test_deep_pages_skip_by_index(connection: Connection, monkeypatch: pytest.Mo
     assert found.data == same.data
     assert len(found.data) == 20
     print(f"{connection.dialect.name}: {plain.cost}, deferred {deferred.cost}")
-    # SQLite seeks for what it fetches only: it reads as many pages, but runs fewer instructions.
+    # SQLite reads as many pages, but runs fewer instructions.
     assert deferred.cost <= plain.cost / (10 if connection.dialect.name == "postgresql" else 1)
 
 

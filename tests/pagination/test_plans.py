@@ -108,7 +108,7 @@ def postgres() -> Iterator[sa.Connection]:
         fill = FILL.format(
             made="timestamp '2026-01-01' + n * 7919 % 199999 * interval '1 second'",
             body="repeat(md5(n::text), 12)",
-            # Without an order in the heap that would favour some order of analyzed.
+            # In an order that helps no way of reading.
             numbers=f"generate_series(1, {ROWS}) AS n ORDER BY md5(n::text)",
         )
         connection.execute(sa.text(fill))
@@ -379,7 +379,7 @@ def test_a_table_that_has_grown_costs_no_more(connection: sa.Connection) -> None
     dialect = connection.dialect.name
     spent = {}
     for size in (20_000, ROWS):
-        # What a table of this size would have: the rest of it is behind the end of the index range.
+        # Statistics of a table of this size, the rest of which is behind the index range.
         analyzed = analyze(sa.select(wide).where(wide.c.id <= size, wide.c.id > 0))
         keys = resolve_order(analyzed, (SortKey("id"),), COLUMNS)
         total, found = cost(

@@ -98,7 +98,7 @@ FILTERS: Final[dict[str, Filter]] = {
     "pattern": lambda item, v: item.label.like(v["label"] + "%"),
     "text": lambda item, v: sa.text("(grade >= :low OR grade IS NULL)").bindparams(low=v["low"]),
     "lambda": of_lambda,
-    # Of a form of its own: SQLAlchemy takes it for the same as one that has its value already.
+    # SQLAlchemy has one cache key for it with and without a value.
     "called": lambda item, v: item.dataset * 1 == sa.bindparam(None, callable_=lambda: v["tenant"]),
     "in a CTE": lambda item, v: item.id.in_(
         sa.select(sa.select(other.id).where(other.dataset == v["tenant"]).cte("some").c.id)
@@ -514,7 +514,7 @@ def test_executed_statements_contain_no_values(database: str) -> None:
             statement = sa.select(Item).where(Item.label == label, Item.dataset.in_([0, 1]))
             for query in ("", "page=2000", "cursor=", "sort=grade,-label&cursor="):
                 pages.sync.page(session, statement, pages.parse(query))
-        noted = executed.copy()  # to execute one more notes one more
+        noted = executed.copy()  # executing a statement adds it to the list
         for statement in noted:
             held = statement.compile(engine(database)).binds.values()
             assert {each.value for each in held if each.required} == {None}

@@ -262,7 +262,7 @@ def test_a_null_key_orders_nulls_where_the_dialect_has_no_keywords() -> None:
         analyzed, keys = plan(
             of_columns(0), (SortKey("grade", descending, nulls=nulls), SortKey("id"))
         )
-        # Behind a range of another key, so that the order of this one is left to the database.
+        # Behind a range of another key, so that the database sorts by this key.
         statement = select_after(
             analyzed, (*keys[1:], keys[0]), [1, 1], limit=5, dialect=dialect, allow_several=True
         )[-1]

@@ -93,7 +93,7 @@ class TestCommands:
         for _ in range(3):
             try:
                 assert len(await own.hit(groups())) == 3
-            except StoreError:  # the connection of before; the next one is a new one
+            except StoreError:  # the old connection is broken, and the next one is new
                 assert command == "restart"
         assert len(await own.hit(groups())) == 3
 

@@ -193,7 +193,7 @@ class TestOutage:
         await hit(resilient, check(5))
         asking = asyncio.ensure_future(hit(resilient, check(5)))
         for _ in range(5):
-            await asyncio.sleep(0)  # it is on its way
+            await asyncio.sleep(0)  # it has been sent
         until_s = time.monotonic() + 0.5
         while time.monotonic() < until_s:
             """Keep the event loop busy for longer than the time-out."""
@@ -208,7 +208,7 @@ class TestOutage:
         assert resilient.is_unavailable
         server.start()
         await until_back(resilient, clock)
-        # What was counted here is dropped.
+        # Local counts are dropped.
         assert [(await hit(resilient, check(2)))[0].ok for _ in range(3)] == [True, True, False]
         before = commands(server)
         await hit(resilient, check(9, name="next"))
@@ -228,7 +228,7 @@ class TestOutage:
         server.go_on()
         await until_back(resilient, clock)
         assert local.token is not None
-        resilient.settle_in_background([Settlement(local.token)])  # that was this process's own
+        resilient.settle_in_background([Settlement(local.token)])  # this one was counted locally
 
         async def is_settled() -> bool:
             return (await resilient.peek([check(3)]))[0].remaining == 3
@@ -258,7 +258,7 @@ class TestOutage:
         await until_unavailable(resilient)
         with pytest.raises(StoreUnavailable):
             await resilient.block([("api", ADA)], 60 * SECOND)
-        assert not (await hit(resilient, check(3)))[0].ok  # it holds here all the same
+        assert not (await hit(resilient, check(3)))[0].ok  # it applies locally anyway
         with pytest.raises(StoreUnavailable):
             await resilient.reset([("api", ADA)])
         assert (await hit(resilient, check(3)))[0].ok
@@ -306,7 +306,7 @@ class TestOutage:
         await more()
         ended.set()
         await asyncio.gather(*clients)
-        # Three times somebody began to count anew: the store twice at most, this process twice.
+        # Counting began again at most twice in the store and twice locally.
         assert 50 <= passed <= 5 * 50
 
 
@@ -420,7 +420,7 @@ def test_a_repeated_denial_equals_a_fresh_one(steps: list[tuple[list[Check], int
             told, expected = await resilient.hit(asked), await plain.hit(asked)
             for [ours], [theirs] in zip(told, expected, strict=True):
                 assert ours.ok == theirs.ok
-                # What passed meanwhile for a lower cost may have made the wait a longer one.
+                # Lower costs that passed meanwhile may have made the wait longer.
                 assert ours.retry_us <= theirs.retry_us
             tokens.extend(
                 (o.token, e.token)
@@ -430,7 +430,7 @@ def test_a_repeated_denial_equals_a_fresh_one(steps: list[tuple[list[Check], int
             if tokens and choice > 4:
                 token, other = tokens.pop(choice % len(tokens))
                 resilient.settle_in_background([Settlement(token, choice % 2)])
-                await asyncio.sleep(0)  # a store that is no more than coroutines begins with that
+                await asyncio.sleep(0)  # so that the store has started to settle
                 await plain.settle([Settlement(other, choice % 2)])
             clock.now_us += passed_us
         await resilient.finish()

@@ -19,7 +19,7 @@ from tests.http.hosts import django_app, send_response, untyped
 
 Install = Callable[[Any], Any]
 
-LOGIN: Final = ("/login", "/login/")  # Litestar's mounts hand on what ends with a slash
+LOGIN: Final = ("/login", "/login/")  # Litestar passes paths under mounts with a trailing slash
 
 
 def starlette(install: Install) -> App:

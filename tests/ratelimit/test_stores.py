@@ -77,7 +77,7 @@ class TestCancelling:
             assert token is not None
             await settle(store, token)
         async with asyncio.timeout(DEADLINE_SECONDS):
-            while not (await hit(store, place)).ok:  # what is given back may be on its way
+            while not (await hit(store, place)).ok:  # the refund may be on its way
                 await asyncio.sleep(0.001)
 
 
@@ -292,7 +292,7 @@ class TestConcurrency:
 
     async def test_slots_are_taken_and_released(self, store: CounterStore) -> None:
         slots = self.slots(2)
-        token = (await hit(store, slots)).token  # it needs no asking for
+        token = (await hit(store, slots)).token  # concurrency limits always reserve
         assert token is not None
         assert (await hit(store, slots)).ok
         assert await hit(store, slots) == Outcome(False, 2, 0, SECOND, SECOND, certain=False)

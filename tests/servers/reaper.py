@@ -83,7 +83,7 @@ def _stop(births: dict[int, str]) -> None:
     deadline = time.monotonic() + STOP_SECONDS
     while time.monotonic() < deadline and any(_birth(pid) == births[pid] for pid in running):
         time.sleep(0.01)
-    _send(signal.SIGKILL, running)  # also to what the first of a group has left behind
+    _send(signal.SIGKILL, running)  # also to processes whose group leader has ended
 
 
 def _send(number: signal.Signals, pids: list[int]) -> None:

@@ -42,7 +42,7 @@ def free_port() -> int:
             return port
 
 
-# Not the one that hypothesis seeds.
+# A random generator that hypothesis does not seed.
 _random: Final = random.SystemRandom()
 
 

@@ -126,7 +126,7 @@ class TestTrustedOrigins:
         [
             ("https://app.example", True),
             ("https://APP.example", True),
-            ("http://app.example", False),  # anybody on the wire may be that
+            ("http://app.example", False),  # anybody on the network may be that proxy
             ("https://app.example:8443", False),
             ("https://app.example.evil.example", False),
             ("https://evil.app.example", False),
@@ -141,7 +141,7 @@ class TestTrustedOrigins:
     def test_is_compared_as_a_whole(self, base: dict[str, str], url: str, *, trusted: bool) -> None:
         headers = {**base, "origin": url, "host": "example.org"}
         if base is COOKIE and not url:
-            return  # nothing is said: not foreign, see above
+            return  # no header, so not foreign (see above)
         assert is_foreign(headers, TRUSTING) is not trusted
 
     @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ class Queues:
                 self.capacity.skip_turn(share)
             elif reserved := self.capacity.reserve(share, at_most):
                 self.capacity.finish_claim(share, reserved, used=reserved)
-                self.awake.add(share)  # it has been at the store, and asks again
+                self.awake.add(share)  # it has claimed, and reserves again
         raise AssertionError("they wake each other without end")
 
     def check(self) -> None:

@@ -283,7 +283,7 @@ class TestProblems:
         problem = json.loads(response.body)
         assert {"type", "title", "status", "detail"} <= problem.keys()
         assert problem["status"] == error.status
-        if problem["type"] == "about:blank":  # else the type is what programs read
+        if problem["type"] == "about:blank":  # otherwise programs read the type
             assert problem["code"] == error.code
 
     def test_an_invalid_parameter_is_a_problem_of_rfc_9457(self) -> None:

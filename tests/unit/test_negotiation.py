@@ -63,7 +63,7 @@ class TestChoose:
             ("identity;q=0.5, gzip;q=0.4, br;q=0.6", "br"),
             ("identity;q=0.5, gzip;q=0.5", "gzip"),
             ("identity, *;q=0.9", ""),
-            ("*;q=0.5, gzip;q=0.3", "zstd br"),  # identity is among what * stands for
+            ("*;q=0.5, gzip;q=0.3", "zstd br"),  # * includes identity
             ("gzip;level=9", "gzip"),
             ("gzip;level=9;q=0", ""),
             ("gzip;q=0;q=1", ""),

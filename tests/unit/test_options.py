@@ -275,7 +275,7 @@ class TestBadValues:
             lambda *arguments: 1,
             lambda attempt, error, cap=60: 1,
             functools.partial(lambda base, attempt, error: base, 2),
-            max,  # does not tell what it takes
+            max,  # its signature is unknown
         ],
     )
     def test_a_back_off_function_may_be_anything_else(self, function: Any) -> None:
@@ -422,7 +422,7 @@ members = st.sampled_from(
     "attempts backoff delay priority lifo jobId removeOnComplete removeOnFail kl hasten "
     "type jitter count age timeout expiresAt cap".split()
 )
-# As JSON may say them; not all of these fit a type of Python's or of msgspec's.
+# Numbers as JSON may have them. Some fit no type of Python or msgspec.
 numbers = st.one_of(
     st.integers().map(str),
     st.floats(allow_nan=False, allow_infinity=False).map(repr),

@@ -23,7 +23,7 @@ QUERY = fingerprint("posts", "-created_at,id")
 CURSOR = Cursor((datetime(2026, 1, 2, 3, 4, 5, 678901, UTC), None, 42, "Zoë"), backwards=True)
 TOKEN = KEYS.sign(CURSOR, QUERY)
 
-# To the second, as PostgreSQL's: Python 3.11 reads the offset of a microsecond as none.
+# With seconds, as in PostgreSQL. Python 3.11 reads an offset of a microsecond as zero.
 OFFSETS = st.integers(-86399, 86399).map(lambda value: timezone(timedelta(seconds=value)))
 SCALARS = st.one_of(
     st.none(),
@@ -36,7 +36,7 @@ SCALARS = st.one_of(
     st.decimals(allow_nan=False),
     st.uuids(),
     st.dates(),
-    # No database knows a fold.
+    # Databases have no fold.
     st.times(timezones=st.none() | OFFSETS).map(lambda value: value.replace(fold=0)),
     st.datetimes(timezones=st.none() | OFFSETS).map(lambda value: value.replace(fold=0)),
     st.timedeltas(),
@@ -324,7 +324,7 @@ class TestSecrets:
 
     @given(st.binary(min_size=16, max_size=16).map(bytes.hex) | st.uuids().map(str))
     def test_random_secrets_are_accepted(self, secret: str) -> None:
-        assume(len(set(secret)) > 8)  # nearly all; what is not is what hypothesis likes to try
+        assume(len(set(secret)) > 8)  # nearly all random ones pass
         SigningKeys(secret)
 
     @pytest.mark.parametrize("secret", [[], None, [None]])

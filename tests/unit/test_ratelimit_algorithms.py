@@ -258,7 +258,7 @@ class TestOutcomesDecide:
         assert asker.states == [before]
 
     @given(
-        # A fixed window begins with a request that is given back as with any other.
+        # A fixed window begins with its first hit, even if that is refunded.
         everything.filter(lambda rule: rule.kind != "fixed"),
         st.lists(st.tuples(pauses, st.integers(1, 3), st.booleans()), max_size=60),
     )

@@ -116,7 +116,7 @@ class TestLog:
     ) -> None:
         monkeypatch.setattr(maintenance, "QUIET_SECONDS", 3600)
         await database.run(store)
-        await database.run(store)  # the log was written to the file, and is begun anew
+        await database.run(store)  # the log is written to the file and starts again
         await database.run(lambda connection: store(connection, kib=1))
         await database.run(lambda connection: store(connection, kib=1))
         assert log_of(path) <= LOG_BYTES
@@ -129,7 +129,7 @@ class TestLog:
             await database.run(store)
             for _ in range(50):
                 await database.run(lambda connection: store(connection, kib=1))
-                await asyncio.sleep(0.001)  # so that some of them come while it tries
+                await asyncio.sleep(0.001)  # so that some commits come while it is truncated
             assert log_of(path) > LOG_BYTES
             assert count(reader) == 0
             reader.execute("COMMIT")

@@ -87,7 +87,7 @@ async def test_an_own_commit_probes_the_watches_of_its_topic(waiting: Waiting) -
 
 async def test_a_commit_without_a_topic_probes_all_watches(waiting: Waiting) -> None:
     await waiting.database.run(write(TOPICS[7]))
-    await waiting.database.run(lambda connection: None, write=False)  # the questions are over
+    await waiting.database.run(lambda connection: None, write=False)  # no caller checks any more
     assert waiting.asked == dict.fromkeys(TOPICS, 1)
 
 
@@ -98,7 +98,7 @@ async def test_a_foreign_commit_probes_changed_topics(tmp_path: Path, waiting: W
         async with asyncio.timeout(DEADLINE_SECONDS):
             while waiting.asked[TOPICS[1]] < 1:
                 await asyncio.sleep(0)
-        await waiting.database.run(lambda connection: None, write=False)  # the look is over
+        await waiting.database.run(lambda connection: None, write=False)  # the check has ended
         waiting.asked.clear()
         write(TOPICS[7])(other)
         write(TOPICS[7])(other)
@@ -191,7 +191,7 @@ async def until_armed(database: Database) -> None:
     """Wait until the thread of a database waits for a change of its file."""
     async with asyncio.timeout(DEADLINE_SECONDS):
         while not database._watches._is_armed or database._inbox._waker is None:
-            database._watches._check_at = 0.0  # check now, and again
+            database._watches._check_at = 0.0  # check now and later
             await database.run(lambda connection: None, write=False)
             await asyncio.sleep(0.001)
 

@@ -13,7 +13,7 @@ from hasten import Store
 from hasten._store_url import Address, ServerKind, parse_store_url, without_password
 from hasten.errors import InvalidOption
 
-# What a user may hold as it is; the rest is written %40 and the like.
+# Characters that need no escape. Others are written as %40 etc.
 _unreserved = st.text(st.characters(blacklist_characters="@/?#&"))
 
 
