@@ -140,7 +140,7 @@ async def test_an_unrunnable_job_is_logged(queue: Queue, caplog: pytest.LogCaptu
     (first,), (second,) = records(caplog, unknown.id), records(caplog, unfit.id)
     assert (first.levelname, second.levelname) == ("ERROR", "ERROR")
     assert "failed without a run: this worker has no task 'cube'" in first.getMessage()
-    assert "its data does not fit the task 'square'" in second.getMessage()
+    assert "the data of the job does not fit the task 'square'" in second.getMessage()
 
 
 async def test_expiry_is_logged(queue: Queue, clock: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -166,7 +166,10 @@ async def test_postponing_is_no_failure(queue: Queue, caplog: pytest.LogCaptureF
         await until_state(job, State.DELAYED)
     (asked,) = records(caplog, job.id)
     assert asked.levelname == "INFO"
-    assert asked.getMessage() == f"queue mail: job {job.id} (ask) asked to run again in 30 s"
+    assert (
+        asked.getMessage()
+        == f"queue mail: job {job.id} (ask) postponed by its handler, runs again in 30 s"
+    )
 
 
 async def test_cancelling_is_no_failure(queue: Queue, caplog: pytest.LogCaptureFixture) -> None:

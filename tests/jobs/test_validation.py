@@ -219,7 +219,7 @@ class TestValues:
             with pytest.raises(InvalidOption, match=r"^progress=<dict>: must be") as caught:
                 await job.update(progress=progress)
             assert "SECRET" not in str(caught.value)
-        with pytest.raises(InvalidOption, match=r"^jobs=<tuple>: must be \(name, data\)"):
+        with pytest.raises(InvalidOption, match=r"^jobs=<tuple>: must be tuples \(name, data\)"):
             await queue.add_many([("send", {"to": "SECRET"}, "oops")])  # type: ignore[list-item]
 
     async def test_that_a_store_refuses_are_in_no_error(self, tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ class TestWrongData:
         queue.task(attempts=5, backoff=60)(handler)
         job = await elsewhere.add("handler", data, attempts=5, backoff=60)
         error = await fails(result_of(queue, job))
-        assert "its data does not fit the task 'handler'" in error
+        assert "the data of the job does not fit the task 'handler'" in error
         assert why in error
         assert (await job.refresh()).tracebacks in ([], [""])
 
@@ -268,12 +268,24 @@ class TestWrongData:
     @pytest.mark.parametrize(
         ("column", "text", "why"),
         [
-            ("data", "{", "its data does not fit the task 'known': Input data was truncated"),
-            ("data", "", "its data does not fit the task 'known'"),
-            ("data", "[[" * 100_000, "its data does not fit the task 'known'"),
-            ("opts", "{", "its options cannot be read: Input data was truncated"),
-            ("opts", '{"attempts": "many"}', "its options cannot be read: attempts='many'"),
-            ("opts", '{"backoff": {"type": 7}}', "its options cannot be read: backoff.type=7"),
+            (
+                "data",
+                "{",
+                "the data of the job does not fit the task 'known': Input data was truncated",
+            ),
+            ("data", "", "the data of the job does not fit the task 'known'"),
+            ("data", "[[" * 100_000, "the data of the job does not fit the task 'known'"),
+            ("opts", "{", "the options of the job cannot be read: Input data was truncated"),
+            (
+                "opts",
+                '{"attempts": "many"}',
+                "the options of the job cannot be read: attempts='many'",
+            ),
+            (
+                "opts",
+                '{"backoff": {"type": 7}}',
+                "the options of the job cannot be read: backoff.type=7",
+            ),
         ],
         ids=["half", "empty", "deep", "half opts", "wrong opts", "wrong backoff"],
     )

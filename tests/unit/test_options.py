@@ -176,7 +176,7 @@ class TestBadValues:
             ("expires", 0, "at least 0.001 seconds"),
             ("expires", True, A_DURATION),
             ("backoff", "linear", A_BACKOFF),
-            ("backoff", "fixed", "a delay with it: backoff=5 or Fixed(5)"),
+            ("backoff", "fixed", "given with a delay: backoff=5 or Fixed(5)"),
             ("backoff", True, A_BACKOFF),
             ("backoff", -1, "at least 0 seconds"),
             ("backoff", [1, 2], A_DURATION),
@@ -226,14 +226,14 @@ class TestBadValues:
     @pytest.mark.parametrize("order", [("at", "delay"), ("delay", "at")])
     def test_at_and_delay_exclude_each_other(self, order: tuple[str, str]) -> None:
         both = {"at": NOON, "delay": 5}
-        with refused(f"at={NOON!r}: must be either at or delay, not both"):
+        with refused(f"at={NOON!r}: must be given without delay: use either at or delay"):
             check_job_options({o: both[o] for o in order}, DEFAULT_OPTIONS, now_ms=0)
 
     def test_a_function_is_not_for_calls(self) -> None:
         """A function cannot be stored with a job."""
         with refused(
-            f"backoff={decide!r}: must be a function only in @queue.task(backoff=…), "
-            "because it cannot be stored with a job"
+            f"backoff={decide!r}: must be a delay, 'exponential', Fixed(…) or Exponential(…): a "
+            "function cannot be stored with a job, so set it in @queue.task(backoff=…)"
         ):
             check(backoff=decide)
 
@@ -247,7 +247,9 @@ class TestBadValues:
     )
     def test_a_back_off_function_is_not_async(self, function: Any) -> None:
         """The worker does not await it."""
-        with refused(f"backoff={function!r}: must be a plain function: it is called, not awaited"):
+        with refused(
+            f"backoff={function!r}: must be a plain function, not async and not a generator"
+        ):
             check_task_options({"backoff": function})
 
     @pytest.mark.parametrize(
@@ -265,7 +267,7 @@ class TestBadValues:
         """Otherwise it would fail after each failed run."""
         with pytest.raises(InvalidOption) as caught:
             check_task_options({"backoff": function})
-        expected = "a function of two arguments, the attempt and the error, but "
+        expected = "a function of two arguments, the number of the attempt and its error: "
         assert str(caught.value).endswith(f": must be {expected}{complaint}")
 
     @pytest.mark.parametrize(
@@ -311,17 +313,18 @@ class TestJobIds:
     @pytest.mark.parametrize("value", ["0", "17", "007", "٣"])
     def test_are_no_numbers(self, value: str) -> None:
         """The queue assigns numbers itself, and would assign this one, too."""
-        self.refused(value, "an id that is not a number: the queue assigns numbers")
+        self.refused(value, "an id that is not a number, because the queue assigns numbers itself")
 
     @pytest.mark.parametrize("value", [":", "a:b", "0:1"])
     def test_have_no_colon(self, value: str) -> None:
-        self.refused(value, "an id without ':', which separates the parts of a key")
+        self.refused(value, "an id without ':', which separates the parts of a key in the store")
 
     @pytest.mark.parametrize("value", ["a\0b", "\ud800", "a\nb", "\x1b[2J", "a\u202eb"])
     def test_are_text_that_stores_can_hold_and_terminals_can_show(self, value: str) -> None:
         self.refused(
             value,
-            "valid text without control characters and invisible ones, such as marks of direction",
+            "valid text without control characters or invisible characters, "
+            "such as direction marks",
         )
 
     @pytest.mark.parametrize("value", ["東京", "می\u200cخواهم", "👩\u200d🚀", "a b"])
@@ -331,7 +334,9 @@ class TestJobIds:
     @pytest.mark.parametrize("value", sorted(RESERVED_IDS))
     def test_are_not_the_names_that_the_store_uses(self, value: str) -> None:
         """In Redis, a job named `wait` would overwrite the list of waiting jobs."""
-        self.refused(value, "an id that is not a key of the queue itself")
+        self.refused(
+            value, "an id that is not one of the names the queue uses for its own keys in the store"
+        )
 
     @staticmethod
     def refused(value: object, expected: str) -> None:
@@ -623,7 +628,7 @@ class TestDecodeWhatNodeWrites:
     )
     def test_gives_garbage_a_reason(self, text: str, reason: str) -> None:
         """The job fails with it, and the worker continues."""
-        with pytest.raises(ValueError, match=f"^its options cannot be read: .*{reason}"):
+        with pytest.raises(ValueError, match=f"^the options of the job cannot be read: .*{reason}"):
             decode_options(text)
 
     @given(st.text())
@@ -644,6 +649,6 @@ class TestDecodeWhatNodeWrites:
         try:
             options = decode_options(text)
         except ValueError as error:
-            assert str(error).startswith("its options cannot be read: ")  # noqa: PT017
+            assert str(error).startswith("the options of the job cannot be read: ")  # noqa: PT017
         else:
             assert decode_options(encode_options(options)) == options

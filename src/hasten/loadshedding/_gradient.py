@@ -85,14 +85,14 @@ def adapt_limit(estimate: LimitEstimate, window: Window, bounds: Bounds) -> Limi
     duration_us = max(1.0, window.duration_us)
     usual_us, windows = _update_usual_duration(estimate, duration_us)
     if usual_us > 2 * duration_us:
-        usual_us *= 0.95  # the process has recovered from a long overload: lower the average faster
+        # The process has recovered from a long overload: lower the average faster.
+        usual_us *= 0.95
     if window.lag_us > bounds.max_lag_us:
         limit = max(bounds.minimum, estimate.limit * LAG_FACTOR)
         return LimitEstimate(limit, estimate.usual_us, estimate.windows)
     if window.in_flight < estimate.limit / 2:
-        return LimitEstimate(
-            estimate.limit, usual_us, windows
-        )  # too few requests to see whether the limit is too high
+        # Too few requests to see whether the limit is too high.
+        return LimitEstimate(estimate.limit, usual_us, windows)
     gradient = min(1.0, max(MIN_GRADIENT, TOLERANCE * usual_us / duration_us))
     target = estimate.limit * gradient + PROBE
     limit = estimate.limit * (1 - SMOOTHING) + target * SMOOTHING

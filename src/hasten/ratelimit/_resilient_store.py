@@ -356,7 +356,7 @@ async def reset_keys(store: CounterStore, keys: Sequence[BucketKey]) -> None:
     await _run_all(store, [store.reset(*key) for key in keys])
     for each in resilient:
         for key in keys:
-            each._denials.delete(*key)  # a concurrent hit may have cached a denial
+            each._denials.delete(*key)  # a hit during the reset may have cached one
 
 
 async def _run_all(store: CounterStore, calls: Sequence[Coroutine[Any, Any, None]]) -> None:

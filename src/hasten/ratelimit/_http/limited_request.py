@@ -90,15 +90,14 @@ class LimitedRequest:
     async def enforce(self, plan: Plan) -> None:
         """Check the request against the limits of a plan, and record the results."""
         results = await self.enforcer.enforce(self.info, plan, self._route_of)
-        self._add_results(
-            plan, results
-        )  # before observers run: if one is cancelled, `finish` needs the results
+        # Before observers run: if one is cancelled, `finish` needs the results.
+        self._add_results(plan, results)
         await self.enforcer.notify_observers(results, self.info)
 
     def enforce_now(self, plan: Plan, store: ImmediateStore) -> None:
-        """Run `enforce` synchronously. The plan must have a fast path.
+        """Run `enforce` synchronously, with a store that never waits (`Enforcer.immediate`).
 
-        store is `Enforcer.immediate`.
+        The plan must need no functions of the application (`Plan.has_fast_path`).
         """
         groups = plan.cached_groups.get(self.client) or plan.make_check_groups(self.client)
         if plan.single is None:
@@ -126,9 +125,8 @@ class LimitedRequest:
             if result.refuses:
                 self.denied = result
                 if len(result.checks) != 1 or len(results) != 1:
-                    self._write_headers = (
-                        None  # the function cannot tell which of the rates refuses
-                    )
+                    # `write_headers` of the plan cannot tell which of the rates refuses.
+                    self._write_headers = None
 
     async def enforce_limit(self, limit: Limit) -> bool:
         """Check the request against a limit of its route. Returns False if it is refused."""

@@ -117,7 +117,7 @@ class Proxies:
         for element in self._iter_addresses(scope):
             address = parse(element)
             if address is None:
-                # What is left of this element was not written by a trusted proxy.
+                # The elements to the left of it were not written by a trusted proxy.
                 return ClientAddress(last or peer, "FORWARDED_BROKEN")
             last = str(address)
             if not self._is_trusted(element):
@@ -214,7 +214,7 @@ def _split_forwarded(text: str) -> Iterator[str]:
         if _ELEMENT.fullmatch(element):
             yield element
         elif element.strip(" \t"):
-            commas += 1  # this comma may be within quotes
+            commas += 1  # the comma before this element may be within quotes, so it is extended
             if start >= 0 and commas <= MAX_COMMAS:
                 continue
             yield ""

@@ -120,7 +120,7 @@ class RootPaths:
             if path.startswith(mount):
                 rest = path[len(mount) :]
                 mounted.add(f"{mount}/{rest}")
-                if root_path:  # the mounted application removes it once more
+                if root_path:  # the mounted application may also remove root_path
                     mounted.add(f"{mount}/{rest.split(root_path, 1)[-1]}")
         return found | mounted
 

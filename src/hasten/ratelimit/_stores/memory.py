@@ -341,9 +341,8 @@ class _Table:
         """Return the used share of a key's limit: 1 for a blocked key, None for an expired one."""
         packed = self.entries[key]
         rule = self.rule
-        if (
-            packed.__class__ is int and rule is not None and rule.kind == "fixed"
-        ):  # the most frequent case
+        # A shortcut for the most frequent case.
+        if packed.__class__ is int and rule is not None and rule.kind == "fixed":
             return None if packed >> BITS <= now_us else (packed & MASK) / (rule.limit or 1)
         state = _unpack(rule, packed)
         if rule is None:
