@@ -60,7 +60,7 @@ $(VENV)/.dev: requirements/demo.txt
 
 $(VENV)/.%: requirements/%.txt $(VENV)/.python constraints.txt pyproject.toml
 	@echo "Installing hasten and requirements/$*.txt into $(VENV)"
-	@$(PIP) install -c constraints.txt --no-build-isolation -r $< -e .
+	@$(PIP) install -c constraints.txt --no-build-isolation -r $< -e '.[all]'
 	@touch $@
 
 # hatchling and editables are what builds hasten: pinned, too, as they are not in an isolated build.

@@ -1,1 +1,1 @@
-"""What `make bench WHAT=…` runs: a folder for each capability."""
+"""The benchmarks, which `make bench WHAT=…` runs: a folder for each one."""

@@ -1,4 +1,4 @@
-"""Calls of an ASGI application in this process, without a server or a network."""
+"""Call an ASGI application in this process, without a server or a network."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def scope_of(
 
 
 async def receive() -> Message:
-    """Return an empty body."""
+    """Receive an empty request body."""
     return {"type": "http.request", "body": b"", "more_body": False}
 
 
 async def discard(message: Message) -> None:
-    """Drop the message: the work of a server takes no time here."""
+    """Discard a message of the response, in place of a server that sends it."""
 
 
 class Answer:

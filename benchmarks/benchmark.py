@@ -1,4 +1,4 @@
-"""What all benchmarks do: parse options, measure in rounds, show numbers and targets."""
+"""The base class of all benchmarks: parses options, measures in rounds, prints the results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ S = TypeVar("S")
 
 
 class Benchmark(ABC, Generic[C, S]):
-    """A comparison of contestants. full and quick are how much is measured, S is their type."""
+    """A comparison of contestants: hasten and other libraries.
+
+    full and quick say how much to measure without and with --quick; S is their type.
+    """
 
     contestants: Contestants[C]
     part_names: ClassVar[Sequence[str]]
@@ -42,13 +45,13 @@ class Benchmark(ABC, Generic[C, S]):
         )
         self.parts: Sequence[Part] = ()
         self.environment: dict[str, str] = {}
-        """What else the numbers depend on, such as the version of a server."""
+        """Facts that the numbers depend on, such as the version of a server."""
 
-    # What a benchmark defines -------------------------------------------------------------------
+    # What a benchmark defines ---------------------------------------------------------------------
 
     @abstractmethod
     def measure(self) -> Sequence[Part]:
-        """Start what the parts need, measure all rounds, and stop it. Return the parts."""
+        """Measure all rounds, and return the parts. Servers are started and stopped here."""
 
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
@@ -62,13 +65,13 @@ class Benchmark(ABC, Generic[C, S]):
         return names
 
     def remarks(self) -> Mapping[str, str]:
-        """Return what the table is headed with: by title, the settings of each contestant."""
+        """Return the settings of each contestant by its title, to print above the tables."""
         return {
             self.contestants.title(name): self.contestants.find(name).remark for name in self.names
         }
 
     def heading(self) -> str:
-        """Return how to read the tables."""
+        """Return a text that explains how to read the tables."""
         rounds = "One round" if self.rounds == 1 else f"Medians of {self.rounds} rounds"
         return f"\n{rounds}; ratios: median (lowest–highest)."
 
@@ -76,19 +79,19 @@ class Benchmark(ABC, Generic[C, S]):
         for part in self.parts:
             part.show()
             for name, reason in part.left_out.items():
-                show_text(f"Left out of {part.name}: {name}, {reason}")
+                show_text(f"Not measured in {part.name}: {name}, {reason}")
 
     def verdicts(self) -> Sequence[Verdict]:
         return [verdict for part in self.parts for verdict in part.verdicts()]
 
     def more_json(self) -> dict[str, Any]:
-        """Return what else belongs to the output of --json."""
+        """Return additional members for the output of --json."""
         return {}
 
     def library_versions(self) -> list[str]:
         return self.contestants.versions(self.names)
 
-    # What all do --------------------------------------------------------------------------------
+    # What all benchmarks do -----------------------------------------------------------------------
 
     def measure_rounds(self, parts: Sequence[RoundPart]) -> Sequence[Part]:
         """Measure all parts in each round, and return them."""
@@ -131,7 +134,9 @@ def run(kind: type[Benchmark[Any, Any]], description: str | None) -> int:
     )  # fmt: skip
     kind.add_options(parser)
     benchmark = kind(parser.parse_args())
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started has to be stopped
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # so that servers and processes are stopped
     load = machine.load()
     try:
         benchmark.parts = benchmark.measure()

@@ -1,6 +1,7 @@
 """The contestants of a benchmark: hasten and the libraries that it is compared with.
 
-Only the standard library is imported here: some contestants run in an environment of their own.
+This module only imports the standard library, because some contestants run in a virtual environment
+that has nothing but the library they measure.
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ from typing import ClassVar, Generic, TypeVar
 
 
 class Failed(Exception):
-    """A contestant did not start, ended early, or returned something wrong."""
+    """A contestant did not start, ended too early, or returned a wrong result."""
 
 
 class Contestant:
-    """A library with its settings, known before the library is imported.
+    """A library that is measured, and its settings. The class can be used without the library.
 
-    environment names the virtual environment that the library is installed in, one of
-    requirements/rivals; None is the one that the benchmark runs in.
+    environment is the name of the virtual environment that the library is installed in (a file in
+    requirements/rivals), or None for the environment that runs the benchmark.
     """
 
     title: ClassVar[str]
-    remark: ClassVar[str]  # its settings and the reasons for them
-    packages: ClassVar[tuple[str, ...]]  # the distributions whose versions belong to the result
+    remark: ClassVar[str]  # the settings of the library, and the reasons for them
+    packages: ClassVar[tuple[str, ...]]  # the distributions whose versions are printed
     environment: ClassVar[str | None] = None
 
     @classmethod
@@ -48,25 +49,25 @@ class Contestant:
 
     @classmethod
     def python(cls) -> str:
-        """Return the Python that can import the library."""
+        """Return the path of the Python interpreter that can import the library."""
         if cls.environment is None:
             return sys.executable
         return str(_prefix(cls.environment) / "bin" / "python")
 
 
 class NodePackages:
-    """A base for contestants that run in Node: put it before `Contestant`."""
+    """A mixin for contestants that run in Node. In the bases, it has to precede `Contestant`."""
 
     @classmethod
     def folder(cls) -> Path:
-        """Return the folder of the benchmark, which holds the program and package.json."""
+        """Return the folder of the benchmark, which contains its Node program and package.json."""
         found = sys.modules[cls.__module__].__file__
         assert found is not None
         return Path(found).parents[1]
 
     @classmethod
     def node(cls, *arguments: str) -> list[str]:
-        """Return a command that runs Node in that folder's packages."""
+        """Return the command that runs Node with these arguments."""
         return [shutil.which("node") or "node", *arguments]
 
     @classmethod
@@ -86,9 +87,10 @@ C = TypeVar("C", bound=Contestant)
 
 
 class Contestants(Generic[C]):
-    """The modules of a package. Each is a contestant: a class with the name `CONTESTANT`.
+    """The contestants of a benchmark: the modules of a package, each with a class `CONTESTANT`.
 
-    first are the names that come first in every list: hasten's, then those that targets are about.
+    first are the names of the modules that come first in every list: that of hasten, and those that
+    hasten is compared with in targets.
     """
 
     def __init__(self, package: str, *first: str) -> None:
@@ -102,7 +104,7 @@ class Contestants(Generic[C]):
         return [*self._first, *sorted(found - set(self._first))]
 
     def find(self, name: str) -> type[C]:
-        """Return a contestant. Raise `ModuleNotFoundError` if its module imports a missing one."""
+        """Return a contestant. Raises `ModuleNotFoundError` if it imports a missing module."""
         found: type[C] = importlib.import_module(f"{self.package}.{name}").CONTESTANT
         return found
 
@@ -110,7 +112,7 @@ class Contestants(Generic[C]):
         return self.find(name).title
 
     def installed(self, names: Iterable[str]) -> list[str]:
-        """Return those whose libraries are installed, and report the others."""
+        """Return the names of contestants whose libraries are installed. Report the other ones."""
         return [name for name in names if self._is_installed(name)]
 
     def _is_installed(self, name: str) -> bool:
@@ -121,11 +123,11 @@ class Contestants(Generic[C]):
         except ModuleNotFoundError as error:
             missing = [str(error.name)]
         if missing:
-            sys.stderr.write(f"{name} is left out: {', '.join(missing)} is not installed\n")
+            sys.stderr.write(f"{name} is not measured: {', '.join(missing)} is not installed\n")
         return not missing
 
     def versions(self, names: Iterable[str]) -> list[str]:
-        """Return the libraries of these contestants with their versions, each once."""
+        """Return the distributions of these contestants with their versions, each once."""
         found = [
             f"{package} {contestant.version(package)}"
             for contestant in map(self.find, names)
@@ -135,7 +137,7 @@ class Contestants(Generic[C]):
 
 
 class Lineup:
-    """The contestants that still take part in something, and why others do not."""
+    """The contestants that are still measured, and why other contestants were left out."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = list(names)
@@ -143,10 +145,10 @@ class Lineup:
 
     @contextmanager
     def leaving_out(self, name: str, *, during: str) -> Iterator[None]:
-        """Leave a contestant out if the block fails, and go on with the others."""
+        """Leave a contestant out if the block raises an exception. The exception is not raised."""
         try:
             yield
-        except Exception as error:  # noqa: BLE001  # whatever it is, it is that contestant's
+        except Exception as error:  # noqa: BLE001  # any error of the contestant
             reason = str(error) if isinstance(error, Failed) else repr(error)
             self.names.remove(name)
             self.left_out[name] = reason
@@ -154,5 +156,5 @@ class Lineup:
 
 
 def _prefix(environment: str) -> Path:
-    """Return where `make bench` installs a rival that needs an environment of its own."""
+    """Return the folder of a virtual environment that `make bench` has created for a library."""
     return Path(sys.prefix) / "rivals" / environment

@@ -1,4 +1,4 @@
-"""Facts about the machine and the software: a number means nothing without them."""
+"""Facts about the machine and the software that the numbers of a benchmark depend on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def facts(versions: Sequence[str]) -> dict[str, str]:
-    """Return what the numbers of every benchmark depend on. versions are those of libraries."""
+    """Return facts about the machine, Python and the libraries, whose versions are given."""
     return {
         "processor": f"{_processor()}, {os.cpu_count()} CPUs",
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -20,12 +20,12 @@ def facts(versions: Sequence[str]) -> dict[str, str]:
 
 
 def load() -> dict[str, str]:
-    """Return how busy the machine is. To be called before the benchmark adds to it."""
+    """Return how busy the machine is. Call this before the benchmark starts."""
     return {"load": f"{os.getloadavg()[0]:.1f} runnable processes in the minute before"}
 
 
 def allow_open_files() -> None:
-    """Let this process and its children open as many files as the system allows."""
+    """Raise the limit of open files to the maximum, for this process and its children."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 

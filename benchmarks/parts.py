@@ -1,4 +1,4 @@
-"""A part of a benchmark: one kind of measurement."""
+"""The parts of a benchmark. Each part is one kind of measurement."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, TypeAlias
 from benchmarks.verdicts import Verdict
 
 Report: TypeAlias = Callable[[str], None]
-"""Shows what is measured now: called once for each step of a round."""
+"""Prints what is being measured. It is called once for each step of a round."""
 
 
 class Part(ABC):
-    """Collects what is measured, and shows it."""
+    """Collects the numbers of one kind of measurement, and prints them."""
 
     name: str
     left_out: Mapping[str, str]
@@ -21,24 +21,24 @@ class Part(ABC):
 
     @abstractmethod
     def show(self) -> None:
-        """Print tables, and how their numbers were measured."""
+        """Print the tables, and a text that says how their numbers were measured."""
 
     def verdicts(self) -> Sequence[Verdict]:
-        """Return the targets of this part, each with what was measured."""
+        """Return the targets of this part, each with the measured value."""
         return []
 
     @abstractmethod
     def samples(self) -> Mapping[str, Any]:
-        """Return all that was measured, as JSON can hold it."""
+        """Return all measured numbers as a value that can be encoded as JSON."""
 
 
 class RoundPart(Part):
-    """A part in whose rounds the contestants take turns, seconds apart."""
+    """A part that is measured in rounds. In each round, all contestants are measured in turn."""
 
     @abstractmethod
     def steps(self) -> int:
-        """Return how often a round calls report."""
+        """Return how many times a round calls report."""
 
     @abstractmethod
     def round(self, number: int, report: Report) -> None:
-        """Measure all contestants once. The first number is 1."""
+        """Measure all contestants once. number is that of the round, from 1."""

@@ -1,4 +1,4 @@
-"""The processes that contestants run in."""
+"""Run contestants in processes of their own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ ROOT: Final = Path(__file__).parents[1]
 
 
 def run_json(command: Sequence[str], *, timeout: float) -> Any:
-    """Run a process, and return its last line of output as JSON. Raise `Failed` if it fails."""
+    """Run a command, and return the value of its last line of output, which is JSON.
+
+    Raises `Failed` if the command fails, or does not end within timeout seconds.
+    """
     process = Process(command)
     try:
         return process.result(timeout)
@@ -26,7 +29,7 @@ def run_json(command: Sequence[str], *, timeout: float) -> Any:
 
 
 class Process:
-    """A process in a group of its own: Ctrl-C does not reach it, and `kill` ends its children."""
+    """A process in its own group: Ctrl-C does not reach it, and `kill` also ends its children."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # until `kill`
@@ -39,7 +42,7 @@ class Process:
         self.pid: Final = self._process.pid
 
     def result(self, timeout: float) -> Any:
-        """Wait for the end, and return the last line of output as JSON."""
+        """Wait until the process has ended. Return the value of its last line of output, JSON."""
         try:
             output, _ = self._process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
@@ -55,7 +58,7 @@ class Process:
         return lines[-1] if lines else "no message"
 
     def kill(self) -> None:
-        """End the process and all that it has started. Safe to call twice."""
+        """Kill the process and its children. Safe to call twice."""
         if self._process.poll() is None:
             os.killpg(self.pid, signal.SIGKILL)
             self._process.wait()

@@ -1,4 +1,4 @@
-"""A line that shows what is measured, and a bar for what takes long before that."""
+"""Show the progress of a benchmark: a status line, and a progress bar for long preparations."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ WIDTH: Final = 30
 
 
 class Progress:
-    """Writes to stderr: on a terminal one line that is overwritten, elsewhere a line for each step.
+    """A context manager that prints each step to stderr.
 
-    steps is how many there will be, None if that is unknown. A context manager.
+    On a terminal, each step overwrites the line of the previous one. steps is the number of steps,
+    None if it is unknown.
     """
 
     def __init__(self, steps: int | None = None) -> None:
@@ -41,7 +42,7 @@ class Progress:
 
 
 class Bar:
-    """Shows how much of a known amount is done: on a terminal a bar, elsewhere a line per tenth."""
+    """A progress bar on stderr. If that is not a terminal, a line is printed for each tenth."""
 
     def __init__(self, title: str, total: int) -> None:
         self._title = title

@@ -1,4 +1,4 @@
-"""Where contestants keep data: in a folder, or on a server that is started for them."""
+"""The stores of contestants: folders for files, or a Redis server that is started for them."""
 
 from __future__ import annotations
 
@@ -20,24 +20,26 @@ FLUSHES: Final = 100
 
 
 class Store:
-    """Makes an empty location for each run, a folder or a URL. cpu_seconds and memory_bytes are
-    those of a server."""
+    """Creates an empty location, a folder or a URL, for each run of a contestant.
+
+    cpu_seconds and memory_bytes are those of the server, 0 if there is none.
+    """
 
     def __init__(self, parent: Path | None) -> None:
-        """parent is the folder of all files; None is the folder for temporary files."""
+        """parent is the folder for all files, None for the folder of temporary files."""
         self._parent = parent
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop what was started."""
+        """Stop the server, if there is one."""
 
     def new_location(self) -> contextlib.AbstractContextManager[str]:
         raise NotImplementedError
 
     def facts(self) -> dict[str, str]:
-        """Return what the numbers depend on."""
+        """Return facts about the store that the numbers depend on."""
         raise NotImplementedError
 
     def cpu_seconds(self) -> float:
@@ -48,7 +50,7 @@ class Store:
 
 
 class Folders(Store):
-    """Makes folders for files."""
+    """Creates a temporary folder for each run."""
 
     @contextlib.contextmanager
     def new_location(self) -> Iterator[str]:
@@ -65,7 +67,10 @@ class Folders(Store):
         }
 
     def _flush_ms(self) -> float:
-        """Return the median time of the least that a commit does. Close to 0: a disk in memory."""
+        """Return the median time to write and flush a page, as each commit has to, in ms.
+
+        If it is almost 0, the folder is not on a real disk.
+        """
         taken: list[float] = []
         with tempfile.NamedTemporaryFile(dir=self._parent) as file:
             for _ in range(FLUSHES):
@@ -78,7 +83,7 @@ class Folders(Store):
 
 
 class RedisServer(Store):
-    """Starts a redis-server on a free port, without persistence; a context manager."""
+    """A redis-server on a free port, without persistence. A context manager that stops it."""
 
     def __init__(self, parent: Path | None) -> None:
         import redis
@@ -97,7 +102,7 @@ class RedisServer(Store):
                     "--dir", str(self._folder), "--save", "", "--appendonly", "no",
                 ],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True,  # Ctrl-C does not reach it: it is stopped below
+                start_new_session=True,  # Ctrl-C does not reach it: __exit__ stops it
             )  # fmt: skip
         self._client = redis.Redis(port=port)
 

@@ -1,4 +1,4 @@
-"""Tables on a terminal: with rich if it is installed, else as plain text."""
+"""Print tables on a terminal: with rich if it is installed, else as plain text."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def show_table(title: str, header: Sequence[str], lines: Sequence[Sequence[str]]
     for line in lines:
         table.add_row(*line)
     console = Console()
-    # On a narrow terminal lines wrap, which is better than showing only some of the numbers.
+    # Wider than the terminal if necessary: wrapped lines are better than numbers that are cut off.
     needed = console.measure(table, options=console.options.update(max_width=MAX_WIDTH)).maximum
     console.width = max(console.width, needed)
     console.print(table)

@@ -1,4 +1,4 @@
-"""Ratios between contestants, and whether targets are met."""
+"""Compare the numbers of contestants, and check them against targets."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from benchmarks.tables import show_table
 
 @dataclass(frozen=True, slots=True)
 class Ratios:
-    """How many times as good one contestant was as another, round by round."""
+    """How many times as good one contestant was as another one, for each round."""
 
     by_round: Sequence[float]
 
     @classmethod
     def of(cls, over: Iterable[float], under: Iterable[float]) -> Ratios | None:
-        """Divide round by round; None if there is no round that both have."""
+        """Divide the numbers of each round. Return None if no round has both numbers."""
         by_round = [one / other for one, other in zip(over, under, strict=False)]
         return cls(by_round) if by_round else None
 
@@ -32,6 +32,8 @@ class Ratios:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
+    """A target, and whether it was met."""
+
     target: str
     measured: str
     met: bool
@@ -46,17 +48,17 @@ def show_verdicts(verdicts: Iterable[Verdict]) -> None:
         show_table("Targets", ["", "target", "measured"], lines)
 
 
-def shown(ratios: Ratios | None) -> str:
+def to_text(ratios: Ratios | None) -> str:
     return "" if ratios is None else str(ratios)
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """Return the value below which so large a share of the ordered values is."""
+    """Return a percentile of values in ascending order. share is 0.95 for the 95th percentile."""
     return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
 
 
 def short(value: float) -> str:
-    """Return a number with three digits: more are not significant."""
+    """Return a number with three significant digits."""
     if abs(value) >= 100:
         return f"{float(f'{value:.3g}'):,.0f}"
     return f"{value:.3g}"

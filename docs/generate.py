@@ -1,6 +1,6 @@
 """Write the pages of `docs/reference/` from the code: `python docs/generate.py`.
 
-A test compares what this makes with what is in the folder, so the pages cannot go stale.
+A test compares the pages in the folder with the output of this script, so they are always current.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ FOLDER: Final = Path(__file__).parent / "reference"
 
 NOTE: Final = "<!-- Written by docs/generate.py from the docstrings: change those, then run it. -->"
 
+# Classes whose objects hasten creates: their constructors are not shown.
 NOT_MADE_BY_USERS: Final = set(
     """
     Arguments Context CurrentLimit Enqueuer Event Job JobRecord QueueEvents SyncCurrentLimit
@@ -47,14 +48,14 @@ NOT_MADE_BY_USERS: Final = set(
     """.split()
 )
 
-# Public to the rest of the package, of no use to its users.
+# Methods without an underscore that only hasten itself calls. They are not shown.
 FOR_HASTEN_ITSELF: Final = set(
     """
     Capped.count Count.with_page Context.close Context.stop Keep.nothing Keep.age_ms
     Queue.decode_result Queue.engine Queue.template Queue.submit Queue.submit_many Queue.results
-    Limit.checks Limit.counts Limit.definition Limit.policy_of Limit.rules_of Limits.clock
-    Limits.counters MemoryStore.hit_one MemoryStore.hit_now MemoryStore.settle_now
-    MemoryStore.peek_now MemoryStore.reset_now MemoryStore.block_now RateLimitStats.of
+    Limit.definition Limit.is_counted Limit.make_checks Limit.make_policy Limit.parse_returned_rate
+    Limits.clock Limits.counters MemoryStore.hit_one MemoryStore.hit_now MemoryStore.settle_now
+    MemoryStore.peek_now MemoryStore.reset_now MemoryStore.block_now RateLimitStats.get_or_add
     """.split()
 )
 
@@ -70,17 +71,20 @@ PACKAGES: Final = {
     "fastapi.md": hasten.fastapi,
     "testing.md": hasten.testing,
 }
-"""The packages by the page that describes what they export."""
+"""The packages by the file name of the page that describes their exports."""
 
 MAX_LINE: Final = 96
 
 
 def pages() -> dict[str, str]:
-    """The text of each page by its file name."""
+    """Return the text of each page by its file name."""
     return {
-        **{name: _page(module.__name__, _module(module)) for name, module in PACKAGES.items()},
-        "errors.md": _page("hasten.errors", _errors()),
-        "cli.md": _page("hasten, the command", _commands()),
+        **{
+            name: _page(module.__name__, _module_sections(module))
+            for name, module in PACKAGES.items()
+        },
+        "errors.md": _page("hasten.errors", _error_sections()),
+        "cli.md": _page("hasten, the command", _command_sections()),
     }
 
 
@@ -88,7 +92,7 @@ def _page(title: str, parts: Iterator[str]) -> str:
     return "\n\n".join([f"# {title}", NOTE, *filter(None, parts)]) + "\n"
 
 
-def _module(module: ModuleType) -> Iterator[str]:
+def _module_sections(module: ModuleType) -> Iterator[str]:
     yield _prose(inspect.getdoc(module) or "")
     names = [name for name in sorted(module.__all__) if not name.startswith("__")]
     elsewhere = {name: page for name in names if (page := _other_page(module, name))}
@@ -101,17 +105,17 @@ def _module(module: ModuleType) -> Iterator[str]:
             continue
         value = getattr(module, name)
         if inspect.isclass(value):
-            yield from _class(name, value)
+            yield from _class_section(name, value)
         elif inspect.isfunction(value):
             yield f"## {name}"
-            yield _code(_signatures(name, value))
+            yield _code_block(_signatures(name, value))
             yield _prose(inspect.getdoc(value) or "")
         else:
-            yield from _assigned(module, name)
+            yield from _assignment_section(module, name)
 
 
 def _other_page(module: ModuleType, name: str) -> str | None:
-    """The page of the package that a name was imported from, None if it is this one."""
+    """Return the page of the other package that a name was imported from, None if there is none."""
     home = getattr(getattr(module, name), "__module__", None) or ""
     for page, other in PACKAGES.items():
         is_home = home == other.__name__ or home.startswith(f"{other.__name__}.")
@@ -120,23 +124,23 @@ def _other_page(module: ModuleType, name: str) -> str | None:
     return None
 
 
-def _assigned(module: ModuleType, name: str) -> Iterator[str]:
-    """A type alias or a constant, as it is written, with the text below it."""
+def _assignment_section(module: ModuleType, name: str) -> Iterator[str]:
+    """Generate the section of a type alias or constant: its source, and the docstring below it."""
     found = _assignment(module.__name__, name)
     yield f"## {name}"
-    yield _code(found.text)
-    yield _prose(found.words)
+    yield _code_block(found.text)
+    yield _prose(found.docstring)
 
 
 class _Assignment(NamedTuple):
     text: str
-    words: str
+    docstring: str
 
 
 def _assignment(module: str, name: str) -> _Assignment:
-    """Where a name gets its value: in a module, or in the one that it was imported from."""
+    """Return the assignment to a name in a module, or in the module it was imported from."""
     source, tree = _parsed(module)
-    # With what is imported for type checkers alone.
+    # Including the bodies of `if TYPE_CHECKING:`.
     body = [
         inner for node in tree.body for inner in (node.body if isinstance(node, ast.If) else [node])
     ]
@@ -147,7 +151,7 @@ def _assignment(module: str, name: str) -> _Assignment:
             case ast.Assign([ast.Name(target)], value) if target == name:
                 annotation = ""
             case ast.AnnAssign(ast.Name(target), kind, value) if target == name:
-                written = _written(source, kind)
+                written = _source_of(source, kind)
                 annotation = "" if written in {"Final", "TypeAlias"} else f": {written}"
             case _:
                 continue
@@ -161,7 +165,7 @@ def _assignment(module: str, name: str) -> _Assignment:
 
 
 def _lines_of(source: str, value: ast.expr) -> str:
-    """An expression in its own lines, with the comments in it."""
+    """Return the source of an expression, with its line breaks and comments."""
     first, *rest = (ast.get_source_segment(source, value) or "").splitlines()
     return "\n".join([first, textwrap.dedent("\n".join(rest))] if rest else [first])
 
@@ -172,40 +176,43 @@ def _parsed(module: str) -> tuple[str, ast.Module]:
     return source, ast.parse(source)
 
 
-def _class(name: str, kind: type) -> Iterator[str]:
+def _class_section(name: str, kind: type) -> Iterator[str]:
     yield f"## {name}"
     if issubclass(kind, enum.Enum):
         yield _prose(inspect.cleandoc(vars(kind).get("__doc__") or ""))
-        yield "\n".join(_choices(kind))
+        yield "\n".join(_enum_members(kind))
         return
-    yield _code(_constructor(name, kind))
-    yield _prose(_words_of(kind))
+    yield _code_block(_constructor(name, kind))
+    yield _prose(_docstring_of(kind))
     members = list(_members(kind))
-    facts = [*_attributes(kind), *(_fact(name, v) for name, v in members if _is_fact(v))]
+    facts = [
+        *_attributes(kind),
+        *(_property_line(name, v) for name, v in members if _is_property(v)),
+    ]
     if facts:
         yield "\n".join(facts)
     for member, value in members:
-        if not _is_fact(value):
+        if not _is_property(value):
             yield f"### {name}.{member}"
-            yield _code(_method(member, value))
+            yield _code_block(_method(member, value))
             yield _prose(inspect.getdoc(value) or "")
 
 
-def _words_of(kind: type) -> str:
-    """The docstring of a class, or of the nearest ancestor of ours."""
+def _docstring_of(kind: type) -> str:
+    """Return the docstring of a class, or of its nearest ancestor in hasten that has one."""
     ours = (ancestor for ancestor in kind.__mro__ if ancestor.__module__.startswith("hasten"))
     return inspect.cleandoc(next(filter(None, (each.__doc__ for each in ours)), ""))
 
 
-def _choices(kind: type) -> Iterator[str]:
-    """The members of an enum, with the comments behind them."""
+def _enum_members(kind: type) -> Iterator[str]:
+    """Generate a line for each member of an enum, with the comment behind it."""
     for line in inspect.getsource(kind).splitlines():
         if found := re.match(r"    ([A-Z_]+) = \"(.+)\"  # (.+)", line):
             yield f"- `{kind.__name__}.{found[1]}`, {found[2]}: {found[3]}"
 
 
 def _attributes(kind: type) -> Iterator[str]:
-    """The fields of a record, and what `__init__` sets and describes by a text below it."""
+    """Generate a line for each field of a record, and for each documented attribute."""
     for name in getattr(kind, "__struct_fields__", ()):
         yield f"- `{name}: {kind.__annotations__[name]}`"
     if typing.is_typeddict(kind):
@@ -228,7 +235,7 @@ def _attributes(kind: type) -> Iterator[str]:
 
 
 def _fields(definition: ast.ClassDef) -> Iterator[str]:
-    """The fields of a dataclass, with the texts below them."""
+    """Generate a line for each field of a dataclass, with the docstring below it."""
     for node, text in itertools.zip_longest(definition.body, definition.body[1:]):
         match node:
             case ast.AnnAssign(ast.Name(name), annotation) if not name.startswith("_"):
@@ -239,7 +246,7 @@ def _fields(definition: ast.ClassDef) -> Iterator[str]:
 
 
 def _members(kind: type) -> Iterator[tuple[str, Any]]:
-    """The methods and properties of a class and its ancestors of ours, in their order."""
+    """Generate the shown methods and properties of a class and its ancestors in hasten."""
     seen: set[str] = set()
     for ancestor in kind.__mro__:
         if not ancestor.__module__.startswith("hasten"):
@@ -247,16 +254,16 @@ def _members(kind: type) -> Iterator[tuple[str, Any]]:
         for name, value in vars(ancestor).items():
             is_method = inspect.isfunction(value) or isinstance(value, classmethod | staticmethod)
             hidden = name.startswith("_") or f"{kind.__name__}.{name}" in FOR_HASTEN_ITSELF
-            if (is_method or _is_fact(value)) and not hidden and name not in seen:
+            if (is_method or _is_property(value)) and not hidden and name not in seen:
                 seen.add(name)
                 yield name, value
 
 
-def _is_fact(value: Any) -> bool:
+def _is_property(value: Any) -> bool:
     return isinstance(value, property | cached_property)
 
 
-def _fact(name: str, value: property | cached_property[Any]) -> str:
+def _property_line(name: str, value: property | cached_property[Any]) -> str:
     getter = value.fget if isinstance(value, property) else value.func
     assert getter is not None
     annotation = inspect.signature(getter).return_annotation
@@ -264,7 +271,7 @@ def _fact(name: str, value: property | cached_property[Any]) -> str:
     return f"- `{name}: {annotation}`{': ' if words else ''}{words}"
 
 
-# Signatures: as they are written, for quotes and names of constants tell more than their values --
+# Signatures are shown as in the source: names of constants are clearer than their values ---------
 
 
 def _constructor(name: str, kind: type) -> str:
@@ -274,7 +281,7 @@ def _constructor(name: str, kind: type) -> str:
     if kind.__name__ in NOT_MADE_BY_USERS or is_protocol or maker is None:
         return f"class {name}"
     make = vars(maker)["__init__"]
-    if make.__code__.co_filename == "<string>":  # a dataclass made it of its fields
+    if make.__code__.co_filename == "<string>":  # the generated __init__ of a dataclass
         return _wrapped(f"class {name}", _fields_as_parameters(maker), "")
     return _signature(f"class {name}", make, skip=1, returns=False)
 
@@ -303,10 +310,10 @@ def _fields_as_parameters(kind: type) -> list[str]:
 def _field_default(source: str, node: ast.expr | None, value: object) -> str:
     match node:
         case ast.Call(ast.Name("field"), keywords=[ast.keyword("default_factory", made), *_]):
-            written = _written(source, made)
+            written = _source_of(source, made)
             return {"dict": "{}", "list": "[]"}.get(written, f"{written}()")
         case ast.Call(ast.Name("field")) | None:
-            return _shown(value)
+            return _format_value(value)
     return _default(source, node, value)
 
 
@@ -319,7 +326,7 @@ def _method(name: str, value: Any) -> str:
 
 
 def _signatures(name: str, function: Callable[..., Any], *, skip: int = 0) -> str:
-    """Those of the overloads, if it has some."""
+    """Return the signature of a function, or the signatures of its overloads if it has any."""
     several = typing.get_overloads(function) or [function]
     return "\n".join(_signature(f"def {name}", each, skip=skip) for each in several)
 
@@ -342,14 +349,14 @@ def _signature(head: str, function: Callable[..., Any], *, skip: int, returns: b
         node, default = _parameter(arguments, name)
         text = stars + name
         if node.annotation is not None:
-            text += f": {_written(source, node.annotation)}"
+            text += f": {_source_of(source, node.annotation)}"
         if default is not None:
             text += f" = {_default(source, default, parameter.default)}"
         parameters.append(text)
         if parameter.kind is parameter.POSITIONAL_ONLY and node is arguments.posonlyargs[-1]:
             parameters.append("/")
-    result = _written(source, definition.returns) if returns and definition.returns else ""
-    # A plain function that hands on what is to be awaited: for the caller the same.
+    result = _source_of(source, definition.returns) if returns and definition.returns else ""
+    # Show a function that returns an awaitable as async: callers use both in the same way.
     awaited = re.fullmatch(r"Awaitable\[(.*)\]", result)
     if awaited or isinstance(definition, ast.AsyncFunctionDef):
         head = f"async {head}"
@@ -388,65 +395,69 @@ def _annotation(parameter: inspect.Parameter) -> str:
 
 
 def _default(source: str, node: ast.expr, value: object) -> str:
-    """A default as it is written; of a constant of ours that is not exported, its value."""
-    written = _written(source, node)
+    """Return a default as in the source, but the value of a constant that is not exported."""
+    written = _source_of(source, node)
     if isinstance(node, ast.Name) and not any(written in m.__all__ for m in PACKAGES.values()):
-        return _shown(value)
+        return _format_value(value)
     return written
 
 
-def _shown(value: object) -> str:
+def _format_value(value: object) -> str:
     if isinstance(value, str):
         return f'"{value}"'
     if isinstance(value, tuple):
-        return f"({', '.join(map(_shown, value))})"
+        return f"({', '.join(map(_format_value, value))})"
     text = re.sub(r"\bdatetime\.(?=[a-z])", "", repr(value)).replace("'", '"')
     return "…" if "<" in text else text
 
 
-def _written(source: str, node: ast.expr) -> str:
-    """An expression as it is written, in one line."""
+def _source_of(source: str, node: ast.expr) -> str:
+    """Return the source of an expression in one line."""
     text = re.sub(r"\s*\n\s*", " ", ast.get_source_segment(source, node) or "")
     text = re.sub(r"([\[(]) ", r"\1", text)
     return re.sub(r",? ([\])])", r"\1", text)
 
 
-def _errors() -> Iterator[str]:
+def _error_sections() -> Iterator[str]:
     first, tree, last = (inspect.getdoc(hasten.errors) or "").split("\n\n", 2)
     yield _prose(first)
-    yield _code(tree, "text")
+    yield _code_block(tree, "text")
     yield _prose(last)
     for name, kind in vars(hasten.errors).items():
         if inspect.isclass(kind) and issubclass(kind, (hasten.errors.HastenError, Warning)):
             yield f"## {name}"
-            yield _code(f"class {name}({', '.join(base.__name__ for base in kind.__bases__)})")
+            yield _code_block(
+                f"class {name}({', '.join(base.__name__ for base in kind.__bases__)})"
+            )
             yield _prose(inspect.getdoc(kind) or "")
 
 
-def _commands() -> Iterator[str]:
+def _command_sections() -> Iterator[str]:
     command: Any = typer.main.get_command(app)
-    yield from _help(command, [])
+    yield from _help_sections(command, [])
 
 
-def _help(command: Any, path: list[str]) -> Iterator[str]:
+def _help_sections(command: Any, path: list[str]) -> Iterator[str]:
     shown = CliRunner().invoke(app, [*path, "--help"], prog_name="hasten", terminal_width=96)
     yield f"## {' '.join(['hasten', *path])}"
-    yield _code("\n".join(line.rstrip() for line in shown.output.strip().splitlines()), "text")
+    yield _code_block(
+        "\n".join(line.rstrip() for line in shown.output.strip().splitlines()), "text"
+    )
     for name, member in getattr(command, "commands", {}).items():
-        yield from _help(member, [*path, name])
+        yield from _help_sections(member, [*path, name])
 
 
-def _code(text: str, language: str = "python") -> str:
+def _code_block(text: str, language: str = "python") -> str:
     return f"```{language}\n{text}\n```"
 
 
 def _prose(docstring: str) -> str:
-    """A docstring as Markdown: its indented examples as blocks of code."""
+    """Return a docstring as Markdown, with indented examples as code blocks."""
     parts: list[str] = []
     paragraphs = docstring.split("\n\n")
     for is_example, group in itertools.groupby(paragraphs, lambda text: text.startswith("    ")):
         text = "\n\n".join(group)
-        parts.append(_code(textwrap.dedent(text)) if is_example else text)
+        parts.append(_code_block(textwrap.dedent(text)) if is_example else text)
     return "\n\n".join(parts)
 
 

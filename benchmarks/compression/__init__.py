@@ -1,1 +1,1 @@
-"""Response compression side by side: bytes, processor time, stalls and memory."""
+"""A benchmark that compares response compression: bytes, processor time, stalls and memory."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.compression`: measure response compression side by side."""
+"""`python -m benchmarks.compression`: compare response compression."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class Compression(Benchmark[Contestant, Sizes]):
     )  # fmt: skip
 
     def wanted(self, names: Sequence[str]) -> Sequence[str]:
-        """Add the baselines that these are compared with."""
+        """Return names, and the baselines that these contestants are compared with."""
         wanted = {*names, *(baseline(name) for name in names)}
         return [name for name in CONTESTANTS.names() if name in wanted]
 
     def measure(self) -> Sequence[Part]:
-        allow_open_files()  # a stream is one here and one in the server, which inherits the limit
+        allow_open_files()  # a stream needs one here and one in the server, a child
         with tempfile.TemporaryDirectory(prefix="hasten-bench-") as name:
             folder = Path(name)
             corpora.write(folder)

@@ -1,9 +1,13 @@
-"""The application that all Python contestants wrap: plain ASGI, so that it costs very little.
+"""The application that all Python contestants compress: plain ASGI, which takes little time.
 
-`/NAME` is a corpus, `/empty` a 204. `/stream?NUMBER` is a stream of events; `/streams` returns how
-many streams are open and how many events were sent, `/go` starts and `/end` ends all streams.
-`/ticker` starts to watch the event loop, and returns the longest gap since the last call.
-express.mjs does the same.
+- `/NAME`: a corpus
+- `/empty`: a 204
+- `/stream?NUMBER`: a stream of events
+- `/streams`: the numbers of open streams and of sent events
+- `/go`, `/end`: start and end all streams
+- `/ticker`: the longest gap of the event loop since the last call; the first call starts to measure
+
+express.mjs has the same paths.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ TICK_SECONDS: Final = 0.001
 
 
 class BareApplication:
-    """streams is how many streams there are, events how many each of them sends."""
+    """The settings of streams: how many there are, and how many events each of them sends."""
 
     def __init__(
         self, folder: Path, *, streams: int = 0, events: int = 0, interval_seconds: float = 0.0
@@ -74,7 +78,7 @@ class Ticker:
         self._longest = 0.0
 
     def longest_ms(self) -> float:
-        """Return the longest delay since the last call; the first call starts the ticker."""
+        """Return the longest delay since the last call. The first call starts the ticker."""
         if self._due is None:
             self._tick()
         longest, self._longest = self._longest, 0.0
@@ -89,7 +93,7 @@ class Ticker:
 
 
 class Streams:
-    """Each stream sends its events at times of its own, and stays open until `end`."""
+    """The open streams. Each sends its events at different times, and stays open until `end`."""
 
     def __init__(self, texts: list[str], streams: int, events: int, interval: float) -> None:
         self.go = asyncio.Event()

@@ -1,4 +1,4 @@
-"""The headers of a request, as Chrome sends them: a middleware has to search all of them."""
+"""The request headers that Chrome sends. Their number matters, because middlewares search them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ ALL_CODINGS: Final = "gzip, deflate, br, zstd"
 
 
 def headers(accept_encoding: str) -> list[tuple[bytes, bytes]]:
-    """Return them in lower case, as in ASGI: from the application's own page, with a cookie."""
+    """Return the headers of a request from a page of the application, in lower case as in ASGI."""
     return [
         (b"host", b"127.0.0.1"),
         (b"connection", b"keep-alive"),

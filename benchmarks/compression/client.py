@@ -1,6 +1,6 @@
-"""A client that uses little processor time: it shares the machine with the servers it measures.
+"""An HTTP client that uses little processor time, because servers run on the same machine.
 
-It counts and discards bodies. Those that are compared are kept, and decoded afterwards.
+It counts and discards the bytes of bodies. Only bodies that are checked are kept and decoded.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TIMEOUT_SECONDS: Final = 120
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a measurement on a new event loop. Raise `Failed` if it hangs or loses its connection."""
+    """Run a measurement on a new event loop. Raises `Failed` if it hangs or loses a connection."""
     result: T = uvloop.run(_within_time(work))
     return result
 
@@ -33,11 +33,11 @@ async def _within_time(work: Coroutine[Any, Any, T]) -> T:
     except TimeoutError as error:
         raise Failed(f"took longer than {TIMEOUT_SECONDS} s") from error
     except OSError as error:
-        raise Failed(f"broke the connection: {error!r}") from error
+        raise Failed(f"connection broken: {error!r}") from error
 
 
 class Response:
-    """Reads an HTTP/1.1 response. size is that of the body as it was sent."""
+    """Parses an HTTP/1.1 response. size is the size of the body before decoding."""
 
     def __init__(self, *, keep: bool = False) -> None:
         self.status = 0
@@ -47,8 +47,8 @@ class Response:
         self.ended_at = 0.0
         self.pieces: list[bytes] = []
         self._keep = keep
-        self._rest = b""  # of a head or of a chunk's line that is not complete
-        self._left = 0  # of the body, or of the chunk
+        self._rest = b""  # the part of the head, or of the line of a chunk, that has arrived
+        self._left = 0  # the bytes of the body or the chunk that are still missing
         self._chunked = False
         self._last_chunk = False
 
@@ -61,7 +61,7 @@ class Response:
         return b"".join(self.pieces)
 
     def feed(self, data: bytes) -> bool:
-        """Read what has arrived. Return whether the response is complete."""
+        """Parse the bytes that have arrived. Return whether the response is complete."""
         if not self.status:
             head, end, data = (self._rest + data).partition(b"\r\n\r\n")
             if not end:
@@ -72,7 +72,7 @@ class Response:
         if self._chunked:
             self._read_chunks(data)
         else:
-            self._take(data)
+            self._take_body(data)
             self.done = self._left <= 0
         if self.done:
             self.ended_at = time.perf_counter()
@@ -93,7 +93,7 @@ class Response:
             if self._left:
                 piece = data[position : position + self._left]
                 position += len(piece)
-                self._take(piece)
+                self._take_body(piece)
                 continue
             end = data.find(b"\r\n", position)
             if end < 0:
@@ -103,11 +103,11 @@ class Response:
             if line:
                 self._left = int(line, 16)
                 self._last_chunk = not self._left
-            elif self._last_chunk:  # else the end of a chunk
+            elif self._last_chunk:  # if not, the empty line ends a chunk
                 self.done = True
                 return
 
-    def _take(self, piece: bytes) -> None:
+    def _take_body(self, piece: bytes) -> None:
         self._left -= len(piece)
         self.size += len(piece)
         if self._keep and piece:
@@ -115,7 +115,7 @@ class Response:
 
 
 class Connection(asyncio.Protocol):
-    """Kept alive, with one request at a time."""
+    """A connection that is kept alive, with one request at a time."""
 
     def __init__(self) -> None:
         self._response = Response()
@@ -141,7 +141,7 @@ class Connection(asyncio.Protocol):
         self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's has another base
+        self._transport = cast(asyncio.Transport, transport)  # the class in uvloop has another base
 
     def data_received(self, data: bytes) -> None:
         if self._response.feed(data) and self._waiter is not None:
@@ -154,7 +154,7 @@ class Connection(asyncio.Protocol):
 
 
 async def ask(connection: Connection, path: str) -> Any:
-    """Request a path that controls the application, and return its JSON."""
+    """Request a path of the application, such as "go", and return the value of its JSON."""
     request = b"GET /%s HTTP/1.1\r\nhost: x\r\n\r\n" % path.encode()
     response = await connection.get(request, keep=True)
     return json.loads(response.body)

@@ -1,4 +1,4 @@
-"""What a contestant is: a server of the same application with one way to compress."""
+"""The interface of a contestant: a server of the application, with or without compression."""
 
 from __future__ import annotations
 
@@ -11,28 +11,32 @@ from benchmarks.asgi import Application
 from benchmarks.contestants import Contestants, NodePackages
 
 OURS: Final = "hasten"
-RIVAL: Final = "starlette"  # the one that the targets are about
+RIVAL: Final = "starlette"  # the contestant that hasten is compared with in targets
 
 
 class Contestant(contestants.Contestant):
-    """baseline names the contestant without compression on the same server: what a request costs
-    more than there is the price of compression."""
+    """A server with one way to compress.
+
+    baseline is the name of the contestant without compression on the same server. The cost of
+    compression is the difference between the two.
+    """
 
     baseline: ClassVar[str] = "bare"
 
     @classmethod
     def command(cls) -> list[str]:
-        """Return what serves: a folder of corpora and a JSON object of settings are appended.
+        """Return the command that starts the server.
 
-        It listens on a port of its choice, and prints the port in a line of its own.
+        A folder of corpora and a JSON object of settings are appended. The server listens on a free
+        port, and prints its number on a line.
         """
         raise NotImplementedError
 
 
 class PythonContestant(Contestant):
-    """A middleware around the bare application, served by uvicorn on uvloop with httptools.
+    """A middleware around the application, served by uvicorn with uvloop and httptools.
 
-    middleware names the class, as "module:class"; options are its keyword arguments.
+    middleware is its class, as "module:class", and options are the keyword arguments.
     """
 
     middleware: ClassVar[str]
@@ -44,14 +48,14 @@ class PythonContestant(Contestant):
 
     @classmethod
     def wrap(cls, app: Application) -> Application:
-        """Import the library, and put its middleware around app."""
+        """Import the library, and return app inside its middleware."""
         module, _, name = cls.middleware.partition(":")
         wrapped: Application = getattr(importlib.import_module(module), name)(app, **cls.options)
         return wrapped
 
 
 class NodeContestant(NodePackages, Contestant):
-    """The same application on Express: see express.mjs."""
+    """The same application in Express, in express.mjs."""
 
     baseline = "express_bare"
     compresses: ClassVar[bool]

@@ -1,6 +1,6 @@
-"""The bodies that are compressed: generated from a fixed seed, the same on every machine.
+"""The bodies that are compressed. They are generated from a fixed seed, the same on each machine.
 
-Servers read them from a folder, so that those in Python and in Node send the same bytes.
+Servers read them from a folder, so that servers in Python and Node send the same bytes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SYLLABLES: Final = "ka lo mer ti sun der pol va ne gri ton bel sha re mi co lan
 
 
 def write(folder: Path) -> None:
-    """Write each corpus to a file of its name, and the events to one."""
+    """Write each corpus to a file with its name, and all events to one file."""
     for name, body in _corpora():
         (folder / name).write_bytes(body)
     (folder / EVENTS).write_text(json.dumps(list(_events())), "utf-8")
@@ -44,12 +44,12 @@ def _corpora() -> Iterator[tuple[str, bytes]]:
         yield f"json-{title}", _orders(size)
         yield f"html-{title}", _page(size)
     yield BIG, _orders(8 << 20)
-    yield SMALL, _small()
+    yield SMALL, _small_json()
     yield PICTURE, b"\x89PNG\r\n\x1a\n" + random.Random(SEED).randbytes(20_000)
 
 
 def _orders(size: int) -> bytes:
-    """What an API lists: keys that repeat, identifiers that do not, some prose."""
+    """Return JSON as from an API: keys that repeat, identifiers that do not, and some prose."""
     chance = random.Random(SEED)
     word = _vocabulary(chance)
     orders: list[str] = []
@@ -60,7 +60,7 @@ def _orders(size: int) -> bytes:
             break
         orders.append(order)
         length += len(order) + 1
-    # Words to the exact size: whether a body is above a threshold must not depend on chance.
+    # Fill up to the exact size: whether it is above a threshold must not depend on chance.
     words = ""
     while len(words) <= size - length:
         words += f"{word()} "
@@ -97,7 +97,7 @@ def _order(number: int, chance: random.Random, word: Callable[[], str]) -> dict[
 
 
 def _page(size: int) -> bytes:
-    """An article with tables, as a template engine writes it."""
+    """Return an HTML article with tables, as from a template engine."""
     chance = random.Random(SEED + 1)
     word = _vocabulary(chance)
     end = "</main>\n</body>\n</html>\n"
@@ -128,16 +128,16 @@ def _section(chance: random.Random, word: Callable[[], str]) -> str:
     return f'<h2 id="{word()}">{word().title()}</h2>\n<table class="table">\n{rows}</table>\n'
 
 
-def _small() -> bytes:
+def _small_json() -> bytes:
     word = _vocabulary(random.Random(SEED + 2))
     text = " ".join(word() for _ in range(100))
     return json.dumps({"status": "queued", "message": text[:164]}).encode()
 
 
 def _events() -> Iterator[str]:
-    """Tokens of a language model, as chat interfaces get them.
+    """Return the events of a chat interface: tokens of a language model.
 
-    A server puts the time after `data: {"at":` and each of these after it.
+    For each event, the server writes `data: {"at":`, the time, and one of these.
     """
     chance = random.Random(SEED + 3)
     word = _vocabulary(chance)
@@ -148,6 +148,6 @@ def _events() -> Iterator[str]:
 
 
 def _vocabulary(chance: random.Random) -> Callable[[], str]:
-    """Words of which, as in a language, few are frequent and many rare."""
+    """Return words of which, as in a language, few are frequent and many are rare."""
     words = ["".join(chance.choices(_SYLLABLES, k=chance.randint(1, 4))) for _ in range(1_500)]
     return lambda: words[min(int(chance.paretovariate(0.6)) - 1, len(words) - 1)]

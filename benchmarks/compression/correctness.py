@@ -1,4 +1,4 @@
-"""Which responses are compressed, and with which headers: facts, not targets."""
+"""Which responses are compressed, and with which headers. There are no targets for this."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Correctness(CompressionPart):
         return 1
 
     def round(self, number: int, report: Report) -> None:
-        """Measure once: the answers are always the same."""
+        """Check in the first round only, because the responses are always the same."""
         if number > 1:
             return
         report(self.name)
@@ -42,9 +42,9 @@ class Correctness(CompressionPart):
     def show(self) -> None:
         show_text(
             f"""
-correctness: what a middleware does with a response that has the strong ETag {ETAG} of its plain
-body, with one that has Cache-Control: no-transform, and with {len(NOISE):,} random bytes of JSON,
-which no encoding makes smaller. Python only."""
+correctness: how a middleware treats a response with the strong ETag {ETAG} of its plain body,
+one with Cache-Control: no-transform, and one with {len(NOISE):,} random bytes of JSON, which no
+encoding makes smaller. Python only."""
         )
         lines = [[CONTESTANTS.title(name), *facts.values()] for name, facts in self._found.items()]
         if lines:

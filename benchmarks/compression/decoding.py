@@ -1,4 +1,4 @@
-"""Decoders for the responses: those of the standard library and of the encodings' own packages."""
+"""Decode responses, to check that they are correct."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _GZIP_WINDOW: Final = zlib.MAX_WBITS + 16
 
 
 def new_decoder(coding: str) -> Callable[[bytes], bytes]:
-    """Return a function that takes a body piece by piece, and returns what it can decode so far."""
+    """Return a function that is called with each piece of a body and returns its decoded bytes."""
     match coding:
         case "identity":
             return bytes
@@ -31,12 +31,12 @@ def new_decoder(coding: str) -> Callable[[bytes], bytes]:
             decompress: Callable[[bytes], bytes] = zstd.ZstdDecompressor().decompress
             return decompress
         case _:
-            raise Failed(f"sent the coding {coding!r}")
+            raise Failed(f"unknown Content-Encoding {coding!r}")
 
 
 def check(response: Response, expected: bytes, what: str) -> None:
     """Raise `Failed` unless the response can be decoded to the expected body."""
     if response.status != 200:
-        raise Failed(f"answered {what} with status {response.status}")
+        raise Failed(f"{what}: status {response.status}")
     if new_decoder(response.coding)(response.body) != expected:
-        raise Failed(f"sent something else for {what}")
+        raise Failed(f"{what}: wrong body")

@@ -12,7 +12,7 @@ const TYPES = { json: "application/json", html: "text/html; charset=utf-8", png:
 const TICK_MS = 1;
 
 const app = express();
-app.disable("etag"); // hashing each body is not compared
+app.disable("etag"); // so that the hashing of bodies is not measured
 app.disable("x-powered-by");
 if (compresses === "yes") app.use(compression());
 

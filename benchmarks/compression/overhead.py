@@ -1,4 +1,4 @@
-"""What a middleware adds to a call, where little or nothing is compressed."""
+"""The time that a middleware adds to a request whose response is small or not compressed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Overhead(CompressionPart):
         return 1
 
     def round(self, number: int, report: Report) -> None:
-        """Measure all contestants in one new process, in turn."""
+        """Measure all contestants in turn, in one new process."""
         report(f"{self.name}: {', '.join(self.lineup.names)}")
         arguments = {
             "modules": {name: CONTESTANTS.find(name).__module__ for name in self.lineup.names},
@@ -57,8 +57,8 @@ class Overhead(CompressionPart):
     def show(self) -> None:
         show_text(
             f"""
-overhead: processor time of calls without a server, with the headers of Chrome; the least of
-{self.sizes.overhead_repeats} times {CALLS} calls, contestants in turn. Added: less the same of the
+overhead: processor time of a call without a server, with the headers of Chrome: the minimum of
+{self.sizes.overhead_repeats} times {CALLS} calls, contestants in turn. Added: minus the time of the
 bare application."""
         )
         lines = [self._line(name, case) for case in CASES for name in self.lineup.names]

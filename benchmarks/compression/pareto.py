@@ -1,4 +1,4 @@
-"""Bytes and processor time: no contestant should be both smaller and faster than hasten."""
+"""Bytes and processor time. No contestant should send fewer bytes in less time than hasten."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from benchmarks.tables import show_table, show_text
 from benchmarks.verdicts import Ratios, Verdict, short
 
 CONNECTIONS: Final = 8
-WARM_UP_SECONDS: Final = 0.5  # Node's compiler needs some 10,000 requests
+WARM_UP_SECONDS: Final = 0.5  # Node compiles functions after about 10,000 requests
 
-# A difference of less than this share of a request's whole time counts as noise.
+# A difference below this fraction of the time of a request counts as noise.
 NOISE: Final = 0.02
 
 LESS_CPU: Final = 10.0
@@ -52,7 +52,7 @@ TARGET_CASE: Final = Case(chrome.ALL_CODINGS, "json", "100kB")
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a request costs on average."""
+    """The average cost of a request."""
 
     coding: str
     body_bytes: float
@@ -62,7 +62,7 @@ class Cost:
 
 @dataclass(slots=True)
 class Costs:
-    """The costs of one case, by contestant: one of each round."""
+    """The costs of one case: for each contestant, the cost in each round."""
 
     names: Sequence[str]
     by_name: dict[str, list[Cost]] = field(default_factory=dict)
@@ -71,23 +71,23 @@ class Costs:
         return median([cost.body_bytes for cost in self.by_name[name]])
 
     def over_bare_us(self, name: str) -> list[float]:
-        """Return what compression costs, round by round, without the cost of the server."""
+        """Return the cost of compression, without that of the server, for each round."""
         bare = self.by_name[baseline(name)]
         pairs = zip(self.by_name[name], bare, strict=True)
         return [cost.cpu_us - base.cpu_us for cost, base in pairs]
 
     def times_ours(self, name: str) -> Ratios:
-        """Return how many times the cost of hasten's compression this one costs, round by round."""
+        """Return the cost of compression divided by that of hasten, for each round."""
         pairs = zip(self.over_bare_us(name), self.over_bare_us(OURS), strict=True)
         return Ratios([theirs / max(ours, 0.1) for theirs, ours in pairs])
 
     def compared(self) -> list[str]:
-        """Return the contestants that compress, and whose baseline was measured too."""
+        """Return the contestants that compress, and whose baseline was measured, too."""
         return [
             name for name in self.names if baseline(name) in self.names and baseline(name) != name
         ]
 
-    def dominating(self, name: str) -> list[str]:
+    def better_contestants(self, name: str) -> list[str]:
         """Return the contestants that send fewer bytes in less time than this one."""
         return [
             other
@@ -134,11 +134,11 @@ class Pareto(CompressionPart):
     def show(self) -> None:
         show_text(
             f"""
-pareto: {CONNECTIONS} connections that are kept alive, one request at a time on each, for
-{self.sizes.pareto_seconds:g} s by line and round. CPU is the time of all threads of the server
-for a request, system calls included; over bare: less that of the same server without compression
-in the same round. A difference of less than {NOISE:.0%} of a request's CPU counts as noise.
-Bytes are those of the body."""
+pareto: {CONNECTIONS} kept-alive connections, with one request at a time on each, for
+{self.sizes.pareto_seconds:g} s in each line and round. CPU: the time of all threads of the server
+for a request, including system calls. over bare: minus the time of the same server without
+compression in the same round. Differences below {NOISE:.0%} of the CPU of a request count as noise.
+Bytes: those of the body."""
         )
         for cases in (CHROME_CASES, GZIP_CASES):
             for kind in corpora.KINDS:
@@ -169,7 +169,7 @@ Bytes are those of the body."""
                     short(median(costs.over_bare_us(name))) if compared else "–",
                     str(costs.times_ours(name)) if has_ours else "",
                     short(median([cost.per_second for cost in found])),
-                    titles(costs.dominating(name)) if compared else "",
+                    titles(costs.better_contestants(name)) if compared else "",
                 ]
             )
         return lines
@@ -180,7 +180,7 @@ Bytes are those of the body."""
         return [*map(self._verdict_on_rivals, CHROME_CASES), *self._verdicts_on_starlette()]
 
     def _verdict_on_rivals(self, case: Case) -> Verdict:
-        better = self._costs[case].dominating(OURS)
+        better = self._costs[case].better_contestants(OURS)
         target = f"{case.kind}, {case.size}: no contestant is both faster and smaller than hasten"
         return Verdict(target, titles(better) or "none is", not better)
 
@@ -194,7 +194,7 @@ Bytes are those of the body."""
         rival = CONTESTANTS.title(RIVAL)
         return [
             Verdict(
-                f"{what}: {rival}'s CPU over bare at least {LESS_CPU:g} times ours",
+                f"{what}: {rival}'s CPU over bare at least {LESS_CPU:g} times hasten's",
                 str(cpu), cpu.median >= LESS_CPU,
             ),
             Verdict(
@@ -251,7 +251,7 @@ async def _connect(server: Server) -> list[Connection]:
 async def _repeat(
     connections: Sequence[Connection], request: bytes, seconds: float
 ) -> list[Response]:
-    """Let each connection send its next request after each answer, at least once."""
+    """Send requests on each connection, at least one. Each request waits for the last response."""
     end = time.perf_counter() + seconds
 
     async def one(connection: Connection) -> list[Response]:

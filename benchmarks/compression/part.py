@@ -1,4 +1,4 @@
-"""The parts of this benchmark: each measures responses of the files in a folder."""
+"""The base class of the parts of this benchmark, which measure responses with files of a folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.parts import RoundPart
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much a part measures: seconds for each contestant and case, streams, repetitions."""
+    """How much to measure: seconds for each contestant and case, streams, and repetitions."""
 
     pareto_seconds: float = 0.25
     overhead_repeats: int = 40

@@ -1,6 +1,6 @@
-"""One Python contestant's server: `python -m benchmarks.compression.serve MODULE FOLDER SETTINGS`.
+"""Serve a contestant in Python: `python -m benchmarks.compression.serve MODULE FOLDER SETTINGS`.
 
-It prints the port that it listens on.
+The port is printed on a line.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def serve(module: str, folder: str, settings: str) -> None:
     )  # fmt: skip
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        listener.listen(config.backlog)  # from when its port is printed
+        listener.listen(config.backlog)  # before the port is printed
         print(listener.getsockname()[1], flush=True)
         uvicorn.Server(config).run(sockets=[listener])
 

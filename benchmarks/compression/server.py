@@ -1,4 +1,4 @@
-"""A contestant's server: one process, whose processor time and memory are read from outside."""
+"""The server process of a contestant, whose processor time and memory are measured."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ START_SECONDS: Final = 30.0
 
 
 class Server:
-    """A context manager; the process is killed at its end. settings are those of the streams."""
+    """A context manager that kills the process at its end. settings are those of the streams."""
 
     def __init__(self, contestant: type[Contestant], folder: Path, **settings: Any) -> None:
         settings = {"streams": 0, "events": 0, "interval_seconds": 0.0, **settings}
@@ -46,7 +46,7 @@ class Server:
         return int(line)
 
     def cpu_seconds(self) -> float:
-        """Return the time of all threads, system calls included, precise to the nanosecond."""
+        """Return the processor time of all threads, including system calls, in seconds."""
         return time.clock_gettime(self._clock)
 
     def rss_bytes(self) -> int:
@@ -64,9 +64,9 @@ class Server:
 
 
 def _cpu_clock(pid: int) -> int:
-    """Return the clock of another process' processor time (POSIX, clock_getcpuclockid)."""
+    """Return the clock for the processor time of another process (clock_getcpuclockid)."""
     clock = ctypes.c_int()
     error = ctypes.CDLL(None).clock_getcpuclockid(pid, ctypes.byref(clock))
     if error:
-        raise Failed(f"has no processor time: error {error}")
+        raise Failed(f"processor time cannot be read: error {error}")
     return clock.value

@@ -21,8 +21,8 @@ from benchmarks.parts import Report
 from benchmarks.tables import show_table, show_text
 from benchmarks.verdicts import Ratios, Verdict, percentile, short
 
-# At the lower rate, Starlette's default compresses for two thirds of a processor; at the higher one
-# for more than two and a half, which is more than small machines have.
+# At the lower rate, compression with Starlette's defaults needs two thirds of a processor. At the
+# higher one it needs more than two and a half, which is more than small machines have.
 RATES: Final = (100, 400)
 BIG_EVERY: Final = 50
 SMALL_CORPUS: Final = "json-1kB"
@@ -68,11 +68,10 @@ class Stalls(CompressionPart):
     def show(self) -> None:
         show_text(
             f"""
-stalls: requests at random times for {self.sizes.stalls_seconds:g} s, however many are
-unanswered; every {BIG_EVERY}th is for 8 MB of JSON, the others for {SMALL_CORPUS}. A wait is
-measured from the time at which the request was due. Gap: the longest by which the server's event
-loop was late for a timer of 1 ms. Peak: resident memory of the server, which is started for the
-round."""
+stalls: requests at random times for {self.sizes.stalls_seconds:g} s, without waiting for responses.
+Every {BIG_EVERY}th is for 8 MB of JSON, the others for {SMALL_CORPUS}. A wait is measured from the
+time when the request was due. Gap: the longest delay of a timer of 1 ms in the server's event loop.
+Peak: the maximum resident memory of the server, which is started for the round."""
         )
         header = (
             "", "small p50, ms", "p99, ms", "p99.9, ms", f"p99 below {CONTESTANTS.title(RIVAL)}'s",
@@ -81,7 +80,7 @@ round."""
         for rate in RATES:
             lines = [self._line(rate, name) for name in self.lineup.names]
             if lines:
-                title = f"{1 / BIG_EVERY:.0%} of 8 MB answers among small ones, {rate} requests/s"
+                title = f"{1 / BIG_EVERY:.0%} responses of 8 MB among small ones, {rate} requests/s"
                 show_table(title, header, lines)
 
     def _line(self, rate: int, name: str) -> list[str]:
@@ -118,7 +117,7 @@ round."""
         ratio = self._times_lower(rate, OURS)
         rival = CONTESTANTS.title(RIVAL)
         target = (
-            f"stalls, {rate} requests/s: p99 of small answers at least "
+            f"stalls, {rate} requests/s: p99 of small responses at least "
             f"{TIMES_LOWER:g} times lower than {rival}'s"
         )
         measured = f"{ratio}, longest gap {short(self._median(rate, OURS, 'gap_ms'))} ms"
@@ -136,7 +135,7 @@ round."""
 
 
 def _arrivals(rate: int, seconds: float, *, seed: int) -> list[float]:
-    """Return random times of independent requests, the same for all contestants of a round."""
+    """Return the random times of requests, the same for all contestants of a round."""
     chance = random.Random(seed)
     moments = [0.0]
     while moments[-1] < seconds:
@@ -183,14 +182,14 @@ async def _measure(server: Server, folder: Path, arrivals: Sequence[float]) -> W
 
 
 class Pool:
-    """Connections that are kept alive; a new one is opened when all are in use."""
+    """A pool of kept-alive connections. A new one is opened if all are in use."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._idle: list[Connection] = []
 
     async def get(self, request: bytes, due: float) -> tuple[float, Response]:
-        """Return the start of the wait, too: uvloop's timers may be early by 1 ms."""
+        """Return the start of the wait, as uvloop may wake 1 ms too early, and the response."""
         await asyncio.sleep(due - time.perf_counter())
         begun = min(due, time.perf_counter())
         connection = self._idle.pop() if self._idle else await Connection.open(self._port)

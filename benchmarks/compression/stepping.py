@@ -1,7 +1,8 @@
-"""Calls of ASGI applications: `python -m benchmarks.compression.stepping FOLDER ARGUMENTS`.
+"""Time calls of ASGI applications: `python -m benchmarks.compression.stepping FOLDER ARGUMENTS`.
 
-Each call is a coroutine that is stepped by hand, inside a running event loop because a middleware
-may need one. It prints JSON: contestant → case → time, bytes and coding.
+Each call is a coroutine that is run with `send`, without the overhead of a task. An event loop is
+running, because a middleware may need it. The result is printed as JSON: the time, bytes and
+content coding of each case, by contestant.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ async def measure(folder: Path, modules: Mapping[str, str], repeats: int) -> dic
             bare = BareApplication(folder)
             callers[name] = Caller(importlib.import_module(module).CONTESTANT.wrap(bare))
             found[name] = {case: callers[name].look(path) for case, path in CASES.items()}
-        except Exception as error:  # noqa: BLE001  # a rival's: the others go on
+        except Exception as error:  # noqa: BLE001  # any error of the contestant
             callers.pop(name, None)
             found[name] = {"error": repr(error)}
     gc.disable()
@@ -58,7 +59,7 @@ class Caller:
         self._headers = chrome.headers(chrome.ALL_CODINGS)
 
     def look(self, path: str) -> dict[str, Any]:
-        """Warm up, and return what is sent."""
+        """Call the application once to warm up, and return the messages of the response."""
         messages: list[Message] = []
 
         async def keep(message: Message) -> None:
@@ -74,7 +75,7 @@ class Caller:
         }
 
     def time_us(self, path: str) -> float:
-        start = time.process_time()  # other processes do not add to it
+        start = time.process_time()  # processor time, to which other processes do not add
         for _ in range(CALLS):
             self._call(path, discard)
         return (time.process_time() - start) / CALLS * 1e6
@@ -84,7 +85,7 @@ class Caller:
             self._app(scope_of(path, self._headers), receive, send).__await__().__next__()
         except StopIteration:
             return
-        raise RuntimeError(f"{path}: the call waits for something")
+        raise RuntimeError(f"{path}: the call has suspended")
 
 
 if __name__ == "__main__":

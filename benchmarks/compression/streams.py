@@ -1,4 +1,4 @@
-"""The memory of an open stream of events, and the delay that compression adds to an event."""
+"""The memory of an open event stream, and the delay that compression adds to an event."""
 
 from __future__ import annotations
 
@@ -31,8 +31,11 @@ _SENT_AT: Final = re.compile(rb'^data: \{"at":(\d+)')
 
 @dataclass(frozen=True, slots=True)
 class StreamCost:
-    """stream_bytes is how much the server grows for a stream. held is the share of events that
-    arrived only when their stream ended; the latencies are those of the others."""
+    """The measurements of a contestant.
+
+    stream_bytes is the memory of the server for a stream. held is the fraction of events that only
+    arrived at the end of their stream. The latencies are those of the other events.
+    """
 
     coding: str
     stream_bytes: float
@@ -70,11 +73,10 @@ class Streams(CompressionPart):
         sizes = self.sizes
         show_text(
             f"""
-streams: {sizes.streams:,} streams are open, each gets {sizes.events} events of some 110 bytes,
-one every {sizes.interval_seconds:g} s. Memory: what the server's resident memory grew by from
-before the streams to after the last event, by stream; over bare: less the same without compression
-in the same round. The time of an event is from just before the application sends it until the
-client has all bytes that it needs to decode it."""
+streams: {sizes.streams:,} streams are open. Each gets {sizes.events} events of about 110 bytes, one
+every {sizes.interval_seconds:g} s. Memory: the growth of the server's resident memory, divided by
+the number of streams. over bare: minus the memory without compression in the same round. The time
+of an event is measured from just before the application sends it until the client can decode it."""
         )
         lines = [self._line(name) for name in self.lineup.names]
         if lines:
@@ -87,7 +89,7 @@ client has all bytes that it needs to decode it."""
     def _line(self, name: str) -> list[str]:
         found = self._costs[name]
         compared = self._is_compared(name)
-        holds = self._holds(name)
+        holds = self._holds_events_back(name)
         line = [
             CONTESTANTS.title(name),
             found[-1].coding,
@@ -102,14 +104,14 @@ client has all bytes that it needs to decode it."""
         return [*line, self._remark(name)]
 
     def _remark(self, name: str) -> str:
-        if self._holds(name):
+        if self._holds_events_back(name):
             held = median([burden.held for burden in self._costs[name]])
             return f"holds {held:.0%} of the events back until the stream ends"
         if self._costs[name][-1].coding == "identity" and self._is_compared(name):
             return "does not compress events"
         return ""
 
-    def _holds(self, name: str) -> bool:
+    def _holds_events_back(self, name: str) -> bool:
         return median([burden.held for burden in self._costs[name]]) > 0.01
 
     def _is_compared(self, name: str) -> bool:
@@ -156,7 +158,7 @@ async def _measure(server: Server, sizes: Sizes) -> StreamCost:
     arrivals = [record.read() for record in records]
     events = [event for arrival in arrivals for event in arrival.events]
     if len(events) != sizes.streams * sizes.events:
-        raise Failed(f"sent {len(events)} of {sizes.streams * sizes.events} events")
+        raise Failed(f"only {len(events)} of {sizes.streams * sizes.events} events arrived")
     prompt = sorted((at - sent) / 1e6 for sent, at in events if at <= end_ns)
     return StreamCost(
         coding=arrivals[0].coding,
@@ -170,13 +172,13 @@ async def _measure(server: Server, sizes: Sizes) -> StreamCost:
 
 
 async def _until(control: Connection, key: str, count: int) -> None:
-    while (await ask(control, "streams"))[key] < count:  # noqa: ASYNC110  # of another process
+    while (await ask(control, "streams"))[key] < count:  # noqa: ASYNC110  # the count of another process
         await asyncio.sleep(POLL_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A stream as the client read it: when each event was sent and could be decoded, in ns."""
+    """A stream as received: when each event was sent, and when it could be decoded, in ns."""
 
     coding: str
     events: Sequence[tuple[int, int]]
@@ -185,7 +187,7 @@ class Arrival:
 
 
 class Record(asyncio.Protocol):
-    """Notes when which bytes arrive, and leaves decoding them for later: it would cost time now."""
+    """Records bytes and the times of their arrival. They are decoded after the measurement."""
 
     def __init__(self) -> None:
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -223,7 +225,7 @@ class Record(asyncio.Protocol):
 def _sent_at(event: bytes) -> int:
     found = _SENT_AT.match(event)
     if found is None:
-        raise Failed(f"sent {event!r} for an event")
+        raise Failed(f"malformed event {event!r}")
     return int(found[1])
 
 

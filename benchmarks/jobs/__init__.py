@@ -1,1 +1,1 @@
-"""Job queues on SQLite, side by side."""
+"""A benchmark that compares job queues on SQLite."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.jobs`: measure job queues on SQLite side by side."""
+"""`python -m benchmarks.jobs`: compare job queues on SQLite."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class JobsOnSqlite(QueueBenchmark):
     )
     comparison = Comparison(
         ours="hasten_sqlite",
-        rival="huey_sqlite",  # the one with our durability
+        rival="huey_sqlite",  # the setting of huey that is as durable as hasten
         baseline="hasten_sqlite",
         rows=[
             *rate_rows("enqueue", "enqueue, 100 at a time", has_server=False),

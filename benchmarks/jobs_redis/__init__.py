@@ -1,1 +1,1 @@
-"""Job queues on Redis, side by side with BullMQ in Node."""
+"""A benchmark that compares job queues on Redis, BullMQ in Node among them."""

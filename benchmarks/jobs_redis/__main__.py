@@ -1,4 +1,4 @@
-"""`python -m benchmarks.jobs_redis`: measure job queues on Redis side by side."""
+"""`python -m benchmarks.jobs_redis`: compare job queues on Redis."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class JobsOnRedis(QueueBenchmark):
             ("bulk", "per_second"): 2.0,
             ("pickup", "p50_ms"): 1.0,
             ("pickup", "p99_ms"): 1.0,
-            # By MEMORY USAGE, our job and list are as large as Node's to the byte. used_memory also
-            # includes some KB of the server's own, which differ from run to run.
+            # MEMORY USAGE is exactly the same for a job of hasten and of BullMQ. But used_memory
+            # also includes some KB of the server, which differ from run to run.
             ("memory", "bytes"): 0.99,
         },
         limits={},
@@ -44,7 +44,7 @@ class JobsOnRedis(QueueBenchmark):
         "enqueue", "bulk", "drain", "pickup", "memory",
         "depth:shallow", "depth:deep", "depth:delayed",
     )  # fmt: skip
-    # Node's compiler needs some 10,000 calls: short runs would put Node at a disadvantage.
+    # Node compiles a function after about 10,000 calls: short runs would be unfair to Node.
     full = Sizes(enqueue=100_000, bulk=200_000, drain=200_000, measured=50_000)
     quick = Sizes(
         enqueue=30_000, bulk=30_000, drain=50_000, pickup=50, memory=10_000,

@@ -1,4 +1,4 @@
-"""What the contestants on Redis that use asyncio have in common."""
+"""The base class of the contestants on Redis that use asyncio."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class OnUvloop(AsyncContestant):
-    """Runs on uvloop, with which all of them are faster."""
+    """A contestant that runs on uvloop, because all asyncio contestants are faster with it."""
 
     def loop(self, work: Coroutine[Any, Any, T]) -> T:
         import uvloop
@@ -26,7 +26,7 @@ class OnUvloop(AsyncContestant):
 
 @contextlib.asynccontextmanager
 async def running(worker: Coroutine[Any, Any, object]) -> AsyncIterator[None]:
-    """Run a worker until the end of the block."""
+    """A context in which a worker runs."""
     task = asyncio.create_task(worker)
     task.add_done_callback(exit_on_failure)
     try:
@@ -39,7 +39,7 @@ async def running(worker: Coroutine[Any, Any, object]) -> AsyncIterator[None]:
 
 
 def exit_on_failure(task: asyncio.Task[object]) -> None:
-    """End the process of a worker that failed: nobody would run the jobs that it waits for."""
+    """End the process when its worker has failed: else it would wait for jobs that nobody runs."""
     if not task.cancelled() and (error := task.exception()) is not None:
         traceback.print_exception(error)
     os._exit(1)

@@ -1,5 +1,5 @@
 // BullMQ in Node: the verbs of benchmarks/queues/contestant.py, with the same loops and counts.
-// node bullmq.mjs VERB URL ARGUMENTS prints the result of the verb, as JSON in a line of its own.
+// node bullmq.mjs VERB URL ARGUMENTS prints the result of the verb, as a line of JSON.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Queue, Worker } from 'bullmq';
@@ -107,7 +107,7 @@ const verbs = {
     return null;
   }),
 
-  // The first job only warms up: its sender has to connect.
+  // The first job is not measured, because its sender has to connect.
   receive: () => {
     const waited = [];
     const ran = number => {

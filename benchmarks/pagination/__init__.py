@@ -1,1 +1,1 @@
-"""Pages, cursors and fields side by side: requests, buffers, and whether all rows are seen."""
+"""A benchmark that compares libraries for pages, cursors and fields on PostgreSQL and SQLite."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.pagination`: measure pages, cursors and fields side by side."""
+"""`python -m benchmarks.pagination`: compare pages, cursors and fields."""
 
 from __future__ import annotations
 
@@ -49,16 +49,16 @@ class Pagination(Benchmark[Contestant, Sizes]):
         add_choice(parser, "--databases", list(DATABASES))
         parser.add_argument(
             "--rows", type=_rows,
-            help=f"of the largest table, at least {MIN_ROWS:,} (default: {cls.full.rows:,})",
+            help=f"rows of the largest table, at least {MIN_ROWS:,} (default: {cls.full.rows:,})",
         )  # fmt: skip
-        parser.add_argument("--folder", type=Path, help="where the databases are, during the run")
+        parser.add_argument("--folder", type=Path, help="a folder for the databases of the run")
 
     def sizes_of(self, options: argparse.Namespace) -> Sizes:
         sizes = super().sizes_of(options)
         return Sizes(options.rows or sizes.rows, sizes.seconds, sizes.walk_seconds)
 
     def measure(self) -> Sequence[Part]:
-        # sqlakeyset warns of the nullable column: the walk shows the result in numbers.
+        # sqlakeyset warns of the nullable column. The table of walks shows how many rows it loses.
         warnings.filterwarnings("ignore", "Ordering by nullable column", UserWarning)
         parts = [self.known_parts[name](self.sizes) for name in self.options.parts]
         uvloop.run(self._measure(parts))
@@ -90,9 +90,10 @@ class Pagination(Benchmark[Contestant, Sizes]):
                     await part.round(loaded)
 
     def heading(self) -> str:
-        return f"""{super().heading()} requests/s: of the best of {TURNS} turns, in which
-several callers use PostgreSQL, and one uses SQLite. CPU: of this process for a request, without
-that of a database server. hasten: how many times as many requests, and as much CPU."""
+        return f"""{super().heading()} requests/s: those of the best of {TURNS} turns, with
+several callers on PostgreSQL and one on SQLite. CPU: the processor time of this process for a
+request, without that of the database server. hasten: its requests/s and CPU, divided by those of
+this contestant."""
 
     def library_versions(self) -> list[str]:
         shared = [f"{package} {Contestant.version(package)}" for package in SHARED_PACKAGES]
@@ -108,7 +109,7 @@ def _rows(text: str) -> int:
 def _is_installed(name: str) -> bool:
     missing = DATABASES[name].missing()
     if missing is not None:
-        sys.stderr.write(f"{name} is left out: install {missing}\n")
+        sys.stderr.write(f"{name} is not measured: install {missing}\n")
     return missing is None
 
 

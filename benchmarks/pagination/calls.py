@@ -1,4 +1,4 @@
-"""Requests to an ASGI application in this process, without a network or a server of HTTP."""
+"""Send requests to an ASGI application in this process, without a network or an HTTP server."""
 
 from __future__ import annotations
 
@@ -28,41 +28,43 @@ class Speed:
     requests: int
     per_second: float
     cpu_us: float
-    """Processor time of this process for each request, without that of a database server."""
+    """The processor time of this process for each request, without that of the database server."""
 
 
 async def get(app: Application, path: str) -> bytes:
-    """Return the body of the answer. Raise `Failed` if its status is not 200."""
+    """Return the body of the response. Raises `Failed` if its status is not 200."""
     answer = Answer()
     await app(scope_of(path, HEADERS), receive, answer.send)
     if answer.status != 200:
-        raise Failed(f"answered {path} with {answer.status}: {answer.body[:200]!r}")
+        raise Failed(f"{path}: status {answer.status}: {answer.body[:200]!r}")
     return answer.body
 
 
 async def measure(
     apps: Mapping[str, Application], paths: Mapping[str, str], *, seconds: float, callers: int
 ) -> dict[str, Speed]:
-    """Return the best of `TURNS` turns of each application, by name.
+    """Measure each application in `TURNS` turns, and return the fastest turn of each by name.
 
-    The best one counts, because other work on the machine only makes a turn slower. Slow
-    applications get fewer turns.
+    The fastest turn is the least disturbed by other work on the machine. Slow applications get
+    fewer turns.
     """
     found: dict[str, Speed] = {}
     left = dict.fromkeys(paths, seconds)
     for name, path in paths.items():
-        await _discarded(apps[name], path)
+        await _call_and_discard(apps[name], path)
     gc.collect()
     for _ in range(TURNS):
         for name, path in paths.items():
             if left[name] > 0:
-                speed = await _turn(apps[name], path, seconds=seconds / TURNS, callers=callers)
+                speed = await _measure_turn(
+                    apps[name], path, seconds=seconds / TURNS, callers=callers
+                )
                 left[name] -= speed.requests / speed.per_second
-                found[name] = _better(speed, found.get(name, speed))
+                found[name] = _best_of(speed, found.get(name, speed))
     return found
 
 
-def _better(one: Speed, other: Speed) -> Speed:
+def _best_of(one: Speed, other: Speed) -> Speed:
     return Speed(
         one.requests + (other.requests if other is not one else 0),
         max(one.per_second, other.per_second),
@@ -70,14 +72,14 @@ def _better(one: Speed, other: Speed) -> Speed:
     )
 
 
-async def _turn(app: Application, path: str, *, seconds: float, callers: int) -> Speed:
-    """Let each caller send its next request after each answer, for some seconds."""
+async def _measure_turn(app: Application, path: str, *, seconds: float, callers: int) -> Speed:
+    """Send requests from several callers for some seconds. Each waits for its responses."""
     done = 0
 
     async def ask_until(end: float) -> None:
         nonlocal done
         while True:
-            await _discarded(app, path)
+            await _call_and_discard(app, path)
             done += 1
             if time.perf_counter() >= end:
                 return
@@ -89,5 +91,5 @@ async def _turn(app: Application, path: str, *, seconds: float, callers: int) ->
     return Speed(done, done / taken, cpu_taken / done * 1e6)
 
 
-async def _discarded(app: Application, path: str) -> None:
+async def _call_and_discard(app: Application, path: str) -> None:
     await app(scope_of(path, HEADERS), receive, discard)

@@ -1,4 +1,4 @@
-"""What a contestant is: FastAPI applications, how to request their pages, and how to read them."""
+"""The interface of a contestant: FastAPI applications, and how to request and read their pages."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ SHARED_PACKAGES: Final = ("fastapi", "pydantic", "sqlalchemy", "asyncpg")
 
 
 class Contestant(contestants.Contestant, ABC):
-    """Serves those of these paths that its library can:
+    """A library that serves pages. Of these paths, it serves those that it supports:
 
-    - ``/TABLE/COUNT?page=&limit=``: a page of a table, newest first, with a total of that kind.
-    - ``/walk/ORDER?cursor=&limit=``: a page after a cursor, of the columns `dataset.MARKS`.
+    - ``/TABLE/COUNT?page=&limit=``: a page of a table, newest first. COUNT is the kind of total.
+    - ``/walk/ORDER?cursor=&limit=``: a page after a cursor, with the columns `dataset.MARKS`.
     - ``/few/exact?page=&limit=&fields=`` and ``/one/ID?fields=``: some columns of posts.
     """
 
-    packages: ClassVar[tuple[str, ...]] = ()  # besides `SHARED_PACKAGES`
+    packages: ClassVar[tuple[str, ...]] = ()  # in addition to `SHARED_PACKAGES`
     counts: ClassVar[frozenset[str]] = frozenset()
     orders: ClassVar[frozenset[str]] = frozenset()
     has_fields: ClassVar[bool] = False
@@ -42,7 +42,7 @@ class Contestant(contestants.Contestant, ABC):
     @abstractmethod
     async def build(self, database: Database) -> Application: ...
 
-    # Requests and answers: names differ, rows do not ---------------------------------------------
+    # Requests and responses: names differ, the data does not --------------------------------------
 
     limit_parameter: ClassVar[str] = "limit"
 
@@ -62,12 +62,12 @@ class Contestant(contestants.Contestant, ABC):
         return f"/walk/{order}?{urlencode(query)}"
 
     def read_page(self, body: bytes) -> tuple[Rows, int | None]:
-        """Return the rows and the total."""
+        """Return the rows and the total in a response."""
         answer: Json = json.loads(body)
         return answer["data"], answer["pagination"].get("total")
 
     def read_slice(self, body: bytes) -> tuple[Rows, str | None]:
-        """Return the rows and the cursor of the next page."""
+        """Return the rows in a response, and the cursor of the next page."""
         answer: Json = json.loads(body)
         return answer["data"], answer["pagination"].get("next_cursor")
 

@@ -1,4 +1,4 @@
-"""The database that contestants read from, and what a request costs there."""
+"""The interface of a database that contestants read from, and the cost of a request there."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ Build: TypeAlias = "Callable[[Database], Awaitable[Application]]"
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """The work that requests cause in the database."""
+    """The work of the database for a request."""
 
     work: int
-    """In units of `Database.unit`."""
+    """The work in units of `Database.unit`, such as buffers."""
     statements: int
 
 
 class Database(ABC):
-    """A database with the tables of `dataset`, and the clients that contestants have opened."""
+    """A database with the tables of `dataset`, and the engines that contestants have opened."""
 
     name: ClassVar[str]
     title: ClassVar[str]
     unit: ClassVar[str]
     nulls: ClassVar[Literal["first", "last"]]
-    """Where NULLs are in ascending order."""
+    """Where NULLs are by default in ascending order."""
     callers: ClassVar[int]
     """How many requests run at the same time."""
     is_async: ClassVar[bool]
-    """Whether handlers are coroutines; else they are functions in FastAPI's threads."""
+    """Whether handlers are async. If not, FastAPI calls them in threads."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -45,49 +45,49 @@ class Database(ABC):
 
     @classmethod
     def missing(cls) -> str | None:
-        """Return what has to be installed first, None if nothing is missing."""
+        """Return what has to be installed for this database, None if nothing is missing."""
         return None
 
     @abstractmethod
     def start(self) -> None:
-        """Make its folder, and start the database there."""
+        """Create the folder, and start the database there."""
 
     @abstractmethod
     async def load(self, rows: int) -> None:
-        """Make the tables and fill them."""
+        """Create the tables and fill them."""
 
     @abstractmethod
     async def facts(self) -> dict[str, str]:
-        """Return what the numbers depend on."""
+        """Return facts about the database that the numbers depend on."""
 
     @abstractmethod
     async def ids(self, order: str, limit: int, offset: int) -> list[int]:
-        """Return the ids of a page of posts. order is SQL; the database places the NULLs."""
+        """Return the ids of a page of posts. order is SQL, with default NULLs."""
 
     @abstractmethod
     async def cost(self, work: Callable[[], Awaitable[object]]) -> Cost:
-        """Await work, and return what the database did for it."""
+        """Await work, and return the cost of it in the database."""
 
     @abstractmethod
     def new_engine(self) -> Any:
-        """Return an engine of SQLAlchemy with `CONNECTIONS`, asynchronous if `is_async`.
+        """Return a SQLAlchemy engine with `CONNECTIONS` connections, async if `is_async` is set.
 
         Connections are in autocommit mode, because no request writes.
         """
 
     @abstractmethod
     async def new_raw(self) -> Any:
-        """Return the same without SQLAlchemy: a pool of asyncpg, or a connection of sqlite3."""
+        """Return a client without SQLAlchemy: a pool of asyncpg, or a connection of sqlite3."""
 
     async def bytes_read(self, build: Build, path: str) -> int | None:
-        """Return how much an application reads over its socket for a request, None without one."""
+        """Return the bytes that the database sends for a request, None if it uses no socket."""
         return None
 
     async def stop(self) -> None:
         while self._closers:
             await self._closers.pop()()
 
-    def at_end(self, closer: Closer) -> None:
+    def call_at_end(self, closer: Closer) -> None:
         self._closers.append(closer)
 
 

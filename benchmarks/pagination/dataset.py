@@ -1,7 +1,7 @@
-"""The rows that are paged through: the same on each database, from a fixed seed.
+"""The rows of the tables: the same on each database, generated from a fixed seed.
 
-Three tables hold the first hundredth, the first tenth and all of them. A row has twelve columns and
-about a kilobyte, most of it in `body`.
+Three tables have the first hundredth, the first tenth and all of the rows. A row has twelve columns
+and about a kilobyte, most of it in `body`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Columns:
 
     @declared_attr.directive
     def __table_args__(cls) -> tuple[Index, ...]:  # noqa: N805
-        """Return an index for each order that is walked; the order by id uses the primary key."""
+        """Return an index for each order of the walks. The order by id uses the primary key."""
         columns: Any = cls
         table = columns.__tablename__
         return (
@@ -88,7 +88,7 @@ NAMES: Final = tuple(Post.__table__.columns.keys())
 
 
 class PostOut(BaseModel):
-    """A row as all contestants have to answer it."""
+    """A row as all contestants have to return it."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -107,7 +107,7 @@ class PostOut(BaseModel):
 
 
 class MarkOut(BaseModel):
-    """The columns that walks read: their sort keys."""
+    """The columns that walks read, which are their sort keys."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -122,7 +122,7 @@ MARKS: Final = tuple(MarkOut.model_fields)
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """An order to walk in: columns, each with whether it descends. The last one is unique."""
+    """An order of a walk: pairs of a column and whether it descends. The last column is unique."""
 
     title: str
     keys: tuple[tuple[str, bool], ...]
@@ -136,7 +136,7 @@ class Order:
         return ", ".join(f"{name} {'DESC' if descends else 'ASC'}" for name, descends in self.keys)
 
     def sort(self) -> str:
-        """Return the order as a client would write it."""
+        """Return the order in the form of a sort parameter."""
         return ",".join(f"-{name}" if descends else name for name, descends in self.keys)
 
 
@@ -160,7 +160,7 @@ def generate(rows: int) -> Iterator[Values]:
     text = " ".join(random.choices(WORDS, k=200_000))
     created_at = START
     for number in range(1, rows + 1):
-        if random.random() > 0.02:  # else two posts were made at the same moment
+        if random.random() > 0.02:  # else this post has the same time as the one before
             created_at += timedelta(microseconds=random.randrange(1, 30_000_000))
         has_score = random.random() >= NULL_SHARE
         name = f"{random.choice(WORDS)} {random.choice(WORDS)}".title()
@@ -174,12 +174,12 @@ def generate(rows: int) -> Iterator[Values]:
             random.choice(("de", "en", "fr", "pt")),
             random.randrange(1_000_000),
             random.randrange(500) / 100,
-            _piece(random, text, 50),
-            _piece(random, text, 150),
-            _piece(random, text, 650),
+            _random_text(random, text, 50),
+            _random_text(random, text, 150),
+            _random_text(random, text, 650),
         )
 
 
-def _piece(random: Random, text: str, length: int) -> str:
+def _random_text(random: Random, text: str, length: int) -> str:
     start = random.randrange(len(text) - length)
     return text[start : start + length]

@@ -1,4 +1,4 @@
-"""Three columns of wide rows, selected by the client."""
+"""The cost of three columns that the client selects, in rows with twelve columns."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ LEAST: Final = 1 / 1.3
 
 class FieldsPart(PaginationPart):
     name = "fields"
-    about = f"""fields={",".join(FIELDS)} of rows with twelve columns: one by its id, and the first
-page without a total. bytes read: what PostgreSQL sent over its socket for the request."""
+    about = f"""fields={",".join(FIELDS)} of rows with twelve columns: one row by its id, and
+the first page without a total. bytes read: the bytes that PostgreSQL sent for the request."""
 
     async def cases(self, loaded: Loaded, report: Report) -> list[Case]:
         able = {name: each for name, each in loaded.contestants.items() if each.has_fields}
@@ -32,15 +32,15 @@ page without a total. bytes read: what PostgreSQL sent over its socket for the r
         answer = json.loads(body)
         return answer.get("data", [answer]), None
 
-    async def look(self, loaded: Loaded, name: str, path: str) -> CaseResult:
-        seen = await super().look(loaded, name, path)
+    async def measure_case(self, loaded: Loaded, name: str, path: str) -> CaseResult:
+        seen = await super().measure_case(loaded, name, path)
         seen.database_bytes = await loaded.database.bytes_read(loaded.contestants[name].build, path)
         return seen
 
-    def more(self) -> list[str]:
+    def extra_headers(self) -> list[str]:
         return ["bytes read"]
 
-    def more_of(self, seen: CaseResult) -> list[str]:
+    def extra_cells(self, seen: CaseResult) -> list[str]:
         return ["–" if seen.database_bytes is None else f"{seen.database_bytes:,}"]
 
     def verdicts_on(self, database: str) -> list[Verdict]:

@@ -1,4 +1,4 @@
-"""Pages by number, near the start and far from it."""
+"""The cost of pages by number, near the start and far from it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def _title(number: int, count: str) -> str:
 
 class Pages(PaginationPart):
     name = "pages"
-    about = f"""pages of {LIMIT} rows with all columns, newest first. bytes: of the answer. Each
-request passes through the whole application in this process, without network or HTTP server."""
+    about = f"""pages of {LIMIT} rows with all columns, newest first. bytes: the size of a response.
+Requests pass through the whole application in this process, without network and HTTP server."""
 
     async def cases(self, loaded: Loaded, report: Report) -> list[Case]:
         numbers = [number for number in NUMBERS if number * LIMIT <= loaded.rows]
@@ -47,7 +47,7 @@ request passes through the whole application in this process, without network or
         for count in ("exact", "none"):
             target = f"{database}, page 1, {COUNTS[count]}: no slower than by hand"
             found += at_least(target, self.ratios(database, _title(1, count), BY_HAND), AS_MANY)
-        if database == Postgres.name:  # SQLite has no buffers, and a step says little of a row
+        if database == Postgres.name:  # the work on SQLite is not measured in buffers
             found += self._deep(database)
         return found
 

@@ -1,4 +1,4 @@
-"""The parts of this benchmark: each has cases, requests that several contestants can answer."""
+"""The parts of this benchmark. Each has cases: requests that several contestants support."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks.pagination.database import Cost
 from benchmarks.pagination.loaded import Loaded
 from benchmarks.parts import Part, Report
 from benchmarks.tables import show_table, show_text
-from benchmarks.verdicts import Ratios, Verdict, short, shown
+from benchmarks.verdicts import Ratios, Verdict, short, to_text
 
 Read: TypeAlias = Callable[[Contestant, bytes], tuple[Rows, object]]
 
@@ -26,7 +26,7 @@ WARM_UP_CALLS: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much is measured: rows of the largest table, seconds of each case and of a walk."""
+    """How much to measure: rows of the largest table, and seconds for each case and walk."""
 
     rows: int
     seconds: float
@@ -35,20 +35,20 @@ class Sizes:
 
 @dataclass(slots=True)
 class Case:
-    """The same request to several contestants."""
+    """A request that is sent to several contestants."""
 
     title: str
     paths: dict[str, str]
-    """By contestant."""
+    """The paths to request, by contestant."""
     total: object = ...
-    """The total that all have to answer; ... where they may differ."""
+    """The total that all have to return, or ... if the totals may differ."""
     ids: list[int] | None = None
-    """The ids of the rows that all have to answer; None: those that most of them answer."""
+    """The ids of the rows that all have to return. If None, most contestants decide."""
 
 
 @dataclass(slots=True)
 class CaseResult:
-    """What was measured of one contestant in one case."""
+    """The measurements of one contestant in one case."""
 
     cost: Cost
     answer_bytes: int
@@ -65,14 +65,14 @@ class CaseResult:
 
 
 class PaginationPart(Part):
-    """Collects measurements, database by database, and shows them."""
+    """Collects the measurements on each database, and prints them."""
 
     about: ClassVar[str]
 
     def __init__(self, sizes: Sizes) -> None:
         self.sizes = sizes
         self.seen: dict[str, dict[str, dict[str, CaseResult]]] = {}
-        """By database, case and contestant."""
+        """The measurements by database, case and contestant."""
         self.left_out: dict[str, str] = {}
         self.databases: dict[str, Loaded] = {}
         self._cases: dict[str, list[Case]] = {}
@@ -86,11 +86,11 @@ class PaginationPart(Part):
     def verdicts_on(self, database: str) -> list[Verdict]: ...
 
     def read(self, contestant: Contestant, body: bytes) -> tuple[Rows, object]:
-        """Return the rows of an answer, which have to be equal for all, and its total."""
+        """Return the rows and the total in a response. The rows have to be equal for all."""
         return contestant.read_page(body)
 
-    async def look(self, loaded: Loaded, name: str, path: str) -> CaseResult:
-        """Send the request until everything is warm, then once more while the costs are counted."""
+    async def measure_case(self, loaded: Loaded, name: str, path: str) -> CaseResult:
+        """Send the request several times to warm up, then once more to measure its cost."""
         app = loaded.applications[name]
         for _ in range(WARM_UP_CALLS):
             await get(app, path)
@@ -101,29 +101,29 @@ class PaginationPart(Part):
     # Measuring ------------------------------------------------------------------------------------
 
     async def prepare(self, loaded: Loaded, report: Report) -> None:
-        """Find the cases, compare the answers, and count what they cost."""
+        """Find the cases, compare the responses, and measure the cost of each."""
         cases = await self.cases(loaded, report)
         self._cases[loaded.database.name] = cases
         self.databases[loaded.database.name] = loaded
         for case in cases:
-            report(f"{self.name} on {loaded.database.title}: {case.title}: answers and costs")
+            report(f"{self.name} on {loaded.database.title}: {case.title}: responses and costs")
             await self._compare(loaded, case)
             of_case = self.seen.setdefault(loaded.database.name, {}).setdefault(case.title, {})
             for name, path in case.paths.items():
-                of_case[name] = await self.look(loaded, name, path)
+                of_case[name] = await self.measure_case(loaded, name, path)
 
     async def _compare(self, loaded: Loaded, case: Case) -> None:
-        """Leave out a contestant whose rows or total differ from those of the others."""
+        """Leave out contestants whose rows or total differ from those of the other contestants."""
         answers: dict[str, str] = {}
         for name, path in list(case.paths.items()):
             try:
                 answer = await get(loaded.applications[name], path)
                 rows, total = self.read(loaded.contestants[name], answer)
                 if case.total is not ... and total != case.total:
-                    raise Failed(f"total {total}, expected {case.total}")
+                    raise Failed(f"wrong total {total}, expected {case.total}")
                 if case.ids is not None and [row["id"] for row in rows] != case.ids:
-                    raise Failed("other rows than the next ones")
-            except Exception as error:  # noqa: BLE001  # whatever it is, it is that contestant's
+                    raise Failed("wrong rows")
+            except Exception as error:  # noqa: BLE001  # any error of the contestant
                 self._leave_out(loaded, case, name, str(error) or repr(error))
             else:
                 answers[name] = json.dumps(rows, sort_keys=True)
@@ -131,16 +131,16 @@ class PaginationPart(Part):
             usual = statistics.mode(answers.values())
             for name, rows_text in answers.items():
                 if rows_text != usual:
-                    self._leave_out(loaded, case, name, "other rows than the others")
+                    self._leave_out(loaded, case, name, "different rows than the other contestants")
 
     def _leave_out(self, loaded: Loaded, case: Case, name: str, reason: str) -> None:
         del case.paths[name]
         title = loaded.contestants[name].title
         self.left_out[f"{title} on {loaded.database.title}, {case.title}"] = reason
-        sys.stderr.write(f"{name} is left out of {self.name}, {case.title}: {reason}\n")
+        sys.stderr.write(f"{name} is not measured in {self.name}, {case.title}: {reason}\n")
 
     async def round(self, loaded: Loaded) -> None:
-        """Measure each case once; the contestants take turns."""
+        """Measure each case once, all contestants in turn."""
         for case in self._cases[loaded.database.name]:
             of_case = self.seen[loaded.database.name][case.title]
             speeds = await measure(
@@ -156,17 +156,26 @@ class PaginationPart(Part):
         show_text(f"\n{self.name}: {self.about}")
         for loaded in self.databases.values():
             unit = loaded.database.unit
-            header = ["", "", "requests/s", "CPU, µs", "statements", unit, "bytes", *self.more()]
+            header = [
+                "",
+                "",
+                "requests/s",
+                "CPU, µs",
+                "statements",
+                unit,
+                "bytes",
+                *self.extra_headers(),
+            ]
             header += ["hasten: requests/s", "hasten: CPU"]
             lines = list(self._lines(loaded))
             if lines:
                 show_table(f"{self.name} on {loaded.database.title}", header, lines)
 
-    def more(self) -> list[str]:
-        """Return the header of further columns."""
+    def extra_headers(self) -> list[str]:
+        """Return the headers of the additional columns of this part."""
         return []
 
-    def more_of(self, seen: CaseResult) -> list[str]:
+    def extra_cells(self, seen: CaseResult) -> list[str]:
         return []
 
     def _lines(self, loaded: Loaded) -> list[list[str]]:
@@ -184,9 +193,9 @@ class PaginationPart(Part):
                         str(seen.cost.statements),
                         f"{seen.cost.work:,}",
                         f"{seen.answer_bytes:,}",
-                        *self.more_of(seen),
-                        shown(self.ratios(database, case, name)),
-                        shown(self.cpu_ratios(database, case, name)),
+                        *self.extra_cells(seen),
+                        to_text(self.ratios(database, case, name)),
+                        to_text(self.cpu_ratios(database, case, name)),
                     ]
                 )
                 title = ""
@@ -196,11 +205,11 @@ class PaginationPart(Part):
         return self.seen.get(database, {}).get(case, {}).get(name)
 
     def ratios(self, database: str, case: str, name: str) -> Ratios | None:
-        """Return how many times as many requests a second hasten answered, round by round."""
+        """Return the requests/s of hasten divided by those of a contestant, for each round."""
         return self._compared(database, case, name, lambda speed: speed.per_second)
 
     def cpu_ratios(self, database: str, case: str, name: str) -> Ratios | None:
-        """Return how many times as much processor time a request of hasten took, round by round."""
+        """Return the processor time of hasten divided by that of a contestant, for each round."""
         return self._compared(database, case, name, lambda speed: speed.cpu_us)
 
     def _compared(
@@ -225,11 +234,11 @@ class PaginationPart(Part):
 
 
 AS_MANY: Final = 0.95
-"""As many requests a second, where the missing 5% count as noise."""
+"""The minimum ratio for "as many requests per second": 5 % less counts as noise."""
 
 
 def at_least(target: str, ratios: Ratios | None, least: float) -> list[Verdict]:
-    """Return the target that hasten answers so many times as many requests a second."""
+    """Return the target that hasten serves at least this many times the requests per second."""
     if ratios is None:
         return []
     return [Verdict(target, str(ratios), ratios.median >= least)]

@@ -1,4 +1,4 @@
-"""A private PostgreSQL server, started and loaded for the benchmark."""
+"""A PostgreSQL server that is started and filled for the benchmark."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from benchmarks.progress import Bar
 START_SECONDS: Final = 30.0
 BATCH_ROWS: Final = 10_000
 DIALECT: Final[Any] = postgresql.asyncpg.dialect
-WARM_UP_CALLS: Final = 20  # some more than there are connections
+WARM_UP_CALLS: Final = 20  # more than there are connections, to warm up each of them
 
-# All tables fit into the buffers, so that no disk is measured. The data is thrown away, so nothing
-# has to reach the disk either. Plans do not depend on the number of processors.
+# All tables fit into the buffers, so that the disk is not measured. Commits are not flushed,
+# because the data is deleted afterwards. Query plans do not depend on the number of processors.
 SETTINGS: Final = (
     "shared_buffers=3GB", "effective_cache_size=6GB", "work_mem=16MB", "maintenance_work_mem=512MB",
     "random_page_cost=1.1", "jit=off", "max_parallel_workers_per_gather=0", "autovacuum=off",
@@ -65,9 +65,9 @@ class Postgres(Database):
         return None if all(programs) else "PostgreSQL (Debian: apt-get install postgresql)"
 
     def start(self) -> None:
-        user = _who_may_run_it()
+        user = _server_user()
         self.folder.mkdir(exist_ok=True)
-        self.folder.parent.chmod(0o755)  # so that the user below can enter it
+        self.folder.parent.chmod(0o755)  # so that the other user of the server can enter it
         if user is not None:
             shutil.chown(self.folder, user)
         data = str(self.folder / "data")
@@ -83,7 +83,7 @@ class Postgres(Database):
                 [_program("postgres"), "-D", data, "-p", str(self._port), "-k", str(self.folder),
                  "-c", "listen_addresses=", *settings],
                 cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True,  # Ctrl-C does not reach it: `stop` ends it
+                start_new_session=True,  # Ctrl-C does not reach it: `stop` stops it
                 user=user, extra_groups=None if user is None else [],
             )  # fmt: skip
 
@@ -134,7 +134,7 @@ class Postgres(Database):
         return [row[0] for row in found]
 
     async def cost(self, work: Callable[[], Awaitable[object]]) -> Cost:
-        """Count buffers, as EXPLAIN (ANALYZE, BUFFERS) does, of all executed statements."""
+        """Count the buffers of all executed statements, as EXPLAIN (ANALYZE, BUFFERS) does."""
         await self._admin.execute("SELECT pg_stat_statements_reset()")
         await work()
         found = await self._admin.fetchrow(
@@ -145,7 +145,7 @@ class Postgres(Database):
         return Cost(*found)
 
     async def bytes_read(self, build: Build, path: str) -> int:
-        """Count the bytes between the server's socket and a relay, after warming up."""
+        """Count the bytes that the server sends through a relay, after warming up."""
         name = f".s.PGSQL.{self._port}"
         async with Relay.open(self.folder / name, self.folder / "relay" / name) as relay:
             relayed = copy.copy(self)
@@ -169,19 +169,19 @@ class Postgres(Database):
             max_overflow=0,
             pool_reset_on_return=None,
         )
-        self.at_end(engine.dispose)
+        self.call_at_end(engine.dispose)
         return engine
 
     async def new_raw(self) -> Any:
         pool: Any = await asyncpg.create_pool(
-            **self._address(), min_size=CONNECTIONS, max_size=CONNECTIONS, reset=_leave_as_it_is
+            **self._address(), min_size=CONNECTIONS, max_size=CONNECTIONS, reset=_skip_reset
         )
-        self.at_end(pool.close)
+        self.call_at_end(pool.close)
         return pool
 
 
-async def _leave_as_it_is(_: object) -> None:
-    """Do nothing: no request changes the state of a connection."""
+async def _skip_reset(_: object) -> None:
+    """Do nothing. No request changes the state of a connection, so none has to be reset."""
 
 
 def _batches(rows: Iterable[Values], bar: Bar) -> Iterator[list[Values]]:
@@ -196,14 +196,14 @@ def _ddl(element: Any) -> str:
 
 
 def _free_port() -> int:
-    """Return a number that names the socket; nothing listens on the network."""
+    """Return a port number. It is only part of the socket's name: the server uses no network."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def _program(name: str) -> str:
-    """Return the newest program that Debian installed outside of PATH, else that in PATH."""
+    """Return the path of a program: the newest one of a Debian package, else the one in PATH."""
     found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=_version)
     return str(found[-1]) if found else shutil.which(name) or ""
 
@@ -214,8 +214,8 @@ def _version(path: Path) -> int:
     return 0
 
 
-def _who_may_run_it() -> str | None:
-    """Return another user if this one is root, which PostgreSQL refuses to run as."""
+def _server_user() -> str | None:
+    """Return the user to run PostgreSQL as, if this one is root: it does not start as root."""
     if os.geteuid() != 0:
         return None
     for name in ("postgres", "nobody"):

@@ -1,4 +1,4 @@
-"""A Unix socket that forwards everything to another one, and counts the bytes of the answers."""
+"""A Unix socket that forwards to another one, and counts the bytes of the responses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Relay:
     @classmethod
     @asynccontextmanager
     async def open(cls, target: Path, path: Path) -> AsyncIterator[Self]:
-        """Listen at path, whose folder is made."""
+        """Listen at path. Its folder is created."""
         path.parent.mkdir(exist_ok=True)
         relay = cls(target)
         server = await asyncio.start_unix_server(relay._serve, path)
@@ -33,10 +33,10 @@ class Relay:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         from_target, to_target = await asyncio.open_unix_connection(self._target)
         for source, sink, counts in ((reader, to_target, False), (from_target, writer, True)):
-            task = asyncio.create_task(self._pass(source, sink, counts=counts))
+            task = asyncio.create_task(self._forward(source, sink, counts=counts))
             self._tasks.add(task)
 
-    async def _pass(
+    async def _forward(
         self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, counts: bool
     ) -> None:
         while data := await source.read(CHUNK_BYTES):

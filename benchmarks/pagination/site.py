@@ -1,7 +1,7 @@
-"""A contestant's paths, each with an application of its own.
+"""The paths of a contestant, each with its own application.
 
-Routes are tried in order: in one application the last ones would be slower, and contestants have
-different numbers of routes.
+Routes are matched in order, so in a common application the last ones would be slower. That would be
+unfair, because contestants have different numbers of routes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Site:
         self._apps: dict[str, FastAPI] = {}
 
     def at(self, path: str) -> FastAPI:
-        """Return a new application for the requests of this path, which will be its only route.
+        """Return a new application for a path, which has to be its only route.
 
         The path may end with one parameter: ``/one/{id}``.
         """

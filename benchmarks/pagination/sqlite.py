@@ -1,4 +1,4 @@
-"""A SQLite file, loaded for the benchmark."""
+"""A SQLite file that is created and filled for the benchmark."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Sqlite(Database):
     title = "SQLite"
     unit = "pages"
     nulls = "first"
-    # Threads share the interpreter: with more than one, each request gets slower.
+    # Threads share the interpreter lock: with more than one thread, each request takes longer.
     callers = 1
     is_async = False
 
@@ -55,7 +55,7 @@ class Sqlite(Database):
                 table: Any = TABLES[name].__table__
                 connection.execute(_ddl(CreateTable(table)))
                 connection.executemany(
-                    f"INSERT INTO {name} VALUES ({places})", _counted(generate(count), bar)
+                    f"INSERT INTO {name} VALUES ({places})", _report_rows(generate(count), bar)
                 )
                 for index in sorted(table.indexes, key=lambda each: str(each.name)):
                     connection.execute(_ddl(CreateIndex(index)))
@@ -71,9 +71,9 @@ class Sqlite(Database):
         return [row[0] for row in self._connections[0].execute(sql)]
 
     async def cost(self, work: Callable[[], Awaitable[object]]) -> Cost:
-        """Count the pages that are read while the caches of all connections are empty.
+        """Count the pages that are read, with empty caches of all connections.
 
-        Steps of the virtual machine would mislead: `count(*)` is one step, and reads a whole index.
+        Steps of the virtual machine would mislead: `count(*)` is one step, but reads an index.
         """
         statements = 0
 
@@ -82,7 +82,9 @@ class Sqlite(Database):
             statements += 1
 
         for connection in self._connections:
-            connection.execute("PRAGMA mmap_size=0")  # reading mapped pages is not counted
+            connection.execute(
+                "PRAGMA mmap_size=0"
+            )  # because the reading of mapped pages cannot be counted
             connection.execute("PRAGMA shrink_memory")
             connection.set_trace_callback(count_statement)
         before = _bytes_read()
@@ -129,7 +131,7 @@ def _bytes_read() -> int:
     return int(READ.read_text().split()[1])
 
 
-def _counted(rows: Iterable[Values], bar: Bar) -> Iterator[Values]:
+def _report_rows(rows: Iterable[Values], bar: Bar) -> Iterator[Values]:
     for number, (id_, created_at, *others) in enumerate(rows, 1):
         yield id_, f"{created_at:%Y-%m-%d %H:%M:%S.%f}", *others
         if number % REPORTED_ROWS == 0:

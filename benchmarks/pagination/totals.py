@@ -13,8 +13,8 @@ from benchmarks.verdicts import Ratios, Verdict
 
 COUNTS: Final = ("exact", "capped", "estimated", "none")
 CAP: Final = 10_000
-MAX_WORK: Final = 1.5  # a larger index is a page deeper
-MAX_GROWTH: Final = 2.0  # in time: what is more than noise
+MAX_WORK: Final = 1.5  # the index of a larger table has one more level
+MAX_GROWTH: Final = 2.0  # of the time: less than this may be noise
 
 
 class Totals(PaginationPart):
@@ -38,7 +38,7 @@ class Totals(PaginationPart):
         ]
 
     def verdicts_on(self, database: str) -> list[Verdict]:
-        """Compare the smallest table that reaches the cap with the largest one."""
+        """Compare the largest table with the smallest one that has more rows than the cap."""
         full = [rows for rows in sizes(self.sizes.rows).values() if rows >= CAP]
         small, large = full[0], full[-1]
         one = self.find(database, _title(small, "capped"), OURS)

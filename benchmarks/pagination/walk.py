@@ -1,4 +1,4 @@
-"""Walks by cursor from the first row to the last: which rows are seen, and what a page costs."""
+"""Walks by cursor from the first row to the last: the rows returned, and the cost of pages."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ MAX_GROWTH: Final = 2.0
 
 @dataclass(slots=True)
 class WalkResult:
-    """What a walk by cursor found."""
+    """The result of a walk by cursor."""
 
     rows: int = 0
     distinct: int = 0
     seconds: float = 0.0
     ended: str = ""
-    """Why it ended before the last row; empty if it reached the last page."""
+    """Why the walk ended before the last page; empty if it reached that."""
     cursors: dict[int, str] = field(default_factory=dict)
-    """By depth: the cursor of the page that begins there."""
+    """By number of rows before a page: the cursor of that page."""
 
 
 class Walk(PaginationPart):
     name = "walk"
-    about = f"""cursors lead from the first row to the last, by pages of {MAX_LIMIT:,} rows, once;
-what a page of {LIMIT} rows costs is measured at three depths."""
+    about = f"""each walk goes once from the first row to the last, in pages of {MAX_LIMIT:,} rows.
+The cost of a page of {LIMIT} rows is measured at three depths."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__(sizes)
         self._walks: dict[str, dict[str, dict[str, WalkResult]]] = {}
-        """By database, order and contestant."""
+        """The walks by database, order and contestant."""
 
     async def cases(self, loaded: Loaded, report: Report) -> list[Case]:
         of_database = self._walks.setdefault(loaded.database.name, {})
@@ -67,7 +67,7 @@ what a page of {LIMIT} rows costs is measured at three depths."""
             try:
                 body = await get(app, contestant.slice_path(order, cursor, MAX_LIMIT))
                 rows, cursor = contestant.read_slice(body)
-            except Exception as error:  # noqa: BLE001  # the walk of that contestant ends
+            except Exception as error:  # noqa: BLE001  # any error of the contestant
                 walk.ended = repr(error)
                 break
             walk.rows += len(rows)
@@ -105,7 +105,7 @@ what a page of {LIMIT} rows costs is measured at three depths."""
         header = ["", "", "rows seen", "lost", "pages/s", ""]
         for loaded in self.databases.values():
             lines = [
-                [ORDERS[order].title, loaded.contestants[name].title, *self._seen(walk)]
+                [ORDERS[order].title, loaded.contestants[name].title, *self._result_cells(walk)]
                 for order, walks in self._walks[loaded.database.name].items()
                 for name, walk in walks.items()
             ]
@@ -113,7 +113,7 @@ what a page of {LIMIT} rows costs is measured at three depths."""
             if lines:
                 show_table(title, header, lines)
 
-    def _seen(self, walk: WalkResult) -> list[str]:
+    def _result_cells(self, walk: WalkResult) -> list[str]:
         lost = self.sizes.rows - walk.distinct
         pages = walk.rows / MAX_LIMIT / walk.seconds
         repeated = walk.rows - walk.distinct
@@ -154,7 +154,7 @@ what a page of {LIMIT} rows costs is measured at three depths."""
 
 
 def _depths(rows: int) -> tuple[int, int, int]:
-    """Return depths near the start, at a tenth and near the end, in whole pages of a walk."""
+    """Return the depths to measure, in rows: near the start, at a tenth and near the end."""
     return START, _rounded(rows / 10), _rounded(rows * 0.9)
 
 

@@ -1,4 +1,4 @@
-"""The most frequent request, the first page of twenty rows: how many a second."""
+"""The throughput of the most frequent request: the first page of twenty rows."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from benchmarks.pagination.part import AS_MANY, Case, PaginationPart, Sizes, at_
 from benchmarks.parts import Report
 from benchmarks.verdicts import Verdict
 
-SECONDS: Final = 4  # times those of other parts: this number is read most
+SECONDS: Final = 4  # times as long as other parts, because this number matters most
 
 
 class Whole(PaginationPart):
     name = "whole"
-    about = f"""a request for the first {LIMIT} rows with all columns: of the smallest table with an
-exact total, and of the largest without one: counting a million rows takes longer than all else."""
+    about = f"""the first {LIMIT} rows with all columns: of the smallest table with an exact total,
+and of the largest table without one, because counting a million rows takes longest."""
 
     def __init__(self, sizes: Sizes) -> None:
         longer = Sizes(sizes.rows, sizes.seconds * SECONDS, sizes.walk_seconds)

@@ -1,1 +1,1 @@
-"""Measures job queues side by side: what the folders `jobs` and `jobs_redis` have in common."""
+"""The code that the benchmarks of job queues, `jobs` and `jobs_redis`, share."""

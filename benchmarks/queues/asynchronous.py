@@ -1,4 +1,7 @@
-"""A base for contestants that use asyncio: the verbs, in terms of what each library defines."""
+"""The base class of contestants that use asyncio.
+
+It implements the verbs, the operations that are measured, with a few methods of each library.
+"""
 
 from __future__ import annotations
 
@@ -16,22 +19,22 @@ T = TypeVar("T")
 
 CHUNK: Final = 1_000
 
-# The concurrency of a worker without settings: for pick-up times, where jobs come one at a time.
+# The concurrency of workers where it does not matter, because jobs arrive one at a time.
 CONCURRENCY: Final = 100
 
 
 class AsyncContestant(PythonContestant):
-    """The task calls `self.ran` with its number."""
+    """A contestant whose library uses asyncio. Its task has to call `self.ran` with its number."""
 
     def __init__(self, location: str) -> None:
         self.location = location
         self.ran: Callable[[int], None] = _ignore
 
-    # What differs -------------------------------------------------------------------------------
+    # What each library defines --------------------------------------------------------------------
 
     @abstractmethod
     async def open(self) -> None:
-        """Connect to the store, so that the first job takes no longer than the next ones."""
+        """Connect to the store, so that connecting is not measured with the first job."""
 
     @abstractmethod
     async def close(self) -> None: ...
@@ -44,13 +47,13 @@ class AsyncContestant(PythonContestant):
         """Return a context in which a worker runs."""
 
     def add_many(self, numbers: Sequence[int], *, delayed: bool) -> Awaitable[object]:
-        """Add jobs with one call; delayed ones are due in a day."""
+        """Add jobs with one call. If delayed is set, they are due in a day."""
         raise NotImplementedError
 
     def loop(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(work)
 
-    # The verbs ----------------------------------------------------------------------------------
+    # The verbs ------------------------------------------------------------------------------------
 
     def fill(self, count: int) -> None:
         if type(self).add_many is AsyncContestant.add_many:
@@ -136,4 +139,4 @@ class AsyncContestant(PythonContestant):
 
 
 def _ignore(number: int) -> None:
-    """Do nothing: the task in a process that only adds jobs."""
+    """Do nothing. In a process that only adds jobs, no job runs."""

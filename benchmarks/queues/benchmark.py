@@ -1,4 +1,4 @@
-"""A comparison of job queues: first the settings of each contestant, then the rounds."""
+"""Compare job queues: find the fastest setting of each contestant, then measure in rounds."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from benchmarks.stores import Store
 from benchmarks.verdicts import Verdict
 
 TUNED: Final = ("enqueue", "drain")  # the parts that have settings
-TRIALS: Final = 3  # of each setting
-TRIAL_SHARE: Final = 0.2  # of the jobs
+TRIALS: Final = 3  # how many times each setting is tried
+TRIAL_SHARE: Final = 0.2  # the fraction of the jobs that a trial uses
 
 
 class QueueBenchmark(Benchmark[Contestant, Sizes]):
@@ -34,15 +34,15 @@ class QueueBenchmark(Benchmark[Contestant, Sizes]):
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__(options)
         self.settings: dict[str, dict[str, str]] = {}
-        """By contestant and part: the chosen ones."""
+        """The chosen setting, by contestant and part."""
         self.trials: dict[str, dict[str, dict[str, float]]] = {}
-        """By contestant, part and setting: jobs a second."""
+        """The jobs per second of each trial, by contestant, part and setting."""
 
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             "--folder", type=Path, metavar="DIR",
-            help="on the disk to measure (default: where temporary files go)",
+            help="a folder on the disk to measure (default: the folder of temporary files)",
         )  # fmt: skip
 
     def measure(self) -> Sequence[Part]:
@@ -51,18 +51,18 @@ class QueueBenchmark(Benchmark[Contestant, Sizes]):
             measurer = Measurer(self.contestants, self.sizes, store)
             self._choose_settings(measurer)
             return self.measure_rounds(
-                [QueuePart(part, self._able(part), self.settings, measurer)
+                [QueuePart(part, self._contestants_of(part), self.settings, measurer)
                  for part in self.options.parts]
             )  # fmt: skip
 
-    def _able(self, part: str) -> list[str]:
+    def _contestants_of(self, part: str) -> list[str]:
         kind = part.partition(":")[0]
         return [name for name in self.names if kind in self.contestants.find(name).parts]
 
     def _choose_settings(self, measurer: Measurer) -> None:
         """Find the fastest setting of each contestant for the parts that need one."""
         needed = {
-            name: {part for part in self.options.parts if name in self._able(part)}
+            name: {part for part in self.options.parts if name in self._contestants_of(part)}
             for name in self.names
         }
         with Progress() as progress:
@@ -72,7 +72,9 @@ class QueueBenchmark(Benchmark[Contestant, Sizes]):
                 has_depths = any(part.startswith("depth") for part in parts)
                 for part in TUNED:
                     if (part in parts or has_depths) and len(known[part]) > 1:
-                        rates = _try(measurer, part, name, known[part], chosen, progress.report)
+                        rates = _try_settings(
+                            measurer, part, name, known[part], chosen, progress.report
+                        )
                         chosen[part] = max(rates, key=lambda setting: rates[setting])
                         self.trials.setdefault(name, {})[part] = rates
 
@@ -92,7 +94,7 @@ class QueueBenchmark(Benchmark[Contestant, Sizes]):
         text = super().heading()
         if self.comparison.baseline == self.comparison.ours:
             return text
-        return f"{text} They say how many times as good as {baseline} each one was."
+        return f"{text} A ratio says how many times as good as {baseline} a contestant was."
 
     def _tables(self) -> Tables:
         samples = {part.name: part.samples() for part in self.parts}
@@ -113,7 +115,7 @@ class QueueBenchmark(Benchmark[Contestant, Sizes]):
 
 
 class Measurer:
-    """Measures a contestant in one part, in an empty location."""
+    """Measures one contestant in one part, with an empty store."""
 
     def __init__(self, contestants: Contestants[Contestant], sizes: Sizes, store: Store) -> None:
         self._contestants = contestants
@@ -129,7 +131,7 @@ class Measurer:
             return MEASURES[part](workspace, plan)
 
 
-def _try(
+def _try_settings(
     measurer: Measurer,
     part: str,
     name: str,
@@ -137,7 +139,7 @@ def _try(
     chosen: Mapping[str, str],
     report: Report,
 ) -> dict[str, float]:
-    """Return how many jobs a second each setting allows: the median of some short trials."""
+    """Return the jobs per second with each setting: the median of some short trials."""
     found: dict[str, list[float]] = {setting: [] for setting in settings}
     for trial in range(TRIALS):
         for setting, rates in found.items():
@@ -150,7 +152,7 @@ def _try(
 
 
 class QueuePart(RoundPart):
-    """The numbers of one part. `QueueBenchmark` shows those of all parts together."""
+    """The numbers of one part. `QueueBenchmark` prints the numbers of all parts together."""
 
     def __init__(
         self,
@@ -175,7 +177,7 @@ class QueuePart(RoundPart):
             samples.append(self._measurer.measure(self.name, name, settings, seed=number))
 
     def show(self) -> None:
-        """Show nothing: see `QueueBenchmark.show_parts`."""
+        """Print nothing: `QueueBenchmark.show_parts` prints all parts."""
 
     def samples(self) -> Mapping[str, list[Sample]]:
         return self._samples

@@ -1,4 +1,4 @@
-"""What the numbers are compared with: the rows of the tables, and the targets."""
+"""The rows of the tables, and the targets, of a comparison of job queues."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-# Twice what short runs differ by; a cost that grows with the queue would be 20 or 200 here.
+# Short runs differ by up to half of this. If the cost grew with the length of the queue, the factor
+# would be 20 or 200.
 MAX_GROWTH: Final = 1.5
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of a table: a number of a part's samples."""
+    """A row of a table: the number with this key in the samples of a part."""
 
     part: str
     key: str
@@ -23,11 +24,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """ours and rival are contestants: the targets say how ours has to compare with rival.
+    """What is compared, and the targets.
 
-    baseline is the contestant that the shown ratios compare with. The targets are: `ratios`, how
-    many times better than the rival ours has to be; `limits`, what it has to stay below, both by
-    part and key; and a job may cost at most `MAX_GROWTH` times as much in a deep queue.
+    - ours, rival: the contestant of hasten, and the one that it is compared with in targets.
+    - baseline: the contestant to which the printed ratios refer.
+    - ratios: how many times better than rival ours has to be, by part and key.
+    - limits: the value that ours has to stay below, by part and key.
+
+    A job may also cost at most `MAX_GROWTH` times as much in a long queue as in a short one.
     """
 
     ours: str
@@ -42,7 +46,7 @@ class Comparison:
 
 
 def rate_rows(part: str, title: str, *, has_server: bool) -> list[Row]:
-    """Return the rows of a part that measures jobs a second."""
+    """Return the rows of a part that measures jobs per second."""
     rows = [
         Row(part, "per_second", title, "jobs/s", more_is_better=True),
         Row(part, "cpu_us", "  processor", "µs/job"),
@@ -54,6 +58,6 @@ def time_rows(part: str, title: str) -> list[Row]:
     """Return the rows of a part that measures how long each job takes."""
     return [
         Row(part, "p50_ms", f"{title}, median", "ms"),
-        Row(part, "p95_ms", "  95 of 100", "ms"),
-        Row(part, "p99_ms", "  99 of 100", "ms"),
+        Row(part, "p95_ms", "  95th percentile", "ms"),
+        Row(part, "p99_ms", "  99th percentile", "ms"),
     ]

@@ -1,4 +1,4 @@
-"""What a contestant is: a queue with one task that does nothing, at its best settings."""
+"""The interface of a contestant: a job queue with one task that does nothing."""
 
 from __future__ import annotations
 
@@ -11,28 +11,33 @@ from benchmarks.queues.load import Cost
 
 
 class Contestant(contestants.Contestant):
-    """settings are what is tried for a part before the rounds, which run with the fastest."""
+    """A job queue.
+
+    settings are those to try for each part. The rounds are measured with the fastest one.
+    """
 
     parts: ClassVar[frozenset[str]]
     settings: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
-    # The share of the jobs that is enough for one so slow that all of them would take minutes.
+    # The fraction of the jobs that is measured: below 1 for a library that would take minutes.
     share: ClassVar[float] = 1.0
 
     @classmethod
     def command(cls) -> list[str]:
-        """Return what runs a verb: a verb, a location and a JSON object of arguments are appended.
+        """Return the command that runs a verb, a method of `PythonContestant`, in a process.
 
-        It prints what the verb returns as JSON, in a line of its own: see `PythonContestant`.
+        The verb, a location and a JSON object of arguments are appended to the command. It prints
+        the result of the verb as a line of JSON.
         """
         raise NotImplementedError
 
 
 class PythonContestant(Contestant, ABC):
-    """Each object has a process of its own, in which one of its methods, a verb, is called once.
+    """A job queue in Python. Each object is used in its own process, for one call of one verb.
 
-    location is where the jobs are: a folder, or the URL of a server. The processes of one run share
-    it, and it is empty before the first. Jobs are numbers: the task takes one, and returns None.
+    The verbs are the methods that are measured. location is where the jobs are stored: a folder, or
+    the URL of a server. All processes of a run have the same location, which is empty at first. The
+    only argument of the task is a number, and its result is None.
     """
 
     @classmethod
@@ -44,14 +49,14 @@ class PythonContestant(Contestant, ABC):
 
     @abstractmethod
     def fill(self, count: int) -> None:
-        """Add the jobs 0 to count - 1 in the fastest way."""
+        """Add jobs with the numbers 0 to count - 1, in the fastest way."""
 
     @abstractmethod
     def enqueue(self, count: int, setting: str) -> Cost:
         """Add jobs with a call for each, as 100 concurrent requests of a web application would.
 
-        A call ends once its job is stored. setting is one of `settings`: in how many tasks or
-        threads the calls are made.
+        A call returns when the job is stored. setting is one of `settings`: the number of tasks or
+        threads that make the calls.
         """
 
     @abstractmethod
@@ -60,27 +65,27 @@ class PythonContestant(Contestant, ABC):
 
     @abstractmethod
     def drain(self, count: int, setting: str) -> Cost:
-        """Run count waiting jobs. Measure from the start of the first to the end of the last."""
+        """Run count waiting jobs. Measure the time from the start of the first job to the last."""
 
     @abstractmethod
     def send(self, pauses: Sequence[float]) -> None:
-        """After each pause, in seconds, add a job whose number is `load.clock_ns()` then."""
+        """After each pause (seconds), add a job. Its number is the time, `load.clock_ns()`."""
 
     @abstractmethod
     def receive(self, count: int, ready: Callable[[], None]) -> list[float]:
-        """Run count jobs of `send`. Return how many ms each had waited.
+        """Run count jobs that `send` adds. Return how long each has waited, in ms.
 
-        Call ready as soon as the worker is running.
+        Calls ready as soon as the worker is running.
         """
 
     # Only some contestants have the following verbs: `parts` names the parts that need them.
 
     def bulk(self, count: int) -> Cost:
-        """Add jobs, 1,000 with each call."""
+        """Add jobs, 1,000 in each call."""
         raise NotImplementedError
 
     def pick_up(self, pauses: Sequence[float]) -> list[float]:
-        """Do `send` and `receive` in one process."""
+        """Do the same as `send` and `receive`, but in one process."""
         raise NotImplementedError
 
     def fill_delayed(self, count: int) -> None:

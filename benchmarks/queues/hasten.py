@@ -1,4 +1,4 @@
-"""hasten, on any of its engines."""
+"""The base class of the contestants of hasten, for all engines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loops that make load and count it: the same for all contestants."""
+"""The loops that add jobs, and the counters of jobs that ran. All contestants use them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypedDict
 
-# The clock of pick-up times: one for all processes of a machine.
+# The clock for pick-up times. All processes of a machine have the same.
 clock_ns = time.monotonic_ns
 
 
 class Cost(TypedDict):
-    """What a number of jobs took: elapsed time, and processor time."""
+    """The elapsed time and the processor time that a number of jobs has taken."""
 
     jobs: int
     seconds: float
@@ -23,11 +23,13 @@ class Cost(TypedDict):
 
 
 def amount(setting: str) -> int:
-    """Return the number in "100 threads"."""
+    """Return the number in a setting such as "100 threads"."""
     return int(setting.partition(" ")[0])
 
 
 class Meter:
+    """Measures elapsed time and processor time since its creation."""
+
     def __init__(self) -> None:
         self._cpu = time.process_time()
         self._clock = time.perf_counter()
@@ -38,7 +40,7 @@ class Meter:
 
 
 async def from_tasks(call: Callable[[int], Awaitable[object]], count: int, tasks: int) -> Cost:
-    """Call with each number below count, in concurrent tasks."""
+    """Call an async function with each number below count, from several concurrent tasks."""
     numbers = iter(range(count))
 
     async def caller() -> None:
@@ -51,7 +53,7 @@ async def from_tasks(call: Callable[[int], Awaitable[object]], count: int, tasks
 
 
 def from_threads(call: Callable[[int], object], count: int, threads: int) -> Cost:
-    """Call with each number below count, in threads."""
+    """Call a function with each number below count, from several threads."""
     numbers = iter(range(count))
 
     def caller() -> None:
@@ -72,7 +74,7 @@ def from_threads(call: Callable[[int], object], count: int, threads: int) -> Cos
 
 
 async def one_by_one_awaited(call: Callable[[int], Awaitable[object]], count: int) -> list[float]:
-    """Call with each number below count. Return how long each call took, in ms."""
+    """Call an async function with each number below count. Return the time of each call in ms."""
     taken: list[float] = []
     for number in range(count):
         start = time.perf_counter()
@@ -82,7 +84,7 @@ async def one_by_one_awaited(call: Callable[[int], Awaitable[object]], count: in
 
 
 def one_by_one(call: Callable[[int], object], count: int) -> list[float]:
-    """Do the same as `one_by_one_awaited`, with calls that block."""
+    """Call a function with each number below count. Return the time of each call in ms."""
     taken: list[float] = []
     for number in range(count):
         start = time.perf_counter()
@@ -92,7 +94,7 @@ def one_by_one(call: Callable[[int], object], count: int) -> list[float]:
 
 
 class Tally(Protocol):
-    """Counts jobs, and measures from the start of the first to the end of the last."""
+    """Counts jobs, and measures the time from the start of the first to the end of the last one."""
 
     def ran(self, number: int) -> None:
         """Count a job. The task calls this with its number."""
@@ -101,13 +103,13 @@ class Tally(Protocol):
         """Return when all jobs have run."""
 
     def cost(self) -> Cost:
-        """Return what the jobs took. To be called after the worker has stopped."""
+        """Return the time that the jobs have taken. Call this after the worker has stopped."""
 
 
 class LocalTally:
-    """Counts the jobs of workers in this process, in one thread or many.
+    """Counts the jobs of a worker in this process, also if it has several threads.
 
-    A job counts once, however often it runs.
+    A job that runs more than once is counted once.
     """
 
     def __init__(self, count: int) -> None:
@@ -134,9 +136,9 @@ class LocalTally:
 
 
 class ForkedTally:
-    """Counts the jobs of workers that fork processes.
+    """Counts the jobs of a worker that forks processes.
 
-    The processor time is that of these processes and this one, from beginning to end.
+    The processor time is that of this process and its children, from the start of the counting.
     """
 
     def __init__(self, count: int) -> None:
@@ -171,9 +173,9 @@ def _cpu_of_all() -> float:
 
 
 class Waits:
-    """Measures how long jobs waited. Their number is `clock_ns()` at the time they were added.
+    """Measures how long jobs have waited. The number of a job is the time when it was added.
 
-    The first job only warms up: its sender has to open the store.
+    The first job is not measured, because its sender has to open the store.
     """
 
     def __init__(self, count: int) -> None:

@@ -1,4 +1,4 @@
-"""What is measured: each function uses an empty workspace, and returns numbers by name."""
+"""The measurements. Each function gets an empty workspace and returns numbers by name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.verdicts import percentile
 
 Sample: TypeAlias = dict[str, float]
 
-# How long a worker has nothing to do before the first job to pick up, so that it is idle.
+# How long the worker waits for its first job, to be sure that it is idle.
 IDLE_SECONDS: Final = 1.0
 
 PAUSE_SECONDS: Final = (0.005, 0.030)
@@ -29,7 +29,7 @@ class Sizes:
     lone: int = 2_000
     pickup: int = 200
     memory: int = 20_000
-    measured: int = 10_000  # at each depth
+    measured: int = 10_000  # how many jobs are measured at each length of the queue
     shallow: int = 1_000
     deep: int = 200_000
     delayed: int = 100_000
@@ -39,8 +39,8 @@ class Sizes:
 class Plan:
     """How to measure one contestant.
 
-    share is how many of the jobs are used where a rate is measured. settings are those with which
-    the contestant is fastest, by part.
+    share is the fraction of the jobs to use where a rate is measured. settings are the fastest ones
+    of the contestant, by part.
     """
 
     sizes: Sizes
@@ -48,7 +48,7 @@ class Plan:
     settings: Mapping[str, str]
     seed: int
 
-    def shared(self, count: int) -> int:
+    def scaled(self, count: int) -> int:
         return int(count * self.share)
 
 
@@ -56,35 +56,35 @@ Measure: TypeAlias = Callable[[Workspace, Plan], Sample]
 
 
 def enqueue(workspace: Workspace, plan: Plan) -> Sample:
-    count = plan.shared(plan.sizes.enqueue)
+    count = plan.scaled(plan.sizes.enqueue)
     return _rate(workspace, "enqueue", count=count, setting=plan.settings["enqueue"])
 
 
 def bulk(workspace: Workspace, plan: Plan) -> Sample:
-    return _rate(workspace, "bulk", count=plan.shared(plan.sizes.bulk))
+    return _rate(workspace, "bulk", count=plan.scaled(plan.sizes.bulk))
 
 
 def lone(workspace: Workspace, plan: Plan) -> Sample:
-    return _percentiles(workspace.run("lone", count=plan.shared(plan.sizes.lone)))
+    return _percentiles(workspace.run("lone", count=plan.scaled(plan.sizes.lone)))
 
 
 def drain(workspace: Workspace, plan: Plan) -> Sample:
-    count = plan.shared(plan.sizes.drain)
+    count = plan.scaled(plan.sizes.drain)
     workspace.run("fill", count=count)
     return _rate(workspace, "drain", count=count, setting=plan.settings["drain"])
 
 
 def memory(workspace: Workspace, plan: Plan) -> Sample:
-    """Measure what a waiting job takes of the server's memory."""
+    """Measure how much memory of the server a waiting job takes."""
     count = plan.sizes.memory
-    workspace.run("fill", count=1)  # what a queue takes, however short it is
+    workspace.run("fill", count=1)  # creates the keys that every queue has
     before = workspace.store.memory_bytes()
     workspace.run("fill", count=count)
     return {"bytes": (workspace.store.memory_bytes() - before) / count}
 
 
 def pickup(workspace: Workspace, plan: Plan) -> Sample:
-    """Measure from the call in one process to the start of the task in another."""
+    """Measure the time from the call in one process to the start of the task in another one."""
     worker = workspace.start("receive", count=plan.sizes.pickup)
     worker.wait_until_ready()
     workspace.run("send", pauses=_pauses(plan))
@@ -92,12 +92,12 @@ def pickup(workspace: Workspace, plan: Plan) -> Sample:
 
 
 def pickup_here(workspace: Workspace, plan: Plan) -> Sample:
-    """Measure from the call to the start of the task, in one process and on one event loop."""
+    """Measure the time from the call to the start of the task, both on one event loop."""
     return _percentiles(workspace.run("pick_up", pauses=_pauses(plan)))
 
 
 def depth(workspace: Workspace, plan: Plan, *, waiting: int, delayed: int = 0) -> Sample:
-    """Drain some jobs while so many others wait, then add some."""
+    """Run some jobs while many other ones wait or are delayed, then add some."""
     count = plan.sizes.measured
     if delayed:
         workspace.run("fill_delayed", count=delayed)
@@ -134,11 +134,14 @@ MEASURES: Final[dict[str, Measure]] = {
     "depth:deep": deep,
     "depth:delayed": with_delayed,
 }
-"""By the name of the part."""
+"""The measurements by the name of their part."""
 
 
 def _rate(workspace: Workspace, verb: str, **arguments: object) -> Sample:
-    """Return jobs a second. The server's time is that of the whole process, connecting included."""
+    """Return the jobs per second of a verb, and the processor time of a job.
+
+    The time of the server includes the connecting of the process.
+    """
     before = workspace.store.cpu_seconds()
     cost: Cost = workspace.run(verb, **arguments)
     server = workspace.store.cpu_seconds() - before
@@ -158,6 +161,6 @@ def _percentiles(ms: Sequence[float]) -> Sample:
 
 
 def _pauses(plan: Plan) -> list[float]:
-    """Return the same for all contestants of a round. The first job only warms up."""
+    """Return pauses in seconds, the same for all contestants of a round."""
     chance = random.Random(plan.seed)
     return [IDLE_SECONDS, *(chance.uniform(*PAUSE_SECONDS) for _ in range(plan.sizes.pickup))]

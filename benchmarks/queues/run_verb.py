@@ -1,7 +1,7 @@
-"""One verb of a contestant: `python -m benchmarks.queues.run_verb MODULE VERB LOCATION ARGUMENTS`.
+"""Run one verb: `python -m benchmarks.queues.run_verb MODULE VERB LOCATION ARGUMENTS`.
 
-It imports nothing but the standard library and the contestant, which may have an environment of
-its own. It prints what the verb returns as JSON, in a line of its own.
+A verb is a method of a contestant. Its result is printed as a line of JSON. This module imports
+only the standard library and the contestant, which may have its own virtual environment.
 """
 
 from __future__ import annotations

@@ -12,12 +12,15 @@ from benchmarks.queues.comparison import MAX_GROWTH, Comparison, Row
 from benchmarks.queues.contestant import Contestant
 from benchmarks.queues.measures import Sample, Sizes
 from benchmarks.tables import show_table
-from benchmarks.verdicts import Ratios, Verdict, short, shown
+from benchmarks.verdicts import Ratios, Verdict, short, to_text
 
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """samples: part → contestant → one sample of each round."""
+    """Prints the tables of a comparison.
+
+    samples are the samples of all rounds, by part and contestant.
+    """
 
     comparison: Comparison
     contestants: Contestants[Contestant]
@@ -26,17 +29,17 @@ class Tables:
     samples: Mapping[str, Mapping[str, Sequence[Sample]]]
 
     def values(self, part: str, name: str, key: str) -> list[float]:
-        """Return one number of a contestant, round by round."""
+        """Return the number with this key of a contestant, for each round."""
         return [sample[key] for sample in self.samples.get(part, {}).get(name, [])]
 
     def ratios(self, row: Row, name: str, other: str) -> Ratios | None:
-        """Return how many times better the first was. None if one of them was not measured."""
+        """Return how many times better name was than other. None if one was not measured."""
         ours = self.values(row.part, name, row.key)
         others = self.values(row.part, other, row.key)
         return Ratios.of(ours, others) if row.more_is_better else Ratios.of(others, ours)
 
     def ratios_by_row(self) -> dict[str, dict[str, Sequence[float]]]:
-        """Return how many times better hasten was than each of the others, round by round."""
+        """Return how many times better hasten was than each other contestant, for each round."""
         ours = self.comparison.ours
         found: dict[str, dict[str, Sequence[float]]] = {}
         for row in self.comparison.rows:
@@ -96,7 +99,7 @@ class Tables:
         return self.contestants.title(name)
 
     def _full_title(self, row: Row) -> str:
-        """Return the title of a row; an indented one belongs to the first row of its part."""
+        """Return the title of a row, with that of the first row of its part if it is indented."""
         if not row.title.startswith(" "):
             return row.title
         first = next(other for other in self.comparison.rows if other.part == row.part)
@@ -112,7 +115,7 @@ class Tables:
         self._show_depths()
 
     def _show_comparison(self) -> None:
-        """Show one table with a column for each contestant, where there are few."""
+        """Print one table with a column for each contestant."""
         ours = self.comparison.ours
         header = ["", ""]
         for name in self.names:
@@ -125,14 +128,14 @@ class Tables:
             for name in self.names:
                 line.append(self._median(row, name))
                 if name != ours and ours in self.names:
-                    line.append(shown(self.ratios(row, ours, name)))
+                    line.append(to_text(self.ratios(row, ours, name)))
             if row.part in self.samples:
                 lines.append(line)
         if lines:
             show_table("All parts", header, lines)
 
     def _show_parts(self) -> None:
-        """Show a table for each part, with a line for each contestant."""
+        """Print a table for each part, with a line for each contestant."""
         for part, grouped in groupby(self.comparison.rows, key=lambda row: row.part):
             rows = list(grouped)
             names = [name for name in self.names if name in self.samples.get(part, {})]
@@ -147,7 +150,7 @@ class Tables:
         baseline = self.comparison.baseline
         for row in rows:
             yield f"{self._median(row, name)} {row.unit}"
-            yield "" if name == baseline else shown(self.ratios(row, name, baseline))
+            yield "" if name == baseline else to_text(self.ratios(row, name, baseline))
 
     def _median(self, row: Row, name: str) -> str:
         values = self.values(row.part, name, row.key)
@@ -166,7 +169,7 @@ class Tables:
                 for key in ("enqueue_us", "drain_us"):
                     values = self.values(part, name, key)
                     line.append(short(statistics.median(values)))
-                    line.append(shown(self._growth(name, part, key)))
+                    line.append(to_text(self._growth(name, part, key)))
                 lines.append(line)
         if lines:
             header = ["", "", "enqueue, µs/job", "of the first", "drain, µs/job", "of the first"]

@@ -1,4 +1,4 @@
-"""Where one measurement of a contestant runs: an empty location, and a process for each verb."""
+"""The place of one measurement: an empty store location, and a process for each verb."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TIMEOUT_SECONDS: Final = 600
 
 
 class Workspace:
-    """A context manager: at its end the processes are killed, and the location is deleted."""
+    """A context manager that creates a location. At its end, the processes are killed."""
 
     def __init__(self, contestant: type[Contestant], store: Store) -> None:
         self.store = store
@@ -43,7 +43,7 @@ class Workspace:
 
 
 class RunningVerb:
-    """The process of one verb."""
+    """The process that runs one verb."""
 
     def __init__(self, title: str, command: list[str]) -> None:
         self._title = title
@@ -51,7 +51,7 @@ class RunningVerb:
 
     def wait_until_ready(self) -> None:
         if self.process.output.readline() != READY:
-            raise Failed(f"{self._title}: ended too early: {self.process.last_error()}")
+            raise Failed(f"{self._title}: ended before it was ready: {self.process.last_error()}")
 
     def result(self) -> Any:
         try:

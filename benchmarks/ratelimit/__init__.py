@@ -1,1 +1,1 @@
-"""hasten's limits beside those of others."""
+"""A benchmark that compares rate limiting libraries."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.ratelimit`: measure rate limiting side by side."""
+"""`python -m benchmarks.ratelimit`: compare rate limiting libraries."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class RateLimits(Benchmark[Contestant, Sizes]):
     )  # fmt: skip
 
     def measure(self) -> Sequence[Part]:
-        allow_open_files()  # some connect for each call
+        allow_open_files()  # some contestants open a connection for each call
         with RedisServer(None) as server, server.new_location() as url:
             self.environment |= server.facts()
             kinds = [self.known_parts[name] for name in self.options.parts]

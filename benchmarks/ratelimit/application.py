@@ -1,4 +1,4 @@
-"""The application that is limited, and calls of it."""
+"""The ASGI applications that contestants limit, and functions to call them."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _HEADERS: Final = [
 
 
 async def bare(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer everything with the same few bytes."""
+    """An application that returns the same short response to each request."""
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(BODY))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": BODY})
 
 
 class Logins:
-    """Answers `/login?good` with 200 and `/login?bad` with 401, all at once after `opened`."""
+    """An application that waits for `opened`, then returns 200 for `/login?good`, else 401."""
 
     def __init__(self) -> None:
         self.reached = 0
@@ -54,7 +54,7 @@ def scope_of(path: str, client: str, method: str = "GET") -> Scope:
 
 
 def clients(count: int) -> list[str]:
-    """Return addresses, all different."""
+    """Return different IP addresses."""
     return [
         f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}" for number in range(count)
     ]

@@ -1,4 +1,4 @@
-"""What a contestant is: a library that limits rates, by itself or around an application."""
+"""The interface of a contestant: a rate limiting library, for functions or for applications."""
 
 from __future__ import annotations
 
@@ -19,15 +19,18 @@ class Rate(NamedTuple):
 
 
 Hit: TypeAlias = Callable[[str], object | Awaitable[object]]
-"""Counts one hit of a key. A function, or a coroutine function if the library has those."""
+"""Counts one hit of a key. An async function if the library has async functions."""
 
 Paths: TypeAlias = Mapping[str, Sequence[Rate]]
-"""The rates of each path, for each client."""
+"""The rates of each path. They apply to each client."""
 
 
 class Contestant(contestants.Contestant):
-    """algorithms are those of the library used by itself, the one that is compared first; it has
-    none if it can only be a part of an application."""
+    """A rate limiting library.
+
+    algorithms are those that can be measured without an application; the first one is compared with
+    other contestants. There are none if the library only works in an application.
+    """
 
     algorithms: ClassVar[tuple[str, ...]] = ()
     has_application: ClassVar[bool] = True
@@ -35,13 +38,15 @@ class Contestant(contestants.Contestant):
 
     @classmethod
     def command(cls, workload: str) -> list[str]:
-        """Return what runs a workload (see `workloads`): a JSON object of arguments is appended to
-        the command, and it prints JSON."""
+        """Return the command that runs a workload (a module of `workloads`) in a process.
+
+        A JSON object of arguments is appended to the command. It prints its result as JSON.
+        """
         raise NotImplementedError
 
 
 class PythonContestant(Contestant):
-    """The methods import the library, in the process of a workload."""
+    """A library in Python. Only the methods import it, in the process of a workload."""
 
     @classmethod
     def command(cls, workload: str) -> list[str]:
@@ -49,7 +54,7 @@ class PythonContestant(Contestant):
 
     @classmethod
     def limiter(cls, rates: Sequence[Rate], *, algorithm: str, url: str | None = None) -> Hit:
-        """Return a limiter by several rates at once, in memory or on the Redis at url."""
+        """Return a function that counts a hit under several rates, in memory or on Redis (url)."""
         raise NotImplementedError
 
     @staticmethod
@@ -59,7 +64,7 @@ class PythonContestant(Contestant):
 
     @classmethod
     def application(cls, paths: Paths, *, url: str | None = None) -> Application:
-        """Return the application with limits, which count by the address of the client."""
+        """Return an application with limits for each client address."""
         raise NotImplementedError
 
     @classmethod
@@ -69,12 +74,12 @@ class PythonContestant(Contestant):
 
     @classmethod
     def logins(cls, app: Application, rate: Rate) -> Application | None:
-        """Return app with a limit that counts failed logins only; None if that is impossible."""
+        """Return app with a limit that only counts failed logins, or None if that is impossible."""
         return None
 
 
 class NodeContestant(NodePackages, Contestant):
-    """See express.mjs."""
+    """A library in Node. Its workloads are in express.mjs."""
 
     @classmethod
     def command(cls, workload: str) -> list[str]:

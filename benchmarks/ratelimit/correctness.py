@@ -1,4 +1,4 @@
-"""How many requests pass a limit wrongly, or are denied wrongly: facts, not targets."""
+"""How many requests a limit allows or denies wrongly. There are no targets for this."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Correctness(RateLimitPart):
         return {}
 
     def round(self, number: int, report: Report) -> None:
-        """Measure once: this is not about speed."""
+        """Measure in the first round only, because this part does not measure speed."""
         if number == 1:
             super().round(number, report)
 
@@ -29,13 +29,13 @@ class Correctness(RateLimitPart):
         limit = LOGIN_RATE.limit
         show_text(
             f"""
-correctness: {PARALLEL} logins of one client at once, under a limit of {limit} failed ones an hour.
-Bad: how many of the bad ones are tried ({limit} should be). Good: how many of the good ones get in.
-Later: how many of {limit} more good ones, one after the other, get in ({limit} should).
-Contestants without numbers can only count all logins. limits and throttled-py have no option for
-it: here they check first and count failures later, as Flask-Limiter does.
-Seam: the most that passes within one window under a limit of {SEAM_RATE.limit}, for a client that
-starts just before the window ends and does not stop."""
+correctness: {PARALLEL} logins of one client at once, with a limit of {limit} failed logins an hour.
+Bad: how many wrong passwords are checked (correct: {limit}). Good: how many correct logins succeed.
+Later: how many of {limit} more correct logins, one after the other, succeed (correct: {limit}).
+Contestants without numbers can only limit all logins. limits and throttled-py have no option to
+count failures: here they check before the login, and count after a failure, like Flask-Limiter.
+Seam: how many requests pass within the length of one window, with a limit of {SEAM_RATE.limit}, if
+a client starts just before the window ends and continues."""
         )
         lines = [line for name in self.lineup.names for line in self._lines(name)]
         if lines:

@@ -122,7 +122,7 @@ async function overhead({ repeats }) {
       // High limits are for requests that pass.
       if (path !== "/denied" && response.statusCode !== 200) throw new Error(`${path} is denied`);
     }
-    if (path === "/denied" && response.statusCode !== 429) throw new Error("is not denied");
+    if (path === "/denied" && response.statusCode !== 429) throw new Error("a request is not denied");
     found[path] = { us: Infinity, bare_us: Infinity, headers: response.getHeaders() };
   }
   for (const [path, seen] of Object.entries(found)) {
@@ -169,7 +169,7 @@ async function redis({ url, seconds }) {
 }
 
 async function onRedis(passing, denying, server, url, seconds) {
-  await run(passing, { count: CONCURRENT * 50 }); // connections, scripts, the compiler
+  await run(passing, { count: CONCURRENT * 50 }); // opens connections, loads scripts, compiles functions
   let [executed, busy] = [await executedBy(server), await serverSeconds(server)];
   const [cpu, start] = [process.cpuUsage(), performance.now()];
   const done = await run(passing, { seconds });
@@ -198,7 +198,7 @@ async function run(request, { count = Infinity, seconds = Infinity, denied = fal
   const caller = async () => {
     while (number < count && performance.now() < end) {
       if ((await request(CLIENTS[number++ % CLIENTS.length])) === denied) {
-        throw new Error(denied ? "passed" : "was denied");
+        throw new Error(denied ? "a request was allowed" : "a request was denied");
       }
       done++;
     }
@@ -264,7 +264,7 @@ async function memory({ url, keys, redis_keys }) {
   return found;
 }
 
-/** Returns the size of live objects: how much free memory a process keeps is up to Node. */
+/** Returns the size of live objects, because Node decides how much free memory a process keeps. */
 function heap() {
   globalThis.gc();
   globalThis.gc();
@@ -308,12 +308,12 @@ async function allAtOnce(login, path) {
   const calls = [];
   for (let n = 0; n < 30; n++) {
     calls.push(call(login.app, path, "203.0.113.7", "POST").finally(() => login.answered++));
-    await turn(); // its memory store needs requests that come one after the other
+    await turn(); // its memory store needs requests one after the other
   }
   while (login.reached + login.answered < 30) await turn();
   login.open();
   const answers = await Promise.all(calls);
-  await turn(); // for hits that it takes back after the response
+  await turn(); // it may uncount hits after the response
   return answers;
 }
 

@@ -1,4 +1,4 @@
-"""The application in the frameworks that some libraries are made for."""
+"""The application in Starlette and FastAPI, for libraries that only work there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from benchmarks.ratelimit.application import BODY
 
 Decorate: TypeAlias = Callable[[str, Any], Any]
-"""Takes a path and its endpoint, and returns the endpoint with limits."""
+"""A function that is called with a path and its endpoint, and returns the endpoint with limits."""
 
 
 def starlette_application(paths: Iterable[str], decorate: Decorate | None = None) -> Any:
@@ -40,7 +40,7 @@ def fastapi_application(
         async def endpoint(request: Request) -> Response:
             return Response(BODY, media_type="application/json")
 
-        # FastAPI reads the annotations when the route is made, and could not resolve them as text.
+        # FastAPI evaluates annotations when a route is added, and cannot evaluate these as strings.
         endpoint.__annotations__ = {"request": Request, "return": Response}
         decorated = decorate(path, endpoint) if decorate else endpoint
         app.get(path, dependencies=dependencies(path))(decorated)

@@ -1,4 +1,4 @@
-"""A hit of the library alone, without HTTP."""
+"""The time of one hit without an application."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from benchmarks.ratelimit.contestant import CONTESTANTS, OUR_STORE, OURS
 from benchmarks.ratelimit.part import RateLimitPart
 from benchmarks.ratelimit.workloads.hits import KEYS, MANY_KEYS
 from benchmarks.tables import show_table, show_text
-from benchmarks.verdicts import Ratios, Verdict, short, shown
+from benchmarks.verdicts import Ratios, Verdict, short, to_text
 
 MOST_NS: Final = 1_000
 
@@ -26,10 +26,10 @@ class Hits(RateLimitPart):
     def show(self) -> None:
         show_text(
             f"""
-hits: processor time of one rate in memory, {KEYS:,} keys in turn, awaited where it is a coroutine;
-the least of {self.sizes.repeats} times (Node: 5 times as many). Of hasten's: how many times what
-hasten's Limiter.hit with a fixed window takes. Turning: the median of a hit while {MANY_KEYS:,}
-keys are known, with the work that it leaves to the event loop (which takes 1 to 2 µs alone)."""
+hits: processor time to count a hit of one rate in memory, with {KEYS:,} keys in turn: the minimum
+of {self.sizes.repeats} repetitions (Node: 5 times as many). Of hasten's: the time divided by that
+of hasten's Limiter.hit with a fixed window. Turning: the median time of a hit if {MANY_KEYS:,} keys
+are stored, with the work that it schedules on the event loop (an idle loop takes 1 to 2 µs)."""
         )
         lines = [
             self._line(name, algorithm)
@@ -47,7 +47,7 @@ keys are known, with the work that it leaves to the event loop (which takes 1 to
             CONTESTANTS.title(name) if algorithm == CONTESTANTS.find(name).algorithms[0] else "",
             algorithm,
             short(median(ns)),
-            "" if is_ours else shown(Ratios.of(ns, ours)),
+            "" if is_ours else to_text(Ratios.of(ns, ours)),
             short(median(self.values(name, algorithm, "turning_us"))),
         ]
 

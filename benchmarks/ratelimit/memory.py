@@ -1,4 +1,4 @@
-"""The memory of a key."""
+"""The memory that a key takes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from benchmarks.parts import Report
 from benchmarks.ratelimit.contestant import CONTESTANTS, OUR_STORE, OURS, is_python_peer
 from benchmarks.ratelimit.part import RateLimitPart
 from benchmarks.tables import show_table, show_text
-from benchmarks.verdicts import Ratios, Verdict, short, shown
+from benchmarks.verdicts import Ratios, Verdict, short, to_text
 
 KINDS: Final = {"bytes": "in memory", "redis_bytes": "on Redis"}
 
@@ -39,9 +39,10 @@ class Memory(RateLimitPart):
     def show(self) -> None:
         show_text(
             f"""
-memory: a rate of 100 in 15 minutes, hit once by each of {self.sizes.keys:,} addresses. In memory:
-what the resident memory grows by (Node: its live objects), the key's text included; Litestar's
-through its application. On Redis: what `used_memory` grows by, {self.sizes.redis_keys:,} keys."""
+memory: one hit by each of {self.sizes.keys:,} addresses, with a rate of 100 in 15 minutes. In
+memory: the growth of the resident memory (Node: of the live objects) including the key; for
+Litestar, by requests to its application. On Redis: the growth of `used_memory`, with
+{self.sizes.redis_keys:,} keys."""
         )
         lines = [self._line(name) for name in self.lineup.names]
         if lines:
@@ -60,7 +61,7 @@ through its application. On Redis: what `used_memory` grows by, {self.sizes.redi
             ratios = None
             if self.has_ours and name != OURS:
                 ratios = Ratios.of(values, self.values(OURS, kind))
-            cells += [short(median(values)), shown(ratios)]
+            cells += [short(median(values)), to_text(ratios)]
         return cells
 
     def verdicts(self) -> list[Verdict]:

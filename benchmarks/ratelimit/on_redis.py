@@ -1,4 +1,4 @@
-"""Requests with limits that are counted on Redis."""
+"""Requests under limits that are counted on Redis."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks.ratelimit.part import RateLimitPart
 from benchmarks.ratelimit.workloads.client_requests import CLIENTS
 from benchmarks.ratelimit.workloads.redis import CONCURRENT, COUNTED, POLICIES
 from benchmarks.tables import show_table, show_text
-from benchmarks.verdicts import Ratios, Verdict, short, shown
+from benchmarks.verdicts import Ratios, Verdict, short, to_text
 
 MANY_TIMES: Final = 5.0
 WAYS: Final = {"library": "the library alone", "application": "around an application"}
@@ -28,11 +28,11 @@ class OnRedis(RateLimitPart):
     def show(self) -> None:
         show_text(
             f"""
-redis: {CONCURRENT} requests at a time, each of one of {len(CLIENTS):,} clients and with
-{len(POLICIES)} policies, for {self.sizes.redis_seconds:g} s; no HTTP server. Checks are requests
-times policies. Processor: of the contestant's process for a request; server: of Redis.
-Commands: how many reach Redis for a request, counted over {COUNTED:,} more; executed: those of
-scripts included; denied: how many reach it for a request of a client that was denied before."""
+redis: {CONCURRENT} concurrent requests of {len(CLIENTS):,} clients, each with {len(POLICIES)}
+policies, for {self.sizes.redis_seconds:g} s, without HTTP server. Checks: requests times policies.
+Processor: the time of the contestant's process for a request; server: that of Redis. Commands:
+those that reach Redis for a request, counted with {COUNTED:,} more requests; executed: with those
+of scripts; denied: those for a request of a client that has been denied before."""
         )
         for way, title in WAYS.items():
             names = [name for name in self.lineup.names if way in self.runs[name][-1]]
@@ -47,7 +47,7 @@ scripts included; denied: how many reach it for a request of a client that was d
         return [
             CONTESTANTS.title(name),
             short(median(rates) * len(POLICIES)),
-            shown(ratios),
+            to_text(ratios),
             short(median(self.values(name, way, "cpu_us"))),
             short(median(self.values(name, way, "server_us"))),
             *(

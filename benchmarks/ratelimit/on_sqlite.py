@@ -1,4 +1,4 @@
-"""Hits that several processes count in one SQLite file."""
+"""Hits of several processes that share one SQLite file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from benchmarks.tables import show_table, show_text
 from benchmarks.verdicts import short
 
 CASES: Final = list(product((1, 4), (1, 50)))
-"""Processes, and hits at a time in each."""
+"""The number of processes, and of concurrent hits in each."""
 
 
 class OnSqlite(RateLimitPart):
@@ -61,8 +61,8 @@ class OnSqlite(RateLimitPart):
             return
         show_text(
             f"""
-sqlite: processes that share one file, each for {self.sizes.redis_seconds:g} s, with so many hits
-at a time. hits/s are those of all processes together, processor is the time for one hit."""
+sqlite: processes share one file for {self.sizes.redis_seconds:g} s, each with some concurrent hits.
+hits/s: those of all processes together. processor: the time for one hit."""
         )
         lines = [
             [str(processes), str(concurrent), *self._cells(f"{processes}, {concurrent}")]

@@ -1,4 +1,4 @@
-"""What limits add to a call of an application."""
+"""The time that limits add to a request of an application."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CASES: Final = {
     "/denied": "denied",
 }
 LIMITS_US: Final = {"/free": 1.0, "/one": 5.0}
-LEAST_US: Final = 0.1  # less is noise, which cannot be divided by
+LEAST_US: Final = 0.1  # a shorter time is noise, and useless as a divisor
 
 
 class Overhead(RateLimitPart):
@@ -33,10 +33,10 @@ class Overhead(RateLimitPart):
     def show(self) -> None:
         show_text(
             f"""
-overhead: processor time of calls of the application without a server, counted in memory,
-{len(CLIENTS):,} clients; the least of {self.sizes.repeats} times {CALLS} calls (Node: 5 times as
-many). Over bare: less the same application, in the same framework, without limits. A denial spares
-the call of the application below. Headers are those that an answer gets beside its own."""
+overhead: processor time of a call of the application without a server, with limits in memory and
+{len(CLIENTS):,} clients: the minimum of {self.sizes.repeats} times {CALLS} calls (Node: 5 times as
+many). Over bare: minus the time of the same application in the same framework without limits. A
+denied request does not reach the application. Headers: those that limits add to a response."""
         )
         lines = [self._line(name, path) for path in CASES for name in self.lineup.names]
         if lines:

@@ -27,8 +27,8 @@ class Overload(RateLimitPart):
             return
         show_text(
             f"""
-overload: for {self.sizes.overload_seconds:g} s, twice as many requests arrive as the application
-can answer: each needs one of ten database connections for 20 ms. No peer sheds load."""
+overload: for {self.sizes.overload_seconds:g} s, the application receives twice as many requests as
+it can handle: each needs one of ten database connections for 20 ms. No other library sheds load."""
         )
         lines = [[title, *self._cells(way)] for way, title in WAYS.items()]
         header = ["accepts", "of the possible", "median, ms", "99 % within, ms", "refused"]
@@ -51,7 +51,7 @@ can answer: each needs one of ten database connections for 20 ms. No peer sheds 
         ours, theirs = self._median("with", "median_ms"), self._median("without", "median_ms")
         return [
             Verdict(
-                "overload: good answers ten times sooner than without shedding",
+                "overload: successful responses ten times faster than without shedding",
                 f"{ours:.0f} ms, {theirs:.0f} ms", ours * 10 <= theirs,
             )
         ]  # fmt: skip

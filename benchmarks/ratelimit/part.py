@@ -1,4 +1,4 @@
-"""The parts of this benchmark: each measures every contestant in a process of its own."""
+"""The parts of this benchmark. Each measures every contestant in a new process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TIMEOUT_SECONDS: Final = 300
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much a part measures: repetitions, seconds for each contestant and kind, keys."""
+    """How much each part measures: repetitions, seconds for each contestant, and keys."""
 
     repeats: int = 20
     redis_seconds: float = 2.0
@@ -29,7 +29,7 @@ class Sizes:
 
 
 class RateLimitPart(RoundPart):
-    """Runs the workload of the same name. url is that of a Redis server for this benchmark."""
+    """A part that runs the workload with its name. url is that of the Redis server to use."""
 
     def __init__(self, names: Sequence[str], url: str, sizes: Sizes) -> None:
         self.lineup = Lineup([name for name in names if self.measures(name)])
@@ -40,7 +40,7 @@ class RateLimitPart(RoundPart):
 
     @abstractmethod
     def measures(self, name: str) -> bool:
-        """Return whether a contestant has what this part measures."""
+        """Return whether a contestant can be measured in this part."""
 
     @abstractmethod
     def arguments(self) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class RateLimitPart(RoundPart):
         return self.runs
 
     def values(self, name: str, *keys: str) -> list[float]:
-        """Return one measured number of a contestant, round by round."""
+        """Return one measured number of a contestant, for each round."""
         found = []
         for run in self.runs.get(name, []):
             value = run

@@ -1,6 +1,6 @@
-"""The process of a contestant: `python -m benchmarks.ratelimit.run_workload MODULE NAME ARGUMENTS`.
+"""Run one workload: `python -m benchmarks.ratelimit.run_workload MODULE NAME ARGUMENTS`.
 
-It prints the result of the workload as JSON.
+The result of the workload is printed as JSON.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from hasten._request_info import RequestInfo
 class Decision(NamedTuple):
     """What a rate limit has decided about one hit: a request, or a call of a `Limiter`.
 
-    A decision is true in a condition if the hit is within the limit.
+    A decision is truthy if the hit is within the limit.
 
     - name: the name of the limit.
     - ok: whether the hit is within the limit.

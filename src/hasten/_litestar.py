@@ -21,10 +21,11 @@ _firsts: Final[deque[tuple[object, object, object]]] = deque(maxlen=16)
 
 
 def get_shared_middleware(scope: Scope, own: T, definition: object) -> T:
-    """Return the middleware whose state own has to use for the application of a request.
+    """Return the instance of a middleware that has the state for the application of a request.
 
-    This is the first middleware of the application with an equal definition (the options it was
-    created with). For every framework but Litestar, own is returned.
+    own is the instance that serves the request, and definition the options it was created with. In
+    Litestar, the first instance of the application with an equal definition is returned. In other
+    frameworks, own is returned.
     """
     app = scope.get("app")
     if framework_of(app) != "litestar":

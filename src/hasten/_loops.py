@@ -43,23 +43,23 @@ def require_asyncio(what: str, instead: str) -> None:
 
 def is_running() -> bool:
     """Return whether an event loop, asyncio's or trio's, is running in this thread."""
-    return is_asyncio() or _running_trio() is not None
+    return is_asyncio() or _find_running_trio() is not None
 
 
 def current_trio_token() -> Any:
     """Return the trio token, with which other threads can run functions on this event loop."""
-    return _trio().lowlevel.current_trio_token()
+    return _require_trio().lowlevel.current_trio_token()
 
 
 def make_lock() -> asyncio.Lock | Any:
     """Return a lock of the running event loop: an `asyncio.Lock` or a `trio.Lock`."""
-    return asyncio.Lock() if is_asyncio() else _trio().Lock()
+    return asyncio.Lock() if is_asyncio() else _require_trio().Lock()
 
 
 def call_next_turn(function: Callable[[], object]) -> None:
     """Call a function in the next iteration of the running event loop."""
     if is_asyncio():
-        # Not call_soon: a function that is called late in an iteration could still run in it.
+        # Not call_soon, which may still call the function in this iteration.
         asyncio.get_running_loop().call_later(0, function)
     else:
         current_trio_token().run_sync_soon(function)
@@ -69,7 +69,7 @@ async def run_in_thread(work: Callable[..., T], *args: object) -> T:
     """Call a function in a worker thread of the running event loop, and return its result."""
     if is_asyncio():
         return await asyncio.to_thread(work, *args)
-    result: T = await _trio().to_thread.run_sync(work, *args)
+    result: T = await _require_trio().to_thread.run_sync(work, *args)
     return result
 
 
@@ -84,7 +84,7 @@ async def wait_for_future(future: Future[T]) -> T:
         done = asyncio.Event()
         wake = asyncio.get_running_loop().call_soon_threadsafe
     else:
-        done = _trio().Event()
+        done = _require_trio().Event()
         wake = current_trio_token().run_sync_soon
 
     def on_done(_: Future[T]) -> None:
@@ -111,7 +111,7 @@ def run_on_loop(loop: asyncio.AbstractEventLoop | Any, work: Coroutine[Any, Any,
     return result
 
 
-def _running_trio() -> Any | None:
+def _find_running_trio() -> Any | None:
     """Return the module trio if its event loop is running in this thread, else None."""
     trio = sys.modules.get("trio")
     if trio is None:
@@ -123,9 +123,9 @@ def _running_trio() -> Any | None:
     return trio
 
 
-def _trio() -> Any:
+def _require_trio() -> Any:
     """Return the module trio. Raises `AsyncioRequired` if no event loop is running."""
-    trio = _running_trio()
+    trio = _find_running_trio()
     if trio is None:
         raise AsyncioRequired("a middleware of hasten", "run the application on asyncio or trio")
     return trio

@@ -44,7 +44,7 @@ QueryLike: TypeAlias = str | Iterable[tuple[str, str]] | _MultiItems | _Lists | 
 """
 
 
-def pairs_of(query: QueryLike) -> Pairs:
+def to_query_pairs(query: QueryLike) -> Pairs:
     """Return the query parameters as decoded (name, value) pairs, in their order."""
     if isinstance(query, str):
         return parse_qsl(query.removeprefix("?"), keep_blank_values=True)
@@ -63,7 +63,7 @@ def pairs_of(query: QueryLike) -> Pairs:
     return list(pairs)
 
 
-def header_of(query: QueryLike, name: str) -> str | None:
+def get_request_header(query: QueryLike, name: str) -> str | None:
     """Return a header of the request.
 
     Returns None if the request does not have this header, or if query is not a request.

@@ -10,7 +10,7 @@ from typing import Final
 LOG_INTERVAL_SECONDS: Final = 60.0
 
 
-class RepeatedErrors:
+class ThrottledErrorLog:
     """A logger that logs each kind of error at most once a minute.
 
     The errors between two log lines are counted, and the next line has their number.

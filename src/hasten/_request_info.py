@@ -1,4 +1,4 @@
-"""What the functions of an application learn about a request: those of limits and load shedding."""
+"""The request as it is passed to functions of the application, such as the key of a limit."""
 
 from __future__ import annotations
 

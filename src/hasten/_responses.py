@@ -1,4 +1,4 @@
-"""Complete HTTP responses that can be sent by any framework and answer conditional requests."""
+"""Complete HTTP responses for any framework, with support for conditional requests (304)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The store of jobs and limits: its URL, clock and time-out, and what it has to close.
+"""The store of jobs and limits: its URL, clock, time-out and connections.
 
 Each capability has its own connections and tables in a store, here called its *part*: the part of
 jobs is an engine, that of limits a counter store. A store creates a part on first use, and closes
@@ -48,8 +48,8 @@ class Store(AsyncClosable):
 
     - clock: the clock of all queues and limits in the store. Tests pass a
       `hasten.testing.ManualClock`; the default is the system clock.
-    - timeout: how long an operation in the store may take, 5 seconds by default. Then it raises
-      `StoreError`. Can be set in the URL instead: ``?timeout=2``.
+    - timeout: how long an operation in the store may take, 5 seconds by default. A longer
+      operation raises `StoreError`. Can be set in the URL instead: ``?timeout=2``.
     - prefix: the prefix of all keys on Redis. By default, keys of jobs begin with ``bull``, as
       BullMQ's, and keys of limits with ``hasten:limit``. With ``prefix="shop"`` they begin with
       ``shop`` and ``shop:limit``. Can be set in the URL instead: ``?prefix=shop``.
@@ -75,8 +75,8 @@ class Store(AsyncClosable):
         self.clock: Final = SYSTEM_CLOCK if clock is None else check_clock(clock)
         self.url: Final = without_password(url)
         parsed = parse_store_url(url)
-        _check_not_both("timeout", timeout, parsed.timeout)
-        _check_not_both("prefix", prefix, parsed.prefix)
+        _check_not_set_twice("timeout", timeout, parsed.timeout)
+        _check_not_set_twice("prefix", prefix, parsed.prefix)
         self.location: Final = parsed.location
         self.timeout: Final = (
             parsed.timeout or DEFAULT_TIMEOUT if timeout is None else _to_timeout(timeout)
@@ -142,7 +142,7 @@ def to_store(store: str | Store) -> Store:
     return store if isinstance(store, Store) else Store(store)
 
 
-def _check_not_both(option: str, given: object, in_url: object) -> None:
+def _check_not_set_twice(option: str, given: object, in_url: object) -> None:
     if given is not None and in_url is not None:
         raise InvalidOption.conflict(option, given, f"the {option} in the URL")
 

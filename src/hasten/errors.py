@@ -143,7 +143,7 @@ class InvalidOption(HastenError, ValueError):
 
     @classmethod
     def conflict(cls, option: str, value: object, other: str) -> InvalidOption:
-        """Return the error for an option that cannot be combined with other, another option."""
+        """Return the error for an option that cannot be combined with another option (other)."""
         error = cls(option, value, "", code="conflict")
         error.args = (f"{option}={_safe_repr(value)}: cannot be combined with {other}",)
         return error
@@ -184,7 +184,7 @@ class InvalidArgument(HastenError, TypeError):
 
 
 class PayloadTooLarge(InvalidArgument):
-    """The arguments of a job are larger than max_size of the queue. Sizes are bytes of JSON."""
+    """The arguments of a job are larger than `max_size` of its queue, in bytes of JSON."""
 
     def __init__(self, task: str, argument: str, size: int, limit: int) -> None:
         super().__init__(
@@ -356,7 +356,7 @@ def _limit_problem(
 
 
 class LimitNotFound(HastenError, LookupError):
-    """No limit with this name applies to the request. names are the limits that do."""
+    """No limit with this name applies to the request. names are those of the limits that apply."""
 
     def __init__(self, name: str, names: Collection[str]) -> None:
         known = ", ".join(map(repr, names)) or "none"
@@ -382,7 +382,7 @@ class ResponseBroken(HastenError):
 
 
 class StoreError(HastenError):
-    """An operation in the store failed, and wrote nothing, with these exceptions:
+    """An operation in the store failed. It wrote nothing, except in two cases:
 
     - After `StoreInterrupted` and `StoreTimeout`, the operation may or may not have been applied.
     - After `AddedInPart`, the first jobs were added: the error has their ids.

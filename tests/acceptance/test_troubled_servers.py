@@ -289,7 +289,7 @@ class TestRefusing:
             client.execute_command("REPLICAOF", "127.0.0.1", "1")
             with pytest.raises(StoreReadOnly, match="read-only replica: use the URL of its master"):
                 await site.add(app.step)
-            await until_it_reports(site, worker, "read-only replica")
+            await until_it_reports(site, worker, "the server is a read-only replica")
             client.execute_command("REPLICAOF", "NO", "ONE")
         await prove_it_works(site, worker)
 

@@ -170,7 +170,10 @@ async def limit_pages(queue: Queue, count: int) -> None:
     )
 
 
-DAMAGED = "damaged, or not a SQLite database (file is not a database): restore it or move it away"
+DAMAGED = (
+    "damaged, or not a SQLite database (file is not a database): "
+    "restore it from a backup, or use another file"
+)
 
 
 def stopped_between_steps(site: Site, worker: Program) -> bool:

@@ -269,7 +269,7 @@ def test_too_many_wrong_logins(served: Served) -> None:
 def test_ctrl_c_ends_it_with_status_0(served: Served) -> None:
     """It does so even if a mail was queued right before."""
     process, url = served
-    read_until(process, r"Ctrl\+C ends it")
+    read_until(process, r"Press Ctrl\+C to stop")
     assert httpx.post(f"{url}/send-email", json=MAIL).status_code == 202
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=90)

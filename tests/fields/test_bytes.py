@@ -180,7 +180,7 @@ class TestComputed:
             def full_name(self) -> str:
                 return ""
 
-        with pytest.raises(InvalidOption, match=r"declare first there with Field\(exclude=True\)"):
+        with pytest.raises(InvalidOption, match=r"declare it with Field\(exclude=True\)"):
             FieldSelector(Lacking, model=User, needs={"full_name": ["first"]})
 
 
@@ -261,7 +261,7 @@ class TestOwnWay:
 
     def test_only_those_fields_go_through_the_model(self) -> None:
         fields = FieldSelector(FussyOut, model=User, needs={"fullName": ("first", "last")})
-        builder = fields._table().entity.builder
+        builder = fields._require_shapes().entity.builder
         assert {field.name for field in builder.through_model} == {"created", "fullName"}
 
     @pytest.mark.parametrize("decorate", [model_validator(mode="after"), model_serializer])
@@ -302,7 +302,8 @@ class TestOtherModels:
             == b'[{"id":1,"role":"admin"}]'
         )
         with pytest.raises(
-            InvalidOption, match="a BaseModel: a dataclass cannot build 'name' without all"
+            InvalidOption,
+            match="a BaseModel, because a dataclass cannot validate 'name' without all",
         ):
             FieldSelector(Loud, model=User)
 

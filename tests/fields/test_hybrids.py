@@ -85,7 +85,9 @@ PYTHON_ONLY = ["initial", "shout", "greeting", "is_named", "number", "nothing", 
 def test_a_hybrid_without_sql_is_rejected(
     name: str, model: Callable[[str], type[BaseModel]]
 ) -> None:
-    words = f"SQL for the hybrid '{name}'.*add @{name}.inplace.expression.*compute="
+    words = (
+        f"SQL expression for the hybrid property '{name}'.*add @{name}.inplace.expression.*compute="
+    )
     with pytest.raises(InvalidOption, match=words):
         FieldSelector(model(name), model=Person)
     with pytest.raises(InvalidOption, match=words):

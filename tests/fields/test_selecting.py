@@ -332,7 +332,7 @@ class TestToMany:
                 return connection.execute(statement, parameters)
 
             database = Database(connection, execute, is_async=False)
-            run_without_loop(fields._table().fetch(database, select(User), chosen))
+            run_without_loop(fields._require_shapes().fetch(database, select(User), chosen))
         related = executed[1]
         with made.begin() as connection:
             connection.execute(text("SET LOCAL enable_seqscan = off"))
@@ -427,7 +427,7 @@ class TestWhatIsKept:
                 assert [row["id"] for row in found] == wanted
                 hidden = select(User).where(_is(n))
                 assert [row["id"] for row in fields.sync.many(session, hidden, chosen)] == [n]
-        assert fields._table()._selects.count == 3
+        assert fields._require_shapes()._selects.count == 3
 
     def test_all_rows_have_one_statement_text(self, database: str) -> None:
         fields = FieldSelector(UserOut, model=User)
@@ -475,13 +475,15 @@ class TestShapes:
         statement = select(User)
         for choice in itertools.product([True, False], repeat=len(names)):
             asked = ",".join(itertools.compress(names, choice)) or "id"
-            fields._table().of(statement, fields.parse([("fields", asked)])).statement(statement)
-        assert fields._table().count == 256
+            fields._require_shapes().get(statement, fields.parse([("fields", asked)])).statement(
+                statement
+            )
+        assert fields._require_shapes().count == 256
 
     def test_equal_selections_share_one_shape(self) -> None:
         fields = FieldSelector(UserOut, model=User)
         shapes = {
-            fields._table().of(select(User), fields.parse([("fields", text)]))
+            fields._require_shapes().get(select(User), fields.parse([("fields", text)]))
             for text in ("id,name", "name,id", " id, name,id")
         }
         assert len(shapes) == 1
@@ -489,7 +491,7 @@ class TestShapes:
     def test_a_shape_without_joins_returns_the_same_rows(self, database: str) -> None:
         statement = select(User).order_by(User.id)
         fields = Users.parse("fields=id,team(name),boss(team(id)),posts(id)")
-        shape = Users._table().of(statement, fields, without_joins=True)
+        shape = Users._require_shapes().get(statement, fields, without_joins=True)
         with Session(engine(database)) as session, statements_of(engine(database)) as log:
             found = session.execute(shape.statement(statement)).all()
             execute = blocking_database(session).execute
@@ -502,7 +504,7 @@ class TestShapes:
         fields = FieldSelector(UserOut, model=User)
         chosen = fields.parse("fields=id,team(name)")
         texts = {
-            str(fields._table().of(statement, chosen).statement(statement))
+            str(fields._require_shapes().get(statement, chosen).statement(statement))
             for statement in (select(User).limit(number) for number in (5, 10))
         }
         assert len(texts) == 1
@@ -649,7 +651,7 @@ class TestStartUp:
             FieldSelector(AllowedFields(UserOut), model=User, default=["id"])
 
     def test_a_marker_that_is_the_name_of_a_field_is_refused(self) -> None:
-        with pytest.raises(InvalidOption, match="a suffix without a field 'posts_id'"):
+        with pytest.raises(InvalidOption, match="there is a field 'posts_id'"):
             FieldSelector({"posts": [TagOut], "posts_id": "id"}, model=User, more_suffix="_id")
 
 

@@ -32,7 +32,7 @@ from hasten.jobs._engines.redis.decoding import (
 from hasten.jobs._options import decode_options, read_keep_logs
 from hasten.jobs._states import State
 from hasten.pagination import Paginator
-from hasten.pagination._cursor import Cursor, SigningKeys, _mac, _to_base64
+from hasten.pagination._cursor import Cursor, SigningKeys, _compute_mac, _to_base64
 from hasten.ratelimit._http.addresses import Addresses
 from hasten.ratelimit._http.proxies import Proxies
 from hasten.ratelimit._rates import parse_rates
@@ -102,7 +102,7 @@ def cursor() -> Target:
             keys.read(data.decode("latin-1"))
         # As somebody writes it who knows the secret: the signature holds, the rest is anything.
         try:
-            found = keys.read(_to_base64(data + _mac(SECRET.encode(), data)))
+            found = keys.read(_to_base64(data + _compute_mac(SECRET.encode(), data)))
         except InvalidParameter:
             return
         assert isinstance(found, Cursor)

@@ -176,7 +176,7 @@ async def test_without_the_middleware_it_says_so() -> None:
 
 @pytest.mark.parametrize("option", ["path", "methods", "per"])
 def test_an_option_that_the_route_determines_is_refused(option: str) -> None:
-    with pytest.raises(InvalidOption, match=f"^{option}=.*which determines it"):
+    with pytest.raises(InvalidOption, match=f"^{option}=.*where the route determines it"):
         RateLimited("1/m", **{option: ["/"]})  # type: ignore[arg-type]
 
 

@@ -94,8 +94,8 @@ class TestAnnotations:
             (dict[str, complex], "complex has no JSON form"),
             (type[Cat], "type has no JSON form"),
             (Owner, "Path has no JSON form"),
-            (dict[tuple[int, int], str], "the keys of a JSON object"),
-            (dict[bool, str], "the keys of a JSON object"),
+            (dict[tuple[int, int], str], "keys of this type cannot be stored"),
+            (dict[bool, str], "keys of this type cannot be stored"),
             (Literal[1.5], "Literal may only contain"),
             (7, "Type '7' is not supported"),
         ],
@@ -359,7 +359,9 @@ class TestWhatCanBeATask:
     def test_without_a_name_of_its_own_needs_one(
         self, queue: Queue, function: Callable[..., Any]
     ) -> None:
-        with pytest.raises(InvalidOption, match=r"^name=None: must be @queue\.task\(name=…\) for "):
+        with pytest.raises(
+            InvalidOption, match=r"^name=None: must be given as @queue\.task\(name=…\), because "
+        ):
             queue.task(function)
 
     @pytest.mark.parametrize(
@@ -378,7 +380,7 @@ class TestWhatCanBeATask:
             ),
             (7, "7 cannot be a task"),
             (None, "None cannot be a task"),
-            (max, "task 'max': the parameters of <built-in function max> are unknown"),
+            (max, "task 'max': the parameters of <built-in function max> cannot be determined"),
             (map, "the class map cannot be a task"),
         ],
     )
@@ -407,7 +409,10 @@ class TestWhatCanBeATask:
     def test_that_cannot_be_imported_cannot_run_in_a_process(
         self, queue: Queue, function: Callable[..., Any]
     ) -> None:
-        with pytest.raises(InvalidOption, match="a function at the top level of a module, for 'f'"):
+        with pytest.raises(
+            InvalidOption,
+            match="the child process imports the task 'f' by the name of its function",
+        ):
             queue.task(name="f", run_in="process")(function)
 
     def test_that_has_another_name_in_its_module_cannot_run_in_a_process(

@@ -147,7 +147,7 @@ async def test_a_job_that_cannot_be_run_is_logged(
     (first,), (second,) = records(caplog, unknown.id), records(caplog, unfit.id)
     assert (first.levelname, second.levelname) == ("ERROR", "ERROR")
     assert "failed without a run: this worker has no task 'cube'" in first.getMessage()
-    assert "its data does not fit the task 'square'" in second.getMessage()
+    assert "the data of the job does not fit the task 'square'" in second.getMessage()
 
 
 async def test_an_expired_job_is_logged(
@@ -177,7 +177,10 @@ async def test_a_postponed_job_is_not_logged_as_a_failure(
         await until_state(job, State.DELAYED)
     (asked,) = records(caplog, job.id)
     assert asked.levelname == "INFO"
-    assert asked.getMessage() == f"queue mail: job {job.id} (ask) asked to run again in 30 s"
+    assert (
+        asked.getMessage()
+        == f"queue mail: job {job.id} (ask) postponed by its handler, runs again in 30 s"
+    )
 
 
 async def test_a_cancelled_job_is_not_logged_as_a_failure(

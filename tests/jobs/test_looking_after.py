@@ -106,7 +106,7 @@ class TestIds:
             queue.log(id, "line"),
         ]  # fmt: skip
         for call in calls:
-            with pytest.raises(InvalidOption, match=r"^id=.*: must be .* str\(id\)"):
+            with pytest.raises(InvalidOption, match=r"^id=.*: must be a job id as a string"):
                 await call
 
 

@@ -183,7 +183,7 @@ class TestValuesThatJsonLoses:
         async def report(ctx: Context) -> None:
             with pytest.raises(ValueError, match=r"done\[0\] is nan, which JSON cannot store$"):
                 ctx.progress({"done": [NAN]})
-            with pytest.raises(ValueError, match=r"a JSON value: the value is inf"):
+            with pytest.raises(ValueError, match=r"can be stored as JSON: the value is inf"):
                 ctx.progress(INF)
             with pytest.raises(ValueError, match=r"the value has two keys that are both '1'"):
                 ctx.progress({1: 1, "1": 2})

@@ -52,13 +52,13 @@ async def run(queue: Queue, job: Job[Any]) -> str:
 
 async def test_options_fail_their_job_once(queue: Queue) -> None:
     job = await add(queue, opts='{"hasten":' + DEEP + "}")
-    assert await run(queue, job) == "its options cannot be read: it is nested too deeply"
+    assert await run(queue, job) == "the options of the job cannot be read: it is nested too deeply"
 
 
 async def test_data_fails_its_job_once(queue: Queue) -> None:
     job = await add(queue, '{"to":' + DEEP + "}")
     reason = await run(queue, job)
-    assert reason == "its data does not fit the task 'send': it is nested too deeply"
+    assert reason == "the data of the job does not fit the task 'send': it is nested too deeply"
 
 
 async def test_what_takes_too_much_memory_fails_its_job_once(
@@ -74,7 +74,10 @@ async def test_what_takes_too_much_memory_fails_its_job_once(
     monkeypatch.setattr(options, "_decoder", Decoder())
     job = await add(queue, opts='{"large":1}')
     reason = await run(queue, job)
-    assert reason == "its options cannot be read: decoding it takes more memory than available"
+    assert (
+        reason
+        == "the options of the job cannot be read: decoding it takes more memory than available"
+    )
 
 
 async def test_values_raise_what_other_invalid_json_raises(queue: Queue) -> None:

@@ -68,7 +68,7 @@ THROWN: dict[str, tuple[Callable[[], BaseException], str]] = {
     ),
     "cancelled": (
         asyncio.CancelledError,
-        "CancelledError: its task was cancelled by a handler, not by the worker",
+        "CancelledError: the asyncio task of the job was cancelled by a handler, not by the worker",
     ),
     "cancelled future": (concurrent.futures.CancelledError, "CancelledError"),
     "generator exit": (GeneratorExit, "GeneratorExit"),
@@ -154,7 +154,10 @@ class TestWhatHandlersRaise:
         job = await cancel_itself.enqueue()
         async with Worker(queue, grace=0):
             reason = await fails_after(job, 2)
-        assert reason == "CancelledError: its task was cancelled by a handler, not by the worker"
+        assert (
+            reason == "CancelledError: the asyncio task of the job was cancelled by a handler, "
+            "not by the worker"
+        )
 
     async def test_a_handler_that_has_cancelled_itself_and_returns_has_completed(
         self, queue: Queue
@@ -376,7 +379,7 @@ class TestCancellingAllTasks:
     async def test_a_run_that_was_cancelled_before_its_first_step_counts_as_an_attempt(
         self, queue: Queue, clock: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        begin = QueueConsumer._begin
+        begin = QueueConsumer._start_task
         cancelled: list[Run] = []
 
         def begin_and_cancel(self: QueueConsumer, run: Run) -> None:
@@ -386,7 +389,7 @@ class TestCancellingAllTasks:
                 run.task.cancel()
                 cancelled.append(run)
 
-        monkeypatch.setattr(QueueConsumer, "_begin", begin_and_cancel)
+        monkeypatch.setattr(QueueConsumer, "_start_task", begin_and_cancel)
 
         @queue.task(attempts=2)
         async def fine() -> str:
@@ -432,7 +435,7 @@ class TestWorkersThatFail:
         with pytest.raises(ZeroDivisionError, match="a fault of ours"):
             async with Worker(queue), asyncio.timeout(DEADLINE_SECONDS):
                 await asyncio.Event().wait()
-        assert "has failed and is stopping" in caplog.text
+        assert "internal error, the worker is stopping" in caplog.text
         task = asyncio.current_task()
         assert task is not None
         assert not task.cancelling()
@@ -697,7 +700,8 @@ class TestStoppingUnderAttack:
         await worker.stop()
         assert (await job.refresh()).state is State.FAILED
         assert job.error == (
-            "UsageError: a handler cannot wait for its own worker, which is stopping now"
+            "UsageError: a handler cannot wait until its own worker has stopped; "
+            "the worker is stopping now"
         )
 
     async def test_a_fetcher_that_fails_once_still_stores_outcomes(
@@ -780,7 +784,7 @@ async def test_a_suspect_starts_although_the_tasks_of_its_worker_were_cancelled(
     cancelled: list[int] = []
 
     async def cancel_second(self: QueueConsumer, portion: OutboxPortion, claim: Any) -> Any:
-        if self._poison_jobs.block_claims and not cancelled:
+        if self._poison_jobs.is_blocking_claims and not cancelled:
             cancelled.append(1)
             raise asyncio.CancelledError
         return await settle(self, portion, claim)
@@ -822,7 +826,9 @@ async def test_a_listener_that_is_cancelled_alone_does_no_harm(queue: Queue) -> 
         return "fine"
 
     def listeners() -> set[asyncio.Task[Any]]:
-        return {t for t in asyncio.all_tasks() if "QueueConsumer._listen" in repr(t.get_coro())}
+        return {
+            t for t in asyncio.all_tasks() if "QueueConsumer._run_listener" in repr(t.get_coro())
+        }
 
     async with Worker(queue) as worker:
         for _ in range(3):

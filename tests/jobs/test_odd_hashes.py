@@ -131,10 +131,10 @@ async def test_an_odd_priority_is_kept_through_delays_and_retries(
 
 
 UNREADABLE = {
-    "no json": "its options cannot be read: ",
-    "[]": "its options cannot be read: ",
-    '{"attempts":{}}': "its options cannot be read: attempts={}: must be a number",
-    '{"backoff":' + "[" * 5000: "its options cannot be read: ",
+    "no json": "the options of the job cannot be read: ",
+    "[]": "the options of the job cannot be read: ",
+    '{"attempts":{}}': "the options of the job cannot be read: attempts={}: must be a number",
+    '{"backoff":' + "[" * 5000: "the options of the job cannot be read: ",
 }
 
 
@@ -163,7 +163,7 @@ async def test_any_number_is_a_rule_of_keeping(queue: Queue, keys: Keys, wire: s
     ("fields", "reason"),
     [
         (["name"], r"this worker has no task ''"),
-        (["data"], r"its data does not fit the task 'double'"),
+        (["data"], r"the data of the job does not fit the task 'double'"),
         (["opts", "timestamp", "delay", "priority"], None),
     ],
 )

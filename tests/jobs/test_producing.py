@@ -176,7 +176,7 @@ class TestMany:
             task.args("a", to="a")
         with pytest.raises(InvalidArgument, match="send: argument 'address' does not fit"):
             await task.enqueue_many([task.args("a"), task.args(1)])
-        with pytest.raises(InvalidOption, match=r"calls=<dict>: .* made by send\.args\(…\)"):
+        with pytest.raises(InvalidOption, match=r"calls=<dict>: .* created with send\.args\(…\)"):
             await task.enqueue_many([task.args("a"), {"address": "b"}])
         assert await waiting(queue) == []
 
@@ -663,8 +663,8 @@ class TestDeclaring:
     @pytest.mark.parametrize(
         ("options", "complaint"),
         [
-            ({"run_in": "thread"}, "'loop' or 'process' for 'send'"),
-            ({"run_in": "fibre"}, "'loop' or 'process' for 'send'"),
+            ({"run_in": "thread"}, "'loop' or 'process' for the task 'send'"),
+            ({"run_in": "fibre"}, "'loop' or 'process' for the task 'send'"),
             ({"give_up_on": ValueError("no class")}, "exception classes"),
             ({"attempts": 0}, "attempts=0: must be a whole number from 1"),
             ({"job_id": "a"}, "one of the options attempts, backoff"),
@@ -726,9 +726,9 @@ async def test_using_checks_its_options_at_once(queue: Queue) -> None:
     task = queue.task(send)
     with pytest.raises(InvalidOption, match="priority=-1"):
         task.using(priority=-1)
-    with pytest.raises(InvalidOption, match="either at or delay, not both"):
+    with pytest.raises(InvalidOption, match="given without delay: use either at or delay"):
         task.using(delay=1).using(at=ManualClock().now())
-    with pytest.raises(InvalidOption, match=r"a function only in @queue\.task"):
+    with pytest.raises(InvalidOption, match="a function cannot be stored with a job"):
         task.using(backoff=lambda attempt, error: 1)
 
 

@@ -28,11 +28,11 @@ from tests.patience import DEADLINE_SECONDS
         ("x" * 256, "a string of 1 to 255 characters"),
         (None, "a string of 1 to 255 characters"),
         (7, "a string of 1 to 255 characters"),
-        ("a:b", "a name without ':', which separates keys"),
+        ("a:b", "a name without ':', which separates the parts of a key"),
         ("a\0b", "valid text without control characters"),
         ("\ud800", "valid text without control characters"),
         ("a\x1b[2J", "valid text without control characters"),
-        ("a\u202eb", "and invisible ones, such as marks of direction"),
+        ("a\u202eb", "or invisible characters, such as direction marks"),
     ],
 )
 def test_wrong_names_are_refused(name: Any, complaint: str) -> None:
@@ -50,7 +50,7 @@ async def test_names_and_ids_that_could_control_a_terminal_are_refused(
     @queue.task
     async def send() -> None: ...
 
-    complaint = "valid text without control characters and invisible ones"
+    complaint = "valid text without control characters or invisible characters"
     with pytest.raises(InvalidOption, match=complaint):
         queue.task(name=name)(send)
     with pytest.raises(InvalidOption, match=complaint):

@@ -51,7 +51,9 @@ async def test_fails_alone(queue: Queue, refused: set[type[Outcome]]) -> None:
         together.set()
         for number, job in enumerate(jobs):
             if number in {3, 12}:
-                with pytest.raises(JobFailed, match="its outcome cannot be stored: it holds"):
+                with pytest.raises(
+                    JobFailed, match="the outcome of the job cannot be stored: it holds"
+                ):
                     await job.result(timeout=30)
             else:
                 assert await job.result(timeout=30) == number
@@ -70,10 +72,10 @@ async def test_that_cannot_even_fail_is_left_to_its_lease(
 
     bad = await run.using(job_id="bad").enqueue()
     async with Worker(queue, grace=0):
-        await until(lambda: caplog.text.count("its outcome cannot be stored") == 2)
+        await until(lambda: caplog.text.count("the outcome of the job cannot be stored") == 2)
         assert await (await run.enqueue()).result(timeout=30) == "done"
     assert (await bad.refresh()).state is State.ACTIVE
-    assert caplog.text.count("its outcome cannot be stored") == 2
+    assert caplog.text.count("the outcome of the job cannot be stored") == 2
     assert "store unavailable" not in caplog.text
 
 
@@ -105,7 +107,7 @@ async def test_log_lines_that_cannot_be_stored_are_dropped_alone(
     assert [await job.logs() for job in jobs if job is not jobs[2]] == [
         [f"line {number}"] for number in (0, 1, 3, 4)
     ]
-    assert f"dropped a log line or the progress of job {jobs[2].id}" in caplog.text
+    assert f"job {jobs[2].id}: progress or log line dropped, the store rejects it" in caplog.text
     await queue.obliterate(force=True)
     await queue.aclose()
     client.close()

@@ -292,7 +292,7 @@ class TestContext:
             await after.result(timeout=30)
         assert await job.logs() == await after.logs() == ["in time"] * 2
         assert (await job.refresh()).progress is None
-        warning = f"job {job.id} (act): log lines and progress dropped"
+        warning = f"job {job.id} (act): log line or progress dropped"
         assert [r.levelname for r in caplog.records if warning in r.message] == ["WARNING"] * 2
 
     @pytest.mark.parametrize("value", [object(), float("nan")], ids=["object", "NaN"])
@@ -428,7 +428,7 @@ async def test_a_handler_that_suppresses_its_cancellation_is_cancelled_again(
     queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`except BaseException: pass` in a loop is common; it must not hold a job for ever."""
-    monkeypatch.setattr("hasten.jobs._run.ASK_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr("hasten.jobs._run.REPEAT_STOP_SECONDS", 0.05)
     swallowed: list[int] = []
 
     @queue.task

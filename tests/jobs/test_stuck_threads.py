@@ -49,7 +49,7 @@ def call() -> Iterator[Call]:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hasten.jobs._run.ASK_AGAIN_SECONDS", 0.02)
+    monkeypatch.setattr("hasten.jobs._run.REPEAT_STOP_SECONDS", 0.02)
 
 
 def stop(worker: Worker, job: Job[Any], reason: Stop) -> None:
@@ -151,7 +151,7 @@ async def test_a_worker_without_free_threads_still_runs_coroutines(
         (error,) = [text for text in messages(caplog, logging.ERROR) if "abandoned" in text]
         assert error.startswith(
             "all threads for handlers are abandoned (2): this worker runs no more plain functions "
-            "until one of them ends"
+            "until one of the threads ends"
         )
         waiting = [await plain.enqueue() for _ in range(3)]
         for later in waiting:

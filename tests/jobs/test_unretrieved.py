@@ -65,13 +65,13 @@ async def test_of_an_internal_task_that_fails_while_the_worker_ends(
             await asyncio.Event().wait()
         raise OfOurs
 
-    monkeypatch.setattr(QueueConsumer, "_listen", listen)
+    monkeypatch.setattr(QueueConsumer, "_run_listener", listen)
     async with Worker(queue):
         await until(lambda: tasks)
     await until(tasks[0].done)
     await asyncio.sleep(0)
     assert not unseen(tasks)
-    assert "an internal task failed while the worker ended" in caplog.text
+    assert "an internal task failed while the worker was stopping" in caplog.text
 
 
 async def test_of_a_wait_of_a_listener_that_fails_when_it_is_cancelled(

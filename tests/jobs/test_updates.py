@@ -104,8 +104,11 @@ class TestUpdate:
             ({"delay": -1}, "delay=-1: must be at least 0 seconds"),
             ({"delay": 1e300}, r"delay=1e\+300: must be less than a hundred years"),
             ({"delay": "soon"}, "delay='soon': must be seconds"),
-            ({"progress": {1, object()}}, "must be a JSON value"),
-            ({"progress": float("nan")}, "progress=<float>: must be a JSON value"),
+            ({"progress": {1, object()}}, "must be a value that can be stored as JSON"),
+            (
+                {"progress": float("nan")},
+                "progress=<float>: must be a value that can be stored as JSON",
+            ),
             (
                 {"progress": "x" * 2000},
                 "^progress=<str>: must be at most 1,000 bytes of JSON",

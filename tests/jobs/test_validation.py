@@ -227,7 +227,7 @@ class TestValues:
             with pytest.raises(InvalidOption, match=r"^progress=<dict>: must be") as caught:
                 await job.update(progress=progress)
             assert "SECRET" not in str(caught.value)
-        with pytest.raises(InvalidOption, match=r"^jobs=<tuple>: must be \(name, data\)"):
+        with pytest.raises(InvalidOption, match=r"^jobs=<tuple>: must be tuples \(name, data\)"):
             await queue.add_many([("send", {"to": "SECRET"}, "oops")])  # type: ignore[list-item]
 
     async def test_that_a_store_refuses_are_in_no_error(self, tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ class TestWrongData:
         async with Worker(queue):
             with pytest.raises(JobFailed) as caught:
                 await job.result(timeout=30)
-        assert "its data does not fit the task 'handler'" in caught.value.error
+        assert "the data of the job does not fit the task 'handler'" in caught.value.error
         assert why in caught.value.error
         assert (await job.refresh()).tracebacks in ([], [""])
 
@@ -281,12 +281,24 @@ class TestWrongData:
     @pytest.mark.parametrize(
         ("column", "text", "why"),
         [
-            ("data", "{", "its data does not fit the task 'known': Input data was truncated"),
-            ("data", "", "its data does not fit the task 'known'"),
-            ("data", "[[" * 100_000, "its data does not fit the task 'known'"),
-            ("opts", "{", "its options cannot be read: Input data was truncated"),
-            ("opts", '{"attempts": "many"}', "its options cannot be read: attempts='many'"),
-            ("opts", '{"backoff": {"type": 7}}', "its options cannot be read: backoff.type=7"),
+            (
+                "data",
+                "{",
+                "the data of the job does not fit the task 'known': Input data was truncated",
+            ),
+            ("data", "", "the data of the job does not fit the task 'known'"),
+            ("data", "[[" * 100_000, "the data of the job does not fit the task 'known'"),
+            ("opts", "{", "the options of the job cannot be read: Input data was truncated"),
+            (
+                "opts",
+                '{"attempts": "many"}',
+                "the options of the job cannot be read: attempts='many'",
+            ),
+            (
+                "opts",
+                '{"backoff": {"type": 7}}',
+                "the options of the job cannot be read: backoff.type=7",
+            ),
         ],
         ids=["half", "empty", "deep", "half opts", "wrong opts", "wrong backoff"],
     )

@@ -22,7 +22,7 @@ from hasten.errors import InvalidOption, JobCancelled, UsageError
 from hasten.jobs import Context, Job, Queue, State, Worker
 from hasten.jobs import _store_use as store_use
 from hasten.jobs._consumer import QueueConsumer
-from hasten.jobs._outbox import BYTES_LIKE_A_JOB, OutboxPortion
+from hasten.jobs._outbox import BYTES_PER_WEIGHT, OutboxPortion
 from hasten.jobs._record import Batch, Claim, Completed, Outcome, Progress, Update
 from hasten.jobs._run import Run, Stop
 from hasten.testing import ManualClock
@@ -175,7 +175,7 @@ class TestCalls:
             await until(lambda: len(running) == 12)
             may_end.set()
             await until(lambda: sum(calls.outcomes) >= 12)
-        assert max(calls.bytes) < queue.engine.max_batch * BYTES_LIKE_A_JOB + 1_000_000
+        assert max(calls.bytes) < queue.engine.max_batch * BYTES_PER_WEIGHT + 1_000_000
         assert (await queue.counts())[State.COMPLETED] == 12
 
     async def test_claim_no_jobs_while_results_wait_to_be_stored(
@@ -397,15 +397,15 @@ async def test_aclose_stops_as_stop_does(queue: Queue) -> None:
 def test_two_objects_for_one_queue_are_refused(queue: Queue, tmp_path: Path) -> None:
     """However its store is named. Nothing is opened for that."""
     url = f"sqlite:///{tmp_path / 'jobs.db'}"
-    with pytest.raises(InvalidOption, match="one Queue object for each queue"):
+    with pytest.raises(InvalidOption, match="two of these Queue objects name the same queue"):
         Worker(queue, Queue("mail", queue.store))
-    with pytest.raises(InvalidOption, match="one Queue object for each queue"):
+    with pytest.raises(InvalidOption, match="two of these Queue objects name the same queue"):
         Worker(Queue("mail", url), Queue("mail", Store(url)))
-    with pytest.raises(InvalidOption, match="one Queue object for each queue"):
+    with pytest.raises(InvalidOption, match="two of these Queue objects name the same queue"):
         Worker(Queue("mail"), Queue("mail"))
     Worker(queue, queue, Queue("other", queue.store))
     Worker(Queue("mail", "memory://"), Queue("mail", "memory://"), Queue("mail"))
-    assert store_use.DEFAULT.made is None
+    assert store_use.DEFAULT_STORE_USE.existing_store is None
     assert not (tmp_path / "jobs.db").exists()
 
 
@@ -433,7 +433,7 @@ def test_wrong_options_are_refused(queue: Queue, options: dict[str, Any], compla
 
 @pytest.mark.parametrize("queues", [(), ("mail",), (None,)])
 def test_a_worker_needs_queues(queues: Any) -> None:
-    with pytest.raises(InvalidOption, match="one Queue or more"):
+    with pytest.raises(InvalidOption, match="one or more Queue objects"):
         Worker(*queues)
 
 
@@ -583,7 +583,7 @@ class TestTrouble:
         await started.wait()
         async with self.locked(tmp_path), asyncio.timeout(DEADLINE_SECONDS):
             await worker.stop()
-        assert "these jobs run again when their leases expire" in caplog.text
+        assert "the jobs run again when their leases expire" in caplog.text
 
 
 async def test_large_results_and_progress_are_stored_a_few_megabytes_at_a_time(
@@ -628,7 +628,7 @@ async def test_large_results_and_progress_are_stored_a_few_megabytes_at_a_time(
             assert await job.result(timeout=20) == "r" * size
     for sizes in noted.values():
         assert sum(sizes) == count * (size + 2)
-        assert max(sizes) <= engine.max_batch * BYTES_LIKE_A_JOB + size + 2
+        assert max(sizes) <= engine.max_batch * BYTES_PER_WEIGHT + size + 2
 
 
 @pytest.mark.parametrize("reason", [Stop.CANCELLED, Stop.RELEASED, Stop.LOST])
@@ -636,7 +636,7 @@ async def test_a_run_that_is_stopped_before_it_begins_frees_its_place(
     queue: Queue, monkeypatch: pytest.MonkeyPatch, reason: Stop
 ) -> None:
     """The news may come from a thread, between two steps of the event loop."""
-    begin = QueueConsumer._begin
+    begin = QueueConsumer._start_task
     told: list[Run] = []
 
     def begin_and_stop(self: QueueConsumer, run: Run) -> None:
@@ -645,7 +645,7 @@ async def test_a_run_that_is_stopped_before_it_begins_frees_its_place(
             told.append(run)
             run.stop(reason)
 
-    monkeypatch.setattr(QueueConsumer, "_begin", begin_and_stop)
+    monkeypatch.setattr(QueueConsumer, "_start_task", begin_and_stop)
 
     @queue.task
     async def noop() -> None:
@@ -678,7 +678,7 @@ async def test_a_logging_filter_that_raises_costs_no_claimed_job() -> None:
             )
 
     def fail(record: logging.LogRecord) -> bool:
-        if "lease lost" in record.getMessage():
+        if "lease was lost" in record.getMessage():
             raise ZeroDivisionError
         return True
 

@@ -116,10 +116,10 @@ def test_fields_of_another_process_are_compared_by_name() -> None:
     """The other process has made the same selector, with objects of its own."""
     q = sent(Items.parse("fields=id,owner"))
     assert Same.from_items(ITEMS, q).data == Items.from_items(ITEMS, q).data
-    with pytest.raises(InvalidOption, match="a set parsed by the same FieldSelector"):
+    with pytest.raises(InvalidOption, match="fields parsed by this FieldSelector"):
         Same.from_items(ITEMS, Items.parse("fields=id"))
     other = Paginator(Partial[OwnerOut], fields=FieldSelector(OwnerOut))
-    with pytest.raises(InvalidOption, match="a set parsed by the same FieldSelector"):
+    with pytest.raises(InvalidOption, match="fields parsed by this FieldSelector"):
         other.from_items(ITEMS, q)
 
 

@@ -19,7 +19,7 @@ from hasten.pagination._order import Order, SortKey
 from hasten.pagination._slices import OffsetSlice
 from hasten.pagination._sql.counting import read_estimate, to_count
 from hasten.pagination._sql.fetching import fetch_keyset_slice, fetch_offset_slice
-from hasten.pagination._sql.offset_select import can_defer, from_end, select_page
+from hasten.pagination._sql.offset_select import can_defer, select_page, to_offset_from_end
 from hasten.pagination._sql.query_planner import resolve_order
 from tests.effort import effort
 from tests.pagination.databases import (
@@ -67,7 +67,7 @@ def test_deferred_and_reversed_pages_are_the_same_pages(
                 with Session(connection) as session:
                     ids = [getattr(row[0], "id", row[0]) for row in session.execute(found)]
                 assert ids == wanted
-            turned = from_end(limit=limit, offset=offset, total=60)
+            turned = to_offset_from_end(limit=limit, offset=offset, total=60)
             assert (turned is not None) == (bool(wanted) and 60 - offset - len(wanted) < offset)
             if turned is not None:
                 backward = tuple(key.reversed(database) for key in keys)

@@ -38,7 +38,7 @@ from hasten.pagination._order import Order, SortKey
 from hasten.pagination._sql.counting import count, estimate
 from hasten.pagination._sql.fetching import fetch_count, fetch_keyset_slice, fetch_offset_slice
 from hasten.pagination._sql.keyset import key_indexes
-from hasten.pagination._sql.offset_select import from_end, select_page
+from hasten.pagination._sql.offset_select import select_page, to_offset_from_end
 from hasten.pagination._sql.page_statements import PageStatements
 from hasten.pagination._sql.query_planner import resolve_order
 from tests.pagination import costs
@@ -342,7 +342,7 @@ def test_a_page_near_the_end_is_read_from_the_end(connection: Connection, kind: 
     analyzed = analyze(SELECTS[kind])
     keys = resolve_order(analyzed, (SortKey("made", descending=True),), COLUMNS)
     offset = ROWS - 30
-    assert from_end(limit=20, offset=offset, total=ROWS) == (20, 10)
+    assert to_offset_from_end(limit=20, offset=offset, total=ROWS) == (20, 10)
     backward = tuple(key.reversed(dialect) for key in keys)
     statement = select_page(analyzed, backward, limit=20, offset=10, dialect=dialect, defer=False)
     spent = (buffers if dialect == "postgresql" else work)(connection, statement)

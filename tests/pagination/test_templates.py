@@ -581,7 +581,7 @@ def test_at_most_256_plans_are_kept() -> None:
             while number:
                 number, place = divmod(number, 3)  # noqa: PLW2901
                 statement = statement.where(names[place](Item, v))
-            pages._planner.query(
+            pages._planner.make_query(
                 blocking_database(session), statement, pages.fields.allowed.default, ()
             )
         assert pages._planner.count == 256

@@ -188,9 +188,9 @@ async def test_tenants_of_asynchronous_sessions_are_distinguished() -> None:
     def mark(executor: Any) -> Any:
         """What cursors are signed for."""
         default = notes.fields.allowed.default
-        return notes._planner.query(
+        return notes._planner.make_query(
             blocking_database(executor), select(Note), default, ()
-        ).schemas()
+        ).translated_schemas()
 
     ways: list[Callable[[str], Awaitable[Any]]] = [
         by_engine, by_connection_of_session, by_scoped_session, by_connection,

@@ -210,7 +210,7 @@ class TestMessages:
         limited = RateLimitMiddleware(ok, limits=[Limit("0/m", message=message, name="a")])
         answer = await ask(limited)
         assert (answer.status, json.loads(answer.body)["violated-policies"]) == (429, ["a"])
-        assert "a: message() failed" in caplog.text
+        assert "limit 'a': message() failed" in caplog.text
 
     async def test_a_failing_observer_changes_nothing(
         self, caplog: pytest.LogCaptureFixture

@@ -147,17 +147,19 @@ class TestTheLog:
         site = Served("asgi", limits=limits, on_decision=fails)
         await site.statuses(5)
         lines = sorted(record.getMessage() for record in caplog.records)
+        lowest = "the lowest rate that it returned before applies, if there is one"
         assert lines == [
-            "9-in-1sec: on_decision() failed",
-            "a: key() failed; the request is counted by the client's address",
-            "a: rate() failed; the lowest rate that it returned before applies, if there is one",
-            "a: skip() failed; the request is counted",
+            "limit '9-in-1sec': on_decision() failed; the decision stands",
+            "limit 'a': key() failed; the request is counted by the client's address",
+            f"limit 'a': rate() failed; {lowest}",
+            "limit 'a': skip() failed; the request is counted",
         ]
         assert all(record.exc_info for record in caplog.records)
         caplog.clear()
         now[0] += repeated_errors.LOG_INTERVAL_SECONDS
         await site.statuses(2)
-        line = "a: skip() failed; the request is counted (4 more times since the last log line)"
+        repeated = "(4 more times since the last log line)"
+        line = f"limit 'a': skip() failed; the request is counted {repeated}"
         assert line in [record.getMessage() for record in caplog.records]
         assert len(caplog.records) == 4
 
@@ -179,8 +181,8 @@ class TestTheLog:
                 assert (await exchange.response()).status == 503
         errors = [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
         assert sorted(errors) == [
-            "0-in-1hr: message() failed; the default body is sent",
-            "0-in-1hr: on_limited() failed",
             "critical() failed; the request is treated as not critical",
-            "on_shed() failed",
+            "limit '0-in-1hr': message() failed; the default body is sent",
+            "limit '0-in-1hr': on_limited() failed; the decision stands",
+            "on_shed() failed; the request is refused as usual",
         ]

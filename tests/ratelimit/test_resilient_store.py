@@ -391,7 +391,7 @@ class TestDenials:
         for number in range(1000):
             one = check(1)._replace(key=digest(str(number)))
             outcome = Outcome(False, 1, 0, SECOND, SECOND, certain=True)
-            denials.add([[one]], [[outcome]], number * SECOND // 10)
+            denials.add_if_denied([[one]], [[outcome]], number * SECOND // 10)
             assert len(denials) <= 100
             assert denials.find([[one]], number * SECOND // 10) is not None
 

@@ -141,7 +141,9 @@ class TestChoosing:
     def test_a_plain_field_has_no_fields_of_its_own(self, text: str) -> None:
         error = refusal(POSTS, text)
         assert error.code == "not_expandable"
-        assert str(error) == ("fields='author.name': it has no fields: omit the names within it")
+        assert str(error) == (
+            "fields='author.name': this field has no nested fields; request it without names in it"
+        )
 
     def test_the_parameter_may_have_another_name(self) -> None:
         for text in ("nope", "id.x", "", "(", "a.b.c.d"):
@@ -215,7 +217,7 @@ class TestPydantic:
         assert (asked.names, asked.needs) == (("fullName",), ("first", "last"))
         assert allowed.fields["fullName"].is_computed
         assert not allowed.fields["id"].is_computed
-        with pytest.raises(InvalidOption, match=r"what the computed field 'fullName' needs"):
+        with pytest.raises(InvalidOption, match=r"that the computed field 'fullName' needs"):
             AllowedFields(Out)
 
     def test_a_field_that_several_need_is_selected_once(self) -> None:

@@ -100,8 +100,8 @@ class TestNested:
         [
             ("a(b", "a '(' is never closed"),
             ("a(b(c)", "a '(' is never closed"),
-            ("a)", "a ')' was never opened"),
-            ("a(b))", "a ')' was never opened"),
+            ("a)", "a ')' has no matching '('"),
+            ("a(b))", "a ')' has no matching '('"),
             ("a(b)c", "'c' follows a ')': expected a comma in between"),
             ("a(b).c", "a ')' is followed by '.' or '(': expected a comma in between"),
             ("a(b)(c)", "a ')' is followed by '.' or '(': expected a comma in between"),

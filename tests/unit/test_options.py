@@ -169,7 +169,7 @@ class TestBadValues:
             ("expires", 0, "at least 0.001 seconds"),
             ("expires", True, A_DURATION),
             ("backoff", "linear", A_BACKOFF),
-            ("backoff", "fixed", "a delay with it: backoff=5 or Fixed(5)"),
+            ("backoff", "fixed", "given with a delay: backoff=5 or Fixed(5)"),
             ("backoff", True, A_BACKOFF),
             ("backoff", -1, "at least 0 seconds"),
             ("backoff", [1, 2], A_DURATION),
@@ -226,15 +226,17 @@ class TestBadValues:
         both = {"at": NOON, "delay": 5}
         with pytest.raises(InvalidOption) as caught:
             check_job_options({o: both[o] for o in order}, DEFAULT_OPTIONS, now_ms=0)
-        assert str(caught.value) == f"at={NOON!r}: must be either at or delay, not both"
+        assert (
+            str(caught.value) == f"at={NOON!r}: must be given without delay: use either at or delay"
+        )
 
     def test_a_function_is_not_for_calls(self) -> None:
         """It cannot be stored with a job."""
         with pytest.raises(InvalidOption) as caught:
             check(backoff=decide)
         assert str(caught.value) == (
-            f"backoff={decide!r}: must be a function only in @queue.task(backoff=…), "
-            "because it cannot be stored with a job"
+            f"backoff={decide!r}: must be a delay, 'exponential', Fixed(…) or Exponential(…): a "
+            "function cannot be stored with a job, so set it in @queue.task(backoff=…)"
         )
 
     def test_a_back_off_is_made_before_it_is_given(self) -> None:
@@ -252,7 +254,7 @@ class TestBadValues:
         with pytest.raises(InvalidOption) as caught:
             check_task_options({"backoff": function})
         assert str(caught.value) == (
-            f"backoff={function!r}: must be a plain function: it is called, not awaited"
+            f"backoff={function!r}: must be a plain function, not async and not a generator"
         )
 
     @pytest.mark.parametrize(
@@ -272,7 +274,7 @@ class TestBadValues:
         """Else it would fail after each run that failed."""
         with pytest.raises(InvalidOption) as caught:
             check_task_options({"backoff": function})
-        expected = "a function of two arguments, the attempt and the error, but "
+        expected = "a function of two arguments, the number of the attempt and its error: "
         assert str(caught.value).endswith(f": must be {expected}{complaint}")
 
     @pytest.mark.parametrize(
@@ -320,17 +322,18 @@ class TestJobIds:
     @pytest.mark.parametrize("value", ["0", "17", "007", "٣"])
     def test_are_no_numbers(self, value: str) -> None:
         """The queue counts its own jobs, and would meet this number one day."""
-        self.refused(value, "an id that is not a number: the queue assigns numbers")
+        self.refused(value, "an id that is not a number, because the queue assigns numbers itself")
 
     @pytest.mark.parametrize("value", [":", "a:b", "0:1"])
     def test_have_no_colon(self, value: str) -> None:
-        self.refused(value, "an id without ':', which separates the parts of a key")
+        self.refused(value, "an id without ':', which separates the parts of a key in the store")
 
     @pytest.mark.parametrize("value", ["a\0b", "\ud800", "a\nb", "\x1b[2J", "a\u202eb"])
     def test_are_text_that_stores_can_hold_and_terminals_can_show(self, value: str) -> None:
         self.refused(
             value,
-            "valid text without control characters and invisible ones, such as marks of direction",
+            "valid text without control characters or invisible characters, "
+            "such as direction marks",
         )
 
     @pytest.mark.parametrize("value", ["東京", "می\u200cخواهم", "👩\u200d🚀", "a b"])
@@ -340,7 +343,9 @@ class TestJobIds:
     @pytest.mark.parametrize("value", sorted(RESERVED_IDS))
     def test_are_not_the_names_that_the_store_uses(self, value: str) -> None:
         """In Redis a job `wait` would lie on the list of waiting jobs."""
-        self.refused(value, "an id that is not a key of the queue itself")
+        self.refused(
+            value, "an id that is not one of the names the queue uses for its own keys in the store"
+        )
 
     @staticmethod
     def refused(value: object, expected: str) -> None:
@@ -631,7 +636,7 @@ class TestDecodeWhatNodeWrites:
     )
     def test_gives_garbage_a_reason(self, text: str, reason: str) -> None:
         """The job fails with it, and the worker stays up."""
-        with pytest.raises(ValueError, match=f"^its options cannot be read: .*{reason}"):
+        with pytest.raises(ValueError, match=f"^the options of the job cannot be read: .*{reason}"):
             decode_options(text)
 
     @given(st.text())
@@ -653,6 +658,6 @@ class TestDecodeWhatNodeWrites:
         try:
             options = decode_options(text)
         except ValueError as error:
-            assert str(error).startswith("its options cannot be read: ")  # noqa: PT017
+            assert str(error).startswith("the options of the job cannot be read: ")  # noqa: PT017
         else:
             assert decode_options(encode_options(options)) == options

@@ -11,7 +11,7 @@ from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from werkzeug.datastructures import MultiDict as OfWerkzeug
 
-from hasten._queries import header_of, is_debug, pairs_of
+from hasten._queries import get_request_header, is_debug, to_query_pairs
 from tests.http.hosts import django_app, untyped
 
 PAIRS = [("a", "1 &"), ("a", ""), ("b", "é")]
@@ -44,21 +44,21 @@ def of_django() -> Any:
     ],
 )
 def test_names_and_values(make: Any) -> None:
-    found = pairs_of(make())
+    found = to_query_pairs(make())
     # Litestar gives the names in no order; what counts is that of the values of one.
     assert sorted(found) == sorted(PAIRS)
     assert [value for name, value in found if name == "a"] == ["1 &", ""]
 
 
 def test_a_query_may_be_a_dict() -> None:
-    assert pairs_of({"a": "1"}) == [("a", "1")]
-    assert pairs_of("") == []
+    assert to_query_pairs({"a": "1"}) == [("a", "1")]
+    assert to_query_pairs("") == []
 
 
 def test_a_request_has_headers() -> None:
-    assert header_of(request_of(), "if-none-match") == '"a"'
-    assert header_of(request_of(), "etag") is None
-    assert header_of(QueryParams(TEXT), "if-none-match") is None
+    assert get_request_header(request_of(), "if-none-match") == '"a"'
+    assert get_request_header(request_of(), "etag") is None
+    assert get_request_header(QueryParams(TEXT), "if-none-match") is None
 
 
 def test_a_request_shows_if_its_application_is_in_debug_mode() -> None:

@@ -1,5 +1,5 @@
-"""The contestants: each module is one, and names its class `CONTESTANT`.
+"""The contestants. Each module has one: a class with the name `CONTESTANT`.
 
-A library is imported when an application is wrapped, in the process of the server, so that the
-classes can be imported where the library is missing.
+The methods, not the modules, import the measured libraries. So the classes can be imported where
+the library is not installed.
 """

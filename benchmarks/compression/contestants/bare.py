@@ -1,4 +1,4 @@
-"""The application without compression: the baseline of the others."""
+"""The application without compression, the baseline of the other contestants in Python."""
 
 from __future__ import annotations
 

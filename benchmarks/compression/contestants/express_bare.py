@@ -1,4 +1,4 @@
-"""Express without compression: the baseline of Express."""
+"""Express without compression, the baseline of Express with compression."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from benchmarks.compression.contestant import PythonContestant
 
 class Litestar(PythonContestant):
     title = "Litestar"
-    remark = "brotli (an encoding has to be chosen) at its default 5; else gzip at level 9"
+    remark = "brotli at its default level 5 (the encoding has no default); else gzip at level 9"
     packages = ("litestar", "brotli")
 
     @classmethod
@@ -18,7 +18,7 @@ class Litestar(PythonContestant):
         from litestar.config.compression import CompressionConfig
         from litestar.middleware.compression import CompressionMiddleware
 
-        untyped: Any = app  # Litestar has types of its own for the same messages
+        untyped: Any = app  # Litestar has other types for the same messages
         wrapped: Any = CompressionMiddleware(untyped, CompressionConfig(backend="brotli"))
         return wrapped  # type: ignore[no-any-return]
 

@@ -10,7 +10,7 @@ from benchmarks.queues.hasten import Hasten
 
 class HastenSqlite(Hasten):
     remark = (
-        "defaults: everything but claims is flushed; finished jobs are kept with results and events"
+        "defaults: every commit but claims is flushed; finished jobs keep their results and events"
     )
     packages = ("hasten", "msgspec")
     parts = frozenset({"enqueue", "bulk", "lone", "drain", "pickup", "pickup_here", "depth"})

@@ -15,28 +15,27 @@ from benchmarks.queues.load import Cost
 
 class HueySqlite(PythonContestant):
     title = "huey"
-    remark = "fsync=True: each commit is flushed, as with hasten"
+    remark = "fsync=True: each commit is flushed to the disk, like those of hasten"
     packages = ("huey",)
     parts = frozenset({"enqueue", "lone", "drain", "pickup"})
     settings: ClassVar = {
-        # Threads share one connection behind a lock; 2 and 100 threads were not faster by more
-        # than the noise.
+        # Threads share one connection behind a lock. 2 and 100 threads were not measurably faster.
         "enqueue": ("1 thread", "8 threads"),
-        # Processes share the file, and sleep while they wait for its lock: more than two were
-        # slower. Greenlets need gevent and help tasks that wait, which this task does not.
+        # Processes share the file, and sleep while they wait for its lock, so more than two were
+        # slower. Greenlets (with gevent) only help tasks that wait, and the task does not wait.
         "drain": ("1 thread", "2 threads", "1 process", "2 processes"),
     }
     share = 0.2
 
-    # None, huey's default, leaves it to SQLite, most builds of which flush each commit, too.
+    # With huey's default, None, SQLite decides. Most builds of SQLite also flush each commit.
     fsync = True
 
     def __init__(self, location: str) -> None:
         from huey import SqliteHuey
 
-        logging.disable(logging.INFO)  # it logs two lines for each job
-        # Without results, adding a job creates no handle for the result. It saves nothing else, as
-        # huey does not store a None. Its cache of 8 MB was as fast as one of 64 MB.
+        logging.disable(logging.INFO)  # huey logs two lines for each job
+        # results=False: adding a job creates no result object. Nothing else changes, because huey
+        # does not store None. The default cache of 8 MB was as fast as one of 64 MB.
         self._huey = SqliteHuey(
             "bench", filename=str(Path(location) / "huey.db"), fsync=self.fsync, results=False
         )
@@ -47,7 +46,7 @@ class HueySqlite(PythonContestant):
         self._ran(number)
 
     def fill(self, count: int) -> None:
-        # huey has no call for many jobs. This inserts the rows of its call, in one transaction.
+        # huey cannot add many jobs at once. This inserts the same rows in one transaction.
         storage = self._huey.storage
         rows = (
             (self._huey.name, self._huey.serialize_task(self._task.s(number)), 0)
@@ -103,7 +102,7 @@ class HueySqlite(PythonContestant):
 
 
 def _ignore(number: int) -> None:
-    """Do nothing: the task in a process that only adds jobs."""
+    """Do nothing. In a process that only adds jobs, no job runs."""
 
 
 CONTESTANT = HueySqlite

@@ -1,4 +1,4 @@
-"""huey with its SQLite storage, without flushing: its fastest setting, less durable than hasten."""
+"""huey with its SQLite storage and fsync=False: faster, but less durable than hasten."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The contestants: each module is one, and names its class `CONTESTANT`.
+"""The contestants. Each module has one: a class with the name `CONTESTANT`.
 
-A library is imported when an object is made, in the process of a verb, so that the classes can be
-imported where the library is missing.
+The constructors, not the modules, import the measured libraries. So the classes can be imported
+where the library is not installed.
 """

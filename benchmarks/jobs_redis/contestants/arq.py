@@ -18,7 +18,7 @@ class Arq(OnUvloop):
     parts = frozenset({"enqueue", "drain", "pickup", "memory"})
     settings: ClassVar = {
         "enqueue": ("100 tasks",),
-        # This is also how many jobs it takes with each poll.
+        # arq also takes this many jobs with each poll.
         "drain": ("500 at once",),
     }
     share = 0.05

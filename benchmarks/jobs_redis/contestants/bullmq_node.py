@@ -1,4 +1,4 @@
-"""BullMQ in Node: the verbs are in bullmq.mjs."""
+"""BullMQ in Node. Its operations are in bullmq.mjs."""
 
 from __future__ import annotations
 

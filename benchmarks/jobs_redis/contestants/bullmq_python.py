@@ -19,7 +19,7 @@ class BullmqPython(OnUvloop):
     parts = frozenset({"enqueue", "bulk", "drain", "pickup", "memory"})
     settings: ClassVar = {
         "enqueue": ("100 tasks",),
-        # It waits for the set of all running jobs, so that more at once are slower.
+        # It waits on the set of all running jobs, so a higher concurrency is slower.
         "drain": ("10 at once",),
     }
     share = 0.05

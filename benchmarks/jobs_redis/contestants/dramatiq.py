@@ -67,7 +67,7 @@ class Dramatiq(PythonContestant):
     ) -> None:
         import dramatiq
 
-        # An idle worker pauses for longer each time, up to worker_timeout: a second by default.
+        # The pauses of an idle worker grow up to worker_timeout, by default a second.
         worker: Any = dramatiq.Worker(self._broker, worker_threads=threads, worker_timeout=20)
         worker.start()
         if ready is not None:
@@ -77,7 +77,7 @@ class Dramatiq(PythonContestant):
 
 
 def _ignore(number: int) -> None:
-    """Do nothing: the task in a process that only adds jobs."""
+    """Do nothing. In a process that only adds jobs, no job runs."""
 
 
 CONTESTANT = Dramatiq

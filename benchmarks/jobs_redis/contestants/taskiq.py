@@ -33,10 +33,10 @@ class Taskiq(OnUvloop):
         await self._broker.startup()
 
     async def close(self) -> None:
-        """Do nothing: connections end with the process."""
+        """Do nothing. The connections are closed when the process ends."""
 
     def loop(self, work: Coroutine[Any, Any, T]) -> T:
-        # Cancelled at the wrong moment, its worker waits forever. So nothing is cancelled.
+        # If its worker is cancelled at the wrong moment, it waits forever: do not cancel it.
         import uvloop
 
         result: T = uvloop.new_event_loop().run_until_complete(work)

@@ -1,6 +1,6 @@
-"""The contestants: each module in this folder is one, and names its class `CONTESTANT`.
+"""The contestants. Each module has one: a class with the name `CONTESTANT`.
 
-Each has its handlers twice. On PostgreSQL they are coroutines; on SQLite plain functions, which
-FastAPI calls in a thread, for aiosqlite changes threads several times for each statement. None of
-the modules postpones annotations: FastAPI reads those of functions within functions.
+Each has its handlers twice. For PostgreSQL they are async. For SQLite they are blocking functions,
+which FastAPI calls in a thread: aiosqlite would switch threads several times for each statement. No
+module imports annotations from __future__, because FastAPI evaluates those of nested functions.
 """

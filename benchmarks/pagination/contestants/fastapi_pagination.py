@@ -1,4 +1,4 @@
-"""fastapi-pagination: Page, and CursorPage, which is sqlakeyset underneath."""
+"""fastapi-pagination: Page, and CursorPage, which uses sqlakeyset."""
 
 import json
 from typing import Any, Final
@@ -39,7 +39,7 @@ class FastapiPagination(Contestant):
     title = "fastapi-pagination"
     remark = (
         "Page, with subquery_count=False and unique=False; CursorPage; "
-        "UseIncludeTotal(False) where there is no total, also for CursorPage, else it counts"
+        "UseIncludeTotal(False) if there is no total, and for CursorPage, which would count, too"
     )
     packages = ("fastapi-pagination", "sqlakeyset")
     counts = frozenset(PAGES)

@@ -1,4 +1,4 @@
-"""FastAPI by hand, as in its tutorial: LIMIT, OFFSET, count(*), entities through pydantic."""
+"""FastAPI without a library, as in its tutorial: LIMIT, OFFSET, count(*), entities, pydantic."""
 
 from typing import Annotated, Any
 
@@ -99,7 +99,7 @@ def _add_waiting_fields(site: Site, engine: Any) -> None:
     @site.at("/few").get("/few", response_model=SomeOfPostsOut, response_model_exclude_unset=True)
     async def few(fields: Names, page: Number = 1, limit: Limit = 20) -> Any:
         async with AsyncSession(engine) as db:
-            found = (await db.execute(_few(fields, page, limit))).mappings().all()
+            found = (await db.execute(_select_few(fields, page, limit))).mappings().all()
         return {"data": found, "pagination": {"page": page, "limit": limit, "total": None}}
 
     @site.at("/one/{id}").get(
@@ -107,7 +107,7 @@ def _add_waiting_fields(site: Site, engine: Any) -> None:
     )
     async def one(id: int, fields: Names) -> Any:
         async with AsyncSession(engine) as db:
-            found = (await db.execute(_one(fields, id))).mappings().first()
+            found = (await db.execute(_select_one(fields, id))).mappings().first()
         return _or_404(found)
 
 
@@ -115,7 +115,7 @@ def _add_plain_fields(site: Site, engine: Any) -> None:
     @site.at("/few").get("/few", response_model=SomeOfPostsOut, response_model_exclude_unset=True)
     def few(fields: Names, page: Number = 1, limit: Limit = 20) -> Any:
         with Session(engine) as db:
-            found = db.execute(_few(fields, page, limit)).mappings().all()
+            found = db.execute(_select_few(fields, page, limit)).mappings().all()
         return {"data": found, "pagination": {"page": page, "limit": limit, "total": None}}
 
     @site.at("/one/{id}").get(
@@ -123,16 +123,16 @@ def _add_plain_fields(site: Site, engine: Any) -> None:
     )
     def one(id: int, fields: Names) -> Any:
         with Session(engine) as db:
-            found = db.execute(_one(fields, id)).mappings().first()
+            found = db.execute(_select_one(fields, id)).mappings().first()
         return _or_404(found)
 
 
-def _few(fields: str, number: int, limit: int) -> Any:
+def _select_few(fields: str, number: int, limit: int) -> Any:
     ordered = select(*_columns(fields)).order_by(*NEWEST.terms(Post))
     return ordered.limit(limit).offset((number - 1) * limit)
 
 
-def _one(fields: str, id_: int) -> Any:
+def _select_one(fields: str, id_: int) -> Any:
     return select(*_columns(fields)).where(Post.id == id_)
 
 

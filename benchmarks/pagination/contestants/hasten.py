@@ -44,7 +44,7 @@ class Hasten(Contestant):
             for kind, count in COUNTS.items():
                 pages = Paginate(PostOut, model=table, default_sort=NEWEST.sort(), count=count)
                 add_pages(site, f"/{name}/{kind}", engine, table, pages)
-        # NULLs where the database puts them: the others cannot choose, and all have to agree.
+        # NULLs are where the database puts them, because the other contestants have no option.
         score = SortKey("score", nulls=database.nulls)
         for name, order in ORDERS.items():
             walk = Paginate(

@@ -1,7 +1,8 @@
-"""The floor: rows of the driver, written to JSON by msgspec, in the same FastAPI.
+"""The lower bound: rows of the driver, encoded to JSON by msgspec, in the same FastAPI.
 
-asyncpg on PostgreSQL, sqlite3 in FastAPI's thread on SQLite: what SQLAlchemy uses for the others.
-Texts of SQL stand in the code, values are not looked at, and page and total are one statement.
+The drivers are those that SQLAlchemy uses in the other contestants: asyncpg for PostgreSQL, and
+sqlite3 in a thread for SQLite. The SQL is written out, parameters are not validated, and a page and
+its total are one statement.
 """
 
 import threading
@@ -44,8 +45,10 @@ class Raw(Contestant):
 
 
 def _page_sql(table: str, kind: str) -> str:
-    """Return the SQL of a page. The total is added outside, so that it is not computed for the rows
-    that OFFSET skips."""
+    """Return the SQL of a page.
+
+    The total is in the outer select, so that it is not computed for rows that OFFSET skips.
+    """
     page = f"SELECT {', '.join(NAMES)} FROM {table} {NEWEST} LIMIT $1 OFFSET $2"
     match kind:
         case "exact":
@@ -107,13 +110,13 @@ def _add_plain(site: Site, connection: Any) -> None:
 
     @site.at("/walk/id").get("/walk/id")
     def walk(cursor: int = 0, limit: Limit = 20) -> Response:
-        return _slice(_named(MARKS, fetch(WALK_SQL, cursor, limit)), limit)
+        return _slice(_to_dicts(MARKS, fetch(WALK_SQL, cursor, limit)), limit)
 
 
 def _page(names: Sequence[str], rows: Sequence[Any], number: int, limit: int) -> Response:
     total = rows[0][len(names)] if rows and len(rows[0]) > len(names) else None
     pagination = {"page": number, "limit": limit, "total": total}
-    return _json({"data": _named(names, rows), "pagination": pagination})
+    return _json({"data": _to_dicts(names, rows), "pagination": pagination})
 
 
 def _slice(rows: Iterable[Mapping[str, Any]], limit: int) -> Response:
@@ -122,11 +125,13 @@ def _slice(rows: Iterable[Mapping[str, Any]], limit: int) -> Response:
     return _json({"data": data, "pagination": {"next_cursor": next_cursor}})
 
 
-def _named(names: Sequence[str], rows: Sequence[Any]) -> list[dict[str, Any]]:
+def _to_dicts(names: Sequence[str], rows: Sequence[Any]) -> list[dict[str, Any]]:
     found = [
         dict(zip(names, row, strict=False)) for row in rows
     ]  # without the total, the last column
-    if found and isinstance(found[0].get("created_at"), str):  # SQLite's text, with a space
+    if found and isinstance(
+        found[0].get("created_at"), str
+    ):  # SQLite has a text, with a space for the T
         for row in found:
             row["created_at"] = row["created_at"].replace(" ", "T")
     return found

@@ -1,4 +1,4 @@
-"""sqlakeyset in handlers of its own, for walks only."""
+"""sqlakeyset, in handlers that were written for it, for walks only."""
 
 from typing import Annotated, Any
 
@@ -48,17 +48,17 @@ def _add_waiting(site: Site, path: str, engine: Any, statement: Any) -> None:
     @site.at(path).get(path, response_model=MarksOut)
     async def walk(cursor: str | None = None, limit: Limit = 20) -> Any:
         async with AsyncSession(engine) as db:
-            return _answer(await select_page_async(db, statement, per_page=limit, page=cursor))
+            return _to_response(await select_page_async(db, statement, per_page=limit, page=cursor))
 
 
 def _add_plain(site: Site, path: str, engine: Any, statement: Any) -> None:
     @site.at(path).get(path, response_model=MarksOut)
     def walk(cursor: str | None = None, limit: Limit = 20) -> Any:
         with Session(engine) as db:
-            return _answer(select_page(db, statement, per_page=limit, page=cursor))
+            return _to_response(select_page(db, statement, per_page=limit, page=cursor))
 
 
-def _answer(page: Any) -> Any:
+def _to_response(page: Any) -> Any:
     paging = page.paging
     next_cursor = paging.bookmark_next if paging.has_next else None
     return {"data": page, "pagination": {"next_cursor": next_cursor}}

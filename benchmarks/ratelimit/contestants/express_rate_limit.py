@@ -8,8 +8,8 @@ from benchmarks.ratelimit.contestant import NodeContestant
 class ExpressRateLimit(NodeContestant):
     title = "express-rate-limit, Node"
     remark = (
-        "fixed window, draft-8 and X-RateLimit headers; on Redis with node-redis, which sends what"
-        " one tick of the event loop sends at once; alone: increment of its stores"
+        "fixed window, draft-8 and X-RateLimit headers; on Redis with node-redis, which combines"
+        " the commands of one tick; without an application: increment of its stores"
     )
     packages = ("node", "express", "express-rate-limit", "rate-limit-redis", "redis")
     algorithms = ("fixed window",)

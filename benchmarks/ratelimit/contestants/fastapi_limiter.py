@@ -14,8 +14,8 @@ from benchmarks.ratelimit.frameworks import fastapi_application
 class FastApiLimiter(PythonContestant):
     title = "fastapi-limiter"
     remark = (
-        "pyrate-limiter with a bucket for each client, which its README has not; GCRA, its"
-        " algorithm of constant size; three policies are one bucket with three rates. No headers"
+        "pyrate-limiter with a bucket for each client, unlike in its README; GCRA, its algorithm of"
+        " constant size; three policies are one bucket with three rates. No headers"
     )
     packages = ("fastapi-limiter", "pyrate-limiter", "fastapi")
     algorithms = ("gcra", "sliding-window-log", "fixed-window")
@@ -71,7 +71,7 @@ def _limiter(rates: Sequence[Rate], algorithm: str, url: str | None) -> Any:
         return InMemoryBucket(pyrate_rates, fixed)
 
     class BucketOfEach(BucketFactory):  # type: ignore[misc, unused-ignore]
-        """Makes a bucket for each name, as its documentation shows; these do not need to leak."""
+        """Creates a bucket for each name, as in its documentation. The buckets need no leaker."""
 
         def __init__(self) -> None:
             self._buckets: dict[str, Any] = {}

@@ -9,18 +9,18 @@ from benchmarks.asgi import Application
 from benchmarks.ratelimit.application import bare
 from benchmarks.ratelimit.contestant import Hit, Paths, PythonContestant, Rate
 
-ROOM = 2_000_000  # more keys than are counted, so that all of them are kept
+ROOM = 2_000_000  # the maximum number of keys, higher than any number that is measured
 
-# When Redis does not answer in time, hasten counts in memory. Here all counts have to be on Redis,
-# even on a busy machine.
+# By default, hasten counts in memory if Redis does not respond in time. Here it has to count on
+# Redis, even if the machine is busy.
 TIMEOUT_SECONDS = 10
 
 
 class Hasten(PythonContestant):
     title = "hasten"
     remark = (
-        "defaults: a fixed window, standard and X-RateLimit headers; alone: Limiter.hit; waits for"
-        " Redis as long as it takes"
+        "defaults: a fixed window, standard and X-RateLimit headers; without an application:"
+        " Limiter.hit; waits for Redis without a limit"
     )
     packages = ("hasten", "redis", "hiredis")
     algorithms = ("fixed", "sliding", "gcra")

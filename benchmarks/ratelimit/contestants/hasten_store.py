@@ -1,4 +1,4 @@
-"""hasten's store in memory, called as the middleware calls it, without a `Limiter`."""
+"""hasten's store in memory without a `Limiter`, called in the same way as by the middleware."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""limits, with its strategies for asyncio."""
+"""The library limits, with its strategies for asyncio."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.ratelimit.contestant import Hit, PythonContestant, Rate
 
 class Limits(PythonContestant):
     title = "limits"
-    remark = "asyncio strategies, fixed window; on Redis by redis-py. A library: no application"
+    remark = "asyncio strategies, fixed window; redis-py. Has nothing for applications"
     packages = ("limits", "redis", "hiredis")
     algorithms = ("fixed-window", "moving-window", "sliding-window-counter")
     has_application = False
@@ -59,7 +59,7 @@ def _strategy(algorithm: str, url: str | None) -> Any:
 
     storage: Any = MemoryStorage()
     if url is not None:
-        # The other client that it knows, coredis, has to be opened differently since coredis 6.0.
+        # Not coredis, its other client: since 6.0, coredis has to be opened in another way.
         storage = RedisStorage(f"async+{url}", implementation="redispy")
     strategy: Any = STRATEGIES[algorithm]
     return strategy(storage)

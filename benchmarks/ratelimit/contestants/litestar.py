@@ -13,7 +13,7 @@ UNITS: Final = {1: "second", 60: "minute", 3_600: "hour", 86_400: "day"}
 
 class Litestar(PythonContestant):
     title = "Litestar"
-    remark = "RateLimitMiddleware on each handler, one for each policy; keeps every hit's time"
+    remark = "a RateLimitMiddleware for each handler and policy; stores the time of every hit"
     packages = ("litestar", "redis")
 
     @classmethod
@@ -33,7 +33,7 @@ def _application(paths: Paths, *, is_limited: bool, url: str | None) -> Applicat
     from litestar.stores.redis import RedisStore
 
     def identifier(start: str) -> Any:
-        # Policies would share a count: the identifier has to differ.
+        # With the same identifier, the policies would share a count.
         return lambda request: start + request.scope["client"][0]
 
     def middleware(path: str) -> list[Any]:
@@ -49,7 +49,7 @@ def _application(paths: Paths, *, is_limited: bool, url: str | None) -> Applicat
         async def endpoint(request: Request[Any, Any, Any]) -> Response[bytes]:
             return Response(BODY, media_type=MediaType.JSON)
 
-        # Litestar reads the annotations when the handler is made: it could not resolve text.
+        # Litestar evaluates annotations of handlers, and could not evaluate these as strings.
         endpoint.__annotations__ = {"request": Request, "return": Response[bytes]}
         return get(path, middleware=middleware(path) if is_limited else [])(endpoint)
 
@@ -62,7 +62,7 @@ def _application(paths: Paths, *, is_limited: bool, url: str | None) -> Applicat
 
 
 def _rate(rate: Rate) -> Any:
-    """Return one of the four windows that it has: the longest that is not longer than this one."""
+    """Return the longest of the four windows of Litestar that is not longer than the rate's."""
     unit = max(seconds for seconds in UNITS if seconds <= rate.seconds)
     return UNITS[unit], rate.limit
 

@@ -1,4 +1,4 @@
-"""slowapi with its decorator: its middlewares do the same and more."""
+"""slowapi with its decorator. Its middlewares do the same and additional work."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class SlowApi(PythonContestant):
         limiter = _limiter(url, cls.algorithms[0])
 
         def limited(path: str, endpoint: Any) -> Any:
-            # It identifies functions by their names.
+            # slowapi identifies functions by their names.
             endpoint.__name__ = f"endpoint_{path.strip('/')}"
             text = ";".join(f"{rate.limit} per {rate.seconds} second" for rate in paths[path])
             return limiter.limit(text)(endpoint) if text else endpoint

@@ -10,13 +10,13 @@ from benchmarks.asgi import Application, Message, Receive, Scope, Send
 from benchmarks.ratelimit.contestant import Hit, Paths, PythonContestant, Rate
 from benchmarks.ratelimit.frameworks import fastapi_application
 
-ROOM = 2_000_000  # by default it keeps 1,024 keys, and forgets blocked ones, too
+ROOM = 2_000_000  # by default it keeps only 1,024 keys, and also forgets blocked ones
 
 
 class Throttled(PythonContestant):
     title = "throttled-py"
     remark = (
-        "its asyncio side, fixed window; in FastAPI by its decorator, headers by its middleware"
+        "its asyncio API, fixed window; in FastAPI its decorator, and its middleware for headers"
     )
     packages = ("throttled-py", "fastapi", "redis", "hiredis")
     algorithms = ("fixed_window", "sliding_window", "token_bucket", "leaking_bucket", "gcra")
@@ -24,7 +24,7 @@ class Throttled(PythonContestant):
     @classmethod
     def limiter(cls, rates: Sequence[Rate], *, algorithm: str, url: str | None = None) -> Hit:
         store = _store(url)
-        limiters = [_throttled(rate, algorithm, store) for rate in rates]
+        limiters = [_make_limiter(rate, algorithm, store) for rate in rates]
         if len(limiters) == 1:
             limit: Hit = limiters[0].limit
             return limit
@@ -56,13 +56,13 @@ class Throttled(PythonContestant):
         store = _store(url)
 
         def key(number: int) -> Any:
-            # Policies of one route would share a count: the key has to differ.
+            # With the same key, the policies of a route would share a count.
             return lambda request: f"{number}:{get_remote_address(request)}"
 
         def limited(path: str, endpoint: Any) -> Any:
             for number, rate in enumerate(paths[path]):
                 limiter = Limiter(
-                    _quota(rate), store=store, using=cls.algorithms[0], key_func=key(number)
+                    _make_quota(rate), store=store, using=cls.algorithms[0], key_func=key(number)
                 )
                 endpoint = limiter.limit()(endpoint)
             return endpoint
@@ -78,8 +78,8 @@ class Throttled(PythonContestant):
 
     @classmethod
     def logins(cls, app: Application, rate: Rate) -> Application:
-        """Check first, and count after a failure: the library has no option for it."""
-        throttled = _throttled(rate, cls.algorithms[0], _store(None))
+        """Check before the request and count after a failure, as the library has no option."""
+        throttled = _make_limiter(rate, cls.algorithms[0], _store(None))
 
         async def limited(scope: Scope, receive: Receive, send: Send) -> None:
             client = scope["client"][0]
@@ -105,13 +105,13 @@ def _store(url: str | None) -> Any:
     return store.RedisStore(server=url)
 
 
-def _throttled(rate: Rate, algorithm: str, store: Any) -> Any:
+def _make_limiter(rate: Rate, algorithm: str, store: Any) -> Any:
     from throttled.asyncio import Throttled as Limiter
 
-    return Limiter(using=algorithm, quota=_quota(rate), store=store)
+    return Limiter(using=algorithm, quota=_make_quota(rate), store=store)
 
 
-def _quota(rate: Rate) -> Any:
+def _make_quota(rate: Rate) -> Any:
     from throttled.asyncio import rate_limiter
 
     return rate_limiter.per_duration(timedelta(seconds=rate.seconds), rate.limit, rate.limit)

@@ -1,4 +1,4 @@
-"""What runs in the process of a contestant: a module for each workload, with a coroutine `measure`.
+"""The workloads: modules with an async function `measure`, which runs in a contestant's process.
 
-express.mjs does the same in Node.
+express.mjs has the same workloads for Node.
 """

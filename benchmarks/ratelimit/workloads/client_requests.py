@@ -1,4 +1,4 @@
-"""Requests of clients, to a library alone or to an application with limits."""
+"""Requests of clients to a library, or to an application with limits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from benchmarks.ratelimit.contestant import PythonContestant, Rate
 CLIENTS: Final = clients(1_000)
 
 Request: TypeAlias = Callable[[str], Awaitable[bool]]
-"""Sends a request of a client, and returns whether it passed."""
+"""Sends a request of a client, and returns whether it was allowed."""
 
 
 def by_library(
@@ -35,14 +35,14 @@ def by_application(app: Application, path: str) -> Request:
     async def request(client: str) -> bool:
         status = (await call(app, path, client)).status
         if status not in (200, 429):
-            raise AssertionError(f"answered {status}")
+            raise AssertionError(f"unexpected status {status}")
         return status == 200
 
     return request
 
 
 def by_default(contestant: type[PythonContestant], rate: Rate, url: str | None = None) -> Request:
-    """Return requests to the library, or to an application if the library is only a part of one."""
+    """Return a function that uses the library, or an application if the library needs one."""
     if contestant.algorithms:
         return by_library(contestant, contestant.algorithms[0], [rate], url)
     return by_application(contestant.application({"/one": [rate]}, url=url), "/one")
@@ -56,10 +56,10 @@ async def repeat(
     seconds: float = 0.0,
     denied: bool = False,
 ) -> int:
-    """Send so many requests, or as many as fit into the time. Return how many it were.
+    """Send count requests, or as many as possible in some seconds. Return their number.
 
-    Each of the concurrent callers sends the next request when its last one was answered. denied
-    says whether all requests have to be denied; else all have to pass.
+    Each of the concurrent callers sends its next request after the response to the last one. If
+    denied is set, all requests have to be denied; else all have to be allowed.
     """
     numbers = itertools.count()
     end = time.perf_counter() + seconds
@@ -71,7 +71,7 @@ async def repeat(
             if number >= count if count is not None else time.perf_counter() > end:
                 return
             if await request(CLIENTS[number % len(CLIENTS)]) is denied:
-                raise AssertionError("passed" if denied else "was denied")
+                raise AssertionError("a request was allowed" if denied else "a request was denied")
             done += 1
 
     await asyncio.gather(*(caller() for _ in range(concurrent)))

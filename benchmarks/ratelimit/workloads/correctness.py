@@ -1,4 +1,4 @@
-"""How many requests pass a limit wrongly, or are denied wrongly."""
+"""How many requests a limit allows or denies wrongly."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def measure(contestant: type[PythonContestant]) -> dict[str, Any]:
 
 
 async def _logins(contestant: type[PythonContestant]) -> dict[str, int] | None:
-    """Return how many bad logins were tried, and how many good ones got in, at once and later."""
+    """Return how many wrong passwords were checked, and how many correct logins succeeded."""
     bad, good = Logins(), Logins()
     for_bad, for_good = (contestant.logins(app, LOGIN_RATE) for app in (bad, good))
     if for_bad is None or for_good is None:
@@ -52,7 +52,7 @@ async def _logins(contestant: type[PythonContestant]) -> dict[str, int] | None:
 
 
 async def _all_at_once(app: Application, logins: Logins, path: str) -> Sequence[Answer]:
-    """Send all requests. Each reaches the application or is refused before the first one ends."""
+    """Send all requests before the application responds to the first one."""
     calls = [asyncio.ensure_future(call(app, path, CLIENT, method="POST")) for _ in range(PARALLEL)]
     for each in calls:
         each.add_done_callback(lambda _: logins.arrivals.release())
@@ -63,10 +63,10 @@ async def _all_at_once(app: Application, logins: Logins, path: str) -> Sequence[
 
 
 async def _seam(request: Request) -> int:
-    """Return how many requests pass within one window, for a client that knows when it ends.
+    """Return how many requests are allowed in quick succession around the end of a window.
 
-    One request begins a window at a full second. Just before its end the client starts to send as
-    many requests as pass, and continues for the length of a window.
+    One request starts a window at a full second. Just before the window ends, the client starts to
+    send requests as fast as they are allowed, and continues for the length of a window.
     """
     start = time.time() // 1 + 1.005
     await asyncio.sleep(start - time.time())

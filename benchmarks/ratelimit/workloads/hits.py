@@ -1,6 +1,6 @@
-"""A hit of the library alone, in memory: one rate for each of some keys.
+"""The time of a hit in memory without an application, with one rate.
 
-The time is processor time, because other processes do not add to it.
+The time is processor time, to which other processes do not add.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ KEYS: Final = 1_000
 MANY_KEYS: Final = 10_000
 RATE: Final = Rate(1_000_000, 3_600)
 
-# Some libraries clean up in the event loop, and visit all keys then. Here the loop runs after each
-# hit, as it does between requests.
+# Some libraries remove old keys in the event loop, by a loop over all keys. To measure this, the
+# event loop runs after each hit, as it does between requests.
 TURNS: Final = 200
 TURNS_SECONDS: Final = 1.0
 
 
 async def measure(contestant: type[PythonContestant], *, repeats: int) -> dict[str, Any]:
-    """Return by algorithm the ns of a hit, the least of some times, and µs among many keys."""
+    """Return for each algorithm the minimum time of a hit in ns, and its time with many keys."""
     gc.disable()
     found: dict[str, Any] = {}
     for algorithm in contestant.algorithms:
@@ -55,7 +55,7 @@ async def _ns(hit: Any, keys: list[str]) -> float:
 
 
 async def _turning_us(hit: Hit) -> float:
-    """Return the time of a hit and of what it leaves to the event loop, among many keys."""
+    """Return the time of a hit, if there are many keys, with its work in the event loop."""
     for number in range(MANY_KEYS):
         await _hit_once(hit, f"other-{number}")
     await asyncio.sleep(0)

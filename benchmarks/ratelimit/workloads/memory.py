@@ -1,4 +1,4 @@
-"""The memory of a key, in this process and on Redis."""
+"""The memory that a key takes, in this process and on Redis."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from benchmarks.ratelimit.contestant import PythonContestant, Rate
 from benchmarks.ratelimit.workloads.client_requests import by_default
 
 RATE: Final = Rate(100, 900)
-FIRST: Final = 1_000  # the keys before those that are counted
+FIRST: Final = 1_000  # the number of keys that are added before the measurement
 
 
 async def measure(
     contestant: type[PythonContestant], *, url: str, keys: int, redis_keys: int
 ) -> dict[str, Any]:
-    """Return the bytes of a key: growth of resident memory, and of the server's `used_memory`."""
+    """Return the bytes of a key: the growth of resident memory, and of `used_memory` of Redis."""
     request = by_default(contestant, RATE)
     names = iter(clients(FIRST + keys))
     for _ in range(FIRST):
@@ -40,7 +40,7 @@ async def _on_redis(contestant: type[PythonContestant], url: str, keys: int) -> 
     with redis.Redis.from_url(url) as server:
         server.flushall()
         request = by_default(contestant, RATE, url)
-        await request("203.0.113.1")  # connections, scripts
+        await request("203.0.113.1")  # opens connections and loads scripts
         before = server.info("memory")["used_memory"]
         for name in clients(keys):
             await request(name)

@@ -1,6 +1,6 @@
-"""What limits add to a call of an application, in memory.
+"""The time that limits in memory add to a call of an application.
 
-The time is processor time, because other processes do not add to it.
+The time is processor time, to which other processes do not add.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from benchmarks.ratelimit.contestant import Paths, PythonContestant, Rate
 CALLS: Final = 200
 WARM_UP_CALLS: Final = 1_000
 
-# Some libraries keep a list of hits for each client: with so many clients it stays short.
+# Some libraries keep a list of hits for each client. With this many clients, it stays short.
 CLIENTS: Final = clients(1_000)
 
 PATHS: Final[Paths] = {
@@ -28,7 +28,7 @@ PATHS: Final[Paths] = {
 
 
 async def measure(contestant: type[PythonContestant], *, repeats: int) -> dict[str, Any]:
-    """Return by path the µs of a call with limits and without, the least of some repetitions."""
+    """Return for each path the minimum time of a call with and without limits, in µs."""
     limited, unlimited = contestant.application(PATHS), contestant.unlimited(PATHS)
     found: dict[str, Any] = {}
     for path in PATHS:
@@ -39,7 +39,7 @@ async def measure(contestant: type[PythonContestant], *, repeats: int) -> dict[s
         answer = await call(limited, path, CLIENTS[0])
         expected = 429 if path == "/denied" else 200
         if answer.status != expected:
-            raise AssertionError(f"{path}: answered {answer.status}, not {expected}")
+            raise AssertionError(f"{path}: status {answer.status}, expected {expected}")
         found[path] = {"us": float("inf"), "bare_us": float("inf"), "headers": answer.headers}
     gc.disable()
     for path, seen in found.items():

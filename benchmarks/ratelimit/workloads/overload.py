@@ -1,4 +1,4 @@
-"""A process that gets twice as many requests as it can answer, with and without load shedding."""
+"""Send twice as many requests as an application can handle, with and without load shedding."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.ratelimit.contestant import PythonContestant
 CONNECTIONS: Final = 10
 WORK_SECONDS: Final = 0.02
 POSSIBLE: Final = CONNECTIONS / WORK_SECONDS
-"""Requests a second."""
+"""Requests per second."""
 
 SCOPE: Final = {"type": "http", "method": "GET", "path": "/", "headers": [], "client": ("a", 1)}
 
@@ -29,7 +29,7 @@ async def measure(contestant: type[PythonContestant], *, seconds: float) -> dict
 
 
 def database() -> Application:
-    """Return an application whose requests each make one query, over a few connections."""
+    """Return an application that makes one query for each request, over a few connections."""
     connections = asyncio.Semaphore(CONNECTIONS)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,7 +46,7 @@ class Answers:
     took: list[float] = field(default_factory=list)
     """Times of the requests with status 200, in ms."""
     at_the_end: int = 0
-    """How many of them were answered before the last request arrived."""
+    """How many of them had a response before the last request arrived."""
     refused: int = 0
 
 

@@ -1,4 +1,4 @@
-"""Requests with three policies each, counted on Redis, 100 at a time."""
+"""Requests under three policies each, which are counted on Redis, 100 at a time."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ async def measure(
 async def _measure(
     passing: Request, denying: Request, server: redis.Redis, seconds: float
 ) -> dict[str, Any]:
-    await repeat(passing, concurrent=CONCURRENT, count=CONCURRENT * 5)  # connections, scripts
+    await repeat(
+        passing, concurrent=CONCURRENT, count=CONCURRENT * 5
+    )  # opens connections and loads scripts
     executed, busy = _executed(server), _server_seconds(server)
     cpu, start = time.process_time(), time.perf_counter()
     done = await repeat(passing, concurrent=CONCURRENT, seconds=seconds)
@@ -72,7 +74,7 @@ async def _measure(
 
 
 async def _commands(request: Request, server: redis.Redis, *, denied: bool = False) -> float:
-    """Return how many commands reach the server for each request, without those of scripts."""
+    """Return the number of commands that reach Redis for each request, without those of scripts."""
     monitoring: Any = server.monitor()  # type: ignore[no-untyped-call]
     with monitoring as monitor:
         await repeat(request, concurrent=CONCURRENT, count=COUNTED, denied=denied)
@@ -86,7 +88,7 @@ async def _commands(request: Request, server: redis.Redis, *, denied: bool = Fal
 
 
 def _executed(server: redis.Redis) -> int:
-    """Return the number of all commands so far, with those of scripts."""
+    """Return the number of commands that Redis has executed, including those of scripts."""
     stats = server.info("commandstats")
     return sum(stat["calls"] for name, stat in stats.items() if name != "cmdstat_info")
 

@@ -1,4 +1,4 @@
-"""Hits on one SQLite file, one rate for each of 1,000 clients."""
+"""Hits of 1,000 clients under one rate, which are counted in a SQLite file."""
 
 from __future__ import annotations
 

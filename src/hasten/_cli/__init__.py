@@ -22,11 +22,11 @@ def main(
 
     - arguments: the arguments of the command line, by default those of this process.
     - name: the name of the command in messages and help texts.
-    - launch: the start of the command with which `hasten worker --processes` starts its processes.
+    - launch: the command, without arguments, with which --processes starts worker processes.
     """
     try:
         require("typer", extra="cli")
-        # Imported here because it imports typer.
+        # Imported late, because it imports typer, which is optional.
         from hasten._cli.commands import run  # noqa: PLC0415
 
         run(arguments, name, launch)

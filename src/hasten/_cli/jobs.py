@@ -87,25 +87,25 @@ def list_jobs(
     if as_json:
         print_json([_to_json_object(job) for job in jobs])
     elif not is_terminal():
-        print_lines(_row(job, _to_iso(_last_change(job))) for job in jobs)
+        print_lines(_to_row(job, _to_iso(_last_change(job))) for job in jobs)
     elif jobs:
         last = "error" if state is State.FAILED else "data"
         print_table(
             ["id", "task", "attempts", "since", last],
-            [_row(job, _to_local(_last_change(job))) for job in jobs],
+            [_to_row(job, _to_local(_last_change(job))) for job in jobs],
         )
     else:
         typer.echo(f"queue {printable(queue.name)} has no {state} jobs", err=True)
 
 
-def _row(job: Job[Any], time: str) -> Sequence[str]:
+def _to_row(job: Job[Any], time: str) -> Sequence[str]:
     """Return the columns of a job in a list: id, task, attempts, time, and error or data."""
     text = job.error if job.state is State.FAILED else job.record.data
     return job.id, job.name, str(job.attempts_made), time, text or ""
 
 
 def _last_change(job: Job[Any]) -> datetime:
-    """Return the time when a job finished, else that when it was last started, or created."""
+    """Return when a job has finished, or else when it was last started or created."""
     return job.finished_at or job.started_at or job.created_at
 
 

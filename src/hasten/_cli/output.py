@@ -16,7 +16,7 @@ from hasten._escapes import printable, printable_json
 
 
 def escape_unencodable_output() -> None:
-    r"""Print characters that the encoding of standard output cannot represent as `\u20ac`.
+    r"""Escape characters that the encoding of standard output lacks: print `\u20ac` for "€".
 
     Without this, printing such a character raises `UnicodeEncodeError`.
     """
@@ -47,7 +47,7 @@ def print_table(
     for name in others:
         table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*map(Text, row))  # not markup
+        table.add_row(*map(Text, row))  # Text: rich would interpret "[…]" in a str as markup
     Console().print(table, crop=False)
 
 

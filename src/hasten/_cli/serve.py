@@ -44,9 +44,9 @@ async def _run_worker(worker: Worker, queues: Sequence[Queue], parent_pipe: int 
 
 
 def take_parent_pipe() -> int:
-    """Replace standard input by an empty file, and return the pipe from the parent that it was.
+    """Return a file descriptor of the pipe from the parent process, which is standard input.
 
-    Otherwise a handler that reads from standard input would read from the pipe.
+    Standard input is then an empty file, so that handlers cannot read from the pipe.
     """
     pipe = os.dup(0)
     nothing = os.open(os.devnull, os.O_RDONLY)

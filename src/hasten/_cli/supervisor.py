@@ -56,7 +56,7 @@ def next_pause(lived: float, last_pause: float) -> float:
 
 
 class _ProcessSlot:
-    """Keeps one process for a command running. It is replaced when it ends unexpectedly."""
+    """Runs a command in a process, and replaces the process when it ends unexpectedly."""
 
     def __init__(self, number: int, command: Sequence[str]) -> None:
         self._number = number

@@ -113,7 +113,7 @@ def _without_import_frames(trace: TracebackType | None) -> TracebackType | None:
 
 
 def _get_queue(module: ModuleType, attribute: str) -> Queue:
-    """Return a queue by its variable, or by a path such as "name.queue". Raises `TargetError`."""
+    """Return the queue in a variable of the module, or in an attribute of one ("name.queue")."""
     found: object = module
     for part in attribute.split("."):
         try:
@@ -139,7 +139,7 @@ def _describe_module(module: ModuleType) -> str:
 
 
 def _list_queues(module: ModuleType) -> str:
-    """Return the end of an error message: which queues the module has."""
+    """Return the part of an error message that says which queues a module has."""
     targets = _targets_of(module)
     return f"its queues are {targets}" if targets else "it has no queues at module level"
 

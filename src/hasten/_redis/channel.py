@@ -54,7 +54,7 @@ class Channel:
             turn.set_result(None)
         # The connection broke while this request waited. Its replies will not arrive: a connection
         # that is open now is a new one.
-        raise foreign.ConnectionError("the connection broke before the reply")
+        raise foreign.ConnectionError("closed before the reply arrived")
 
     async def _ensure_open(self) -> asyncio.Future[None] | None:
         """Connect if needed. Return a future that is done when the previous request is complete.

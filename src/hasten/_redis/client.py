@@ -214,7 +214,7 @@ class Client:
         shown = self._address.shown
         if not errors.is_error_reply(error):
             self._topology.invalidate()
-            lost = errors.connection_error(shown, error, self._address.timeout)
+            lost = errors.connection_error(shown, error, self._address.timeout, "connection lost")
             kind = StoreTimeout if errors.is_timeout(error) else StoreInterrupted
             return kind(shown, lost.reason)
         ours = errors.error_from_reply(shown, error)

@@ -89,11 +89,13 @@ def error_from_reply(store: str, error: BaseException) -> StoreError:
     return StoreError(store, text)
 
 
-def connection_error(store: str, error: BaseException, seconds: float) -> StoreError:
+def connection_error(
+    store: str, error: BaseException, seconds: float, event: str = "cannot connect"
+) -> StoreError:
     """Return the `StoreError` for a connection that could not be opened or was lost.
 
     store is the URL of the store, for the message. seconds is the time-out, which the message names
-    if it was exceeded.
+    if it was exceeded. event is what has happened, for other errors.
     """
     text = str(error)
     for pattern, kind, meaning in _ERROR_REPLIES:
@@ -107,4 +109,4 @@ def connection_error(store: str, error: BaseException, seconds: float) -> StoreE
         return StoreUnavailable(store, f"authentication failed: {text}")
     if is_timeout(error):
         return StoreUnavailable(store, f"no response within {seconds:g} s")
-    return StoreUnavailable(store, f"cannot connect: {text or type(error).__name__}")
+    return StoreUnavailable(store, f"{event}: {text or type(error).__name__}")

@@ -30,7 +30,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import LoaderCriteriaOption, Mapper
 
-from hasten._sqlalchemy.from_sources import FromSources, from_sources, unique_keys
+from hasten._sqlalchemy.from_sources import FromSources, find_sources, unique_keys
 from hasten._sqlalchemy.selects import (
     Expression,
     Selection,
@@ -38,7 +38,7 @@ from hasten._sqlalchemy.selects import (
     select_only,
     to_expression,
 )
-from hasten._sqlalchemy.sort_columns import SortColumn, SortColumns, sort_column_of
+from hasten._sqlalchemy.sort_columns import SortColumn, SortColumns, parse_sort_column
 from hasten.errors import InvalidOption
 
 
@@ -66,7 +66,7 @@ class AnalyzedSelect:
     repeated_by: tuple[FromClause, ...] = ()
     """The joined tables that would repeat rows, and that a semi-join replaces."""
 
-    def find(self, column: Expression) -> int | None:
+    def find_column(self, column: Expression) -> int | None:
         """Return the index of a column in a result row.
 
         Returns None if the column is not selected, and for rows that contain ORM objects.
@@ -111,9 +111,9 @@ def analyze(statement: Selection, *, key: Sequence[Any] = ()) -> AnalyzedSelect:
     GROUP BY and DISTINCT without it, and for rows of a sub-query. These columns may be NULL. Raises
     `InvalidOption` if nothing identifies a row.
     """
-    _check_kind(statement)
+    _check_supported(statement)
     bare = statement.order_by(None)
-    sources = from_sources(bare)
+    sources = find_sources(bare)
     root = _find_root(bare, sources)
     analyzed = AnalyzedSelect(
         statement=bare,
@@ -145,7 +145,7 @@ NAME_THE_KEY: Final = (
 )
 
 
-def _check_kind(statement: Selection) -> None:
+def _check_supported(statement: Selection) -> None:
     if not isinstance(statement, Select):
         raise InvalidOption(
             "statement",
@@ -244,7 +244,7 @@ def _combined_key(analyzed: AnalyzedSelect, root: _Root) -> list[Expression]:
     chosen = [root.source]
     # Each analysis gives a new anonymous alias to an association table that the ORM inserts between
     # two entities. Such an alias is not found in a second analysis, and cannot be used in a key.
-    lasting = from_sources(analyzed.statement)
+    lasting = find_sources(analyzed.statement)
     candidates = sorted(
         (source for source in analyzed.sources.all if source in lasting),
         key=lambda source: not _is_selected_from(source, analyzed.statement),
@@ -270,7 +270,10 @@ def _is_selected_from(source: FromClause, statement: Selection) -> bool:
 
 
 def _selected_key(source: FromClause, statement: Selection) -> list[Expression]:
-    """Return the primary key of the entity that is selected from this source, or []."""
+    """Return the primary key of the ORM entity that the select loads from this source.
+
+    Returns [] if it loads none.
+    """
     for description in statement.column_descriptions:
         if description.get("entity") is not None:
             root = _entity_root(description["entity"])
@@ -342,7 +345,7 @@ def _to_semi_join(analyzed: AnalyzedSelect, root: _Root) -> AnalyzedSelect:
         .execution_options(**statement.get_execution_options())
         .where(whole.in_(inside))
     )
-    sources = from_sources(outside)
+    sources = find_sources(outside)
     once = analyzed.sources.determined_by([root.source])
     return replace(
         analyzed,
@@ -460,7 +463,10 @@ def _is_total_order(keys: SortColumns, analyzed: AnalyzedSelect) -> bool:
 
 
 def _check_reachable(column: Expression, analyzed: AnalyzedSelect) -> None:
-    """Raise `InvalidOption` for a sort column of a table that a semi-join has replaced."""
+    """Raise `InvalidOption` for a sort column of a joined table that a semi-join has replaced.
+
+    After that, the column is not available in the select: it had several values for each row.
+    """
     table = getattr(column, "table", None)
     if table is None or table in analyzed.sources:
         return
@@ -472,5 +478,5 @@ def _check_reachable(column: Expression, analyzed: AnalyzedSelect) -> None:
 
 
 def _read_order_by(statement: Selection, sources: FromSources) -> SortColumns:
-    keys = [sort_column_of(to_expression(clause)) for clause in statement._order_by_clauses]
+    keys = [parse_sort_column(to_expression(clause)) for clause in statement._order_by_clauses]
     return tuple(replace(key, nullable=_may_be_null(key.column, sources)) for key in keys)

@@ -46,10 +46,7 @@ class FromSources:
         return any(source == each for each in self.all)
 
     def determined_by(self, roots: Sequence[FromClause]) -> list[FromClause]:
-        """Return roots, and each source whose row follows from the rows of roots.
-
-        That is a source that joins at most one row to each combination of rows of roots.
-        """
+        """Return roots, and all sources of which at most one row is joined to the rows of roots."""
         known = list(roots)
         unknown = [source for source in self.all if not any(source == root for root in roots)]
         found = True
@@ -74,7 +71,7 @@ class FromSources:
         return all(any(source == each for each in known) for source in self.all)
 
 
-def from_sources(statement: Selection) -> FromSources:
+def find_sources(statement: Selection) -> FromSources:
     """Return the sources of a select, with the equalities in its WHERE and ON conditions."""
     sources = FromSources()
     for criterion in statement._where_criteria:
@@ -142,7 +139,7 @@ def _add_equalities(
 
 
 def _conjuncts(criterion: ClauseElement) -> Iterator[ClauseElement]:
-    """Return the conditions that a condition combines with AND, or the condition itself."""
+    """Split a condition at its ANDs: yield the parts, or the condition itself without AND."""
     match criterion:
         case Grouping():
             inner: Any = criterion.element

@@ -123,7 +123,10 @@ def without_order_and_loading(statement: Selection) -> Selection:
 
 
 def select_only(statement: Selection, *columns: Any) -> Selection:
-    """Return a select of these columns from the rows of another select, without its ORDER BY."""
+    """Return the select with these columns instead of its own.
+
+    ORDER BY and loader options are removed.
+    """
     bare = without_order_and_loading(statement)
     return bare.with_only_columns(*columns, maintain_column_froms=True)
 

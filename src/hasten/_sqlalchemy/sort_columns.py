@@ -21,7 +21,7 @@ WITHOUT_NULLS_SYNTAX: Final = frozenset({"mysql", "mariadb"})
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SortColumn:
-    """One column or expression of an ORDER BY."""
+    """One column or expression of an ORDER BY, with its direction and the place of NULLs."""
 
     column: Expression
     descending: bool = False
@@ -78,10 +78,10 @@ def order_by(keys: SortColumns, dialect: str) -> list[Expression]:
     return terms
 
 
-def sort_column_of(expression: Any) -> SortColumn:
+def parse_sort_column(expression: Any) -> SortColumn:
     """Parse a term of ORDER BY or of an index, such as ``Post.created_at.desc()``.
 
-    The result is marked as nullable, because the expression alone does not tell.
+    The result is marked as nullable, because the expression does not show whether it may be NULL.
     """
     descending, nulls = False, None
     while isinstance(expression, UnaryExpression):

@@ -61,16 +61,16 @@ class Bindings:
 
     def bind(self, execute: Execute) -> Execute:
         """Wrap execute for statements built from the select: it adds the values and options."""
-        return self._with(execute, self.values) if self.values else self.bind_options(execute)
+        return self._wrap(execute, self.values) if self.values else self.bind_options(execute)
 
     def bind_options(self, execute: Execute) -> Execute:
         """Wrap execute for statements not built from the select: it adds only the options."""
         if not self.options and not self.execution_options:
             return execute
-        return self._with(execute, {})
+        return self._wrap(execute, {})
 
-    def _with(self, execute: Execute, values: _Values) -> Execute:
-        async def bound(statement: Executable, parameters: Mapping[str, Any]) -> Rows:
+    def _wrap(self, execute: Execute, values: _Values) -> Execute:
+        async def execute_bound(statement: Executable, parameters: Mapping[str, Any]) -> Rows:
             changed: Any = statement
             if self.options and isinstance(statement, Select):
                 changed = statement.options(*self.options)
@@ -78,11 +78,14 @@ class Bindings:
                 changed = changed.execution_options(**self.execution_options)
             return await execute(changed, {**values, **parameters})
 
-        return bound
+        return execute_bound
 
 
 class Templates(Generic[M]):
-    """A cache of the results of one build function, by the structure of the select."""
+    """A cache for the results of a function whose argument is a select.
+
+    Selects that differ only in their values share one result.
+    """
 
     def __init__(
         self,
@@ -140,7 +143,7 @@ class Templates(Generic[M]):
 
 
 class _CacheEntry(NamedTuple, Generic[M]):
-    """A cached result, and how to find the values of another request for its parameters."""
+    """A cached result, and where each of its parameters finds its value in a request's select."""
 
     result: M
     places: tuple[tuple[str, int], ...]

@@ -37,7 +37,9 @@ def store_error(name: str, error: sqlite3.Error, busy_seconds: float) -> StoreEr
             return StoreFull(name, f"no space left ({error}): free space on its disk")
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return StoreCorrupt(
-                name, f"damaged, or not a SQLite database ({error}): restore it or move it away"
+                name,
+                f"damaged, or not a SQLite database ({error}): "
+                "restore it from a backup, or use another file",
             )
         case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_NOMEM:
             return StoreUnavailable(name, f"cannot open, read or write the file ({error})")

@@ -34,7 +34,7 @@ def check_file(name: str, path: Path) -> None:
 
 
 def _check_access(name: str, path: Path) -> None:
-    """Raise `StoreError` if the file or its folder is missing or not writable.
+    """Raise `StoreError` if the folder is missing, or the file or the folder is not writable.
 
     SQLite would only report "unable to open database file".
     """

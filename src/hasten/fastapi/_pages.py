@@ -134,7 +134,7 @@ class Paginate(_pagination.Paginator[P]):
     def _with_responder(self, page: Any, q: PageParams) -> P:
         super()._with_responder(page, q)
         response = _PageResponse(page) if isinstance(page, Page) else _CursorPageResponse(page)
-        response._init_response(*page._responder.head(page), has_etag=self._etag)
+        response._init_response(*page._responder.status_and_headers(page), has_etag=self._etag)
         response._envelope = self.envelope
         return cast("P", response)
 

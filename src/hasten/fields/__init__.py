@@ -1,6 +1,6 @@
-"""Rows with only the fields that a client requests.
+"""Responses with only the fields that a client requests, such as ``?fields=id,author(name)``.
 
-`FieldSelector` knows no framework; `hasten.fastapi.Fields` is the same for FastAPI.
+`FieldSelector` works with every web framework; `hasten.fastapi.Fields` integrates it with FastAPI.
 """
 
 from hasten._queries import QueryLike

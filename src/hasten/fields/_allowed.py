@@ -1,11 +1,12 @@
-"""The fields that a client may request: one list for SELECT, JSON, OpenAPI and sorting.
+"""`AllowedFields`: the fields that a client may request or sort by.
 
-It is made from the model of the response (pydantic, msgspec, a dataclass, attrs, a TypedDict) or
-from names, never from a table: columns are hidden unless they are listed. The names in it are the
-public ones, with aliases and renames; a nested model is a relation. No library of models is
-imported here: models are recognized by their attributes.
+The list is made from the model of the response (pydantic, msgspec, a dataclass, attrs, a TypedDict)
+or from names. It is never made from a table, so a new column is hidden until it is added to the
+model. It contains public names, which aliases of the model define. No model library is imported:
+models are recognized by their attributes.
 
-The error is the same for a hidden column, a misspelled name and a field that a role may not see.
+A client gets the same error for a hidden column, a misspelled name and a field that its role may
+not see, so errors do not reveal which columns exist.
 """
 
 from __future__ import annotations
@@ -27,66 +28,70 @@ from itertools import islice
 from typing import Annotated, Any, Final, NamedTuple, Self, TypeVar, Union, get_args, get_origin
 
 from hasten.errors import InvalidOption, InvalidParameter
-from hasten.fields._mask import MARKS, MAX_DEPTH, MAX_NAMES, Mask, parse, too_deep
+from hasten.fields._mask import MAX_DEPTH, MAX_NAMES, RESERVED_CHARS, Mask, parse, too_deep_error
 
 R = TypeVar("R")
 
 MAX_SHOWN: Final = 50
-"""How many allowed names are in an error."""
+"""The maximum number of allowed names in an error message."""
 
 _MAX_UNKNOWN_SHOWN: Final = 10
+"""The maximum number of unknown names in an error message."""
 
 EVERY: Final = "*"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Field:
-    """One field that can be requested. It is only equal to itself."""
+    """One field that can be requested. Two fields are equal only if they are the same object."""
 
     name: str
     """The public name."""
     attribute: str
-    """The name of the attribute: of the column, or of the relation."""
+    """The name of the attribute in the mapped class or the item."""
     needs: tuple[str, ...]
-    """The attributes to select: its own, those it is computed from, or none for a relation."""
+    """The names of the attributes to read: the field's own, or those that it is computed from.
+
+    Empty for a nested model, whose own fields say what to read.
+    """
     relation: AllowedFields | None = None
-    """The allowed fields of the related model; None for a plain value."""
+    """The allowed fields of the nested model; None if the field is a single value."""
     many: bool = False
-    """Whether it leads to a list."""
+    """Whether the field is a list of nested models."""
     is_conditional: bool = False
-    """Whether its value decides if a row shows it: ``exclude_if`` of pydantic."""
+    """Whether a row shows the field only for some values: pydantic's ``exclude_if``."""
 
     @property
     def is_computed(self) -> bool:
-        """Whether it is computed from other attributes."""
+        """Whether the field is computed from other attributes."""
         return self.relation is None and self.needs != (self.attribute,)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class FieldSet:
-    """The requested fields, in the order of the model.
+    """The fields that a client requested, in the order of the model.
 
-    Two requests for the same fields have equal sets, with equal hashes.
+    The sets of two requests for the same fields are equal and have equal hashes.
     """
 
     members: tuple[tuple[Field, FieldSet | None], ...]
-    """Each field with the requested fields of its relation, None for a plain value."""
+    """The fields, each with the requested fields of its nested model; None for a single value."""
     allowed: AllowedFields = dataclasses.field(compare=False)
-    """The list that the fields belong to."""
+    """The list of allowed fields that these fields were chosen from."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The public names."""
+        """The public names of the fields."""
         return tuple(field.name for field, _ in self.members)
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The attributes to select, each once, without those of relations."""
+        """The names of the attributes to read, each once, without those of nested models."""
         return tuple(dict.fromkeys(need for field, _ in self.members for need in field.needs))
 
     @property
     def relations(self) -> dict[Field, FieldSet]:
-        """The requested fields of relations, by the field of the relation."""
+        """The fields that are nested models, each with the requested fields of that model."""
         return {field: inner for field, inner in self.members if inner is not None}
 
     def __repr__(self) -> str:
@@ -99,7 +104,7 @@ class FieldSet:
         return self  # its fields are compared by identity
 
     def __str__(self) -> str:
-        """Return the value of ``fields=`` for this set. Equal sets have the same text."""
+        """Return the value of ``fields=`` that requests this set. Equal sets return equal texts."""
         return ",".join(
             field.name if inner is None else f"{field.name}({inner})"
             for field, inner in self.members
@@ -109,16 +114,18 @@ class FieldSet:
 class AllowedFields:
     """The fields that a client may request.
 
-    schema is a model, a sequence of names, or a mapping from public names to attributes, nested
-    models or other `AllowedFields` (in a list of one, if it leads to many). Raises `InvalidOption`
-    for a wrong schema, and for a mapped table, which would show all its columns.
+    schema is a model, a sequence of names, or a mapping. A mapping has public names as keys; a
+    value is the name of an attribute, a nested model, another `AllowedFields`, or a list with one
+    of the latter two for a list of nested models. Raises `InvalidOption` for an invalid schema, and
+    for a mapped table, which would show all of its columns.
 
-    - default: the fields of a request without ``fields=``, in the same notation ("id",
-      "author(name)"); None for all plain values.
-    - needs: the attributes that a field is computed from, by public name.
-    - expand: other lists for nested models, by public name.
-    - opaque: nested models that are one value (a JSON column), by public name.
-    - wildcard: whether ``*`` requests all plain values.
+    - default: the fields that a request without ``fields=`` gets, in the same notation, such as
+      ("id", "author(name)"); None for all fields that are not nested models.
+    - needs: the names of the attributes that a field is computed from, by public name.
+    - expand: the `AllowedFields` to use for a nested model, by public name.
+    - opaque: the public names of nested models that are shown only as a whole, such as a JSON
+      column.
+    - wildcard: whether ``fields=*`` requests all fields that are not nested models.
     """
 
     __slots__ = ("_default", "_fields", "_is_copy", "_model", "_origin", "_wildcard")
@@ -133,8 +140,8 @@ class AllowedFields:
         opaque: Collection[str] = (),
         wildcard: bool = False,
     ) -> None:
-        self._fill(schema, needs or {}, expand or {}, opaque, wildcard, {})
-        self._default = self._plain()
+        self._initialize(schema, needs or {}, expand or {}, opaque, wildcard, {})
+        self._default = self._all_flat()
         if default is not None:
             self._default = self._resolve_default(default)
 
@@ -144,28 +151,31 @@ class AllowedFields:
 
     @property
     def fields(self) -> Mapping[str, Field]:
-        """All fields by public name, in the order of the model."""
+        """All fields, by public name, in the order of the model."""
         return types.MappingProxyType(self._fields)
 
     @property
     def model(self) -> type | None:
-        """The model of the fields, None if they were given by name."""
+        """The model that the fields were read from; None if they were passed as names."""
         return self._model
 
     @property
     def default(self) -> FieldSet:
-        """The fields of a request that does not choose."""
+        """The fields that a request without ``fields=`` gets."""
         return self._default
 
-    def _chosen_by(
+    def _resolve_mask(
         self, mask: Mask | None, *, parameter: str = "fields", max_depth: int = MAX_DEPTH
     ) -> FieldSet:
-        """Return the fields of a mask; None is the default. Raises `InvalidParameter`."""
+        """Return the fields that a parsed ``fields=`` names; for None, return the default fields.
+
+        Raises `InvalidParameter` if a name is unknown.
+        """
         if mask is None:
             return self._default
-        unknown = list(islice(self._unknown(mask, ""), _MAX_UNKNOWN_SHOWN + 1))
+        unknown = list(islice(self._find_unknown(mask, ""), _MAX_UNKNOWN_SHOWN + 1))
         if unknown:
-            raise _refused(parameter, unknown)
+            raise _unknown_fields_error(parameter, unknown)
         return self._choose(mask, _Request(parameter, max_depth), ())
 
     def parse(
@@ -176,20 +186,20 @@ class AllowedFields:
         max_depth: int = MAX_DEPTH,
         max_names: int = MAX_NAMES,
     ) -> FieldSet:
-        """Parse the values of the parameter; without values, return the default.
+        """Parse the values of the ``fields=`` parameter; if there are none, return the default.
 
         Raises `InvalidParameter`.
         """
         if not texts:
             return self._default
         mask = parse(texts, parameter=parameter, max_depth=max_depth, max_names=max_names)
-        return self._chosen_by(mask, parameter=parameter, max_depth=max_depth)
+        return self._resolve_mask(mask, parameter=parameter, max_depth=max_depth)
 
     def without(self, *paths: str) -> AllowedFields:
-        """Return the list without these fields, as if they did not exist: for some roles.
+        """Return a copy of this list in which some fields do not exist, such as for guests.
 
-        "author.email" removes the field from the list of author, wherever a client reaches it.
-        Raises `InvalidOption` for an unknown field.
+        The path "author.email" removes email from the author's model, also where other paths lead
+        to that model. Raises `InvalidOption` for an unknown field.
         """
         removed: dict[AllowedFields, set[str]] = {}
         for path in paths:
@@ -199,12 +209,15 @@ class AllowedFields:
                 field = where._fields.get(step) if where else None
                 where = field.relation if field else None
             if where is None or name not in where._fields:
-                raise InvalidOption("without", path, "a field that exists")
+                raise InvalidOption("without", path, "the path of a field in the schema")
             removed.setdefault(where, set()).add(name)
-        return self._copied_without(removed)
+        return self._copy_without(removed)
 
-    def _is_made_from(self, other: AllowedFields) -> bool:
-        """Return whether this is the other list, or was made from it by `without`."""
+    def _is_derived_from(self, other: AllowedFields) -> bool:
+        """Return whether this is the other list, or was derived from it with `without`.
+
+        A list that was unpickled counts as the other list if it has the same structure.
+        """
         one: AllowedFields | None = self
         while one is not None:
             if one is other or (one._is_copy and one._structure() == other._structure()):
@@ -213,7 +226,10 @@ class AllowedFields:
         return False
 
     def paths(self, max_depth: int = 2) -> Iterator[str]:
-        """Iterate over all paths up to a depth: ``id``, ``author``, ``author.name``."""
+        """Iterate over the paths of all fields: ``id``, ``author``, ``author.name``.
+
+        max_depth is the maximum number of names in a path.
+        """
         for field in self._fields.values():
             if field.relation is None:
                 yield field.name
@@ -224,8 +240,8 @@ class AllowedFields:
 
     # Copies --------------------------------------------------------------------------------------
     #
-    # A set of fields that comes from another process has its own list, which is compared by
-    # structure. Within a process, copies of a set share the list.
+    # Copying a field set does not copy its list: within a process, lists are compared by identity.
+    # Unpickling a set creates a new list: lists from another process are compared by structure.
 
     def __copy__(self) -> Self:
         return self
@@ -242,7 +258,10 @@ class AllowedFields:
             setattr(self, name, value)
 
     def _structure(self) -> list[list[object]]:
-        """Return the list and all lists that it refers to, as plain values."""
+        """Return the contents of this list and of all lists of its nested models, for comparison.
+
+        A nested model is represented by the index of its list in the result.
+        """
         places: dict[AllowedFields, int] = {self: 0}
         rest = [self]
         found: list[list[object]] = []
@@ -259,7 +278,7 @@ class AllowedFields:
 
     # Creation ------------------------------------------------------------------------------------
 
-    def _fill(
+    def _initialize(
         self,
         source: object,
         needs: Mapping[str, Sequence[str]],
@@ -268,25 +287,30 @@ class AllowedFields:
         wildcard: bool,
         known: _Known,
     ) -> None:
-        # Known before it is complete, because models may refer to each other.
+        """Set all attributes from a schema except for the default fields.
+
+        known has the `AllowedFields` of models that were read before, because models may refer to
+        each other.
+        """
+        # Stored before it is complete, because models may refer to each other.
         known[id(source)] = self
         self._origin: AllowedFields | None = None
         self._is_copy = False
         self._wildcard = wildcard
         self._model = source if isinstance(source, type) else None
         self._fields: dict[str, Field] = {}
-        model_fields = list(_read(source))
+        model_fields = list(_read_fields(source))
         _check_names(model_fields, needs, expand, opaque)
         nested = {
-            part.name: _NOWHERE if part.name in opaque else _nested(part.kind)
+            part.name: _NOT_NESTED if part.name in opaque else _find_nested(part.kind)
             for part in model_fields
         }
-        # A list in expand is used wherever its model appears.
+        # A list in expand is used for all fields with its model.
         for name, given in expand.items():
             known.setdefault(id(nested[name].to), given)
         for part in model_fields:
             to, many = nested[part.name]
-            relation = expand.get(part.name) or _nested_list(to, wildcard, known)
+            relation = expand.get(part.name) or _allowed_fields_of(to, wildcard, known)
             if relation is not None:
                 wanted: tuple[str, ...] = ()
             elif part.name in needs:
@@ -295,8 +319,9 @@ class AllowedFields:
                 raise InvalidOption(
                     "needs",
                     dict(needs),
-                    f"a mapping that names what the computed field {part.name!r} needs: "
-                    f"{{{part.name!r}: ('first', 'last')}}; for a nested model use expand=",
+                    "a mapping that also names the attributes that the computed field "
+                    f"{part.name!r} needs, such as {{{part.name!r}: ('first', 'last')}}; for a "
+                    "nested model, use expand= instead",
                 )
             else:
                 wanted = (part.attribute,)
@@ -304,7 +329,8 @@ class AllowedFields:
                 part.name, part.attribute, wanted, relation, many, part.is_conditional
             )
 
-    def _plain(self) -> FieldSet:
+    def _all_flat(self) -> FieldSet:
+        """Return all fields that are not nested models."""
         return FieldSet(
             tuple((field, None) for field in self._fields.values() if field.relation is None), self
         )
@@ -312,12 +338,13 @@ class AllowedFields:
     def _resolve_default(self, default: Iterable[str]) -> FieldSet:
         texts = [default] if isinstance(default, str) else list(default)
         try:
-            return self._chosen_by(parse(texts, parameter="default"), parameter="default")
+            return self._resolve_mask(parse(texts, parameter="default"), parameter="default")
         except InvalidParameter as error:
-            raise InvalidOption("default", texts, f"fields that exist: {error}") from None
+            raise InvalidOption("default", texts, f"fields of the schema ({error})") from None
 
-    def _copied_without(self, removed: Mapping[AllowedFields, Collection[str]]) -> AllowedFields:
-        # All lists are copied, because each may refer to one that changes.
+    def _copy_without(self, removed: Mapping[AllowedFields, Collection[str]]) -> AllowedFields:
+        """Copy this list and those of its nested models, without the fields removed from each."""
+        # Lists without removed fields are copied, too, because they may refer to a changed one.
         twins: dict[AllowedFields, AllowedFields] = {}
         rest = [self]
         while rest:
@@ -336,22 +363,29 @@ class AllowedFields:
                 if name not in removed.get(one, ())
             }
         for one, twin in twins.items():
-            twin._default = moved(one._default, twin)
+            twin._default = convert_set(one._default, twin)
         return twins[self]
 
     # Choosing ------------------------------------------------------------------------------------
 
-    def _unknown(self, mask: Mask, path: str) -> Iterator[tuple[str, AllowedFields]]:
-        """Yield the paths of names that do not exist, each with the list that was searched."""
+    def _find_unknown(self, mask: Mask, path: str) -> Iterator[tuple[str, AllowedFields]]:
+        """Yield the paths of unknown names, each with the list of fields that was searched.
+
+        path is the prefix of the paths.
+        """
         for name, inner in mask.names.items():
             field = self._fields.get(name)
             if field is None:
                 if not (name == EVERY and self._wildcard and not inner.names):
                     yield path + name, self
             elif field.relation is not None:
-                yield from field.relation._unknown(inner, f"{path}{name}.")
+                yield from field.relation._find_unknown(inner, f"{path}{name}.")
 
     def _choose(self, mask: Mask, request: _Request, within: tuple[str, ...]) -> FieldSet:
+        """Return the fields that a parsed ``fields=`` names.
+
+        within is the path of the nested model that this list belongs to, for error messages.
+        """
         chosen: list[tuple[Field, FieldSet | None]] = []
         every = EVERY in mask.names
         for name, field in self._fields.items():
@@ -359,66 +393,77 @@ class AllowedFields:
             if field.relation is not None:
                 if inner is not None:
                     path = (*within, name)
-                    chosen.append((field, field.relation._choose_within(inner, request, path)))
+                    chosen.append((field, field.relation._choose_nested(inner, request, path)))
             elif inner is not None and inner.names:
                 raise InvalidParameter(
                     request.parameter,
                     ".".join((*within, name)),
-                    "it has no fields: omit the names within it",
+                    "this field has no nested fields; request it without names in it",
                     code="not_expandable",
                 )
             elif inner is not None or every:
                 chosen.append((field, None))
         return FieldSet(tuple(chosen), self)
 
-    def _choose_within(self, mask: Mask, request: _Request, path: tuple[str, ...]) -> FieldSet:
+    def _choose_nested(self, mask: Mask, request: _Request, path: tuple[str, ...]) -> FieldSet:
+        """Return the requested fields of a nested model; path is the path to the model."""
         if not mask.whole:
             return self._choose(mask, request, path)
-        # Its default fields are one level deeper than its name.
+        # The default fields of the model are one level deeper than the model.
         if len(path) >= request.max_depth:
-            raise too_deep(request.parameter, request.max_depth)
+            raise too_deep_error(request.parameter, request.max_depth)
         if not mask.names:
             return self._default
-        return self._united(self._default, self._choose(mask, request, path))
+        return self._union(self._default, self._choose(mask, request, path))
 
-    def _united(self, one: FieldSet, other: FieldSet) -> FieldSet:
+    def _union(self, one: FieldSet, other: FieldSet) -> FieldSet:
+        """Return the fields that are in at least one of two sets."""
         left, right = dict(one.members), dict(other.members)
         members: list[tuple[Field, FieldSet | None]] = []
         for field in self._fields.values():
             if field in left or field in right:
                 first, second = left.get(field), right.get(field)
                 if field.relation is not None and first is not None and second is not None:
-                    members.append((field, field.relation._united(first, second)))
+                    members.append((field, field.relation._union(first, second)))
                 else:
                     members.append((field, first or second))
         return FieldSet(tuple(members), self)
 
 
-def _nested_list(
+def _allowed_fields_of(
     to: type | AllowedFields | None, wildcard: bool, known: _Known
 ) -> AllowedFields | None:
+    """Return the list of fields of a nested model; None if there is no model."""
     if to is None or isinstance(to, AllowedFields):
         return to
     if id(to) in known:
         return known[id(to)]
     nested = AllowedFields.__new__(AllowedFields)
-    nested._fill(to, {}, {}, (), wildcard, known)
-    nested._default = nested._plain()
+    nested._initialize(to, {}, {}, (), wildcard, known)
+    nested._default = nested._all_flat()
     return nested
 
 
-def moved(chosen: FieldSet, allowed: AllowedFields) -> FieldSet:
-    """Return the set in the fields of another list, without fields that it does not have."""
+def convert_set(chosen: FieldSet, allowed: AllowedFields) -> FieldSet:
+    """Convert a field set to the fields of another list, by name.
+
+    Fields that the other list does not have are dropped.
+    """
     members: list[tuple[Field, FieldSet | None]] = []
     for field, inner in chosen.members:
         kept = allowed.fields.get(field.name)
         if kept is not None:
-            left = moved(inner, kept.relation) if kept.relation and inner is not None else None
+            left = (
+                convert_set(inner, kept.relation) if kept.relation and inner is not None else None
+            )
             members.append((kept, left))
     return FieldSet(tuple(members), allowed)
 
 
-def _refused(parameter: str, unknown: Sequence[tuple[str, AllowedFields]]) -> InvalidParameter:
+def _unknown_fields_error(
+    parameter: str, unknown: Sequence[tuple[str, AllowedFields]]
+) -> InvalidParameter:
+    """Return the error for unknown names. See `AllowedFields._find_unknown`."""
     paths = [repr(path[:100]) for path, _ in unknown[:_MAX_UNKNOWN_SHOWN]]
     more = " and more" if len(unknown) > _MAX_UNKNOWN_SHOWN else ""
     first, where = unknown[0]
@@ -440,32 +485,40 @@ def _check_names(
     expand: Mapping[str, AllowedFields],
     opaque: Collection[str],
 ) -> None:
+    """Raise `InvalidOption` for invalid field names, and for options that name unknown fields."""
     names = [part.name for part in model_fields]
     for option, used in (("needs", needs), ("expand", expand), ("opaque", opaque)):
         for name in used:
             if name not in names:
-                raise InvalidOption(option, name, f"a field that exists: {', '.join(names)}")
+                raise InvalidOption(option, name, f"a field of the schema: {', '.join(names)}")
     for name, given in expand.items():
         value: object = given
         if not isinstance(value, AllowedFields):
             raise InvalidOption(f"expand[{name!r}]", value, "an AllowedFields")
     for name in names:
-        if not name or name == EVERY or name.strip(" ") != name or MARKS.intersection(name):
+        if (
+            not name
+            or name == EVERY
+            or name.strip(" ") != name
+            or RESERVED_CHARS.intersection(name)
+        ):
             raise InvalidOption(
-                "fields", name, "a name without surrounding spaces, and without ,().*"
+                "fields", name, "a name that is not empty, has no spaces around it and no ,().*"
             )
         if names.count(name) > 1:
-            raise InvalidOption("fields", name, "a different name for each field")
+            raise InvalidOption("fields", name, "the name of only one field")
     for name, attributes in needs.items():
         if isinstance(attributes, str) or not all(isinstance(each, str) for each in attributes):
-            raise InvalidOption(f"needs[{name!r}]", attributes, "a sequence of names")
+            raise InvalidOption(f"needs[{name!r}]", attributes, "a sequence of attribute names")
 
 
 _Known = dict[int, AllowedFields]
-"""The lists of models that refer to each other, by the id of the model."""
+"""The lists of fields that exist already, by ``id()`` of their model."""
 
 
 class _Request(NamedTuple):
+    """The settings of a request that are needed for its errors."""
+
     parameter: str
     max_depth: int
 
@@ -474,76 +527,86 @@ class _Request(NamedTuple):
 
 
 class _ModelField(NamedTuple):
+    """A field as the model declares it."""
+
     name: str
     attribute: str
     kind: Any
+    """The annotation; None if it is unknown."""
     is_computed: bool = False
     is_conditional: bool = False
 
 
 class Member(NamedTuple):
-    """One field of a model."""
+    """One field of a model, as its pydantic schema needs it."""
 
     name: str
-    """The name in JSON."""
+    """The public name, which is used in JSON."""
     attribute: str
     nested: type | None
-    """The model of a relation."""
+    """The nested model; None if the field is a single value."""
     many: bool
+    """Whether the field is a list of nested models."""
 
 
 def members_of(model: type) -> Iterator[Member]:
-    """Iterate over the fields of a model, for its schema."""
-    for part in _read(model):
-        to, many = _nested(part.kind)
+    """Iterate over the fields of a model."""
+    for part in _read_fields(model):
+        to, many = _find_nested(part.kind)
         yield Member(part.name, part.attribute, to if isinstance(to, type) else None, many)
 
 
-def _read(source: object) -> Iterable[_ModelField]:
+def _read_fields(source: object) -> Iterable[_ModelField]:
+    """Return the fields of a schema: a model, names, or a mapping. See `AllowedFields`."""
     if isinstance(source, Mapping):
-        return [_named(name, value) for name, value in source.items()]
+        return [_to_model_field(name, value) for name, value in source.items()]
     if isinstance(source, type):
-        if (read := _reader(source)) is not None:
+        if (read := _find_reader(source)) is not None:
             return read(source)
     elif isinstance(source, Sequence) and not isinstance(source, str | bytes):
-        return [_named(name, name) for name in source]
+        return [_to_model_field(name, name) for name in source]
     raise InvalidOption(
-        "schema", source, "a model (pydantic, msgspec, dataclass, attrs, TypedDict) or names"
+        "schema",
+        source,
+        "a model (pydantic, msgspec, dataclass, attrs, TypedDict), a sequence of names or a "
+        "mapping from names",
     )
 
 
-def _named(name: object, value: object) -> _ModelField:
+def _to_model_field(name: object, value: object) -> _ModelField:
+    """Return the field for a name and its value in a mapping."""
     if not isinstance(name, str):
         raise InvalidOption("schema", name, "the name of a field, as a string")
     if isinstance(value, str):
         return _ModelField(name, value, None)
-    if _nested(value).to is None:
+    if _find_nested(value).to is None:
         raise InvalidOption(
-            f"schema[{name!r}]", value, "the name of an attribute, a model or AllowedFields"
+            f"schema[{name!r}]", value, "the name of an attribute, a model or an AllowedFields"
         )
     return _ModelField(name, name, value)
 
 
-def _reader(model: type) -> Callable[[Any], Iterable[_ModelField]] | None:
+def _find_reader(model: type) -> Callable[[Any], Iterable[_ModelField]] | None:
+    """Return the function that reads the fields of a class; None if it is not a model."""
     for mark, read in _READERS:
         if hasattr(model, mark):
             return read
     return None
 
 
-def _read_table(model: Any) -> Iterable[_ModelField]:
+def _reject_table(model: Any) -> Iterable[_ModelField]:
     raise InvalidOption(
         "schema",
         model,
-        "a model of the response, or the names of the fields to show: a mapped table would show "
-        "all of its columns",
+        "a model of the response, or the names of the fields to show, because a mapped table would "
+        "show all of its columns",
     )
 
 
 def _read_pydantic(model: Any) -> Iterator[_ModelField]:
     if not getattr(model, "__pydantic_complete__", True):
-        _or_explain(model, getattr(model, "model_rebuild", lambda: None))
-    # Before 2.10 a model had its fields under this name only.
+        _resolve_or_explain(model, getattr(model, "model_rebuild", lambda: None))
+    # Before pydantic 2.10, models only had the attribute model_fields.
     fields = getattr(model, "__pydantic_fields__", None) or model.model_fields
     for name, info in fields.items():
         # A field that the model excludes from its JSON cannot be requested.
@@ -558,44 +621,45 @@ def _read_pydantic(model: Any) -> Iterator[_ModelField]:
 
 
 def is_shown(name: str, allowed: AllowedFields) -> bool:
-    """Return whether each row shows the value of this field."""
+    """Return whether the response shows this field in each row."""
     field = allowed.fields.get(name)
     return field is not None and not field.is_conditional
 
 
 def is_conditional(info: Any) -> bool:
-    """Return whether a field of pydantic has ``exclude_if``."""
-    # From pydantic 2.12 on; for computed fields from a later version on.
+    """Return whether a pydantic field has the option ``exclude_if``."""
+    # It exists since pydantic 2.12; for computed fields since a later version.
     return getattr(info, "exclude_if", None) is not None
 
 
 def _read_msgspec(model: Any) -> Iterator[_ModelField]:
-    hints = _hints(model)
+    hints = _type_hints(model)
     for name, public in zip(model.__struct_fields__, model.__struct_encode_fields__, strict=True):
         yield _ModelField(public, name, hints.get(name))
 
 
 def _read_attrs(model: Any) -> Iterator[_ModelField]:
-    hints = _hints(model)
+    hints = _type_hints(model)
     for attribute in model.__attrs_attrs__:
         yield _ModelField(attribute.name, attribute.name, hints.get(attribute.name))
 
 
 def _read_dataclass(model: Any) -> Iterator[_ModelField]:
-    hints = _hints(model)
+    hints = _type_hints(model)
     for each in dataclasses.fields(model):
         yield _ModelField(each.name, each.name, hints.get(each.name))
 
 
 def _read_typed_dict(model: Any) -> Iterator[_ModelField]:
-    for name, kind in _hints(model).items():
+    for name, kind in _type_hints(model).items():
         yield _ModelField(name, name, kind)
 
 
-# Recognized by an attribute; the first one counts. A mapped table can be a dataclass, too.
+# A model is recognized by having an attribute; the first match is used. Mapped tables come first,
+# because a mapped class can be a dataclass as well.
 _READERS: Final[Sequence[tuple[str, Callable[[Any], Iterable[_ModelField]]]]] = (
-    ("__mapper__", _read_table),
-    ("__table__", _read_table),
+    ("__mapper__", _reject_table),
+    ("__table__", _reject_table),
     ("__pydantic_decorators__", _read_pydantic),
     ("__struct_fields__", _read_msgspec),
     ("__attrs_attrs__", _read_attrs),
@@ -604,18 +668,20 @@ _READERS: Final[Sequence[tuple[str, Callable[[Any], Iterable[_ModelField]]]]] = 
 )
 
 
-def _hints(model: Any) -> dict[str, Any]:
-    return _or_explain(model, lambda: typing.get_type_hints(model))
+def _type_hints(model: Any) -> dict[str, Any]:
+    return _resolve_or_explain(model, lambda: typing.get_type_hints(model))
 
 
-def _or_explain(model: Any, resolve: Callable[[], R]) -> R:
+def _resolve_or_explain(model: Any, resolve: Callable[[], R]) -> R:
+    """Call resolve. Raises `InvalidOption` if an annotation of the model has an undefined name."""
     try:
         return resolve()
     except NameError as exc:
         raise InvalidOption(
             "schema",
             model.__qualname__,
-            f"a model whose annotations can be resolved ({exc}): import the names in its module",
+            f"a model whose annotations can be resolved ({exc}): import the missing name in the "
+            "module of the model",
         ) from exc
 
 
@@ -623,35 +689,38 @@ def _or_explain(model: Any, resolve: Callable[[], R]) -> R:
 
 
 class _NestedModel(NamedTuple):
+    """The nested model of a field, if it has one."""
+
     to: type | AllowedFields | None
     many: bool
+    """Whether the field is a list of this model."""
 
 
-_NOWHERE: Final = _NestedModel(None, many=False)
+_NOT_NESTED: Final = _NestedModel(None, many=False)
 
 _LISTS: Final = (list, tuple, set, frozenset, Sequence, Collection, Iterable, MutableSequence)
 
 
-def _nested(kind: Any) -> _NestedModel:
-    """Return the model in an annotation: alone, optional or in a list."""
+def _find_nested(kind: Any) -> _NestedModel:
+    """Return the model in an annotation such as ``Post``, ``Post | None`` or ``list[Post]``."""
     kind = getattr(kind, "__value__", kind)  # type Name = ...
     match kind:
         case AllowedFields():
             return _NestedModel(kind, many=False)
         case [one]:
-            return _nested(one)._replace(many=True)
+            return _find_nested(one)._replace(many=True)
         case type() if get_origin(kind) is None:
-            # Neither a RootModel of pydantic, which is one value, nor BaseModel itself.
-            is_model = not getattr(kind, "__pydantic_root_model__", False) and _reader(kind)
+            # A RootModel of pydantic is a single value, and BaseModel itself has no fields.
+            is_model = not getattr(kind, "__pydantic_root_model__", False) and _find_reader(kind)
             is_base = kind.__module__ == "pydantic.main"
-            return _NestedModel(kind, many=False) if is_model and not is_base else _NOWHERE
+            return _NestedModel(kind, many=False) if is_model and not is_base else _NOT_NESTED
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        return _nested(arguments[0])
+        return _find_nested(arguments[0])
     if origin in (Union, types.UnionType):
-        nested = {_nested(each) for each in arguments if each is not types.NoneType}
-        return nested.pop() if len(nested) == 1 else _NOWHERE
+        nested = {_find_nested(each) for each in arguments if each is not types.NoneType}
+        return nested.pop() if len(nested) == 1 else _NOT_NESTED
     of_one_kind = [each for each in arguments if each is not Ellipsis]
     if origin in _LISTS and len(of_one_kind) == 1:
-        return _nested(of_one_kind[0])._replace(many=True)
-    return _NOWHERE
+        return _find_nested(of_one_kind[0])._replace(many=True)
+    return _NOT_NESTED

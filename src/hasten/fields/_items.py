@@ -1,7 +1,7 @@
-"""Rows of items in memory: dicts by public name, or objects by attribute.
+"""Build response rows from items in memory: dicts, or objects with attributes.
 
-They are built as rows of a database are: values are used as they are where their annotation allows
-it, and otherwise go through the validators and serializers of the model.
+Rows are built like those from a database: a value is used unchanged if its annotation allows that,
+and otherwise passes through the validators and serializers of the model.
 """
 
 from __future__ import annotations
@@ -16,41 +16,42 @@ from hasten.fields._rows import (
     Compute,
     FieldBuilder,
     Values,
-    field_builder,
+    annotated_kinds,
+    make_field_builder,
     optional_keys,
-    stated_kinds,
 )
 
 _LISTS: Final = frozenset({list, tuple, set, frozenset})
 
 
 class Items:
-    """Builds rows from items."""
+    """Builds response rows from items in memory."""
 
     def __init__(
         self, allowed: AllowedFields, *, cap: Callable[[Field], int], more: str, compute: Compute
     ) -> None:
-        """cap returns the maximum number of related items of a field.
+        """Check that all fields can be built. Raises `InvalidOption` for one that cannot.
 
-        more is the suffix of the name of its marker. Raises `InvalidOption` for a field that cannot
-        be built.
+        cap returns how many items of a list field are shown. If there are more, the row gets a
+        marker: a key with the name of the field and the suffix more. compute has the functions of
+        computed fields.
         """
         self._cap = cap
         self._more = more
         self._compute = compute
         self._builders: dict[AllowedFields, FieldBuilder] = {}
-        self._add(allowed)
-        self._how = lru_cache(256)(self._decide)
+        self._add_builders(allowed)
+        self._cached_prepare = lru_cache(256)(self._prepare)
 
-    def row(self, item: object, chosen: FieldSet) -> Values:
+    def build_row(self, item: object, chosen: FieldSet) -> Values:
         """Return the requested fields of one item."""
-        builder, build, is_flat, optional = self._how(chosen)
+        builder, build, is_flat, optional = self._cached_prepare(chosen)
         if optional and isinstance(item, Mapping) and not optional <= item.keys():
             lacking = optional - item.keys()
             given = [each for each in chosen.members if each[0].name not in lacking]
-            return self.row(item, FieldSet(tuple(given), chosen.allowed))
+            return self.build_row(item, FieldSet(tuple(given), chosen.allowed))
         if build is not None:
-            made = self._built(item, chosen, builder, build)
+            made = self._build_flat(item, chosen, builder, build)
         else:
             made = {
                 field.name: value_of(item, field.name, field.attribute)
@@ -67,20 +68,23 @@ class Items:
                 continue
             value: Any = value_of(item, field.name, field.attribute)
             if field.many:
-                self._fill(row, field, value, inner)
+                self._add_list(row, field, value, inner)
             else:
-                row[field.name] = self._one(value, inner)
+                row[field.name] = self._build_nested(value, inner)
         return row
 
-    def _one(self, value: object, inner: FieldSet) -> object:
-        """Return the requested fields of a related item, or of a list of them."""
+    def _build_nested(self, value: object, inner: FieldSet) -> object:
+        """Return the requested fields of a nested item, or of each item in a list of them."""
         if value is None:
             return None
         if type(value) in _LISTS:
-            return [self._one(each, inner) for each in cast("Iterable[object]", value)]
-        return self.row(value, inner)
+            return [self._build_nested(each, inner) for each in cast("Iterable[object]", value)]
+        return self.build_row(value, inner)
 
-    def _built(self, item: object, chosen: FieldSet, builder: FieldBuilder, build: Build) -> Values:
+    def _build_flat(
+        self, item: object, chosen: FieldSet, builder: FieldBuilder, build: Build
+    ) -> Values:
+        """Return the requested fields of an item, except for nested ones."""
         names = {field.attribute: field.name for field in chosen.allowed.fields.values()}
         values = {need: value_of(item, names.get(need, need), need) for need in chosen.needs}
         is_valid = builder.model is not None and isinstance(item, builder.model)
@@ -92,39 +96,43 @@ class Items:
         }
         return made
 
-    def _fill(
+    def _add_list(
         self, row: Values, field: Field, value: Sequence[object] | None, inner: FieldSet
     ) -> None:
+        """Add a list of nested items to a row, with a marker if there are more than its cap."""
         cap = self._cap(field)
         if value is None:
             row[field.name] = None
             return
         items = list(value)
-        row[field.name] = [self._one(each, inner) for each in items[:cap]]
+        row[field.name] = [self._build_nested(each, inner) for each in items[:cap]]
         if len(items) > cap:
             row[field.name + self._more] = True
 
-    def _add(self, allowed: AllowedFields) -> None:
+    def _add_builders(self, allowed: AllowedFields) -> None:
+        """Make the builders for these allowed fields and for those of their nested models."""
         if allowed in self._builders:
             return
-        self._builders[allowed] = field_builder(allowed, stated_kinds(allowed.model), self._compute)
+        self._builders[allowed] = make_field_builder(
+            allowed, annotated_kinds(allowed.model), self._compute
+        )
         for field in allowed.fields.values():
             if field.relation is not None:
-                self._add(field.relation)
+                self._add_builders(field.relation)
 
-    def _decide(self, chosen: FieldSet) -> tuple[FieldBuilder, Build | None, bool, frozenset[str]]:
-        """Return how to build the items of a set.
+    def _prepare(self, chosen: FieldSet) -> tuple[FieldBuilder, Build | None, bool, frozenset[str]]:
+        """Prepare building rows with these fields. The result is cached.
 
-        That is the builder, the function for the plain fields, whether the set has no relations,
-        and which of its fields may be missing in an item.
+        It consists of the builder, its function for fields that are not plain (None if all are),
+        whether no field is nested, and the names of fields that items may lack.
         """
         fields = [field for field, inner in chosen.members if inner is None]
         builder = self._builders[chosen.allowed]
         optional = optional_keys(chosen.allowed.model) & set(chosen.names)
-        return builder, builder.of(fields), len(fields) == len(chosen.members), optional
+        return builder, builder.make_build(fields), len(fields) == len(chosen.members), optional
 
 
 def value_of(item: object, name: str, attribute: str) -> object:
-    """Return a value of an item: by public name of a dict, by attribute of other objects."""
+    """Return the value of a field: name is the key in a dict, attribute that of other objects."""
     found: object = item[name] if isinstance(item, Mapping) else getattr(item, attribute)
     return found

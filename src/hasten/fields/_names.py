@@ -1,4 +1,4 @@
-"""The names of query parameters: reject unknown ones, and suggest a known one."""
+"""Reject unknown query parameters, and suggest the name that the client may have meant."""
 
 from __future__ import annotations
 
@@ -10,33 +10,37 @@ from hasten._checks import check_choice
 from hasten.errors import InvalidParameter
 
 Unknown: TypeAlias = Literal["ignore", "refuse"]
-"""Whether unknown query parameters are ignored or rejected with 422."""
+"""Whether unknown query parameters are ignored, or refused with a 422 response."""
 
-_ALIKE: Final = 0.7
-"""The lowest ratio of a misspelling: two swapped letters of four."""
+_MIN_SIMILARITY: Final = 0.7
+"""How similar a name must be to be suggested, from 0 to 1. "pgae" and "page" have 0.75."""
 
 _MAX_CHARS: Final = 100
-"""A longer name is cut in the error message, and no name is suggested for it."""
+"""A longer unknown name is truncated in the error message, and no name is suggested."""
 
 
 def to_unknown(value: object) -> Unknown:
-    """Return the value if it is one of `Unknown`. Raises `InvalidOption`."""
+    """Check the value of an ``unknown=`` option, and return it. Raises `InvalidOption`."""
     choices: tuple[Unknown, ...] = get_args(Unknown)
     return check_choice("unknown", value, choices)
 
 
-def check_names(
+def check_parameter_names(
     pairs: Iterable[tuple[str, str]], names: Collection[str], more: Collection[str] = ()
 ) -> None:
-    """Raise `InvalidParameter` for the first parameter whose name is in neither collection."""
+    """Raise `InvalidParameter` if a query parameter is in neither names nor more.
+
+    pairs are the names and values of the query.
+    """
     for name, value in pairs:
         if name not in names and name not in more:
-            raise _unknown(name, value, [*names, *(each for each in more if each not in names)])
+            known = [*names, *(each for each in more if each not in names)]
+            raise _unknown_parameter_error(name, value, known)
 
 
-def _unknown(name: str, value: str, known: list[str]) -> InvalidParameter:
+def _unknown_parameter_error(name: str, value: str, known: list[str]) -> InvalidParameter:
     shown = name[:_MAX_CHARS]
-    near = get_close_matches(name, known, 1, _ALIKE) if len(name) <= _MAX_CHARS else []
+    near = get_close_matches(name, known, 1, _MIN_SIMILARITY) if len(name) <= _MAX_CHARS else []
     hint = f"did you mean {near[0]}? " if near else ""
     return InvalidParameter(
         shown,

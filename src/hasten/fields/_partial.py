@@ -1,7 +1,7 @@
-"""One row with the requested fields, and its schema for pydantic.
+"""`Partial`: one row with only the requested fields, and its pydantic schema.
 
-In FastAPI, ``-> Partial[UserOut]`` declares that any field of UserOut may be missing, and a
-returned row is sent without validation.
+In FastAPI, the annotation ``-> Partial[UserOut]`` documents a response in which each field of
+UserOut may be missing. A returned row is sent without being validated again.
 """
 
 from __future__ import annotations
@@ -16,24 +16,28 @@ from hasten.fields._rows import annotations_of, encode
 T = TypeVar("T")
 
 Row: TypeAlias = dict[str, object]
-"""The fields of one row by public name, as in `Partial`."""
+"""The fields of one row, by public name."""
 
 _MAX_DEPTH: Final = 3
-"""The depth of the schema of models that refer to each other."""
+"""How many levels of nested models a schema has, because models may refer to each other."""
 
 
 class Partial(dict[str, object], Generic[T]):
-    """The fields of one row of T: a dict by public name, in the order of the model.
+    """One row of the model T with only the requested fields, in the order of the model.
 
-    Values are those of the database, ready for `hasten.fields.encode`. Where the model has a
-    validator or a serializer for a field, the value is what the model writes as JSON.
+    The keys are public field names. A value is that of the database or of the item, unless the
+    model has a validator or serializer for the field: then it is the value that the model writes to
+    JSON. Encode a row with `hasten.fields.encode`.
     """
 
     has_etag = False
-    """Whether the response has an ETag."""
+    """Whether `response` adds an ETag."""
 
     def response(self, request: RequestLike | None = None) -> EncodedResponse:
-        """Return the response: JSON and 200. With the request, 304 if it is unchanged."""
+        """Return the JSON response.
+
+        Its status is 200, or 304 if request is given and its If-None-Match has the current ETag.
+        """
         body = encode(self)
         headers = {"content-type": "application/json"}
         if self.has_etag:
@@ -49,41 +53,47 @@ class Partial(dict[str, object], Generic[T]):
         return {
             "type": "function-wrap",
             "function": {"type": "no-info", "function": lambda row, _: row},
-            "schema": _described(of, handler, _MAX_DEPTH),
+            "schema": _partial_schema(of, handler, _MAX_DEPTH),
             "serialization": {"type": "function-plain", "function": dict},
         }
 
 
-def whole_of(kind: Any) -> Any:
-    """Return the model of ``Partial[model]``; any other type as it is."""
+def unwrap_partial(kind: Any) -> Any:
+    """Return the model of ``Partial[model]``; return any other type unchanged."""
     return get_args(kind)[0] if is_partial(kind) else kind
 
 
 def is_partial(kind: Any) -> bool:
-    """Return whether a type is ``Partial[…]``."""
+    """Return whether a type annotation is ``Partial[…]``."""
     return get_origin(kind) is Partial
 
 
-def _described(model: Any, handler: Any, depth: int) -> dict[str, Any]:
+def _partial_schema(model: Any, handler: Any, depth: int) -> dict[str, Any]:
+    """Return the pydantic-core schema of a row of a model in which each field may be missing."""
     kinds = annotations_of(model)
     return {
         "type": "typed-dict",
         "fields": {
             name: {"type": "typed-dict-field", "schema": schema, "required": False}
             for member in members_of(model)
-            for name, schema in _of_member(member, kinds.get(member.attribute, Any), handler, depth)
+            for name, schema in _member_schema(
+                member, kinds.get(member.attribute, Any), handler, depth
+            )
         },
         "config": {"title": f"Partial[{model.__name__}]"},
-        # From this form pydantic makes a short name for the components of OpenAPI.
+        # Pydantic shortens a ref of this form to a readable name in the OpenAPI document.
         "ref": f"{__name__}.Partial:{depth}[{model.__module__}.{model.__qualname__}:{id(model)}]",
     }
 
 
-def _of_member(member: Member, kind: Any, handler: Any, depth: int) -> Iterator[tuple[str, Any]]:
+def _member_schema(
+    member: Member, kind: Any, handler: Any, depth: int
+) -> Iterator[tuple[str, Any]]:
+    """Return the name and schema of a field; nothing for a nested model below the depth."""
     if member.nested is None:
         yield member.name, handler.generate_schema(kind)
     elif depth > 1:
-        inner = _described(member.nested, handler, depth - 1)
+        inner = _partial_schema(member.nested, handler, depth - 1)
         if member.many:
             yield member.name, {"type": "list", "items_schema": inner}
         else:

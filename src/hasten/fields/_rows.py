@@ -1,11 +1,12 @@
-"""Build the values of a JSON response from rows, without validating them a second time.
+"""Build the values of a JSON response from rows, and validate only the values that need it.
 
-Values of the database have their type already: if the type of the column and the annotation agree
-on a type that the encoder writes as the model would (see `_PLAIN`), the value is used as it is. All
-other fields go through the model one by one: its validators, then its serializers. Which fields do
-is decided when the application starts.
+Values from a database already have a type. If the column and the annotation of a field have the
+same type, and the JSON encoder writes this type as the model would (see `_PLAIN`), the value is
+used unchanged. The other fields pass through the validators and serializers of the model, one by
+one. How each field is built is decided when the application starts.
 
-One difference remains: floats from 1e16 on are written with another form of the same exponent.
+The JSON is the same as that of the model, except that floats from 1e16 on have another notation of
+the exponent.
 """
 
 from __future__ import annotations
@@ -36,17 +37,17 @@ from hasten.errors import InvalidOption
 from hasten.fields._allowed import AllowedFields, Field, is_conditional
 
 Values = dict[str, object]
-"""Attributes of one row, or the fields built from them."""
+"""The values of one row by attribute name, or the built fields by public name."""
 
 Compute = Mapping[Field, Callable[..., object]]
-"""The functions of computed fields. Their arguments are the needs of the field, in order."""
+"""The functions of computed fields. A function is called with the attributes in ``field.needs``."""
 
 
 class Build(Protocol):
-    """Builds fields, by public name, from the attributes of a row.
+    """A function that builds fields, by public name, from the values of a row.
 
-    instance is the instance of the model that the row was read from, if there is one: it is valid
-    already. A field that the model excludes from its JSON is missing in the result.
+    If the row was read from an instance of the model, it is passed as instance. It is not validated
+    again. A field that the model excludes from its JSON is missing in the result.
     """
 
     def __call__(self, row: Values, instance: object = None, /) -> Values: ...
@@ -56,26 +57,33 @@ _encoder: Final = msgspec.json.Encoder()
 
 
 def encode(content: object) -> bytes:
-    """Return the JSON of a row, a list of rows, or an envelope around them."""
+    """Encode a row, a list of rows, or an envelope around them as JSON."""
     return _encoder.encode(content)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FieldBuilder:
-    """Builds the fields of one list that are not plain attributes of a row."""
+    """Makes the functions that build the fields of one model.
+
+    A field is called plain if its value is used unchanged, computed if a function of the
+    application returns its value; other values pass through the model.
+    """
 
     model: Any
-    """The pydantic model, None if there is none."""
+    """The pydantic model; None if the fields have another model or none."""
     through_model: frozenset[Field]
-    """Those that go through the validators and serializers of the model."""
+    """The fields whose values pass through the validators and serializers of the model."""
     computed: Compute
 
     def is_plain(self, field: Field) -> bool:
-        """Return whether the value of a field is used as it is."""
+        """Return whether the value of a field is used unchanged."""
         return field not in self.through_model and field not in self.computed
 
-    def of(self, fields: Collection[Field]) -> Build | None:
-        """Return the function that builds these fields, None if all of them are plain."""
+    def make_build(self, fields: Collection[Field]) -> Build | None:
+        """Return the function that builds those of these fields that are not plain.
+
+        Returns None if all of them are plain.
+        """
         through_model = [field for field in fields if field in self.through_model]
         computed = [
             (field.name, field.needs, self.computed[field])
@@ -84,28 +92,32 @@ class FieldBuilder:
         ]
         if not through_model and not computed:
             return None
-        validated = (
-            _through_model(self.model, through_model, self._checked()) if through_model else None
+        build_validated = (
+            _build_through_model(self.model, through_model, self._validated_attributes())
+            if through_model
+            else None
         )
 
         def build(row: Values, instance: object = None, /) -> Values:
-            made = validated(row, instance) if validated else {}
+            made = build_validated(row, instance) if build_validated else {}
             for name, needs, function in computed:
                 made[name] = function(*[row[need] for need in needs])
             return made
 
         return build
 
-    def _checked(self) -> frozenset[str]:
+    def _validated_attributes(self) -> frozenset[str]:
         return frozenset(field.attribute for field in self.through_model if not field.is_computed)
 
 
-def field_builder(
+def make_field_builder(
     allowed: AllowedFields, kinds: Mapping[str, type | None], computed: Compute
 ) -> FieldBuilder:
-    """Decide how each field is built. Raises `InvalidOption` if a field cannot be built alone.
+    """Decide how each field is built.
 
-    kinds holds the types of the values of attributes, None where the type is unknown.
+    kinds has the type of each attribute's values, or None where it is unknown. computed has the
+    functions of computed fields. Raises `InvalidOption` if a field cannot be built without the
+    fields that a request leaves out.
     """
     fields = [field for field in allowed.fields.values() if field.relation is None]
     own_computed = {field: computed[field] for field in fields if field in computed}
@@ -123,7 +135,7 @@ def field_builder(
                 )
         return FieldBuilder(None, frozenset(), own_computed)
     _check_supports_partial(model, allowed)
-    customized = _customized(model)
+    customized = _attributes_with_rules(model)
     through_model = frozenset(
         field
         for field in fields
@@ -137,8 +149,13 @@ def field_builder(
 # Through the model --------------------------------------------------------------------------------
 
 
-def _through_model(model: Any, fields: Sequence[Field], checked: frozenset[str]) -> Build:
-    order = list(_infos(model))
+def _build_through_model(model: Any, fields: Sequence[Field], checked: frozenset[str]) -> Build:
+    """Return a function that validates and serializes these fields with a pydantic model.
+
+    checked are the names of the attributes to validate. The others are only inputs of computed
+    fields.
+    """
+    order = list(_field_infos(model))
     needs = {need for field in fields for need in field.needs}
     attributes = [(name, name in checked) for name in order if name in needs]
     included = {field.attribute for field in fields}
@@ -150,7 +167,7 @@ def _through_model(model: Any, fields: Sequence[Field], checked: frozenset[str])
             found: Values = dump(instance, mode="json", by_alias=True, include=included)
             return found
         one = model.model_construct()
-        # Without defaults: a field must not be computed from an attribute that was not selected.
+        # Remove the defaults, so that no field is computed from an attribute that was not read.
         one.__dict__.clear()
         for name, is_checked in attributes:
             if is_checked:
@@ -164,17 +181,17 @@ def _through_model(model: Any, fields: Sequence[Field], checked: frozenset[str])
 
 
 def _check_supports_partial(model: Any, allowed: AllowedFields) -> None:
-    """Raise `InvalidOption` if a rule of the model needs all fields, also those not requested."""
-    for name in _rules_for_all(model):
+    """Raise `InvalidOption` if the model can only be serialized with all of its fields."""
+    for name in _whole_model_rules(model):
         raise InvalidOption(
             "schema",
             model,
             f"a model without {name!r}: a rule for the whole model cannot run when only some "
             "fields are requested; use field_validator, field_serializer or computed_field",
         )
-    config = _config(model)
+    config = _model_config(model)
     if getattr(model, "__pydantic_root_model__", False):
-        raise InvalidOption("schema", model, "a model with fields: a RootModel is one value")
+        raise InvalidOption("schema", model, "a model with fields, which a RootModel does not have")
     if config.get("extra") == "allow":
         raise InvalidOption(
             "schema",
@@ -183,77 +200,84 @@ def _check_supports_partial(model: Any, allowed: AllowedFields) -> None:
         )
     if config.get("ser_json_inf_nan", "null") != "null":
         raise InvalidOption(
-            "schema", model, "a model without ser_json_inf_nan: NaN and infinity are null in JSON"
+            "schema",
+            model,
+            "a model without ser_json_inf_nan, because NaN and infinity are always written as null",
         )
     if config.get("polymorphic_serialization"):
         raise InvalidOption(
             "schema",
             model,
-            "a model without polymorphic_serialization: the fields of subclasses are not listed",
+            "a model without polymorphic_serialization, because fields of its subclasses are not "
+            "known",
         )
-    customized = _customized(model)
+    customized = _attributes_with_rules(model)
     for field in allowed.fields.values():
         if field.relation is None:
             continue
-        info = _infos(model).get(field.attribute)
-        acts = any(_acts(mark) for mark in _marks(info) if mark is not info)
-        if field.attribute in customized or field.is_conditional or acts:
+        info = _field_infos(model).get(field.attribute)
+        has_effect = any(_has_effect(each) for each in _metadata(info) if each is not info)
+        if field.attribute in customized or field.is_conditional or has_effect:
             raise InvalidOption(
                 "schema",
                 model,
-                f"a model without validator, serializer or exclude_if for {field.name!r}, whose "
-                f"fields can be requested: opaque=({field.name!r},) makes it one value",
+                f"a model without validator, serializer or exclude_if for {field.name!r}, because "
+                f"clients can request single fields of it: to show it only as a whole, use "
+                f"opaque=({field.name!r},)",
             )
 
 
-def _rules_for_all(model: Any) -> Iterator[str]:
-    """Yield the names of the validators and serializers that handle all fields at once."""
+def _whole_model_rules(model: Any) -> Iterator[str]:
+    """Yield the names of the validators and serializers that need all fields of the model."""
     decorators = model.__pydantic_decorators__
     for kind in ("model_validators", "root_validators", "model_serializers"):
         yield from getattr(decorators, kind)
     for name in ("model_post_init", "__get_pydantic_core_schema__"):
-        # pydantic itself has functions with these names, also for private attributes.
+        # Pydantic itself defines functions with these names, for example for private attributes.
         found = getattr(model, name, None)
         if found is not None and not found.__module__.startswith("pydantic."):
             yield name
 
 
 def _check_no_pydantic(model: Any, allowed: AllowedFields) -> None:
-    """Raise `InvalidOption` for pydantic's options in a model that is not a pydantic model."""
+    """Raise `InvalidOption` if a class that is not a BaseModel has options of pydantic.
+
+    Such options, for example validators in ``Annotated``, would be ignored.
+    """
     hints = get_type_hints(model, include_extras=True)
     config = getattr(model, "__pydantic_config__", {})
     matters = config.get("extra") == "allow" or config.keys() - _HARMLESS
     matters = matters or "alias_generator" in config
     defaults = getattr(model, "__dataclass_fields__", {})
     for field in allowed.fields.values():
-        marks = [*_marks(hints.get(field.attribute))]
+        metadata = [*_metadata(hints.get(field.attribute))]
         default = getattr(defaults.get(field.attribute), "default", None)
         if _is_field_info(default):
-            marks += _marks(default)
+            metadata += _metadata(default)
         if field.relation is None:
-            marks += _leaf_types(hints.get(field.attribute))
-        if matters or any(map(_acts, marks)):
+            metadata += _leaf_types(hints.get(field.attribute))
+        if matters or any(map(_has_effect, metadata)):
             raise InvalidOption(
                 "schema",
                 model,
-                f"a pydantic BaseModel: pydantic's options for {field.name!r} are not applied in "
-                "other classes",
+                f"a pydantic BaseModel, because pydantic's options for {field.name!r} have no "
+                "effect in other classes",
             )
 
 
-def _marks(annotation: Any) -> Iterator[object]:
-    """Yield the metadata of an annotation, and of pydantic's FieldInfo."""
+def _metadata(annotation: Any) -> Iterator[object]:
+    """Yield the metadata in an annotation: arguments of ``Annotated``, and pydantic's FieldInfo."""
     if _is_field_info(annotation):
         yield annotation
         yield from annotation.metadata
         annotation = annotation.annotation
     annotation = getattr(annotation, "__value__", annotation)  # type Name = ...
     if get_origin(annotation) is Annotated:
-        for mark in annotation.__metadata__:
-            yield from _marks(mark) if _is_field_info(mark) else (mark,)
+        for each in annotation.__metadata__:
+            yield from _metadata(each) if _is_field_info(each) else (each,)
     for inner in get_args(annotation):
         if get_origin(inner) is not None or hasattr(inner, "__value__"):
-            yield from _marks(inner)
+            yield from _metadata(inner)
 
 
 def _is_field_info(annotation: object) -> bool:
@@ -264,6 +288,7 @@ def _is_field_info(annotation: object) -> bool:
 
 
 def _leaf_types(annotation: Any) -> Iterator[type]:
+    """Yield the classes in an annotation: int and str for ``dict[str, list[int]]``."""
     annotation = getattr(annotation, "__value__", annotation)
     if isinstance(annotation, type) and get_origin(annotation) is None:
         yield annotation
@@ -271,51 +296,57 @@ def _leaf_types(annotation: Any) -> Iterator[type]:
         yield from _leaf_types(inner)
 
 
-def _acts(mark: Any) -> bool:
-    """Return whether metadata may change a value, or exclude it from the JSON."""
-    if _is_field_info(mark):
-        return bool(mark.exclude or is_conditional(mark) or mark.serialization_alias)
-    if hasattr(mark, "__is_annotated_types_grouped_metadata__"):
-        return any(map(_acts, mark))
-    if type(mark).__name__ == "_PydanticGeneralMetadata":
-        return not _is_constraint(mark)
-    return hasattr(mark, "__get_pydantic_core_schema__")
+def _has_effect(metadata: Any) -> bool:
+    """Return whether metadata may change a value, rename it, or exclude it from the JSON."""
+    if _is_field_info(metadata):
+        return bool(metadata.exclude or is_conditional(metadata) or metadata.serialization_alias)
+    if hasattr(metadata, "__is_annotated_types_grouped_metadata__"):
+        return any(map(_has_effect, metadata))
+    if type(metadata).__name__ == "_PydanticGeneralMetadata":
+        return not _is_constraint(metadata)
+    return hasattr(metadata, "__get_pydantic_core_schema__")
 
 
 def _check_needs(model: Any, through_model: Collection[Field]) -> None:
+    """Raise `InvalidOption` if the model cannot build these fields from what they need."""
     for field in through_model:
         if not hasattr(model, "model_construct"):
             raise InvalidOption(
                 "schema",
                 model,
-                f"a BaseModel: a dataclass cannot build {field.name!r} without all other fields",
+                f"a BaseModel, because a dataclass cannot validate {field.name!r} without all "
+                "other fields",
             )
         for need in field.needs:
-            if need not in _infos(model):
+            if need not in _field_infos(model):
                 raise InvalidOption(
                     f"needs[{field.name!r}]",
                     need,
-                    f"a field of {model.__qualname__}: declare {need} there with "
-                    f"Field(exclude=True), or pass compute={{{field.name!r}: …}}",
+                    f"a field of {model.__qualname__}: declare it with Field(exclude=True), or "
+                    f"pass compute={{{field.name!r}: …}}",
                 )
-        info = _infos(model).get(field.attribute)
-        if info is not None and (info.frozen or _config(model).get("frozen")):
+        info = _field_infos(model).get(field.attribute)
+        if info is not None and (info.frozen or _model_config(model).get("frozen")):
             raise InvalidOption(
                 "schema",
                 model,
-                f"a model whose {field.name!r} is not frozen: it has to be validated alone",
+                f"a model whose field {field.name!r} is not frozen, because single fields are "
+                "validated by assigning them",
             )
 
 
-# Which values need no model ----------------------------------------------------------------------
+# Values that are used unchanged -------------------------------------------------------------------
 
 _PLAIN: Final = frozenset({str, int, float, bool, datetime, date, time, Decimal, UUID})
-"""Types that the encoder writes as pydantic does by default."""
+"""The types that the JSON encoder writes as pydantic does by default."""
 
 _CONSTRAINTS: Final = frozenset("Gt Ge Lt Le MultipleOf MinLen MaxLen Len Interval".split())
-"""They reject a value, but never change it."""
+"""Classes of annotated_types that reject a value, but never change it."""
 
-_RULES: Final = frozenset("pattern strict max_digits decimal_places allow_inf_nan".split())
+_CONSTRAINT_OPTIONS: Final = frozenset(
+    "pattern strict max_digits decimal_places allow_inf_nan".split()
+)
+"""Options of a pydantic field that reject a value, but never change it."""
 
 _HARMLESS: Final = frozenset(
     "alias_generator arbitrary_types_allowed cache_strings coerce_numbers_to_str defer_build extra "
@@ -326,24 +357,24 @@ _HARMLESS: Final = frozenset(
     "use_attribute_docstrings validate_assignment validate_by_alias validate_by_name "
     "validate_default".split()
 )
-"""Settings of a model that do not change how a value is written."""
+"""Options of a model's config that do not change how a value is written."""
 
 
-def _infos(model: Any) -> Mapping[str, Any]:
-    # Before 2.10 a model had its fields under another name; a dataclass has them under this one.
+def _field_infos(model: Any) -> Mapping[str, Any]:
+    # Models have this attribute since pydantic 2.10. Dataclasses of pydantic always have it.
     fields: Mapping[str, Any] = getattr(model, "__pydantic_fields__", None) or model.model_fields
     return fields
 
 
-def _config(model: Any) -> Mapping[str, Any]:
+def _model_config(model: Any) -> Mapping[str, Any]:
     config: Mapping[str, Any] = getattr(model, "model_config", None) or getattr(
         model, "__pydantic_config__", {}
     )
     return config
 
 
-def _customized(model: Any) -> frozenset[str]:
-    """Return the attributes that have validators or serializers in the model."""
+def _attributes_with_rules(model: Any) -> frozenset[str]:
+    """Return the names of the attributes for which the model has validators or serializers."""
     decorators = model.__pydantic_decorators__
     rules = [
         rule
@@ -351,41 +382,43 @@ def _customized(model: Any) -> frozenset[str]:
         for rule in getattr(decorators, kind).values()
     ]
     named = frozenset(name for rule in rules for name in rule.info.fields)
-    return frozenset(_infos(model)) if "*" in named else named
+    return frozenset(_field_infos(model)) if "*" in named else named
 
 
 def _is_plain(
     model: Any, field: Field, kinds: Mapping[str, type | None], customized: Collection[str]
 ) -> bool:
-    if field.attribute in customized or not _HARMLESS.issuperset(_config(model)):
+    """Return whether the value of a field can be used unchanged, without the model."""
+    if field.attribute in customized or not _HARMLESS.issuperset(_model_config(model)):
         return False
-    info = _infos(model)[field.attribute]
+    info = _field_infos(model)[field.attribute]
     return (
         not field.is_conditional
         and all(map(_is_constraint, info.metadata))
-        and _agree(info.annotation, kinds.get(field.attribute))
+        and _types_agree(info.annotation, kinds.get(field.attribute))
     )
 
 
 def _is_constraint(rule: object) -> bool:
+    """Return whether metadata of an annotation may reject a value, but never changes it."""
     kind = type(rule)
     if kind.__module__ == "annotated_types":
         return kind.__name__ in _CONSTRAINTS
     if kind.__name__ == "_PydanticGeneralMetadata":
-        return _RULES.issuperset(vars(rule))
+        return _CONSTRAINT_OPTIONS.issuperset(vars(rule))
     return False
 
 
-def _agree(annotation: Any, kind: type | None) -> bool:
-    """Return whether values of this type match the annotation, and pydantic writes them as is."""
+def _types_agree(annotation: Any, kind: type | None) -> bool:
+    """Return whether values of a type match an annotation, and pydantic writes them unchanged."""
     if kind is None:
         return False
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return all(map(_is_constraint, arguments[1:])) and _agree(arguments[0], kind)
+        return all(map(_is_constraint, arguments[1:])) and _types_agree(arguments[0], kind)
     if origin in (Union, types.UnionType):
         rest = [each for each in arguments if each is not types.NoneType]
-        return len(rest) == 1 and _agree(rest[0], kind)
+        return len(rest) == 1 and _types_agree(rest[0], kind)
     if origin is Literal:
         return all(type(each) is kind and kind in (str, int) for each in arguments)
     if annotation is dict or (origin is dict and arguments == (str, Any)):
@@ -396,48 +429,53 @@ def _agree(annotation: Any, kind: type | None) -> bool:
 
 
 def _is_plain_enum(kind: type) -> bool:
+    """Return whether a type is an Enum with str or int values, and has no pydantic schema."""
     if not issubclass(kind, enum.Enum) or hasattr(kind, "__get_pydantic_core_schema__"):
         return False
     return all(type(each.value) in (str, int) for each in kind)
 
 
 def annotations_of(model: Any) -> dict[str, Any]:
-    """Return the annotation of each attribute and of each computed field."""
+    """Return the annotation of each field of a model, computed ones too, by attribute name."""
     if not hasattr(model, "__pydantic_decorators__"):
         return get_type_hints(model, include_extras=True)
     computed = model.__pydantic_decorators__.computed_fields
     return {
-        **{name: Annotated[info.annotation, info] for name, info in _infos(model).items()},
+        **{name: Annotated[info.annotation, info] for name, info in _field_infos(model).items()},
         **{name: each.info.return_type for name, each in computed.items()},
     }
 
 
 def optional_keys(model: Any) -> frozenset[str]:
-    """Return the keys that may be missing in a dict of this TypedDict."""
+    """Return the keys that a TypedDict does not require; an empty set for other models."""
     if not hasattr(model, "__optional_keys__"):
         return frozenset()
     hints = get_type_hints(model, include_extras=True)
-    # Python does not see NotRequired in annotations that are strings.
+    # Python does not add these keys to __optional_keys__ if the annotations are strings.
     marked = {name for name, kind in hints.items() if get_origin(kind) is NotRequired}
     return frozenset(model.__optional_keys__ | marked)
 
 
-def stated_kinds(model: Any) -> dict[str, type | None]:
-    """Return the types of the annotations, which values in memory are assumed to have."""
+def annotated_kinds(model: Any) -> dict[str, type | None]:
+    """Return the type that each attribute of a pydantic model is annotated with, None if unclear.
+
+    Values of items in memory are assumed to have these types.
+    """
     if not hasattr(model, "__pydantic_decorators__"):
         return {}
-    return {name: _stated(info.annotation) for name, info in _infos(model).items()}
+    return {name: _annotated_kind(info.annotation) for name, info in _field_infos(model).items()}
 
 
-def _stated(annotation: Any) -> type | None:
+def _annotated_kind(annotation: Any) -> type | None:
+    """Return the type in an annotation: int for ``int | None``; None if there are several."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _stated(arguments[0])
+        return _annotated_kind(arguments[0])
     if origin in (Union, types.UnionType):
         rest = [each for each in arguments if each is not types.NoneType]
-        return _stated(rest[0]) if len(rest) == 1 else None
+        return _annotated_kind(rest[0]) if len(rest) == 1 else None
     if origin is Literal:
         return type(arguments[0])
     kind = origin or annotation
-    # A dict in memory may hold values that are not JSON: a model, bytes, a set.
+    # A dict in memory may contain values that JSON cannot: a model, bytes, a set.
     return kind if isinstance(kind, type) and kind is not dict else None

@@ -1,4 +1,4 @@
-"""Rows of a database or in memory, with the fields that a client requests."""
+"""`FieldSelector`: parses the requested fields, and reads rows with only these fields."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from typing import (
 
 from hasten._checks import check_whole_number
 from hasten._coroutines import run_without_loop
-from hasten._queries import Pairs, QueryLike, pairs_of
+from hasten._queries import Pairs, QueryLike, to_query_pairs
 from hasten.errors import InvalidOption, RowNotFound, UsageError
-from hasten.fields._allowed import AllowedFields, Field, FieldSet, moved
+from hasten.fields._allowed import AllowedFields, Field, FieldSet, convert_set
 from hasten.fields._items import Items
 from hasten.fields._mask import MAX_NAMES
-from hasten.fields._names import Unknown, check_names, to_unknown
+from hasten.fields._names import Unknown, check_parameter_names, to_unknown
 from hasten.fields._partial import Partial, Row
 
 if TYPE_CHECKING:
@@ -34,16 +34,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_DEPTH: Final = 2
+"""The default number of levels of fields: 2 for ``author.name``."""
 MAX_RELATED: Final = 20
+"""The default number of items that a list field of a row shows."""
 
-MAX_MOVED: Final = 256
-"""How many sets of lists that `FieldSelector.without` made are cached."""
+MAX_CONVERTED: Final = 256
+"""How many field sets of `FieldSelector.without` are cached after their conversion."""
 
 
 class FieldSelectorOptions(TypedDict, total=False):
-    """The options of every schema, for ``**options: Unpack[FieldSelectorOptions]``.
+    """The options of `FieldSelector`, as keyword argument types.
 
-    See `FieldSelector`.
+    Use it in your own functions: ``**options: Unpack[FieldSelectorOptions]``.
     """
 
     model: type | None
@@ -63,26 +65,28 @@ class FieldSelectorOptions(TypedDict, total=False):
 
 
 class FieldSelector(Generic[T]):
-    """Which fields a client may request, and how they are read.
+    """Parses which fields a client requests, and reads rows with only these fields.
 
     ``FieldSelector(UserOut, model=User, default=("id", "name", "email"))``
 
-    - schema: the model of the response, names of fields, or `AllowedFields`, which have the options
-      from default to wildcard already.
-    - model: the mapped class; None for objects in memory.
-    - default, needs, opaque, wildcard: as for `AllowedFields`. expand takes models, too.
-    - compute: functions that compute a field from its ``needs``, in their order, by path:
-      ``{"initials": function, "author.initials": function}``. Computed fields of pydantic need no
-      function.
-    - max_depth, max_names: the depth and the number of names in one request.
-    - max_related: the maximum number of related rows of a row, or a mapping from paths to that; 20
-      by default. A marker shows that there are more: ``{"posts": [...], "posts_has_more": true}``.
-    - more_suffix: the suffix of the name of that marker.
+    - schema: the model of one row of the response, a sequence of field names, or an `AllowedFields`
+      (then pass the options from default to wildcard to it instead).
+    - model: the SQLAlchemy class; None for objects in memory.
+    - default, needs, expand, opaque, wildcard: see `AllowedFields`. expand also takes models.
+    - compute: the functions of computed fields, by path: ``{"initials": function,
+      "author.initials": function}``. A function is called with the attributes that ``needs`` names
+      for the field, in order. Computed fields of pydantic need no function.
+    - max_depth: how many levels of fields a request may name: 2 for ``author.name``.
+    - max_names: how many names a request may contain.
+    - max_related: how many items of a nested list a row shows, 20 by default; or a mapping from the
+      paths of list fields to numbers. If there are more items, the row has a marker:
+      ``{"posts": [...], "posts_has_more": true}``.
+    - more_suffix: the suffix of the marker's name.
     - parameter: the name of the query parameter.
-    - etag: add an ETag of its bytes to the response for one row.
+    - etag: add an ETag, computed from the body, to responses that consist of one row.
     - unknown: "refuse" rejects unknown query parameters, such as ``?field=id``, with 422.
 
-    Raises `InvalidOption` for a field that is not mapped and for every other wrong option.
+    Raises `InvalidOption` for a field that is not mapped, and for other invalid options.
     """
 
     @overload
@@ -119,13 +123,15 @@ class FieldSelector(Generic[T]):
                 schema,
                 default=default,
                 needs=needs,
-                expand={name: _as_allowed(to) for name, to in (expand or {}).items()},
+                expand={name: _to_allowed(to) for name, to in (expand or {}).items()},
                 opaque=opaque,
                 wildcard=wildcard,
             )
         elif default is not None or needs or expand or opaque or wildcard:
             raise InvalidOption.conflict(
-                "schema", schema, "options that AllowedFields has: pass them to AllowedFields"
+                "schema",
+                schema,
+                "default, needs, expand, opaque and wildcard: pass them to AllowedFields",
             )
         self.model: Final = model
         self.max_depth: Final = max_depth
@@ -136,23 +142,27 @@ class FieldSelector(Generic[T]):
         self._more = more_suffix
         self._compute = dict(compute or {})
         self._max_related = max_related if isinstance(max_related, int) else dict(max_related)
-        self._fill(schema)
+        self._set_allowed(schema)
 
     def __repr__(self) -> str:
         model = f", model={self.model.__name__}" if self.model is not None else ""
         return f"{type(self).__name__}({self.allowed!r}{model})"
 
-    def _fill(self, allowed: AllowedFields, *, strict: bool = True) -> None:
+    def _set_allowed(self, allowed: AllowedFields, *, strict: bool = True) -> None:
+        """Set the allowed fields, and prepare to build rows with them.
+
+        strict=False ignores paths in the options that do not exist, because `without` removed them.
+        """
         self.allowed = allowed
-        self._moved = lru_cache(MAX_MOVED)(partial(moved, allowed=allowed))
-        caps = self._caps(strict)
+        self._convert = lru_cache(MAX_CONVERTED)(partial(convert_set, allowed=allowed))
+        caps = self._make_cap(strict)
         compute = dict(_resolve_paths("compute", allowed, self._compute, strict=strict))
         _check_markers(allowed, self._more)
         self._shapes: Shapes | None = None
         if self.model is None:
             self._items = Items(allowed, cap=caps, more=self._more, compute=compute)
             return
-        # Imported late: without a model, SQLAlchemy is not needed.
+        # Imported here, because SQLAlchemy need not be installed without a model.
         from hasten._sqlalchemy import execution  # noqa: PLC0415
         from hasten.fields._sql.shapes import Shapes  # noqa: PLC0415
 
@@ -161,11 +171,17 @@ class FieldSelector(Generic[T]):
 
     @cached_property
     def _items(self) -> Items:
-        """Made late: a model may work for rows of a database but not for items in memory."""
-        compute = dict(_resolve_paths("compute", self.allowed, self._compute, strict=False))
-        return Items(self.allowed, cap=self._caps(strict=False), more=self._more, compute=compute)
+        """The builder of rows from items in memory.
 
-    def _caps(self, strict: bool) -> Callable[[Field], int]:
+        With a mapped class, it is created at its first use, because some schemas work for rows of a
+        database but not for items in memory.
+        """
+        compute = dict(_resolve_paths("compute", self.allowed, self._compute, strict=False))
+        cap = self._make_cap(strict=False)
+        return Items(self.allowed, cap=cap, more=self._more, compute=compute)
+
+    def _make_cap(self, strict: bool) -> Callable[[Field], int]:
+        """Return a function that returns how many items of a list field a row shows."""
         given = self._max_related
         if isinstance(given, int):
             usual, caps = given, {}
@@ -177,10 +193,11 @@ class FieldSelector(Generic[T]):
         return lambda field: caps.get(field, usual)
 
     def without(self, *paths: str) -> Self:
-        """Return the same without these fields, as if they did not exist: for some roles.
+        """Return a copy of this selector in which some fields do not exist, such as for guests.
 
-        Make it when the application starts, once for each role. What it parses can be passed to
-        this selector, and to pages that use it. Raises `InvalidOption` for an unknown field.
+        Create the copies when the application starts, one per role. Fields that a copy parsed can
+        be passed to the methods of this selector, and to a `Paginator` that uses it. Raises
+        `InvalidOption` for an unknown field.
         """
         less = FieldSelector.__new__(type(self))
         # Cached properties depend on the fields, so they are not copied.
@@ -189,40 +206,40 @@ class FieldSelector(Generic[T]):
             for name, value in self.__dict__.items()
             if not isinstance(getattr(type(self), name, None), cached_property)
         )
-        less._fill(self.allowed.without(*paths), strict=False)
+        less._set_allowed(self.allowed.without(*paths), strict=False)
         return less
 
-    def _own(self, fields: FieldSet) -> FieldSet:
-        """Return the same set in the fields of this selector.
+    def _to_own_fields(self, fields: FieldSet) -> FieldSet:
+        """Convert a field set of a selector that `without` returned to fields of this selector.
 
-        Raises `InvalidOption` unless it was parsed by this selector, or by one that `without`
-        returned.
+        Raises `InvalidOption` for a set of any other selector.
         """
         if fields.allowed is self.allowed:
             return fields
-        if not fields.allowed._is_made_from(self.allowed):
+        if not fields.allowed._is_derived_from(self.allowed):
             raise InvalidOption(
                 "fields",
                 str(fields),
-                "a set parsed by the same FieldSelector, or by one that its without() returned",
+                "fields parsed by this FieldSelector, or by one that its without() returned",
             )
-        return self._moved(fields)
+        return self._convert(fields)
 
     @cached_property
     def sync(self) -> SyncFieldSelector[T]:
-        """The same for blocking sessions and connections: ``users.sync.one(session, …)``."""
+        """The selector for blocking sessions and connections: ``users.sync.one(session, …)``."""
         return SyncFieldSelector(self)
 
     def parse(self, query: QueryLike, *, known: Collection[str] = ()) -> FieldSet:
-        """Parse the requested fields; without any, return the default. Raises `InvalidParameter`.
+        """Parse the requested fields; return the default fields if the request names none.
 
-        query is the query of the URL (its text, its pairs, or the object of a framework), or a
-        request of Starlette, FastAPI or Litestar. known are the names of the other parameters of
-        this route, for unknown="refuse".
+        query is a request of Starlette, FastAPI or Litestar, or the query of its URL: a string,
+        pairs of names and values, or the query object of a framework. known are the names of the
+        other query parameters of this endpoint, which ``unknown="refuse"`` must accept. Raises
+        `InvalidParameter`.
         """
-        pairs = pairs_of(query)
+        pairs = to_query_pairs(query)
         if self._refuses_unknown:
-            check_names(pairs, (self.parameter,), known)
+            check_parameter_names(pairs, (self.parameter,), known)
         return self._parse(pairs)
 
     def _parse(self, pairs: Pairs) -> FieldSet:
@@ -232,15 +249,15 @@ class FieldSelector(Generic[T]):
         )
 
     async def one(self, db: AsyncExecutor, statement: Selection, fields: FieldSet) -> Partial[T]:
-        """Read the one row that the select finds. Raises `RowNotFound` if there is none.
+        """Read the only row of a select, such as ``select(User).where(User.id == id)``.
 
-        statement selects the mapped class: ``select(User).where(User.id == id)``. A missing row is
-        an error rather than None, so that a handler without a check returns 404, not 200 and null.
+        Raises `RowNotFound` if there is no row, so that a handler without a check responds with
+        404. Raises `InvalidOption` if there are several rows.
         """
         return await self._one(self._database(db, is_async=True), statement, fields)
 
     async def many(self, db: AsyncExecutor, statement: Selection, fields: FieldSet) -> list[Row]:
-        """Read all rows that the select finds, in its order. Its LIMIT is kept."""
+        """Read all rows of a select, in its order. LIMIT and OFFSET of the select are applied."""
         return await self._many(self._database(db, is_async=True), statement, fields)
 
     def _one_sync(self, db: Executor, statement: Selection, fields: FieldSet) -> Partial[T]:
@@ -250,7 +267,7 @@ class FieldSelector(Generic[T]):
         return run_without_loop(self._many(self._database(db, is_async=False), statement, fields))
 
     async def _one(self, database: Database, statement: Selection, fields: FieldSet) -> Partial[T]:
-        # Two at most, which shows that the select finds several.
+        # Reading up to two rows is enough to find out whether there are several.
         rows = await self._many(database, statement, fields, 2)
         if not rows:
             assert self.model is not None
@@ -259,17 +276,19 @@ class FieldSelector(Generic[T]):
             raise InvalidOption(
                 "statement",
                 "a select of several rows",
-                "a select that finds one row; for several rows use many()",
+                "a select that finds one row; to read several rows, use many()",
             )
         return self._partial(rows[0])
 
     async def _many(
         self, database: Database, statement: Selection, fields: FieldSet, most: int | None = None
     ) -> list[Row]:
-        return await self._table().fetch(database, statement, self._own(fields), most=most)
+        return await self._require_shapes().fetch(
+            database, statement, self._to_own_fields(fields), most=most
+        )
 
     def _database(self, db: Any, *, is_async: bool) -> Database:
-        self._table()
+        self._require_shapes()
         return (
             self._execution.async_database(db)
             if is_async
@@ -277,17 +296,22 @@ class FieldSelector(Generic[T]):
         )
 
     def from_item(self, item: object, fields: FieldSet) -> Partial[T]:
-        """Make the row of an item in memory: a dict by public name, or an object by attribute."""
-        return self._partial(self._items.row(item, self._own(fields)))
+        """Build a row with these fields from an item in memory.
+
+        The item is a dict with public field names as keys, or an object with attributes.
+        """
+        return self._partial(self._items.build_row(item, self._to_own_fields(fields)))
 
     def from_items(self, items: Iterable[object], fields: FieldSet) -> list[Row]:
-        """Make the rows of several items in memory."""
-        own = self._own(fields)
-        return [self._items.row(item, own) for item in items]
+        """Build rows with these fields from items in memory. See `from_item`."""
+        own = self._to_own_fields(fields)
+        return [self._items.build_row(item, own) for item in items]
 
-    def _table(self) -> Shapes:
+    def _require_shapes(self) -> Shapes:
         if self._shapes is None:
-            raise UsageError("a FieldSelector without model= cannot read from a database")
+            raise UsageError(
+                "this FieldSelector cannot read from a database: it was created without model="
+            )
         return self._shapes
 
     def _partial(self, row: Row) -> Partial[T]:
@@ -298,7 +322,7 @@ class FieldSelector(Generic[T]):
 
 
 class SyncFieldSelector(Generic[T]):
-    """`FieldSelector.sync`: reads rows with blocking sessions and connections."""
+    """Reads rows with blocking sessions and connections. Obtained as `FieldSelector.sync`."""
 
     __slots__ = ("_selector",)
 
@@ -309,25 +333,28 @@ class SyncFieldSelector(Generic[T]):
         return f"{self._selector!r}.sync"
 
     def one(self, db: Executor, statement: Selection, fields: FieldSet) -> Partial[T]:
-        """Read the one row that the select finds, as `FieldSelector.one` does."""
+        """Read the only row of a select. See `FieldSelector.one`."""
         return self._selector._one_sync(db, statement, fields)
 
     def many(self, db: Executor, statement: Selection, fields: FieldSet) -> list[Row]:
-        """Read all rows that the select finds, as `FieldSelector.many` does."""
+        """Read all rows of a select. See `FieldSelector.many`."""
         return self._selector._many_sync(db, statement, fields)
 
 
 # Options ------------------------------------------------------------------------------------------
 
 
-def _as_allowed(to: object) -> AllowedFields:
+def _to_allowed(to: object) -> AllowedFields:
     return to if isinstance(to, AllowedFields) else AllowedFields(to)
 
 
 def _resolve_paths(
     option: str, allowed: AllowedFields, values: Mapping[str, Any], *, strict: bool
 ) -> Iterator[tuple[Field, Any]]:
-    """Yield the field of each path, and the value. Skips unknown paths, unless strict."""
+    """Yield the field that each path, such as "author.posts", names, with the value for the path.
+
+    An unknown path is skipped, or raises `InvalidOption` if strict.
+    """
     for path, value in values.items():
         *through, name = path.split(".")
         where: AllowedFields | None = allowed
@@ -337,11 +364,11 @@ def _resolve_paths(
         if where is not None and name in where.fields:
             yield where.fields[name], value
         elif strict:
-            raise InvalidOption(option, path, "a field that exists")
+            raise InvalidOption(option, path, "the path of a field in the schema")
 
 
 def _check_markers(allowed: AllowedFields, suffix: str) -> None:
-    """Raise `InvalidOption` if a marker has the name of a field."""
+    """Raise `InvalidOption` if a field has the name of a marker, such as ``posts_has_more``."""
     seen: set[AllowedFields] = set()
     rest = [allowed]
     while rest:
@@ -354,5 +381,7 @@ def _check_markers(allowed: AllowedFields, suffix: str) -> None:
                 rest.append(field.relation)
                 if field.many and field.name + suffix in one.fields:
                     raise InvalidOption(
-                        "more_suffix", suffix, f"a suffix without a field {field.name + suffix!r}"
+                        "more_suffix",
+                        suffix,
+                        f"another suffix, because there is a field {field.name + suffix!r}",
                     )

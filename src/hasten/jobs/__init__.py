@@ -1,4 +1,4 @@
-"""Background jobs: do slow work later, in this process or another, and lose none of it."""
+"""Background jobs: add jobs to queues, and run them with workers in the same or other processes."""
 
 from hasten.jobs._backoff import Exponential, Fixed
 from hasten.jobs._context import Context

@@ -1,7 +1,8 @@
-"""Check annotations: whether JSON can be decoded to them, and which values they leave untyped.
+"""Check the annotations of a task's parameters, and find values whose type JSON would change.
 
-An untyped value (no annotation, `Any`, an item of a bare `list`) arrives in its JSON form: a
-datetime as a string, a tuple as a list. So only values that arrive unchanged are accepted there.
+JSON must be decodable to each annotation. A value without a type (no annotation, `Any`, an item of
+a bare `list`) reaches the task in its JSON form: a datetime as a string, a tuple as a list. So
+where the annotation gives no type, only values are accepted that JSON does not change.
 """
 
 from __future__ import annotations
@@ -15,31 +16,35 @@ from typing import Any, Final
 import msgspec
 from msgspec import inspect as types
 
-from hasten.jobs._encoding import encode_json, is_plain, member_path
+from hasten.jobs._encoding import encode_json, has_only_json_types, member_path
 
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
     """The result of examining an annotation.
 
-    problem is why JSON cannot be decoded to the annotation, None if it can. open is msgspec's
-    description of the annotation if it leaves some value untyped, else None.
+    problem is the reason why JSON cannot be decoded to the annotation, None if it can. untyped is
+    msgspec's description of the annotation if the annotation leaves the type of some value open,
+    None if all types are known.
     """
 
     problem: str | None = None
-    open: types.Type | None = None
+    untyped: types.Type | None = None
 
 
 def examine(annotation: Any) -> Annotation:
-    """Examine an annotation. Raises `NameError` if a type inside is not defined."""
+    """Find out whether JSON can be decoded to an annotation, and whether it leaves values untyped.
+
+    Raises `NameError` if the annotation refers to a type that is not defined.
+    """
     try:
         hash(annotation)
-    except TypeError:  # Annotated[int, []]
-        return _examine(annotation)
-    return _examine_once(annotation)
+    except TypeError:  # not hashable, such as Annotated[int, []]
+        return _examine_annotation(annotation)
+    return _examine_cached(annotation)
 
 
-def _examine(annotation: Any) -> Annotation:
+def _examine_annotation(annotation: Any) -> Annotation:
     try:
         msgspec.json.Decoder(annotation)
     except (TypeError, ValueError) as exc:
@@ -48,28 +53,33 @@ def _examine(annotation: Any) -> Annotation:
         described = types.type_info(annotation)
     except TypeError:  # msgspec decodes some types that it cannot describe
         return Annotation()
-    for part in _parts(described, set(), optional=False):
-        if problem := _problem(part):
+    for part in _iter_types(described, set(), optional=False):
+        if problem := _find_problem(part):
             return Annotation(problem)
-    is_open = any(_is_open(part) for part in _parts(described, set(), optional=True))
-    return Annotation(open=described if is_open else None)
+    is_untyped = any(_is_untyped(part) for part in _iter_types(described, set(), optional=True))
+    return Annotation(untyped=described if is_untyped else None)
 
 
-# Most annotations of a program are the same few.
-_examine_once: Final = functools.lru_cache(maxsize=1024)(_examine)
+# The tasks of a program use only a few different annotations.
+_examine_cached: Final = functools.lru_cache(maxsize=1024)(_examine_annotation)
 
 
-def _parts(described: types.Type, seen: set[int], *, optional: bool) -> Iterator[types.Type]:
-    """Yield a type and all types inside it. optional is whether to include fields with defaults."""
-    if id(described) in seen:  # a record may contain itself
+def _iter_types(described: types.Type, seen: set[int], *, optional: bool) -> Iterator[types.Type]:
+    """Yield a type and all types inside it.
+
+    optional is whether to include the fields of records that have defaults. seen has the ids of the
+    types that were yielded already.
+    """
+    if id(described) in seen:  # a type may contain itself
         return
     seen.add(id(described))
     yield described
-    for part in _direct_parts(described, optional=optional):
-        yield from _parts(part, seen, optional=optional)
+    for part in _inner_types(described, optional=optional):
+        yield from _iter_types(part, seen, optional=optional)
 
 
-def _direct_parts(described: types.Type, *, optional: bool) -> Iterable[types.Type]:
+def _inner_types(described: types.Type, *, optional: bool) -> Iterable[types.Type]:
+    """Return the types directly inside a type: of its items, keys, values, members or fields."""
     match described:
         case types.Metadata(type=inner) | types.CollectionType(item_type=inner):
             return (inner,)
@@ -77,15 +87,16 @@ def _direct_parts(described: types.Type, *, optional: bool) -> Iterable[types.Ty
             return parts
         case types.DictType(key_type=key, value_type=value):
             return (key, value)
-    return (field.type for field in _fields(described) if field.required or optional)
+    return (field.type for field in _get_fields(described) if field.required or optional)
 
 
-def _fields(described: types.Type) -> tuple[types.Field, ...]:
+def _get_fields(described: types.Type) -> tuple[types.Field, ...]:
+    """Return the fields of a record type; an empty tuple for any other type."""
     fields: tuple[types.Field, ...] = getattr(described, "fields", ())
     return fields
 
 
-_NO_KEYS: Final = (
+_NOT_KEY_TYPES: Final = (
     types.BoolType,
     types.NoneType,
     types.CollectionType,
@@ -98,53 +109,56 @@ _NO_KEYS: Final = (
 )
 
 
-def _problem(part: types.Type) -> str | None:
+def _find_problem(part: types.Type) -> str | None:
+    """Return the reason why JSON cannot be decoded to a type, None if it can."""
     match part:
         case types.CustomType(cls=cls) if cls is not object and not is_pydantic(cls):
             return f"{type_name(cls)} has no JSON form"
-        case types.DictType(key_type=key) if isinstance(key, _NO_KEYS):
-            return "the keys of a JSON object can only be strings, numbers, dates and the like"
+        case types.DictType(key_type=key) if isinstance(key, _NOT_KEY_TYPES):
+            return "keys of this type cannot be stored: use strings, numbers, dates or enums"
     return None
 
 
 def is_pydantic(cls: Any) -> bool:
-    """Return whether a class is a pydantic model. Never imports pydantic."""
+    """Return whether a class is a pydantic model. Does not import pydantic."""
     return hasattr(cls, "__pydantic_validator__")
 
 
-def _is_open(described: types.Type) -> bool:
+def _is_untyped(described: types.Type) -> bool:
+    """Return whether any value is accepted for a type: `Any`, `object` or a union with one."""
     match described:
         case types.AnyType() | types.CustomType(cls=builtins.object):
             return True
         case types.UnionType(types=members):
-            return any(map(_is_open, members))
+            return any(map(_is_untyped, members))
     return False
 
 
 # Values -------------------------------------------------------------------------------------------
 
 
-def find_change(described: types.Type, value: object, path: str) -> tuple[str, str] | None:
-    """Find a value that would arrive as another type because the annotation leaves it untyped.
+def find_type_change(described: types.Type, value: object, path: str) -> tuple[str, str] | None:
+    """Find a value that would reach the task as another type, because it has no annotation.
 
-    Returns its path and the problem.
+    described is msgspec's description of the annotation of value, path the path to value. Returns
+    the path to the value that would change and a description of the change, None if there is none.
     """
-    if _is_open(described):
-        return _find_foreign(value, path)
-    if isinstance(described, types.DictType) and _is_open(described.key_type):
-        change = _find_foreign_key(value, path) if isinstance(value, dict) else None
+    if _is_untyped(described):
+        return _find_non_json_value(value, path)
+    if isinstance(described, types.DictType) and _is_untyped(described.key_type):
+        change = _find_non_string_key(value, path) if isinstance(value, dict) else None
         if change:
             return change
-    for part, member, where in _members(described, value, path):
-        if change := find_change(part, member, where):
+    for part, member, where in _inner_values(described, value, path):
+        if change := find_type_change(part, member, where):
             return change
     return None
 
 
-def _members(
+def _inner_values(
     described: types.Type, value: Any, path: str
 ) -> Iterator[tuple[types.Type, object, str]]:
-    """Yield the values inside a value of this type, with their types and paths."""
+    """Yield the values directly inside a value, each with its described type and its path."""
     match described:
         case types.Metadata(type=inner):
             yield inner, value, path
@@ -164,13 +178,14 @@ def _members(
                 for key, each in value.items():
                     yield item, each, member_path(path, key)
         case _:
-            yield from _members_of_record(described, value, path)
+            yield from _field_values(described, value, path)
 
 
-def _members_of_record(
+def _field_values(
     described: Any, value: object, path: str
 ) -> Iterator[tuple[types.Type, object, str]]:
-    for field in _fields(described):
+    """Yield the values of the fields of a record, each with its described type and its path."""
+    for field in _get_fields(described):
         if isinstance(value, dict):  # a TypedDict, or a dict that decodes to the record
             if field.encode_name in value:
                 yield field.type, value[field.encode_name], member_path(path, field.encode_name)
@@ -178,35 +193,46 @@ def _members_of_record(
             yield field.type, getattr(value, field.name, None), member_path(path, field.name)
 
 
-def _find_foreign(value: Any, path: str) -> tuple[str, str] | None:
-    """Find a value without a JSON type. This includes `IntEnum`: it arrives as an int."""
-    if is_plain(value):
+def _find_non_json_value(value: Any, path: str) -> tuple[str, str] | None:
+    """Find a value inside value that does not have exactly a type of JSON, and so would change.
+
+    An `IntEnum` member is one, because it would arrive as an int. Returns its path and the change.
+    """
+    if has_only_json_types(value):
         return None
     kind = type(value)
     if kind is list:
         members: Iterable[tuple[object, Any]] = enumerate(value)
     elif kind is dict:
-        if change := _find_foreign_key(value, path):
+        if change := _find_non_string_key(value, path):
             return change
         members = value.items()
     else:
-        return path, f"is of type {type_name(kind)}, which would arrive as {_arrives_as(value)}"
-    found = (_find_foreign(member, member_path(path, key)) for key, member in members)
+        return (
+            path,
+            f"is of type {type_name(kind)}, which would arrive as {_decoded_type_name(value)}",
+        )
+    found = (_find_non_json_value(member, member_path(path, key)) for key, member in members)
     return next(filter(None, found), None)
 
 
-def _find_foreign_key(value: dict[Any, Any], path: str) -> tuple[str, str] | None:
+def _find_non_string_key(value: dict[Any, Any], path: str) -> tuple[str, str] | None:
+    """Find a key of a dict that JSON would turn into a string.
+
+    Returns the path of the dict and a description of the change, None if all keys are strings.
+    """
     for key in value:
         if type(key) is not str:
             return path, f"has a key of type {type_name(type(key))}, which would arrive as str"
     return None
 
 
-def _arrives_as(value: object) -> str:
+def _decoded_type_name(value: object) -> str:
+    """Return the name of the type that a value has after encoding and decoding."""
     return type(msgspec.json.decode(encode_json(value))).__name__
 
 
 def type_name(cls: type) -> str:
-    """Return the name of a class, with its module unless it is a builtin."""
+    """Return the name of a class, with its module unless it is a built-in class."""
     module = "" if cls.__module__ == "builtins" else f"{cls.__module__}."
     return f"{module}{cls.__qualname__}"

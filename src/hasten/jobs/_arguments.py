@@ -1,9 +1,9 @@
-"""The arguments of a task: from a call to JSON and back.
+"""Encode the arguments of a call of a task as JSON, and decode and check them before a run.
 
 The data of a job is a JSON object of the arguments by parameter name, so producers in any language
-can write it. Before a run it is checked against the annotations of the function: by msgspec, which
-supports dataclasses, TypedDicts, NamedTuples, Structs, enums, dates and others; pydantic models are
-checked by pydantic, which is never imported here.
+can write it. Before a run it is decoded and checked against the annotations of the function: by
+msgspec, which supports dataclasses, TypedDicts, NamedTuples, Structs, enums, dates and others;
+pydantic models are checked by pydantic, which this module never imports.
 """
 
 from __future__ import annotations
@@ -23,40 +23,42 @@ import msgspec
 
 from hasten.errors import InvalidArgument, InvalidResult, InvalidTask, PayloadTooLarge
 from hasten.jobs import _functions as functions
-from hasten.jobs._annotations import Annotation, examine, find_change, is_pydantic
+from hasten.jobs._annotations import Annotation, examine, find_type_change, is_pydantic
 from hasten.jobs._encoding import (
     UNDECODABLE,
     NotStorable,
     decode_json,
     encode,
     encode_json,
-    is_plain,
-    refuse_lost_keys,
-    refuse_non_finite,
+    has_only_json_types,
+    reject_colliding_keys,
+    reject_non_finite,
     why_undecodable,
 )
-from hasten.jobs._validation_errors import validate, without_values
+from hasten.jobs._validation_errors import remove_values, validate
 
-# In messages of inspect: "missing a required argument: 'to'".
-_NAMED: Final = re.compile(r"'(\w+)'")
+# Finds the parameter in messages of inspect: "missing a required argument: 'to'".
+_QUOTED_NAME: Final = re.compile(r"'(\w+)'")
 
-# In messages of msgspec: " - at `$.order.lines[2]`".
-_PLACE: Final = re.compile(r" - at `\$\.(\w+)([^`]*)`\Z")
+# Finds the path in messages of msgspec: " - at `$.order.lines[2]`".
+_PATH_SUFFIX: Final = re.compile(r" - at `\$\.(\w+)([^`]*)`\Z")
 
 POSITIONAL: Final = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 
 class UnresolvedAnnotation(InvalidTask):
-    """An annotation refers to a name that is not defined, or not yet."""
+    """An annotation refers to a name that is not defined, or not defined yet."""
 
 
 class Parameters:
-    """The parameters of one task. The worker fills in parameters of the type injected.
+    """The parameters of a task's function: encodes, checks and decodes arguments for them.
 
-    show_values is whether errors about data contain its values.
+    injected is a class, in practice `Context`: the worker passes an object of it for parameters
+    with this annotation, so callers do not. show_values is whether error messages may contain
+    values of the data.
 
-    Raises `InvalidTask` for parameters whose arguments cannot be stored. Annotations may refer to
-    names that are defined later: these are checked at the first use, or by `check`.
+    Raises `InvalidTask` for parameters whose arguments cannot be stored. Annotations that refer to
+    names that are not defined yet are checked at the first use, or by `check`.
     """
 
     def __init__(
@@ -72,13 +74,13 @@ class Parameters:
         self._injected = injected
         self._show_values = show_values
         try:
-            self._all = inspect.signature(function)
+            self._full_signature = inspect.signature(function)
         except ValueError as exc:
             raise InvalidTask(
-                f"task {task!r}: the parameters of {function!r} are unknown ({exc}): "
-                "write a function that calls it"
+                f"task {task!r}: the parameters of {function!r} cannot be determined ({exc}): "
+                "use a Python function that calls it"
             ) from exc
-        for parameter in self._all.parameters.values():
+        for parameter in self._full_signature.parameters.values():
             if parameter.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD):
                 raise InvalidTask(
                     f"task {task!r}: arguments are stored by the names of their parameters, "
@@ -88,18 +90,22 @@ class Parameters:
             self.check()
 
     def check(self) -> None:
-        """Raise `InvalidTask` if data cannot be decoded to one of the annotations."""
-        self._stored  # noqa: B018  # computed once
+        """Raise `InvalidTask` if JSON cannot be decoded to one of the annotations."""
+        self._stored_annotations  # noqa: B018  # the property checks them when it is first computed
 
     @functools.cached_property
-    def _hints(self) -> dict[str, Any]:
-        given = {name: parameter.annotation for name, parameter in self._all.parameters.items()}
-        given["return"] = self._all.return_annotation
-        inner = functions.wrapped(self._function)
+    def _resolved_hints(self) -> dict[str, Any]:
+        """The annotations by parameter name, and by "return", as types and not as strings."""
+        given = {
+            name: parameter.annotation
+            for name, parameter in self._full_signature.parameters.items()
+        }
+        given["return"] = self._full_signature.return_annotation
+        inner = functions.unwrap(self._function)
         names = getattr(inner, "__globals__", {})
         holder = types.SimpleNamespace(
             __annotations__={
-                name: _evaluated(annotation, names) if type(annotation) is str else annotation
+                name: _evaluate(annotation, names) if type(annotation) is str else annotation
                 for name, annotation in given.items()
                 if annotation is not inspect.Signature.empty
             },
@@ -108,7 +114,7 @@ class Parameters:
         try:
             return typing.get_type_hints(holder, names, include_extras=True)
         except Exception as exc:
-            # A name that is missing, also in another module, may be defined later.
+            # The name may be defined later, further down in this module or in another one.
             is_early = isinstance(exc, NameError | AttributeError)
             raise (UnresolvedAnnotation if is_early else InvalidTask)(
                 f"task {self._task!r}: an annotation cannot be resolved: {exc}. "
@@ -116,14 +122,14 @@ class Parameters:
             ) from exc
 
     @functools.cached_property
-    def _stored(self) -> dict[str, Annotation]:
-        """The parameters whose arguments are stored."""
+    def _stored_annotations(self) -> dict[str, Annotation]:
+        """The examined annotations of the parameters whose arguments are stored with a job."""
         bound = self._function.keywords if isinstance(self._function, functools.partial) else {}
         stored: dict[str, Annotation] = {}
-        for name in self._all.parameters:
-            if name in self._contexts:
+        for name in self._full_signature.parameters:
+            if name in self._injected_names:
                 continue
-            hint = self._hints.get(name, Any)
+            hint = self._resolved_hints.get(name, Any)
             try:
                 annotation = examine(hint)
             except NameError as exc:
@@ -133,7 +139,7 @@ class Parameters:
                 ) from exc
             if annotation.problem is None:
                 stored[name] = annotation
-            elif name not in bound:  # arguments that a partial has bound are not stored
+            elif name not in bound:  # arguments bound by functools.partial are not stored
                 raise InvalidTask(
                     f"task {self._task!r}: parameter {name!r}: data cannot be decoded to "
                     f"{inspect.formatannotation(hint)}: {annotation.problem}. Use JSON's own "
@@ -143,13 +149,16 @@ class Parameters:
         return stored
 
     @functools.cached_property
-    def _contexts(self) -> frozenset[str]:
-        """The parameters that the worker fills in."""
+    def _injected_names(self) -> frozenset[str]:
+        """The names of the parameters for which the worker passes the injected object."""
         return frozenset(
-            name for name in self._all.parameters if self._is_injected(self._hints.get(name))
+            name
+            for name in self._full_signature.parameters
+            if self._is_injected(self._resolved_hints.get(name))
         )
 
     def _is_injected(self, hint: Any) -> bool:
+        """Return whether an annotation is the injected class, or Optional of it."""
         while typing.get_origin(hint) is typing.Annotated:
             hint = hint.__origin__
         if typing.get_origin(hint) in (typing.Union, types.UnionType):
@@ -158,23 +167,26 @@ class Parameters:
         return hint is self._injected
 
     @functools.cached_property
-    def _signature(self) -> inspect.Signature:
-        """The signature of the stored parameters."""
-        return self._all.replace(parameters=[self._all.parameters[name] for name in self._stored])
+    def _stored_signature(self) -> inspect.Signature:
+        """The signature without parameters whose arguments are not stored."""
+        return self._full_signature.replace(
+            parameters=[self._full_signature.parameters[name] for name in self._stored_annotations]
+        )
 
     @functools.cached_property
     def wants_context(self) -> bool:
-        """Whether a parameter takes the injected object."""
-        return bool(self._contexts)
+        """Whether the worker must pass the injected object to a parameter."""
+        return bool(self._injected_names)
 
     @functools.cached_property
-    def _names(self) -> tuple[str, ...]:
-        return tuple(self._stored)
+    def _stored_names(self) -> tuple[str, ...]:
+        """The names of the parameters whose arguments are stored, in order."""
+        return tuple(self._stored_annotations)
 
     @functools.cached_property
-    def _simple(self) -> range:
-        """How many positional arguments make a complete call without keywords."""
-        parameters = self._signature.parameters.values()
+    def _positional_counts(self) -> range:
+        """The numbers of positional arguments with which a call without keywords is valid."""
+        parameters = self._stored_signature.parameters.values()
         if any(p.kind is Parameter.KEYWORD_ONLY and p.default is p.empty for p in parameters):
             return range(0)
         positional = [p for p in parameters if p.kind in POSITIONAL]
@@ -182,56 +194,61 @@ class Parameters:
         return range(required, len(positional) + 1)
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Return the arguments of a call by name. Raises `InvalidArgument` for an invalid call."""
-        if not kwargs and len(args) in self._simple:
-            return dict(zip(self._names, args, strict=False))
+        """Return the arguments of a call by parameter name. Raises `InvalidArgument`."""
+        if not kwargs and len(args) in self._positional_counts:
+            return dict(zip(self._stored_names, args, strict=False))
         try:
-            return self._signature.bind(*args, **kwargs).arguments
+            return self._stored_signature.bind(*args, **kwargs).arguments
         except TypeError as exc:
-            named = _NAMED.search(str(exc))
+            named = _QUOTED_NAME.search(str(exc))
             raise InvalidArgument.of_call(self._task, named[1] if named else "", str(exc)) from None
 
     def encode(self, arguments: dict[str, Any], max_bytes: int, *, check: bool) -> str:
-        """Encode arguments as JSON. Raises `InvalidArgument`, or its `PayloadTooLarge`.
+        """Encode arguments as JSON. Raises `InvalidArgument`, or its subclass `PayloadTooLarge`.
 
-        check is whether they are checked against the annotations, as before a run.
+        check is whether the arguments are also checked against the annotations, as before a run.
         """
         try:
             data = encode(arguments)
-            # The names of arguments are distinct, but those of an object inside may not be.
-            if (self._open or data.find(b"{", 1) > 0) and not is_plain(arguments):
-                refuse_lost_keys(arguments, data)
-                self._refuse_changes(arguments)
-            if data.find(b"null") >= 0:  # twice as fast as "in"
-                refuse_non_finite(arguments)
+            # The names of the arguments are distinct, but two keys of a dict inside may collide.
+            if (self._untyped or data.find(b"{", 1) > 0) and not has_only_json_types(arguments):
+                reject_colliding_keys(arguments, data)
+                self._reject_type_changes(arguments)
+            if data.find(b"null") >= 0:  # twice as fast as `in`
+                reject_non_finite(arguments)
             if check:
-                self._check_fit(data)
+                self._check_decodable(data)
         except InvalidArgument:
             raise
         except Exception:
-            self._raise_culprit(arguments)
+            self._raise_for_unencodable(arguments)
             raise
         if len(data) > max_bytes:
             largest = max(arguments, key=lambda name: len(encode(arguments[name])))
             raise PayloadTooLarge(self._task, largest, len(data), max_bytes)
         return data.decode()
 
-    def _check_fit(self, data: bytes) -> None:
-        """Decode arguments as a worker will. Cheaper checks would not find all errors."""
+    def _check_decodable(self, data: bytes) -> None:
+        """Decode the arguments as a worker will. Raises `InvalidArgument` if that fails.
+
+        Cheaper checks of the types would not find all errors.
+        """
         try:
             self._decoder.decode(data)
             return
-        except (*UNDECODABLE, TypeError) as exc:  # includes those of msgspec and pydantic
+        except (*UNDECODABLE, TypeError) as exc:
+            # The errors of msgspec and pydantic are ValueErrors.
             reason = why_undecodable(exc)
         if not self._show_values:
-            reason = without_values(reason)
-        place = _PLACE.search(reason)
+            reason = remove_values(reason)
+        place = _PATH_SUFFIX.search(reason)
         if place is None:
             raise InvalidArgument.of_call(self._task, "", f"its arguments do not fit: {reason}")
         reason = f"does not fit its annotation: {reason[: place.start()]}"
         raise InvalidArgument(self._task, place[1], reason, place[2])
 
-    def _raise_culprit(self, arguments: Mapping[str, Any]) -> None:
+    def _raise_for_unencodable(self, arguments: Mapping[str, Any]) -> None:
+        """Raise `InvalidArgument` for the first argument that cannot be encoded as JSON."""
         for name, value in arguments.items():
             try:
                 encode_json(value)
@@ -242,22 +259,31 @@ class Parameters:
                 raise InvalidArgument(self._task, name, reason) from exc
 
     @functools.cached_property
-    def _open(self) -> tuple[tuple[str, Any], ...]:
-        """The parameters whose annotations leave a type open; most tasks have none."""
-        return tuple((name, a.open) for name, a in self._stored.items() if a.open is not None)
+    def _untyped(self) -> tuple[tuple[str, Any], ...]:
+        """The parameters whose annotations give some value no type, such as `Any` or a bare `list`.
 
-    def _refuse_changes(self, arguments: Mapping[str, Any]) -> None:
-        for name, described in self._open:
-            if found := find_change(described, arguments.get(name), ""):
-                inside, change = found
+        Each is a pair of its name and msgspec's description of the annotation. Most tasks have
+        none.
+        """
+        return tuple(
+            (name, a.untyped)
+            for name, a in self._stored_annotations.items()
+            if a.untyped is not None
+        )
+
+    def _reject_type_changes(self, arguments: Mapping[str, Any]) -> None:
+        """Raise `InvalidArgument` for a value that would reach the task as another type."""
+        for name, described in self._untyped:
+            if found := find_type_change(described, arguments.get(name), ""):
+                path, change = found
                 remedy = f"annotate the parameter {name!r} with its type"
-                raise InvalidArgument(self._task, name, f"{change}: {remedy}", inside)
+                raise InvalidArgument(self._task, name, f"{change}: {remedy}", path)
 
     def check_data(self, data: object, text: str, *, check: bool) -> None:
-        """Check the data of a job that was added by name; text is its JSON.
+        """Check the data of a job that is added by the name of its task. text is data as JSON.
 
-        Raises `InvalidArgument` if a run would reject it (unless check is False) or receive other
-        values.
+        Raises `InvalidArgument` if a worker would reject the data before the run (unless check is
+        False), or if a value would reach the task as another type.
         """
         if check:
             try:
@@ -266,34 +292,38 @@ class Parameters:
                 reason = f"does not fit the task: {exc}"
                 raise InvalidArgument(self._task, "data", reason) from None
         if isinstance(data, Mapping):
-            self._refuse_changes(data)
+            self._reject_type_changes(data)
 
     @functools.cached_property
     def _decoder(self) -> msgspec.json.Decoder[Any]:
+        """The decoder for the data of a job, to a struct with one field per stored parameter."""
         fields: list[tuple[str, Any, Any]] = []
-        for name, parameter in self._signature.parameters.items():
-            annotation = self._hints.get(name, Any)
+        for name, parameter in self._stored_signature.parameters.items():
+            annotation = self._resolved_hints.get(name, Any)
             if parameter.default is parameter.empty:
                 fields.append((name, annotation, msgspec.NODEFAULT))
             else:
-                make = functools.partial(_identity, parameter.default)
+                make = functools.partial(_return_value, parameter.default)
                 fields.append((name, annotation, msgspec.field(default_factory=make)))
         shape = msgspec.defstruct("Arguments", fields, kw_only=True, forbid_unknown_fields=True)
-        return msgspec.json.Decoder(shape, dec_hook=self._from_builtins)
+        return msgspec.json.Decoder(shape, dec_hook=self._decode_custom_type)
 
-    def _from_builtins(self, annotation: Any, value: Any) -> Any:
+    def _decode_custom_type(self, annotation: Any, value: Any) -> Any:
+        """Create a pydantic model from decoded JSON. msgspec calls this for unknown types."""
         if is_pydantic(annotation):
             return validate(annotation, value, show_values=self._show_values)
         if annotation is object:
             return value
-        raise TypeError(f"a parameter of type {annotation!r} cannot be made from JSON")
+        raise TypeError(f"JSON cannot be decoded to the type {annotation!r}")
 
     @functools.cached_property
-    def _call(self) -> Callable[[Any, Any], tuple[tuple[Any, ...], dict[str, Any]]]:
-        """Converts decoded arguments and the injected object to the arguments of the call."""
-        injected = self._contexts
+    def _to_call_arguments(self) -> Callable[[Any, Any], tuple[tuple[Any, ...], dict[str, Any]]]:
+        """A function (decoded data, injected object) -> (args, kwargs) to call the task with."""
+        injected = self._injected_names
         given = [
-            p for name, p in self._all.parameters.items() if name in {*self._stored, *injected}
+            p
+            for name, p in self._full_signature.parameters.items()
+            if name in {*self._stored_annotations, *injected}
         ]
         positional = [p.name for p in given if p.kind in POSITIONAL]
         keywords = [p.name for p in given if p.kind is Parameter.KEYWORD_ONLY]
@@ -308,48 +338,60 @@ class Parameters:
                     get = attrgetter(*positional)
                     return lambda decoded, context: (get(decoded), {})
 
-        def call(decoded: Any, context: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-            def value(name: str) -> Any:
+        def arrange_arguments(decoded: Any, context: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            def get_value(name: str) -> Any:
                 return context if name in injected else getattr(decoded, name)
 
-            return tuple(map(value, positional)), {name: value(name) for name in keywords}
+            return tuple(map(get_value, positional)), {name: get_value(name) for name in keywords}
 
-        return call
+        return arrange_arguments
 
     def decode(self, data: str, context: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Decode the arguments of a call. Raises `ValueError` with the reason."""
+        """Decode the data of a job to positional and keyword arguments for the task's function.
+
+        context is the injected object. Raises `ValueError` with the reason if the data does not
+        fit.
+        """
         try:
             decoded = self._decode(data)
         except ValueError as exc:
-            raise ValueError(f"its data does not fit the task {self._task!r}: {exc}") from None
-        return self._call(decoded, context)
+            raise ValueError(
+                f"the data of the job does not fit the task {self._task!r}: {exc}"
+            ) from None
+        return self._to_call_arguments(decoded, context)
 
     def _decode(self, data: str) -> Any:
         try:
             return self._decoder.decode(data)
-        except (*UNDECODABLE, TypeError) as exc:  # includes those of msgspec and pydantic
+        except (*UNDECODABLE, TypeError) as exc:
+            # The errors of msgspec and pydantic are ValueErrors.
             reason = why_undecodable(exc)
-        raise ValueError(reason if self._show_values else without_values(reason))
+        raise ValueError(reason if self._show_values else remove_values(reason))
 
     @functools.cached_property
     def _result_decoder(self) -> msgspec.json.Decoder[Any]:
+        """The decoder for results, to the return annotation of the function if possible."""
         try:
             return msgspec.json.Decoder(
-                self._hints.get("return", Any), dec_hook=self._from_builtins
+                self._resolved_hints.get("return", Any), dec_hook=self._decode_custom_type
             )
-        except TypeError:  # a type without a JSON form: return plain JSON
+        except TypeError:  # msgspec cannot decode to this type: decode to dicts, lists and so on
             return msgspec.json.Decoder()
 
     def decode_result(self, text: str) -> Any:
-        """Decode a result to the return type; to plain JSON if it does not fit."""
+        """Decode a result to the return type of the function.
+
+        If it does not fit, it is decoded to dicts, lists and other types of JSON.
+        """
         try:
             return self._result_decoder.decode(text)
-        except (*UNDECODABLE, TypeError):  # by an older version, or in another language
+        except (*UNDECODABLE, TypeError):
+            # Written by another version of the task, or in another language.
             return decode_json(text)
 
 
 def encode_result(value: object, max_bytes: int) -> str:
-    """Encode the return value of a handler. Raises `InvalidResult`."""
+    """Encode the return value of a handler as JSON. Raises `InvalidResult`."""
     if value is None:
         return "null"
     try:
@@ -364,17 +406,20 @@ def encode_result(value: object, max_bytes: int) -> str:
     return data.decode()
 
 
-# Tasks share a few texts, and compiling them takes most of the time of making a task.
-_compiled: Final = functools.lru_cache(maxsize=1024)(compile)
+# Tasks share a few annotations, and compiling them takes most of the time of `queue.task`.
+_compile_cached: Final = functools.lru_cache(maxsize=1024)(compile)
 
 
-def _evaluated(annotation: str, names: dict[str, Any]) -> Any:
-    """Evaluate an annotation. Returns the text on errors, which `get_type_hints` reports."""
+def _evaluate(annotation: str, names: dict[str, Any]) -> Any:
+    """Evaluate an annotation that is a string.
+
+    Returns the string if that fails; `get_type_hints` then raises the error.
+    """
     try:
-        return eval(_compiled(annotation, "<annotation>", "eval"), names)  # noqa: S307  # their own
+        return eval(_compile_cached(annotation, "<annotation>", "eval"), names)  # noqa: S307  # the program's own annotation
     except Exception:  # noqa: BLE001  # whatever the expression raises
         return annotation
 
 
-def _identity(value: Any) -> Any:
+def _return_value(value: Any) -> Any:
     return value

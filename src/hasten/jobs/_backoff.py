@@ -1,7 +1,7 @@
-"""The delay before the next attempt.
+"""The delay between a failed attempt of a job and the next one.
 
-The arithmetic is BullMQ's, so a job waits equally long in Python and Node. Pure: the random number
-is an argument.
+It is computed as in BullMQ, so a job waits equally long in Python and Node. The functions are pure:
+the caller passes the random number.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ DEFAULT_CAP: Final = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """The same delay before each attempt, a `Duration`.
+    """The same delay, a `Duration`, before each attempt.
 
-    jitter is the random share of the delay, 0 to 1: with 0.5 a delay of 10 s becomes one of 5 to
-    10 s. It spreads the retries of jobs that failed together.
+    jitter is the part of the delay that is random, 0 to 1: with 0.5 a delay of 10 s becomes a
+    random one of 5 to 10 s. So jobs that failed at the same moment are not all retried at the same
+    moment.
     """
 
     delay: Duration
@@ -34,9 +35,9 @@ class Fixed:
 
 @dataclass(frozen=True, slots=True)
 class Exponential:
-    """A delay that doubles: delay, then 2, 4, 8… times delay, but at most cap.
+    """A delay that doubles after each attempt: delay, 2 · delay, 4 · delay and so on, up to cap.
 
-    delay and cap are `Duration`s; None is no cap. For jitter see `Fixed`.
+    delay and cap are `Duration`s. A cap of None means no limit. jitter is explained in `Fixed`.
     """
 
     delay: Duration = 1.0
@@ -52,7 +53,10 @@ class Exponential:
 
 @dataclass(frozen=True, slots=True)
 class Custom:
-    """A function of the task computes the delay. Only this name is stored."""
+    """The backoff of a task whose delays are computed by a function.
+
+    Only a name is stored with the job. The worker calls the function of its own task.
+    """
 
     name: str = "custom"
 
@@ -60,14 +64,15 @@ class Custom:
 Backoff = Fixed | Exponential | Custom
 
 BackoffFunction = Callable[[int, BaseException], Duration | None]
-"""Returns the delay before the next attempt, or None for no further attempt. The arguments are the
-number of the failed attempt (from 1) and its error."""
+"""A function that computes the delay before the next attempt, or returns None to make no more.
+
+Its arguments are the number of the failed attempt (from 1) and the error."""
 
 
 def delay_ms(backoff: Fixed | Exponential | None, *, attempt: int, random: float) -> int:
     """Return the delay in ms after attempt number `attempt` (from 1) has failed.
 
-    random is in [0, 1). Without a backoff the delay is 0.
+    random is a random number in [0, 1). Without a backoff the delay is 0.
     """
     match backoff:
         case None:
@@ -75,13 +80,14 @@ def delay_ms(backoff: Fixed | Exponential | None, *, attempt: int, random: float
         case Fixed(delay, jitter):
             return _with_jitter(to_ms("backoff", delay), jitter, random)
         case Exponential(delay, cap, jitter):
-            # From 2^42 on every delay exceeds any limit: avoid huge integers.
+            # A factor of 2^42 exceeds every limit. A larger one would only make huge integers.
             doubled = to_ms("backoff", delay) * 2 ** min(attempt - 1, 42)
             limit = MAX_MS if cap is None else to_ms("backoff cap", cap)
             return _with_jitter(min(doubled, limit), jitter, random)
 
 
 def _with_jitter(delay: int, jitter: float, random: float) -> int:
+    """Return a delay in ms whose part jitter is multiplied by random."""
     if jitter == 0:
         return delay
     return int(random * delay * jitter + delay * (1 - jitter))

@@ -1,10 +1,11 @@
-"""The code of a child process for handlers: it runs one job after the other.
+"""The code of a child process that runs handlers with run_in="process", one job at a time.
 
-It imports the module of a task and finds the task there, so only JSON and names are sent to it.
+The worker sends only JSON and names: the child imports the module of a task and finds the task in
+it by name.
 
-It leads a session of its own. So the worker can kill it together with all processes that its
-handlers have started, and Ctrl+C in the worker's terminal does not reach it. When the worker's end
-of the pipe closes, the child kills its process group.
+The child starts a session of its own. So the worker can kill it together with all processes that
+its handlers have started, and Ctrl+C in the worker's terminal does not reach it. When the worker
+ends, which closes its end of the pipe, the child kills its process group.
 """
 
 from __future__ import annotations
@@ -44,13 +45,13 @@ from hasten.jobs._stop_signals import STOP_SIGNALS
 from hasten.jobs._task_definition import TaskDefinition
 from hasten.jobs._tasks import Task
 
-CONNECTION_LOST: Final = 213  # exit code after a handler has closed the pipe to the worker
+CONNECTION_LOST: Final = 213  # exit code of a child whose handler has closed the pipe to the worker
 
 
 class Order(msgspec.Struct):
-    """To the child: run this job."""
+    """A message to the child: run this job, by calling function of module."""
 
-    number: int  # unique among the orders of one worker's process
+    number: int  # unique in the process of the worker
     module: str
     function: str
     job: JobRecord
@@ -58,11 +59,11 @@ class Order(msgspec.Struct):
 
 
 class Started(msgspec.Struct, tag=True):
-    """From the child: it has received an order and starts."""
+    """A message from the child: it has received an order, and begins to run the job."""
 
 
 class Reported(msgspec.Struct, tag=True):
-    """From the child while it runs a job: progress or a log line."""
+    """A message from the child while it runs a job: progress (JSON) or a log line."""
 
     order: int
     progress: str | None = None
@@ -71,13 +72,13 @@ class Reported(msgspec.Struct, tag=True):
 
 
 class Returned(msgspec.Struct, tag=True):
-    """From the child: the result, JSON."""
+    """A message from the child: the handler has returned this result, as JSON."""
 
     result: str
 
 
 class Raised(msgspec.Struct, tag=True):
-    """From the child: the run failed."""
+    """A message from the child: the handler has raised an exception."""
 
     failure: Failure
 
@@ -89,111 +90,120 @@ decode_message: Final = msgspec.json.Decoder(Message).decode
 _decode_order: Final = msgspec.json.Decoder(Order).decode
 
 
-def serve(pipe: Connection) -> None:
-    """Run jobs until the worker closes the pipe or has ended."""
-    upstream = _Upstream(pipe)
+def run_child(pipe: Connection) -> None:
+    """Run the jobs that the worker sends, until the worker closes the pipe or ends."""
+    connection = _WorkerConnection(pipe)
     try:
-        _lead_group()
+        _start_session()
         _ignore_stop_signals()
         if sys.platform != "win32":
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # blocked by the worker
+            # The worker has started it with these blocked.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
-        threading.Thread(target=_receive, args=(pipe, orders), daemon=True).start()
+        threading.Thread(target=_receive_orders, args=(pipe, orders), daemon=True).start()
         while True:
             order = orders.get()
             _ignore_stop_signals()
-            upstream.send(Started())
+            connection.send(Started())
             _django.close_old_connections()
-            message = _run(order, upstream)
-            if upstream.is_forked:
-                return  # this is a fork that the handler has made: it ends like a program
+            message = _run_order(order, connection)
+            if connection.is_forked:
+                return  # a fork that the handler has made: returning ends its process
             _django.close_old_connections()
-            upstream.send(message)
+            connection.send(message)
     except BaseException as error:
-        if upstream.is_forked:
+        if connection.is_forked:
             raise
-        with contextlib.suppress(Exception):  # a handler may have closed it
+        with contextlib.suppress(Exception):  # a handler may have closed stderr
             print(format_traceback(error), file=sys.stderr)  # noqa: T201
-        os._exit(1)  # at once: threads that handlers have left running would delay the exit
+        os._exit(1)  # not sys.exit: it would wait for threads that handlers have left running
 
 
-class _Upstream:
-    """Sends messages to the worker, whole and in order, from any thread."""
+class _WorkerConnection:
+    """Sends messages to the worker, each in one piece and in order, from any thread."""
 
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
-        self._identity = _identity(pipe)
+        self._file_identity = _file_identity(pipe)
         self._unsent: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        self._writing = threading.Lock()
+        self._write_lock = threading.Lock()
         self.is_forked = False
         if sys.platform != "win32":
             os.set_inheritable(pipe.fileno(), False)
             self._masks = threading.local()
             os.register_at_fork(
                 before=self._before_fork,
-                after_in_parent=self._after_fork,
-                after_in_child=self._after_being_forked,
+                after_in_parent=self._after_fork_in_parent,
+                after_in_child=self._after_fork_in_child,
             )
 
     def send(self, message: Message) -> None:
+        """Send a message to the worker.
+
+        If another thread is sending a message now, that thread sends this one, too.
+        """
         if self.is_forked:
             raise UsageError(
                 "a process that a handler has forked cannot report progress or log lines: report "
                 "them in the process of the handler"
             )
         self._unsent.put(encode(message))
-        # No thread waits for the lock: its holder checks for new messages after releasing it.
-        # A signal handler may send while the code that it has interrupted is sending.
-        while not self._unsent.empty() and self._writing.acquire(blocking=False):
+        # No thread waits for the lock: its holder checks for new messages after releasing it. So a
+        # signal handler can send a message while the code that it has interrupted is sending one.
+        while not self._unsent.empty() and self._write_lock.acquire(blocking=False):
             try:
                 while not self._unsent.empty():
                     self._write(self._unsent.get())
             finally:
-                self._writing.release()
+                self._write_lock.release()
 
     def _write(self, data: bytes) -> None:
+        """Write a message to the pipe. Ends the process if that fails."""
         try:
-            if _identity(self._pipe) != self._identity:
-                os._exit(CONNECTION_LOST)  # the handler has opened another file under its number
+            if _file_identity(self._pipe) != self._file_identity:
+                # The handler has closed the pipe, and opened another file.
+                os._exit(CONNECTION_LOST)
             self._pipe.send_bytes(data)
         except (BrokenPipeError, ConnectionResetError):
-            _end_group()
-        except BaseException:  # noqa: BLE001  # half a message may be written: no other can follow
+            _kill_group()
+        except BaseException:  # noqa: BLE001  # a part may be written, after which nothing can be sent
             os._exit(CONNECTION_LOST)
 
-    # A fork closes the pipe, because its copy would hide that the child has ended, and restores the
-    # default signal handlers. Until then signals are blocked in it: a pool sends SIGTERM to
-    # processes that it has just started, and waits for their end.
+    # A handler may fork this process. The fork closes its copy of the pipe, because an open copy
+    # would hide from the worker that the child has ended. It also restores the default signal
+    # handlers, and signals are blocked until then: a process pool may send SIGTERM to processes
+    # that it has just started, and wait for their end.
 
     def _before_fork(self) -> None:
         self._masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
 
-    def _after_fork(self) -> None:
+    def _after_fork_in_parent(self) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.before)
 
-    def _after_being_forked(self) -> None:
+    def _after_fork_in_child(self) -> None:
         self.is_forked = True
         self._pipe.close()
-        if signal.getsignal(signal.SIGTERM) is _ignore:
+        if signal.getsignal(signal.SIGTERM) is _ignore_signal:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        if signal.getsignal(signal.SIGINT) is _ignore:
+        if signal.getsignal(signal.SIGINT) is _ignore_signal:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
-            self._after_fork()
-        except KeyboardInterrupt:  # blocked until now; Python would drop it here
+            self._after_fork_in_parent()
+        except KeyboardInterrupt:  # a signal that was blocked; Python ignores exceptions here
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def _identity(pipe: Connection) -> tuple[int, int] | None:
+def _file_identity(pipe: Connection) -> tuple[int, int] | None:
+    """Return the device and inode of a pipe, which show whether it is still the same file."""
     if sys.platform == "win32":
-        return None  # not a file descriptor, which a handler could close by accident
+        return None  # not a file descriptor that a handler could close by accident
     status = os.fstat(pipe.fileno())
     return status.st_dev, status.st_ino
 
 
-def _lead_group() -> None:
-    """Start a session and a process group, which ends with the worker."""
+def _start_session() -> None:
+    """Start a session and a process group, which is killed when the worker ends."""
     if sys.platform == "win32":
         return
     os.setsid()
@@ -201,9 +211,9 @@ def _lead_group() -> None:
     if sys.platform == "linux" and parent is not None:
         import fcntl  # noqa: PLC0415  # Windows has none
 
-        # The thread that watches the pipe cannot run while a handler holds the interpreter's lock
-        # in a long call in C. So the kernel also kills the group when the other end of this pipe
-        # closes, which is the only event on it.
+        # `_receive_orders` cannot run while a handler holds the interpreter's lock in a long call
+        # to C code. So the kernel is asked to kill the group when the worker ends: the sentinel is
+        # a pipe whose other end the worker holds, and its closing is the only event on this pipe.
         with contextlib.suppress(OSError):
             fcntl.fcntl(parent.sentinel, fcntl.F_SETOWN, -os.getpid())
             fcntl.fcntl(parent.sentinel, fcntl.F_SETSIG, signal.SIGKILL)
@@ -211,8 +221,8 @@ def _lead_group() -> None:
             fcntl.fcntl(parent.sentinel, fcntl.F_SETFL, flags | fcntl.FASYNC)
 
 
-def _end_group() -> NoReturn:
-    """End this process and all processes that its handlers have started."""
+def _kill_group() -> NoReturn:
+    """Kill this process and all processes that its handlers have started."""
     if sys.platform != "win32":
         with contextlib.suppress(ProcessLookupError):
             os.killpg(os.getpid(), signal.SIGKILL)
@@ -220,40 +230,45 @@ def _end_group() -> NoReturn:
 
 
 def _ignore_stop_signals() -> None:
-    """Ignore SIGTERM and SIGINT. Called before each job: a handler may have changed that.
+    """Ignore SIGTERM and SIGINT. Called before each job, because a handler may change that.
 
-    They may be sent to every process of a program; the worker decides when this one stops.
+    Service managers and terminals send these signals to every process of a program. The worker
+    decides when this one stops.
     """
-    # By a handler, not by SIG_IGN: programs that a job starts would inherit SIG_IGN.
+    # With a handler instead of SIG_IGN, which programs that a job starts would inherit.
     for number in STOP_SIGNALS:
-        if signal.getsignal(number) is not _ignore:
-            signal.signal(number, _ignore)
+        if signal.getsignal(number) is not _ignore_signal:
+            signal.signal(number, _ignore_signal)
             if sys.platform != "win32":
-                # Not every library in C repeats a call that a signal has interrupted.
+                # Restart system calls, because not every C library repeats an interrupted one.
                 signal.siginterrupt(number, False)
 
 
-def _ignore(_number: int, _frame: FrameType | None) -> None:
-    pass
+def _ignore_signal(_number: int, _frame: FrameType | None) -> None:
+    """Do nothing. The handler for ignored signals."""
 
 
-def _receive(pipe: Connection, orders: queue.SimpleQueue[Order]) -> None:
-    # In a thread of its own, it notices the end of the worker even while a handler runs.
+def _receive_orders(pipe: Connection, orders: queue.SimpleQueue[Order]) -> None:
+    """Put the orders from the worker into a queue, and kill the group when the pipe closes.
+
+    Runs in a thread, so that it notices the end of the worker while a handler runs.
+    """
     try:
         while True:
             orders.put(_decode_order(pipe.recv_bytes()))
     finally:
-        _end_group()
+        _kill_group()
 
 
-def _run(order: Order, upstream: _Upstream) -> Returned | Raised:
+def _run_order(order: Order, connection: _WorkerConnection) -> Returned | Raised:
+    """Run a job, and return the message about its end."""
     job = order.job
     task: TaskDefinition | None = None
     context = Context(
-        job, lambda update: upstream.send(_report(order, update)), max_bytes=order.max_bytes
+        job, lambda update: connection.send(_to_message(order, update)), max_bytes=order.max_bytes
     )
     try:
-        found = _find(order)
+        found = _find_task(order)
         task = found.definition
         try:
             args, kwargs = task.parameters.decode(job.data, context)
@@ -264,14 +279,18 @@ def _run(order: Order, upstream: _Upstream) -> Returned | Raised:
         value = contextvars.copy_context().run(_call, call, context, found.middlewares)
         return Returned(encode_result(value, order.max_bytes))
     except BaseException as error:
-        if upstream.is_forked:
+        if connection.is_forked:
             raise
-        return Raised(_classify(error, job, task))
+        return Raised(_to_failure(error, job, task))
     finally:
         context.close()
 
 
-def _classify(error: BaseException, job: JobRecord, task: TaskDefinition | None) -> Failure:
+def _to_failure(error: BaseException, job: JobRecord, task: TaskDefinition | None) -> Failure:
+    """Describe an exception of a handler as a `Failure`, which can be sent to the worker.
+
+    Never raises.
+    """
     try:
         return failures.classify(
             error,
@@ -279,7 +298,7 @@ def _classify(error: BaseException, job: JobRecord, task: TaskDefinition | None)
             give_up_on=task.give_up_on if task else (),
             backoff_function=task.backoff_function if task else None,
         )
-    except BaseException as exc:  # noqa: BLE001  # the error's own methods may raise
+    except BaseException as exc:  # noqa: BLE001  # the methods of the error may raise
         return Failure(
             f"{type(error).__name__} (its text is not available: {type(exc).__name__})", ""
         )
@@ -294,7 +313,7 @@ def _call(call: Callable[[], Any], context: Context, middlewares: Sequence[Middl
         for carrier in carriers:
             stack.enter_context(carrier.restored(metadata))
         value = call()
-        return asyncio.run(_wait_for(value)) if inspect.isawaitable(value) else value
+        return asyncio.run(_await(value)) if inspect.isawaitable(value) else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,13 +321,14 @@ class _Running:
     context: Context
 
 
-async def _wait_for(value: Awaitable[Any]) -> Any:
+async def _await(value: Awaitable[Any]) -> Any:
+    """Await an object that need not be a coroutine, as asyncio.run requires."""
     return await value
 
 
-def _find(order: Order) -> Task[..., Any, Any]:
-    """Find the task by the module and the name of its function."""
-    _django.set_up()  # before importing a module that imports models
+def _find_task(order: Order) -> Task[..., Any, Any]:
+    """Import the module of an order, and return the task with the name of its function."""
+    _django.set_up()  # before the import, because the module may import models
     found: Any = importlib.import_module(order.module)
     for name in order.function.split("."):
         found = getattr(found, name)
@@ -316,7 +336,8 @@ def _find(order: Order) -> Task[..., Any, Any]:
     return task
 
 
-def _report(order: Order, update: RunUpdate) -> Reported:
+def _to_message(order: Order, update: RunUpdate) -> Reported:
+    """Return the message for progress or a log line that a handler reports."""
     match update:
         case Progress(value=value):
             return Reported(order.number, progress=value)

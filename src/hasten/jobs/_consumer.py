@@ -1,17 +1,18 @@
-"""A worker's consumer of one queue: claims jobs, runs them and stores how they ended.
+"""The part of a worker that claims the jobs of one queue, runs them and stores how they ended.
 
 Theory of operation. A consumer has these tasks in the event loop of its worker:
 
-- Each *fetcher* stores the outcomes of runs and claims the next jobs, in one step of the store
-  (`settle`). Runs that end during a step are stored by the next one, so the batches grow with the
-  load. There are as many fetchers as the engine wants calls in flight: two on Redis, so that the
-  server works while the worker does. (With SQLite, two of them and the thread of the store would
-  only take turns holding the interpreter's lock.)
-- The *listener* waits until the store has something to claim, whenever a claim brought fewer jobs
-  than it asked for.
+- Each *fetcher* calls `settle` in a loop: one transaction of the store, which stores the outcomes
+  of runs and claims the next jobs. Outcomes that arrive during a call are stored by the next one,
+  so the batches grow with the load. The number of fetchers is the engine's `max_in_flight`: two on
+  Redis, so that the server and the worker are busy at the same time. With SQLite there is one,
+  because two fetchers and the thread of the database would only wait for each other to release the
+  interpreter's lock.
+- The *listener* is active after a claim that returned fewer jobs than requested. It waits until the
+  store has a job to claim, and then wakes the fetchers.
 
-A consumer claims no job for which the worker has no capacity: such a job stays in the store, for
-other workers.
+A consumer claims only as many jobs as the worker has capacity for. The other jobs stay in the
+store, where other workers can claim them.
 """
 
 from __future__ import annotations
@@ -42,17 +43,17 @@ from hasten.jobs._record import Batch, Claim, Completed, Lease, Outcome, Postpon
 from hasten.jobs._releases import ReleaseGate
 from hasten.jobs._run import Run, Stop
 from hasten.jobs._runner import Runner
-from hasten.jobs._services import Service, retrieve
+from hasten.jobs._services import Service, retrieve_error
 from hasten.jobs._threads import Threads
 from hasten.jobs._worker_info import WorkerInfo
 
 logger = get_logger("hasten.worker")
 
-# A consumer claims this often without a message from the store: if one is lost, it is not idle
-# for ever.
+# The longest wait for a message that the queue has a job to claim. After that the consumer tries a
+# claim, so that a lost message does not leave it idle for ever.
 MAX_IDLE_SECONDS: Final = 5.0
 
-# Pauses between attempts to reach a store that fails: each twice as long as the one before.
+# Pauses between calls of a store that fails: each is twice as long as the previous one.
 FIRST_PAUSE_SECONDS: Final = 0.1
 LAST_PAUSE_SECONDS: Final = 2.0
 
@@ -69,11 +70,11 @@ class RunObserver(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WorkerParts:
-    """What the consumers of one worker share."""
+    """The settings and objects of a worker that the consumers of all its queues use."""
 
     name: str
-    id: str  # unique, unlike the name
-    tokens: Iterator[str]  # one for each claim
+    id: str  # unique among all workers, unlike the name
+    tokens: Iterator[str]  # a new fencing token for each claim
     lease_ms: int
     crash_limit: int
     metrics_minutes: int | None  # of BullMQ's metrics; None: off
@@ -85,12 +86,12 @@ class WorkerParts:
     threads: Threads
     processes: Processes
     gate: ReleaseGate
-    observers: Sequence[RunObserver]  # may grow
-    handles_signals: Callable[[], bool]  # whether Ctrl+C stops the worker, by `Worker.run`
+    observers: Sequence[RunObserver]  # observers may be added while the worker runs
+    handles_signals: Callable[[], bool]  # whether `Worker.run` handles Ctrl+C
 
 
 class QueueConsumer:
-    """Claims the jobs of one queue, runs them and stores how they ended."""
+    """Claims the jobs of one queue for a worker, runs them and stores their outcomes."""
 
     def __init__(self, queue: Queue, worker: WorkerParts, outage: Outage) -> None:
         self.name = queue.name
@@ -120,43 +121,51 @@ class QueueConsumer:
             report=self._outbox.add_update,
         )
         self._make_context = self._runner.make_context
-        self.runs = worker.leases.serve(queue.name, self._find_engine, outage, self.clock)
+        self.runs = worker.leases.add_queue(queue.name, self._find_engine, outage, self.clock)
         self._max_in_flight = self.engine.max_in_flight
         self._max_claim = min(-(-self._capacity.size // self._max_in_flight), self.engine.max_batch)
         self._share = QueueShare(self.wake)
         self._capacity.mark_ready(self._share)
         self._is_stopping = False
-        self._in_flight = 0  # calls of fetchers
+        self._in_flight = 0  # calls of the store by fetchers that have not returned
         self._next_due_ms: int | None = None
-        self._awake = asyncio.Event()  # something to store, or capacity and something to claim
-        self._is_empty = asyncio.Event()  # nothing to claim, by the last claim
-        self._returned = asyncio.Event()  # a fetcher has come back from the store
+        self._awake = asyncio.Event()  # set when there may be something to store or to claim
+        # Set when the last claim returned fewer jobs than requested.
+        self._is_empty = asyncio.Event()
+        self._returned = asyncio.Event()  # set when a fetcher's call of the store has returned
         self._updating = asyncio.Lock()  # held while updates are stored
         self._storing_single = asyncio.Lock()
         self._pause_seconds = FIRST_PAUSE_SECONDS
 
     @property
     def engine(self) -> Engine:
-        """The engine of the queue's store: another one if the store was closed and used again."""
+        """The engine of the queue's store: a new object after the store was closed and reopened."""
         return self._find_engine()
 
     def services(self) -> list[Service]:
-        """Return the listener and the fetchers, to be run until the worker ends."""
-        # A partial for each fetcher: equal callables would count as one service.
-        return [self._listen, *(partial(self._fetch) for _ in range(self._max_in_flight))]
+        """Return the listener and the fetchers, which run until the worker has stopped."""
+        # A new partial for each fetcher, because `Services` takes equal callables for one service.
+        return [
+            self._run_listener,
+            *(partial(self._run_fetcher) for _ in range(self._max_in_flight)),
+        ]
 
     def wake(self) -> None:
-        """Let the fetchers look for something to store or to claim."""
+        """Make idle fetchers check whether there is something to store or to claim."""
         self._awake.set()
 
     def _wake_from_any_thread(self) -> None:
+        """Wake the fetchers from any thread."""
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self.wake)
 
     # Fetching -----------------------------------------------------------------------------------
 
-    async def _fetch(self) -> None:
-        """Store outcomes and claim the next jobs, in a loop."""
+    async def _run_fetcher(self) -> None:
+        """Store outcomes and claim the next jobs, in a loop.
+
+        Waits while there is nothing to store and nothing to claim.
+        """
         while True:
             portion = self._outbox.take()
             claim = None if portion.is_single else self._next_claim()
@@ -164,15 +173,18 @@ class QueueConsumer:
                 self._awake.clear()
                 await self._awake.wait()
             else:
-                await self._exchange(portion, claim)
+                await self._settle_and_start(portion, claim)
 
     def _next_claim(self) -> Claim | None:
-        """Reserve capacity for the next jobs, if the queue may have some."""
+        """Reserve capacity for the next jobs, and return a claim for as many.
+
+        Returns None if no jobs may be claimed now, or the queue is known to have none.
+        """
         if (
             self._is_stopping
             or not self._share.may_have_work
-            or self._outbox.is_behind
-            or self._poison_jobs.block_claims
+            or self._outbox.has_waiting_outcomes
+            or self._poison_jobs.is_blocking_claims
         ):
             self._capacity.skip_turn(self._share)
             return None
@@ -182,11 +194,11 @@ class QueueConsumer:
         worker = self._worker
         return Claim(count, next(worker.tokens), worker.name, worker.lease_ms)
 
-    async def _exchange(self, portion: OutboxPortion, claim: Claim | None) -> None:
-        """Store a portion and start the jobs that the claim brings."""
+    async def _settle_and_start(self, portion: OutboxPortion, claim: Claim | None) -> None:
+        """Store a portion of the outbox, and start the jobs that the claim returns."""
         self._in_flight += 1
         try:
-            # Two fetchers that store one item each must keep the order of the items.
+            # Single items are stored one after the other, so that two fetchers keep their order.
             async with self._storing_single if portion.is_single else contextlib.nullcontext():
                 batch = await self._settle(portion, claim)
         except BaseException as error:  # noqa: BLE001  # raised again by `_handle_error`
@@ -199,10 +211,10 @@ class QueueConsumer:
             if claim is not None:
                 self.last_fetch_ms = self.clock.now_ms()
             self._finish_claim(claim, used=len(batch.leases))
-            self._forget_all(portion.outcomes)
+            self._remove_settled_runs(portion.outcomes)
             for lease in batch.leases:
-                self._start(lease)
-            self._outbox.stored(portion.outcomes, batch.lost)  # logs: after the jobs have started
+                self._start_job(lease)
+            self._outbox.mark_stored(portion.outcomes, batch.lost)  # last, because it logs
             self._poison_jobs.start_next()
             if claim is not None and len(batch.leases) < claim.count:
                 self._mark_empty(batch.next_due_ms)
@@ -211,13 +223,16 @@ class QueueConsumer:
             self._returned.set()
 
     async def _settle(self, portion: OutboxPortion, claim: Claim | None) -> Batch:
-        """Store a portion and claim jobs, in one step of the store."""
+        """Store a portion of the outbox and claim jobs, in one call of `Engine.settle`.
+
+        Progress and log lines are stored before, in a call of `Engine.update`.
+        """
         now_ms = self.clock.now_ms()
         if portion.updates or self._updating.locked():
-            async with self._updating:  # in order, and before the outcomes of their jobs
+            async with self._updating:  # in order, and before the outcomes of the same jobs
                 if portion.updates:
                     await self.engine.update(self.name, portion.updates, now_ms=now_ms)
-                    portion.updates.clear()  # not to be stored again if the next step fails
+                    portion.updates.clear()  # so that they are not stored again if `settle` fails
         if not portion.outcomes and claim is None:
             return Batch([])
         return await self.engine.settle(
@@ -229,100 +244,113 @@ class QueueConsumer:
         )
 
     def _finish_claim(self, claim: Claim | None, *, used: int) -> None:
-        """Free the capacity that was reserved for a claim and that its jobs do not use."""
+        """Free the capacity that was reserved for a claim. Its jobs keep used places of it."""
         if claim is not None:
             self._capacity.finish_claim(self._share, claim.count, used)
 
-    def _forget_all(self, outcomes: list[Outcome]) -> None:
-        """Forget the runs whose outcomes are stored."""
+    def _remove_settled_runs(self, outcomes: list[Outcome]) -> None:
+        """Remove the runs whose outcomes are stored, so that their leases are not renewed."""
         if outcomes:
             for outcome in outcomes:
-                self._forget(outcome.id, outcome.token)
-            self._poison_jobs.settled(outcome.id for outcome in outcomes)
+                self._remove_run(outcome.id, outcome.token)
+            self._poison_jobs.mark_settled(outcome.id for outcome in outcomes)
 
-    def _forget(self, id: str, token: str) -> None:
-        """Forget a run, but not a later one of the same job."""
+    def _remove_run(self, id: str, token: str) -> None:
+        """Remove the run with this token, but not a later run of the same job."""
         run = self.runs.get(id)
         if run is not None and run.lease.token == token:
             del self.runs[id]
 
     async def _handle_error(self, error: BaseException, portion: OutboxPortion) -> None:
-        """Keep what was not stored, and pause. Raises the error unless it is a `StoreError`."""
+        """Put a portion that could not be stored back into the outbox, and wait for a moment.
+
+        If the store has rejected the data of the portion, the items are stored one at a time
+        instead. Raises the error again unless it is a `StoreError`.
+        """
         if isinstance(error, StoreRejected) and not portion.is_empty:
             for outcome in self._outbox.reject(portion, error):
-                self._forget(outcome.id, outcome.token)
+                self._remove_run(outcome.id, outcome.token)
             self.wake()
             return
-        # Where the call was cancelled, the store may or may not have applied it.
-        is_refused = isinstance(error, StoreError) and not isinstance(error, StoreInterrupted)
-        self._outbox.put_back(portion, maybe_stored=not is_refused)
+        # If the call was cancelled or interrupted, the store may or may not have applied it.
+        is_unapplied = isinstance(error, StoreError) and not isinstance(error, StoreInterrupted)
+        self._outbox.put_back(portion, maybe_stored=not is_unapplied)
         self.wake()
         if not isinstance(error, StoreError):
             raise error
         self._outage.failed(self._activity, error)
-        await self._pause()
+        await self._wait_before_retry()
 
-    async def _pause(self) -> None:
-        """Wait before the next attempt to reach a store that has failed."""
+    async def _wait_before_retry(self) -> None:
+        """Wait before the next call of a store that has failed, each time twice as long."""
         await asyncio.sleep(self._pause_seconds)
         self._pause_seconds = min(self._pause_seconds * 2, LAST_PAUSE_SECONDS)
 
     # Running ------------------------------------------------------------------------------------
 
-    def _start(self, lease: Lease) -> None:
+    def _start_job(self, lease: Lease) -> None:
         """Start a claimed job, or hand it back if it must not run now."""
         job = lease.job
         run = Run(lease, self._loop, self._make_context)
         if (older := self.runs.get(job.id)) is not None:
-            older.stop(Stop.LOST)  # its lease expired, and this worker has claimed the job again
+            older.stop(Stop.LOST)  # its lease expired, and this worker claimed the job again
         self.runs[job.id] = run
-        if self._is_stopping:  # the claim was under way when the worker was asked to stop
-            self._end(run, Released(job.id, lease.token))
+        if self._is_stopping:  # the claim was in progress when the worker began to stop
+            self._end_run(run, Released(job.id, lease.token))
         elif not self._poison_jobs.is_suspect(job):
-            self._begin(run)
-        elif not self._poison_jobs.take(run, partial(self._begin, run)):
-            self._end(run, Postponed(job.id, lease.token, poison_jobs.PAUSE_MS))
+            self._start_task(run)
+        elif not self._poison_jobs.choose(run, partial(self._start_task, run)):
+            self._end_run(run, Postponed(job.id, lease.token, poison_jobs.PAUSE_MS))
 
-    def _begin(self, run: Run) -> None:
-        run.task = self._loop.create_task(self._run(run))
+    def _start_task(self, run: Run) -> None:
+        """Create the asyncio task that runs the job."""
+        run.task = self._loop.create_task(self._run_job(run))
 
-    async def _run(self, run: Run) -> None:
+    async def _run_job(self, run: Run) -> None:
+        """Run the job, and add its outcome to the outbox, whatever the handler raises."""
         run.begin()
         running_job.set(run)  # in the context of this task only
         for observer in self._worker.observers:
             observer.started(run)
         if logger.isEnabledFor(logging.DEBUG):
-            failure_log.started(run.lease.job)
+            failure_log.log_started_run(run.lease.job)
         try:
             outcome = await self._runner.run(run)
         except BaseException as error:
-            # A handler may have thrown into this coroutine (GeneratorExit closes what it awaits).
-            # That is an attempt like any other error: otherwise the job would run again for ever.
-            outcome = self._runner.failed(error, run)
+            # A handler can throw an exception into this coroutine: a GeneratorExit that it raises
+            # closes the coroutines that await it. This counts as a failed attempt, like any other
+            # error: otherwise the job would run again and again.
+            outcome = self._runner.outcome_of_error(error, run)
             if isinstance(error, KeyboardInterrupt) and not self._worker.handles_signals():
-                self._end(run, outcome)
+                self._end_run(run, outcome)
                 assert run.task is not None
-                run.task.add_done_callback(retrieve)  # the runner of the event loop gets it, too
-                raise  # it may be the user's Ctrl+C
-        self._end(run, outcome)
+                run.task.add_done_callback(retrieve_error)  # asyncio.run raises it, too
+                raise  # it may be the user's Ctrl+C, which must end the program
+        self._end_run(run, outcome)
 
-    def _end(self, run: Run, outcome: Outcome | None) -> None:
-        """Free the place of a run, and store its outcome unless it was handed back before."""
+    def _end_run(self, run: Run, outcome: Outcome | None) -> None:
+        """Free the capacity of a run, and add its outcome to the outbox.
+
+        The outcome is dropped if the job was handed back while its handler was still running.
+        """
         self._capacity.release(self._share)
-        self._poison_jobs.ended(run)
+        self._poison_jobs.mark_ended(run)
         if not run.has_ended:
-            self._post(run, outcome)
+            self._add_outcome(run, outcome)
 
-    def _post(self, run: Run, outcome: Outcome | None) -> None:
-        """Pass the outcome of a run to the next call of the store."""
+    def _add_outcome(self, run: Run, outcome: Outcome | None) -> None:
+        """Add the outcome of a run to the outbox, which a fetcher stores.
+
+        outcome is None if the lease is lost: nothing is stored then.
+        """
         run.mark_ended()
         job = run.lease.job
         for observer in self._worker.observers:
             observer.ended(run, outcome)
         if logger.isEnabledFor(logging.DEBUG):
-            failure_log.ended(job, outcome, run.seconds())
+            failure_log.log_ended_run(job, outcome, run.seconds())
         if outcome is None:
-            self._forget(job.id, run.lease.token)
+            self._remove_run(job.id, run.lease.token)
         else:
             size = len(job.data)
             if type(outcome) is Completed:
@@ -330,40 +358,43 @@ class QueueConsumer:
             self._outbox.add_outcome(outcome, size)
         self.wake()
 
-    def running(self) -> list[asyncio.Task[None]]:
-        """Return the tasks of the jobs that run."""
+    def running_tasks(self) -> list[asyncio.Task[None]]:
+        """Return the asyncio tasks of the jobs that are running."""
         runs = self.runs.values()
         return [run.task for run in runs if run.task is not None and not run.has_ended]
 
     # Listening ----------------------------------------------------------------------------------
 
     def _mark_empty(self, next_due_ms: int | None) -> None:
+        """Stop claiming jobs, and let the listener wait until there may be one."""
         self._capacity.mark_empty(self._share)
         self._next_due_ms = next_due_ms
         self._is_empty.set()
 
     def _mark_ready(self) -> None:
+        """Let the fetchers claim jobs again."""
         self._capacity.mark_ready(self._share)
         self._is_empty.clear()
         self.wake()
 
-    async def _listen(self) -> None:
-        """Mark the queue as ready whenever it has, or may have, something to claim."""
-        with contextlib.suppress(StoreError):  # a fetcher logs it
+    async def _run_listener(self) -> None:
+        """Whenever the queue is empty, wait until it may have a job, and mark it as ready."""
+        with contextlib.suppress(StoreError):  # a fetcher has the same problem, and logs it
             await self.engine.register_worker(self.name, self._worker.id, name=self._worker.name)
         activity = f"wait for jobs of queue {self.name}"
         while True:
             await self._is_empty.wait()
             try:
-                await self._until_work()
+                await self._wait_for_work()
             except StoreError as error:
                 self._outage.failed(activity, error)
-                await self._pause()
+                await self._wait_before_retry()
             else:
                 self._outage.succeeded(activity)
             self._mark_ready()
 
-    async def _until_work(self) -> None:
+    async def _wait_for_work(self) -> None:
+        """Wait until the queue may have a job to claim, but not longer than `MAX_IDLE_SECONDS`."""
         due_ms = self._next_due_ms
         waits = [self.engine.wait(self.name, next_due_ms=due_ms, worker=self._worker.id)]
         if due_ms is not None:
@@ -377,33 +408,37 @@ class QueueConsumer:
                 task.result()
         finally:
             for task in tasks:
-                task.add_done_callback(retrieve)  # only the first error is raised
+                # Only the first error is raised; the other must not be logged.
+                task.add_done_callback(retrieve_error)
                 task.cancel()
 
     # Recovering ---------------------------------------------------------------------------------
 
     def end_unstarted_runs(self) -> None:
-        """End the runs whose task was cancelled before it started.
+        """End the runs whose asyncio task was cancelled before its first step.
 
-        Such a task runs none of its code, so it cannot end its run itself.
+        Such a task executes none of its code, so it cannot end its run itself.
         """
         for run in list(self.runs.values()):
             if run.task is not None and run.task.done() and not run.has_ended:
-                self._end(run, self._runner.failed(asyncio.CancelledError(), run))
+                self._end_run(run, self._runner.outcome_of_error(asyncio.CancelledError(), run))
 
-    async def reclaim(self, asked_at: float, now_ms: int) -> None:
-        """Take back the jobs of dead workers.
+    async def reclaim(self, waiting_since: float, now_ms: int) -> None:
+        """Take back the jobs of dead workers, unless the store has failed recently.
 
-        Not before the store has worked for as long as a lease lasts: in an outage no worker can
-        renew its leases, and live workers must have had the chance to. asked_at is since when the
-        worker has waited for the store, by the clock of the event loop; now_ms is the time before
-        the worker renewed its own leases.
+        While a store is down, no worker can renew its leases, and the jobs of live workers look
+        like those of dead ones. So nothing is taken back until the store has worked for the length
+        of a lease, in which live workers have renewed theirs.
+
+        waiting_since is when the worker began to wait for the store, by the clock of the event
+        loop: a long wait counts as a failure. now_ms is the time before the worker renewed its own
+        leases.
         """
         activity = f"take back the jobs of dead workers of queue {self.name}"
         lease_seconds = self._worker.lease_ms / 1000
         try:
             await self.engine.probe(self.name)
-            if self._loop.time() - asked_at > lease_seconds / RENEWALS_PER_LEASE:
+            if self._loop.time() - waiting_since > lease_seconds / RENEWALS_PER_LEASE:
                 self._outage.was_slow()
             ids = []
             if self._outage.seconds_without_failure() >= lease_seconds:
@@ -423,30 +458,34 @@ class QueueConsumer:
     # Stopping -----------------------------------------------------------------------------------
 
     def stop_claiming(self) -> None:
-        """Claim no more jobs."""
+        """Claim no more jobs. The worker is stopping."""
         self._is_stopping = True
         self._outbox.hold_released()
 
     def stop_runs(self) -> None:
-        """Ask all jobs that run to stop. They are handed back."""
+        """Request that all running jobs stop. They are then handed back to the queue."""
         for run in self.runs.values():
-            if run.task is None and not run.has_ended:  # a suspect that has not started
-                self._end(run, Released(run.lease.job.id, run.lease.token))
+            if run.task is None and not run.has_ended:
+                # A suspected poison job that has not started.
+                self._end_run(run, Released(run.lease.job.id, run.lease.token))
             else:
                 run.stop(Stop.RELEASED)
 
     def hand_back_running(self) -> None:
-        """Hand back the jobs whose handlers have not stopped."""
+        """Hand back the jobs whose handlers are still running after the request to stop."""
         for run in list(self.runs.values()):
             if not run.has_ended:
                 logger.error(
                     "job %s: handler still running after being asked to stop; job handed back",
                     run.lease.job.id,
                 )
-                self._post(run, Released(run.lease.job.id, run.lease.token))
+                self._add_outcome(run, Released(run.lease.job.id, run.lease.token))
 
     async def flush(self) -> None:
-        """Store all outcomes. Jobs that a claim still brings are handed back with the others."""
+        """Store all outcomes. The worker has stopped claiming jobs.
+
+        Jobs that a claim in progress still returns are handed back together with the other jobs.
+        """
         while self._share.claims:
             self._returned.clear()
             await self._returned.wait()
@@ -471,5 +510,5 @@ class QueueConsumer:
             self._outage.succeeded(activity)
 
     async def unregister(self) -> None:
-        """Release what the store holds for the worker."""
+        """Unregister the worker, so that the engine closes the connection that it holds for it."""
         await self.engine.unregister_worker(self.name, self._worker.id)

@@ -1,4 +1,4 @@
-"""The context of a running job: what its handler can read and report."""
+"""`Context`: lets a task's function read its job, report progress and add log lines."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ MAX_LINE_BYTES: Final = 64 * 1024
 
 
 class Context:
-    """The running job, for a task with a parameter that is annotated with this class.
+    """The running job. A task gets it through a parameter with this annotation.
 
-    Its methods may be called from any thread and do not wait: progress and log lines are stored
-    with the next transaction, before the outcome of the job. After the handler has returned or
-    raised, they do nothing: reports of threads and tasks that still run are dropped, and the first
-    one logs a warning.
+    The methods may be called in any thread, and return without waiting: progress and log lines are
+    stored with the next transaction, and before the outcome of the job. After the handler has
+    ended, reports of threads and tasks that it has left running are dropped. The first one logs a
+    warning.
     """
 
     __slots__ = (
@@ -46,7 +46,7 @@ class Context:
         self._closed = False
         self._dropped = False
         self.attempt = job.attempts_made + 1
-        """The number of this attempt, from 1. Runs that were handed back are not counted."""
+        """The number of this attempt, from 1. Postponed runs and runs handed back do not count."""
 
     def __repr__(self) -> str:
         return printable(
@@ -55,59 +55,62 @@ class Context:
 
     @property
     def job(self) -> JobRecord:
-        """The job as it was claimed."""
+        """The stored fields of the job when it was claimed."""
         return self._job
 
     @property
     def stopping(self) -> bool:
-        """Whether this run should stop: it is cancelled or timed out, or its worker stops.
+        """Whether this run should stop: it is cancelled or timed out, or the worker is stopping.
 
-        A coroutine is cancelled then. A long plain function can check this, and return or raise.
+        A coroutine is cancelled then, so only plain functions that run long need to check this.
+        They should return or raise an exception.
         """
         return self._stopping
 
     def stop(self) -> None:
-        """Set `stopping`. The worker calls this."""
+        """Set `stopping` to True. Called by the worker."""
         self._stopping = True
 
     def close(self) -> None:
-        """Drop later reports. The worker calls this when the handler has ended."""
+        """Drop all later reports. Called by the worker when the handler has ended."""
         self._closed = True
 
     def progress(self, value: object) -> None:
-        """Store the progress of the job: any JSON value.
+        """Store the progress of the job, any JSON value, in place of the previous one.
 
-        Raises `InvalidOption` for a value that is not JSON or has more bytes than the queue's
-        max_size. A value of more than 64 KiB is stored with the job, but is not in the event.
+        Raises `InvalidOption` for a value that cannot be stored as JSON or has more bytes than the
+        queue's max_size. A value of more than 64 KiB is stored with the job, but is not in the
+        event.
         """
         self._report(Progress(self._job.id, encode_progress(value, self._max_bytes)))
 
     def log(self, line: str) -> None:
-        """Add a line to the log of the job, which is kept as long as the job.
+        """Add a line to the log that is stored with the job.
 
-        The newest 1,000 lines are kept, or as many as the option keep_logs of the job says. A line
-        of more than 64 KiB is cut, and ends with the number of bytes that it had.
+        The newest 1,000 lines are kept, or as many as the job's option keep_logs. A line of more
+        than 64 KiB is cut, and its original size is appended.
         """
         self._report(log_line(self._job, line))
 
     def _report(self, update: RunUpdate) -> None:
+        """Pass progress or a log line to the worker, or drop it if the handler has ended."""
         if not self._closed:
             self._report_update(update)
         elif not self._dropped:
             self._dropped = True
             logger.warning(
-                "job %s (%s): log lines and progress dropped, because the handler has ended; a "
-                "thread or a task that it left running still reports them",
+                "job %s (%s): log line or progress dropped, because the handler has ended; a "
+                "thread or task that it has left running reported it",
                 self._job.id, self._job.name,
             )  # fmt: skip
 
 
 def encode_progress(value: object, max_bytes: int) -> str:
-    """Return the JSON of a progress value. Raises `InvalidOption`, also if it is too large."""
+    """Encode a progress value as JSON. Raises `InvalidOption`, also if it is too large."""
     try:
         encoded = encode_json(value)
     except Exception as exc:
-        expected = f"a JSON value: {exc}"
+        expected = f"a value that can be stored as JSON: {exc}"
         raise InvalidOption("progress", value, expected, is_private=True) from exc
     if len(encoded) > max_bytes:
         raise InvalidOption(
@@ -121,7 +124,7 @@ def encode_progress(value: object, max_bytes: int) -> str:
 
 
 def log_line(job: JobRecord, line: str) -> LogLine:
-    """Return a line for the log of a job, and how many lines its options keep."""
+    """Return the record of a line for the log of a job, cut to `MAX_LINE_BYTES`."""
     encoded = str(line).encode("utf-8", "replace")
     text = encoded[:MAX_LINE_BYTES].decode(errors="ignore")
     if len(encoded) > MAX_LINE_BYTES:

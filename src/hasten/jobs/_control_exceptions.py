@@ -1,4 +1,4 @@
-"""Exceptions that a handler raises to decide what happens to its job."""
+"""Exceptions that a handler raises to postpone its job or to fail it for good."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from hasten._durations import Duration, to_ms
 
 
 class RetryAfter(Exception):
-    """Run this job again after a delay; no attempt is used up.
+    """Run this job again after a delay. The run does not count as an attempt.
 
-    delay is a `Duration`, for instance the value of a `Retry-After` header. A delay below 0.1 s
-    counts as 0.1 s. In an exception group it counts only if the group holds nothing else.
+    delay is a `Duration`, for instance the value of a `Retry-After` header. The shortest delay is
+    0.1 s. An exception group postpones the job only if it contains no other exceptions.
     """
 
     def __init__(self, delay: Duration) -> None:
         self.delay_ms = to_ms("RetryAfter", delay)
-        super().__init__(delay)  # pickle and copy create the exception from it again
+        super().__init__(delay)  # the argument from which pickle and copy recreate the exception
 
     def __str__(self) -> str:
         return f"try again after {self.delay_ms / 1000:g} s"
 
 
 class Unrecoverable(Exception):
-    """Fail this job for good: another attempt would not help."""
+    """Fail this job for good, even if it has attempts left."""

@@ -1,11 +1,12 @@
-"""The next match of a cron pattern, in the dialect of BullMQ's schedulers (cron-parser 5).
+"""Compute the next match of a cron pattern, as BullMQ's job schedulers (cron-parser 5) do.
 
-Five fields, or six with the seconds first. Ranges, steps, lists and names; `?`; `7` is Sunday; `L`
-is the last day of a month, `5L` its last Friday, `1#2` its second Monday; `@daily` and its like. If
-both kinds of day are restricted, either matches.
+A pattern has five fields, or six with the seconds first. It supports ranges, steps, lists, names
+and `?`; `7` is Sunday; `L` is the last day of a month, `5L` its last Friday, `1#2` its second
+Monday; also `@daily` and similar names. If both day of month and day of week are restricted, a day
+that matches either of them matches.
 
-At a change between summer and winter time, a pattern with fixed hours follows the local clock: a
-match in the missing hour runs one hour later, a match in the repeated hour runs once, the first
+When daylight saving time begins or ends, a pattern with fixed hours follows the local clock: a
+match in the skipped hour runs one hour later, and a match in the repeated hour runs once, the first
 time. A pattern for every hour, or every few hours, follows elapsed time.
 """
 
@@ -19,7 +20,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from hasten._extras import require
 
-_NAMED: Final = {
+_ALIASES: Final = {
     "@yearly": "0 0 0 1 1 *",
     "@annually": "0 0 0 1 1 *",
     "@monthly": "0 0 0 1 * *",
@@ -35,94 +36,110 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def is_available() -> bool:
-    """Return whether croniter is installed, which parses the patterns."""
+    """Return whether croniter is installed, the library that parses the patterns."""
     return importlib.util.find_spec("croniter") is not None
 
 
 def next_match_ms(pattern: str, after_ms: int, zone: str | None) -> int:
-    """Return the first match after a time, both in ms since the epoch.
+    """Return the first time after after_ms that matches a pattern, in ms since the epoch.
 
-    zone is an IANA name such as Europe/Madrid; None is the zone of this machine. Raises
-    `ValueError` for an invalid pattern or zone, `MissingExtra` without croniter.
+    zone is an IANA name such as Europe/Madrid; None means the time zone of this machine. Raises
+    `ValueError` for an invalid pattern or zone, and `MissingExtra` if croniter is not installed.
     """
-    fields = _fields(pattern)
-    place = _zone(zone)
+    fields = _split_fields(pattern)
+    zone_info = _load_zone(zone)
     after = _EPOCH + timedelta(milliseconds=after_ms)
     if fields[2].startswith("*"):
-        found = _by_elapsed_time(fields, after, place)
+        found = _next_by_elapsed_time(fields, after, zone_info)
     else:
-        found = _by_local_time(fields, after, place)
+        found = _next_by_local_time(fields, after, zone_info)
     return round((found - _EPOCH).total_seconds() * 1000)
 
 
-def _fields(pattern: str) -> list[str]:
-    fields = _NAMED.get(pattern.strip().lower(), pattern).split()
+def _split_fields(pattern: str) -> list[str]:
+    """Return the six fields of a pattern, with the seconds first. Raises `ValueError`."""
+    fields = _ALIASES.get(pattern.strip().lower(), pattern).split()
     if len(fields) == 5:
         fields = ["0", *fields]
     if len(fields) != 6 or re.search(r"[HhWw]\b", fields[3]) or re.search(r"\b[Hh]\b", pattern):
         raise ValueError(
             f"cron pattern {pattern!r}: expected five fields, or six with seconds first, "
-            "without H and W"
+            "without the letters H and W"
         )
-    fields[5] = re.sub(r"\b([0-7])L\b", r"L\1", fields[5].upper())  # croniter's form
+    fields[5] = re.sub(r"\b([0-7])L\b", r"L\1", fields[5].upper())  # croniter writes 5L as L5
     return fields
 
 
-def _zone(name: str | None) -> tzinfo | None:
+def _load_zone(name: str | None) -> tzinfo | None:
+    """Return the time zone with this name; None for the zone of this machine."""
     if name is None:
         return None
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError) as exc:
-        raise ValueError(f"time zone {name!r}: expected an IANA name, as Europe/Madrid") from exc
+        raise ValueError(
+            f"time zone {name!r}: expected an IANA name, such as Europe/Madrid"
+        ) from exc
 
 
-def _by_local_time(fields: list[str], after: datetime, place: tzinfo | None) -> datetime:
-    local = after.astimezone(place)
+def _next_by_local_time(fields: list[str], after: datetime, zone_info: tzinfo | None) -> datetime:
+    """Return the next match of a pattern with fixed hours, by the local clock."""
+    local = after.astimezone(zone_info)
     wall = local.replace(tzinfo=None, fold=0)
-    # A match in an hour that was just skipped runs in the hour after it, which is now.
-    left_out = _offset(after, place) - _offset(after - timedelta(hours=3), place)
+    # Begin earlier if the clock was just put forward: a match in the hour that this skipped runs in
+    # the hour after it, which may be now.
+    left_out = _utc_offset(after, zone_info) - _utc_offset(after - timedelta(hours=3), zone_info)
     wall -= max(left_out, timedelta())
     while True:
-        wall = _next(fields, wall)
-        # In a missing hour this is the offset before it, in a repeated one the first of both.
-        found = wall.replace(tzinfo=place, fold=0).astimezone(UTC)
+        wall = _next_wall_time(fields, wall)
+        # With fold=0, a time in a skipped hour has the offset from before the change, and a time in
+        # a repeated hour is the first of the two.
+        found = wall.replace(tzinfo=zone_info, fold=0).astimezone(UTC)
         if found > after:
             return found
 
 
-def _by_elapsed_time(fields: list[str], after: datetime, place: tzinfo | None) -> datetime:
-    """Use one offset until it changes, and the next one from there on."""
-    offset = _offset(after, place)
+def _next_by_elapsed_time(fields: list[str], after: datetime, zone_info: tzinfo | None) -> datetime:
+    """Return the next match of a pattern for every hour or every few hours.
+
+    Computes with the current UTC offset until it changes, and then with the next one.
+    """
+    offset = _utc_offset(after, zone_info)
     while True:
         fixed = timezone(offset)
-        found = _next(fields, after.astimezone(fixed).replace(tzinfo=None)).replace(tzinfo=fixed)
-        if _offset(found, place) == offset:
+        found = _next_wall_time(fields, after.astimezone(fixed).replace(tzinfo=None)).replace(
+            tzinfo=fixed
+        )
+        if _utc_offset(found, zone_info) == offset:
             return found.astimezone(UTC)
-        change = _change(offset, after, found.astimezone(UTC), place)
-        # A match at the moment of the change comes after the moment before it.
-        after, offset = change - timedelta(microseconds=1), _offset(change, place)
+        change = _find_offset_change(offset, after, found.astimezone(UTC), zone_info)
+        # One microsecond earlier, so that a match exactly at the change is found.
+        after, offset = change - timedelta(microseconds=1), _utc_offset(change, zone_info)
 
 
-def _change(offset: timedelta, first: datetime, last: datetime, place: tzinfo | None) -> datetime:
-    """Return when the offset changes between first and last, to the second."""
+def _find_offset_change(
+    offset: timedelta, first: datetime, last: datetime, zone_info: tzinfo | None
+) -> datetime:
+    """Return when the UTC offset changes between first and last, to the second."""
     low, high = int(first.timestamp()), int(last.timestamp())
     while high - low > 1:
         middle = (low + high) // 2
-        if _offset(datetime.fromtimestamp(middle, UTC), place) == offset:
+        if _utc_offset(datetime.fromtimestamp(middle, UTC), zone_info) == offset:
             low = middle
         else:
             high = middle
     return datetime.fromtimestamp(high, UTC)
 
 
-def _offset(moment: datetime, place: tzinfo | None) -> timedelta:
-    offset = moment.astimezone(place).utcoffset()
+def _utc_offset(moment: datetime, zone_info: tzinfo | None) -> timedelta:
+    """Return the difference between local time and UTC at a moment."""
+    offset = moment.astimezone(zone_info).utcoffset()
     assert offset is not None
     return offset
 
 
-def _next(fields: list[str], wall: datetime) -> datetime:
+def _next_wall_time(fields: list[str], wall: datetime) -> datetime:
+    """Return the next match by croniter, in local times without a zone. Raises `ValueError`."""
     croniter = require("croniter", extra="schedules").croniter
     try:
         found = croniter(" ".join(fields), wall, second_at_beginning=True).get_next(datetime)

@@ -1,7 +1,7 @@
-"""Encoding values as JSON without loss: values that JSON would change silently are rejected.
+"""Encode values as JSON, and reject values that JSON would change silently.
 
-msgspec writes NaN and infinity as null, and the keys 1 and "1" of one dict as the same name twice.
-The encoded text shows cheaply whether that is possible; only then the value is examined.
+msgspec encodes NaN and infinity as null, and writes the keys 1 and "1" of a dict as the same name.
+The value is searched for these only if the encoded text shows that it may contain them.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any, Final
 import msgspec
 
 UNDECODABLE: Final = (ValueError, RecursionError, MemoryError)
-"""The errors of decoding a text that another program has stored."""
+"""The exceptions that decoding any text can raise: invalid, nested too deeply, or too large."""
 
 
 def decode_json(text: str) -> Any:
-    """Decode JSON that any program may have stored. Raises `ValueError` and nothing else."""
+    """Decode JSON that any program may have stored. Raises only `ValueError`."""
     try:
         return _decode(text)
     except UNDECODABLE as exc:
@@ -26,7 +26,7 @@ def decode_json(text: str) -> Any:
 
 
 def why_undecodable(error: Exception) -> str:
-    """Describe an error of decoding."""
+    """Return the reason for an error that decoding has raised: see `UNDECODABLE`."""
     match error:
         case RecursionError():
             return "it is nested too deeply"
@@ -36,7 +36,7 @@ def why_undecodable(error: Exception) -> str:
 
 
 class NotStorable(ValueError):
-    """JSON would change part of a value. path is its place, such as `.lines[2].price`."""
+    """JSON would change a part of a value. path leads to that part, such as `.lines[2].price`."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(f"{path.removeprefix('.') or 'the value'} {reason}")
@@ -45,20 +45,27 @@ class NotStorable(ValueError):
 
 
 def encode_json(value: object) -> bytes:
-    """Encode as JSON. Raises `ValueError` or `TypeError` for values that JSON would change."""
+    """Encode a value as JSON.
+
+    Raises `ValueError` or `TypeError` if JSON has no form for a part of the value, or would change
+    it.
+    """
     data = encode(value)
-    if data.find(b"{") >= 0 and not is_plain(value):
-        refuse_lost_keys(value, data)
-    if data.find(b"null") >= 0:  # twice as fast as "in"
-        refuse_non_finite(value)
+    if data.find(b"{") >= 0 and not has_only_json_types(value):
+        reject_colliding_keys(value, data)
+    if data.find(b"null") >= 0:  # twice as fast as `in`
+        reject_non_finite(value)
     return data
 
 
 SCALARS: Final = frozenset({type(None), bool, int, float, str})
 
 
-def is_plain(value: Any) -> bool:
-    """Return whether a value has JSON's own types only, so that decoding returns an equal value."""
+def has_only_json_types(value: Any) -> bool:
+    """Return whether a value consists of JSON's own types, so that decoding gives an equal value.
+
+    These are dict with string keys, list, str, int, float, bool and None, but no subclasses.
+    """
     kind = type(value)
     if kind is list:
         members = value
@@ -69,87 +76,96 @@ def is_plain(value: Any) -> bool:
         members = value.values()
     else:
         return kind in SCALARS
-    for member in members:  # noqa: SIM110  # hot path: a generator is slower
-        if type(member) not in SCALARS and not is_plain(member):
+    for member in members:  # a loop, because `any` with a generator is slower
+        if type(member) not in SCALARS and not has_only_json_types(member):
             return False
     return True
 
 
-def refuse_non_finite(value: object) -> None:
+def reject_non_finite(value: object) -> None:
     """Raise `NotStorable` for NaN and infinity, which msgspec encodes as null."""
-    # Records of all kinds become plain dicts, lists and numbers.
-    _refuse_non_finite(msgspec.to_builtins(value, enc_hook=_to_plain), "")
+    # Converts dataclasses, structs and other records to dicts, lists and numbers.
+    _reject_non_finite_in(msgspec.to_builtins(value, enc_hook=_to_json_types), "")
 
 
-def refuse_lost_keys(value: object, data: bytes) -> None:
-    """Raise `NotStorable` if two keys of a dict have the same name in data, the JSON of value."""
+def reject_colliding_keys(value: object, data: bytes) -> None:
+    """Raise `NotStorable` if two keys of a dict have the same name in JSON, such as 1 and "1".
+
+    data is the JSON of value.
+    """
     if b'nan":' in data or b'inf":' in data:
-        refuse_non_finite(value)
-    # Decoding drops one of two equal names, and the encoded text gets shorter.
+        reject_non_finite(value)
+    # Decoding keeps only one of two members with the same name, so encoding again gives other data.
     if encode(_decode(data)) != data:
-        _refuse_repeated(json.loads(data, object_pairs_hook=_Members), "")
+        _reject_repeated_names(json.loads(data, object_pairs_hook=_ObjectMembers), "")
 
 
 def member_path(path: str, key: object) -> str:
-    """Return the path to a member of the value at path, in Python's notation."""
+    """Append a key or index to a path, in Python's notation: `.name` or `[0]`."""
     if isinstance(key, str) and key.isidentifier():
         return f"{path}.{key}"
     return f"{path}[{key!r}]"
 
 
-def _refuse_non_finite(plain: object, path: str) -> None:
-    match plain:
+def _reject_non_finite_in(value: object, path: str) -> None:
+    """Raise `NotStorable` for NaN or infinity in a value of JSON's types."""
+    match value:
         case float():
-            if not math.isfinite(plain):
-                raise NotStorable(path, f"is {plain}, which JSON cannot store")
+            if not math.isfinite(value):
+                raise NotStorable(path, f"is {value}, which JSON cannot store")
         case dict():
-            for key, member in plain.items():
+            for key, member in value.items():
                 if isinstance(key, float) and not math.isfinite(key):
                     raise NotStorable(path, f"has the key {key}, which JSON cannot store")
-                _refuse_non_finite(member, member_path(path, key))
+                _reject_non_finite_in(member, member_path(path, key))
         case list() | tuple() | set() | frozenset():
-            for index, member in enumerate(plain):
-                _refuse_non_finite(member, member_path(path, index))
+            for index, member in enumerate(value):
+                _reject_non_finite_in(member, member_path(path, index))
 
 
-class _Members(list[tuple[str, Any]]):
-    """The members of a JSON object, including those with repeated names."""
+class _ObjectMembers(list[tuple[str, Any]]):
+    """The (name, value) pairs of a JSON object, including pairs with repeated names."""
 
 
-def _refuse_repeated(plain: object, path: str) -> None:
-    for name, member in _members(plain, path):
-        _refuse_repeated(member, member_path(path, name))
+def _reject_repeated_names(value: object, path: str) -> None:
+    """Raise `NotStorable` if an object in decoded JSON has two members of the same name."""
+    for name, member in _iter_members(value, path):
+        _reject_repeated_names(member, member_path(path, name))
 
 
-def _members(plain: object, path: str) -> Iterator[tuple[object, object]]:
-    if isinstance(plain, _Members):
+def _iter_members(value: object, path: str) -> Iterator[tuple[object, object]]:
+    """Yield the keys and values of an object or array. Raises `NotStorable` for a repeated name."""
+    if isinstance(value, _ObjectMembers):
         names: set[str] = set()
-        for name, member in plain:
+        for name, member in value:
             if name in names:
                 raise NotStorable(path, f"has two keys that are both {name!r} in JSON")
             names.add(name)
             yield name, member
-    elif isinstance(plain, list):
-        yield from enumerate(plain)
+    elif isinstance(value, list):
+        yield from enumerate(value)
 
 
-def _to_json(value: Any) -> Any:
+def _encode_unknown(value: Any) -> Any:
+    """Encode a pydantic model. msgspec calls this for types that it does not know."""
     if hasattr(type(value), "__pydantic_validator__"):
         text = value.model_dump_json()
-        # With ser_json_inf_nan="constants" this is not JSON; the plain form has the numbers.
+        # With ser_json_inf_nan="constants" this is not JSON. A dict keeps the numbers as floats, so
+        # that `reject_non_finite` finds them.
         if "NaN" in text or "Infinity" in text:
             return value.model_dump(mode="json")
         return msgspec.Raw(text)
     raise TypeError(f"objects of type {type(value).__qualname__} have no JSON form")
 
 
-def _to_plain(value: Any) -> Any:
+def _to_json_types(value: Any) -> Any:
+    """Convert a pydantic model or encoded JSON to dicts, lists and other types of JSON."""
     if isinstance(value, msgspec.Raw):
         return _decode(value)
-    return value.model_dump(mode="json")  # a pydantic model: others cannot be encoded
+    return value.model_dump(mode="json")  # a pydantic model: `encode` has rejected other classes
 
 
-encode: Final = msgspec.json.Encoder(enc_hook=_to_json).encode
-"""Encode as JSON, without checking for changes."""
+encode: Final = msgspec.json.Encoder(enc_hook=_encode_unknown).encode
+"""Encode as JSON, without checking whether that changes the value."""
 
 _decode: Final = msgspec.json.Decoder().decode

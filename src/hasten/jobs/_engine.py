@@ -1,28 +1,28 @@
-"""The seam between jobs and the stores.
+"""`Engine`: the interface between queues and workers and the database that stores the jobs.
 
-Queues and workers use storage only through `Engine`. Its methods are called verbs: each is an
+There is one implementation for SQLite and one for Redis. The methods are called verbs: each is an
 operation on jobs. Three rules apply to all of them:
 
-- *One verb is one atomic step*: one transaction in SQLite, one script call in Redis. If it raises,
-  nothing of it was written. It raises `hasten.errors.StoreError`, and no error of a driver.
-  `purge`, `obliterate`, `requeue`, `cancel`, `remove`, `reclaim` and `renew` of many jobs are
-  several steps, because one long step would block all other users of the store: what they did
-  before they raised is done, and they may be repeated. `add`, `settle` and `update` are always one
-  step; their callers split large calls.
-  `StoreRejected` means that one item of the call cannot be stored; without it, the rest can. If the
-  stored data of one job is damaged, a batch does not fail; if the keys of a queue itself are
-  damaged on Redis, a verb may fail in the middle.
-- *Every verb takes many jobs.* A single job is a batch of one. `settle` stores the outcomes of a
-  batch and claims the next one in the same step.
-- *The time is an argument*, `now_ms`, milliseconds since the epoch. On a server, leases expire by
-  the clock of the server, which all workers share: see `Engine.uses_server_clock`.
+- *A verb is atomic*: one transaction in SQLite, one script call in Redis. If it raises, nothing was
+  written. It raises `hasten.errors.StoreError`, and no errors of the database driver.
+  The exceptions are `purge`, `obliterate`, `requeue`, `cancel`, `remove`, `reclaim` and `renew`
+  with many jobs. They use several transactions, because a long one would block all other users of
+  the store. If one of them raises, earlier transactions are kept, and the call may be repeated.
+  `add`, `settle` and `update` always use a single transaction; their callers split large calls.
+  `StoreRejected` means that one item of the call cannot be stored; a call without it would succeed.
+  If the stored data of one job is damaged, only that job is affected. If the data of a queue itself
+  is damaged on Redis, a verb may fail after it has written a part.
+- *Every verb takes many jobs.* A single job is a batch of one. `settle` stores the outcomes of one
+  batch and claims the next batch in the same transaction.
+- *The time is an argument*, `now_ms`, in milliseconds since the epoch. On a server, leases expire
+  by the clock of the server, which all workers share: see `Engine.uses_server_clock`.
 
-Jobs move only along `hasten.jobs._states.TRANSITIONS`. They are claimed in BullMQ's order: first
-jobs without a priority, oldest first, with `lifo` jobs in front; then by priority, the lowest
-number first, and oldest first within one priority.
+A job changes its state only as `hasten.jobs._states.TRANSITIONS` allows. Jobs are claimed in
+BullMQ's order: first the jobs without a priority, the oldest first, but `lifo` jobs before them;
+then the jobs with a priority, the lowest number first, and the oldest first within one priority.
 
-The contract suite in `tests/contract` tests what this docstring and those below promise, for every
-engine.
+The tests in `tests/contract` check the statements of this docstring and of the docstrings below for
+every engine.
 """
 
 from __future__ import annotations
@@ -49,23 +49,26 @@ from hasten.jobs._record import (
 from hasten.jobs._states import State
 from hasten.jobs._worker_info import WorkerInfo
 
-# Limit for the values in all events of one queue: results of 1 MB in 10,000 events would fill a
-# server with data that nobody reads.
+# The largest total size of the large values (results, errors, progress) in the events of a queue.
+# Without a limit, 10,000 events with results of 1 MB each would fill the memory of a server.
 EVENT_BYTES: Final = 32 * 1024 * 1024
 
-# Limit for one value in an event. A larger value is stored with its job only, and readers read it
-# there.
+# The largest size of one value in an event. A larger value is stored with its job only, where
+# readers of the event can get it.
 VALUE_BYTES: Final = 64 * 1024
 
-# A job may be deleted before a reader reads its result there: if it is not kept, if it is kept for
-# less than a minute, or if fewer jobs are kept than there are events. The result of such a job is
-# in its event, up to `EVENT_BYTES`.
+# The exception: a job may be deleted before a reader of its event can read it, if it is kept for
+# less than a minute, or if fewer than `FEW_KEPT` finished jobs are kept. The event of such a job
+# has the result, up to `EVENT_BYTES`.
 FEW_KEPT: Final = EVENT_BYTES // VALUE_BYTES
 BRIEFLY_MS: Final = 60_000
 
 
-def most_in_event(keep: Keep) -> int:
-    """Return the largest size of a result that is stored in the event, by the job's keep rule."""
+def max_result_in_event(keep: Keep) -> int:
+    """Return how large a result may be to be stored in the job's "completed" event, in bytes.
+
+    keep is the retention rule of the job.
+    """
     is_brief = (keep.count is not None and keep.count < FEW_KEPT) or (
         keep.age_ms is not None and keep.age_ms < BRIEFLY_MS
     )
@@ -73,51 +76,63 @@ def most_in_event(keep: Keep) -> int:
 
 
 class Engine(Protocol):
-    """Storage for jobs. One object may be used from several threads and event loops."""
+    """Storage for the jobs of queues. One object may be used from several threads and event loops.
+
+    The module docstring has the rules that apply to all methods.
+    """
 
     @property
     def url(self) -> str:
-        """The URL of the store without its password, for messages."""
+        """The URL of the store without its password, for log lines and errors."""
 
     @property
     def max_in_flight(self) -> int:
-        """How many calls of `settle` a worker should have in flight to keep the store busy."""
+        """How many calls of `settle` a worker should make at once to use the store fully."""
 
     @property
     def max_batch(self) -> int:
-        """How many jobs a worker may settle or claim in one call: all others wait meanwhile."""
+        """The maximum number of jobs to settle or claim in one call.
+
+        It is limited because all other users of the store wait during the call.
+        """
 
     @property
     def adds_across_queues(self) -> bool:
-        """Whether `add` is one step for jobs of several queues. If not, it is one per queue."""
+        """Whether one `add` of jobs of several queues is atomic.
+
+        If not, it is atomic for the jobs of each queue.
+        """
 
     @property
     def uses_server_clock(self) -> bool:
-        """Whether leases expire by the clock of the store and not by `now_ms`."""
+        """Whether leases expire by the clock of the database server instead of `now_ms`."""
 
     def require_existing(self) -> None:
-        """Raise `StoreUnavailable` if the store would have to be created. Changes nothing.
+        """Raise `StoreUnavailable` if the store (a SQLite file) does not exist. Changes nothing.
 
-        For programs that only read what others have stored. A server always exists.
+        For programs that only read, such as a dashboard: they must not create an empty store. A
+        server always exists.
         """
 
     # Adding -------------------------------------------------------------------------------------
 
     async def add(self, jobs: Sequence[NewJob], *, now_ms: int) -> list[Added]:
-        """Add all jobs, of any queues, or none; see `adds_across_queues`. Returns answers in order.
+        """Add all of the jobs, or none if the call raises. The jobs may be of several queues.
 
-        A job whose id exists in its queue is not added: its answer has the existing job, which is
-        not changed. The same holds for the second of two jobs with the same id in one call.
+        If `adds_across_queues` is False, this holds for the jobs of each queue. Returns one `Added`
+        per job, in order. A job whose id is in its queue already is not added, and its `Added` has
+        the existing job, which is not changed. The same applies to the second of two jobs with the
+        same id in one call.
         """
 
     # Claiming and settling ----------------------------------------------------------------------
 
     async def claim(self, queue: str, claim: Claim, *, now_ms: int) -> Batch:
-        """Move up to count ready jobs to active and lease them to the caller.
+        """Move up to `claim.count` ready jobs to active, and lease them to the worker.
 
-        If the jobs are large it moves fewer, and the next `wait` returns at once. Delayed jobs that
-        are due become ready first. Never returns a job twice before its lease has expired and
-        `reclaim` has taken it back. Returns no jobs of a paused queue.
+        Delayed jobs that are due become ready first. If the jobs are large, fewer are returned, and
+        the next `wait` returns at once. A job is not returned again before its lease has expired
+        and `reclaim` has taken it back. A paused queue returns no jobs.
         """
 
     async def settle(
@@ -129,13 +144,15 @@ class Engine(Protocol):
         now_ms: int,
         metrics_minutes: int | None = None,
     ) -> Batch:
-        """Store the outcomes of leased jobs, then claim the next ones, in one step.
+        """Store the outcomes of leased jobs, then claim the next jobs, in one transaction.
 
-        An outcome whose token is no longer that of the job's lease changes nothing, and its id
-        is in `lost`. Released jobs, in the order in which they were claimed, go to the front in
-        that order. A retry or a postponement with a delay goes to delayed; without one it goes
-        behind all waiting jobs with its priority, or in front if `lifo`. A parent whose children
-        have not all completed fails instead of completing.
+        If the token of an outcome is no longer that of the job's lease, the outcome is not stored,
+        and `Batch.lost` has the id of the job.
+
+        Released jobs are put in front of the queue, and keep the order of outcomes. A `Retry` or
+        `Postponed` with a delay moves the job to delayed. Without a delay, the job is placed behind
+        all waiting jobs of its priority, or in front of them if it has `lifo`. A parent whose
+        children have not all completed fails instead of completing.
 
         With metrics_minutes, Redis also counts the finished jobs per minute, as BullMQ does, and
         keeps the counts of that many minutes. Other stores ignore it.
@@ -146,43 +163,48 @@ class Engine(Protocol):
     ) -> set[str]:
         """Extend leases (job id → token) to now_ms + lease_ms. Returns the ids of lost leases.
 
-        An expired lease is not lost until `reclaim` has taken the job back.
+        An expired lease can still be renewed until `reclaim` has taken the job back.
 
-        Blocks, and is called from a thread: leases must be renewed while the event loop hangs.
+        This method blocks. It is called in a thread, because leases must also be renewed while a
+        handler blocks the event loop.
         """
 
     def find_cancelled(self, queue: str, ids: Collection[str]) -> set[str]:
-        """Return the ids of the running jobs that somebody has cancelled. Blocks, like `renew`."""
+        """Return the ids of the running jobs that were cancelled. Blocks, like `renew`."""
 
     async def reclaim(self, queue: str, *, crash_limit: int, now_ms: int) -> list[str]:
-        """Take back active jobs with an expired lease; they are first in line. Returns their ids.
+        """Take back active jobs whose lease has expired, and put them in front of the queue.
 
-        A lease that ends later than its length allows (the clock was set back) ends as if it had
-        been renewed now.
+        Returns the ids of these jobs. Each counts one more crash. A job that has reached
+        crash_limit crashes gets a `deferred_failure`: the next worker that claims it stores this
+        error as its failure, without running the job.
 
-        A crash of each job is counted. At crash_limit crashes the job gets a `deferred_failure`:
-        the next worker that claims it fails it with this error, without running it.
+        If a lease ends later than any lease can, because the clock was set back, it is shortened so
+        that it ends as if it had been renewed now.
         """
 
     async def probe(self, queue: str) -> None:
-        """Wait until the store accepts a write. Changes nothing.
+        """Wait until the store accepts writes. Changes nothing.
 
-        A worker calls this before `reclaim`: leases also expire when no worker can renew them.
+        A worker calls this before `reclaim`: while the store accepts no writes, no worker can renew
+        its leases, and expired leases do not mean that workers have died.
         """
 
     async def update(
         self, queue: str, updates: Sequence[Update], *, now_ms: int
     ) -> list[State | None]:
-        """Store progress and log lines, and change jobs, in order.
+        """Store progress and log lines, and change jobs, in the order of updates.
 
-        Returns for each update the state in which the job was found, None if it does not exist. A
-        `Change` that this state does not allow is not made: see `Change.states`.
+        Returns the state that each job was in, in the same order; None for a job that does not
+        exist. A `Change` is skipped if the job is in a state that does not allow it: see
+        `Change.states`.
         """
 
     async def register_worker(self, queue: str, worker: str, *, name: str) -> None:
-        """Announce that a worker serves the queue.
+        """Prepare `wait` calls of a worker, and make the worker visible in the store.
 
-        worker is its unique id, here and in `wait` and `unregister_worker`; names may repeat.
+        worker is an id that is unique among all workers, also in `wait` and `unregister_worker`.
+        name is the name of the worker, which need not be unique.
         """
 
     def report_worker(
@@ -194,23 +216,24 @@ class Engine(Protocol):
         """
 
     async def unregister_worker(self, queue: str, worker: str) -> None:
-        """Release what the engine holds for a worker that has stopped, and delete its report.
+        """Close what `register_worker` has opened, and delete the report of the worker.
 
         Safe to call twice.
         """
 
     async def wait(self, queue: str, *, next_due_ms: int | None, worker: str = "") -> None:
-        """Wait until the queue may have a job to claim. It may return without one.
+        """Wait until the queue may have a job to claim. It may also return when there is none.
 
         It returns when the queue has a ready job and is not paused, or when a delayed job is due
-        before next_due_ms. next_due_ms is the time that the last claim returned, None if it found
-        no delayed job. The engine does not wait for this time: the caller does, and then claims.
+        earlier than next_due_ms. next_due_ms is the `Batch.next_due_ms` of the last claim: when the
+        earliest delayed job is due, None if there is none. The engine does not wait until this
+        time: the caller does that itself, and then claims.
         """
 
     # Reading ------------------------------------------------------------------------------------
 
     async def get(self, queue: str, ids: Sequence[str]) -> list[JobRecord | None]:
-        """Return the jobs with these ids, in order; None for missing jobs."""
+        """Return the jobs with these ids, in the same order; None for a job that does not exist."""
 
     async def situation(self, queue: str, id: str, *, now_ms: int) -> Situation | None:
         """Return a job with what decides whether it runs now; None for a missing job.
@@ -225,9 +248,9 @@ class Engine(Protocol):
         """
 
     async def ends(self, queue: str, ids: Sequence[str]) -> list[End | None]:
-        """Return how the jobs with these ids have ended, in order; None for missing jobs.
+        """Return how each of these jobs has ended, in the same order; None for a missing one.
 
-        For callers that wait for results: it reads only the end of each job.
+        Used by callers that wait for results. Cheaper than `get`, because it reads fewer fields.
         """
 
     async def page(
@@ -235,12 +258,13 @@ class Engine(Protocol):
     ) -> list[JobRecord]:
         """Return a page of the jobs in a state, in the order in which they would be claimed.
 
-        Delayed: by due time. Active: by start. Finished: by finish. Jobs that move while a long
-        page is read may be missing.
+        Delayed jobs are sorted by due time, active jobs by start time, and finished jobs by the
+        time they finished. A long page may be read in several calls of the database: a job that
+        changes its state between two of them may be missing.
         """
 
     async def count(self, queue: str) -> dict[State, int]:
-        """Return how many jobs are in each state, for all states."""
+        """Return the number of jobs in each state. All states are included."""
 
     async def workers(self, queue: str, *, now_ms: int) -> list[WorkerInfo]:
         """Return what the workers of a queue have reported, in any order, without dead workers.
@@ -249,23 +273,24 @@ class Engine(Protocol):
         """
 
     async def logs(self, queue: str, id: str) -> list[str]:
-        """Return the log lines of a job, oldest first; none for a missing job."""
+        """Return the log lines of a job, oldest first; an empty list if the job does not exist."""
 
     async def events(self, queue: str, *, after: str | None, wait: bool = True) -> EventPage:
-        """Return the next events after a cursor. Waits for at least one unless wait is False.
+        """Return the events after a cursor. Waits for at least one event, unless wait is False.
 
-        If after is None, it returns no events and the current cursor at once. At least the newest
-        10,000 events are kept, unless their values exceed `EVENT_BYTES`; the events of the last
-        call are always kept. A reader that is further behind gets the event "missed" first.
-        Unreadable entries are skipped. Raises `InvalidOption` for an invalid cursor.
+        If after is None, it returns the current cursor and no events, without waiting. Raises
+        `InvalidOption` for an invalid cursor. Entries that cannot be decoded are skipped.
 
-        A result or progress of more than `VALUE_BYTES` is not in the event: see `most_in_event`.
+        At least the newest 10,000 events are kept, fewer if their large values exceed `EVENT_BYTES`
+        in total; the events of the latest call are always kept. If events after the cursor have
+        been deleted, the first event is a "missed" event. A result or progress value of more than
+        `VALUE_BYTES` is not in its event; `max_result_in_event` has the exception.
         """
 
     def begin_events(self, queue: str) -> Future[str]:
-        """Start to read the current cursor, from any thread.
+        """Start to read the current events cursor, and return a future of it. For any thread.
 
-        The events of later calls of this process come after this cursor.
+        All events that this process causes after this call come after the cursor.
         """
 
     # Administration -----------------------------------------------------------------------------
@@ -273,24 +298,26 @@ class Engine(Protocol):
     async def requeue(
         self, queue: str, ids: Sequence[str], sources: Collection[State], *, now_ms: int
     ) -> list[State | None]:
-        """Make the jobs ready that are in one of the source states.
+        """Make jobs ready to run, if they are in one of the source states.
 
-        sources are delayed (promote), failed and completed (run again). The result, error and
-        attempts of a finished job are cleared. Returns the state in which each job was found, None
-        for a missing job: those that were found in one of the sources have moved.
+        sources are delayed (to promote jobs), or failed and completed (to run them again). The
+        result, error and number of attempts of a finished job are cleared. Returns the state that
+        each job was in, in the same order; None for a job that does not exist. The jobs that were
+        in one of the sources have moved.
         """
 
     async def cancel(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[State | None]:
-        """Fail jobs that have not started, and request that running ones stop.
+        """Fail jobs that have not started, and request that the workers of running jobs stop them.
 
-        Finished jobs are not changed. Returns the state in which each job was found, None for a
-        missing job.
+        Finished jobs are not changed. Returns the state that each job was in, in the same order;
+        None for a job that does not exist.
         """
 
     async def remove(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[State | None]:
-        """Delete jobs with their logs and children, except running ones.
+        """Delete jobs with their logs and child jobs, but not running ones.
 
-        Returns the state in which each job was found, None for a missing job.
+        Returns the state that each job was in, in the same order; None for a job that does not
+        exist.
         """
 
     async def purge(
@@ -304,8 +331,9 @@ class Engine(Protocol):
     ) -> list[str]:
         """Delete at most limit jobs in these states, in the order of `page`. Returns their ids.
 
-        With before_ms, only jobs that finished (or, unfinished ones, were added) until then. Active
-        jobs can be deleted, too; their workers lose the leases.
+        If before_ms is given, only jobs are deleted that finished at this time or earlier;
+        unfinished jobs are deleted if they were added at this time or earlier. None for limit means
+        no limit. Active jobs can be deleted, too; their workers lose the leases.
         """
 
     async def obliterate(self, queue: str) -> None:
@@ -315,45 +343,49 @@ class Engine(Protocol):
         """
 
     async def pause(self, queue: str, *, now_ms: int) -> None:
-        """Return no jobs from `claim` until `resume`. Running jobs continue. Safe to call twice."""
+        """Keep `claim` from returning jobs until `resume` is called. Running jobs continue.
+
+        Safe to call twice.
+        """
 
     async def resume(self, queue: str, *, now_ms: int) -> None:
-        """End a pause. Safe to call twice."""
+        """Let `claim` return jobs again after `pause`. Safe to repeat."""
 
     async def is_paused(self, queue: str) -> bool:
         """Return whether the queue is paused."""
 
     async def queues(self) -> list[str]:
-        """Return the names of the queues that have jobs or are paused, sorted."""
+        """Return the names of the queues that have jobs or are paused, in sorted order."""
 
     async def aclose(self) -> None:
-        """Finish the calls in progress, and close the connections. Safe to call twice."""
+        """Wait for the calls in progress, and close the connections. Safe to call twice."""
 
     def close_now(self) -> None:
-        """Close without an event loop, when the interpreter ends."""
+        """Close the connections without an event loop, when the interpreter exits."""
 
 
-# The error of a job that failed without an exception of its handler. Workers in other languages
-# and dashboards show these texts; `job.result()` recognizes a cancelled job by the first one.
+# The errors of jobs that failed without an exception of their handlers. They are stored with the
+# jobs, and shown by dashboards and by workers in other languages.
+
+# `job.result()` recognizes a cancelled job by this text.
 CANCELLED_ERROR = "cancelled"
 
-
-# It begins with BullMQ's text, by which Node and dashboards recognize such a job.
+# It begins with BullMQ's text, by which BullMQ and dashboards recognize such a job.
 CRASH_ERROR = "job stalled more than allowable limit: its worker died {} times while running it"
 
 
 def crash_error(crashes: int) -> str:
-    """Return the error of a job that crashed its worker this many times."""
+    """Return the error text of a job that failed because its worker died this many times."""
     return CRASH_ERROR.format(crashes)
 
 
 def check_cursor(after: object) -> str:
-    """Check the cursor of a caller. Raises `InvalidOption`."""
+    """Return the cursor if it has the form of an events cursor. Raises `InvalidOption`."""
     if isinstance(after, str) and re.fullmatch(r"[0-9]{1,18}-[0-9]{1,18}", after):
         return after
     raise InvalidOption("after", after, "the cursor of an event, such as '1700000000000-0'")
 
 
-def keep_or(own: Keep | None, default: Keep) -> Keep:
-    """Return the keep rule of a finished job: its own, or the default."""
+def resolve_keep(own: Keep | None, default: Keep) -> Keep:
+    """Return the retention rule that applies to a finished job: its own, or else the default."""
     return default if own is None else own

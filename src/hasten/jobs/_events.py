@@ -1,4 +1,4 @@
-"""Read the events of a queue: what happens to its jobs."""
+"""`QueueEvents`: an asynchronous iterator over the events of a queue and its jobs."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from hasten.jobs._record import Event
 
 
 class QueueEvents:
-    """An endless iterator over the events of a queue's jobs, from all processes.
+    """An endless iterator over the events of a queue, whichever process causes them.
 
-    Made by `Queue.events`, for one reader. Without a cursor it starts when it is made: it returns
-    everything that this process does after that, in any thread. Enter
-    `async with queue.events() as events` to wait until it has started: it returns everything that
-    other processes do after that, too.
+    Created by `Queue.events`, for one reader. With a cursor, it starts after that event. Without
+    one, it starts at its creation: it returns all events that this process causes later. Enter
+    `async with queue.events() as events` to wait until reading has started at the store: from then
+    on it returns all events of other processes, too.
 
-    If the store fails, a read raises `StoreError`; the next read continues where that one stopped.
-    A reader that is so slow that the store has deleted events before it read them gets one event of
-    the kind "missed" in their place.
+    If the store fails, reading raises `StoreError`; the next read continues at the same place. A
+    reader that is too slow gets one event of the kind "missed" in place of the events that the
+    store has deleted before they were read.
     """
 
     def __init__(self, engine: Callable[[], Engine], queue: str, after: str | None) -> None:
@@ -52,16 +52,16 @@ class QueueEvents:
         raise StopAsyncIteration
 
     async def _read(self) -> None:
-        """Wait for the next page, or until the events are closed."""
+        """Wait for the next page of events, or until `aclose` is called."""
         if self._reader is not None:
             raise UsageError(
-                "another task reads these events: call queue.events() once for each task"
+                "another task is reading these events: call queue.events() once for each task"
             )
         self._reader = task = asyncio.current_task()
         assert task is not None
         cancelling = task.cancelling()
         try:
-            cursor = await self._started()
+            cursor = await self._wait_until_started()
             page = await self._engine().events(self._queue, after=cursor)
         except asyncio.CancelledError:
             if not self._closed or task.uncancel() > cancelling:
@@ -71,14 +71,14 @@ class QueueEvents:
         finally:
             self._reader = None
 
-    async def _started(self) -> str:
-        """Wait for the start. Returns the cursor after which to read."""
+    async def _wait_until_started(self) -> str:
+        """Wait until reading has started, and return the cursor after which to read."""
         if self._cursor is None:
             if self._start is None:
                 self._start = self._engine().begin_events(self._queue)
             start = self._start
             try:
-                # Not cancelled together with the reader, which may read again.
+                # Shielded: a reader that is cancelled may read again, and needs the start then.
                 self._cursor = await asyncio.shield(asyncio.wrap_future(start))
             except StoreError:
                 self._start = None
@@ -86,13 +86,13 @@ class QueueEvents:
         return self._cursor
 
     async def aclose(self) -> None:
-        """End the iteration, also for a task that waits for the next event."""
+        """End the iteration, also for a task that is waiting for the next event."""
         self._closed = True
         if self._reader is not None and self._reader is not asyncio.current_task():
             self._reader.cancel()
 
     async def __aenter__(self) -> Self:
-        await self._started()
+        await self._wait_until_started()
         return self
 
     async def __aexit__(

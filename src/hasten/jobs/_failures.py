@@ -1,7 +1,7 @@
-"""Decide what the error of a handler means for its job.
+"""Decide whether the exception of a handler leads to a retry, a postponement or a final failure.
 
-The decision is made in the process where the error occurred, because exceptions often cannot be
-sent to another process.
+The first part of the decision is made in the process where the exception was raised, because
+exceptions often cannot be sent to another process: its result, a `Failure`, can.
 """
 
 from __future__ import annotations
@@ -23,22 +23,24 @@ from hasten.jobs._record import Failed, Lease, Outcome, Postponed, Retry
 
 MAX_ERROR_LENGTH: Final = 4_000  # characters
 MAX_TRACEBACK_LENGTH: Final = 16_000  # characters; the end is kept, which shows the error
-MIN_POSTPONE_MS: Final = 100  # no attempt is counted, so the job could run in a tight loop
-MAX_MEMBERS: Final = 10  # how many exceptions of a group the error text names
+MIN_POSTPONE_MS: Final = 100  # a job that always postpones itself must not run in a tight loop
+MAX_MEMBERS: Final = 10  # how many exceptions of a group an error text includes
 
 _OWN_FOLDER: Final = str(Path(__file__).parent)
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """Why a run has failed, and whether and when its task wants another attempt."""
+    """Why a run has failed, and whether its job should be retried, postponed or failed for good.
+
+    error and traceback are texts.
+    """
 
     error: str
     traceback: str
-    postpone_ms: int | None = (
-        None  # by RetryAfter: run again after this, without counting an attempt
-    )
+    # Set by RetryAfter: the job runs again after this time, and no attempt is counted.
+    postpone_ms: int | None = None
     final: bool = False  # no further attempt is made
-    delay_ms: int | None = None  # from the backoff function of the task
+    delay_ms: int | None = None  # the delay that the task's backoff function has returned
 
 
 def classify(
@@ -48,18 +50,22 @@ def classify(
     give_up_on: tuple[type[BaseException], ...] = (),
     backoff_function: BackoffFunction | None = None,
 ) -> Failure:
-    """Decide what an error means for its job. Never raises, whatever the code of the task does."""
+    """Decide whether an exception leads to a retry, a postponement or a final failure.
+
+    attempt is the number of the failed attempt. give_up_on and backoff_function are the settings of
+    the task. Never raises, even if code of the task does.
+    """
     text, trace = error_text(error), _format_traceback(error)
     try:
-        return _decide(error, text, trace, attempt, give_up_on, backoff_function)
+        return _apply_rules(error, text, trace, attempt, give_up_on, backoff_function)
     except BaseException as exc:  # noqa: BLE001  # a backoff function may even call sys.exit()
-        # The error of the job is kept beside this one; the job waits as it would by default.
-        what = "the decision on its retry" if backoff_function is None else "its backoff function"
+        # Both errors are reported. The job is retried, with the delay for tasks without a function.
+        what = "deciding on a retry" if backoff_function is None else "its backoff function"
         both = f"{text} (and {what} failed: {error_text(exc)})"
-        return Failure(_clip(both, MAX_ERROR_LENGTH), trace)
+        return Failure(_truncate(both, MAX_ERROR_LENGTH), trace)
 
 
-def _decide(
+def _apply_rules(
     error: BaseException,
     text: str,
     trace: str,
@@ -67,14 +73,19 @@ def _decide(
     give_up_on: tuple[type[BaseException], ...],
     backoff_function: BackoffFunction | None,
 ) -> Failure:
+    """Apply the rules for control exceptions, give_up_on and the backoff function to an exception.
+
+    text and trace describe the exception in the result. An exception of the backoff function is not
+    caught.
+    """
     final: tuple[type[BaseException], ...] = (Unrecoverable, InvalidResult, *give_up_on)
-    members = [error] if isinstance(error, final) else _members(error)
+    members = [error] if isinstance(error, final) else _leaf_exceptions(error)
     delays = [
         max(to_ms("RetryAfter", member.delay_ms / 1000), MIN_POSTPONE_MS)
         for member in members
         if isinstance(member, RetryAfter)
     ]
-    # A group counts as one of these exceptions only if it holds nothing else.
+    # In a group, RetryAfter and the final exceptions count only if the group has no others.
     if len(delays) == len(members):
         return Failure(text, trace, postpone_ms=max(delays))
     if all(isinstance(member, (*final, RetryAfter)) for member in members):
@@ -87,21 +98,24 @@ def _decide(
     return Failure(text, trace, delay_ms=to_ms("backoff", delay))
 
 
-def _members(error: BaseException) -> list[BaseException]:
-    """Return the exceptions in a group and its inner groups; the error itself if it is no group."""
+def _leaf_exceptions(error: BaseException) -> list[BaseException]:
+    """Return all exceptions in a group and its nested groups; [error] if it is no group."""
     members: list[BaseException] = []
     pending = [error]
     while pending:
-        one = pending.pop()
-        if isinstance(one, BaseExceptionGroup):
-            pending += reversed(one.exceptions)
+        exception = pending.pop()
+        if isinstance(exception, BaseExceptionGroup):
+            pending += reversed(exception.exceptions)
         else:
-            members.append(one)
+            members.append(exception)
     return members
 
 
-def outcome_of(failure: Failure, lease: Lease, options: Options, keep: Keep) -> Outcome:
-    """Decide between another attempt and a final failure, as BullMQ does."""
+def to_outcome(failure: Failure, lease: Lease, options: Options, keep: Keep) -> Outcome:
+    """Decide between a postponement, another attempt and a final failure, as BullMQ does.
+
+    keep is the retention rule for the job if it fails for good.
+    """
     job = lease.job
     attempt = job.attempts_made + 1
     if failure.postpone_ms is not None:
@@ -122,54 +136,60 @@ def outcome_of(failure: Failure, lease: Lease, options: Options, keep: Keep) -> 
 
 
 def failed_without_run(lease: Lease, text: str, keep: Keep) -> Failed:
-    """Return the outcome of a job that fails for good without a run."""
-    text = _clip(_storable(text), MAX_ERROR_LENGTH)
+    """Return the outcome of a job that fails for good without being run."""
+    text = _truncate(_replace_surrogates(text), MAX_ERROR_LENGTH)
     return Failed(lease.job.id, lease.token, text, None, keep, counts=False)
 
 
 def _backoff_ms(options: Options, attempt: int) -> int:
+    """Return the delay before the next attempt by the job's own backoff option, in ms."""
     if isinstance(options.backoff, Custom):
-        return 0  # the task has no function for it in this worker
+        return 0  # a name that only another worker has a backoff function for
     return delay_ms(options.backoff, attempt=attempt, random=random.random())  # noqa: S311
 
 
 def error_text(error: BaseException) -> str:
-    """Return a text that names the error, and its members if it is a group. Never raises."""
-    text = _describe(error)
+    """Return the class name and text of an exception, for storing it with the job. Never raises.
+
+    For an exception group, the exceptions in it are included.
+    """
+    text = _name_and_text(error)
     try:
         if isinstance(error, BaseExceptionGroup):
-            members = _members(error)
-            shown = [_describe(member) for member in members[:MAX_MEMBERS]]
+            members = _leaf_exceptions(error)
+            shown = [_name_and_text(member) for member in members[:MAX_MEMBERS]]
             if len(members) > MAX_MEMBERS:
                 shown.append(f"{len(members) - MAX_MEMBERS} more")
             text = f"{text}: {'; '.join(shown)}"
-    except Exception:  # noqa: BLE001, S110  # a subclass of a group may fail; its name is enough then
+    except Exception:  # noqa: BLE001, S110  # a subclass may have broken attributes; its name is enough then
         pass
-    return _clip(text, MAX_ERROR_LENGTH)
+    return _truncate(text, MAX_ERROR_LENGTH)
 
 
-def _describe(error: BaseException) -> str:
+def _name_and_text(error: BaseException) -> str:
+    """Return the class name and text of an exception. Never raises."""
     name = type(error).__name__
     try:
-        text = _storable(str(error))
+        text = _replace_surrogates(str(error))
     except BaseException as exc:  # noqa: BLE001  # mistakes in __str__ are common
         text = f"its text is not available: {type(exc).__name__} in __str__"
-    return f"{name}: {_clip(text, MAX_ERROR_LENGTH)}" if text else name
+    return f"{name}: {_truncate(text, MAX_ERROR_LENGTH)}" if text else name
 
 
 def _format_traceback(error: BaseException) -> str:
+    """Return the traceback as text, only its end if it is long. Never raises."""
     try:
         lines = traceback.format_exception(
             type(error), error, handler_traceback(error.__traceback__)
         )
-        text = _storable("".join(lines))
-    except BaseException as exc:  # noqa: BLE001  # the attributes that it reads may raise
+        text = _replace_surrogates("".join(lines))
+    except BaseException as exc:  # noqa: BLE001  # the attributes of the exception may raise
         return f"the traceback is not available: {type(exc).__name__}"
     return text if len(text) <= MAX_TRACEBACK_LENGTH else "…" + text[-MAX_TRACEBACK_LENGTH:]
 
 
 def handler_traceback(trace: TracebackType | None) -> TracebackType | None:
-    """Return a traceback from the first frame of the handler, without hasten's own frames."""
+    """Return the part of a traceback that begins with the first frame of the handler."""
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OWN_FOLDER):
         if trace.tb_next is None:
             break
@@ -177,10 +197,11 @@ def handler_traceback(trace: TracebackType | None) -> TracebackType | None:
     return trace
 
 
-def _storable(text: str) -> str:
+def _replace_surrogates(text: str) -> str:
     """Replace lone surrogates, which a store cannot hold."""
     return text.encode("utf-8", "replace").decode()
 
 
-def _clip(text: str, length: int) -> str:
+def _truncate(text: str, length: int) -> str:
+    """Cut a text to this length, with … in place of the rest."""
     return text if len(text) <= length else text[:length] + "…"

@@ -1,4 +1,7 @@
-"""Where a task was defined, and whether two definitions of one name are the same task."""
+"""Find out whether two functions with one task name are the same task, defined twice.
+
+This happens when a module is imported again, or when a cell of a notebook is run again.
+"""
 
 from __future__ import annotations
 
@@ -9,125 +12,145 @@ from dataclasses import dataclass
 from os.path import realpath
 from typing import Any
 
-from hasten.jobs._functions import Function, wrapped
+from hasten.jobs._functions import Function, unwrap
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Execution:
-    """One execution of the code of a file. Importing it again, or reloading it, is another one."""
+class CodeExecution:
+    """One execution of a file, a notebook cell or a line of a shell.
+
+    Importing or reloading a file again is another execution of it. code is the executed code,
+    namespace its global variables.
+    """
 
     code: object
     file: str
     namespace: Mapping[str, Any]
-    spec: object  # a reload replaces it, and keeps the namespace
+    spec: object  # the module's __spec__, which a reload replaces; it keeps the namespace
 
     @classmethod
-    def of(cls, code: types.CodeType, namespace: Mapping[str, Any]) -> Execution:
-        """Describe the execution that code belongs to."""
+    def of(cls, code: types.CodeType, namespace: Mapping[str, Any]) -> CodeExecution:
+        """Describe the execution of which code is a part. namespace has its global variables."""
         return cls(code, code.co_filename, namespace, namespace.get("__spec__"))
 
     @property
-    def is_of_module(self) -> bool:
-        """Whether the namespace is that of a module, not of a notebook or a shell."""
+    def is_module(self) -> bool:
+        """Whether a module was executed, and not a cell of a notebook or a line of a shell."""
         return _is_same_file(self.namespace.get("__file__"), self.file)
 
-    def repeats(self, other: Execution) -> bool:
-        """Return whether the same file was executed again, as a module."""
+    def repeats(self, other: CodeExecution) -> bool:
+        """Return whether this is another execution of the same file as other, as a module."""
         return (
             (self.namespace is not other.namespace or self.spec is not other.spec)
             and _is_same_file(self.file, other.file)
-            and self.is_of_module
+            and self.is_module
         )
 
-    def supersedes(self, other: Execution) -> bool:
-        """Return whether this is other code in the same notebook or shell."""
+    def supersedes(self, other: CodeExecution) -> bool:
+        """Return whether this execution replaces other, as in a notebook or shell.
+
+        That is the case if it executed different code with the same global variables.
+        """
         return (
-            not self.is_of_module
-            and self.namespace is other.namespace
-            and self.code is not other.code
+            not self.is_module and self.namespace is other.namespace and self.code is not other.code
         )
 
 
-def _is_same_file(one: str | None, other: str) -> bool:
-    # `python /srv/current/app.py` keeps the link in its name, `import app` resolves it.
-    return one == other or (one is not None and realpath(one) == realpath(other))
+def _is_same_file(first: str | None, other: str) -> bool:
+    # `python /srv/current/app.py` keeps a symbolic link in the file name, `import app` resolves it.
+    """Return whether two paths lead to the same file."""
+    return first == other or (first is not None and realpath(first) == realpath(other))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FunctionOrigin:
-    """A function that became a task, and where that happened."""
+    """A task's function, and the executions of code that defined it and made it a task.
+
+    made_in is the execution that called `queue.task`, defined_in the one that defined the function.
+    """
 
     function: Function
-    made_in: Execution
-    defined_in: Execution | None  # None if it has no Python code
+    made_in: CodeExecution
+    defined_in: CodeExecution | None  # None if the function has no Python code
 
     @classmethod
-    def of(cls, function: Function, made_in: Execution) -> FunctionOrigin:
-        """Describe a function that becomes a task in an execution."""
-        inner = wrapped(function)
+    def of(cls, function: Function, made_in: CodeExecution) -> FunctionOrigin:
+        """Describe where a function was defined, and that made_in made it a task."""
+        inner = unwrap(function)
         code = getattr(inner, "__code__", None)
         return cls(
             function,
             made_in,
-            Execution.of(code, inner.__globals__) if code else None,
+            CodeExecution.of(code, inner.__globals__) if code else None,
         )
 
     def may_replace(self, other: FunctionOrigin) -> bool:
-        """Return whether this is the same function again, or a new version of it.
+        """Return whether this is the same function as other, or a new version of it.
 
-        A module may be imported twice (as `__main__`, by a reloader), and a notebook runs a cell
-        again. Two different functions from one execution of a module are two tasks.
+        A module may be executed twice (as `__main__`, or by a reloader), and a notebook cell may be
+        run again. Two different functions from one execution of a module are two different tasks.
         """
-        if _is_alike(self.function, other.function, frozenset()):
+        if _is_equal_function(self.function, other.function, frozenset()):
             return True
         mine, theirs = self.defined_in, other.defined_in
         if _qualname(self.function) != _qualname(other.function):
             return False
         if mine is None or theirs is None:
-            return mine is theirs and self._is_made_anew(other)
+            return mine is theirs and self._is_redefinition(other)
         if mine.repeats(theirs) or mine.supersedes(theirs):
             return True
-        return self._is_made_anew(other) and _is_same_file(mine.file, theirs.file)
+        return self._is_redefinition(other) and _is_same_file(mine.file, theirs.file)
 
-    def _is_made_anew(self, other: FunctionOrigin) -> bool:
+    def _is_redefinition(self, other: FunctionOrigin) -> bool:
+        """Return whether the code that called `queue.task` for other was executed again."""
         return self.made_in.repeats(other.made_in) or self.made_in.supersedes(other.made_in)
 
 
 def _qualname(function: Function) -> object:
-    return getattr(wrapped(function), "__qualname__", None)
+    """Return the qualified name of the function inside wrappers and partials."""
+    return getattr(unwrap(function), "__qualname__", None)
 
 
 Pairs = frozenset[tuple[int, int]]
 
 
-def _is_alike(one: Any, other: Any, compared: Pairs) -> bool:
-    """Return whether two functions are equal: the same code with the same values."""
-    pair = id(one), id(other)
-    if one is other or pair in compared:  # a function may refer to itself
+def _is_equal_function(first: Any, other: Any, compared: Pairs) -> bool:
+    """Return whether two functions have the same code, defaults and captured values.
+
+    compared has the pairs of ids that are being compared already, because functions may be
+    recursive.
+    """
+    pair = id(first), id(other)
+    if first is other or pair in compared:  # a function may refer to itself
         return True
-    if type(one) is not type(other):
+    if type(first) is not type(other):
         return False
-    match one:
+    match first:
         case str() | bytes() | int() | float():
-            return bool(one == other)
+            return bool(first == other)
         case types.MethodType():
-            return one.__self__ is other.__self__ and one.__func__ is other.__func__
-    parts = _parts(one)
-    others = _parts(other)
+            return first.__self__ is other.__self__ and first.__func__ is other.__func__
+    parts = _comparable_parts(first)
+    others = _comparable_parts(other)
     return (
         parts is not None
         and others is not None
         and len(parts) == len(others)
-        and all(_is_alike(a, b, compared | {pair}) for a, b in zip(parts, others, strict=True))
+        and all(
+            _is_equal_function(a, b, compared | {pair}) for a, b in zip(parts, others, strict=True)
+        )
     )
 
 
-def _parts(value: Any) -> tuple[object, ...] | None:
-    """Return the parts of a function, a partial or a tuple; None for anything else."""
+def _comparable_parts(value: Any) -> tuple[object, ...] | None:
+    """Return the parts by which two functions, partials or tuples are compared.
+
+    Returns None for a value of any other type.
+    """
     match value:
         case types.FunctionType():
             by_keyword = tuple(sorted((value.__kwdefaults__ or {}).items()))
-            captured = tuple(map(_content, value.__closure__ or ()))
+            captured = tuple(map(_cell_contents, value.__closure__ or ()))
             namespace = id(value.__globals__)
             return value.__code__, namespace, value.__defaults__, by_keyword, captured
         case functools.partial():
@@ -137,8 +160,9 @@ def _parts(value: Any) -> tuple[object, ...] | None:
     return None
 
 
-def _content(cell: types.CellType) -> object:
+def _cell_contents(cell: types.CellType) -> object:
+    """Return the value of a captured variable; the cell itself if it has none."""
     try:
         return cell.cell_contents
-    except ValueError:  # not assigned yet
+    except ValueError:  # the variable is not assigned yet
         return cell

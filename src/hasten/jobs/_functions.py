@@ -1,4 +1,4 @@
-"""Properties of functions: their names, where they are defined, whether they are generators.
+"""Find out about functions: their names, where they are defined, whether they are generators.
 
 A function is any callable: also a `functools.partial`, a bound method, an object with `__call__`.
 """
@@ -14,31 +14,35 @@ Function = Callable[..., Any]
 
 
 def is_generator(function: Function) -> bool:
-    """Return whether a call returns a generator."""
+    """Return whether calling the function returns a generator."""
     return any(
         inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body)
-        for body in _bodies(function)
+        for body in _possible_bodies(function)
     )
 
 
-def _bodies(function: Function) -> tuple[Function, Function]:
-    """Return what may have the code: the function, and the `__call__` of its class."""
+def _possible_bodies(function: Function) -> tuple[Function, Function]:
+    """Return the two callables of which one contains the code of a function.
+
+    These are the function itself, without `functools.partial` around it, and the `__call__` method
+    of its class.
+    """
     while isinstance(function, functools.partial):
         function = function.func
     return function, type(function).__call__
 
 
-def wrapped(function: Function) -> Any:
-    """Return the function inside partials, objects with `__call__` and wrappers."""
-    function, call = _bodies(function)
+def unwrap(function: Function) -> Any:
+    """Return the function inside partials, objects with `__call__` and decorators' wrappers."""
+    function, call = _possible_bodies(function)
     is_routine = inspect.isroutine(function) or hasattr(function, "__wrapped__")
     inner = inspect.unwrap(function if is_routine else call)
-    return inner if inner is function else wrapped(inner)
+    return inner if inner is function else unwrap(inner)
 
 
-def describe(function: Function) -> str:
-    """Return the name of a function and the place of its code: `mails.send (/srv/mails.py:3)`."""
-    inner = wrapped(function)
+def describe_function(function: Function) -> str:
+    """Return the name of a function and where it is defined: `mails.send (/srv/mails.py:3)`."""
+    inner = unwrap(function)
     name = f"{getattr(inner, '__module__', '?')}.{getattr(inner, '__qualname__', repr(inner))}"
     code = getattr(inner, "__code__", None)
     return name if code is None else f"{name} ({code.co_filename}:{code.co_firstlineno})"

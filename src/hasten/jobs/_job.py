@@ -1,4 +1,4 @@
-"""A job as its users see it: its attributes, and what can be done with it."""
+"""`Job`, which shows the attributes of a job and changes it, and its blocking form `SyncJob`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class JobQueue(Protocol):
-    """What a job uses of its `Queue`."""
+    """The attributes and methods of `Queue` that `Job` uses."""
 
     name: str
 
@@ -64,12 +64,13 @@ class JobQueue(Protocol):
 
 
 class Job(Generic[T_co]):
-    """One queued run of a task. Its attributes show the job when it was read; see `refresh`.
+    """One queued run of a task. The attributes are a snapshot, which `refresh` updates.
 
-    Two objects are equal if they have the same id in a queue of the same name.
+    Two objects are equal if they have the same id and their queues have the same name.
 
-    T is what the task returns. is_duplicate is True if the call that returned this job found a job
-    with its job_id in the queue and added none. The attributes are those of the existing job then.
+    T is the return type of the task. is_duplicate is True if a job with the same job_id was already
+    in the queue, so that `enqueue` or `add` added none: the attributes are those of the existing
+    job.
     """
 
     __slots__ = ("_added", "_queue", "_record", "_since", "id", "is_duplicate")
@@ -78,7 +79,7 @@ class Job(Generic[T_co]):
         self,
         queue: JobQueue,
         id: str,
-        known: JobRecord | tuple[NewJob, int],
+        source: JobRecord | tuple[NewJob, int],
         since: str | None = None,
         *,
         is_duplicate: bool = False,
@@ -86,36 +87,36 @@ class Job(Generic[T_co]):
         self._queue = queue
         self.id = id
         self.is_duplicate = is_duplicate
-        self._since = since  # a cursor before the event of the job's end
-        self._record: JobRecord | None = known if isinstance(known, JobRecord) else None
-        self._added: tuple[NewJob, int] | None = None if isinstance(known, JobRecord) else known
+        self._since = since  # cursor of the queue's events from before the job could end
+        self._record: JobRecord | None = source if isinstance(source, JobRecord) else None
+        self._added: tuple[NewJob, int] | None = None if isinstance(source, JobRecord) else source
 
     @property
     def record(self) -> JobRecord:
-        """The stored job: all fields, undecoded."""
+        """All stored fields of the job. Fields that hold JSON are not decoded."""
         if self._record is None:
             assert self._added is not None
-            self._record = _as_added(self.id, *self._added)
+            self._record = _build_record(self.id, *self._added)
         return self._record
 
     @property
     def queue(self) -> str:
-        """The name of its queue."""
+        """The name of the job's queue."""
         return self._queue.name
 
     @property
     def name(self) -> str:
-        """The name of its task."""
+        """The name of the job's task."""
         return self.record.name
 
     @property
     def state(self) -> State:
-        """Its state."""
+        """The state of the job when it was last read."""
         return self.record.state
 
     @property
     def data(self) -> Any:
-        """Its arguments by parameter name, decoded from JSON."""
+        """The arguments of the job by parameter name, decoded from JSON."""
         return decode_json(self.record.data)
 
     @property
@@ -128,56 +129,59 @@ class Job(Generic[T_co]):
 
     @property
     def value(self) -> T_co | None:
-        """What its handler returned; None until it has completed."""
+        """The return value of the task's function; None until the job has completed."""
         text = self.record.result
         return None if text is None else cast(T_co, self._queue.decode_result(self.name, text))
 
     @property
     def error(self) -> str | None:
-        """The error of its latest failed run."""
+        """The error of the latest failed run; None if no run has failed."""
         return self.record.error
 
     @property
     def tracebacks(self) -> list[str]:
-        """The tracebacks of its failed runs, oldest first; the newest 20 are kept."""
+        """The tracebacks of the failed runs, oldest first. The newest 20 are kept."""
         return self.record.tracebacks
 
     @property
     def progress(self) -> Any:
-        """The progress that its handler reported last; None if it reported none."""
+        """The progress value that was reported last; None if none was reported."""
         text = self.record.progress
         return None if text is None else decode_json(text)
 
     @property
     def priority(self) -> int:
-        """Its priority: 1 runs first; 0, no priority, before all others."""
+        """The priority: 0, the default, runs before all others, then 1 to 2,097,151."""
         return self.record.priority
 
     @property
     def attempts_made(self) -> int:
-        """How many of its runs counted as attempts."""
+        """The number of runs that counted as attempts.
+
+        Runs that were postponed or handed back do not count.
+        """
         return self.record.attempts_made
 
     @property
     def created_at(self) -> datetime:
-        """When it was added."""
+        """The time at which the job was added."""
         return to_datetime(self.record.created_ms)
 
     @property
     def due_at(self) -> datetime | None:
-        """When it is due, while it is delayed."""
+        """The time at which a delayed job becomes ready to run; None in any other state."""
         ms = self.record.due_ms
         return None if ms is None else to_datetime(ms)
 
     @property
     def started_at(self) -> datetime | None:
-        """When its latest run started."""
+        """The time at which the latest run started; None before the first run."""
         ms = self.record.started_ms
         return None if ms is None else to_datetime(ms)
 
     @property
     def finished_at(self) -> datetime | None:
-        """When it finished."""
+        """The time at which the job completed or failed; None before that."""
         ms = self.record.finished_ms
         return None if ms is None else to_datetime(ms)
 
@@ -193,7 +197,7 @@ class Job(Generic[T_co]):
         return hash((self.queue, self.id))
 
     async def refresh(self) -> Job[T_co]:
-        """Read the job again, and return it. Raises `JobNotFound` if it was removed."""
+        """Read the job from the store again, and return this object. Raises `JobNotFound`."""
         (record,) = await self._queue.engine.get(self.queue, [self.id])
         if record is None:
             raise JobNotFound(self.queue, self.id)
@@ -201,14 +205,16 @@ class Job(Generic[T_co]):
         return self
 
     async def result(self, timeout: Duration | None = None) -> T_co:
-        """Wait until the job has finished, and return what its handler returned.
+        """Wait until the job has finished, and return the return value of the task's function.
 
-        timeout is a `Duration`; None waits for ever. Raises `ResultTimeout` (the job continues),
-        `JobFailed` with its error, `JobCancelled`, or `JobNotFound` if it was removed.
+        timeout is a `Duration`; None waits without limit. Raises `ResultTimeout` (the job
+        continues), `JobFailed` with the job's error, `JobCancelled`, or `JobNotFound` if the job
+        was removed.
 
-        The result of a job that is not kept (`keep_completed=0`) is stored in the queue's events
-        only, for as long as these are kept. The `Job` that `enqueue` or `add` returned finds it
-        there, unless it is larger than 32 MiB: then `JobNotFound` is raised.
+        A job with `keep_completed=0` is deleted when it completes. Its result is then only in the
+        queue's events, until the event is deleted, and only the `Job` that `enqueue` or `add`
+        returned can find it there. If the result is larger than 32 MiB, it is not in the events,
+        and `JobNotFound` is raised.
         """
         seconds = None if timeout is None else to_seconds("timeout", timeout)
         text = await self._queue.results.wait(self.id, seconds, since=self._since)
@@ -230,7 +236,7 @@ class Job(Generic[T_co]):
                 yield Job(self._queue, self.id, record, self._since)
 
     async def logs(self) -> list[str]:
-        """Return the lines that its handler has logged, oldest first."""
+        """Return the lines of the job's log, oldest first."""
         return await self._queue.engine.logs(self.queue, self.id)
 
     async def why(self) -> Why:
@@ -238,7 +244,10 @@ class Job(Generic[T_co]):
         return await self._queue.why(self.id)
 
     async def cancel(self) -> bool:
-        """Cancel the job; see `Queue.cancel`. Returns False if it has finished or is missing."""
+        """Cancel the job; see `Queue.cancel`.
+
+        Returns False if the job has finished or does not exist.
+        """
         return bool(await self._queue.cancel(self.id))
 
     async def update(
@@ -249,36 +258,46 @@ class Job(Generic[T_co]):
         delay: Duration | None = None,
         progress: object = UNSET,
     ) -> None:
-        """Change the job; see `Queue.update`. `refresh` reads the new attributes."""
+        """Change the data, priority, delay or progress of the job; see `Queue.update`.
+
+        The attributes of this object do not change; call `refresh` to read the new values.
+        """
         await self._queue.update(
             self.id, data=data, priority=priority, delay=delay, progress=progress
         )
 
     async def log(self, line: str) -> None:
-        """Add a line to its log; see `Queue.log`."""
+        """Add a line to the job's log; see `Queue.log`."""
         await self._queue.log(self.id, line)
 
     async def retry(self) -> bool:
-        """Run the job again; see `Queue.retry`. Returns False if it is unfinished or missing."""
+        """Queue the finished job again; see `Queue.retry`.
+
+        Returns False if the job has not finished or does not exist.
+        """
         return bool(await self._queue.retry(self.id))
 
     async def promote(self) -> bool:
-        """Run the job now; see `Queue.promote`. Returns False if it is not delayed or missing."""
+        """Make the delayed job ready to run now; see `Queue.promote`.
+
+        Returns False if the job is not delayed or does not exist.
+        """
         return bool(await self._queue.promote(self.id))
 
     async def remove(self) -> bool:
-        """Delete the job; see `Queue.remove`. Returns False if it is running or missing."""
+        """Delete the job; see `Queue.remove`. Returns False if it is running or does not exist."""
         return bool(await self._queue.remove(self.id))
 
     @property
     def sync(self) -> SyncJob[T_co]:
-        """The same methods, blocking, for code without an event loop."""
+        """Blocking versions of these methods, for code that does not run in an event loop."""
         return SyncJob(self)
 
 
 class SyncJob(Generic[T_co]):
-    """The methods of a job, blocking. In a running event loop they warn, because they block it.
+    """Blocking versions of the methods of `Job`, for code that does not run in an event loop.
 
+    Called in a thread that runs an event loop, they issue a warning, because they block the loop;
     `result` raises `UsageError` there: use `await job.result()`.
     """
 
@@ -291,11 +310,11 @@ class SyncJob(Generic[T_co]):
         return f"{self._job!r}.sync"
 
     def refresh(self) -> Job[T_co]:
-        """Read the job again; see `Job.refresh`."""
+        """Read the job from the store again; see `Job.refresh`."""
         return _portal.call(self._job.refresh())
 
     def result(self, timeout: Duration | None = None) -> T_co:
-        """Wait for the result; see `Job.result`."""
+        """Wait until the job has finished, and return its result; see `Job.result`."""
         return _portal.call(self._job.result(timeout), waits=True)
 
     def watch(self) -> Generator[Job[T_co]]:
@@ -315,7 +334,7 @@ class SyncJob(Generic[T_co]):
             _portal.call(close())
 
     def logs(self) -> list[str]:
-        """Return the lines of its log; see `Job.logs`."""
+        """Return the lines of the job's log; see `Job.logs`."""
         return _portal.call(self._job.logs())
 
     def why(self) -> Why:
@@ -334,19 +353,19 @@ class SyncJob(Generic[T_co]):
         delay: Duration | None = None,
         progress: object = UNSET,
     ) -> None:
-        """Change the job; see `Job.update`."""
+        """Change the data, priority, delay or progress of the job; see `Job.update`."""
         _portal.call(self._job.update(data=data, priority=priority, delay=delay, progress=progress))
 
     def log(self, line: str) -> None:
-        """Add a line to its log; see `Job.log`."""
+        """Add a line to the job's log; see `Job.log`."""
         _portal.call(self._job.log(line))
 
     def retry(self) -> bool:
-        """Run the job again; see `Job.retry`."""
+        """Queue the finished job again; see `Job.retry`."""
         return _portal.call(self._job.retry())
 
     def promote(self) -> bool:
-        """Run the job now; see `Job.promote`."""
+        """Make the delayed job ready to run now; see `Job.promote`."""
         return _portal.call(self._job.promote())
 
     def remove(self) -> bool:
@@ -354,7 +373,8 @@ class SyncJob(Generic[T_co]):
         return _portal.call(self._job.remove())
 
 
-def _as_added(id: str, job: NewJob, now_ms: int) -> JobRecord:
+def _build_record(id: str, job: NewJob, now_ms: int) -> JobRecord:
+    """Return the record of a job that was just added, without reading it from the store."""
     template, options = job.template, job.template.options
     if options.delay_ms > 0:
         state, due_ms = State.DELAYED, now_ms + options.delay_ms

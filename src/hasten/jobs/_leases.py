@@ -1,7 +1,7 @@
 """Renew the leases of a worker's jobs, in a thread.
 
-A handler may block the event loop, and a live worker must not lose its jobs for that. The same
-thread looks for cancelled jobs, so that a handler that blocks the event loop can be stopped.
+A handler may block the event loop, and the worker must not lose its jobs because of that. The
+thread also looks for cancelled jobs, so that a handler that blocks the event loop can be stopped.
 """
 
 from __future__ import annotations
@@ -23,46 +23,57 @@ from hasten.jobs._run import Run, Stop
 
 logger = get_logger("hasten.worker")
 
-POLL_SECONDS: Final = 0.2  # how soon the cancellation of a job is noticed
+POLL_SECONDS: Final = 0.2  # the time between two checks for cancelled jobs
 RENEWALS_PER_LEASE: Final = 4
 
 
 class LeaseKeeper:
-    """Renews the leases of one worker's runs, and stops runs that are cancelled or lost."""
+    """A thread that renews the leases of all running jobs of a worker.
+
+    It also stops the runs of jobs that were cancelled or whose lease was lost.
+    """
 
     def __init__(self, lease_ms: int) -> None:
         self._lease_ms = lease_ms
-        self._queues: list[_Served] = []
+        self._queues: list[_ServedQueue] = []
         self._is_stopped = False
         self._wake = threading.Event()
         self._requests: SimpleQueue[Future[None]] = SimpleQueue()
-        self._thread = threading.Thread(target=self._serve, name="hasten leases", daemon=True)
+        self._thread = threading.Thread(target=self._run_thread, name="hasten leases", daemon=True)
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread that renews the leases."""
         self._thread.start()
 
-    def serve(
+    def add_queue(
         self, queue: str, engine: Callable[[], Engine], outage: Outage, clock: Clock
     ) -> dict[str, Run]:
-        """Renew the leases of a queue. Returns its runs by job id, for the caller to change."""
-        served = _Served(queue, engine, outage, clock, {})
+        """Begin to renew the leases of a queue's runs.
+
+        Returns a dict of the runs by job id, initially empty. The caller adds a run to it when it
+        starts, and removes the run when its outcome is stored.
+        """
+        served = _ServedQueue(queue, engine, outage, clock, {})
         self._queues.append(served)
         return served.runs
 
     def stop(self) -> None:
-        """Renew no more, and end the thread."""
+        """Stop renewing leases, and let the thread end."""
         self._is_stopped = True
         self._wake.set()
 
     def renew(self) -> Future[None]:
-        """Renew all leases now. The future is done when the store has renewed them or failed."""
+        """Renew all leases now. Returns a future that is done when the store has responded.
+
+        The future never has an exception: if the store fails, this is logged.
+        """
         request: Future[None] = Future()
         self._requests.put(request)
         self._wake.set()
         return request
 
-    def _serve(self) -> None:
+    def _run_thread(self) -> None:
+        """Renew the leases when it is time or requested, and look for cancelled jobs, in a loop."""
         interval = self._lease_ms / 1000 / RENEWALS_PER_LEASE
         renew_at = time.monotonic() + interval
         while True:
@@ -72,27 +83,35 @@ class LeaseKeeper:
                 return
             requests = self._take_requests()
             if requests or time.monotonic() >= renew_at:
-                renewed = self._for_each("renew the leases", self._renew)
-                # After an outage the leases must be renewed before other workers take them back.
+                renewed = self._for_each("renew the leases", self._renew_queue)
+                # After a failure try again soon: when the store works again, the leases must be
+                # renewed before other workers take back the jobs.
                 renew_at = time.monotonic() + (interval if renewed else POLL_SECONDS)
                 for request in requests:
                     if request.set_running_or_notify_cancel():
                         request.set_result(None)
-            self._for_each("look for cancelled jobs", self._look_for_cancelled)
+            self._for_each("look for cancelled jobs", self._stop_cancelled)
 
     def _take_requests(self) -> list[Future[None]]:
+        """Return the futures of the `renew` calls that were not handled yet."""
         requests: list[Future[None]] = []
         with contextlib.suppress(Empty):
             while True:
                 requests.append(self._requests.get_nowait())
         return requests
 
-    def _for_each(self, what: str, action: Callable[[_Served, dict[str, Run]], None]) -> bool:
-        """Run an action for each queue that has runs. Returns whether it worked for all."""
-        worked = True
+    def _for_each(
+        self, description: str, action: Callable[[_ServedQueue, dict[str, Run]], None]
+    ) -> bool:
+        """Call action for each queue that has runs. Returns whether all calls succeeded.
+
+        description is the action in words, for log messages.
+        """
+        succeeded_all = True
         for served in self._queues:
-            activity = f"{what} of queue {served.queue}"
-            runs = served.runs.copy()  # atomic: the event loop changes it meanwhile
+            activity = f"{description} of queue {served.queue}"
+            # Atomic, because the event loop may change the dict meanwhile.
+            runs = served.runs.copy()
             if not runs:
                 served.outage.succeeded(activity)
                 continue
@@ -100,35 +119,37 @@ class LeaseKeeper:
                 action(served, runs)
             except StoreError as error:
                 served.outage.failed(activity, error)
-                worked = False
-            except Exception:  # if this thread ended, the worker would lose all its jobs
-                logger.exception("cannot %s", activity)
-                worked = False
+                succeeded_all = False
+            except Exception:  # without this thread, the worker would lose all its jobs
+                logger.exception("internal error, retrying: cannot %s", activity)
+                succeeded_all = False
             else:
                 served.outage.succeeded(activity)
-        return worked
+        return succeeded_all
 
-    def _renew(self, served: _Served, runs: dict[str, Run]) -> None:
+    def _renew_queue(self, served: _ServedQueue, runs: dict[str, Run]) -> None:
+        """Renew the leases of a queue, and stop the runs whose lease was lost."""
         tokens = {id: run.lease.token for id, run in runs.items()}
         now_ms = served.clock.now_ms()
         lost = served.engine().renew(served.queue, tokens, lease_ms=self._lease_ms, now_ms=now_ms)
         for id in lost:
-            # If it has ended, its outcome is being stored: that finds out whether it is lost.
+            # If the run has ended, its outcome is being stored, and `settle` reports a lost lease.
             if not runs[id].has_ended:
                 logger.warning(
-                    "job %s: lease lost, another worker may run the job; the outcome of this run "
-                    "is discarded",
+                    "job %s: lease lost, another worker may run the job; this run is stopped, and "
+                    "its outcome is discarded",
                     id,
                 )
-                _stop(runs[id], Stop.LOST)
+                _stop_run(runs[id], Stop.LOST)
 
-    def _look_for_cancelled(self, served: _Served, runs: dict[str, Run]) -> None:
+    def _stop_cancelled(self, served: _ServedQueue, runs: dict[str, Run]) -> None:
+        """Stop the runs of a queue whose jobs were cancelled."""
         for id in served.engine().find_cancelled(served.queue, list(runs)):
-            _stop(runs[id], Stop.CANCELLED)
+            _stop_run(runs[id], Stop.CANCELLED)
 
 
-class _Served(NamedTuple):
-    """A queue whose leases are renewed, and its runs by job id."""
+class _ServedQueue(NamedTuple):
+    """A queue whose leases are renewed, with its runs by job id."""
 
     queue: str
     engine: Callable[[], Engine]
@@ -137,6 +158,7 @@ class _Served(NamedTuple):
     runs: dict[str, Run]
 
 
-def _stop(run: Run, reason: Stop) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop is closed, and the run has ended with it
+def _stop_run(run: Run, reason: Stop) -> None:
+    """Stop a run in its event loop, from this thread."""
+    with contextlib.suppress(RuntimeError):  # the loop is closed, so the run has ended
         run.loop.call_soon_threadsafe(run.stop, reason)

@@ -1,8 +1,8 @@
-"""The options of a job: checked at the call, stored in BullMQ's form.
+"""The options of a job: validated when it is added, and stored as JSON in BullMQ's format.
 
-`JobOptions` is what callers may write, `Options` the checked record in milliseconds. They are
-stored as a JSON object with BullMQ's names. Options that BullMQ does not have (time-out, expiry,
-the cap of a back-off) are in a member `hasten`, which Node stores and ignores.
+`JobOptions` are the keyword arguments of a call, `Options` is the validated record with times in
+milliseconds. It is stored as a JSON object with BullMQ's names. Options that BullMQ does not have
+(time-out, expiry, the cap of a backoff) are in its member `hasten`, which BullMQ ignores.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from hasten.jobs._encoding import UNDECODABLE, why_undecodable
 from hasten.jobs._functions import is_generator
 from hasten.jobs._releases import check_release
 
-MAX_PRIORITY: Final = 2**21 - 1  # BullMQ's: its scores hold 21 bits of it
+MAX_PRIORITY: Final = 2**21 - 1  # as in BullMQ, whose sort keys have 21 bits for the priority
 MAX_JOB_ID: Final = 512
 MAX_NAME: Final = 255
 MAX_METADATA_BYTES: Final = 4_096  # of one job: it is stored, and sent to every worker
 PRINTABLE_TEXT: Final = (
-    "valid text without control characters and invisible ones, such as marks of direction"
+    "valid text without control characters or invisible characters, such as direction marks"
 )
 MAX_ATTEMPTS: Final = 1_000_000
 MAX_COUNT: Final = 2**53 - 1  # the largest whole number that Node and Lua count exactly
@@ -42,7 +42,8 @@ MAX_METRICS_MINUTES: Final = 100_000
 DEFAULT_KEEP_LOGS: Final = 1_000
 MAX_KEEP_LOGS: Final = 1_000_000
 
-# Names of other keys of a queue in BullMQ, in the same key space as the ids of jobs.
+# BullMQ stores a job under the key `prefix:queue:ID`. These names stand in place of an id in the
+# other keys of the queue.
 RESERVED_IDS: Final = frozenset(
     "active wait waiting waiting-children paused id delayed prioritized stalled-check completed "
     "failed stalled repeat limiter meta events pc marker de delay priority".split()
@@ -51,10 +52,10 @@ RESERVED_IDS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """How long finished jobs are kept: the newest `count`, and none older than `age`.
+    """A retention rule for finished jobs: keep the newest `count`, and none older than `age`.
 
-    age is a `Duration`. None means no limit; `Keep(count=0)` keeps no job. Whenever a job finishes,
-    its rule is applied to all jobs in that state of the queue, as in BullMQ.
+    age is a `Duration`. None means no limit; `Keep(count=0)` keeps no job. As in BullMQ, when a job
+    finishes, its rule is applied to all jobs of the queue that finished in the same state.
     """
 
     count: int | None = None
@@ -68,25 +69,28 @@ class Keep:
 
     @property
     def nothing(self) -> bool:
-        """Whether no job is kept."""
+        """Whether the rule keeps no job at all."""
         return self.count == 0
 
     @property
     def age_ms(self) -> int | None:
-        """The age in ms; None for no limit."""
+        """The maximum age in ms; None means no limit."""
         return None if self.age is None else to_ms("Keep(age)", self.age)
 
 
 KEEP_ALL: Final = Keep()
 KEEP_NONE: Final = Keep(count=0)
 
-# A store must not grow without limit, but yesterday's failures should still be visible.
+# By default a store does not grow without limit, and recent failures can still be examined.
 DEFAULT_KEEP_COMPLETED: Final = Keep(count=1_000, age=24 * 3600)
 DEFAULT_KEEP_FAILED: Final = Keep(count=10_000, age=14 * 24 * 3600)
 
 
 class TaskOptions(TypedDict, total=False):
-    """The options of a task, which a call may override for one job: see `Queue.task`."""
+    """The options of a task. Each can be overridden for a single job.
+
+    `Queue.task` describes them.
+    """
 
     delay: Duration
     priority: int
@@ -102,7 +106,11 @@ class TaskOptions(TypedDict, total=False):
 
 
 class JobOptions(TaskOptions, total=False):
-    """The options of one call: those of a task, `at` (a datetime) and `job_id`."""
+    """The options of a single job: all options of `TaskOptions`, and also `at` and `job_id`.
+
+    at is the time at which the job becomes due (instead of delay). job_id is the id of the job: if
+    a job with this id is in the queue already, no other one is added.
+    """
 
     at: datetime
     job_id: str
@@ -110,7 +118,10 @@ class JobOptions(TaskOptions, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The validated options of one job, times in milliseconds. None: the worker's default."""
+    """The validated options of one job, with times in milliseconds.
+
+    If keep_completed or keep_failed is None, the default of the worker applies.
+    """
 
     attempts: int = 1
     backoff: Backoff | None = None
@@ -118,17 +129,17 @@ class Options:
     priority: int = 0
     lifo: bool = False
     timeout_ms: int | None = None
-    expires_ms: int | None = None  # after the job is due
-    expires_at_ms: int | None = None  # since the epoch; only this is stored
+    expires_ms: int | None = None  # after the due time; `resolved` converts it to expires_at_ms
+    expires_at_ms: int | None = None  # since the epoch; the only form that is stored
     keep_completed: Keep | None = None
     keep_failed: Keep | None = None
-    keep_logs: int | None = None  # lines; None is the default, `DEFAULT_KEEP_LOGS`
+    keep_logs: int | None = None  # log lines; None means `DEFAULT_KEEP_LOGS`
     job_id: str | None = None
     since: str | None = None  # the release that a worker must have at least
     metadata: Mapping[str, str] | None = None  # of middlewares
 
     def resolved(self, now_ms: int) -> Options:
-        """Return the options with the time of expiry, which is computed when the job is added."""
+        """Return the options of a job that is added now, with the time at which it expires."""
         if self.expires_ms is None:
             return self
         expires_at_ms = now_ms + self.delay_ms + self.expires_ms
@@ -143,31 +154,39 @@ _BOUNDS: Final = {
     "keep_logs": (1, MAX_KEEP_LOGS),
 }
 
-_PER_TASK: Final = frozenset(TaskOptions.__annotations__)
-_PER_JOB: Final = frozenset(JobOptions.__annotations__)
+_TASK_OPTION_NAMES: Final = frozenset(TaskOptions.__annotations__)
+_JOB_OPTION_NAMES: Final = frozenset(JobOptions.__annotations__)
 
 
 def check_task_options(given: Mapping[str, Any], base: Options = DEFAULT_OPTIONS) -> Options:
-    """Check the options of a queue or a task. Raises `InvalidOption`."""
-    return _check(given, base, _PER_TASK, now_ms=0)
+    """Validate the options of a queue or a task, and return base updated with them.
+
+    Raises `InvalidOption`.
+    """
+    return _merge_options(given, base, _TASK_OPTION_NAMES, now_ms=0)
 
 
 def check_job_options(given: Mapping[str, Any], base: Options, *, now_ms: int) -> Options:
-    """Check the options of one call, and merge them with those of its task.
+    """Validate the options of one call, and return the options of its task updated with them.
 
-    Raises `InvalidOption` with the name of the option and its valid values.
+    base are the options of the task. Raises `InvalidOption` with the name of the option and its
+    valid values.
     """
     if callable(given.get("backoff")):
         raise InvalidOption(
-            "backoff", given["backoff"], "a function only in @queue.task(backoff=…), "
-            "because it cannot be stored with a job",
+            "backoff", given["backoff"], "a delay, 'exponential', Fixed(…) or Exponential(…): a "
+            "function cannot be stored with a job, so set it in @queue.task(backoff=…)",
         )  # fmt: skip
-    return _check(given, base, _PER_JOB, now_ms=now_ms)
+    return _merge_options(given, base, _JOB_OPTION_NAMES, now_ms=now_ms)
 
 
-def _check(
+def _merge_options(
     given: Mapping[str, Any], base: Options, known: frozenset[str], *, now_ms: int
 ) -> Options:
+    """Validate the given options, and return base updated with them.
+
+    known are the names of the options that are allowed here.
+    """
     changes: dict[str, Any] = {}
     for option, value in given.items():
         if option not in known:
@@ -181,8 +200,10 @@ def _check(
                 changes["delay_ms"] = to_ms(option, value)
             case "at":
                 if "delay" in given:
-                    raise InvalidOption(option, value, "either at or delay, not both")
-                changes["delay_ms"] = max(0, _epoch_ms(option, value) - now_ms)
+                    raise InvalidOption(
+                        option, value, "given without delay: use either at or delay"
+                    )
+                changes["delay_ms"] = max(0, _to_epoch_ms(option, value) - now_ms)
                 if changes["delay_ms"] > MAX_MS:
                     raise InvalidOption(option, value, "a time in the next hundred years")
             case "timeout" | "expires":
@@ -200,14 +221,17 @@ def _check(
 
 
 def check_backoff(value: object) -> Backoff | None:
-    """Check the option `backoff`, and convert its short forms."""
+    """Validate the option `backoff`, and convert it to a `Backoff`.
+
+    A delay becomes `Fixed`, "exponential" becomes `Exponential()`, a function becomes `Custom()`.
+    """
     match value:
         case None | Fixed() | Exponential() | Custom():
             return value
         case "exponential":
             return Exponential()
         case "fixed":
-            raise InvalidOption("backoff", value, "a delay with it: backoff=5 or Fixed(5)")
+            raise InvalidOption("backoff", value, "given with a delay: backoff=5 or Fixed(5)")
         case type():  # a class is callable, but Exponential without () is a mistake
             pass
         case str() if not is_duration(value):
@@ -226,8 +250,9 @@ def check_backoff(value: object) -> Backoff | None:
 
 
 def _check_backoff_function(function: Callable[..., object]) -> None:
+    """Raise `InvalidOption` unless the function can be called as `function(attempt, error)`."""
     if is_async(function) or is_generator(function):
-        raise InvalidOption("backoff", function, "a plain function: it is called, not awaited")
+        raise InvalidOption("backoff", function, "a plain function, not async and not a generator")
     try:
         signature = inspect.signature(function)
     except ValueError:  # some built-in functions have no signature
@@ -238,12 +263,12 @@ def _check_backoff_function(function: Callable[..., object]) -> None:
         raise InvalidOption(
             "backoff",
             function,
-            f"a function of two arguments, the attempt and the error, but {exc}",
+            f"a function of two arguments, the number of the attempt and its error: {exc}",
         ) from exc
 
 
 def check_keep(option: str, value: object) -> Keep | None:
-    """Check a keep rule, and convert its short forms."""
+    """Validate a retention rule, and convert a count, True or False to a `Keep`."""
     match value:
         case None | Keep():
             return value
@@ -278,43 +303,52 @@ def check_metadata(metadata: object) -> Mapping[str, str]:
 
 
 def check_job_id(value: object) -> str:
-    """Check the id of a job that a caller has chosen."""
+    """Validate a job id that was chosen by the caller, and return it."""
     if not isinstance(value, str) or not 0 < len(value) <= MAX_JOB_ID:
         expected = f"a string of 1 to {MAX_JOB_ID} characters"
     elif value.isdecimal():
-        expected = "an id that is not a number: the queue assigns numbers"
+        expected = "an id that is not a number, because the queue assigns numbers itself"
     elif ":" in value:
-        expected = "an id without ':', which separates the parts of a key"
+        expected = "an id without ':', which separates the parts of a key in the store"
     elif not is_printable(value):
         expected = PRINTABLE_TEXT
     elif value in RESERVED_IDS:
-        expected = "an id that is not a key of the queue itself"
+        expected = "an id that is not one of the names the queue uses for its own keys in the store"
     else:
         return value
     raise InvalidOption("job_id", value, expected)
 
 
-def check_name(what: str, name: object) -> str:
-    """Check the name of a queue, a task or a worker."""
+def check_name(kind: str, name: object) -> str:
+    """Validate the name of a queue, a task or a worker, and return it.
+
+    kind is "queue", "task" or "worker".
+    """
     if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME:
-        raise InvalidOption(f"{what} name", name, f"a string of 1 to {MAX_NAME} characters")
+        raise InvalidOption(f"{kind} name", name, f"a string of 1 to {MAX_NAME} characters")
     if not is_printable(name):
-        raise InvalidOption(f"{what} name", name, PRINTABLE_TEXT)
-    if what == "queue" and ":" in name:
-        raise InvalidOption(f"{what} name", name, "a name without ':', which separates keys")
+        raise InvalidOption(f"{kind} name", name, PRINTABLE_TEXT)
+    if kind == "queue" and ":" in name:
+        raise InvalidOption(
+            f"{kind} name", name, "a name without ':', which separates the parts of a key"
+        )
     return name
 
 
-def _epoch_ms(option: str, value: object) -> int:
+def _to_epoch_ms(option: str, value: object) -> int:
+    """Convert a datetime with a time zone to ms since the epoch. Raises `InvalidOption`."""
     since_epoch = check_time(option, value) - datetime(1970, 1, 1, tzinfo=UTC)
     return round(since_epoch.total_seconds() * 1000)
 
 
-# On the wire ------------------------------------------------------------------------------------
+# Wire format --------------------------------------------------------------------------------------
 
 
 def encode_options(options: Options) -> str:
-    """Encode resolved options as BullMQ's JSON: milliseconds, but seconds in keep rules."""
+    """Return the JSON that is stored for resolved options, in BullMQ's format.
+
+    Times are in ms, except the age of retention rules: it is in seconds.
+    """
     wire: dict[str, Any] = {"attempts": options.attempts}
     ours: dict[str, Any] = {}
     if options.delay_ms:
@@ -327,17 +361,17 @@ def encode_options(options: Options) -> str:
         wire["jobId"] = options.job_id
     match options.backoff:
         case Fixed(delay, jitter):
-            wire["backoff"] = _wire_backoff("fixed", delay, jitter)
+            wire["backoff"] = _encode_backoff("fixed", delay, jitter)
         case Exponential(delay, cap, jitter):
-            wire["backoff"] = _wire_backoff("exponential", delay, jitter)
+            wire["backoff"] = _encode_backoff("exponential", delay, jitter)
             if cap is not None:
                 ours["cap"] = to_ms("backoff cap", cap)
         case Custom(name):
             wire["backoff"] = {"type": name}
     if options.keep_completed is not None:
-        wire["removeOnComplete"] = _wire_keep(options.keep_completed)
+        wire["removeOnComplete"] = _encode_keep(options.keep_completed)
     if options.keep_failed is not None:
-        wire["removeOnFail"] = _wire_keep(options.keep_failed)
+        wire["removeOnFail"] = _encode_keep(options.keep_failed)
     if options.keep_logs is not None:
         wire["kl"] = options.keep_logs
     ours |= _wire_ours(options)
@@ -360,14 +394,18 @@ def _wire_ours(options: Options) -> dict[str, Any]:
     return ours
 
 
-def _wire_backoff(kind: str, delay: Duration, jitter: float) -> dict[str, Any]:
+def _encode_backoff(kind: str, delay: Duration, jitter: float) -> dict[str, Any]:
     wire: dict[str, Any] = {"type": kind, "delay": to_ms("backoff", delay)}
     if jitter:
         wire["jitter"] = jitter
     return wire
 
 
-def _wire_keep(keep: Keep) -> bool | dict[str, Any]:
+def _encode_keep(keep: Keep) -> bool | dict[str, Any]:
+    """Return a retention rule as BullMQ's option removeOnComplete or removeOnFail.
+
+    True removes all jobs, False keeps all jobs, and a dict has the limits.
+    """
     if keep == KEEP_ALL:
         return False
     if keep.nothing:
@@ -380,7 +418,9 @@ def _wire_keep(keep: Keep) -> bool | dict[str, Any]:
     return wire
 
 
-class _WireOurs(msgspec.Struct):
+class _WireHastenOptions(msgspec.Struct):
+    """The options that BullMQ does not have, as stored."""
+
     timeout: Any = None
     expiresAt: Any = None
     cap: Any = None
@@ -388,8 +428,10 @@ class _WireOurs(msgspec.Struct):
     metadata: Any = None
 
 
-# Other programs write these as well: a member may have any type and size.
+# Programs in other languages write options, too, so a member may have any type and size.
 class _WireOptions(msgspec.Struct):
+    """The options of a job as stored, with BullMQ's names."""
+
     attempts: Any = None
     backoff: Any = None
     delay: Any = None
@@ -399,58 +441,58 @@ class _WireOptions(msgspec.Struct):
     removeOnComplete: Any = None
     removeOnFail: Any = None
     kl: Any = None  # BullMQ's option keepLogs
-    hasten: _WireOurs = msgspec.field(default_factory=_WireOurs)
+    hasten: _WireHastenOptions = msgspec.field(default_factory=_WireHastenOptions)
 
 
 _decoder: Final = msgspec.json.Decoder(_WireOptions)
 
 
-# The jobs of one task have the same text: most workers decode each text once.
+# The jobs of one task usually have identical options, so most calls are answered from the cache.
 @cache_short_texts(1024)
 def decode_options(text: str) -> Options:
-    """Decode options that hasten or BullMQ wrote. Unknown members are ignored.
+    """Decode the JSON of options that hasten or BullMQ has written. Ignores unknown members.
 
-    Numbers are limited to their range. Raises `ValueError` if the text is not a JSON object, or a
-    member is invalid.
+    Numbers outside their range are replaced by the nearest limit. Raises `ValueError` if the text
+    is not a JSON object, or a member has a wrong type.
     """
     try:
-        return _read_options(_decode(text))
+        return _to_options(_decode_wire_options(text))
     except UNDECODABLE as exc:
-        raise ValueError(f"its options cannot be read: {why_undecodable(exc)}") from exc
+        raise ValueError(f"the options of the job cannot be read: {why_undecodable(exc)}") from exc
 
 
-def _decode(text: str) -> _WireOptions:
+def _decode_wire_options(text: str) -> _WireOptions:
     try:
         return _decoder.decode(text)
     except msgspec.ValidationError:
-        # Perhaps a number that msgspec cannot represent, such as 1e400.
+        # The text may contain a number that msgspec rejects and json accepts, such as 1e400.
         return msgspec.convert(json.loads(text, parse_int=float), _WireOptions)
 
 
-def _read_options(wire: _WireOptions) -> Options:
-    # BullMQ writes 0 attempts for one run. For the other numbers, 0 or less means none.
+def _to_options(wire: _WireOptions) -> Options:
+    # BullMQ writes 0 attempts for a single one. In the other fields, 0 or less means "not set".
     expires_at_ms, timeout_ms = wire.hasten.expiresAt, wire.hasten.timeout
     return Options(
-        attempts=_whole("attempts", wire.attempts, 1, MAX_COUNT),
+        attempts=_read_whole_number("attempts", wire.attempts, 1, MAX_COUNT),
         backoff=_read_backoff(wire.backoff, wire.hasten.cap),
-        delay_ms=_ms("delay", wire.delay),
-        priority=_whole("priority", wire.priority, 0, MAX_PRIORITY),
+        delay_ms=_read_ms("delay", wire.delay),
+        priority=_read_whole_number("priority", wire.priority, 0, MAX_PRIORITY),
         lifo=wire.lifo is True,
-        timeout_ms=_ms("hasten.timeout", timeout_ms) or None,
-        expires_at_ms=_whole("hasten.expiresAt", expires_at_ms, 0, MAX_COUNT) or None,
+        timeout_ms=_read_ms("hasten.timeout", timeout_ms) or None,
+        expires_at_ms=_read_whole_number("hasten.expiresAt", expires_at_ms, 0, MAX_COUNT) or None,
         keep_completed=_read_keep("removeOnComplete", wire.removeOnComplete),
         keep_failed=_read_keep("removeOnFail", wire.removeOnFail),
-        keep_logs=_whole("keepLogs", wire.kl, 0, MAX_KEEP_LOGS) or None,
+        keep_logs=_read_whole_number("keepLogs", wire.kl, 0, MAX_KEEP_LOGS) or None,
         job_id=wire.jobId if isinstance(wire.jobId, str) else None,
         since=wire.hasten.since if isinstance(wire.hasten.since, str) else None,
         metadata=_read_metadata(wire.hasten.metadata),
     )
 
 
-def _number(option: str, value: object) -> float | None:
-    """Read a number, which may be a text as in Node; None if the member is missing.
+def _read_number(option: str, value: object) -> float | None:
+    """Return a number from the JSON of options; None if the member is missing.
 
-    Raises `InvalidOption` for anything else.
+    It may be a string such as "5", as in Node. Raises `InvalidOption` for anything else.
     """
     number = value
     if isinstance(value, str):
@@ -465,41 +507,48 @@ def _number(option: str, value: object) -> float | None:
     return number
 
 
-def _whole(option: str, value: object, least: int, most: int) -> int:
-    number = _number(option, value)
+def _read_whole_number(option: str, value: object, least: int, most: int) -> int:
+    """Return a whole number, limited to least…most; least if the member is missing."""
+    number = _read_number(option, value)
     return least if number is None else math.ceil(min(max(number, least), most))
 
 
-def _ms(option: str, value: object) -> int:
-    number = _number(option, value)
+def _read_ms(option: str, value: object) -> int:
+    """Return a time in ms, limited to 0…MAX_MS; 0 if the member is missing."""
+    number = _read_number(option, value)
     return 0 if number is None else round(min(max(number, 0), MAX_MS))
 
 
 def _read_backoff(wire: object, cap: object) -> Backoff | None:
+    """Convert BullMQ's option backoff: a number in ms, or an object with a type and a delay.
+
+    cap is the maximum delay in ms, None for no maximum.
+    """
     if not isinstance(wire, dict):
-        delay_ms = _ms("backoff", wire)
+        delay_ms = _read_ms("backoff", wire)
         return Fixed(delay_ms / 1000) if delay_ms else None
     kind = wire.get("type", "fixed")
     if not isinstance(kind, str):
         raise InvalidOption("backoff.type", kind, "a string")
     if kind not in {"fixed", "exponential"}:
         return Custom(kind)
-    delay = _ms("backoff.delay", wire.get("delay")) / 1000
-    jitter = min(max(_number("backoff.jitter", wire.get("jitter")) or 0, 0), 1)
+    delay = _read_ms("backoff.delay", wire.get("delay")) / 1000
+    jitter = min(max(_read_number("backoff.jitter", wire.get("jitter")) or 0, 0), 1)
     if kind == "fixed":
         return Fixed(delay, jitter)
-    # BullMQ has no cap.
-    return Exponential(delay, None if cap is None else _ms("hasten.cap", cap) / 1000, jitter)
+    # BullMQ has no cap, so it is stored in the member `hasten`.
+    return Exponential(delay, None if cap is None else _read_ms("hasten.cap", cap) / 1000, jitter)
 
 
 def _read_keep(option: str, wire: object) -> Keep | None:
+    """Convert BullMQ's removeOnComplete or removeOnFail: a flag, a count or an object."""
     match wire:
         case None:
             return None
         case bool():
             return KEEP_NONE if wire else KEEP_ALL
         case dict():
-            age = _number(f"{option}.age", wire.get("age"))
+            age = _read_number(f"{option}.age", wire.get("age"))
             return Keep(
                 count=_read_count(f"{option}.count", wire.get("count")),
                 age=None if age is None or age < 0 else min(age, MAX_SECONDS),
@@ -515,13 +564,17 @@ def _read_metadata(wire: object) -> Mapping[str, str] | None:
 
 
 def _read_count(option: str, wire: object) -> int | None:
-    number = _number(option, wire)
-    # Node's -1 means all.
+    """Return the number of jobs to keep; None for no limit."""
+    number = _read_number(option, wire)
+    # BullMQ's -1 means that all jobs are kept.
     return None if number is None or number < 0 else math.ceil(min(number, MAX_COUNT))
 
 
 def read_keep_logs(text: str) -> int:
-    """Return how many log lines a job keeps: the default if its options cannot be read."""
+    """Return how many log lines to keep for a job with these options.
+
+    Returns the default if the options do not set it or cannot be decoded.
+    """
     try:
         keep = decode_options(text).keep_logs
     except ValueError:

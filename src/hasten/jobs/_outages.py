@@ -1,4 +1,4 @@
-"""Log the failures of a store: when they begin and end and how many there were, not each one."""
+"""Log when a store begins to fail and when it works again, instead of each failed call."""
 
 from __future__ import annotations
 
@@ -14,31 +14,34 @@ from hasten.errors import StoreError
 logger = get_logger("hasten.worker")
 
 REMIND_SECONDS: Final = 60.0
-"""After this time the same error is logged again, with the number of failed calls."""
+"""How long after an error the same error is logged again, with the number of failed calls."""
 
-MAX_TEXTS: Final = 100  # of different errors, kept to log each only once
+MAX_TEXTS: Final = 100  # how many different errors to remember, so that each is not logged again
 
 
 class Outage:
-    """The failures of one store, for one worker. Safe to use from any thread.
+    """Records the failures of one store for one worker, and logs them. Thread-safe.
 
-    All services of all queues in the store share it, so that a store that is unavailable is logged
-    once, and not by each of them.
+    All services of all queues in the store share this object, so that they do not log the same
+    outage several times. An activity is a phrase for the log, such as "settle jobs of queue mail".
     """
 
     def __init__(self, store: str, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._failing: set[str] = set()  # activities whose latest call failed
-        self._logged_at: dict[str, float] = {}  # by the text of the error
+        self._failing: set[str] = set()  # the activities whose latest call has failed
+        self._logged_at: dict[str, float] = {}  # when each error was logged last, by its text
         self._since = 0.0
         self._calls = 0
         self._last_failure = -math.inf  # when a call last failed or was slow
-        self._is_open = False  # the failure is logged, and its end is not logged yet
+        self._is_open = False  # a failure was logged, and its end was not logged yet
 
     def failed(self, activity: str, error: StoreError) -> None:
-        """Report a call that failed and will be repeated. activity: "settle jobs of queue mail"."""
+        """Record a failed call of an activity, which the caller will repeat.
+
+        Logs it, unless the same error was logged in the last minute.
+        """
         now, text = self._monotonic(), str(error)
         with self._lock:
             self._last_failure = now
@@ -61,17 +64,17 @@ class Outage:
             )  # fmt: skip
 
     def was_slow(self) -> None:
-        """Report a call that took so long that leases may have run out meanwhile."""
+        """Record a call that took so long that leases may have expired in the meantime."""
         self._last_failure = self._monotonic()
 
     def seconds_without_failure(self) -> float:
-        """Return how long all calls have worked and been fast; infinity if they always have."""
+        """Return for how long no call has failed or been slow; infinity if none ever has."""
         return self._monotonic() - self._last_failure
 
     def succeeded(self, activity: str) -> None:
-        """Report a call that worked, or a service that has nothing to do any more.
+        """Record that the latest call of an activity succeeded, or that it has nothing to do.
 
-        Cheap while no activity fails.
+        Logs the end of an outage. Fast while no activity fails.
         """
         if activity not in self._failing:
             return

@@ -1,4 +1,4 @@
-"""What a worker has to store for one queue: how runs ended, and what handlers reported."""
+"""The outcomes, progress and log lines that a worker has not stored yet, for one queue."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ logger = get_logger("hasten.worker")
 
 Item = TypeVar("Item")
 
-# One call keeps all other users of the store waiting. It carries no more jobs or updates than the
-# engine's `max_batch`; a large one counts as one more for each so many bytes.
-BYTES_LIKE_A_JOB: Final = 10_000
+# While one call is processed, all other users of the store wait. So the total weight of its items
+# is limited to the engine's `max_batch`. An item weighs 1, and 1 more for each so many bytes.
+BYTES_PER_WEIGHT: Final = 10_000
 
 
 class OutboxPortion(NamedTuple):
-    """The items to store in one call.
+    """The items of an outbox that one call stores: updates (progress, log lines) and outcomes.
 
-    is_single: it has only one item, because the store has rejected a portion of several.
+    is_single: the portion has only one item, because the store has rejected a larger one and the
+    worker is finding out which of its items was the reason.
     """
 
     updates: list[RunUpdate]
@@ -32,12 +33,15 @@ class OutboxPortion(NamedTuple):
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to store."""
+        """Whether the portion has no items."""
         return not self.updates and not self.outcomes
 
 
 class Outbox:
-    """Holds outcomes and updates until the store has them. on_add is called from any thread."""
+    """Holds the outcomes and updates of one queue until the store has accepted them.
+
+    on_add is called after each `add_update`, in the thread of the caller.
+    """
 
     def __init__(
         self, queue: str, *, max_batch: int, keep_failed: Keep, on_add: Callable[[], None]
@@ -48,54 +52,67 @@ class Outbox:
         self._on_add = on_add
         self._updates: list[RunUpdate] = []
         self._outcomes: list[Outcome] = []
-        self._released: list[Outcome] | None = None  # held while the worker stops
-        self._weights: dict[str, int] = {}  # of outcomes with much data, by job id
-        self._singles = 0  # how many of the next items are stored one at a time
-        self._replaced: set[tuple[str, str]] = set()  # runs whose outcome the store rejected
-        self._maybe_stored: set[str] = set()  # jobs whose outcome an earlier call may have stored
+        # A list while the worker stops: see `hold_released`.
+        self._released: list[Outcome] | None = None
+        self._weights: dict[str, int] = {}  # by job id, for outcomes that weigh more than 1
+        self._singles = 0  # how many of the next items must be stored one at a time
+        # (job id, token) of runs whose outcome was rejected.
+        self._replaced: set[tuple[str, str]] = set()
+        # Ids of jobs whose outcome an earlier call may have stored.
+        self._maybe_stored: set[str] = set()
 
     def __bool__(self) -> bool:
         return bool(self._updates or self._outcomes)
 
     @property
-    def is_behind(self) -> bool:
-        """Whether outcomes are left to a later call: more jobs would fill the memory with them."""
+    def has_waiting_outcomes(self) -> bool:
+        """Whether outcomes are left after `take`, because they were too many for one call.
+
+        The consumer claims no jobs then, so that outcomes do not pile up in memory.
+        """
         return bool(self._outcomes)
 
-    # Putting in ---------------------------------------------------------------------------------
+    # Adding items -------------------------------------------------------------------------------
 
     def add_update(self, update: RunUpdate) -> None:
-        """Add progress or a log line, from any thread."""
+        """Add progress or a log line. May be called in any thread."""
         self._updates.append(update)
         self._on_add()
 
     def add_outcome(self, outcome: Outcome, size: int) -> None:
-        """Add how a run ended. size is the length of its data and its result."""
+        """Add the outcome of a run. size is the length of the job's data and result together."""
         if self._released is not None and isinstance(outcome, Released):
             self._released.append(outcome)
             return
-        if size > BYTES_LIKE_A_JOB:
-            self._weights[outcome.id] = 1 + size // BYTES_LIKE_A_JOB
+        if size > BYTES_PER_WEIGHT:
+            self._weights[outcome.id] = 1 + size // BYTES_PER_WEIGHT
         self._outcomes.append(outcome)
 
     def hold_released(self) -> None:
-        """Hold the jobs that are released from now on together, until `hand_back`."""
+        """Keep the jobs that are released from now on, until `hand_back` stores them together.
+
+        Called when the worker begins to stop.
+        """
         self._released = []
 
     def hand_back(self, claimed: Iterable[str]) -> None:
-        """Release the held jobs in one call of the store, in the order in which they were claimed.
+        """Let the next call store all released jobs that were kept back.
 
-        Released jobs go to the front of their queue. With two calls, the jobs of the second one
-        would be in front of those of the first.
+        They are stored in the order of claimed, the ids of all jobs in the order in which they were
+        claimed. A call puts its released jobs in front of the queue, so two calls would reverse
+        their order.
         """
         released, self._released = self._released or [], None
         order = {id: number for number, id in enumerate(claimed)}
         self._outcomes += sorted(released, key=lambda outcome: order.get(outcome.id, 0))
 
-    # Taking out ---------------------------------------------------------------------------------
+    # Storing items ------------------------------------------------------------------------------
 
     def take(self) -> OutboxPortion:
-        """Take what the next call stores. What is too much for one call is left to a later one."""
+        """Remove the items for the next call from the outbox, and return them.
+
+        If the items weigh too much for one call, the rest stays in the outbox.
+        """
         if self._singles:
             self._singles -= 1
             if self._updates:
@@ -103,22 +120,29 @@ class Outbox:
             if self._outcomes:
                 return OutboxPortion([], [self._outcomes.pop(0)], is_single=True)
         updates, self._updates = self._updates, []
-        if left := _cut(updates, _weight_of_update, self._max_batch):
+        if left := _split_off_excess(updates, _weigh_update, self._max_batch):
             self._updates[:0] = left
-            # Updates are stored before the outcomes of their jobs.
+            # No outcomes: the remaining updates must be stored before the outcomes of their jobs.
             return OutboxPortion(updates, [])
         outcomes, self._outcomes = self._outcomes, []
         if self._weights or len(outcomes) > self._max_batch:
-            self._outcomes = _cut(outcomes, self._weight_of_outcome, self._max_batch)
+            self._outcomes = _split_off_excess(outcomes, self._weigh_outcome, self._max_batch)
         return OutboxPortion(updates, outcomes)
 
-    def stored(self, outcomes: list[Outcome], lost: Collection[str]) -> None:
-        """Remove outcomes that are stored. The store did not accept those whose lease was lost."""
+    def mark_stored(self, outcomes: list[Outcome], lost: Collection[str]) -> None:
+        """Record that a call has stored these outcomes, except those of the jobs in lost.
+
+        lost are the ids of jobs whose lease this worker has lost. This is logged.
+        """
         for id in lost:
             if id in self._maybe_stored:
-                logger.info("job %s: outcome stored by an earlier call, or lease lost", id)
+                logger.info(
+                    "job %s: outcome not stored again: an earlier call stored it, or the lease was "
+                    "lost",
+                    id,
+                )
             else:
-                logger.warning("job %s: outcome discarded, lease lost", id)
+                logger.warning("job %s: outcome discarded, because its lease was lost", id)
         if self._replaced:
             self._replaced.difference_update((outcome.id, outcome.token) for outcome in outcomes)
         if self._maybe_stored:
@@ -128,7 +152,10 @@ class Outbox:
                 self._weights.pop(outcome.id, None)
 
     def put_back(self, portion: OutboxPortion, *, maybe_stored: bool) -> None:
-        """Keep for the next call what could not be stored, or may not have been stored."""
+        """Put a portion whose call failed back at the beginning of the outbox.
+
+        maybe_stored is whether the store may have stored it nevertheless.
+        """
         if maybe_stored:
             self._maybe_stored.update(outcome.id for outcome in portion.outcomes)
         self._singles += portion.is_single and not portion.is_empty
@@ -136,25 +163,31 @@ class Outbox:
         self._outcomes[:0] = portion.outcomes
 
     def reject(self, portion: OutboxPortion, error: StoreRejected) -> list[Outcome]:
-        """Find out which item of a portion the store rejects: only its job may be affected by that.
+        """Handle a portion that the store has rejected because it cannot store one of the items.
 
-        A larger portion is stored again, one item at a time. A rejected update is dropped. A
-        rejected outcome is replaced by a failure of the job. Returns the outcomes that are given
-        up, because the store rejects that, too: the leases of these jobs expire.
+        The items of a larger portion are stored again one at a time, so that only the job of the
+        bad item is affected. A single update is dropped. A single outcome is replaced by a failure
+        of its job.
+
+        Returns the outcomes that are given up, because the store has rejected that failure, too.
+        The leases of these jobs expire.
         """
         if not portion.is_single:
             self._store_one_at_a_time(portion)
             return []
         for update in portion.updates:
             logger.error(
-                "queue %s: dropped a log line or the progress of job %s: cannot be stored: %s",
+                "queue %s: job %s: progress or log line dropped, the store rejects it: %s",
                 self._queue, update.id, error.reason,
             )  # fmt: skip
-        return [outcome for outcome in portion.outcomes if not self._replace(outcome, error)]
+        return [
+            outcome for outcome in portion.outcomes if not self._replace_by_failure(outcome, error)
+        ]
 
     def _store_one_at_a_time(self, portion: OutboxPortion) -> None:
+        """Put a portion back, to be stored in portions of a single item."""
         self._singles += len(portion.updates) + len(portion.outcomes)
-        # Each released job goes to the front of its queue: the first in line must come last.
+        # Each released job is put in front of its queue: the one to run first must be stored last.
         released: list[Outcome] = [
             outcome for outcome in portion.outcomes if isinstance(outcome, Released)
         ]
@@ -164,11 +197,14 @@ class Outbox:
         self._updates[:0] = portion.updates
         self._outcomes[:0] = others + released[::-1]
 
-    def _replace(self, outcome: Outcome, error: StoreRejected) -> bool:
-        """Fail the job of a rejected outcome. False if the store has rejected that, too."""
+    def _replace_by_failure(self, outcome: Outcome, error: StoreRejected) -> bool:
+        """Replace a rejected outcome by a failure of its job, to be stored next.
+
+        Returns False if the outcome was such a failure already.
+        """
         run = (outcome.id, outcome.token)
-        reason = f"its outcome cannot be stored: {error.reason}"
-        failure_log.not_stored(self._queue, outcome.id, reason)
+        reason = f"the outcome of the job cannot be stored: {error.reason}"
+        failure_log.log_not_stored(self._queue, outcome.id, reason)
         if run in self._replaced:
             self._replaced.discard(run)
             self._weights.pop(outcome.id, None)
@@ -178,24 +214,27 @@ class Outbox:
         self._outcomes.insert(0, Failed(outcome.id, outcome.token, reason, None, self._keep_failed))
         return True
 
-    def _weight_of_outcome(self, outcome: Outcome) -> int:
+    def _weigh_outcome(self, outcome: Outcome) -> int:
+        """Return the weight of an outcome: 1, or more if it is large."""
         if isinstance(outcome, Released):
-            return 0  # they are stored together, see `hand_back`
+            return 0  # never split: `hand_back` explains why
         return self._weights.get(outcome.id, 1)
 
 
-def _cut(items: list[Item], weigh: Callable[[Item], int], most: int) -> list[Item]:
-    """Remove what is too much for one call from the end of items, and return it."""
+def _split_off_excess(items: list[Item], weigh: Callable[[Item], int], most: int) -> list[Item]:
+    """Remove the items beyond a total weight of most from the end of a list, and return them."""
     weight = 0
     for end, item in enumerate(items):
         weight += weigh(item)
         if weight > most and end:
             left = items[end:]
-            del items[end : end + len(left)]  # what a thread adds at this moment stays
+            # Keeps an item that another thread adds at this moment.
+            del items[end : end + len(left)]
             return left
     return []
 
 
-def _weight_of_update(update: RunUpdate) -> int:
+def _weigh_update(update: RunUpdate) -> int:
+    """Return the weight of progress or a log line: 1, or more if it is large."""
     text = update.line if isinstance(update, LogLine) else update.value
-    return 1 + len(text) // BYTES_LIKE_A_JOB
+    return 1 + len(text) // BYTES_PER_WEIGHT

@@ -1,4 +1,4 @@
-"""One object for each event loop."""
+"""`PerLoop`: keeps one object for each event loop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ T = TypeVar("T")
 
 
 class PerLoop(Generic[T]):
-    """Makes an object for each event loop at the first `get`, and drops those of closed loops."""
+    """Creates an object for each event loop at the first `get` there.
+
+    It drops the objects of closed event loops. Thread-safe.
+    """
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
@@ -20,14 +23,15 @@ class PerLoop(Generic[T]):
         self._latest: tuple[asyncio.AbstractEventLoop, T] | None = None
 
     def get(self) -> T:
-        """Return the object of the running event loop."""
+        """Return the object of the running event loop, which is created at the first call."""
         loop = asyncio.get_running_loop()
-        latest = self._latest  # read once: another thread may change it
+        latest = self._latest  # read once, because another thread may change it
         if latest is not None and latest[0] is loop:
             return latest[1]
         own = self._made.get(loop)
         if own is None:
-            # An object often refers to its loop, which a weak key alone would keep for ever.
+            # Remove the objects of closed loops. An object often refers to its loop, so weak keys
+            # alone would keep both for ever.
             for other in list(self._made):
                 if other.is_closed():
                     self._made.pop(other, None)
@@ -36,6 +40,6 @@ class PerLoop(Generic[T]):
         return own
 
     def clear(self) -> None:
-        """Forget all objects."""
+        """Drop the objects of all event loops."""
         self._latest = None
         self._made.clear()

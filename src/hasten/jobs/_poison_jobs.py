@@ -1,10 +1,12 @@
-"""Find the job that crashes its workers, without failing the jobs that ran beside it.
+"""Find the job that kills its workers, without failing the jobs that ran at the same time.
 
-All jobs that a dead worker was running count a crash, and all are first in line again. If the next
-worker ran them together once more, the harmless ones would soon fail together with the poison job.
-A job that one more crash would fail is a suspect. A worker runs one suspect at a time: it takes
-one, hands the others back, and starts the one when that is stored. If the worker dies then, only
-one suspect counts a crash.
+Each job that a dead worker was running counts a crash, and is put in front of the queue again. If
+the next worker ran all of them together once more, the harmless ones would soon reach the crash
+limit together with the poison job.
+
+So a job that one more crash would fail is a *suspect*, and a worker runs only one suspect at a
+time: it chooses one, hands the others back, and starts the chosen one when this is stored. If the
+worker dies then, only one suspect counts a crash.
 """
 
 from __future__ import annotations
@@ -16,53 +18,63 @@ from hasten.jobs._capacity import Capacity
 from hasten.jobs._record import JobRecord
 from hasten.jobs._run import Run
 
-# The suspects that are handed back are delayed this long: the one that runs may take long, and
-# another worker may have capacity for them.
+# How long the suspects that are handed back are delayed. The suspect that is run may need a long
+# time, in which another worker may claim the others.
 PAUSE_MS: Final = 250
 
 
 class PoisonJobs:
-    """Makes a worker run suspects one at a time, over all its queues. on_start: one has started."""
+    """Makes a worker run one suspect at a time, over all its queues.
+
+    A suspect is a job that may have killed its workers: see `is_suspect`. on_start is called after
+    a suspect has started: the queues may claim jobs again.
+    """
 
     def __init__(self, crash_limit: int, capacity: Capacity, on_start: Callable[[], None]) -> None:
         self._capacity = capacity
-        self._crashes = max(1, crash_limit - 1)  # a limit of 1 fails a job at its first crash
+        # 1 for a limit of 1, or every new job would be a suspect.
+        self._suspect_crashes = max(1, crash_limit - 1)
         self._on_start = on_start
-        self._run: Run | None = None  # the suspect that runs, or waits to start
-        self._start: Callable[[], None] | None = None  # until it has started
-        self._unsettled: set[str] = set()  # suspects to be handed back before it starts
+        self._chosen: Run | None = None  # the chosen suspect, which runs or waits to start
+        # Starts the chosen suspect; None once it has started.
+        self._start: Callable[[], None] | None = None
+        # Ids of suspects that must be handed back before the start.
+        self._unsettled: set[str] = set()
         self._is_stopped = False
 
     @property
-    def block_claims(self) -> bool:
-        """Whether a suspect waits to start. Until it has, no jobs are claimed."""
+    def is_blocking_claims(self) -> bool:
+        """Whether the worker must claim no jobs, because the chosen suspect waits to start."""
         return self._start is not None
 
     def is_suspect(self, job: JobRecord) -> bool:
         """Return whether one more crash would fail the job.
 
-        A job with a deferred failure is not a suspect: it fails without being run.
+        A job with a deferred failure is not a suspect, because it fails without being run.
         """
-        return job.crashes >= self._crashes and job.deferred_failure is None
+        return job.crashes >= self._suspect_crashes and job.deferred_failure is None
 
-    def take(self, run: Run, start: Callable[[], None]) -> bool:
-        """Make this the suspect to run. False if there is one already: hand this one back."""
-        if self._run is None:
-            self._run, self._start = run, start
+    def choose(self, run: Run, start: Callable[[], None]) -> bool:
+        """Choose this suspect as the one to run; start is called later to start it.
+
+        Returns False if another one is chosen already: the caller must hand this one back.
+        """
+        if self._chosen is None:
+            self._chosen, self._start = run, start
             return True
         if self._start is not None:
             self._unsettled.add(run.lease.job.id)
         return False
 
-    def settled(self, ids: Iterable[str]) -> None:
-        """Record that the outcomes of these jobs are stored."""
+    def mark_settled(self, ids: Iterable[str]) -> None:
+        """Record that the outcomes of these jobs are stored: suspects are handed back now."""
         if self._unsettled:
             self._unsettled.difference_update(ids)
 
     def start_next(self) -> None:
-        """Start the suspect that waits, once the others are handed back.
+        """Start the chosen suspect, unless others must be handed back first.
 
-        A claim that is under way may bring other suspects, so it waits for that, too.
+        It also waits for claims in progress, because they may return other suspects.
         """
         if self._start is None or self._unsettled or self._capacity.claims or self._is_stopped:
             return
@@ -71,11 +83,11 @@ class PoisonJobs:
         self._on_start()
 
     def stop(self) -> None:
-        """Start no more suspects: the worker stops, and hands back the one that waits."""
+        """Start no more suspects. The worker is stopping, and hands back the chosen one."""
         self._is_stopped = True
 
-    def ended(self, run: Run) -> None:
-        """Record that a run has ended. It can be any run of the worker."""
-        if run is self._run:
-            self._run = self._start = None
+    def mark_ended(self, run: Run) -> None:
+        """Record that a run of the worker has ended, which may be that of the chosen suspect."""
+        if run is self._chosen:
+            self._chosen = self._start = None
             self._unsettled.clear()

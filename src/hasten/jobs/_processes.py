@@ -1,9 +1,9 @@
-"""Run handlers in child processes, which can be killed.
+"""`Processes`: runs handlers in child processes, which can be killed.
 
-A child (`_child.py`) is started when it is first needed, and runs many jobs, one at a time. A
-thread for each child starts it, reads its messages and notices its end at once, also between two
-jobs. When a child ends or is killed, all processes that its handlers have started are killed, too,
-except those that have left the process group of the child.
+A child process (`_child.py`) is started when it is first needed, and runs many jobs, one at a time.
+For each child the worker has a thread, which starts the process, reads its messages and notices its
+end at once. When a child ends or is killed, all processes that its handlers have started are
+killed, too, except those that have left the process group of the child.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from hasten.jobs._child import (
     Started,
     decode_message,
     encode,
-    serve,
+    run_child,
 )
 from hasten.jobs._failures import Failure
 from hasten.jobs._record import LogLine, Progress, RunUpdate
@@ -42,7 +42,7 @@ from hasten.jobs._run import Run
 from hasten.jobs._stop_signals import STOP_SIGNALS
 from hasten.jobs._task_definition import TaskDefinition
 
-# An order of up to this size is written without a thread: the smallest buffer of a pipe holds it.
+# An order of up to this size fits into the smallest buffer of a pipe, so writing it does not block.
 SMALL_ORDER_BYTES: Final = 4_096
 
 # How long to wait for the end of a child that has closed its pipe, then of one that was killed, and
@@ -53,24 +53,24 @@ EXIT_CODE_SECONDS: Final = 0.1
 POLL_SECONDS: Final = 0.002
 
 _spawning: Final = multiprocessing.get_context("spawn")
-_numbers: Final = itertools.count()
+_order_numbers: Final = itertools.count()
 
 
 class _NotStarted(Exception):
-    """The child has run other jobs and has ended, and it has not started this job."""
+    """The child ended after it had run other jobs, and before it received this one."""
 
 
 class Processes:
-    """A pool of child processes, started as needed."""
+    """A pool of at most size child processes, which are started as needed."""
 
     def __init__(self, size: int) -> None:
-        # Set by multiprocessing in a child that is still importing the program's main module.
+        # multiprocessing sets this attribute while a child imports the program's main module.
         if getattr(multiprocessing.current_process(), "_inheriting", False):
             raise UsageError(
                 "a child process that imports the main module cannot start a worker: start the "
-                'worker below `if __name__ == "__main__":`'
+                'worker only below `if __name__ == "__main__":` in that module'
             )
-        self._room = asyncio.Semaphore(size)
+        self._free_places = asyncio.Semaphore(size)
         self._children: set[_Child] = set()
         self._idle: list[_Child] = []
 
@@ -82,19 +82,20 @@ class Processes:
         *,
         started: Callable[[], None],
     ) -> str | Failure:
-        """Run a job in a child. Returns the result as JSON; raises `ProcessDied`.
+        """Run a job in a child process. Returns the result as JSON, or why the run failed.
 
-        started is called when a child is free for the job.
+        started is called when the job is about to be sent to a child. Raises `ProcessDied` if the
+        child ends while it runs the job.
         """
         function = task.function
         order = Order(
-            next(_numbers),
+            next(_order_numbers),
             function.__module__,
             function.__qualname__,
             run.lease.job,
             task.max_size,
         )
-        async with self._room:
+        async with self._free_places:
             if run.should_stop():
                 raise asyncio.CancelledError
             started()
@@ -108,16 +109,18 @@ class Processes:
                     if run.should_stop():
                         raise asyncio.CancelledError from None
                 except BaseException:
-                    self._drop(child)
+                    self._discard(child)
                     raise
                 else:
                     if run.should_stop():
-                        self._drop(child)  # it may still run the job, and nobody waits for that
+                        # It may still be running the job, for which nobody waits.
+                        self._discard(child)
                     else:
                         self._idle.append(child)
                     return result
 
     def _next_child(self) -> _Child:
+        """Return an idle child that is still alive, or a new one."""
         while self._idle:
             child = self._idle.pop()
             if not child.has_ended:
@@ -127,7 +130,8 @@ class Processes:
         self._children.add(child)
         return child
 
-    def _drop(self, child: _Child) -> None:
+    def _discard(self, child: _Child) -> None:
+        """Kill a child, and remove it from the pool."""
         child.kill()
         self._children.discard(child)
 
@@ -140,7 +144,7 @@ class Processes:
 
 
 class _Call:
-    """A job that a child runs. Created in the event loop that waits for it."""
+    """A job that was sent to a child, and the future of its result in the event loop."""
 
     def __init__(self, order: Order, report: Callable[[RunUpdate], None]) -> None:
         self.order = order
@@ -150,8 +154,9 @@ class _Call:
         self.has_started = False
 
     def report(self, message: Reported) -> None:
+        """Pass on progress or a log line of the job. Called in the thread of the child."""
         if message.order != self.order.number:
-            return  # of an earlier job, by a thread that still runs
+            return  # from a thread of an earlier job that is still running
         id = self.order.job.id
         if message.progress is not None:
             self._report(Progress(id, message.progress))
@@ -159,11 +164,12 @@ class _Call:
             self._report(LogLine(id, message.log or "", message.keep))
 
     def end(self, outcome: str | Failure | BaseException) -> None:
-        """Pass the outcome to the event loop, from any thread."""
+        """Set the result of the future, from any thread."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-            self._loop.call_soon_threadsafe(self._set, outcome)
+            self._loop.call_soon_threadsafe(self._set_outcome, outcome)
 
-    def _set(self, outcome: str | Failure | BaseException) -> None:
+    def _set_outcome(self, outcome: str | Failure | BaseException) -> None:
+        """Set the result or exception of the future, unless it is done."""
         if self.future.done():
             return
         if isinstance(outcome, BaseException):
@@ -173,12 +179,12 @@ class _Call:
 
 
 class _Child:
-    """Starts a child process and sends it one call at a time. Used in the worker."""
+    """A child process as seen by the worker: starts it, and sends it one job at a time."""
 
     def __init__(self) -> None:
-        self._ours, self._theirs = _spawning.Pipe()
+        self._worker_end, self._child_end = _spawning.Pipe()
         self._lock = threading.Lock()
-        self._writing = threading.Lock()
+        self._write_lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._process: SpawnProcess | None = None
         self._call: _Call | None = None
@@ -187,80 +193,91 @@ class _Child:
         self.has_ended = False
 
     async def run(self, order: Order, report: Callable[[RunUpdate], None]) -> str | Failure:
+        """Send a job to the child, and wait for its result. Raises `_NotStarted`."""
         call = _Call(order, report)
         with self._lock:
             if self.has_ended:
                 raise _NotStarted
             self._call = call
             if self._thread is None:
-                self._thread = threading.Thread(target=self._live, name="hasten child", daemon=True)
+                self._thread = threading.Thread(
+                    target=self._run_thread, name="hasten child", daemon=True
+                )
                 self._thread.start()
-                _living.add(self)
+                _running_children.add(self)
         self._send(encode(order))
         return await call.future
 
     def _send(self, data: bytes) -> None:
+        """Send data to the child without blocking the event loop."""
         if len(data) <= SMALL_ORDER_BYTES:
             self._write(data)
-        else:  # writing waits until the child has read most of it: it must not block the event loop
+        else:  # writing blocks until the child has read most of it: not in the event loop
             threading.Thread(
                 target=self._write, args=(data,), name="hasten order", daemon=True
             ).start()
 
     def _write(self, data: bytes) -> None:
-        with self._writing, contextlib.suppress(OSError):  # it has ended, and `_live` notices
-            self._ours.send_bytes(data)
+        """Write data to the pipe. Ignores that the child may have ended."""
+        with (
+            self._write_lock,
+            contextlib.suppress(OSError),
+        ):
+            # The child has ended, which `_run_thread` handles.
+            self._worker_end.send_bytes(data)
 
     def kill(self) -> None:
-        """Kill the process and its group, now or once it has started. From any thread."""
+        """Kill the process and its group, as soon as it has started. From any thread."""
         with self._lock:
             self._killed = True
             if self._process is not None and not self.has_ended:
                 _kill(self._process)
 
-    def abandon(self) -> None:
-        """Close the pipe in a fork of the worker: its copy would hide that the worker has ended."""
-        self._ours.close()
-        self._theirs.close()
+    def close_pipe(self) -> None:
+        """Close this process's copies of the pipe, in a fork of the worker."""
+        self._worker_end.close()
+        self._child_end.close()
 
     # In its thread ------------------------------------------------------------------------------
 
-    def _live(self) -> None:
-        """Start the process, handle its messages, and clean up at its end."""
+    def _run_thread(self) -> None:
+        """Start the process, handle its messages, and clean up when it has ended."""
         try:
             process = self._start()
-        except Exception as error:  # noqa: BLE001  # no memory, too many processes: an error of the job
-            self._end(error)
+        except Exception as error:  # noqa: BLE001  # such as too little memory, or too many processes
+            self._mark_ended(error)
             self._close()
             return
-        with contextlib.suppress(Exception):  # it has ended, or a handler has written to the pipe
+        with contextlib.suppress(Exception):  # ended, or a handler has written to the pipe
             while True:
-                self._receive(decode_message(self._ours.recv_bytes()))
-        how = _how(_exit_code(process, EXIT_SECONDS))
-        self.kill()  # also what an ended child has left running
-        _exit_code(process, KILL_SECONDS)  # leaves no zombie
-        self._end(how)
+                self._receive(decode_message(self._worker_end.recv_bytes()))
+        reason = _describe_end(_wait_for_exit_code(process, EXIT_SECONDS))
+        self.kill()  # also processes that an ended child has left running
+        _wait_for_exit_code(process, KILL_SECONDS)  # so that it does not remain as a zombie process
+        self._mark_ended(reason)
         self._close(process)
 
     def _start(self) -> SpawnProcess:
-        # Not a daemon: those may not have children. `_kill_all` ends it when the worker ends.
+        # Not a daemon, because daemons may not start processes. `_kill_all_children` ends it.
+        """Start the process. It is killed at once if `kill` was called before."""
         process = _spawning.Process(
-            target=serve, args=(self._theirs,), name="hasten job", daemon=False
+            target=run_child, args=(self._child_end,), name="hasten job", daemon=False
         )
         if sys.platform != "win32":
-            # Blocked in this thread, and so in the child until it can handle them. The tracker is
-            # started first, because starting it would unblock them here.
+            # Signals are blocked in this thread, and so in the child until it can handle them. The
+            # resource tracker is started before, because starting it would unblock them here.
             resource_tracker.ensure_running()
             signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         process.start()
-        self._theirs.close()
+        self._child_end.close()
         with self._lock:
             self._process = process
-            if self._killed:  # while it started
+            if self._killed:  # `kill` was called while the process was starting
                 _kill(process)
         return process
 
     def _receive(self, message: Message) -> None:
+        """Handle a message from the child."""
         call = self._call
         if isinstance(message, Reported):
             if call is not None:
@@ -276,58 +293,67 @@ class _Child:
                 self._finish(call, failure)
 
     def _finish(self, call: _Call, outcome: str | Failure) -> None:
+        """Record that the child has run the job, and pass on the outcome."""
         self._has_served = True
         self._call = None
         call.end(outcome)
 
-    def _end(self, how: str | Exception) -> None:
+    def _mark_ended(self, reason: str | Exception) -> None:
+        """Record that the child has ended, and fail the job that it was running."""
         with self._lock:
             self.has_ended = True
             call, self._call = self._call, None
-        _living.discard(self)
+        _running_children.discard(self)
         if call is None:
             return
-        if isinstance(how, Exception):
-            call.end(how)
+        if isinstance(reason, Exception):
+            call.end(reason)
         elif call.has_started:
-            call.end(ProcessDied(how))
+            call.end(ProcessDied(reason))
         elif self._has_served:
             call.end(_NotStarted())
         else:
-            call.end(ProcessDied(how, while_starting=True))
+            call.end(ProcessDied(reason, while_starting=True))
 
     def _close(self, process: SpawnProcess | None = None) -> None:
-        self._theirs.close()
-        with self._writing:  # no thread must write to a file that is opened under its number
-            self._ours.close()
+        """Close both ends of the pipe and the process object."""
+        self._child_end.close()
+        with self._write_lock:  # no thread may write to the file descriptor after it is closed
+            self._worker_end.close()
         if process is not None:
-            with contextlib.suppress(ValueError):  # it still runs
+            with contextlib.suppress(ValueError):  # the process is still running
                 process.close()
 
 
 def _kill(process: SpawnProcess) -> None:
+    """Kill a process, and all processes in its process group."""
     process.kill()
-    # The process first, so that it starts no more processes. It has no group until it is ready.
+    # The process itself first, so that it starts no more processes, and because it has no group
+    # until it has started completely.
     if sys.platform != "win32" and process.pid is not None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def _exit_code(process: SpawnProcess, seconds: float) -> int | None:
-    """Wait for the end of a process. None if it still runs, or if its exit code is lost.
+def _wait_for_exit_code(process: SpawnProcess, seconds: float) -> int | None:
+    """Wait until a process has ended, and return its exit code.
 
-    `join` cannot be used: it waits for a pipe that a process of a handler may keep open.
+    Returns None if it is still running after this time, or its exit code is lost. `Process.join`
+    cannot be used, because it waits for a pipe that a process of a handler may keep open.
     """
     deadline = time.monotonic() + seconds
     while process.exitcode is None and time.monotonic() < deadline:
-        if not _exists(process):  # another thread is reading its exit code, or it is lost
+        if not _is_existing(process):  # another thread is reading the exit code, or it is lost
             deadline = min(deadline, time.monotonic() + EXIT_CODE_SECONDS)
         time.sleep(POLL_SECONDS)
     return process.exitcode
 
 
-def _exists(process: SpawnProcess) -> bool:
-    """Return whether a process exists. If SIGCHLD is ignored, an ended one has no exit code."""
+def _is_existing(process: SpawnProcess) -> bool:
+    """Return whether a process exists, without relying on its exit code.
+
+    The exit code is lost if the program ignores SIGCHLD.
+    """
     if sys.platform != "win32" and process.pid is not None:
         try:
             os.kill(process.pid, 0)
@@ -336,7 +362,8 @@ def _exists(process: SpawnProcess) -> bool:
     return True
 
 
-def _how(exit_code: int | None) -> str:
+def _describe_end(exit_code: int | None) -> str:
+    """Describe why a child has ended, for `ProcessDied`. exit_code is None if it is unknown."""
     if exit_code is None:
         return "its connection to the worker broke"
     if exit_code == CONNECTION_LOST:
@@ -353,21 +380,26 @@ def _signal_name(number: int) -> str:
         return "unknown"
 
 
-_living: Final[set[_Child]] = set()
+_running_children: Final[set[_Child]] = set()
 
 
-def _kill_all() -> None:
-    for child in _living.copy():
+def _kill_all_children() -> None:
+    """Kill the children of all workers, when the interpreter exits."""
+    for child in _running_children.copy():
         child.kill()
 
 
-def _abandon_all() -> None:
-    for child in _living:
-        child.abandon()
-    _living.clear()
+def _close_pipes_after_fork() -> None:
+    """Close the copies of the pipes in a fork of the worker.
+
+    Open copies would hide from the children that the worker has ended.
+    """
+    for child in _running_children:
+        child.close_pipe()
+    _running_children.clear()
 
 
-# For workers that were not stopped: multiprocessing would wait for their children.
-atexit.register(_kill_all)
+# Kill the children of workers that were not stopped: multiprocessing would wait for their end.
+atexit.register(_kill_all_children)
 if sys.platform != "win32":
-    os.register_at_fork(after_in_child=_abandon_all)
+    os.register_at_fork(after_in_child=_close_pipes_after_fork)

@@ -1,4 +1,4 @@
-"""Adding jobs to a queue: the calls of one tick of the event loop leave as one."""
+"""`Producer`: adds the jobs of one tick of the event loop with one call of the store."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from hasten.jobs._options import Options, check_job_options, check_metadata
 from hasten.jobs._per_loop import PerLoop
 from hasten.jobs._record import JobTemplate, NewJob
 
-# A call of `add` blocks all other users of the store: a Redis server for 7 ms with a thousand plain
-# jobs. A job with a delay, a priority or an id takes twice as long, and so do 2 kB of data.
+# A call of `Engine.add` blocks all other users of the store: 1,000 jobs block a Redis server for
+# 7 ms. A job with a delay, a priority or an id takes twice as long, and so do 2 kB of data.
 ADDED_AT_ONCE: Final = 1_000
-BYTES_LIKE_A_JOB: Final = 2_000
+BYTES_PER_WEIGHT: Final = 2_000
 
 
 class Producer:
-    """Adds jobs to one queue."""
+    """Adds jobs to one queue, in batches."""
 
     def __init__(self, queue: JobQueue) -> None:
         self._queue = queue
         self._coalescers = PerLoop(
             lambda: Coalescer(
-                self._send, max_weight=ADDED_AT_ONCE, weight_of=_weight, sequential=True
+                self._send, max_weight=ADDED_AT_ONCE, weight_of=_weigh_job, sequential=True
             )
         )
 
@@ -42,22 +42,26 @@ class Producer:
         return self._queue.name
 
     def now_ms(self) -> int:
-        """Return the time by the clock of the queue's store."""
+        """Return the current time of the store's clock, in ms since the epoch."""
         return self._queue.clock.now_ms()
 
     def template(self, name: str, options: Options) -> JobTemplate:
-        """Make the template of jobs of a task."""
+        """Return the template of jobs of a task that are added now. name is that of the task."""
         return JobTemplate.of(name, options, now_ms=self.now_ms())
 
     def submit(self, template: JobTemplate, data: str) -> Awaitable[Job[Any]]:
-        """Add one job, together with all others that are added in this tick of the event loop."""
+        """Add one job, together with all other jobs of this tick of the event loop."""
         return self._coalescers.get().put(self._new_job(template, data))
 
     async def submit_many(self, jobs: Sequence[tuple[JobTemplate, str]]) -> list[Job[Any]]:
-        """Add jobs, in several calls if they are too many for one. Raises `AddedInPart`."""
+        """Add jobs, with several calls of the store if they are too many for one.
+
+        If a call after the first one fails, raises `AddedInPart` with the ids of the jobs that were
+        added.
+        """
         new = [self._new_job(template, data) for template, data in jobs]
         added: list[Job[Any]] = []
-        for part in split_by_weight(new, ADDED_AT_ONCE, _weight) if new else ():
+        for part in split_by_weight(new, ADDED_AT_ONCE, _weigh_job) if new else ():
             try:
                 added += await self._send(new[part])
             except StoreError as error:
@@ -96,9 +100,11 @@ class Producer:
         return self.template(call.task, options)
 
     def _new_job(self, template: JobTemplate, data: str) -> NewJob:
+        """Return the record of a job to add."""
         return NewJob(self._queue.name, template, data, template.options.job_id)
 
     async def _send(self, jobs: Sequence[NewJob]) -> list[Job[Any]]:
+        """Add jobs with one call of the store."""
         queue, now_ms = self._queue, self.now_ms()
         added = await queue.engine.add(jobs, now_ms=now_ms)
         return [
@@ -109,14 +115,14 @@ class Producer:
         ]
 
     def close(self) -> None:
-        """Forget the event loops that have added jobs."""
+        """Drop the batches of all event loops. Called when the queue is closed."""
         self._coalescers.clear()
 
 
-def _weight(job: NewJob) -> int:
-    """Return the cost of adding a job, as a number of plain jobs without data."""
+def _weigh_job(job: NewJob) -> int:
+    """Return the cost of adding a job, in multiples of a job without data and options."""
     data = job.data
     size = len(data) if data.isascii() else len(data.encode())
     options = job.template.options
-    is_plain = job.id is None and not options.delay_ms and not options.priority
-    return (1 if is_plain else 2) + size // BYTES_LIKE_A_JOB
+    is_cheap = job.id is None and not options.delay_ms and not options.priority
+    return (1 if is_cheap else 2) + size // BYTES_PER_WEIGHT

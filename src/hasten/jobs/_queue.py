@@ -1,4 +1,4 @@
-"""A queue: its tasks, and adding, finding and administering jobs."""
+"""`Queue`: define tasks, and add, find, change and delete the jobs of one named queue."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ from hasten.jobs._encoding import NotStorable, decode_json, encode_json
 from hasten.jobs._engine import Engine
 from hasten.jobs._engines import open_engine
 from hasten.jobs._events import QueueEvents
-from hasten.jobs._function_origin import Execution
-from hasten.jobs._functions import describe
+from hasten.jobs._function_origin import CodeExecution
+from hasten.jobs._functions import describe_function
 from hasten.jobs._job import Job
 from hasten.jobs._middleware import EnqueueCall, Middleware, check_middleware
 from hasten.jobs._options import (
@@ -67,7 +67,7 @@ from hasten.jobs._producer import Producer
 from hasten.jobs._record import Change, JobRecord, JobTemplate, Update
 from hasten.jobs._results import Results
 from hasten.jobs._states import FINISHED, State
-from hasten.jobs._store_use import use_of
+from hasten.jobs._store_use import get_store_use
 from hasten.jobs._sync_events import SyncQueueEvents
 from hasten.jobs._task_definition import RunIn, TaskDefinition, check_function
 from hasten.jobs._tasks import ContextTask, Task
@@ -81,28 +81,30 @@ T = TypeVar("T")
 M = TypeVar("M", bound=Middleware)
 
 DEFAULT_MAX_SIZE: Final = "1mb"
-MAX_SIZE: Final = 256 * 1024 * 1024  # every store can hold this, and the rest of a job, in one text
+# Bytes. Every store can hold a value of this size, also together with the other fields of a job.
+MAX_SIZE: Final = 256 * 1024 * 1024
 
 JobSpec = tuple[str, object] | tuple[str, object, JobOptions]
-"""A job to add: the name of its task, its data and optionally its options."""
+"""A job to add: `(name of its task, data)` or `(name of its task, data, options)`."""
 
 
 class Queue:
-    """A queue of jobs, by name, in a store: `Queue("mail")`, or `Queue("mail", store)`.
+    """A named queue of jobs in a store: `Queue("mail")`, or `Queue("mail", store)`.
 
-    store is a `Store` or a URL. Queues with the same `Store` share its connections, transactions,
-    clock and life cycle. A URL makes a store for this queue only: two queues with `memory://` share
-    nothing. None is the default store of the process, which all queues without a store share:
-    `Store.from_env()`, made at the first use. Nothing is opened before the first use.
+    store is a `Store` or a URL. Queues that are created with the same `Store` object share its
+    connections, transactions and clock, and are closed with it. With a URL, the queue creates a
+    store of its own: two queues with `memory://` share nothing. None is the default store of the
+    process, which all queues without a store share; `Store.from_env()` creates it at the first use.
+    Files and connections are opened at the first use, too, and not by this constructor.
 
-    max_size limits the JSON of a job's data, result and progress. show_values is whether errors
-    about data that does not fit a task may contain its values: errors are stored and logged.
-    check_arguments is whether arguments are checked against the annotations of a task when a job is
-    added; without this check, a job that does not fit fails when a worker claims it. options are
-    the defaults for all tasks of the queue.
+    max_size is the largest size of a job's data, result or progress as JSON. show_values is whether
+    error messages about data that does not fit a task may contain its values: such errors are
+    stored with the job and logged. check_arguments is whether arguments are checked against the
+    annotations of the task when a job is added; without this check, a job whose arguments do not
+    fit fails when a worker runs it. options are the default options of all tasks of the queue.
 
-    A queue may be used from several event loops and threads, and after a fork. `aclose`, or the end
-    of `async with`, closes what the queue has opened.
+    A queue may be used from several event loops and threads, and after a fork. `aclose`, or leaving
+    an `async with` block, closes the connections that the queue has opened.
     """
 
     def __init__(
@@ -123,44 +125,51 @@ class Queue:
         self.check_arguments = check_flag("check_arguments", check_arguments)
         self.tasks: dict[str, TaskDefinition] = {}
         self._options = check_task_options(options)
-        self._backoff_function = _function_of(options)
-        self.store_use = use_of(store)
+        self._backoff_function = _get_backoff_function(options)
+        self.store_use = get_store_use(store)
         self._middlewares: tuple[Middleware, ...] = ()
         self._is_open = False
-        if self.store_use.made is not None:
-            open_engine(self.store_use.made)  # opens nothing, but reports wrong options
+        if self.store_use.existing_store is not None:
+            # This opens no connection yet, but rejects wrong options.
+            open_engine(self.store_use.existing_store)
         self.producer = Producer(self)
         self._results = PerLoop(lambda: Results(lambda: self.engine, self.name))
         self._watches = PerLoop(lambda: Watches(lambda: self.engine, self.name))
 
     def __repr__(self) -> str:
-        store = self.store_use.made
+        store = self.store_use.existing_store
         return f"<Queue {self.name}{'' if store is None else f' in {store.url}'}>"
 
     @property
     def store(self) -> Store:
-        """The store of its jobs."""
+        """The store that holds the jobs of this queue."""
         return self.store_use.store
 
     @property
     def clock(self) -> Clock:
-        """The clock of its store."""
-        store = self.store_use.made
-        return SYSTEM_CLOCK if store is None else store.clock  # the default store has this one
+        """The clock of the store; all times of the queue are read from it."""
+        store = self.store_use.existing_store
+        # The default store may not exist yet. It uses the system clock.
+        return SYSTEM_CLOCK if store is None else store.clock
 
     @property
     def engine(self) -> Engine:
-        """The engine of the store. The first access keeps the store open until `aclose`."""
+        """The object that performs this queue's operations in the store.
+
+        The first access registers the queue as a user of the store, which stays open until
+        `aclose`.
+        """
         if not self._is_open:
             self._is_open = True
             self.store_use.acquire(self)
         return self.store_use.engine()
 
     async def aclose(self) -> None:
-        """Close the store if it was made from a URL and no worker uses it. Safe to call twice.
+        """Close the store if the queue created it from a URL and no worker uses it.
 
-        The default store is closed with the last of its queues and workers. A `Store` that was
-        passed to the queue stays open. The queue may be used again; it reopens its store then.
+        The default store is closed when the last queue or worker that uses it is closed. A `Store`
+        object that was passed to the queue stays open. Safe to call twice. A closed queue reopens
+        its store when it is used again.
         """
         self._is_open = False
         self.producer.close()
@@ -181,7 +190,8 @@ class Queue:
 
     # Tasks --------------------------------------------------------------------------------------
 
-    # The signatures overlap, as a function of a Context is a function, too. The first match wins.
+    # The signatures overlap: the last two also match functions whose first parameter is a Context.
+    # Type checkers use the first match.
     @overload
     def task(  # type: ignore[overload-overlap]
         self, function: Callable[Concatenate[Context, P], Coroutine[Any, Any, T]], /
@@ -219,34 +229,40 @@ class Queue:
         """Make a function a task of this queue: `@queue.task` or `@queue.task(attempts=5)`.
 
         An `async def` runs in the worker's event loop, a plain function in a thread. With
-        run_in="process", both run in a process of their own. If a plain function returns a
-        coroutine, it is awaited.
+        run_in="process", either runs in a child process. If a plain function returns an awaitable,
+        the worker awaits it.
 
-        - name: the name that is stored with a job, also by producers in other languages. By default
-          it is the name of the function.
-        - give_up_on: after one of these exceptions, the job is not retried.
-        - check_arguments: None uses the setting of the `Queue`.
-        - attempts: how often the job runs at most, 1 by default.
-        - backoff: a delay, "exponential", `Fixed`, `Exponential`, or a function of the attempt and
-          the error.
+        - name: the task name that is stored with each job, and by which other programs add jobs.
+          The default is the name of the function.
+        - give_up_on: an exception class or a tuple of them. A job that raises one fails without
+          further attempts.
+        - check_arguments: whether arguments are checked against the annotations when a job is
+          added. None uses the setting of the `Queue`.
+        - attempts: the maximum number of attempts, 1 by default.
+        - backoff: the delay before the next attempt: a `Duration`, "exponential", `Fixed`,
+          `Exponential`, or a function that is called with the number of the failed attempt and its
+          error, and returns the delay.
         - timeout: how long one run may take.
-        - expires: the job fails if it has not started this long after it was due.
-        - delay: how long to wait before the job is due.
-        - priority: 1 runs first, 2,097,151 last; 0, the default, runs before all of them.
-        - lifo: run the newest job first.
-        - keep_completed, keep_failed: which finished jobs to keep: `Keep`, a count, True or False.
+        - expires: how long after its due time a job may still start. After that it fails.
+        - delay: how long after it is added the job becomes due.
+        - priority: 0, the default, runs before all jobs with a priority; of these, 1 runs first and
+          2,097,151 last.
+        - lifo: put the job in front of the waiting jobs instead of behind them.
+        - keep_completed, keep_failed: how many of the finished jobs to keep, and how long: a
+          `Keep`, a count, True (all) or False (none).
         - keep_logs: how many of the newest lines of `ctx.log` to keep, 1,000 by default.
         - since: the release that a worker must have at least to run the job, such as "2026.12".
           Other workers hand the job back: see `Worker`.
 
         Times are `Duration`s. Raises `InvalidOption`, also if another task of this queue object has
-        the name, and `InvalidTask` for a function that cannot be called with stored arguments.
+        the same name, and `InvalidTask` for a function whose arguments cannot be stored as JSON.
 
-        After a time-out, a thread in a long call in C is abandoned after some seconds: it may still
-        run during the next attempt.
+        A thread cannot be killed. If a plain function is inside a long call to C code when it times
+        out, the worker stops waiting for its thread after some seconds. That call may still be
+        running during the next attempt.
         """
         caller = sys._getframe(1)
-        made_in = Execution.of(caller.f_code, caller.f_globals)
+        made_in = CodeExecution.of(caller.f_code, caller.f_globals)
         add = partial(
             self._add_task,
             name=name,
@@ -269,13 +285,13 @@ class Queue:
         give_up_on: Any,
         check_arguments: bool,
         options: Mapping[str, Any],
-        made_in: Execution,
+        made_in: CodeExecution,
     ) -> Task[..., Any, Any]:
         check_function(function)
         if name is None:
             name = getattr(function, "__name__", None)
         if name is None:
-            expected = f"@queue.task(name=…) for {function!r}, which has no name"
+            expected = f"given as @queue.task(name=…), because {function!r} has no __name__"
             raise InvalidOption("name", name, expected)
         definition = TaskDefinition(
             function,
@@ -284,7 +300,7 @@ class Queue:
             run_in=run_in,
             give_up_on=give_up_on,
             check_arguments=check_arguments,
-            backoff_function=_function_of(options) or self._backoff_function,
+            backoff_function=_get_backoff_function(options) or self._backoff_function,
             max_size=self.max_size,
             show_values=self.show_values,
             made_in=made_in,
@@ -297,7 +313,7 @@ class Queue:
         other = self.tasks.get(definition.name)
         if other is None or definition.origin.may_replace(other.origin):
             return
-        first, second = describe(other.function), describe(definition.function)
+        first, second = describe_function(other.function), describe_function(definition.function)
         raise InvalidOption(
             "name",
             definition.name,
@@ -343,18 +359,20 @@ class Queue:
         return self._middlewares
 
     def check_tasks(self) -> None:
-        """Check the annotations of all tasks. A worker does this when it starts.
+        """Check all tasks again, now that their modules are complete. Called when a worker starts.
 
-        Annotations may refer to names that are defined further down in a module, so they cannot all
-        be checked when a task is made. Raises `InvalidTask` or `InvalidOption` with the task.
+        Annotations may refer to names that are defined further down in a module, so not all can be
+        checked when a task is defined. Raises `InvalidTask` for an annotation that cannot be used,
+        and `InvalidOption` for a task with run_in="process" that a child process could not import.
         """
         for definition in self.tasks.values():
             definition.check()
 
     def decode_result(self, task: str, text: str) -> Any:
-        """Decode a stored result, to the return type of the task if the queue has this task.
+        """Decode the JSON text of a job's result.
 
-        Raises `ValueError` for invalid JSON.
+        If this queue object has the task, the result is converted to the return type of its
+        function, otherwise to plain JSON values. Raises `ValueError` for invalid JSON.
         """
         definition = self.tasks.get(task)
         return definition.parameters.decode_result(text) if definition else decode_json(text)
@@ -362,33 +380,37 @@ class Queue:
     # Adding -------------------------------------------------------------------------------------
 
     async def add(self, name: str, data: object = None, **options: Unpack[JobOptions]) -> Job[Any]:
-        """Add a job by the name of its task: for tasks of other programs, in any language.
+        """Add a job by the name of its task, which may be defined in another program or language.
 
-        data is the arguments by parameter name, or any JSON that the other program understands. It
-        is checked if this queue object has the task. For options see `using`.
+        data is a dict of the arguments by parameter name, or any JSON value that the other program
+        accepts. If this queue object has the task, data is checked against its parameters. options
+        are those of `task`, and those of `JobOptions`: at and job_id.
 
-        Raises `InvalidArgument` for data that does not fit, `PayloadTooLarge` or `StoreError`.
+        Raises `InvalidArgument` for data that does not fit the task, `PayloadTooLarge` or
+        `StoreError`.
         """
         if self._middlewares:
             return await self.producer.submit_through(*self._prepare_call(name, data, options))
-        template, text = self._prepare(name, data, options)
+        template, text = self._prepare_job(name, data, options)
         return await self.producer.submit(template, text)
 
     async def add_many(self, jobs: Iterable[JobSpec]) -> list[Job[Any]]:
-        """Add jobs, `(name, data)` or `(name, data, options)`.
+        """Add several jobs, each given as `(name, data)` or `(name, data, options)`.
 
         Up to 1,000 jobs are added in one transaction: all or none. A job with a delay, a priority
-        or a job_id counts as two, and each 2,000 bytes of data as one more. A larger call is
-        several transactions, in the order of the jobs. Nothing is added if one of the jobs is
-        invalid; if the store fails after the first transaction, `AddedInPart` has the ids of the
-        jobs that are stored.
+        or a job_id counts as two of them, and every 2,000 bytes of data count as one more. A larger
+        call uses several transactions, in the order of the jobs. If one of the jobs is invalid,
+        nothing is added. If the store fails after the first transaction, `AddedInPart` is raised
+        with the ids of the jobs that were stored.
         """
         if self._middlewares:
-            calls = [self._prepare_call(*_unpack(job)) for job in jobs]
+            calls = [self._prepare_call(*_unpack_job_spec(job)) for job in jobs]
             return await self.producer.submit_many_through(calls)
-        return await self.producer.submit_many([self._prepare(*_unpack(job)) for job in jobs])
+        return await self.producer.submit_many(
+            [self._prepare_job(*_unpack_job_spec(job)) for job in jobs]
+        )
 
-    def _prepare(
+    def _prepare_job(
         self, name: str, data: object, given: Mapping[str, Any]
     ) -> tuple[JobTemplate, str]:
         options = check_job_options(given, self._defaults(name), now_ms=self.clock.now_ms())
@@ -412,7 +434,10 @@ class Queue:
         return definition.options if definition else self._options
 
     def _encode_data(self, name: str, data: object) -> str:
-        """Encode and check the data of a job. Raises `InvalidArgument` or `PayloadTooLarge`."""
+        """Check the data of a job, and return it as JSON.
+
+        Raises `InvalidArgument` or `PayloadTooLarge`.
+        """
         try:
             encoded = encode_json({} if data is None else data)
         except NotStorable as exc:
@@ -429,7 +454,7 @@ class Queue:
 
     @property
     def results(self) -> Results:
-        """Where callers of the running event loop wait for results."""
+        """The object through which `Job.result` waits for results in the running event loop."""
         return self._results.get()
 
     @property
@@ -440,7 +465,7 @@ class Queue:
     # Reading ------------------------------------------------------------------------------------
 
     async def get(self, id: str) -> Job[Any] | None:
-        """Return the job with this id; None if it does not exist, or no longer."""
+        """Return the job with this id, or None if it does not exist or was deleted."""
         _check_id(id)
         (record,) = await self.engine.get(self.name, [id])
         return None if record is None else Job(self, id, record)
@@ -468,9 +493,10 @@ class Queue:
     ) -> list[Job[Any]]:
         """Return a page of the jobs in a state, in the order in which they would be claimed.
 
-        The page skips offset jobs and has limit jobs at most. Delayed jobs are sorted by due time,
-        active ones by start, finished ones by finish. On Redis a long page is read in portions:
-        jobs that move meanwhile may be missing.
+        offset is how many jobs to skip, limit how many to return at most. Delayed jobs are sorted
+        by due time, active jobs by start time, and finished jobs by the time they finished. On
+        Redis a long page is read in several calls: a job that changes its state between two of them
+        may be missing.
         """
         records = await self.engine.page(
             self.name,
@@ -482,7 +508,7 @@ class Queue:
         return [Job(self, record.id, record) for record in records]
 
     async def counts(self) -> dict[State, int]:
-        """Return how many jobs are in each state."""
+        """Return the number of jobs in each state."""
         return await self.engine.count(self.name)
 
     async def workers(self) -> list[WorkerInfo]:
@@ -496,12 +522,15 @@ class Queue:
         return sorted(found, key=lambda info: (info.name, info.id))
 
     def events(self, *, after: str | None = None) -> QueueEvents:
-        """Follow the events of all jobs, in any process: `async for event in queue.events():`.
+        """Return an iterator over the events of this queue: `async for event in queue.events():`.
 
-        after is the `cursor` of the last event that was read; None starts at this call. See
-        `QueueEvents`. At least the newest 10,000 events are kept, but no more than 32 MiB of large
-        results, errors and progress. A value of more than 64 KiB is stored with its job only: the
-        event has its size in `omitted_bytes`, and no value.
+        It returns events that any process causes. after is the `cursor` of the last event that you
+        have read: iteration continues with the next one. None starts at this call. See
+        `QueueEvents`.
+
+        The store keeps at least the newest 10,000 events, but at most 32 MiB of large results,
+        errors and progress values. A value of more than 64 KiB is stored with its job only: its
+        event has no value, but the size in `omitted_bytes`.
         """
         return QueueEvents(lambda: self.engine, self.name, after)
 
@@ -510,15 +539,17 @@ class Queue:
     async def cancel(self, *ids: str) -> list[str]:
         """Cancel jobs. They fail with the error "cancelled".
 
-        Jobs that have not started fail at once, running ones are stopped by their workers, on any
-        machine. A running job may still complete before that. Returns the ids of the jobs that had
-        not finished. Raises `WrongState` for the next run of a BullMQ scheduler, after the others
-        are cancelled: cancel it with its scheduler. Many jobs are cancelled in portions; if the
-        call fails halfway, repeat it.
+        A job that has not started fails at once. A running job is stopped by its worker, which may
+        be on another machine; the job may still complete before that. Returns the ids of the jobs
+        that had not finished.
+
+        The next job of a BullMQ job scheduler cannot be cancelled: remove the scheduler instead.
+        `WrongState` is raised for such a job, after the other jobs are cancelled. Many jobs are
+        cancelled in several transactions; if the call fails halfway, repeat it.
         """
         chosen = _check_ids(ids)
         found = await self.engine.cancel(self.name, chosen, now_ms=self.clock.now_ms())
-        return _those(chosen, found, lambda state: state not in FINISHED)
+        return _select_ids(chosen, found, lambda state: state not in FINISHED)
 
     async def update(
         self,
@@ -529,20 +560,23 @@ class Queue:
         delay: Duration | None = None,
         progress: object = UNSET,
     ) -> None:
-        """Change a job in one step: only the given values change.
+        """Change one or more values of a job in one atomic step.
 
-        data replaces the arguments by parameter name; a run in progress keeps its own. priority
-        places a waiting job behind those that have this priority, and applies to later attempts; a
-        finished job cannot have one. delay, of a delayed job only, counts from now; the time of
-        expiry does not change. progress is any JSON value of up to the queue's max_size.
+        data is a dict of the new arguments by parameter name; a run in progress continues with the
+        old ones. priority moves a waiting job behind the other jobs with this priority, and also
+        applies to later attempts; it cannot be changed after the job has finished. delay can be
+        changed while the job is delayed; it counts from now, and does not change the time of
+        expiry. progress is any JSON value of up to the queue's max_size.
 
         Raises `JobNotFound`, or `WrongState` if the state of the job does not allow one of the
-        changes: then none is made.
+        changes. Then nothing is changed.
         """
         _check_id(id)
         change = Change(
             id,
-            data=None if data is UNSET else self._encode_data((await self._find(id)).name, data),
+            data=None
+            if data is UNSET
+            else self._encode_data((await self._get_record(id)).name, data),
             priority=None
             if priority is None
             else check_whole_number("priority", priority, 0, MAX_PRIORITY),
@@ -556,16 +590,16 @@ class Queue:
     async def log(self, id: str, line: str) -> None:
         """Add a line to a job's log, as `ctx.log` does. Raises `JobNotFound`."""
         _check_id(id)
-        await self._apply(log_line(await self._find(id), line))
+        await self._apply(log_line(await self._get_record(id), line))
 
-    async def _find(self, id: str) -> JobRecord:
+    async def _get_record(self, id: str) -> JobRecord:
         (record,) = await self.engine.get(self.name, [id])
         if record is None:
             raise JobNotFound(self.name, id)
         return record
 
     async def _apply(self, update: Update) -> State:
-        """Store an update. Returns the state in which the job was found."""
+        """Store an update, and return the state that the job was in. Raises `JobNotFound`."""
         now_ms = self.clock.now_ms()
         (found,) = await self.engine.update(self.name, [update], now_ms=now_ms)
         if found is None:
@@ -573,38 +607,42 @@ class Queue:
         return found
 
     async def retry(self, *ids: str) -> list[str]:
-        """Run finished jobs again, failed and completed ones, with all their attempts.
+        """Queue completed or failed jobs again, with their full number of attempts.
 
-        Returns the ids of the jobs that are queued again; jobs in another state are not changed.
-        Many jobs are moved in portions; if the call fails halfway, repeat it.
+        Returns the ids of the jobs that were queued again. Jobs in another state are not changed.
+        Many jobs are moved in several transactions; if the call fails halfway, repeat it.
         """
         return await self._requeue(ids, FINISHED)
 
     async def promote(self, *ids: str) -> list[str]:
-        """Run delayed jobs now. Returns the ids of the jobs that were delayed; see `retry`."""
+        """Make delayed jobs ready to run now, before they are due.
+
+        Returns the ids of the jobs that were delayed. Jobs in another state are not changed. Many
+        jobs are moved in several transactions; if the call fails halfway, repeat it.
+        """
         return await self._requeue(ids, {State.DELAYED})
 
     async def _requeue(self, ids: Sequence[str], sources: Collection[State]) -> list[str]:
         chosen = _check_ids(ids)
         now_ms = self.clock.now_ms()
         found = await self.engine.requeue(self.name, chosen, sources, now_ms=now_ms)
-        return _those(chosen, found, lambda state: state in sources)
+        return _select_ids(chosen, found, lambda state: state in sources)
 
     async def remove(self, *ids: str) -> list[str]:
-        """Delete jobs with their logs and children, except running ones: cancel these first.
+        """Delete jobs with their logs and child jobs.
 
-        Returns the ids of the deleted jobs. Many jobs are deleted in portions; if the call
-        fails halfway, repeat it.
+        Running jobs are not deleted: cancel them first. Returns the ids of the deleted jobs. Many
+        jobs are deleted in several transactions; if the call fails halfway, repeat it.
         """
         chosen = _check_ids(ids)
         found = await self.engine.remove(self.name, chosen, now_ms=self.clock.now_ms())
-        return _those(chosen, found, lambda state: state is not State.ACTIVE)
+        return _select_ids(chosen, found, lambda state: state is not State.ACTIVE)
 
     async def drain(self, *, delayed: bool = False) -> int:
-        """Delete the jobs that wait to run, and with `delayed=True` the delayed ones as well.
+        """Delete the jobs that are ready to run, and with `delayed=True` also the delayed jobs.
 
-        Returns how many were deleted. Running and finished jobs are kept. Many jobs are deleted in
-        portions; if the call fails halfway, repeat it.
+        Running and finished jobs are kept. Returns the number of deleted jobs. Many jobs are
+        deleted in several transactions; if the call fails halfway, repeat it.
         """
         states = {State.WAITING, State.PRIORITIZED} | ({State.DELAYED} if delayed else set())
         return len(await self._purge(states, None, None))
@@ -616,12 +654,14 @@ class Queue:
         older_than: Duration,
         limit: int | None = None,
     ) -> list[str]:
-        """Delete the jobs in a state that finished (or were added) longer ago than older_than.
+        """Delete the old jobs in one state: `queue.clean("completed", older_than="1d")`.
 
-        `clean("completed", older_than="1d")`; 0 deletes all of them. At most limit jobs are
-        deleted, in the order of `jobs`: the oldest finished or the next waiting ones first. Returns
-        their ids. Many jobs are deleted in portions; if the call fails halfway, repeat it. Raises
-        `InvalidOption` for the state active: cancel running jobs instead.
+        The age of a finished job is the time since it finished, that of any other job the time
+        since it was added. older_than=0 deletes all jobs in the state. At most limit jobs are
+        deleted, in the order of `jobs`: the finished jobs that ended first, or the waiting jobs
+        that would run next. Returns the ids of the deleted jobs. Many jobs are deleted in several
+        transactions; if the call fails halfway, repeat it. Raises `InvalidOption` for the state
+        active: cancel running jobs instead.
         """
         checked = _check_state(state)
         if checked is State.ACTIVE:
@@ -645,8 +685,8 @@ class Queue:
         """Delete the queue with all its jobs, events and settings.
 
         Raises `WrongState` while jobs are running, unless force is True: then their workers lose
-        the leases, and discard the results. A large queue is paused and deleted in portions; if the
-        call fails halfway, repeat it.
+        the leases of these jobs and discard the results. A large queue is paused first, and deleted
+        in several transactions; if the call fails halfway, repeat it.
         """
         if not force:
             running = await self.jobs(State.ACTIVE, limit=1)
@@ -668,13 +708,14 @@ class Queue:
 
     @property
     def sync(self) -> SyncQueue:
-        """The same methods, blocking, for code without an event loop."""
+        """Blocking versions of these methods, for code that does not run in an event loop."""
         return SyncQueue(self)
 
 
 class SyncQueue:
-    """The methods of a queue, blocking. In a running event loop they warn, because they block it.
+    """Blocking versions of the methods of `Queue`, for code that does not run in an event loop.
 
+    Called in a thread that runs an event loop, they issue a warning, because they block the loop;
     `close` and iterating over `events` raise `UsageError` there.
     """
 
@@ -685,15 +726,15 @@ class SyncQueue:
         return f"{self._queue!r}.sync"
 
     def add(self, name: str, data: object = None, **options: Unpack[JobOptions]) -> Job[Any]:
-        """Add a job; see `Queue.add`."""
+        """Add a job by the name of its task; see `Queue.add`."""
         return _portal.call(self._queue.add(name, data, **options))
 
     def add_many(self, jobs: Iterable[JobSpec]) -> list[Job[Any]]:
-        """Add jobs; see `Queue.add_many`."""
+        """Add several jobs; see `Queue.add_many`."""
         return _portal.call(self._queue.add_many(jobs))
 
     def get(self, id: str) -> Job[Any] | None:
-        """Return a job; see `Queue.get`."""
+        """Return the job with this id, or None; see `Queue.get`."""
         return _portal.call(self._queue.get(id))
 
     def why(self, id: str) -> Why:
@@ -703,13 +744,13 @@ class SyncQueue:
     def jobs(
         self, state: State | str, *, offset: int = 0, limit: int = 100, newest_first: bool = False
     ) -> list[Job[Any]]:
-        """Return a page of jobs; see `Queue.jobs`."""
+        """Return a page of the jobs in a state; see `Queue.jobs`."""
         return _portal.call(
             self._queue.jobs(state, offset=offset, limit=limit, newest_first=newest_first)
         )
 
     def counts(self) -> dict[State, int]:
-        """Count the jobs in each state; see `Queue.counts`."""
+        """Return the number of jobs in each state; see `Queue.counts`."""
         return _portal.call(self._queue.counts())
 
     def workers(self) -> list[WorkerInfo]:
@@ -717,7 +758,10 @@ class SyncQueue:
         return _portal.call(self._queue.workers())
 
     def events(self, *, after: str | None = None) -> SyncQueueEvents:
-        """Follow the events: `for event in queue.sync.events():`; see `Queue.events`."""
+        """Return an iterator over the events: `for event in queue.sync.events():`.
+
+        See `Queue.events`.
+        """
         return SyncQueueEvents(self._queue.events(after=after))
 
     def cancel(self, *ids: str) -> list[str]:
@@ -733,7 +777,7 @@ class SyncQueue:
         delay: Duration | None = None,
         progress: object = UNSET,
     ) -> None:
-        """Change a job; see `Queue.update`."""
+        """Change the data, priority, delay or progress of a job; see `Queue.update`."""
         _portal.call(
             self._queue.update(id, data=data, priority=priority, delay=delay, progress=progress)
         )
@@ -743,11 +787,11 @@ class SyncQueue:
         _portal.call(self._queue.log(id, line))
 
     def retry(self, *ids: str) -> list[str]:
-        """Run jobs again; see `Queue.retry`."""
+        """Queue finished jobs again; see `Queue.retry`."""
         return _portal.call(self._queue.retry(*ids))
 
     def promote(self, *ids: str) -> list[str]:
-        """Run delayed jobs now; see `Queue.promote`."""
+        """Make delayed jobs ready to run now; see `Queue.promote`."""
         return _portal.call(self._queue.promote(*ids))
 
     def remove(self, *ids: str) -> list[str]:
@@ -755,7 +799,7 @@ class SyncQueue:
         return _portal.call(self._queue.remove(*ids))
 
     def drain(self, *, delayed: bool = False) -> int:
-        """Delete the jobs that wait to run; see `Queue.drain`."""
+        """Delete the jobs that are ready to run; see `Queue.drain`."""
         return _portal.call(self._queue.drain(delayed=delayed))
 
     def clean(
@@ -765,19 +809,19 @@ class SyncQueue:
         older_than: Duration,
         limit: int | None = None,
     ) -> list[str]:
-        """Delete old jobs in a state; see `Queue.clean`."""
+        """Delete the old jobs in one state; see `Queue.clean`."""
         return _portal.call(self._queue.clean(state, older_than=older_than, limit=limit))
 
     def obliterate(self, *, force: bool = False) -> None:
-        """Delete the queue; see `Queue.obliterate`."""
+        """Delete the queue with all its jobs; see `Queue.obliterate`."""
         _portal.call(self._queue.obliterate(force=force))
 
     def pause(self) -> None:
-        """Stop claiming jobs; see `Queue.pause`."""
+        """Keep workers from claiming jobs; see `Queue.pause`."""
         _portal.call(self._queue.pause())
 
     def resume(self) -> None:
-        """End a pause; see `Queue.resume`."""
+        """Let workers claim jobs again; see `Queue.resume`."""
         _portal.call(self._queue.resume())
 
     def is_paused(self) -> bool:
@@ -785,12 +829,14 @@ class SyncQueue:
         return _portal.call(self._queue.is_paused())
 
     def close(self) -> None:
-        """Close the store; see `Queue.aclose`."""
-        _portal.call(self._queue.aclose(), waits=True)  # for what this loop has open, too
+        """Close the store if the queue created it; see `Queue.aclose`."""
+        # waits: raises UsageError in a running event loop, whose connections could not be closed
+        # while this call blocks it.
+        _portal.call(self._queue.aclose(), waits=True)
 
 
 class TaskDecorator(Protocol):
-    """The type of `@queue.task(…)`: it keeps the signature of the decorated function."""
+    """The type of the decorator `queue.task(…)`: the task keeps the signature of its function."""
 
     @overload
     def __call__(  # type: ignore[overload-overlap]
@@ -808,36 +854,40 @@ class TaskDecorator(Protocol):
     def __call__(self, function: Callable[P, T], /) -> Task[P, T, T]: ...
 
 
-def _unpack(job: JobSpec) -> tuple[str, object, Mapping[str, Any]]:
+def _unpack_job_spec(job: JobSpec) -> tuple[str, object, Mapping[str, Any]]:
     match job:
         case (str() as name, data):
             return name, data, {}
         case (str() as name, data, Mapping() as options):
             return name, data, options
-    raise InvalidOption("jobs", job, "(name, data) or (name, data, options)", is_private=True)
+    raise InvalidOption(
+        "jobs", job, "tuples (name, data) or (name, data, options)", is_private=True
+    )
 
 
-def _function_of(options: Mapping[str, Any]) -> BackoffFunction | None:
+def _get_backoff_function(options: Mapping[str, Any]) -> BackoffFunction | None:
     backoff: BackoffFunction | None = options.get("backoff")
     return backoff if callable(backoff) else None
 
 
 def _check_id(id: object) -> str:
     if not isinstance(id, str):
-        raise InvalidOption("id", id, "the id of a job as a string: str(id)")
+        raise InvalidOption("id", id, "a job id as a string, such as '42'")
     return id
 
 
 def _check_ids(ids: Iterable[object]) -> list[str]:
-    """Check the ids of a call, and return each once, in order."""
+    """Check that all ids are strings, and return them in order without duplicates."""
     return list(dict.fromkeys(map(_check_id, ids)))
 
 
-def _those(
-    ids: Sequence[str], found: Sequence[State | None], moves: Callable[[State], bool]
+def _select_ids(
+    ids: Sequence[str], found: Sequence[State | None], is_match: Callable[[State], bool]
 ) -> list[str]:
-    """Return the ids of the jobs in a state that `moves` accepts."""
-    return [id for id, state in zip(ids, found, strict=True) if state is not None and moves(state)]
+    """Return the ids whose state is_match accepts. found has one state per id, None if missing."""
+    return [
+        id for id, state in zip(ids, found, strict=True) if state is not None and is_match(state)
+    ]
 
 
 def _check_state(state: object) -> State:

@@ -1,7 +1,7 @@
-"""The records that queues, workers and engines exchange.
+"""The data records that queues, workers and engines pass to each other.
 
-They are structs, because some are made for every job, and a frozen dataclass takes several times as
-long to make.
+They are msgspec structs instead of dataclasses, because some are created for every job, and a
+frozen dataclass takes several times as long to create.
 """
 
 from __future__ import annotations
@@ -21,27 +21,30 @@ from hasten.jobs._states import FINISHED, State
 
 
 class JobTemplate(msgspec.Struct, frozen=True, gc=False):
-    """What the jobs of one task with the same options have in common."""
+    """The task name and options that many new jobs share, encoded once for all of them."""
 
     name: str
-    opts: str  # the options as JSON: what is stored
-    options: Options  # resolved
+    opts: str  # the options as the JSON that is stored
+    options: Options  # with an absolute time of expiry: see `Options.resolved`
 
     @classmethod
     def of(cls, name: str, options: Options, *, now_ms: int) -> JobTemplate:
-        """Make the template of jobs that are added now."""
+        """Return the template of jobs that are added at now_ms, from which their expiry counts."""
         resolved = options.resolved(now_ms)
         return cls(name, encode_options(resolved), resolved)
 
     @property
-    def is_plain(self) -> bool:
-        """Whether the jobs are ready at once, behind all other jobs without a priority."""
+    def is_fifo(self) -> bool:
+        """Whether the jobs are ready at once and run in the order in which they are added."""
         options = self.options
         return not (options.delay_ms or options.priority or options.lifo)
 
 
 class NewJob(msgspec.Struct, frozen=True, gc=False):
-    """A job to add. data is JSON; id is None for the next number of the queue."""
+    """A job to add to a queue. data is JSON.
+
+    id is the job_id that the caller has chosen; if None, the queue assigns the next number.
+    """
 
     queue: str
     template: JobTemplate
@@ -50,10 +53,10 @@ class NewJob(msgspec.Struct, frozen=True, gc=False):
 
 
 class Added(msgspec.Struct, frozen=True, gc=False):
-    """The answer to a `NewJob`.
+    """What happened to a `NewJob`: the id of the job, and whether it was a duplicate.
 
-    existing is the job that already had this id, and was not changed. cursor is a place in the
-    queue's events: later events of the job come after it.
+    existing is the job in the queue that already had this id, None if the new job was added. cursor
+    is a position in the queue's events before all later events of the job.
     """
 
     id: str
@@ -62,7 +65,7 @@ class Added(msgspec.Struct, frozen=True, gc=False):
 
 
 class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A stored job. Texts marked JSON are not decoded, times are in ms since 1970."""
+    """A stored job. Fields marked JSON are not decoded; times are in ms since the epoch."""
 
     queue: str
     id: str
@@ -71,18 +74,19 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     opts: str  # JSON, see `hasten.jobs._options`
     state: State
     priority: int
-    delay_ms: int  # the requested delay, or the last back-off; 0 once promoted
+    delay_ms: int  # the requested delay, or the latest backoff; 0 after a promotion
     created_ms: int
-    attempts_made: int  # runs that counted: completed, failed or retried
-    attempts_started: int  # all runs, including released ones
+    attempts_made: int  # runs that counted as attempts: completed, failed or retried
+    attempts_started: int  # all runs, including those that were handed back
     crashes: int  # runs whose worker died (BullMQ: stalled)
-    deferred_failure: str | None = None  # the next worker fails it with this error, without a run
+    # The next worker fails the job with this error, without running it.
+    deferred_failure: str | None = None
     started_ms: int | None = None  # start of the latest run
-    worker: str | None = None  # of the latest run
+    worker: str | None = None  # the name of the worker of the latest run
     progress: str | None = None  # JSON
     error: str | None = None  # of the latest failed run
-    # From here on: not set in a job that has just been claimed.
-    due_ms: int | None = None  # while delayed
+    # The following fields are not set in the records that `Engine.claim` returns.
+    due_ms: int | None = None  # set while the job is delayed
     finished_ms: int | None = None
     result: str | None = None  # JSON
     tracebacks: list[str] = []  # one text per failed run, oldest first
@@ -90,16 +94,20 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Lease(msgspec.Struct, frozen=True, gc=False):
-    """The right to run a job and to settle it, until it runs out or is renewed."""
+    """The right of a worker to run a job and to store its outcome, until the lease expires.
+
+    The worker renews it while the job runs. token must be presented with the outcome.
+    """
 
     job: JobRecord
     token: str
 
 
 class Claim(msgspec.Struct, frozen=True, gc=False):
-    """A request for up to count jobs.
+    """A request of a worker for up to count jobs.
 
-    token is the fencing token of the runs of this claim, unique among all claims of all workers.
+    token is the fencing token of the jobs' runs. It is unique among all claims of all workers, so
+    that an outcome of an older run of the same job is rejected. worker is the name of the worker.
     """
 
     count: int
@@ -109,15 +117,16 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """The answer to a claim."""
+    """The result of `Engine.claim` or `Engine.settle`: the leased jobs."""
 
     leases: list[Lease]
-    next_due_ms: int | None = None  # of the earliest delayed job, if fewer jobs came than requested
-    lost: list[str] = []  # ids of settled jobs whose lease was lost: nothing was stored
+    # Due time of the earliest delayed job, if fewer leases than requested.
+    next_due_ms: int | None = None
+    lost: list[str] = []  # ids of jobs whose outcome was not stored, because their lease was lost
 
 
 class Completed(msgspec.Struct, frozen=True, gc=False):
-    """The handler returned: result is JSON."""
+    """The outcome of a run whose handler returned. result is the return value as JSON."""
 
     id: str
     token: str
@@ -126,19 +135,25 @@ class Completed(msgspec.Struct, frozen=True, gc=False):
 
 
 class Failed(msgspec.Struct, frozen=True, gc=False):
-    """The job has failed for good. traceback is None if it did not run."""
+    """The outcome of a job that failed for good: it will not run again.
+
+    traceback is None if the job failed without being run.
+    """
 
     id: str
     token: str
     error: str
     traceback: str | None = None
     keep: Keep = DEFAULT_KEEP_FAILED
-    counts: bool = True  # as an attempt
-    exhausted: bool = False  # there was no attempt left
+    counts: bool = True  # whether the run counts as an attempt
+    exhausted: bool = False  # whether it failed because no attempt was left
 
 
 class Retry(msgspec.Struct, frozen=True, gc=False):
-    """The attempt failed, and the job runs again after delay_ms; with 0 behind all others."""
+    """The outcome of a failed attempt, after which the job runs again in delay_ms.
+
+    If delay_ms is 0, the job is placed behind all waiting jobs.
+    """
 
     id: str
     token: str
@@ -148,7 +163,7 @@ class Retry(msgspec.Struct, frozen=True, gc=False):
 
 
 class Postponed(msgspec.Struct, frozen=True, gc=False):
-    """The handler requested another run after delay_ms. No attempt is counted."""
+    """The outcome of a run that is repeated after delay_ms. It does not count as an attempt."""
 
     id: str
     token: str
@@ -156,7 +171,10 @@ class Postponed(msgspec.Struct, frozen=True, gc=False):
 
 
 class Released(msgspec.Struct, frozen=True, gc=False):
-    """The worker returns the unfinished job: it is first in line, and no attempt is counted."""
+    """The outcome of a run that the worker has stopped before its end: the job is handed back.
+
+    The job is put in front of its queue, and the run does not count as an attempt.
+    """
 
     id: str
     token: str
@@ -166,7 +184,11 @@ Outcome = Completed | Failed | Retry | Postponed | Released
 
 
 class End(msgspec.Struct, frozen=True, gc=False):
-    """Whether a job has ended, and how: its state, and its result (JSON) or its error."""
+    """The part of a job that callers waiting for its result need.
+
+    state may be any state, also of a job that has not ended. value is the result as JSON or the
+    error, None if the job has not ended.
+    """
 
     state: State
     value: str | None = None
@@ -199,29 +221,29 @@ COUNTED_AHEAD: Final = 10_000
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
-    """An event of a job or a queue. kind is BullMQ's name of it.
+    """Something that happened to a job or a queue. kind is BullMQ's name for it.
 
-    Events of a job: added, waiting, delayed, active, progress, completed, failed,
-    retries-exhausted, stalled, removed, duplicated. Events of the queue, with job_id "": paused,
-    resumed, drained, cleaned. On Redis other programs may emit events with any other name; details
+    Kinds of job events: added, waiting, delayed, active, progress, completed, failed,
+    retries-exhausted, stalled, removed, duplicated. Kinds of queue events, with job_id "": paused,
+    resumed, drained, cleaned. On Redis other programs may emit events of any other kind; details
     has the fields that are not attributes here.
 
-    The event missed, with job_id "", exists in hasten only: events that the reader has not read
-    yet were deleted, because the reader is too far behind. It comes in place of those events.
+    The kind missed, with job_id "", exists in hasten only. A reader that is too slow gets it in
+    place of the events that were deleted before the reader has read them.
 
-    A result or progress of more than 64 KiB is stored with its job only: value is None then, and
+    A result or progress of more than 64 KiB is stored with its job only: then value is None and
     omitted_bytes is its size. Read the job to get it. (If a handler returned None, value is
-    "null".) The result of a job that is not kept, or only briefly, is in the event up to 32 MiB.
+    "null".) For jobs that are not kept, or only briefly, results of up to 32 MiB are in the event.
     """
 
-    cursor: str  # its place among the events: "n-n"; later events come after it
+    cursor: str  # the position of this event, "n-n": pass it as after to read on from here
     kind: str
     job_id: str
-    value: str | None = None  # JSON: the result of completed, the value of progress
-    error: str | None = None  # of failed
-    previous: str | None = None  # the state it came from
-    due_ms: int | None = None  # of delayed
-    count: int | None = None  # of cleaned
+    value: str | None = None  # JSON: the result (of completed) or the progress (of progress)
+    error: str | None = None  # set in failed
+    previous: str | None = None  # the previous state of the job
+    due_ms: int | None = None  # set in delayed: when the job is due
+    count: int | None = None  # set in cleaned: the number of deleted jobs
     omitted_bytes: int | None = None  # the size of a value that is too large for an event
     details: dict[str, str] = {}
 
@@ -230,37 +252,37 @@ MISSED: Final = "missed"
 
 
 class EventPage(msgspec.Struct, frozen=True):
-    """Events in order, and the cursor after the last one."""
+    """Consecutive events of a queue, and the cursor with which to read the next ones."""
 
     events: list[Event]
     cursor: str
 
 
 class Progress(msgspec.Struct, frozen=True, gc=False):
-    """The progress of a running job; value is JSON."""
+    """A progress value that a handler has reported. value is JSON."""
 
     id: str
     value: str
 
 
 class LogLine(msgspec.Struct, frozen=True, gc=False):
-    """A line for the log of a job."""
+    """A line that is added to the log of a job."""
 
     id: str
     line: str
-    keep: int  # the newest lines to keep
+    keep: int  # how many of the newest lines of this job to keep
 
 
 RunUpdate = Progress | LogLine
-"""What a handler reports while it runs."""
+"""Data that a handler reports while it runs, and that is stored before its outcome."""
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):
-    """A change to a job by somebody else than its handler. None leaves a field as it is.
+    """A change to a stored job by other code than its handler, such as `Queue.update`.
 
-    data and progress are JSON. Either all fields are changed, or, if the state of the job does not
-    allow one of the changes, none. A job with a new priority is placed behind those that have that
-    priority already. The delay counts from now.
+    None leaves a field as it is. data and progress are JSON. If the state of the job does not allow
+    one of the changes, none is made. A job that gets a new priority is placed behind the jobs that
+    have this priority already. delay_ms counts from now.
     """
 
     id: str
@@ -271,7 +293,11 @@ class Change(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def states(self) -> list[State]:
-        """The states that allow it: only delayed jobs have a delay, finished ones no priority."""
+        """The states in which a job allows this change.
+
+        The delay can be changed only while the job is delayed, the priority only until it has
+        finished.
+        """
         if self.delay_ms is not None:
             return [State.DELAYED]
         if self.priority is not None:

@@ -1,4 +1,7 @@
-"""Waiting for results: one reader of the events for all callers in an event loop."""
+"""`Results`: waits for the results of jobs.
+
+One task reads the events of the queue for all callers in an event loop.
+"""
 
 from __future__ import annotations
 
@@ -11,21 +14,23 @@ from hasten.jobs._engine import CANCELLED_ERROR, Engine
 from hasten.jobs._record import MISSED, Event
 from hasten.jobs._states import State
 
-# Events report the end of a job at once. Jobs that are deleted together (drained, cleaned) have no
-# event of their own, so the jobs themselves are checked this often.
+# The end of a job is usually reported by an event. But jobs that are deleted by `drain` or `clean`
+# have no events of their own, so the awaited jobs are also read, at this interval.
 CHECK_SECONDS = 5.0
 
-# Each check reads so many of the awaited jobs, in turn: its cost does not grow with their number.
+# How many of the awaited jobs one check reads. Later checks read the others in turn, so the cost of
+# a check does not grow with the number of awaited jobs.
 CHECKED_AT_ONCE = 1_000
 
-# An event loop that ends cancels all its tasks, and ends before this.
+# The reader was cancelled together with all tasks of the event loop. If the loop is ending, it will
+# have ended before this time has passed; otherwise the reader is started again.
 RESTART_SECONDS = 0.1
 
 ENDS = frozenset({"completed", "failed", "removed"})
 
 TOO_LARGE = (
-    "its result of {:,} bytes was too large for the queue's events, and the job was deleted: keep "
-    "it longer with keep_completed, or store the result elsewhere and return a reference"
+    "it was deleted, and its result of {:,} bytes was too large for the queue's events: keep the "
+    "job longer with keep_completed, or store the result elsewhere and return a reference"
 )
 
 NOT_KEPT = (
@@ -40,76 +45,82 @@ class Results:
     def __init__(self, engine: Callable[[], Engine], queue: str) -> None:
         self._engine = engine
         self._queue = queue
-        self._waiting: dict[str, _Waiting] = {}
+        self._awaited: dict[str, _AwaitedJob] = {}
         self._reader: asyncio.Task[None] | None = None
-        self._cursor: str | None = None  # None until the reader listens
+        self._cursor: str | None = None  # after the latest event that was read; None before reading
         self._checking: set[asyncio.Task[None]] = set()
 
     async def wait(self, id: str, timeout: float | None, *, since: str | None) -> str:
-        """Wait for the JSON result of a job. Raises what `Job.result` raises.
+        """Wait until a job has ended, and return its result as JSON.
 
-        since is a cursor before the end of the job, if one is known.
+        Raises the exceptions of `Job.result`. since is a cursor of the queue's events from before
+        the end of the job, None if none is known.
         """
-        waiting = self._add(id, since)
+        awaited = self._add(id, since)
         try:
             async with asyncio.timeout(timeout):
-                return await asyncio.shield(waiting.end)
+                return await asyncio.shield(awaited.end)
         except TimeoutError as exc:
             assert timeout is not None
             raise ResultTimeout(id, timeout) from exc
         finally:
-            self._remove(id, waiting)
+            self._remove(id, awaited)
 
-    def _add(self, id: str, since: str | None) -> _Waiting:
-        waiting = self._waiting.get(id)
-        if waiting is None:
-            waiting = self._waiting[id] = _Waiting(since)
+    def _add(self, id: str, since: str | None) -> _AwaitedJob:
+        """Add a caller that waits for a job, and start the reader if it is not running."""
+        awaited = self._awaited.get(id)
+        if awaited is None:
+            awaited = self._awaited[id] = _AwaitedJob(since)
             if self._reader is None or self._reader.done():
                 self._start_reader()
             elif self._cursor is not None:
-                # It may have ended already: the reader has passed its event then.
-                waiting.begin(self._cursor)
-                self._check_soon([id])
-        waiting.callers += 1
-        return waiting
+                # The job may have ended before: then the reader has already read its event.
+                awaited.set_start(self._cursor)
+                self._start_check([id])
+        awaited.callers += 1
+        return awaited
 
     def _start_reader(self) -> None:
+        """Start the task that reads the events."""
         self._cursor = None
-        self._reader = asyncio.create_task(self._read())
+        self._reader = asyncio.create_task(self._run_reader())
         self._reader.add_done_callback(self._reader_ended)
 
     def _reader_ended(self, reader: asyncio.Task[None]) -> None:
+        """Restart the reader a little later if it was cancelled by other code."""
         if reader.cancelled() and reader is self._reader:
-            # Not by this class: all tasks of the event loop are being cancelled.
+            # `_remove` has not done this: all tasks of the event loop are being cancelled.
             asyncio.get_running_loop().call_later(RESTART_SECONDS, self._restart_reader, reader)
 
     def _restart_reader(self, reader: asyncio.Task[None]) -> None:
-        if reader is self._reader and self._waiting:
+        if reader is self._reader and self._awaited:
             self._start_reader()
 
-    def _check_soon(self, ids: Sequence[str]) -> None:
+    def _start_check(self, ids: Sequence[str]) -> None:
+        """Start a task that checks whether these jobs have ended."""
         check = asyncio.create_task(self._check(ids))
         self._checking.add(check)
         check.add_done_callback(self._checking.discard)
 
-    def _remove(self, id: str, waiting: _Waiting) -> None:
-        waiting.callers -= 1
-        if waiting.callers:
+    def _remove(self, id: str, awaited: _AwaitedJob) -> None:
+        """Remove a caller that waits for a job, and stop the reader with the last one."""
+        awaited.callers -= 1
+        if awaited.callers:
             return
-        if self._waiting.get(id) is waiting:
-            del self._waiting[id]
-        waiting.end.cancel()
-        if not self._waiting and self._reader is not None:
+        if self._awaited.get(id) is awaited:
+            del self._awaited[id]
+        awaited.end.cancel()
+        if not self._awaited and self._reader is not None:
             self._reader.cancel()
             self._reader, self._cursor = None, None
 
-    async def _read(self) -> None:
-        """Read the events as long as a result is awaited."""
+    async def _run_reader(self) -> None:
+        """Read events, and pass them on, for as long as results are awaited."""
         try:
             self._cursor = (await self._engine().events(self._queue, after=None)).cursor
-            for waiting in self._waiting.values():
-                waiting.begin(self._cursor)
-            await self._check(list(self._waiting))
+            for awaited in self._awaited.values():
+                awaited.set_start(self._cursor)
+            await self._check(list(self._awaited))
             loop = asyncio.get_running_loop()
             next_check = loop.time() + CHECK_SECONDS
             while True:
@@ -125,84 +136,96 @@ class Results:
                     self._handle(event)
         except StoreError as error:
             self._cursor = None
-            for waiting in self._waiting.values():
-                waiting.fail(error)
+            for awaited in self._awaited.values():
+                awaited.fail(error)
 
     def _next_in_turn(self) -> list[str]:
-        """Return the jobs whose last check is longest ago, and move them behind the others."""
-        ids = list(itertools.islice(self._waiting, CHECKED_AT_ONCE))
+        """Return the jobs that were not checked for the longest time, and put them at the end."""
+        ids = list(itertools.islice(self._awaited, CHECKED_AT_ONCE))
         for id in ids:
-            self._waiting[id] = self._waiting.pop(id)
+            self._awaited[id] = self._awaited.pop(id)
         return ids
 
     def _handle(self, event: Event) -> None:
+        """Pass the end of a job that an event reports to the callers that wait for the job."""
         if event.kind == MISSED:
-            self._check_soon(list(self._waiting))
-        waiting = self._waiting.get(event.job_id)
-        if waiting is None:
+            self._start_check(list(self._awaited))
+        awaited = self._awaited.get(event.job_id)
+        if awaited is None:
             return
         match event.kind:
             case "completed" if event.omitted_bytes is not None:
-                self._check_soon([event.job_id])  # the job has it
+                # The event has no value, but the job has the result.
+                self._start_check([event.job_id])
             case "completed":
-                waiting.complete(event.value)
+                awaited.complete(event.value)
             case "failed":
-                waiting.fail(_failure(event.job_id, event.error))
+                awaited.fail(_to_exception(event.job_id, event.error))
             case "removed":
-                waiting.fail(JobNotFound(self._queue, event.job_id, "it was removed"))
+                awaited.fail(JobNotFound(self._queue, event.job_id, "it was removed"))
 
     async def _check(self, ids: Sequence[str]) -> None:
-        """Check whether these jobs have ended already."""
+        """Read these jobs, and pass the ends of those that have ended to the waiting callers.
+
+        If the store fails, the callers of all these jobs get the error.
+        """
         try:
-            await self._check_jobs(ids)
+            await self._read_ends(ids)
         except StoreError as error:
             for id in ids:
-                if (waiting := self._waiting.get(id)) is not None:
-                    waiting.fail(error)
+                if (awaited := self._awaited.get(id)) is not None:
+                    awaited.fail(error)
 
-    async def _check_jobs(self, ids: Sequence[str]) -> None:
+    async def _read_ends(self, ids: Sequence[str]) -> None:
+        """Read these jobs, and pass the ends of those that have ended to the waiting callers.
+
+        For a deleted job, the events are searched. Raises `StoreError`.
+        """
         gone: list[str] = []
         for id, end in zip(ids, await self._engine().ends(self._queue, ids), strict=True):
-            waiting = self._waiting.get(id)
-            if waiting is None:
+            awaited = self._awaited.get(id)
+            if awaited is None:
                 continue
             if end is None:
                 gone.append(id)
             elif end.state is State.COMPLETED:
-                waiting.complete(end.value)
+                awaited.complete(end.value)
             elif end.state is State.FAILED:
-                waiting.fail(_failure(id, end.value))
+                awaited.fail(_to_exception(id, end.value))
         if gone:
             await self._search_events(gone)
 
     async def _search_events(self, ids: Sequence[str]) -> None:
-        """Find the ends of deleted jobs in the events up to now."""
+        """Search the events for the ends of deleted jobs, and pass them to the waiting callers."""
         newest = await self._engine().events(self._queue, after=None)
-        found = ((id, self._waiting.get(id)) for id in ids)
-        # Callers that came meanwhile have no beginning yet: the new reader checks their jobs.
-        waits = {id: waiting for id, waiting in found if waiting is not None and waiting.since}
-        cursor = min((waiting.since for waiting in waits.values()), key=_to_numbers, default="0-0")
+        found = ((id, self._awaited.get(id)) for id in ids)
+        # Jobs without `since` were added meanwhile: the reader that starts now checks them.
+        waits = {id: awaited for id, awaited in found if awaited is not None and awaited.since}
+        cursor = min((awaited.since for awaited in waits.values()), key=_cursor_key, default="0-0")
         ends: dict[str, Event] = {}
-        while waits and _to_numbers(cursor) < _to_numbers(newest.cursor):
+        while waits and _cursor_key(cursor) < _cursor_key(newest.cursor):
             page = await self._engine().events(self._queue, after=cursor, wait=False)
             if not page.events:
                 break
-            # The last event counts: a failed job may have run again.
+            # The latest event of each job counts, because a failed job may have run again.
             ends.update((event.job_id, event) for event in page.events if event.kind in ENDS)
             cursor = page.cursor
-        for id, waiting in waits.items():
+        for id, awaited in waits.items():
             end = ends.get(id)
             if end is None:
-                waiting.fail(JobNotFound(self._queue, id, NOT_KEPT))
+                awaited.fail(JobNotFound(self._queue, id, NOT_KEPT))
             elif end.omitted_bytes is not None:
                 reason = TOO_LARGE.format(end.omitted_bytes)
-                waiting.fail(JobNotFound(self._queue, id, reason))
+                awaited.fail(JobNotFound(self._queue, id, reason))
             else:
                 self._handle(end)
 
 
-class _Waiting:
-    """The awaited end of one job, and the number of callers. Its event comes after `since`."""
+class _AwaitedJob:
+    """A job whose end is awaited, with the number of its callers.
+
+    since is a cursor before the event of its end; "" until the reader has started.
+    """
 
     def __init__(self, since: str | None) -> None:
         self.end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -210,27 +233,33 @@ class _Waiting:
         self._added = since
         self.since = ""
 
-    def begin(self, cursor: str) -> None:
-        """Set the beginning: the reader has seen no event of this job up to a cursor."""
+    def set_start(self, cursor: str) -> None:
+        """Set `since`, when the reader starts to read after cursor.
+
+        If the caller knows an earlier cursor, that one is used.
+        """
         self.since = self._added or cursor
 
     def complete(self, result: str | None) -> None:
+        """Let the waiting callers return this result, which is JSON."""
         if not self.end.done():
             self.end.set_result("null" if result is None else result)
 
     def fail(self, error: Exception) -> None:
+        """Let the waiting callers raise this exception."""
         if not self.end.done():
             self.end.set_exception(error)
-            self.end.exception()  # no warning of asyncio if all callers are cancelled meanwhile
+            self.end.exception()  # so that asyncio does not warn if all callers were cancelled
 
 
-def _to_numbers(cursor: str) -> tuple[int, int]:
-    """Return a cursor as numbers, which can be compared."""
+def _cursor_key(cursor: str) -> tuple[int, int]:
+    """Return a cursor as a pair of numbers, for comparing it with another one."""
     row, _, place = cursor.partition("-")
     return int(row), int(place)
 
 
-def _failure(id: str, error: str | None) -> JobFailed:
+def _to_exception(id: str, error: str | None) -> JobFailed:
+    """Return the exception for the stored error of a failed job."""
     if error == CANCELLED_ERROR:
         return JobCancelled(id, error)
     return JobFailed(id, error or "unknown error")

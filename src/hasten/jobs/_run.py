@@ -1,4 +1,4 @@
-"""One run of a job, and how the worker stops it early."""
+"""`Run`: one run of a job in a worker, and how it is stopped early."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from hasten.jobs._record import JobRecord, Lease
 
 logger = get_logger("hasten.worker")
 
-# A handler that still runs after it was asked to stop is asked again, this often.
-ASK_AGAIN_SECONDS = 2.0
+# The interval at which a handler that is still running is requested to stop again.
+REPEAT_STOP_SECONDS = 2.0
 
-# After so many requests, the thread of a handler that does not stop is abandoned.
+# If a handler in a thread is still running after so many requests, its thread is abandoned.
 MAX_STOP_REQUESTS: Final = 2
 
 
 class Stop(Enum):
-    """Why a run is stopped early."""
+    """The reason for which a run is stopped early."""
 
-    TIMEOUT = auto()  # it has taken too long: the attempt failed
+    TIMEOUT = auto()  # the run has taken too long: the attempt fails
     CANCELLED = auto()  # the job was cancelled: it fails for good
-    RELEASED = auto()  # the worker stops: the job is handed back
+    RELEASED = auto()  # the worker is stopping: the job is handed back
     LOST = auto()  # another worker has the lease of the job: the outcome of this run is discarded
 
 
 class Run:
-    """A leased job while a worker runs it. Belongs to the worker's event loop."""
+    """A job that this worker has leased and is running. Belongs to the worker's event loop."""
 
     __slots__ = (
         "_began_at",
@@ -61,10 +61,10 @@ class Run:
         self.task: asyncio.Task[None] | None = None
         self.stop_reason: Stop | None = None
         self._began_at: float | None = None  # by the clock of the event loop
-        self.has_ended = False  # the outcome is known, and may not be stored yet
-        # Stops the handler. None where cancelling the task does that.
+        self.has_ended = False  # whether the outcome is known; it may not be stored yet
+        # Stops a handler in a thread or process. None if cancelling the task is enough.
         self.interrupt: Callable[[], None] | None = None
-        # Ends the run although the handler does not stop.
+        # Ends the run without waiting for the handler any longer.
         self.abandon: Callable[[], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._next_request: asyncio.TimerHandle | None = None
@@ -100,7 +100,7 @@ class Run:
             self._context.close()
 
     def should_stop(self) -> bool:
-        """Return whether the run was asked to stop."""
+        """Return whether the run was requested to stop."""
         return self.stop_reason is not None
 
     @property
@@ -109,11 +109,15 @@ class Run:
         return self._timer is not None
 
     def start_timeout(self, seconds: float) -> None:
-        """Stop the run as timed out if it has not ended after this many seconds."""
+        """Stop the run with the reason `TIMEOUT` if it has not ended after this time."""
         self._timer = self.loop.call_later(seconds, self.stop, Stop.TIMEOUT)
 
     def stop(self, reason: Stop) -> None:
-        """Stop the run. The first reason is kept, except that a lost lease replaces any other."""
+        """Request that the handler stops, for this reason, and repeat that until the run has ended.
+
+        If the run is being stopped already, the first reason is kept, except that `LOST` replaces
+        it.
+        """
         if self.has_ended:
             return
         if self.stop_reason is not None:
@@ -126,8 +130,9 @@ class Run:
         self._request_stop()
 
     def _request_stop(self) -> None:
-        # Scheduled first: the rest may raise, because logging belongs to the application.
-        self._next_request = self.loop.call_later(ASK_AGAIN_SECONDS, self._request_stop)
+        # First, because the rest may raise: the application's logging code may have errors.
+        """Interrupt the handler or cancel the task, and schedule the next request."""
+        self._next_request = self.loop.call_later(REPEAT_STOP_SECONDS, self._request_stop)
         job = self.lease.job
         if self.abandon is not None and self._stop_requests >= MAX_STOP_REQUESTS:
             self.abandon()
@@ -141,11 +146,11 @@ class Run:
             self.interrupt()
         elif self.task is not None and self.has_begun:
             self.task.cancel()
-        # A task that is cancelled before its first step never runs, and the job would have no
-        # outcome. So a run that has not begun calls `should_stop` when it begins.
+        # A task that has not begun is not cancelled, because it would never run, and the job would
+        # have no outcome. It calls `should_stop` when it begins.
 
     def mark_ended(self) -> None:
-        """Record that the outcome is known, and stop the timers."""
+        """Record that the outcome is known, and cancel the timers."""
         self.has_ended = True
         if self._timer is not None:
             self._timer.cancel()

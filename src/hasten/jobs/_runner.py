@@ -1,4 +1,4 @@
-"""Run a leased job: find its task, check its data, call the function, return the outcome."""
+"""`Runner`: runs a leased job. It finds the task, decodes the data, and calls the function."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hasten.jobs import _failure_log as failure_log
 from hasten.jobs import _failures as failures
 from hasten.jobs._arguments import encode_result
 from hasten.jobs._context import Context
-from hasten.jobs._engine import CANCELLED_ERROR, keep_or
+from hasten.jobs._engine import CANCELLED_ERROR, resolve_keep
 from hasten.jobs._failures import Failure
 from hasten.jobs._middleware import Middleware, RunCall, call_through
 from hasten.jobs._options import DEFAULT_OPTIONS, Keep, Options, decode_options
@@ -34,14 +34,14 @@ from hasten.jobs._services import RESTART_SECONDS
 from hasten.jobs._task_definition import TaskDefinition
 from hasten.jobs._threads import Threads
 
-# A job for which there is no thread waits this long in the worker. Then it is postponed, because
-# another worker may have a thread for it.
+# If all threads for handlers are abandoned, a job waits in the worker for NO_THREAD_SECONDS, and is
+# then postponed by NO_THREAD_PAUSE_MS, because another worker may have a thread for it.
 NO_THREAD_SECONDS: Final = 0.1
 NO_THREAD_PAUSE_MS: Final = 1_000
 
 
 class Runner:
-    """Runs the jobs of one queue."""
+    """Runs jobs of one queue, and decides on their outcomes."""
 
     def __init__(
         self,
@@ -65,8 +65,9 @@ class Runner:
     async def run(self, run: Run) -> Outcome | None:
         """Run a job, and return its outcome; None if its lease was lost.
 
-        Whatever the handler raises is an outcome. Only a `KeyboardInterrupt` in the thread of the
-        event loop is raised, because it may be the user's Ctrl+C: see `failed`.
+        An exception of the handler leads to an outcome, too. Only a `KeyboardInterrupt` of a
+        handler in the event loop is raised again, because it may be the user's Ctrl+C; the caller
+        then gets the outcome from `outcome_of_error`.
         """
         lease = run.lease
         job = lease.job
@@ -78,52 +79,53 @@ class Runner:
         if pause_ms is not None and not run.should_stop():
             return Postponed(job.id, lease.token, pause_ms)
         task = self._queue.tasks.get(job.name)
-        reason = self._find_obstacle(job, options, task)
+        reason = self._find_reason_not_to_run(job, options, task)
         if reason is not None or task is None:
             return self._fail_without_run(run, str(reason), options)
         try:
-            if task.run_in == "thread" and self._threads.is_exhausted and not run.should_stop():
-                await asyncio.sleep(NO_THREAD_SECONDS)  # or it would be postponed in a tight loop
+            if task.run_in == "thread" and self._threads.has_no_thread and not run.should_stop():
+                # So that the worker does not claim and postpone jobs in a tight loop.
+                await asyncio.sleep(NO_THREAD_SECONDS)
                 return Postponed(job.id, lease.token, NO_THREAD_PAUSE_MS)
             if middlewares := self._queue.middlewares:
                 result = await self._call_through(middlewares, task, run, options)
             else:
-                result = await self._call(task, run, options)
+                result = await self._call_handler(task, run, options)
         except FailedRun as error:
-            shown = _remote_error(job.id, error.failure)
-            return self._after_failure(error.failure, run, options, shown)
+            loggable = _to_loggable_error(job.id, error.failure)
+            return self._log_and_decide_outcome(error.failure, run, options, loggable)
         except BaseException as error:  # sys.exit() in a handler ends its job, not the worker
             if isinstance(error, KeyboardInterrupt) and task.run_in == "loop":
                 raise
-            return self._after_error(error, task, run, options)
+            return self._outcome_of_exception(error, task, run, options)
         finally:
             run.close_context()
-        keep = keep_or(options.keep_completed, self._keep_completed)
+        keep = resolve_keep(options.keep_completed, self._keep_completed)
         return Completed(job.id, lease.token, result, keep)
 
-    def failed(self, error: BaseException, run: Run) -> Outcome | None:
-        """Return the outcome of a run that ended with an error outside of `run`."""
+    def outcome_of_error(self, error: BaseException, run: Run) -> Outcome | None:
+        """Return the outcome of a run that ended with an exception outside of `run`."""
         job = run.lease.job
         try:
             options = decode_options(job.opts)
         except ValueError as exc:
             return self._fail_without_run(run, str(exc), DEFAULT_OPTIONS)
-        return self._after_error(error, self._queue.tasks.get(job.name), run, options)
+        return self._outcome_of_exception(error, self._queue.tasks.get(job.name), run, options)
 
     def _fail_without_run(self, run: Run, reason: str, options: Options) -> Outcome:
-        """Fail a job for good without running it."""
-        keep = keep_or(options.keep_failed, self._keep_failed)
+        """Log that a job fails without being run, and return this outcome."""
+        keep = resolve_keep(options.keep_failed, self._keep_failed)
         outcome = failures.failed_without_run(run.lease, reason, keep)
         if reason == CANCELLED_ERROR:
-            failure_log.cancelled(run.lease.job)
+            failure_log.log_cancelled(run.lease.job)
         else:
-            failure_log.not_run(run.lease.job, outcome.error)
+            failure_log.log_failed_without_run(run.lease.job, outcome.error)
         return outcome
 
-    def _find_obstacle(
+    def _find_reason_not_to_run(
         self, job: JobRecord, options: Options, task: TaskDefinition | None
     ) -> str | None:
-        """Return the reason why a job must not run, None if it may."""
+        """Return the error with which a job must fail without being run; None to run it."""
         if job.deferred_failure is not None:
             return job.deferred_failure
         if task is None:
@@ -137,7 +139,7 @@ class Runner:
         return None
 
     def make_context(self, job: JobRecord) -> Context:
-        """Make the context of a job of the queue."""
+        """Create the context of a job of the queue."""
         return Context(job, self._report, max_bytes=self._queue.max_size)
 
     async def _call_through(
@@ -148,16 +150,17 @@ class Runner:
             _start_timeout(run, options)  # a middleware may hang as well as a handler
 
         async def call_handler(_call: RunCall) -> Any:
-            return task.parameters.decode_result(await self._call(task, run, options))
+            result = await self._call_handler(task, run, options)
+            return task.parameters.decode_result(result)
 
         call = RunCall(run.context, options.metadata or {})
         value = await call_through(middlewares, call, call_handler)
         return encode_result(value, self._queue.max_size)
 
-    async def _call(self, task: TaskDefinition, run: Run, options: Options) -> str:
-        """Call the handler in the event loop, a thread or a process, as its run_in says.
+    async def _call_handler(self, task: TaskDefinition, run: Run, options: Options) -> str:
+        """Decode the data and call the task's function in the event loop, a thread or a process.
 
-        Returns its result as JSON. Raises what the handler raises, or `FailedRun`.
+        Returns its result as JSON. Raises the error of the function, or `FailedRun`.
         """
         job = run.lease.job
         if run.should_stop():
@@ -180,30 +183,39 @@ class Runner:
         if task.run_in == "loop":
             value = await task.function(*args, **kwargs)
         else:
-            value = await self._in_thread(run, partial(task.function, *args, **kwargs))
+            value = await self._call_in_thread(run, partial(task.function, *args, **kwargs))
         return encode_result(value, self._queue.max_size)
 
-    async def _in_thread(self, run: Run, call: Callable[[], Any]) -> Any:
+    async def _call_in_thread(self, run: Run, call: Callable[[], Any]) -> Any:
+        """Call a handler in a thread. If it returns an awaitable, await that in the event loop."""
+
         def set_controls(interrupt: Callable[[], None], abandon: Callable[[], None]) -> None:
             run.interrupt, run.abandon = interrupt, abandon
 
         job = run.lease.job
         try:
-            value = await self._threads.run(call, set_controls, what=f"job {job.id} ({job.name})")
+            value = await self._threads.run(
+                call, set_controls, description=f"job {job.id} ({job.name})"
+            )
         finally:
             run.interrupt = run.abandon = None
         if not inspect.isawaitable(value):
             return value
-        # A plain wrapper of an async function: the coroutine runs in the event loop.
+        # The handler is a plain function that returned a coroutine, such as a wrapper of an async
+        # function. The event loop runs the coroutine.
         if run.should_stop():
             if inspect.iscoroutine(value):
                 value.close()
             raise asyncio.CancelledError
         return await value
 
-    def _after_error(
+    def _outcome_of_exception(
         self, error: BaseException, task: TaskDefinition | None, run: Run, options: Options
     ) -> Outcome | None:
+        """Return the outcome of a run that ended with an exception; None if its lease was lost.
+
+        If the run was stopped early, the reason for that decides, and not the exception.
+        """
         lease = run.lease
         match run.stop_reason:
             case Stop.LOST:
@@ -211,15 +223,15 @@ class Runner:
             case Stop.RELEASED:
                 return Released(lease.job.id, lease.token)
             case Stop.CANCELLED:
-                failure_log.cancelled(lease.job)
-                keep = keep_or(options.keep_failed, self._keep_failed)
+                failure_log.log_cancelled(lease.job)
+                keep = resolve_keep(options.keep_failed, self._keep_failed)
                 return Failed(lease.job.id, lease.token, CANCELLED_ERROR, None, keep)
             case Stop.TIMEOUT:
                 seconds = (options.timeout_ms or 0) / 1000
                 error = JobTimeout(seconds).with_traceback(error.__traceback__)
             case None if isinstance(error, asyncio.CancelledError) and not error.args:
-                # The worker cancels only for the reasons above. A handler did this.
-                text = "its task was cancelled by a handler, not by the worker"
+                # The worker sets a reason when it cancels a run, so a handler has done this.
+                text = "the asyncio task of the job was cancelled by a handler, not by the worker"
                 error = asyncio.CancelledError(text).with_traceback(error.__traceback__)
         failure = failures.classify(
             error,
@@ -227,17 +239,20 @@ class Runner:
             give_up_on=task.give_up_on if task else (),
             backoff_function=task.backoff_function if task else None,
         )
-        return self._after_failure(failure, run, options, error)
+        return self._log_and_decide_outcome(failure, run, options, error)
 
-    def _after_failure(
+    def _log_and_decide_outcome(
         self, failure: Failure, run: Run, options: Options, error: BaseException
     ) -> Outcome:
-        keep = keep_or(options.keep_failed, self._keep_failed)
-        outcome = failures.outcome_of(failure, run.lease, options, keep)
-        log = partial(failure_log.attempt, run.lease.job, outcome, failure, options.attempts, error)
+        """Log a failed run, and return its outcome: another attempt, or a final failure."""
+        keep = resolve_keep(options.keep_failed, self._keep_failed)
+        outcome = failures.to_outcome(failure, run.lease, options, keep)
+        log = partial(
+            failure_log.log_failed_run, run.lease.job, outcome, failure, options.attempts, error
+        )
         if isinstance(error, asyncio.CancelledError):
-            # An event loop that ends cancels this task, too. Then the log call never happens, which
-            # is right: the outcome is not stored either.
+            # The event loop may be ending, which cancels this task, too. Then the outcome is not
+            # stored, and it must not be logged either: the delayed call never happens.
             run.loop.call_later(RESTART_SECONDS, log)
         else:
             log()
@@ -245,20 +260,24 @@ class Runner:
 
 
 def _start_timeout(run: Run, options: Options) -> None:
+    """Start the time-out of a run, if the job has one and it has not been started."""
     if options.timeout_ms is not None and not run.has_timeout:
         run.start_timeout(options.timeout_ms / 1000)
 
 
 class FailedRun(JobFailed):
-    """The run failed, and its failure is classified: in another process, or because of its data."""
+    """The run failed in a child process, or its data could not be decoded.
+
+    failure is the decision on what happens to the job.
+    """
 
     def __init__(self, id: str, failure: Failure) -> None:
         super().__init__(id, failure.error)
         self.failure = failure
 
 
-def _remote_error(id: str, failure: Failure) -> JobFailed:
-    """Return an exception for the log in place of the one in the other process."""
+def _to_loggable_error(id: str, failure: Failure) -> JobFailed:
+    """Return a `JobFailed` to log for an exception that was raised in a child process."""
     error = JobFailed(id, failure.error)
     if failure.traceback:
         error.__cause__ = failure_log.RemoteTraceback(failure.traceback)

@@ -1,8 +1,8 @@
-"""Run the internal tasks of a worker, in an event loop that it shares with handlers.
+"""`Services`: runs a worker's internal tasks in the event loop that it shares with handlers.
 
-A handler can cancel any task of the loop, and some cancel all of them to clean up. A service that
-was cancelled like that is started again. A service that fails is reported and started once more,
-because the outcomes of jobs must still be stored while the worker stops.
+A handler can cancel any task of the loop, and some cancel all of them to clean up. So a service
+that is cancelled is started again. A service that fails is reported to the worker, which stops. It
+is started once more, because outcomes of jobs must still be stored while the worker stops.
 """
 
 from __future__ import annotations
@@ -16,14 +16,18 @@ from hasten._logs import get_logger
 
 logger = get_logger("hasten.worker")
 
-# An event loop that ends cancels all its tasks, too. It is closed before this time has passed.
+# A service that was cancelled is restarted after this time. If it was cancelled because the event
+# loop is ending, the loop will be closed before that.
 RESTART_SECONDS: Final = 0.1
 
 Service = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Services:
-    """Keeps services running until `end` is called or the event loop ends."""
+    """Keeps services (coroutine functions) running until `end` is called or the event loop ends.
+
+    failed is called with the exception of a service. loop_ended is called when the event loop ends.
+    """
 
     def __init__(
         self,
@@ -36,17 +40,20 @@ class Services:
         self._failed = failed
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._cancelled: list[Service] = []
-        self._have_failed: set[Service] = set()
+        self._to_restart: list[Service] = []
+        self._failed_once: set[Service] = set()
         self._is_over = False
-        self._life = self._until_loop_ends(loop_ended)
+        self._loop_watcher = self._watch_loop(loop_ended)
 
     async def open(self) -> None:
-        """Begin to watch for the end of the event loop."""
-        await anext(self._life)
+        """Start to watch for the end of the event loop."""
+        await anext(self._loop_watcher)
 
-    async def _until_loop_ends(self, loop_ended: Callable[[], None]) -> AsyncGenerator[None, None]:
-        """Call loop_ended when the event loop ends: it closes its asynchronous generators."""
+    async def _watch_loop(self, loop_ended: Callable[[], None]) -> AsyncGenerator[None, None]:
+        """Call loop_ended when the event loop ends.
+
+        A loop closes its asynchronous generators then, such as this one.
+        """
         try:
             yield
         finally:
@@ -54,53 +61,59 @@ class Services:
             loop_ended()
 
     def start(self, service: Service) -> None:
-        """Start a service, and keep it running."""
+        """Start a service in a task, and keep it running."""
         task = self._loop.create_task(service())
         self._tasks.add(task)
-        task.add_done_callback(partial(self._ended, service))
+        task.add_done_callback(partial(self._handle_end, service))
 
-    def _ended(self, service: Service, task: asyncio.Task[None]) -> None:
+    def _handle_end(self, service: Service, task: asyncio.Task[None]) -> None:
+        """Restart a service whose task was cancelled or has failed for the first time."""
         self._tasks.discard(task)
         if self._is_over:
             if not task.cancelled() and (error := task.exception()) is not None:
                 logger.error(
-                    "worker %s: an internal task failed while the worker ended",
+                    "worker %s: an internal task failed while the worker was stopping",
                     self._worker, exc_info=error,
                 )  # fmt: skip
         elif task.cancelled():
             self._start_later(service)
         elif (error := task.exception()) is not None:
-            if service not in self._have_failed:
-                self._have_failed.add(service)
+            if service not in self._failed_once:
+                self._failed_once.add(service)
                 self._start_later(service)
             self._failed(error)
 
     def _start_later(self, service: Service) -> None:
-        if not self._cancelled:
+        """Start a service again after `RESTART_SECONDS`."""
+        if not self._to_restart:
             self._loop.call_later(RESTART_SECONDS, self._restart)
-        self._cancelled.append(service)
+        self._to_restart.append(service)
 
     def _restart(self) -> None:
-        services, self._cancelled = self._cancelled, []
+        """Start the services again that were cancelled or have failed."""
+        services, self._to_restart = self._to_restart, []
         if self._is_over:
             return
         for service in services:
             self.start(service)
-        if cancelled := [service for service in services if service not in self._have_failed]:
+        if cancelled := [service for service in services if service not in self._failed_once]:
             logger.warning(
-                "worker %s: internal tasks were cancelled (%d), probably by a handler; restarted",
+                "worker %s: %d internal tasks were cancelled, probably by a handler; restarted",
                 self._worker, len(cancelled),
             )  # fmt: skip
 
     async def end(self) -> None:
-        """Cancel all services, except the one that calls this."""
+        """Cancel all services, except the one that makes this call."""
         self._is_over = True
         for task in self._tasks - {asyncio.current_task()}:
             task.cancel()
-        await self._life.aclose()
+        await self._loop_watcher.aclose()
 
 
-def retrieve(task: asyncio.Task[Any]) -> None:
-    """Retrieve the error of a task, as its callback. asyncio logs errors that nobody retrieves."""
+def retrieve_error(task: asyncio.Task[Any]) -> None:
+    """Retrieve the exception of a task. For `add_done_callback`.
+
+    asyncio logs exceptions that nobody retrieves.
+    """
     if not task.cancelled():
         task.exception()

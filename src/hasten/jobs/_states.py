@@ -1,7 +1,7 @@
-"""The states of a job, and the only table of transitions between them.
+"""The states of a job, and the allowed transitions between them.
 
-The names are those of BullMQ's getters and events. The engines follow this table, a test compares
-the diagram in the documentation with it, and the contract suite uses it as its oracle.
+The names are those of BullMQ's getters and events. The engines follow this table. A test compares
+it with the diagram in the documentation, and the tests of the engines check transitions against it.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Final
 
 
 class State(StrEnum):
-    """The state of a job."""
+    """The state of a job in its queue."""
 
-    WAITING = "waiting"  # ready to run, no priority
+    WAITING = "waiting"  # ready to run, without a priority
     PRIORITIZED = "prioritized"  # ready to run, after all waiting jobs without a priority
-    DELAYED = "delayed"  # not due yet: a delay, a back-off, a later attempt
+    DELAYED = "delayed"  # not due yet: it has a delay, or waits for its next attempt
     WAITING_CHILDREN = "waiting-children"  # a parent whose children have not all finished
     ACTIVE = "active"  # leased to a worker
     COMPLETED = "completed"  # its handler returned
-    FAILED = "failed"  # finally: no attempts left, unrecoverable, expired, cancelled
+    FAILED = "failed"  # for good: no attempts left, unrecoverable, expired or cancelled
 
 
 READY: Final = frozenset({State.WAITING, State.PRIORITIZED})
@@ -31,17 +31,19 @@ INITIAL: Final = frozenset(
 )
 
 TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
-    # → active: claimed. → failed: cancelled before a run. → the other one: another priority.
+    # → active: claimed. → failed: cancelled before a run. → prioritized, and prioritized → waiting:
+    # the priority was changed.
     State.WAITING: frozenset({State.ACTIVE, State.FAILED, State.PRIORITIZED}),
     State.PRIORITIZED: frozenset({State.ACTIVE, State.FAILED, State.WAITING}),
     # → waiting, prioritized: due, or promoted.
     State.DELAYED: frozenset({State.WAITING, State.PRIORITIZED, State.FAILED}),
-    # → the rest: the last child has finished; the parent's own delay and priority apply now.
+    # → waiting, prioritized, delayed: the last child has finished, so the parent's own priority and
+    # delay apply. → failed: cancelled, or a child has failed.
     State.WAITING_CHILDREN: frozenset(
         {State.WAITING, State.PRIORITIZED, State.DELAYED, State.FAILED}
     ),
-    # → waiting, prioritized: retried at once, released, or reclaimed from a dead worker.
-    # → delayed: retried after its back-off. → waiting-children: it has added children.
+    # → waiting, prioritized: retried at once, handed back, or reclaimed from a dead worker.
+    # → delayed: retried after a backoff, or postponed. → waiting-children: it has added children.
     State.ACTIVE: frozenset(
         {
             State.COMPLETED,
@@ -52,7 +54,7 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
             State.WAITING_CHILDREN,
         }
     ),
-    # → waiting, prioritized: run again by hand.
+    # → waiting, prioritized: queued again by `Queue.retry`.
     State.COMPLETED: frozenset({State.WAITING, State.PRIORITIZED}),
     State.FAILED: frozenset({State.WAITING, State.PRIORITIZED}),
 }

@@ -1,4 +1,4 @@
-"""The signals that stop a program: Ctrl+C, and SIGTERM from a service manager."""
+"""The signals that request the end of a program: SIGINT (Ctrl+C) and SIGTERM (service managers)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 @contextlib.contextmanager
 def handle_stop_signals(on_signal: Callable[[int], object]) -> Iterator[None]:
-    """Call on_signal with the number of each stop signal. For the main thread.
+    """Call on_signal with the number of each stop signal, while the context is entered.
 
-    Such a handler runs even while a job blocks the event loop.
+    Must be entered in the main thread. Unlike signal handlers of asyncio, on_signal is called even
+    while a job blocks the event loop.
     """
     before = {
         number: signal.signal(number, lambda number, _frame: on_signal(number))

@@ -1,4 +1,4 @@
-"""The store of queues and workers: it is closed when the last user releases it."""
+"""`StoreUse`: a store with its users, which is closed when the last user releases it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from hasten.jobs._engines import open_engine
 class StoreUse:
     """A store, and the queues and workers that use it.
 
-    The application closes a `Store` that it made. A store that was made from a URL, and the default
-    store, are closed when the last queue or worker releases them.
+    A store that was created from a URL and the default store are closed when the last queue or
+    worker releases them. A `Store` object that the application created is left open: the
+    application closes it.
     """
 
     def __init__(self, given: str | Store | None) -> None:
-        """Use a store, or the store of a URL; None uses the default store.
+        """Use a `Store`, a new store for a URL, or for None the default store.
 
-        `Store.from_env` creates the default store at the first use.
+        `Store.from_env` creates the default store at its first use.
         """
-        self._is_ours = not isinstance(given, Store)
+        self._closes_store = not isinstance(given, Store)
         self._is_default = given is None
         self._made: dict[str, Store] = {} if given is None else {"store": to_store(given)}
         # Weak references: a queue that was deleted without `aclose` does not keep the store open.
@@ -30,38 +31,38 @@ class StoreUse:
 
     @property
     def store(self) -> Store:
-        """The store. The default store is created at the first use, from HASTEN_URL."""
+        """The store. The default store is created at the first access, from HASTEN_URL."""
         # `setdefault` is atomic: all threads get the same store.
-        return self.made or self._made.setdefault("store", Store.from_env())
+        return self.existing_store or self._made.setdefault("store", Store.from_env())
 
     @property
-    def made(self) -> Store | None:
-        """The store; None for a default store that is not in use."""
+    def existing_store(self) -> Store | None:
+        """The store; None for a default store that does not exist yet."""
         return self._made.get("store")
 
     def engine(self) -> Engine:
-        """Return the engine of the store: a new one after the store was closed."""
+        """Return the engine of the store. A new one is created after the store was closed."""
         return self.store.part("jobs", open_engine)
 
     def acquire(self, user: object) -> None:
-        """Keep the store open for a user until `release`."""
+        """Keep the store open for this user until it calls `release`."""
         self._users.add(user)
 
     async def release(self, user: object) -> None:
-        """End the use of the store; the last user closes it. Safe to call twice."""
+        """Remove a user of the store. The last one closes the store. Safe to call twice."""
         self._users.discard(user)
-        if self._is_ours and not self._users:
-            store = self.made
+        if self._closes_store and not self._users:
+            store = self.existing_store
             if self._is_default:
-                self._made.clear()  # HASTEN_URL may have changed when it is used again
+                self._made.clear()  # the next use reads HASTEN_URL again
             if store is not None:
                 await store.aclose()
 
 
-DEFAULT: Final = StoreUse(None)
-"""The default store: all queues of the process without a store share it."""
+DEFAULT_STORE_USE: Final = StoreUse(None)
+"""The default store, which all queues without a store of their own share."""
 
 
-def use_of(store: str | Store | None) -> StoreUse:
-    """Return the use of the store in a queue's option. Raises `InvalidOption`."""
-    return DEFAULT if store is None else StoreUse(store)
+def get_store_use(store: str | Store | None) -> StoreUse:
+    """Return the `StoreUse` for the option store of a queue. Raises `InvalidOption`."""
+    return DEFAULT_STORE_USE if store is None else StoreUse(store)

@@ -1,4 +1,4 @@
-"""Following the events of a queue without an event loop."""
+"""`SyncQueueEvents`: iterates over the events of a queue, for code without an event loop."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from hasten.jobs._record import Event
 
 
 class SyncQueueEvents:
-    """The events of a queue, blocking: `for event in queue.sync.events():`. See `QueueEvents`.
+    """A blocking iterator over the events of a queue: `for event in queue.sync.events():`.
 
-    The iteration ends when another thread calls `close`. In a running event loop it raises
-    `UsageError`: use `async for event in queue.events()` there.
+    See `QueueEvents` for the events. The iteration ends when another thread calls `close`. In a
+    thread that runs an event loop it raises `UsageError`: use `async for event in queue.events()`
+    there.
     """
 
     def __init__(self, events: QueueEvents) -> None:
@@ -33,7 +34,7 @@ class SyncQueueEvents:
             raise StopIteration from None
 
     def close(self) -> None:
-        """End the iteration, also in a thread that waits for the next event."""
+        """End the iteration, also if another thread is waiting for the next event."""
         _portal.call(self._events.aclose())
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""The definition of a task: its function and options. It belongs to no queue."""
+"""`TaskDefinition`: the function of a task and its settings, validated."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from hasten.errors import InvalidOption, InvalidTask
 from hasten.jobs._arguments import Parameters
 from hasten.jobs._backoff import BackoffFunction
 from hasten.jobs._context import Context
-from hasten.jobs._function_origin import Execution, FunctionOrigin
-from hasten.jobs._functions import describe, is_generator
+from hasten.jobs._function_origin import CodeExecution, FunctionOrigin
+from hasten.jobs._functions import describe_function, is_generator
 from hasten.jobs._options import Options
 
 RunIn = Literal["loop", "thread", "process"]
-"""Where a handler runs: in the worker's event loop, in a thread, or in a process of its own."""
+"""Where a task's function runs: in the worker's event loop, in a thread, or in a child process."""
 
 
 class TaskDefinition:
-    """What producers and workers need to know of a task.
+    """The name, function and settings of a task. Queues use it to add jobs, workers to run them.
 
-    max_size limits the JSON of a job's arguments and result. show_values is whether errors about
-    arguments may show their values.
+    It belongs to no queue. max_size limits the arguments and the result of a job as JSON, in bytes.
+    show_values is whether error messages about arguments may contain their values. made_in is the
+    execution of code that called `queue.task`.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class TaskDefinition:
         backoff_function: BackoffFunction | None,
         max_size: int,
         show_values: bool,
-        made_in: Execution,
+        made_in: CodeExecution,
     ) -> None:
         self.function = function
         self.name = name
@@ -53,23 +54,24 @@ class TaskDefinition:
         self.origin = FunctionOrigin.of(function, made_in)
 
     def check(self) -> None:
-        """Check what could not be checked while the module of the task was incomplete.
+        """Check what can only be checked after the module of the task has been executed.
 
-        Raises `InvalidTask` for an annotation, `InvalidOption` for run_in="process".
+        Raises `InvalidTask` for an annotation that cannot be used, and `InvalidOption` for
+        run_in="process" if a child process could not import the task.
         """
         self.parameters.check()
         if self.run_in == "process":
-            _check_found(self.name, self.function)
+            _check_importable_as_task(self.name, self.function)
 
 
 def check_function(function: object) -> None:
-    """Raise `InvalidTask` for an object that cannot be a task."""
+    """Raise `InvalidTask` for an object that cannot be a task, such as a class."""
     match function:
         case staticmethod() | classmethod():
             kind = type(function).__name__
             raise InvalidTask(
                 f"a {kind} object cannot be a task: write @staticmethod above @queue.task, "
-                "not below it, and use no @classmethod"
+                "not below it; class methods cannot be tasks"
             )
         case type():
             raise InvalidTask(f"the class {function.__qualname__} cannot be a task: use a function")
@@ -81,6 +83,7 @@ def check_function(function: object) -> None:
 
 
 def _check_run_in(name: str, function: Callable[..., Any], run_in: RunIn | None) -> RunIn:
+    """Return where the task's function runs. Raises `InvalidOption` and `InvalidTask`."""
     if is_generator(function):
         raise InvalidTask(
             f"task {name!r}: a generator cannot be a task: return a list, or add a job per item"
@@ -97,31 +100,35 @@ def _check_run_in(name: str, function: Callable[..., Any], run_in: RunIn | None)
         case "thread" if not in_loop:
             return run_in
     expected = "'loop' or 'process'" if in_loop else "'thread' or 'process'"
-    raise InvalidOption("run_in", run_in, f"{expected} for {name!r}")
+    raise InvalidOption("run_in", run_in, f"{expected} for the task {name!r}")
 
 
 def _check_importable(name: str, function: Callable[..., Any]) -> None:
-    qualname = getattr(function, "__qualname__", "<none>")  # a partial or an object has none
+    """Raise `InvalidOption` unless the function is at the top level of a module."""
+    # Partials and objects have no __qualname__.
+    qualname = getattr(function, "__qualname__", "<none>")
     if "<" in qualname or inspect.ismethod(function):
         raise InvalidOption(
-            "run_in", "process", f"a function at the top level of a module, for {name!r}: "
-            "the other process imports it by name",
+            "run_in", "process", "used only for a function at the top level of a module: the "
+            f"child process imports the task {name!r} by the name of its function",
         )  # fmt: skip
 
 
-def _check_found(name: str, function: Callable[..., Any]) -> None:
+def _check_importable_as_task(name: str, function: Callable[..., Any]) -> None:
+    """Raise `InvalidOption` unless the name of the function in its module is the task."""
     found: Any = sys.modules.get(function.__module__)
     for part in function.__qualname__.split("."):
         found = getattr(found, part, None)
     if not isinstance(getattr(found, "definition", None), TaskDefinition):
         raise InvalidOption(
-            "run_in", "process", "a function whose module-level name is its task: decorate "
-            f"{describe(function)} with @queue.task. The other process imports the task {name!r} "
-            "by that name",
+            "run_in", "process", "used only for a function whose name in its module is its task: "
+            f"decorate {describe_function(function)} with @queue.task, because the child process "
+            f"imports the task {name!r} by that name",
         )  # fmt: skip
 
 
 def _check_give_up_on(given: object) -> tuple[type[BaseException], ...]:
+    """Return the exception classes as a tuple. Raises `InvalidOption`."""
     kinds = given if isinstance(given, tuple) else (given,)
     for kind in kinds:
         if not (isinstance(kind, type) and issubclass(kind, BaseException)):

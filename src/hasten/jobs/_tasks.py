@@ -1,4 +1,4 @@
-"""A task: a function, and the ways to add jobs that run it."""
+"""`Task`: a function, and the methods that add jobs which run it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class Arguments(Generic[P]):
-    """The arguments of one call of a task with the parameters P. Made by `Task.args`."""
+    """The arguments of one call of a task with the parameters P. Created by `Task.args`."""
 
     __slots__ = ("by_name",)
 
@@ -35,7 +35,11 @@ class Arguments(Generic[P]):
 
 
 class Enqueuer(Generic[P, T]):
-    """Adds jobs of a task with certain options; P are its parameters, T is what it returns."""
+    """Adds jobs of one task, all with the same options.
+
+    `Task.using` returns one. P are the parameters of the task, T is the type of its result. options
+    are those of the task, given are the options that `using` has set in addition.
+    """
 
     def __init__(
         self,
@@ -47,89 +51,102 @@ class Enqueuer(Generic[P, T]):
         self.definition = definition
         self._producer = producer
         self._options = options
-        self._given = given  # checked at each call, because `at` depends on the time
-        # A template holds the time of expiry, so one with `expires` is made at each call, too.
-        is_timed = bool(given) or options.expires_ms is not None
-        self._template = None if is_timed else producer.template(definition.name, options)
+        # Merged into _options at each call, because `at` depends on the time.
+        self._overrides = given
+        # A template has the absolute time of expiry, so with `expires` each call needs a new one.
+        depends_on_time = bool(given) or options.expires_ms is not None
+        self._template = None if depends_on_time else producer.template(definition.name, options)
 
     def __repr__(self) -> str:
-        given = ", ".join(f"{option}={value!r}" for option, value in self._given.items())
+        given = ", ".join(f"{option}={value!r}" for option, value in self._overrides.items())
         return f"<Task {self.definition.name} of {self._producer.queue_name} using {given}>"
 
     async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[T]:
-        """Add a job with these arguments. It is stored when this returns.
+        """Add a job that calls the task with these arguments. It is stored when this returns.
 
-        Raises `InvalidArgument` for arguments that do not fit the task, cannot be stored, or would
-        arrive as something else, its `PayloadTooLarge` if they are too large, and `StoreError` if
-        the store does not accept the job.
+        Raises `InvalidArgument` for arguments that do not fit the task, cannot be stored as JSON,
+        or would reach the task as another type; its subclass `PayloadTooLarge` if they are too
+        large; and `StoreError` if the job could not be stored.
         """
         definition = self.definition
         parameters = definition.parameters
         arguments = parameters.bind(args, kwargs)
         data = parameters.encode(arguments, definition.max_size, check=definition.check_arguments)
         if self._producer.middlewares:
-            return await self._producer.submit_through(self._call(arguments), self._options, data)
-        return await self._producer.submit(self._template or self._timed_template(), data)
+            call = self._make_call(arguments)
+            return await self._producer.submit_through(call, self._options, data)
+        return await self._producer.submit(self._template or self._make_template(), data)
 
     def args(self, *args: P.args, **kwargs: P.kwargs) -> Arguments[P]:
-        """Make the arguments of one of the jobs of `enqueue_many`. Adds nothing.
+        """Return the arguments of a call, to pass several of them to `enqueue_many`. Adds no job.
 
         Raises `InvalidArgument` for arguments that the parameters do not accept.
         """
         return Arguments(self.definition.parameters.bind(args, kwargs))
 
     async def enqueue_many(self, calls: Iterable[Arguments[P]]) -> list[Job[T]]:
-        """Add a job for each of several arguments: `send.enqueue_many(map(send.args, names))`.
+        """Add one job for each of several calls: `send.enqueue_many(map(send.args, names))`.
 
-        Up to 1,000 are stored in one transaction: all or none. More jobs, or large ones, are stored
-        in several; see `Queue.add_many`. Raises what `enqueue` raises, and `AddedInPart`.
+        Up to 1,000 jobs are stored in one transaction: all or none. More jobs, or large ones, are
+        stored in several transactions; see `Queue.add_many`. Raises the exceptions of `enqueue`,
+        and `AddedInPart`.
         """
         if self._producer.middlewares:
             return await self._producer.submit_many_through(
                 [
-                    (self._call(arguments.by_name), self._options, self._encode(arguments))
+                    (
+                        self._make_call(arguments.by_name),
+                        self._options,
+                        self._encode_arguments(arguments),
+                    )
                     for arguments in calls
                 ]
             )
-        template = self._template or self._timed_template()
+        template = self._template or self._make_template()
         return await self._producer.submit_many(
-            [(template, self._encode(arguments)) for arguments in calls]
+            [(template, self._encode_arguments(arguments)) for arguments in calls]
         )
 
-    def _call(self, arguments: dict[str, Any]) -> EnqueueCall:
-        given: JobOptions = {**self._given}
+    def _make_call(self, arguments: dict[str, Any]) -> EnqueueCall:
+        """Return what the middlewares of the queue receive for a job with these arguments."""
+        given: JobOptions = {**self._overrides}
         return EnqueueCall(self._producer.queue_name, self.definition.name, arguments, given)
 
-    def _encode(self, arguments: object) -> str:
+    def _encode_arguments(self, arguments: object) -> str:
+        """Return the arguments of a call as JSON."""
         definition = self.definition
         if not isinstance(arguments, Arguments):
-            expected = f"arguments that are made by {definition.name}.args(…)"
+            expected = f"arguments created with {definition.name}.args(…)"
             raise InvalidOption("calls", arguments, expected, is_private=True)
         return definition.parameters.encode(
             arguments.by_name, definition.max_size, check=definition.check_arguments
         )
 
     def using(self, **options: Unpack[JobOptions]) -> Enqueuer[P, T]:
-        """Return the same task with other options: `task.using(delay=60).enqueue(…)`.
+        """Return an object that adds jobs of this task with other options.
 
-        Raises `InvalidOption`.
+        Example: `task.using(delay=60).enqueue(…)`. Raises `InvalidOption`.
         """
-        given: JobOptions = {**self._given, **options}
+        given: JobOptions = {**self._overrides, **options}
         check_job_options(given, self._options, now_ms=self._producer.now_ms())
         return Enqueuer(self.definition, self._producer, self._options, given)
 
-    def _timed_template(self) -> JobTemplate:
-        options = check_job_options(self._given, self._options, now_ms=self._producer.now_ms())
+    def _make_template(self) -> JobTemplate:
+        """Return the template of jobs that are added now."""
+        options = check_job_options(self._overrides, self._options, now_ms=self._producer.now_ms())
         return self._producer.template(self.definition.name, options)
 
     @property
     def sync(self) -> SyncEnqueuer[P, T]:
-        """The same methods, blocking, for code without an event loop: Flask, scripts, a shell."""
+        """Blocking versions of these methods, for code that does not run in an event loop.
+
+        For instance for Flask, scripts or an interactive shell.
+        """
         return SyncEnqueuer(self)
 
 
 class SyncEnqueuer(Generic[P, T]):
-    """Adds jobs of a task, blocking; see `Enqueuer`."""
+    """Adds jobs of one task, blocking until they are stored; see `Enqueuer`."""
 
     def __init__(self, enqueuer: Enqueuer[P, T]) -> None:
         self._enqueuer = enqueuer
@@ -138,36 +155,37 @@ class SyncEnqueuer(Generic[P, T]):
         return f"{self._enqueuer!r}.sync"
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[T]:
-        """Add a job; see `Enqueuer.enqueue`."""
+        """Add a job that calls the task with these arguments; see `Enqueuer.enqueue`."""
         return _portal.call(self._enqueuer.enqueue(*args, **kwargs))
 
     def args(self, *args: P.args, **kwargs: P.kwargs) -> Arguments[P]:
-        """Make the arguments of a job; see `Enqueuer.args`."""
+        """Return the arguments of a call, for `enqueue_many`; see `Enqueuer.args`."""
         return self._enqueuer.args(*args, **kwargs)
 
     def enqueue_many(self, calls: Iterable[Arguments[P]]) -> list[Job[T]]:
-        """Add jobs; see `Enqueuer.enqueue_many`."""
+        """Add one job for each of several calls; see `Enqueuer.enqueue_many`."""
         return _portal.call(self._enqueuer.enqueue_many(calls))
 
     def using(self, **options: Unpack[JobOptions]) -> SyncEnqueuer[P, T]:
-        """Return the same task with other options; see `Enqueuer.using`."""
+        """Return an object that adds jobs with other options; see `Enqueuer.using`."""
         return SyncEnqueuer(self._enqueuer.using(**options))
 
 
 class Task(Enqueuer[P, T], Generic[P, R, T]):
-    """A function that jobs of a queue run. Calling it runs the function itself, here and now.
+    """A function that a queue's workers can run. Calling the task calls the function directly.
 
-    P are its parameters, R is what a call returns (a coroutine for an `async def`), T is what its
-    jobs return.
+    `enqueue` adds a job that runs it. P are its parameters, R is what a direct call returns (a
+    coroutine for an `async def`), T is the type of the result of its jobs.
     """
 
     def __init__(self, definition: TaskDefinition, producer: Producer) -> None:
-        functools.update_wrapper(self, definition.function)  # first: it copies attributes
+        # First, because it copies attributes, which __init__ may then replace.
+        functools.update_wrapper(self, definition.function)
         super().__init__(definition, producer, definition.options, {})
 
     @property
     def name(self) -> str:
-        """The name under which its jobs are stored."""
+        """The name of the task, which is stored with its jobs."""
         return self.definition.name
 
     @property
@@ -186,8 +204,8 @@ class Task(Enqueuer[P, T], Generic[P, R, T]):
 class ContextTask(Enqueuer[P, T], Generic[P, R, T]):
     """A `Task` whose function has a `Context` as its first parameter.
 
-    Only type checkers see this class: callers of the function pass the context, and `enqueue` does
-    not take it.
+    Only type checkers use this class. A direct call of the task passes a context, but `enqueue`
+    takes only the other arguments.
     """
 
     name: str

@@ -1,14 +1,15 @@
-"""Run plain functions in threads, and stop them.
+"""`Threads`: runs plain (not async) functions in threads, and stops them.
 
-A thread cannot be killed. An exception can be set in it, which it raises when it next executes
-Python code. That stops loops and most library code, but a long call in C (a sleep, a socket without
-a time-out) returns first. A handler that must be stopped whatever it does belongs in a process.
+A thread cannot be killed. But an exception can be set in it, which is raised when the thread
+executes Python code again. This stops loops and most library code, but a long call to C code (a
+sleep, a socket without a time-out) returns first. A handler that must be stoppable in any case
+belongs in a process.
 
 A thread that does not stop is abandoned: the run of its handler ends with an error, another thread
 takes its place, and its result is discarded. The thread ends when its handler does.
 
-The pool of the standard library cannot be used: at its exit the interpreter waits for the threads
-of that pool, so one long call would keep a worker from stopping.
+The thread pool of the standard library cannot be used: the interpreter waits for its threads at
+exit, so one long call would keep a worker from stopping.
 """
 
 from __future__ import annotations
@@ -31,28 +32,31 @@ logger = get_logger("hasten.worker")
 
 T = TypeVar("T")
 
-# A thread whose call was cancelled gets this long to end before a warning is logged.
+# How long a thread may take to end after its call was cancelled, before a warning is logged.
 WARN_AFTER_SECONDS: Final = 2.0
 
 
 class Interrupted(BaseException):
-    """Raised in the thread of a handler to stop it. Not an Exception: handlers do not catch it."""
+    """Raised in the thread of a handler to stop it.
+
+    It is no subclass of Exception, so that `except Exception` in a handler does not catch it.
+    """
 
 
 class Threads:
-    """A pool of threads for handlers, which grows as needed. Belongs to one event loop."""
+    """A pool of up to size threads for handlers. Belongs to one event loop."""
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._count = 0  # without those that are abandoned
-        self._started = 0
-        self._abandoned = 0  # abandoned threads that have not ended
+        self._count = 0  # threads of the pool, without the abandoned ones
+        self._started = 0  # threads that were ever started, for their names
+        self._abandoned = 0  # abandoned threads that are still running
         self._idle = threading.Semaphore(0)
         self._calls: SimpleQueue[Callable[[], bool] | None] = SimpleQueue()
 
     @property
-    def is_exhausted(self) -> bool:
-        """Whether so many threads are abandoned that no more handlers may be started."""
+    def has_no_thread(self) -> bool:
+        """Whether no thread is available, because too many are abandoned and still running."""
         return self._abandoned >= self._size
 
     async def run(
@@ -60,17 +64,17 @@ class Threads:
         call: Callable[[], T],
         set_controls: Callable[[Callable[[], None], Callable[[], None]], None],
         *,
-        what: str,
+        description: str,
     ) -> T:
-        """Run call in a thread. what names it in the log.
+        """Run call in a thread, and return its result. description names the call in the log.
 
-        set_controls is called with a function that interrupts the call, and one that abandons its
-        thread.
+        Before the call starts, set_controls is called with two functions: one interrupts the call,
+        the other one abandons its thread.
         """
         loop = asyncio.get_running_loop()
         interruption = _Interruption()
-        # What the handler raises is passed on as a value. As the exception of a future,
-        # GeneratorExit would close the coroutines that wait for it, and StopIteration is not
+        # An exception of the handler is passed as a part of the result. As the exception of the
+        # future, a GeneratorExit would close the coroutines that await it, and StopIteration is not
         # allowed.
         future: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
         # Context variables that a handler sets must not be visible to the next one.
@@ -79,18 +83,20 @@ class Threads:
         def finish(result: Any, error: BaseException | None = None) -> None:
             try:
                 if interruption.is_abandoned:
-                    _drop(result)
-                    loop.call_soon_threadsafe(self._ended, what, threading.current_thread().name)
+                    _close_coroutine(result)
+                    loop.call_soon_threadsafe(
+                        self._log_end, description, threading.current_thread().name
+                    )
                 else:
-                    loop.call_soon_threadsafe(_set, future, (result, error))
+                    loop.call_soon_threadsafe(_set_outcome, future, (result, error))
             except RuntimeError:  # the loop is closed: nobody waits
-                _drop(result)
+                _close_coroutine(result)
 
         def execute() -> bool:
             """Run the call. Returns whether the thread still belongs to the pool."""
             try:
                 result = context.run(interruption.run, call)
-            except BaseException as exc:  # noqa: BLE001  # an error of the job, of any kind
+            except BaseException as exc:  # noqa: BLE001  # whatever the handler raises
                 finish(None, exc)
             else:
                 finish(result)
@@ -98,77 +104,83 @@ class Threads:
 
         def abandon() -> None:
             if not future.done() and interruption.abandon():
-                self._replace()
-                _set(future, (None, Interrupted()))
-                self._warn_of(what, interruption)
+                self._count_as_abandoned()
+                _set_outcome(future, (None, Interrupted()))
+                self._warn_of_abandoned(description, interruption)
 
         set_controls(interruption.interrupt, abandon)
         try:
-            self._put(execute)
+            self._submit(execute)
             result, error = await future
         except BaseException:
-            interruption.interrupt()  # nobody waits for its result
+            interruption.interrupt()  # nobody waits for the result any more
             if interruption.abandon():
-                self._replace()
-                # Most end at once. If the event loop ends, it never calls this.
+                self._count_as_abandoned()
+                # Later, because most threads end at once. Never, if the event loop ends.
                 with contextlib.suppress(RuntimeError):  # the loop is closed
-                    loop.call_later(WARN_AFTER_SECONDS, self._warn_of, what, interruption)
+                    loop.call_later(
+                        WARN_AFTER_SECONDS, self._warn_of_abandoned, description, interruption
+                    )
             raise
         if error is not None:
             try:
                 raise error
             finally:
-                # The traceback refers to this frame: the local variables of the handler would be
-                # kept until the next garbage collection.
+                # The traceback of the error refers to this frame, and this frame to the error. Such
+                # a cycle would keep the handler's local variables alive until garbage collection.
                 del error, future
         returned: T = result
         return returned
 
-    def _put(self, execute: Callable[[], bool]) -> None:
+    def _submit(self, execute: Callable[[], bool]) -> None:
+        """Let a thread of the pool call execute, and start a thread if none is idle."""
         self._calls.put(execute)
         if not self._idle.acquire(blocking=False) and self._count < self._size:
             self._started += 1
             threading.Thread(
-                target=self._serve, name=f"hasten job {self._started}", daemon=True
+                target=self._run_thread, name=f"hasten job {self._started}", daemon=True
             ).start()
             self._count += 1
 
-    def _serve(self) -> None:
+    def _run_thread(self) -> None:
+        """Execute the calls of the pool, until one is abandoned or the pool is closed."""
         while (execute := self._calls.get()) is not None:
             _django.close_old_connections()
             is_kept = execute()
-            del execute  # it must not keep its objects alive until the next call
+            del execute  # so that its objects are not kept alive until the next call
             _django.close_old_connections()
             if not is_kept:
                 return
             self._idle.release()
 
-    def _replace(self) -> None:
-        """Make room in the pool for a thread in place of an abandoned one."""
+    def _count_as_abandoned(self) -> None:
+        """Count one thread as abandoned, so that the pool may start another one."""
         self._count -= 1
         self._abandoned += 1
 
-    def _warn_of(self, what: str, interruption: _Interruption) -> None:
+    def _warn_of_abandoned(self, description: str, interruption: _Interruption) -> None:
+        """Log that the handler of an abandoned thread is still running."""
         if (thread := interruption.thread) is None:
-            return  # it has ended in the meantime
+            return  # the handler has ended in the meantime
         logger.warning(
             "%s is still running after being asked to stop: the worker no longer waits for "
             "it, its thread is abandoned (%s); abandoned threads of this worker: %d",
-            what, _where(thread), self._abandoned,
+            description, _describe_thread(thread), self._abandoned,
         )  # fmt: skip
         if self._abandoned == self._size:
             logger.error(
                 "all threads for handlers are abandoned (%d): this worker runs no more plain "
-                "functions until one of them ends; set a time-out on what they wait for, or use "
-                'run_in="process"',
+                "functions until one of the threads ends; set time-outs in the calls that block "
+                'them, or use run_in="process"',
                 self._abandoned,
             )
 
-    def _ended(self, what: str, name: str) -> None:
+    def _log_end(self, description: str, name: str) -> None:
+        """Log that the handler of an abandoned thread has ended."""
         self._abandoned -= 1
         logger.info(
             "%s has ended in its abandoned thread %r; abandoned threads of this worker: %d",
-            what, name, self._abandoned,
+            description, name, self._abandoned,
         )  # fmt: skip
 
     def close(self) -> None:
@@ -177,23 +189,25 @@ class Threads:
             self._calls.put(None)
 
 
-def _set(
+def _set_outcome(
     future: asyncio.Future[tuple[Any, BaseException | None]],
     outcome: tuple[Any, BaseException | None],
 ) -> None:
+    """Set the result of a future, or discard the outcome if the future is done."""
     if not future.done():
         future.set_result(outcome)
     else:
-        _drop(outcome[0])
+        _close_coroutine(outcome[0])
 
 
-def _drop(result: Any) -> None:
-    if inspect.iscoroutine(result):  # nobody will await it
+def _close_coroutine(result: Any) -> None:
+    """Close a result that is a coroutine, because nobody will await it."""
+    if inspect.iscoroutine(result):  # a coroutine that nobody will await
         result.close()
 
 
-def _where(thread: int) -> str:
-    """Return the name of a thread and the line that it executes."""
+def _describe_thread(thread: int) -> str:
+    """Return the name of a thread and the line of code that it is executing."""
     names = {other.ident: other.name for other in threading.enumerate()}
     name = repr(names.get(thread, thread))
     if (frame := sys._current_frames().get(thread)) is None:
@@ -202,15 +216,16 @@ def _where(thread: int) -> str:
 
 
 class _Interruption:
-    """Interrupts one handler, and never the code that its thread runs after it."""
+    """Interrupts the handler that a thread runs, but never code that the thread runs later."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.thread: int | None = None  # the one that runs the handler
+        self.thread: int | None = None  # the id of the thread while it runs the handler
         self._stopped = False
         self.is_abandoned = False
 
     def run(self, call: Callable[[], T]) -> T:
+        """Call the handler in the current thread. Raises `Interrupted` if it was stopped before."""
         try:
             with self._lock:
                 if self._stopped:
@@ -220,24 +235,30 @@ class _Interruption:
         finally:
             while True:
                 try:
-                    self._leave()
+                    self._mark_left()
                     break
                 except Interrupted:
-                    continue  # it came too late: the handler has ended
+                    continue  # the interruption came too late: the handler has ended
 
-    def _leave(self) -> None:
+    def _mark_left(self) -> None:
+        """Record that the handler has ended, so that the thread is not interrupted any more."""
         with self._lock:
             self.thread = None
-            _set_exception(threading.get_ident(), None)  # clears one that is not raised yet
+            # Clears an Interrupted that was not raised yet.
+            _set_exception(threading.get_ident(), None)
 
     def interrupt(self) -> None:
+        """Raise `Interrupted` in the handler, now or when it starts."""
         with self._lock:
             self._stopped = True
             if self.thread is not None:
                 _set_exception(self.thread, Interrupted)
 
     def abandon(self) -> bool:
-        """Abandon the thread of the handler. False if there is none, or it is abandoned."""
+        """Mark the thread of the handler as abandoned.
+
+        Returns False if no thread is running the handler, or it is abandoned already.
+        """
         with self._lock:
             if self.thread is None or self.is_abandoned:
                 return False
@@ -246,7 +267,10 @@ class _Interruption:
 
 
 def _set_exception(thread: int, kind: type[BaseException] | None) -> None:
-    """Raise kind in a thread, soon. None clears an exception that is not raised yet."""
+    """Let a thread raise this exception when it next executes Python code.
+
+    None clears an exception that was set and is not raised yet.
+    """
     ctypes.pythonapi.PyThreadState_SetAsyncExc(
         ctypes.c_ulong(thread), None if kind is None else ctypes.py_object(kind)
     )

@@ -1,7 +1,7 @@
-"""Explain why data does not fit a task without showing its values.
+"""Describe why data does not fit a task, without showing values of the data.
 
-Such a text is stored with the job, and appears in the events of its queue, in logs and in error
-trackers. More people read these than may read the data of jobs.
+The description is stored with the job, and appears in the events of the queue, in logs and in error
+trackers. More people may read these than the data of jobs.
 """
 
 from __future__ import annotations
@@ -9,38 +9,41 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-# The only messages of msgspec that show a value: of enums, literals and the tags of unions.
-_INVALID_VALUE: Final = re.compile(r"(Invalid (?:enum )?value) .*?( - at `[^`']*`)?", re.DOTALL)
+# The only messages of msgspec that contain a value: those about enums, literals and union tags.
+_VALUE_IN_MESSAGE: Final = re.compile(r"(Invalid (?:enum )?value) .*?( - at `[^`']*`)?", re.DOTALL)
 
-# The message of pydantic that shows a value, and a shorter one that replaces it.
-_TAGS: Final = {"union_tag_invalid": "Input tag does not match any of the expected tags"}
+# The type of pydantic's only message that contains a value, and the message that replaces it.
+_MESSAGES: Final = {"union_tag_invalid": "Input tag does not match any of the expected tags"}
 
 
-def without_values(message: str) -> str:
-    """Return a message of msgspec without the value in it."""
-    found = _INVALID_VALUE.fullmatch(message)
+def remove_values(message: str) -> str:
+    """Return a message of msgspec without the value that it may contain."""
+    found = _VALUE_IN_MESSAGE.fullmatch(message)
     return message if found is None else found[1] + (found[2] or "")
 
 
 def validate(model: Any, value: Any, *, show_values: bool) -> Any:
-    """Create a pydantic model. Raises `ValueError`, without values unless show_values."""
+    """Create a pydantic model from decoded JSON. Raises `ValueError`.
+
+    The message of the error contains values of the data only if show_values.
+    """
     if show_values:
         return model.model_validate(value)
     try:
         return model.model_validate(value)
     except ValueError as exc:
-        if not hasattr(exc, "errors"):  # raised by the code of the model
+        if not hasattr(exc, "errors"):  # raised by the model's own code, not by pydantic
             raise
-        message = _message(exc)
-    # Outside of the except clause, so that the error with the values is not its context.
+        message = _describe_errors(exc)
+    # Outside of the except clause, so that the original error is not shown as its context.
     raise ValueError(message)
 
 
-def _message(error: Any) -> str:
-    """Return the message of pydantic, as with its setting hide_input_in_errors."""
+def _describe_errors(error: Any) -> str:
+    """Return pydantic's description of an error without values."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
-    parts = [
-        f"{'.'.join(map(str, each['loc'])) or 'the value'}: {_TAGS.get(each['type'], each['msg'])}"
-        for each in found
-    ]
+    parts = []
+    for each in found:
+        path = ".".join(map(str, each["loc"])) or "the value"
+        parts.append(f"{path}: {_MESSAGES.get(each['type'], each['msg'])}")
     return f"{error.title}: {'; '.join(parts)}"

@@ -1,12 +1,12 @@
-"""A worker: takes jobs from queues and runs them, from its start to its graceful end.
+"""`Worker`: runs the jobs of one or more queues, from `start` until it is stopped gracefully.
 
 Each queue has a consumer (`_consumer.py`), which claims jobs, runs them and stores their outcomes.
-The worker starts and stops the consumers, and owns what they share: the capacity for `concurrency`
-jobs over all queues (`_capacity.py`), threads and processes for handlers, and a thread that renews
-the leases (`_leases.py`). It also takes back the jobs of dead workers.
+The worker starts and stops the consumers, and owns the objects that they share: the capacity for
+`concurrency` jobs over all queues (`_capacity.py`), the threads and processes for handlers, and the
+thread that renews the leases (`_leases.py`). It also takes back the jobs of dead workers.
 
-What runs on the event loop, runs as a service (`_services.py`), which restarts it if it is
-cancelled.
+The worker's own tasks on the event loop are services (`_services.py`), which are restarted if a
+handler cancels them.
 """
 
 from __future__ import annotations
@@ -56,28 +56,31 @@ from hasten.jobs._worker_info import WorkerInfo
 
 logger = get_logger("hasten.worker")
 
-# After the grace period: how long cancelled handlers have to end, and then the store to store the
-# last outcomes.
+# Time limits after the grace period: first for the cancelled handlers to end, then for the store to
+# accept the last outcomes, then for each call that releases something in the store.
 END_SECONDS: Final = 5.0
 
 
 class Worker:
-    """Runs the jobs of queues, up to concurrency at once: `async with Worker(mail): …`.
+    """Runs the jobs of queues, at most concurrency of them at once: `async with Worker(mail): …`.
 
-    Leaving the block, `stop` and `aclose` stop it gracefully: it takes no more jobs, gives the
-    running ones the time grace to finish, and hands back the rest without using up an attempt.
+    Leaving the block, `stop` and `aclose` stop the worker gracefully: it claims no more jobs, waits
+    for the running ones for the time grace, and then returns the unfinished ones to their queues
+    without using up an attempt.
 
-    A job whose worker has died is run by another worker after the time lease. A live worker renews
-    its leases four times as often, in a thread, so that a blocked event loop loses no job. A job
-    fails when its workers have died crash_limit times while they ran it. keep_completed and
-    keep_failed (`Keep`, a count, True or False) hold for jobs without these options.
-    handler_processes is how many handlers with run_in="process" run at once; None means one for
-    each processor. release is the version of your code, such as "2026.12.1", by default from
-    HASTEN_RELEASE: jobs of tasks with a later `since` are handed back for newer workers, without
-    using up an attempt. bullmq_metrics_minutes is for queues in Redis: it counts finished jobs as
-    BullMQ's option `metrics` does, for `getMetrics` and Bull Board, and is how many minutes to
-    keep, such as 10,080 for a week. Use the same number in all workers of a queue; None counts
-    nothing.
+    If a worker dies, other workers run its jobs after the time lease. A live worker renews its
+    leases four times in this time, in a thread, so that it loses no jobs while a handler blocks the
+    event loop. A job fails when crash_limit workers have died while they ran it.
+
+    name is shown in logs and stored with the jobs; the default is the host name and the process id.
+    keep_completed and keep_failed (`Keep`, a count, True or False) apply to jobs that do not have
+    these options. handler_processes is how many handlers with run_in="process" run at once; None
+    means one for each processor. release is the version of your code, such as "2026.12.1"; the
+    default is the environment variable HASTEN_RELEASE. A job whose task needs a later release
+    (`since`) is returned to its queue for other workers, without using up an attempt. A queue in
+    Redis counts its finished jobs per minute, as with BullMQ's option `metrics`, if
+    bullmq_metrics_minutes is set: it is how many minutes to keep, such as 10,080 for a week. Use
+    the same number for all workers of a queue.
     """
 
     def __init__(
@@ -95,9 +98,13 @@ class Worker:
         bullmq_metrics_minutes: int | None = None,
     ) -> None:
         if not queues or not all(isinstance(queue, Queue) for queue in queues):
-            raise InvalidOption("queues", queues, "one Queue or more")
-        if len(set(map(_location, queues))) < len(set(queues)):
-            raise InvalidOption("queues", queues, "one Queue object for each queue")
+            raise InvalidOption("queues", queues, "one or more Queue objects")
+        if len(set(map(_identify_queue, queues))) < len(set(queues)):
+            raise InvalidOption(
+                "queues",
+                queues,
+                "distinct: two of these Queue objects name the same queue of the same store",
+            )
         if handler_processes is not None:
             check_whole_number("handler_processes", handler_processes, 1, MAX_COUNT)
         self.name = check_name("worker", name or f"{socket.gethostname()}:{os.getpid()}")
@@ -144,12 +151,12 @@ class Worker:
     # Life ---------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Start to take jobs. They run in the current event loop.
+        """Start to claim and run jobs, in the current event loop.
 
-        Raises `UsageError` if the worker was started before, and what `Queue.check_tasks` raises.
+        Raises `UsageError` if the worker was started before, and the errors of `Queue.check_tasks`.
         """
         if self._consumers:
-            raise UsageError("this worker has been started already: create another one")
+            raise UsageError("this worker has been started already: create a new Worker")
         enable_loggers()
         for queue in self._queues:
             queue.check_tasks()
@@ -157,9 +164,12 @@ class Worker:
         self._threads = Threads(self._concurrency)
         self._processes = Processes(self._process_count)
         self._capacity = Capacity(self._concurrency)
-        self._poison_jobs = PoisonJobs(self._crash_limit, self._capacity, on_start=self._wake)
+        self._poison_jobs = PoisonJobs(
+            self._crash_limit, self._capacity, on_start=self._wake_consumers
+        )
         self._leases = LeaseKeeper(self._lease_ms)
-        # A worker whose event loop has ended runs nothing: other workers must get its jobs.
+        # When the event loop has ended, no handler runs any more. The leases must expire then, so
+        # that other workers get the jobs.
         self._services = Services(self.name, failed=self._fail, loop_ended=self._stop_threads)
         await self._services.open()
         self._consumers = self._make_consumers()
@@ -193,6 +203,7 @@ class Worker:
             heartbeat.stop()
 
     def _make_consumers(self) -> list[QueueConsumer]:
+        """Create a consumer for each queue. Queues in the same store share an `Outage`."""
         id = self._id
         parts = WorkerParts(
             name=self.name,
@@ -221,20 +232,26 @@ class Worker:
             consumers.append(QueueConsumer(queue, parts, outage))
         return consumers
 
-    def _wake(self) -> None:
+    def _wake_consumers(self) -> None:
+        """Wake the fetchers of all consumers."""
         for consumer in self._consumers:
             consumer.wake()
 
     def _fail(self, error: BaseException) -> None:
-        """Stop after an internal error, and cancel the `async with` block or end `run`."""
+        """Record and log an internal error, and begin to stop the worker.
+
+        Ends `run`, or cancels the task that is inside the `async with` block.
+        """
         if self._failure is None:
             self._failure = error
         if not self._stopping:
-            self._begin_to_stop(self._grace)
+            self._begin_stop(self._grace)
             self.request_stop()
             if self._holder is not None:
                 self._has_cancelled_holder = self._holder.cancel()
-        logger.critical("worker %s has failed and is stopping", self.name, exc_info=error)
+        logger.critical(
+            "worker %s: internal error, the worker is stopping", self.name, exc_info=error
+        )
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -247,25 +264,30 @@ class Worker:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop the worker. If the worker has failed and cancelled the block, raise its error."""
+        """Stop the worker.
+
+        If an internal error of the worker has cancelled the block, raise that error instead of the
+        `CancelledError`.
+        """
         holder, self._holder = self._holder, None
         was_cancelled = isinstance(error, asyncio.CancelledError)
         by_other_code = was_cancelled
         if self._has_cancelled_holder and holder is not None:
-            if not was_cancelled:  # the block ended before it could be cancelled
+            if not was_cancelled:  # the block ended before the cancellation reached it
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.sleep(0)
             by_other_code = holder.uncancel() > 0
         await self._stop(self._grace)
-        # An error of the block, or its cancellation by other code, is not replaced.
+        # An error that the block raised, or a cancellation by other code, has precedence.
         if self._failure is not None and (error is None or (was_cancelled and not by_other_code)):
             raise self._failure
 
     async def run(self) -> None:
-        """Run jobs until SIGTERM or SIGINT; a second signal ends the process at once.
+        """Run jobs until SIGTERM or SIGINT, then stop gracefully.
 
-        Other workers take back the jobs of a process that ends at once when their leases expire.
-        Call it in the main thread, which receives signals. Raises the error of a worker that fails.
+        A second signal ends the process at once; other workers take back its jobs when the leases
+        expire. Must be called in the main thread, which receives the signals. If the worker fails
+        with an internal error, it stops, and the error is raised.
         """
         await self.start()
         self._handles_signals = True
@@ -274,14 +296,15 @@ class Worker:
                 await self._stop_requested.wait()
             except asyncio.CancelledError:
                 logger.error(
-                    "worker %s: stopping, because the task that runs it was cancelled", self.name
+                    "worker %s: stopping, because the task that called Worker.run was cancelled",
+                    self.name,
                 )
                 await self._stop(self._grace)
                 raise
             await self.stop()
 
     def _on_signal(self, number: int) -> None:
-        """Stop at the first signal, and end the process at the second one."""
+        """Request a graceful stop at the first signal, and end the process at the second one."""
         if self._has_signal:
             os._exit(128 + number)
         self._has_signal = True
@@ -289,41 +312,51 @@ class Worker:
             self._loop.call_soon_threadsafe(self.request_stop)
 
     def request_stop(self) -> None:
-        """Make `run` stop the worker, and do not wait. Call it in the worker's event loop."""
+        """Make `run` stop the worker, and return at once without waiting for that.
+
+        Must be called in the worker's event loop.
+        """
         if self._consumers and not self._stop_requested.is_set():
-            logger.info("worker %s is stopping; a second signal ends it at once", self.name)
+            logger.info(
+                "worker %s is stopping; a second signal ends the process at once", self.name
+            )
             self._stop_requested.set()
 
     async def aclose(self) -> None:
-        """Stop gracefully, as `stop()` does."""
+        """Stop gracefully, like `stop()`."""
         await self.stop()
 
     async def stop(self, grace: Duration | None = None) -> None:
-        """Stop gracefully. Returns when all outcomes are stored. Safe to call twice.
+        """Stop gracefully, and return when all outcomes are stored. Safe to call twice.
 
-        If the call is cancelled, the grace period ends at once, and it still waits for the rest.
-        Raises the error of a worker that has failed, and `UsageError` in one of its own handlers.
+        grace replaces the grace period of the worker. If the call is cancelled, the grace period
+        ends at once, and the call still waits until the worker has stopped.
+
+        Raises the error of a worker that has failed. Raises `UsageError` if a handler stops its own
+        worker: the worker stops, but the handler cannot wait for that.
         """
         await self._stop(self._grace if grace is None else to_ms("grace", grace) / 1000)
         if self._failure is not None:
             raise self._failure
 
     async def _stop(self, grace: float) -> None:
-        if not self._consumers:  # it was never started
+        if not self._consumers:  # the worker was never started
             return
-        self._begin_to_stop(grace)
-        if asyncio.current_task() in self._running():
-            # The job would be handed back, and would stop the next worker, too.
-            raise UsageError("a handler cannot wait for its own worker, which is stopping now")
+        self._begin_stop(grace)
+        if asyncio.current_task() in self._running_tasks():
+            # Not cancelled: its job would be handed back, and would stop the next worker, too.
+            raise UsageError(
+                "a handler cannot wait until its own worker has stopped; the worker is stopping now"
+            )
         try:
             await self._stopped.wait()
         except asyncio.CancelledError:
-            # The caller does not want to wait; but no job may run on without a lease.
-            self._end_grace()
+            # The caller does not want to wait, but no handler may continue without a lease.
+            self._end_grace_period()
             await self._stopped.wait()
             raise
 
-    def _begin_to_stop(self, grace: float) -> None:
+    def _begin_stop(self, grace: float) -> None:
         if not self._stopping:
             self._stopping = True
             self._grace_until = self._loop.time() + grace
@@ -332,35 +365,42 @@ class Worker:
                 consumer.stop_claiming()
             self._services.start(self._shut_down)
 
-    def _end_grace(self) -> None:
+    def _end_grace_period(self) -> None:
+        """End the grace period now, also if the worker is already waiting for handlers."""
         self._grace_until = self._loop.time()
         if self._grace_period is not None:
             self._grace_period.reschedule(self._grace_until)
 
     async def _shut_down(self) -> None:
-        """Stop gracefully. If a handler cancels this task, it starts from the beginning."""
+        """Wait for handlers, hand back unfinished jobs, store the outcomes, and release the stores.
+
+        If a handler cancels the task of this coroutine, it is started again, so each step can be
+        repeated.
+        """
         try:
-            await self._let_finish()
-            await self._hand_back()
-            await self._store_the_rest()
+            await self._wait_for_handlers()
+            await self._hand_back_unfinished()
+            await self._flush_outcomes()
         except Exception as error:  # noqa: BLE001  # the worker must stop even after an internal error
             self._fail(error)
         self._stop_threads()
         self._loop_lag.stop()
         try:
             await self._services.end()
-            await self._release()
+            await self._release_stores()
         finally:
             self._threads.close()
             self._processes.close()
             self._stopped.set()
             logger.info("worker %s has stopped", self.name)
 
-    def _running(self) -> list[asyncio.Task[None]]:
-        return [task for consumer in self._consumers for task in consumer.running()]
+    def _running_tasks(self) -> list[asyncio.Task[None]]:
+        """Return the asyncio tasks that run jobs."""
+        return [task for consumer in self._consumers for task in consumer.running_tasks()]
 
-    async def _let_finish(self) -> None:
-        running = self._running()
+    async def _wait_for_handlers(self) -> None:
+        """Wait until all handlers have ended, at most until the end of the grace period."""
+        running = self._running_tasks()
         seconds = self._grace_until - self._loop.time()
         if running and seconds > 0:
             with contextlib.suppress(TimeoutError):
@@ -368,29 +408,30 @@ class Worker:
                     await asyncio.wait(running)
         self._grace_period = None
 
-    async def _hand_back(self) -> None:
+    async def _hand_back_unfinished(self) -> None:
+        """Cancel the handlers that still run, and hand their jobs back to the queues."""
         for consumer in self._consumers:
             consumer.stop_runs()
-        if running := self._running():
+        if running := self._running_tasks():
             await asyncio.wait(running, timeout=END_SECONDS)
         for consumer in self._consumers:
             consumer.hand_back_running()
 
-    async def _store_the_rest(self) -> None:
+    async def _flush_outcomes(self) -> None:
+        """Store all outcomes that are not stored yet, or log that it takes too long."""
         try:
             async with asyncio.timeout(END_SECONDS):
                 await asyncio.gather(*(consumer.flush() for consumer in self._consumers))
         except TimeoutError:
             logger.error(
-                "worker %s: the last outcomes were not stored within %g s; "
-                "these jobs run again when their leases expire",
+                "worker %s: some outcomes could not be stored within %g s; "
+                "the jobs run again when their leases expire",
                 self.name,
                 END_SECONDS,
             )
 
-    async def _release(self) -> None:
-        for heartbeat in self._heartbeats:  # a report must not come after the end
-            await heartbeat.wait_for_end(END_SECONDS)
+    async def _release_stores(self) -> None:
+        """Unregister the worker in the stores, and close the stores that have no other user."""
         for consumer in self._consumers:
             with contextlib.suppress(StoreError, TimeoutError):
                 async with asyncio.timeout(END_SECONDS):
@@ -438,23 +479,26 @@ class Worker:
     # Recovering ---------------------------------------------------------------------------------
 
     async def _recover(self) -> None:
-        """Take back the jobs of dead workers, for as long as the worker runs."""
+        """Take back the jobs of dead workers, in a loop, for as long as the worker runs."""
         while True:
-            # Its own leases first: after the machine has slept, all leases have expired, and the
-            # worker must not take back its own jobs.
-            asked_at = self._loop.time()
+            # Renew the worker's own leases first: after the machine has slept, all leases have
+            # expired, and the worker must not take back its own jobs.
+            waiting_since = self._loop.time()
             times = [consumer.clock.now_ms() for consumer in self._consumers]
             await asyncio.wrap_future(self._leases.renew())
             for consumer, now_ms in zip(self._consumers, times, strict=True):
                 consumer.end_unstarted_runs()
-                await consumer.reclaim(asked_at, now_ms)
-                asked_at = self._loop.time()
+                await consumer.reclaim(waiting_since, now_ms)
+                waiting_since = self._loop.time()
             await self._clock.sleep(self._lease_ms / 1000 / RENEWALS_PER_LEASE)
 
 
-def _location(queue: Queue) -> tuple[object, ...]:
-    """Return where the jobs of a queue are: equal for two objects of the same queue."""
-    store = queue.store_use.made
-    if store is None or store.location == File(None):  # the default store, or one in memory
+def _identify_queue(queue: Queue) -> tuple[object, ...]:
+    """Return a value that identifies the queue in its store.
+
+    It is equal for two `Queue` objects of the same name in the same store.
+    """
+    store = queue.store_use.existing_store
+    if store is None or store.location == File(None):  # no location outside this object
         return id(store or queue.store_use), queue.name
     return queue.store_use.engine().url, store.prefix, queue.name

@@ -80,29 +80,29 @@ class LimitEstimate(NamedTuple):
     windows: int = 0
 
 
-def adapt_limit(level: LimitEstimate, window: Window, bounds: Bounds) -> LimitEstimate:
+def adapt_limit(estimate: LimitEstimate, window: Window, bounds: Bounds) -> LimitEstimate:
     """Return the estimate after one more window of measurements."""
     duration_us = max(1.0, window.duration_us)
-    usual_us, windows = _update_usual_duration(level, duration_us)
+    usual_us, windows = _update_usual_duration(estimate, duration_us)
     if usual_us > 2 * duration_us:
-        usual_us *= 0.95  # the process has recovered from a long overload: lower the average faster
+        # The process has recovered from a long overload: lower the average faster.
+        usual_us *= 0.95
     if window.lag_us > bounds.max_lag_us:
-        limit = max(bounds.minimum, level.limit * LAG_FACTOR)
-        return LimitEstimate(limit, level.usual_us, level.windows)
-    if window.in_flight < level.limit / 2:
-        return LimitEstimate(
-            level.limit, usual_us, windows
-        )  # too few requests to see whether the limit is too high
+        limit = max(bounds.minimum, estimate.limit * LAG_FACTOR)
+        return LimitEstimate(limit, estimate.usual_us, estimate.windows)
+    if window.in_flight < estimate.limit / 2:
+        # Too few requests to see whether the limit is too high.
+        return LimitEstimate(estimate.limit, usual_us, windows)
     gradient = min(1.0, max(MIN_GRADIENT, TOLERANCE * usual_us / duration_us))
-    target = level.limit * gradient + PROBE
-    limit = level.limit * (1 - SMOOTHING) + target * SMOOTHING
+    target = estimate.limit * gradient + PROBE
+    limit = estimate.limit * (1 - SMOOTHING) + target * SMOOTHING
     return LimitEstimate(min(bounds.maximum, max(bounds.minimum, limit)), usual_us, windows)
 
 
-def _update_usual_duration(level: LimitEstimate, duration_us: float) -> tuple[float, int]:
+def _update_usual_duration(estimate: LimitEstimate, duration_us: float) -> tuple[float, int]:
     """Return the new usual duration, and how many windows it includes."""
-    windows = min(level.windows + 1, LONG_WINDOWS)
+    windows = min(estimate.windows + 1, LONG_WINDOWS)
     share = max(1 / windows, 2 / (LONG_WINDOWS + 1))
-    if duration_us > level.usual_us and level.windows >= FIRST_WINDOWS:
+    if duration_us > estimate.usual_us and estimate.windows >= FIRST_WINDOWS:
         share /= RELUCTANCE
-    return level.usual_us + (duration_us - level.usual_us) * share, windows
+    return estimate.usual_us + (duration_us - estimate.usual_us) * share, windows

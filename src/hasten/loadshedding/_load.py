@@ -22,7 +22,7 @@ LAG_EVERY_US: Final = 20_000
 
 
 class Load:
-    """The number of requests in progress, and the limit for it, which adapts to their durations.
+    """The number of requests in progress, and the limit for them, which adapts to their durations.
 
     now returns the time in seconds. stats is updated with the number and the limit.
     """
@@ -52,7 +52,7 @@ class Load:
         self._lag.measure()
 
     def end_request(self) -> None:
-        """Count one request less in progress."""
+        """Count one fewer request in progress."""
         self.in_flight -= 1
         self.stats.in_flight = self.in_flight
 
@@ -81,7 +81,7 @@ class _Samples:
     in_flight: int = 0
 
 
-class Work:
+class TrackedRequest:
     """One request while the application works on it: from its arrival to the start of its response.
 
     It wraps receive and send of the request, to count it in a `Load` and to measure its duration.

@@ -23,11 +23,11 @@ from hasten._durations import Duration, to_us
 from hasten._litestar import get_shared_middleware
 from hasten._logs import get_logger
 from hasten._problems import make_refusal, prefers_text
-from hasten._repeated_errors import RepeatedErrors
+from hasten._repeated_errors import ThrottledErrorLog
 from hasten._request_info import RequestInfo
 from hasten.errors import InvalidOption
 from hasten.loadshedding._gradient import Bounds
-from hasten.loadshedding._load import Load, Work
+from hasten.loadshedding._load import Load, TrackedRequest
 from hasten.loadshedding._stats import LoadSheddingStats
 
 T = TypeVar("T")
@@ -106,7 +106,7 @@ class LoadSheddingMiddleware:
         self._retry_after = max(1, math.ceil(to_us("retry_after", retry_after) / 1_000_000))
         self._message = _check_message(message)
         self._on_shed = check_function("on_shed", on_shed, "shed")
-        self._errors = RepeatedErrors(logger)
+        self._errors = ThrottledErrorLog(logger)
         self._load = Load(bounds, self.stats, _make_timer(clock))
         self._definition = bounds, critical, reserved
         self._has_started = False
@@ -124,7 +124,7 @@ class LoadSheddingMiddleware:
             self._has_started = True
             self._load = get_shared_middleware(scope, self, self._definition)._load
         if self._accept_or_shed(scope):
-            await self._run(Work(self._load, receive, send), scope)
+            await self._run_application(TrackedRequest(self._load, receive, send), scope)
         else:
             await self._refuse(scope, receive, send)
 
@@ -150,11 +150,11 @@ class LoadSheddingMiddleware:
             self._errors.exception("critical() failed; the request is treated as not critical")
             return False
 
-    async def _run(self, work: Work, scope: Scope) -> None:
+    async def _run_application(self, request: TrackedRequest, scope: Scope) -> None:
         try:
-            await self.app(scope, work.receive, work.send)
+            await self.app(scope, request.receive, request.send)
         finally:
-            work.end()
+            request.end()
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = _make_request_info(scope)
@@ -174,7 +174,7 @@ class LoadSheddingMiddleware:
         try:
             self._on_shed(Shed(request, load.in_flight, int(load.level.limit), retry_after))
         except Exception:  # noqa: BLE001  # raised by the application's function
-            self._errors.exception("on_shed() failed")
+            self._errors.exception("on_shed() failed; the request is refused as usual")
 
 
 def _make_request_info(scope: Scope) -> RequestInfo:
@@ -183,7 +183,10 @@ def _make_request_info(scope: Scope) -> RequestInfo:
 
 
 def _make_timer(clock: Clock | None) -> Callable[[], float]:
-    """Return a function that returns the time in seconds: of the clock, or a monotonic timer."""
+    """Return a function that returns the time of a clock, in seconds.
+
+    For None and the system clock it is a monotonic timer.
+    """
     if clock is None or clock is SYSTEM_CLOCK:
         return time.monotonic
     now_ns = make_now_ns(check_clock(clock))

@@ -33,8 +33,8 @@ class Capped:
     def __post_init__(self) -> None:
         check_whole_number("Capped(limit)", self.limit, 1)
 
-    def _counted(self, found: int) -> Count:
-        """Convert a number of rows that was counted up to limit + 1 to a `Count`."""
+    def _to_count(self, found: int) -> Count:
+        """Return the `Count` for a number of rows that was counted up to limit + 1."""
         return Count(self.limit, "gte") if found > self.limit else Count(found)
 
 
@@ -84,13 +84,13 @@ Counting: TypeAlias = CountName | Capped | Cached | CountFunction
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """A number of rows."""
+    """The total number of rows, and how exact it is."""
 
     total: int | None
     """The number; None if the rows were not counted."""
     relation: Relation = "eq"
 
-    def _with_page(self, offset: int, rows: int, *, has_more: bool) -> Count:
+    def _corrected_by_page(self, offset: int, rows: int, *, has_more: bool) -> Count:
         """Return the count, corrected by what a page at an offset shows.
 
         rows is the number of rows on the page. The total is raised to at least the rows that exist

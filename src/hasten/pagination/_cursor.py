@@ -66,7 +66,10 @@ class Cursor:
     """The fingerprint of the query that the token was created for; empty without a token."""
 
     def check(self, expected: bytes) -> None:
-        """Raise `InvalidParameter` (400) unless the query's fingerprint is the expected one."""
+        """Raise `InvalidParameter` (400) unless the cursor was created for the current query.
+
+        expected is the fingerprint of the current query.
+        """
         if self.fingerprint != expected:
             raise InvalidParameter(
                 PARAMETER,
@@ -103,8 +106,8 @@ class SigningKeys:
         if len(fingerprint) != _FINGERPRINT_BYTES:
             raise ValueError(f"the fingerprint has {len(fingerprint)} bytes: must be 16")
         head = bytes((_VERSION, cursor.backwards)) + fingerprint
-        body = head + b"".join(map(_encode, cursor.values))
-        token = _to_base64(body + _mac(self._secrets[0], body))
+        body = head + b"".join(map(_encode_value, cursor.values))
+        token = _to_base64(body + _compute_mac(self._secrets[0], body))
         if len(token) > MAX_CHARS:
             raise InvalidOption(
                 "sort",
@@ -145,14 +148,14 @@ class SigningKeys:
         signed = _from_base64(token)
         body, mac = signed[:-_MAC_BYTES], signed[-_MAC_BYTES:]
         if len(body) < _HEAD_BYTES or not any(
-            hmac.compare_digest(mac, _mac(secret, body)) for secret in self._secrets
+            hmac.compare_digest(mac, _compute_mac(secret, body)) for secret in self._secrets
         ):
             raise _cursor_error("it is damaged or comes from another service", "invalid_cursor")
         return body
 
 
 def fingerprint(*parts: object) -> bytes:
-    """Return a 128-bit hash that identifies a query, such as by its order, filters and scope.
+    """Return a 128-bit hash of the values that identify a query: its order, filters and scope.
 
     parts are values of the types that a cursor can contain, or lists and tuples of them. A shorter
     hash would let a client search for two queries with the same fingerprint.
@@ -163,13 +166,13 @@ def fingerprint(*parts: object) -> bytes:
 
 
 def _add_parts(digest: hashlib._Hash, parts: Sequence[object]) -> None:
-    # Each length precedes its content. Without it, ["ab", "c"] and ["a", "bc"] had the same bytes.
+    # Each length precedes its content. Otherwise ["ab", "c"] would have the bytes of ["a", "bc"].
     digest.update(b"[" + _encode_length(len(parts)))
     for part in parts:
         if isinstance(part, list | tuple):
             _add_parts(digest, part)
         else:
-            digest.update(_encode(part))
+            digest.update(_encode_value(part))
 
 
 def _to_secret(secret: object) -> bytes:
@@ -220,7 +223,7 @@ def expired_cursor_error() -> InvalidParameter:
     return _cursor_error("it comes from an earlier version of this list", "cursor_expired")
 
 
-def _mac(secret: bytes, body: bytes) -> bytes:
+def _compute_mac(secret: bytes, body: bytes) -> bytes:
     return hmac.digest(secret, _PURPOSE + body, "sha256")[:_MAC_BYTES]
 
 
@@ -243,7 +246,7 @@ def _from_base64(token: str) -> bytes:
 # A value is encoded as a letter for its type, the length of its content, and its content.
 
 
-def _encode(value: object) -> bytes:
+def _encode_value(value: object) -> bytes:
     if isinstance(value, Enum):
         value = value.value
     if value is None:

@@ -49,7 +49,7 @@ def page_links(params: PageParams, count: Count, *, has_more: bool) -> dict[Rel,
     pages = {"first": 1, **pages}
     if last is not None:
         pages["last"] = last
-    kept = _without_position(params)
+    kept = _query_without_position(params)
     return {rel: (*kept, ("page", str(page))) for rel, page in pages.items()}
 
 
@@ -64,7 +64,7 @@ def cursor_links(
         cursors["next"] = next_cursor
     if len(cursors) == 1:
         return {}
-    kept = _without_position(params)
+    kept = _query_without_position(params)
     return {rel: (*kept, ("cursor", cursor)) for rel, cursor in cursors.items()}
 
 
@@ -90,7 +90,7 @@ def link_header(links: Mapping[Rel, Query], *, path: str = "", origin: str = "")
     return ", ".join([written[rel] for rel in links if rel in written]) or None
 
 
-def _without_position(params: PageParams) -> Query:
+def _query_without_position(params: PageParams) -> Query:
     """Return the query of the request without ``page`` and ``cursor``."""
     return tuple([pair for pair in params.query if pair[0] not in _POSITIONS])
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final, Generic, TypeAlias, TypeVar, get_args
 
 from hasten._responses import EncodedResponse, RequestLike, etag_of
 from hasten.errors import InvalidOption
-from hasten.fields._partial import Row, is_partial, whole_of
+from hasten.fields._partial import Row, is_partial, unwrap_partial
 from hasten.fields._rows import encode
 from hasten.pagination._counts import NOT_COUNTED, Count, Relation
 from hasten.pagination._links import cursor_links, link_header, page_links
@@ -210,19 +210,22 @@ class Responder:
     __slots__ = ("_envelope", "_has_etag", "_q")
 
     def __init__(self, envelope: Envelope, q: PageParams, *, has_etag: bool) -> None:
-        """If has_etag, the response gets an ETag that is computed from its body."""
+        """Build responses with the key names of the envelope, and with links for the request q.
+
+        If has_etag, a response gets an ETag that is computed from its body.
+        """
         self._envelope = envelope
         self._q = q
         self._has_etag = has_etag
 
     def __call__(self, page: Any) -> EncodedResponse:
-        status, headers = self.head(page)
+        status, headers = self.status_and_headers(page)
         body = b"" if page.not_modified else encode(self._envelope.wrap(page))
         if self._has_etag and page.etag is None:
             headers["etag"] = etag_of(body)
         return EncodedResponse(body, status, headers)
 
-    def head(self, page: Any) -> tuple[int, dict[str, str]]:
+    def status_and_headers(self, page: Any) -> tuple[int, dict[str, str]]:
         """Return the status code, and the headers that can be set before the body is known."""
         if page.not_modified:
             assert page.etag is not None
@@ -312,7 +315,7 @@ def _response_schema(
     pagination = _object_schema("Pagination", renamed)
     rows = {"type": "list", "items_schema": handler.generate_schema(of)}
     parts = {envelope.data: (rows, True), envelope.pagination: (pagination, True)}
-    whole = _object_schema(f"Page[{_name_of(of)}]", parts)
+    whole = _object_schema(f"Page[{_type_name(of)}]", parts)
     if envelope == Envelope():
         # Pydantic shortens a ref of this form to a readable name in the OpenAPI document.
         kind = "Page" if keys is _IN_PAGE else "CursorPage"
@@ -325,17 +328,17 @@ def _response_schema(
     }
 
 
-def _name_of(kind: Any) -> str:
+def _type_name(kind: Any) -> str:
     if is_partial(kind):
-        return f"Partial[{_name_of(whole_of(kind))}]"
+        return f"Partial[{_type_name(unwrap_partial(kind))}]"
     return getattr(kind, "__name__", "object")
 
 
 def _schema_ref(kind: Any) -> str:
     """Return a string that identifies a class, in the form of pydantic's own schema references."""
     if is_partial(kind):
-        return f"{__name__}.Partial:0[{_schema_ref(whole_of(kind))}]"
-    return f"{getattr(kind, '__module__', '')}.{_name_of(kind)}:{id(kind)}"
+        return f"{__name__}.Partial:0[{_schema_ref(unwrap_partial(kind))}]"
+    return f"{getattr(kind, '__module__', '')}.{_type_name(kind)}:{id(kind)}"
 
 
 def make_response_model(envelope: Envelope, of: Any, *, by_cursor: bool) -> type:
@@ -346,12 +349,12 @@ def make_response_model(envelope: Envelope, of: Any, *, by_cursor: bool) -> type
     kind: Any = CursorPage if by_cursor else Page
     keys = _IN_CURSOR_PAGE if by_cursor else _IN_PAGE
 
-    class Described:
+    class ResponseModel:
         @classmethod
         def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> dict[str, Any]:
             return _response_schema(kind[of], handler, keys, envelope)
 
-    return Described
+    return ResponseModel
 
 
 def _object_schema(title: str, keys: _About) -> dict[str, Any]:

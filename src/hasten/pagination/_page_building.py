@@ -35,7 +35,7 @@ class CursorSigner:
 def build_page(q: PageParams, rows: list[Any], count: Count, *, has_more: bool) -> Page[Any]:
     """Build a page by number. The count is corrected by the rows that the page shows."""
     assert q.page is not None
-    known = count._with_page(q.offset, len(rows), has_more=has_more)
+    known = count._corrected_by_page(q.offset, len(rows), has_more=has_more)
     return Page(rows, q.page, q.limit, known, has_more)
 
 
@@ -70,7 +70,7 @@ def build_cursor_page(
     )
 
 
-def build_not_modified(q: PageParams, tag: str) -> Page[Any] | CursorPage[Any]:
+def build_not_modified_page(q: PageParams, tag: str) -> Page[Any] | CursorPage[Any]:
     """Return a page without rows that is sent as a 304 (Not Modified) response."""
     page: Page[Any] | CursorPage[Any]
     if q.page is None:

@@ -23,13 +23,13 @@ from typing import (
 )
 
 from hasten._coroutines import run_without_loop
-from hasten._queries import QueryLike, header_of, is_debug, pairs_of
+from hasten._queries import QueryLike, get_request_header, is_debug, to_query_pairs
 from hasten._responses import EncodedResponse, contains_etag, etag_of
 from hasten.errors import InvalidOption, UsageError
 from hasten.fields._allowed import AllowedFields, FieldSet, is_shown
 from hasten.fields._items import value_of
-from hasten.fields._names import Unknown, check_names, to_unknown
-from hasten.fields._partial import is_partial, whole_of
+from hasten.fields._names import Unknown, check_parameter_names, to_unknown
+from hasten.fields._partial import is_partial, unwrap_partial
 from hasten.fields._rows import encode
 from hasten.fields._selector import FieldSelector
 from hasten.pagination import _params as params
@@ -42,7 +42,7 @@ from hasten.pagination._page_building import (
     START,
     CursorSigner,
     build_cursor_page,
-    build_not_modified,
+    build_not_modified_page,
     build_page,
 )
 from hasten.pagination._params import Limits, Mode, PageParams
@@ -189,7 +189,7 @@ class Paginator(Generic[P]):
     ) -> None:
         self.schema: Final = schema
         self.model: Final = model
-        self.fields: Final = fields or _select_all_fields(whole_of(schema), model)
+        self.fields: Final = fields or _select_all_fields(unwrap_partial(schema), model)
         self.envelope: Final = envelope or Envelope()
         self._limits = Limits(default_limit, max_limit, max_offset, mode)
         self._is_choosable = is_partial(schema)
@@ -246,7 +246,7 @@ class Paginator(Generic[P]):
             cursor_values.check_fits_in_cursor(mapper, attributes, "sort")
         self._planner = query_planner.QueryPlanner(
             mapper,
-            self.fields._table(),
+            self.fields._require_shapes(),
             self._sorting.attributes,
             explicit_nulls=self._sorting.explicit_nulls,
             advise=in_development() if self._advise == "auto" else self._advise,
@@ -283,9 +283,9 @@ class Paginator(Generic[P]):
         known are the names of the other query parameters of this endpoint, which
         ``unknown="refuse"`` must accept.
         """
-        pairs = pairs_of(query)
+        pairs = to_query_pairs(query)
         if hasattr(query, "query_params"):
-            if_none_match = if_none_match or header_of(query, "if-none-match")
+            if_none_match = if_none_match or get_request_header(query, "if-none-match")
             if self._advise == "auto" and self.model is not None and is_debug(query):
                 self._planner.advise = True
         q = params.parse(
@@ -296,7 +296,7 @@ class Paginator(Generic[P]):
             keys=self._keys,
         )
         if self._known_names is not None:
-            check_names(pairs, self._known_names, known)
+            check_parameter_names(pairs, self._known_names, known)
         chosen = self.fields._parse(pairs) if self._is_choosable else None
         if chosen is None and if_none_match is None:
             return q
@@ -421,7 +421,7 @@ class Paginator(Generic[P]):
         scope: object,
     ) -> P:
         chosen, allowed = self._choose_fields(q, fields)
-        query = self._planner.query(database, statement, chosen, q.order)
+        query = self._planner.make_query(database, statement, chosen, q.order)
         origin = self._make_origin(query, q, scope)
         signer = None
         if q.page is None:
@@ -435,7 +435,7 @@ class Paginator(Generic[P]):
             tag = _version_etag(query, q, chosen, origin, values)
         page: Page[Any] | CursorPage[Any]
         if tag is not None and contains_etag(q.if_none_match, tag):
-            page = build_not_modified(q, tag)
+            page = build_not_modified_page(q, tag)
         elif signer is None:
             page = await self._offset_page(query, statement, q, origin)
         else:
@@ -491,7 +491,7 @@ class Paginator(Generic[P]):
         is_needed = bool(self._version or self._count_cache)
         if q.page is not None and not is_needed:
             return _Origin(scope)
-        schemas = query.schemas()
+        schemas = query.translated_schemas()
         scope = [scope, schemas] if schemas else scope
         return _Origin(scope, *query.database_identity()) if is_needed else _Origin(scope)
 
@@ -546,7 +546,7 @@ class Paginator(Generic[P]):
         chosen = fields or q.fields or self.fields.allowed._default
         if chosen.allowed is self.fields.allowed:
             return chosen, chosen.allowed
-        own = self.fields._own(chosen)
+        own = self.fields._to_own_fields(chosen)
         # The default order is the developer's choice, not the client's.
         if any(name == "sort" for name, _ in q.query):
             shown = [name for name in self.sort_names if name in chosen.allowed.fields]
@@ -634,7 +634,7 @@ def _name_of(model: type | None) -> str:
 
 
 def _schema_name(schema: Any) -> str:
-    name: str = getattr(whole_of(schema), "__name__", repr(schema))
+    name: str = getattr(unwrap_partial(schema), "__name__", repr(schema))
     return f"Partial[{name}]" if is_partial(schema) else name
 
 

@@ -31,13 +31,13 @@ class SortOptions:
         """
         self._allowed = allowed
         self._is_nullable = is_nullable
-        self.attributes: Final = _sortable(allowed)
+        self.attributes: Final = _sortable_attributes(allowed)
         """The attribute name of each sortable field, by the field's public name."""
         self.explicit_nulls: Final[set[str]] = set()
         """The fields that were passed as `SortKey`, which says where NULLs are sorted."""
-        self.sorts: Final[Mapping[str, SortKey]] = dict(self._to_sorts(sort))
-        self.default: Final = self._to_order(default_sort)
-        self.unique: Final = self._to_unique(unique)
+        self.sorts: Final[Mapping[str, SortKey]] = dict(self._to_sort_keys(sort))
+        self.default: Final = self._parse_default_sort(default_sort)
+        self.unique: Final = self._checked_unique(unique)
 
     def total_order(self, order: Order) -> Order:
         """Return an order followed by the unique fields, so that no two items are equal in it.
@@ -59,12 +59,12 @@ class SortOptions:
         """Return the names of the attributes whose values cursors may contain."""
         return [self.attributes[key.name] for key in (*self.sorts.values(), *self.default)]
 
-    def _to_sorts(self, sort: Iterable[str | SortKey]) -> Iterable[tuple[str, SortKey]]:
+    def _to_sort_keys(self, sort: Iterable[str | SortKey]) -> Iterable[tuple[str, SortKey]]:
         if isinstance(sort, str):
             raise InvalidOption("sort", sort, f"a sequence of names, such as ({sort!r},)")
         for each in sort:
             if isinstance(each, str):
-                yield each, self._to_key(each, "sort")
+                yield each, self._make_sort_key(each, "sort")
                 continue
             if each.descending:
                 raise InvalidOption(
@@ -72,11 +72,11 @@ class SortOptions:
                     each,
                     "a SortKey without descending=, because the client chooses the direction",
                 )
-            key = self._to_key(each.name, "sort")
+            key = self._make_sort_key(each.name, "sort")
             self.explicit_nulls.add(key.name)
             yield key.name, replace(key, nulls=each.nulls)
 
-    def _to_key(self, name: str, option: str) -> SortKey:
+    def _make_sort_key(self, name: str, option: str) -> SortKey:
         if name not in self.attributes:
             raise InvalidOption(
                 option,
@@ -86,22 +86,22 @@ class SortOptions:
             )
         return SortKey(name, nullable=self._is_nullable(self.attributes[name]))
 
-    def _to_order(self, default_sort: str | None) -> Order:
+    def _parse_default_sort(self, default_sort: str | None) -> Order:
         if default_sort is None:
             return ()
-        known = {name: self._to_key(name, "default_sort") for name in self.attributes}
+        known = {name: self._make_sort_key(name, "default_sort") for name in self.attributes}
         try:
             return parse_sort(default_sort, {**known, **self.sorts}, parameter="default_sort")
         except InvalidParameter as error:
             raise InvalidOption("default_sort", default_sort, str(error)) from None
 
-    def _to_unique(self, unique: Sequence[str]) -> tuple[str, ...]:
+    def _checked_unique(self, unique: Sequence[str]) -> tuple[str, ...]:
         if isinstance(unique, str):
             raise InvalidOption("unique", unique, f"a sequence of names, such as ({unique!r},)")
-        return tuple(self._to_key(name, "unique").name for name in unique)
+        return tuple(self._make_sort_key(name, "unique").name for name in unique)
 
 
-def _sortable(allowed: AllowedFields) -> dict[str, str]:
+def _sortable_attributes(allowed: AllowedFields) -> dict[str, str]:
     """Return the attribute name of each sortable field, by the field's public name.
 
     Nested objects and computed fields have no column to sort by.

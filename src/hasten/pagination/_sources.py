@@ -57,7 +57,7 @@ async def fetch_offset_slice(source: Source, window: Window, count: Counting) ->
     """
     counted = await fetch_count(source, count)
     items, has_more = await _fetch(source, window)
-    known = counted._with_page(window.offset, len(items), has_more=has_more)
+    known = counted._corrected_by_page(window.offset, len(items), has_more=has_more)
     return OffsetSlice(items, has_more, known)
 
 
@@ -73,7 +73,7 @@ async def fetch_keyset_slice(
     position_of returns the sort key values of an item.
     """
     if backwards:
-        window = replace(window, order=tuple(map(_reversed, window.order)))
+        window = replace(window, order=tuple(map(_reversed_key, window.order)))
     items, has_more = await _fetch(source, window)
     if backwards:
         items.reverse()
@@ -92,7 +92,7 @@ async def fetch_count(source: Source, count: Counting) -> Count:
     cap = count.limit if isinstance(count, Capped) else None
     found = await source.count(cap)
     if isinstance(found, int) and not isinstance(found, bool):
-        return count._counted(found) if isinstance(count, Capped) else Count(found)
+        return count._to_count(found) if isinstance(count, Capped) else Count(found)
     return NOT_COUNTED if found is None else checked_count(found)
 
 
@@ -105,7 +105,7 @@ async def _fetch(source: Source, window: Window) -> tuple[list[object], bool]:
     return items[: window.limit], len(items) > window.limit
 
 
-def _reversed(key: SortKey) -> SortKey:
+def _reversed_key(key: SortKey) -> SortKey:
     return replace(
         key, descending=not key.descending, nulls="last" if key.nulls == "first" else "first"
     )
@@ -130,7 +130,7 @@ class Items:
     async def fetch(self, window: Window, /) -> Sequence[object]:
         """Return the items of a window. Raises `InvalidOption` if values cannot be compared."""
         try:
-            items = self._sorted(window.order)
+            items = self._sort_items(window.order)
             if window.after is not None:
                 position = [
                     None if value is None else _comparison_key(value) for value in window.after
@@ -143,7 +143,7 @@ class Items:
             ) from exc
         return items[window.offset : window.offset + window.limit]
 
-    def _sorted(self, order: Order) -> Sequence[object]:
+    def _sort_items(self, order: Order) -> Sequence[object]:
         items = self._items
         for key in reversed(order):
             pairs = [(self._value_of(item, key.name), item) for item in items]

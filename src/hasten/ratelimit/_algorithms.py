@@ -61,9 +61,9 @@ def hit(
         for check, stored in zip(checks, states, strict=True)
     ]
     if any(wait.wait_us and not check.forced for check, _, wait in pending):
-        decided = [_deny(check, state, wait, now_us) for check, state, wait in pending]
+        decided = [_deny_check(check, state, wait, now_us) for check, state, wait in pending]
     else:
-        decided = [_accept(check, state, wait, now_us) for check, state, wait in pending]
+        decided = [_accept_check(check, state, wait, now_us) for check, state, wait in pending]
     return [state for state, _ in decided], [outcome for _, outcome in decided]
 
 
@@ -72,8 +72,8 @@ def hit_one(check: Check, state: State, now_us: int) -> tuple[State, Outcome]:
     state = drop_expired(check.rule, state, now_us)
     wait = _compute_wait(check, state, now_us)
     if wait.wait_us and not check.forced:
-        return _deny(check, state, wait, now_us)
-    return _accept(check, state, wait, now_us)
+        return _deny_check(check, state, wait, now_us)
+    return _accept_check(check, state, wait, now_us)
 
 
 def decide_fixed(rule: Rule, used: int, left_us: int, cost: int) -> Outcome:
@@ -95,7 +95,8 @@ def decide_gcra(rule: Rule, owed_us: int, cost: int) -> Outcome:
     """Return the outcome of `hit_one` for a simple "gcra" check, without making a state.
 
     A check is simple if it is counted at once, its cost is from 1 to the burst, and its key has
-    neither a block nor reservations. owed_us is how far the TAT is ahead of now.
+    neither a block nor reservations. owed_us is how far the theoretical arrival time is ahead of
+    now.
     """
     interval_us, tolerance_us = rule.interval_us, rule.tolerance_us
     after_us = owed_us + cost * interval_us
@@ -177,7 +178,7 @@ PASSES: Final = Wait(0, 0)
 
 
 def drop_expired(rule: Rule, state: State, now_us: int) -> State:
-    """Return the state without an expired block, window, TAT or runs.
+    """Return the state without an expired block, window, arrival time or runs of hits.
 
     It is the same object if nothing has expired.
     """
@@ -347,7 +348,7 @@ def _settle_run(runs: State, token: Token, keep: int) -> State | None:
 # Outcomes -----------------------------------------------------------------------------------------
 
 
-def _deny(check: Check, state: State, wait: Wait, now_us: int) -> tuple[State, Outcome]:
+def _deny_check(check: Check, state: State, wait: Wait, now_us: int) -> tuple[State, Outcome]:
     """Return the state and the outcome of a denied check, which takes nothing.
 
     The key is blocked if the check has a block, unless the check is denied only because of
@@ -363,7 +364,7 @@ def _deny(check: Check, state: State, wait: Wait, now_us: int) -> tuple[State, O
     return state, _make_outcome(check, state, wait, None, now_us)
 
 
-def _accept(check: Check, state: State, wait: Wait, now_us: int) -> tuple[State, Outcome]:
+def _accept_check(check: Check, state: State, wait: Wait, now_us: int) -> tuple[State, Outcome]:
     state, at_us = take_cost(check, state, now_us)
     token = None
     if check.counted_later or check.rule.kind == "concurrency":

@@ -131,10 +131,10 @@ def decision_of(
 
 
 class Settlement(NamedTuple):
-    """The end of a reservation: how much of its cost stays charged.
+    """An instruction to end a reservation, and to charge or refund its cost.
 
-    keep is that amount. 0 refunds the whole cost; more than the reserved cost charges the
-    difference, too.
+    keep is the cost that stays charged. 0 refunds the whole cost; a number above the reserved cost
+    charges the difference, too.
     """
 
     token: Token

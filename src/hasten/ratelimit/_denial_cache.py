@@ -48,12 +48,12 @@ class DenialCache:
     def __len__(self) -> int:
         return len(self._denials)
 
-    def add(
+    def add_if_denied(
         self, groups: Sequence[CheckGroup], answer: Sequence[Sequence[Outcome]], called_us: int
     ) -> None:
-        """Cache the denial in an answer of the store, if there is one and it is certain.
+        """If the store has denied a group, and the denial is certain, cache it.
 
-        answer has the outcomes of the groups up to the first that was denied. called_us is when the
+        answer is what `CounterStore.hit` returned for the groups. called_us is when the
         call of the store began.
         """
         if self._denials:
@@ -66,7 +66,7 @@ class DenialCache:
                 # Counted from the beginning of the call. The store decided later, so the cached
                 # denial does not outlast the real one.
                 until_us = called_us + outcome.retry_us
-                self._store(check, Denial(until_us, check.cost, called_us, list(outcomes)))
+                self._store_denial(check, Denial(until_us, check.cost, called_us, list(outcomes)))
 
     def _delete_denials_of_passed_checks(
         self, groups: Sequence[CheckGroup], answer: Sequence[Sequence[Outcome]]
@@ -79,7 +79,7 @@ class DenialCache:
                     if denial is not None and denial.cost <= check.cost:
                         del self._denials[check.bucket, check.key]
 
-    def _store(self, check: Check, denial: Denial) -> None:
+    def _store_denial(self, check: Check, denial: Denial) -> None:
         if len(self._denials) >= self._max:
             now_us = denial.called_us
             alive = [item for item in self._denials.items() if item[1].until_us > now_us]

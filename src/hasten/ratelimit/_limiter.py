@@ -28,7 +28,7 @@ from hasten.ratelimit._counter_store import (
 from hasten.ratelimit._rates import MAX_LIMIT, Rate, Rates, to_rates
 from hasten.ratelimit._resilient_store import STORE_TIMEOUT, BucketKey, ResilientStore
 from hasten.ratelimit._rules import Algorithm, bucket_of, check_block, rule_of
-from hasten.ratelimit._stores import counters_of
+from hasten.ratelimit._stores import resolve_counter_store
 
 MAX_CACHED_KEYS: Final = 10_000
 
@@ -45,8 +45,8 @@ class Limiter(AsyncClosable):
     - algorithm: "fixed", "sliding" or "gcra", as for `Limit`.
     - on_store_error: what happens if the store does not respond: "local" counts in this process,
       "allow" accepts, "deny" denies. store_timeout: how long `hit` waits for the store. processes:
-      how many processes share the limit. While the store is unavailable, each process allows this
-      fraction of the limit.
+      how many processes share the limit. While the store is unavailable, each process allows the
+      limit divided by this number.
     - block_for: how long to deny every hit of a key that exceeded the limit; 0 for no block.
 
     `limiter.sync` has the same methods for code without an event loop. ``async with limiter:``
@@ -76,7 +76,7 @@ class Limiter(AsyncClosable):
             Check(bucket_of(name, rule), b"", rule, block_us=block_us, on_error=on_store_error)
             for rule in rules
         ]
-        self._counters = counters_of(store)
+        self._counters = resolve_counter_store(store)
         clock = self._counters.clock
         self._store = ResilientStore(
             self._counters.counters, processes=processes, store_timeout=store_timeout, clock=clock

@@ -62,11 +62,14 @@ _instances: Final[weakref.WeakSet[ResilientStore]] = weakref.WeakSet()
 
 
 class ResilientStore:
-    """A wrapper of a counter store that always responds within store_timeout seconds.
+    """A wrapper of a counter store that keeps requests flowing while that store does not respond.
 
-    It may be used from several event loops. processes is how many processes share the counter
-    store: while it is unavailable, each process allows this fraction of the limits. Administrative
-    calls (`reset`, `block`, `peek`) wait as long as the counter store's own time-out.
+    - store_timeout: how many seconds a hit waits for the counter store. Administrative calls
+      (`reset`, `block`, `peek`) wait as long as the counter store's own time-out.
+    - processes: how many processes share the counter store. While it is unavailable, each process
+      allows the limits divided by this number.
+
+    It may be used from several event loops.
     """
 
     def __init__(
@@ -113,7 +116,7 @@ class ResilientStore:
         return self._breaker.is_open
 
     async def hit(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
-        """Implement `CounterStore.hit`, but never raise `StoreError`."""
+        """Take the costs of groups like `CounterStore.hit`, but never raise `StoreError`."""
         if self.immediate is not None:
             return self.immediate.hit_now(groups)
         known = self._denials.find(groups, self._now_us())
@@ -149,7 +152,7 @@ class ResilientStore:
         if self._breaker.is_open:
             self._unsettled.extend(remote)
         else:
-            self._run_in_background(self._settle_and_record(remote, self.store.settle(remote)))
+            self._run_in_background(self._settle_in_store(remote, self.store.settle(remote)))
 
     async def peek(self, checks: Sequence[Check]) -> list[Outcome]:
         """Return the outcome that each check would have now. Never raises `StoreError`.
@@ -201,7 +204,7 @@ class ResilientStore:
         called_us = self._now_us()
         if self._breaker.is_open:
             if self._breaker.start_probe_if_due(called_us):
-                self._run_in_background(self._probe(groups[0][0]))
+                self._run_in_background(self._probe_store(groups[0][0]))
             return self._decide_without_store(groups)
         call = self._number_call()
         try:
@@ -212,7 +215,7 @@ class ResilientStore:
             return self._decide_without_store(groups)
         if self._breaker.record_success():
             self._return_to_store()
-        self._denials.add(groups, answer, called_us)
+        self._denials.add_if_denied(groups, answer, called_us)
         return answer
 
     async def _await_with_timeout(self, call: Awaitable[T]) -> T:
@@ -241,9 +244,9 @@ class ResilientStore:
 
     def _probe_after_late_response(self) -> None:
         if self._breaker.is_open and self._failed_check is not None and not self._is_probing:
-            self._run_in_background(self._probe(self._failed_check))
+            self._run_in_background(self._probe_store(self._failed_check))
 
-    async def _probe(self, check: Check) -> None:
+    async def _probe_store(self, check: Check) -> None:
         self._is_probing = True
         call = self._number_call()
         try:
@@ -266,7 +269,7 @@ class ResilientStore:
             self._unsettled.clear()
             self.settle_in_background(unsettled)
 
-    async def _settle_and_record(
+    async def _settle_in_store(
         self, settlements: Sequence[Settlement], settling: Awaitable[None]
     ) -> None:
         call = self._number_call()
@@ -313,7 +316,10 @@ class ResilientStore:
                 ]
 
     def _limit_to_own_share(self, check: Check) -> Check:
-        """Return the check with its limit divided by the number of processes, rounded up."""
+        """Return the check with its limit divided by the number of processes, rounded up.
+
+        It is for local counts, which no other process shares.
+        """
         if self._processes == 1:
             return check
         rule = self._shares.get(check.rule)
@@ -350,7 +356,7 @@ async def reset_keys(store: CounterStore, keys: Sequence[BucketKey]) -> None:
     await _run_all(store, [store.reset(*key) for key in keys])
     for each in resilient:
         for key in keys:
-            each._denials.delete(*key)  # a concurrent hit may have cached a denial
+            each._denials.delete(*key)  # a hit during the reset may have cached one
 
 
 async def _run_all(store: CounterStore, calls: Sequence[Coroutine[Any, Any, None]]) -> None:

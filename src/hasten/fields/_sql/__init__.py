@@ -1,3 +1,3 @@
-"""Fields of rows that SQLAlchemy selects."""
+"""Reading the requested fields of rows with SQLAlchemy."""
 
 from hasten import _sqlalchemy  # noqa: F401  # raises an error that names the extra to install

@@ -1,6 +1,6 @@
-"""Find the columns and relationships of allowed fields when the application starts.
+"""Find the mapped columns and relationships of the allowed fields when the application starts.
 
-So a field that is not mapped is an error then, not when a client first requests it.
+So a field that is not mapped causes an error at startup, not when a client first requests it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sqlalchemy.sql.visitors import iterate, replacement_traverse
 from hasten._sqlalchemy.selects import mapper_of
 from hasten.errors import InvalidOption
 from hasten.fields._allowed import AllowedFields, Field
-from hasten.fields._rows import Compute, FieldBuilder, field_builder
+from hasten.fields._rows import Compute, FieldBuilder, make_field_builder
 
 if TYPE_CHECKING:
     Relationship: TypeAlias = RelationshipProperty[Any]
@@ -35,37 +35,41 @@ else:
 
 @dataclass(slots=True, eq=False)
 class Entity:
-    """A list of allowed fields on a mapped class."""
+    """A mapped class, and what is needed to read its allowed fields."""
 
     mapper: Mapper[Any]
     builder: FieldBuilder
     primary_key: tuple[str, ...]
-    """Attributes."""
+    """The names of the attributes of the primary key."""
     links: dict[Field, Link] = field(default_factory=dict)
+    """The relationship of each field that shows another mapped class."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Link:
-    """A relation of one entity to another."""
+    """A relationship from an entity, called its owner, to the entity that a nested field shows."""
 
     relationship: Relationship
     target: Entity
     local: tuple[str, ...]
-    """The attributes of the owner in the condition of the join; none if it is not joined."""
+    """The names of the owner's attributes in the join condition; empty if not is_joined."""
     remote: tuple[str, ...]
-    """Those of the target."""
+    """The names of the target's attributes in the join condition; empty if not is_joined."""
     is_joined: bool
-    """Whether it refers to at most one row, by a unique key: a join repeats no owner."""
+    """Whether the target is read with a join, because each owner has at most one related row."""
     is_indexed: bool
-    """The tables declare an index that finds the rows of one owner, each once."""
+    """Whether the tables declare an index that finds the related rows of one owner."""
 
     @property
     def attribute(self) -> str:
-        """The name of the relationship."""
+        """The name of the relationship attribute in the mapped class."""
         return self.relationship.key
 
     def condition(self, local: Mapping[str, Any], remote: Mapping[str, Any]) -> ColumnElement[bool]:
-        """Return the condition of a join between the columns of the attributes of both sides."""
+        """Return the join condition, with other columns in place of those of the tables.
+
+        local and remote have the columns to use for the attributes of the owner and the target.
+        """
 
         def replace(element: Any, **_: object) -> Any:
             if not isinstance(element, ColumnClause) or element.table is None:
@@ -82,11 +86,16 @@ class Link:
 
 
 def resolve(allowed: AllowedFields, model: type, compute: Compute) -> Entity:
-    """Find the columns and relationships of fields. Raises `InvalidOption`."""
+    """Find the columns and relationships of the allowed fields in a mapped class.
+
+    compute has the functions of computed fields. Raises `InvalidOption` for a field that the class
+    does not have.
+    """
     return _resolve(allowed, mapper_of(model), compute, {})
 
 
 _Known: TypeAlias = dict[tuple[AllowedFields, Mapper[Any]], Entity]
+"""The entities that were found so far."""
 
 
 def _resolve(
@@ -97,43 +106,45 @@ def _resolve(
     needs = {need: each for each in allowed.fields.values() for need in each.needs}
     for need, each in needs.items():
         _check_column(mapper, need, each)
-    primary_key = tuple(_attributes(mapper, mapper.primary_key, "the primary key"))
-    entity = Entity(mapper, field_builder(allowed, _kinds(mapper, needs), compute), primary_key)
-    # Known before it is complete, because models may refer to each other.
+    primary_key = tuple(_attribute_names(mapper, mapper.primary_key, "the primary key"))
+    builder = make_field_builder(allowed, _column_types(mapper, needs), compute)
+    entity = Entity(mapper, builder, primary_key)
+    # Stored before it is complete, because models may refer to each other.
     known[allowed, mapper] = entity
     for each in allowed.fields.values():
         if each.relation is not None:
-            relationship = _relationship(mapper, each)
+            relationship = _find_relationship(mapper, each)
             target = _resolve(each.relation, relationship.mapper, compute, known)
-            entity.links[each] = _link(mapper, relationship, target)
+            entity.links[each] = _make_link(mapper, relationship, target)
     return entity
 
 
 def _check_column(mapper: Mapper[Any], attribute: str, field: Field) -> None:
+    """Raise `InvalidOption` if an attribute that a field needs cannot be selected."""
     if attribute in mapper.column_attrs:
         return
     found = mapper.all_orm_descriptors.get(attribute)
     if attribute in mapper.synonyms:
-        pass  # for any attribute that has SQL
+        pass  # a synonym may stand for any attribute, so only its SQL is checked
     elif found is None or found.extension_type is not HybridExtensionType.HYBRID_PROPERTY:
         what = "there is none" if found is None else "it is another kind of attribute"
         raise InvalidOption(
             "model",
             mapper.class_,
-            f"a class with a column or hybrid {attribute!r} for the field {field.name!r}, but "
-            f"{what}: map it, name the columns it is computed from in "
-            f"needs={{{field.name!r}: (…)}}, or omit it",
+            f"a class with a column or hybrid property {attribute!r} for the field {field.name!r}, "
+            f"but {what}: map the attribute, name the columns that the field is computed from in "
+            f"needs={{{field.name!r}: (…)}}, or remove the field",
         )
     _check_has_sql(mapper, attribute, field)
 
 
 def _check_has_sql(mapper: Mapper[Any], attribute: str, field: Field) -> None:
-    """Raise `InvalidOption` for a hybrid without SQL, which would fail in each request."""
+    """Raise `InvalidOption` for a hybrid property without SQL, which would fail in each request."""
     try:
         clause: object = getattr(mapper.class_, attribute).__clause_element__()
-    except Exception as exc:  # noqa: BLE001  # its function expects an object, and gets a class
+    except Exception as exc:  # noqa: BLE001  # a function for objects fails when called on the class
         if type(exc) in (LookupError, RuntimeError):
-            return  # it reads a context variable or the like, which only a request sets
+            return  # its function may read a context variable that is only set in a request
         reason = f"{type(exc).__name__}: {exc}"
     else:
         if isinstance(clause, ClauseElement):
@@ -142,20 +153,24 @@ def _check_has_sql(mapper: Mapper[Any], attribute: str, field: Field) -> None:
     raise InvalidOption(
         "model",
         mapper.class_,
-        f"a class with SQL for the hybrid {attribute!r} ({reason}): add "
-        f"@{attribute}.inplace.expression, or compute the field by "
+        f"a class with an SQL expression for the hybrid property {attribute!r} ({reason}): add "
+        f"@{attribute}.inplace.expression, or compute the field in Python with "
         f"needs={{{field.name!r}: (…)}} and compute={{{field.name!r}: function}}",
     )
 
 
-def _relationship(mapper: Mapper[Any], field: Field) -> Relationship:
+def _find_relationship(mapper: Mapper[Any], field: Field) -> Relationship:
+    """Return the relationship of a nested field.
+
+    Raises `InvalidOption` if there is none, or if only one of the two is a list.
+    """
     found = mapper.relationships.get(field.attribute)
     if found is None:
         raise InvalidOption(
             "model",
             mapper.class_,
             f"a class with a relationship {field.attribute!r} for the field {field.name!r}: "
-            f"map it, or set opaque=({field.name!r},) if one column holds all of it",
+            f"map it, or set opaque=({field.name!r},) if a JSON column contains the whole object",
         )
     if bool(found.uselist) != field.many:
         raise InvalidOption(
@@ -168,11 +183,11 @@ def _relationship(mapper: Mapper[Any], field: Field) -> Relationship:
     return found
 
 
-def _link(mapper: Mapper[Any], relationship: Relationship, target: Entity) -> Link:
+def _make_link(mapper: Mapper[Any], relationship: Relationship, target: Entity) -> Link:
     _check_order(relationship)
-    is_joined = relationship.direction is MANYTOONE and _is_unique(relationship)
+    is_joined = relationship.direction is MANYTOONE and _refers_to_unique_key(relationship)
     if not is_joined:
-        is_indexed = _is_indexed(relationship)
+        is_indexed = _has_owner_index(relationship)
         return Link(relationship, target, (), (), is_joined=False, is_indexed=is_indexed)
     local = tuple(_join_attributes(relationship, mapper))
     remote = tuple(_join_attributes(relationship, relationship.mapper))
@@ -180,22 +195,22 @@ def _link(mapper: Mapper[Any], relationship: Relationship, target: Entity) -> Li
 
 
 def _join_attributes(relationship: Relationship, mapper: Mapper[Any]) -> Iterator[str]:
-    """Return the names of the attributes of a mapper that the join condition compares."""
+    """Return the names of the mapper's attributes that are in the relationship's join condition."""
     columns = [
         column
         for column in iterate(relationship.primaryjoin)
         if getattr(column, "table", None) in mapper.tables
     ]
     what = f"the relationship {relationship.parent.class_.__name__}.{relationship.key}"
-    return iter(dict.fromkeys(_attributes(mapper, columns, what)))
+    return iter(dict.fromkeys(_attribute_names(mapper, columns, what)))
 
 
-def _is_unique(relationship: Relationship) -> bool:
-    """Return whether the columns that a relationship refers to are unique in its target."""
+def _refers_to_unique_key(relationship: Relationship) -> bool:
+    """Return whether a relationship refers to columns that are unique in the target table."""
     if relationship.secondary is not None:
         return False
     for clause in iterate(relationship.primaryjoin):
-        # The columns are only equated in one of several cases.
+        # In a condition with OR, the columns are not always equal.
         if getattr(clause, "operator", None) is operators.or_:
             return False
     table = relationship.mapper.local_table
@@ -210,7 +225,8 @@ def _is_unique(relationship: Relationship) -> bool:
     return any(key and key <= equated for key in keys)
 
 
-def _is_indexed(relationship: Relationship) -> bool:
+def _has_owner_index(relationship: Relationship) -> bool:
+    """Return whether a declared index finds the related rows of one owner, each of them once."""
     columns = {column for _, column in relationship.synchronize_pairs}
     tables = {column.table for column in columns}
     if len(tables) != 1:
@@ -219,9 +235,9 @@ def _is_indexed(relationship: Relationship) -> bool:
     if relationship.secondary is not None:
         pairs = relationship.secondary_synchronize_pairs or ()
         if set(table.primary_key) != columns | {column for _, column in pairs}:
-            return False  # it may hold a pair twice
+            return False  # the association table may contain a pair twice
     indexes = [list(table.primary_key)]
-    # A partial index, or one of an expression, does not find all rows of an owner.
+    # A partial index and an index on an expression do not find all rows of an owner.
     indexes += [
         list(each.columns)
         for each in table.indexes
@@ -235,6 +251,7 @@ def _is_indexed(relationship: Relationship) -> bool:
 
 
 def _check_order(relationship: Relationship) -> None:
+    """Raise `InvalidOption` if a relationship is sorted by columns of another table."""
     for clause in relationship.order_by or ():
         for column in iterate(clause):
             table = getattr(column, "table", None)
@@ -247,7 +264,12 @@ def _check_order(relationship: Relationship) -> None:
                 )
 
 
-def _attributes(mapper: Mapper[Any], columns: Any, what: str) -> Iterator[str]:
+def _attribute_names(mapper: Mapper[Any], columns: Any, what: str) -> Iterator[str]:
+    """Return the names of the attributes that map these columns.
+
+    Raises `InvalidOption` for a column that is not mapped; what names the part of the mapping that
+    needs the columns.
+    """
     for column in columns:
         if column not in mapper._columntoproperty:
             raise InvalidOption(
@@ -256,12 +278,12 @@ def _attributes(mapper: Mapper[Any], columns: Any, what: str) -> Iterator[str]:
         yield mapper.get_property_by_column(column).key
 
 
-def _kinds(mapper: Mapper[Any], attributes: Mapping[str, Field]) -> dict[str, type | None]:
-    return {name: _kind(mapper, name) for name in attributes}
+def _column_types(mapper: Mapper[Any], attributes: Mapping[str, Field]) -> dict[str, type | None]:
+    return {name: _column_type(mapper, name) for name in attributes}
 
 
-def _kind(mapper: Mapper[Any], attribute: str) -> type | None:
-    """Return the type of the values of a column, None if it is unknown."""
+def _column_type(mapper: Mapper[Any], attribute: str) -> type | None:
+    """Return the Python type of the values of a column; None if it is unknown."""
     column = mapper.columns.get(attribute)
     if column is None or isinstance(column.type, TypeDecorator):
         return None

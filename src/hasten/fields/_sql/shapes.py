@@ -1,8 +1,9 @@
-"""The columns that a set of fields selects, and how responses are built from its rows.
+"""Select the columns of the requested fields, and build nested dicts from the result rows.
 
-A set is a tree. The fields of a node are columns. Relations to one row are joined to them, in the
-same statement. Relations to many rows are read by one more statement for all rows together, so the
-number of statements depends on the requested fields, never on the number of rows:
+The requested fields are a tree whose nodes are mapped classes. Objects that a row refers to are
+read with a LEFT JOIN in the same statement. Lists of related rows are read with one more statement
+for all rows together. So the number of statements depends on the requested fields, not on the
+number of rows:
 
     fields=id,team(name),posts(title,tags(name))
 
@@ -10,8 +11,8 @@ number of statements depends on the requested fields, never on the number of row
     SELECT user.id, post.id, post.title FROM user JOIN post … WHERE user.id IN (…), 20 for each
     SELECT post.id, tag.name FROM post JOIN tag … WHERE post.id IN (…), 20 for each
 
-Columns that are only selected to join and to match rows, or to compute a field, are not in the
-response.
+Columns that are only needed for joins, for matching rows, or for computing a field are selected but
+not shown.
 """
 
 from __future__ import annotations
@@ -40,20 +41,26 @@ from hasten.fields._rows import Compute
 from hasten.fields._sql.entities import Entity, Link, resolve
 
 Cap: TypeAlias = Callable[[Field], int]
-"""The maximum number of related rows that a field shows for each owner."""
+"""A function that returns how many related rows a list field shows for each owner.
+
+The owner is the row that contains the list.
+"""
 
 Rows: TypeAlias = Sequence[Any]
 
 
 MAX_KEYS: Final = 10_000
-"""How many owners are in one statement. Drivers reject more parameters."""
+"""The maximum number of owners whose related rows one statement reads.
+
+Drivers limit the number of parameters.
+"""
 
 _KEYS: Final = "hasten_keys"
 _NUMBER: Final = "hasten_number"
 
 
 class Shape:
-    """Selects one set of fields of an entity, and builds dicts from the rows."""
+    """Selects the columns of one set of requested fields, and builds dicts from the result rows."""
 
     def __init__(
         self,
@@ -65,22 +72,25 @@ class Shape:
         keyed: bool = False,
         without_joins: bool = False,
     ) -> None:
-        """With keyed, the primary key is selected, too. more is the suffix of the marker's name.
+        """Find the columns and joins for the chosen fields.
 
-        without_joins reads all relations by statements of their own.
+        If keyed, the primary key is selected even if it is not requested. If without_joins, all
+        related rows are read with separate statements. If a list has more rows than cap, the dict
+        gets a marker: a key with the name of the list and the suffix more.
         """
         self._root = _Node(entity, chosen, cap, more, keyed=keyed, without_joins=without_joins)
         self.has_related: Final = self._root.has_related
         self._columns = list(self._root.columns(entity.mapper.class_))
-        # Without a join its own columns keep the table in FROM, and checking that takes time.
+        # If a column of the table is selected, the table stays in FROM anyway. Then
+        # with_only_columns() need not keep it, which takes time.
         self._keep = bool(self._root.joined) or not any(
             name in entity.mapper.columns for name in self._root.attributes
         )
 
     def statement(self, statement: Selection) -> Selection:
-        """Return a select of the columns of these fields, of the same rows in the same order.
+        """Return a select of the columns of these fields, with the same rows in the same order.
 
-        A LIMIT applies before relations are joined.
+        A LIMIT of the select is applied before related rows are joined.
         """
         entity = selected_entity(statement, self._root.entity.mapper)
         plain = prepare_for_other_columns(statement, entity)
@@ -90,18 +100,23 @@ class Shape:
         if entity is not self._root.entity.mapper.class_:
             columns = list(self._root.columns(entity))
         narrow = plain.with_only_columns(*columns, maintain_column_froms=self._keep)
-        return self._root.join(narrow, self._root.columns_of(entity)) if self._keep else narrow
+        if not self._keep:
+            return narrow
+        return self._root.join(narrow, self._root.attribute_columns(entity))
 
     def build_all(self, rows: Rows) -> list[dict[str, object]]:
-        """Return the fields of rows of that statement, if no relations are to be read."""
+        """Build dicts from the result rows of `statement`, for a shape without related rows.
+
+        A shape with has_related needs `read`.
+        """
         return list(map(self._root.build_own, rows))
 
     async def read(self, rows: Rows, execute: Execute, dialect: str) -> list[dict[str, object]]:
-        """Return the fields of rows of that statement, and read their relations."""
+        """Read the related rows for the result rows of `statement`, and build nested dicts."""
         return await self._root.read(rows, execute, dialect)
 
     def _join_to_limited(self, statement: Selection, entity: Any) -> Selection:
-        """Return a select that joins relations to the limited rows, which are a sub-query."""
+        """Apply the LIMIT of a select in a sub-query, and join the related rows to its result."""
         own = list(self._root.own_columns(entity))
         orders = order_by_clauses(statement, entity)
         keys = [
@@ -118,11 +133,11 @@ class Shape:
 
 
 MAX_SHAPES: Final = 256
-"""How many sets keep their shapes. The least recently used one is removed first."""
+"""The number of shapes to cache. The least recently used one is removed first."""
 
 
 class Shapes:
-    """The shapes of all sets of one allow-list on one mapped class."""
+    """A cache of the shapes for one mapped class: one for each set of requested fields."""
 
     def __init__(
         self,
@@ -134,28 +149,33 @@ class Shapes:
         compute: Compute,
         max_shapes: int = MAX_SHAPES,
     ) -> None:
-        """Raises `InvalidOption` for a field that is not mapped or cannot be built."""
+        """Find the columns of all allowed fields. Raises `InvalidOption` if one is not mapped.
+
+        For cap and more, see `Shape`. compute has the functions of computed fields.
+        """
         self.entity: Final = resolve(allowed, model, compute)
         self.mapper: Final = self.entity.mapper
-        made = partial(Shape, self.entity, cap=cap, more=more)
-        self._of = lru_cache(max_shapes)(lambda chosen, context, **how: made(chosen, **how))
-        self._hybrids = lru_cache(max_shapes)(partial(_hybrids, self.entity))
+        make = partial(Shape, self.entity, cap=cap, more=more)
+        # The state of hybrid properties is only part of the cache key.
+        self._cached = lru_cache(max_shapes)(lambda chosen, state, **how: make(chosen, **how))
+        self._hybrids = lru_cache(max_shapes)(partial(_find_hybrids, self.entity))
         self._selects: Templates[_ShapedSelect] = Templates(self._shaped_select)
 
-    def of(self, statement: Selection, chosen: FieldSet, *, without_joins: bool = False) -> Shape:
-        """Return the shape of a set for a statement.
+    def get(self, statement: Selection, chosen: FieldSet, *, without_joins: bool = False) -> Shape:
+        """Return the shape that reads the chosen fields of a select.
 
-        A DISTINCT select always selects the primary key, so that fewer fields are never fewer rows.
+        For a select with DISTINCT, it also selects the primary key: otherwise, rows that are equal
+        in the chosen fields would be merged.
         """
         selected_entity(statement, self.mapper)
         keyed = bool(statement._distinct)
-        state = self.state_of_hybrids(chosen)
-        return self._of(chosen, state, keyed=keyed, without_joins=without_joins)
+        state = self.hybrid_state(chosen)
+        return self._cached(chosen, state, keyed=keyed, without_joins=without_joins)
 
-    def state_of_hybrids(self, chosen: FieldSet) -> Hashable:
-        """Return the current SQL of the hybrids among the fields, which may depend on the request.
+    def hybrid_state(self, chosen: FieldSet) -> Hashable:
+        """Return a value that represents the current SQL of the hybrid properties among the fields.
 
-        What is built while it has one value is not used when it has another.
+        A hybrid property may return other SQL in each request. So this value is part of cache keys.
         """
         hybrids = self._hybrids(chosen)
         return tuple([_current_state(each) for each in hybrids]) if hybrids else ()
@@ -163,12 +183,13 @@ class Shapes:
     async def fetch(
         self, database: Database, statement: Selection, chosen: FieldSet, *, most: int | None = None
     ) -> list[dict[str, object]]:
-        """Read the fields of all rows of a select of the entity.
+        """Read the chosen fields of all rows of a select.
 
-        With most, read that many rows at most, in no order; a join to many does not repeat them.
+        most is the maximum number of rows to read. If it is given, the order of the select is
+        ignored, and rows that a one-to-many join repeats are returned once.
         """
         selected_entity(statement, self.mapper)
-        state = self.state_of_hybrids(chosen)
+        state = self.hybrid_state(chosen)
         select, bindings = self._selects.get(statement, chosen, most, state)
         rows = (await bindings.bind(database.execute)(select.statement, {})).all()
         if not select.shape.has_related:
@@ -179,7 +200,8 @@ class Shapes:
     def _shaped_select(
         self, statement: Selection, chosen: FieldSet, most: int | None, _: Hashable
     ) -> _ShapedSelect:
-        shape = self.of(statement, chosen)
+        """Return the select that `fetch` executes, and the shape for its rows."""
+        shape = self.get(statement, chosen)
         if most is not None:
             statement = without_repeated_rows(statement, self.mapper)
         narrow = shape.statement(statement)
@@ -189,12 +211,12 @@ class Shapes:
 
     @property
     def count(self) -> int:
-        """How many shapes are kept."""
-        return self._of.cache_info().currsize
+        """The number of cached shapes."""
+        return self._cached.cache_info().currsize
 
 
 class _ShapedSelect(NamedTuple):
-    """A select of the requested columns, and how its rows become responses."""
+    """A select of the requested fields, and the shape that builds dicts from its rows."""
 
     statement: Selection
     shape: Shape
@@ -203,26 +225,29 @@ class _ShapedSelect(NamedTuple):
 _Attribute: TypeAlias = tuple[Mapper[Any], str]
 
 
-def _hybrids(entity: Entity, chosen: FieldSet) -> list[_Attribute]:
-    """Return all attributes in a tree whose SQL a function returns."""
+def _find_hybrids(entity: Entity, chosen: FieldSet) -> list[_Attribute]:
+    """Return the hybrid properties that the chosen fields need, including nested fields."""
     own = [(entity.mapper, name) for name in chosen.needs if is_hybrid(entity.mapper, name)]
     for each, inner in chosen.relations.items():
-        own += _hybrids(entity.links[each].target, inner)
+        own += _find_hybrids(entity.links[each].target, inner)
     return own
 
 
 def is_hybrid(mapper: Mapper[Any], attribute: str) -> bool:
-    """Return whether an attribute is neither a column nor a synonym."""
+    """Return whether an attribute is a hybrid property: neither a column nor a synonym."""
     return attribute not in mapper.column_attrs and attribute not in mapper.synonyms
 
 
 def _current_state(attribute: _Attribute) -> Hashable:
     mapper, name = attribute
-    return state_of(getattr(mapper.class_, name))
+    return expression_state(getattr(mapper.class_, name))
 
 
-def state_of(expression: Any) -> Hashable:
-    """Return the structure and values of an expression; an object equal to nothing if unknown."""
+def expression_state(expression: Any) -> Hashable:
+    """Return a value that is equal for SQL expressions with equal structure and equal values.
+
+    If SQLAlchemy has no cache key for the expression, return a new object, which equals no other.
+    """
     key = expression.__clause_element__()._generate_cache_key()
     state = key and (key.key, tuple([each.value for each in key.bindparams]))
     try:
@@ -236,7 +261,10 @@ def state_of(expression: Any) -> Hashable:
 
 
 class _Node:
-    """The fields of one entity within a tree."""
+    """A node in the tree of requested fields: a mapped class and the fields to read from it.
+
+    Below it are the nodes of the related classes.
+    """
 
     def __init__(
         self,
@@ -250,6 +278,11 @@ class _Node:
         without_joins: bool = False,
         remote: Sequence[str] = (),
     ) -> None:
+        """Decide which columns to select.
+
+        start is the index of the node's first column in a result row. remote are the attributes
+        that the join to the owner compares. For the other parameters, see `Shape`.
+        """
         self.entity = entity
         self.joined: list[_Joined] = []
         self.related: list[_RelatedQuery] = []
@@ -260,7 +293,7 @@ class _Node:
         keyed = keyed or len(joined) < len(links)
         local = [name for _, _, link in joined for name in link.local]
         key = entity.primary_key if keyed or not chosen.needs else ()
-        # The requested fields come first, in their order: then a row needs no reordering.
+        # The requested fields come first, in their order, so that no row must be reordered.
         self.attributes = list(dict.fromkeys([*chosen.needs, *key, *local, *remote]))
         self.places = {name: start + place for place, name in enumerate(self.attributes)}
         self.end = start + len(self.attributes)
@@ -273,41 +306,51 @@ class _Node:
                 self.end = node.end
             else:
                 self.related.append(_RelatedQuery(entity, each, link, inner, cap, more))
-        self.key = _picker([self.places[name] for name in entity.primary_key]) if keyed else None
+        key_places = [self.places[name] for name in entity.primary_key] if keyed else None
+        self.key = _make_key_getter(key_places) if key_places is not None else None
         relations: dict[Field, _Joined | _RelatedQuery] = {
             **{each.field: each for each in self.joined},
             **{each.field: each for each in self.related},
         }
         self.has_related = bool(relations)
         self._parts = [(each, relations.get(each)) for each in dict(chosen.members)]
-        self.build_own = self._own_builder()
+        self.build_own = self._make_own_builder()
 
     # Selecting
 
     def own_columns(self, entity: Any) -> Iterator[Any]:
-        """Return its own columns with unique names: two columns of a class may have one name."""
+        """Return the node's own columns with unique labels.
+
+        Without labels, two columns of a class could have the same name.
+        """
         for name in self.attributes:
             yield getattr(entity, name).label(f"hasten_{self.places[name]}")
 
     def columns(self, entity: Any) -> Iterator[Any]:
-        """Return all columns of the tree that one statement reads."""
-        yield from (getattr(entity, name) for name in self.attributes)
-        yield from self.columns_beside()
+        """Return the columns of this node and of the nodes that are joined to it.
 
-    def columns_beside(self) -> Iterator[Any]:
-        """Return the columns of the joined nodes."""
+        entity is the mapped class, or an alias of it that the select uses.
+        """
+        yield from (getattr(entity, name) for name in self.attributes)
+        yield from self.joined_columns()
+
+    def joined_columns(self) -> Iterator[Any]:
+        """Return the columns of the nodes that are joined to this one, at all levels."""
         for each in self.joined:
             yield from each.table.c
-            yield from each.node.columns_beside()
+            yield from each.node.joined_columns()
 
-    def columns_of(self, entity: Any) -> dict[str, Any]:
-        """Return the columns of its attributes in a class, or in an alias of it."""
+    def attribute_columns(self, entity: Any) -> dict[str, Any]:
+        """Return the node's own columns in a mapped class or an alias, by attribute name."""
         return {name: getattr(entity, name).__clause_element__() for name in self.attributes}
 
     def join(self, statement: Selection, columns: Mapping[str, Any]) -> Selection:
-        """Return the select with a LEFT JOIN for each relation to one row."""
-        # Not by the ORM's join(): it would add criteria for all aliases of a class, or the
-        # discriminator of single-table inheritance, to tables that lack these columns.
+        """Add a LEFT JOIN for each node that is joined to this one, at all levels.
+
+        columns are the node's own columns in the select, by attribute name.
+        """
+        # The ORM's join() is not used. It would add criteria for all aliases of a class, or the
+        # discriminator of single-table inheritance, to sub-queries that lack these columns.
         for each in self.joined:
             on = each.link.condition(columns, each.columns)
             statement = each.node.join(statement.outerjoin(each.table, on), each.columns)
@@ -316,12 +359,12 @@ class _Node:
     def select_from(
         self, table: FromClause, own: Sequence[Any], before: Sequence[Any] = (), owner: Any = None
     ) -> Selection:
-        """Return a select of all columns of the tree, with its joins.
+        """Return a select of the columns of this node and of the joined nodes, with the joins.
 
-        own are the node's own columns, which table has. before is selected in front of them. owner
-        is the table that a lateral table refers to.
+        table contains own, the node's own columns. The columns before are selected in front of
+        them. If table is a LATERAL sub-query, owner is the table that it refers to.
         """
-        statement: Selection = select(*before, *own, *self.columns_beside())
+        statement: Selection = select(*before, *own, *self.joined_columns())
         if owner is None:
             statement = statement.select_from(table)
         else:
@@ -331,16 +374,17 @@ class _Node:
     # Rows
 
     async def read(self, rows: Rows, execute: Execute, dialect: str) -> list[dict[str, object]]:
-        """Return the fields of rows, and read their relations."""
+        """Read the related rows for these result rows, and build nested dicts."""
         if not self.has_related:
             return list(map(self.build_own, rows))
-        found: _Related = {}
+        found: _AllRelated = {}
         await self._read_related(rows, found, execute, dialect)
         return [self.build(row, found) for row in rows]
 
     async def _read_related(
-        self, rows: Rows, found: _Related, execute: Execute, dialect: str
+        self, rows: Rows, found: _AllRelated, execute: Execute, dialect: str
     ) -> None:
+        """Read the related rows of this node and of the joined nodes, and add them to found."""
         for each in self.related:
             assert self.key is not None
             keys = {key for row in rows if None not in (key := self.key(row))}
@@ -348,8 +392,8 @@ class _Node:
         for joined in self.joined:
             await joined.node._read_related(rows, found, execute, dialect)
 
-    def build(self, row: Any, related: _Related) -> dict[str, object]:
-        """Return the fields of a row with its relations."""
+    def build(self, row: Any, related: _AllRelated) -> dict[str, object]:
+        """Build the dict of a row, with its nested dicts and lists."""
         made = self.build_own(row)
         if not self.has_related:
             return made
@@ -371,10 +415,10 @@ class _Node:
                     built[each.name] = found.rows[0] if found.rows else None
         return built
 
-    def _own_builder(self) -> Callable[[Any], dict[str, object]]:
-        """Return the function that builds the plain fields of a row."""
+    def _make_own_builder(self) -> Callable[[Any], dict[str, object]]:
+        """Return a function that builds the dict of a row without nested dicts and lists."""
         fields = [each for each, inner in self._chosen.members if inner is None]
-        build = self.entity.builder.of(fields)
+        build = self.entity.builder.make_build(fields)
         if build is None:
             names = [each.name for each in fields]
             places = [self.places[each.attribute] for each in fields]
@@ -399,10 +443,11 @@ class _Node:
 
 
 class _Joined:
-    """A relation to one row, joined in the same statement.
+    """A related class with at most one row for each owner, which is read with a LEFT JOIN.
 
-    It is joined as a sub-query, which databases optimize away: with_loader_criteria (of a tenant,
-    of soft-deleted rows) filters a class in it, but would not filter an alias.
+    What is joined is a sub-query of the class, which databases optimize away. It lets
+    ``with_loader_criteria()`` filter the class, for example by tenant; an alias of the class would
+    not be filtered.
     """
 
     def __init__(self, field: Field, link: Link, node: _Node) -> None:
@@ -413,8 +458,8 @@ class _Joined:
         self.table = select(*node.own_columns(target)).subquery()
         self.columns = dict(zip(node.attributes, self.table.c, strict=True))
 
-    def build(self, row: Any, related: _Related) -> dict[str, object] | None:
-        """Return the fields of the joined row, None if there is none."""
+    def build(self, row: Any, related: _AllRelated) -> dict[str, object] | None:
+        """Build the dict of the joined row; return None if no row was joined."""
         assert self.node.key is not None
         if None in self.node.key(row):
             return None
@@ -422,20 +467,22 @@ class _Joined:
 
 
 @dataclass(slots=True)
-class _Found:
-    """Return a select of the related rows of one owner."""
+class _RelatedRows:
+    """The related rows of one owner, up to the cap."""
 
     rows: list[dict[str, object]] = field(default_factory=list)
     has_more: bool = False
+    """Whether the owner has more related rows than the cap."""
 
 
-_NONE: Final = _Found()
+_NONE: Final = _RelatedRows()
 
 _Key: TypeAlias = tuple[object, ...]
+"""The primary key of an owner."""
 
 
 class _RelatedQuery:
-    """A relation that is read by one statement for all owners."""
+    """Reads the related rows of all owners with one statement, up to a cap for each owner."""
 
     def __init__(
         self, owner: Entity, field: Field, link: Link, chosen: FieldSet, cap: Cap, more: str
@@ -444,71 +491,86 @@ class _RelatedQuery:
         self._owner = owner
         self._link = link
         self._cap = cap(field) if field.many else 1
-        # One more row shows that there are more. A relation to one row needs no marker.
+        # For a list, one row more than the cap is read, to find out whether there are more.
         self._most = self._cap + 1 if field.many else 1
         self._width = len(owner.primary_key)
         self._node = _Node(link.target, chosen, cap, more, keyed=False, start=self._width)
 
     async def read(
         self, keys: Sequence[_Key], execute: Execute, dialect: str
-    ) -> Mapping[_Key, _Found]:
-        """Return the related rows by the keys of their owners."""
+    ) -> Mapping[_Key, _RelatedRows]:
+        """Return the related rows of these owners, by primary key of the owner."""
         statement = self._statement(dialect)
         values = list(keys) if self._width > 1 else [key[0] for key in keys]
         found: dict[_Key, list[Any]] = {}
         for start in range(0, len(values), MAX_KEYS):
-            some = _padded(values[start : start + MAX_KEYS])
+            some = _pad_keys(values[start : start + MAX_KEYS])
             for row in (await execute(statement, {_KEYS: some})).all():
                 found.setdefault(tuple(row[: self._width]), []).append(row)
         shown = [row for rows in found.values() for row in rows[: self._cap]]
         built = iter(await self._node.read(shown, execute, dialect))
         return {
-            key: _Found(list(islice(built, min(len(rows), self._cap))), len(rows) > self._cap)
+            key: _RelatedRows(list(islice(built, min(len(rows), self._cap))), len(rows) > self._cap)
             for key, rows in found.items()
         }
 
     def _statement(self, dialect: str) -> Selection:
+        """Return the statement that reads the related rows.
+
+        It has a parameter for the primary keys of the owners.
+        """
         if dialect == "postgresql":
-            return self._lateral
-        return self._picked if dialect == "sqlite" and self._link.is_indexed else self._window
+            return self._lateral_select
+        use_keys = dialect == "sqlite" and self._link.is_indexed
+        return self._select_by_keys if use_keys else self._window_select
 
     @cached_property
-    def _window(self) -> Selection:
-        """For any database: number all rows of each owner, and select those up to the cap."""
+    def _window_select(self) -> Selection:
+        """The select for any database: it numbers all related rows of each owner.
 
-        def all_of_them(statement: Selection, owner: Any, _: Sequence[Any]) -> Selection:
+        It returns the rows whose number is not above the cap.
+        """
+
+        def join_all(statement: Selection, owner: Any, _: Sequence[Any]) -> Selection:
             return statement.join(getattr(owner, self._link.attribute))
 
-        return self._numbered(all_of_them)
+        return self._select_numbered(join_all)
 
     @cached_property
-    def _picked(self) -> Selection:
-        """For SQLite, which has no LATERAL: find the rows up to the cap, then number them.
+    def _select_by_keys(self) -> Selection:
+        """The select for SQLite, which has no LATERAL: it numbers only the rows up to the cap.
 
-        SQLite finds their keys once for each owner, and stops at the cap where an index has them in
-        order. Without an index on the owner it would scan the table for each owner.
+        A sub-query finds the primary keys of these rows for each owner. It stops at the cap if an
+        index has the order of the rows. It needs an index that finds the rows of an owner: without
+        one, SQLite would scan the table once per owner.
         """
         target: Any = self._link.target.mapper.class_
         key = [getattr(target, name) for name in self._link.target.primary_key]
 
-        def shown(statement: Selection, owner: Any, keys: Sequence[Any]) -> Selection:
+        def join_capped(statement: Selection, owner: Any, keys: Sequence[Any]) -> Selection:
             few = (
-                self._of_one(select(*key), owner, keys)
+                self._of_one_owner(select(*key), owner, keys)
                 .order_by(*self._order)
                 .limit(self._most)
                 .correlate(owner)
             )
             return statement.join(target, (tuple_(*key) if len(key) > 1 else key[0]).in_(few))
 
-        return self._numbered(shown)
+        return self._select_numbered(join_capped)
 
-    def _numbered(self, joined: Callable[[Selection, Any, Sequence[Any]], Selection]) -> Selection:
+    def _select_numbered(
+        self, join: Callable[[Selection, Any, Sequence[Any]], Selection]
+    ) -> Selection:
+        """Return a select that numbers the related rows of each owner, and stops at the cap.
+
+        join adds the related rows to a select from the owners.
+        """
         owner, keys, one_of = self._owners()
         number = func.row_number().over(partition_by=keys, order_by=self._order).label(_NUMBER)
         labels = [key.label(f"hasten_key_{place}") for place, key in enumerate(keys)]
         own = self._node.own_columns(self._link.target.mapper.class_)
         related = (
-            joined(select(*labels, *own, number).select_from(owner), owner, keys)
+            join(select(*labels, *own, number).select_from(owner), owner, keys)
             .where(one_of)
             .subquery("hasten_related")
         )
@@ -518,13 +580,13 @@ class _RelatedQuery:
         return selected.where(number_of <= self._most).order_by(number_of)
 
     @cached_property
-    def _lateral(self) -> Selection:
-        """For PostgreSQL: a LATERAL join, which reads and numbers only the rows up to the cap."""
+    def _lateral_select(self) -> Selection:
+        """The select for PostgreSQL: a LATERAL join, which reads only the rows up to the cap."""
         owner, keys, one_of = self._owners()
         number = func.row_number().over(order_by=self._order).label(_NUMBER)
         own = self._node.own_columns(self._link.target.mapper.class_)
         related = (
-            self._of_one(select(*own, number), owner, keys)
+            self._of_one_owner(select(*own, number), owner, keys)
             .order_by(*self._order)
             .limit(self._most)
             .correlate(owner)
@@ -534,8 +596,11 @@ class _RelatedQuery:
         selected = self._node.select_from(related, columns, keys, owner=owner)
         return selected.where(one_of).order_by(number_of)
 
-    def _of_one(self, statement: Selection, owner: Any, keys: Sequence[Any]) -> Selection:
-        """Return a select of the related rows of one owner."""
+    def _of_one_owner(self, statement: Selection, owner: Any, keys: Sequence[Any]) -> Selection:
+        """Restrict a select of the target class to the related rows of one owner.
+
+        owner is the table of owners in the surrounding select, and keys are its key columns.
+        """
         if self._link.relationship.secondary is None:
             return statement.where(getattr(owner, self._link.attribute).expression)
         again: Any = aliased(self._owner.mapper.class_)
@@ -544,7 +609,10 @@ class _RelatedQuery:
         return statement.where(*[one == key for one, key in zip(same, keys, strict=True)])
 
     def _owners(self) -> tuple[Any, list[Any], ColumnElement[bool]]:
-        """Return the table of owners, its key columns, and a condition for the requested keys."""
+        """Return the table of owners, its key columns, and the condition that selects the owners.
+
+        The condition has a parameter for the list of keys.
+        """
         owner: Any = aliased(self._owner.mapper.class_, name="hasten_owner")
         keys = [getattr(owner, name) for name in self._owner.primary_key]
         key = tuple_(*keys) if len(keys) > 1 else keys[0]
@@ -552,26 +620,28 @@ class _RelatedQuery:
 
     @property
     def _order(self) -> list[Any]:
-        """The order of the relationship, made total by the primary key."""
+        """The ``order_by`` of the relationship, followed by the primary key."""
         target = self._link.target
         written = list(self._link.relationship.order_by or ())
         return [*written, *[getattr(target.mapper.class_, name) for name in target.primary_key]]
 
 
-_Related: TypeAlias = dict[_RelatedQuery, Mapping[_Key, _Found]]
+_AllRelated: TypeAlias = dict[_RelatedQuery, Mapping[_Key, _RelatedRows]]
+"""The related rows that were read for a result, by their query and by the key of their owner."""
 
 
-def _padded(keys: Sequence[Any]) -> Sequence[Any]:
-    """Return the keys, the last one repeated until their number is a power of two.
+def _pad_keys(keys: Sequence[Any]) -> Sequence[Any]:
+    """Repeat the last key until the number of keys is a power of two.
 
-    The text of a statement has a placeholder for each key: without this, pages of every length
-    would fill the cache of prepared statements.
+    A statement has a placeholder for each key. Without padding, each number of keys would need its
+    own prepared statement.
     """
     length = 1 << (len(keys) - 1).bit_length()
     return [*keys, *repeat(keys[-1], length - len(keys))]
 
 
-def _picker(places: Sequence[int]) -> Callable[[Any], _Key]:
+def _make_key_getter(places: Sequence[int]) -> Callable[[Any], _Key]:
+    """Return a function that returns the values of a row at these indexes as a tuple."""
     if len(places) == 1:
         (place,) = places
         return lambda row: (row[place],)

@@ -43,7 +43,7 @@ class Advisor:
         order: Order,
         explicit_nulls: Collection[str],
     ) -> None:
-        """Store what is checked later.
+        """Prepare the checks of a query plan, which the other methods do.
 
         keys are the columns to sort by; order is the requested order. explicit_nulls are the fields
         whose `SortKey` declares where NULLs are sorted.
@@ -104,8 +104,8 @@ class Advisor:
 def _is_current_time(value: object, now: datetime) -> bool:
     """Return whether a value seems to be a time that was read from the clock in the last second.
 
-    It may be a datetime, or a timestamp in seconds or milliseconds. A datetime may be several hours
-    before or after now, as in ``now - timedelta(days=7)`` or in another time zone.
+    It may be a datetime, or a timestamp in seconds or milliseconds. A datetime may differ from now
+    by a multiple of five minutes, as in ``now - timedelta(days=7)`` or in another time zone.
     """
     match value:
         case bool():
@@ -175,7 +175,7 @@ def _null_warnings(
         return
     for each in keys:
         if isinstance(each.column, Column) and each.nullable and each.nulls is None:
-            name = _attribute(mapper, each)
+            name = _attribute_code(mapper, each)
             yield (
                 f"{model} sorted by {name}: order_by() does not say where NULLs are sorted, and "
                 f"databases differ. Use {name}.nulls_last() or {name}.nulls_first() in order_by()"
@@ -198,11 +198,11 @@ def _index_warnings(
     filtered = _filter_columns(analyzed, keys)
     if _has_index(filtered, keys, dialect, len(keys)):
         return
-    sort = ", ".join(_attribute(mapper, key) + " DESC" * key.descending for key in keys)
+    sort = ", ".join(_attribute_code(mapper, key) + " DESC" * key.descending for key in keys)
     numbers = range(len(keys) - 1, 0, -1)
     known = next((n for n in numbers if _has_index(filtered, keys, dialect, n)), 0)
     if known:
-        some = ", ".join(_attribute(mapper, key) for key in keys[:known])
+        some = ", ".join(_attribute_code(mapper, key) for key in keys[:known])
         yield (
             f"{mapper.class_.__name__} sorted by {sort}: an index only has the order of {some}, "
             "so the database sorts the rows with equal values for each page. If there are many "
@@ -258,9 +258,9 @@ def _index_to_add(
     # Databases can read an index backwards, so it needs no desc() if all keys descend.
     are_plain = all(key.has_native_nulls(dialect) or dialect != "postgresql" for key in keys)
     is_read_backwards = are_plain and all(key.descending for key in keys)
-    parts = [_attribute(mapper, key) for key in filtered]
+    parts = [_attribute_code(mapper, key) for key in filtered]
     for key in keys:
-        part = _attribute(mapper, key)
+        part = _attribute_code(mapper, key)
         if key.descending and not is_read_backwards:
             part += ".desc()"
         if dialect == "postgresql" and not key.has_native_nulls(dialect):
@@ -271,7 +271,7 @@ def _index_to_add(
     return f'Index("{name}", {", ".join(parts)})'
 
 
-def _attribute(mapper: Mapper[Any], key: SortColumn) -> str:
+def _attribute_code(mapper: Mapper[Any], key: SortColumn) -> str:
     """Return the attribute of a column as Python code, such as "Post.created_at"."""
     column: Any = key.column
     for each in mapper.columns:

@@ -84,7 +84,10 @@ def _count_sqlite_table(analyzed: AnalyzedSelect, cap: int) -> Select[int]:
 
 
 def to_count(counted: int, cap: int | None) -> Count:
-    """Convert the result of the select of `count` to a `Count`; cap is the same in both."""
+    """Convert the number that a select of `count` returned to a `Count`.
+
+    cap must be the one that the select was built with.
+    """
     if cap is not None and counted > cap:
         return Count(cap, "gte")
     return Count(counted)

@@ -12,12 +12,12 @@ from hasten.pagination._slices import KeysetSlice, OffsetSlice
 from hasten.pagination._sql import counting, offset_select
 from hasten.pagination._sql.page_statements import (
     PageStatements,
-    at_offset,
-    at_offset_with_count,
     count_rows,
     estimate,
     keyset_parameters,
     offset_parameters,
+    select_at_offset,
+    select_at_offset_with_count,
 )
 
 
@@ -39,7 +39,7 @@ async def fetch_keyset_slice(
     for statement in statements.after(dialect, position, backwards=backwards):
         missing = limit + 1 - len(rows)
         found = await execute(statement, keyset_parameters(position, limit=missing))
-        rows += _unique(statements.analyzed, found).all()
+        rows += _without_duplicates(statements.analyzed, found).all()
         if len(rows) > limit:
             break
     has_more = len(rows) > limit
@@ -49,7 +49,7 @@ async def fetch_keyset_slice(
     places = statements.places
     ends = [tuple([row[place] for place in places]) for row in (rows[:1] + rows[-1:])]
     first, last = ends or (None, None)
-    return KeysetSlice(_selected(statements.analyzed, rows), has_more, first, last)
+    return KeysetSlice(_without_extra_columns(statements.analyzed, rows), has_more, first, last)
 
 
 async def fetch_offset_slice(
@@ -81,7 +81,7 @@ async def fetch_offset_slice(
         assert total.total is not None
         if offset >= total.total:
             return OffsetSlice([], has_more=False, count=total)
-        tail = offset_select.from_end(limit=limit, offset=offset, total=total.total)
+        tail = offset_select.to_offset_from_end(limit=limit, offset=offset, total=total.total)
         if tail is not None:
             rows = await _fetch_rows(statements, execute, *tail, dialect, from_end=True)
             return OffsetSlice(rows, offset + limit < total.total, total)
@@ -123,9 +123,11 @@ async def _fetch_rows(
     If from_end, the offset counts from the last row backwards.
     """
     defer = offset >= offset_select.DEFER_FROM
-    statement = statements.get(at_offset, dialect, defer, from_end)
+    statement = statements.get(select_at_offset, dialect, defer, from_end)
     found = await execute(statement, offset_parameters(limit=limit, offset=offset))
-    rows = _selected(statements.analyzed, list(_unique(statements.analyzed, found).all()))
+    rows = _without_extra_columns(
+        statements.analyzed, list(_without_duplicates(statements.analyzed, found).all())
+    )
     return rows[::-1] if from_end else rows
 
 
@@ -139,11 +141,13 @@ async def _fetch_page_and_count(
 ) -> OffsetSlice:
     """Fetch up to limit rows at an offset, and the total, with one statement.
 
-    An empty page may need a second one for the total. See `at_offset_with_count`.
+    An empty page may need a second one for the total. See `select_at_offset_with_count`.
     """
-    statement = statements.get(at_offset_with_count, dialect, cap)
+    statement = statements.get(select_at_offset_with_count, dialect, cap)
     parameters = offset_parameters(limit=limit + 1, offset=offset, cap=cap)
-    rows = list(_unique(statements.analyzed, await execute(statement, parameters)).all())
+    rows = list(
+        _without_duplicates(statements.analyzed, await execute(statement, parameters)).all()
+    )
     if not rows and offset:
         # The page is past the end, so no row carried the total.
         found = await execute(statements.get(count_rows, dialect, cap), {})
@@ -154,19 +158,19 @@ async def _fetch_page_and_count(
     if is_lateral and rows[0][-2] is None:
         rows = []
     has_more = len(rows) > limit
-    shown = _selected(statements.analyzed, rows[:limit])
+    shown = _without_extra_columns(statements.analyzed, rows[:limit])
     return OffsetSlice(shown, has_more, counting.to_count(number, cap))
 
 
 # Rows ---------------------------------------------------------------------------------------------
 
 
-def _unique(analyzed: AnalyzedSelect, found: Rows) -> Rows:
+def _without_duplicates(analyzed: AnalyzedSelect, found: Rows) -> Rows:
     """Remove repeated ORM objects, which ``joinedload()`` of a collection causes."""
     return found.unique() if analyzed.holds_entities else found
 
 
-def _selected(analyzed: AnalyzedSelect, rows: list[Any]) -> list[Any]:
+def _without_extra_columns(analyzed: AnalyzedSelect, rows: list[Any]) -> list[Any]:
     """Return the rows without the sort keys and totals that were added to the select.
 
     If the select has one element, return its values instead of rows.

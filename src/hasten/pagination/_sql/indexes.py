@@ -12,7 +12,7 @@ from dataclasses import replace
 from sqlalchemy import BigInteger, Column, Index, Integer, SmallInteger, Table, UniqueConstraint
 
 from hasten._sqlalchemy.from_sources import is_partial
-from hasten._sqlalchemy.sort_columns import SortColumn, SortColumns, sort_column_of
+from hasten._sqlalchemy.sort_columns import SortColumn, SortColumns, parse_sort_column
 
 
 def find_index(prefix: SortColumns, rest: SortColumns, dialect: str) -> SortColumns | None:
@@ -99,7 +99,7 @@ def _row_id_column(table: Table) -> SortColumns:
 def _leading_columns(index: Index) -> Iterator[SortColumn]:
     """Return the columns of an index, up to the first expression that is not a column."""
     for expression in index.expressions:
-        key = sort_column_of(expression)
+        key = parse_sort_column(expression)
         if not isinstance(key.column, Column):
             return
         yield key

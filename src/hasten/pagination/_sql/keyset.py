@@ -97,16 +97,18 @@ def select_after(
         check_position(position, keys)
     if allow_several is None:
         allow_several = analyzed.holds_entities or dialect != "postgresql"
-    keys = _reversed(keys, dialect) if backwards else keys
+    keys = _reverse_order(keys, dialect) if backwards else keys
     source = with_keys(analyzed, keys)
-    ranges = _ranges(keys, position, dialect)
+    ranges = _ranges_after(keys, position, dialect)
     statements = [
-        _restrict(source, analyzed, conditions).order_by(*order_by(rest, dialect)).limit(limit)
+        _add_conditions(source, analyzed, conditions)
+        .order_by(*order_by(rest, dialect))
+        .limit(limit)
         for conditions, rest in ranges
     ]
     if len(statements) == 1 or allow_several:
         return statements
-    return [_combine(statements, analyzed, keys, limit=limit, dialect=dialect)]
+    return [_combine_statements(statements, analyzed, keys, limit=limit, dialect=dialect)]
 
 
 def check_position(position: Sequence[object], keys: SortColumns) -> None:
@@ -127,7 +129,7 @@ def key_indexes(analyzed: AnalyzedSelect, keys: SortColumns) -> list[int]:
     places = []
     end = analyzed.width
     for key in keys:
-        place = analyzed.find(key.column)
+        place = analyzed.find_column(key.column)
         if place is None:
             place, end = end, end + 1
         places.append(place)
@@ -136,28 +138,28 @@ def key_indexes(analyzed: AnalyzedSelect, keys: SortColumns) -> list[int]:
 
 def with_keys(analyzed: AnalyzedSelect, keys: SortColumns) -> Selection:
     """Return the select with the sort keys that it does not contain, appended as columns."""
-    check_distinct(analyzed, keys)
-    hidden = _unselected(analyzed, keys)
+    check_selected_by_distinct(analyzed, keys)
+    hidden = _unselected_keys(analyzed, keys)
     return analyzed.statement.add_columns(
         *(key.column.label(f"{HIDDEN}{number}") for number, key in enumerate(hidden))
     )
 
 
-def check_distinct(analyzed: AnalyzedSelect, keys: SortColumns) -> None:
+def check_selected_by_distinct(analyzed: AnalyzedSelect, keys: SortColumns) -> None:
     """Raise `InvalidOption` if a select with DISTINCT does not contain a sort key.
 
     Adding the key to its columns would change which rows are distinct.
     """
-    hidden = _unselected(analyzed, keys) if analyzed.is_distinct else ()
+    hidden = _unselected_keys(analyzed, keys) if analyzed.is_distinct else ()
     if hidden:
         raise InvalidOption(
             "sort", str(hidden[0].column), "a column that the select with DISTINCT returns"
         )
 
 
-def _unselected(analyzed: AnalyzedSelect, keys: SortColumns) -> list[SortColumn]:
+def _unselected_keys(analyzed: AnalyzedSelect, keys: SortColumns) -> list[SortColumn]:
     """Return the sort keys that are not among the columns of the select."""
-    return [key for key in keys if analyzed.find(key.column) is None]
+    return [key for key in keys if analyzed.find_column(key.column) is None]
 
 
 def _check_comparable(keys: SortColumns, dialect: str) -> None:
@@ -179,8 +181,8 @@ def _check_comparable(keys: SortColumns, dialect: str) -> None:
             raise InvalidOption(
                 "sort",
                 str(key.column),
-                f"a column of another type, because MySQL does not compare this type as it sorts "
-                f"it: use {remedy}",
+                "a column of another type, because MySQL sorts and compares values of this type "
+                f"differently: use {remedy}",
             )
 
 
@@ -189,7 +191,7 @@ def _is_single_precision(kind: Float[Any]) -> bool:
     return not isinstance(kind, Double | REAL) and (kind.precision or 0) <= 24
 
 
-def _reversed(keys: SortColumns, dialect: str) -> SortColumns:
+def _reverse_order(keys: SortColumns, dialect: str) -> SortColumns:
     return tuple(key.reversed(dialect) for key in keys)
 
 
@@ -199,7 +201,9 @@ _Range: TypeAlias = tuple[list[Condition], SortColumns]
 """A range of rows: the conditions that select them, and the keys to sort them by."""
 
 
-def _ranges(keys: SortColumns, position: Sequence[object] | None, dialect: str) -> list[_Range]:
+def _ranges_after(
+    keys: SortColumns, position: Sequence[object] | None, dialect: str
+) -> list[_Range]:
     """Return the ranges that contain the rows after a position, the nearest first."""
     if position is None:
         return _first_page_ranges(keys, dialect)
@@ -208,7 +212,7 @@ def _ranges(keys: SortColumns, position: Sequence[object] | None, dialect: str) 
     ranges: list[_Range] = []
     for index in reversed(range(len(keys))):
         prefix, values = keys[:index], position[:index]
-        for condition, rest in _after_value(keys[index:], position[index], dialect):
+        for condition, rest in _conditions_after_value(keys[index:], position[index], dialect):
             at, order = _prefix_equals(prefix, values, rest, dialect)
             ranges.append(([*at, condition], order))
     return ranges
@@ -223,7 +227,7 @@ def _first_page_ranges(keys: SortColumns, dialect: str) -> list[_Range]:
     key = keys[0]
     if key.has_native_nulls(dialect) or _is_indexed(keys, dialect):
         return [([], keys)]
-    order = (_without_nulls(key), *keys[1:])
+    order = (_as_not_nullable(key), *keys[1:])
     with_value: _Range = ([key.column.is_not(None)], order)
     without: _Range = ([key.column.is_(None)], order)
     return [without, with_value] if key.nulls_first(dialect) else [with_value, without]
@@ -235,7 +239,7 @@ def _is_indexed(keys: SortColumns, dialect: str) -> bool:
     return found is not None and found[0].nulls_first(dialect) == keys[0].nulls_first(dialect)
 
 
-def _after_value(
+def _conditions_after_value(
     keys: SortColumns, value: object, dialect: str
 ) -> list[tuple[Condition, SortColumns]]:
     """Return the conditions for rows whose first key is sorted after a value.
@@ -244,10 +248,10 @@ def _after_value(
     comes with the keys to sort its rows by.
     """
     key, rest = keys[0], keys[1:]
-    order = (_without_nulls(key), *rest)
+    order = (_as_not_nullable(key), *rest)
     if value is None:
         return [(key.column.is_not(None), order)] if key.nulls_first(dialect) else []
-    bound = _bind(key, value, dialect)
+    bound = _bind_value(key, value, dialect)
     found: list[tuple[Condition, SortColumns]] = [
         (key.column < bound if key.descending else key.column > bound, order)
     ]
@@ -275,23 +279,23 @@ def _prefix_equals(
     # PostgreSQL does not notice that a key with IS NULL has one value. Without this key in ORDER
     # BY, it would not use an index that contains the key.
     is_named = dialect == "postgresql"
-    named = [_without_nulls(key) for key, value in pairs if value is None and is_named]
+    named = [_as_not_nullable(key) for key, value in pairs if value is None and is_named]
     return [_equals(*pair, dialect) for pair in pairs], (*named, *rest)
 
 
 def _equals(key: SortColumn, value: object, dialect: str) -> Condition:
-    return key.column.is_(None) if value is None else key.column == _bind(key, value, dialect)
+    return key.column.is_(None) if value is None else key.column == _bind_value(key, value, dialect)
 
 
 def _between(key: SortColumn, value: object, dialect: str) -> Condition:
     """Return the condition ``k >= v AND k <= v``, or ``k IS NULL``."""
     if value is None:
         return key.column.is_(None)
-    bound = _bind(key, value, dialect)
+    bound = _bind_value(key, value, dialect)
     return and_(key.column >= bound, key.column <= bound)
 
 
-def _without_nulls(key: SortColumn) -> SortColumn:
+def _as_not_nullable(key: SortColumn) -> SortColumn:
     """Return the key as not nullable, for a range in which all values are NULL or none is.
 
     Then the place of NULLs does not matter, and ORDER BY needs no NULLS FIRST or LAST.
@@ -309,15 +313,15 @@ def _compare_row_values(keys: SortColumns, position: Sequence[object], dialect: 
     """Return the condition ``(k1, …, kn) > (v1, …, vn)``, or ``<`` for descending keys."""
     columns: Any = tuple_(*(key.column for key in keys))
     values: Any = tuple_(
-        *(_bind(key, value, dialect) for key, value in zip(keys, position, strict=True))
+        *(_bind_value(key, value, dialect) for key, value in zip(keys, position, strict=True))
     )
     if len(keys) == 1:
-        columns, values = keys[0].column, _bind(keys[0], position[0], dialect)
+        columns, values = keys[0].column, _bind_value(keys[0], position[0], dialect)
     condition: Condition = columns < values if keys[0].descending else columns > values
     return condition
 
 
-def _bind(key: SortColumn, value: object, dialect: str) -> Expression:
+def _bind_value(key: SortColumn, value: object, dialect: str) -> Expression:
     """Return an SQL expression for a value of a position, with the type of its column.
 
     PostgreSQL might compare a value without a type as a value of another type.
@@ -335,7 +339,7 @@ def _bind(key: SortColumn, value: object, dialect: str) -> Expression:
     return bound
 
 
-def _restrict(
+def _add_conditions(
     source: Selection, analyzed: AnalyzedSelect, conditions: list[Condition]
 ) -> Selection:
     """Add the conditions of a range to a select: in HAVING if it has GROUP BY, else in WHERE."""
@@ -347,7 +351,7 @@ def _restrict(
     return add(and_(*conditions))
 
 
-def _combine(
+def _combine_statements(
     statements: list[Selection],
     analyzed: AnalyzedSelect,
     keys: SortColumns,

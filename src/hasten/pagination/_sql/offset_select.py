@@ -15,7 +15,7 @@ from sqlalchemy.sql import operators
 from hasten._sqlalchemy.analysis import AnalyzedSelect
 from hasten._sqlalchemy.selects import Expression, Selection, select_only
 from hasten._sqlalchemy.sort_columns import SortColumns, order_by
-from hasten.pagination._sql.keyset import Amount, check_distinct, with_keys
+from hasten.pagination._sql.keyset import Amount, check_selected_by_distinct, with_keys
 
 DEFER_FROM: Final = 1_000
 """The offset from which on a deferred join is cheaper than skipping whole rows."""
@@ -36,7 +36,7 @@ def select_page(
     If keyed, the sort keys are added to the columns (see `with_keys`). If defer, the select uses a
     deferred join, unless `can_defer` is False.
     """
-    check_distinct(analyzed, keys)
+    check_selected_by_distinct(analyzed, keys)
     statement = with_keys(analyzed, keys) if keyed else analyzed.statement
     order = order_by(keys, dialect)
     if not defer or not can_defer(analyzed):
@@ -69,8 +69,8 @@ def can_defer(analyzed: AnalyzedSelect) -> bool:
     return is_plain and not any(key.nullable for key in analyzed.identity)
 
 
-def from_end(*, limit: int, offset: int, total: int) -> tuple[int, int] | None:
-    """Return the limit and the offset that read the same rows from the end, in reverse order.
+def to_offset_from_end(*, limit: int, offset: int, total: int) -> tuple[int, int] | None:
+    """Convert the limit and offset of a page for reading it from the end, in reverse order.
 
     Returns None if reading from the start skips fewer rows. total must be exact.
     """

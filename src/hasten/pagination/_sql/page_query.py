@@ -32,7 +32,7 @@ class PageQuery:
 
     async def offset_slice(self, *, limit: int, offset: int, count: Uncached) -> OffsetSlice:
         """Read up to limit rows at an offset, with the requested fields only."""
-        self._advise()
+        self._warn_about_query()
         found = await fetch_offset_slice(
             self._plan.statements,
             self._execute,
@@ -41,7 +41,7 @@ class PageQuery:
             dialect=self._dialect,
             count=count,
         )
-        self._advise_on_count(found.count)
+        self._warn_about_count(found.count)
         return OffsetSlice(await self._build_rows(found.rows), found.has_more, found.count)
 
     async def keyset_slice(
@@ -51,7 +51,7 @@ class PageQuery:
 
         The rows contain the requested fields only.
         """
-        self._advise()
+        self._warn_about_query()
         if position is not None:
             keys = self._plan.keys
             position = [to_column_value(*each) for each in zip(keys, position, strict=True)]
@@ -77,7 +77,7 @@ class PageQuery:
         found = await fetch_count(
             self._plan.statements, self._execute, dialect=self._dialect, count=count
         )
-        self._advise_on_count(found)
+        self._warn_about_count(found)
         return found
 
     async def version(self, expressions: Sequence[Any]) -> list[object]:
@@ -109,14 +109,18 @@ class PageQuery:
         if bindings.parameters is None:
             compiled = plan.filter_select(bindings).compile()
             values = [plain_value(value) for _, value in sorted(compiled.params.items())]
-            return [plan.sorting, str(compiled), values]
+            return [plan.plain_sort_keys, str(compiled), values]
         found = [each.effective_value for each in bindings.parameters]
         if plan.advisor is not None:
             plan.advisor.check_filter(found)
-        return [plan.sorting, plan.filter_text(bindings), [plain_value(each) for each in found]]
+        return [
+            plan.plain_sort_keys,
+            plan.filter_text(bindings),
+            [plain_value(each) for each in found],
+        ]
 
-    def schemas(self) -> list[list[str | None]]:
-        """Return the schema names that are replaced. See `Database.translated_schemas`."""
+    def translated_schemas(self) -> list[list[str | None]]:
+        """Return the ``schema_translate_map`` of the request. See `Database.translated_schemas`."""
         analyzed = self._plan.analyzed
         return self._database.translated_schemas(
             analyzed.mapper, analyzed.statement, self._bindings.execution_options
@@ -137,10 +141,10 @@ class PageQuery:
         execute = self._bindings.bind_options(self._database.execute)
         return await shape.read(rows, execute, self._dialect)
 
-    def _advise(self) -> None:
+    def _warn_about_query(self) -> None:
         if self._plan.advisor is not None:
             self._plan.advisor.check_query(self._dialect)
 
-    def _advise_on_count(self, count: Count) -> None:
+    def _warn_about_count(self, count: Count) -> None:
         if self._plan.advisor is not None and count.total is not None and count.relation == "eq":
             self._plan.advisor.check_count(count.total)

@@ -86,7 +86,7 @@ class PageStatements:
 def offset_parameters(*, limit: int, offset: int = 0, cap: int | None = None) -> dict[str, object]:
     """Return the parameters for the statements that read at an offset.
 
-    cap is the number of rows up to which the same statement counts; None if it counts all or none.
+    cap is the cap of the total, if the statement also counts the rows up to a cap.
     """
     # A count that stopped at the cap does not show whether there are rows at a higher offset.
     known = offset if cap is None else min(offset, cap)
@@ -99,7 +99,7 @@ def keyset_parameters(position: Sequence[object] | None, *, limit: int) -> Mappi
     return {**at, _LIMIT.key: limit}
 
 
-def at_offset(
+def select_at_offset(
     analyzed: AnalyzedSelect,
     keys: SortColumns,
     dialect: str,
@@ -119,7 +119,7 @@ def at_offset(
     )
 
 
-def at_offset_with_count(
+def select_at_offset_with_count(
     analyzed: AnalyzedSelect, keys: SortColumns, dialect: str, cap: int | None
 ) -> Selection:
     """Return a select of the rows at an offset that also counts: each row ends with the total.
@@ -129,7 +129,7 @@ def at_offset_with_count(
     whose element before the total is NULL if the page is empty.
     """
     is_lateral = dialect == "postgresql" and not analyzed.holds_entities
-    page = at_offset(analyzed, keys, dialect, defer=False, keyed=is_lateral)
+    page = select_at_offset(analyzed, keys, dialect, defer=False, keyed=is_lateral)
     counted = counting.count(analyzed, cap=cap, dialect=dialect)
     if dialect != "postgresql":
         return counting.add_total(page, counted)

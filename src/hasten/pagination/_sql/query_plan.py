@@ -37,7 +37,7 @@ class QueryPlan:
         columns: Mapping[str, Expression],
         order: Order,
     ) -> None:
-        """Store the parts of a plan.
+        """Create a plan that has not checked anything or built a statement yet.
 
         keys are the columns to sort by, ending with a unique key; order is the requested order.
         shape reads the requested fields. columns are the columns that can be sorted by, by the
@@ -62,7 +62,7 @@ class QueryPlan:
         return None
 
     @cached_property
-    def sorting(self) -> list[list[object]]:
+    def plain_sort_keys(self) -> list[list[object]]:
         """The sort keys as lists of strings and booleans, for the fingerprint of the query."""
         return [
             [str(key.column), key.descending, key.nullable, key.nulls, str(key.column.type)]

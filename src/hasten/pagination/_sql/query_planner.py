@@ -1,4 +1,7 @@
-"""Make the plan for reading the pages of a select, and cache it for selects of the same form."""
+"""Make the plan for reading the pages of a select, and cache it.
+
+Selects that differ only in their values share one plan.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from hasten._sqlalchemy.sort_columns import SortColumn, SortColumns
 from hasten._sqlalchemy.templates import Templates
 from hasten.errors import InvalidOption
 from hasten.fields._allowed import FieldSet
-from hasten.fields._sql.shapes import Shapes, is_hybrid, state_of
+from hasten.fields._sql.shapes import Shapes, expression_state, is_hybrid
 from hasten.pagination._order import Order
 from hasten.pagination._sql.advice import Advisor
 from hasten.pagination._sql.page_query import PageQuery
@@ -55,10 +58,10 @@ class QueryPlanner:
             if is_hybrid(mapper, attribute)
         }
         # Only cached plans are checked: for others, each request would repeat the warnings.
-        self._plans: Templates[QueryPlan] = Templates(self._plan, on_cached=self._add_advisor)
+        self._plans: Templates[QueryPlan] = Templates(self._make_plan, on_cached=self._add_advisor)
         self._advised = 0
 
-    def query(
+    def make_query(
         self, database: Database, statement: Selection, chosen: FieldSet, order: Order
     ) -> PageQuery:
         """Return the query that reads the pages of a select.
@@ -70,7 +73,7 @@ class QueryPlanner:
             selected_entity(statement, self._mapper)  # raises an error that says what is expected
         options = statement._with_options
         is_filtered = bool(options and filter_options(options))
-        state = self._state_of_hybrids(chosen, order)
+        state = self._hybrid_state(chosen, order)
         plan, bindings = self._plans.get(statement, chosen, order, is_filtered, state)
         return PageQuery(plan, bindings, database)
 
@@ -79,19 +82,19 @@ class QueryPlanner:
         """The number of cached plans."""
         return self._plans.count
 
-    def _state_of_hybrids(self, chosen: FieldSet, order: Order) -> Hashable:
+    def _hybrid_state(self, chosen: FieldSet, order: Order) -> Hashable:
         """Return a value that represents the SQL of the hybrid properties that a query uses.
 
         It is part of the cache key of a plan, because a hybrid property may return other SQL in
         each request.
         """
-        shown = self._shapes.state_of_hybrids(chosen)
+        shown = self._shapes.hybrid_state(chosen)
         if not self._hybrids:
             return shown
         names = [self._hybrids[key.name] for key in order if key.name in self._hybrids]
-        return (shown, *[state_of(getattr(self._mapper.class_, name)) for name in names])
+        return (shown, *[expression_state(getattr(self._mapper.class_, name)) for name in names])
 
-    def _plan(
+    def _make_plan(
         self,
         statement: Selection,
         chosen: FieldSet,
@@ -107,7 +110,7 @@ class QueryPlanner:
         }
         whole = analyze(statement)
         keys = resolve_order(whole, order, columns)
-        shape = self._shapes.of(whole.statement, chosen, without_joins=True)
+        shape = self._shapes.get(whole.statement, chosen, without_joins=True)
         narrow = shape.statement(whole.statement)
         analyzed = replace(
             whole,

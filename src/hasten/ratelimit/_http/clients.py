@@ -23,7 +23,7 @@ class Clients:
         self._proxies = proxies
         self._addresses = addresses
         self._warnings = warnings
-        self._has_proxies = proxies.has_trusted
+        self._has_proxies = proxies.has_trusted_proxies
         self._to_examine = 0 if self._has_proxies else EXAMINED
 
     def client_of(self, scope: Scope) -> str:

@@ -26,7 +26,7 @@ class CurrentLimit:
     @property
     def decision(self) -> Decision:
         """The decision of the limit about this request, including later charges."""
-        return self._result.decision(self._request.info)
+        return self._result.to_decision(self._request.info)
 
     def __repr__(self) -> str:
         decision = self.decision
@@ -53,7 +53,9 @@ class CurrentLimit:
         """
         if self._result.limit.is_concurrency:
             name = self._result.limit.name
-            raise UsageError(f"limit {name!r}: charge() works only for limits with a rate")
+            raise UsageError(
+                f"limit {name!r}: charge() cannot be used for a limit of concurrent requests"
+            )
         check_whole_number("cost", cost, 0, MAX_LIMIT)
         checks = [
             check._replace(cost=cost, forced=True, counted_later=False)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from hasten._decision import Decision
-from hasten._repeated_errors import RepeatedErrors
+from hasten._repeated_errors import ThrottledErrorLog
 from hasten.ratelimit._counter_store import Outcome
 from hasten.ratelimit._http.limit import Limit
 from hasten.ratelimit._http.stats import RateLimitStats
@@ -23,10 +23,10 @@ class DecisionLog:
         limits: Iterable[Limit],
         stats: RateLimitStats,
         on_decision: Callable[[Decision], object] | None,
-        errors: RepeatedErrors,
+        errors: ThrottledErrorLog,
     ) -> None:
         self.stats: Final = stats
-        self._stats_by_name: Final = {limit.name: stats.of(limit.name) for limit in limits}
+        self._stats_by_name: Final = {limit.name: stats.get_or_add(limit.name) for limit in limits}
         self.on_decision: Final = on_decision
         self._errors = errors
 
@@ -34,7 +34,7 @@ class DecisionLog:
         """Count the decision for an outcome. Returns whether the request must be refused."""
         stats = self._stats_by_name.get(limit.name)
         if stats is None:
-            stats = self._stats_by_name[limit.name] = self.stats.of(limit.name)
+            stats = self._stats_by_name[limit.name] = self.stats.get_or_add(limit.name)
         refuses = not (outcome.ok or limit.shadow)
         if refuses:
             stats.limited += 1
@@ -55,4 +55,6 @@ class DecisionLog:
         try:
             self.on_decision(decision)
         except Exception:  # noqa: BLE001  # raised by the application's function
-            self._errors.exception(f"{decision.name}: on_decision() failed")
+            self._errors.exception(
+                f"limit {decision.name!r}: on_decision() failed; the decision stands"
+            )

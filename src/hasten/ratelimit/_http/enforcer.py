@@ -15,7 +15,7 @@ from typing import Final
 
 from hasten._asgi import Scope
 from hasten._loops import require_asyncio
-from hasten._repeated_errors import RepeatedErrors
+from hasten._repeated_errors import ThrottledErrorLog
 from hasten._request_info import RequestInfo
 from hasten.ratelimit._circuit_breaker import PAUSE_US
 from hasten.ratelimit._counter_store import (
@@ -51,7 +51,7 @@ class Enforcer:
         clients: Clients,
         writer: HeaderWriter,
         decisions: DecisionLog,
-        errors: RepeatedErrors,
+        errors: ThrottledErrorLog,
         warnings: OperatorWarnings,
         on_store_error: OnStoreError,
         namespace: str,
@@ -96,7 +96,7 @@ class Enforcer:
         """
         limits: Sequence[Limit] = plan.limits
         if plan.has_address_keys:
-            groups: Sequence[CheckGroup] = plan.groups(request.client)
+            groups: Sequence[CheckGroup] = plan.make_check_groups(request.client)
         else:
             try:
                 limits, groups = await self._checks.build(request, plan, route_of)
@@ -115,7 +115,7 @@ class Enforcer:
             if not result.checks:
                 continue
             if self.decisions.on_decision is not None:
-                self.decisions.report(result.decision(request))
+                self.decisions.report(result.to_decision(request))
             if result.limit.on_limited is not None and not result.effective_outcome.ok:
                 await self._report_limited(result, request)
 
@@ -139,6 +139,8 @@ class Enforcer:
     async def _report_limited(self, result: LimitResult, request: RequestInfo) -> None:
         assert result.limit.on_limited is not None
         try:
-            await await_if_needed(result.limit.on_limited(result.decision(request)))
+            await await_if_needed(result.limit.on_limited(result.to_decision(request)))
         except Exception:  # noqa: BLE001  # raised by the application's function
-            self.errors.exception(f"{result.limit.name}: on_limited() failed")
+            self.errors.exception(
+                f"limit {result.limit.name!r}: on_limited() failed; the decision stands"
+            )

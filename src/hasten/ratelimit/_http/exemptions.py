@@ -22,7 +22,7 @@ MAX_DEPTH: Final = 8
 
 
 class Exemptions:
-    """The exemptions of a middleware.
+    """Decides which requests are exempt from all limits of a middleware.
 
     paths are the excluded paths, None if there are none. app is the application that the middleware
     wraps.
@@ -33,15 +33,17 @@ class Exemptions:
         self._app = app
         self._apps: list[object] | None = None
 
-    def is_request_exempt(self, scope: Scope, forms: RouterPaths) -> bool:
+    def is_request_exempt(self, scope: Scope, router_paths: RouterPaths) -> bool:
         """Return whether a request is exempt from all limits of the middleware."""
-        if self._paths is not None and self._are_paths_excluded(self._paths, forms):
+        if self._paths is not None and self._are_paths_excluded(self._paths, router_paths):
             return True
         return registry.has_exemptions and is_exempt(self._find_handler(scope))
 
-    def _are_paths_excluded(self, paths: Paths, forms: RouterPaths) -> bool:
+    def _are_paths_excluded(self, paths: Paths, router_paths: RouterPaths) -> bool:
         """Return whether all paths that the router may see for the request are excluded."""
-        seen = [path for alternative in forms.alternatives for path in alternative] or forms.paths
+        seen = [
+            path for alternative in router_paths.alternatives for path in alternative
+        ] or router_paths.paths
         return all(paths.match(path) and not _has_dot_segment(path) for path in seen)
 
     def _find_handler(self, scope: Scope) -> object:

@@ -248,7 +248,7 @@ class Limit:
             self.per,
         )  # fmt: skip
 
-    def checks(
+    def make_checks(
         self, key: str, cost: int, rules: Sequence[Rule], on_error: OnStoreError
     ) -> list[Check]:
         """Return the checks of one request, one for each rule.
@@ -270,21 +270,21 @@ class Limit:
             for rule in rules
         ]
 
-    def rules_of(self, rate: object) -> tuple[Rule, ...]:
+    def parse_returned_rate(self, rate: object) -> tuple[Rule, ...]:
         """Return the rules for a rate that a function has returned. Raises `InvalidOption`."""
         rules = tuple(rule_of(each, self.algorithm) for each in to_rates("rate", rate))
         check_block(self.block_us, rules)
         return rules
 
-    def policy_of(self, rule: Rule) -> Policy:
-        """Return the policy with which response headers describe a rule of this limit."""
+    def make_policy(self, rule: Rule) -> Policy:
+        """Return the name, quota and window that response headers give for a rule of this limit."""
         if rule.kind == "concurrency":
             return Policy(self.name, rule.limit, None, "concurrent-requests")
         if rule.kind == "gcra":  # the burst, and the time until all of it is available again
             return Policy(self._policy_name_of(rule), rule.burst, rule.tolerance_us)
         return Policy(self._policy_name_of(rule), rule.limit, rule.window_us)
 
-    def counts(self, status: int | None, is_success: bool) -> bool:
+    def is_counted(self, status: int | None, is_success: bool) -> bool:
         """Return whether a request with this response stays counted.
 
         status is None if there was no response. is_success is the result of the function of that

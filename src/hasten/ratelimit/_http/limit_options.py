@@ -88,14 +88,14 @@ def check_message(value: object) -> Any:
 
 
 def check_status(value: object) -> int:
-    """Return the status of the response to refused requests."""
+    """Return the option `status`: the status of the response to refused requests."""
     if isinstance(value, int) and 400 <= value <= 599:
         return value
     raise InvalidOption("status", value, "an HTTP status from 400 to 599")
 
 
 def check_name(value: object) -> str | None:
-    """Return the name of a limit, or None."""
+    """Return the option `name`: the name of a limit, or None if it is not set."""
     if value is None:
         return None
     # The name is a string of RFC 9651, section 3.3.3, in response headers.

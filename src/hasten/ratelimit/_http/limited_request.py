@@ -90,17 +90,16 @@ class LimitedRequest:
     async def enforce(self, plan: Plan) -> None:
         """Check the request against the limits of a plan, and record the results."""
         results = await self.enforcer.enforce(self.info, plan, self._route_of)
-        self._add_results(
-            plan, results
-        )  # before observers run: if one is cancelled, `finish` needs the results
+        # Before observers run: if one is cancelled, `finish` needs the results.
+        self._add_results(plan, results)
         await self.enforcer.notify_observers(results, self.info)
 
     def enforce_now(self, plan: Plan, store: ImmediateStore) -> None:
-        """Run `enforce` synchronously. The plan must have a fast path.
+        """Run `enforce` synchronously, with a store that never waits (`Enforcer.immediate`).
 
-        store is `Enforcer.immediate`.
+        The plan must need no functions of the application (`Plan.has_fast_path`).
         """
-        groups = plan.groups_of.get(self.client) or plan.groups(self.client)
+        groups = plan.cached_groups.get(self.client) or plan.make_check_groups(self.client)
         if plan.single is None:
             self._add_results(
                 plan, self.enforcer.record_outcomes(plan.limits, groups, store.hit_now(groups))
@@ -126,9 +125,8 @@ class LimitedRequest:
             if result.refuses:
                 self.denied = result
                 if len(result.checks) != 1 or len(results) != 1:
-                    self._write_headers = (
-                        None  # the function cannot tell which of the rates refuses
-                    )
+                    # `write_headers` of the plan cannot tell which of the rates refuses.
+                    self._write_headers = None
 
     async def enforce_limit(self, limit: Limit) -> bool:
         """Check the request against a limit of its route. Returns False if it is refused."""
@@ -262,14 +260,14 @@ class LimitedRequest:
                 continue
             keep = result.keep
             if keep is None:
-                keep = limit.counts(status, await self._is_success(limit, status))
+                keep = limit.is_counted(status, await self._is_success(limit, status))
             settlements += result.take_settlements(keep=keep)
             if not keep:
                 result.add_refund()
         if settlements:
             self.enforcer.store.settle_in_background(settlements)
 
-    async def fail(self) -> None:
+    async def settle_after_exception(self) -> None:
         """Settle a request after an exception of the application, as if it had responded with 500.
 
         Does nothing if a response has begun.
@@ -301,7 +299,7 @@ class LimitedRequest:
             return bool(await await_if_needed(limit.is_success(self.info)))
         except Exception:  # noqa: BLE001  # raised by the application's function
             self.enforcer.errors.exception(
-                f"{limit.name}: is_success() failed; the request is counted"
+                f"limit {limit.name!r}: is_success() failed; the request is counted"
             )
             return limit.skip_failed
 
@@ -309,7 +307,8 @@ class LimitedRequest:
 def require_active_request(what: str) -> LimitedRequest:
     """Return the request that the current task or thread serves.
 
-    Raises `MissingMiddleware`, which names the feature what, if there is none.
+    what is the feature that needs the request. Raises `MissingMiddleware` with this name if there
+    is none.
     """
     request = active_request.get()
     if request is None:

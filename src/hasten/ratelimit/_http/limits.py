@@ -19,7 +19,7 @@ from hasten.ratelimit._http.paths import normalize
 from hasten.ratelimit._http.registry import registry
 from hasten.ratelimit._resilient_store import STORE_TIMEOUT, clear_store, reset_keys
 from hasten.ratelimit._rules import Rule, bucket_of
-from hasten.ratelimit._stores import counters_of
+from hasten.ratelimit._stores import resolve_counter_store
 
 
 class Limits(Sequence[Limit], AsyncClosable):
@@ -45,7 +45,7 @@ class Limits(Sequence[Limit], AsyncClosable):
     ) -> None:
         check_limits(limits)
         to_us("store_timeout", store_timeout, at_least_us=1)
-        self._counters: Final = counters_of(store)
+        self._counters: Final = resolve_counter_store(store)
         self.ipv6_prefix: Final = ipv6_prefix
         self.store_timeout: Final = store_timeout
         self._limits = tuple(limits)
@@ -126,8 +126,8 @@ class Limits(Sequence[Limit], AsyncClosable):
         if callable(limit.key):
             try:
                 return key_to_text(key)
-            except TypeError as error:
-                raise InvalidOption("key", key, f"a string or a number: {error}") from None
+            except TypeError:
+                raise InvalidOption("key", key, "a string or a number") from None
         address, _, path = str(key).partition(" ")
         address = self._addresses.key(address)
         return f"{address} {normalize(path)}" if limit.key == "route" else address
@@ -159,7 +159,7 @@ def check_limits(limits: object) -> None:
     buckets: set[str] = set()
     for limit in limits:
         if not isinstance(limit, Limit):
-            raise InvalidOption("limits", limit, "a list of Limit(…)")
+            raise InvalidOption("limits", limit, "a list that contains only Limit(…)")
         if limit.bucket in buckets:
             expected = "unique, because limits with equal names share one count: set name="
             raise InvalidOption("limits", limit.name, expected, code="duplicate")
@@ -172,4 +172,4 @@ def _find_rules(limit: Limit, rate: RateLike | None) -> Iterable[Rule]:
     if rate is None:
         expected = f"the rate of this client, as the limit {limit.name!r} has a function for it"
         raise InvalidOption("rate", rate, expected, code="missing")
-    return limit.rules_of(rate)
+    return limit.parse_returned_rate(rate)

@@ -14,7 +14,7 @@ from hasten._decision import Decision
 from hasten._durations import Duration
 from hasten._litestar import get_shared_middleware
 from hasten._logs import get_logger
-from hasten._repeated_errors import RepeatedErrors
+from hasten._repeated_errors import ThrottledErrorLog
 from hasten._store import Store
 from hasten.errors import InvalidOption
 from hasten.ratelimit._counter_store import ON_STORE_ERROR, CounterStore, OnStoreError
@@ -59,7 +59,7 @@ class RateLimitMiddleware(AsyncClosable):
     - on_store_error: what happens if the store does not respond: "local" counts in this process,
       "allow" accepts, "deny" answers 503. store_timeout: how long a request waits for the store,
       50 ms by default. processes: how many processes share the store. While the store is
-      unavailable, each process allows this fraction of the limits.
+      unavailable, each process allows the limits divided by this number.
     - headers: "standard" (RateLimit and RateLimit-Policy of IETF draft 10), "draft-7", "legacy"
       (X-RateLimit-*), several of them, or none. Every refusal has Retry-After.
     - on_decision: called with the `Decision` of each limit of each request. It cannot be async.
@@ -110,7 +110,7 @@ class RateLimitMiddleware(AsyncClosable):
         self._enabled = check_flag("enabled", enabled)
         self._definition = check_text("namespace", namespace), tuple(limits)
         self._mark = frozenset({namespace})
-        errors, warnings = RepeatedErrors(get_logger("hasten.ratelimit")), OperatorWarnings()
+        errors, warnings = ThrottledErrorLog(get_logger("hasten.ratelimit")), OperatorWarnings()
         stats = RateLimitStats() if stats is None else stats
         proxies = Proxies(trusted_proxies, hops=hops, header=proxy_header)
         self.enforcer = Enforcer(
@@ -183,7 +183,7 @@ class RateLimitMiddleware(AsyncClosable):
                 except Exception:
                     # If the handler was refused, the refusal replaces this error.
                     if not request.needs_refusal:
-                        await request.fail()
+                        await request.settle_after_exception()
                         raise
                 finally:
                     active_request.reset(token)
@@ -208,7 +208,7 @@ class RateLimitMiddleware(AsyncClosable):
         outer = None
         if _MARK in scope:
             outer, is_counted = active_request.get(), self._add_namespace_to_scope(scope)
-            plan = self._without_counted(plan) if is_counted else plan
+            plan = self._remove_counted_limits(plan) if is_counted else plan
             if is_counted and plan is None:
                 return None
         else:
@@ -228,7 +228,10 @@ class RateLimitMiddleware(AsyncClosable):
         planner = self._planner
         plan, message_plan = planner.plan_of_handshake(scope), planner.plan_of_messages(scope)
         if self._add_namespace_to_scope(scope):
-            plan, message_plan = self._without_counted(plan), self._without_counted(message_plan)
+            plan, message_plan = (
+                self._remove_counted_limits(plan),
+                self._remove_counted_limits(message_plan),
+            )
         socket = LimitedWebSocket(
             self.enforcer, scope, receive, send, planner.route_of,
             message_plan=message_plan, around=active_request.get(),
@@ -237,7 +240,7 @@ class RateLimitMiddleware(AsyncClosable):
             if plan is not None:
                 await socket.enforce(plan)
             if socket.denied is None:
-                await self._serve_connection(socket)
+                await self._call_app_for_websocket(socket)
             else:
                 await receive()  # the message websocket.connect, which must be received first
             if socket.needs_refusal:
@@ -245,13 +248,13 @@ class RateLimitMiddleware(AsyncClosable):
         finally:
             await socket.finish()
 
-    async def _serve_connection(self, socket: LimitedWebSocket) -> None:
+    async def _call_app_for_websocket(self, socket: LimitedWebSocket) -> None:
         token = active_request.set(socket)
         try:
             await self.app(socket.scope, socket.receive, socket.send)
         except Exception:
             if not socket.needs_refusal:
-                await socket.fail()
+                await socket.settle_after_exception()
                 raise
         finally:
             active_request.reset(token)
@@ -287,7 +290,7 @@ class RateLimitMiddleware(AsyncClosable):
         scope[_MARK] = namespaces | self._mark
         return self.enforcer.namespace in namespaces
 
-    def _without_counted(self, plan: Plan | None) -> Plan | None:
+    def _remove_counted_limits(self, plan: Plan | None) -> Plan | None:
         """Return the plan without limits that an outer middleware has counted already.
 
         Only middlewares with the same namespace matter. Returns None if no limit is left.

@@ -17,7 +17,10 @@ _SLASHES: Final = re.compile("//+")
 
 
 class Paths:
-    """The paths of several limits. patterns has the paths of each limit, None for all paths."""
+    """The paths of several limits, to find the limits that apply to the path of a request.
+
+    patterns has the paths of each limit, None if the limit applies to all paths.
+    """
 
     def __init__(self, patterns: Sequence[Sequence[str] | None]) -> None:
         self._prefixes = [

@@ -76,11 +76,13 @@ class Planner:
         return self._root_paths.router_paths(scope).route
 
     def _find_plan(self, scope: Scope, method: str, per: str) -> Plan | None:
-        forms = self._root_paths.router_paths(scope)
-        if self._exemptions.is_request_exempt(scope, forms):
+        router_paths = self._root_paths.router_paths(scope)
+        if self._exemptions.is_request_exempt(scope, router_paths):
             return None
-        indexes = self._paths.match(*forms.paths)
-        if any(self._paths.match(*alternative) != indexes for alternative in forms.alternatives):
+        indexes = self._paths.match(*router_paths.paths)
+        if any(
+            self._paths.match(*alternative) != indexes for alternative in router_paths.alternatives
+        ):
             code = "MOUNT_PATH" if self._root_paths.mounts_of(scope) else "ROOT_PATH"
             self._enforcer.warnings.warn(code, f"the path is {scope['path']!r}")
         found = tuple(

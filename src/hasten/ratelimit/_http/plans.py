@@ -34,18 +34,18 @@ class Plan:
 
         None if some limit has no headers or a rate that differs from request to request.
         """
-        self.groups_of: Final[dict[str, list[list[Check]]]] = {}
-        """A cache of the results of `groups`, by client."""
+        self.cached_groups: Final[dict[str, list[list[Check]]]] = {}
+        """A cache of the results of `make_check_groups`, by client."""
         self._on_error: OnStoreError = on_error
 
-    def groups(self, client: str) -> list[list[Check]]:
-        """Return the checks of a request of a client. Only for a plan with address keys."""
-        groups = self.groups_of.get(client)
+    def make_check_groups(self, client: str) -> list[list[Check]]:
+        """Return the checks of a request of a client. Only for plans with has_address_keys."""
+        groups = self.cached_groups.get(client)
         if groups is None:
-            if len(self.groups_of) >= MAX_CACHED:
-                self.groups_of.clear()
-            groups = self.groups_of[client] = [
-                limit.checks(
+            if len(self.cached_groups) >= MAX_CACHED:
+                self.cached_groups.clear()
+            groups = self.cached_groups[client] = [
+                limit.make_checks(
                     client if limit.key == "ip" else "global",
                     limit.cost if isinstance(limit.cost, int) else 1,
                     limit.rules,
@@ -59,6 +59,6 @@ class Plan:
 def _make_header_function(limits: tuple[Limit, ...], writer: HeaderWriter) -> WriteHeaders | None:
     if not all(limit.shows_headers and limit.rules for limit in limits):
         return None
-    return writer.writer_of(
-        tuple(limit.policy_of(rule) for limit in limits for rule in limit.rules)
+    return writer.get_write_function(
+        tuple(limit.make_policy(rule) for limit in limits for rule in limit.rules)
     )

@@ -87,7 +87,7 @@ class HeaderWriter:
         self._is_legacy = "legacy" in styles
         if self._is_standard and self._is_draft_7:
             raise InvalidOption(
-                "headers", styles, "without 'standard' or without 'draft-7'", code="conflict"
+                "headers", styles, "a list with either 'standard' or 'draft-7'", code="conflict"
             )
         self.writes_headers: Final = bool(styles)
         self._now = now
@@ -101,9 +101,9 @@ class HeaderWriter:
         """
         if not states:
             return []
-        return self.writer_of(tuple([state.policy for state in states]))(states, shown)
+        return self.get_write_function(tuple([state.policy for state in states]))(states, shown)
 
-    def writer_of(self, policies: tuple[Policy, ...]) -> WriteHeaders:
+    def get_write_function(self, policies: tuple[Policy, ...]) -> WriteHeaders:
         """Return the function that writes the headers for these policies. It is cached."""
         writer = self._cache.get(policies)
         if writer is None:
@@ -158,7 +158,7 @@ class HeaderWriter:
 
 
 def to_whole_seconds(us: int) -> int:
-    """Convert microseconds to seconds, rounded up, so that the time has passed after them."""
+    """Convert microseconds to whole seconds. Rounds up, so that waiting this long is enough."""
     return -(-us // SECOND_US)
 
 
@@ -184,7 +184,7 @@ def _encode_policy(policy: Policy) -> bytes:
 
 
 def _encode_draft_7_policy(policy: Policy) -> bytes:
-    """Return the value of RateLimit-Policy for a policy, which has no name in draft 7."""
+    """Return a policy as the header RateLimit-Policy has it in draft 7: without a name."""
     if policy.window_us is None:
         return b"%d" % policy.quota
     return b"%d;w=%d" % (policy.quota, to_whole_seconds(policy.window_us))

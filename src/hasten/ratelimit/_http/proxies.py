@@ -86,7 +86,7 @@ class Proxies:
         self._known: dict[str, bool] = {}
 
     @property
-    def has_trusted(self) -> bool:
+    def has_trusted_proxies(self) -> bool:
         """Whether the header of any proxy is trusted."""
         return bool(self._trusted or self._hops)
 
@@ -99,34 +99,34 @@ class Proxies:
         peer: str | None = (scope.get("client") or (None,))[0] or None  # some servers set ""
         if peer is None and not self._hops:
             return ClientAddress(None)
-        if not self.has_trusted:
+        if not self.has_trusted_proxies:
             return ClientAddress(peer)
         if self._hops:
-            return self._find_by_hops(peer, scope)
+            return self._find_client_by_hops(peer, scope)
         if not self._is_trusted(peer or ""):
             return ClientAddress(peer)
-        return self._find_by_trusted_addresses(peer, scope)
+        return self._find_client_by_trusted_addresses(peer, scope)
 
     @staticmethod
     def is_forwarded(scope: Scope) -> bool:
         """Return whether the request has a header that proxies set."""
         return any(name.lower() in _FORWARDING for name, _ in scope["headers"])
 
-    def _find_by_trusted_addresses(self, peer: str | None, scope: Scope) -> ClientAddress:
+    def _find_client_by_trusted_addresses(self, peer: str | None, scope: Scope) -> ClientAddress:
         last = None
         for element in self._iter_addresses(scope):
             address = parse(element)
             if address is None:
-                # What is left of this element was not written by a trusted proxy.
+                # The elements to the left of it were not written by a trusted proxy.
                 return ClientAddress(last or peer, "FORWARDED_BROKEN")
             last = str(address)
             if not self._is_trusted(element):
                 return ClientAddress(last)
         if last is None:
-            return ClientAddress(peer, self._warn_if_other_header(scope))
+            return ClientAddress(peer, self._choose_warning_for_missing_header(scope))
         return ClientAddress(last)
 
-    def _find_by_hops(self, peer: str | None, scope: Scope) -> ClientAddress:
+    def _find_client_by_hops(self, peer: str | None, scope: Scope) -> ClientAddress:
         number = 0
         for number, element in enumerate(self._iter_addresses(scope), 1):
             if number == self._hops:
@@ -136,9 +136,11 @@ class Proxies:
                 return ClientAddress(peer, "FORWARDED_BROKEN")
         # If there are fewer elements than proxies, the request has bypassed a proxy. The client may
         # have written the elements, so they are ignored.
-        return ClientAddress(peer, None if number else self._warn_if_other_header(scope))
+        return ClientAddress(
+            peer, None if number else self._choose_warning_for_missing_header(scope)
+        )
 
-    def _warn_if_other_header(self, scope: Scope) -> str | None:
+    def _choose_warning_for_missing_header(self, scope: Scope) -> str | None:
         return "OTHER_HEADER" if self.is_forwarded(scope) else None
 
     def _iter_addresses(self, scope: Scope) -> Iterator[str]:
@@ -212,7 +214,7 @@ def _split_forwarded(text: str) -> Iterator[str]:
         if _ELEMENT.fullmatch(element):
             yield element
         elif element.strip(" \t"):
-            commas += 1  # this comma may be within quotes
+            commas += 1  # the comma before this element may be within quotes, so it is extended
             if start >= 0 and commas <= MAX_COMMAS:
                 continue
             yield ""

@@ -48,7 +48,7 @@ class Refusals:
             is_text = message is None and prefers_text(request.info.header("accept"))
             status, headers, body = _build_refusal(denied, message, is_text=is_text)
         else:
-            status, headers, body = self._find_or_make(request.info, denied)
+            status, headers, body = self._find_or_build_refusal(request.info, denied)
         if request.reserves:
             await _settle_refused_request(request, status)
         request.has_started = True
@@ -71,7 +71,7 @@ class Refusals:
 
         await self.refuse(request, send_for_handshake)
 
-    def _find_or_make(self, info: RequestInfo, denied: LimitResult) -> Refusal:
+    def _find_or_build_refusal(self, info: RequestInfo, denied: LimitResult) -> Refusal:
         limit = denied.limit
         is_text = limit.message is None and prefers_text(info.header("accept"))
         key = limit, denied.effective_outcome.unavailable, is_text, denied.violated_policies
@@ -101,7 +101,7 @@ async def _call_message_function(limit: Limit, request: LimitedRequest) -> objec
         return await await_if_needed(limit.message(request.info))
     except Exception:  # noqa: BLE001  # raised by the application's function
         request.enforcer.errors.exception(
-            f"{limit.name}: message() failed; the default body is sent"
+            f"limit {limit.name!r}: message() failed; the default body is sent"
         )
         return None
 

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 from hasten._asgi import Scope
 from hasten._checks import check_whole_number
-from hasten._repeated_errors import RepeatedErrors
+from hasten._repeated_errors import ThrottledErrorLog
 from hasten._request_info import RequestInfo
 from hasten.ratelimit._counter_store import CheckGroup, OnStoreError
 from hasten.ratelimit._http.limit import Limit, MaybeAwaitable
@@ -47,13 +47,13 @@ class FunctionFailed(Exception):
 
 
 class RequestChecks:
-    """Builds the checks of requests.
+    """Builds the checks of requests: by which key, at which rate and at which cost limits count.
 
     on_error is the on_store_error of the middleware, for limits that do not set their own.
     """
 
     def __init__(
-        self, on_error: OnStoreError, errors: RepeatedErrors, warnings: OperatorWarnings
+        self, on_error: OnStoreError, errors: ThrottledErrorLog, warnings: OperatorWarnings
     ) -> None:
         self._on_error: OnStoreError = on_error
         self._errors = errors
@@ -85,7 +85,7 @@ class RequestChecks:
                 limit.cost if isinstance(limit.cost, int) else await self._find_cost(request, limit)
             )
             limits.append(limit)
-            groups.append(limit.checks(key, cost, rules, self._on_error))
+            groups.append(limit.make_checks(key, cost, rules, self._on_error))
         return limits, groups
 
     async def _find_key(
@@ -115,7 +115,7 @@ class RequestChecks:
         try:
             return bool(await await_if_needed(limit.skip(request)))
         except Exception:  # noqa: BLE001  # raised by the application's function
-            self._errors.exception(f"{limit.name}: skip() failed; the request is counted")
+            self._errors.exception(f"limit {limit.name!r}: skip() failed; the request is counted")
             return False
 
     async def _find_rules(self, request: RequestInfo, limit: Limit) -> Sequence[Rule]:
@@ -128,7 +128,7 @@ class RequestChecks:
         if rates is None:
             rates = self._rates[limit] = ReturnedRates(limit)
         try:
-            return rates.rules_of(await await_if_needed(limit.rate_of(request)))
+            return rates.parse(await await_if_needed(limit.rate_of(request)))
         except Exception:  # noqa: BLE001  # raised by the application's function
             policy = self._handle_failure(limit, "rate", _RATE_FAILED)
             return rates.lowest if policy == "local" else ()
@@ -140,18 +140,18 @@ class RequestChecks:
                 "cost", await await_if_needed(limit.cost(request)), 0, MAX_LIMIT
             )
         except Exception:  # noqa: BLE001  # raised by the application's function
-            self._errors.exception(f"{limit.name}: cost() failed; the request costs 1")
+            self._errors.exception(f"limit {limit.name!r}: cost() failed; the request costs 1")
             return 1
 
     def _handle_failure(
         self, limit: Limit, function: str, policies: Mapping[OnStoreError, str]
     ) -> OnStoreError:
-        """Log the failure of a function. Returns the policy to apply, which is on_store_error.
+        """Log that a function of a limit failed. Returns how to proceed: its on_store_error.
 
         Raises `FunctionFailed` if the policy is "deny".
         """
         policy: OnStoreError = limit.on_store_error or self._on_error
-        self._errors.exception(f"{limit.name}: {function}() failed; {policies[policy]}")
+        self._errors.exception(f"limit {limit.name!r}: {function}() failed; {policies[policy]}")
         if policy == "deny":
             raise FunctionFailed(limit)
         return policy
@@ -166,19 +166,19 @@ class ReturnedRates:
         self._limit = limit
         self._parse = lru_cache(256)(self._parse_uncached)
 
-    def rules_of(self, rate: object) -> tuple[Rule, ...]:
+    def parse(self, rate: object) -> tuple[Rule, ...]:
         """Return the rules for a rate that the function returned. Raises `InvalidOption`."""
         return self._parse(tuple(rate) if isinstance(rate, list) else rate)
 
     def _parse_uncached(self, rate: object) -> tuple[Rule, ...]:
-        rules = self._limit.rules_of(rate)
+        rules = self._limit.parse_returned_rate(rate)
         if not self.lowest or _allowed_per_us(rules) < _allowed_per_us(self.lowest):
             self.lowest = rules
         return rules
 
 
 def _allowed_per_us(rules: Sequence[Rule]) -> float:
-    """Return the average cost per microsecond that rates allow together."""
+    """Return the highest average cost per microsecond that all these rates allow."""
     return min(rule.limit / rule.window_us for rule in rules)
 
 

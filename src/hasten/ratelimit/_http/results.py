@@ -35,19 +35,19 @@ class LimitResult:
 
     @property
     def effective_outcome(self) -> Outcome:
-        """The outcome of the rate that decides: see `find_effective_outcome`."""
+        """The outcome that decides: the longest denial, or else the one with the least left."""
         outcomes = self.outcomes
         return outcomes[0] if len(outcomes) == 1 else find_effective_outcome(outcomes)
 
-    def decision(self, request: RequestInfo) -> Decision:
+    def to_decision(self, request: RequestInfo) -> Decision:
         """Return the result as the `Decision` that callers and observers receive."""
         shadow = self.limit.shadow
         return decision_of(self.limit.name, self.effective_outcome, shadow=shadow, request=request)
 
     def policy_states(self) -> list[PolicyState]:
-        """Return what the headers describe: the policy of each rate, and what is left of it."""
+        """Return the policy of each rate, with what is left of it, for the rate limit headers."""
         return [
-            PolicyState(self.limit.policy_of(check.rule), outcome.remaining, outcome.reset_us)
+            PolicyState(self.limit.make_policy(check.rule), outcome.remaining, outcome.reset_us)
             for check, outcome in zip(self.checks, self.outcomes, strict=False)
         ]
 
@@ -57,7 +57,7 @@ class LimitResult:
         if len(self.checks) == 1:  # most limits have only one rate
             return (self.limit.name,)
         return tuple(
-            self.limit.policy_of(check.rule).name
+            self.limit.make_policy(check.rule).name
             for check, outcome in zip(self.checks, self.outcomes, strict=False)
             if not outcome.ok
         )

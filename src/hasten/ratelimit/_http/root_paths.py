@@ -36,7 +36,10 @@ class RouterPaths(NamedTuple):
 
 
 class RootPaths:
-    """Finds the paths that the router of an application may see. app is that application."""
+    """Finds the paths that a router may see for a request, with and without root paths.
+
+    app is the application that the middleware wraps.
+    """
 
     def __init__(self, app: object) -> None:
         self._app = app
@@ -65,12 +68,12 @@ class RootPaths:
         if not outer_mounts:
             plain_ones = tuple(map(_normalize_all, alternatives)) if len(alternatives) > 1 else ()
             paths = _normalize_all(inner)
-            return RouterPaths(paths, _shortest(paths), plain_ones)
+            return RouterPaths(paths, _shortest_path(paths), plain_ones)
         # Limits of the Litestar application have whole paths, and limits of a mounted application
         # have paths relative to the mount.
         whole = _normalize_all(f"{mount}{slash}{each}" for mount in outer_mounts for each in inner
                            for slash in ("", "/"))  # fmt: skip
-        return RouterPaths((*whole, *_normalize_all(inner)), _shortest(whole), (whole,))
+        return RouterPaths((*whole, *_normalize_all(inner)), _shortest_path(whole), (whole,))
 
     def mounts_of(self, scope: Scope) -> tuple[str, ...]:
         """Return the paths at which Litestar has mounted the application that handles a request.
@@ -106,7 +109,10 @@ class RootPaths:
         return [{path}, removed]
 
     def _add_mounted_paths(self, paths: set[str], root_path: str) -> set[str]:
-        """Return the paths, and what applications with a root path and mounts make of them."""
+        """Return the paths, and what is left of them after root paths of applications and mounts.
+
+        Applications with a root path and mounts remove their part from the path.
+        """
         found = paths | {path.replace(own, "", 1) for own in self._own for path in paths}
         mounted = set()
         for path, mount in product(map(normalize, found), self._mounts):
@@ -114,12 +120,12 @@ class RootPaths:
             if path.startswith(mount):
                 rest = path[len(mount) :]
                 mounted.add(f"{mount}/{rest}")
-                if root_path:  # the mounted application removes it once more
+                if root_path:  # the mounted application may also remove root_path
                     mounted.add(f"{mount}/{rest.split(root_path, 1)[-1]}")
         return found | mounted
 
     def _inspect_applications(self, scope: Scope) -> None:
-        """Find the frameworks, root paths and mounts of the wrapped applications."""
+        """Find and store the frameworks, root paths and mounts of the wrapped applications."""
         apps = applications(self._app)
         self._frameworks = frozenset(filter(None, map(framework_of, apps)))
         around = scope.get("app")
@@ -183,11 +189,11 @@ def applications(app: object) -> list[object]:
         if framework_of(each) is not None:
             found.append(each)
         else:
-            waiting += _find_wrapped(each)
+            waiting += _find_wrapped_objects(each)
     return found
 
 
-def _find_wrapped(each: Any) -> Iterable[object]:
+def _find_wrapped_objects(each: Any) -> Iterable[object]:
     match each:
         case MethodType():
             return [each.__self__]
@@ -195,14 +201,17 @@ def _find_wrapped(each: Any) -> Iterable[object]:
             return [each.func, *each.args, *each.keywords.values()]
         case FunctionType():
             named = (each.__globals__.get(name) for name in each.__code__.co_names)
-            return [*_iter_closure(each), *(one for one in named if framework_of(one) is not None)]
+            return [
+                *_iter_closure_callables(each),
+                *(one for one in named if framework_of(one) is not None),
+            ]
     attributes = getattr(each, "__dict__", None)
     if isinstance(each, type) or not isinstance(attributes, dict):
         return ()
     return [value for name, value in attributes.items() if "app" in name and callable(value)]
 
 
-def _iter_closure(function: FunctionType) -> Iterator[object]:
+def _iter_closure_callables(function: FunctionType) -> Iterator[object]:
     for cell in function.__closure__ or ():
         try:
             value = cell.cell_contents
@@ -259,5 +268,5 @@ def _normalize_all(paths: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted({normalize(path) for path in paths}))
 
 
-def _shortest(paths: Sequence[str]) -> str:
+def _shortest_path(paths: Sequence[str]) -> str:
     return min(paths, key=len)

@@ -44,7 +44,7 @@ def limit(
                 request = require_active_request(what)
                 if await request.enforce_limit(own):
                     return await async_handler(*args, **kwargs)
-                return _make_placeholder(request, args)
+                return _make_placeholder_response(request, args)
 
             return mark_limited(cast("Callable[P, R]", limited), own)
 
@@ -53,14 +53,14 @@ def limit(
             request = require_active_request(what)
             if request.enforce_limit_sync(own):
                 return handler(*args, **kwargs)
-            return cast("R", _make_placeholder(request, args))
+            return cast("R", _make_placeholder_response(request, args))
 
         return mark_limited(limited_sync, own)
 
     return decorate
 
 
-def _make_placeholder(request: LimitedRequest, args: tuple[object, ...]) -> object:
+def _make_placeholder_response(request: LimitedRequest, args: tuple[object, ...]) -> object:
     """Return an empty response of the framework, which the middleware replaces with the refusal."""
     if args and type(args[0]).__module__.startswith("django."):
         return _get_loaded_class("django.http", "HttpResponse")()

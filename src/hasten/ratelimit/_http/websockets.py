@@ -75,7 +75,7 @@ class LimitedWebSocket(LimitedRequest):
             return
         if not self.has_started:
             if self.denied is not None:
-                return  # the refusal replaces it
+                return  # the middleware sends the refusal instead
             if message["type"] in _STATUSES:
                 self.has_started = True
                 await self.settle(_STATUSES[message["type"]] or message.get("status"))

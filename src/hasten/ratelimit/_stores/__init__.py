@@ -15,7 +15,7 @@ from hasten.ratelimit._counter_store import CounterStore
 from hasten.ratelimit._stores.memory import MemoryStore
 from hasten.ratelimit._stores.remote import RemoteStore
 
-__all__ = ["Counters", "MemoryStore", "StorePart", "counters_of"]
+__all__ = ["Counters", "MemoryStore", "StorePart", "resolve_counter_store"]
 
 _METHODS: Final = ("hit", "settle", "peek", "reset", "block")
 
@@ -48,8 +48,11 @@ class Counters(NamedTuple):
             await self.owned.aclose()
 
 
-def counters_of(store: str | Store | CounterStore | None) -> Counters:
-    """Return the counter store for a value of the option `store`. Raises `InvalidOption`."""
+def resolve_counter_store(store: str | Store | CounterStore | None) -> Counters:
+    """Return the counter store that an option `store` names: a URL, a `Store` or a counter store.
+
+    None means the memory of this process. Raises `InvalidOption`.
+    """
     if store is None or isinstance(store, str | Store):
         given = to_store("memory://" if store is None else store)
         part = given.part(PART, limits_part_of)

@@ -81,7 +81,7 @@ class MemoryStore:
         return sum(len(table.entries) for table in self._tables.values())
 
     def hit_one(self, check: Check) -> Outcome:
-        """Implement `ImmediateStore.hit_one`."""
+        """Decide a single check: see `ImmediateStore.hit_one`."""
         with self._lock:
             bucket, key, rule, cost, counted_later, block_us, forced, _, _ = check
             now_us = self._clock_ns() // 1000
@@ -118,7 +118,7 @@ class MemoryStore:
             return outcome
 
     def hit_now(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
-        """Implement `ImmediateStore.hit_now`."""
+        """Take the costs of groups, up to the first that is denied: see `CounterStore.hit`."""
         answers = []
         for group in groups:
             outcomes = [self.hit_one(group[0])] if len(group) == 1 else self._hit_group(group)
@@ -146,7 +146,7 @@ class MemoryStore:
             return outcomes
 
     def settle_now(self, settlements: Sequence[Settlement]) -> None:
-        """Implement `ImmediateStore.settle_now`."""
+        """End reservations: see `CounterStore.settle`."""
         with self._lock:
             now_us = self._now_us()
             for token, keep in settlements:
@@ -160,7 +160,7 @@ class MemoryStore:
                     )
 
     def peek_now(self, checks: Sequence[Check]) -> list[Outcome]:
-        """Implement `ImmediateStore.peek_now`."""
+        """Return the outcome that each check would have now, without counting anything."""
         with self._lock:
             now_us = self._now_us()
             outcomes = []
@@ -171,14 +171,14 @@ class MemoryStore:
             return outcomes
 
     def reset_now(self, bucket: str, key: bytes) -> None:
-        """Implement `ImmediateStore.reset_now`."""
+        """Delete the counts and the block of a key in a bucket."""
         with self._lock:
             if bucket in self._tables:
                 table = self._tables[bucket]
                 table.entries.pop(table.find_entry(key), None)
 
     def block_now(self, bucket: str, key: bytes, for_us: int) -> None:
-        """Implement `ImmediateStore.block_now`."""
+        """Deny every check of a key for this many microseconds; 0 ends a block."""
         with self._lock:
             table, now_us = self._get_table(bucket, None), self._now_us()
             if key not in table.entries and not for_us:
@@ -197,23 +197,23 @@ class MemoryStore:
     # The same methods for callers that await ------------------------------------------------------
 
     async def hit(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
-        """Implement `CounterStore.hit`."""
+        """Take the costs of groups, up to the first that is denied: see `CounterStore.hit`."""
         return self.hit_now(groups)
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
-        """Implement `CounterStore.settle`."""
+        """End reservations: see `CounterStore.settle`."""
         self.settle_now(settlements)
 
     async def peek(self, checks: Sequence[Check]) -> list[Outcome]:
-        """Implement `CounterStore.peek`."""
+        """Return the outcome that each check would have now, without counting anything."""
         return self.peek_now(checks)
 
     async def reset(self, bucket: str, key: bytes) -> None:
-        """Implement `CounterStore.reset`."""
+        """Delete the counts and the block of a key in a bucket."""
         self.reset_now(bucket, key)
 
     async def block(self, bucket: str, key: bytes, for_us: int) -> None:
-        """Implement `CounterStore.block`."""
+        """Deny every check of a key for this many microseconds; 0 ends a block."""
         self.block_now(bucket, key, for_us)
 
     async def aclose(self) -> None:
@@ -263,7 +263,7 @@ class _Table:
             self.entries.pop(key, None)
 
     def find_entry(self, key: bytes) -> bytes:
-        """Return the key under which a key is counted: the key itself, or that of its shared entry.
+        """Return the key of the entry that counts a client: its own key, or that of a shared entry.
 
         A shared entry is used only if it exists and the key has no entry of its own.
         """
@@ -273,7 +273,7 @@ class _Table:
         return shared if shared in self.entries else key
 
     def reserve_entry(self, key: bytes, now_us: int) -> bytes:
-        """Return the key under which to store a key: the key itself, or that of a shared entry.
+        """Return the key of the entry to use for a client: its own key, or that of a shared entry.
 
         A shared entry is used if the key has no entry, and the table has no room and no key to
         evict.
@@ -341,9 +341,8 @@ class _Table:
         """Return the used share of a key's limit: 1 for a blocked key, None for an expired one."""
         packed = self.entries[key]
         rule = self.rule
-        if (
-            packed.__class__ is int and rule is not None and rule.kind == "fixed"
-        ):  # the most frequent case
+        # A shortcut for the most frequent case.
+        if packed.__class__ is int and rule is not None and rule.kind == "fixed":
             return None if packed >> BITS <= now_us else (packed & MASK) / (rule.limit or 1)
         state = _unpack(rule, packed)
         if rule is None:
@@ -369,7 +368,8 @@ def _without_block(check: Check) -> Check:
 def _pack(rule: Rule | None, state: State) -> Packed:
     """Return one integer for a state that fits into it, else an array.
 
-    A fixed window without reservations, or the TAT of "gcra", fits if there is no block.
+    If there is no block, a fixed window without reservations fits, and so does the theoretical
+    arrival time of "gcra".
     """
     if rule is not None and not state[0]:
         if rule.kind == "fixed" and len(state) == 4 and not state[3] and state[2] <= MASK:

@@ -96,7 +96,7 @@ class RemoteStore(ABC):
         """Close the connections that can be closed without an event loop."""
 
     async def hit(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
-        """Implement `CounterStore.hit`."""
+        """Take the costs of groups, up to the first that is denied: see `CounterStore.hit`."""
         if not groups:
             return []
         future = self._enqueue(Hit(groups))
@@ -110,23 +110,23 @@ class RemoteStore(ABC):
             raise
 
     def settle(self, settlements: Sequence[Settlement]) -> Awaitable[None]:
-        """Implement `CounterStore.settle`."""
+        """End reservations: see `CounterStore.settle`."""
         # Added to the batch now, not when the caller awaits, so that later operations see it.
         return _await_all([self._enqueue(Settle(settlement)) for settlement in settlements])
 
     async def peek(self, checks: Sequence[Check]) -> list[Outcome]:
-        """Implement `CounterStore.peek`."""
+        """Return the outcome that each check would have now, without counting anything."""
         if not checks:
             return []
         [outcomes] = await self._apply_one(Peek(checks))
         return outcomes
 
     async def reset(self, bucket: str, key: bytes) -> None:
-        """Implement `CounterStore.reset`."""
+        """Delete the counts and the block of a key in a bucket."""
         await self._apply_one(Reset(bucket, key))
 
     async def block(self, bucket: str, key: bytes, for_us: int) -> None:
-        """Implement `CounterStore.block`."""
+        """Deny every check of a key for this many microseconds; 0 ends a block."""
         await self._apply_one(Block(bucket, key, for_us))
 
     async def _apply_one(self, operation: Operation) -> list[list[Outcome]]:

@@ -17,7 +17,7 @@ _USES: Final = "-- uses: "
 
 
 def _read_with_uses(file: Traversable, included: dict[str, str]) -> str:
-    """Return the text of a file, and add the shared files that it uses to included."""
+    """Return the text of a file, and add the texts of the shared files that it uses to included."""
     text = file.read_text("utf-8")
     first_line, _, _ = text.partition("\n")
     if first_line.startswith(_USES):

@@ -6,7 +6,7 @@ worker would wake up for the job.
 
 A caller may be cancelled at any time, for example because its worker stops. The blocked call to
 Redis is not cancelled then, because Redis may already have popped a member. It continues in the
-background, and adds the member again if there is no caller.
+background. If it pops a member while no caller waits, it puts the member back.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class MarkerWaiter:
         return None if popped is None else float(popped[2])
 
     async def _restore_marker(self) -> None:
-        """Add the popped member to the marker again, which wakes another worker."""
+        """Put the popped member back, which wakes another worker."""
         try:
             await self._server.command("ZADD", self._marker, 0, "0", key=self._marker)
         except StoreError as error:

@@ -92,7 +92,7 @@ class QueueKeys:
         return f"{self._connection_name(queue)}:qe"
 
     def _connection_name(self, queue: str) -> str:
-        """Return the part that the names of all connections of a queue begin with."""
+        """Return the common beginning of the names of all connections of a queue."""
         return f"{self.prefix}:{b64encode(self.bullmq_name(queue).encode()).decode()}"
 
 

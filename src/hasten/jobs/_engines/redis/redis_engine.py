@@ -459,9 +459,7 @@ class RedisEngine:
     async def page(
         self, queue: str, state: State, *, offset: int, limit: int, newest_first: bool
     ) -> list[JobRecord]:
-        found: dict[
-            str, JobRecord
-        ] = {}  # a dict: a job that moves between two calls may be read twice
+        found: dict[str, JobRecord] = {}  # by id: a job that moves meanwhile may be read twice
         handled, is_end = 0, False
         while handled < limit and not is_end:
             request = {
@@ -567,16 +565,14 @@ class RedisEngine:
     async def _wait_for_pending_cursors(self) -> None:
         """Wait until earlier calls of `begin_events` have read their cursors.
 
-        The cursors must come before the events of the next operation.
+        Called before each operation, because its events must come after these cursors.
         """
         for begun, process in list(self._pending_cursors.items()):
             if process != os.getpid():
                 del self._pending_cursors[begun]  # made before a fork: it never completes here
             else:
                 waiting = asyncio.gather(asyncio.wrap_future(begun), return_exceptions=True)
-                await asyncio.shield(
-                    waiting
-                )  # cancelling this caller must not cancel it for others
+                await asyncio.shield(waiting)  # other callers may wait for the same cursor
 
     def make_reader(self, queue: str) -> Listener:
         """Make a connection that reads events. `_LoopConnections` caches it."""
@@ -685,7 +681,7 @@ class RedisEngine:
 
 
 class _LoopConnections:
-    """The connections of one event loop that block on the server, of workers and event readers."""
+    """The connections of one event loop on which workers and event readers block."""
 
     def __init__(self) -> None:
         self.waiters: dict[tuple[str, str], MarkerWaiter] = {}

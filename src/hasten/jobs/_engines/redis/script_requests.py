@@ -28,11 +28,11 @@ pack: Final = msgspec.msgpack.Encoder().encode
 """Encode a request as MessagePack, which the scripts decode."""
 
 Row = tuple[Any, ...]
-"""A part of a request. The head of the script's file explains its items."""
+"""A tuple in a request, such as one outcome. The head of the script's file explains its items."""
 
 
 def to_claim_row(claim: Claim, orphans: Sequence[str], *, has_cron: bool) -> Row:
-    """Convert a claim to a row of the request.
+    """Return the row of a request for a claim.
 
     orphans are the tokens of earlier claims whose reply was lost: the script releases their jobs.
     has_cron: this process can parse cron patterns.
@@ -41,7 +41,7 @@ def to_claim_row(claim: Claim, orphans: Sequence[str], *, has_cron: bool) -> Row
 
 
 def pack_keep_rule(keep: Keep) -> tuple[int, int]:
-    """Convert a keep rule to its count and its age in ms. -1 means no limit."""
+    """Return how many finished jobs a keep rule keeps, and for how many ms. -1 means no limit."""
     age_ms = keep.age_ms
     return -1 if keep.count is None else keep.count, -1 if age_ms is None else age_ms
 
@@ -52,7 +52,8 @@ KEEP_FAILED: Final = pack_keep_rule(DEFAULT_KEEP_FAILED)
 class KeepRules:
     """The list of distinct keep rules in one request. Outcomes refer to a rule by its number.
 
-    Numbers begin at 1, like the indexes of Lua.
+    A keep rule says how many finished jobs are kept, and for how long. Numbers begin at 1, like the
+    indexes of Lua.
     """
 
     def __init__(self) -> None:
@@ -74,27 +75,33 @@ class KeepRules:
 
 
 def _completed_row(end: Completed, rules: KeepRules) -> Row:
+    """Return the row for the outcome of a completed run."""
     return 1, end.id, end.token, end.result, rules.number_of(end.keep)
 
 
 def _failed_row(end: Failed, rules: KeepRules) -> Row:
+    """Return the row for the outcome of a run that failed for good."""
     number, traceback = rules.number_of(end.keep), _none_to_false(end.traceback)
     return 2, end.id, end.token, end.error, traceback, number, end.counts, end.exhausted
 
 
 def _none_to_false(traceback: str | None) -> str | bool:
-    return False if traceback is None else traceback  # Lua tables cannot hold nil
+    """Return False for None, which a Lua table cannot hold, and a string as it is."""
+    return False if traceback is None else traceback
 
 
 def _retry_row(end: Retry, _rules: KeepRules) -> Row:
+    """Return the row for the outcome of a failed run that will be retried."""
     return 3, end.id, end.token, end.error, end.traceback, end.delay_ms
 
 
 def _postponed_row(end: Postponed, _rules: KeepRules) -> Row:
+    """Return the row for the outcome of a postponed run."""
     return 4, end.id, end.token, end.delay_ms
 
 
 def _released_row(end: Released, _rules: KeepRules) -> Row:
+    """Return the row for the outcome of a run that was handed back."""
     return 5, end.id, end.token
 
 
@@ -168,7 +175,7 @@ def make_update_request(updates: Sequence[Update], now_ms: int) -> dict[str, obj
 
 
 def _update_row(update: Update) -> Row:
-    """Convert an update to a row: its kind as a number, the job's id, and the new values."""
+    """Return the row for an update: its kind as a number, the job's id, and the new values."""
     match update:
         case Progress(id, value):
             return 1, id, value

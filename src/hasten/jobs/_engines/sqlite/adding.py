@@ -50,7 +50,7 @@ def _differ_only_in_data(jobs: Sequence[NewJob]) -> bool:
     That is usual for the jobs of one task, and allows a faster statement.
     """
     common = jobs[0].template
-    return common.is_plain and all(
+    return common.is_fifo and all(
         job.id is None and (job.template is common or job.template == common) for job in jobs
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from sqlite3 import Connection
 
-from hasten.jobs._engine import CANCELLED_ERROR, keep_or
+from hasten.jobs._engine import CANCELLED_ERROR, resolve_keep
 from hasten.jobs._engines.sqlite.event_rows import EventGroup
 from hasten.jobs._engines.sqlite.job_rows import (
     encode_json,
@@ -32,7 +32,7 @@ from hasten.jobs._states import FINISHED, State
 
 
 def _find_job(connection: Connection, queue: str, id: str) -> tuple[int, State | None, int, str]:
-    """Return the seq, state, priority and options of a job. The state is None if it is missing."""
+    """Return the seq, state, priority and options of a job. The state of a missing job is None."""
     (seq,) = find_seqs(connection, queue, [id])
     row = execute(connection, "read_state", seq=seq, queue=queue, id=id).fetchone()
     if row is None:
@@ -90,7 +90,7 @@ def cancel(
             if state is State.ACTIVE:
                 execute(connection, "cancel_active", seq=seq, error=CANCELLED_ERROR)
             elif state is not None and state not in FINISHED:
-                keep = keep_or(_decode_options(opts).keep_failed, DEFAULT_KEEP_FAILED)
+                keep = resolve_keep(_decode_options(opts).keep_failed, DEFAULT_KEEP_FAILED)
                 _fail_unstarted(unit, ledger, seq, keep)
                 ledger.emit(EventGroup("failed", [id], errors=[CANCELLED_ERROR], previous=state))
                 if not keep.nothing:
@@ -174,7 +174,7 @@ def find_purgeable(
 def purge_found(
     connection: Connection, queue: str, state: State, found: list[tuple[int, str]]
 ) -> tuple[list[str], list[tuple[int, str]]]:
-    """Delete as many of the found jobs as one transaction should, if they are still in the state.
+    """Delete the found jobs that are still in the state, up to the limits of one transaction.
 
     found are pairs of seq and id, from `find_purgeable`. Returns the ids of the deleted jobs, and
     the pairs that are left for the next transaction.
@@ -211,7 +211,10 @@ def begin_obliterating(connection: Connection, queue: str) -> None:
 
 
 def obliterate_jobs(connection: Connection, queue: str, state: State) -> bool:
-    """Delete as many jobs in a state as one transaction should. Returns whether more may exist."""
+    """Delete jobs in a state, up to the limits of one transaction.
+
+    Returns whether more may exist.
+    """
     with UnitOfWork(connection) as unit:
         ledger = unit.open(queue)
 
@@ -224,7 +227,7 @@ def obliterate_jobs(connection: Connection, queue: str, state: State) -> bool:
 
 
 def obliterate_events(connection: Connection, queue: str) -> bool:
-    """Delete as many events as one transaction should. Returns whether more may exist."""
+    """Delete events, up to the limits of one transaction. Returns whether more may exist."""
 
     def delete(count: int) -> int:
         return execute(connection, "obliterate_events", queue=queue, limit=count).rowcount

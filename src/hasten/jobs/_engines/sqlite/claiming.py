@@ -1,4 +1,4 @@
-"""Claiming jobs: delayed jobs that are due become ready, then ready jobs are leased."""
+"""Claiming jobs: first, delayed jobs that are due become ready; then, ready jobs are leased."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def claim_jobs(
 
 
 def _promote_due(unit: UnitOfWork, ledger: Ledger) -> None:
-    """Make delayed jobs that are due ready."""
+    """Move the delayed jobs whose due time has come to a ready state."""
     due = read_json(
         unit.connection, "read_due", queue=ledger.name, now=unit.now_ms, limit=PROMOTE_AT_ONCE
     )

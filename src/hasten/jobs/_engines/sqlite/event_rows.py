@@ -46,9 +46,7 @@ class EventGroup(msgspec.Struct, omit_defaults=True, rename=STORED_NAMES):
     kind: str
     ids: list[str]
     values: list[str] | None = None  # as JSON; "null" for an omitted value
-    omitted: list[int] | None = (
-        None  # size in bytes of a value that is too large to include, else 0
-    )
+    omitted: list[int] | None = None  # sizes in bytes of omitted values, 0 for the others
     errors: list[str] | None = None
     previous: str | None = None
     dues: list[int] | None = None
@@ -78,7 +76,7 @@ def make_value_group(
     most: Callable[[int], int],
     previous: str | None = None,
 ) -> EventGroup:
-    """Make a group of events with values, and omit values that are too large.
+    """Make a group of events that have a value, such as a result. Large values are omitted.
 
     most is called with the index of a value, and returns how many bytes it may have.
     """

@@ -128,9 +128,9 @@ def _decode_jobs(text: str) -> dict[int, JobRecord]:
 
 
 def _decode_damaged_job(fields: list[Any]) -> JobRecord | None:
-    """Decode a single job that may have fields of a wrong type. Returns None if it cannot.
+    """Decode a single job that may have fields of a wrong type. Returns None on failure.
 
-    The engine never writes such a job, but another program may have.
+    The engine never writes such a job, but another program may have written it.
     """
     found = fields[TRACEBACKS_INDEX]
     found = found if isinstance(found, list) else []

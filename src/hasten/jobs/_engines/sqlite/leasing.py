@@ -47,9 +47,10 @@ def find_cancelled(connection: Connection, queue: str, ids: Collection[str]) -> 
 
 
 def find_expired(connection: Connection, queue: str, now_ms: int) -> list[int]:
-    """Return the seqs of active jobs whose lease has expired, or is too long; see `Engine.reclaim`.
+    """Return the seqs of the active jobs whose lease has expired, the latest started first.
 
-    The job that started last comes first.
+    If the clock was set back, a lease may end later than its length allows. Jobs with such a lease
+    are included, and `reclaim` shortens the lease.
     """
     seqs: list[int] = read_json(connection, "find_expired", queue=queue, now=now_ms)
     return seqs

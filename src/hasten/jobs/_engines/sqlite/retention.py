@@ -32,7 +32,7 @@ class Retention:
         self._first: dict[str, int] = {}  # by queue: how many jobs to delete in the first statement
 
     def apply(self, unit: UnitOfWork, ledger: Ledger, rules: Iterable[tuple[State, Keep]]) -> None:
-        """Delete finished jobs that the rules do not keep, as many as one transaction should."""
+        """Delete finished jobs that the rules do not keep, up to the limits of one transaction."""
         deletions = _Deletions(unit, ledger, self._first.get(ledger.name, 1))
         for state, keep in rules:
             if keep.age_ms is not None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from sqlite3 import Connection
 from typing import Any, Final
 
-from hasten.jobs._engine import most_in_event
+from hasten.jobs._engine import max_result_in_event
 from hasten.jobs._engines.sqlite.claiming import JobSizes, claim_jobs
 from hasten.jobs._engines.sqlite.event_rows import EventGroup, make_value_group
 from hasten.jobs._engines.sqlite.job_rows import encode_json, find_seqs, read_json
@@ -113,7 +113,7 @@ def _store_completed(unit: UnitOfWork, ledger: Ledger, pairs: Sequence[Pair], ru
     ledger.emit(
         make_value_group(
             "completed", ids, results,
-            most=lambda index: most_in_event(pairs[index][1].keep), previous=State.ACTIVE,
+            most=lambda index: max_result_in_event(pairs[index][1].keep), previous=State.ACTIVE,
         )
     )  # fmt: skip
     return _update_completed(unit, ledger, kept) + _delete_not_kept(unit, ledger, pairs)
@@ -221,7 +221,7 @@ def release_claim(
     sizes: JobSizes,
     now_ms: int,
 ) -> None:
-    """Make the jobs of a claim ready again after its caller was cancelled: nobody will run them."""
+    """Make the jobs of a claim ready again, because the caller that claimed them was cancelled."""
     ids = read_json(connection, "read_claimed", queue=queue, token=token)
     released = [Released(id, token) for id in ids]
     settle(connection, queue, released, None, retention, sizes, now_ms, check_leases=True)

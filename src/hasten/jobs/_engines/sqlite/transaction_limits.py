@@ -22,7 +22,7 @@ MOST_IN_STATEMENT: Final = 64  # how many jobs one DELETE deletes, at most
 
 
 class DeletionBudget:
-    """Limits how many rows one transaction deletes, and how many pages of the file that frees.
+    """Limits how many rows one transaction deletes and how many database pages it frees.
 
     rows is the number of rows deleted so far.
     """
@@ -47,11 +47,9 @@ class DeletionBudget:
     def delete(self, delete: Callable[[int], int], *, first: int = 1) -> bool:
         """Call delete until a limit is reached or no rows are left.
 
-        Returns whether rows may be left.
-
-        delete takes the largest number of rows to delete, and returns how many it has deleted.
-        That number starts with first, which should be small if the rows may be large, and doubles
-        with each call.
+        Returns whether rows may be left. delete takes the largest number of rows to delete, and
+        returns how many it has deleted. That number starts with first, which should be small if the
+        rows may be large, and doubles with each call.
         """
         count = first
         while not self.is_exhausted:

@@ -78,7 +78,7 @@ class RedisStore(RemoteStore):
         self._names: dict[str, bytes] = {}
 
     async def hit(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
-        """Implement `CounterStore.hit`."""
+        """Take the costs of groups, up to the first that is denied: see `CounterStore.hit`."""
         if not self._is_cluster:
             return await super().hit(groups)
         # Clients may be on different nodes, so they are sent one after the other: the first denial
@@ -93,7 +93,7 @@ class RedisStore(RemoteStore):
         return result
 
     async def peek(self, checks: Sequence[Check]) -> list[Outcome]:
-        """Implement `CounterStore.peek`."""
+        """Return the outcome that each check would have now, without counting anything."""
         if not self._is_cluster:
             return await super().peek(checks)
         futures = [self._enqueue(Peek([check])) for check in checks]

@@ -70,7 +70,7 @@ class SqliteStore(RemoteStore):
         )
 
     async def _apply_batch(self, operations: Sequence[Operation]) -> list[Result]:
-        work = partial(_apply_all, operations=operations, now_ns=self._now_ns)
+        work = partial(_apply_operations, operations=operations, now_ns=self._now_ns)
         return await self._database.get().run(work, durable=False, weight=len(operations))
 
     async def clear(self) -> None:
@@ -97,7 +97,7 @@ def _delete_all_rows(connection: Connection) -> None:
     connection.execute(SQL["clear"])
 
 
-def _apply_all(
+def _apply_operations(
     connection: Connection, operations: Sequence[Operation], now_ns: Callable[[], int]
 ) -> list[Result]:
     # The time is read within the transaction, so that no transaction has an earlier time than

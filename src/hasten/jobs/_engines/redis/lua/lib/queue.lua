@@ -49,8 +49,8 @@ local function read_field(key, field)
 end
 
 -- Calls a function that updates the parent, the scheduler or the deduplication of a job. It depends on keys and values
--- that other programs have written. If it fails, the error is logged and collected in `errors`, and the script goes on:
--- this job and the others of the batch must be settled nevertheless.
+-- that other programs have written. If it fails, the error is logged and collected in `errors`, and the script
+-- continues: this job and the others of the batch must be settled nevertheless.
 local errors = {} -- {{job id, error}, …}
 local function attempt(id, ...)
   local ok, problem = pcall(...)

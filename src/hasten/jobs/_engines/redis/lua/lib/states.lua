@@ -39,7 +39,7 @@ local function emit_waiting(q, id, previous)
   end
 end
 
--- Makes delayed jobs that are due ready; their option `lifo` is ignored. The optional function postpone is called with
+-- Makes those delayed jobs ready that are due; their option `lifo` is ignored. The optional function postpone is called with
 -- the id of each job of a scheduler; it returns true if it has delayed the job again. Returns the score of the first
 -- job that is still delayed.
 local PROMOTED_AT_ONCE = 500
