@@ -155,17 +155,21 @@ def why(
 ) -> None:
     """Explain why jobs do not run now, or how they have ended.
 
-    Prints a sentence for each job. With --json, there is an object with the sentence, a code and
-    the facts for each job. The exit status is 1 if one of the jobs does not exist.
+    On a terminal, the output is a sentence for each job. In a pipe or file, each line has these
+    fields, separated by tabs: id, code of the reason, and the sentence. With --json, there is an
+    object with the code, the sentence and the facts in it for each job. The exit status is 1 if one
+    of the jobs does not exist.
     """
     queue = load_queue(target)
     ids = list(dict.fromkeys(ids))
     explained = _run_in_existing_store(queue, partial(_explain, queue, ids))
     if as_json:
-        print_json([_reason_to_json_object(why) for why in explained.values()])
+        print_json([_reason_to_json_object(reason) for reason in explained.values()])
+    elif is_terminal():
+        for reason in explained.values():
+            typer.echo(printable(reason.text))
     else:
-        for why in explained.values():
-            typer.echo(printable(why.text))
+        print_lines([id, reason.code, reason.text] for id, reason in explained.items())
     for id in (id for id in ids if id not in explained):
         typer.echo(f"{printable(id)}: no such job in queue {printable(queue.name)}", err=True)
     if len(explained) < len(ids):

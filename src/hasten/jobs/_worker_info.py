@@ -1,4 +1,4 @@
-"""What is known of a running worker: see `WorkerInfo`."""
+"""What a running worker reports: see `WorkerInfo`."""
 
 from __future__ import annotations
 
