@@ -41,6 +41,8 @@ FLOORS: Final = {
     "hasten.jobs._annotations": 1,
     "hasten.jobs._arguments": 1,
     "hasten.jobs._encoding": 1,
+    "hasten.jobs._releases": 1,
+    "hasten.jobs._trace_context": 1,
     "hasten.jobs._functions": 1,
     "hasten.jobs._validation_errors": 1,
     "hasten.jobs._context": 1,
@@ -141,6 +143,7 @@ DOORS: Final = {
     ),
     "msgspec": (
         "hasten.jobs.*",
+        "hasten._cli.logs",
         "hasten.fields._rows",
         "hasten.fastapi._pages",
         "hasten.ratelimit._stores.redis.batch",
@@ -150,6 +153,7 @@ DOORS: Final = {
     "django": ("hasten._django", "hasten.django.*"),
     "fastapi": ("hasten.fastapi", "hasten.fastapi.*"),
     "redis": ("hasten._redis", "hasten._redis.*"),
+    "opentelemetry": ("hasten.jobs._spans",),
     "croniter": ("hasten.jobs._cron",),
     "backports": ("hasten.compression._libraries",),
     "compression": ("hasten.compression._libraries",),
@@ -217,7 +221,7 @@ def test_foreign_packages_come_in_at_their_doors() -> None:
     ],
 )
 def test_nobody_pays_for_what_they_do_not_use(module: str, unwanted: set[str]) -> None:
-    """In a fresh interpreter, importing a capability loads nothing of the others."""
+    """In a new interpreter, importing a capability loads no other capability."""
     program = f"import sys, {module}; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", program], check=True, capture_output=True, text=True
@@ -227,7 +231,7 @@ def test_nobody_pays_for_what_they_do_not_use(module: str, unwanted: set[str]) -
 
 
 def test_errors_load_nothing_but_the_standard_library() -> None:
-    """Everything imports them. The modules that they load have no other imports of hasten."""
+    """Everything imports them. Modules that they import do not import hasten."""
     program = "import sys, hasten.errors; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", program], check=True, capture_output=True, text=True
@@ -244,7 +248,7 @@ def test_errors_load_nothing_but_the_standard_library() -> None:
 
 
 class TestTheseRulesCanFail:
-    """The rules above, on small trees that break them."""
+    """The rules fail on small trees that break them."""
 
     def test_no_floor(self, tmp_path: Path) -> None:
         tree = plant(tmp_path, {"hasten.attic": ""})
@@ -366,13 +370,13 @@ def past_doors(tree: Tree) -> list[str]:
 
 
 def floor(module: str) -> int | None:
-    """The floor of the longest pattern that fits, None if none does."""
+    """Return the floor of the longest pattern that fits, or None."""
     fitting = [pattern for pattern in FLOORS if fnmatchcase(module, pattern)]
     return FLOORS[max(fitting, key=len)] if fitting else None
 
 
 def edges(tree: Tree) -> Iterator[tuple[str, str]]:
-    """The imports between modules of the tree itself."""
+    """Return the imports between modules of the tree."""
     for name, imports in tree.items():
         for target in sorted(imports & tree.keys()):
             yield name, target
@@ -424,7 +428,7 @@ def imported_in(tree: ast.Module, package: str, known: Collection[str]) -> set[s
 
 
 def plant(folder: Path, modules: Mapping[str, str]) -> Tree:
-    """Write modules, with the packages above them, and read them back."""
+    """Write modules and their packages, and read them."""
     for name, text in modules.items():
         path = folder.joinpath(*name.split(".")).with_suffix(".py")
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,9 @@ import contextvars
 import logging
 from typing import Final
 
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+
 from hasten.jobs import Carry, JobLogFilter, Queue, current_job
 
 queue: Final = Queue("observed", "memory://")
@@ -18,6 +21,14 @@ queue.use(Carry(request_id))
 @queue.task(run_in="process")
 def carried() -> str | None:
     return request_id.get(None)
+
+
+@queue.task(run_in="process")
+def traced() -> list[str]:
+    if trace._TRACER_PROVIDER is None:
+        trace.set_tracer_provider(TracerProvider())
+    found = trace.get_current_span().get_span_context()
+    return [f"{found.trace_id:032x}", f"{found.span_id:016x}"]
 
 
 @queue.task(run_in="process")

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from hasten.errors import InvalidOption
 from hasten.jobs import Queue, State, Worker
-from hasten.jobs._releases import (
+from hasten.jobs._release_gate import (
     FIRST_PAUSE_MS,
     LAST_PAUSE_MS,
     WINDOW_SECONDS,
     ReleaseGate,
-    is_at_least,
 )
+from hasten.jobs._releases import is_at_least
 from hasten.testing import ManualClock
 from tests.jobs.eventually import until_state
 

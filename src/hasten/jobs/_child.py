@@ -44,6 +44,7 @@ from hasten.jobs._record import JobRecord, LogLine, Progress, RunUpdate
 from hasten.jobs._stop_signals import STOP_SIGNALS
 from hasten.jobs._task_definition import TaskDefinition
 from hasten.jobs._tasks import Task
+from hasten.jobs._tracing import load_spans
 
 CONNECTION_LOST: Final = 213  # exit code of a child whose handler has closed the pipe to the worker
 
@@ -56,6 +57,7 @@ class Order(msgspec.Struct):
     function: str
     job: JobRecord
     max_bytes: int
+    trace_context: str | None = None
 
 
 class Started(msgspec.Struct, tag=True):
@@ -276,7 +278,9 @@ def _run_order(order: Order, connection: _WorkerConnection) -> Returned | Raised
             return Raised(Failure(str(exc), "", final=True))
         # Context variables that a handler sets must not be visible to the next one.
         call = partial(task.function, *args, **kwargs)
-        value = contextvars.copy_context().run(_call, call, context, found.middlewares)
+        value = contextvars.copy_context().run(
+            _call, call, context, found.middlewares, order.trace_context
+        )
         return Returned(encode_result(value, order.max_bytes))
     except BaseException as error:
         if connection.is_forked:
@@ -304,7 +308,12 @@ def _to_failure(error: BaseException, job: JobRecord, task: TaskDefinition | Non
         )
 
 
-def _call(call: Callable[[], Any], context: Context, middlewares: Sequence[Middleware]) -> Any:
+def _call(
+    call: Callable[[], Any],
+    context: Context,
+    middlewares: Sequence[Middleware],
+    trace_context: str | None,
+) -> Any:
     """Call the handler, with the context variables that its job carries."""
     running_job.set(_Running(context))
     carriers = [each for each in middlewares if isinstance(each, Carry)]
@@ -312,6 +321,9 @@ def _call(call: Callable[[], Any], context: Context, middlewares: Sequence[Middl
     with contextlib.ExitStack() as stack:
         for carrier in carriers:
             stack.enter_context(carrier.restored(metadata))
+        # The module of the task, or the handler itself, may set a tracer provider later.
+        if trace_context is not None and (spans := load_spans()) is not None:
+            stack.enter_context(spans.attached(trace_context))
         value = call()
         return asyncio.run(_await(value)) if inspect.isawaitable(value) else value
 

@@ -40,7 +40,7 @@ from hasten.jobs._poison_jobs import PoisonJobs
 from hasten.jobs._processes import Processes
 from hasten.jobs._queue import Queue
 from hasten.jobs._record import Batch, Claim, Completed, Lease, Outcome, Postponed, Released
-from hasten.jobs._releases import ReleaseGate
+from hasten.jobs._release_gate import ReleaseGate
 from hasten.jobs._run import Run, Stop
 from hasten.jobs._runner import Runner
 from hasten.jobs._services import Service, retrieve_error

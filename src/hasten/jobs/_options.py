@@ -26,6 +26,7 @@ from hasten.jobs._backoff import Backoff, BackoffFunction, Custom, Exponential, 
 from hasten.jobs._encoding import UNDECODABLE, why_undecodable
 from hasten.jobs._functions import is_generator
 from hasten.jobs._releases import check_release
+from hasten.jobs._trace_context import split_context
 
 MAX_PRIORITY: Final = 2**21 - 1  # as in BullMQ, whose sort keys have 21 bits for the priority
 MAX_JOB_ID: Final = 512
@@ -447,14 +448,18 @@ class _WireOptions(msgspec.Struct):
 _decoder: Final = msgspec.json.Decoder(_WireOptions)
 
 
-# The jobs of one task usually have identical options, so most calls are answered from the cache.
-@cache_short_texts(1024)
 def decode_options(text: str) -> Options:
     """Decode the JSON of options that hasten or BullMQ has written. Ignores unknown members.
 
     Numbers outside their range are replaced by the nearest limit. Raises `ValueError` if the text
     is not a JSON object, or a member has a wrong type.
     """
+    return _decode_options(split_context(text)[0])
+
+
+# The jobs of one task usually have identical options, so most calls are answered from the cache.
+@cache_short_texts(1024)
+def _decode_options(text: str) -> Options:
     try:
         return _to_options(_decode_wire_options(text))
     except UNDECODABLE as exc:

@@ -13,6 +13,7 @@ from hasten.jobs._middleware import EnqueueCall, Middleware, add_many_through, a
 from hasten.jobs._options import Options, check_job_options, check_metadata
 from hasten.jobs._per_loop import PerLoop
 from hasten.jobs._record import JobTemplate, NewJob
+from hasten.jobs._tracing import active_spans
 
 # A call of `Engine.add` blocks all other users of the store: 1,000 jobs block a Redis server for
 # 7 ms. A job with a delay, a priority or an id takes twice as long, and so do 2 kB of data.
@@ -51,14 +52,25 @@ class Producer:
 
     def submit(self, template: JobTemplate, data: str) -> Awaitable[Job[Any]]:
         """Add one job, together with all other jobs of this tick of the event loop."""
+        spans = active_spans()
+        if spans is None:
+            return self._submit(template, data)
+        return spans.send(self.queue_name, template, lambda template: self._submit(template, data))
+
+    def _submit(self, template: JobTemplate, data: str) -> Awaitable[Job[Any]]:
         return self._coalescers.get().put(self._new_job(template, data))
 
     async def submit_many(self, jobs: Sequence[tuple[JobTemplate, str]]) -> list[Job[Any]]:
         """Add jobs, with several calls of the store if they are too many for one.
 
-        If a call after the first one fails, raises `AddedInPart` with the ids of the jobs that were
-        added.
+        Raises `AddedInPart` if the store fails after some of the jobs were added.
         """
+        spans = active_spans()
+        if spans is None:
+            return await self._submit_many(jobs)
+        return await spans.send_many(self.queue_name, jobs, self._submit_many)
+
+    async def _submit_many(self, jobs: Sequence[tuple[JobTemplate, str]]) -> list[Job[Any]]:
         new = [self._new_job(template, data) for template, data in jobs]
         added: list[Job[Any]] = []
         for part in split_by_weight(new, ADDED_AT_ONCE, _weigh_job) if new else ():

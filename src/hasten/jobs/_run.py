@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from enum import Enum, auto
-from typing import Final
+from typing import Any, Final
 
 from hasten._logs import get_logger
 from hasten.jobs._context import Context
@@ -44,6 +44,7 @@ class Run:
         "interrupt",
         "lease",
         "loop",
+        "span",
         "stop_reason",
         "task",
     )
@@ -58,6 +59,7 @@ class Run:
         self._context: Context | None = None
         self.lease = lease
         self.loop = loop
+        self.span: Any = None  # of OpenTelemetry, if tracing is on
         self.task: asyncio.Task[None] | None = None
         self.stop_reason: Stop | None = None
         self._began_at: float | None = None  # by the clock of the event loop

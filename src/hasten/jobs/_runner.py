@@ -28,7 +28,7 @@ from hasten.jobs._record import (
     Released,
     RunUpdate,
 )
-from hasten.jobs._releases import ReleaseGate
+from hasten.jobs._release_gate import ReleaseGate
 from hasten.jobs._run import Run, Stop
 from hasten.jobs._services import RESTART_SECONDS
 from hasten.jobs._task_definition import TaskDefinition

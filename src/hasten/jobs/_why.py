@@ -96,8 +96,8 @@ def explain(
 ) -> Why:
     """Return why a job does not run now.
 
-    workers are the running workers of its queue; others is how many more there are, of which
-    nothing is known.
+    workers are the running workers of its queue; others is how many more there are, whose
+    tasks and slots are unknown.
     """
     return _Explanation(situation, workers, others, now_ms).explain()
 
@@ -278,7 +278,7 @@ class _Explanation:
 
     def _no_worker_takes_it(self) -> Why | None:
         if self._others:
-            return None  # nothing is known of their tasks
+            return None  # they may have its task
         job, since = self._job, self._since
         taking = self._taking()
         if not taking:

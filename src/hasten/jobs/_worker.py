@@ -48,10 +48,12 @@ from hasten.jobs._poison_jobs import PoisonJobs
 from hasten.jobs._process_memory import resident_memory
 from hasten.jobs._processes import Processes
 from hasten.jobs._queue import Queue
-from hasten.jobs._releases import ReleaseGate, check_release
+from hasten.jobs._release_gate import ReleaseGate
+from hasten.jobs._releases import check_release
 from hasten.jobs._services import Services
 from hasten.jobs._stop_signals import handle_stop_signals
 from hasten.jobs._threads import Threads
+from hasten.jobs._tracing import load_spans
 from hasten.jobs._worker_info import WorkerInfo
 
 logger = get_logger("hasten.worker")
@@ -172,6 +174,8 @@ class Worker:
         # that other workers get the jobs.
         self._services = Services(self.name, failed=self._fail, loop_ended=self._stop_threads)
         await self._services.open()
+        if (spans := load_spans()) is not None:
+            self.observers.append(spans)
         self._consumers = self._make_consumers()
         for consumer in self._consumers:
             for service in consumer.services():
