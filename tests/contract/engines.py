@@ -18,7 +18,7 @@ from hasten.jobs._engine import Engine
 from hasten.jobs._engines.redis import RedisEngine
 from hasten.jobs._engines.sqlite import SqliteEngine
 from hasten.jobs._epoch import to_datetime
-from hasten.jobs._record import Batch, Claim, Outcome
+from hasten.jobs._record import Batch, Claim, Outcome, Situation
 from hasten.jobs._worker_info import WorkerInfo
 from tests.servers.redis import shared_redis
 from tests.servers.topologies import shared_cluster
@@ -114,6 +114,12 @@ class RedisOnTestTime(RedisEngine):
                 await self._server.command("DEL", lock, key=lock)
                 self._ends_ms.pop((of, id), None)
         return await super().reclaim(queue, crash_limit=crash_limit, now_ms=now_ms)
+
+    async def situation(self, queue: str, id: str, *, now_ms: int) -> Situation | None:
+        found = await super().situation(queue, id, now_ms=now_ms)
+        if found is None or found.lease_until_ms is None:
+            return found
+        return msgspec.structs.replace(found, lease_until_ms=self._ends_ms[queue, id])
 
     def report_worker(
         self, queue: str, worker: WorkerInfo, *, lifetime_ms: int, now_ms: int

@@ -47,7 +47,7 @@ def points(base: str, state: str = "completed") -> list[int]:
 
 
 def totals(base: str, state: str = "completed") -> dict[str, int]:
-    stored = shared_redis().client().hgetall(f"{base}{state}")
+    stored: Any = shared_redis().client().hgetall(f"{base}{state}")
     return {name.decode(): int(value) for name, value in stored.items()}
 
 

@@ -16,6 +16,7 @@ from hasten.jobs._states import State
 from hasten.jobs._sync_events import SyncQueueEvents
 from hasten.jobs._task_definition import RunIn
 from hasten.jobs._tasks import Arguments, Enqueuer, SyncEnqueuer, Task
+from hasten.jobs._why import Reason, Why
 from hasten.jobs._worker import Worker
 from hasten.jobs._worker_info import WorkerInfo
 
@@ -40,6 +41,7 @@ __all__ = [
     "Middleware",
     "Queue",
     "QueueEvents",
+    "Reason",
     "RetryAfter",
     "RunCall",
     "RunIn",
@@ -51,6 +53,7 @@ __all__ = [
     "Task",
     "TaskOptions",
     "Unrecoverable",
+    "Why",
     "Worker",
     "WorkerInfo",
     "current_job",

@@ -43,6 +43,7 @@ from hasten.jobs._record import (
     JobRecord,
     NewJob,
     Outcome,
+    Situation,
     Update,
 )
 from hasten.jobs._states import State
@@ -215,7 +216,7 @@ class Engine(Protocol):
         """
 
     async def unregister_worker(self, queue: str, worker: str) -> None:
-        """Release what the engine holds for a worker that has stopped, and delete its report.
+        """Close what `register_worker` has opened, and delete the report of the worker.
 
         Safe to call twice.
         """
@@ -233,6 +234,18 @@ class Engine(Protocol):
 
     async def get(self, queue: str, ids: Sequence[str]) -> list[JobRecord | None]:
         """Return the jobs with these ids, in the same order; None for a job that does not exist."""
+
+    async def situation(self, queue: str, id: str, *, now_ms: int) -> Situation | None:
+        """Return a job with what decides whether it runs now; None for a missing job.
+
+        All but the states of children is read in one step. Times are by the clock of now_ms.
+        """
+
+    async def count_other_workers(self, queue: str, known: Sequence[WorkerInfo]) -> int:
+        """Return how many workers serve the queue that are not among the known ones.
+
+        On Redis, these are workers of other programs, and those that have not reported yet.
+        """
 
     async def ends(self, queue: str, ids: Sequence[str]) -> list[End | None]:
         """Return how each of these jobs has ended, in the same order; None for a missing one.

@@ -22,6 +22,7 @@ from hasten.jobs._record import JobRecord, NewJob
 from hasten.jobs._results import Results
 from hasten.jobs._states import State
 from hasten.jobs._watching import Watches
+from hasten.jobs._why import Why
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -45,6 +46,7 @@ class JobQueue(Protocol):
 
     def decode_result(self, task: str, text: str) -> Any: ...
 
+    async def why(self, id: str) -> Why: ...
     async def cancel(self, *ids: str) -> list[str]: ...
     async def retry(self, *ids: str) -> list[str]: ...
     async def promote(self, *ids: str) -> list[str]: ...
@@ -237,6 +239,10 @@ class Job(Generic[T_co]):
         """Return the lines of the job's log, oldest first."""
         return await self._queue.engine.logs(self.queue, self.id)
 
+    async def why(self) -> Why:
+        """Return why the job does not run now, or how it has ended; see `Queue.why`."""
+        return await self._queue.why(self.id)
+
     async def cancel(self) -> bool:
         """Cancel the job; see `Queue.cancel`.
 
@@ -330,6 +336,10 @@ class SyncJob(Generic[T_co]):
     def logs(self) -> list[str]:
         """Return the lines of the job's log; see `Job.logs`."""
         return _portal.call(self._job.logs())
+
+    def why(self) -> Why:
+        """Return why the job does not run now; see `Job.why`."""
+        return _portal.call(self._job.why())
 
     def cancel(self) -> bool:
         """Cancel the job; see `Job.cancel`."""

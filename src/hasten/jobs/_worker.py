@@ -84,11 +84,10 @@ class Worker:
     these options. handler_processes is how many handlers with run_in="process" run at once; None
     means one for each processor. release is the version of your code, such as "2026.12.1"; the
     default is the environment variable HASTEN_RELEASE. A job whose task needs a later release
-    (`since`) is returned to its queue for other workers, without using up an attempt.
-
-    bullmq_metrics_minutes is for queues in Redis: the worker counts finished jobs as the option
-    `metrics` of BullMQ does, for `getMetrics` and Bull Board. It is the number of minutes to keep,
-    such as 10,080 for a week. Use the same number in all workers of a queue. None counts nothing.
+    (`since`) is returned to its queue for other workers, without using up an attempt. A queue in
+    Redis counts its finished jobs per minute, as with BullMQ's option `metrics`, if
+    bullmq_metrics_minutes is set: it is how many minutes to keep, such as 10,080 for a week. Use
+    the same number for all workers of a queue.
     """
 
     def __init__(
@@ -442,8 +441,6 @@ class Worker:
 
     async def _release_stores(self) -> None:
         """Unregister the worker in the stores, and close the stores that have no other user."""
-        for heartbeat in self._heartbeats:  # a report must not come after the end
-            await heartbeat.wait_for_end(END_SECONDS)
         for consumer in self._consumers:
             with contextlib.suppress(StoreError, TimeoutError):
                 async with asyncio.timeout(END_SECONDS):

@@ -1,4 +1,4 @@
-"""What is known of a running worker: see `WorkerInfo`."""
+"""What a running worker reports: see `WorkerInfo`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import msgspec
 
 
 class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A running worker and what it does for one queue, as of `last_seen_at`.
+    """A running worker and what it does for one queue.
 
-    `Queue.workers` returns the workers of a queue in all processes, as they reported last. A worker
-    reports every few seconds, from a thread, so it also reports while its event loop is blocked.
-    `Worker.info` returns the present values of a worker of this process, for each of its queues.
+    `Queue.workers` returns the latest reports of the workers of a queue, in all processes. A worker
+    reports every few seconds, from a thread, so that it also reports while its event loop is
+    blocked. `Worker.info` returns the present values of a worker in this process, one object for
+    each of its queues.
 
     - queue: the name of the queue.
     - name, id: the name of the worker, which others may have, and its unique id.
@@ -25,13 +26,13 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
     - slots_used: how many jobs of all its queues the worker holds: they run, or their outcome is
       about to be stored.
     - running: how many jobs of this queue the worker holds.
-    - lease: after how many seconds without a sign of life the worker loses its jobs.
+    - lease: for how many seconds the worker leases jobs; see `Worker`.
     - stopping: whether the worker takes no more jobs, because it is about to stop.
     - loop_lag: by how many seconds the event loop was late, at worst in the last 5 seconds. It
       grows for as long as the event loop is blocked.
-    - memory: the resident memory of the process in bytes; None where the system does not tell.
-    - last_fetch_at: when the worker last asked the store for jobs of this queue with success. It
-      does so at least every 5 seconds, except while all slots are used.
+    - memory: the resident memory of the process in bytes; None if the system has no /proc.
+    - last_fetch_at: when the worker last claimed jobs of this queue and the store responded, even
+      if there were none. It does so at least every 5 seconds, except while all slots are used.
     - last_seen_at: when the worker reported, by the clock of the store.
     """
 

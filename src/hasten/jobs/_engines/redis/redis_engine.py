@@ -53,9 +53,11 @@ from hasten.jobs._engines.redis.queue_keys import DEFAULT_PREFIX, STATE_KEYS, Qu
 from hasten.jobs._engines.redis.skipped_runs import SkippedRuns
 from hasten.jobs._epoch import to_datetime
 from hasten.jobs._record import (
+    COUNTED_AHEAD,
     MISSED,
     Added,
     Batch,
+    Child,
     Claim,
     End,
     Event,
@@ -64,6 +66,7 @@ from hasten.jobs._record import (
     Lease,
     NewJob,
     Outcome,
+    Situation,
     Update,
 )
 from hasten.jobs._states import State
@@ -84,6 +87,9 @@ RECLAIM_MS: Final = 500
 # The server's default limit for one argument (proto-max-bulk-len). It closes the connection of a
 # client that sends more.
 MAX_REQUEST_BYTES: Final = 512 * 1024 * 1024
+
+# How many of the children that a job waits for are read to explain why it waits.
+CHILDREN_READ: Final = 100
 
 EVENTS_AT_ONCE: Final = 1_000
 READ_SECONDS: Final = 10.0
@@ -394,6 +400,52 @@ class RedisEngine:
             else _job_from_reply(queue, id, State(decode_text(row[0])), row[1], row[2])
             for id, row in zip(ids, rows, strict=True)
         ]
+
+    async def situation(self, queue: str, id: str, *, now_ms: int) -> Situation | None:
+        request = {"id": id, "most": COUNTED_AHEAD, "children": CHILDREN_READ}
+        reply = await self._run_script("situation", queue, request, repeatable=True)
+        if not reply:
+            return None
+        state, due, fields, paused, lease_ms, ahead, limited_ms, full, pending, children = reply
+        return Situation(
+            _job_from_reply(queue, id, State(decode_text(state)), due, fields),
+            is_paused=bool(paused),
+            lease_until_ms=None if lease_ms is None else now_ms + int(lease_ms),
+            ahead=ahead,
+            limited_until_ms=now_ms + int(limited_ms) if limited_ms else None,
+            full=full,
+            pending=pending,
+            children=await self._read_children(list(map(decode_text, children))),
+        )
+
+    async def _read_children(self, job_keys: Sequence[str]) -> list[Child]:
+        """Return children by the keys of their jobs, failed ones first."""
+        by_queue: dict[str, list[str]] = {}
+        for job_key in job_keys:
+            place, _, id = job_key.rpartition(":")
+            queue = self._keys.queue_of_meta_key(f"{place}:meta")
+            if queue is not None:  # not of a queue with another prefix
+                by_queue.setdefault(queue, []).append(id)
+        found = []
+        for queue, ids in sorted(by_queue.items()):
+            for id, end in zip(ids, await self.ends(queue, ids), strict=True):
+                state = None if end is None else end.state
+                error = end.value if end is not None and state is State.FAILED else None
+                found.append(Child(queue, id, state, error))
+        return sorted(found, key=lambda child: child.state is not State.FAILED)
+
+    async def count_other_workers(self, queue: str, known: Sequence[WorkerInfo]) -> int:
+        key = self._keys.queue_prefix(queue) + "marker"
+        try:
+            listed = await self._server.command("CLIENT", "LIST", key=key)
+        except StoreError:  # the user of the connection may not list clients
+            return 0
+        connections = self._keys.find_worker_connections(queue, decode_text(listed))
+        for info in known:
+            name = self._keys.worker_connection_name(queue, info.name)
+            if name in connections:
+                connections.remove(name)
+        return len(connections)
 
     async def ends(self, queue: str, ids: Sequence[str]) -> list[End | None]:
         rows = await self._run_in_portions("ends", queue, ids, repeatable=True)

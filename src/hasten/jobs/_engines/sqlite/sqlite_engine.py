@@ -25,11 +25,18 @@ from hasten.jobs._engines.sqlite import (
     event_rows,
     leasing,
     settling,
+    situations,
     updating,
     workers,
 )
 from hasten.jobs._engines.sqlite.claiming import JobSizes
-from hasten.jobs._engines.sqlite.job_rows import encode_json, find_seqs, read_jobs, read_json
+from hasten.jobs._engines.sqlite.job_rows import (
+    encode_json,
+    find_seqs,
+    read_jobs,
+    read_jobs_by_id,
+    read_json,
+)
 from hasten.jobs._engines.sqlite.job_statements import execute
 from hasten.jobs._engines.sqlite.jobs_schema import migrate, require_existing
 from hasten.jobs._engines.sqlite.queue_ledger import Ledger
@@ -46,6 +53,7 @@ from hasten.jobs._record import (
     JobRecord,
     NewJob,
     Outcome,
+    Situation,
     Update,
 )
 from hasten.jobs._states import State
@@ -239,7 +247,13 @@ class SqliteEngine:
     # Reading ------------------------------------------------------------------------------------
 
     async def get(self, queue: str, ids: Sequence[str]) -> list[JobRecord | None]:
-        return await self._read(partial(_read_jobs, queue=queue, ids=ids))
+        return await self._read(partial(read_jobs_by_id, queue=queue, ids=ids))
+
+    async def situation(self, queue: str, id: str, *, now_ms: int) -> Situation | None:
+        return await self._read(partial(situations.read, queue=queue, id=id))
+
+    async def count_other_workers(self, queue: str, known: Sequence[WorkerInfo]) -> int:
+        return 0  # all of them report
 
     async def ends(self, queue: str, ids: Sequence[str]) -> list[End | None]:
         ends: list[End | None] = []
@@ -461,13 +475,3 @@ def _read_ends(connection: Connection, queue: str, ids: Sequence[str]) -> list[E
     rows = read_json(connection, "read_ends", queue=queue, seqs=seqs)
     found = {id: End(State(state), value) for id, state, value in rows}
     return [found.get(id) for id in ids]
-
-
-def _read_jobs(connection: Connection, queue: str, ids: Sequence[str]) -> list[JobRecord | None]:
-    """Return jobs by their ids; see `Engine.get`."""
-    seqs = find_seqs(connection, queue, ids)
-    found = read_jobs(connection, list(set(seqs)))
-    return [
-        record if record is not None and (record.queue, record.id) == (queue, id) else None
-        for id, record in ((id, found.get(seq)) for id, seq in zip(ids, seqs, strict=True))
-    ]
