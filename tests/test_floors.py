@@ -48,6 +48,8 @@ FLOORS: Final = {
     "hasten.jobs._context": 1,
     "hasten.jobs._cron": 1,
     "hasten.jobs._control_exceptions": 1,
+    "hasten.jobs._epoch": 1,
+    "hasten.jobs._worker_info": 1,
     "hasten.pagination._order": 1,
     "hasten.pagination._params": 1,
     "hasten.pagination._cursor": 1,

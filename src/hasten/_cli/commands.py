@@ -17,6 +17,7 @@ from hasten._cli.target import load_queues
 from hasten._logs import get_logger
 from hasten.errors import StoreUnavailable
 from hasten.jobs import Queue, Worker
+from hasten.jobs._options import MAX_METRICS_MINUTES
 
 logger = get_logger("hasten.cli")
 
@@ -94,6 +95,15 @@ def worker(
             "back.  [default: HASTEN_RELEASE]"
         ),
     ] = None,
+    bullmq_metrics_minutes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MAX_METRICS_MINUTES,
+            help="Count finished jobs on Redis as BullMQ does, and keep this many minutes, such as "
+            "10080.  [default: off]",
+        ),
+    ] = None,
     is_supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
 ) -> None:
     """Run the jobs of queues until SIGTERM or Ctrl+C.
@@ -113,7 +123,14 @@ def worker(
         logger.info("%sup to %d jobs at once", several, concurrency)
     if processes == 1:
         serve(
-            Worker(*queues, concurrency=concurrency, grace=grace, name=name, release=release),
+            Worker(
+                *queues,
+                concurrency=concurrency,
+                grace=grace,
+                name=name,
+                release=release,
+                bullmq_metrics_minutes=bullmq_metrics_minutes,
+            ),
             queues,
             parent_pipe=pipe,
         )
@@ -121,6 +138,8 @@ def worker(
     options = ["--concurrency", str(concurrency), "--grace", str(grace)]
     options += ["--log-level", log_level, "--log-format", log_format]
     options += ["--release", release] if release is not None else []
+    if bullmq_metrics_minutes is not None:
+        options += ["--bullmq-metrics-minutes", str(bullmq_metrics_minutes)]
     commands = [
         _child_command(
             context.obj, targets, [*options, *(["--name", f"{name}-{n}"] if name else [])]

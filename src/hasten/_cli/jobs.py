@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
@@ -14,7 +15,8 @@ import typer
 from hasten._cli.output import is_terminal, print_json, print_lines, print_table
 from hasten._cli.target import load_queue, load_queues
 from hasten._escapes import printable
-from hasten.jobs import Job, Queue, State
+from hasten.errors import JobNotFound
+from hasten.jobs import Job, Queue, State, Why
 from hasten.jobs._encoding import UNDECODABLE
 
 T = TypeVar("T")
@@ -143,6 +145,62 @@ def _parse_json(text: str | None) -> object:
 
 def _to_iso(time: datetime) -> str:
     return time.isoformat(timespec="milliseconds")
+
+
+@app.command()
+def why(
+    target: OneQueue,
+    ids: Annotated[list[str], typer.Argument(metavar="ID", help="Ids of jobs.")],
+    as_json: AsJson = False,
+) -> None:
+    """Explain why jobs do not run now, or how they have ended.
+
+    On a terminal, the output is a sentence for each job. In a pipe or file, each line has these
+    fields, separated by tabs: id, code of the reason, and the sentence. With --json, there is an
+    object with the code, the sentence and the facts in it for each job. The exit status is 1 if one
+    of the jobs does not exist.
+    """
+    queue = load_queue(target)
+    ids = list(dict.fromkeys(ids))
+    explained = _run_in_existing_store(queue, partial(_explain, queue, ids))
+    if as_json:
+        print_json([_reason_to_json_object(reason) for reason in explained.values()])
+    elif is_terminal():
+        for reason in explained.values():
+            typer.echo(printable(reason.text))
+    else:
+        print_lines([id, reason.code, reason.text] for id, reason in explained.items())
+    for id in (id for id in ids if id not in explained):
+        typer.echo(f"{printable(id)}: no such job in queue {printable(queue.name)}", err=True)
+    if len(explained) < len(ids):
+        raise typer.Exit(1)
+
+
+def _reason_to_json_object(why: Why) -> dict[str, object]:
+    return {
+        "queue": why.queue,
+        "id": why.id,
+        "task": why.task,
+        "state": why.state,
+        "code": why.code,
+        "text": why.text,
+        "until": why.until and _to_iso(why.until),
+        "worker": why.worker,
+        "error": why.error,
+        "child": why.child,
+        "child_queue": why.child_queue,
+        "ahead": why.ahead,
+        "since": why.since,
+    }
+
+
+async def _explain(queue: Queue, ids: Sequence[str]) -> dict[str, Why]:
+    """Return why jobs do not run, by id, without those that do not exist."""
+    explained = {}
+    for id in ids:
+        with contextlib.suppress(JobNotFound):
+            explained[id] = await queue.why(id)
+    return explained
 
 
 @app.command()

@@ -15,7 +15,9 @@ from hasten.jobs._states import State
 from hasten.jobs._sync_events import SyncQueueEvents
 from hasten.jobs._task_definition import RunIn
 from hasten.jobs._tasks import Arguments, Enqueuer, SyncEnqueuer, Task
+from hasten.jobs._why import Reason, Why
 from hasten.jobs._worker import Worker
+from hasten.jobs._worker_info import WorkerInfo
 
 __all__ = [
     "Arguments",
@@ -37,6 +39,7 @@ __all__ = [
     "Middleware",
     "Queue",
     "QueueEvents",
+    "Reason",
     "RetryAfter",
     "RunCall",
     "RunIn",
@@ -48,6 +51,8 @@ __all__ = [
     "Task",
     "TaskOptions",
     "Unrecoverable",
+    "Why",
     "Worker",
+    "WorkerInfo",
     "current_job",
 ]

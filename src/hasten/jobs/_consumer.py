@@ -45,6 +45,7 @@ from hasten.jobs._run import Run, Stop
 from hasten.jobs._runner import Runner
 from hasten.jobs._services import Service, retrieve_error
 from hasten.jobs._threads import Threads
+from hasten.jobs._worker_info import WorkerInfo
 
 logger = get_logger("hasten.worker")
 
@@ -76,6 +77,7 @@ class WorkerParts:
     tokens: Iterator[str]  # a new fencing token for each claim
     lease_ms: int
     crash_limit: int
+    metrics_minutes: int | None  # of BullMQ's metrics; None: off
     keep_completed: Keep
     keep_failed: Keep
     capacity: Capacity
@@ -94,6 +96,8 @@ class QueueConsumer:
     def __init__(self, queue: Queue, worker: WorkerParts, outage: Outage) -> None:
         self.name = queue.name
         self.clock = queue.clock
+        self.tasks = queue.tasks
+        self.last_fetch_ms: int | None = None  # when a claim last succeeded
         self._worker = worker
         self._capacity = worker.capacity
         self._poison_jobs = worker.poison_jobs
@@ -204,6 +208,8 @@ class QueueConsumer:
         else:
             self._pause_seconds = FIRST_PAUSE_SECONDS
             self._outage.succeeded(self._activity)
+            if claim is not None:
+                self.last_fetch_ms = self.clock.now_ms()
             self._finish_claim(claim, used=len(batch.leases))
             self._remove_settled_runs(portion.outcomes)
             for lease in batch.leases:
@@ -229,7 +235,13 @@ class QueueConsumer:
                     portion.updates.clear()  # so that they are not stored again if `settle` fails
         if not portion.outcomes and claim is None:
             return Batch([])
-        return await self.engine.settle(self.name, portion.outcomes, claim, now_ms=now_ms)
+        return await self.engine.settle(
+            self.name,
+            portion.outcomes,
+            claim,
+            now_ms=now_ms,
+            metrics_minutes=self._worker.metrics_minutes,
+        )
 
     def _finish_claim(self, claim: Claim | None, *, used: int) -> None:
         """Free the capacity that was reserved for a claim. Its jobs keep used places of it."""
@@ -482,6 +494,20 @@ class QueueConsumer:
             self._returned.clear()
             self.wake()
             await self._returned.wait()
+
+    def report(self, info: WorkerInfo, lifetime_ms: int) -> None:
+        """Store what the worker does. Blocks; called from a thread. Errors are logged."""
+        activity = f"report the worker of queue {self.name}"
+        try:
+            self.engine.report_worker(
+                self.name, info, lifetime_ms=lifetime_ms, now_ms=self.clock.now_ms()
+            )
+        except StoreError as error:
+            self._outage.failed(activity, error)
+        except Exception:  # the thread must not end
+            logger.exception("cannot %s", activity)
+        else:
+            self._outage.succeeded(activity)
 
     async def unregister(self) -> None:
         """Unregister the worker, so that the engine closes the connection that it holds for it."""

@@ -43,9 +43,11 @@ from hasten.jobs._record import (
     JobRecord,
     NewJob,
     Outcome,
+    Situation,
     Update,
 )
 from hasten.jobs._states import State
+from hasten.jobs._worker_info import WorkerInfo
 
 # The largest total size of the large values (results, errors, progress) in the events of a queue.
 # Without a limit, 10,000 events with results of 1 MB each would fill the memory of a server.
@@ -134,7 +136,13 @@ class Engine(Protocol):
         """
 
     async def settle(
-        self, queue: str, outcomes: Sequence[Outcome], claim: Claim | None, *, now_ms: int
+        self,
+        queue: str,
+        outcomes: Sequence[Outcome],
+        claim: Claim | None,
+        *,
+        now_ms: int,
+        metrics_minutes: int | None = None,
     ) -> Batch:
         """Store the outcomes of leased jobs, then claim the next jobs, in one transaction.
 
@@ -145,6 +153,9 @@ class Engine(Protocol):
         `Postponed` with a delay moves the job to delayed. Without a delay, the job is placed behind
         all waiting jobs of its priority, or in front of them if it has `lifo`. A parent whose
         children have not all completed fails instead of completing.
+
+        With metrics_minutes, Redis also counts the finished jobs per minute, as BullMQ does, and
+        keeps the counts of that many minutes. Other stores ignore it.
         """
 
     def renew(
@@ -196,8 +207,19 @@ class Engine(Protocol):
         name is the name of the worker, which need not be unique.
         """
 
+    def report_worker(
+        self, queue: str, worker: WorkerInfo, *, lifetime_ms: int, now_ms: int
+    ) -> None:
+        """Store what a worker does. It counts as dead after lifetime_ms without another report.
+
+        Blocks, like `renew`.
+        """
+
     async def unregister_worker(self, queue: str, worker: str) -> None:
-        """Close the connections that `register_worker` has opened. Safe to call twice."""
+        """Close what `register_worker` has opened, and delete the report of the worker.
+
+        Safe to call twice.
+        """
 
     async def wait(self, queue: str, *, next_due_ms: int | None, worker: str = "") -> None:
         """Wait until the queue may have a job to claim. It may also return when there is none.
@@ -212,6 +234,18 @@ class Engine(Protocol):
 
     async def get(self, queue: str, ids: Sequence[str]) -> list[JobRecord | None]:
         """Return the jobs with these ids, in the same order; None for a job that does not exist."""
+
+    async def situation(self, queue: str, id: str, *, now_ms: int) -> Situation | None:
+        """Return a job with what decides whether it runs now; None for a missing job.
+
+        All but the states of children is read in one step. Times are by the clock of now_ms.
+        """
+
+    async def count_other_workers(self, queue: str, known: Sequence[WorkerInfo]) -> int:
+        """Return how many workers serve the queue that are not among the known ones.
+
+        On Redis, these are workers of other programs, and those that have not reported yet.
+        """
 
     async def ends(self, queue: str, ids: Sequence[str]) -> list[End | None]:
         """Return how each of these jobs has ended, in the same order; None for a missing one.
@@ -231,6 +265,12 @@ class Engine(Protocol):
 
     async def count(self, queue: str) -> dict[State, int]:
         """Return the number of jobs in each state. All states are included."""
+
+    async def workers(self, queue: str, *, now_ms: int) -> list[WorkerInfo]:
+        """Return what the workers of a queue have reported, in any order, without dead workers.
+
+        last_seen_at is when each of them has reported, by the clock by which leases expire.
+        """
 
     async def logs(self, queue: str, id: str) -> list[str]:
         """Return the log lines of a job, oldest first; an empty list if the job does not exist."""
@@ -297,7 +337,10 @@ class Engine(Protocol):
         """
 
     async def obliterate(self, queue: str) -> None:
-        """Delete a queue: its jobs in all states, its events and its settings."""
+        """Delete a queue: its jobs in all states, its events and its settings.
+
+        A worker that still runs reports itself again.
+        """
 
     async def pause(self, queue: str, *, now_ms: int) -> None:
         """Keep `claim` from returning jobs until `resume` is called. Running jobs continue.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
-from datetime import UTC, datetime
-from typing import Any, Final, Generic, Protocol, TypeVar, cast
+from datetime import datetime
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from msgspec import UNSET
 
@@ -16,15 +16,15 @@ from hasten._escapes import printable
 from hasten.errors import JobNotFound
 from hasten.jobs._encoding import decode_json
 from hasten.jobs._engine import Engine
+from hasten.jobs._epoch import to_datetime
 from hasten.jobs._options import decode_options
 from hasten.jobs._record import JobRecord, NewJob
 from hasten.jobs._results import Results
 from hasten.jobs._states import State
 from hasten.jobs._watching import Watches
+from hasten.jobs._why import Why
 
 T_co = TypeVar("T_co", covariant=True)
-
-LATEST_MS: Final = 253_402_300_799_000  # the last second of the year 9999
 
 
 class JobQueue(Protocol):
@@ -46,6 +46,7 @@ class JobQueue(Protocol):
 
     def decode_result(self, task: str, text: str) -> Any: ...
 
+    async def why(self, id: str) -> Why: ...
     async def cancel(self, *ids: str) -> list[str]: ...
     async def retry(self, *ids: str) -> list[str]: ...
     async def promote(self, *ids: str) -> list[str]: ...
@@ -164,25 +165,25 @@ class Job(Generic[T_co]):
     @property
     def created_at(self) -> datetime:
         """The time at which the job was added."""
-        return _to_datetime(self.record.created_ms)
+        return to_datetime(self.record.created_ms)
 
     @property
     def due_at(self) -> datetime | None:
         """The time at which a delayed job becomes ready to run; None in any other state."""
         ms = self.record.due_ms
-        return None if ms is None else _to_datetime(ms)
+        return None if ms is None else to_datetime(ms)
 
     @property
     def started_at(self) -> datetime | None:
         """The time at which the latest run started; None before the first run."""
         ms = self.record.started_ms
-        return None if ms is None else _to_datetime(ms)
+        return None if ms is None else to_datetime(ms)
 
     @property
     def finished_at(self) -> datetime | None:
         """The time at which the job completed or failed; None before that."""
         ms = self.record.finished_ms
-        return None if ms is None else _to_datetime(ms)
+        return None if ms is None else to_datetime(ms)
 
     def __repr__(self) -> str:
         return printable(f"<Job {self.id} {self.name} of {self.queue}, {self.state}>")
@@ -237,6 +238,10 @@ class Job(Generic[T_co]):
     async def logs(self) -> list[str]:
         """Return the lines of the job's log, oldest first."""
         return await self._queue.engine.logs(self.queue, self.id)
+
+    async def why(self) -> Why:
+        """Return why the job does not run now, or how it has ended; see `Queue.why`."""
+        return await self._queue.why(self.id)
 
     async def cancel(self) -> bool:
         """Cancel the job; see `Queue.cancel`.
@@ -332,6 +337,10 @@ class SyncJob(Generic[T_co]):
         """Return the lines of the job's log; see `Job.logs`."""
         return _portal.call(self._job.logs())
 
+    def why(self) -> Why:
+        """Return why the job does not run now; see `Job.why`."""
+        return _portal.call(self._job.why())
+
     def cancel(self) -> bool:
         """Cancel the job; see `Job.cancel`."""
         return _portal.call(self._job.cancel())
@@ -386,8 +395,3 @@ def _build_record(id: str, job: NewJob, now_ms: int) -> JobRecord:
         crashes=0,
         due_ms=due_ms,
     )
-
-
-def _to_datetime(ms: int) -> datetime:
-    # A program in another language may have stored any number, which datetime would reject.
-    return datetime.fromtimestamp(min(max(ms, 0), LATEST_MS) / 1000, UTC)

@@ -37,6 +37,9 @@ PRINTABLE_TEXT: Final = (
 )
 MAX_ATTEMPTS: Final = 1_000_000
 MAX_COUNT: Final = 2**53 - 1  # the largest whole number that Node and Lua count exactly
+
+# BullMQ's longest preset is two weeks. The server writes a zero for each minute without jobs.
+MAX_METRICS_MINUTES: Final = 100_000
 DEFAULT_KEEP_LOGS: Final = 1_000
 MAX_KEEP_LOGS: Final = 1_000_000
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import (
     Callable,
@@ -71,6 +72,8 @@ from hasten.jobs._sync_events import SyncQueueEvents
 from hasten.jobs._task_definition import RunIn, TaskDefinition, check_function
 from hasten.jobs._tasks import ContextTask, Task
 from hasten.jobs._watching import Watches
+from hasten.jobs._why import Why, explain
+from hasten.jobs._worker_info import WorkerInfo
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -467,6 +470,24 @@ class Queue:
         (record,) = await self.engine.get(self.name, [id])
         return None if record is None else Job(self, id, record)
 
+    async def why(self, id: str) -> Why:
+        """Return why a job does not run now, or how it has ended: `print(await queue.why("7"))`.
+
+        There may be several reasons. The one that is returned has to end first. It is computed from
+        the store and from what the workers of the queue have reported within the last seconds: see
+        `workers`. Raises `JobNotFound`.
+        """
+        _check_id(id)
+        now_ms = self.clock.now_ms()
+        situation, workers = await asyncio.gather(
+            self.engine.situation(self.name, id, now_ms=now_ms),
+            self.engine.workers(self.name, now_ms=now_ms),
+        )
+        if situation is None:
+            raise JobNotFound(self.name, id)
+        others = await self.engine.count_other_workers(self.name, workers)
+        return explain(situation, workers, others, now_ms=now_ms)
+
     async def jobs(
         self, state: State | str, *, offset: int = 0, limit: int = 100, newest_first: bool = False
     ) -> list[Job[Any]]:
@@ -489,6 +510,16 @@ class Queue:
     async def counts(self) -> dict[State, int]:
         """Return the number of jobs in each state."""
         return await self.engine.count(self.name)
+
+    async def workers(self) -> list[WorkerInfo]:
+        """Return the workers of this queue that run, in all processes, sorted by name.
+
+        A worker reports every few seconds; see `WorkerInfo`. A worker that has died disappears
+        after the time of its lease, one that has stopped at once. On Redis, workers of other
+        programs (Node) are not included.
+        """
+        found = await self.engine.workers(self.name, now_ms=self.clock.now_ms())
+        return sorted(found, key=lambda info: (info.name, info.id))
 
     def events(self, *, after: str | None = None) -> QueueEvents:
         """Return an iterator over the events of this queue: `async for event in queue.events():`.
@@ -706,6 +737,10 @@ class SyncQueue:
         """Return the job with this id, or None; see `Queue.get`."""
         return _portal.call(self._queue.get(id))
 
+    def why(self, id: str) -> Why:
+        """Return why a job does not run now; see `Queue.why`."""
+        return _portal.call(self._queue.why(id))
+
     def jobs(
         self, state: State | str, *, offset: int = 0, limit: int = 100, newest_first: bool = False
     ) -> list[Job[Any]]:
@@ -717,6 +752,10 @@ class SyncQueue:
     def counts(self) -> dict[State, int]:
         """Return the number of jobs in each state; see `Queue.counts`."""
         return _portal.call(self._queue.counts())
+
+    def workers(self) -> list[WorkerInfo]:
+        """Return the workers of the queue; see `Queue.workers`."""
+        return _portal.call(self._queue.workers())
 
     def events(self, *, after: str | None = None) -> SyncQueueEvents:
         """Return an iterator over the events: `for event in queue.sync.events():`.

@@ -194,6 +194,32 @@ class End(msgspec.Struct, frozen=True, gc=False):
     value: str | None = None
 
 
+class Child(msgspec.Struct, frozen=True, gc=False):
+    """An unfinished child of a job, or one that failed. state is None if the job is gone."""
+
+    queue: str
+    id: str
+    state: State | None = None
+    error: str | None = None  # of a failed one
+
+
+class Situation(msgspec.Struct, frozen=True):
+    """A job, and what decides whether it runs now."""
+
+    job: JobRecord
+    is_paused: bool
+    lease_until_ms: int | None = None  # of an active job; None if it has expired on the server
+    ahead: int | None = None  # ready jobs that are claimed before it, at most `COUNTED_AHEAD`
+    limited_until_ms: int | None = None  # while the rate limit of the queue blocks claims
+    full: int | None = None  # the global concurrency of the queue, if as many jobs run
+    pending: int = 0  # children that the job waits for
+    children: list[Child] = []  # some of them, failed ones first
+
+
+COUNTED_AHEAD: Final = 10_000
+"""Jobs in front of a job are counted up to this number."""
+
+
 class Event(msgspec.Struct, frozen=True, gc=False):
     """Something that happened to a job or a queue. kind is BullMQ's name for it.
 

@@ -17,9 +17,11 @@ import itertools
 import os
 import secrets
 import socket
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
 
+import hasten
 from hasten._checks import check_whole_number
 from hasten._clock import Clock
 from hasten._durations import Duration, to_ms
@@ -28,17 +30,22 @@ from hasten._store_url import File
 from hasten.errors import InvalidOption, StoreError, UsageError
 from hasten.jobs._capacity import Capacity
 from hasten.jobs._consumer import QueueConsumer, RunObserver, WorkerParts
+from hasten.jobs._epoch import to_datetime
+from hasten.jobs._heartbeat import Heartbeat, lifetime_ms
 from hasten.jobs._leases import RENEWALS_PER_LEASE, LeaseKeeper
+from hasten.jobs._loop_lag import LoopLag
 from hasten.jobs._options import (
     DEFAULT_KEEP_COMPLETED,
     DEFAULT_KEEP_FAILED,
     MAX_COUNT,
+    MAX_METRICS_MINUTES,
     Keep,
     check_keep,
     check_name,
 )
 from hasten.jobs._outages import Outage
 from hasten.jobs._poison_jobs import PoisonJobs
+from hasten.jobs._process_memory import resident_memory
 from hasten.jobs._processes import Processes
 from hasten.jobs._queue import Queue
 from hasten.jobs._release_gate import ReleaseGate
@@ -47,6 +54,7 @@ from hasten.jobs._services import Services
 from hasten.jobs._stop_signals import handle_stop_signals
 from hasten.jobs._threads import Threads
 from hasten.jobs._tracing import load_spans
+from hasten.jobs._worker_info import WorkerInfo
 
 logger = get_logger("hasten.worker")
 
@@ -71,7 +79,10 @@ class Worker:
     these options. handler_processes is how many handlers with run_in="process" run at once; None
     means one for each processor. release is the version of your code, such as "2026.12.1"; the
     default is the environment variable HASTEN_RELEASE. A job whose task needs a later release
-    (`since`) is returned to its queue for other workers, without using up an attempt.
+    (`since`) is returned to its queue for other workers, without using up an attempt. A queue in
+    Redis counts its finished jobs per minute, as with BullMQ's option `metrics`, if
+    bullmq_metrics_minutes is set: it is how many minutes to keep, such as 10,080 for a week. Use
+    the same number for all workers of a queue.
     """
 
     def __init__(
@@ -86,6 +97,7 @@ class Worker:
         keep_failed: Keep | bool | int = DEFAULT_KEEP_FAILED,
         handler_processes: int | None = None,
         release: str | None = None,
+        bullmq_metrics_minutes: int | None = None,
     ) -> None:
         if not queues or not all(isinstance(queue, Queue) for queue in queues):
             raise InvalidOption("queues", queues, "one or more Queue objects")
@@ -110,9 +122,18 @@ class Worker:
         self._code_release = check_release(
             "release", release or os.environ.get("HASTEN_RELEASE") or None
         )
+        if bullmq_metrics_minutes is not None:
+            check_whole_number(
+                "bullmq_metrics_minutes", bullmq_metrics_minutes, 1, MAX_METRICS_MINUTES
+            )
+        self._metrics_minutes = bullmq_metrics_minutes
         self._process_count = handler_processes or os.cpu_count() or 1
         self._clock: Clock = queues[0].clock
         self.observers: list[RunObserver] = []
+        self._id = secrets.token_hex(8)
+        self._host = socket.gethostname()
+        self._loop_lag = LoopLag()
+        self._heartbeats: list[Heartbeat] = []
         self._consumers: list[QueueConsumer] = []
         self._stopping = False
         self._handles_signals = False
@@ -151,7 +172,7 @@ class Worker:
         self._leases = LeaseKeeper(self._lease_ms)
         # When the event loop has ended, no handler runs any more. The leases must expire then, so
         # that other workers get the jobs.
-        self._services = Services(self.name, failed=self._fail, loop_ended=self._leases.stop)
+        self._services = Services(self.name, failed=self._fail, loop_ended=self._stop_threads)
         await self._services.open()
         if (spans := load_spans()) is not None:
             self.observers.append(spans)
@@ -161,17 +182,40 @@ class Worker:
                 self._services.start(service)
         self._services.start(self._recover)
         self._leases.start()
+        self._started_ms = self._clock.now_ms()
+        self._loop_lag.start()
+        self._start_heartbeats()
         logger.info("worker %s serves %s", self.name, ", ".join(q.name for q in self._queues))
+
+    def _start_heartbeats(self) -> None:
+        """Report to each store, from a thread for each."""
+        by_store: dict[str, list[QueueConsumer]] = {}
+        for consumer in self._consumers:
+            by_store.setdefault(consumer.engine.url, []).append(consumer)
+        for consumers in by_store.values():
+            heartbeat = Heartbeat(self._lease_ms, partial(self._report, consumers))
+            self._heartbeats.append(heartbeat)
+            heartbeat.start()
+
+    def _report(self, consumers: list[QueueConsumer]) -> None:
+        for consumer in consumers:
+            consumer.report(self._info_of(consumer), lifetime_ms(self._lease_ms))
+
+    def _stop_threads(self) -> None:
+        self._leases.stop()
+        for heartbeat in self._heartbeats:
+            heartbeat.stop()
 
     def _make_consumers(self) -> list[QueueConsumer]:
         """Create a consumer for each queue. Queues in the same store share an `Outage`."""
-        id = secrets.token_hex(8)
+        id = self._id
         parts = WorkerParts(
             name=self.name,
             id=id,
             tokens=(f"{id}:{number}" for number in itertools.count(1)),
             lease_ms=self._lease_ms,
             crash_limit=self._crash_limit,
+            metrics_minutes=self._metrics_minutes,
             keep_completed=self._keep_completed,
             keep_failed=self._keep_failed,
             capacity=self._capacity,
@@ -343,7 +387,8 @@ class Worker:
             await self._flush_outcomes()
         except Exception as error:  # noqa: BLE001  # the worker must stop even after an internal error
             self._fail(error)
-        self._leases.stop()
+        self._stop_threads()
+        self._loop_lag.stop()
         try:
             await self._services.end()
             await self._release_stores()
@@ -399,6 +444,41 @@ class Worker:
             with contextlib.suppress(StoreError, TimeoutError):
                 async with asyncio.timeout(END_SECONDS):
                     await queue.store_use.release(self)
+
+    # Reporting ----------------------------------------------------------------------------------
+
+    def info(self) -> list[WorkerInfo]:
+        """Return what the worker does at present, for each of its queues; see `WorkerInfo`.
+
+        Safe to call from any thread, also while the event loop is blocked. Returns an empty list
+        before the worker has started and after it has stopped.
+        """
+        if self._stopped.is_set():
+            return []
+        return [self._info_of(consumer) for consumer in self._consumers]
+
+    def _info_of(self, consumer: QueueConsumer) -> WorkerInfo:
+        fetched_ms = consumer.last_fetch_ms
+        return WorkerInfo(
+            queue=consumer.name,
+            name=self.name,
+            id=self._id,
+            host=self._host,
+            pid=os.getpid(),
+            version=hasten.__version__,
+            release=self._code_release,
+            started_at=to_datetime(self._started_ms),
+            tasks=sorted(consumer.tasks.copy()),
+            slots=self._concurrency,
+            slots_used=sum(len(each.runs) for each in self._consumers),
+            running=len(consumer.runs),
+            lease=self._lease_ms / 1000,
+            stopping=self._stopping,
+            loop_lag=round(self._loop_lag.seconds(), 6),
+            memory=resident_memory(),
+            last_fetch_at=None if fetched_ms is None else to_datetime(fetched_ms),
+            last_seen_at=to_datetime(consumer.clock.now_ms()),
+        )
 
     # Recovering ---------------------------------------------------------------------------------
 

@@ -115,7 +115,11 @@ _TO_ROW: Final[Mapping[type[Outcome], Callable[[Any, KeepRules], Row]]] = {
 
 
 def make_settle_request(
-    queue: str, outcomes: Sequence[Outcome], claim: Row | None, now_ms: int
+    queue: str,
+    outcomes: Sequence[Outcome],
+    claim: Row | None,
+    now_ms: int,
+    metrics_minutes: int | None = None,
 ) -> dict[str, object]:
     """Make the request of the script `settle`, or of `claim` if there are no outcomes."""
     rules = KeepRules()
@@ -126,6 +130,8 @@ def make_settle_request(
     }  # fmt: skip
     if claim is not None:
         request["claim"] = claim
+    if metrics_minutes is not None:
+        request["metrics_minutes"] = metrics_minutes
     return request
 
 

@@ -237,6 +237,7 @@ def obliterate_events(connection: Connection, queue: str) -> bool:
 
 def end_obliterating(connection: Connection, queue: str) -> None:
     """End the pause of a deleted queue. Its row stays, so that no sequence number is reused."""
+    execute(connection, "obliterate_workers", queue=queue)
     with UnitOfWork(connection) as unit:
         unit.open(queue).paused = False
 

@@ -106,6 +106,18 @@ def read_jobs(
     return read_jobs(connection, seqs, tracebacks=False)
 
 
+def read_jobs_by_id(
+    connection: Connection, queue: str, ids: Sequence[str]
+) -> list[JobRecord | None]:
+    """Return jobs by their ids; see `Engine.get`."""
+    seqs = find_seqs(connection, queue, ids)
+    found = read_jobs(connection, list(set(seqs)))
+    return [
+        record if record is not None and (record.queue, record.id) == (queue, id) else None
+        for id, record in ((id, found.get(seq)) for id, seq in zip(ids, seqs, strict=True))
+    ]
+
+
 def _decode_jobs(text: str) -> dict[int, JobRecord]:
     """Decode the result of `read_jobs.sql`. Jobs that cannot be decoded are left out."""
     try:

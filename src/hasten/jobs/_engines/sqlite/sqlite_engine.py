@@ -25,10 +25,18 @@ from hasten.jobs._engines.sqlite import (
     event_rows,
     leasing,
     settling,
+    situations,
     updating,
+    workers,
 )
 from hasten.jobs._engines.sqlite.claiming import JobSizes
-from hasten.jobs._engines.sqlite.job_rows import encode_json, find_seqs, read_jobs, read_json
+from hasten.jobs._engines.sqlite.job_rows import (
+    encode_json,
+    find_seqs,
+    read_jobs,
+    read_jobs_by_id,
+    read_json,
+)
 from hasten.jobs._engines.sqlite.job_statements import execute
 from hasten.jobs._engines.sqlite.jobs_schema import migrate, require_existing
 from hasten.jobs._engines.sqlite.queue_ledger import Ledger
@@ -45,9 +53,11 @@ from hasten.jobs._record import (
     JobRecord,
     NewJob,
     Outcome,
+    Situation,
     Update,
 )
 from hasten.jobs._states import State
+from hasten.jobs._worker_info import WorkerInfo, encode_worker_info
 
 T = TypeVar("T")
 
@@ -119,7 +129,13 @@ class SqliteEngine:
         return await self.settle(queue, (), claim, now_ms=now_ms)
 
     async def settle(
-        self, queue: str, outcomes: Sequence[Outcome], claim: Claim | None, *, now_ms: int
+        self,
+        queue: str,
+        outcomes: Sequence[Outcome],
+        claim: Claim | None,
+        *,
+        now_ms: int,
+        metrics_minutes: int | None = None,
     ) -> Batch:
         size = sum(len(end.result) for end in outcomes if type(end) is Completed)
         weight = len(outcomes) + (claim.count if claim else 0) + size // BYTES_LIKE_A_ROW
@@ -204,10 +220,20 @@ class SqliteEngine:
         return await self._database.run(work, durable=durable, topic=queue)
 
     async def register_worker(self, queue: str, worker: str, *, name: str) -> None:
-        """Do nothing: this engine does not keep a list of workers."""
+        """Do nothing: the first report announces the worker."""
+
+    def report_worker(
+        self, queue: str, worker: WorkerInfo, *, lifetime_ms: int, now_ms: int
+    ) -> None:
+        work = partial(
+            workers.report, queue=queue, id=worker.id, text=encode_worker_info(worker),
+            lifetime_ms=lifetime_ms, now_ms=now_ms,
+        )  # fmt: skip
+        self._database.call(work, durable=False, topic=workers.TOPIC)
 
     async def unregister_worker(self, queue: str, worker: str) -> None:
-        """Do nothing; see `register_worker`."""
+        work = partial(workers.delete, queue=queue, id=worker)
+        await self._database.run(work, durable=False, topic=workers.TOPIC)
 
     async def wait(self, queue: str, *, next_due_ms: int | None, worker: str = "") -> None:
         next_due = NEVER if next_due_ms is None else next_due_ms
@@ -221,7 +247,13 @@ class SqliteEngine:
     # Reading ------------------------------------------------------------------------------------
 
     async def get(self, queue: str, ids: Sequence[str]) -> list[JobRecord | None]:
-        return await self._read(partial(_read_jobs, queue=queue, ids=ids))
+        return await self._read(partial(read_jobs_by_id, queue=queue, ids=ids))
+
+    async def situation(self, queue: str, id: str, *, now_ms: int) -> Situation | None:
+        return await self._read(partial(situations.read, queue=queue, id=id))
+
+    async def count_other_workers(self, queue: str, known: Sequence[WorkerInfo]) -> int:
+        return 0  # all of them report
 
     async def ends(self, queue: str, ids: Sequence[str]) -> list[End | None]:
         ends: list[End | None] = []
@@ -246,6 +278,9 @@ class SqliteEngine:
     async def count(self, queue: str) -> dict[State, int]:
         counted = await self._read(partial(read_json, statement="count_jobs", queue=queue))
         return {state: counted.get(state, 0) for state in State}
+
+    async def workers(self, queue: str, *, now_ms: int) -> list[WorkerInfo]:
+        return await self._read(partial(workers.read, queue=queue, now_ms=now_ms))
 
     async def logs(self, queue: str, id: str) -> list[str]:
         def read(connection: Connection) -> list[str]:
@@ -440,13 +475,3 @@ def _read_ends(connection: Connection, queue: str, ids: Sequence[str]) -> list[E
     rows = read_json(connection, "read_ends", queue=queue, seqs=seqs)
     found = {id: End(State(state), value) for id, state, value in rows}
     return [found.get(id) for id in ids]
-
-
-def _read_jobs(connection: Connection, queue: str, ids: Sequence[str]) -> list[JobRecord | None]:
-    """Return jobs by their ids; see `Engine.get`."""
-    seqs = find_seqs(connection, queue, ids)
-    found = read_jobs(connection, list(set(seqs)))
-    return [
-        record if record is not None and (record.queue, record.id) == (queue, id) else None
-        for id, record in ((id, found.get(seq)) for id, seq in zip(ids, seqs, strict=True))
-    ]
