@@ -61,7 +61,7 @@ class Hasten(AsyncContestant):
         claim = Claim(1, "token", "bench", 60_000)
         batch = await engine.claim(self._queue.name, claim, now_ms=now_ms)
         run = Run(batch.leases[0], asyncio.get_running_loop(), lambda _: None)  # type: ignore[arg-type, return-value]  # no handler uses the context
-        run.begin()
+        run.began_at = run.loop.time()
         outcome = Completed(job.id, "token", "null")
         counters = self._worker(self._queue).count_runs()
         meter = Meter()
