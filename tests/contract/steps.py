@@ -133,7 +133,7 @@ async def waiting(
     engine: Engine, queue: str = QUEUE, *, next_due_ms: int | None = None
 ) -> AsyncIterator[asyncio.Task[None]]:
     """A worker that waits for work, while the block runs. It has begun to wait."""
-    task = asyncio.create_task(engine.wait(queue, next_due_ms=next_due_ms))
+    task = asyncio.create_task(engine.wait_for_jobs(queue, next_due_ms=next_due_ms))
     await asyncio.sleep(0)  # the task has put its question
     await engine.count(queue)  # whatever the engine does first for a wait is done by now
     try:

@@ -431,7 +431,7 @@ class TestWorkersThatFail:
         async def broken(self: Worker) -> None:
             raise ZeroDivisionError("a fault of ours")
 
-        monkeypatch.setattr(Worker, "_recover", broken)
+        monkeypatch.setattr(Worker, "_reclaim_repeatedly", broken)
         with pytest.raises(ZeroDivisionError, match="a fault of ours"):
             async with Worker(queue), asyncio.timeout(DEADLINE_SECONDS):
                 await asyncio.Event().wait()
@@ -453,7 +453,7 @@ class TestWorkersThatFail:
                 finally:
                     raise LookupError("the block's")
 
-        monkeypatch.setattr(Worker, "_recover", broken)
+        monkeypatch.setattr(Worker, "_reclaim_repeatedly", broken)
         with pytest.raises(LookupError, match="the block's"):
             await block()
 
@@ -463,7 +463,7 @@ class TestWorkersThatFail:
         async def broken(self: Worker) -> None:
             raise ZeroDivisionError("a fault of ours")
 
-        monkeypatch.setattr(Worker, "_recover", broken)
+        monkeypatch.setattr(Worker, "_reclaim_repeatedly", broken)
         worker = Worker(queue)
         await worker.start()
         await until(worker._stopped.is_set)
@@ -476,7 +476,7 @@ class TestWorkersThatFail:
         async def broken(self: Worker) -> None:
             raise ZeroDivisionError("a fault of ours")
 
-        monkeypatch.setattr(Worker, "_recover", broken)
+        monkeypatch.setattr(Worker, "_reclaim_repeatedly", broken)
         with pytest.raises(ZeroDivisionError, match="a fault of ours"):
             await Worker(queue).run()
 
@@ -615,7 +615,7 @@ class TestLoggingThatIsBroken:
             raise ZeroDivisionError("a fault of ours")
 
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
-        monkeypatch.setattr(Worker, "_recover", broken_service)
+        monkeypatch.setattr(Worker, "_reclaim_repeatedly", broken_service)
         with pytest.raises(ZeroDivisionError, match="a fault of ours"):
             async with Worker(queue), asyncio.timeout(DEADLINE_SECONDS):
                 await asyncio.Event().wait()
@@ -738,7 +738,7 @@ class TestStoppingUnderAttack:
             async with Worker(queue):
                 await asyncio.Event().wait()
 
-        monkeypatch.setattr(Worker, "_recover", broken)
+        monkeypatch.setattr(Worker, "_reclaim_repeatedly", broken)
         task = asyncio.create_task(block())
         monkeypatch.setattr(
             Worker, "request_stop", lambda self: task.cancel()

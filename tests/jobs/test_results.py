@@ -29,7 +29,7 @@ from hasten.jobs import Context, Event, Job, Queue, QueueEvents, State, Worker
 from hasten.jobs._engine import EVENT_BYTES
 from hasten.jobs._engines import open_engine
 from hasten.jobs._options import Options
-from hasten.jobs._record import End, EventPage, JobTemplate, NewJob
+from hasten.jobs._record import EventPage, JobEnd, JobTemplate, NewJob
 from hasten.testing import ManualClock
 from tests.jobs.eventually import until_state, until_true
 from tests.patience import DEADLINE_SECONDS
@@ -127,9 +127,9 @@ class TestResult:
         monkeypatch.setattr("hasten.jobs._results.CHECK_SECONDS", 0.01)
         monkeypatch.setattr("hasten.jobs._results.CHECKED_AT_ONCE", 10)
         looks: list[list[str]] = []
-        ends = queue.engine.ends
+        ends = queue.engine.get_ends
 
-        async def noted(name: str, ids: Sequence[str]) -> list[End | None]:
+        async def noted(name: str, ids: Sequence[str]) -> list[JobEnd | None]:
             looks.append(list(ids))
             return await ends(name, ids)
 
@@ -551,7 +551,7 @@ class TestEvents:
         beginning: Future[str] = Future()
         beginning.set_exception(StoreUnavailable("store", "away"))
         with monkeypatch.context() as patched:
-            patched.setattr(queue.engine, "begin_events", lambda _: beginning)
+            patched.setattr(queue.engine, "start_reading_cursor", lambda _: beginning)
             events = queue.events()
         with pytest.raises(StoreUnavailable):
             await next_of(events)

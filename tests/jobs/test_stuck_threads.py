@@ -12,7 +12,7 @@ import pytest
 
 from hasten.errors import JobFailed
 from hasten.jobs import Context, Job, Queue, State, Worker
-from hasten.jobs._run import Stop
+from hasten.jobs._run import StopReason
 from hasten.testing import ManualClock
 from tests.jobs.eventually import until, until_state
 
@@ -52,7 +52,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hasten.jobs._run.REPEAT_STOP_SECONDS", 0.02)
 
 
-def stop(worker: Worker, job: Job[Any], reason: Stop) -> None:
+def stop(worker: Worker, job: Job[Any], reason: StopReason) -> None:
     """As its clock does, which might strike before the function has begun."""
     worker._consumers[0].runs[job.id].stop(reason)
 
@@ -80,7 +80,7 @@ async def test_their_run_ends_and_frees_its_place(
         if why == "cancelled":
             await job.cancel()
         else:
-            stop(worker, job, Stop.TIMEOUT)
+            stop(worker, job, StopReason.TIMEOUT)
         with pytest.raises(JobFailed, match="timed out" if why == "time-out" else "cancelled"):
             await job.result(timeout=30)
         others = [await meet.enqueue() for _ in range(2)]
@@ -101,7 +101,7 @@ async def test_their_run_ends_when_its_lease_is_lost(queue: Queue, call: Call) -
     job = await stick.enqueue()
     async with Worker(queue, concurrency=2) as worker:
         await call.has_begun()
-        stop(worker, job, Stop.LOST)
+        stop(worker, job, StopReason.LOST)
         await until(lambda: not worker._consumers[0].runs)
     assert (await job.refresh()).state is State.ACTIVE  # it is another worker's
 
@@ -144,7 +144,7 @@ async def test_a_worker_without_free_threads_still_runs_coroutines(
         stuck = [await stick.enqueue() for _ in range(2)]
         await call.has_begun(2)
         for job in stuck:
-            stop(worker, job, Stop.TIMEOUT)
+            stop(worker, job, StopReason.TIMEOUT)
         for job in stuck:
             with pytest.raises(JobFailed, match="timed out"):
                 await job.result(timeout=30)
@@ -195,7 +195,7 @@ async def test_results_and_reports_after_the_end_are_dropped(
     async with Worker(queue, concurrency=2) as worker:
         job: Job[Any] = await stick.enqueue()
         await call.has_begun()
-        stop(worker, job, Stop.TIMEOUT)
+        stop(worker, job, StopReason.TIMEOUT)
         assert await job.result(timeout=30) == "second attempt"
         call.end()
         await until(reported.is_set)

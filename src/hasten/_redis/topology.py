@@ -1,6 +1,7 @@
 """Finding the server that has a key: the server of the URL, Sentinel's master or a cluster node.
 
-A topology belongs to one event loop. It caches the endpoints that it finds until `invalidate`.
+A topology belongs to one event loop. It caches the endpoints that it finds until
+`forget_endpoints` is called.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Topology(Protocol):
     async def endpoints(self) -> list[Endpoint]:
         """Return the endpoints of all servers that accept writes."""
 
-    def invalidate(self) -> None:
+    def forget_endpoints(self) -> None:
         """Discard the cached endpoints. The next call looks them up again."""
 
     async def close(self) -> None: ...
@@ -58,7 +59,7 @@ class _Single:
     async def endpoints(self) -> list[Endpoint]:
         return [self._endpoint]
 
-    def invalidate(self) -> None:
+    def forget_endpoints(self) -> None:
         """Do nothing: the endpoint is fixed, and each new connection resolves the host name."""
 
     async def close(self) -> None: ...
@@ -81,7 +82,7 @@ class _Sentinels:
     async def endpoints(self) -> list[Endpoint]:
         return [await self.endpoint_of("")]
 
-    def invalidate(self) -> None:
+    def forget_endpoints(self) -> None:
         self._master = None
 
     async def _find_master(self) -> Endpoint:
@@ -123,7 +124,7 @@ class _Cluster:
             Endpoint(str(n.host), int(n.port)) for n in (await self._get_slot_map()).get_primaries()
         ]
 
-    def invalidate(self) -> None:
+    def forget_endpoints(self) -> None:
         self._is_stale = True
 
     async def _get_slot_map(self) -> RedisCluster:
