@@ -34,14 +34,9 @@ class _RequestWithQuery(Protocol):
     def query_params(self) -> _StarletteQueryParams: ...
 
 
-QueryLike: TypeAlias = (
-    str
-    | Iterable[tuple[str, str]]
-    | _StarletteQueryParams
-    | _DjangoQueryParams
-    | _QueryMapping
-    | _RequestWithQuery
-)
+_QueryParams: TypeAlias = _StarletteQueryParams | _DjangoQueryParams | _QueryMapping
+
+QueryLike: TypeAlias = str | Iterable[tuple[str, str]] | _QueryParams | _RequestWithQuery
 """The query string of a URL, in one of these forms:
 
 - the text: ``"page=2&limit=10"``

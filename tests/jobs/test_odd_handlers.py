@@ -351,7 +351,7 @@ class TestCancellingAllTasks:
                 # Whoever waits for a result goes on waiting, too.
                 await (await tidy.enqueue()).result(timeout=30)
                 assert await (await fine.enqueue()).result(timeout=30) == "fine"
-        assert "internal tasks were cancelled" in caplog.text
+        assert "internal tasks that were cancelled" in caplog.text
 
     async def test_runs_that_are_cancelled_count_as_attempts(self, queue: Queue) -> None:
         """In any stage: running, or claimed just now and not begun."""

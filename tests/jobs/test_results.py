@@ -133,7 +133,7 @@ class TestResult:
             looks.append(list(ids))
             return await ends(name, ids)
 
-        monkeypatch.setattr(queue.engine, "ends", noted)
+        monkeypatch.setattr(queue.engine, "get_ends", noted)
         jobs = await queue.add_many([("send", n) for n in range(35)])
         waiting = [asyncio.create_task(job.result()) for job in jobs]
         async with asyncio.timeout(DEADLINE_SECONDS):

@@ -40,14 +40,14 @@ def make_topology(address: Address) -> Topology:
     """Make the topology for the kind of an address: one server, Sentinel or a cluster."""
     match address.kind:
         case ServerKind.SINGLE:
-            return _Single(address)
+            return _SingleServerTopology(address)
         case ServerKind.SENTINEL:
-            return _Sentinels(address)
+            return _SentinelTopology(address)
         case ServerKind.CLUSTER:
-            return _Cluster(address)
+            return _ClusterTopology(address)
 
 
-class _Single:
+class _SingleServerTopology:
     """The topology of a URL that names one server, or a Unix socket."""
 
     def __init__(self, address: Address) -> None:
@@ -65,7 +65,7 @@ class _Single:
     async def close(self) -> None: ...
 
 
-class _Sentinels:
+class _SentinelTopology:
     """The topology of a URL that names Sentinels: the master that they know has all keys."""
 
     def __init__(self, address: Address) -> None:
@@ -103,7 +103,7 @@ class _Sentinels:
     async def close(self) -> None: ...
 
 
-class _Cluster:
+class _ClusterTopology:
     """The topology of a cluster. It uses the slot map of `redis`, but not its connections."""
 
     def __init__(self, address: Address) -> None:

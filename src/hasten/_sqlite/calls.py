@@ -74,7 +74,7 @@ Delivery: TypeAlias = tuple[TransactionCall[Any] | ConditionWatch[Any], Any, Exc
 """A call or a watch, with its result or its error."""
 
 
-def deliver_all(deliveries: Sequence[Delivery]) -> None:
+def deliver_results(deliveries: Sequence[Delivery]) -> None:
     """Deliver results and errors to their callers. Wakes each event loop only once."""
     for_loops: dict[asyncio.AbstractEventLoop, list[tuple[Deliver[Any], Any, Any]]] = {}
     for item, result, error in deliveries:

@@ -22,7 +22,7 @@ from hasten._sqlite.calls import (
     ConditionWatch,
     TransactionCall,
     Work,
-    deliver_all,
+    deliver_results,
     set_future_outcome,
 )
 from hasten._sqlite.connection import Connector
@@ -257,12 +257,12 @@ class Database:
         except Exception as error:  # noqa: BLE001  # delivered to the caller
             concerns_all = isinstance(error, StoreError) and not isinstance(error, StoreRejected)
             if concerns_all or len(group) == 1:
-                deliver_all([(call, None, error) for call in group])
+                deliver_results([(call, None, error) for call in group])
             else:
                 for call in group:
                     self._run_and_deliver([call])
         else:
-            deliver_all(
+            deliver_results(
                 [(call, result, None) for call, result in zip(group, results, strict=False)]
             )
             if len(results) < len(group):

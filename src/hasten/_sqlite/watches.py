@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from hasten._inbox import FileWatch
-from hasten._sqlite.calls import ConditionWatch, Delivery, deliver_all
+from hasten._sqlite.calls import ConditionWatch, Delivery, deliver_results
 from hasten._sqlite.connection import Connector
 from hasten.errors import StoreBusy, StoreError
 
@@ -76,7 +76,9 @@ class ConditionWatches:
 
     def fail_all(self, error: StoreError) -> None:
         """Deliver an error to the callers of all watches, and drop the watches."""
-        deliver_all([(watch, None, error) for group in self._by_topic.values() for watch in group])
+        deliver_results(
+            [(watch, None, error) for group in self._by_topic.values() for watch in group]
+        )
         self._by_topic = {}
 
     @property
@@ -211,5 +213,5 @@ class ConditionWatches:
                     remaining.append(watch)
                 else:
                     deliveries.append((watch, result, None))
-        deliver_all(deliveries)
+        deliver_results(deliveries)
         return remaining

@@ -71,11 +71,11 @@ class WorkerCapacity:
         self._ready -= 1
         self._waiting.pop(share, None)
         self._at_limit.pop(share, None)
-        self._stop_keeping_free(share)
+        self._give_up_kept_places(share)
         if self._places_per_queue() > before:
             self._waiting |= self._at_limit
             self._at_limit.clear()
-        self._keep_free_for_waiting()
+        self._keep_places_for_waiting_queues()
 
     def reserve(self, share: QueueShare, at_most: int) -> int:
         """Reserve up to at_most places for a claim, and return how many were reserved.
@@ -85,26 +85,26 @@ class WorkerCapacity:
         """
         free = self.size - self._in_use
         if share.offered:
-            self._stop_keeping_free(share)
+            self._give_up_kept_places(share)
         else:
             free -= self._offered + len(self._waiting) - (share in self._waiting)
         limit = max(self._places_per_queue(), share.turn)
         if share.in_use >= limit:
             self._waiting.pop(share, None)
             self._at_limit[share] = None
-            self._keep_free_for_waiting()
+            self._keep_places_for_waiting_queues()
             return 0
         count = min(free, limit - share.in_use, at_most)
         if count <= 0:
             self._waiting[share] = None
-            self._keep_free_for_waiting()
+            self._keep_places_for_waiting_queues()
             return 0
         self._waiting.pop(share, None)
         self._in_use += count
         share.in_use += count
         self.claims += 1
         share.claims += 1
-        self._keep_free_for_waiting()
+        self._keep_places_for_waiting_queues()
         return count
 
     def finish_claim(self, share: QueueShare, reserved: int, used: int) -> None:
@@ -122,8 +122,8 @@ class WorkerCapacity:
     def skip_turn(self, share: QueueShare) -> None:
         """Let the other queues reserve the places that were kept free for this queue."""
         if share.offered:
-            self._stop_keeping_free(share)
-            self._keep_free_for_waiting()
+            self._give_up_kept_places(share)
+            self._keep_places_for_waiting_queues()
 
     def release(self, share: QueueShare, count: int = 1) -> None:
         """Free places of this queue, because jobs have ended or a claim returned fewer jobs."""
@@ -133,18 +133,18 @@ class WorkerCapacity:
             is_short = self._clock() - share.started_at < SHORT_SECONDS
             share.turn = min(2 * share.turn, MAX_TURN) if is_short else 1
         self._at_limit.pop(share, None)
-        self._keep_free_for_waiting()
+        self._keep_places_for_waiting_queues()
 
     def _places_per_queue(self) -> int:
         """Return the number of places divided by the number of queues that may have work."""
         return self.size if self._ready <= 1 else -(-self.size // self._ready)
 
-    def _stop_keeping_free(self, share: QueueShare) -> None:
+    def _give_up_kept_places(self, share: QueueShare) -> None:
         """Stop keeping places free for this queue."""
         self._offered -= share.offered
         share.offered = 0
 
-    def _keep_free_for_waiting(self) -> None:
+    def _keep_places_for_waiting_queues(self) -> None:
         """Keep free places for the queues that wait, in their order, and wake these queues."""
         while self._waiting and self.size - self._in_use > self._offered:
             share = next(iter(self._waiting))

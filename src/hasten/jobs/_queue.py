@@ -472,14 +472,14 @@ class Queue:
             delay_ms=None if delay is None else to_ms("delay", delay),
             progress=None if progress is UNSET else encode_progress(progress, self.max_size),
         )
-        found = await self._apply(change)
+        found = await self._apply_update(change)
         if found not in change.allowed_states:
             raise WrongState(self.name, id, found, change.allowed_states)
 
     async def log(self, id: str, line: str) -> None:
         """Add a line to a job's log, as `ctx.log` does. Raises `JobNotFound`."""
         _check_id(id)
-        await self._apply(make_log_line(await self._get_record(id), line))
+        await self._apply_update(make_log_line(await self._get_record(id), line))
 
     async def _get_record(self, id: str) -> JobRecord:
         (record,) = await self.engine.get(self.name, [id])
@@ -487,7 +487,7 @@ class Queue:
             raise JobNotFound(self.name, id)
         return record
 
-    async def _apply(self, update: Update) -> State:
+    async def _apply_update(self, update: Update) -> State:
         """Store an update, and return the state that the job was in. Raises `JobNotFound`."""
         now_ms = self.clock.now_ms()
         (found,) = await self.engine.update(self.name, [update], now_ms=now_ms)

@@ -100,7 +100,7 @@ class ResultWaiter:
 
     def _start_check(self, ids: Sequence[str]) -> None:
         """Start a task that checks whether these jobs have ended."""
-        check = asyncio.create_task(self._check_jobs(ids))
+        check = asyncio.create_task(self._check_ended(ids))
         self._checking.add(check)
         check.add_done_callback(self._checking.discard)
 
@@ -122,7 +122,7 @@ class ResultWaiter:
             self._cursor = (await self._engine().events(self._queue, after=None)).cursor
             for awaited in self._awaited.values():
                 awaited.set_search_start(self._cursor)
-            await self._check_jobs(list(self._awaited))
+            await self._check_ended(list(self._awaited))
             loop = asyncio.get_running_loop()
             next_check = loop.time() + CHECK_SECONDS
             while True:
@@ -130,7 +130,7 @@ class ResultWaiter:
                     async with asyncio.timeout_at(next_check):
                         page = await self._engine().events(self._queue, after=self._cursor)
                 except TimeoutError:
-                    await self._check_jobs(self._next_ids_to_check())
+                    await self._check_ended(self._next_ids_to_check())
                     next_check = loop.time() + CHECK_SECONDS
                     continue
                 self._cursor = page.cursor
@@ -166,19 +166,19 @@ class ResultWaiter:
             case "removed":
                 awaited.fail(JobNotFound(self._queue, event.job_id, "it was removed"))
 
-    async def _check_jobs(self, ids: Sequence[str]) -> None:
+    async def _check_ended(self, ids: Sequence[str]) -> None:
         """Read these jobs, and pass the ends of those that have ended to the waiting callers.
 
         If the store fails, the callers of all these jobs get the error.
         """
         try:
-            await self._read_ends(ids)
+            await self._deliver_ends(ids)
         except StoreError as error:
             for id in ids:
                 if (awaited := self._awaited.get(id)) is not None:
                     awaited.fail(error)
 
-    async def _read_ends(self, ids: Sequence[str]) -> None:
+    async def _deliver_ends(self, ids: Sequence[str]) -> None:
         """Read these jobs, and pass the ends of those that have ended to the waiting callers.
 
         For a deleted job, the events are searched. Raises `StoreError`.
