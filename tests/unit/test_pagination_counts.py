@@ -15,14 +15,7 @@ from hasten import Store
 from hasten._durations import Duration
 from hasten.errors import InvalidOption
 from hasten.pagination._count_cache import CountCache
-from hasten.pagination._counts import (
-    NOT_COUNTED,
-    Cached,
-    Capped,
-    Count,
-    Relation,
-    to_counting,
-)
+from hasten.pagination._counts import NOT_COUNTED, Cached, Capped, Count, Relation, to_counting
 from hasten.testing import ManualClock
 
 
@@ -146,10 +139,8 @@ class TestCached:
         clock.advance(0.1)
         assert cache.get(b"key") is None
 
-    def test_the_clock_of_the_system_does_not_move_totals(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """A wall clock that is set back would keep totals for longer than their ttl."""
+    def test_the_system_s_clock_does_not_move_totals(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The system clock may be set back, and would then keep totals for too long."""
         cache = CountCache(Cached("exact", 30, clock=Store("memory://").clock))
         cache.put(b"key", Count(7))
         monkeypatch.setattr(time, "time_ns", lambda: 2**62)
