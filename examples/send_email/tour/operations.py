@@ -1,6 +1,7 @@
 """Part four: a mail that cannot be delivered, in the log of the worker and in the metrics."""
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -42,7 +43,7 @@ def errors_of_worker() -> Iterator[list[logging.LogRecord]]:
         def emit(self, record: logging.LogRecord) -> None:
             errors.append(record)
 
-    printer, collector = logging.StreamHandler(), Collector(logging.ERROR)
+    printer, collector = logging.StreamHandler(sys.stdout), Collector(logging.ERROR)
     logger = logging.getLogger("hasten.worker")
     for handler in printer, collector:
         logger.addHandler(handler)
