@@ -153,9 +153,9 @@ class _ProcessSlot:
     def request_stop(self) -> None:
         """Let the process stop gracefully, by closing the pipe to it, or with a request."""
         if self._client is not None:
-            self._client.request_stop()
             if self._observer is not None:
                 self._observer.stopping()
+            self._client.request_stop()
         else:
             self._close_pipe()
 
