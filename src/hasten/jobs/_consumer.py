@@ -308,7 +308,7 @@ class QueueConsumer:
 
     async def _run_job(self, run: Run) -> None:
         """Run the job, and add its outcome to the outbox, whatever the handler raises."""
-        run.begin()
+        run.began_at = self._loop.time()
         running_job.set(run)  # in the context of this task only
         for observer in self._worker.observers:
             observer.started(run)

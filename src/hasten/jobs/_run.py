@@ -33,13 +33,13 @@ class Run:
     """A job that this worker has leased and is running. Belongs to the worker's event loop."""
 
     __slots__ = (
-        "_began_at",
         "_context",
         "_make_context",
         "_next_request",
         "_stop_requests",
         "_timer",
         "abandon",
+        "began_at",
         "has_ended",
         "interrupt",
         "lease",
@@ -62,7 +62,7 @@ class Run:
         self.span: Any = None  # of OpenTelemetry, if tracing is on
         self.task: asyncio.Task[None] | None = None
         self.stop_reason: Stop | None = None
-        self._began_at: float | None = None  # by the clock of the event loop
+        self.began_at: float | None = None  # by the clock of the event loop
         self.has_ended = False  # whether the outcome is known; it may not be stored yet
         # Stops a handler in a thread or process. None if cancelling the task is enough.
         self.interrupt: Callable[[], None] | None = None
@@ -72,18 +72,14 @@ class Run:
         self._next_request: asyncio.TimerHandle | None = None
         self._stop_requests = 0
 
-    def begin(self) -> None:
-        """Record that the task of the run has started."""
-        self._began_at = self.loop.time()
-
     @property
     def has_begun(self) -> bool:
-        """Whether the task of the run has started."""
-        return self._began_at is not None
+        """Whether the task has executed its first step."""
+        return self.began_at is not None
 
     def seconds(self) -> float:
-        """Return for how long it has run."""
-        return 0.0 if self._began_at is None else self.loop.time() - self._began_at
+        """Return for how long the run has lasted."""
+        return 0.0 if self.began_at is None else self.loop.time() - self.began_at
 
     @property
     def context(self) -> Context:

@@ -75,9 +75,10 @@ class Runner:
             options = decode_options(job.opts)
         except ValueError as exc:
             return self._fail_without_run(run, str(exc), DEFAULT_OPTIONS)
-        pause_ms = self._gate.pause_ms(job.queue, job.name, options.since)
-        if pause_ms is not None and not run.should_stop():
-            return Postponed(job.id, lease.token, pause_ms)
+        if options.since is not None and not run.should_stop():
+            pause_ms = self._gate.pause_ms(job.queue, job.name, options.since)
+            if pause_ms is not None:
+                return Postponed(job.id, lease.token, pause_ms)
         task = self._queue.tasks.get(job.name)
         reason = self._find_reason_not_to_run(job, options, task)
         if reason is not None or task is None:
