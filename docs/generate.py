@@ -32,6 +32,7 @@ import hasten.fields
 import hasten.jobs
 import hasten.loadshedding
 import hasten.pagination
+import hasten.prometheus
 import hasten.ratelimit
 import hasten.testing
 from hasten._cli.commands import app
@@ -56,6 +57,7 @@ FOR_HASTEN_ITSELF: Final = set(
     Queue.watches
     Limit.definition Limit.is_counted Limit.make_checks Limit.make_policy Limit.parse_returned_rate
     Limits.clock Limits.counters MemoryStore.hit_one MemoryStore.hit_now MemoryStore.settle_now
+    Worker.count_runs Worker.state Worker.totals
     MemoryStore.peek_now MemoryStore.reset_now MemoryStore.block_now RateLimitStats.get_or_add
     """.split()
 )
@@ -70,6 +72,7 @@ PACKAGES: Final = {
     "ratelimit.md": hasten.ratelimit,
     "loadshedding.md": hasten.loadshedding,
     "fastapi.md": hasten.fastapi,
+    "prometheus.md": hasten.prometheus,
     "testing.md": hasten.testing,
 }
 """The packages by the file name of the page that describes their exports."""

@@ -50,6 +50,9 @@ FLOORS: Final = {
     "hasten.jobs._control_exceptions": 1,
     "hasten.jobs._epoch": 1,
     "hasten.jobs._worker_info": 1,
+    "hasten.jobs._run_totals": 1,
+    "hasten.jobs._worker_state": 1,
+    "hasten.jobs._health": 1,
     "hasten.pagination._order": 1,
     "hasten.pagination._params": 1,
     "hasten.pagination._cursor": 1,
@@ -127,6 +130,8 @@ FLOORS: Final = {
     "hasten.fastapi.*": 5,
     "hasten.django": 5,
     "hasten.django.*": 5,
+    "hasten.prometheus": 5,
+    "hasten.prometheus.*": 5,
     "hasten.dashboard": 5,
     "hasten.dashboard.*": 5,
 }
@@ -167,6 +172,7 @@ DOORS: Final = {
         "hasten.pagination._paginator",
         "hasten.fields._sql.*",
     ),
+    "prometheus_client": ("hasten.prometheus", "hasten.prometheus.*"),
     "typer": ("hasten._cli", "hasten._cli.*"),
     "rich": ("hasten._cli", "hasten._cli.*"),
 }

@@ -5,6 +5,7 @@ from hasten.jobs._context import Context
 from hasten.jobs._control_exceptions import RetryAfter, Unrecoverable
 from hasten.jobs._current import current_job
 from hasten.jobs._events import QueueEvents
+from hasten.jobs._health_app import Health
 from hasten.jobs._job import Job, SyncJob
 from hasten.jobs._job_log_filter import JobLogFilter
 from hasten.jobs._middleware import Call, CallNext, Carry, EnqueueCall, Middleware, RunCall
@@ -30,6 +31,7 @@ __all__ = [
     "Event",
     "Exponential",
     "Fixed",
+    "Health",
     "Job",
     "JobLogFilter",
     "JobOptions",

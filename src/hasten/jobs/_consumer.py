@@ -46,6 +46,7 @@ from hasten.jobs._runner import Runner
 from hasten.jobs._services import Service, retrieve_error
 from hasten.jobs._threads import Threads
 from hasten.jobs._worker_info import WorkerInfo
+from hasten.jobs._worker_state import ServedQueue
 
 logger = get_logger("hasten.worker")
 
@@ -97,6 +98,8 @@ class QueueConsumer:
         self.name = queue.name
         self.clock = queue.clock
         self.tasks = queue.tasks
+        self.reclaimed = 0  # jobs of dead workers that this worker has taken back
+        self.lost_leases = 0
         self.last_fetch_ms: int | None = None  # when a claim last succeeded
         self._worker = worker
         self._capacity = worker.capacity
@@ -214,6 +217,7 @@ class QueueConsumer:
             self._remove_settled_runs(portion.outcomes)
             for lease in batch.leases:
                 self._start_job(lease)
+            self.lost_leases += len(batch.lost)
             self._outbox.mark_stored(portion.outcomes, batch.lost)  # last, because it logs
             self._poison_jobs.start_next()
             if claim is not None and len(batch.leases) < claim.count:
@@ -350,6 +354,7 @@ class QueueConsumer:
         if logger.isEnabledFor(logging.DEBUG):
             failure_log.log_ended_run(job, outcome, run.seconds())
         if outcome is None:
+            self.lost_leases += 1
             self._remove_run(job.id, run.lease.token)
         else:
             size = len(job.data)
@@ -450,6 +455,7 @@ class QueueConsumer:
             return
         self._outage.succeeded(activity)
         if ids:
+            self.reclaimed += len(ids)
             logger.warning(
                 "queue %s: took back %d jobs of dead workers: %s",
                 self.name, len(ids), ", ".join(ids[:10]),
@@ -508,6 +514,21 @@ class QueueConsumer:
             logger.exception("cannot %s", activity)
         else:
             self._outage.succeeded(activity)
+
+    def state(self, average_seconds: float | None) -> ServedQueue:
+        """Return what the worker does for the queue at present. Safe to call from any thread."""
+        runs = self.runs.copy()
+        now_ms, fetched_ms = self.clock.now_ms(), self.last_fetch_ms
+        error, failing = self._outage.current_failure() or (None, 0.0)
+        return ServedQueue(
+            queue=self.name,
+            fetch_age=None if fetched_ms is None else max(0.0, (now_ms - fetched_ms) / 1000),
+            running=len(runs),
+            running_seconds=sum(run.seconds() for run in runs.values()),
+            average_seconds=average_seconds,
+            store_error=error,
+            failing_seconds=failing,
+        )
 
     async def unregister(self) -> None:
         """Unregister the worker, so that the engine closes the connection that it holds for it."""

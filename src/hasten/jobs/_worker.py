@@ -17,6 +17,7 @@ import itertools
 import os
 import secrets
 import socket
+from collections.abc import Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
@@ -31,6 +32,7 @@ from hasten.errors import InvalidOption, StoreError, UsageError
 from hasten.jobs._capacity import Capacity
 from hasten.jobs._consumer import QueueConsumer, RunObserver, WorkerParts
 from hasten.jobs._epoch import to_datetime
+from hasten.jobs._failures import error_text
 from hasten.jobs._heartbeat import Heartbeat, lifetime_ms
 from hasten.jobs._leases import RENEWALS_PER_LEASE, LeaseKeeper
 from hasten.jobs._loop_lag import LoopLag
@@ -50,11 +52,14 @@ from hasten.jobs._processes import Processes
 from hasten.jobs._queue import Queue
 from hasten.jobs._release_gate import ReleaseGate
 from hasten.jobs._releases import check_release
+from hasten.jobs._run_counters import RunCounters
+from hasten.jobs._run_totals import QueueTotals, Totals
 from hasten.jobs._services import Services
 from hasten.jobs._stop_signals import handle_stop_signals
 from hasten.jobs._threads import Threads
 from hasten.jobs._tracing import load_spans
 from hasten.jobs._worker_info import WorkerInfo
+from hasten.jobs._worker_state import WorkerState
 
 logger = get_logger("hasten.worker")
 
@@ -485,6 +490,47 @@ class Worker:
             memory=resident_memory(),
             last_fetch_at=None if fetched_ms is None else to_datetime(fetched_ms),
             last_seen_at=to_datetime(consumer.clock.now_ms()),
+        )
+
+    @property
+    def queues(self) -> Sequence[Queue]:
+        """The queues whose jobs the worker runs."""
+        return self._queues
+
+    def count_runs(self) -> RunCounters:
+        """Count the runs of the worker from now on, and return the counters. Safe to call twice."""
+        for observer in self.observers:
+            if isinstance(observer, RunCounters):
+                return observer
+        counters = RunCounters({queue.name: queue.tasks for queue in self._queues})
+        self.observers.append(counters)
+        return counters
+
+    def state(self) -> WorkerState:
+        """Return what the worker does at present. Safe to call from any thread.
+
+        Calls no store, and does not need the event loop, which may be blocked.
+        """
+        counters, consumers = self.count_runs(), self._consumers
+        failure = self._failure
+        return WorkerState(
+            name=self.name,
+            is_running=bool(consumers) and not self._stopped.is_set(),
+            is_stopping=self._stopping,
+            failure=None if failure is None else error_text(failure),
+            blocked_seconds=self._loop_lag.blocked_seconds(),
+            lag_seconds=self._loop_lag.seconds(),
+            slots=self._concurrency,
+            slots_used=sum(len(each.runs) for each in consumers),
+            memory=resident_memory(),
+            queues=[each.state(counters.average_seconds(each.name)) for each in consumers],
+        )
+
+    def totals(self) -> Totals:
+        """Return what the worker has counted since it started. Safe to call from any thread."""
+        return Totals(
+            self.count_runs().runs(),
+            [QueueTotals(each.name, each.reclaimed, each.lost_leases) for each in self._consumers],
         )
 
     # Recovering ---------------------------------------------------------------------------------
