@@ -1,4 +1,4 @@
-"""The commands: `hasten worker`, and `hasten jobs`, which is defined in `jobs.py`."""
+"""The commands: `hasten worker`, and those of `jobs.py` and `workers.py`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import hasten
-from hasten._cli import jobs, logs
+from hasten._cli import jobs, logs, workers
 from hasten._cli.durations import parse_duration
 from hasten._cli.output import escape_unencodable_output
 from hasten._cli.serve import describe_queue, serve, take_parent_pipe
@@ -35,6 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(jobs.app, name="jobs")
+app.command()(workers.workers)
 
 
 def run(arguments: Sequence[str] | None, name: str, launch: Sequence[str]) -> None:
