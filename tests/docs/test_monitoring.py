@@ -6,10 +6,10 @@ import json
 import re
 from typing import Any, Final
 
-from hasten._cli.monitor import ENDPOINTS
 from hasten.compression import CompressionStats
 from hasten.jobs import Queue
 from hasten.jobs._health import predict_wait
+from hasten.jobs._health_app import ENDPOINTS
 from hasten.loadshedding import LoadSheddingStats
 from hasten.prometheus import Metrics
 from hasten.ratelimit import RateLimitStats

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+from typing import Any
 
 import httpx
 from prometheus_client import REGISTRY
@@ -27,7 +28,7 @@ async def check(page: Page) -> None:
     await check_metrics(code)
 
 
-async def check_metrics(code: Page) -> None:
+async def check_metrics(code: Any) -> None:
     """The application serves its metrics and the health of its worker."""
     transport = httpx.ASGITransport(code.app)
     async with (
