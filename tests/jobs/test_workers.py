@@ -201,6 +201,35 @@ async def test_an_internal_error_does_not_end_the_reports(
     assert "a bug" in caplog.text
 
 
+async def test_a_report_that_is_under_way_is_stored_before_its_deletion(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = queue.engine
+    report, unregister = engine.report_worker, engine.unregister_worker
+    is_reporting, may_report = threading.Event(), threading.Event()
+    calls: list[str] = []
+
+    def report_worker(*args: object, **named: object) -> None:
+        is_reporting.set()
+        may_report.wait(DEADLINE_SECONDS)
+        report(*args, **named)  # type: ignore[arg-type]
+        calls.append("report")
+
+    async def unregister_worker(*args: object) -> None:
+        calls.append("unregister")
+        await unregister(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(engine, "report_worker", report_worker)
+    monkeypatch.setattr(engine, "unregister_worker", unregister_worker)
+    worker = Worker(queue)
+    await worker.start()
+    await until(is_reporting.is_set)
+    threading.Timer(0.3, may_report.set).start()
+    await worker.stop()
+    assert calls == ["report", "unregister"]
+    assert await queue.workers() == []
+
+
 async def test_a_worker_that_is_not_running_has_no_info(memory: Queue) -> None:
     worker = Worker(memory)
     assert worker.info() == []

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 
 from hasten._cli.output import is_terminal, print_json, print_lines, print_table
+from hasten._cli.run_in_store import run_in_existing_store
 from hasten._cli.target import load_queue, load_queues
 from hasten._escapes import printable
 from hasten.errors import JobNotFound
 from hasten.jobs import Job, Queue, State, Why
 from hasten.jobs._encoding import UNDECODABLE
-
-T = TypeVar("T")
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Show jobs, run them again, or cancel them."
@@ -47,7 +45,7 @@ def counts(
     each queue.
     """
     queues = load_queues(targets)
-    counted = [_run_in_existing_store(queue, queue.counts) for queue in queues]
+    counted = [run_in_existing_store(queue, queue.counts) for queue in queues]
     if as_json:
         print_json(
             [
@@ -83,7 +81,7 @@ def list_jobs(
     data of any other job. With --json, there is an object with all attributes for each job.
     """
     queue = load_queue(target)
-    jobs = _run_in_existing_store(queue, partial(queue.jobs, state, limit=limit, newest_first=True))
+    jobs = run_in_existing_store(queue, partial(queue.jobs, state, limit=limit, newest_first=True))
     if as_json:
         print_json([_to_json_object(job) for job in jobs])
     elif not is_terminal():
@@ -162,7 +160,7 @@ def why(
     """
     queue = load_queue(target)
     ids = list(dict.fromkeys(ids))
-    explained = _run_in_existing_store(queue, partial(_explain, queue, ids))
+    explained = run_in_existing_store(queue, partial(_explain, queue, ids))
     if as_json:
         print_json([_reason_to_json_object(reason) for reason in explained.values()])
     elif is_terminal():
@@ -220,7 +218,7 @@ def retry(
         raise typer.BadParameter("pass either ids of jobs or --all")
     queue = load_queue(target)
     retry_jobs = partial(queue.retry, *ids) if ids else partial(_retry_all, queue)
-    retried = _run_in_existing_store(queue, retry_jobs)
+    retried = run_in_existing_store(queue, retry_jobs)
     typer.echo(f"{len(retried)} {'job' if len(retried) == 1 else 'jobs'} queued again")
     not_retried = [id for id in dict.fromkeys(ids or ()) if id not in retried]
     for id in not_retried:
@@ -249,25 +247,9 @@ def cancel(
     """
     queue = load_queue(target)
     ids = list(dict.fromkeys(ids))
-    cancelled = _run_in_existing_store(queue, partial(queue.cancel, *ids))
+    cancelled = run_in_existing_store(queue, partial(queue.cancel, *ids))
     for id in ids:
         how = "cancelled" if id in cancelled else "not cancelled: already finished, or no such job"
         typer.echo(f"{printable(id)}: {how}")
     if len(cancelled) < len(ids):
         raise typer.Exit(1)
-
-
-def _run_in_existing_store(queue: Queue, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Call an async function that uses a queue, close the queue, and return the result.
-
-    Raises `StoreUnavailable` if the store does not exist, instead of creating it.
-    """
-
-    async def run() -> T:
-        try:
-            queue.engine.require_existing_store()
-            return await work()
-        finally:
-            await queue.aclose()
-
-    return asyncio.run(run())

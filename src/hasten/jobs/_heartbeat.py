@@ -41,7 +41,8 @@ class Heartbeat:
         """Wait until the thread has ended, for this many seconds at most."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await asyncio.wrap_future(self._ended)
+                # If the caller is cancelled, the future must not be: it may be awaited again.
+                await asyncio.shield(asyncio.wrap_future(self._ended))
 
     def _serve(self) -> None:
         try:
@@ -49,8 +50,7 @@ class Heartbeat:
                 self._report()
                 self._is_stopped.wait(self._seconds)
         finally:
-            if self._ended.set_running_or_notify_cancel():
-                self._ended.set_result(None)
+            self._ended.set_result(None)
 
 
 def seconds_between(lease_ms: int) -> float:

@@ -35,25 +35,25 @@ MAX_ERROR: Final = 200  # characters of an error in a sentence
 class Reason(StrEnum):
     """Why a job does not run now. Later versions add reasons: do not rely on a complete list."""
 
-    COMPLETED = "completed"  # it has run
-    FAILED = "failed"  # for good; also a cancelled job
-    RUNNING = "running"
-    LEASE_EXPIRED = "lease-expired"  # its worker has died or hangs; another one takes it back
-    WAITING_CHILDREN = "waiting-children"
-    DELAYED = "delayed"  # not due yet
-    RETRY = "retry"  # waits for its next attempt
-    POSTPONED = "postponed"  # its last run handed it back until later
-    EXPIRED = "expired"  # too late to start; the next worker fails it
-    WILL_FAIL = "will-fail"  # cancelled, crashed too often, or a child failed; likewise
+    COMPLETED = "completed"  # the job has run
+    FAILED = "failed"  # the job failed for good, or was cancelled
+    RUNNING = "running"  # a worker runs the job
+    LEASE_EXPIRED = "lease-expired"  # the worker that ran the job has died or hangs
+    WAITING_CHILDREN = "waiting-children"  # the job waits for its children
+    DELAYED = "delayed"  # the job is not due yet
+    RETRY = "retry"  # the job waits for its next attempt
+    POSTPONED = "postponed"  # the last run of the job postponed it
+    EXPIRED = "expired"  # the job did not start in time: the next worker fails it
+    WILL_FAIL = "will-fail"  # the next worker fails the job: it crashed too often, for example
     PAUSED = "paused"  # the queue is paused
-    NO_WORKER = "no-worker"  # nobody takes jobs of the queue
+    NO_WORKER = "no-worker"  # no worker takes jobs of the queue
     NO_RELEASE = "no-release"  # no worker has the release that the job needs
-    NO_TASK = "no-task"  # no worker has the task
-    RATE_LIMIT = "rate-limit"  # of the queue
-    CONCURRENCY = "concurrency"  # the global limit of the queue is reached
-    BLOCKED = "blocked"  # handlers block the event loops of the workers
+    NO_TASK = "no-task"  # no worker has the task of the job
+    RATE_LIMIT = "rate-limit"  # the rate limit of the queue is reached
+    CONCURRENCY = "concurrency"  # the global concurrency of the queue is reached
+    BLOCKED = "blocked"  # handlers block the event loops of all workers
     BUSY = "busy"  # all slots of the workers are used
-    READY = "ready"  # a worker takes it next, or after the jobs in front of it
+    READY = "ready"  # a worker takes the job next, or after the jobs in front of it
 
 
 class Why(msgspec.Struct, frozen=True, kw_only=True):

@@ -210,6 +210,9 @@ class Worker:
 
     def _stop_threads(self) -> None:
         self._leases.stop()
+        self._stop_heartbeats()
+
+    def _stop_heartbeats(self) -> None:
         for heartbeat in self._heartbeats:
             heartbeat.stop()
 
@@ -391,6 +394,7 @@ class Worker:
         try:
             await self._wait_for_handlers()
             await self._hand_back_unfinished()
+            self._stop_heartbeats()  # their threads end while the last outcomes are stored
             await self._flush_outcomes()
         except Exception as error:  # noqa: BLE001  # the worker must stop even after an internal error
             self._stop_after_internal_error(error)
@@ -443,6 +447,9 @@ class Worker:
 
     async def _release_stores(self) -> None:
         """Unregister the worker in the stores, and close the stores that have no other user."""
+        # A report that is under way must not be stored after its deletion.
+        ends = (heartbeat.wait_for_end(END_SECONDS) for heartbeat in self._heartbeats)
+        await asyncio.gather(*ends)
         for consumer in self._consumers:
             with contextlib.suppress(StoreError, TimeoutError):
                 async with asyncio.timeout(END_SECONDS):
