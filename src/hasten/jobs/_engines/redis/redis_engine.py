@@ -432,7 +432,9 @@ class RedisEngine:
                 found.append(Child(queue, id, state, error))
         return sorted(found, key=lambda child: child.state is not State.FAILED)
 
-    async def count_other_workers(self, queue: str, known: Sequence[WorkerInfo]) -> int:
+    async def count_other_workers(
+        self, queue: str, known: Sequence[WorkerInfo], *, now_ms: int
+    ) -> int:
         key = self._keys.queue_prefix(queue) + "marker"
         try:
             listed = await self._server.command("CLIENT", "LIST", key=key)

@@ -250,8 +250,12 @@ class SqliteEngine:
     async def situation(self, queue: str, id: str, *, now_ms: int) -> Situation | None:
         return await self._read(partial(situations.read, queue=queue, id=id))
 
-    async def count_other_workers(self, queue: str, known: Sequence[WorkerInfo]) -> int:
-        return 0  # all of them report
+    async def count_other_workers(
+        self, queue: str, known: Sequence[WorkerInfo], *, now_ms: int
+    ) -> int:
+        # All of them report. Those of later versions of hasten may do so in a form that is unknown.
+        counted = await self._read(partial(workers.count, queue=queue, now_ms=now_ms))
+        return max(0, counted - len(known))
 
     async def get_ends(self, queue: str, ids: Sequence[str]) -> list[JobEnd | None]:
         ends: list[JobEnd | None] = []
