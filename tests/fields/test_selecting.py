@@ -21,7 +21,7 @@ from sqlalchemy.orm import (
 )
 
 from hasten._coroutines import run_without_loop
-from hasten._sqlalchemy.execution import Database, blocking_database
+from hasten._sqlalchemy.execution import Database, wrap_blocking_session
 from hasten.errors import InvalidOption, InvalidParameter, RowNotFound
 from hasten.fields import AllowedFields, FieldSelector
 from tests.fields.databases import (
@@ -475,7 +475,7 @@ class TestShapes:
         statement = select(User)
         for choice in itertools.product([True, False], repeat=len(names)):
             asked = ",".join(itertools.compress(names, choice)) or "id"
-            fields._require_shapes().get(statement, fields.parse([("fields", asked)])).statement(
+            fields._require_shapes().get(statement, fields.parse([("fields", asked)])).make_select(
                 statement
             )
         assert fields._require_shapes().count == 256
@@ -493,8 +493,8 @@ class TestShapes:
         fields = Users.parse("fields=id,team(name),boss(team(id)),posts(id)")
         shape = Users._require_shapes().get(statement, fields, without_joins=True)
         with Session(engine(database)) as session, statements_of(engine(database)) as log:
-            found = session.execute(shape.statement(statement)).all()
-            execute = blocking_database(session).execute
+            found = session.execute(shape.make_select(statement)).all()
+            execute = wrap_blocking_session(session).execute
             rows = run_without_loop(shape.read(found, execute, session.get_bind().dialect.name))
         assert "JOIN" not in log[0]
         assert len(log) == 4
@@ -504,7 +504,7 @@ class TestShapes:
         fields = FieldSelector(UserOut, model=User)
         chosen = fields.parse("fields=id,team(name)")
         texts = {
-            str(fields._require_shapes().get(statement, chosen).statement(statement))
+            str(fields._require_shapes().get(statement, chosen).make_select(statement))
             for statement in (select(User).limit(number) for number in (5, 10))
         }
         assert len(texts) == 1

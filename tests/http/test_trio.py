@@ -22,7 +22,7 @@ from hasten.compression import (
     DecompressionMiddleware,
     Precompressed,
 )
-from hasten.compression._pool import Pool
+from hasten.compression._pool import CompressionThreads
 from hasten.errors import AsyncioRequired
 from hasten.loadshedding import LoadSheddingMiddleware
 from hasten.pagination import Paginator, Window
@@ -103,7 +103,7 @@ class TestCompression:
     def test_whole_bodies_are_compressed(
         self, coding: str, offload_after: float, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(Pool, "offload_after", offload_after)
+        monkeypatch.setattr(CompressionThreads, "offload_after", offload_after)
         app = CompressionMiddleware(sends(start_message(200, JSON), body()))
         expect.coded(ask(app, coding), coding, ORDERS)
 
@@ -198,7 +198,7 @@ class TestDecompression:
     def test_requests_are_decoded(
         self, offload_after: float, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(Pool, "offload_after", offload_after)
+        monkeypatch.setattr(CompressionThreads, "offload_after", offload_after)
         app = DecompressionMiddleware(echo)
         coded = encode("gzip", ORDERS * 20)
         gzip = [(b"content-encoding", b"gzip")]

@@ -454,7 +454,7 @@ class TestCursors:
     ) -> None:
         """Or a client would follow it for ever."""
         token = cursor_page(sqlite, "limit=5").next_cursor
-        real = PageQuery.keyset_slice
+        real = PageQuery.read_keyset_slice
 
         def stuck(query: PageQuery, position: Any, **options: Any) -> Any:
             return real(query, None, **options)

@@ -43,7 +43,7 @@ from sqlalchemy.orm import (
 )
 from sqlalchemy.pool import StaticPool
 
-from hasten._sqlalchemy.execution import blocking_database
+from hasten._sqlalchemy.execution import wrap_blocking_session
 from hasten.errors import InvalidOption, InvalidParameter
 from hasten.pagination import Capped, CursorPage, Page, Paginator
 from hasten.pagination._sql import offset_select
@@ -581,8 +581,8 @@ def test_at_most_256_plans_are_kept() -> None:
             while number:
                 number, place = divmod(number, 3)  # noqa: PLW2901
                 statement = statement.where(names[place](Item, v))
-            pages._planner.make_query(
-                blocking_database(session), statement, pages.fields.allowed.default, ()
+            pages._planner.make_page_query(
+                wrap_blocking_session(session), statement, pages.fields.allowed.default, ()
             )
         assert pages._planner.count == 256
         found = pages.sync.page(session, select(Item), pages.parse(""))

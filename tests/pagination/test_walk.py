@@ -36,7 +36,7 @@ from hasten.errors import InvalidOption
 from hasten.pagination._order import Order, SortKey
 from hasten.pagination._slices import KeysetSlice
 from hasten.pagination._sql.keyset import select_after
-from hasten.pagination._sql.query_planner import resolve_order
+from hasten.pagination._sql.query_planner import resolve_sort_columns
 from tests.effort import effort
 from tests.pagination.databases import DATABASES, Item, async_engine, engine, item
 from tests.pagination.slices import keyset_slice, keyset_slice_async
@@ -86,7 +86,7 @@ def everything(connection: Connection, dataset: int) -> list[Any]:
 
 def plan(statement: Selection, order: Order) -> tuple[AnalyzedSelect, SortColumns]:
     analyzed = analyze(statement)
-    return analyzed, resolve_order(analyzed, order, COLUMNS)
+    return analyzed, resolve_sort_columns(analyzed, order, COLUMNS)
 
 
 def ids(rows: list[Any]) -> list[int]:
@@ -333,7 +333,9 @@ def test_a_walk_by_an_expression_leaves_the_comparison_to_the_database(database:
     """An order by an expression of the caller's, here without regard to case."""
     analyzed = analyze(of_columns(0))
     columns = {"label": func.lower(Item.label), "id": Item.id}
-    keys = resolve_order(analyzed, (SortKey("label"), SortKey("id", descending=True)), columns)
+    keys = resolve_sort_columns(
+        analyzed, (SortKey("label"), SortKey("id", descending=True)), columns
+    )
     with engine(database).connect() as connection:
         seen: list[int] = []
         page = KeysetSlice([], has_more=True, first=None, last=None)
@@ -366,4 +368,4 @@ def test_types_that_mysql_compares_as_it_sorts_are_accepted(kind: TypeEngine[Any
 def of_kind(kind: TypeEngine[Any]) -> tuple[AnalyzedSelect, SortColumns]:
     kinds = Table("kinds", MetaData(), Column("id", Integer, primary_key=True), Column("key", kind))
     analyzed = analyze(select(kinds.c.id))
-    return analyzed, resolve_order(analyzed, (SortKey("key"),), dict(kinds.c.items()))
+    return analyzed, resolve_sort_columns(analyzed, (SortKey("key"),), dict(kinds.c.items()))

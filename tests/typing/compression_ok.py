@@ -10,6 +10,7 @@ from starlette.staticfiles import StaticFiles
 
 from hasten.compression import (
     DEFAULT_MEDIA_TYPES,
+    BreachGuard,
     BreachPolicy,
     Compressed,
     CompressionCache,
@@ -22,7 +23,6 @@ from hasten.compression import (
     EncodingStats,
     ETagPolicy,
     FlushPolicy,
-    Guard,
     Precompressed,
     ResponseFilter,
     Skipped,
@@ -40,7 +40,7 @@ app.add_middleware(
     media_types=DEFAULT_MEDIA_TYPES | {"application/x-tiles"} - {"text/csv"},
     filter=lambda scope, status, headers: None if status == 200 else False,
     flush=timedelta(milliseconds=20),
-    breach=Guard(trusted_origins=["https://app.example.org"]),
+    breach=BreachGuard(trusted_origins=["https://app.example.org"]),
     cache=CompressionCache("64mb", recompress=True),
     dictionaries=Dictionaries(["/api/feed*"]),
     stats=CompressionStats(),

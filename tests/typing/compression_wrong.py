@@ -6,11 +6,11 @@ from fastapi import FastAPI
 
 from hasten.compression import (
     DEFAULT_MEDIA_TYPES,
+    BreachGuard,
     CompressionCache,
     CompressionMiddleware,
     CompressionStats,
     DecompressionMiddleware,
-    Guard,
     Precompressed,
     Skipped,
     no_compression,
@@ -31,7 +31,7 @@ CompressionMiddleware(app, filter=lambda scope: True)  # type: ignore[arg-type, 
 CompressionMiddleware(app, on_event=lambda: None)  # type: ignore[arg-type, misc]
 app.add_middleware(CompressionMiddleware, minimumsize=500)  # type: ignore[call-arg]
 DecompressionMiddleware(app, max_ratio=0.5)  # type: ignore[arg-type]
-Guard(trusted_origins=None)  # type: ignore[arg-type]
+BreachGuard(trusted_origins=None)  # type: ignore[arg-type]
 Precompressed(app)  # type: ignore[call-arg]
 Skipped("because")  # type: ignore[arg-type]
 CompressionCache(None)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten.errors import InvalidParameter
-from hasten.fields._mask import MAX_CHARS, Mask, parse
+from hasten.fields._mask import MAX_CHARS, FieldMask, parse
 
 EMPTY = [
     "", " ", ",", "id,", ",id", "id,,name", "id, ,name", "author()", "author(id,)", "(id)", ".",
@@ -27,7 +27,7 @@ TREES: st.SearchStrategy[dict[str, object]] = st.recursive(
 )
 
 
-def tree(mask: Mask) -> dict[str, object]:
+def tree(mask: FieldMask) -> dict[str, object]:
     """The names; those that stood alone with a ! behind."""
     return {name + "!" * inner.whole: tree(inner) for name, inner in mask.names.items()}
 
@@ -213,7 +213,7 @@ def test_any_text_is_parsed_or_rejected(texts: list[str]) -> None:
     except InvalidParameter as refused:
         error = refused
     else:
-        assert parse([str(mask)]) == mask if texts else mask == Mask()
+        assert parse([str(mask)]) == mask if texts else mask == FieldMask()
         return
     assert error.status == 422
     assert len(str(error).encode()) < 400

@@ -55,9 +55,9 @@ class IdleTimer:
             return
         self._timer = None
         if self._task is None or self._task.done():
-            self._task = self._loop.create_task(self._run())
+            self._task = self._loop.create_task(self._run_action())
 
-    async def _run(self) -> None:
+    async def _run_action(self) -> None:
         try:
             await self._action()
         except Exception as error:  # noqa: BLE001 - reported by the next sender

@@ -12,23 +12,28 @@ from typing import Any, Final, cast
 
 from hasten.fields._allowed import AllowedFields, Field, FieldSet
 from hasten.fields._rows import (
-    Build,
+    BuildFields,
     Compute,
     FieldBuilder,
     Values,
-    annotated_kinds,
+    find_annotated_types,
+    find_optional_keys,
     make_field_builder,
-    optional_keys,
 )
 
 _LISTS: Final = frozenset({list, tuple, set, frozenset})
 
 
-class Items:
+class ItemRowBuilder:
     """Builds response rows from items in memory."""
 
     def __init__(
-        self, allowed: AllowedFields, *, cap: Callable[[Field], int], more: str, compute: Compute
+        self,
+        allowed: AllowedFields,
+        *,
+        cap: Callable[[Field], int],
+        more_suffix: str,
+        compute: Compute,
     ) -> None:
         """Check that all fields can be built. Raises `InvalidOption` for one that cannot.
 
@@ -37,7 +42,7 @@ class Items:
         computed fields.
         """
         self._cap = cap
-        self._more = more
+        self._more = more_suffix
         self._compute = compute
         self._builders: dict[AllowedFields, FieldBuilder] = {}
         self._add_builders(allowed)
@@ -54,7 +59,7 @@ class Items:
             made = self._build_flat(item, chosen, builder, build)
         else:
             made = {
-                field.name: value_of(item, field.name, field.attribute)
+                field.name: get_field_value(item, field.name, field.attribute)
                 for field, inner in chosen.members
                 if inner is None
             }
@@ -66,9 +71,9 @@ class Items:
                 if field.name in made:
                     row[field.name] = made[field.name]
                 continue
-            value: Any = value_of(item, field.name, field.attribute)
+            value: Any = get_field_value(item, field.name, field.attribute)
             if field.many:
-                self._add_list(row, field, value, inner)
+                self._add_nested_list(row, field, value, inner)
             else:
                 row[field.name] = self._build_nested(value, inner)
         return row
@@ -82,21 +87,21 @@ class Items:
         return self.build_row(value, inner)
 
     def _build_flat(
-        self, item: object, chosen: FieldSet, builder: FieldBuilder, build: Build
+        self, item: object, chosen: FieldSet, builder: FieldBuilder, build: BuildFields
     ) -> Values:
         """Return the requested fields of an item, except for nested ones."""
         names = {field.attribute: field.name for field in chosen.allowed.fields.values()}
-        values = {need: value_of(item, names.get(need, need), need) for need in chosen.needs}
+        values = {need: get_field_value(item, names.get(need, need), need) for need in chosen.needs}
         is_valid = builder.model is not None and isinstance(item, builder.model)
         made = build(values, item) if is_valid else build(values)
         made |= {
             field.name: values[field.attribute]
             for field, inner in chosen.members
-            if inner is None and builder.is_plain(field)
+            if inner is None and builder.is_used_unchanged(field)
         }
         return made
 
-    def _add_list(
+    def _add_nested_list(
         self, row: Values, field: Field, value: Sequence[object] | None, inner: FieldSet
     ) -> None:
         """Add a list of nested items to a row, with a marker if there are more than its cap."""
@@ -114,13 +119,15 @@ class Items:
         if allowed in self._builders:
             return
         self._builders[allowed] = make_field_builder(
-            allowed, annotated_kinds(allowed.model), self._compute
+            allowed, find_annotated_types(allowed.model), self._compute
         )
         for field in allowed.fields.values():
             if field.relation is not None:
                 self._add_builders(field.relation)
 
-    def _prepare(self, chosen: FieldSet) -> tuple[FieldBuilder, Build | None, bool, frozenset[str]]:
+    def _prepare(
+        self, chosen: FieldSet
+    ) -> tuple[FieldBuilder, BuildFields | None, bool, frozenset[str]]:
         """Prepare building rows with these fields. The result is cached.
 
         It consists of the builder, its function for fields that are not plain (None if all are),
@@ -128,11 +135,16 @@ class Items:
         """
         fields = [field for field, inner in chosen.members if inner is None]
         builder = self._builders[chosen.allowed]
-        optional = optional_keys(chosen.allowed.model) & set(chosen.names)
-        return builder, builder.make_build(fields), len(fields) == len(chosen.members), optional
+        optional = find_optional_keys(chosen.allowed.model) & set(chosen.names)
+        return (
+            builder,
+            builder.make_build_function(fields),
+            len(fields) == len(chosen.members),
+            optional,
+        )
 
 
-def value_of(item: object, name: str, attribute: str) -> object:
+def get_field_value(item: object, key: str, attribute: str) -> object:
     """Return the value of a field: name is the key in a dict, attribute that of other objects."""
-    found: object = item[name] if isinstance(item, Mapping) else getattr(item, attribute)
+    found: object = item[key] if isinstance(item, Mapping) else getattr(item, attribute)
     return found

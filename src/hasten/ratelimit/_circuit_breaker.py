@@ -26,14 +26,15 @@ class CircuitBreaker:
         self._failed_at = -1
         self._probe_at_us = 0
 
-    def record_failure(self, now_us: int, *, call: int, newest: int) -> bool:
+    def record_failure(self, now_us: int, *, call_number: int, latest_call_number: int) -> bool:
         """Record that a call failed. Returns whether this failure opens the breaker.
 
-        call is the number of the failed call, newest the number of the latest call that has begun.
+        call_number is the number of the failed call, latest_call_number that of the latest call
+        that has begun.
         """
-        if call > self._failed_at:
+        if call_number > self._failed_at:
             self._failures += 1
-            self._failed_at = newest
+            self._failed_at = latest_call_number
         self._probe_at_us = now_us + self._pause_us
         if self.is_open or self._failures < self._limit:
             return False

@@ -15,9 +15,9 @@ from sqlalchemy import literal_column
 from hasten._sqlalchemy.analysis import AnalyzedSelect
 from hasten._sqlalchemy.selects import Expression, Selection, is_same_expression, select_only
 from hasten._sqlalchemy.sort_columns import SortColumn, SortColumns
-from hasten._sqlalchemy.templates import Bindings
-from hasten.fields._allowed import AllowedFields, is_shown
-from hasten.fields._sql.shapes import Shape
+from hasten._sqlalchemy.templates import RequestBindings
+from hasten.fields._allowed import AllowedFields, is_always_shown
+from hasten.fields._sql.shapes import FieldLoader
 from hasten.pagination._order import Order
 from hasten.pagination._sql.advice import Advisor
 from hasten.pagination._sql.page_statements import PageStatements
@@ -33,7 +33,7 @@ class QueryPlan:
         self,
         analyzed: AnalyzedSelect,
         keys: SortColumns,
-        shape: Shape,
+        shape: FieldLoader,
         columns: Mapping[str, Expression],
         order: Order,
     ) -> None:
@@ -55,28 +55,28 @@ class QueryPlan:
 
     def _hidden_sort_key(self, allowed: AllowedFields) -> SortColumn | None:
         """Return a sort key whose column is not always shown by these fields; None if all are."""
-        shown = [each for name, each in self._columns.items() if is_shown(name, allowed)]
+        shown = [each for name, each in self._columns.items() if is_always_shown(name, allowed)]
         for key in self.keys:
             if not any(is_same_expression(key.column, each) for each in shown):
                 return key
         return None
 
     @cached_property
-    def plain_sort_keys(self) -> list[list[object]]:
+    def to_plain_sort_keys(self) -> list[list[object]]:
         """The sort keys as lists of strings and booleans, for the fingerprint of the query."""
         return [
             [str(key.column), key.descending, key.nullable, key.nulls, str(key.column.type)]
             for key in self.keys
         ]
 
-    def filter_text(self, bindings: Bindings) -> str:
-        """Return the SQL of `filter_select`, which is the same in every process."""
+    def make_filter_sql(self, bindings: RequestBindings) -> str:
+        """Return the SQL of `make_filter_select`, which is the same in every process."""
         # All selects of this plan have the same options except for values, so one SQL fits all.
         if self._text is None:
-            self._text = str(self.filter_select(bindings).compile())
+            self._text = str(self.make_filter_select(bindings).compile())
         return self._text
 
-    def filter_select(self, bindings: Bindings) -> Selection:
+    def make_filter_select(self, bindings: RequestBindings) -> Selection:
         """Return the select with its tables and conditions, but without its columns and ORDER BY.
 
         The options of the request are added, because they may filter rows.

@@ -26,15 +26,17 @@ class DecisionLog:
         errors: ThrottledErrorLog,
     ) -> None:
         self.stats: Final = stats
-        self._stats_by_name: Final = {limit.name: stats.get_or_add(limit.name) for limit in limits}
+        self._stats_by_name: Final = {
+            limit.name: stats.get_or_add_limit(limit.name) for limit in limits
+        }
         self.on_decision: Final = on_decision
         self._errors = errors
 
-    def count(self, limit: Limit, outcome: Outcome) -> bool:
+    def count_outcome(self, limit: Limit, outcome: Outcome) -> bool:
         """Count the decision for an outcome. Returns whether the request must be refused."""
         stats = self._stats_by_name.get(limit.name)
         if stats is None:
-            stats = self._stats_by_name[limit.name] = self.stats.get_or_add(limit.name)
+            stats = self._stats_by_name[limit.name] = self.stats.get_or_add_limit(limit.name)
         refuses = not (outcome.ok or limit.shadow)
         if refuses:
             stats.limited += 1
@@ -48,7 +50,7 @@ class DecisionLog:
             stats.unavailable += 1
         return refuses
 
-    def report(self, decision: Decision) -> None:
+    def report_decision(self, decision: Decision) -> None:
         """Call the function on_decision, if there is one. Its exceptions are logged."""
         if self.on_decision is None:
             return
