@@ -189,7 +189,7 @@ class TestShapes:
                 )
             # Of the second time, a text is the one of the first.
             assert len(set(log)) <= len(SETS) + 3
-            assert own._require_shapes().count <= 256
+            assert own._require_loaders().cached_count <= 256
             assert len(made._compiled_cache or ()) <= 150
             if database == "postgresql":
                 assert prepared(session.execute(PREPARED).scalar()) <= 100

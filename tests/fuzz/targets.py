@@ -85,11 +85,11 @@ def _proxies(header: str) -> Target:
         lines = [(header.encode(), line) for line in data.split(b"\n")]
         scope: dict[str, Any] = {"type": "http", "client": ("10.0.0.1", 1), "headers": lines}
         for proxies in (trusting, counting):
-            found = proxies.client(scope)
+            found = proxies.find_client_address(scope)
             assert found.address is not None
             addresses.get_key(found.address)
         stranger = {**scope, "client": ("203.0.113.5", 1)}
-        assert trusting.client(stranger).address == "203.0.113.5"
+        assert trusting.find_client_address(stranger).address == "203.0.113.5"
 
     return parse
 

@@ -109,14 +109,14 @@ class TestEveryExecutor:
     async def both(self, database: str, kind: str, *arguments: Any, **how: Any) -> tuple[Any, Any]:
         made = engine(database)
         with Session(made) if kind == "session" else made.connect() as executor:
-            assert wrap_blocking_session(executor).dialect(None) == database
+            assert wrap_blocking_session(executor).find_dialect(None) == database
             one = fetch(executor, *arguments, **how)
         with async_engine(database) as awaited:
             if kind == "session":
                 async with AsyncSession(awaited) as session:
                     return one, await fetch_async(session, *arguments, **how)
             async with awaited.connect() as connection:
-                assert wrap_async_session(connection).dialect(None) == database
+                assert wrap_async_session(connection).find_dialect(None) == database
                 return one, await fetch_async(connection, *arguments, **how)
 
 

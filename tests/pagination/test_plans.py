@@ -35,7 +35,7 @@ from hasten._sqlalchemy.selects import Selection
 from hasten._sqlalchemy.sort_columns import SortColumns
 from hasten.pagination._counts import Capped, Count
 from hasten.pagination._order import Order, SortKey
-from hasten.pagination._sql.counting import count, estimate
+from hasten.pagination._sql.counting import make_count_select, make_estimate_statement
 from hasten.pagination._sql.fetching import fetch_count, fetch_keyset_slice, fetch_offset_slice
 from hasten.pagination._sql.keyset import find_key_indexes
 from hasten.pagination._sql.offset_select import select_page, to_limit_and_offset_from_end
@@ -363,7 +363,7 @@ def test_a_page_past_the_end_is_not_searched_for(
     analyzed = analyze(SELECTS[kind])
     keys = resolve_sort_columns(analyzed, (SortKey("made", descending=True),), COLUMNS)
     measure = buffers if dialect == "postgresql" else work
-    alone = measure(connection, count(analyzed))
+    alone = measure(connection, make_count_select(analyzed))
     total, found = cost(
         connection, fetch_offset_slice, analyzed, keys, limit=20, offset=offset, dialect=dialect
     )
@@ -376,7 +376,7 @@ def test_a_page_past_the_end_is_not_searched_for(
 def test_the_rows_of_a_short_list_are_not_sorted_past_the_end(postgres: Connection) -> None:
     analyzed = analyze(select(*wide.c).where(wide.c.skew > ROWS - 20_000))
     keys = resolve_sort_columns(analyzed, (SortKey("id"),), COLUMNS)
-    alone = buffers(postgres, count(analyzed))
+    alone = buffers(postgres, make_count_select(analyzed))
     total, found = cost(
         postgres, fetch_offset_slice, analyzed, keys, limit=20, offset=900, dialect="postgresql"
     )
@@ -389,7 +389,10 @@ def test_a_capped_total_does_not_depend_on_the_size_of_the_table(connection: Con
     measure = buffers if connection.dialect.name == "postgresql" else work
     for statement in (select(wide), select(wide).where(wide.c.status == "live")):
         exact, capped, less = (
-            measure(connection, count(analyze(statement), cap=cap, dialect=connection.dialect.name))
+            measure(
+                connection,
+                make_count_select(analyze(statement), cap=cap, dialect=connection.dialect.name),
+            )
             for cap in (None, 1_000, 100)
         )
         print(f"{connection.dialect.name}: exact {exact}, capped {capped} and {less}")
@@ -430,7 +433,7 @@ def test_an_estimate_comes_from_the_catalogue_or_the_planner(postgres: Connectio
     some = fetch(postgres, fetch_count, filtered, (), dialect="postgresql", count="estimated")
     assert some.relation == "estimate"
     assert some.total == pytest.approx(ROWS / 3, rel=0.1)
-    assert "pg_class" in str(estimate(analyze(select(Wide))))
+    assert "pg_class" in str(make_estimate_statement(analyze(select(Wide))))
 
 
 def test_a_table_that_was_never_analyzed_is_counted(postgres: Connection) -> None:

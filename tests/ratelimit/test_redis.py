@@ -133,8 +133,9 @@ class TestKeys:
     def test_every_key_expires(self, kind: str, tmp_path: Path) -> None:
         """After every operation."""
         rules = [
-            make_rule(Rate(3, 2)), make_rule(Rate(300, 2), "sliding"), make_rule(Rate(3, 2), "sliding"),
-            make_rule(Rate(3, 2), "gcra"), make_rule(Rate(3, 2, burst=6)), make_concurrency_rule(2, 2),
+            make_rule(Rate(3, 2)), make_rule(Rate(300, 2), "sliding"),
+            make_rule(Rate(3, 2), "sliding"), make_rule(Rate(3, 2), "gcra"),
+            make_rule(Rate(3, 2, burst=6)), make_concurrency_rule(2, 2),
         ]  # fmt: skip
         checks = st.builds(
             lambda rule, cost, later, block_us: Check(

@@ -99,7 +99,7 @@ def scope(peer: str | None, *lines: tuple[str, str]) -> dict[str, Any]:
 
 
 def client(proxies: Proxies, peer: str | None, *lines: tuple[str, str]) -> str | None:
-    return proxies.client(scope(peer, *lines)).address
+    return proxies.find_client_address(scope(peer, *lines)).address
 
 
 TRUSTING = Proxies(["10.0.0.0/8", "2001:db8::/32"])
@@ -125,7 +125,7 @@ class TestProxies:
 
     @pytest.mark.parametrize("junk", ["unknown", "_hidden", "", "1.2.3.4.5", "<script>"])
     def test_an_invalid_address_ends_the_search(self, junk: str) -> None:
-        found = TRUSTING.client(scope("10.0.0.1", (XFF, f"9.9.9.9, {junk}, 10.1.1.1")))
+        found = TRUSTING.find_client_address(scope("10.0.0.1", (XFF, f"9.9.9.9, {junk}, 10.1.1.1")))
         assert found == ("10.1.1.1", "FORWARDED_BROKEN")
 
     @pytest.mark.parametrize("written", ["64:ff9b::{}", "2002:{:x}:{:x}::1"])
@@ -202,7 +202,7 @@ class TestProxies:
         for header in (XFF, "forwarded", "cf-connecting-ip"):
             proxies = Proxies(hops=hops, header=header) if hops else Proxies(["10.0.0.0/8"])
             asked = {"client": ("10.0.0.1", 1), "headers": [(header.encode(), value)]}
-            assert proxies.client(asked).address is not None
+            assert proxies.find_client_address(asked).address is not None
 
     def test_a_long_header_costs_no_more(self) -> None:
         value = ", ".join(["10.0.0.1"] * 100_000)

@@ -230,7 +230,7 @@ def _find_group_identity(
 def _find_row_identity(analyzed: AnalyzedSelect, root: _RootEntity) -> AnalyzedSelect:
     """Return the select with its identity, and with a semi-join where a join would repeat rows."""
     sources = analyzed.sources
-    if sources.are_determined_by([root.source]) and root.source not in sources.outer:
+    if sources.are_all_determined_by([root.source]) and root.source not in sources.outer:
         return _with_identity(analyzed, _to_sort_columns(root.primary_key, sources))
     if _selects_root_only(analyzed.statement, root):
         return _to_semi_join(analyzed, root)
@@ -254,7 +254,7 @@ def _combine_primary_keys(analyzed: AnalyzedSelect, root: _RootEntity) -> list[E
         key=lambda source: not _is_selected_from(source, analyzed.statement),
     )
     for source in candidates:
-        if not any(source == each for each in analyzed.sources.find_determined_by(chosen)):
+        if not any(source == each for each in analyzed.sources.find_sources_determined_by(chosen)):
             chosen.append(source)
             found = _find_selected_primary_key(source, analyzed.statement) or _get_primary_key(
                 source
@@ -264,7 +264,7 @@ def _combine_primary_keys(analyzed: AnalyzedSelect, root: _RootEntity) -> list[E
                 raise InvalidOption(
                     "statement", f"a join to {source}, which repeats rows", NAME_THE_KEY
                 )
-    if not analyzed.sources.are_determined_by(chosen):
+    if not analyzed.sources.are_all_determined_by(chosen):
         raise InvalidOption(
             "statement", "a join to an unnamed table, which repeats rows", NAME_THE_KEY
         )
@@ -352,7 +352,7 @@ def _to_semi_join(analyzed: AnalyzedSelect, root: _RootEntity) -> AnalyzedSelect
         .where(whole.in_(inside))
     )
     sources = find_sources(outside)
-    once = analyzed.sources.find_determined_by([root.source])
+    once = analyzed.sources.find_sources_determined_by([root.source])
     return replace(
         analyzed,
         statement=outside,

@@ -24,6 +24,7 @@ from hasten.errors import InvalidOption
 
 Executor: TypeAlias = Session | Connection
 AsyncExecutor: TypeAlias = AsyncSession | AsyncConnection
+DatabaseIdentity: TypeAlias = tuple[list[str | None], int]
 
 if TYPE_CHECKING:
     Rows: TypeAlias = Result[*tuple[Any, ...]]
@@ -100,9 +101,7 @@ class Database:
         found = found or options.get(_TRANSLATE)
         return sorted(([k, v] for k, v in found.items()), key=repr) if found else []
 
-    def make_identity(
-        self, mapper: Mapper[Any] | None, statement: Any
-    ) -> tuple[list[str | None], int]:
+    def make_identity(self, mapper: Mapper[Any] | None, statement: Any) -> DatabaseIdentity:
         """Return two values that together identify the database that executes a statement.
 
         The first is a list that is equal in every process: the names of the database and of the

@@ -45,7 +45,7 @@ class FromSources:
     def __contains__(self, source: object) -> bool:
         return any(source == each for each in self.all)
 
-    def find_determined_by(self, roots: Sequence[FromClause]) -> list[FromClause]:
+    def find_sources_determined_by(self, roots: Sequence[FromClause]) -> list[FromClause]:
         """Return roots, and all sources of which at most one row is joined to the rows of roots."""
         known = list(roots)
         unknown = [source for source in self.all if not any(source == root for root in roots)]
@@ -65,9 +65,9 @@ class FromSources:
                     found = True
         return known
 
-    def are_determined_by(self, roots: Sequence[FromClause]) -> bool:
+    def are_all_determined_by(self, roots: Sequence[FromClause]) -> bool:
         """Return whether joining all other sources to roots repeats no row of roots."""
-        known = self.find_determined_by(roots)
+        known = self.find_sources_determined_by(roots)
         return all(any(source == each for each in known) for source in self.all)
 
 

@@ -75,7 +75,7 @@ def order_by(keys: SortColumns, dialect: str) -> list[Expression]:
                 is_null = key.column.is_(None)
                 terms.append(is_null.desc() if first else is_null.asc())
             else:
-                term = term.sorts_nulls_first() if first else term.nulls_last()
+                term = term.nulls_first() if first else term.nulls_last()
         terms.append(term)
     return terms
 

@@ -106,7 +106,7 @@ class SelectCache(Generic[M]):
     def get(self, statement: Selection, *build_arguments: Hashable) -> tuple[M, RequestBindings]:
         """Return the result for a select, cached if possible, and this request's `RequestBindings`.
 
-        more are the other arguments of build; they are part of the cache key.
+        build_arguments are the other arguments of build; they are part of the cache key.
         """
         plain, options = _split_filter_options(statement)
         execution_options = statement.get_execution_options()
@@ -115,7 +115,9 @@ class SelectCache(Generic[M]):
             return self._build(plain, *build_arguments), RequestBindings(options, execution_options)
         parameters = key.bindparams
         if _has_all_values(key):
-            found = self._find_or_build(_StructureKey(key.key, plain, parameters), *build_arguments)
+            found = self._find_or_build(
+                _SelectStructureKey(key.key, plain, parameters), *build_arguments
+            )
             if found is not None:
                 values = {name: parameters[place].value for name, place in found.places}
                 return found.result, RequestBindings(options, execution_options, values, parameters)
@@ -123,12 +125,12 @@ class SelectCache(Generic[M]):
         return result, RequestBindings(options, execution_options, parameters=parameters)
 
     @property
-    def count(self) -> int:
+    def cached_count(self) -> int:
         """The number of cached results."""
         return self._find_or_build.cache_info().currsize
 
     def _build_entry(
-        self, structure: _StructureKey, *build_arguments: Hashable
+        self, structure: _SelectStructureKey, *build_arguments: Hashable
     ) -> _CacheEntry[M] | None:
         """Build the result for a template of the select; None if it cannot be cached."""
         template = _make_template(*structure.take_select_and_parameters())
@@ -152,7 +154,7 @@ class _CacheEntry(NamedTuple, Generic[M]):
     """The name of each parameter, and the index of its value in ``CacheKey.bindparams``."""
 
 
-class _StructureKey:
+class _SelectStructureKey:
     """The cache key of a select: equal for selects that differ only in their values."""
 
     __slots__ = ("_key", "_taken")
@@ -173,7 +175,7 @@ class _StructureKey:
         return taken
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _StructureKey) and bool(self._key == other._key)
+        return isinstance(other, _SelectStructureKey) and bool(self._key == other._key)
 
     def __hash__(self) -> int:
         return hash(self._key)
@@ -195,7 +197,7 @@ def _has_all_values(key: Any) -> bool:
 
 
 def _split_filter_options(statement: Selection) -> tuple[Selection, tuple[Any, ...]]:
-    """Return the select without its filter options, and these options. See `keep_filter_options`."""
+    """Split a select into one without filter options, and those options (`keep_filter_options`)."""
     if not statement._with_options:
         return statement, ()
     options = keep_filter_options(statement._with_options)

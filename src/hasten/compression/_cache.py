@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from hasten._asgi import Headers, header_values
 from hasten._checks import check_flag
@@ -29,6 +29,9 @@ HASHED_AT_ONCE_BYTES: Final = 256 * 1024
 
 OVERHEAD_BYTES: Final = 800
 """The approximate memory of a cache entry, without its body, ETag and request target."""
+
+
+WasShared: TypeAlias = bool
 
 
 class CacheKey(NamedTuple):
@@ -128,7 +131,7 @@ class CompressionCache:
                 "remove recompress, or run the server on asyncio",
             )
 
-    def _find(
+    def _find_compressed_body(
         self, key: CacheKey, codec: Codec, body: bytes, compress_if_idle: CompressIfIdle
     ) -> bytes | None:
         """Return a compressed body from the cache, or None.
@@ -151,7 +154,7 @@ class CompressionCache:
 
     async def _compress_once(
         self, key: CacheKey, compress: Callable[[], Awaitable[bytes]]
-    ) -> tuple[bytes, bool]:
+    ) -> tuple[bytes, WasShared]:
         """Return the compressed body, and whether another request has compressed it.
 
         Requests that need the same body at the same time wait for a single call of compress.

@@ -263,7 +263,7 @@ class Zlib:
 def _choose_zlib_window_and_mem_level(max_memory: int) -> tuple[int, int]:
     """Return the log2 of the window and the memLevel for a zlib compressor of limited memory.
 
-    memory is in bytes. The formula is in zlib's zconf.h.
+    max_memory is in bytes. The formula is in zlib's zconf.h.
     """
     for window_log, memory_level in ((15, 8), (14, 7), (13, 6), (13, 5), (12, 5), (12, 4), (11, 4)):
         if (1 << (window_log + 2)) + (1 << (memory_level + 9)) + 6 * KIB <= max_memory:

@@ -23,7 +23,8 @@ class Decoder(Protocol):
     def decode(self, data: bytes, max_output_bytes: int) -> bytes:
         """Decode more input, and return not much more than at_most bytes of output.
 
-        While `has_more` is true, call it with b"" to get the rest of the output. Raises `MalformedBody`.
+        While `has_more` is true, call it with b"" to get the rest of the output. Raises
+        `MalformedBody`.
         """
 
     @property

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from hasten._asgi import ASGIApp, Headers, Message, Receive, Scope, Send, header_values
 from hasten._checks import check_flag, check_whole_number
@@ -64,6 +64,9 @@ OUTPUT_BYTES_PER_STEP: Final = PIECE_BYTES // 4
 # application in scope["extensions"].
 _KEPT: Final = (b"content-encoding", b"content-length", b"content-digest")
 _ABOUT_ENCODED_BODY: Final = {*_KEPT, b"repr-digest", b"digest", b"content-md5"}
+
+
+Seconds: TypeAlias = float
 
 
 class DecompressionMiddleware:
@@ -219,7 +222,7 @@ class _DecodedRequest:
         self._has_read_all = False
         self._is_done = False
         self._has_started = False
-        self._work: Future[tuple[bytes, float]] | None = None
+        self._work: Future[tuple[bytes, Seconds]] | None = None
         self._refusal: BodyRefused | None = None
         self._has_answered = False
         self._buffered: Message | None = None
@@ -332,7 +335,7 @@ class _DecodedRequest:
         self._bytes_in += len(data)
         return data
 
-    def _decode_piece(self, data: bytes, max_steps: int) -> tuple[bytes, float]:
+    def _decode_piece(self, data: bytes, max_steps: int) -> tuple[bytes, Seconds]:
         """Return decoded output, and the seconds that decoding took.
 
         Decoding stops when the output reaches PIECE_BYTES, when there is no more output, or after
@@ -362,15 +365,15 @@ class _DecodedRequest:
     def _count_and_limit_steps(self, total_bytes_out: int) -> None:
         """Count a decoding step that starts another gzip member or zstd frame, or gets more output.
 
-        bytes_out are all decoded bytes so far. Raises `MalformedBody` if the body takes too many steps
-        for its encoded and decoded bytes so far.
+        total_bytes_out is the number of bytes that were decoded so far. Raises `MalformedBody` if
+        the body takes too many steps for its size.
         """
         self._steps += 1
         allowed = self._bytes_in // BYTES_PER_STEP + total_bytes_out // OUTPUT_BYTES_PER_STEP
         if self._steps > FREE_STEPS + allowed:
             raise MalformedBody("too many gzip members or zstd frames for its size")
 
-    def _add_to_totals(self, output_and_seconds: tuple[bytes, float]) -> bytes:
+    def _add_to_totals(self, output_and_seconds: tuple[bytes, Seconds]) -> bytes:
         decoded, seconds = output_and_seconds
         self._bytes_out += len(decoded)
         self._seconds += seconds
@@ -380,8 +383,8 @@ class _DecodedRequest:
 class _DecoderChain:
     """Decodes a body to which several codings were applied one after the other.
 
-    stages are their decoders, in the order of decoding. max_between and max_ratio limit the output
-    of all stages but the last, which has its own limits.
+    decoders are in the order of decoding. max_intermediate_bytes and max_ratio limit the output of
+    all decoders but the last, which has its own limits.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The middleware that compresses responses: it passes each one through a `ResponseCompressor` object."""
+"""The middleware that compresses responses: it passes each one through a `ResponseCompressor`."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ class CompressionMiddleware:
       four.
     - etag: what happens to the strong entity tag of a compressed response. "weaken" makes it weak,
       "suffix" appends the encoding to it, "drop" removes it, "keep" leaves it as it is.
-    - breach: the defence against the BREACH attack: "guard" (the default), a `BreachGuard` with your own
-      options, or "off".
+    - breach: the defence against the BREACH attack: "guard" (the default), a `BreachGuard` with
+      your own options, or "off".
     - strict: obey ``identity;q=0``, with which a client refuses uncompressed responses. Bodies of
       any size are then compressed for this client. If it refuses all encodings, too, the response
       is 406 (RFC 9110, section 15.5.7), and the application is not called.

@@ -20,7 +20,7 @@ FlushPolicy: TypeAlias = Literal["auto", "message", "never"] | Duration
 """When a compressed stream is flushed: see the option flush of `CompressionMiddleware`."""
 
 BreachPolicy: TypeAlias = Literal["guard", "off"] | BreachGuard
-"""The defence against BREACH: "guard" is `BreachGuard()`, "off" is none, or a `BreachGuard` with options."""
+"""The defence against BREACH: "guard" is `BreachGuard()`, "off" is none; or a `BreachGuard`."""
 
 ResponseFilter: TypeAlias = Callable[
     [MutableMapping[str, Any], int, list[tuple[bytes, bytes]]], bool | None
@@ -104,4 +104,4 @@ def to_breach_guard(value: object) -> BreachGuard | None:
             return None
         case BreachGuard():
             return value
-    raise InvalidOption("breach", value, "'guard', 'off' or Guard(…)")
+    raise InvalidOption("breach", value, "'guard', 'off' or BreachGuard(…)")

@@ -59,10 +59,10 @@ class CompressionThreads:
         return self._unfinished >= self.threads + self.max_queue
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run work in a thread, and return its result.
+        """Call a function in a thread, and return its result.
 
-        If the caller is cancelled, work that has not started is removed from the queue. The result
-        of work that has started is dropped.
+        If the caller is cancelled, a call that has not started is removed from the queue. The
+        result of a call that has started is dropped.
         """
         future = self.submit(function, *args, **kwargs)
         try:
@@ -72,7 +72,7 @@ class CompressionThreads:
             raise
 
     def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Queue work for a thread, and return its future at once."""
+        """Queue the call of a function for a thread, and return its future at once."""
         if self._process != os.getpid():
             self._start_executor()  # a forked process has no threads
         with self._lock:

@@ -23,7 +23,7 @@ import asyncio
 import os
 from enum import Enum
 from time import perf_counter
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from hasten._asgi import Headers, Message, Scope, Send, header_values
 from hasten._loops import is_asyncio, make_lock
@@ -50,6 +50,9 @@ _FILE_MESSAGES: Final = frozenset({"http.response.pathsend", "http.response.zero
 
 
 _CUT_SHORT: Final = "an earlier send was cancelled or failed"
+
+
+WasSent: TypeAlias = bool
 
 
 class ResponseState(Enum):
@@ -525,7 +528,7 @@ class ResponseCompressor:
         cache = self._settings.cache
         kept = None
         if cache is not None and key is not None:
-            kept = cache._find(key, codec, body, self._compress_if_thread_is_idle)
+            kept = cache._find_compressed_body(key, codec, body, self._compress_if_thread_is_idle)
         if kept is None:
             return None
         return _CompressedBody(kept, codec.coding, 0, cached=True)
@@ -648,7 +651,7 @@ class ResponseCompressor:
                 await self._pass_to_stream(message)
                 self._is_broken = False
 
-    async def _send_file_at_path(self, message: Message) -> bool:
+    async def _send_file_at_path(self, message: Message) -> WasSent:
         """Read a file, compress it and send it as the body.
 
         Return False without sending anything if the file cannot be read. The message is then passed

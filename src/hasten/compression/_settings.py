@@ -88,8 +88,8 @@ class Settings:
     ) -> CodingPreferences | SkipReason:
         """Return the encodings that a client accepts, or the reason not to compress for it.
 
-        lines are the headers of the request. The reason can be its Accept-Encoding, its
-        Cache-Control or the BREACH guard.
+        The reason can be the Accept-Encoding or the Cache-Control of the request, or the BREACH
+        guard.
         """
         headers: dict[bytes, bytes] = dict(request_headers)
         if len(headers) != len(request_headers):  # rare: a header occurs twice

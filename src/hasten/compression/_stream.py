@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from enum import Enum
 from time import perf_counter
-from typing import Final
+from typing import Final, TypeAlias
 
 from hasten._asgi import Message, Send
 from hasten.compression._codecs import Codec, Encoder
@@ -14,6 +14,9 @@ from hasten.compression._shared_resources import SharedResources
 
 SLICE_BYTES: Final = 256 * 1024
 """How much of a large body a thread compresses before other bodies get their turn."""
+
+
+BytesRead: TypeAlias = int
 
 
 class FlushMode(Enum):
@@ -84,7 +87,7 @@ class CompressedStream:
         if self.has_unflushed:
             await self._send_piece(await self.compress(b"", FlushMode.FLUSH))
 
-    async def write_file(self, message: Message) -> int:
+    async def write_file(self, message: Message) -> BytesRead:
         """Read, compress and send the file of a pathsend or zerocopysend message.
 
         Without compression, the server would send the file itself. Returns the size of the data

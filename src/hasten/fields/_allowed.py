@@ -33,7 +33,7 @@ from hasten.fields._mask import (
     MAX_NAMES,
     RESERVED_CHARS,
     FieldMask,
-    parse,
+    parse_field_mask,
     too_deep_error,
 )
 
@@ -199,7 +199,9 @@ class AllowedFields:
         """
         if not texts:
             return self._default
-        mask = parse(texts, parameter=parameter, max_depth=max_depth, max_names=max_names)
+        mask = parse_field_mask(
+            texts, parameter=parameter, max_depth=max_depth, max_names=max_names
+        )
         return self._resolve_mask(mask, parameter=parameter, max_depth=max_depth)
 
     def without(self, *paths: str) -> AllowedFields:
@@ -345,7 +347,9 @@ class AllowedFields:
     def _resolve_default(self, default: Iterable[str]) -> FieldSet:
         texts = [default] if isinstance(default, str) else list(default)
         try:
-            return self._resolve_mask(parse(texts, parameter="default"), parameter="default")
+            return self._resolve_mask(
+                parse_field_mask(texts, parameter="default"), parameter="default"
+            )
         except InvalidParameter as error:
             raise InvalidOption("default", texts, f"fields of the schema ({error})") from None
 
@@ -589,7 +593,9 @@ def _read_fields(schema: object) -> Iterable[_ModelField]:
 def _to_model_field(name: object, value: object) -> _ModelField:
     """Return the field for a name and its value in a mapping."""
     if not isinstance(name, str):
-        raise InvalidOption("schema", name, "the name of a field, as a string")
+        raise InvalidOption(
+            f"schema[{name!r}]", value, "under a key that is a string: a field name"
+        )
     if isinstance(value, str):
         return _ModelField(name, value, None)
     if _find_nested_model(value).to is None:

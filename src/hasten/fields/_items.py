@@ -38,7 +38,7 @@ class ItemRowBuilder:
         """Check that all fields can be built. Raises `InvalidOption` for one that cannot.
 
         cap returns how many items of a list field are shown. If there are more, the row gets a
-        marker: a key with the name of the field and the suffix more. compute has the functions of
+        marker: a key with the name of the field and more_suffix. compute has the functions of
         computed fields.
         """
         self._cap = cap
@@ -46,7 +46,7 @@ class ItemRowBuilder:
         self._compute = compute
         self._builders: dict[AllowedFields, FieldBuilder] = {}
         self._add_builders(allowed)
-        self._cached_prepare = lru_cache(256)(self._prepare)
+        self._cached_prepare = lru_cache(256)(self._prepare_row_building)
 
     def build_row(self, item: object, chosen: FieldSet) -> Values:
         """Return the requested fields of one item."""
@@ -125,7 +125,7 @@ class ItemRowBuilder:
             if field.relation is not None:
                 self._add_builders(field.relation)
 
-    def _prepare(
+    def _prepare_row_building(
         self, chosen: FieldSet
     ) -> tuple[FieldBuilder, BuildFields | None, bool, frozenset[str]]:
         """Prepare building rows with these fields. The result is cached.
@@ -145,6 +145,6 @@ class ItemRowBuilder:
 
 
 def get_field_value(item: object, key: str, attribute: str) -> object:
-    """Return the value of a field: name is the key in a dict, attribute that of other objects."""
+    """Return the value of a field: of the key in a dict, of the attribute in any other object."""
     found: object = item[key] if isinstance(item, Mapping) else getattr(item, attribute)
     return found

@@ -48,7 +48,7 @@ class FieldMask:
         return ",".join(_format_items(self))
 
 
-def parse(
+def parse_field_mask(
     texts: Sequence[str],
     *,
     parameter: str = "fields",

@@ -30,7 +30,7 @@ def check_parameter_names(
     known_names: Collection[str],
     more_known_names: Collection[str] = (),
 ) -> None:
-    """Raise `InvalidParameter` if a query parameter is in neither names nor more.
+    """Raise `InvalidParameter` for a query parameter in neither known_names nor more_known_names.
 
     pairs are the names and values of the query.
     """

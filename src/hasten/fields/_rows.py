@@ -63,7 +63,7 @@ def encode(content: object) -> bytes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FieldBuilder:
-    """Makes the functions that build the fields of one model.
+    """Makes the functions that build the fields of one model from the values of a row.
 
     A field is called plain if its value is used unchanged, computed if a function of the
     application returns its value; other values pass through the model.
@@ -115,9 +115,9 @@ def make_field_builder(
 ) -> FieldBuilder:
     """Decide how each field is built.
 
-    kinds has the type of each attribute's values, or None where it is unknown. computed has the
-    functions of computed fields. Raises `InvalidOption` if a field cannot be built without the
-    fields that a request leaves out.
+    attribute_types has the type of each attribute's values, or None where it is unknown. computed
+    has the functions of computed fields. Raises `InvalidOption` if a field cannot be built without
+    the fields that a request leaves out.
     """
     fields = [field for field in allowed.fields.values() if field.relation is None]
     own_computed = {field: computed[field] for field in fields if field in computed}

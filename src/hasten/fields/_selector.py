@@ -29,7 +29,7 @@ from hasten.fields._partial import Partial, Row
 if TYPE_CHECKING:
     from hasten._sqlalchemy.execution import AsyncExecutor, Database, Executor
     from hasten._sqlalchemy.selects import Selection
-    from hasten.fields._sql.shapes import FieldLoaderCache
+    from hasten.fields._sql.field_loader import FieldLoaderCache
 
 T = TypeVar("T")
 
@@ -158,16 +158,16 @@ class FieldSelector(Generic[T]):
         caps = self._make_cap_function(strict)
         compute = dict(_resolve_paths("compute", allowed, self._compute, strict=strict))
         _check_markers(allowed, self._more)
-        self._shapes: FieldLoaderCache | None = None
+        self._loaders: FieldLoaderCache | None = None
         if self.model is None:
             self._items = ItemRowBuilder(allowed, cap=caps, more_suffix=self._more, compute=compute)
             return
         # Imported here, because SQLAlchemy need not be installed without a model.
         from hasten._sqlalchemy import execution  # noqa: PLC0415
-        from hasten.fields._sql.shapes import FieldLoaderCache  # noqa: PLC0415
+        from hasten.fields._sql.field_loader import FieldLoaderCache  # noqa: PLC0415
 
         self._execution = execution
-        self._shapes = FieldLoaderCache(
+        self._loaders = FieldLoaderCache(
             allowed, self.model, cap=caps, more_suffix=self._more, compute=compute
         )
 
@@ -295,12 +295,12 @@ class FieldSelector(Generic[T]):
         fields: FieldSet,
         max_rows: int | None = None,
     ) -> list[Row]:
-        return await self._require_shapes().fetch(
+        return await self._require_loaders().fetch(
             database, statement, self._to_own_fields(fields), max_rows=max_rows
         )
 
     def _wrap_database(self, db: Any, *, is_async: bool) -> Database:
-        self._require_shapes()
+        self._require_loaders()
         return (
             self._execution.wrap_async_session(db)
             if is_async
@@ -319,12 +319,12 @@ class FieldSelector(Generic[T]):
         own = self._to_own_fields(fields)
         return [self._items.build_row(item, own) for item in items]
 
-    def _require_shapes(self) -> FieldLoaderCache:
-        if self._shapes is None:
+    def _require_loaders(self) -> FieldLoaderCache:
+        if self._loaders is None:
             raise UsageError(
                 "this FieldSelector cannot read from a database: it was created without model="
             )
-        return self._shapes
+        return self._loaders
 
     def _to_partial(self, row: Row) -> Partial[T]:
         partial: Partial[T] = Partial(row)

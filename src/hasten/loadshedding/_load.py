@@ -87,8 +87,8 @@ class TrackedRequest:
     """One request while the application works on it: from its arrival to the start of its response.
 
     It wraps receive and send of the request, to count it in a `LoadTracker` and to measure its
-    duration. While the application waits for the body of the request, it is neither counted nor measured,
-    because it waits for the client.
+    duration. While the application waits for the body of the request, the request is neither
+    counted nor measured, because the client causes the wait.
     """
 
     __slots__ = (

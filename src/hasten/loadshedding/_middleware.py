@@ -14,7 +14,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from hasten._asgi import ASGIApp, Receive, Scope, Send
 from hasten._checks import check_function, check_instance, check_whole_number, is_number
@@ -43,6 +43,9 @@ MAX_LAG: Final = 0.2
 RESERVED: Final = 0.2
 
 RETRY_AFTER: Final = 1.0
+
+
+IsAccepted: TypeAlias = bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +131,7 @@ class LoadSheddingMiddleware:
         else:
             await self._refuse(scope, receive, send)
 
-    def _accept_or_shed(self, scope: Scope) -> bool:
+    def _accept_or_shed(self, scope: Scope) -> IsAccepted:
         """Decide whether to accept a request, and count the decision. Returns the decision."""
         load, stats = self._load, self._load.stats
         accepts = load.has_capacity(self._reserved)

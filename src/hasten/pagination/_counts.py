@@ -93,9 +93,9 @@ class Count:
     def _correct_by_page(self, offset: int, row_count: int, *, has_more: bool) -> Count:
         """Return the count, corrected by what a page at an offset shows.
 
-        rows is the number of rows on the page. The total is raised to at least the rows that exist
-        up to this page, and it becomes exact on the last page. This also corrects a total that is
-        out of date because rows were inserted or deleted after it was counted.
+        row_count is the number of rows on the page. The total is raised to at least the rows that
+        exist up to this page, and it becomes exact on the last page. This also corrects a total
+        that is out of date because rows were inserted or deleted after it was counted.
         """
         if self.total is None:
             return self

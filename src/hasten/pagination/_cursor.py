@@ -24,7 +24,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 from hasten.errors import InvalidOption, InvalidParameter
@@ -53,6 +53,9 @@ _PURPOSE: Final = b"hasten.pagination.cursor\0"
 _START_AGAIN: Final = "omit it to start from the first page"
 
 
+NextIndex: TypeAlias = int
+
+
 @dataclass(frozen=True, slots=True)
 class Cursor:
     """The row after which a page begins, given by the values of the sort keys in that row."""
@@ -68,7 +71,7 @@ class Cursor:
     def check(self, expected_fingerprint: bytes) -> None:
         """Raise `InvalidParameter` (400) unless the cursor was created for the current query.
 
-        expected is the fingerprint of the current query.
+        expected_fingerprint is the fingerprint of the current query.
         """
         if self.fingerprint != expected_fingerprint:
             raise InvalidParameter(
@@ -257,8 +260,8 @@ def _encode_value(value: object) -> bytes:
             return letter + _encode_length(len(raw)) + raw
     raise InvalidOption(
         "sort",
-        f"a value of type {type(value).__qualname__}",
-        "a value of a type that a cursor can contain: sort by another field",
+        f"a field whose values have the type {type(value).__qualname__}",
+        "a field whose values a cursor can contain: sort by another field",
     )
 
 
@@ -281,8 +284,8 @@ def _encode_length(length: int) -> bytes:
     return bytes(out)
 
 
-def _decode_length(raw: bytes, index: int) -> tuple[int, int]:
-    """Decode the length at an index; return the length and the index after it."""
+def _decode_length(raw: bytes, index: int) -> tuple[int, NextIndex]:
+    """Decode the length at an index of raw. Returns the length and the index after it."""
     size = shift = 0
     while True:
         byte = raw[index]

@@ -306,8 +306,8 @@ def _make_page_schema(
 ) -> dict[str, Any]:
     """Return a pydantic-core schema that documents the response of a page.
 
-    keys are those of the pagination object. The schema passes pages through without validation.
-    source and handler are the arguments of ``__get_pydantic_core_schema__``.
+    pagination_keys are the keys of the pagination object, with their schemas. Pages are not
+    validated. page_type and handler are the arguments of ``__get_pydantic_core_schema__``.
     """
     envelope = envelope or Envelope()
     (of,) = get_args(page_type) or (Any,)
@@ -344,7 +344,7 @@ def _make_schema_ref(item_type: Any) -> str:
 def make_response_model(envelope: Envelope, row_model: Any, *, by_cursor: bool) -> type:
     """Return a class whose pydantic schema documents a page in an envelope with other key names.
 
-    of is the model of one row. by_cursor selects the keys of `CursorPage` instead of `Page`.
+    row_model is the model of one row. by_cursor selects the keys of `CursorPage` instead of `Page`.
     """
     kind: Any = CursorPage if by_cursor else Page
     keys = _IN_CURSOR_PAGE if by_cursor else _IN_PAGE

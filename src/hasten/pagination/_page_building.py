@@ -44,8 +44,8 @@ def build_cursor_page(
 ) -> CursorPage[Any]:
     """Build a page by cursor, with the tokens of the next and the previous page.
 
-    rows are the rows to show, found is the slice that they were built from. Raises `InvalidOption`
-    if the slice contains the row of its own cursor, because clients would never get past that row.
+    rows are the rows to show, built from those of keyset_slice. Raises `InvalidOption` if the slice
+    contains the row of its own cursor, because clients would never get past that row.
     """
     cursor = q.cursor or START
     position = cursor.values or None

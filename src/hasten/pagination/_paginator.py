@@ -246,7 +246,7 @@ class Paginator(Generic[P]):
             cursor_values.check_fits_in_cursor(mapper, attributes, "sort")
         self._planner = query_planner.QueryPlanner(
             mapper,
-            self.fields._require_shapes(),
+            self.fields._require_loaders(),
             self._sorting.attributes,
             explicit_nulls=self._sorting.explicit_nulls,
             advise=is_development_mode() if self._advise == "auto" else self._advise,
@@ -288,7 +288,7 @@ class Paginator(Generic[P]):
             if_none_match = if_none_match or get_request_header(query, "if-none-match")
             if self._advise == "auto" and self.model is not None and is_debug(query):
                 self._planner.advise = True
-        q = params.parse(
+        q = params.parse_page_params(
             pairs,
             self._limits,
             sorts=self._sorting.sorts,
@@ -427,7 +427,7 @@ class Paginator(Generic[P]):
         if q.page is None:
             query.check_cursor_values_shown(allowed)
             signer = self._make_signer(
-                q, "cursor", _get_model_name(self.model), origin.scope, query.identity()
+                q, "cursor", _get_model_name(self.model), origin.scope, query.make_identity_values()
             )
         tag = None
         if self._version:
@@ -474,12 +474,14 @@ class Paginator(Generic[P]):
         self, query: PageQuery, statement: Selection, origin: _RowOrigin, counting: Counting
     ) -> Count:
         if not isinstance(counting, Cached):
-            return await query.count(counting, statement)
+            return await query.count_rows(counting, statement)
         assert self._count_cache is not None
-        key = fingerprint("count", _get_model_name(self.model), *origin, query.identity())
+        key = fingerprint(
+            "count", _get_model_name(self.model), *origin, query.make_identity_values()
+        )
         count = self._count_cache.get(key)
         if count is None:
-            count = await query.count(counting.count, statement)
+            count = await query.count_rows(counting.count, statement)
             self._count_cache.put(key, count)
         return count
 
@@ -673,10 +675,13 @@ def _make_version_etag(
 ) -> str:
     """Return the ETag of a page, computed without reading it.
 
-    It depends on values, the results of the ``version=`` expressions, and on everything else that
-    the response depends on: the query, its origin, the chosen fields and the query parameters.
+    It depends on version_values, the results of the ``version=`` expressions, and on everything
+    else that the response depends on: the query, its origin, the chosen fields and the query
+    parameters.
     """
     parameters = [[name, value] for name, value in q.query]
     of = [origin.scope, origin.database]
-    parts = fingerprint("etag", of, query.identity(), parameters, str(chosen), list(version_values))
+    parts = fingerprint(
+        "etag", of, query.make_identity_values(), parameters, str(chosen), list(version_values)
+    )
     return etag_of(parts, weak=True)

@@ -86,7 +86,7 @@ class PageParams:
         return 0 if self.page is None else (self.page - 1) * self.limit
 
 
-def parse(
+def parse_page_params(
     query_pairs: Pairs,
     limits: PageLimits,
     *,
@@ -97,7 +97,7 @@ def parse(
     """Parse the query parameters of a request for a page.
 
     Other parameters are kept unparsed, for links. sorts has a key for each name that the client may
-    sort by. keys verify cursors; they are required unless the mode is "page". Raises
+    sort by. signing_keys verify cursors; they are required unless the mode is "page". Raises
     `InvalidParameter`: 422, or 400 for a cursor with an invalid signature.
     """
     given = _pick_parameters(query_pairs)

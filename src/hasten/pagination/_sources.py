@@ -34,6 +34,9 @@ class Window:
     """The fields that the response shows. Items may lack other fields, except for sort keys."""
 
 
+HasMore: TypeAlias = bool
+
+
 class Source(Protocol):
     """The interface of data that can be paged without a SQL database. You implement it.
 
@@ -83,7 +86,7 @@ async def fetch_keyset_slice(
 
 
 async def fetch_count(source: Source, counting: Counting) -> Count:
-    """Count the items of a source in the way that count says.
+    """Count the items of a source. counting is the option ``count=`` of the paginator.
 
     The result is `NOT_COUNTED` for "none", and if the source cannot count.
     """
@@ -96,7 +99,7 @@ async def fetch_count(source: Source, counting: Counting) -> Count:
     return NOT_COUNTED if found is None else check_count_result(found)
 
 
-async def _fetch_and_check_for_more(source: Source, window: Window) -> tuple[list[object], bool]:
+async def _fetch_and_check_for_more(source: Source, window: Window) -> tuple[list[object], HasMore]:
     """Return the items of a page, and whether there are more items after them.
 
     To find out, one item more than the page shows is fetched.

@@ -34,12 +34,13 @@ moves only by the cost that stays charged.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from hasten.ratelimit._counter_store import Check, Outcome, Reservation
 from hasten.ratelimit._rules import IN_FLIGHT_RETRY_US, Rule
 
-CounterState = tuple[int, ...]
+CounterState: TypeAlias = tuple[int, ...]
+ReservedAtUs: TypeAlias = int
 
 _new: Final = tuple.__new__  # twice as fast as the constructor of a named tuple
 
@@ -80,8 +81,8 @@ def decide_fixed_window(rule: Rule, used_cost: int, window_left_us: int, cost: i
     """Return the outcome of `hit_one` for a simple "fixed" check, without making a state.
 
     A check is simple if it is counted at once, its cost is from 1 to the limit, and its key has
-    neither a block nor reservations. used_cost is the cost that is used in the current window, which
-    ends after window_left_us.
+    neither a block nor reservations. used_cost is the cost that is used in the current window,
+    which ends after window_left_us.
     """
     limit = rule.limit
     remaining = limit - used_cost - cost
@@ -268,7 +269,7 @@ def _find_release_time_us(
     raise AssertionError("the cost to free is higher than the sum of all runs")
 
 
-def take_cost(check: Check, state: CounterState, now_us: int) -> tuple[CounterState, int]:
+def take_cost(check: Check, state: CounterState, now_us: int) -> tuple[CounterState, ReservedAtUs]:
     """Add the cost of a check to the state, or reserve it.
 
     Returns the new state, and for a reservation the time that identifies it (`Reservation.at_us`).
@@ -332,7 +333,7 @@ def _count_expired_run_items(state: CounterState, first_index: int, latest_begin
 
 def _add_hit_to_runs(
     rule: Rule, runs: CounterState, cost: int, in_flight: int, now_us: int
-) -> tuple[CounterState, int]:
+) -> tuple[CounterState, ReservedAtUs]:
     """Add a hit to the newest run, or to a new run if that one is too old.
 
     Returns the runs, and the time of the first hit of the run that has the hit.

@@ -9,7 +9,7 @@ unavailable, a cached denial is used until its retry time.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from hasten.ratelimit._counter_store import Check, CheckGroup, Outcome, is_group_denied
 
@@ -17,6 +17,9 @@ MAX_DENIALS: Final = 10_000
 
 TRUSTED_US: Final = 1_000_000
 """How long a cached denial is used while the store is available. After that, it is called again."""
+
+
+GroupIndex: TypeAlias = int
 
 
 class Denial(NamedTuple):
@@ -95,7 +98,7 @@ class DenialCache:
 
     def find_denied_group(
         self, groups: Sequence[CheckGroup], now_us: int, *, is_store_available: bool = True
-    ) -> tuple[int, list[Outcome]] | None:
+    ) -> tuple[GroupIndex, list[Outcome]] | None:
         """Return the index of the first group with a cached denial, and its outcomes as of now.
 
         Returns None if there is no such group. is_available: whether the store can be called. If it

@@ -207,29 +207,29 @@ class SyncLimiter:
         self._limiter = limiter
 
     def hit(self, key: str, cost: int = 1) -> Decision:
-        """Blocking version of `Limiter.hit`."""
+        """Synchronous version of `Limiter.hit`."""
         return _portal.call(self._limiter.hit(key, cost))
 
     def wait(self, key: str, timeout: Duration | None = None, cost: int = 1) -> Decision:
-        """Blocking version of `Limiter.wait`."""
+        """Synchronous version of `Limiter.wait`."""
         return _portal.call(self._limiter.wait(key, timeout, cost), waits=True)
 
     def check(self, key: str, cost: int = 1) -> Decision:
-        """Blocking version of `Limiter.check`."""
+        """Synchronous version of `Limiter.check`."""
         return _portal.call(self._limiter.check(key, cost))
 
     def peek(self, key: str, cost: int = 1) -> Decision:
-        """Blocking version of `Limiter.peek`."""
+        """Synchronous version of `Limiter.peek`."""
         return _portal.call(self._limiter.peek(key, cost))
 
     def reset(self, key: str) -> None:
-        """Blocking version of `Limiter.reset`."""
+        """Synchronous version of `Limiter.reset`."""
         _portal.call(self._limiter.reset(key))
 
     def block(self, key: str, seconds: Duration) -> None:
-        """Blocking version of `Limiter.block`."""
+        """Synchronous version of `Limiter.block`."""
         _portal.call(self._limiter.block(key, seconds))
 
     def close(self) -> None:
-        """Blocking version of `Limiter.aclose`."""
+        """Synchronous version of `Limiter.aclose`."""
         _portal.call(self._limiter.aclose(), waits=True)

@@ -70,7 +70,7 @@ class RelationshipLink:
     ) -> ColumnElement[bool]:
         """Return the join condition, with other columns in place of those of the tables.
 
-        local and remote have the columns to use for the attributes of the owner and the target.
+        owner_columns and target_columns have the columns to use, by attribute name.
         """
 
         def replace(element: Any, **_: object) -> Any:
@@ -87,7 +87,7 @@ class RelationshipLink:
         return condition
 
 
-def resolve(allowed: AllowedFields, model: type, compute: Compute) -> MappedEntity:
+def resolve_entity(allowed: AllowedFields, model: type, compute: Compute) -> MappedEntity:
     """Find the columns and relationships of the allowed fields in a mapped class.
 
     compute has the functions of computed fields. Raises `InvalidOption` for a field that the class
@@ -232,7 +232,11 @@ def _refers_to_unique_key(relationship: Relationship) -> bool:
 
 
 def _has_owner_index(relationship: Relationship) -> bool:
-    """Return whether a declared index finds the related rows of one owner, each of them once."""
+    """Return whether a declared index can find the related rows of one owner.
+
+    Returns False if an association table may link the same two rows twice, because the index would
+    then find a related row twice.
+    """
     columns = {column for _, column in relationship.synchronize_pairs}
     tables = {column.table for column in columns}
     if len(tables) != 1:
@@ -273,8 +277,8 @@ def _check_order(relationship: Relationship) -> None:
 def _find_attribute_names(mapper: Mapper[Any], columns: Any, mapping_part: str) -> Iterator[str]:
     """Return the names of the attributes that map these columns.
 
-    Raises `InvalidOption` for a column that is not mapped; what names the part of the mapping that
-    needs the columns.
+    Raises `InvalidOption` for a column that is not mapped. The error names mapping_part: the part
+    of the mapping that needs the columns.
     """
     for column in columns:
         if column not in mapper._columntoproperty:

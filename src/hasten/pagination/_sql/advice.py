@@ -32,7 +32,7 @@ _MAX_NAME: Final = 63
 """The maximum length of an index name. PostgreSQL truncates longer names."""
 
 
-class Advisor:
+class QueryAdvisor:
     """Issues the warnings about one query plan, each of them once."""
 
     def __init__(
@@ -178,7 +178,7 @@ def _find_null_warnings(
             name = _format_attribute(mapper, each)
             yield (
                 f"{model} sorted by {name}: order_by() does not say where NULLs are sorted, and "
-                f"databases differ. Use {name}.nulls_last() or {name}.sorts_nulls_first() in order_by()"
+                f"databases differ. Use {name}.nulls_last() or {name}.nulls_first() in order_by()"
             )
 
 

@@ -44,7 +44,9 @@ HERE: Final = "hasten_here"
 """The label of the column that is 1 in the rows of a page, and NULL if the page is empty."""
 
 
-def count(analyzed: AnalyzedSelect, *, cap: int | None = None, dialect: str = "") -> Select[int]:
+def make_count_select(
+    analyzed: AnalyzedSelect, *, cap: int | None = None, dialect: str = ""
+) -> Select[int]:
     """Return a select that counts the rows. With a cap, counting stops at cap + 1."""
     if cap is not None and dialect == "sqlite" and analyzed.table is not None:
         return _make_sqlite_table_count(analyzed, cap)
@@ -84,7 +86,7 @@ def _make_sqlite_table_count(analyzed: AnalyzedSelect, cap: int) -> Select[int]:
 
 
 def to_count(counted_rows: int, cap: int | None) -> Count:
-    """Convert the number that a select of `count` returned to a `Count`.
+    """Convert the number that a select of `make_count_select` returned to a `Count`.
 
     cap must be the one that the select was built with.
     """
@@ -107,11 +109,11 @@ def _select_distinct_columns_only(analyzed: AnalyzedSelect) -> Selection:
 # Estimates of PostgreSQL --------------------------------------------------------------------------
 
 
-def estimate(analyzed: AnalyzedSelect) -> Executable:
+def make_estimate_statement(analyzed: AnalyzedSelect) -> Executable:
     """Return a PostgreSQL statement that estimates the number of rows.
 
-    `to_estimated_count` converts its result. For a whole table, the statement reads the statistics of
-    the table; for another select, it is EXPLAIN.
+    `to_estimated_count` converts its result. For a whole table, the statement reads the statistics
+    of the table; for another select, it is EXPLAIN.
     """
     if analyzed.table is None:
         return _Explain(_select_distinct_columns_only(analyzed))
@@ -121,7 +123,10 @@ def estimate(analyzed: AnalyzedSelect) -> Executable:
 
 
 def to_estimated_count(value: object) -> Count | None:
-    """Convert the result of `estimate`; return None if PostgreSQL has no statistics yet."""
+    """Convert the result of `make_estimate_statement` to a `Count`.
+
+    Returns None if PostgreSQL has no statistics yet.
+    """
     if isinstance(value, str):
         value = json.loads(value)
     if isinstance(value, list):
@@ -206,8 +211,8 @@ def join_total(
 
     It returns at least one row, so an empty page has a total, too. Each row is a row of the page,
     followed by the column `HERE` (NULL if the page is empty) and the total. A page past the end is
-    not read. The page must select its sort keys (see `append_sort_keys`), by which the joined rows are
-    sorted again, and only columns: a sub-query cannot return ORM objects.
+    not read. The page must select its sort keys (see `append_sort_keys`), by which the joined rows
+    are sorted again, and only columns: a sub-query cannot return ORM objects.
     """
     total = select(count_select.subquery().c[0].label("total")).subquery("hasten_count")
     marked = page.add_columns(literal_column("1", Integer).label(HERE))

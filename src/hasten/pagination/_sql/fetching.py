@@ -13,8 +13,8 @@ from hasten.pagination._sql import counting, offset_select
 from hasten.pagination._sql.page_statements import (
     PageStatements,
     count_rows,
-    estimate,
     keyset_parameters,
+    make_estimate_statement,
     offset_parameters,
     select_at_offset,
     select_at_offset_with_count,
@@ -100,7 +100,7 @@ async def fetch_count(
     """
     if count == "estimated" and dialect == "postgresql":
         estimated = counting.to_estimated_count(
-            (await execute(statements.get_statement(estimate), {})).scalar()
+            (await execute(statements.get_statement(make_estimate_statement), {})).scalar()
         )
         if estimated is not None:
             return estimated

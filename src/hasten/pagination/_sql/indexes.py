@@ -18,11 +18,12 @@ from hasten._sqlalchemy.sort_columns import SortColumn, SortColumns, to_sort_col
 def find_index(
     constant_keys: SortColumns, sort_keys: SortColumns, dialect: str
 ) -> SortColumns | None:
-    """Find an index that returns rows in the order of the keys prefix + rest.
+    """Find an index that returns rows in the order of constant_keys + sort_keys.
 
-    Returns these keys with the directions of the index, or None if there is no such index. Each key
-    of prefix has one value in all rows that are read, so its direction need not match. The first
-    key of rest is NULL in all of these rows or in none, so its place of NULLs need not match.
+    Returns these keys with the directions of the index, or None if there is no such index. Each of
+    constant_keys has one value in all rows that are read, so its direction need not match. The
+    first of sort_keys is NULL in all of these rows or in none, so the index may have NULLs in
+    another place.
     """
     keys = (*constant_keys, *sort_keys)
     tables = {getattr(key.column, "table", None) for key in keys}

@@ -265,7 +265,7 @@ def _make_conditions_after_value(
 def _make_prefix_conditions(
     prefix_keys: SortColumns, values: Sequence[object], remaining_keys: SortColumns, dialect: str
 ) -> tuple[list[Condition], SortColumns]:
-    """Return the conditions that the keys of prefix equal these values, and the keys to sort by.
+    """Return the conditions that prefix_keys equal these values, and the keys to sort by.
 
     A key that equals one value need not be in ORDER BY. But if PostgreSQL knows that, it may scan
     the primary key instead of the index on all keys, and discard the rows outside of the range. It

@@ -33,8 +33,8 @@ def select_page(
 ) -> Selection:
     """Return a select of up to limit rows at an offset.
 
-    If keyed, the sort keys are added to the columns (see `append_sort_keys`). If defer, the select uses a
-    deferred join, unless `can_use_deferred_join` is False.
+    If with_sort_keys, the sort keys are added to the columns (see `append_sort_keys`). If defer,
+    the select uses a deferred join, unless `can_use_deferred_join` is False.
     """
     check_selected_by_distinct(analyzed, keys)
     statement = append_sort_keys(analyzed, keys) if with_sort_keys else analyzed.statement

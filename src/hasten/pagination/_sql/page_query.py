@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hasten._sqlalchemy.execution import Database
+from hasten._sqlalchemy.execution import Database, DatabaseIdentity
 from hasten._sqlalchemy.selects import Selection, select_only
 from hasten._sqlalchemy.templates import RequestBindings
 from hasten.errors import InvalidOption
@@ -19,7 +19,7 @@ from hasten.pagination._sql.query_plan import QueryPlan
 
 
 class PageQuery:
-    """Reads the page, the count and the version for the select of one request."""
+    """Reads the rows of a page, their total count and aggregates for the select of one request."""
 
     __slots__ = ("_bindings", "_database", "_dialect", "_execute", "_plan")
 
@@ -66,18 +66,18 @@ class PageQuery:
         rows = await self._build_rows(found.rows)
         return KeysetSlice(rows, found.has_more, found.first, found.last)
 
-    async def count(self, count: Uncached | CountFunction, statement: Selection) -> Count:
+    async def count_rows(self, counting: Uncached | CountFunction, statement: Selection) -> Count:
         """Count the rows.
 
         If count is a function of the application, it is called with the session and statement,
         which is the original select.
         """
-        if callable(count):
+        if callable(counting):
             return check_count_result(
-                await self._database.call_application_function(count, statement)
+                await self._database.call_application_function(counting, statement)
             )
         found = await fetch_count(
-            self._plan.statements, self._execute, dialect=self._dialect, count=count
+            self._plan.statements, self._execute, dialect=self._dialect, count=counting
         )
         self._warn_about_count(found)
         return found
@@ -102,7 +102,7 @@ class PageQuery:
         if hidden is not None:
             raise hidden_sort_key_error(str(hidden.column))
 
-    def identity(self) -> list[object]:
+    def make_identity_values(self) -> list[object]:
         """Return the values that identify this query: its order, its SQL and the values in it.
 
         They are of types that a fingerprint can contain, and are the same in every process.
@@ -111,24 +111,27 @@ class PageQuery:
         if bindings.parameters is None:
             compiled = plan.make_filter_select(bindings).compile()
             values = [to_fingerprint_value(value) for _, value in sorted(compiled.params.items())]
-            return [plan.to_plain_sort_keys, str(compiled), values]
+            return [plan.fingerprint_sort_keys, str(compiled), values]
         found = [each.effective_value for each in bindings.parameters]
         if plan.advisor is not None:
             plan.advisor.warn_about_filter(found)
         return [
-            plan.to_plain_sort_keys,
+            plan.fingerprint_sort_keys,
             plan.make_filter_sql(bindings),
             [to_fingerprint_value(each) for each in found],
         ]
 
     def find_translated_schemas(self) -> list[list[str | None]]:
-        """Return the ``schema_translate_map`` of the request. See `Database.find_translated_schemas`."""
+        """Return the ``schema_translate_map`` of the request as sorted pairs.
+
+        See `Database.find_translated_schemas`.
+        """
         analyzed = self._plan.analyzed
         return self._database.find_translated_schemas(
             analyzed.mapper, analyzed.statement, self._bindings.execution_options
         )
 
-    def database_identity(self) -> tuple[list[str | None], int]:
+    def database_identity(self) -> DatabaseIdentity:
         """Return two values that identify the database. See `Database.identity`."""
         analyzed = self._plan.analyzed
         return self._database.make_identity(analyzed.mapper, analyzed.statement)
@@ -137,11 +140,11 @@ class PageQuery:
         """Convert result rows to dicts of the requested fields, and read nested objects."""
         if self._plan.analyzed.width == 1:
             rows = [(row,) for row in rows]
-        shape = self._plan.shape
-        if not shape.has_related:
-            return shape.build_dicts(rows)
+        loader = self._plan.loader
+        if not loader.has_related:
+            return loader.build_dicts(rows)
         execute = self._bindings.bind_options(self._database.execute)
-        return await shape.read(rows, execute, self._dialect)
+        return await loader.read_nested_dicts(rows, execute, self._dialect)
 
     def _warn_about_query(self) -> None:
         if self._plan.advisor is not None:

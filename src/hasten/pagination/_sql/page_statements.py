@@ -136,7 +136,7 @@ def select_at_offset_with_count(
     """
     is_lateral = dialect == "postgresql" and not analyzed.holds_entities
     page = select_at_offset(analyzed, keys, dialect, defer=False, with_sort_keys=is_lateral)
-    counted = counting.count(analyzed, cap=cap, dialect=dialect)
+    counted = counting.make_count_select(analyzed, cap=cap, dialect=dialect)
     if dialect != "postgresql":
         return counting.add_total(page, counted)
     if analyzed.holds_entities:
@@ -151,15 +151,15 @@ def count_rows(
     cap: int | None,
 ) -> Select[int]:
     """Return a select that counts the rows, up to cap + 1 if there is a cap."""
-    return counting.count(analyzed, cap=cap, dialect=dialect)
+    return counting.make_count_select(analyzed, cap=cap, dialect=dialect)
 
 
-def estimate(analyzed: AnalyzedSelect, _: SortColumns) -> Executable:
+def make_estimate_statement(analyzed: AnalyzedSelect, _: SortColumns) -> Executable:
     """Return a PostgreSQL statement that estimates the number of rows.
 
     `counting.to_estimated_count` converts its result.
     """
-    return counting.estimate(analyzed)
+    return counting.make_estimate_statement(analyzed)
 
 
 def _select_after_parameters(
@@ -171,7 +171,8 @@ def _select_after_parameters(
 ) -> list[Selection]:
     """Return the statements after a position whose values are parameters.
 
-    nulls says which values of the position are NULL; None stands for the start of all rows.
+    are_values_null has a bool for each value of the position: whether it is NULL. None stands for
+    the start of all rows.
     """
     position = None
     if are_values_null is not None:

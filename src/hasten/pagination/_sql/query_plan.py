@@ -17,9 +17,9 @@ from hasten._sqlalchemy.selects import Expression, Selection, is_same_expression
 from hasten._sqlalchemy.sort_columns import SortColumn, SortColumns
 from hasten._sqlalchemy.templates import RequestBindings
 from hasten.fields._allowed import AllowedFields, is_always_shown
-from hasten.fields._sql.shapes import FieldLoader
+from hasten.fields._sql.field_loader import FieldLoader
 from hasten.pagination._order import Order
-from hasten.pagination._sql.advice import Advisor
+from hasten.pagination._sql.advice import QueryAdvisor
 from hasten.pagination._sql.page_statements import PageStatements
 
 _MAX_LISTS: Final = 16
@@ -33,22 +33,22 @@ class QueryPlan:
         self,
         analyzed: AnalyzedSelect,
         keys: SortColumns,
-        shape: FieldLoader,
+        loader: FieldLoader,
         columns: Mapping[str, Expression],
         order: Order,
     ) -> None:
         """Create a plan that has not checked anything or built a statement yet.
 
         keys are the columns to sort by, ending with a unique key; order is the requested order.
-        shape reads the requested fields. columns are the columns that can be sorted by, by the
+        loader reads the requested fields. columns are the columns that can be sorted by, by the
         public name of their field.
         """
         self.analyzed: Final = analyzed
         self.keys: Final = keys
-        self.shape: Final = shape
+        self.loader: Final = loader
         self.order: Final = order
         self.statements: Final = PageStatements(analyzed, keys)
-        self.advisor: Advisor | None = None
+        self.advisor: QueryAdvisor | None = None
         self.hidden_sort_key: Final = lru_cache(_MAX_LISTS)(self._hidden_sort_key)
         self._columns = dict(columns)
         self._text: str | None = None
@@ -62,7 +62,7 @@ class QueryPlan:
         return None
 
     @cached_property
-    def to_plain_sort_keys(self) -> list[list[object]]:
+    def fingerprint_sort_keys(self) -> list[list[object]]:
         """The sort keys as lists of strings and booleans, for the fingerprint of the query."""
         return [
             [str(key.column), key.descending, key.nullable, key.nulls, str(key.column.type)]
@@ -70,7 +70,10 @@ class QueryPlan:
         ]
 
     def make_filter_sql(self, bindings: RequestBindings) -> str:
-        """Return the SQL of `make_filter_select`, which is the same in every process."""
+        """Return the SQL text of `make_filter_select`, without the values of its parameters.
+
+        It is the same in every process. bindings are the options of the request.
+        """
         # All selects of this plan have the same options except for values, so one SQL fits all.
         if self._text is None:
             self._text = str(self.make_filter_select(bindings).compile())
@@ -79,6 +82,6 @@ class QueryPlan:
     def make_filter_select(self, bindings: RequestBindings) -> Selection:
         """Return the select with its tables and conditions, but without its columns and ORDER BY.
 
-        The options of the request are added, because they may filter rows.
+        The options in bindings are added, because they may filter rows.
         """
         return select_only(self.analyzed.statement.options(*bindings.options), literal_column("1"))

@@ -24,9 +24,9 @@ from hasten._sqlalchemy.sort_columns import SortColumn, SortColumns
 from hasten._sqlalchemy.templates import SelectCache
 from hasten.errors import InvalidOption
 from hasten.fields._allowed import FieldSet
-from hasten.fields._sql.shapes import FieldLoaderCache, is_hybrid, make_expression_cache_key
+from hasten.fields._sql.field_loader import FieldLoaderCache, is_hybrid, make_expression_cache_key
 from hasten.pagination._order import Order
-from hasten.pagination._sql.advice import Advisor
+from hasten.pagination._sql.advice import QueryAdvisor
 from hasten.pagination._sql.page_query import PageQuery
 from hasten.pagination._sql.query_plan import QueryPlan
 
@@ -40,7 +40,7 @@ class QueryPlanner:
     def __init__(
         self,
         mapper: Mapper[Any],
-        shapes: FieldLoaderCache,
+        loaders: FieldLoaderCache,
         attributes: Mapping[str, str],
         *,
         explicit_nulls: Collection[str] = (),
@@ -54,7 +54,7 @@ class QueryPlanner:
         """
         self.advise = advise
         self._mapper = mapper
-        self._shapes = shapes
+        self._loaders = loaders
         self._attributes = attributes
         self._explicit_nulls = explicit_nulls
         self._hybrids = {
@@ -87,9 +87,9 @@ class QueryPlanner:
         return PageQuery(plan, bindings, database)
 
     @property
-    def count(self) -> int:
+    def cached_count(self) -> int:
         """The number of cached plans."""
-        return self._plans.count
+        return self._plans.cached_count
 
     def _make_hybrid_cache_key(self, chosen: FieldSet, order: Order) -> Hashable:
         """Return a value that represents the SQL of the hybrid properties that a query uses.
@@ -97,7 +97,7 @@ class QueryPlanner:
         It is part of the cache key of a plan, because a hybrid property may return other SQL in
         each request.
         """
-        shown = self._shapes.make_hybrid_cache_key(chosen)
+        shown = self._loaders.make_hybrid_cache_key(chosen)
         if not self._hybrids:
             return shown
         names = [self._hybrids[key.name] for key in order if key.name in self._hybrids]
@@ -122,8 +122,8 @@ class QueryPlanner:
         }
         whole = analyze(statement)
         keys = resolve_sort_columns(whole, order, columns)
-        shape = self._shapes.get(whole.statement, chosen, without_joins=True)
-        narrow = shape.make_select(whole.statement)
+        loader = self._loaders.get(whole.statement, chosen, without_joins=True)
+        narrow = loader.make_select(whole.statement)
         analyzed = replace(
             whole,
             statement=narrow,
@@ -131,7 +131,7 @@ class QueryPlanner:
             holds_entities=False,
             table=None if is_filtered else whole.table,
         )
-        return QueryPlan(analyzed, keys, shape, columns, order)
+        return QueryPlan(analyzed, keys, loader, columns, order)
 
     def _add_advisor(self, plan: QueryPlan) -> None:
         if not self.advise:
@@ -139,7 +139,7 @@ class QueryPlanner:
         # Limited, because clients choose the orders, and Python keeps each warning text forever.
         self._advised += 1
         if self._advised <= MAX_ADVISED:
-            plan.advisor = Advisor(
+            plan.advisor = QueryAdvisor(
                 self._mapper, plan.analyzed, plan.keys, plan.order, self._explicit_nulls
             )
 

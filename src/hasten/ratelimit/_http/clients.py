@@ -34,7 +34,7 @@ class ClientResolver:
             peer = scope.get("client")
             if peer and peer[0]:
                 return self._addresses.keys.get(peer[0]) or self._addresses.get_key(peer[0])
-        address, warning = self._proxies.client(scope)
+        address, warning = self._proxies.find_client_address(scope)
         if warning is not None:
             self._warnings.warn_once(warning)
         if self._to_examine:

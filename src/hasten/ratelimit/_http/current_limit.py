@@ -95,11 +95,11 @@ class SyncCurrentLimit:
         self._request = request
 
     def charge(self, cost: int) -> None:
-        """Blocking version of `CurrentLimit.charge`."""
+        """Synchronous version of `CurrentLimit.charge`."""
         self._request.run_coroutine_from_sync(self._current.charge(cost))
 
     def reset(self) -> None:
-        """Blocking version of `CurrentLimit.reset`."""
+        """Synchronous version of `CurrentLimit.reset`."""
         self._request.run_coroutine_from_sync(self._current.reset())
 
 

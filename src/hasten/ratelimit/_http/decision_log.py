@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, TypeAlias
 
 from hasten._decision import Decision
 from hasten._repeated_errors import ThrottledErrorLog
@@ -13,6 +13,9 @@ from hasten.ratelimit._http.stats import RateLimitStats
 
 NEAR: Final = 1 - 0.8
 """A request after which less than this share of the limit is left counts as near the limit."""
+
+
+IsRefused: TypeAlias = bool
 
 
 class DecisionLog:
@@ -32,7 +35,7 @@ class DecisionLog:
         self.on_decision: Final = on_decision
         self._errors = errors
 
-    def count_outcome(self, limit: Limit, outcome: Outcome) -> bool:
+    def count_outcome(self, limit: Limit, outcome: Outcome) -> IsRefused:
         """Count the decision for an outcome. Returns whether the request must be refused."""
         stats = self._stats_by_name.get(limit.name)
         if stats is None:

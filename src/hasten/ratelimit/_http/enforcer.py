@@ -91,8 +91,8 @@ class Enforcer:
         """Check a request against the limits of a plan, and return the results in order.
 
         After a limit that refuses the request, there are no results of later limits. A result
-        without checks means that a function of its limit failed. find_route_path returns the path of a
-        request, for limits with key="route".
+        without checks means that a function of its limit failed. find_route_path returns the path
+        of a request, for limits with key="route".
         """
         limits: Sequence[Limit] = plan.limits
         if plan.has_address_keys:

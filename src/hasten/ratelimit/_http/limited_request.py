@@ -5,7 +5,7 @@ from __future__ import annotations
 from asyncio import AbstractEventLoop, get_running_loop
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import ContextVar
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from hasten._asgi import Headers, Message, Scope, Send
 from hasten._loops import current_trio_token, is_running, run_on_loop
@@ -26,6 +26,9 @@ active_request: Final[ContextVar[LimitedRequest | None]] = ContextVar(
     "hasten.ratelimit", default=None
 )
 """The request that the current task or thread serves, None if no limit can apply to it."""
+
+
+IsAllowed: TypeAlias = bool
 
 
 class LimitedRequest:
@@ -128,16 +131,16 @@ class LimitedRequest:
                     # `write_headers` of the plan cannot tell which of the rates refuses.
                     self._write_headers = None
 
-    async def enforce_limit(self, limit: Limit) -> bool:
+    async def enforce_limit(self, limit: Limit) -> IsAllowed:
         """Check the request against a limit of its route. Returns False if it is refused."""
         await self.enforce(self.enforcer.get_plan((limit,)))
         return self.denied is None
 
-    def enforce_limit_sync(self, limit: Limit) -> bool:
-        """Blocking version of `enforce_limit`, for a handler without async."""
+    def enforce_limit_sync(self, limit: Limit) -> IsAllowed:
+        """Synchronous version of `enforce_limit`, for a handler without async."""
         return self.run_coroutine_from_sync(self.enforce_limit(limit))
 
-    async def _enforce_limits_of_uncalled_handler(self, status: int) -> bool:
+    async def _enforce_limits_of_uncalled_handler(self, status: int) -> IsAllowed:
         """Apply the limits of a route whose handler was not called, as the body is malformed.
 
         status is the response of the framework. Returns False if a limit refuses the request.
@@ -307,8 +310,8 @@ class LimitedRequest:
 def require_active_request(feature: str) -> LimitedRequest:
     """Return the request that the current task or thread serves.
 
-    feature is the name of what needs the request. It is part of the error `MissingMiddleware`, which
-    is raised if there is no request.
+    Raises `MissingMiddleware` if there is no request. The error names feature: the function that
+    needs the request.
     """
     request = active_request.get()
     if request is None:

@@ -140,15 +140,15 @@ class SyncLimits:
         self._limits = limits
 
     def reset(self, name: str, key: object = None, *, rate: RateLike | None = None) -> None:
-        """Blocking version of `Limits.reset`."""
+        """Synchronous version of `Limits.reset`."""
         _portal.call(self._limits.reset(name, key, rate=rate))
 
     def reset_all(self) -> None:
-        """Blocking version of `Limits.reset_all`."""
+        """Synchronous version of `Limits.reset_all`."""
         _portal.call(self._limits.reset_all())
 
     def close(self) -> None:
-        """Blocking version of `Limits.aclose`."""
+        """Synchronous version of `Limits.aclose`."""
         _portal.call(self._limits.aclose(), waits=True)
 
 

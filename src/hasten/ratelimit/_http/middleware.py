@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 from hasten._asgi import ASGIApp, Receive, Scope, Send
 from hasten._checks import check_choice, check_flag, check_function, check_instance, check_text
@@ -31,7 +31,7 @@ from hasten.ratelimit._http.planner import LimitPlanner
 from hasten.ratelimit._http.plans import LimitPlan
 from hasten.ratelimit._http.policy_headers import DEFAULT_STYLES, HeaderWriter
 from hasten.ratelimit._http.proxies import Proxies
-from hasten.ratelimit._http.refusals import Refusals
+from hasten.ratelimit._http.refusals import RefusalSender
 from hasten.ratelimit._http.registry import registry
 from hasten.ratelimit._http.root_paths import is_mounted
 from hasten.ratelimit._http.stats import RateLimitStats
@@ -40,6 +40,9 @@ from hasten.ratelimit._resilient_store import STORE_TIMEOUT, ResilientStore
 
 _MARK: Final = "hasten.ratelimit"
 """The key in an ASGI scope for the namespaces of the middlewares that serve the request."""
+
+
+WasPresent: TypeAlias = bool
 
 
 class RateLimitMiddleware(AsyncClosable):
@@ -133,7 +136,7 @@ class RateLimitMiddleware(AsyncClosable):
         self._excluded = excluded
         self._planner = LimitPlanner(limits, self.enforcer, app, excluded)
         self._plans = self._planner.plans
-        self._refusals = Refusals()
+        self._refusals = RefusalSender()
         self._has_started = False
 
     def __repr__(self) -> str:
@@ -283,7 +286,7 @@ class RateLimitMiddleware(AsyncClosable):
                 self._planner = first._planner
             self._plans = self._planner.plans
 
-    def _add_namespace_to_scope(self, scope: Scope) -> bool:
+    def _add_namespace_to_scope(self, scope: Scope) -> WasPresent:
         """Record in the scope that this middleware serves the request.
 
         Returns whether another middleware with the same namespace serves it, too.

@@ -40,7 +40,7 @@ class OperatorWarnings:
     def warn_once(self, warning_code: str, detail: str = "") -> None:
         """Log the warning with this code, unless it was logged before.
 
-        detail is added to its text.
+        detail is appended to the text of the warning.
         """
         if warning_code not in self._logged:
             self._logged.add(warning_code)

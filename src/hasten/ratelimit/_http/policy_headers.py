@@ -96,8 +96,8 @@ class HeaderWriter:
     def write(self, states: Sequence[PolicyState], shown_index: int | None = None) -> Headers:
         """Return the headers that describe these states; [] if there are none.
 
-        shown_index is the index of the state that headers describe if they can describe only one. None
-        means the state with the least left.
+        Some styles can describe only one state: shown_index is the index of that state, None for
+        the one with the least remaining.
         """
         if not states:
             return []

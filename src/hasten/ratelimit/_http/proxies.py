@@ -90,7 +90,7 @@ class Proxies:
         """Whether the header of any proxy is trusted."""
         return bool(self._trusted or self._hops)
 
-    def client(self, scope: Scope) -> ClientAddress:
+    def find_client_address(self, scope: Scope) -> ClientAddress:
         """Return the address of the client of a request.
 
         It has the warning "FORWARDED_BROKEN" if the header of a trusted proxy cannot be parsed, and

@@ -30,7 +30,7 @@ class Refusal(NamedTuple):
     body: bytes
 
 
-class Refusals:
+class RefusalSender:
     """Sends responses to refused requests. Caches them, so that refusals are cheap under attack."""
 
     def __init__(self) -> None:

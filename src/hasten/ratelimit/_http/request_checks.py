@@ -65,8 +65,9 @@ class CheckBuilder:
     ) -> tuple[list[Limit], list[CheckGroup]]:
         """Return the limits of the plan that count a request, and a group of checks for each.
 
-        Limits are left out if their skip, key or rate function excludes the request. find_route_path
-        returns the path of a request, for limits with key="route". Raises `LimitFunctionFailed`.
+        Limits are left out if their skip, key or rate function excludes the request.
+        find_route_path returns the path of a request, for limits with key="route". Raises
+        `LimitFunctionFailed`.
         """
         limits: list[Limit] = []
         groups: list[CheckGroup] = []

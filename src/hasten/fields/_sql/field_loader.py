@@ -38,7 +38,7 @@ from hasten._sqlalchemy.selects import (
 from hasten._sqlalchemy.templates import SelectCache
 from hasten.fields._allowed import AllowedFields, Field, FieldSet
 from hasten.fields._rows import Compute
-from hasten.fields._sql.entities import MappedEntity, RelationshipLink, resolve
+from hasten.fields._sql.entities import MappedEntity, RelationshipLink, resolve_entity
 
 Cap: TypeAlias = Callable[[Field], int]
 """A function that returns how many related rows a list field shows for each owner.
@@ -74,9 +74,9 @@ class FieldLoader:
     ) -> None:
         """Find the columns and joins for the chosen fields.
 
-        If keyed, the primary key is selected even if it is not requested. If without_joins, all
-        related rows are read with separate statements. If a list has more rows than cap, the dict
-        gets a marker: a key with the name of the list and the suffix more.
+        If with_primary_key, the primary key is selected even if it is not requested. If
+        without_joins, all related rows are read with separate statements. If a list has more rows
+        than cap, the dict gets a marker: a key with the name of the list and more_suffix.
         """
         self._root = _FieldTreeNode(
             entity,
@@ -109,18 +109,20 @@ class FieldLoader:
         narrow = plain.with_only_columns(*columns, maintain_column_froms=self._keep)
         if not self._keep:
             return narrow
-        return self._root.join(narrow, self._root.attribute_columns(entity))
+        return self._root.add_left_joins(narrow, self._root.attribute_columns(entity))
 
     def build_dicts(self, rows: Rows) -> list[dict[str, object]]:
-        """Build dicts from the result rows of `make_select`, for a shape without related rows.
+        """Build dicts from the result rows of `make_select`, without related rows.
 
-        A shape with has_related needs `read`.
+        If has_related is set, use `read_nested_dicts` instead.
         """
         return list(map(self._root.build_own, rows))
 
-    async def read(self, rows: Rows, execute: Execute, dialect: str) -> list[dict[str, object]]:
+    async def read_nested_dicts(
+        self, rows: Rows, execute: Execute, dialect: str
+    ) -> list[dict[str, object]]:
         """Read the related rows for the result rows of `make_select`, and build nested dicts."""
-        return await self._root.read(rows, execute, dialect)
+        return await self._root.read_nested_dicts(rows, execute, dialect)
 
     def _join_to_limited_subquery(self, statement: Selection, entity: Any) -> Selection:
         """Apply the LIMIT of a select in a sub-query, and join the related rows to its result."""
@@ -139,12 +141,12 @@ class FieldLoader:
         return joined.order_by(*again)
 
 
-MAX_SHAPES: Final = 256
-"""The number of shapes to cache. The least recently used one is removed first."""
+MAX_LOADERS: Final = 256
+"""The number of field loaders to cache. The least recently used one is removed first."""
 
 
 class FieldLoaderCache:
-    """A cache of the shapes for one mapped class: one for each set of requested fields."""
+    """A cache of the field loaders for one mapped class: one for each set of requested fields."""
 
     def __init__(
         self,
@@ -154,24 +156,24 @@ class FieldLoaderCache:
         cap: Cap,
         more_suffix: str,
         compute: Compute,
-        max_shapes: int = MAX_SHAPES,
+        max_loaders: int = MAX_LOADERS,
     ) -> None:
         """Find the columns of all allowed fields. Raises `InvalidOption` if one is not mapped.
 
         For cap and more, see `FieldLoader`. compute has the functions of computed fields.
         """
-        self.entity: Final = resolve(allowed, model, compute)
+        self.entity: Final = resolve_entity(allowed, model, compute)
         self.mapper: Final = self.entity.mapper
         make = partial(FieldLoader, self.entity, cap=cap, more_suffix=more_suffix)
         # The state of hybrid properties is only part of the cache key.
-        self._cached = lru_cache(max_shapes)(lambda chosen, state, **how: make(chosen, **how))
-        self._hybrids = lru_cache(max_shapes)(partial(_find_hybrids, self.entity))
+        self._cached = lru_cache(max_loaders)(lambda chosen, state, **how: make(chosen, **how))
+        self._hybrids = lru_cache(max_loaders)(partial(_find_hybrids, self.entity))
         self._selects: SelectCache[_FieldsSelect] = SelectCache(self._get_fields_select)
 
     def get(
         self, statement: Selection, chosen: FieldSet, *, without_joins: bool = False
     ) -> FieldLoader:
-        """Return the shape that reads the chosen fields of a select.
+        """Return the field loader that reads the chosen fields of a select.
 
         For a select with DISTINCT, it also selects the primary key: otherwise, rows that are equal
         in the chosen fields would be merged.
@@ -201,7 +203,7 @@ class FieldLoaderCache:
     ) -> list[dict[str, object]]:
         """Read the chosen fields of all rows of a select.
 
-        most is the maximum number of rows to read. If it is given, the order of the select is
+        max_rows is the maximum number of rows to read. If it is given, the order of the select is
         ignored, and rows that a one-to-many join repeats are returned once.
         """
         get_selected_entity(statement, self.mapper)
@@ -210,10 +212,12 @@ class FieldLoaderCache:
         rows = (
             await bindings.bind_values_and_options(database.execute)(select.statement, {})
         ).all()
-        if not select.shape.has_related:
-            return select.shape.build_dicts(rows)
+        if not select.loader.has_related:
+            return select.loader.build_dicts(rows)
         dialect = database.find_dialect(self.mapper)
-        return await select.shape.read(rows, bindings.bind_options(database.execute), dialect)
+        return await select.loader.read_nested_dicts(
+            rows, bindings.bind_options(database.execute), dialect
+        )
 
     def _get_fields_select(
         self,
@@ -222,26 +226,26 @@ class FieldLoaderCache:
         max_rows: int | None,
         _hybrid_cache_key: Hashable,
     ) -> _FieldsSelect:
-        """Return the select that `fetch` executes, and the shape for its rows."""
-        shape = self.get(statement, chosen)
+        """Return the select that `fetch` executes, and the field loader for its rows."""
+        loader = self.get(statement, chosen)
         if max_rows is not None:
             statement = without_repeated_rows(statement, self.mapper)
-        narrow = shape.make_select(statement)
+        narrow = loader.make_select(statement)
         if max_rows is not None and not has_limit_or_grouping(narrow):
             narrow = narrow.limit(max_rows)
-        return _FieldsSelect(narrow, shape)
+        return _FieldsSelect(narrow, loader)
 
     @property
-    def count(self) -> int:
-        """The number of cached shapes."""
+    def cached_count(self) -> int:
+        """The number of cached field loaders."""
         return self._cached.cache_info().currsize
 
 
 class _FieldsSelect(NamedTuple):
-    """A select of the requested fields, and the shape that builds dicts from its rows."""
+    """A select of the requested fields, and the field loader that builds dicts from its rows."""
 
     statement: Selection
-    shape: FieldLoader
+    loader: FieldLoader
 
 
 _Attribute: TypeAlias = tuple[Mapper[Any], str]
@@ -285,7 +289,7 @@ def make_expression_cache_key(expression: Any) -> Hashable:
 class _FieldTreeNode:
     """A node in the tree of requested fields: a mapped class and the fields to read from it.
 
-    Below it are the nodes of the related classes.
+    Its child nodes are those of the related classes.
     """
 
     def __init__(
@@ -374,7 +378,7 @@ class _FieldTreeNode:
         """Return the node's own columns in a mapped class or an alias, by attribute name."""
         return {name: getattr(entity, name).__clause_element__() for name in self.attributes}
 
-    def join(self, statement: Selection, columns: Mapping[str, Any]) -> Selection:
+    def add_left_joins(self, statement: Selection, columns: Mapping[str, Any]) -> Selection:
         """Add a LEFT JOIN for each node that is joined to this one, at all levels.
 
         columns are the node's own columns in the select, by attribute name.
@@ -383,7 +387,7 @@ class _FieldTreeNode:
         # discriminator of single-table inheritance, to sub-queries that lack these columns.
         for each in self.joined:
             on = each.link.make_join_condition(columns, each.columns)
-            statement = each.node.join(statement.outerjoin(each.table, on), each.columns)
+            statement = each.node.add_left_joins(statement.outerjoin(each.table, on), each.columns)
         return statement
 
     def select_from(
@@ -399,17 +403,19 @@ class _FieldTreeNode:
             statement = statement.select_from(table)
         else:
             statement = statement.select_from(owner).join(table, true())
-        return self.join(statement, dict(zip(self.attributes, own, strict=True)))
+        return self.add_left_joins(statement, dict(zip(self.attributes, own, strict=True)))
 
     # Rows
 
-    async def read(self, rows: Rows, execute: Execute, dialect: str) -> list[dict[str, object]]:
+    async def read_nested_dicts(
+        self, rows: Rows, execute: Execute, dialect: str
+    ) -> list[dict[str, object]]:
         """Read the related rows for these result rows, and build nested dicts."""
         if not self.has_related:
             return list(map(self.build_own, rows))
         found: _AllRelated = {}
         await self._read_related(rows, found, execute, dialect)
-        return [self.build(row, found) for row in rows]
+        return [self.build_dict(row, found) for row in rows]
 
     async def _read_related(
         self, rows: Rows, found: _AllRelated, execute: Execute, dialect: str
@@ -418,11 +424,11 @@ class _FieldTreeNode:
         for each in self.related:
             assert self.key is not None
             keys = {key for row in rows if None not in (key := self.key(row))}
-            found[each] = await each.read(list(keys), execute, dialect)
+            found[each] = await each.read_nested_dicts(list(keys), execute, dialect)
         for joined in self.joined:
             await joined.node._read_related(rows, found, execute, dialect)
 
-    def build(self, row: Any, related: _AllRelated) -> dict[str, object]:
+    def build_dict(self, row: Any, related: _AllRelated) -> dict[str, object]:
         """Build the dict of a row, with its nested dicts and lists."""
         made = self.build_own(row)
         if not self.has_related:
@@ -433,7 +439,7 @@ class _FieldTreeNode:
                 if each.name in made:
                     built[each.name] = made[each.name]
             elif isinstance(to, _JoinedClass):
-                built[each.name] = to.build(row, related)
+                built[each.name] = to.build_dict(row, related)
             else:
                 assert self.key is not None
                 found = related[to].get(self.key(row), _NONE)
@@ -446,7 +452,10 @@ class _FieldTreeNode:
         return built
 
     def _make_flat_row_builder(self) -> Callable[[Any], dict[str, object]]:
-        """Return a function that builds the dict of a row without nested dicts and lists."""
+        """Return a function that builds a dict from the columns of this node in a result row.
+
+        Nested dicts and lists are not included.
+        """
         fields = [each for each, inner in self._chosen.members if inner is None]
         build = self.entity.builder.make_build_function(fields)
         if build is None:
@@ -490,12 +499,12 @@ class _JoinedClass:
         self.table = select(*node.own_columns(target)).subquery()
         self.columns = dict(zip(node.attributes, self.table.c, strict=True))
 
-    def build(self, row: Any, related: _AllRelated) -> dict[str, object] | None:
+    def build_dict(self, row: Any, related: _AllRelated) -> dict[str, object] | None:
         """Build the dict of the joined row; return None if no row was joined."""
         assert self.node.key is not None
         if None in self.node.key(row):
             return None
-        return self.node.build(row, related)
+        return self.node.build_dict(row, related)
 
 
 @dataclass(slots=True)
@@ -536,25 +545,25 @@ class _RelatedRowsQuery:
             link.target, chosen, cap, more_suffix, with_primary_key=False, start=self._width
         )
 
-    async def read(
-        self, keys: Sequence[_Key], execute: Execute, dialect: str
+    async def read_nested_dicts(
+        self, owner_keys: Sequence[_Key], execute: Execute, dialect: str
     ) -> Mapping[_Key, _RelatedRows]:
         """Return the related rows of these owners, by primary key of the owner."""
-        statement = self._statement(dialect)
-        values = list(keys) if self._width > 1 else [key[0] for key in keys]
+        statement = self._make_related_rows_statement(dialect)
+        values = list(owner_keys) if self._width > 1 else [key[0] for key in owner_keys]
         found: dict[_Key, list[Any]] = {}
         for start in range(0, len(values), MAX_KEYS):
             some = _pad_keys_to_power_of_two(values[start : start + MAX_KEYS])
             for row in (await execute(statement, {_KEYS: some})).all():
                 found.setdefault(tuple(row[: self._width]), []).append(row)
         shown = [row for rows in found.values() for row in rows[: self._cap]]
-        built = iter(await self._node.read(shown, execute, dialect))
+        built = iter(await self._node.read_nested_dicts(shown, execute, dialect))
         return {
             key: _RelatedRows(list(islice(built, min(len(rows), self._cap))), len(rows) > self._cap)
             for key, rows in found.items()
         }
 
-    def _statement(self, dialect: str) -> Selection:
+    def _make_related_rows_statement(self, dialect: str) -> Selection:
         """Return the statement that reads the related rows.
 
         It has a parameter for the primary keys of the owners.
@@ -590,7 +599,7 @@ class _RelatedRowsQuery:
         def join_capped(statement: Selection, owner: Any, keys: Sequence[Any]) -> Selection:
             few = (
                 self._restrict_to_owner(select(*key), owner, keys)
-                .order_by(*self._order)
+                .order_by(*self._order_by)
                 .limit(self._most)
                 .correlate(owner)
             )
@@ -605,8 +614,8 @@ class _RelatedRowsQuery:
 
         join adds the related rows to a select from the owners.
         """
-        owner, keys, one_of = self._make_owners_table()
-        number = func.row_number().over(partition_by=keys, order_by=self._order).label(_NUMBER)
+        owner, keys, one_of = self._make_owners_table_and_condition()
+        number = func.row_number().over(partition_by=keys, order_by=self._order_by).label(_NUMBER)
         labels = [key.label(f"hasten_key_{place}") for place, key in enumerate(keys)]
         own = self._node.own_columns(self._link.target.mapper.class_)
         related = (
@@ -622,12 +631,12 @@ class _RelatedRowsQuery:
     @cached_property
     def _make_lateral_select(self) -> Selection:
         """The select for PostgreSQL: a LATERAL join, which reads only the rows up to the cap."""
-        owner, keys, one_of = self._make_owners_table()
-        number = func.row_number().over(order_by=self._order).label(_NUMBER)
+        owner, keys, one_of = self._make_owners_table_and_condition()
+        number = func.row_number().over(order_by=self._order_by).label(_NUMBER)
         own = self._node.own_columns(self._link.target.mapper.class_)
         related = (
             self._restrict_to_owner(select(*own, number), owner, keys)
-            .order_by(*self._order)
+            .order_by(*self._order_by)
             .limit(self._most)
             .correlate(owner)
             .lateral("hasten_related")
@@ -650,7 +659,7 @@ class _RelatedRowsQuery:
         same = [getattr(again, name) for name in self._owner.primary_key]
         return statement.where(*[one == key for one, key in zip(same, keys, strict=True)])
 
-    def _make_owners_table(self) -> tuple[Any, list[Any], ColumnElement[bool]]:
+    def _make_owners_table_and_condition(self) -> tuple[Any, list[Any], ColumnElement[bool]]:
         """Return the table of owners, its key columns, and the condition that selects the owners.
 
         The condition has a parameter for the list of keys.
@@ -661,7 +670,7 @@ class _RelatedRowsQuery:
         return owner, keys, key.in_(bindparam(_KEYS, expanding=True))
 
     @property
-    def _order(self) -> list[Any]:
+    def _order_by(self) -> list[Any]:
         """The ``order_by`` of the relationship, followed by the primary key."""
         target = self._link.target
         written = list(self._link.relationship.order_by or ())
