@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten.errors import InvalidOption, InvalidParameter
-from hasten.pagination._cursor import Cursor, SigningKeys, fingerprint
+from hasten.pagination._cursor import Cursor, SigningKeys, compute_fingerprint
 from hasten.pagination._order import SortKey, parse_sort
 from hasten.pagination._params import MAX_INT64, Mode, PageLimits, PageParams, parse_page_params
 
 KEYS = SigningKeys(b"0f1e2d3c4b5a6978")
-QUERY = fingerprint("posts")
+QUERY = compute_fingerprint("posts")
 CURSOR = Cursor((7, "x"))
 TOKEN = KEYS.sign(CURSOR, QUERY)
 SORTS = {

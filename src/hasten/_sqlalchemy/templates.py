@@ -147,7 +147,10 @@ class SelectCache(Generic[M]):
 
 
 class _CacheEntry(NamedTuple, Generic[M]):
-    """A cached result, and where each of its parameters finds its value in a request's select."""
+    """A cached result, and the names of its parameters with the positions of their values.
+
+    A position is an index in the list of parameters of a request's select.
+    """
 
     result: M
     places: tuple[tuple[str, int], ...]

@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 
 
 class IdleTimer:
-    """Runs an action if `restart` is not called again for some seconds. If seconds is None, never.
+    """Runs an action if `restart` is not called again for some seconds.
 
-    The action runs in a task of its own. If it raises an exception, the exception is stored in
-    `failure`, and whoever sends next can report it.
+    If seconds is None, the action never runs. It runs in a task of its own. If it raises an
+    exception, the exception is stored in `failure`, so that the next send can raise it.
     """
 
     __slots__ = ("_action", "_loop", "_seconds", "_since", "_task", "_timer", "failure")

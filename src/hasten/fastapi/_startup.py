@@ -84,7 +84,7 @@ def _is_context_manager(resource: object) -> bool:
 
 
 def _is_worker(resource_and_flag: tuple[object, bool]) -> bool:
-    """Return whether the first item is a `Worker`, for sorting. The second one is not used.
+    """Return whether the resource of a pair is a `Worker`, as a sort key: workers start last.
 
     hasten.jobs is not imported for this: if nobody has imported it, there are no workers.
     """

@@ -180,7 +180,7 @@ class AllowedFields:
         """
         if mask is None:
             return self._default
-        unknown = list(islice(self._find_unknown(mask, ""), _MAX_UNKNOWN_SHOWN + 1))
+        unknown = list(islice(self._find_unknown_names(mask, ""), _MAX_UNKNOWN_SHOWN + 1))
         if unknown:
             raise _unknown_fields_error(parameter, unknown)
         return self._choose_fields(mask, _FieldsParameter(parameter, max_depth), ())
@@ -379,7 +379,9 @@ class AllowedFields:
 
     # Choosing ------------------------------------------------------------------------------------
 
-    def _find_unknown(self, mask: FieldMask, path: str) -> Iterator[tuple[str, AllowedFields]]:
+    def _find_unknown_names(
+        self, mask: FieldMask, path: str
+    ) -> Iterator[tuple[str, AllowedFields]]:
         """Yield the paths of unknown names, each with the list of fields that was searched.
 
         path is the prefix of the paths.
@@ -390,14 +392,14 @@ class AllowedFields:
                 if not (name == EVERY and self._wildcard and not inner.names):
                     yield path + name, self
             elif field.relation is not None:
-                yield from field.relation._find_unknown(inner, f"{path}{name}.")
+                yield from field.relation._find_unknown_names(inner, f"{path}{name}.")
 
     def _choose_fields(
-        self, mask: FieldMask, request: _FieldsParameter, within: tuple[str, ...]
+        self, mask: FieldMask, parameter: _FieldsParameter, parent_path: tuple[str, ...]
     ) -> FieldSet:
         """Return the fields that a parsed ``fields=`` names.
 
-        within is the path of the nested model that this list belongs to, for error messages.
+        parent_path is the path of the nested model that this list belongs to, for error messages.
         """
         chosen: list[tuple[Field, FieldSet | None]] = []
         every = EVERY in mask.names
@@ -405,12 +407,12 @@ class AllowedFields:
             inner = mask.names.get(name)
             if field.relation is not None:
                 if inner is not None:
-                    path = (*within, name)
-                    chosen.append((field, field.relation._choose_nested(inner, request, path)))
+                    path = (*parent_path, name)
+                    chosen.append((field, field.relation._choose_nested(inner, parameter, path)))
             elif inner is not None and inner.names:
                 raise InvalidParameter(
-                    request.parameter,
-                    ".".join((*within, name)),
+                    parameter.parameter,
+                    ".".join((*parent_path, name)),
                     "this field has no nested fields; request it without names in it",
                     code="not_expandable",
                 )
@@ -419,17 +421,17 @@ class AllowedFields:
         return FieldSet(tuple(chosen), self)
 
     def _choose_nested(
-        self, mask: FieldMask, request: _FieldsParameter, path: tuple[str, ...]
+        self, mask: FieldMask, parameter: _FieldsParameter, path: tuple[str, ...]
     ) -> FieldSet:
         """Return the requested fields of a nested model; path is the path to the model."""
         if not mask.whole:
-            return self._choose_fields(mask, request, path)
+            return self._choose_fields(mask, parameter, path)
         # The default fields of the model are one level deeper than the model.
-        if len(path) >= request.max_depth:
-            raise too_deep_error(request.parameter, request.max_depth)
+        if len(path) >= parameter.max_depth:
+            raise too_deep_error(parameter.parameter, parameter.max_depth)
         if not mask.names:
             return self._default
-        return self._union(self._default, self._choose_fields(mask, request, path))
+        return self._union(self._default, self._choose_fields(mask, parameter, path))
 
     def _union(self, one: FieldSet, other: FieldSet) -> FieldSet:
         """Return the fields that are in at least one of two sets."""
@@ -480,7 +482,7 @@ def convert_field_set(chosen: FieldSet, allowed: AllowedFields) -> FieldSet:
 def _unknown_fields_error(
     parameter: str, unknown: Sequence[tuple[str, AllowedFields]]
 ) -> InvalidParameter:
-    """Return the error for unknown names. See `AllowedFields._find_unknown`."""
+    """Return the error for unknown names. See `AllowedFields._find_unknown_names`."""
     paths = [repr(path[:100]) for path, _ in unknown[:_MAX_UNKNOWN_SHOWN]]
     more = " and more" if len(unknown) > _MAX_UNKNOWN_SHOWN else ""
     first, where = unknown[0]
@@ -534,7 +536,7 @@ _Known = dict[int, AllowedFields]
 
 
 class _FieldsParameter(NamedTuple):
-    """The settings of a request that are needed for its errors."""
+    """The name of the ``fields=`` parameter and its depth limit, for error messages."""
 
     parameter: str
     max_depth: int

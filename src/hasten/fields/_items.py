@@ -78,13 +78,15 @@ class ItemRowBuilder:
                 row[field.name] = self._build_nested(value, inner)
         return row
 
-    def _build_nested(self, value: object, inner: FieldSet) -> object:
+    def _build_nested(self, value: object, nested_fields: FieldSet) -> object:
         """Return the requested fields of a nested item, or of each item in a list of them."""
         if value is None:
             return None
         if type(value) in _LISTS:
-            return [self._build_nested(each, inner) for each in cast("Iterable[object]", value)]
-        return self.build_row(value, inner)
+            return [
+                self._build_nested(each, nested_fields) for each in cast("Iterable[object]", value)
+            ]
+        return self.build_row(value, nested_fields)
 
     def _build_flat(
         self, item: object, chosen: FieldSet, builder: FieldBuilder, build: BuildFields
@@ -102,7 +104,7 @@ class ItemRowBuilder:
         return made
 
     def _add_nested_list(
-        self, row: Values, field: Field, value: Sequence[object] | None, inner: FieldSet
+        self, row: Values, field: Field, value: Sequence[object] | None, nested_fields: FieldSet
     ) -> None:
         """Add a list of nested items to a row, with a marker if there are more than its cap."""
         cap = self._cap(field)
@@ -110,7 +112,7 @@ class ItemRowBuilder:
             row[field.name] = None
             return
         items = list(value)
-        row[field.name] = [self._build_nested(each, inner) for each in items[:cap]]
+        row[field.name] = [self._build_nested(each, nested_fields) for each in items[:cap]]
         if len(items) > cap:
             row[field.name + self._more] = True
 

@@ -220,7 +220,9 @@ def _check_supports_partial(model: Any, allowed: AllowedFields) -> None:
         if field.relation is None:
             continue
         info = _field_infos(model).get(field.attribute)
-        has_effect = any(_has_effect(each) for each in _iter_metadata(info) if each is not info)
+        has_effect = any(
+            _may_change_value(each) for each in _iter_metadata(info) if each is not info
+        )
         if field.attribute in customized or field.is_conditional or has_effect:
             raise InvalidOption(
                 "schema",
@@ -260,7 +262,7 @@ def _check_no_pydantic(model: Any, allowed: AllowedFields) -> None:
             metadata += _iter_metadata(default)
         if field.relation is None:
             metadata += _iter_leaf_types(hints.get(field.attribute))
-        if matters or any(map(_has_effect, metadata)):
+        if matters or any(map(_may_change_value, metadata)):
             raise InvalidOption(
                 "schema",
                 model,
@@ -300,12 +302,12 @@ def _iter_leaf_types(annotation: Any) -> Iterator[type]:
         yield from _iter_leaf_types(inner)
 
 
-def _has_effect(metadata: Any) -> bool:
+def _may_change_value(metadata: Any) -> bool:
     """Return whether metadata may change a value, rename it, or exclude it from the JSON."""
     if _is_field_info(metadata):
         return bool(metadata.exclude or is_conditional(metadata) or metadata.serialization_alias)
     if hasattr(metadata, "__is_annotated_types_grouped_metadata__"):
-        return any(map(_has_effect, metadata))
+        return any(map(_may_change_value, metadata))
     if type(metadata).__name__ == "_PydanticGeneralMetadata":
         return not _is_constraint(metadata)
     return hasattr(metadata, "__get_pydantic_core_schema__")

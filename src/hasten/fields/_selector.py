@@ -123,7 +123,7 @@ class FieldSelector(Generic[T]):
                 schema,
                 default=default,
                 needs=needs,
-                expand={name: _to_allowed(to) for name, to in (expand or {}).items()},
+                expand={name: _to_allowed_fields(to) for name, to in (expand or {}).items()},
                 opaque=opaque,
                 wildcard=wildcard,
             )
@@ -157,7 +157,7 @@ class FieldSelector(Generic[T]):
         self._convert = lru_cache(MAX_CONVERTED)(partial(convert_field_set, allowed=allowed))
         caps = self._make_cap_function(strict)
         compute = dict(_resolve_paths("compute", allowed, self._compute, strict=strict))
-        _check_markers(allowed, self._more)
+        _check_marker_names(allowed, self._more)
         self._loaders: FieldLoaderCache | None = None
         if self.model is None:
             self._items = ItemRowBuilder(allowed, cap=caps, more_suffix=self._more, compute=compute)
@@ -356,7 +356,7 @@ class SyncFieldSelector(Generic[T]):
 # Options ------------------------------------------------------------------------------------------
 
 
-def _to_allowed(schema_or_fields: object) -> AllowedFields:
+def _to_allowed_fields(schema_or_fields: object) -> AllowedFields:
     return (
         schema_or_fields
         if isinstance(schema_or_fields, AllowedFields)
@@ -383,7 +383,7 @@ def _resolve_paths(
             raise InvalidOption(option, path, "the path of a field in the schema")
 
 
-def _check_markers(allowed: AllowedFields, suffix: str) -> None:
+def _check_marker_names(allowed: AllowedFields, suffix: str) -> None:
     """Raise `InvalidOption` if a field has the name of a marker, such as ``posts_has_more``."""
     seen: set[AllowedFields] = set()
     rest = [allowed]

@@ -122,13 +122,13 @@ class SigningKeys:
     def verify(self, token: str, fingerprint: bytes) -> Cursor:
         """Decode a token, and check that it belongs to the query with this fingerprint.
 
-        Raises `InvalidParameter` (400) if it does not, and in the cases of `read`.
+        Raises `InvalidParameter` (400) if it does not, and in the cases of `decode_for_any_query`.
         """
-        cursor = self.read(token)
+        cursor = self.decode_for_any_query(token)
         cursor.check(fingerprint)
         return cursor
 
-    def read(self, token: str) -> Cursor:
+    def decode_for_any_query(self, token: str) -> Cursor:
         """Verify the signature of a token, and decode it, whatever query it belongs to.
 
         Raises `InvalidParameter` (400) with the code "invalid_cursor" if the signature is invalid,
@@ -157,7 +157,7 @@ class SigningKeys:
         return body
 
 
-def fingerprint(*parts: object) -> bytes:
+def compute_fingerprint(*parts: object) -> bytes:
     """Return a 128-bit hash of the values that identify a query: its order, filters and scope.
 
     parts are values of the types that a cursor can contain, or lists and tuples of them. A shorter

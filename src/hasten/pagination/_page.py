@@ -39,7 +39,7 @@ class _BasePage:
     """The ETag that ``version=`` of the paginator produced; None without that option."""
     not_modified: bool
     """Whether the client has the current version: no rows were read, and the response is 304."""
-    _responder: Responder | None
+    _responder: PageResponder | None
 
     def response(self, request: RequestLike | None = None) -> EncodedResponse:
         """Return the JSON response with its headers.
@@ -126,7 +126,7 @@ class CursorPage(_BasePage, Generic[T]):
         prev_cursor: str | None,
         count: Count = NOT_COUNTED,
     ) -> None:
-        """next_cursor is None on the last page, prev_cursor is None on the first page."""
+        """Create a page. next_cursor is None on the last page, prev_cursor on the first one."""
         self.data = data
         self.limit = limit
         self.next_cursor = next_cursor
@@ -204,7 +204,7 @@ class Envelope:
         return {names.get(key, key): value for key, value in page.pagination().items()}
 
 
-class Responder:
+class PageResponder:
     """Builds the response of a page: its status, headers and JSON body."""
 
     __slots__ = ("_envelope", "_has_etag", "_q")

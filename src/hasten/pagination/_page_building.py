@@ -20,7 +20,7 @@ class CursorSigner:
     """Creates the signed cursor tokens of one query."""
 
     def __init__(self, keys: SigningKeys, query_fingerprint: bytes) -> None:
-        """The tokens are only valid for the query with this fingerprint."""
+        """Create a signer whose tokens are valid only for the query with this fingerprint."""
         self._keys = keys
         self._query_fingerprint = query_fingerprint
 

@@ -35,9 +35,9 @@ from hasten.fields._selector import FieldSelector
 from hasten.pagination import _params as params
 from hasten.pagination._count_cache import CountCache
 from hasten.pagination._counts import NOT_COUNTED, Cached, Count, Counting, check_count_option
-from hasten.pagination._cursor import SigningKeys, fingerprint, hidden_sort_key_error
+from hasten.pagination._cursor import SigningKeys, compute_fingerprint, hidden_sort_key_error
 from hasten.pagination._order import SortKey, check_sort
-from hasten.pagination._page import CursorPage, Envelope, Page, Responder, make_link_header
+from hasten.pagination._page import CursorPage, Envelope, Page, PageResponder, make_link_header
 from hasten.pagination._page_building import (
     START,
     CursorSigner,
@@ -385,16 +385,16 @@ class Paginator(Generic[P]):
 
     def response(self, page: Page[Any] | CursorPage[Any], q: PageParams) -> EncodedResponse:
         """Return the response of a page: JSON, with a Link header, and an ETag if configured."""
-        return Responder(self.envelope, q, has_etag=self._etag)(page)
+        return PageResponder(self.envelope, q, has_etag=self._etag)(page)
 
     def _attach_responder(self, page: Any, q: PageParams) -> P:
         """Attach the function that builds the response to a page, and return the page."""
-        page._responder = Responder(self.envelope, q, has_etag=self._etag)
+        page._responder = PageResponder(self.envelope, q, has_etag=self._etag)
         return cast("P", page)
 
-    def _known_parameter_names(self, unknown: Unknown) -> tuple[str, ...] | None:
+    def _known_parameter_names(self, unknown_option: Unknown) -> tuple[str, ...] | None:
         """Return the names of all query parameters; None if unknown parameters are ignored."""
-        if unknown == "ignore":
+        if unknown_option == "ignore":
             return None
         names = params.parameter_names(self._limits.mode)
         return (*names, self.fields.parameter) if self._is_choosable else names
@@ -476,7 +476,7 @@ class Paginator(Generic[P]):
         if not isinstance(counting, Cached):
             return await query.count_rows(counting, statement)
         assert self._count_cache is not None
-        key = fingerprint(
+        key = compute_fingerprint(
             "count", _get_model_name(self.model), *origin, query.make_identity_values()
         )
         count = self._count_cache.get(key)
@@ -555,7 +555,7 @@ class Paginator(Generic[P]):
             check_sort(q.order, shown)
         return own, chosen.allowed
 
-    def _make_signer(self, q: PageParams, *query: object) -> CursorSigner:
+    def _make_signer(self, q: PageParams, *query_identity: object) -> CursorSigner:
         """Return the signer for the cursors of a query.
 
         query are the values that identify the query. Raises `InvalidParameter` if the cursor of the
@@ -563,7 +563,7 @@ class Paginator(Generic[P]):
         """
         if self._keys is None:
             raise UsageError("this Paginator cannot read pages by cursor: it has mode='page'")
-        query_fingerprint = fingerprint(*query)
+        query_fingerprint = compute_fingerprint(*query_identity)
         if q.cursor is not None:
             q.cursor.check(query_fingerprint)
         return CursorSigner(self._keys, query_fingerprint)
@@ -681,7 +681,7 @@ def _make_version_etag(
     """
     parameters = [[name, value] for name, value in q.query]
     of = [origin.scope, origin.database]
-    parts = fingerprint(
+    parts = compute_fingerprint(
         "etag", of, query.make_identity_values(), parameters, str(chosen), list(version_values)
     )
     return etag_of(parts, weak=True)

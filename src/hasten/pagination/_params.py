@@ -108,7 +108,7 @@ def parse_page_params(
     if _is_by_cursor(given, limits.mode):
         if token := given.get("cursor"):
             assert signing_keys is not None, "this mode requires keys for cursors"
-            cursor = signing_keys.read(token)
+            cursor = signing_keys.decode_for_any_query(token)
     else:
         page = _parse_page(given.get("page"), limit, limits)
     return PageParams(page, limit, order, cursor, tuple(query_pairs))

@@ -121,8 +121,11 @@ class ListSource:
     """A `Source` that reads from a list. It sorts the items in Python and never suspends."""
 
     def __init__(self, items: Sequence[object], value_of: Callable[[object, str], object]) -> None:
-        """value_of returns the value of an item's field, given the field's public name."""
-        _check_items(items)
+        """Create a source of these items.
+
+        value_of returns the value of a field, given an item and the public name of the field.
+        """
+        _require_item_sequence(items)
         self._items = items
         self._value_of = value_of
 
@@ -138,7 +141,9 @@ class ListSource:
                 position = [
                     None if value is None else _comparison_key(value) for value in window.after
                 ]
-                items = [each for each in items if self._is_after(each, window.order, position)]
+                items = [
+                    each for each in items if self._is_after_position(each, window.order, position)
+                ]
         except TypeError as exc:
             names = [key.name for key in window.order]
             raise InvalidOption(
@@ -158,7 +163,7 @@ class ListSource:
             items = unknown + found if key.nulls == "first" else found + unknown
         return items
 
-    def _is_after(
+    def _is_after_position(
         self, item: object, order: Order, position: Sequence[_ComparisonKey | None]
     ) -> bool:
         """Return whether an item is sorted after a position."""
@@ -194,7 +199,7 @@ def _comparison_key(value: Any) -> _ComparisonKey:
 _SQL: Final = "sqlalchemy"
 
 
-def _check_items(items: object) -> None:
+def _require_item_sequence(items: object) -> None:
     """Raise `InvalidOption` unless items is a sequence that does not come from SQLAlchemy."""
     if (
         isinstance(items, str | bytes)

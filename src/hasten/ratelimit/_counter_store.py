@@ -100,7 +100,8 @@ class Outcome(NamedTuple):
 def find_decisive_outcome(outcomes: Sequence[Outcome]) -> Outcome:
     """Return the outcome that decides for a limit with several rates.
 
-    It is the denial with the longest wait, or if none is denied, the outcome with the least left.
+    It is the denial with the longest wait. If there is no denial, it is the outcome with the
+    least remaining.
     """
     if len(outcomes) == 1:
         return outcomes[0]

@@ -101,8 +101,8 @@ class DenialCache:
     ) -> tuple[GroupIndex, list[Outcome]] | None:
         """Return the index of the first group with a cached denial, and its outcomes as of now.
 
-        Returns None if there is no such group. is_available: whether the store can be called. If it
-        can, denials that were cached longer than `TRUSTED_US` ago are not used.
+        Returns None if there is no such group. is_store_available: whether the store can be called.
+        If so, denials older than `TRUSTED_US` are not used.
         """
         if self._denials:
             for i, group in enumerate(groups):

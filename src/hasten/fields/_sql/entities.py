@@ -109,7 +109,7 @@ def _resolve_entity(
     for need, each in needs.items():
         _check_column(mapper, need, each)
     primary_key = tuple(_find_attribute_names(mapper, mapper.primary_key, "the primary key"))
-    builder = make_field_builder(allowed, _column_types(mapper, needs), compute)
+    builder = make_field_builder(allowed, _find_column_types(mapper, needs), compute)
     entity = MappedEntity(mapper, builder, primary_key)
     # Stored before it is complete, because models may refer to each other.
     known[allowed, mapper] = entity
@@ -290,11 +290,13 @@ def _find_attribute_names(mapper: Mapper[Any], columns: Any, mapping_part: str) 
         yield mapper.get_property_by_column(column).key
 
 
-def _column_types(mapper: Mapper[Any], attributes: Mapping[str, Field]) -> dict[str, type | None]:
-    return {name: _column_type(mapper, name) for name in attributes}
+def _find_column_types(
+    mapper: Mapper[Any], attributes: Mapping[str, Field]
+) -> dict[str, type | None]:
+    return {name: _find_column_type(mapper, name) for name in attributes}
 
 
-def _column_type(mapper: Mapper[Any], attribute: str) -> type | None:
+def _find_column_type(mapper: Mapper[Any], attribute: str) -> type | None:
     """Return the Python type of the values of a column; None if it is unknown."""
     column = mapper.columns.get(attribute)
     if column is None or isinstance(column.type, TypeDecorator):

@@ -391,19 +391,23 @@ class _FieldTreeNode:
         return statement
 
     def select_from(
-        self, table: FromClause, own: Sequence[Any], before: Sequence[Any] = (), owner: Any = None
+        self,
+        table: FromClause,
+        own_columns: Sequence[Any],
+        leading_columns: Sequence[Any] = (),
+        lateral_owner: Any = None,
     ) -> Selection:
         """Return a select of the columns of this node and of the joined nodes, with the joins.
 
-        table contains own, the node's own columns. The columns before are selected in front of
-        them. If table is a LATERAL sub-query, owner is the table that it refers to.
+        table contains own_columns, the columns of this node. leading_columns are selected before
+        them. If table is a LATERAL sub-query, lateral_owner is the table that it refers to.
         """
-        statement: Selection = select(*before, *own, *self.joined_columns())
-        if owner is None:
+        statement: Selection = select(*leading_columns, *own_columns, *self.joined_columns())
+        if lateral_owner is None:
             statement = statement.select_from(table)
         else:
-            statement = statement.select_from(owner).join(table, true())
-        return self.add_left_joins(statement, dict(zip(self.attributes, own, strict=True)))
+            statement = statement.select_from(lateral_owner).join(table, true())
+        return self.add_left_joins(statement, dict(zip(self.attributes, own_columns, strict=True)))
 
     # Rows
 
@@ -418,15 +422,15 @@ class _FieldTreeNode:
         return [self.build_dict(row, found) for row in rows]
 
     async def _read_related(
-        self, rows: Rows, found: _AllRelated, execute: Execute, dialect: str
+        self, rows: Rows, results: _AllRelated, execute: Execute, dialect: str
     ) -> None:
-        """Read the related rows of this node and of the joined nodes, and add them to found."""
+        """Read the related rows of this node and of the joined nodes, and add them to results."""
         for each in self.related:
             assert self.key is not None
             keys = {key for row in rows if None not in (key := self.key(row))}
-            found[each] = await each.read_nested_dicts(list(keys), execute, dialect)
+            results[each] = await each.read_by_owner(list(keys), execute, dialect)
         for joined in self.joined:
-            await joined.node._read_related(rows, found, execute, dialect)
+            await joined.node._read_related(rows, results, execute, dialect)
 
     def build_dict(self, row: Any, related: _AllRelated) -> dict[str, object]:
         """Build the dict of a row, with its nested dicts and lists."""
@@ -486,9 +490,8 @@ class _FieldTreeNode:
 class _JoinedClass:
     """A related class with at most one row for each owner, which is read with a LEFT JOIN.
 
-    What is joined is a sub-query of the class, which databases optimize away. It lets
-    ``with_loader_criteria()`` filter the class, for example by tenant; an alias of the class would
-    not be filtered.
+    The join is to a sub-query of the class, which databases optimize away. SQLAlchemy applies
+    ``with_loader_criteria()``, for example a filter by tenant, to a sub-query but not to an alias.
     """
 
     def __init__(self, field: Field, link: RelationshipLink, node: _FieldTreeNode) -> None:
@@ -545,7 +548,7 @@ class _RelatedRowsQuery:
             link.target, chosen, cap, more_suffix, with_primary_key=False, start=self._width
         )
 
-    async def read_nested_dicts(
+    async def read_by_owner(
         self, owner_keys: Sequence[_Key], execute: Execute, dialect: str
     ) -> Mapping[_Key, _RelatedRows]:
         """Return the related rows of these owners, by primary key of the owner."""
@@ -575,9 +578,10 @@ class _RelatedRowsQuery:
 
     @cached_property
     def _make_window_select(self) -> Selection:
-        """The select for any database: it numbers all related rows of each owner.
+        """Return the select for any database.
 
-        It returns the rows whose number is not above the cap.
+        It numbers all related rows of each owner, and returns those whose number is not above the
+        cap.
         """
 
         def join_all(statement: Selection, owner: Any, _: Sequence[Any]) -> Selection:
@@ -587,7 +591,7 @@ class _RelatedRowsQuery:
 
     @cached_property
     def _make_key_lookup_select(self) -> Selection:
-        """The select for SQLite, which has no LATERAL: it numbers only the rows up to the cap.
+        """Return the select for SQLite: it numbers only the rows up to the cap, without LATERAL.
 
         A sub-query finds the primary keys of these rows for each owner. It stops at the cap if an
         index has the order of the rows. It needs an index that finds the rows of an owner: without
@@ -630,7 +634,7 @@ class _RelatedRowsQuery:
 
     @cached_property
     def _make_lateral_select(self) -> Selection:
-        """The select for PostgreSQL: a LATERAL join, which reads only the rows up to the cap."""
+        """Return the select for PostgreSQL: a LATERAL join that stops at the cap."""
         owner, keys, one_of = self._make_owners_table_and_condition()
         number = func.row_number().over(order_by=self._order_by).label(_NUMBER)
         own = self._node.own_columns(self._link.target.mapper.class_)
@@ -642,7 +646,7 @@ class _RelatedRowsQuery:
             .lateral("hasten_related")
         )
         *columns, number_of = related.c
-        selected = self._node.select_from(related, columns, keys, owner=owner)
+        selected = self._node.select_from(related, columns, keys, lateral_owner=owner)
         return selected.where(one_of).order_by(number_of)
 
     def _restrict_to_owner(

@@ -65,13 +65,13 @@ class QueryAdvisor:
         if not self._has_checked_query:
             self._has_checked_query = True
             for text in self._find_query_warnings(dialect):
-                _warn(text)
+                _issue_warning(text)
 
     def warn_about_count(self, total: int) -> None:
         """Warn once if more than `MANY_ROWS` rows were counted exactly."""
         if total > MANY_ROWS and not self._has_warned_about_count:
             self._has_warned_about_count = True
-            _warn(
+            _issue_warning(
                 f"{self._mapper.class_.__name__}: {total:,} rows were counted for one page, which "
                 "takes longer as the table grows. count=Capped(10_000) stops counting there; "
                 'count="estimated" uses the estimate of PostgreSQL'
@@ -88,7 +88,7 @@ class QueryAdvisor:
         now = datetime.now(UTC)
         for value in values:
             if _is_current_time(value, now):
-                _warn(
+                _issue_warning(
                     f"{self._mapper.class_.__name__}: a filter contains the time of the request "
                     f"({value}), which differs in each request. So cursors are rejected, and "
                     "cached totals and ETags are not reused. Use func.now(), which the database "
@@ -127,7 +127,7 @@ _FIVE_MINUTES: Final = timedelta(minutes=5)
 _SECOND: Final = timedelta(seconds=1)
 
 
-def _warn(text: str) -> None:
+def _issue_warning(text: str) -> None:
     """Issue a warning that points to the line of the application that called hasten."""
     warnings.warn(text, PaginationWarning, stacklevel=_find_application_stacklevel())
 

@@ -12,8 +12,8 @@ from hasten.pagination._slices import KeysetSlice, OffsetSlice
 from hasten.pagination._sql import counting, offset_select
 from hasten.pagination._sql.page_statements import (
     PageStatements,
-    count_rows,
     keyset_parameters,
+    make_count_select,
     make_estimate_statement,
     offset_parameters,
     select_at_offset,
@@ -105,7 +105,7 @@ async def fetch_count(
         if estimated is not None:
             return estimated
     cap = _get_cap(count)
-    found = await execute(statements.get_statement(count_rows, dialect, cap), {})
+    found = await execute(statements.get_statement(make_count_select, dialect, cap), {})
     return counting.to_count(int(found.scalar_one()), cap)
 
 
@@ -154,7 +154,7 @@ async def _fetch_page_and_count(
     )
     if not rows and offset:
         # The page is past the end, so no row carried the total.
-        found = await execute(statements.get_statement(count_rows, dialect, cap), {})
+        found = await execute(statements.get_statement(make_count_select, dialect, cap), {})
         number = int(found.scalar_one())
     else:
         number = int(rows[0][-1]) if rows else 0

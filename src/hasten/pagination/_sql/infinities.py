@@ -30,12 +30,12 @@ def make_date_or_infinity_expression(key: SortColumn, value: object) -> Expressi
     Returns None for a value that cannot stand for an infinity. If the column contains both the date
     and the infinity, executing the expression fails: an error is better than a wrong page.
     """
-    infinity = _find_infinity(value)
+    infinity = _to_infinity_name(value)
     table: Any = getattr(key.column, "table", None)
     if infinity is None or table is None or not isinstance(key.column.type, Date | DateTime):
         return None
     # Drivers convert dates but not texts, so the values are passed as text and cast in SQL.
-    finite, infinite = (_cast_text(text, key) for text in (_to_iso(value), infinity))
+    finite, infinite = (_cast_text(text, key) for text in (_to_iso_text(value), infinity))
     # An alias, because the sub-query must search the whole table, not the row of the outer select.
     searched = table.alias()
     column = searched.corresponding_column(key.column)
@@ -57,20 +57,20 @@ def may_contain_infinity(position: Sequence[object], keys: SortColumns) -> bool:
     """Return whether a position contains a value that may stand for an infinity."""
     pairs = zip(keys, position, strict=True)
     return any(
-        _find_infinity(value) is not None
+        _to_infinity_name(value) is not None
         and make_date_or_infinity_expression(key, value) is not None
         for key, value in pairs
     )
 
 
-def _find_infinity(value: object) -> str | None:
+def _to_infinity_name(value: object) -> str | None:
     """Return the infinity that asyncpg reads as this value; None for other values."""
     if isinstance(value, datetime):
         return _DATETIMES.get(value.replace(tzinfo=None))
     return _DATES.get(value) if isinstance(value, date) else None
 
 
-def _to_iso(value: object) -> str:
+def _to_iso_text(value: object) -> str:
     assert isinstance(value, date)
     return value.isoformat()
 

@@ -111,12 +111,12 @@ class PageQuery:
         if bindings.parameters is None:
             compiled = plan.make_filter_select(bindings).compile()
             values = [to_fingerprint_value(value) for _, value in sorted(compiled.params.items())]
-            return [plan.fingerprint_sort_keys, str(compiled), values]
+            return [plan.sort_keys_for_fingerprint, str(compiled), values]
         found = [each.effective_value for each in bindings.parameters]
         if plan.advisor is not None:
             plan.advisor.warn_about_filter(found)
         return [
-            plan.fingerprint_sort_keys,
+            plan.sort_keys_for_fingerprint,
             plan.make_filter_sql(bindings),
             [to_fingerprint_value(each) for each in found],
         ]

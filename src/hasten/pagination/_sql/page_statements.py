@@ -130,9 +130,9 @@ def select_at_offset_with_count(
 ) -> Selection:
     """Return a select of the rows at an offset that also counts: each row ends with the total.
 
-    An empty page has no row to carry the total, so the caller must count separately. Except on
-    PostgreSQL, if no ORM objects are selected: then the select always returns at least one row,
-    whose element before the total is NULL if the page is empty.
+    On PostgreSQL, if no ORM objects are selected, the select always returns at least one row. If
+    the page is empty, the element before the total is NULL in this row. In all other cases, an
+    empty page has no row to carry the total, so the caller must count separately.
     """
     is_lateral = dialect == "postgresql" and not analyzed.holds_entities
     page = select_at_offset(analyzed, keys, dialect, defer=False, with_sort_keys=is_lateral)
@@ -144,9 +144,9 @@ def select_at_offset_with_count(
     return counting.join_total(analyzed, page, counted, keys, offset=_KNOWN, dialect=dialect)
 
 
-def count_rows(
+def make_count_select(
     analyzed: AnalyzedSelect,
-    _: SortColumns,
+    _keys: SortColumns,
     dialect: str,
     cap: int | None,
 ) -> Select[int]:
@@ -154,7 +154,7 @@ def count_rows(
     return counting.make_count_select(analyzed, cap=cap, dialect=dialect)
 
 
-def make_estimate_statement(analyzed: AnalyzedSelect, _: SortColumns) -> Executable:
+def make_estimate_statement(analyzed: AnalyzedSelect, _keys: SortColumns) -> Executable:
     """Return a PostgreSQL statement that estimates the number of rows.
 
     `counting.to_estimated_count` converts its result.

@@ -49,12 +49,12 @@ class QueryPlan:
         self.order: Final = order
         self.statements: Final = PageStatements(analyzed, keys)
         self.advisor: QueryAdvisor | None = None
-        self.hidden_sort_key: Final = lru_cache(_MAX_LISTS)(self._hidden_sort_key)
+        self.hidden_sort_key: Final = lru_cache(_MAX_LISTS)(self._find_hidden_sort_key)
         self._columns = dict(columns)
         self._text: str | None = None
 
-    def _hidden_sort_key(self, allowed: AllowedFields) -> SortColumn | None:
-        """Return a sort key whose column is not always shown by these fields; None if all are."""
+    def _find_hidden_sort_key(self, allowed: AllowedFields) -> SortColumn | None:
+        """Return a sort key that these fields do not always show; None if there is none."""
         shown = [each for name, each in self._columns.items() if is_always_shown(name, allowed)]
         for key in self.keys:
             if not any(is_same_expression(key.column, each) for each in shown):
@@ -62,7 +62,7 @@ class QueryPlan:
         return None
 
     @cached_property
-    def fingerprint_sort_keys(self) -> list[list[object]]:
+    def sort_keys_for_fingerprint(self) -> list[list[object]]:
         """The sort keys as lists of strings and booleans, for the fingerprint of the query."""
         return [
             [str(key.column), key.descending, key.nullable, key.nulls, str(key.column.type)]

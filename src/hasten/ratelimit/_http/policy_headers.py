@@ -35,7 +35,7 @@ MAX_CACHED: Final = 1_000
 
 
 class RateLimitPolicy(NamedTuple):
-    """What headers say about a rate of a limit in every response."""
+    """The name, quota and window of one rate of a limit, as response headers describe it."""
 
     name: str
     quota: int

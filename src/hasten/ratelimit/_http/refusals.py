@@ -127,9 +127,9 @@ async def _send_custom_response(
 
 
 async def _settle_refused_request(request: LimitedRequest, status: int) -> None:
-    """Settle what other limits have reserved for a refused request.
+    """Settle the costs that other limits have reserved for a refused request.
 
-    This comes before the headers, which describe the result.
+    Call it before the rate limit headers are made: they show what remains after the settlement.
     """
     await request.settle(status)
     await request.finish()
@@ -140,5 +140,5 @@ def _make_retry_after_header(denied: LimitResult) -> tuple[bytes, bytes]:
 
 
 async def _receive_disconnect() -> Message:
-    """Return a disconnect, because nothing of the request may be read."""
+    """Return a disconnect message, so that a custom response cannot read the request body."""
     return {"type": "http.disconnect"}

@@ -26,7 +26,7 @@ FindLimits = Callable[[Scope], Iterable[Limit]]
 
 
 class RouteLimitRegistry:
-    """What a process has registered: whether routes have limits or exemptions, and named limits."""
+    """The limits of routes in this process, and whether any route has a limit or an exemption."""
 
     def __init__(self) -> None:
         self.has_limits = False
@@ -94,7 +94,7 @@ def exempt(handler: T) -> T:
 
 
 def is_exempt(handler: object) -> bool:
-    """Return whether a handler, or the class that it is the view of, is marked as `exempt`."""
+    """Return whether a handler, or the view class that it belongs to, is marked as `exempt`."""
     is_marked = getattr(handler, _EXEMPT, False) or getattr(
         getattr(handler, "view_class", None), _EXEMPT, False
     )

@@ -35,7 +35,7 @@ class LimitResult:
 
     @property
     def decisive_outcome(self) -> Outcome:
-        """The outcome that decides: the longest denial, or else the one with the least left."""
+        """The longest denial; if there is none, the outcome with the least remaining."""
         outcomes = self.outcomes
         return outcomes[0] if len(outcomes) == 1 else find_decisive_outcome(outcomes)
 

@@ -113,9 +113,9 @@ class RouterPathFinder:
         return [{path}, removed]
 
     def _add_mounted_paths(self, paths: set[str], root_path: str) -> set[str]:
-        """Return the paths, and what is left of them after root paths of applications and mounts.
+        """Return the paths with and without the prefixes that applications and mounts remove.
 
-        Applications with a root path and mounts remove their part from the path.
+        An application removes its root path, and a mount the path at which it is mounted.
         """
         found = paths | {path.replace(own, "", 1) for own in self._own for path in paths}
         mounted = set()
@@ -226,7 +226,7 @@ def _iter_closure_callables(function: FunctionType) -> Iterator[object]:
 
 
 def _iter_root_path_options(app: object, depth: int = 0) -> Iterator[str]:
-    """Yield the option root_path, as of FastAPI(), of an application and of those it mounts."""
+    """Yield the option root_path of an application, such as FastAPI, and of all that it mounts."""
     if framework_of(app) not in ("starlette", "litestar") or depth > 8:
         return
     own = getattr(app, "root_path", None)

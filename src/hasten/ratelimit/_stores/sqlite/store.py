@@ -112,7 +112,7 @@ def _apply_operations(
 class _StateBatch:
     """The states of all keys of a batch of operations, by the names of their rows.
 
-    It reads them, applies the operations to them, and writes those that changed.
+    The batch reads the states, applies the operations, and writes the states that changed.
     """
 
     def __init__(self, now_us: int) -> None:
