@@ -296,7 +296,8 @@ class TestSize:
             KEYS.sign(Cursor(("x" * (longest + 1),)), QUERY)
 
     def test_a_value_that_it_cannot_hold_is_named(self) -> None:
-        with pytest.raises(InvalidOption, match=r"sort='a value of type dict': .* sort by another"):
+        message = "sort='a field whose values have the type dict': .* sort by another"
+        with pytest.raises(InvalidOption, match=message):
             KEYS.sign(Cursor(({},)), QUERY)
 
     def test_a_fingerprint_has_one_length(self) -> None:

@@ -55,7 +55,7 @@ class Database:
             return executor.dialect.name
         # A scoped_session has get_bind(), too.
         bind: Any = executor.get_bind(mapper=mapper, clause=clause)
-        name: str = bind.find_dialect.name
+        name: str = bind.dialect.name
         return name
 
     async def call_application_function(
