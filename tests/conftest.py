@@ -1,4 +1,4 @@
-"""What comes before all tests."""
+"""Settings for all tests."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ REAPER = pytest.StashKey[Reaper]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Whatever ends this process, its children end with it, and no file of the tests is left."""
+    """However this process ends, its children end with it, and its files are removed."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # A shell ignores Ctrl+C in what it runs in the background, and all children inherit that.
+        # A shell starts background programs with Ctrl+C ignored, and their children inherit that.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     reaper = config.stash[REAPER] = Reaper(None if is_worker(config) else temporary_folder())
     reaper.watch_children()
@@ -42,7 +42,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_report_to_serializable() -> Generator[None, object, object]:
-    """A process of the run sends its reports as UTF-8; what a test prints may be none."""
+    """Send reports as UTF-8, although the output of a test may be invalid."""
     return _encodable((yield))
 
 
@@ -58,12 +58,12 @@ def _encodable(value: object) -> object:
 
 
 def is_worker(config: pytest.Config) -> bool:
-    """Whether this is one of the processes among which a run shares out its tests."""
+    """Return whether this is one of the processes that share the tests."""
     return hasattr(config, "workerinput")
 
 
 def temporary_folder() -> Path:
-    """Make the folder in which the temporary files of this run are, those of its children too."""
+    """Create the folder of all temporary files of this run and its children."""
     folder = Path(tempfile.mkdtemp(prefix="hasten-"))
     folder.chmod(0o711)  # PostgreSQL and some workers run as another user
     tempfile.tempdir = os.environ["TMPDIR"] = os.environ["PYTEST_DEBUG_TEMPROOT"] = str(folder)

@@ -4,5 +4,5 @@ from __future__ import annotations
 
 from typing import Final
 
-# No test waits that long unless something hangs: the machine may do other work at the same time.
+# No test waits that long unless something hangs, because the machine may be busy.
 DEADLINE_SECONDS: Final = 90.0

@@ -1,4 +1,4 @@
-"""What is public is what a package exports in `__all__`, and the reference describes all of it."""
+"""Packages export their public names in `__all__`, and the reference describes all of them."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_the_modules_of_a_package_are_private(name: str) -> None:
 
 @each_package
 def test_no_export_has_the_name_of_a_module(name: str) -> None:
-    """`import hasten.x.limit` would put the module in the place of `hasten.x.limit`."""
+    """`import hasten.x.limit` would replace `hasten.x.limit` by the module."""
     assert shadowed(importlib.import_module(name)) == []
 
 
@@ -83,7 +83,7 @@ def test_the_reference_describes_every_export(name: str) -> None:
 
 @each_package
 def test_the_names_in_public_signatures_are_exported(name: str) -> None:
-    """What a user has to name, to call or to annotate, can be imported."""
+    """Users can import every type that they need to call or annotate."""
     assert unexported(importlib.import_module(name)) == set()
 
 
@@ -108,7 +108,7 @@ class TestTheseRulesCanFail:
 
 
 def exports(module: ModuleType) -> list[str]:
-    """`__all__`; of a plain module without it (errors), what it defines."""
+    """Return `__all__`, or for a module without it (errors) the names that it defines."""
     found: list[str] = getattr(module, "__all__", [])
     return found if found or is_package(module) else sorted(public(module))
 
@@ -118,7 +118,7 @@ def is_package(module: ModuleType) -> bool:
 
 
 def public(module: ModuleType) -> set[str]:
-    """The names without an underscore; of a plain module those that it defines itself."""
+    """Return the names without an underscore, for a module only those that it defines."""
     return {
         name
         for name, value in vars(module).items()
@@ -138,7 +138,7 @@ def all_exports() -> frozenset[str]:
 
 
 def unexported(module: ModuleType) -> set[str]:
-    """The names of hasten's in the signatures of exports that no package exports."""
+    """Return the names of hasten in the signatures of exports that no package exports."""
     return {
         name
         for export in exports(module)
@@ -149,7 +149,7 @@ def unexported(module: ModuleType) -> set[str]:
 
 
 def annotations_of(value: Any) -> Iterator[tuple[ModuleType, str]]:
-    """Those of a function, or of the fields and public methods of a class, with their module."""
+    """Return the annotations of a function, or of the fields and methods of a class."""
     if inspect.isclass(value):
         for ancestor in value.__mro__:
             if not ancestor.__module__.startswith("hasten"):
@@ -166,7 +166,7 @@ def annotations_of(value: Any) -> Iterator[tuple[ModuleType, str]]:
 
 
 def is_shown(kind: type, member: str) -> bool:
-    """Is it in the reference?"""
+    """Return whether the reference has it."""
     if member == "__init__":
         return kind.__name__ not in GENERATOR.NOT_MADE_BY_USERS
     hidden = f"{kind.__name__}.{member}" in GENERATOR.FOR_HASTEN_ITSELF
@@ -191,7 +191,7 @@ def names_in(annotation: str) -> set[str]:
 
 
 def is_ours(home: ModuleType, name: str) -> bool:
-    """Is it defined in hasten, and no variable of types?"""
+    """Return whether hasten defines it and it is no type variable."""
     if isinstance(getattr(home, name, None), TypeVar | ParamSpec | ModuleType):
         return False
     origins = imported(home)
@@ -200,7 +200,7 @@ def is_ours(home: ModuleType, name: str) -> bool:
 
 @cache
 def imported(module: ModuleType) -> dict[str, str]:
-    """Where the names that a module imports come from."""
+    """Return the modules that a module imports names from."""
     source = sources.get(module.__name__) or inspect.getsource(module)
     return {
         alias.asname or alias.name: node.module or ""

@@ -215,7 +215,7 @@ def test_foreign_packages_come_in_at_their_doors() -> None:
     ],
 )
 def test_nobody_pays_for_what_they_do_not_use(module: str, unwanted: set[str]) -> None:
-    """In a fresh interpreter, importing a capability loads nothing of the others."""
+    """In a new interpreter, importing a capability loads no other capability."""
     program = f"import sys, {module}; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", program], check=True, capture_output=True, text=True
@@ -225,7 +225,7 @@ def test_nobody_pays_for_what_they_do_not_use(module: str, unwanted: set[str]) -
 
 
 def test_errors_load_nothing_but_the_standard_library() -> None:
-    """Everything imports them. The modules that they load have no other imports of hasten."""
+    """Everything imports them. Modules that they import do not import hasten."""
     program = "import sys, hasten.errors; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", program], check=True, capture_output=True, text=True
@@ -242,7 +242,7 @@ def test_errors_load_nothing_but_the_standard_library() -> None:
 
 
 class TestTheseRulesCanFail:
-    """The rules above, on small trees that break them."""
+    """The rules fail on small trees that break them."""
 
     def test_no_floor(self, tmp_path: Path) -> None:
         tree = plant(tmp_path, {"hasten.attic": ""})
@@ -364,13 +364,13 @@ def past_doors(tree: Tree) -> list[str]:
 
 
 def floor(module: str) -> int | None:
-    """The floor of the longest pattern that fits, None if none does."""
+    """Return the floor of the longest pattern that fits, or None."""
     fitting = [pattern for pattern in FLOORS if fnmatchcase(module, pattern)]
     return FLOORS[max(fitting, key=len)] if fitting else None
 
 
 def edges(tree: Tree) -> Iterator[tuple[str, str]]:
-    """The imports between modules of the tree itself."""
+    """Return the imports between modules of the tree."""
     for name, imports in tree.items():
         for target in sorted(imports & tree.keys()):
             yield name, target
@@ -422,7 +422,7 @@ def imported_in(tree: ast.Module, package: str, known: Collection[str]) -> set[s
 
 
 def plant(folder: Path, modules: Mapping[str, str]) -> Tree:
-    """Write modules, with the packages above them, and read them back."""
+    """Write modules and their packages, and read them."""
     for name, text in modules.items():
         path = folder.joinpath(*name.split(".")).with_suffix(".py")
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -57,7 +57,7 @@ def test_that_says_what_is_no_text() -> None:
 
 
 class Run:
-    """A run of the tests in a text, with the settings of this repository."""
+    """Run a test in a subprocess, with the settings of this repository."""
 
     def __init__(self, folder: Path, text: str, *options: str) -> None:
         test = folder / "test_inner.py"
@@ -82,7 +82,7 @@ class Run:
         return self._output.read_text()
 
     def pids(self) -> list[int]:
-        """The pids of the process that runs the test, and of what that test has started."""
+        """Return the pids of the process of the test and of its children."""
         self.until(self._told.exists)
         return [int(pid) for pid in self._told.read_text().split()]
 
@@ -112,9 +112,7 @@ class Run:
         (signal.SIGKILL, "-n0"),
     ],
 )
-def test_a_run_that_is_ended_leaves_no_process_and_no_file(
-    number: signal.Signals, processes: str, tmp_path: Path
-) -> None:
+def test_leaves_no_process_nor_file(number: signal.Signals, processes: str, tmp_path: Path) -> None:
     run = Run(tmp_path, BUSY, processes)
     pids = run.pids()
     run.send(number)

@@ -22,9 +22,7 @@ SRC: Final = Path(__file__).parent.parent / "src"
 RENAMED: Final = {"aclose": "close"}
 
 # Async methods that need no twin, and why.
-WITHOUT_TWIN: Final = {
-    ("Paginator", "from_source"): "the methods of a Source are async",
-}
+WITHOUT_TWIN: Final = {("Paginator", "from_source"): "the methods of a Source are async"}
 
 
 class Twins(typing.NamedTuple):
@@ -55,7 +53,7 @@ def test_the_twins_are_found() -> None:
 
 
 class TestDifferences:
-    """The comparison itself, on twins that have drifted."""
+    """The comparison finds differences between twins."""
 
     class Original(typing.Protocol):
         async def same(self, id: str, *, limit: int = 10) -> list[str]: ...
@@ -88,7 +86,7 @@ class TestDifferences:
 
 
 def differences(twins: Twins) -> list[str]:
-    """Everything that the twin lacks, has in addition, or declares in another way."""
+    """Return everything that the twin lacks, has in addition, or declares differently."""
     methods, blocking = public_methods(twins.original), public_methods(twins.sync)
     expected = {RENAMED.get(name, name): function for name, function in methods.items()}
     found = [f"{name}: only in the twin" for name in blocking.keys() - expected.keys()]
@@ -121,7 +119,7 @@ def needs_twin(cls: type, name: str, function: Callable[..., Any]) -> bool:
 
 
 def signature(function: Callable[..., Any]) -> str:
-    """The signature as text, without self, and with the names of twins as those of the classes."""
+    """Return the signature as text, without self, and with twins named like their classes."""
     found = inspect.signature(function)
     parameters = list(found.parameters.values())[1:]
     text = str(found.replace(parameters=parameters)).replace("'", "")

@@ -30,7 +30,7 @@ queue = Queue(QUEUE, keep_completed=True, keep_failed=True)
 
 
 def record(job_id: str, what: str) -> None:
-    """Append a line in one write, which another process's line cannot cut."""
+    """Append a line in one write, so that processes do not mix their lines."""
     line = f"{job_id} {os.getpid()} {os.getppid()} {what} {time.monotonic_ns()}\n"
     ledger = os.open(os.environ["LEDGER"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
@@ -41,7 +41,7 @@ def record(job_id: str, what: str) -> None:
 
 @contextmanager
 def recorded(ctx: Context) -> Iterator[None]:
-    """Record the start, and how it ends: `end` if it gets to its end, `cut` if not."""
+    """Record the start and the end: `end` if the block completes, otherwise `cut`."""
     record(ctx.job.id, "start")
     how = "cut"
     try:
@@ -109,7 +109,7 @@ async def block_sleeping(ctx: Context, seconds: float) -> None:
 
 @queue.task
 async def block_spinning(ctx: Context, seconds: float) -> None:
-    """Block the event loop, and take the interpreter from other threads as far as one can."""
+    """Block the event loop and, as far as possible, all other threads."""
     with recorded(ctx):
         until = time.monotonic() + seconds
         while time.monotonic() < until:
@@ -133,7 +133,7 @@ def kill_own_process(ctx: Context) -> str:
 
 @queue.task(run_in="process")
 def spin_in_process(ctx: Context) -> None:
-    """Never look up: not from a sleep, not from a system call."""
+    """Loop without a call that a signal could interrupt."""
     with recorded(ctx):
         while True:
             pass
@@ -162,7 +162,7 @@ async def enqueue(options: argparse.Namespace) -> None:
 
 
 async def enqueue_together(options: argparse.Namespace) -> None:
-    """Many callers at a time: their jobs share transactions."""
+    """Add jobs by many concurrent callers, so that they share transactions."""
 
     async def one(number: int) -> None:
         job = await step.enqueue(number=number)

@@ -1,4 +1,4 @@
-"""The command `hasten` as a process: one that runs on, or one that is awaited."""
+"""The command `hasten` as a process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HASTEN: Final = (sys.executable, "-P", "-m", "hasten")
 
 
 class Command:
-    """A running `hasten`. Its log is what it and its processes wrote to standard error."""
+    """A running `hasten`. Its log is the standard error of it and its processes."""
 
     def __init__(
         self, folder: Path, *arguments: str, program: Sequence[str] = HASTEN, **variables: str
@@ -41,14 +41,14 @@ class Command:
         return self._log.read_text()
 
     def children(self) -> list[int]:
-        """The pids of its processes so far, in the order in which they were started."""
+        """Return the pids of its processes, in the order of their starts."""
         return [int(pid) for pid in re.findall(r"process \d+ started with pid (\d+)", self.log)]
 
     async def until(self, condition: Callable[[], object], *, seconds: float = 0) -> None:
         try:
             async with asyncio.timeout(seconds or DEADLINE_SECONDS):
                 while not condition():
-                    await asyncio.sleep(0.02)  # another process's doings: only time brings them
+                    await asyncio.sleep(0.02)  # another process gives no signal here, so poll
         except TimeoutError:
             raise AssertionError(f"not in time; its log:\n{self.log}") from None
 
@@ -84,7 +84,7 @@ def run(
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """What a command finds in its environment; variables are added."""
+    """Return the environment of a command, with more variables."""
     ours = ("HASTEN_URL", "DJANGO_SETTINGS_MODULE")
     return {
         **{name: value for name, value in os.environ.items() if name not in ours},

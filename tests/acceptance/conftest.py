@@ -32,7 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def figures(request: pytest.FixtureRequest) -> Figures:
-    """Where a scenario tells how far it is, and what it has measured."""
+    """Records the progress of scenarios and their measurements."""
     return request.config.stash[_figures]
 
 
@@ -45,7 +45,7 @@ def pytest_terminal_summary(
 
 @pytest.fixture
 async def open_site() -> AsyncIterator[Site]:
-    """A site that another user can reach: pytest's own folders are closed to all others."""
+    """A site that other users can read. Only its owner can read pytest's folders."""
     folder = Path(tempfile.mkdtemp(prefix="hasten-"))
     folder.chmod(0o777)
     site = Site(folder)
@@ -56,5 +56,5 @@ async def open_site() -> AsyncIterator[Site]:
 
 @pytest.fixture
 def plain_user() -> tuple[str, ...]:
-    """Options that make a program a user whom permissions bind: root may write everywhere."""
+    """Options that run a program as a user without root's permissions."""
     return ("--uid", "65534") if os.geteuid() == 0 else ()

@@ -1,4 +1,4 @@
-"""What the scenarios that take minutes measure: shown as they run, and as a table at the end."""
+"""Measurements of scenarios that take minutes: shown as they run, and in a table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SCALE: Final = float(os.environ.get("HASTEN_SCALE", "1"))
 
 
 def scaled(number: int) -> int:
-    """That many, at the full size."""
+    """Return the number at the configured scale."""
     return max(100, round(number * SCALE))
 
 
@@ -25,7 +25,7 @@ class Figures:
         self._rows: list[tuple[str, str, str, str]] = []
 
     def progress(self, text: str) -> None:
-        """Say how far a scenario is, while pytest captures what is printed."""
+        """Print the progress of a scenario, although pytest captures output."""
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None:
             reporter.ensure_newline()
@@ -37,14 +37,14 @@ class Figures:
 
     @contextmanager
     def timed(self, scenario: str, engine: str, what: str, count: int) -> Iterator[None]:
-        """Measure how long it takes to do something with so many jobs."""
+        """Measure how long the block takes for that many jobs."""
         began = time.monotonic()
         yield
         seconds = time.monotonic() - began
         self.add(scenario, engine, what, f"{seconds:,.1f} s, {count / seconds:,.0f} jobs/s")
 
     def table(self) -> list[str]:
-        """Lines of Markdown; none if nothing was measured."""
+        """Return a table in Markdown, or nothing if there are no measurements."""
         if not self._rows:
             return []
         head = ("scenario", "store", "what", "measured")

@@ -1,4 +1,4 @@
-"""A place with a store, the processes that use it, and the ledger of what they did."""
+"""A folder with a store, the processes that use it, and the ledger of their runs."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Program:
 
     @property
     def status(self) -> int | None:
-        """Its exit status as a shell shows it; None while it runs."""
+        """The exit status as in a shell, or None while it runs."""
         code = self._process.poll()
         return 128 - code if code is not None and code < 0 else code
 
@@ -72,7 +72,7 @@ class Program:
 
     @property
     def said(self) -> list[str]:
-        """The whole lines of its standard output."""
+        """The complete lines of its standard output."""
         return self._output.read_text().rpartition("\n")[0].splitlines()
 
     @property
@@ -81,23 +81,23 @@ class Program:
         return self._log.read_text()
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal to it, not to its children."""
+        """Send a signal to the process, and not to its children."""
         self._process.send_signal(number)
 
     def kill(self) -> None:
-        """`kill -9`, and wait until it is gone."""
+        """Kill the process, and wait for its end."""
         self._process.kill()
         self._process.wait()
 
     def end(self) -> None:
-        """Leave nothing of it behind."""
+        """Kill the process and its children."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
 
 
 class Site:
-    """A folder with a store, and all that runs on it."""
+    """A folder with a store, and the processes that use it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -107,12 +107,12 @@ class Site:
         self.move_store(folder / "jobs.db")
 
     def move_store(self, path: Path) -> None:
-        """Use another file: to be called before the first use."""
+        """Use another file. Call it before the first use."""
         self.store = path
         self.use(f"sqlite:///{path}")
 
     def use(self, url: str) -> None:
-        """Use another store: to be called before the first use."""
+        """Use another store. Call it before the first use."""
         self.url = url
         self.queue = Queue(QUEUE, self.url, keep_completed=True, keep_failed=True)
 
@@ -129,11 +129,11 @@ class Site:
         return worker
 
     async def add(self, task: AnyTask, **data: object) -> Job[Any]:
-        """Add a job of one of the application's tasks."""
+        """Add a job of a task of the application."""
         return await self.queue.add(task.name, data)
 
     def check_store(self) -> None:
-        """A file has to be as SQLite wants it."""
+        """Check the integrity of a SQLite file."""
         if self.url.startswith("sqlite"):
             with contextlib.closing(sqlite3.connect(self.store)) as connection:
                 assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
@@ -148,7 +148,7 @@ class Site:
         self.gate.touch()
 
     def entries(self) -> list[Entry]:
-        """The ledger so far."""
+        """Return the entries of the ledger."""
         if not self.ledger.exists():
             return []
         lines = self.ledger.read_text().rpartition("\n")[0].splitlines()
@@ -158,12 +158,12 @@ class Site:
         ]
 
     def seen(self, what: str, *jobs: Job[Any]) -> bool:
-        """Whether the ledger has this of all these jobs."""
+        """Return whether the ledger has an entry of this kind for all these jobs."""
         found = {entry.job_id for entry in self.entries() if entry.what == what}
         return found >= {job.id for job in jobs}
 
     def of(self, job: Job[Any], what: str) -> list[Entry]:
-        """What the ledger has of this kind of a job."""
+        """Return the entries of this kind for a job."""
         return [entry for entry in self.entries() if entry.what == what and entry.job_id == job.id]
 
     async def until(
@@ -179,11 +179,11 @@ class Site:
     async def until_true(
         self, condition: Callable[[], Awaitable[bool]], *, seconds: float = DEADLINE_SECONDS
     ) -> None:
-        """As `until`, for a condition that has to be awaited."""
+        """Like `until`, for an asynchronous condition."""
         try:
             async with asyncio.timeout(seconds):
                 while not await condition():
-                    # Another process's doings: there is nothing here to wait for but time.
+                    # Another process gives no signal here, so poll.
                     await asyncio.sleep(0.01)
         except TimeoutError:
             raise AssertionError(f"not within {seconds:g} s\n{self.story()}") from None
@@ -215,7 +215,7 @@ class Site:
         return [job.record for job in await self.queue.jobs(state, limit=1_000_000)]
 
     def story(self) -> str:
-        """What its programs have logged, and the end of the ledger."""
+        """Return the logs of all programs, and the end of the ledger."""
         logs = (f"{one.pid} (status {one.status}):\n{one.log}" for one in self.programs)
         return "\n".join([*logs, f"ledger: {self.entries()[-20:]}"])
 
@@ -233,7 +233,7 @@ class Runs:
     """The runs of each job, from the ledger."""
 
     def __init__(self, site: Site, died_ns: dict[int, int] | None = None) -> None:
-        """died_ns is when the killed processes were gone, by pid."""
+        """died_ns has the time of death of each killed process, by pid."""
         self._died_ns = died_ns or {}
         self._by_job: dict[str, list[Entry]] = defaultdict(list)
         for entry in site.entries():
@@ -243,7 +243,7 @@ class Runs:
         return sum(entry.what == "start" for entry in self._by_job[job_id])
 
     def check(self, jobs: Iterable[JobRecord]) -> None:
-        """Each job ran to its end; it ran again only if its worker died, and not before that."""
+        """Check that each job ran to its end, and again only after its worker had died."""
         for job in jobs:
             entries = self._by_job[job.id]
             story = f"job {job.id}: {entries}, {job}"
@@ -260,7 +260,7 @@ class Runs:
 
 
 def random_moments() -> random.Random:
-    """Numbers for random moments; a test that fails names the seed."""
+    """Return random numbers. A failing test names the seed."""
     seed = random.SystemRandom().randrange(10**6)
     print(f"seed {seed}")
     return random.Random(seed)

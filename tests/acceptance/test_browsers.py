@@ -1,4 +1,4 @@
-"""curl and Chromium read what the middleware sends: programs whose decoders we did not choose."""
+"""curl and Chromium decode the responses of the middleware."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ANSWER: Final = f"/mails?state=delayed&limit={MAILS}"
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A store with many mails that are not due while we look at them."""
+    """A store with many jobs that are not due during the test."""
     url = f"sqlite:///{tmp_path_factory.mktemp('store')}/jobs.db"
     queue = Queue("mail", url)
     queue.sync.add_many(
@@ -49,7 +49,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @contextlib.contextmanager
 def served(app: str, store: str) -> Iterator[str]:
-    """Serve an application by a process of its own. Yields its address."""
+    """Serve an application in a process. Yields its address."""
     process = subprocess.Popen(
         [sys.executable, "-m", "uvicorn", app, "--port", "0", "--no-access-log"],
         cwd=ROOT,
@@ -62,7 +62,7 @@ def served(app: str, store: str) -> Iterator[str]:
     try:
         for line in process.stderr:
             log += line
-            # Browsers take zstd and br by HTTPS, or from localhost by that name.
+            # Browsers accept zstd and br only over HTTPS or from localhost.
             if address := re.search(r"running on http://127\.0\.0\.1:(\d+)", line):
                 yield f"http://localhost:{address[1]}"
                 break
@@ -105,7 +105,7 @@ class Curl:
 
     @property
     def codings(self) -> list[str]:
-        """What it was built with, in the server's order."""
+        """Return the supported codings, in the order of the server."""
         version = subprocess.run([self._program, "--version"], capture_output=True, check=True)
         features = version.stdout.decode().partition("Features:")[2].split()
         names = {"zstd": "zstd", "br": "brotli", "gzip": "libz"}
@@ -140,7 +140,7 @@ class Chromium:
         self._command = [
             program("chromium", "google-chrome"),
             "--headless=new",
-            "--no-sandbox",  # there is none for root, nor in most containers
+            "--no-sandbox",  # it does not work for root, nor in most containers
             "--disable-gpu",
             "--disable-dev-shm-usage",
             "--no-first-run",
@@ -151,7 +151,7 @@ class Chromium:
         self._log = folder / "log"
 
     def read(self, url: str) -> str:
-        """The text of a page that is no HTML."""
+        """Return the text of a page that is not HTML."""
         with self._running("--dump-dom", url) as process:
             document, _ = process.communicate(timeout=DEADLINE_SECONDS)
         shown = re.search("<pre[^>]*>(.*?)</pre>", document, re.DOTALL)
@@ -160,7 +160,7 @@ class Chromium:
 
     @contextlib.contextmanager
     def showing(self, url: str) -> Iterator[None]:
-        """Inside, it shows a page and runs its scripts."""
+        """Show a page and run its scripts within the block."""
         with self._running(url):
             yield
 
@@ -188,13 +188,13 @@ def chromium(tmp_path: Path) -> Chromium:
 
 
 def report(web: str, name: str) -> bytes:
-    """What a page has told; waits for it."""
+    """Wait for the report of a page, and return it."""
     answer = httpx.get(f"{web}/reports/{name}", timeout=DEADLINE_SECONDS)
     return answer.raise_for_status().content
 
 
 def sent(web: str, path: str) -> dict[str, str | None]:
-    """What the server has recorded of the latest answer at this path."""
+    """Return what the server recorded of the latest response at this path."""
     seen: dict[str, str | None] = httpx.get(f"{web}/seen{path}").raise_for_status().json()
     return seen
 
@@ -217,7 +217,7 @@ class TestCurl:
 class TestChromium:
     @pytest.mark.parametrize("coding", CODINGS)
     def test_shows_the_demo_s_answer(self, chromium: Chromium, web: str, coding: str) -> None:
-        """By navigation, from the demo with the options it has, to a client with one coding."""
+        """With the options of the demo, for a client with one coding."""
         path = f"/demo/{coding}/mails"
         url = web + path + ANSWER.partition("/mails")[2]
         expected = plain(url).decode()
@@ -226,10 +226,8 @@ class TestChromium:
         assert sent(web, path)["used"] == coding
 
     @pytest.mark.parametrize("coding", CODINGS)
-    def test_hears_each_event_when_it_is_sent(
-        self, chromium: Chromium, web: str, coding: str
-    ) -> None:
-        """The server sends none before the page has reported the one before it."""
+    def test_hears_each_event_when_sent(self, chromium: Chromium, web: str, coding: str) -> None:
+        """The server sends each event after the page has reported the one before it."""
         with chromium.showing(f"{web}/listening/{coding}"):
             report(web, f"{coding}-{EVENTS}")
         assert sent(web, f"/events/{coding}")["used"] == coding

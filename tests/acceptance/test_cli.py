@@ -1,4 +1,4 @@
-"""The command `hasten`, in a folder of its own with an application in it, as a user has it."""
+"""The command `hasten` in a folder with an application."""
 
 from __future__ import annotations
 
@@ -133,9 +133,7 @@ class TestOneProcess:
         assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO ", worker.log)
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-    async def test_hands_jobs_back_and_ends_with_status_0(
-        self, place: Place, number: signal.Signals
-    ) -> None:
+    async def test_hands_jobs_back_and_exits_0(self, place: Place, number: signal.Signals) -> None:
         job = await place.mail.add("hold")
         worker = await place.worker("--grace", "0")
         await worker.until(place.held_by)
@@ -144,7 +142,7 @@ class TestOneProcess:
         assert await is_handed_back(job)
 
     async def test_ends_although_a_thread_does_not(self, place: Place) -> None:
-        """Python waits for threads before it ends: for ten minutes in this case."""
+        """Python waits for threads before it exits, here for ten minutes."""
         job = await place.mail.add("sleep_in_thread")
         worker = await place.worker("--grace", "0")
         await worker.until(place.held_by)
@@ -165,7 +163,7 @@ class TestOneProcess:
         assert command.log == ""
 
     async def test_warns_of_a_store_that_it_creates(self, place: Place) -> None:
-        """It may run in the wrong folder."""
+        """The folder may be the wrong one."""
         worker = await place.worker()
         url = f"sqlite:///{place.folder}/hasten.db"
         assert f"WARNING  hasten.cli: queue mail: creating a new store: {url}: " in worker.log
@@ -173,7 +171,7 @@ class TestOneProcess:
         assert "new store" not in again.log
 
     async def test_control_characters_are_escaped_in_its_log(self, place: Place) -> None:
-        """And no text of an error looks like a line of the log."""
+        """Also, the text of an error cannot look like a line of the log."""
         await place.mail.add("echo", {"text": "\x1b[2J\x9b31m\u202e\r\nERROR forged"})
         worker = await place.worker()
         await worker.until_logged("failed for good")
@@ -201,10 +199,8 @@ class TestSeveralProcesses:
         await worker.until_logged(SERVING, times=3)
         assert len(worker.children()) == 3
 
-    async def test_a_process_that_cannot_start_is_started_again_after_growing_pauses(
-        self, place: Place
-    ) -> None:
-        """For instance when a deployment replaces the code under a running supervisor."""
+    async def test_a_process_that_fails_to_start_is_retried_with_pauses(self, place: Place) -> None:
+        """For example, a deployment replaces the code under a running supervisor."""
         worker = await place.worker(processes=2)
         (place.folder / "app.py").write_text("raise LookupError('half a file')", encoding="utf-8")
         os.kill(worker.children()[0], signal.SIGKILL)
@@ -218,7 +214,7 @@ class TestSeveralProcesses:
     async def test_hand_jobs_back_and_end_with_status_0(
         self, place: Place, number: signal.Signals, whole_group: bool
     ) -> None:
-        """A service manager signals the parent, and Ctrl+C the whole process group."""
+        """A service manager signals the parent, and Ctrl+C signals the whole process group."""
         jobs = await place.mail.add_many([("hold", None)] * 2)
         worker = await place.worker("--grace", "0", "--concurrency", "1", processes=2)
         await worker.until(lambda: len(place.held_by()) == 2)
@@ -252,9 +248,7 @@ class TestSeveralProcesses:
         assert await worker.ended(seconds=5) == 128 + signal.SIGTERM
         assert not any(map(is_alive, worker.children()))
 
-    async def test_a_process_that_does_not_end_gracefully_means_status_1(
-        self, place: Place
-    ) -> None:
+    async def test_a_process_that_ends_ungracefully_means_status_1(self, place: Place) -> None:
         job = await place.mail.add("hold")
         worker = await place.worker("--grace", "600", processes=2)
         await worker.until(place.held_by)
@@ -317,10 +311,8 @@ class TestWrongUse:
     @pytest.mark.parametrize(
         "program", [HASTEN, [sys.executable, "-m", "hasten"], [SCRIPTS / "hasten"]]
     )
-    async def test_files_in_the_folder_do_not_stand_in_for_packages(
-        self, place: Place, program: Sequence[str]
-    ) -> None:
-        """Neither packages of hasten's own nor packages that the application imports."""
+    async def test_files_do_not_shadow_packages(self, place: Place, program: Sequence[str]) -> None:
+        """Neither hasten's own packages nor those that the application imports."""
         for name in ("json", "logging", "msgspec", "redis", "rich", "typer"):
             (place.folder / f"{name}.py").write_text("raise SystemExit('taken')", encoding="utf-8")
         done = subprocess.run(

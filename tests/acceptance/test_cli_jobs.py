@@ -84,13 +84,13 @@ class Place:
             main()
         out, err = self._capsys.readouterr()
         match ended.value.code:
-            case str(message):  # as Python ends a process with it
+            case str(message):  # Python prints it and exits with status 1
                 return Done(1, out, f"{err}{message}\n")
             case status:
                 return Done(status, out, err)
 
     def on_terminal(self, *arguments: str, **variables: str) -> str:
-        """Run it as a process that has a terminal. Returns what the terminal shows."""
+        """Run it in a process with a terminal. Returns what the terminal shows."""
         ours, its = pty.openpty()
         process = subprocess.Popen(
             [*HASTEN, "jobs", *arguments],
@@ -105,7 +105,7 @@ class Place:
             while part := os.read(ours, 65536):
                 shown += part
         except OSError:
-            pass  # how Linux reports that nobody holds the terminal any more
+            pass  # Linux reports this when nothing holds the terminal any more
         os.close(ours)
         assert process.wait(DEADLINE_SECONDS) == 0
         return shown.decode()
@@ -126,14 +126,14 @@ def place(
 
 
 def run_all(place: Place) -> None:
-    """Run what waits in a worker of this process."""
+    """Run all waiting jobs in a worker of this process."""
 
     async def work() -> None:
         mail = importlib.import_module("app").mail
         async with Worker(mail, name="postman"):
             async with asyncio.timeout(DEADLINE_SECONDS):
                 while (counts := await mail.counts())[State.WAITING] or counts[State.ACTIVE]:
-                    await asyncio.sleep(0.01)  # its doings: only time brings them
+                    await asyncio.sleep(0.01)  # another process gives no signal here, so poll
         await mail.aclose()
 
     asyncio.run(work())
@@ -144,10 +144,10 @@ def without_styles(shown: str) -> str:
 
 
 class TestForPrograms:
-    """What a pipe, a file or a script gets."""
+    """Output to a pipe, a file or a script."""
 
     def test_jobs_are_lines_of_fields_that_are_never_shortened(self, place: Place) -> None:
-        """Whatever the environment says about a terminal, because there is none."""
+        """Without a terminal, its size in the environment is ignored."""
         long = "x" * 300
         place.mail.add("hold", {"to": long}, job_id=LONG_ID)
         place.mail.add("pid", {"to": "[bold]"})
@@ -206,7 +206,7 @@ class TestForPrograms:
         assert place.jobs("list", "app:mail", "--json").out == "[]\n"
 
     def test_a_reader_that_leaves_early_is_no_error(self, place: Place) -> None:
-        """As `head -1` does."""
+        """`head -1` does that."""
         place.mail.add_many([("pid", {"to": "x" * 200})] * 2000)
         command = shlex.join([*HASTEN, "jobs", *WAITING, "--limit=2000"])
         done = run(place.folder, "-c", f"{command} | read line", program=["/bin/sh"])
@@ -237,7 +237,7 @@ class TestOnATerminal:
 
 
 class TestHostileText:
-    """Names, data and reasons come from other programs, and must not control a terminal."""
+    """Names, data and errors come from other programs, and must not control a terminal."""
 
     def test_is_escaped_in_lines(self, place: Place) -> None:
         place.store(HOSTILE, HOSTILE)
@@ -270,7 +270,7 @@ class TestHostileText:
 
 
 class TestWithoutAStore:
-    """The command creates none, because the folder may be the wrong one."""
+    """The command creates no store, because the folder may be the wrong one."""
 
     @pytest.mark.parametrize(
         "command", ["counts app", "list app:mail", "retry app:mail --all", "cancel app:mail 1"]
@@ -320,7 +320,7 @@ class TestWithoutAStore:
         )
 
     def test_a_server_that_does_not_answer(self, place: Place) -> None:
-        """It has no file to look for; and what it cannot do is no traceback."""
+        """There is no file to check, and the error has no traceback."""
         done = place.jobs("counts", "app", HASTEN_URL="redis://127.0.0.1:1/0")
         assert done.status == 1
         assert done.err.startswith("hasten: redis://127.0.0.1:1/0: cannot connect: ")

@@ -1,4 +1,4 @@
-"""Workers of a Django project, by the command `hasten` and by `python manage.py hasten`."""
+"""Workers of a Django project, by `hasten` and by `python manage.py hasten`."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Project:
         self._workers: list[Command] = []
 
     async def serve(self, worker: Command) -> Command:
-        """Wait until a worker serves, with all its processes."""
+        """Wait until a worker and all its processes serve."""
         self._workers.append(worker)
         processes = 2 if "--processes" in worker.process.args else 1  # type: ignore[operator]
         await worker.until_logged(SERVING, times=processes)
@@ -117,10 +117,8 @@ async def project(tmp_path: Path) -> AsyncIterator[Project]:
 
 class TestTheCommandHasten:
     @pytest.mark.parametrize("task", ["thread", "process"])
-    async def test_sets_django_up_where_the_environment_names_settings(
-        self, project: Project, task: str
-    ) -> None:
-        """Connections are closed after each job, as they are after each request."""
+    async def test_sets_django_up_if_settings_are_named(self, project: Project, task: str) -> None:
+        """Connections are closed after each job, as after each request."""
         command = ("worker", "shop.tasks:mail", "--concurrency", "1")
         await project.serve(Command(project.folder, *command, **ENVIRONMENT))
         assert await project.result(task) == [False, 1]
@@ -160,7 +158,7 @@ class TestTheCommandHasten:
 
 class TestTheManagementCommand:
     async def test_runs_workers(self, project: Project) -> None:
-        """Their processes are started by manage.py, too: it may have changed where modules are."""
+        """Processes are started by manage.py as well, because it may change the import path."""
         command = ("worker", "shop.tasks:mail", "--processes", "2")
         worker = await project.serve(Command(project.folder, *command, program=MANAGE))
         assert await project.result("thread") == [False, 1]
@@ -169,7 +167,7 @@ class TestTheManagementCommand:
         assert await worker.ended() == 0
 
     async def test_shows_jobs_with_the_settings_that_are_named(self, project: Project) -> None:
-        """And what Django's own options name does not confuse the command."""
+        """The options of Django do not confuse the command."""
         await project.mail.add("thread", {"to": "ada"})
         settings = (project.folder / "project/settings.py").read_text(encoding="utf-8")
         (project.folder / "other.py").write_text(settings, encoding="utf-8")

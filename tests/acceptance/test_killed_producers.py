@@ -14,7 +14,7 @@ from tests.acceptance.site import Runs, Site, random_moments
 
 
 async def kill_while_adding(site: Site, role: str, *, lines: int) -> list[str]:
-    """Returns what the producer said before it died: what had been accepted."""
+    """Return the output of the producer before it was killed: the accepted jobs."""
     random = random_moments()
     producer = site.start(role, "--count=1000000")
     await site.until(lambda: len(producer.said) > lines)
@@ -25,10 +25,8 @@ async def kill_while_adding(site: Site, role: str, *, lines: int) -> list[str]:
 
 
 @pytest.mark.parametrize(("role", "at_once"), [("enqueue", 1), ("enqueue-together", app.BATCH)])
-async def test_kill_9_of_a_producer_loses_no_accepted_job(
-    site: Site, role: str, at_once: int
-) -> None:
-    """Once `enqueue` has returned, the job is on the disk, and not only in a buffer."""
+async def test_killed_producers_lose_no_accepted_job(site: Site, role: str, at_once: int) -> None:
+    """When `enqueue` returns, the job is on the disk."""
     accepted = await kill_while_adding(site, role, lines=150)
     stored = await site.records(State.WAITING)
     assert set(accepted) <= {job.id for job in stored}
@@ -39,7 +37,7 @@ async def test_kill_9_of_a_producer_loses_no_accepted_job(
 
 
 async def test_kill_9_of_a_producer_leaves_no_half_of_a_batch(site: Site) -> None:
-    """`enqueue_many` adds all or none."""
+    """`enqueue_many` adds all jobs or none."""
     accepted = await kill_while_adding(site, "enqueue-many", lines=10)
     stored = await site.records(State.WAITING)
     batches = Counter(msgspec.json.decode(job.data)["number"] for job in stored)

@@ -1,4 +1,4 @@
-"""Workers that die, and what becomes of the jobs that they held."""
+"""Workers that are killed, and the jobs that they held."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def kill_again_and_again(site: Site, *, jobs: int, rounds: int) -> int:
     died_ns: dict[int, int] = {}
     for _ in range(rounds):
         worker = await site.start_worker(*options)
-        # Anywhere in this round's share of the work, at any moment of a run.
+        # At a random moment within this round's share of the work.
         await site.until_entries(len(site.entries()) + random.randrange(2 * jobs // rounds))
         await asyncio.sleep(random.uniform(0, 0.05))
         worker.kill()
@@ -40,7 +40,7 @@ async def kill_again_and_again(site: Site, *, jobs: int, rounds: int) -> int:
 
 
 async def test_kill_9_under_load_loses_no_job_and_repeats_only_running_ones(site: Site) -> None:
-    """An accepted job is a promise: it ends completed, whatever happens to its workers."""
+    """Every accepted job completes."""
     await kill_again_and_again(site, jobs=400, rounds=4)
 
 
@@ -52,9 +52,7 @@ async def test_kill_9_many_times_loses_no_job(site: Site, again: int) -> None:
 
 
 @pytest.mark.soak
-async def test_a_hundred_kills_lose_no_job_and_complete_none_twice(
-    site: Site, figures: Figures
-) -> None:
+async def test_100_kills_lose_no_job_and_complete_none_twice(site: Site, figures: Figures) -> None:
     kills = max(2, round(100 * SCALE))
     jobs, engine = 40 * kills, site.url.partition(":")[0]
     figures.progress(f"{kills} workers killed, {jobs:,} jobs, {engine}")
@@ -105,21 +103,19 @@ async def poison(site: Site, *options: str) -> list[Job[Any]]:
 
 
 async def test_a_job_that_kills_its_workers_fails_at_the_limit(site: Site) -> None:
-    """A poisonous job must not keep a service from its feet for ever."""
+    """Such a job must not stop a service for ever."""
     others = await poison(site, "--concurrency=1")
     assert {(await other.refresh()).state for other in others} == {State.COMPLETED}
 
 
 async def test_a_poison_job_fails_no_other_job(site: Site) -> None:
-    """The jobs that ran beside it are harmless."""
+    """The jobs that ran at the same time are harmless."""
     others = await poison(site)
     assert {(await other.refresh()).state for other in others} == {State.COMPLETED}
 
 
-async def test_a_handler_whose_process_is_killed_fails_with_that_and_the_worker_stays(
-    site: Site,
-) -> None:
-    """The out-of-memory killer takes the child; the next attempt gets a new one."""
+async def test_a_killed_handler_process_fails_its_job_and_the_worker_continues(site: Site) -> None:
+    """The out-of-memory killer ends the process, and the next attempt gets a new one."""
     job = await site.queue.add(app.kill_own_process.name, attempts=2)
     worker = await site.start_worker()
     assert await job.result(timeout=20) == "second attempt"
@@ -133,10 +129,8 @@ async def test_a_handler_whose_process_is_killed_fails_with_that_and_the_worker_
 
 
 @pytest.mark.parametrize("task", [app.spin_in_process, app.step_in_process], ids=lambda t: t.name)
-async def test_processes_of_handlers_die_with_their_killed_worker(
-    site: Site, task: AnyTask
-) -> None:
-    """Otherwise they would run beside the next run of their job."""
+async def test_handler_processes_die_with_their_killed_worker(site: Site, task: AnyTask) -> None:
+    """Otherwise they would run at the same time as the next run of their job."""
     job = await site.add(task, **({"seconds": 600} if task is app.step_in_process else {}))
     worker = await site.start_worker()
     await site.until_started(job)
@@ -148,7 +142,7 @@ async def test_processes_of_handlers_die_with_their_killed_worker(
 
 
 async def test_a_worker_that_was_stopped_past_its_lease_stores_no_result(site: Site) -> None:
-    """SIGSTOP, a suspended laptop, a long swap: only the newest run may finish the job."""
+    """After SIGSTOP or a suspend, only the newest run may settle the job."""
     job = await site.add(app.hold, gate=str(site.gate))
     stopped = await site.start_worker("--lease=1")
     await site.until_started(job)
@@ -161,7 +155,7 @@ async def test_a_worker_that_was_stopped_past_its_lease_stores_no_result(site: S
     await site.until(lambda: " lost" in stopped.log)
     await job.refresh()
     assert (job.state, job.value, job.attempts_made) == ("completed", successor.pid, 1)
-    # Nothing else came of it: the old worker goes on, and the job is told to have ended once.
+    # The old worker continues, and one event says that the job has completed.
     successor.kill()
     another = await site.add(app.step)
     assert await another.result(timeout=30) == stopped.pid
@@ -170,7 +164,7 @@ async def test_a_worker_that_was_stopped_past_its_lease_stores_no_result(site: S
 
 @pytest.mark.parametrize("task", [app.block_sleeping, app.block_spinning], ids=lambda t: t.name)
 async def test_a_blocked_event_loop_does_not_lose_its_leases(site: Site, task: AnyTask) -> None:
-    """A worker that is alive keeps its jobs: with others waiting for them, none runs twice."""
+    """A live worker keeps its jobs, although others wait for them."""
     job = await site.add(task, seconds=3.5)
     await site.start_worker("--lease=1")
     await site.until_started(job)

@@ -1,4 +1,4 @@
-"""A store that is unavailable for longer than a lease: live workers are not taken for dead."""
+"""A store is unavailable for longer than a lease, and live workers keep their jobs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OPTIONS = (f"--lease={LEASE_SECONDS}", "--crash-limit=1", "--concurrency=4")
 
 @contextlib.contextmanager
 def frozen(server: RedisServer) -> Iterator[None]:
-    """Stop the server, as a machine does that swaps, or is moved to another host."""
+    """Freeze the server, as swapping or a migration to another host does."""
     os.kill(server.pid, signal.SIGSTOP)
     try:
         yield
@@ -37,7 +37,7 @@ def frozen(server: RedisServer) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked(site: Site) -> Iterator[None]:
-    """Keep the file from being written, as a long transaction of another program does."""
+    """Lock the file, as a long transaction of another program does."""
     with contextlib.closing(sqlite3.connect(site.store, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -47,7 +47,7 @@ def locked(site: Site) -> Iterator[None]:
 
 
 async def until_later(seconds: float) -> None:
-    """What must not happen would happen meanwhile."""
+    """Wait long enough for a wrong recovery to happen."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         await asyncio.sleep(0.05)
@@ -55,17 +55,13 @@ async def until_later(seconds: float) -> None:
 
 @pytest.mark.parametrize(("leases", "patience"), [(1.5, 30), (3.0, 1)])
 @pytest.mark.parametrize("kind", ["sqlite", "redis"])
-async def test_running_jobs_are_not_taken_back(
-    tmp_path: Path, kind: str, leases: float, patience: int
-) -> None:
-    """Also if the workers give up their calls meanwhile. One crash would fail these jobs."""
+async def test_no_job_is_reclaimed(tmp_path: Path, kind: str, leases: float, patience: int) -> None:
+    """Also if calls of the workers time out meanwhile. One crash would fail these jobs."""
     await live_through(tmp_path, kind, leases, patience)
 
 
-async def test_a_call_that_a_stopped_server_has_carried_out_late_takes_nothing_back(
-    tmp_path: Path,
-) -> None:
-    """It was sent while all was well. Meanwhile the leases have run out, and their owners live."""
+async def test_a_call_that_a_stopped_server_executes_late_reclaims_nothing(tmp_path: Path) -> None:
+    """It was sent before the outage. Meanwhile the leases have expired, and the workers live."""
     server = RedisServer(tmp_path / "redis")
     server.start()
     queue = Queue("late", server.url)
@@ -127,7 +123,7 @@ async def live_through(
         crashes = {(job.crashes, job.attempts_started) for job in records}
         assert crashes == {(0, 1)}, site.story()
         assert {job.state for job in records} == {"completed"}
-        # A worker that is dead for sure is still found out.
+        # A worker that is really dead is still detected.
         site.gate.unlink()
         last = await site.add(app.hold, gate=str(site.gate))
         await site.until_started(last)

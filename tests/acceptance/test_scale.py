@@ -34,7 +34,7 @@ ADDED_AT_ONCE = 10_000
 
 
 class Store:
-    """A store of its own, and what it has done."""
+    """A store, and what it has done so far."""
 
     def __init__(self, kind: str, folder: Path) -> None:
         self.kind = kind
@@ -47,7 +47,7 @@ class Store:
 
     @contextlib.contextmanager
     def counted(self, figures: Figures, scenario: str, what: str) -> Iterator[None]:
-        """Say what one transaction did at most, or one script on average; and assert it."""
+        """Record and check the maximum work of a transaction, or the average of a script."""
         if self.server is None:
             measure()
             yield
@@ -99,7 +99,7 @@ async def fill(
 
 
 async def until_all(ran: bytearray, figures: Figures) -> None:
-    """Wait until each number has run; as long as there is progress."""
+    """Wait until each number has run, while there is progress."""
     left, last, told = ran.count(0), time.monotonic(), time.monotonic()
     while left:
         await asyncio.sleep(0.05)
@@ -128,18 +128,12 @@ async def test_a_million_jobs_pass_through(queue: Queue, store: Store, figures: 
     async def run(number: int) -> None:
         ran[number] += 1
 
-    with (
-        figures.timed(scenario, store.kind, "add", count),
-        store.counted(figures, scenario, "add"),
-    ):
+    with figures.timed(scenario, store.kind, "add", count), store.counted(figures, scenario, "add"):
         await fill(queue, count, figures)
-    with (
-        figures.timed(scenario, store.kind, "run", count),
-        store.counted(figures, scenario, "run"),
-    ):
+    with figures.timed(scenario, store.kind, "run", count), store.counted(figures, scenario, "run"):
         async with Worker(queue):
             await until_all(ran, figures)
-    assert ran == bytearray([1]) * count  # each of them once
+    assert ran == bytearray([1]) * count  # each job ran once
     counts = await queue.counts()
     assert sum(counts.values()) == counts[State.COMPLETED] <= 1_000
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -160,7 +154,7 @@ class OtherWriter:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self._longest()  # it writes
+        self._longest()  # the other program has written
 
     def _longest(self) -> str:
         assert self._process.stdin is not None
@@ -170,7 +164,7 @@ class OtherWriter:
 
     @contextlib.contextmanager
     def beside(self, what: str) -> Iterator[None]:
-        """Say how long it had to wait at most, and what the store did."""
+        """Report its longest wait, and the work of the store."""
         self._longest()
         began = time.monotonic()
         with self._store.counted(self._figures, self._scenario, what):
@@ -236,9 +230,7 @@ async def test_two_million_wait(queue: Queue, store: Store, figures: Figures) ->
         other.close()
 
 
-async def test_a_million_delayed_jobs_come_due_at_once(
-    queue: Queue, store: Store, figures: Figures
-) -> None:
+async def test_a_million_jobs_are_due_at_once(queue: Queue, store: Store, figures: Figures) -> None:
     count = scaled(1_000_000)
     scenario = f"{count:,} due at once"
     ran = bytearray(count)
@@ -282,7 +274,7 @@ async def test_four_hundred_queues_share_a_worker(store: Store, figures: Figures
         async with Worker(*queues):
             await until_all(ran, figures)
     assert ran == bytearray([1]) * count
-    assert min(at_first_end) >= 1  # no queue waits while another is served to its end
+    assert min(at_first_end) >= 1  # no queue waits until another one is finished
     figures.add(
         scenario, store.kind, "done in the last queue when the first one was at its end",
         f"{min(at_first_end)} of {each}",
@@ -291,9 +283,7 @@ async def test_four_hundred_queues_share_a_worker(store: Store, figures: Figures
         await queue.aclose()
 
 
-async def test_large_results_leave_no_more_than_the_events_keep(
-    queue: Queue, store: Store, figures: Figures
-) -> None:
+async def test_large_results_do_not_pile_up(queue: Queue, store: Store, figures: Figures) -> None:
     count = scaled(3_000)
     scenario = f"{count:,} results of 900 kB, not kept"
     ran = bytearray(count)
@@ -304,10 +294,7 @@ async def test_large_results_leave_no_more_than_the_events_keep(
         return "x" * 900_000
 
     await fill(queue, count, figures)
-    with (
-        figures.timed(scenario, store.kind, "run", count),
-        store.counted(figures, scenario, "run"),
-    ):
+    with figures.timed(scenario, store.kind, "run", count), store.counted(figures, scenario, "run"):
         async with Worker(queue, keep_completed=False):
             await until_all(ran, figures)
             await until_stored(queue)

@@ -20,7 +20,7 @@ from tests.acceptance.site import ROOT, AnyTask, Runs, Site, is_alive
 
 
 async def test_three_workers_run_each_job_once_and_share_the_work(site: Site) -> None:
-    """One file is enough for several processes: no job runs twice, and no worker is idle."""
+    """Processes share one file: no job runs twice, and no worker is idle."""
     workers = [await site.start_worker("--concurrency=10") for _ in range(3)]
     await site.queue.add_many([(app.step.name, {"seconds": 0.02})] * 600)
     await site.until_settled(600)
@@ -35,7 +35,7 @@ async def test_three_workers_run_each_job_once_and_share_the_work(site: Site) ->
 
 @contextlib.contextmanager
 def locked(site: Site) -> Iterator[None]:
-    """Keep the store from being written, as a backup or a tool on the command line may."""
+    """Lock the store, as a backup or a command-line tool may."""
     with contextlib.closing(sqlite3.connect(site.store, isolation_level=None)) as connection:
         connection.execute("BEGIN EXCLUSIVE")
         try:
@@ -46,7 +46,7 @@ def locked(site: Site) -> Iterator[None]:
 
 @pytest.mark.parametrize("site", ["sqlite"], indirect=True)
 async def test_a_store_locked_for_5_s_delays_all_and_loses_nothing(site: Site) -> None:
-    """Producers and workers wait and continue: no error, no job lost, none run twice."""
+    """Producers and workers wait and continue. No job is lost or runs twice."""
     workers = [await site.start_worker() for _ in range(2)]
     running = [await site.add(app.step, seconds=1.0) for _ in range(10)]
     await site.until_started(*running)
@@ -67,9 +67,7 @@ async def test_a_store_locked_for_5_s_delays_all_and_loses_nothing(site: Site) -
 
 
 @pytest.mark.parametrize("site", ["sqlite"], indirect=True)
-async def test_a_lock_longer_than_the_time_out_is_logged_and_the_worker_continues_after_it(
-    site: Site,
-) -> None:
+async def test_a_lock_longer_than_the_timeout_is_logged_and_the_worker_goes_on(site: Site) -> None:
     """The producer gets an error, because it decides what to do; the worker logs the error."""
     url = f"{site.url}?timeout=1"
     worker = await site.start_worker(url=url)
@@ -95,7 +93,7 @@ async def test_a_lock_longer_than_the_time_out_is_logged_and_the_worker_continue
     "task", [app.hold, app.hold_in_thread, app.hold_in_process], ids=lambda task: task.name
 )
 async def test_a_running_job_is_cancelled_from_another_process(site: Site, task: AnyTask) -> None:
-    """It stops wherever its handler runs, and the worker continues."""
+    """The handler is stopped, and the worker continues."""
     job = await site.add(task, gate=str(site.gate))
     worker = await site.start_worker()
     await site.until_started(job)
@@ -160,7 +158,7 @@ def run(site: Site, script: str) -> subprocess.CompletedProcess[str]:
 
 
 async def test_both_sides_of_a_fork_can_add_jobs(site: Site) -> None:
-    """A web server loads the application, then forks: each process needs its own connection."""
+    """A web server loads the application and forks. Each process needs its own connection."""
     program = run(site, FORKING)
     assert program.returncode == 0, program.stderr
     lines = [line.split() for line in program.stdout.splitlines()]
@@ -196,7 +194,7 @@ print(*ids, flush=True)
 
 
 async def test_a_forked_child_can_use_the_queue_after_its_parent_has_closed_it(site: Site) -> None:
-    """A child does not inherit SQLite's locks: the parent must notice that it uses the file."""
+    """A child does not inherit the locks of SQLite, which the parent must notice."""
     program = run(site, OUTLIVING)
     assert program.returncode == 0, program.stderr
     assert sorted(program.stdout.split()) == [str(number) for number in range(1, 6)]
@@ -223,7 +221,7 @@ if child:
 
 
 async def test_both_sides_of_a_fork_can_run_jobs(site: Site) -> None:
-    """A worker in each process of a server that forks."""
+    """Each process of a server that forks has a worker."""
     program = run(site, FORKED_WORKERS)
     assert program.returncode == 0, program.stderr
     await site.until_settled(41)

@@ -14,7 +14,7 @@ HELD = (app.hold, app.hold_in_thread, app.hold_in_process)
 
 
 async def test_sigterm_lets_short_jobs_finish_and_hands_back_long_ones(site: Site) -> None:
-    """A deployment costs no job an attempt, and none its place in the line."""
+    """A deployment costs no job an attempt or its position."""
     soon = site.gate.with_name("soon")
     short = [await site.add(task, gate=str(soon)) for task in HELD]
     long = [await site.add(task, gate=str(site.gate)) for task in HELD]
@@ -40,7 +40,7 @@ async def test_sigterm_lets_short_jobs_finish_and_hands_back_long_ones(site: Sit
 
 
 async def test_sigterm_does_not_wait_for_a_thread_that_cannot_be_interrupted(site: Site) -> None:
-    """A call in C does not end before it returns: its job is handed back, the process ends."""
+    """A call in C cannot be interrupted. Its job is handed back, and the process ends."""
     job = await site.add(app.step_in_thread, seconds=600)
     worker = await site.start_worker("--grace=0")
     await site.until_started(job)
@@ -53,7 +53,7 @@ async def test_sigterm_does_not_wait_for_a_thread_that_cannot_be_interrupted(sit
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
 async def test_a_second_signal_ends_a_worker_at_once(site: Site, number: signal.Signals) -> None:
-    """Who presses Ctrl+C twice means it; the jobs are taken back when their leases run out."""
+    """The jobs are reclaimed when their leases expire."""
     job = await site.add(app.hold, gate=str(site.gate))
     worker = await site.start_worker("--grace=600", "--lease=1")
     await site.until_started(job)

@@ -1,4 +1,4 @@
-"""Other ways to a Redis than one server at a port: Cluster, Sentinel, TLS, a Unix socket."""
+"""Redis by Cluster, Sentinel, TLS and Unix sockets."""
 
 from __future__ import annotations
 
@@ -48,10 +48,8 @@ class TestCluster:
         yield cluster
         cluster.kill()
 
-    async def test_workers_share_the_jobs_of_a_queue(
-        self, cluster: RedisCluster, tmp_path: Path
-    ) -> None:
-        """All of a queue is on one node: its name is the hash tag."""
+    async def test_workers_share_a_queue(self, cluster: RedisCluster, tmp_path: Path) -> None:
+        """All keys of a queue are on one node, because its name is the hash tag."""
         async with site_at(cluster.url, tmp_path) as site:
             workers = [await site.start_worker("--lease=1") for _ in range(2)]
             await site.queue.add_many([(app.step.name, {"seconds": 0.01})] * 300)
@@ -65,10 +63,8 @@ class TestCluster:
             assert all(key.startswith("bull:{acceptance}:") for key in keys)
             assert await site.queue.engine.queues() == [app.QUEUE]
 
-    async def test_queues_are_spread_over_its_nodes(
-        self, cluster: RedisCluster, tmp_path: Path
-    ) -> None:
-        """Adding to many at once goes to each node once."""
+    async def test_queues_spread_over_nodes(self, cluster: RedisCluster, tmp_path: Path) -> None:
+        """Adding to many queues calls each node once."""
         store = Store(cluster.url)
         queues = [Queue(f"q{number}", store) for number in range(12)]
         await asyncio.gather(*(queue.add("x") for queue in queues for _ in range(5)))
@@ -81,10 +77,8 @@ class TestCluster:
         assert await queues[0].engine.queues() == sorted(queue.name for queue in queues)
         await store.aclose()
 
-    async def test_a_prefix_with_a_tag_keeps_all_queues_together(
-        self, cluster: RedisCluster
-    ) -> None:
-        """As BullMQ wants it: prefix '{shop}'."""
+    async def test_a_prefix_with_a_tag_keeps_queues_together(self, cluster: RedisCluster) -> None:
+        """BullMQ recommends the prefix '{shop}'."""
         queue = Queue("mail", cluster.url + "?prefix={shop}")
         await queue.add("x")
         with cluster.client() as client:
@@ -97,10 +91,8 @@ class TestCluster:
             await queue.add("x")
         await queue.aclose()
 
-    async def test_a_queue_that_moves_to_another_node_works_again_afterwards(
-        self, cluster: RedisCluster, tmp_path: Path
-    ) -> None:
-        """Half of its keys here and half there: no script may run on that."""
+    async def test_a_moved_queue_works_again(self, cluster: RedisCluster, tmp_path: Path) -> None:
+        """No script may run while half of the keys are on each node."""
         async with site_at(cluster.url + "?timeout=1", tmp_path) as site:
             worker = await site.start_worker()
             await prove_it_works(site, worker)
@@ -120,7 +112,7 @@ class TestCluster:
 
 class TestSentinel:
     async def test_a_failover_under_load_loses_no_acknowledged_job(self, tmp_path: Path) -> None:
-        """What the replica has been sent; and work goes on within 10 s of the new master."""
+        """If the replica has received it. Work continues within 10 s."""
         pair = SentinelPair(tmp_path / "pair").start()
         try:
             async with site_at(pair.url + "?timeout=1", tmp_path) as site:
@@ -165,7 +157,7 @@ async def _all_completed(site: Site) -> bool:
 
 class TestEncrypted:
     async def test_tls_with_the_server_s_certificate_checked(self, tmp_path: Path) -> None:
-        """And refused where nobody vouches for it."""
+        """A certificate of an unknown authority is refused."""
         key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
         subprocess.run(
             [

@@ -30,7 +30,7 @@ RECOVERY_SECONDS = 10.0
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RedisServer]:
-    """One that flushes each write to its disk before it answers."""
+    """A server that writes to its disk before it responds."""
     folder = tmp_path / "redis"
     server = RedisServer(
         folder, "--appendonly", "yes", "--appendfsync", "always", "--enable-debug-command", "yes"
@@ -41,7 +41,7 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 
 @pytest.fixture
 async def site(tmp_path: Path, server: RedisServer) -> AsyncIterator[Site]:
-    """Its server is not started yet."""
+    """A site whose server is not started yet."""
     site = Site(tmp_path)
     site.use(f"{server.url}?timeout=1")
     yield site
@@ -55,7 +55,7 @@ async def until_it_reports(site: Site, worker: Program, why: str) -> None:
 
 
 async def prove_it_works(site: Site, worker: Program) -> None:
-    """The same process, not started again, runs a job, and soon."""
+    """Check that the same process runs a job soon."""
     job = await asyncio.wait_for(_add(site), RECOVERY_SECONDS)
     assert await job.result(timeout=RECOVERY_SECONDS) == worker.pid
 
@@ -70,16 +70,14 @@ async def _add(site: Site) -> Job[Any]:
 
 class TestDown:
     async def test_a_producer_gets_an_error_within_its_time_out(self, site: Site) -> None:
-        """Where and why, and what was not done."""
+        """The error says where and why, and that nothing was added."""
         began = time.monotonic()
         with pytest.raises(StoreUnavailable, match=f"{site.url.split('?')[0]}.*cannot connect"):
             await site.add(app.step)
         assert time.monotonic() - began < 2
 
-    async def test_a_producer_with_a_longer_time_out_waits(
-        self, site: Site, server: RedisServer
-    ) -> None:
-        """A deployment in which the server comes up last. No job is added twice for that."""
+    async def test_a_patient_producer_waits(self, site: Site, server: RedisServer) -> None:
+        """In a deployment, the server may start last. No job is added twice."""
         site.use(f"{server.url}?timeout=1&wait=30")
         adding = [asyncio.create_task(site.add(app.step)) for _ in range(20)]
         done, _ = await asyncio.wait(adding, timeout=1)
@@ -89,10 +87,8 @@ class TestDown:
         assert len({job.id for job in jobs}) == 20
         assert (await site.queue.counts())[State.WAITING] == 20
 
-    async def test_a_producer_that_waits_adds_no_job_twice(
-        self, site: Site, server: RedisServer
-    ) -> None:
-        """Although the server hangs after the first attempt, and does not respond."""
+    async def test_waiting_producers_add_jobs_once(self, site: Site, server: RedisServer) -> None:
+        """The server hangs after the first attempt, and does not respond."""
         server.start()
         site.use(f"{server.url}?timeout=0.3&wait=30")
         for _ in range(5):
@@ -102,9 +98,7 @@ class TestDown:
             await asyncio.gather(*adding)
         assert (await site.queue.counts())[State.WAITING] == 50
 
-    async def test_a_worker_logs_it_and_starts_when_the_server_starts(
-        self, site: Site, server: RedisServer
-    ) -> None:
+    async def test_a_worker_logs_it_and_starts_later(self, site: Site, server: RedisServer) -> None:
         worker = await site.start_worker()
         await until_it_reports(site, worker, "cannot connect")
         server.start()
@@ -113,15 +107,13 @@ class TestDown:
 
 
 class TestKilledAndRestarted:
-    async def test_under_load_loses_nothing_that_was_accepted(
-        self, site: Site, server: RedisServer
-    ) -> None:
-        """Each acknowledged job is finished by one run, and work continues within seconds."""
+    async def test_under_load_loses_no_accepted_job(self, site: Site, server: RedisServer) -> None:
+        """Each acknowledged job completes in one run, and work continues within seconds."""
         server.start()
         workers = [await site.start_worker("--lease=2", "--concurrency=10") for _ in range(2)]
         accepted: set[str] = set()
         for again in range(3):
-            # Counted before: the workers may be done with most of them when the last is added.
+            # Counted before, because the workers may finish most jobs before the last one is added.
             before = len(site.entries())
             for _ in range(100):
                 with contextlib.suppress(StoreError):
@@ -142,9 +134,7 @@ class TestKilledAndRestarted:
             assert ends[id] >= 1, job
         assert all(worker.is_running for worker in workers)
 
-    async def test_an_empty_server_works_like_a_new_one(
-        self, site: Site, server: RedisServer
-    ) -> None:
+    async def test_an_empty_server_is_like_a_new_one(self, site: Site, server: RedisServer) -> None:
         """Without a disk it has lost its data: old runs are discarded, and new jobs run."""
         server.start()
         worker = await site.start_worker("--lease=1")
@@ -157,10 +147,8 @@ class TestKilledAndRestarted:
         await site.until(lambda: f"job {job.id}: lease lost" in worker.log)
         await prove_it_works(site, worker)
 
-    async def test_a_reader_of_events_gets_an_error_and_misses_nothing(
-        self, site: Site, server: RedisServer
-    ) -> None:
-        """If it reads again after the error."""
+    async def test_listeners_fail_but_miss_nothing(self, site: Site, server: RedisServer) -> None:
+        """Reading can continue after the error."""
         server.start()
         async with site.queue.events() as events:
             before = await _add(site)
@@ -234,10 +222,8 @@ class TestHung:
         await prove_it_works(site, worker)
         assert "store unavailable" not in worker.log
 
-    async def test_in_the_middle_of_claims_loses_no_job(
-        self, site: Site, server: RedisServer
-    ) -> None:
-        """It applies claims after their time-out: no worker knows that it has these jobs."""
+    async def test_during_claims_loses_no_job(self, site: Site, server: RedisServer) -> None:
+        """The server executes claims after their time-out, so no worker knows of these jobs."""
         server.start()
         site.use(f"{server.url}?timeout=0.3")
         worker = await site.start_worker("--lease=5")
@@ -254,9 +240,7 @@ class TestHung:
 
 class TestUnderLoad:
     @pytest.mark.parametrize("nuisance", ["client kill", "script flush"])
-    async def test_broken_connections_lose_no_job(
-        self, site: Site, server: RedisServer, nuisance: str
-    ) -> None:
+    async def test_no_job_is_lost(self, site: Site, server: RedisServer, nuisance: str) -> None:
         """Connections break, scripts are forgotten: each job is still finished, by one run."""
         server.start()
         worker = await site.start_worker("--lease=2", "--concurrency=20")
@@ -280,7 +264,7 @@ class TestUnderLoad:
 
 class TestRefusing:
     async def test_a_read_only_replica(self, site: Site, server: RedisServer) -> None:
-        """After a failover to elsewhere; nothing is half-written."""
+        """After a failover to another node. Nothing is stored in part."""
         server.start()
         worker = await site.start_worker()
         job = await site.add(app.step)
@@ -310,7 +294,7 @@ class TestRefusing:
         await prove_it_works(site, worker)
 
     async def test_keys_that_may_be_evicted(self, site: Site, server: RedisServer) -> None:
-        """Jobs would vanish without a word: so there is one, before."""
+        """Redis may evict jobs without an error, so there is a warning before."""
         server.start()
         with server.client() as client:
             client.config_set("maxmemory-policy", "allkeys-lru")
@@ -336,7 +320,7 @@ class TestRefusing:
 
 class TestIdle:
     async def test_workers_block_and_do_not_poll(self, site: Site, server: RedisServer) -> None:
-        """An idle worker costs the server next to nothing."""
+        """An idle worker causes almost no load."""
         server.start()
         await site.start_worker()
         await prove_it_works(site, site.programs[0])
@@ -345,10 +329,10 @@ class TestIdle:
             await asyncio.sleep(3)
             stats = client.info("commandstats")
         calls = sum(one["calls"] for name, one in stats.items() if "evalsha" in name)
-        assert calls <= 4  # looks for the jobs of dead workers
+        assert calls <= 4  # the check for the jobs of dead workers
 
     async def test_connections_are_few(self, server: RedisServer) -> None:
-        """For each worker one for each of its queues; for requests some for each event loop."""
+        """A worker has one for each of its queues, and an event loop has a few for other calls."""
         server.start()
         store = Store(f"{server.url}?connections=4")
         queues = [Queue(f"q{n}", store) for n in range(3)]

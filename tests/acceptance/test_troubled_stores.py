@@ -22,14 +22,14 @@ from tests.acceptance.site import Program, Site
 
 @pytest.fixture
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    """On a file: what can go wrong with a server is in `test_troubled_servers`."""
+    """A site on a file. Problems of servers are in `test_troubled_servers`."""
     site = Site(tmp_path)
     yield site
     await site.close()
 
 
 async def refused(site: Site, error: str, *options: str, url: str | None = None) -> None:
-    """A producer ends with this error as its last word."""
+    """Check that a producer ends with this error."""
     producer = site.start("enqueue", *options, url=url)
     await site.until_ended(producer)
     assert producer.status == 1
@@ -44,7 +44,7 @@ async def until_it_reports(site: Site, worker: Program, why: str) -> None:
 
 
 async def prove_it_works(site: Site, worker: Program) -> None:
-    """The same process, not started again, runs a job."""
+    """Check that the same process runs a job."""
     job = await site.add(app.step)
     assert await job.result(timeout=20) == worker.pid
 
@@ -62,7 +62,7 @@ def query(site: Site, sql: str) -> list[tuple[object, ...]]:
 
 
 async def test_a_missing_folder_is_named_and_retried(site: Site) -> None:
-    """A volume that is mounted late."""
+    """The volume may be mounted late."""
     folder = site.folder / "volume"
     site.move_store(folder / "jobs.db")
     why = f"folder {folder} does not exist: create it"
@@ -75,10 +75,8 @@ async def test_a_missing_folder_is_named_and_retried(site: Site) -> None:
 
 
 class TestReadOnly:
-    async def test_a_folder_that_may_not_be_written(
-        self, open_site: Site, plain_user: tuple[str, ...]
-    ) -> None:
-        """A container's file system, mounted read-only."""
+    async def test_a_read_only_folder(self, open_site: Site, plain_user: tuple[str, ...]) -> None:
+        """For example, a read-only file system of a container."""
         site = open_site
         folder = site.folder / "volume"
         folder.mkdir(mode=0o555)
@@ -93,10 +91,8 @@ class TestReadOnly:
         await site.until_ended(job)
         await site.until_settled(1)
 
-    async def test_a_file_that_may_not_be_written(
-        self, open_site: Site, plain_user: tuple[str, ...]
-    ) -> None:
-        """It was made by another user."""
+    async def test_a_read_only_file(self, open_site: Site, plain_user: tuple[str, ...]) -> None:
+        """Another user has created it."""
         site = open_site
         await create(site, jobs=1)
         site.store.chmod(0o444)
@@ -112,7 +108,7 @@ class TestReadOnly:
 
 @pytest.fixture
 async def small_site(tmp_path: Path) -> AsyncIterator[Site]:
-    """A site whose store has a disk of 1 MiB of its own."""
+    """A site whose store has a disk of 1 MiB."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = shutil.which("mount")
@@ -127,10 +123,8 @@ async def small_site(tmp_path: Path) -> AsyncIterator[Site]:
 
 
 class TestFullDisk:
-    async def test_a_full_disk_rejects_jobs_and_stops_the_worker_until_there_is_space(
-        self, small_site: Site
-    ) -> None:
-        """Nothing is half-written; once there is space, the worker continues."""
+    async def test_rejects_jobs_and_pauses_the_worker_until_freed(self, small_site: Site) -> None:
+        """Nothing is stored in part. The worker continues when there is space."""
         site = small_site
         job = await site.add(app.hold, gate=str(site.gate))
         worker = await site.start_worker()
@@ -150,7 +144,7 @@ class TestFullDisk:
         assert query(site, "PRAGMA integrity_check") == [("ok",)]
 
     async def test_a_batch_that_does_not_fit_is_rejected_as_a_whole(self, tmp_path: Path) -> None:
-        """All or none, and smaller ones still fit."""
+        """Smaller batches still fit."""
         queue = Queue("full", f"sqlite:///{tmp_path / 'jobs.db'}")
         await queue.add("first")
         await limit_pages(queue, 60)
@@ -163,7 +157,7 @@ class TestFullDisk:
 
 
 async def limit_pages(queue: Queue, count: int) -> None:
-    """As a disk with little space left does."""
+    """Limit the size of the file, like a disk with little space."""
     database = getattr(queue.engine, "_database")  # noqa: B009  # private, of one engine
     database.call(
         lambda connection: connection.execute(f"PRAGMA max_page_count = {count}").fetchall()
@@ -177,7 +171,7 @@ DAMAGED = (
 
 
 def stopped_between_steps(site: Site, worker: Program) -> bool:
-    """Stop a worker where it holds no lock, and empty the write-ahead log."""
+    """Stop a worker while it holds no lock, and empty the write-ahead log."""
     worker.send(signal.SIGSTOP)
     ((busy, _, _),) = query(site, "PRAGMA wal_checkpoint(TRUNCATE)")
     if busy:
@@ -187,23 +181,21 @@ def stopped_between_steps(site: Site, worker: Program) -> bool:
 
 class TestCorrupt:
     async def test_a_file_that_is_no_database_is_not_changed(self, site: Site) -> None:
-        """The name was mistyped: the file is a photograph."""
+        """The path has a typing error, and the file is a photograph."""
         site.store.write_bytes(b"not a database, and longer than a header" * 1000)
         before = site.store.read_bytes()
         await refused(site, f"StoreCorrupt: {site.url}: {DAMAGED}")
         assert site.store.read_bytes() == before
 
-    async def test_a_store_damaged_under_a_worker_is_reported_and_its_backup_is_used(
-        self, site: Site
-    ) -> None:
-        """The worker neither dies nor pretends: it waits for a store that it can read."""
+    async def test_damage_under_a_worker_is_reported_and_the_backup_used(self, site: Site) -> None:
+        """The worker continues when the store can be read again."""
         await create(site, jobs=3)
         backup = site.folder / "backup.db"
         shutil.copy(site.store, backup)
         worker = await site.start_worker()
         await site.until_settled(3)
         await site.queue.aclose()
-        # While it is stopped, so that it has nothing of the good pages in its cache afterwards.
+        # While the worker is stopped, so that its cache has no intact pages afterwards.
         await site.until(lambda: stopped_between_steps(site, worker))
         with site.store.open("r+b") as file:
             file.write(os.urandom(site.store.stat().st_size))
@@ -220,7 +212,7 @@ class TestCorrupt:
 
 class TestReplaced:
     async def test_a_deleted_store_is_created_again(self, site: Site) -> None:
-        """The file was deleted: its jobs are lost, and later ones are not."""
+        """The jobs of the deleted file are lost, and later ones are not."""
         job = await site.add(app.step)
         worker = await site.start_worker()
         await job.result(timeout=20)
@@ -231,7 +223,7 @@ class TestReplaced:
         assert (await site.queue.counts())[State.COMPLETED] == 1
 
     async def test_the_jobs_of_a_replaced_store_are_run(self, site: Site) -> None:
-        """A backup is restored under a running worker: nothing is written to the old one."""
+        """A backup is restored under a running worker. Nothing is written to the old file."""
         await create(site, jobs=3)
         backup = site.folder / "backup.db"
         shutil.copy(site.store, backup)
@@ -263,7 +255,7 @@ class TestOthers:
         assert site.store.read_bytes() == before
 
     async def test_a_store_can_hold_the_tables_of_an_application_too(self, site: Site) -> None:
-        """One file to back up: the tables of both live side by side."""
+        """The application and the queue share one file."""
         worker = await site.start_worker()
         await prove_it_works(site, worker)
         query(site, "CREATE TABLE users (name TEXT)")

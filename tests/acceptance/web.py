@@ -53,7 +53,7 @@ recorded: Final[dict[str, dict[str, str | None]]] = {}
 
 
 class Recorded:
-    """Keeps the Content-Encoding of the latest answer at each path, and its body in hexadecimal."""
+    """Keeps the Content-Encoding and body of the latest response at each path."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -78,7 +78,7 @@ class Recorded:
 
 
 class Only:
-    """Hides all but one of the codings that a browser offers."""
+    """Removes all codings but one from the Accept-Encoding of browsers."""
 
     def __init__(self, app: ASGIApp, coding: str) -> None:
         self.app = app
@@ -92,7 +92,7 @@ class Only:
 
 
 class Report:
-    """What a page has told, once it has."""
+    """The report of a page."""
 
     def __init__(self) -> None:
         self.is_there = asyncio.Event()
@@ -103,7 +103,7 @@ reports: Final = defaultdict[str, Report](Report)
 
 
 async def report(request: Request) -> Response:
-    """POST tells, GET waits until it has been told."""
+    """POST stores the report, and GET waits for it."""
     report = reports[request.path_params["name"]]
     if request.method == "POST":
         report.text = await request.body()
@@ -114,7 +114,7 @@ async def report(request: Request) -> Response:
 
 
 async def seen(request: Request) -> Response:
-    """What /seen/PATH has recorded of that path."""
+    """Return what was recorded of the path."""
     return JSONResponse(recorded["/" + request.path_params["path"]])
 
 
@@ -133,7 +133,7 @@ async def words(request: Request) -> Response:
 
 
 async def events(coding: str, request: Request) -> Response:
-    """Each event is held back until the page has reported the one before it."""
+    """Each event waits until the page has reported the one before it."""
 
     async def send() -> AsyncIterator[str]:
         for number in range(1, EVENTS + 1):

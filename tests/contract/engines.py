@@ -1,4 +1,4 @@
-"""The engines that the contract is held against. A new one is one more entry here."""
+"""The engines that the contract is tested on. A new engine is one more entry here."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FOR_EVER_MS: Final = 10**9
 
 @contextlib.asynccontextmanager
 async def open_for_test(kind: str, place: Path) -> AsyncIterator[Engine]:
-    """An engine of this kind that shares nothing with any other test; place is an empty folder."""
+    """Open an engine that has no data in common with other tests. place is an empty folder."""
     engine: Engine
     match kind:
         case "sqlite-memory":
@@ -58,7 +58,7 @@ def _redis(url: str, place: Path) -> Engine:
 
 
 def _prefix(place: Path) -> str:
-    """What no other test's keys begin with, and the same for the same place."""
+    """Return a prefix that depends on the place only, and that no other test has."""
     return "test-" + hashlib.sha1(str(place).encode(), usedforsecurity=False).hexdigest()[:12]
 
 
@@ -104,7 +104,7 @@ class RedisOnTestTime(RedisEngine):
 
 
 async def event_bytes(engine: Engine, queue: str) -> int:
-    """How many bytes the store holds in the events of a queue."""
+    """Return how many bytes the store uses for the events of a queue."""
     match engine:
         case SqliteEngine():
             size = "SELECT coalesce(sum(length(CAST(body AS BLOB))), 0) FROM hasten_events"
@@ -123,7 +123,7 @@ async def event_bytes(engine: Engine, queue: str) -> int:
 
 
 def orphans(engine: Engine, place: Path) -> list[str]:
-    """What the store holds of jobs that are gone: always nothing."""
+    """Return descriptions of what the store still holds of deleted jobs: there should be none."""
     match engine:
         case SqliteEngine():
             return _sqlite_orphans(place / "jobs.db")
@@ -135,7 +135,7 @@ def orphans(engine: Engine, place: Path) -> list[str]:
 
 @functools.cache
 def _client(is_cluster: bool) -> Any:
-    """One for all looks: that of a cluster learns first what is where."""
+    """Return one client for all calls, because that of a cluster first reads the slots."""
     return (shared_cluster() if is_cluster else shared_redis()).client()
 
 
@@ -152,7 +152,7 @@ def _sqlite_orphans(path: Path) -> list[str]:
         return [f"log line of job {job}: {line}" for job, line in rows]
 
 
-# Keys of a queue that are no jobs.
+# Keys of a queue that are not jobs.
 _QUEUE_KEYS: Final = frozenset(
     "wait active prioritized delayed waiting-children completed failed id pc meta events marker "
     "stalled limiter hasten".split()
@@ -160,7 +160,7 @@ _QUEUE_KEYS: Final = frozenset(
 
 
 def _redis_orphans(client: Any, prefix: str) -> list[str]:
-    """Keys of jobs without a hash, ids without a hash, hashes in no state or in several."""
+    """Find keys and ids of jobs without a hash, and hashes in no state or in several."""
     found: list[str] = []
     keys = [key.decode() for key in client.scan_iter(f"{prefix}:*", count=1000)]
     queues = {key.split(":")[1] for key in keys}

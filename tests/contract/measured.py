@@ -1,4 +1,4 @@
-"""A connection to SQLite that counts what its transactions do."""
+"""A connection to SQLite that counts the work of each transaction."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 
 class Measured(sqlite3.Connection):
-    """Notes of each transaction how many rows it has changed, and how many pages it has freed."""
+    """The number of changed rows and of freed pages of each transaction."""
 
     rows: list[int] = []  # noqa: RUF012
     pages: list[int] = []  # noqa: RUF012
@@ -30,14 +30,14 @@ class Measured(sqlite3.Connection):
 
 
 def measure() -> None:
-    """Begin to count."""
+    """Reset the counts."""
     Measured.rows.clear()
     Measured.pages.clear()
 
 
 @contextmanager
 def measured_connections() -> Iterator[None]:
-    """Let all connections that are opened meanwhile count."""
+    """Count the transactions of all connections that are opened within the block."""
     connect = sqlite3.connect
 
     def connect_measured(*arguments: Any, **options: Any) -> sqlite3.Connection:

@@ -13,22 +13,9 @@ import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from hasten.jobs import _record as records
 from hasten.jobs._engine import CANCELLED_ERROR, crash_error
 from hasten.jobs._options import DEFAULT_KEEP_FAILED, Keep
-from hasten.jobs._record import (
-    Change,
-    Claim,
-    Completed,
-    Failed,
-    LogLine,
-    NewJob,
-    Outcome,
-    Postponed,
-    Progress,
-    Released,
-    Retry,
-    Update,
-)
 from hasten.jobs._states import FINISHED, INITIAL, READY, TRANSITIONS, State
 
 Place = tuple[int, ...]
@@ -72,14 +59,17 @@ class Model:
         self._numbers = itertools.count(1)
 
     def listed(self, state: State) -> list[Job]:
-        """The jobs of a state, in the order in which they would be taken."""
+        """Return the jobs of a state, in the order in which they would be claimed."""
         found = [job for job in self.jobs.values() if job.state is state]
         return sorted(found, key=lambda job: (job.place, job.number))
 
     # The verbs ----------------------------------------------------------------------------------
 
-    def add(self, new: NewJob, id: str, now_ms: int) -> bool:
-        """Whether it was added. id is the one that the engine has given, if new has none."""
+    def add(self, new: records.NewJob, id: str, now_ms: int) -> bool:
+        """Add a job and return whether it is new.
+
+        id is the one that the engine assigned, if any.
+        """
         if id in self.jobs:
             return False
         number = next(self._numbers)
@@ -93,8 +83,8 @@ class Model:
         assert job.state in INITIAL
         return True
 
-    def claim(self, claim: Claim, now_ms: int) -> tuple[list[str], int | None]:
-        """The ids that are leased, and when the next job is due if there are too few."""
+    def claim(self, claim: records.Claim, now_ms: int) -> tuple[list[str], int | None]:
+        """Return the ids of the claimed jobs, and the next due time if there are too few."""
         for job in self.listed(State.DELAYED):
             if job.due_ms is not None and job.due_ms <= now_ms:
                 self._make_ready(job)
@@ -109,15 +99,15 @@ class Model:
         few = len(ready) < claim.count
         return [job.id for job in ready[: claim.count]], min(due, default=None) if few else None
 
-    def settle(self, outcomes: Sequence[Outcome], now_ms: int) -> list[str]:
-        """The ids whose lease is lost. Released jobs come in the order of claims, and stay so."""
+    def settle(self, outcomes: Sequence[records.Outcome], now_ms: int) -> list[str]:
+        """Return the ids with lost leases. Released jobs keep the order of their claims."""
         lost = [outcome.id for outcome in outcomes if not self.holds(outcome.id, outcome.token)]
         ours = [outcome for outcome in outcomes if outcome.id not in lost]
         for outcome in ours:
-            if not isinstance(outcome, Released):
+            if not isinstance(outcome, records.Released):
                 self._settle(self.jobs[outcome.id], outcome, now_ms)
         for outcome in reversed(ours):
-            if isinstance(outcome, Released):
+            if isinstance(outcome, records.Released):
                 self._make_ready(self.jobs[outcome.id], front=True)
         return lost
 
@@ -128,7 +118,10 @@ class Model:
         return lost
 
     def reclaim(self, order: Sequence[str], crash_limit: int, now_ms: int) -> set[str]:
-        """The ids that are taken back; order is the one in which the engine has named them."""
+        """Return the ids of the reclaimed jobs.
+
+        order is the order in which the engine returned them.
+        """
         active = self.listed(State.ACTIVE)
         expired = {job.id for job in active if job.lease_until_ms <= now_ms}
         for id in reversed([id for id in order if id in expired]):
@@ -139,8 +132,8 @@ class Model:
                 job.deferred_failure = crash_error(job.crashes)
         return expired
 
-    def update(self, updates: Iterable[Update], now_ms: int) -> list[State | None]:
-        """The states in which the jobs are found."""
+    def update(self, updates: Iterable[records.Update], now_ms: int) -> list[State | None]:
+        """Return the states of the jobs."""
         found: list[State | None] = []
         for update in updates:
             job = self.jobs.get(update.id)
@@ -149,13 +142,13 @@ class Model:
                 self._update(job, update, now_ms)
         return found
 
-    def _update(self, job: Job, update: Update, now_ms: int) -> None:
+    def _update(self, job: Job, update: records.Update, now_ms: int) -> None:
         match update:
-            case Progress(_, value):
+            case records.Progress(_, value):
                 job.progress = value
-            case LogLine(_, line, keep):
+            case records.LogLine(_, line, keep):
                 job.logs = [*job.logs, line][-keep:]
-            case Change() if job.state in update.states:
+            case records.Change() if job.state in update.states:
                 job.data = job.data if update.data is None else update.data
                 job.progress = job.progress if update.progress is None else update.progress
                 if update.priority is not None:
@@ -219,23 +212,23 @@ class Model:
         job = self.jobs.get(id)
         return job is not None and job.state is State.ACTIVE and job.token == token
 
-    def _settle(self, job: Job, outcome: Outcome, now_ms: int) -> None:
+    def _settle(self, job: Job, outcome: records.Outcome, now_ms: int) -> None:
         match outcome:
-            case Completed(result=result, keep=keep):
+            case records.Completed(result=result, keep=keep):
                 job.attempts_made += 1
                 job.result = result
                 self._finish(job, State.COMPLETED, keep, now_ms)
-            case Failed(error=error, keep=keep, counts=counts):
+            case records.Failed(error=error, keep=keep, counts=counts):
                 job.attempts_made += counts
                 job.error = error
                 self._finish(job, State.FAILED, keep, now_ms)
-            case Retry(error=error, delay_ms=delay_ms):
+            case records.Retry(error=error, delay_ms=delay_ms):
                 job.attempts_made += 1
                 job.error = error
                 self._again(job, delay_ms, now_ms)
-            case Postponed(delay_ms=delay_ms):
+            case records.Postponed(delay_ms=delay_ms):
                 self._again(job, delay_ms, now_ms)
-            case Released():
+            case records.Released():
                 raise AssertionError("these come later")
 
     def _again(self, job: Job, delay_ms: int, now_ms: int) -> None:
@@ -261,7 +254,7 @@ class Model:
                 del self.jobs[one.id]
 
     def _make_ready(self, job: Job, *, front: bool = False) -> None:
-        """Place it behind the jobs with its priority, or in front; there, older jobs come first."""
+        """Put a job behind those of its priority, or in front, where older jobs come first."""
         number = next(self._numbers)
         if job.priority:
             self._move(job, State.PRIORITIZED, (job.priority, 0 if front else number))
@@ -273,7 +266,7 @@ class Model:
         job.due_ms = due_ms
 
     def _move(self, job: Job, state: State, place: Place) -> None:
-        moves = {*TRANSITIONS[job.state], job.state}  # in its own state it gets another place
+        moves = {*TRANSITIONS[job.state], job.state}  # the job moves behind the others of its state
         assert not job.place or state in moves, f"{job.state} to {state}"
         job.state, job.place = state, place
         job.due_ms = None

@@ -1,4 +1,4 @@
-"""Short words for what the tests of the contract do again and again."""
+"""Functions that many tests of the contract use."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def new_job(
     lifo: bool = False,
 ) -> NewJob:
     if lifo:
-        opts = '{"lifo":true}'  # as a queue writes it; a retry finds it there
+        opts = '{"lifo":true}'  # as a queue stores it, where a retry finds it
     options = Options(delay_ms=delay_ms, priority=priority, lifo=lifo)
     return NewJob(queue, JobTemplate(name, opts, options), data, id)
 
@@ -58,7 +58,7 @@ async def take(
     now_ms: int = NOW,
     lease_ms: int = LEASE_MS,
 ) -> list[str]:
-    """Claim, and return the ids only."""
+    """Claim jobs and return their ids."""
     batch = await engine.claim(QUEUE, claim(count, token, lease_ms=lease_ms), now_ms=now_ms)
     return taken(batch.leases)
 
@@ -71,7 +71,7 @@ async def start(
     lease_ms: int = LEASE_MS,
     **options: Any,
 ) -> None:
-    """Add jobs to an idle queue and have them run, all under one token."""
+    """Add jobs to an idle queue and claim them, all with one token."""
     await add(engine, *ids, now_ms=now_ms, **options)
     assert await take(engine, len(ids), token, now_ms=now_ms, lease_ms=lease_ms) == list(ids)
 
@@ -81,7 +81,7 @@ def taken(leases: list[Lease]) -> list[str]:
 
 
 async def take_all(engine: Engine, *, now_ms: int = NOW) -> list[str]:
-    """All that is ready, in the order in which single claims give it."""
+    """Claim all jobs that are ready one by one, and return their ids in order."""
     ids: list[str] = []
     while one := await take(engine, 1, f"t-all-{next(_numbers)}", now_ms=now_ms):
         ids += one
@@ -106,25 +106,25 @@ async def exists(engine: Engine, id: str, queue: str = QUEUE) -> bool:
 
 
 async def ids_in(engine: Engine, state: State, queue: str = QUEUE) -> list[str]:
-    """The jobs in a state, in the order in which they would be taken."""
+    """Return the ids of the jobs in a state, in the order in which they would be claimed."""
     page = await engine.page(queue, state, offset=0, limit=1000, newest_first=False)
     return [record.id for record in page]
 
 
 async def counts(engine: Engine, queue: str = QUEUE) -> dict[State, int]:
-    """The states that have any jobs."""
+    """Return the number of jobs by state, without empty states."""
     return {state: n for state, n in (await engine.count(queue)).items() if n}
 
 
 async def settled(engine: Engine, *outcomes: Any, now_ms: int = NOW) -> None:
-    """Settle outcomes whose leases are ours, and claim nothing."""
+    """Settle outcomes of valid leases, and claim nothing."""
     batch = await engine.settle(QUEUE, outcomes, None, now_ms=now_ms)
     assert batch.lost == []
     assert batch.leases == []
 
 
 async def soon(awaitable: Awaitable[T]) -> T:
-    """Its result; a test that would hang fails instead."""
+    """Await with a time-out, so that a test fails instead of hanging."""
     return await asyncio.wait_for(awaitable, DEADLINE_SECONDS)
 
 
@@ -132,10 +132,10 @@ async def soon(awaitable: Awaitable[T]) -> T:
 async def waiting(
     engine: Engine, queue: str = QUEUE, *, next_due_ms: int | None = None
 ) -> AsyncIterator[asyncio.Task[None]]:
-    """A worker that waits for work, while the block runs. It has begun to wait."""
+    """Wait for work within the block, as an idle worker does."""
     task = asyncio.create_task(engine.wait(queue, next_due_ms=next_due_ms))
-    await asyncio.sleep(0)  # the task has put its question
-    await engine.count(queue)  # whatever the engine does first for a wait is done by now
+    await asyncio.sleep(0)  # the call has started
+    await engine.count(queue)  # the engine has prepared the wait
     try:
         yield task
     finally:
@@ -151,10 +151,16 @@ def event(kind: str, job_id: str = "", **fields: Any) -> Event:
 
 
 async def cursor(engine: Engine, queue: str = QUEUE) -> str:
-    """The place in the stream of events that is now."""
+    """Return the end of the stream of events."""
     page = await soon(engine.events(queue, after=None))
     assert page.events == []
     return page.cursor
+
+
+async def started(engine: Engine, *ids: str, **options: Any) -> str:
+    """Start jobs, and return the end of the stream of events."""
+    await start(engine, *ids, **options)
+    return await cursor(engine)
 
 
 async def happened(engine: Engine, after: str, queue: str = QUEUE) -> list[Event]:

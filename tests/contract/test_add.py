@@ -39,13 +39,12 @@ OPTIONS_BY_STATE: Final[dict[str, dict[str, Any]]] = {
 
 
 def was_added(answers: Iterable[Added]) -> list[tuple[str, bool]]:
-    """The ids, each with whether there was no such job before."""
+    """Return the ids, each with whether the job is new."""
     return [(answer.id, answer.existing is None) for answer in answers]
 
 
 class TestAdd:
     async def test_stores_what_it_was_given(self, engine: Engine) -> None:
-        """What a producer wrote is what a worker reads."""
         new = new_job("a", name="send_welcome", data='{"to":"ada"}', opts='{"attempts":5}')
         await engine.add([new], now_ms=NOW)
         assert await job(engine, "a") == JobRecord(
@@ -69,14 +68,14 @@ class TestAdd:
         assert (record.state, record.priority) == (State.PRIORITIZED, 7)
 
     async def test_with_a_delay_makes_it_delayed(self, engine: Engine) -> None:
-        """The priority is kept for the time when it is due."""
+        """The priority applies when the job is due."""
         await add(engine, "a", delay_ms=500, priority=7)
         record = await job(engine, "a")
         assert (record.state, record.priority) == (State.DELAYED, 7)
         assert (record.delay_ms, record.due_ms) == (500, NOW + 500)
 
     async def test_answers_in_order_whatever_the_queues(self, engine: Engine) -> None:
-        """Calls of one tick are put together, and each has to find its own answer."""
+        """Concurrent calls are combined, and each gets its own result."""
         jobs = [new_job(f"{n}-x", queue=f"queue {n % 3}") for n in range(30)]
         answers = await engine.add(jobs, now_ms=NOW)
         assert [answer.id for answer in answers] == [f"{n}-x" for n in range(30)]
@@ -89,7 +88,7 @@ class TestAdd:
         assert await engine.queues() == []
 
     async def test_takes_thousands_at_once(self, engine: Engine) -> None:
-        """Stores limit the parameters of a statement: nothing of that may be seen."""
+        """Stores limit the parameters of a statement, and the engine splits the call."""
         answers = await engine.add([new_job() for _ in range(20_000)], now_ms=NOW)
         assert len({answer.id for answer in answers}) == 20_000
         assert await counts(engine) == {State.WAITING: 20_000}
@@ -97,10 +96,10 @@ class TestAdd:
 
 
 class TestCursors:
-    """Where a job's events begin: what ends it comes later."""
+    """The cursor of a job comes before the event of its end."""
 
     async def test_come_before_all_later_events_of_the_job(self, engine: Engine) -> None:
-        """With one that is added, and with one that is there already."""
+        """For a new job and for an existing one."""
         await add(engine, "before")
         added = await engine.add([new_job("a"), new_job(), new_job("b", delay_ms=5)], now_ms=NOW)
         (found,) = await engine.add([new_job("a")], now_ms=NOW)
@@ -114,7 +113,7 @@ class TestCursors:
             assert failed.error == "cancelled"
 
     async def test_come_after_all_earlier_events(self, engine: Engine) -> None:
-        """Else a job that is added anew could be told the end of an older one of its id."""
+        """Otherwise a new job could get the end of an older job with the same id."""
         await start(engine, "a")
         await settled(engine, Completed("a", "t1", "7", KEEP_NONE))
         (answer,) = await engine.add([new_job("a")], now_ms=NOW)
@@ -124,7 +123,7 @@ class TestCursors:
 
 class TestIds:
     async def test_are_numbers_that_grow(self, engine: Engine) -> None:
-        """Ids that a producer may choose are never numbers, so the two cannot meet."""
+        """Chosen ids are never numbers, so the two kinds cannot collide."""
         first = await engine.add([new_job(), new_job("chosen"), new_job()], now_ms=NOW)
         second = await engine.add([new_job()], now_ms=NOW)
         given = [answer.id for answer in first + second if answer.id != "chosen"]
@@ -133,7 +132,7 @@ class TestIds:
         assert len(given) == 3
 
     async def test_are_never_assigned_twice(self, engine: Engine) -> None:
-        """Who remembers the id of a removed job must not find another one under it."""
+        """A caller that kept the id of a removed job must not find another job."""
         (first,) = await engine.add([new_job()], now_ms=NOW)
         await engine.remove(QUEUE, [first.id], now_ms=NOW)
         (second,) = await engine.add([new_job()], now_ms=NOW)
@@ -147,7 +146,6 @@ class TestIds:
         assert len({answer.id for batch in answers for answer in batch}) == 210
 
     async def test_belong_to_their_queue(self, engine: Engine) -> None:
-        """Two queues may use the same id for two jobs."""
         both = [new_job("a", data='"1"'), new_job("a", data='"2"', queue="other")]
         assert was_added(await engine.add(both, now_ms=NOW)) == [("a", True), ("a", True)]
         assert (await job(engine, "a")).data == '"1"'
@@ -161,7 +159,7 @@ class TestIds:
         assert await exists(engine, given.id)
 
     async def test_that_were_chosen_are_the_only_ones(self, engine: Engine) -> None:
-        """However a store numbers its rows, a job with an id of its own has no second one."""
+        """A job with a chosen id is not found by the number of its row."""
         await add(engine, "a")
         numbers = [str(n) for n in range(10)]
         assert await engine.get(QUEUE, numbers) == [None] * 10
@@ -172,7 +170,7 @@ class TestIds:
 
 class TestDuplicates:
     async def test_leave_the_existing_job_as_it_is(self, engine: Engine) -> None:
-        """Adding again is how a producer that is not sure makes sure."""
+        """Producers that are not sure add the job again."""
         await add(engine, "a", data='"first"')
         before = await job(engine, "a")
         again = new_job("a", data='"second"', name="other", priority=3, delay_ms=10)
@@ -181,7 +179,7 @@ class TestDuplicates:
         assert await counts(engine) == {State.WAITING: 1}
 
     async def test_count_within_one_call(self, engine: Engine) -> None:
-        """Two callers in the same tick are one call to the engine."""
+        """Concurrent calls of two callers are one call of the engine."""
         twice = [new_job("a", data='"first"'), new_job("b"), new_job("a", data='"second"')]
         answers = await engine.add(twice, now_ms=NOW)
         assert was_added(answers) == [("a", True), ("b", True), ("a", False)]
@@ -194,10 +192,8 @@ class TestDuplicates:
         answers = await asyncio.gather(*adds)
         assert [answer.existing for batch in answers for answer in batch].count(None) == 1
 
-    async def test_are_found_in_every_state_and_bring_the_job_that_is_there(
-        self, engine: Engine
-    ) -> None:
-        """A finished job that is still kept stands for the work that was done."""
+    async def test_are_found_in_every_state_and_return_the_stored_job(self, engine: Engine) -> None:
+        """A finished job that is kept shows that its work is done."""
         await start(engine, "is-completed", "is-failed", "is-active", data='"first"')
         ends = Completed("is-completed", "t1", "42"), Failed("is-failed", "t1", "no")
         await settled(engine, *ends)
@@ -224,7 +220,7 @@ class TestDuplicates:
         assert [answer.existing for answer in answers[1::2]] == expected
 
     async def test_end_with_the_removal_of_the_job(self, engine: Engine) -> None:
-        """The id is free again, and nothing of the old job is in the new one."""
+        """The id is free, and the new job has nothing of the old one."""
         await add(engine, "a", data='"first"', priority=5)
         await engine.remove(QUEUE, ["a"], now_ms=NOW)
         again = [new_job("a", data='"second"')]
@@ -234,7 +230,7 @@ class TestDuplicates:
 
 
 class TestAllOrNothing:
-    """What cannot be stored fails its own call, as a whole, and no other."""
+    """A job that cannot be stored fails its whole call, and no other call."""
 
     BAD = (
         pytest.param(new_job("bad", data='"\ud800"'), id="no-unicode-data"),
@@ -251,7 +247,7 @@ class TestAllOrNothing:
         assert await engine.get(QUEUE, ["good", "last"]) == [None, None]
 
     async def test_a_bad_job_rejects_the_jobs_of_other_queues_as_well(self, engine: Engine) -> None:
-        """On engines that add to several queues in one step. On others a queue is one step."""
+        """On engines that add to all queues in one step. On others each queue is a step."""
         jobs = [new_job("good"), new_job("bad", data='"\ud800"', queue="other"), new_job("last")]
         with pytest.raises(HastenError):
             await engine.add(jobs, now_ms=NOW)
@@ -260,10 +256,8 @@ class TestAllOrNothing:
         assert await counts(engine, "other") == {}
 
     @pytest.mark.parametrize("bad", BAD)
-    async def test_a_bad_call_leaves_its_neighbours_alone(
-        self, engine: Engine, bad: object
-    ) -> None:
-        """Many callers may share one transaction; an error must find the one who made it."""
+    async def test_a_bad_call_leaves_others_alone(self, engine: Engine, bad: object) -> None:
+        """Concurrent calls may share a transaction. Only the wrong call gets the error."""
         batches = [[new_job("a")], [bad], [new_job("b")]]
         a, error, b = await asyncio.gather(
             *(engine.add(batch, now_ms=NOW) for batch in batches),  # type: ignore[arg-type]
@@ -276,10 +270,8 @@ class TestAllOrNothing:
         assert sorted(await ids_in(engine, State.WAITING)) == ["a", "b"]
 
 
-async def test_the_answer_that_redis_remembers_has_no_data_of_jobs_that_exist(
-    tmp_path: Path,
-) -> None:
-    """A producer that may ask again (`?wait=`) gets the same answer, with the jobs as they are."""
+async def test_the_remembered_answer_of_redis_has_no_data_of_existing_jobs(tmp_path: Path) -> None:
+    """A producer that repeats the call (`?wait=`) gets the same answer, with the current jobs."""
     async with open_for_test("redis", tmp_path) as engine:
         assert isinstance(engine, RedisEngine)
         await add(engine, "large", data='"' + "x" * 100_000 + '"')

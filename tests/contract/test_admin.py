@@ -46,7 +46,7 @@ async def purge(
 
 
 async def one_in_each_state(engine: Engine) -> dict[str, State]:
-    """A queue with a job in each state that a job can be put into; returns them by id."""
+    """Add a job for each state, and return the states by id."""
     await start(engine, "done", "broken", "running")
     await settled(engine, Completed("done", "t1", "1"), Failed("broken", "t1", "no"))
     await add(engine, "ready")
@@ -79,14 +79,14 @@ class TestRequeueDelayed:
         assert await take_all(engine) == ["b", "a", "c"]
 
     async def test_puts_them_behind_waiting_jobs(self, engine: Engine) -> None:
-        """In the order in which they were named."""
+        """In the order of the call."""
         await add(engine, "a", "b", delay_ms=500)
         await add(engine, "c")
         assert await requeue(engine, "b", "a", source=State.DELAYED) == [State.DELAYED] * 2
         assert await take_all(engine) == ["c", "b", "a"]
 
     async def test_puts_lifo_jobs_behind_waiting_jobs_too(self, engine: Engine) -> None:
-        """As in BullMQ, and as when they are due: `lifo` was for the time of adding."""
+        """As in BullMQ, and as when they are due: `lifo` only applies when a job is added."""
         await add(engine, "a", "b", delay_ms=500, lifo=True)
         await add(engine, "c")
         await requeue(engine, "a", source=State.DELAYED)
@@ -116,23 +116,19 @@ class TestRequeueFinished:
         await requeue(engine, "a", source=State.FAILED)
         assert await take_all(engine) == ["b", "a"]
 
-    async def test_puts_them_behind_waiting_jobs(self, engine: Engine) -> None:
-        await start(engine, "a")
-        await settled(engine, Failed("a", "t1", "no"))
-        await add(engine, "b")
-        await requeue(engine, "a", source=State.FAILED)
-        assert await take_all(engine) == ["b", "a"]
-
-    async def test_puts_lifo_jobs_in_front(self, engine: Engine) -> None:
+    @pytest.mark.parametrize(("lifo", "order"), [(False, ["b", "a"]), (True, ["a", "b"])])
+    async def test_puts_them_behind_waiting_jobs_but_lifo_jobs_in_front(
+        self, engine: Engine, lifo: bool, order: list[str]
+    ) -> None:
         """As when they are retried."""
-        await start(engine, "a", lifo=True)
+        await start(engine, "a", lifo=lifo)
         await settled(engine, Failed("a", "t1", "no"))
         await add(engine, "b")
         await requeue(engine, "a", source=State.FAILED)
-        assert await take_all(engine) == ["a", "b"]
+        assert await take_all(engine) == order
 
     async def test_clears_the_crashes(self, engine: Engine) -> None:
-        """Who runs it again has seen to the cause; it gets the whole number of tries."""
+        """Its cause has probably been fixed, so the job gets all its attempts again."""
         await start(engine, "a", lease_ms=10)
         await engine.reclaim(QUEUE, crash_limit=1, now_ms=NOW + 11)
         await take(engine, 1, "t2")
@@ -158,7 +154,7 @@ class TestRequeueFinished:
 class TestRequeue:
     @pytest.mark.parametrize("source", [State.DELAYED, State.COMPLETED, State.FAILED])
     async def test_leaves_jobs_in_another_state(self, engine: Engine, source: State) -> None:
-        """And tells which; the others of the call are moved."""
+        """The result has their states. The other jobs of the call are moved."""
         states = await one_in_each_state(engine)
         others = {id: state for id, state in states.items() if state is not source}
         before = await engine.get(QUEUE, list(others))
@@ -204,7 +200,7 @@ class TestCancel:
         assert await take(engine, 3, now_ms=NOW + 500) == []
 
     async def test_requests_that_running_jobs_stop(self, engine: Engine) -> None:
-        """Only the worker can stop it, and settles it then."""
+        """Only the worker can stop it. It settles the job then."""
         await start(engine, "a")
         assert await cancel(engine, "a") == [State.ACTIVE]
         record = await job(engine, "a")
@@ -213,7 +209,7 @@ class TestCancel:
         assert (await job(engine, "a")).error == CANCELLED_ERROR
 
     async def test_may_come_too_late(self, engine: Engine) -> None:
-        """A handler that returns before it is stopped has done its work."""
+        """The handler may have returned before."""
         await start(engine, "a")
         await cancel(engine, "a")
         await settled(engine, Completed("a", "t1", "1"))
@@ -274,7 +270,7 @@ class TestPurge:
         assert [id for id, record in zip(states, found, strict=True) if not record] == [expected]
 
     async def test_takes_several_states(self, engine: Engine) -> None:
-        """What `drain` is made of."""
+        """`drain` does that."""
         await one_in_each_state(engine)
         purged = await purge(engine, State.WAITING, State.PRIORITIZED, State.DELAYED)
         assert sorted(purged) == ["later", "ranked", "ready"]
@@ -290,7 +286,7 @@ class TestPurge:
         assert await exists(engine, "a", "other")
 
     async def test_deletes_the_oldest_first(self, engine: Engine) -> None:
-        """Up to the limit. Finished jobs by their finish."""
+        """Up to the limit. The age of finished jobs is that of their finish."""
         await start(engine, *"abc")
         for n, id in enumerate("cab"):
             await settled(engine, Completed(id, "t1", "1"), now_ms=NOW + n)
@@ -298,7 +294,7 @@ class TestPurge:
         assert await ids_in(engine, State.COMPLETED) == ["b"]
 
     async def test_deletes_those_that_are_first_in_line(self, engine: Engine) -> None:
-        """In the order in which they would be taken, up to the limit."""
+        """Up to the limit, in the order of claims."""
         await add(engine, "a", now_ms=NOW)
         await add(engine, "b", lifo=True, now_ms=NOW + 1)
         assert await purge(engine, State.WAITING, limit=1) == ["b"]
@@ -310,7 +306,7 @@ class TestPurge:
         assert await purge(engine, State.PRIORITIZED, limit=1) == ["f"]
 
     async def test_skips_younger_jobs_before_older_ones(self, engine: Engine) -> None:
-        """Whatever their number, and in whichever half of the line the older ones stand."""
+        """However many there are, at either end of the line."""
         old = [str(n) for n in range(60)]
         await add(engine, *old[:30], now_ms=NOW)
         await add(engine, *(f"young{n}" for n in range(2_100)), lifo=True, now_ms=NOW + 9)
@@ -392,7 +388,7 @@ class TestForget:
         await engine.obliterate("no such queue")
 
     async def test_leaves_an_empty_queue(self, engine: Engine) -> None:
-        """Nothing of the old queue is in the new one, and its readers go on."""
+        """The new queue has no data of the old one, and its readers continue."""
         await one_in_each_state(engine)
         before = await cursor(engine)
         await engine.obliterate(QUEUE)
@@ -422,7 +418,7 @@ class TestPause:
         assert not await engine.is_paused("other")
 
     async def test_leaves_jobs_where_they_are(self, engine: Engine) -> None:
-        """They can be added, too; the order is that of the queue without the pause."""
+        """Jobs can still be added, and their order does not change."""
         await add(engine, "a")
         await engine.pause(QUEUE, now_ms=NOW)
         await add(engine, "b")

@@ -38,7 +38,7 @@ class TestOrder:
         assert found == ["c", "a", "b", "e", "d"]
 
     async def test_puts_lifo_jobs_in_front(self, engine: Engine) -> None:
-        """The latest of them first, in one call too."""
+        """The latest job comes first, also within one call."""
         await add(engine, "a")
         await add(engine, "b", lifo=True)
         await add(engine, "c", "d", lifo=True)
@@ -46,7 +46,7 @@ class TestOrder:
         assert await take_all(engine) == ["d", "c", "b", "a", "e"]
 
     async def test_takes_lower_priority_numbers_first(self, engine: Engine) -> None:
-        """BullMQ counts as one counts in a queue: 1 is served before 2."""
+        """As in BullMQ: 1 comes before 2."""
         for id, priority in [("c", 3), ("max", MAX_PRIORITY), ("a1", 1), ("b", 2), ("a2", 1)]:
             await add(engine, id, priority=priority)
         assert await take_all(engine) == ["a1", "a2", "b", "c", "max"]
@@ -57,7 +57,7 @@ class TestOrder:
         assert await take(engine, 2) == ["plain", "urgent"]
 
     async def test_is_that_of_a_single_call_too(self, engine: Engine) -> None:
-        """One claim of many gives what many claims of one would give."""
+        """One claim of many jobs returns the same order as many claims of one."""
         await engine.add(
             [
                 new_job("p2", priority=2),
@@ -72,7 +72,7 @@ class TestOrder:
         assert await take(engine, 10) == ["front", "a", "b", "p1", "p1 again", "p2"]
 
     async def test_is_kept_when_there_are_fewer_than_requested(self, engine: Engine) -> None:
-        """After the last waiting job, prioritized jobs are claimed."""
+        """Prioritized jobs follow the last waiting job."""
         await add(engine, "a", "b")
         await add(engine, "p", "q", priority=1)
         assert await take(engine, 3) == ["a", "b", "p"]
@@ -81,7 +81,7 @@ class TestOrder:
 
 class TestClaim:
     async def test_returns_nothing_from_an_empty_queue(self, engine: Engine) -> None:
-        """At once, and without making a queue of it."""
+        """It returns at once and does not create the queue."""
         assert await engine.claim(QUEUE, claim(10), now_ms=NOW) == Batch([])
         assert await engine.queues() == []
 
@@ -116,7 +116,7 @@ class TestClaim:
         assert lease.job == await job(engine, "a")
 
     async def test_returns_the_counts_of_earlier_runs(self, engine: Engine) -> None:
-        """How often it was tried decides whether it is tried again."""
+        """They decide whether the job is retried."""
         await add(engine, "a")
         await take(engine, 1, "t1")
         await settled(engine, Retry("a", "t1", "oops", "trace", 0))
@@ -128,21 +128,21 @@ class TestClaim:
         assert as_leased(lease.job) == as_leased(await job(engine, "a"))
 
     async def test_never_hands_one_job_to_two_workers(self, engine: Engine) -> None:
-        """Twenty claims race for one job; one wins."""
+        """Twenty concurrent claims get one job."""
         await add(engine, "a")
         claims = (engine.claim(QUEUE, claim(1, f"t{n}"), now_ms=NOW) for n in range(20))
         batches = await asyncio.gather(*claims)
         assert [id for batch in batches for id in taken(batch.leases)] == ["a"]
 
     async def test_shares_many_jobs_out_without_a_gap(self, engine: Engine) -> None:
-        """Claims of several race for more than each; nothing is given twice or left."""
+        """Together, concurrent claims return every job once."""
         await engine.add([new_job() for _ in range(100)], now_ms=NOW)
         claims = (engine.claim(QUEUE, claim(7, f"t{n}"), now_ms=NOW) for n in range(20))
         ids = [id for batch in await asyncio.gather(*claims) for id in taken(batch.leases)]
         assert (len(ids), len(set(ids))) == (100, 100)
 
     async def test_does_not_return_a_job_with_an_expired_lease(self, engine: Engine) -> None:
-        """Its worker may be slow, not dead: taking it back is for `reclaim` to decide."""
+        """Only `reclaim` decides that a worker is dead and not just slow."""
         await add(engine, "a")
         assert await take(engine, 1, "t1", lease_ms=10) == ["a"]
         assert await take(engine, 1, "t2", now_ms=NOW + 11) == []
@@ -176,13 +176,13 @@ class TestDelayedJobs:
         assert (record.delay_ms, record.due_ms) == (0, None)
 
     async def test_come_in_the_order_of_their_times(self, engine: Engine) -> None:
-        """Not in that in which they were added; those of one time are in that."""
+        """Jobs that are due at the same time keep the order in which they were added."""
         for id, delay_ms in [("c", 300), ("a", 100), ("d", 300), ("b", 200)]:
             await add(engine, id, delay_ms=delay_ms)
         assert await take_all(engine, now_ms=NOW + 300) == ["a", "b", "c", "d"]
 
     async def test_stand_behind_what_waits_when_they_are_due(self, engine: Engine) -> None:
-        """What was ready before them has waited longer, whenever they were added."""
+        """Jobs that were ready before have waited longer, whenever they were added."""
         await add(engine, "was-delayed", delay_ms=100)
         await add(engine, "waits", now_ms=NOW + 50)
         assert await take_all(engine, now_ms=NOW + 100) == ["waits", "was-delayed"]
@@ -200,14 +200,14 @@ class TestDelayedJobs:
         assert await take_all(engine, now_ms=NOW + 300) == ["plain", "p1", "p2"]
 
     async def test_are_made_ready_though_none_is_claimed(self, engine: Engine) -> None:
-        """As BullMQ does it, while the queue is paused too: they take their place in line."""
+        """As in BullMQ, also while the queue is paused."""
         await add(engine, "a", delay_ms=100)
         await engine.pause(QUEUE, now_ms=NOW)
         assert await take(engine, 1, now_ms=NOW + 100) == []
         assert await ids_in(engine, State.WAITING) == ["a"]
 
     async def test_are_made_ready_in_any_number(self, engine: Engine) -> None:
-        """Some thousands due at once come in order, be it in several steps."""
+        """Thousands of jobs that are due at once keep their order, even in several steps."""
         jobs = [new_job(f"{n:04}x", delay_ms=5000 - n) for n in range(2500)]
         await engine.add(jobs, now_ms=NOW)
         found: list[str] = []
@@ -217,7 +217,7 @@ class TestDelayedJobs:
 
 
 class TestNextDue:
-    """A worker that got less than it wanted has to know when to ask again."""
+    """A worker that got fewer jobs than it asked for needs to know when to claim again."""
 
     async def test_is_the_time_of_the_earliest_delayed_job(self, engine: Engine) -> None:
         await add(engine, "b", delay_ms=500)

@@ -1,4 +1,4 @@
-"""Every codec keeps the same promises, whoever wrote the compressor."""
+"""All codecs fulfil the same contract, whatever library they use."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def make(name: str) -> Codec:
     return codecs.make_codecs([coding], levels)[coding]
 
 
-# isal is not among them: what its memory held before may decide between equals.
+# Without isal, whose output may depend on earlier contents of its memory.
 repeatable = pytest.mark.parametrize("codec", sorted(CODECS.keys() - {"gzip-isal"}), indirect=True)
 
 
@@ -89,9 +89,7 @@ def decoded_beginning(coding: Coding, data: bytes) -> bytes:
 class TestWhole:
     @lasting
     @given(parts=pieces, data=st.data())
-    def test_is_decoded_by_others(
-        self, codec: Codec, parts: list[bytes], data: st.DataObject
-    ) -> None:
+    def test_others_decode_it(self, codec: Codec, parts: list[bytes], data: st.DataObject) -> None:
         body = b"".join(parts)
         level = data.draw(st.sampled_from([level for level in codec.effort.levels if level < 19]))
         for given_body in (body, memoryview(body)):
@@ -110,7 +108,7 @@ class TestWhole:
     @lasting
     @given(parts=pieces)
     def test_is_the_same_for_the_same(self, codec: Codec, parts: list[bytes]) -> None:
-        """Whatever was coded before: a compressor that is used again must not remember."""
+        """A compressor that is used again does not depend on earlier bodies."""
         body = b"".join(parts)
         level = codec.effort.choose_level(len(body))
         first = codec.compress(body, level)
@@ -275,7 +273,7 @@ print((resident() - before) // count)
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="no /proc")  # noqa: PTH110
 @pytest.mark.parametrize("name", CODECS)
 def test_a_live_stream_takes_about_the_memory_asked_for(name: str) -> None:
-    """Brotli cannot do with less than some 300 kB, which is said where it is made."""
+    """Brotli needs about 300 kB at least, as its encoder documents."""
     asked = 32 * KIB
     result = subprocess.run(
         [sys.executable, "-c", MEASURE, name, str(asked)],
@@ -295,7 +293,7 @@ def decoder_of(coding: Coding) -> Decoder:
 
 
 def drain(decoder: Decoder, parts: Sequence[bytes], at_most: int = 4096) -> bytes:
-    """Decode as the contract says. Fails if it never comes to an end."""
+    """Decode as the contract says. Fails if decoding does not end."""
     plain = b""
     for part in parts:
         plain += bounded(decoder.decode(part, at_most), at_most)
@@ -309,7 +307,7 @@ def drain(decoder: Decoder, parts: Sequence[bytes], at_most: int = 4096) -> byte
 
 
 def bounded(plain: bytes, at_most: int) -> bytes:
-    """About at_most bytes: brotli gives whole blocks, of 32 kB and more."""
+    """About at_most bytes: brotli returns whole blocks of 32 kB and more."""
     assert len(plain) <= at_most + max(at_most, 32 * KIB)
     return plain
 
@@ -345,7 +343,7 @@ class TestDecoder:
         assert plain == ORDERS
 
     def test_gives_a_piece_at_a_time(self, coding: Coding) -> None:
-        """A bomb: ten megabytes in a few bytes."""
+        """Ten megabytes are coded as a few bytes."""
         body = bytes(10 << 20)
         decoder = decoder_of(coding)
         first = decoder.decode(encode(coding, body), 1000)
@@ -378,9 +376,7 @@ class TestDecoder:
         bodies=st.lists(st.binary(max_size=5000), min_size=2, max_size=4),
         places=st.lists(st.integers(0, 1 << 20), max_size=6),
     )
-    def test_members_are_one_body(
-        self, coding: Coding, bodies: list[bytes], places: list[int]
-    ) -> None:
+    def test_joins_members(self, coding: Coding, bodies: list[bytes], places: list[int]) -> None:
         coded = b"".join(encode(coding, body) for body in bodies)
         decoder = decoder_of(coding)
         assert drain(decoder, cut(coded, places), 700) == b"".join(bodies)
@@ -409,7 +405,7 @@ class TestDecoder:
         ids=["gzip", "zstd", "zstd-skippable"],
     )
     def test_few_empty_members_may_follow_each_other(self, coding: Coding, empty: bytes) -> None:
-        """Each costs a call, and yields nothing: thousands are an attack."""
+        """Each costs a call and yields nothing, so thousands of them would be an attack."""
         content = encode(coding, b"content")
         assert drain(decoder_of(coding), [empty * 50 + content + empty * 50]) == b"content"
         decoder = decoder_of(coding)
@@ -474,7 +470,7 @@ class TestBadData:
         tolerated(coding, [encode(coding, ORDERS)[:head], tail], 65536)
 
     def test_stays_bad(self, coding: Coding) -> None:
-        """Whoever asks again gets no other exception."""
+        """Each further call raises the same exception."""
         decoder = decoder_of(coding)
         for _ in range(3):
             with pytest.raises(MalformedBody):
@@ -482,7 +478,7 @@ class TestBadData:
 
 
 def tolerated(coding: Coding, parts: Sequence[bytes], at_most: int) -> None:
-    """Anything may come of it but another exception, or no end."""
+    """Any result but another exception or an endless loop."""
     decoder = decoder_of(coding)
     plain = 0
     try:
@@ -526,9 +522,7 @@ class TestMissing:
         monkeypatch.setattr(libraries, "zstd", None)
         assert codecs.make_zstd_codec_with_dictionary(b"dictionary") is None
 
-    def test_a_brotli_that_cannot_bound_its_output_is_none(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_brotli_without_output_limit_is_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
         old = SimpleNamespace(Decompressor=SimpleNamespace(process=None))
         import_brotli: Callable[[], Any] = libraries._import_brotli
         monkeypatch.setattr(libraries, "_import_if_installed", lambda module: old)
@@ -546,7 +540,7 @@ class TestMissing:
     def test_a_python_that_was_built_without_zstd_has_none(
         self, error: ImportError, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The module is there, from 3.14 on, and what it is made of is not."""
+        """From 3.14 on the module can be imported, but its C extension may be missing."""
 
         def import_module(name: str) -> Any:
             assert name == "compression.zstd"

@@ -1,4 +1,4 @@
-"""No script and no transaction does more work where more jobs wait."""
+"""No script and no transaction takes longer if more jobs wait."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def redis(tmp_path: Path) -> AsyncIterator[Engine]:
 
 
 async def fill(engine: Engine, depth: int) -> None:
-    """Jobs in the states that many jobs are in: "middle" is in the middle of those that wait."""
+    """Add jobs in the states that hold many. "middle" is in the middle of the waiting jobs."""
     await start(engine, "ended")
     await settled(engine, Failed("ended", "t1", "no"))
     await add(engine, "first")
@@ -77,7 +77,7 @@ async def fill(engine: Engine, depth: int) -> None:
 
 
 async def commands_of(work: Awaitable[Any]) -> Counter[str]:
-    """How often each command was called by scripts and clients."""
+    """Return how often scripts and clients call each command."""
     with shared_redis().client() as client:
         client.config_resetstat()
         await work
@@ -87,7 +87,7 @@ async def commands_of(work: Awaitable[Any]) -> Counter[str]:
 
 
 async def test_a_script_runs_the_same_commands_at_any_depth(tmp_path: Path) -> None:
-    """None searches the list of those that wait, but for what is to be removed from its middle."""
+    """None searches the list of waiting jobs, except to remove a job from its middle."""
     at_depth: list[dict[str, Counter[str]]] = []
     for turn, depth in enumerate((50, 50, 10_000)):  # the first one loads the scripts
         async with open_for_test("redis", tmp_path / str(turn)) as engine:
@@ -103,7 +103,7 @@ async def test_a_script_runs_the_same_commands_at_any_depth(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("verb", ["cancel", "remove"])
 async def test_a_script_searches_a_long_list_for_few_jobs(redis: Engine, verb: str) -> None:
-    """The others are for the next script."""
+    """The next script searches for the others."""
     await add(redis, *map(str, range(20_000)))
     ids = [str(n) for n in range(5_000, 5_030)]
     work = redis.cancel if verb == "cancel" else redis.remove
@@ -137,7 +137,7 @@ async def test_a_script_answers_with_few_large_results(redis: Engine, verb: str)
 
 @pytest.mark.parametrize("kind", ["redis", "sqlite-file"])
 async def test_a_claim_takes_few_large_jobs(kind: str, tmp_path: Path) -> None:
-    """Whoever gets fewer than it asked for looks for more."""
+    """The worker claims again."""
     data = '"' + "x" * 1_000_000 + '"'
     async with open_for_test(kind, tmp_path) as engine:
         for first in range(0, 60, 10):
@@ -200,7 +200,7 @@ async def redis_page(engine: Engine) -> None:
 
 
 async def redis_promote(engine: Engine) -> None:
-    """The first claim after many have come due."""
+    """The first claim after many jobs have become due."""
     await add(engine, *DEEP, delay_ms=1_000)
     check_scripts(await commands_of(take(engine, now_ms=NOW + 1_000)), at_least=1)
 
@@ -218,7 +218,7 @@ async def redis_take_back(engine: Engine) -> None:
 
 
 async def redis_renew_after_an_outage(engine: Engine) -> None:
-    """All locks are gone, and each job is looked for among those that run."""
+    """All locks have expired, and each job is searched for in the list of active ones."""
     await start(engine, *DEEP)
     with shared_redis().client() as client:
         client.delete(*(f"{base_of(engine)}{id}:lock" for id in DEEP))
@@ -247,7 +247,7 @@ async def redis_keep_less(engine: Engine) -> None:
 
 
 async def redis_resume(engine: Engine) -> None:
-    """What BullMQ 5 has put aside comes back in its order, before any of it is taken."""
+    """Jobs that BullMQ 5 has moved aside come back in their order, before one is claimed."""
     await add(engine, *DEEP)
     with shared_redis().client() as client:
         base = base_of(engine)
@@ -269,13 +269,13 @@ async def redis_obliterate(engine: Engine) -> None:
 
 
 def base_of(engine: Engine) -> str:
-    """What the keys of the queue begin with."""
+    """Return the prefix of the keys of the queue."""
     assert isinstance(engine, RedisEngine)
     return engine._keys.queue_prefix(QUEUE)
 
 
 def check_scripts(commands: Counter[str], *, at_least: int) -> None:
-    """A script that runs 8,000 commands takes some 5 ms."""
+    """A script with 8,000 commands takes about 5 ms."""
     scripts = commands["cmdstat_evalsha"] + commands["cmdstat_eval"]
     assert scripts >= at_least
     assert commands.total() / scripts < 8_000
@@ -352,7 +352,7 @@ async def remove(engine: Engine) -> None:
 
 
 async def cancel_by_many_calls(engine: Engine) -> None:
-    """Callers whose transactions are one, mostly."""
+    """Most of these calls share a transaction."""
     of_each = [MANY[first : first + 15] for first in range(0, 3_000, 15)]
     calls = (engine.cancel(QUEUE, ids, now_ms=NOW) for ids in of_each)
     assert list(await asyncio.gather(*calls)) == [[State.DELAYED] * 15] * 200
@@ -366,7 +366,7 @@ async def add_large_jobs_by_many_calls(engine: Engine) -> None:
 
 
 async def promote(engine: Engine) -> None:
-    """The first claim after many have come due."""
+    """The first claim after many jobs have become due."""
     assert len(await take(engine, now_ms=NOW + 1_000)) == 1
 
 
@@ -420,9 +420,7 @@ async def test_a_transaction_changes_few_jobs(sqlite: Engine, write: Verb) -> No
 
 
 @pytest.mark.parametrize("age", [0, None])
-async def test_a_transaction_that_keeps_less_frees_few_pages(
-    sqlite: Engine, age: int | None
-) -> None:
+async def test_one_transaction_frees_few_pages(sqlite: Engine, age: int | None) -> None:
     value = '"' + "x" * 1_000_000 + '"'
     for first in range(0, 40, 10):
         ids = [f"j{n}" for n in range(first, first + 10)]
@@ -449,20 +447,18 @@ async def test_a_transaction_that_removes_large_jobs_frees_few_pages(sqlite: Eng
 async def test_what_portions_wrote_is_flushed_once_before_the_last_commit(
     sqlite: Engine, write: Verb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Which would hold the lock while the disk takes it all."""
+    """Otherwise the commit would hold the lock during a long flush."""
     await add(sqlite, *MANY, delay_ms=1_000)
     flushed: list[int] = []
     monkeypatch.setattr(os, "fsync", lambda file: flushed.append(len(Measured.rows)))
     measure()
     await write(sqlite)
-    # It is flushed in a transaction that reads. One more follows.
+    # The flush is in a reading transaction, and one more follows.
     assert flushed == [len(Measured.rows) - 2]
 
 
-async def test_an_obliteration_that_was_broken_off_can_be_repeated(
-    sqlite: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Until then no worker takes what is left."""
+async def test_an_obliteration_can_resume(sqlite: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until then no worker claims the remaining jobs."""
     await add(sqlite, *(str(n) for n in range(3_000)))
 
     def fail(*_: Any, **__: Any) -> bool:
@@ -480,9 +476,7 @@ async def test_an_obliteration_that_was_broken_off_can_be_repeated(
     assert await take(sqlite) == ["b"]
 
 
-async def test_a_clean_deletes_no_job_that_was_taken_meanwhile(
-    sqlite: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_clean_spares_taken_jobs(sqlite: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     await add(sqlite, *"abcd")
     find = administration.find_purgeable
 

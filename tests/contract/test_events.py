@@ -53,6 +53,7 @@ from tests.contract.steps import (
     settled,
     soon,
     start,
+    started,
     take,
 )
 
@@ -84,7 +85,7 @@ class TestOfAdding:
         assert await happened(engine, now) == [event("duplicated", "a")]
 
     async def test_many_jobs(self, engine: Engine) -> None:
-        """Each has all of its events."""
+        """All events of each job are emitted."""
         now = await cursor(engine)
         await engine.add([new_job("a"), new_job("b", delay_ms=5), new_job("a")], now_ms=NOW)
         found = await happened(engine, now)
@@ -94,7 +95,7 @@ class TestOfAdding:
 
 class TestOfWorking:
     async def test_a_job_that_completes(self, engine: Engine) -> None:
-        """The life of most jobs. `drained` tells that it was the last one."""
+        """`drained` shows that it was the last job."""
         now = await cursor(engine)
         await start(engine, "a")
         await settled(engine, Completed("a", "t1", '{"sent":true}'))
@@ -107,25 +108,22 @@ class TestOfWorking:
         ]
 
     async def test_a_job_that_is_not_kept(self, engine: Engine) -> None:
-        """Its result is in the event and nowhere else."""
-        await start(engine, "a")
-        now = await cursor(engine)
+        """Only the event has its result."""
+        now = await started(engine, "a")
         await settled(engine, Completed("a", "t1", "7", KEEP_NONE))
         assert await happened_to(engine, "a", now) == [
             event("completed", "a", value="7", previous="active")
         ]
 
     async def test_a_job_that_fails(self, engine: Engine) -> None:
-        await start(engine, "a")
-        now = await cursor(engine)
+        now = await started(engine, "a")
         await settled(engine, Failed("a", "t1", "no such address", "trace"))
         assert await happened_to(engine, "a", now) == [
             event("failed", "a", error="no such address", previous="active")
         ]
 
     async def test_a_job_that_has_used_up_its_attempts(self, engine: Engine) -> None:
-        await start(engine, "a")
-        now = await cursor(engine)
+        now = await started(engine, "a")
         await settled(engine, Failed("a", "t1", "no", "trace", exhausted=True))
         assert await happened_to(engine, "a", now) == [
             event("failed", "a", error="no", previous="active"),
@@ -133,9 +131,8 @@ class TestOfWorking:
         ]
 
     async def test_a_job_that_is_retried(self, engine: Engine) -> None:
-        """At once, then after a back-off. A failed attempt is no failed job."""
-        await start(engine, "a")
-        now = await cursor(engine)
+        """First at once, then after a backoff. A failed attempt emits no `failed`."""
+        now = await started(engine, "a")
         await settled(engine, Retry("a", "t1", "oops", "trace", 0))
         await take(engine, 1, "t2")
         await settled(engine, Retry("a", "t2", "oops", "trace", 70))
@@ -152,21 +149,18 @@ class TestOfWorking:
         assert found.index(delayed) == 2
 
     async def test_a_job_that_is_postponed(self, engine: Engine) -> None:
-        await start(engine, "a")
-        now = await cursor(engine)
+        now = await started(engine, "a")
         await settled(engine, Postponed("a", "t1", 70))
         (delayed,) = await happened_to(engine, "a", now)
         assert (delayed.kind, delayed.due_ms) == ("delayed", NOW + 70)
 
     async def test_a_job_that_is_released(self, engine: Engine) -> None:
-        await start(engine, "a")
-        now = await cursor(engine)
+        now = await started(engine, "a")
         await settled(engine, Released("a", "t1"))
         assert await happened_to(engine, "a", now) == [event("waiting", "a", previous="active")]
 
     async def test_a_job_whose_worker_died(self, engine: Engine) -> None:
-        await start(engine, "a", lease_ms=10)
-        now = await cursor(engine)
+        now = await started(engine, "a", lease_ms=10)
         await engine.reclaim(QUEUE, crash_limit=5, now_ms=NOW + 11)
         assert await happened_to(engine, "a", now) == [
             event("waiting", "a", previous="active"),
@@ -174,9 +168,8 @@ class TestOfWorking:
         ]
 
     async def test_a_job_that_reports_progress(self, engine: Engine) -> None:
-        """Every step, though only the last one is stored."""
-        await start(engine, "a")
-        now = await cursor(engine)
+        """Every step has an event, although the job keeps the last one only."""
+        now = await started(engine, "a")
         notes = [Progress("a", "1"), Progress("gone", "5"), Progress("a", '{"of":2}')]
         await engine.update(QUEUE, notes, now_ms=NOW)
         assert await happened(engine, now) == [
@@ -185,7 +178,7 @@ class TestOfWorking:
         ]
 
     async def test_a_run_that_was_replaced(self, engine: Engine) -> None:
-        """What was not stored has not happened."""
+        """An outcome that is not stored emits no event."""
         await start(engine, "a", token="old", lease_ms=10)
         await engine.reclaim(QUEUE, crash_limit=5, now_ms=NOW + 11)
         await take(engine, 1, "new")
@@ -196,8 +189,7 @@ class TestOfWorking:
 
 class TestDrained:
     async def test_is_emitted_by_the_call_whose_claim_returns_nothing(self, engine: Engine) -> None:
-        await start(engine, "a")
-        now = await cursor(engine)
+        now = await started(engine, "a")
         await engine.settle(QUEUE, [Completed("a", "t1", "1")], claim(1, "t2"), now_ms=NOW)
         assert [event.kind for event in await happened(engine, now)] == ["completed", "drained"]
 
@@ -212,7 +204,7 @@ class TestDrained:
         assert [event.kind for event in await happened(engine, now)] == ["completed"]
 
     async def test_is_not_emitted_by_an_idle_claim(self, engine: Engine) -> None:
-        """A worker that finds nothing, again and again, does not tell so."""
+        """An idle worker emits nothing, however often it claims."""
         now = await cursor(engine)
         await take(engine)
         await take(engine)
@@ -258,7 +250,7 @@ class TestOfAdministration:
         ]
 
     async def test_purging(self, engine: Engine) -> None:
-        """The number only, as in BullMQ."""
+        """As in BullMQ, the event has the number only."""
         await add(engine, "a", "b", "c")
         now = await cursor(engine)
         await engine.purge(QUEUE, [State.WAITING], before_ms=None, limit=2, now_ms=NOW)
@@ -273,7 +265,7 @@ class TestOfAdministration:
 
 class TestReading:
     async def test_begins_now(self, engine: Engine) -> None:
-        """Without a cursor comes the one of now, at once and without events."""
+        """Without a cursor, the current one is returned at once, and no events."""
         await add(engine, "before")
         now = await cursor(engine)
         await add(engine, "after")
@@ -281,7 +273,7 @@ class TestReading:
         assert {event.job_id for event in page.events} == {"after"}
 
     async def test_continues_after_each_event(self, engine: Engine) -> None:
-        """A reader may stop after any event, within a page too, and misses none."""
+        """A reader may stop after any event, also within a page, and misses none."""
         now = await cursor(engine)
         await add(engine, *(f"j{n}" for n in range(5)))
         page = await soon(engine.events(QUEUE, after=now))
@@ -316,9 +308,8 @@ class TestReading:
         assert [event.kind for event in await happened(engine, now, "new")] == ["added", "waiting"]
 
     async def test_finds_the_record_behind_the_event(self, engine: Engine) -> None:
-        """A reader of the event completed finds the result stored."""
-        await start(engine, "a")
-        now = await cursor(engine)
+        """A reader of `completed` finds the result stored."""
+        now = await started(engine, "a")
         reading = asyncio.create_task(engine.events(QUEUE, after=now))
         await settled(engine, Completed("a", "t1", "7"))
         page = await soon(reading)
@@ -336,7 +327,7 @@ class TestReading:
 
 
 class TestBeginning:
-    """A cursor that was requested earlier comes before all later events, also if not awaited."""
+    """A requested cursor comes before all later events, even if it is not awaited yet."""
 
     async def test_comes_before_what_this_loop_does_next(self, engine: Engine) -> None:
         for n in range(20):
@@ -346,7 +337,7 @@ class TestBeginning:
             assert found == [event("added", f"j{n}"), event("waiting", f"j{n}")]
 
     async def test_comes_before_what_another_thread_does_next(self, engine: Engine) -> None:
-        """Even while the loop that has asked for it stands still."""
+        """Even while the event loop that requested it is blocked."""
         for n in range(20):
             beginning = engine.begin_events(QUEUE)
             _portal.run(add(engine, f"j{n}"))
@@ -361,7 +352,7 @@ class TestBeginning:
         assert {event.job_id for event in found} == {"after"}
 
     async def test_outlives_a_caller_who_leaves(self, engine: Engine) -> None:
-        """A cancelled caller does not cancel it for the others."""
+        """A cancelled caller does not cancel it for others."""
         beginning = engine.begin_events(QUEUE)
         adding = asyncio.create_task(add(engine, "a"))
         await asyncio.sleep(0)
@@ -371,23 +362,22 @@ class TestBeginning:
 
 
 async def tell_progress(engine: Engine, count: int) -> None:
-    """Events of the running job a: numbers from 0 on."""
+    """Emit numbered progress events of the running job a."""
     for first in range(0, count, 500):
         numbers = range(first, min(first + 500, count))
         await engine.update(QUEUE, [Progress("a", str(n)) for n in numbers], now_ms=NOW)
 
 
 def text_of(size: int) -> str:
-    """JSON of that many bytes."""
+    """Return a JSON string of that many bytes."""
     return f'"{"x" * (size - 2)}"'
 
 
 @pytest.mark.parametrize("kind", ONE_OF_EACH)
 class TestKeeping:
     async def test_keeps_ten_thousand_at_least_and_not_for_ever(self, engine: Engine) -> None:
-        """A reader may be a little behind, but a store must not fill with unread events."""
-        await start(engine, "a")
-        beginning = await cursor(engine)
+        """A reader may be late, but events must not fill the store."""
+        beginning = await started(engine, "a")
         total = 40_000
         await tell_progress(engine, total)
         values = [int(event.value or "") for event in await happened_to(engine, "a", beginning)]
@@ -395,7 +385,7 @@ class TestKeeping:
         assert 10_000 <= len(values) <= 20_000
 
     async def test_keeps_large_values_up_to_a_limit(self, engine: Engine) -> None:
-        """Results of a megabyte each would fill the store long before there are ten thousand."""
+        """Results of a megabyte would fill the store long before there are 10,000 events."""
         beginning = await cursor(engine)
         size, total, at_once = 1_000_000, 64, 8
         for first in range(0, total, at_once):
@@ -410,18 +400,17 @@ class TestKeeping:
         assert await event_bytes(engine, QUEUE) <= EVENT_BYTES + 2 * at_once * size
 
     async def test_keeps_all_that_one_call_has_stored(self, engine: Engine) -> None:
-        """However large they are: no reader could have read them before."""
+        """No reader could have read them before, however large they are."""
         size = 1_000_000
         ids = [f"j{n}" for n in range(EVENT_BYTES // size + 8)]
-        await start(engine, *ids)
-        now = await cursor(engine)
+        now = await started(engine, *ids)
         await settled(engine, *(Completed(id, "t1", text_of(size), KEEP_NONE) for id in ids))
         found = [event for event in await happened(engine, now) if event.kind == "completed"]
         assert [event.job_id for event in found] == ids
         assert {len(event.value or "") for event in found} == {size}
 
     async def test_keeps_those_of_each_queue(self, engine: Engine) -> None:
-        """A busy queue does not push out the events of a quiet one."""
+        """The events of a busy queue do not displace those of another one."""
         quiet = await cursor(engine, "quiet")
         await add(engine, "a", queue="quiet")
         await start(engine, "a")
@@ -430,12 +419,11 @@ class TestKeeping:
 
 
 class TestLargeValues:
-    """One that its job has is not stored twice; one that no job has is, within bounds."""
+    """Values that a job has are not stored twice. Others are in the event, up to a limit."""
 
     async def test_of_kept_jobs_stay_with_them(self, engine: Engine) -> None:
-        """The event has the size instead. A reader can tell that from a result that is None."""
-        await start(engine, "fits", "large", "umlauts", "none")
-        now = await cursor(engine)
+        """The event has the size instead, which differs from a result of None."""
+        now = await started(engine, "fits", "large", "umlauts", "none")
         results = {
             "fits": text_of(VALUE_BYTES),
             "large": text_of(VALUE_BYTES + 1),
@@ -453,9 +441,8 @@ class TestLargeValues:
         assert {id: (await job(engine, id)).result for id in results} == results
 
     async def test_of_progress_stay_with_the_job(self, engine: Engine) -> None:
-        """From a handler and from outside."""
-        await start(engine, "a")
-        now = await cursor(engine)
+        """Progress from the handler and from other callers."""
+        now = await started(engine, "a")
         value = text_of(VALUE_BYTES + 1)
         await engine.update(QUEUE, [Progress("a", value), Change("a", progress=value)], now_ms=NOW)
         told = event("progress", "a", omitted_bytes=VALUE_BYTES + 1)
@@ -476,26 +463,22 @@ class TestLargeValues:
     async def test_are_in_the_event_where_the_job_may_be_gone(
         self, engine: Engine, keep: Keep, is_in_event: bool
     ) -> None:
-        """Before those who wait for its result can read it."""
-        await start(engine, "a")
-        now = await cursor(engine)
+        """Until the callers that wait for the result have read it."""
+        now = await started(engine, "a")
         value = text_of(VALUE_BYTES + 1)
         await settled(engine, Completed("a", "t1", value, keep))
         (told,) = await happened_to(engine, "a", now)
         expected = (value, None) if is_in_event else (None, VALUE_BYTES + 1)
         assert (told.value, told.omitted_bytes) == expected
 
-    async def test_are_nowhere_if_neither_a_job_nor_the_events_can_hold_them(
-        self, engine: Engine
-    ) -> None:
-        await start(engine, "a")
-        now = await cursor(engine)
+    async def test_are_lost_if_neither_job_nor_events_can_hold_them(self, engine: Engine) -> None:
+        now = await started(engine, "a")
         await settled(engine, Completed("a", "t1", text_of(EVENT_BYTES + 1), KEEP_NONE))
         (told,) = await happened_to(engine, "a", now)
         assert (told.value, told.omitted_bytes) == (None, EVENT_BYTES + 1)
 
     async def test_take_no_more_room_the_larger_they_are(self, engine: Engine) -> None:
-        """Results and progress of kept jobs."""
+        """For results and progress of kept jobs."""
         sizes = []
         for size in (100_000, 900_000):
             queue = f"q{size}"
@@ -513,11 +496,10 @@ class TestLargeValues:
 
 @pytest.mark.parametrize("kind", ONE_OF_EACH)
 class TestMissed:
-    """A reader that is too far behind gets one event missed, and continues from there."""
+    """A reader that is too late gets one event `missed`, and continues from there."""
 
     async def test_comes_in_place_of_the_deleted_events(self, engine: Engine) -> None:
-        await start(engine, "a")
-        before = await cursor(engine)
+        before = await started(engine, "a")
         await tell_progress(engine, 500)
         page = await soon(engine.events(QUEUE, after=before))
         within = page.events[len(page.events) // 2].cursor
@@ -530,9 +512,7 @@ class TestMissed:
             rest = await soon(engine.events(QUEUE, after=missed.cursor))
             assert rest.events[0] == first
 
-    async def test_comes_to_a_reader_that_began_before_the_first_event(
-        self, engine: Engine
-    ) -> None:
+    async def test_reaches_a_reader_that_began_before_the_first_event(self, engine: Engine) -> None:
         nothing = await cursor(engine)
         await start(engine, "a")
         await tell_progress(engine, 30_000)
@@ -540,7 +520,7 @@ class TestMissed:
         assert [event.kind for event in page.events[:2]] == ["missed", "progress"]
 
     async def test_comes_wherever_events_were_deleted(self, engine: Engine) -> None:
-        """Whatever part of a call's events was read: a store may delete them together."""
+        """A store may delete the events of one call together, wherever the reader is."""
         await start(engine, "a")
         seen: list[Event] = []
         for _ in range(13):
@@ -559,8 +539,7 @@ class TestMissed:
         assert set(told) == {True, False}
 
     async def test_does_not_come_to_a_reader_that_keeps_up(self, engine: Engine) -> None:
-        await start(engine, "a")
-        behind = await cursor(engine)
+        behind = await started(engine, "a")
         for _ in range(60):
             await tell_progress(engine, 500)
             page = await soon(engine.events(QUEUE, after=behind))
@@ -572,7 +551,7 @@ class TestMissed:
 
 
 async def test_of_a_file_of_the_first_version_are_read_on(tmp_path: Path) -> None:
-    """Their size was not stored then."""
+    """The first version did not store their size."""
     path = tmp_path / "jobs.db"
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.executescript(MIGRATIONS[0])

@@ -1,4 +1,4 @@
-"""How long finished jobs are kept: a rule comes with each finish, as in BullMQ."""
+"""How long finished jobs are kept. As in BullMQ, each finish has a rule."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class TestKeep:
         assert await engine.logs(QUEUE, "a") == []
 
     async def test_none_does_not_touch_the_others(self, engine: Engine, state: State) -> None:
-        """One task that keeps nothing must not clear away the results of all tasks."""
+        """A task that keeps nothing does not delete the results of other tasks."""
         await start(engine, "a", "b")
         await settled(engine, ending(state, "a", KEEP_ALL))
         await settled(engine, ending(state, "b", KEEP_NONE), now_ms=NOW + 1)
         assert await ids_in(engine, state) == ["a"]
 
     async def test_a_count_keeps_the_newest(self, engine: Engine, state: State) -> None:
-        """By their finish, not by their age as jobs."""
+        """The newest by finish time, not by the time of adding."""
         await start(engine, *"abcde")
         for n, id in enumerate("ecdba"):
             await settled(engine, ending(state, id, Keep(count=3)), now_ms=NOW + n)
@@ -59,7 +59,7 @@ class TestKeep:
         assert await ids_in(engine, state) == ["d", "e"]
 
     async def test_an_age_deletes_what_is_older(self, engine: Engine, state: State) -> None:
-        """Old jobs are deleted when the next one finishes, not in between."""
+        """They are deleted when the next job finishes, not earlier."""
         await start(engine, *"abc")
         for id, now_ms in [("a", NOW), ("b", NOW + 4000), ("c", NOW + 6000)]:
             await settled(engine, ending(state, id, Keep(age=5)), now_ms=now_ms)
@@ -75,7 +75,7 @@ class TestKeep:
         assert await ids_in(engine, state) == ["c", "d"]
 
     async def test_a_rule_is_for_all_of_its_kind(self, engine: Engine, state: State) -> None:
-        """As in BullMQ: the rule of the job that finishes decides on those before it."""
+        """As in BullMQ, the rule of the job that finishes applies to all earlier jobs."""
         await start(engine, *"abc")
         await settled(engine, ending(state, "a", KEEP_ALL), now_ms=NOW)
         await settled(engine, ending(state, "b", KEEP_ALL), now_ms=NOW + 1)
@@ -116,7 +116,7 @@ class TestKeep:
         assert await counts(engine) == {State.COMPLETED: 1}
 
     async def test_the_count_is_right_after_removals(self, engine: Engine, state: State) -> None:
-        """Jobs go in other ways, too, and a wrong sum would delete too many or too few."""
+        """Jobs are deleted in other ways, too, and the count stays right."""
         await start(engine, *"abcdefg")
         for n, id in enumerate("abcd"):
             await settled(engine, ending(state, id, KEEP_ALL), now_ms=NOW + n)
@@ -145,7 +145,7 @@ class TestKeep:
 
 class TestCancelled:
     async def test_jobs_follow_their_own_rule(self, engine: Engine) -> None:
-        """No worker comes by that could say how long they are kept."""
+        """No worker is involved that has a rule."""
 
         def kept(id: str, wire: str) -> NewJob:
             return new_job(id, opts=f'{{"removeOnFail":{wire}}}')

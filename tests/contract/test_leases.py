@@ -30,7 +30,7 @@ from tests.contract.steps import (
 async def renew(
     engine: Engine, leases: Mapping[str, str], *, now_ms: int, lease_ms: int = LEASE_MS
 ) -> set[str]:
-    """As a worker does it: from a thread."""
+    """Renew leases from a thread, as a worker does."""
     return await asyncio.to_thread(engine.renew, QUEUE, leases, lease_ms=lease_ms, now_ms=now_ms)
 
 
@@ -43,7 +43,7 @@ async def reclaim(engine: Engine, now_ms: int, *, crash_limit: int = 5) -> list[
 
 
 async def expire(engine: Engine, *ids: str) -> None:
-    """Let leases expire by the clock of the server. On other engines now_ms decides."""
+    """Expire leases by the clock of the server. On other engines now_ms decides."""
     if engine.uses_server_clock:
         assert isinstance(engine, RedisEngine)
         for id in ids:
@@ -68,14 +68,14 @@ class TestReclaim:
         assert record.deferred_failure is None
 
     async def test_takes_back_each_job_once(self, engine: Engine) -> None:
-        """Every worker looks after the dead; each death counts once."""
+        """Every worker checks for dead ones, and each death counts once."""
         await start(engine, "a", lease_ms=100)
         found = await asyncio.gather(*(reclaim(engine, NOW + 101) for _ in range(10)))
         assert [id for ids in found for id in ids] == ["a"]
         assert (await job(engine, "a")).crashes == 1
 
     async def test_puts_them_first_in_line(self, engine: Engine) -> None:
-        """In the order in which it names them, the one that started first in front."""
+        """In the order of the result, the job that started first in front."""
         await start(engine, "a", now_ms=NOW, lease_ms=10, token="ta")
         await start(engine, "b", now_ms=NOW + 1, lease_ms=10, token="tb")
         await add(engine, "c")
@@ -92,7 +92,7 @@ class TestReclaim:
         assert await take_all(engine) == ["urgent", "a", "b"]
 
     async def test_gives_up_on_a_job_that_kills_its_workers(self, engine: Engine) -> None:
-        """It is failed by the next worker, for only a worker knows what failing means."""
+        """The next worker fails it, because only workers apply the rules for failed jobs."""
         await add(engine, "a")
         for n in (1, 2, 3):
             assert await take(engine, 1, f"t{n}", lease_ms=10) == ["a"]
@@ -105,7 +105,7 @@ class TestReclaim:
         await settled(engine, Failed("a", "t4", crash_error(3), counts=False))
         record = await job(engine, "a")
         assert (record.state, record.error) == (State.FAILED, crash_error(3))
-        assert crash_error(3) == (  # BullMQ's text, and how often
+        assert crash_error(3) == (  # the text of BullMQ, with the count
             "job stalled more than allowable limit: its worker died 3 times while running it"
         )
         assert record.deferred_failure is None
@@ -143,16 +143,14 @@ class TestRenew:
         assert await job(engine, "a") == before
 
     async def test_renews_an_expired_lease_that_nobody_has_reclaimed(self, engine: Engine) -> None:
-        """After an outage all leases have run out, and those who hold them are alive."""
+        """After an outage all leases have expired, although the workers are alive."""
         await start(engine, "a", lease_ms=10)
         await expire(engine, "a")
         assert await renew(engine, {"a": "t1"}, now_ms=NOW + 100, lease_ms=1000) == set()
         assert await reclaim(engine, NOW + 200) == []
         await settled(engine, Completed("a", "t1", "1"), now_ms=NOW + 300)
 
-    async def test_is_not_needed_to_finish_a_job_that_nobody_has_reclaimed(
-        self, engine: Engine
-    ) -> None:
+    async def test_is_not_needed_to_finish_a_job_nobody_has_reclaimed(self, engine: Engine) -> None:
         await start(engine, "a", "b", lease_ms=10)
         await expire(engine, "a", "b")
         outcomes: list[Outcome] = [
@@ -166,7 +164,7 @@ class TestRenew:
         assert await ids_in(engine, State.WAITING) == ["b"]
 
     async def test_returns_the_lost_leases(self, engine: Engine) -> None:
-        """Their handlers are stopped: what they do is done twice already."""
+        """Their handlers are stopped, because other workers run the jobs."""
         await start(engine, "a", "b", "c", "d", lease_ms=10)
         await settled(engine, Completed("b", "t1", "1"))
         await reclaim(engine, NOW + 11)
@@ -192,7 +190,7 @@ class TestRenew:
         assert await renew(engine, leases, now_ms=NOW + 50) == {answers[-1].id}
 
     async def test_works_while_the_event_loop_hangs(self, engine: Engine) -> None:
-        """A lease outlives a handler that blocks: this call is made on the loop's own thread."""
+        """The call blocks the event loop's own thread, so it must not need the loop."""
         await start(engine, "a", lease_ms=100)
         assert engine.renew(QUEUE, {"a": "t1"}, lease_ms=100, now_ms=NOW + 50) == set()
         assert engine.find_cancelled(QUEUE, ["a"]) == set()
@@ -204,7 +202,7 @@ class TestClockSetBack:
     BACK = NOW - 3_600_000
 
     async def test_does_not_keep_the_job_of_a_dead_worker(self, engine: Engine) -> None:
-        """It is taken back one lease later, not after the whole jump."""
+        """It is reclaimed one lease later, not after the whole jump."""
         await start(engine, "a", lease_ms=100)
         assert await reclaim(engine, self.BACK) == []
         assert await reclaim(engine, self.BACK + 99) == []
@@ -229,7 +227,7 @@ class TestClockSetBack:
         assert await reclaim(engine, self.BACK + 1060) == ["long"]
 
     async def test_does_not_keep_finished_jobs_for_longer(self, engine: Engine) -> None:
-        """The age of those that finished before is not known; those after them have one."""
+        """The age of earlier jobs is unknown. Later jobs have one."""
         keep = Keep(age=1)
         await start(engine, "a", "b", "c", "d")
         await settled(engine, Completed("a", "t1", "1", keep), now_ms=NOW)
@@ -248,7 +246,7 @@ class TestCancelled:
         assert await cancelled(engine, []) == set()
 
     async def test_goes_by_ids_and_not_by_rows(self, engine: Engine) -> None:
-        """A job with an id of its own does not answer to a number."""
+        """A job with a chosen id is not found by the number of its row."""
         await start(engine, "a")
         await engine.cancel(QUEUE, ["a"], now_ms=NOW)
         assert await cancelled(engine, [str(n) for n in range(10)]) == set()
@@ -260,7 +258,7 @@ class TestCancelled:
         assert await cancelled(engine, ["a"]) == set()
 
     async def test_a_request_outlives_the_worker(self, engine: Engine) -> None:
-        """Whoever runs the job next must know, be the first worker dead, stopped or told no."""
+        """The next worker must know, whether the first one died, stopped or was refused."""
         await start(engine, "a", "b", "c", lease_ms=10)
         await engine.cancel(QUEUE, ["a", "b", "c"], now_ms=NOW)
         await settled(engine, Released("b", "t1"), Postponed("c", "t1", 5))
@@ -272,7 +270,7 @@ class TestCancelled:
 
 class TestTwoWorkers:
     async def test_the_second_one_finishes_what_the_first_one_lost(self, engine: Engine) -> None:
-        """The whole story of a worker that stood still for too long."""
+        """A worker that was paused for too long loses its lease."""
         await add(engine, "a")
         assert await take(engine, 1, "slow", lease_ms=10) == ["a"]
         assert await reclaim(engine, NOW + 11) == ["a"]

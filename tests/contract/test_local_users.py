@@ -1,4 +1,4 @@
-"""What other users of the machine can read, and where they can make us write. Jobs and limits."""
+"""What other users of the machine can read, and which files they can make us write."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def count_a_request(path: Path) -> None:
 
 
 def check_modes(path: Path) -> None:
-    """The files beside the database, which are there while it is open, have its mode."""
+    """Check that the files of the open database have its mode."""
     modes = {mode_of(file) for file in path.resolve().parent.glob(f"{path.resolve().name}*")}
     assert modes == {mode_of(path)}
 
@@ -90,7 +90,7 @@ async def test_a_file_that_cannot_be_created_is_named(
 
 
 async def test_a_file_keeps_the_mode_that_its_user_gave_it(use: Use, tmp_path: Path) -> None:
-    """Users of one group share a store by an empty file that one of them makes."""
+    """Users of a group share a store through an empty file with the right mode."""
     file = tmp_path / "hasten.db"
     file.touch()
     file.chmod(0o660)
@@ -108,7 +108,7 @@ async def test_a_link_to_a_store_is_followed(use: Use, tmp_path: Path) -> None:
 
 
 async def test_a_link_to_no_store_is_refused(use: Use, tmp_path: Path) -> None:
-    """Somebody who may write to the folder would choose which file of ours is written."""
+    """Otherwise a user with access to the folder could choose the file that we write."""
     target, link = tmp_path / "target", tmp_path / "hasten.db"
     link.symlink_to(target)
     with pytest.raises(StoreUnavailable, match="symbolic link that leads to no store"):
@@ -121,9 +121,7 @@ async def test_a_link_to_no_store_is_refused(use: Use, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal"])
-async def test_a_link_in_place_of_a_file_beside_it_is_refused(
-    use: Use, tmp_path: Path, suffix: str
-) -> None:
+async def test_a_link_as_a_side_file_is_refused(use: Use, tmp_path: Path, suffix: str) -> None:
     (tmp_path / f"hasten.db{suffix}").symlink_to(tmp_path / "target")
     with pytest.raises(StoreUnavailable, match=f"hasten.db{suffix} is a symbolic link"):
         await use(tmp_path / "hasten.db")
@@ -147,14 +145,12 @@ async def test_a_database_of_another_program_is_refused_untouched(
         with pytest.raises(StoreCorrupt, match=r"of another program \(tables: shop\)"):
             await use(file)
         after = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    shared_memory = tmp_path / "shop.db-shm"  # notes in it who reads
+    shared_memory = tmp_path / "shop.db-shm"  # readers write to it
     assert after | {shared_memory: b""} == before | {shared_memory: b""}
 
 
-async def test_a_database_that_has_our_tables_among_others_is_used(
-    use: Use, tmp_path: Path
-) -> None:
-    """As one that an earlier version was given."""
+async def test_a_database_with_our_tables_among_others_is_used(use: Use, tmp_path: Path) -> None:
+    """Earlier versions accepted such a file."""
     file = tmp_path / "shop.db"
     await use(file)
     with contextlib.closing(sqlite3.connect(file)) as connection:

@@ -12,7 +12,7 @@ from tests.contract.steps import NOW, QUEUE, add, ids_in, new_job, settled, star
 
 class TestGet:
     async def test_answers_in_order_with_gaps(self, engine: Engine) -> None:
-        """As long as the ids, twice for an id that is asked for twice."""
+        """One result for each id, also for a repeated one."""
         await add(engine, "a", "b")
         ids = ["b", "gone", "a", "17", "b", ""]
         found = await engine.get(QUEUE, ids)
@@ -23,7 +23,7 @@ class TestGet:
 
     @pytest.mark.parametrize("id", ["0", "-1", "01", "1.0", "99999999999999999999999", " 1", "١"])
     async def test_knows_ids_by_their_text(self, engine: Engine, id: str) -> None:
-        """`01` is not the job `1`, and no number is too large to be asked for."""
+        """`01` is not the job `1`, and numbers of any size can be requested."""
         await engine.add([new_job() for _ in range(3)], now_ms=NOW)
         assert await engine.get(QUEUE, [id]) == [None]
 
@@ -46,9 +46,7 @@ class TestEnds:
             End(State.ACTIVE), None, End(State.COMPLETED, "[1]"), End(State.DELAYED),
         ]  # fmt: skip
 
-    async def test_are_returned_in_order_for_more_jobs_than_are_read_at_once(
-        self, engine: Engine
-    ) -> None:
+    async def test_are_in_order_for_more_jobs_than_are_read_at_once(self, engine: Engine) -> None:
         ids = [f"j{n}" for n in range(900)]
         await start(engine, *ids)
         await settled(engine, *(Completed(id, "t1", f'"{id}"') for id in ids))
@@ -91,9 +89,7 @@ class TestList:
         ("first", "count", "expected"),
         [(0, 2, "ab"), (2, 2, "cd"), (4, 2, "e"), (5, 2, ""), (0, 100, "abcde"), (1, 0, "")],
     )
-    async def test_comes_in_pages(
-        self, engine: Engine, first: int, count: int, expected: str
-    ) -> None:
+    async def test_is_paged(self, engine: Engine, first: int, count: int, expected: str) -> None:
         await add(engine, *"abcde")
         page = await engine.page(
             QUEUE, State.WAITING, offset=first, limit=count, newest_first=False
@@ -106,7 +102,7 @@ class TestList:
     async def test_can_be_read_from_its_end(
         self, engine: Engine, first: int, count: int, expected: str
     ) -> None:
-        """The same order, turned round."""
+        """In reverse order."""
         await add(engine, *"abcde")
         page = await engine.page(QUEUE, State.WAITING, offset=first, limit=count, newest_first=True)
         assert [record.id for record in page] == list(expected)
@@ -116,7 +112,7 @@ class TestList:
         assert await ids_in(engine, state) == []
 
     async def test_has_whole_records(self, engine: Engine) -> None:
-        """The same that `get` gives."""
+        """The same records as `get`."""
         await start(engine, "a", data='"x"')
         await settled(engine, Failed("a", "t1", "no", "trace"))
         page = await engine.page(QUEUE, State.FAILED, offset=0, limit=1, newest_first=True)
@@ -136,10 +132,7 @@ class TestCount:
     async def test_counts_each_job_where_it_is(self, engine: Engine) -> None:
         await start(engine, "a1", "c1", "c2", "f1")
         await settled(
-            engine,
-            Completed("c1", "t1", "1"),
-            Completed("c2", "t1", "1"),
-            Failed("f1", "t1", "no"),
+            engine, Completed("c1", "t1", "1"), Completed("c2", "t1", "1"), Failed("f1", "t1", "no")
         )
         await add(engine, "w1", "w2", "w3")
         await add(engine, "p1", "p2", priority=1)
@@ -171,7 +164,7 @@ class TestQueues:
         assert await engine.queues() == []
 
     async def test_count_while_they_are_paused(self, engine: Engine) -> None:
-        """Somebody has to find the pause again."""
+        """So that the pause can be found and ended."""
         await engine.pause(QUEUE, now_ms=NOW)
         assert await engine.queues() == [QUEUE]
         await engine.resume(QUEUE, now_ms=NOW)
@@ -180,7 +173,7 @@ class TestQueues:
 
 class TestTogether:
     async def test_many_readers_get_their_own_answers(self, engine: Engine) -> None:
-        """Reads of one tick may share a transaction, too."""
+        """Concurrent reads may share a transaction."""
         await add(engine, *(f"j{n}" for n in range(50)))
         found = await asyncio.gather(*(engine.get(QUEUE, [f"j{n}"]) for n in range(50)))
         assert [record.id for (record,) in found if record] == [f"j{n}" for n in range(50)]

@@ -1,4 +1,4 @@
-"""Verbs that are one script call on Redis, also where flows and schedulers are involved."""
+"""Operations that are one script on Redis, also with flows and schedulers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def engine(tmp_path: Path) -> AsyncIterator[RedisEngine]:
 
 @pytest.fixture
 def scripts(engine: RedisEngine, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the scripts that the engine runs."""
+    """The names of the scripts that the engine has run."""
     run, names = engine._server.run, []
 
     async def recorded(script: Any, *args: Any, **options: Any) -> Any:
@@ -92,9 +92,7 @@ class TestParentThatCannotComplete:
         await engine.settle(QUEUE, [Completed("parent", "t1", "1")], None, now_ms=NOW)
         assert await engine.get(QUEUE, ["parent"]) == [None]
 
-    async def test_applies_a_rule_once_for_all_parents_that_have_it(
-        self, engine: RedisEngine
-    ) -> None:
+    async def test_applies_a_rule_once_for_all_its_parents(self, engine: RedisEngine) -> None:
         ids = [f"parent-{number}" for number in range(20)]
         await start(engine, *ids, opts='{"removeOnFail":{"count":3}}')
         with shared_redis().client() as client:
@@ -179,33 +177,25 @@ class TestClientWithoutCroniter:
         monkeypatch.undo()
         assert await take(engine, 9, "t3", now_ms=NOW + 10_000) == [run]
 
-    async def test_runs_an_earlier_run(
-        self, engine: RedisEngine, caplog: pytest.LogCaptureFixture
+    @pytest.mark.parametrize(
+        ("repeat", "pending_ms"),
+        [({}, NOW + 60_000), ({}, None), ({"limit": 1}, NOW), ({"endDate": NOW - 1}, NOW)],
+        ids=[
+            "retried, requeued or reclaimed",
+            "scheduler removed",
+            "last by limit",
+            "last by date",
+        ],
+    )
+    async def test_runs_a_job_that_needs_no_next_run(
+        self, engine: RedisEngine, caplog: pytest.LogCaptureFixture, repeat: Any, pending_ms: Any
     ) -> None:
-        """The next run exists already when a run is retried, requeued or reclaimed."""
-        run = await add_run(engine, "nightly", pending_ms=NOW + 60_000)
-        assert await take(engine) == [run]
-        assert caplog.messages == []
-
-    async def test_runs_a_job_whose_scheduler_was_removed(
-        self, engine: RedisEngine, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        run = await add_run(engine, "nightly", pending_ms=None)
-        assert await take(engine) == [run]
-        assert caplog.messages == []
-
-    @pytest.mark.parametrize("repeat", [{"limit": 1}, {"endDate": NOW - 1}])
-    async def test_runs_the_last_run(
-        self, engine: RedisEngine, caplog: pytest.LogCaptureFixture, repeat: dict[str, int]
-    ) -> None:
-        run = await add_run(engine, "nightly", repeat)
+        run = await add_run(engine, "nightly", repeat, pending_ms=pending_ms)
         assert await take(engine) == [run]
         assert caplog.messages == []
 
     @pytest.mark.parametrize("repeat", [{"limit": 2}, {"endDate": NOW}])
-    async def test_leaves_the_run_before_the_last_one(
-        self, engine: RedisEngine, repeat: dict[str, int]
-    ) -> None:
+    async def test_leaves_a_run_before_the_last_one(self, engine: RedisEngine, repeat: Any) -> None:
         await add_run(engine, "nightly", repeat)
         assert await take(engine) == []
 
@@ -278,7 +268,7 @@ class TestClientWithoutCroniter:
 async def test_a_claim_cancelled_while_it_adds_a_cron_job_is_orphaned(
     engine: RedisEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its jobs are leased already. The next claim returns them, not the expiry of their leases."""
+    """Its jobs are leased already, so the next claim returns them before the leases expire."""
     run = await add_run(engine, "nightly")
 
     async def cancelled(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""What a store cannot hold: the call that brings it is refused as a whole, and no other call."""
+"""Values that a store cannot hold: their call is refused as a whole, and no other call."""
 
 from __future__ import annotations
 
@@ -59,10 +59,8 @@ CALLS: dict[str, Callable[[Engine], Awaitable[object]]] = {
 
 class TestSettle:
     @pytest.mark.parametrize("bad", OUTCOMES)
-    async def test_writes_nothing_of_a_batch_that_is_refused(
-        self, engine: Engine, bad: Any
-    ) -> None:
-        """Its leases are still held: each outcome can be settled alone."""
+    async def test_writes_nothing_of_a_refused_batch(self, engine: Engine, bad: Any) -> None:
+        """The leases are still valid, so each outcome can be settled alone."""
         await start(engine, "a", "b")
         await add(engine, "c")
         batch = [Completed("a", "t1", "1"), bad]
@@ -89,7 +87,7 @@ class TestCalls:
     async def test_are_refused_beside_others_that_are_not(
         self, engine: Engine, call: Callable[[Engine], Awaitable[object]]
     ) -> None:
-        """Many callers may share one transaction."""
+        """Concurrent calls may share a transaction."""
         await start(engine, "a")
         answers = await asyncio.gather(
             engine.update(QUEUE, [Progress("a", "1")], now_ms=NOW),
@@ -98,7 +96,7 @@ class TestCalls:
             return_exceptions=True,
         )
         assert [answers[0], answers[2]] == [[State.ACTIVE], [State.ACTIVE]]
-        if not isinstance(answers[1], list):  # an engine that can answer is right, too
+        if not isinstance(answers[1], list):  # an engine that can store it is right, too
             assert isinstance(answers[1], StoreRejected)
         assert (await job(engine, "a")).progress == "1"
         assert await engine.logs(QUEUE, "a") == ["line"]
@@ -108,7 +106,7 @@ class TestCalls:
 class TestCursors:
     @pytest.mark.parametrize("after", ["", "x", "1", "-", "1-x", "$", "9" * 30 + "-0", "1-0\n"])
     async def test_that_are_none_are_refused(self, engine: Engine, after: str) -> None:
-        """And those who wait beside it go on waiting."""
+        """Callers that wait at the same time are not affected."""
         await start(engine, "a")
         waits = asyncio.create_task(engine.wait(QUEUE, next_due_ms=None))
         with pytest.raises(InvalidOption, match="must be the cursor of an event"):

@@ -31,6 +31,9 @@ def retry(id: str, token: str = "t1", *, delay_ms: int = 0, error: str = "oops")
     return Retry(id, token, error, f"trace of {error}", delay_ms)
 
 
+WITHOUT_DELAY = pytest.mark.parametrize("outcome", [retry("a"), Postponed("a", "t1", 0)], ids=repr)
+
+
 class TestCompleted:
     async def test_stores_the_result(self, engine: Engine) -> None:
         await start(engine, "a")
@@ -42,7 +45,7 @@ class TestCompleted:
         assert (record.attempts_made, record.attempts_started) == (1, 1)
 
     async def test_keeps_the_error_of_the_attempt_before(self, engine: Engine) -> None:
-        """It tells why there were two."""
+        """It explains why there were two attempts."""
         await start(engine, "a")
         await settled(engine, retry("a", error="first"))
         await take(engine, 1, "t2")
@@ -93,17 +96,19 @@ class TestRetry:
         assert record.tracebacks == [f"trace of {n}" for n in range(4)]
         assert (record.error, record.attempts_made) == ("3", 4)
 
-    async def test_goes_behind_all_others(self, engine: Engine) -> None:
-        """A job that fails at once must not keep the rest from running."""
+    @WITHOUT_DELAY
+    async def test_goes_behind_all_others(self, engine: Engine, outcome: Outcome) -> None:
+        """A job that fails or is postponed at once must not keep the rest from running."""
         await start(engine, "a")
         await add(engine, "b", "c")
-        await settled(engine, retry("a"))
+        await settled(engine, outcome)
         assert await take_all(engine) == ["b", "c", "a"]
 
-    async def test_of_a_lifo_job_goes_in_front(self, engine: Engine) -> None:
+    @WITHOUT_DELAY
+    async def test_of_a_lifo_job_goes_in_front(self, engine: Engine, outcome: Outcome) -> None:
         await start(engine, "a", lifo=True)
         await add(engine, "b")
-        await settled(engine, retry("a"))
+        await settled(engine, outcome)
         assert await take_all(engine) == ["a", "b"]
 
     async def test_goes_behind_those_of_its_priority(self, engine: Engine) -> None:
@@ -134,7 +139,7 @@ class TestRetry:
 
 class TestPostponed:
     async def test_counts_no_attempt(self, engine: Engine) -> None:
-        """The handler was told to come back later, which is no failure of the job."""
+        """RetryAfter is no failure of the job."""
         await start(engine, "a")
         await settled(engine, Postponed("a", "t1", 500))
         record = await job(engine, "a")
@@ -142,22 +147,10 @@ class TestPostponed:
         assert (record.attempts_made, record.attempts_started) == (0, 1)
         assert (record.error, record.tracebacks) == (None, [])
 
-    async def test_without_a_delay_goes_behind_all_others(self, engine: Engine) -> None:
-        await start(engine, "a")
-        await add(engine, "b")
-        await settled(engine, Postponed("a", "t1", 0))
-        assert await take_all(engine) == ["b", "a"]
-
-    async def test_of_a_lifo_job_goes_in_front(self, engine: Engine) -> None:
-        await start(engine, "a", lifo=True)
-        await add(engine, "b")
-        await settled(engine, Postponed("a", "t1", 0))
-        assert await take_all(engine) == ["a", "b"]
-
 
 class TestReleased:
     async def test_is_first_in_line_again(self, engine: Engine) -> None:
-        """A worker that stops must not cost its jobs their place."""
+        """A worker that stops does not change the order of its jobs."""
         await start(engine, "a")
         await add(engine, "b")
         await add(engine, "front", lifo=True)
@@ -179,7 +172,7 @@ class TestReleased:
         assert await take(engine, 10, "t2") == ["a", "b", "c", "d"]
 
     async def test_stands_in_the_order_of_the_claim(self, engine: Engine) -> None:
-        """The original order is the one in which they were taken: lifo jobs come first again."""
+        """Jobs are claimed again in the order of the first claim, so lifo jobs come first."""
         await add(engine, "b")
         await add(engine, "a", lifo=True)
         assert await take(engine, 2) == ["a", "b"]
@@ -187,7 +180,7 @@ class TestReleased:
         assert await take(engine, 2, "t2") == ["a", "b"]
 
     async def test_is_first_of_its_priority(self, engine: Engine) -> None:
-        """Not before those that go before it by right."""
+        """Jobs with a higher priority still come first."""
         await start(engine, "a", "b", priority=2)
         await add(engine, "c", priority=2)
         await add(engine, "urgent", priority=1)
@@ -198,7 +191,7 @@ class TestReleased:
 
 class TestSettle:
     async def test_stores_each_of_a_mixed_batch(self, engine: Engine) -> None:
-        """Fifty handlers that end together are one call."""
+        """Handlers that end at the same time are settled in one call."""
         await start(engine, *"abcdef")
         outcomes: list[Outcome] = [
             Released("f", "t1"),
@@ -223,22 +216,20 @@ class TestSettle:
     async def test_claims_the_next_in_the_same_step(self, engine: Engine) -> None:
         await start(engine, "a")
         await add(engine, "b", "c")
-        batch = await engine.settle(
-            QUEUE, [Completed("a", "t1", "1")], claim(1, "t2"), now_ms=LATER
-        )
+        done = Completed("a", "t1", "1")
+        batch = await engine.settle(QUEUE, [done], claim(1, "t2"), now_ms=LATER)
         assert [(lease.job.id, lease.token) for lease in batch.leases] == [("b", "t2")]
         assert await counts(engine) == {State.COMPLETED: 1, State.ACTIVE: 1, State.WAITING: 1}
 
     async def test_makes_due_jobs_ready_first(self, engine: Engine) -> None:
         await start(engine, "a")
         await add(engine, "b", delay_ms=50)
-        batch = await engine.settle(
-            QUEUE, [Completed("a", "t1", "1")], claim(1, "t2"), now_ms=LATER
-        )
+        done = Completed("a", "t1", "1")
+        batch = await engine.settle(QUEUE, [done], claim(1, "t2"), now_ms=LATER)
         assert taken(batch.leases) == ["b"]
 
     async def test_stores_but_does_not_claim_while_paused(self, engine: Engine) -> None:
-        """Running jobs go on."""
+        """Running jobs are settled as usual."""
         await start(engine, "a")
         await add(engine, "b")
         await engine.pause(QUEUE, now_ms=NOW)
@@ -261,7 +252,7 @@ class TestSettle:
 
 class TestAllOrNothing:
     async def test_a_text_that_cannot_be_stored_fails_its_whole_call(self, engine: Engine) -> None:
-        """The worker gets a hasten error, and no job has changed."""
+        """The worker gets a HastenError, and no job has changed."""
         await start(engine, "a", "b")
         await add(engine, "c")
         outcomes: list[Outcome] = [
@@ -287,36 +278,28 @@ def every_outcome(id: str, token: str) -> list[Any]:
 
 
 class TestFencing:
-    """Only the newest run may finish a job: the others come back from the dead."""
+    """Only the newest run can settle a job."""
 
+    @pytest.mark.parametrize("is_replaced", [True, False])
     @pytest.mark.parametrize("outcome", every_outcome("a", "old"), ids=repr)
-    async def test_a_run_that_was_replaced_changes_nothing(
-        self, engine: Engine, outcome: Outcome
+    async def test_a_reclaimed_run_changes_nothing(
+        self, engine: Engine, outcome: Outcome, is_replaced: bool
     ) -> None:
+        """Whether or not another worker runs the job already."""
         await start(engine, "a", token="old", lease_ms=10)
         await engine.reclaim(QUEUE, crash_limit=5, now_ms=NOW + 20)
-        assert await take(engine, 1, "new", now_ms=NOW + 20) == ["a"]
+        if is_replaced:
+            assert await take(engine, 1, "new", now_ms=NOW + 20) == ["a"]
         before = await job(engine, "a")
         batch = await engine.settle(QUEUE, [outcome], None, now_ms=NOW + 30)
         assert batch.lost == ["a"]
         assert await job(engine, "a") == before
-        await settled(engine, Completed("a", "new", "1"), now_ms=NOW + 40)
-        assert (await job(engine, "a")).result == "1"
-
-    @pytest.mark.parametrize("outcome", every_outcome("a", "old"), ids=repr)
-    async def test_a_run_that_was_taken_back_changes_nothing(
-        self, engine: Engine, outcome: Outcome
-    ) -> None:
-        """Even if no other worker runs the job yet."""
-        await start(engine, "a", token="old", lease_ms=10)
-        await engine.reclaim(QUEUE, crash_limit=5, now_ms=NOW + 20)
-        before = await job(engine, "a")
-        batch = await engine.settle(QUEUE, [outcome], None, now_ms=NOW + 30)
-        assert batch.lost == ["a"]
-        assert await job(engine, "a") == before
+        if is_replaced:
+            await settled(engine, Completed("a", "new", "1"), now_ms=NOW + 40)
+            assert (await job(engine, "a")).result == "1"
 
     async def test_a_run_that_was_settled_is_settled(self, engine: Engine) -> None:
-        """A call that is repeated because its answer was lost does no harm."""
+        """A call may be repeated because its response was lost."""
         await start(engine, "a")
         await settled(engine, Completed("a", "t1", "1"))
         before = await job(engine, "a")
@@ -364,7 +347,7 @@ class TestFencing:
         assert await ids_in(engine, State.ACTIVE) == ["a", "b"]
 
     async def test_a_job_of_another_queue_is_out_of_reach(self, engine: Engine) -> None:
-        """Whatever token comes with it."""
+        """Whatever its token is."""
         await engine.add([new_job(queue="other")], now_ms=NOW)
         (lease,) = (await engine.claim("other", claim(1), now_ms=NOW)).leases
         batch = await engine.settle(QUEUE, [Completed(lease.job.id, "t1", "1")], None, now_ms=NOW)

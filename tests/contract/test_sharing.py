@@ -1,4 +1,4 @@
-"""One engine for several threads and event loops, and its end."""
+"""One engine that is used by several threads and event loops, and closed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from tests.contract.steps import (
 
 class TestThreadsAndLoops:
     async def test_share_one_engine(self, engine: Engine) -> None:
-        """A web server's threads each with a loop of their own; every job runs once."""
+        """Each thread of a web server has its own event loop, and every job runs once."""
 
         async def work(name: int) -> list[str]:
             done: list[str] = []
@@ -58,7 +58,7 @@ class TestThreadsAndLoops:
         assert await counts(engine) == {State.COMPLETED: 120}
 
     async def test_wake_each_other(self, engine: Engine) -> None:
-        """A producer in a thread, a worker in this loop."""
+        """A producer in a thread wakes a worker in this loop."""
         async with waiting(engine) as task:
             await asyncio.to_thread(lambda: asyncio.run(add(engine, "a")))
             await soon(task)
@@ -94,7 +94,7 @@ class TestThreadsAndLoops:
 
 class TestCancelledCalls:
     async def test_are_applied_completely_or_not_at_all(self, engine: Engine) -> None:
-        """A request that is given up leaves all of its jobs or none."""
+        """A cancelled call adds all of its jobs or none."""
         adds = engine.add([new_job() for _ in range(10)], now_ms=NOW)
         call: asyncio.Task[object] = asyncio.create_task(adds)
         await asyncio.sleep(0)
@@ -155,7 +155,7 @@ class TestClose:
             engine.renew(QUEUE, {"a": "t1"}, lease_ms=10, now_ms=NOW)
 
     async def test_ends_waiting_calls(self, engine: Engine) -> None:
-        """They would wait for ever."""
+        """Otherwise they would wait for ever."""
         now = await cursor(engine)
         reading = asyncio.create_task(engine.events(QUEUE, after=now))
         async with waiting(engine) as task:
@@ -207,7 +207,7 @@ class TestOpenedAgain:
             assert second.id != first.id
 
     async def test_may_be_open_twice(self, kind: str, tmp_path: Path) -> None:
-        """Two engines on one store see each other's jobs, and hand none out twice."""
+        """Two engines on one store see each other's jobs, and no job is claimed twice."""
         async with open_for_test(kind, tmp_path) as ours, open_for_test(kind, tmp_path) as theirs:
             async with waiting(theirs) as task:
                 await add(ours, *(f"a{n}" for n in range(20)))
@@ -220,6 +220,6 @@ class TestOpenedAgain:
 
 class TestUrl:
     async def test_shows_the_url_of_the_store(self, engine: Engine, kind: str) -> None:
-        """For messages: it begins with the scheme that opens it."""
+        """Error messages show it. It starts with the scheme."""
         scheme = "memory" if kind == "sqlite-memory" else kind.partition("-")[0]
         assert engine.url.startswith(scheme)

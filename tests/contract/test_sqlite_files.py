@@ -1,4 +1,4 @@
-"""What an older version has left in a SQLite file, and what another program has damaged in it."""
+"""SQLite files of older versions, and files that other programs have damaged."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from tests.contract.steps import (
     QUEUE,
     add,
     claim,
-    cursor,
     ids_in,
     job,
     settled,
     soon,
     start,
+    started,
     take,
     taken,
 )
@@ -42,14 +42,14 @@ async def engine(tmp_path: Path) -> AsyncIterator[Engine]:
 
 
 def change(place: Path, sql: str, *parameters: Any) -> None:
-    """Do something to the file behind the engine's back."""
+    """Change the file without the engine."""
     with contextlib.closing(sqlite3.connect(place / "jobs.db")) as connection, connection:
         assert connection.execute(sql, parameters).rowcount
 
 
 class TestOlderFiles:
     async def test_of_the_first_schema_are_opened(self, tmp_path: Path) -> None:
-        """Its leases end when they said; a renewed one has a length, too."""
+        """Old leases expire as planned, and renewed ones have a length."""
         with contextlib.closing(sqlite3.connect(tmp_path / "jobs.db")) as connection, connection:
             connection.executescript(MIGRATIONS[0])
             connection.execute("INSERT INTO hasten_meta VALUES ('schema', 1)")
@@ -96,7 +96,7 @@ class TestDamage:
         assert f"queue {QUEUE}: job b skipped, cannot decode it: " in caplog.text
 
     async def test_of_a_text_fails_no_batch(self, engine: Engine, tmp_path: Path) -> None:
-        """What is no UTF-8 is read with replacements."""
+        """Invalid UTF-8 is read with replacement characters."""
         await add(engine, "a", "b", "c")
         no_text = "CAST(x'22ff22' AS TEXT)"
         change(tmp_path, f"UPDATE hasten_jobs SET data = {no_text} WHERE custom_id = 'b'")
@@ -118,8 +118,7 @@ class TestDamage:
 
     @pytest.mark.parametrize("body", ["no json", "{}", '[{"k":1}]', '["x"]', "[" * 3000])
     async def test_of_an_event_skips_it(self, engine: Engine, tmp_path: Path, body: str) -> None:
-        await start(engine, "a")
-        now = await cursor(engine)
+        now = await started(engine, "a")
         for progress in ("1", "2", "3"):
             await engine.update(QUEUE, [Progress("a", progress)], now_ms=NOW)
         newest = "SELECT max(seq) FROM hasten_events"
@@ -128,9 +127,8 @@ class TestDamage:
         assert [event.value for event in page.events] == ["1", "3"]
 
     async def test_of_many_events_ends(self, engine: Engine, tmp_path: Path) -> None:
-        """More than are read at once."""
-        await start(engine, "a")
-        now = await cursor(engine)
+        """There are more than one read returns."""
+        now = await started(engine, "a")
         for progress in range(101):
             await engine.update(QUEUE, [Progress("a", str(progress))], now_ms=NOW)
         change(tmp_path, "UPDATE hasten_events SET body = 'no json'")
@@ -143,7 +141,7 @@ class TestDamage:
         assert found == ["completed", "drained"]
 
     async def test_of_the_tables_is_named(self, engine: Engine, tmp_path: Path) -> None:
-        """It is no matter of what a call has brought."""
+        """The error does not blame the values of the call."""
         await start(engine, "a")
         with contextlib.closing(sqlite3.connect(tmp_path / "jobs.db")) as connection:
             connection.execute("DROP TABLE hasten_logs")
@@ -153,7 +151,7 @@ class TestDamage:
 
 
 class TestLargeTexts:
-    """A text has 1,000,000,000 bytes at most in SQLite. Here it has less."""
+    """SQLite allows 1,000,000,000 bytes for each text. The limit is lower here."""
 
     @pytest.fixture
     async def engine(self, engine: Engine) -> Engine:
@@ -168,7 +166,7 @@ class TestLargeTexts:
     DATA = '"' + "x" * 30_000 + '"'
 
     async def test_are_claimed_a_few_at_a_time(self, engine: Engine) -> None:
-        """A claim that failed for their sum would fail for ever."""
+        """A claim that exceeded the limit would fail again and again."""
         ids = [f"j{n}" for n in range(8)]
         await add(engine, *ids, data=self.DATA)
         found: list[str] = []
@@ -186,8 +184,7 @@ class TestLargeTexts:
 
     async def test_are_returned_one_after_the_other(self, engine: Engine) -> None:
         ids = [f"j{n}" for n in range(8)]
-        await start(engine, *ids)
-        now = await cursor(engine)
+        now = await started(engine, *ids)
         for id in ids:
             await settled(engine, Completed(id, "t1", self.DATA))
         found: list[str] = []

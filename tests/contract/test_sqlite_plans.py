@@ -46,7 +46,7 @@ def connection(request: pytest.FixtureRequest) -> Iterator[sqlite3.Connection]:
 
 
 def test_jobs_are_found_by_number_or_by_their_place(connection: sqlite3.Connection) -> None:
-    """What names jobs by number reads them alone, and not all that its queue has."""
+    """Operations on job numbers read only those rows of the queue."""
     assert wrong_steps(connection) == {}
 
 
@@ -56,7 +56,10 @@ def test_limits_are_found_by_name(connection: sqlite3.Connection) -> None:
 
 
 async def test_statistics_of_our_tables_are_dropped_when_a_file_is_opened(tmp_path: Path) -> None:
-    """Somebody has analyzed the file while our tables were short. What is theirs stays."""
+    """Another program has analyzed the file while the tables were small.
+
+    Its own tables keep theirs.
+    """
     path = tmp_path / "jobs.db"
     with contextlib.closing(sqlite3.connect(path)) as connection:
         for migration in MIGRATIONS:
@@ -76,7 +79,7 @@ async def test_statistics_of_our_tables_are_dropped_when_a_file_is_opened(tmp_pa
 
 
 def wrong_steps(connection: sqlite3.Connection) -> dict[str, list[str]]:
-    """By statement, the steps of its plan that read more of the table of jobs than they need."""
+    """Return the plan steps that read more jobs than needed, by statement."""
     found = {}
     for name, text in SQL.items():
         for sql in (sql_for_rows(name, 1), sql_for_rows(name, 50)) if "{" in text else (text,):

@@ -51,7 +51,7 @@ T = TypeVar("T")
 EXAMPLES: Final = {"sqlite-memory": 12, "sqlite-file": 12, "redis": 12, "redis-cluster": 4}
 """A step on a cluster costs several times as much, and runs the scripts that one on Redis runs."""
 
-# Read of a job and compared after each verb.
+# The fields of a job that are compared after each verb.
 FACTS: Final = (
     "id", "data", "priority", "created_ms", "attempts_made", "attempts_started", "crashes",
     "due_ms", "started_ms", "finished_ms", "result", "error",
@@ -76,8 +76,8 @@ class JobsMachine(RuleBasedStateMachine):
         self.engine = self.run(self.stack.enter_async_context(opening))
         self.model = Model()
         self.now_ms = NOW
-        self.numbers = itertools.count(5)  # `begin` has taken those before
-        self.runs: list[tuple[str, str]] = []  # all that were ever begun: (id, token)
+        self.numbers = itertools.count(5)  # `begin` uses the lower numbers
+        self.runs: list[tuple[str, str]] = []  # all runs that were started: (id, token)
 
     def teardown(self) -> None:
         self.run(self.stack.aclose())
@@ -89,13 +89,13 @@ class JobsMachine(RuleBasedStateMachine):
     # What to do, drawn from what there is -------------------------------------------------------
 
     def some_jobs(self, data: st.DataObject, *states: State) -> list[str]:
-        """Some of the jobs in these states; none named: of all, and of some that are not there."""
+        """Some jobs in these states. Without states: any jobs, and some that do not exist."""
         ids = [id for id, job in self.model.jobs.items() if not states or job.state in states]
         ids += [] if states else ["no-such-job", "999999"]
         return data.draw(_some_of(ids), label="jobs")
 
     def some_runs(self, data: st.DataObject) -> list[tuple[str, str]]:
-        """Some runs, (id, token); among them may be such that have ended or were replaced."""
+        """Some runs as (id, token), including ended and replaced ones."""
         live = self.live_runs()
         ended = [run for run in self.runs if run not in live]
         replaced = [run for run in ended if run[0] in dict(live)]
@@ -131,7 +131,7 @@ class JobsMachine(RuleBasedStateMachine):
         )
 
     def delay_ms(self, data: st.DataObject, dues: set[int]) -> int:
-        """Not to a time that another job has, see `model`."""
+        """A delay after which no other job is due, see `model`."""
         delay_ms = data.draw(delays, label="delay")
         return self.free_delay_ms(delay_ms, dues) if delay_ms else 0
 
@@ -162,7 +162,7 @@ class JobsMachine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        """With a queue at work: from an empty one, most steps would go into filling it."""
+        """Begin with some jobs, so that not most of the steps fill the queue."""
         jobs = [
             *(new_job() for _ in range(4)),
             new_job("j0000", lifo=True),
@@ -176,7 +176,7 @@ class JobsMachine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def a_verb(self, data: st.DataObject) -> None:
-        """One rule for all: as rules of their own, most would meet an empty queue."""
+        """One rule for all verbs: as separate rules, most would run on an empty queue."""
         verbs = ["add"] * 3 + ["claim"] * 3 + ["time_passes"] * 2
         if self.model.jobs:
             verbs += ["requeue", "requeue", "change", "cancel", "remove", "purge", "pause"]
@@ -214,7 +214,7 @@ class JobsMachine(RuleBasedStateMachine):
             self.runs.append((told.id, claim.token))
 
     def finish(self, data: st.DataObject) -> None:
-        """Runs end, those too that have been replaced."""
+        """Settle runs, including replaced ones."""
         keep_completed = data.draw(keeps, label="keep completed")
         keep_failed = data.draw(keeps, label="keep failed")
         claims = data.draw(st.booleans(), label="claims")
@@ -232,7 +232,7 @@ class JobsMachine(RuleBasedStateMachine):
             self.check_claim(claim, batch)
 
     def hand_back(self, data: st.DataObject) -> None:
-        """As a worker does that stops: in the order of its claims."""
+        """Release jobs in the order of their claims, as a worker that stops does."""
         runs = data.draw(_some_of(self.live_runs()), label="runs")
         runs.sort(key=lambda run: self.model.jobs[run[0]].claimed)
         outcomes = [Released(id, token) for id, token in runs]
@@ -255,7 +255,7 @@ class JobsMachine(RuleBasedStateMachine):
         assert set(ids) == self.model.reclaim(ids, crash_limit, self.now_ms)
 
     def tell(self, data: st.DataObject) -> None:
-        """Progress and logs."""
+        """Add progress and log lines."""
         keep = data.draw(st.integers(1, 3), label="keep")
         ids = self.some_jobs(data)
         notes: list[RunUpdate] = [Progress(id, str(self.now_ms)) for id in ids]
@@ -274,7 +274,7 @@ class JobsMachine(RuleBasedStateMachine):
 
     def new_change(self, data: st.DataObject, id: str, dues: set[int]) -> Change:
         what = data.draw(st.sampled_from(["data", "priority", "delay", "all"]), label="what")
-        # Those in front of a priority stand there by their ids: these have to go by age, too.
+        # Jobs in front of their priority are ordered by ids, which have to be in the order of age.
         priority = 0 if id.isdecimal() else data.draw(st.integers(0, 2), label="priority")
         delay_ms = self.free_delay_ms(data.draw(delays, label="delay"), dues)
         return Change(
@@ -314,7 +314,7 @@ class JobsMachine(RuleBasedStateMachine):
         self.model.purge(purged, state, before_ms, limit)
 
     def pause(self, _: st.DataObject) -> None:
-        """Or resume."""
+        """Pause or resume."""
         change = self.engine.resume if self.model.paused else self.engine.pause
         self.run(change(QUEUE, now_ms=self.now_ms))
         self.model.paused = not self.model.paused
@@ -341,7 +341,7 @@ class JobsMachine(RuleBasedStateMachine):
         assert orphans(self.engine, self.place) == []
 
     async def read(self) -> tuple[dict[State, list[JobRecord]], Any, bool, dict[str, list[str]]]:
-        """All that can be read, in one step."""
+        """Read everything in one step."""
         engine, ids = self.engine, list(self.model.jobs)
         pages = asyncio.gather(
             *(engine.page(QUEUE, s, offset=0, limit=1000, newest_first=False) for s in State)
@@ -359,7 +359,7 @@ class JobsMachine(RuleBasedStateMachine):
         jobs = self.model.listed(state)
         if state is not State.ACTIVE:
             return jobs
-        # Jobs of one claim have started in the same millisecond: they are in any order.
+        # Jobs of one claim start in the same millisecond, so their order is not compared.
         order = {record.id: n for n, record in enumerate(records)}
         return sorted(jobs, key=lambda job: (job.started_ms, order.get(job.id, -1)))
 
@@ -385,11 +385,8 @@ def _some_of(items: list[T]) -> st.SearchStrategy[list[T]]:
 
 @pytest.mark.hypothesis
 @pytest.mark.parametrize("kind", KINDS)
-def test_engine_does_what_the_model_does(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever is done in whatever order."""
-    # A failing run is made shorter for as long as pytest lets a single test last, not for minutes.
+def test_engine_obeys_the_model(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Shrinking a failing run ends when pytest's time-out for a test does, not after minutes.
     limit = "hypothesis.internal.conjecture.engine.MAX_SHRINKING_SECONDS"
     monkeypatch.setattr(limit, 60, raising=False)
 

@@ -1,4 +1,4 @@
-"""Whatever a caller writes is what a reader reads."""
+"""Texts are read as they were written."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from tests.contract.steps import (
     new_job,
     settled,
     start,
+    started,
     take,
 )
 
@@ -44,7 +45,7 @@ def text(request: pytest.FixtureRequest) -> str:
 
 class TestTexts:
     async def test_of_data_and_result(self, engine: Engine, text: str) -> None:
-        """JSON, byte for byte: other languages may write it in their own way."""
+        """JSON keeps its bytes, because other languages format it differently."""
         data, result = json.dumps({"x": text}, ensure_ascii=False), json.dumps([text])
         await engine.add([new_job("a", data=data)], now_ms=NOW)
         (lease,) = (await engine.claim(QUEUE, claim(), now_ms=NOW)).leases
@@ -57,7 +58,7 @@ class TestTexts:
         assert event.value == (result if len(result.encode()) <= VALUE_BYTES else None)
 
     async def test_of_errors_and_tracebacks(self, engine: Engine, text: str) -> None:
-        """They come from exceptions, which may say anything."""
+        """Exceptions may have any text."""
         await start(engine, "a")
         await settled(engine, Retry("a", "t1", text, text, 0))
         assert (await job(engine, "a")).error == text
@@ -71,8 +72,7 @@ class TestTexts:
         assert event.error == text
 
     async def test_of_logs_and_progress(self, engine: Engine, text: str) -> None:
-        await start(engine, "a")
-        now = await cursor(engine)
+        now = await started(engine, "a")
         value = json.dumps(text)
         await engine.update(QUEUE, [LogLine("a", text, 10), Progress("a", value)], now_ms=NOW)
         assert await engine.logs(QUEUE, "a") == [text]
@@ -87,7 +87,7 @@ NAMES = [text for kind, text in TEXTS.items() if kind not in {"empty", "nul", "l
 class TestNames:
     @pytest.mark.parametrize("name", [*NAMES, "a" * 512, " ", "*", "%", "_", "null", "e\u0301"])
     async def test_of_queues_jobs_and_ids(self, engine: Engine, name: str) -> None:
-        """None of them means anything to a store. (A colon does, and `Queue` lets none through.)"""
+        """Stores treat them as plain text. `Queue` refuses colons."""
         name = name.replace(":", ";")
         await engine.add([new_job(name, queue=name, name=name)], now_ms=NOW)
         assert await engine.queues() == [name]
@@ -102,7 +102,7 @@ class TestNames:
         assert await engine.remove(name, [name], now_ms=NOW) == [State.COMPLETED]
 
     async def test_that_look_alike_are_different(self, engine: Engine) -> None:
-        """No folding of case, no normal forms, no trimming."""
+        """There is no case folding, normalization or trimming."""
         ids = ["a", "A", "á", "a\u0301", " a", "a ", "ａ"]
         answers = await engine.add([new_job(id) for id in ids], now_ms=NOW)
         assert not any(answer.existing for answer in answers)
@@ -113,14 +113,14 @@ class TestNames:
 
 class TestNumbers:
     async def test_of_times_are_whole_and_large(self, engine: Engine) -> None:
-        """Today, and in a hundred years."""
+        """Now, and in a hundred years."""
         for id, now_ms in [("a", 1_800_000_000_000), ("b", 5_000_000_000_000)]:
             await engine.add([new_job(id, delay_ms=1)], now_ms=now_ms)
             record = await job(engine, id)
             assert (record.created_ms, record.due_ms) == (now_ms, now_ms + 1)
 
     async def test_of_zero_are_not_nothing(self, engine: Engine) -> None:
-        """A clock that a test moves may begin at 0."""
+        """A manual clock may start at 0."""
         await engine.add([new_job("a")], now_ms=0)
         await engine.claim(QUEUE, claim(), now_ms=0)
         await settled(engine, Completed("a", "t1", "0"), now_ms=0)

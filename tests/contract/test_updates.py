@@ -44,7 +44,7 @@ async def update(engine: Engine, *updates: Update, now_ms: int = NOW) -> list[St
 
 
 async def one_in(engine: Engine, state: State) -> str:
-    """A job in a state; all but waiting-children, which no verb leads to."""
+    """Add a job in a state: any but waiting-children, which no operation produces."""
     match state:
         case State.WAITING:
             await add(engine, "a")
@@ -104,14 +104,14 @@ class TestLogs:
         assert await engine.logs(QUEUE, "a") == []
 
     async def test_outlive_the_finish(self, engine: Engine) -> None:
-        """Its log shows why it failed."""
+        """The log shows why the job failed."""
         await start(engine, "a")
         await update(engine, LogLine("a", "line", 10))
         await settled(engine, Completed("a", "t1", "1"))
         assert await engine.logs(QUEUE, "a") == ["line"]
 
     async def test_are_deleted_with_their_job(self, engine: Engine) -> None:
-        """In each of the ways in which a job goes; a new job of that id starts without."""
+        """For all ways to delete a job. A new job with that id has no log lines."""
         await start(engine, *"abcd")
         await update(engine, *(LogLine(id, "old", 10) for id in "abcd"))
         await settled(engine, Completed("a", "t1", "1", KEEP_NONE))
@@ -127,7 +127,7 @@ class TestLogs:
 
 class TestUpdates:
     async def test_of_jobs_that_are_gone_are_dropped(self, engine: Engine) -> None:
-        """They may come late; the others of their call are stored."""
+        """They may come late. The other updates of the call are stored."""
         await start(engine, "a")
         found = await update(
             engine,
@@ -145,7 +145,7 @@ class TestUpdates:
         assert await engine.logs(QUEUE, "gone") == []
 
     async def test_go_by_ids_and_not_by_rows(self, engine: Engine) -> None:
-        """A job with an id of its own does not answer to a number."""
+        """A job with a chosen id is not found by the number of its row."""
         await start(engine, "a")
         numbers = [str(n) for n in range(10)]
         await update(engine, *(Progress(n, "1") for n in numbers))
@@ -259,7 +259,7 @@ class TestPriority:
         assert await job(engine, id) == before
 
     async def test_wakes_a_waiting_worker(self, engine: Engine) -> None:
-        """It is the first one that became ready in this process' view, and may be the only one."""
+        """The job may be the only one that is ready."""
         await add(engine, "a", delay_ms=10**6)
         async with waiting(engine, next_due_ms=NOW + 10**6) as wait:
             await add(engine, "b")
@@ -308,7 +308,7 @@ class TestDelay:
 
     @pytest.mark.parametrize("state", [state for state in STATES if state is not State.DELAYED])
     async def test_is_of_delayed_jobs_alone(self, engine: Engine, state: State) -> None:
-        """And nothing else of such a change is made."""
+        """The whole update is refused."""
         id = await one_in(engine, state)
         before = await job(engine, id)
         change = Change(id, delay_ms=5, data="2", priority=2, progress="2")

@@ -1,4 +1,4 @@
-"""A worker without work waits for it. All deadlines here are for failing tests only."""
+"""Workers wait for work. Time-outs only end failing tests."""
 
 from __future__ import annotations
 
@@ -9,21 +9,11 @@ import pytest
 from hasten.jobs._engine import Engine
 from hasten.jobs._record import Postponed, Released, Retry
 from hasten.jobs._states import State
-from tests.contract.steps import (
-    NOW,
-    QUEUE,
-    add,
-    new_job,
-    settled,
-    soon,
-    start,
-    take,
-    waiting,
-)
+from tests.contract.steps import NOW, QUEUE, add, new_job, settled, soon, start, take, waiting
 
 
 async def keeps_waiting(task: asyncio.Task[None]) -> bool:
-    """Return whether it waits for a while. `wait` may return early, but not without reason."""
+    """Return whether the call still waits after a while. It may return early for a reason only."""
     done, _ = await asyncio.wait([task], timeout=0.05)
     return not done
 
@@ -47,7 +37,7 @@ class TestWait:
             await soon(task)
 
     async def test_ends_for_every_worker(self, engine: Engine) -> None:
-        """A worker that claims too late gets no job, and waits again."""
+        """A worker that claims too late waits again."""
         async with waiting(engine) as first, waiting(engine) as second:
             await engine.add([new_job(), new_job()], now_ms=NOW)
             await soon(first)
@@ -93,7 +83,7 @@ class TestWait:
             await soon(task)
 
     async def test_may_be_cancelled(self, engine: Engine) -> None:
-        """A worker that stops cancels it; nothing of it is left behind."""
+        """A worker that stops cancels it. No task or connection is left."""
         async with waiting(engine):
             pass
         await add(engine, "a")
@@ -118,7 +108,7 @@ class TestWhilePaused:
 
 
 class TestDelayedJobs:
-    """The caller keeps the time. It has to learn of a job that is due before all it knew of."""
+    """The caller knows the next due time, and must learn of jobs that are due earlier."""
 
     async def test_it_knows_of_do_not_end_it(self, engine: Engine) -> None:
         await add(engine, "a", delay_ms=100)
@@ -126,7 +116,7 @@ class TestDelayedJobs:
             assert await keeps_waiting(task)
 
     async def test_it_did_not_know_of_end_it(self, engine: Engine) -> None:
-        """They came between its claim and its waiting."""
+        """They were added between its claim and its wait."""
         await add(engine, "a", delay_ms=100)
         await soon(engine.wait(QUEUE, next_due_ms=None))
         await soon(engine.wait(QUEUE, next_due_ms=NOW + 101))

@@ -1,4 +1,4 @@
-"""Each example does what it shows, as a process of its own."""
+"""Each example runs as a process and does what it shows."""
 
 from __future__ import annotations
 
@@ -13,12 +13,7 @@ import httpx
 import pytest
 
 from tests.docs.markdown import ROOT
-from tests.docs.programs import (
-    TIME_LIMIT_SECONDS,
-    environment,
-    running,
-    wait_until_served,
-)
+from tests.docs.programs import TIME_LIMIT_SECONDS, environment, running, wait_until_served
 from tests.jobs.eventually import until_true
 from tests.servers.redis import free_port
 

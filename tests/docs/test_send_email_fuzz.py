@@ -110,9 +110,7 @@ def description() -> Any:
 @pytest.mark.parametrize(("method", "path", "mode"), REQUESTS)
 @effort(15)
 @given(data=st.data())
-async def test_requests_made_from_its_openapi(
-    method: str, path: str, mode: str, data: st.DataObject
-) -> None:
+async def test_requests_by_openapi(method: str, path: str, mode: str, data: st.DataObject) -> None:
     """Both valid and invalid requests are generated."""
     from schemathesis import GenerationMode
     from schemathesis.core import transport
@@ -192,7 +190,7 @@ def every_byte(value: bytes) -> bytes:
 
 
 def broken(value: bytes) -> bytes:
-    """Return a value with invalid escapes."""
+    """Return a copy of the value with invalid escapes."""
     return b"%" + value + b"%zz%f"
 
 

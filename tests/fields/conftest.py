@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.fields.databases import DATABASES
+from tests.pagination.databases import DATABASES
 
 
 @pytest.fixture(params=DATABASES)
 def database(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    return name
+    return str(request.param)

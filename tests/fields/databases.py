@@ -1,4 +1,4 @@
-"""The databases that the tests of fields run on, and what they hold."""
+"""The databases of the tests of fields, and their content."""
 
 from __future__ import annotations
 
@@ -8,38 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import (
-    JSON,
-    Column,
-    DateTime,
-    Engine,
-    ForeignKey,
-    ForeignKeyConstraint,
-    Index,
-    Numeric,
-    Table,
-    create_engine,
-    event,
-)
+import sqlalchemy as sa
 from sqlalchemy.ext.associationproxy import AssociationProxy, association_proxy
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 from sqlalchemy.pool import NullPool
 
-from tests.servers.postgres import shared_postgres
-
-DATABASES: Final = ("sqlite", "postgresql")
-DRIVERS: Final = {
-    "sqlite": ("pysqlite", "aiosqlite"),
-    "postgresql": ("psycopg", "asyncpg", "psycopg_async"),
-}
-"""Of each database: one that does not wait, and those that do."""
+from tests.pagination.databases import url
 
 USERS: Final = 30
 POSTS_OF_FIRST: Final = 25
@@ -72,13 +51,13 @@ class User(Base):
     password_hash: Mapped[str]
     first: Mapped[str]
     last: Mapped[str]
-    created: Mapped[datetime] = mapped_column(DateTime(timezone=True))
-    balance: Mapped[Decimal] = mapped_column(Numeric(12, 2))
+    created: Mapped[datetime] = mapped_column(sa.DateTime(timezone=True))
+    balance: Mapped[Decimal] = mapped_column(sa.Numeric(12, 2))
     role: Mapped[Role]
     ref: Mapped[UUID]
-    settings: Mapped[dict[str, Any]] = mapped_column(JSON)
-    team_id: Mapped[int | None] = mapped_column(ForeignKey("f_teams.id"))
-    boss_id: Mapped[int | None] = mapped_column(ForeignKey("f_users.id"))
+    settings: Mapped[dict[str, Any]] = mapped_column(sa.JSON)
+    team_id: Mapped[int | None] = mapped_column(sa.ForeignKey("f_teams.id"))
+    boss_id: Mapped[int | None] = mapped_column(sa.ForeignKey("f_users.id"))
     team: Mapped[Team | None] = relationship(back_populates="members")
     boss: Mapped[User | None] = relationship(remote_side=[id])
     posts: Mapped[list[Post]] = relationship(back_populates="author")
@@ -93,30 +72,30 @@ class User(Base):
 
 
 class Badge(Base):
-    """One for each user at most, so the users say; no key of the database holds them to it."""
+    """At most one for each user by the mapping. No key of the database enforces that."""
 
     __tablename__ = "f_badges"
     id: Mapped[int] = mapped_column(primary_key=True)
     text: Mapped[str]
-    user_id: Mapped[int] = mapped_column(ForeignKey("f_users.id"))
+    user_id: Mapped[int] = mapped_column(sa.ForeignKey("f_users.id"))
     user: Mapped[User] = relationship(back_populates="badge")
 
 
-post_tags: Final = Table(
+post_tags: Final = sa.Table(
     "f_post_tags",
     Base.metadata,
-    Column("post_id", ForeignKey("f_posts.id"), primary_key=True),
-    Column("tag_id", ForeignKey("f_tags.id"), primary_key=True),
+    sa.Column("post_id", sa.ForeignKey("f_posts.id"), primary_key=True),
+    sa.Column("tag_id", sa.ForeignKey("f_tags.id"), primary_key=True),
 )
 
 
 class Post(Base):
     __tablename__ = "f_posts"
-    __table_args__ = (Index("f_posts_of_author", "author_id", "id"),)
+    __table_args__ = (sa.Index("f_posts_of_author", "author_id", "id"),)
     id: Mapped[int] = mapped_column(primary_key=True)
     title: Mapped[str]
     draft: Mapped[str]
-    author_id: Mapped[int] = mapped_column(ForeignKey("f_users.id"))
+    author_id: Mapped[int] = mapped_column(sa.ForeignKey("f_users.id"))
     author: Mapped[User] = relationship(back_populates="posts")
     tags: Mapped[list[Tag]] = relationship(secondary=post_tags)
 
@@ -138,7 +117,7 @@ class Slot(Base):
 
 class Visit(Base):
     __tablename__ = "f_visits"
-    __table_args__ = (ForeignKeyConstraint(["day", "hour"], ["f_slots.day", "f_slots.hour"]),)
+    __table_args__ = (sa.ForeignKeyConstraint(["day", "hour"], ["f_slots.day", "f_slots.hour"]),)
     id: Mapped[int] = mapped_column(primary_key=True)
     day: Mapped[int | None]
     hour: Mapped[int | None]
@@ -153,18 +132,18 @@ class Vehicle(Base):
     }
     id: Mapped[int] = mapped_column(primary_key=True)
     kind: Mapped[str]
-    owner_id: Mapped[int] = mapped_column(ForeignKey("f_users.id"))
+    owner_id: Mapped[int] = mapped_column(sa.ForeignKey("f_users.id"))
     owner: Mapped[User] = relationship()
 
 
 class Car(Vehicle):
-    """In a table of its own, beside that of all vehicles."""
+    """In a table of its own, joined to that of all vehicles."""
 
     __tablename__ = "f_cars"
     __mapper_args__ = {  # noqa: RUF012 - as its base declares it
         "polymorphic_identity": "car"
     }
-    id: Mapped[int] = mapped_column(ForeignKey("f_vehicles.id"), primary_key=True)
+    id: Mapped[int] = mapped_column(sa.ForeignKey("f_vehicles.id"), primary_key=True)
     own: Mapped[str]
 
 
@@ -178,7 +157,7 @@ class Bike(Vehicle):
 
 
 class Thing(Base):
-    """A value of each type."""
+    """A column of each type."""
 
     __tablename__ = "f_things"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -186,22 +165,22 @@ class Thing(Base):
     number: Mapped[int | None]
     real: Mapped[float | None]
     flag: Mapped[bool | None]
-    moment: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
-    local: Mapped[datetime | None] = mapped_column(DateTime)
+    moment: Mapped[datetime | None] = mapped_column(sa.DateTime(timezone=True))
+    local: Mapped[datetime | None] = mapped_column(sa.DateTime)
     day: Mapped[date | None]
     clock: Mapped[time | None]
     span: Mapped[timedelta | None]
-    amount: Mapped[Decimal | None] = mapped_column(Numeric(20, 4))
+    amount: Mapped[Decimal | None] = mapped_column(sa.Numeric(20, 4))
     ref: Mapped[UUID | None]
     role: Mapped[Role | None]
     blob: Mapped[bytes | None]
-    document: Mapped[Any | None] = mapped_column(JSON)
+    document: Mapped[Any | None] = mapped_column(sa.JSON)
 
 
 @functools.cache
-def engine(database: str) -> Engine:
-    """A synchronous engine on a database that is filled."""
-    made = create_engine(url(database, 0))
+def engine(database: str) -> sa.Engine:
+    """Return a synchronous engine on a filled database."""
+    made = sa.create_engine(url(database, 0))
     Base.metadata.create_all(made)
     with Session(made) as session:
         _fill(session)
@@ -211,36 +190,9 @@ def engine(database: str) -> Engine:
 
 @contextmanager
 def async_engine(database: str) -> Iterator[AsyncEngine]:
-    """One for a single event loop. Its connections are closed when they are given back."""
+    """Yield an engine for one event loop. Connections are closed when they are returned."""
     engine(database)
     yield create_async_engine(url(database, 1), poolclass=NullPool)
-
-
-def url(database: str, driver_number: int) -> str:
-    driver = DRIVERS[database][driver_number]
-    if database == "postgresql":
-        return shared_postgres().url(driver)
-    return f"sqlite+{driver}:///{Path(_folder().name) / 'test.db'}"
-
-
-@functools.cache
-def _folder() -> TemporaryDirectory[str]:
-    return TemporaryDirectory(prefix="hasten-sqlite-")
-
-
-@contextmanager
-def statements_of(engine: Engine) -> Iterator[list[str]]:
-    """The statements that an engine executes meanwhile."""
-    seen: list[str] = []
-
-    def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
-        seen.append(statement)
-
-    event.listen(engine, "before_cursor_execute", note)
-    try:
-        yield seen
-    finally:
-        event.remove(engine, "before_cursor_execute", note)
 
 
 def _fill(session: Session) -> None:
@@ -263,7 +215,7 @@ def _fill(session: Session) -> None:
                     tags=tags[: number % 4],
                 )
             )
-    # The second user has two: what is shown is the first of them, and nobody twice.
+    # The second user has two badges. Only the first is returned, and the user once.
     session.add_all(Badge(id=n, text=f"badge{n}", user_id=of) for n, of in ((1, 1), (2, 2), (3, 2)))
     session.add_all(Slot(day=day, hour=hour) for day in (1, 2) for hour in (1, 2))
     session.flush()

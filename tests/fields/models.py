@@ -1,4 +1,4 @@
-"""The models of the answers in the tests of fields."""
+"""The response models of the tests of fields."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class ThingOut(BaseModel):
 
 
 class FussyOut(BaseModel):
-    """It has a say in how its values are written."""
+    """A model with serializers of its own."""
 
     id: int
     name: str

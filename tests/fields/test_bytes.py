@@ -37,8 +37,9 @@ from sqlalchemy.orm import Session
 
 from hasten.errors import InvalidOption
 from hasten.fields import AllowedFields, FieldSelector, encode
-from tests.fields.databases import Post, Role, Thing, User, engine, statements_of
+from tests.fields.databases import Post, Role, Thing, User, engine
 from tests.fields.models import FussyOut, ThingOut, UserOut
+from tests.pagination.databases import statements_of
 
 PLAIN_VALUES = {
     str: st.text(),
@@ -81,7 +82,7 @@ def read(
 
 
 def of_entities(database: str, model: type[BaseModel], statement: Any) -> bytes:
-    """What is usual: entities, validated, and dumped by the model."""
+    """Return the usual JSON: entities that are validated and dumped by the model."""
     with Session(engine(database)) as session:
         entities = session.scalars(statement).all()
         adapter = TypeAdapter(list[model])  # type: ignore[valid-type]
@@ -103,9 +104,7 @@ class TestSameBytes:
         expected = of_entities("sqlite", of(info.annotation, name), statement)
         assert read("sqlite", FieldSelector(ThingOut, model=Thing), statement, name) == expected
 
-    def test_aliases_and_computed_fields_are_written_as_the_model_writes_them(
-        self, database: str
-    ) -> None:
+    def test_aliases_and_computed_fields_are_written_as_by_the_model(self, database: str) -> None:
         statement = select(User).order_by(User.id).limit(5)
         fields = FieldSelector(FussyOut, model=User, needs={"fullName": ("first", "last")})
         assert read(database, fields, statement) == of_entities(database, FussyOut, statement)
@@ -133,9 +132,7 @@ class TestComputed:
 
         user = AllowedFields(["id", "initials"], needs={"initials": ("first", "last")})
         fields = FieldSelector(
-            {"id": "id", "author": user},
-            model=Post,
-            compute={"author.initials": initials},
+            {"id": "id", "author": user}, model=Post, compute={"author.initials": initials}
         )
         statement = select(Post).where(Post.id == 1)
         body = read(database, fields, statement, "author(initials),id")
@@ -219,7 +216,7 @@ def of(annotation: Any, attribute: str = "name", **config: Any) -> type[BaseMode
 
 
 class TestOwnWay:
-    """Where the model has a say, or a value is not what its annotation says."""
+    """Models with serializers, and values that do not fit their annotations."""
 
     @pytest.mark.parametrize(
         "model",

@@ -11,15 +11,16 @@ from sqlalchemy.orm import Session
 
 from hasten.fields import FieldSelector, FieldSet
 from hasten.fields._selector import MAX_RELATED
-from tests.fields.databases import User, engine, statements_of
+from tests.fields.databases import User, engine
 from tests.fields.models import UserOut
+from tests.pagination.databases import statements_of
 
 Users = FieldSelector(UserOut, model=User, max_depth=4)
 PATHS = list(Users.allowed.paths(4))
 
 
 def of_entity(entity: Any, chosen: FieldSet) -> dict[str, object]:
-    """The plainest way there is: a lazy load for everything."""
+    """Return the values of an entity with lazy loading."""
     made: dict[str, object] = {}
     for field, inner in chosen.members:
         value = getattr(entity, field.attribute)

@@ -86,7 +86,7 @@ class Words(RootModel[list[str]]):
 
 
 class Point:
-    """A type with a way of its own into JSON."""
+    """A type with a custom JSON form."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
@@ -312,7 +312,7 @@ def all_of(model: type[BaseModel]) -> FieldSelector[Any]:
 
 
 def in_json(instance: BaseModel) -> Any:
-    """Infinity is no JSON: there it is null, as in pydantic's own."""
+    """JSON has no infinity, so it is null, as in pydantic."""
     dumped = instance.model_dump(mode="json", by_alias=True)
     found = json.loads(json.dumps(dumped).replace("Infinity", "null"))
     assert found == json.loads(instance.model_dump_json(by_alias=True))
@@ -345,7 +345,7 @@ def test_a_field_alone_has_the_same_value(instance: BaseModel) -> None:
 @every_instance
 def test_an_object_with_the_same_attributes_is_written_alike(instance: BaseModel) -> None:
     if isinstance(instance, WithPrivate):
-        return  # its validator does something else the second time
+        return  # the validator behaves differently the second time
     fields = all_of(type(instance))
     copied = SimpleNamespace(**dict(instance))
     assert json.loads(encode(fields.from_item(copied, fields.allowed.default))) == in_json(instance)
@@ -412,7 +412,7 @@ def test_rows_of_a_database_are_written_as_entities_are() -> None:
 
 
 class TestInCursors:
-    """A cursor shows the values of its row to whoever has it."""
+    """Clients can read the values in a cursor."""
 
     def test_a_field_that_a_row_may_hide_is_not_sorted_by(self) -> None:
         keyed: list[dict[str, Any]] = [
@@ -507,9 +507,7 @@ def holding(annotation: Any) -> type[BaseModel]:
         (holding(Annotated[Tag, Field(exclude_if=bool)]), r"opaque=\('tag',\)"),
     ],
 )
-def test_rules_that_cannot_apply_to_single_fields_are_rejected(
-    model: type[BaseModel], words: str
-) -> None:
+def test_rules_inapplicable_to_fields_are_rejected(model: type[BaseModel], words: str) -> None:
     for make in (FieldSelector, lambda source: Paginator(source, unique=())):
         with pytest.raises(InvalidOption, match=words):
             make(model)

@@ -82,9 +82,7 @@ PYTHON_ONLY = ["initial", "shout", "greeting", "is_named", "number", "nothing", 
 
 @pytest.mark.parametrize("name", PYTHON_ONLY)
 @pytest.mark.parametrize("model", [out, nested])
-def test_a_hybrid_without_sql_is_rejected(
-    name: str, model: Callable[[str], type[BaseModel]]
-) -> None:
+def test_hybrid_without_sql_is_rejected(name: str, model: Callable[[str], type[BaseModel]]) -> None:
     words = (
         f"SQL expression for the hybrid property '{name}'.*add @{name}.inplace.expression.*compute="
     )
@@ -95,7 +93,7 @@ def test_a_hybrid_without_sql_is_rejected(
 
 
 def test_a_hybrid_with_sql_is_selected() -> None:
-    """One that looks at who is asking need not have SQL before somebody does."""
+    """Also a hybrid that needs the current user before its SQL exists."""
     of_hybrids = FieldSelector(["id", "loud", "own", "title"], model=Person)
     computed = FieldSelector(
         out("initial"),

@@ -55,7 +55,7 @@ class Leaf(Base):
 
 
 class Loose(Base):
-    """Without an index of the owner."""
+    """Its foreign key has no index."""
 
     __tablename__ = "loose"
 
@@ -64,7 +64,7 @@ class Loose(Base):
 
 
 class Partly(Base):
-    """With an index of some rows only."""
+    """Its index has some rows only."""
 
     __tablename__ = "partly"
 
@@ -123,7 +123,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 
 
 def read(engine: Engine, wanted: str, owner: int) -> tuple[object, int]:
-    """What is answered, and what it costs the second time."""
+    """Return the rows and the cost of the second read."""
     with Session(engine) as session:
         of_one = select(Owner).where(Owner.id == owner)
         answer = FIELDS.sync.one(session, of_one, FIELDS.parse(f"fields={wanted}"))
@@ -167,9 +167,7 @@ def test_a_duplicate_link_is_shown_twice(engine: Engine) -> None:
         ("repeated", False),
     ],
 )
-def test_rows_are_picked_for_each_owner_only_with_an_index(
-    engine: Engine, relation: str, is_picked: bool
-) -> None:
+def test_picking_per_owner_needs_an_index(engine: Engine, relation: str, is_picked: bool) -> None:
     statements: list[str] = []
 
     def note(_: object, __: object, statement: str, *___: object) -> None:

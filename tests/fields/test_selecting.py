@@ -8,17 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import pytest
-from sqlalchemy import Select, event, func, select, text, union_all
-from sqlalchemy.orm import (
-    ORMExecuteState,
-    Session,
-    aliased,
-    joinedload,
-    scoped_session,
-    selectinload,
-    sessionmaker,
-    with_loader_criteria,
-)
+from sqlalchemy import Select, event, func, orm, select, text, union_all
 
 from hasten._coroutines import run_without_loop
 from hasten._sqlalchemy.execution import Database, wrap_blocking_session
@@ -38,9 +28,9 @@ from tests.fields.databases import (
     Visit,
     async_engine,
     engine,
-    statements_of,
 )
 from tests.fields.models import PostOut, TagOut, TeamOut, UserOut
+from tests.pagination.databases import statements_of
 
 Users = FieldSelector(UserOut, model=User, default=("id", "name", "email"), max_depth=4)
 Slots = FieldSelector({"day": "day", "visits": [AllowedFields(["id"])]}, model=Slot)
@@ -61,7 +51,7 @@ def ask_and_log(
     database: str, text: str | None, statement: Any, fields: FieldSelector[Any] = Users
 ) -> tuple[Rows, list[str]]:
     query = [("fields", text)] if text is not None else []
-    with Session(engine(database)) as session, statements_of(engine(database)) as log:
+    with orm.Session(engine(database)) as session, statements_of(engine(database)) as log:
         return fields.sync.many(session, statement, fields.parse(query)), log
 
 
@@ -86,9 +76,7 @@ class TestColumns:
         ],
     )
     @pytest.mark.parametrize("limit", [None, 3])
-    def test_unselected_columns_are_never_read(
-        self, database: str, text: str, limit: int | None
-    ) -> None:
+    def test_reads_no_unselected_column(self, database: str, text: str, limit: int | None) -> None:
         _, log = ask_and_log(database, text, select(User).order_by(User.id).limit(limit))
         assert log
         assert [statement for statement in log if SECRETS.search(statement)] == []
@@ -124,7 +112,7 @@ class TestColumns:
             .where(Team.name != "team1", User.role == Role.READER)
             .order_by(User.created.desc())
         )
-        with Session(engine(database)) as session:
+        with orm.Session(engine(database)) as session:
             expected = [user.id for user in session.scalars(statement)]
         rows = ask(database, f"id,{text}", statement)
         assert [row["id"] for row in rows] == expected
@@ -133,20 +121,20 @@ class TestColumns:
 
     def test_fields_do_not_change_the_number_of_distinct_rows(self, database: str) -> None:
         joined = select(User).join(User.posts).distinct().order_by(User.id)
-        with Session(engine(database)) as session:
+        with orm.Session(engine(database)) as session:
             expected = len(session.scalars(_without_json(joined)).all())
         assert len(ask(database, "role", joined)) == expected
         assert len(ask(database, "role,team(name)", joined)) == expected
 
     def test_an_alias_can_be_selected(self, database: str) -> None:
-        other = aliased(User)
+        other = orm.aliased(User)
         statement = select(other).where(other.id == 4)
         assert ask(database, "name,boss(name)", statement) == [
             {"name": "user04", "boss": {"name": "user01"}}
         ]
 
     def test_loader_options_are_removed(self, database: str) -> None:
-        statement = by_id(1).options(joinedload(User.team), selectinload(User.posts))
+        statement = by_id(1).options(orm.joinedload(User.team), orm.selectinload(User.posts))
         _, log = ask_and_log(database, "name", statement)
         assert len(log) == 1
         assert "f_teams" not in log[0]
@@ -156,18 +144,18 @@ class TestColumns:
     def test_criteria_added_to_every_select_apply(
         self, database: str, also_aliases: bool, limit: int | None
     ) -> None:
-        """A tenant's filter must not be lost with the entities that it was written for."""
-        with Session(engine(database)) as session:
+        """A filter for tenants must apply to selects of columns, too."""
+        with orm.Session(engine(database)) as session:
 
-            def only_some(state: ORMExecuteState) -> None:
+            def only_some(state: orm.ORMExecuteState) -> None:
                 state.statement = state.statement.options(
-                    with_loader_criteria(
+                    orm.with_loader_criteria(
                         Team, lambda of: of.secret != "s3", include_aliases=also_aliases
                     ),
-                    with_loader_criteria(
+                    orm.with_loader_criteria(
                         Post, lambda of: of.draft != "d3", include_aliases=also_aliases
                     ),
-                    with_loader_criteria(
+                    orm.with_loader_criteria(
                         User, lambda of: of.last != "last5", include_aliases=also_aliases
                     ),
                 )
@@ -196,7 +184,7 @@ class TestColumns:
     )
     def test_a_limited_select_keeps_its_order(self, database: str, order: Sequence[Any]) -> None:
         statement = select(User).order_by(*order).limit(9).offset(2)
-        with Session(engine(database)) as session:
+        with orm.Session(engine(database)) as session:
             expected = [user.id for user in session.scalars(statement)]
         rows, log = ask_and_log(database, "id,team(name)", statement)
         assert [row["id"] for row in rows] == expected
@@ -208,9 +196,9 @@ class TestColumns:
             ask("sqlite", "id", select(User).order_by(order))
 
     def test_listeners_see_a_select_of_the_orm(self) -> None:
-        """Handlers of do_orm_execute look for this before they add their criteria."""
+        """Handlers of do_orm_execute check for that before they add their criteria."""
         seen = []
-        with Session(engine("sqlite")) as session:
+        with orm.Session(engine("sqlite")) as session:
             event.listen(
                 session,
                 "do_orm_execute",
@@ -223,12 +211,7 @@ class TestColumns:
 
     @pytest.mark.parametrize(
         "statement",
-        [
-            select(User.id),
-            select(User, Post),
-            select(Post),
-            union_all(select(User), select(User)),
-        ],
+        [select(User.id), select(User, Post), select(Post), union_all(select(User), select(User))],
     )
     def test_another_statement_is_refused(self, statement: Any) -> None:
         with pytest.raises(
@@ -238,7 +221,7 @@ class TestColumns:
 
 
 def _without_json(statement: Select[Any]) -> Select[Any]:
-    """PostgreSQL cannot tell values of JSON apart."""
+    """Return the columns without JSON, which PostgreSQL cannot compare."""
     return statement.with_only_columns(User.id)
 
 
@@ -304,9 +287,7 @@ class TestToMany:
         assert len(log) == 2
 
     @pytest.mark.parametrize("cap", [POSTS_OF_FIRST - 1, POSTS_OF_FIRST, POSTS_OF_FIRST + 1])
-    def test_a_relation_to_many_with_exactly_the_cap_is_not_marked(
-        self, database: str, cap: int
-    ) -> None:
+    def test_a_relation_with_exactly_the_cap_is_not_marked(self, database: str, cap: int) -> None:
         fields = FieldSelector(UserOut, model=User, max_related={"posts": cap}, more_suffix="More")
         (row,) = ask(database, "posts(id)", by_id(1), fields)
         posts: Any = row["posts"]
@@ -320,7 +301,7 @@ class TestToMany:
         assert ("LATERAL" in log[1]) == (database == "postgresql")
 
     def test_postgresql_stops_reading_at_the_cap(self) -> None:
-        """Of 25 rows, two are shown, one tells that there are more, and numbering looks ahead."""
+        """It reads two rows to return, one to know whether there are more, and one ahead."""
         fields = FieldSelector(UserOut, model=User, max_related=2)
         chosen = fields.parse("fields=posts(title)")
         made = engine("postgresql")
@@ -355,9 +336,7 @@ class TestToMany:
             ("id,badge(text),posts(author(badge(text)))", 4),
         ],
     )
-    def test_the_number_of_statements_does_not_depend_on_rows(
-        self, database: str, text: str, count: int
-    ) -> None:
+    def test_statements_do_not_grow_with_rows(self, database: str, text: str, count: int) -> None:
         for limit in (1, 2, 10, USERS):
             _, log = ask_and_log(database, text, select(User).order_by(User.id).limit(limit))
             assert len(log) == count
@@ -388,9 +367,7 @@ class TestToMany:
             {"day": 2, "visits": [{"id": 1}, {"id": 3}, {"id": 5}]},
         ]
 
-    def test_more_owners_than_a_statement_can_name(
-        self, database: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_too_many_owners_to_name(self, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
         everybody = select(User).order_by(User.id)
         expected = ask(database, "id,posts(id)", everybody)
         monkeypatch.setattr("hasten.fields._sql.field_loader.MAX_KEYS", 7)
@@ -405,18 +382,18 @@ class TestToMany:
 
 
 def _is(number: int) -> Any:
-    """A filter whose value nobody can take out of it."""
+    """Return a filter whose value is hidden in a lambda."""
     return lambda: User.id == number
 
 
 class TestWhatIsKept:
-    """Statements are made once for selects that are alike; values are of each request."""
+    """Equal selects share a statement. Values belong to the request."""
 
     @pytest.mark.parametrize("text", ["id", "id,team(id)", "id,posts(id)", "id,posts(id,tags(id))"])
     def test_alternating_requests_get_their_own_rows(self, database: str, text: str) -> None:
         fields = FieldSelector(UserOut, model=User, max_depth=3)
         chosen = fields.parse([("fields", text)])
-        with Session(engine(database)) as session:
+        with orm.Session(engine(database)) as session:
             for n in (1, 2, 7, 1, 30, 2):
                 one = select(User).where(User.id == n)
                 assert fields.sync.one(session, one, chosen)["id"] == n
@@ -432,19 +409,19 @@ class TestWhatIsKept:
     def test_all_rows_have_one_statement_text(self, database: str) -> None:
         fields = FieldSelector(UserOut, model=User)
         chosen = fields.parse("fields=id,team(name)")
-        with Session(engine(database)) as session, statements_of(engine(database)) as log:
+        with orm.Session(engine(database)) as session, statements_of(engine(database)) as log:
             for n in range(1, 9):
                 fields.sync.one(session, select(User).where(User.id == n), chosen)
         assert len(set(log)) == 1
 
     def test_criteria_of_the_select_apply_to_its_relations(self, database: str) -> None:
-        """They are of this request: the next one brings others."""
+        """They belong to one request, and the next one has others."""
         fields = Users.parse("fields=id,team(id),posts(id)")
-        with Session(engine(database)) as session:
+        with orm.Session(engine(database)) as session:
             for secret, draft in (("s3", "d3"), ("s2", "d4"), ("s3", "d3")):
                 statement = by_id(1, 2, 6).options(
-                    with_loader_criteria(Team, Team.secret != secret),
-                    with_loader_criteria(Post, Post.draft != draft),
+                    orm.with_loader_criteria(Team, Team.secret != secret),
+                    orm.with_loader_criteria(Post, Post.draft != draft),
                 )
                 rows = Users.sync.many(session, statement, fields)
                 teams = [{"id": 2}, {"id": 3}, {"id": 1}]
@@ -456,7 +433,7 @@ class TestWhatIsKept:
 
     def test_execution_options_are_for_every_statement(self, database: str) -> None:
         seen = []
-        with Session(engine(database)) as session:
+        with orm.Session(engine(database)) as session:
             event.listen(
                 session,
                 "do_orm_execute",
@@ -491,12 +468,12 @@ class TestShapes:
     def test_a_shape_without_joins_returns_the_same_rows(self, database: str) -> None:
         statement = select(User).order_by(User.id)
         fields = Users.parse("fields=id,team(name),boss(team(id)),posts(id)")
-        loader = Users._require_loaders().get(statement, fields, without_joins=True)
-        with Session(engine(database)) as session, statements_of(engine(database)) as log:
-            found = session.execute(loader.make_select(statement)).all()
+        shape = Users._require_loaders().get(statement, fields, without_joins=True)
+        with orm.Session(engine(database)) as session, statements_of(engine(database)) as log:
+            found = session.execute(shape.make_select(statement)).all()
             execute = wrap_blocking_session(session).execute
             rows = run_without_loop(
-                loader.read_nested_dicts(found, execute, session.get_bind().dialect.name)
+                shape.read_nested_dicts(found, execute, session.get_bind().dialect.name)
             )
         assert "JOIN" not in log[0]
         assert len(log) == 4
@@ -519,7 +496,7 @@ class TestExecutors:
     expected: Final = {"id": 2, "team": {"name": "team3"}, "posts": [{"id": 26}, {"id": 27}]}
 
     def test_session_and_connection(self, database: str) -> None:
-        with Session(engine(database)) as session:
+        with orm.Session(engine(database)) as session:
             assert Users.sync.one(session, by_id(2), self.chosen) == self.expected
         with engine(database).connect() as connection:
             assert Users.sync.one(connection, by_id(2), self.chosen) == self.expected
@@ -559,13 +536,13 @@ class TestExecutors:
         assert "LIMIT" in log[0]
 
     def test_a_scoped_session_is_accepted(self, database: str) -> None:
-        session: Any = scoped_session(sessionmaker(engine(database)))
+        session: Any = orm.scoped_session(orm.sessionmaker(engine(database)))
         assert Users.sync.one(session, by_id(2), self.chosen) == self.expected
         session.remove()
 
 
 class TestInheritance:
-    """Tables that are joined to be one class, and classes that share a table."""
+    """Joined-table and single-table inheritance."""
 
     @pytest.mark.parametrize("kind", [Car, Bike])
     def test_columns_of_both_classes_of_an_inheritance(self, database: str, kind: Any) -> None:
@@ -607,7 +584,7 @@ class TestRoles:
 
 
 class TestStartUp:
-    """What cannot be kept when a request comes is refused when the application starts."""
+    """Options that no request could satisfy are refused when the application starts."""
 
     @pytest.mark.parametrize(
         ("schema", "remedy"),

@@ -1,4 +1,4 @@
-"""A set of fields is accepted by its selector, and by the one that `without` was called on."""
+"""A set of fields is accepted by its selector, and by the one that `without` came from."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_the_set_limits_what_a_cursor_contains() -> None:
     by_email = Paginator(UserOut, model=User, fields=Users, default_sort="email", **options)
     by_id: Any = Paginator(UserOut, model=User, fields=Users, **options)
     with Session(engine("sqlite")) as session:
-        # The order that the developer chose shows nothing of a row.
+        # The order of the developer contains no value of a row.
         page = by_email.sync.page(session, FEW, by_email.parse("limit=2"), Guests.parse(""))
         assert "email" not in page.data[0]
         for pages, role, statement in (
@@ -174,7 +174,7 @@ def test_fastapi_rejects_the_same() -> None:
 
 
 async def test_each_role_has_its_own_parameters() -> None:
-    """Those of the list that it was made from may have been in use before."""
+    """Also if the parameters of the original selector were used before."""
     members = fastapi.Fields(UserOut, model=User)
     app = FastAPI()
     app.get("/members")(lambda fields=Depends(members.params): str(fields))  # noqa: B008

@@ -21,16 +21,8 @@ from sqlalchemy.orm import Mapper, Session
 from hasten.fields import AllowedFields, FieldSelector, FieldSet
 from hasten.pagination import Paginator
 from tests.effort import effort
-from tests.fields.databases import (
-    DATABASES,
-    Base,
-    Tag,
-    User,
-    async_engine,
-    engine,
-    statements_of,
-    url,
-)
+from tests.fields.databases import Base, Tag, User, async_engine, engine
+from tests.pagination.databases import statements_of, url
 
 # Which index an order has is not what this is about.
 pytestmark = pytest.mark.filterwarnings("ignore::hasten.errors.PaginationWarning")
@@ -78,7 +70,7 @@ Pages = Paginator(
 
 
 def texts_of(allowed: AllowedFields) -> st.SearchStrategy[str]:
-    """What a request may say of a list: some of its names, with some of theirs."""
+    """Return some names of fields, and of fields of relations, for a request."""
     plain = [name for name, field in allowed.fields.items() if field.relation is None]
     nested = [
         st.just(name) | texts_of(field.relation).map(lambda inner, name=name: f"{name}({inner})")  # type: ignore[misc]
@@ -90,7 +82,7 @@ def texts_of(allowed: AllowedFields) -> st.SearchStrategy[str]:
 
 
 def wanted(chosen: FieldSet, mapper: Mapper[Any]) -> Iterator[tuple[str, str]]:
-    """The tables and columns that a set may lead to."""
+    """Return the tables and columns that a set of fields may need."""
     yield from _names(mapper.primary_key)
     for field, inner in chosen.members:
         if inner is None:
@@ -100,8 +92,7 @@ def wanted(chosen: FieldSet, mapper: Mapper[Any]) -> Iterator[tuple[str, str]]:
             continue
         relation = mapper.relationships[field.attribute]
         leading = itertools.chain(
-            *relation.local_remote_pairs,
-            *(each.get_children() for each in relation.order_by or ()),
+            *relation.local_remote_pairs, *(each.get_children() for each in relation.order_by or ())
         )
         yield from _names(leading)
         yield from wanted(inner, relation.mapper)
@@ -112,7 +103,7 @@ def _names(columns: Iterable[Any]) -> Iterator[tuple[str, str]]:
 
 
 def named(statement: str) -> set[tuple[str, str]]:
-    """The columns of tables that a statement names, be it by an alias."""
+    """Return the columns that a statement names, also by aliases."""
     tables = "|".join(sorted(Base.metadata.tables, key=len, reverse=True))
     found = re.findall(rf"\b({tables})(?:_\d+)?\.\"?(\w+)", statement)
     assert not re.search(r"\*(?!\))", statement), statement
@@ -120,7 +111,7 @@ def named(statement: str) -> set[tuple[str, str]]:
 
 
 def ask(session: Session, how: str, chosen: FieldSet, sort: str) -> set[str]:
-    """Ask in one way. The names of the attributes that are sorted by."""
+    """Read rows in one of several ways. Returns the attributes that are sorted by."""
     match how:
         case "one":
             fields.sync.one(session, select(User).where(User.id == 1), chosen)
@@ -141,12 +132,9 @@ def ask(session: Session, how: str, chosen: FieldSet, sort: str) -> set[str]:
 
 
 @pytest.mark.parametrize("how", ["one", "many", "page", "cursor"])
-@pytest.mark.parametrize("database", DATABASES)
 @effort(10)
 @given(asked=texts_of(Users), sort=st.sampled_from([*SORTS, *(f"-{name}" for name in SORTS)]))
-def test_no_statement_names_an_unselected_column(
-    database: str, how: str, asked: str, sort: str
-) -> None:
+def test_no_unselected_column_is_named(database: str, how: str, asked: str, sort: str) -> None:
     chosen = fields.parse([("fields", asked)])
     with Session(engine(database)) as session, statements_of(engine(database)) as log:
         sorted_by = ask(session, how, chosen, sort)
@@ -157,7 +145,7 @@ def test_no_statement_names_an_unselected_column(
 
 
 def test_the_check_finds_columns_that_were_not_selected() -> None:
-    """Whole entities name columns that nobody asked for."""
+    """Selecting whole entities makes the check fail."""
     with Session(engine("sqlite")) as session, statements_of(engine("sqlite")) as log:
         session.scalars(select(User).limit(1)).all()
         session.scalars(select(Tag)).all()
@@ -175,7 +163,7 @@ SETS: Final = [
 
 
 class TestShapes:
-    """As many sets of fields as there may be, again and again, on one connection."""
+    """Many sets of fields, again and again, on one connection."""
 
     def test_the_caches_of_statements_stay_within_their_bounds(self, database: str) -> None:
         own = FieldSelector(Users, model=User, max_depth=3, compute=fields._compute)
@@ -187,7 +175,7 @@ class TestShapes:
                 own.sync.one(
                     session, select(User).where(User.id == 1), own.parse(f"fields={asked}")
                 )
-            # Of the second time, a text is the one of the first.
+            # All statements of the second time are among those of the first.
             assert len(set(log)) <= len(SETS) + 3
             assert own._require_loaders().cached_count <= 256
             assert len(made._compiled_cache or ()) <= 150
@@ -196,9 +184,7 @@ class TestShapes:
         made.dispose()
 
     @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
-    async def test_a_server_keeps_a_bounded_number_of_prepared_statements(
-        self, driver: str
-    ) -> None:
+    async def test_a_server_keeps_few_prepared_statements(self, driver: str) -> None:
         with async_engine("postgresql"):
             made = create_async_engine(url("postgresql", 1).replace("asyncpg", driver))
         async with AsyncSession(made) as session:
@@ -209,11 +195,11 @@ class TestShapes:
                     )
             found = prepared((await session.execute(PREPARED)).scalar())
         await made.dispose()
-        # SQLAlchemy and asyncpg keep up to a hundred each, psycopg keeps so many in all.
+        # SQLAlchemy and asyncpg cache up to a hundred for each connection, psycopg in all.
         assert 0 < found <= (200 if driver == "asyncpg" else 100)
 
     def test_pages_of_one_selection_share_their_statements(self, database: str) -> None:
-        """However far in, and however many rows they lead to."""
+        """Whatever the page number, and however many rows there are."""
         chosen = fields.parse("fields=id,team(name),posts(title)")
         with Session(engine(database)) as session, statements_of(engine(database)) as log:
             for number in range(1, 9):

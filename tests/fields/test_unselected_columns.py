@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import AsyncIterator, Iterable, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Final
 from urllib.parse import quote
 
@@ -29,8 +27,7 @@ from hasten.fastapi import Fields, Paginate
 from hasten.fields import FieldSet, Partial
 from hasten.pagination import CursorPage, Page, PageParams
 from tests.effort import effort
-from tests.fields.databases import DATABASES, DRIVERS, statements_of
-from tests.servers.postgres import shared_postgres
+from tests.pagination.databases import statements_of, url
 
 # Which index an order has is not what this is about.
 pytestmark = pytest.mark.filterwarnings("ignore::hasten.errors.PaginationWarning")
@@ -148,7 +145,7 @@ app: Final = FastAPI()
 
 @functools.cache
 def engine(database: str) -> Engine:
-    """A synchronous engine on a database that is filled."""
+    """Return a synchronous engine on a filled database."""
     made = create_engine(url(database, 0))
     Base.metadata.create_all(made)
     with Session(made) as session:
@@ -175,21 +172,9 @@ def engine(database: str) -> Engine:
 
 @functools.cache
 def async_engine(database: str) -> AsyncEngine:
-    """For any event loop: its connections are closed when they are given back."""
+    """Return an engine for any event loop. Connections are closed when they are returned."""
     engine(database)
     return create_async_engine(url(database, 1), poolclass=NullPool)
-
-
-def url(database: str, is_async: int) -> str:
-    driver = DRIVERS[database][is_async]
-    if database == "postgresql":
-        return shared_postgres().url(driver)
-    return f"sqlite+{driver}:///{Path(_folder().name) / 'unasked.db'}"
-
-
-@functools.cache
-def _folder() -> TemporaryDirectory[str]:
-    return TemporaryDirectory(prefix="hasten-sqlite-")
 
 
 async def _db(request: Request) -> AsyncIterator[AsyncSession]:
@@ -233,7 +218,7 @@ sorts: Final = st.lists(
 
 
 def columns_of(paths: Iterable[str]) -> set[str]:
-    """What may be named for these paths, with what leads there."""
+    """Return the columns that these paths may use, including keys of relations."""
     found: set[str] = set()
     for path in paths:
         steps = path.split(".")
@@ -243,7 +228,7 @@ def columns_of(paths: Iterable[str]) -> set[str]:
 
 
 def keys_of(paths: Iterable[str]) -> dict[str, Any]:
-    """The keys that an answer has, as a tree."""
+    """Return the keys of the response, as a tree."""
     tree: dict[str, Any] = {}
     for path in paths:
         node = tree
@@ -253,7 +238,7 @@ def keys_of(paths: Iterable[str]) -> dict[str, Any]:
 
 
 def shown(value: Any, keys: dict[str, Any]) -> bool:
-    """Whether a part of an answer has these keys and no other."""
+    """Return whether a part of the response has exactly these keys."""
     if isinstance(value, list):
         return all(shown(each, keys) for each in value)
     if not keys:
@@ -300,7 +285,6 @@ def test_one_row_reads_no_unselected_column(database: str, paths: list[str]) -> 
     assert shown(found, keys_of(paths))
 
 
-@pytest.mark.parametrize("database", DATABASES)
 @effort(12)
 @given(paths=masks, sort=sorts, page=st.integers(1, 4))
 def test_a_page_reads_no_unselected_column(

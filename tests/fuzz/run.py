@@ -1,4 +1,4 @@
-"""Run one target in this process, which atheris ends: see `tests.fuzz`."""
+"""Run one fuzz target in this process, which atheris ends: see `tests.fuzz`."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def cursor() -> Target:
     def parse(data: bytes) -> None:
         with contextlib.suppress(InvalidParameter):
             keys.decode_for_any_query(data.decode("latin-1"))
-        # As somebody writes it who knows the secret: the signature holds, the rest is anything.
+        # As an attacker who knows the secret would write it: valid signature, random content.
         try:
             found = keys.decode_for_any_query(
                 _to_base64(data + _compute_mac(SECRET.encode(), data))
@@ -189,7 +189,7 @@ def coded_body() -> Target:
 
 
 def content_headers() -> Target:
-    """What else of a request or a response is read by compression."""
+    """Parse the other headers of a request or response."""
     guard = BreachGuard()
 
     def parse(data: bytes) -> None:
@@ -236,7 +236,7 @@ def job_hash() -> Target:
 
 
 def answers() -> Target:
-    """What scripts return holds what others have stored, at any place."""
+    """Replies of scripts contain texts that others have stored, anywhere."""
 
     def parse(data: bytes) -> None:
         for decode in (decode_settle_reply, decode_add_reply):

@@ -1,4 +1,4 @@
-"""Bodies and headers that many tests serve. The same in every run."""
+"""Bodies and headers for many tests. They are the same in every run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ KILOBYTE = 1024
 
 
 def orders(count: int) -> bytes:
-    """A list of orders as JSON, some 100 bytes each."""
+    """Return a JSON list of orders of about 100 bytes each."""
     dice = random.Random(7)
     rows = [
         {
@@ -27,12 +27,12 @@ def orders(count: int) -> bytes:
 
 
 def noise(size: int) -> bytes:
-    """Bytes that no coding makes smaller."""
+    """Return bytes that no coding makes smaller."""
     return random.Random(11).randbytes(size)
 
 
 def tokens(count: int) -> list[bytes]:
-    """Events as a language model's server sends them."""
+    """Return events as servers of language models send them."""
     words = "the quick brown fox jumps over a lazy dog and then some more of it".split()
     dice = random.Random(13)
     return [

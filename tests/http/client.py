@@ -27,13 +27,13 @@ BODILESS = frozenset({204, 205, 304})
 
 
 class Patience:
-    """How long a condition may take to come true: far longer than it should."""
+    """The time-out of a condition, far longer than it should take."""
 
     seconds = 60.0
 
 
 async def until(condition: Callable[[], object], what: str = "the condition") -> None:
-    """Return once a condition holds, by polling."""
+    """Wait until a condition is true, by polling."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(Patience.seconds):
             while not condition():
@@ -42,7 +42,7 @@ async def until(condition: Callable[[], object], what: str = "the condition") ->
 
 
 async def stays(condition: Callable[[], object], what: str, *, seconds: float = 0.05) -> None:
-    """Fail if a condition does not hold all the time while everything else may go on."""
+    """Fail if a condition does not stay true while other tasks run."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             while condition():
@@ -52,7 +52,7 @@ async def stays(condition: Callable[[], object], what: str, *, seconds: float = 
 
 @dataclass
 class Response:
-    """What the client received."""
+    """The response as the client received it."""
 
     status: int
     headers: list[tuple[bytes, bytes]]
@@ -65,12 +65,12 @@ class Response:
         return [value.decode("latin-1") for key, value in self.headers if key.lower() == wanted]
 
     def get(self, name: str) -> str | None:
-        """The value; of several lines the combined one. RFC 9110, section 5.3."""
+        """Return the value of a header. Several lines are combined: RFC 9110, section 5.3."""
         values = self.all(name)
         return ", ".join(values) if values else None
 
     def members(self, name: str) -> list[str]:
-        """The members of a list, in lower case."""
+        """Return the members of a list header, in lower case."""
         members = (member.strip().lower() for member in ",".join(self.all(name)).split(","))
         return [member for member in members if member]
 
@@ -84,21 +84,21 @@ class Response:
 
 
 class Exchange:
-    """One request and what comes of it. Entering starts the application, leaving ends it."""
+    """One request and its response. Entering starts the application, and leaving ends it."""
 
     def __init__(
         self, app: App, scope: Scope, body: Iterable[bytes], *, raises_when_gone: bool = False
     ) -> None:
         self.scope = scope
         self.messages: list[Message] = []
-        self.receives = 0  # messages of the request that were handed out
+        self.receives = 0  # messages of the request that the application has received
         self.raises_when_gone = raises_when_gone
         self._app = app
         self._parts = list(body) or [b""]
         self._open = asyncio.Event()
         self._open.set()
         self._is_gone = False
-        self._over = asyncio.Event()  # the client is gone, or has its response
+        self._over = asyncio.Event()  # the client has disconnected, or has its response
         self._task: asyncio.Task[None] | None = None
         self._around = contextlib.ExitStack()
 
@@ -119,7 +119,7 @@ class Exchange:
             self.task.cancel()
         await asyncio.wait([self.task])
         if not self.task.cancelled():
-            self.task.exception()  # it was of interest to those who asked
+            self.task.exception()  # others have reported it
         self._around.close()
 
     async def _run(self) -> None:
@@ -196,7 +196,7 @@ class Exchange:
         )
 
     def decoded(self) -> bytes:
-        """What the client can read by now."""
+        """Return the decoded body so far."""
         if not self.has_started:
             return b""
         return decode_beginning(self.so_far().coding or "identity", self.body)
@@ -208,7 +208,7 @@ class Exchange:
         await until(lambda: self.decoded() == body, f"{body[-40:]!r} to be decodable")
 
     async def ended(self) -> BaseException | None:
-        """Wait for the application to return; its exception is the result."""
+        """Wait for the application to return, and return its exception or None."""
         done, _ = await asyncio.wait([self.task], timeout=Patience.seconds)
         assert done, "the application did not return"
         if self.task.cancelled():
@@ -216,7 +216,7 @@ class Exchange:
         return self.task.exception()
 
     async def response(self) -> Response:
-        """Wait for the whole response. An exception of the application is raised."""
+        """Wait for the whole response. Exceptions of the application are raised."""
         error = await self.ended()
         if error is not None:
             raise error
@@ -237,7 +237,7 @@ class Exchange:
     # What the test does
 
     def hold(self) -> None:
-        """From now on the client takes nothing: every send waits."""
+        """Stop reading, so that each send of the application waits."""
         self._open.clear()
 
     def release(self) -> None:
@@ -270,7 +270,7 @@ class Client:
         extensions: dict[str, Any] | None = None,
         raises_when_gone: bool = False,
     ) -> Exchange:
-        """Prepare a request. accept is the Accept-Encoding, a list of it several lines."""
+        """Prepare a request. accept is the Accept-Encoding. A list makes several lines."""
         lines = [accept] if isinstance(accept, str) else list(accept or ())
         scope: Scope = {
             "type": "http",

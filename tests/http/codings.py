@@ -1,4 +1,4 @@
-"""Decoders that owe nothing to the library under test."""
+"""Decoders that do not use the library under test."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ DCZ_MAGIC = b"\x5e\x2a\x4d\x18\x20\x00\x00\x00"
 
 
 class BadCoding(AssertionError):
-    """What was received is not one whole, valid body in that coding."""
+    """The bytes are not one whole, valid body in that coding."""
 
 
 def decode(coding: str, data: bytes) -> bytes:
-    """Decode a whole body. A truncated one, or one with a tail, is an error."""
+    """Decode a whole body. Truncated bodies and trailing bytes are errors."""
     try:
         match coding:
             case "gzip" | "x-gzip":
@@ -42,12 +42,12 @@ def decode(coding: str, data: bytes) -> bytes:
 
 
 def decode_beginning(coding: str, data: bytes) -> bytes:
-    """What a client can read of a body that is still arriving."""
+    """Decode the beginning of a body as far as possible."""
     match coding:
         case "gzip":
             return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(data)
         case "br":
-            # In small pieces: given much at once it keeps some of the output to itself.
+            # In small pieces, because it holds back a part of the output of a large one.
             decoder = brotli.Decompressor()
             pieces = (data[start : start + 64] for start in range(0, len(data), 64))
             return b"".join(decoder.process(piece) for piece in pieces)
@@ -80,14 +80,14 @@ def encode(coding: str, data: bytes) -> bytes:
 
 
 def zstd_with_window(data: bytes, window_log: int) -> bytes:
-    """A frame of unknown length that declares this window."""
+    """Return a frame of unknown length that declares this window."""
     options: dict[int, int] = {zstd.CompressionParameter.window_log: window_log}
     compressor = zstd.ZstdCompressor(options=options)
     return compressor.compress(data) + compressor.flush()
 
 
 def zstd_window_bytes(frame: bytes) -> int:
-    """The window that a frame's header declares. RFC 8878, section 3.1.1.1."""
+    """Return the window that the header of a frame declares. RFC 8878, section 3.1.1.1."""
     assert frame[:4] == b"\x28\xb5\x2f\xfd"
     descriptor = frame[4]
     if not descriptor & 0b0010_0000:

@@ -11,7 +11,7 @@ from tests.http.site import BEHAVIOURS, Site
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A behaviour is shown on every host that can express it."""
+    """Run each behaviour on every host that supports it."""
     behaviour = BEHAVIOURS.get(metafunc.function)
     if behaviour is None:
         return
@@ -28,7 +28,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def all_work_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every body leaves the event loop, however small it is."""
+    """Compress every body in a thread, however small it is."""
     monkeypatch.setattr(CompressionThreads, "offload_after", 0)
 
 
@@ -39,6 +39,6 @@ def site(request: pytest.FixtureRequest) -> Site:
     subject, name, coding = request.param
     host = next(host for host in HOSTS if host.name == name)
     middleware = getattr(compression, subject)
-    if subject == "DecompressionMiddleware":  # of all that there are, not only of the usual ones
+    if subject == "DecompressionMiddleware":  # all codings, not only the default ones
         middleware = functools.partial(middleware, encodings=CODINGS)
     return Site(host, middleware, coding)

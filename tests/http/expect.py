@@ -1,26 +1,28 @@
-"""What the tests say about responses, once."""
+"""Checks of responses that many tests share."""
 
 from __future__ import annotations
 
 from tests.http.client import Response
 
 
-def coded(response: Response, coding: str, body: bytes) -> None:
-    """It is in that coding, and all that is said about it is true."""
+def coded(response: Response, coding: str, body: bytes) -> Response:
+    """Check that it is in that coding, with the headers for it. Returns the response."""
     assert response.coding == coding
     assert response.decoded() == body
     assert response.get("content-length") in {None, str(len(response.body))}
     assert len(response.body) < len(body)
     varies(response)
+    return response
 
 
-def plain(response: Response, body: bytes) -> None:
-    """It is not coded, and arrived as the application sent it."""
+def plain(response: Response, body: bytes) -> Response:
+    """Check that it is not coded, and whole. Returns the response."""
     assert response.coding is None
     assert response.all("content-encoding") == []
     assert response.is_whole
     assert response.body == body
     assert response.get("content-length") in {None, str(len(body))}
+    return response
 
 
 def varies(response: Response) -> None:
@@ -28,7 +30,7 @@ def varies(response: Response) -> None:
 
 
 def untouched(response: Response, bare: Response) -> None:
-    """It is what the application sends without the middleware."""
+    """Check that it is what the application sends without the middleware."""
     assert response.status == bare.status
     assert response.headers == bare.headers
     assert response.body == bare.body

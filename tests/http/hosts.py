@@ -28,21 +28,21 @@ METHODS = ["GET", "HEAD", "POST", "PUT"]
 
 
 class Can(enum.Flag):
-    """What a test may need of a host."""
+    """What a host supports."""
 
     NOTHING = 0
-    RAW = enum.auto()  # send any message: the test brings an application of its own
+    RAW = enum.auto()  # send any message: the test has an ASGI application
     UNTYPED = enum.auto()  # answer without a Content-Type
     REPEAT = enum.auto()  # send several lines of one header
-    ENDPOINT = enum.auto()  # tell which function answers
-    LATE_ERRORS = enum.auto()  # hand on what is raised once the response has started
-    CANCEL = enum.auto()  # end its own tasks when it is cancelled
+    ENDPOINT = enum.auto()  # show the function that handles the request
+    LATE_ERRORS = enum.auto()  # pass on errors after the start of the response
+    CANCEL = enum.auto()  # end its tasks when it is cancelled
     EARLY_ERRORS = enum.auto()  # answer 500 if a stream raises before its first chunk
 
 
 @dataclass
 class Answer:
-    """What the application answers to any request. A stream is called for every request."""
+    """The response of the application to every request. A stream function is called each time."""
 
     body: bytes | Stream = ORDERS
     headers: Headers = JSON
@@ -60,7 +60,7 @@ class Answer:
 
 @dataclass
 class Echo:
-    """An endpoint that reads the request's body and answers with it."""
+    """An endpoint that returns the body of the request."""
 
     seen: list[bytes] = field(default_factory=list)  # the bodies
     headers: list[dict[str, str]] = field(default_factory=list)  # of the requests, in lower case
@@ -69,7 +69,7 @@ class Echo:
     def note(self, body: bytes, headers: Sequence[tuple[str, str]], scope: Any) -> bytes:
         self.seen.append(body)
         self.headers.append({name.lower(): value for name, value in headers})
-        self.scopes.append(dict(scope))  # as it is now
+        self.scopes.append(dict(scope))  # the headers at this moment
         return body
 
 
@@ -118,7 +118,7 @@ class Raw:
 
     def serve(self, answer: Answer, middleware: Installed) -> App:
         async def endpoint() -> None:
-            """Stands for the function that a router would have found."""
+            """Stands for the function that a router would find."""
 
         found = answer.decorate(endpoint)
 
@@ -154,6 +154,11 @@ class Raw:
 
 def start_message(status: int, headers: Headers) -> Message:
     return {"type": "http.response.start", "status": status, "headers": list(headers)}
+
+
+async def send_response(send: Send, status: int, headers: Headers, body: bytes = b"") -> None:
+    await send(start_message(status, headers))
+    await send({"type": "http.response.body", "body": body})
 
 
 class Starlette:
@@ -376,7 +381,7 @@ class Django:
         app = middleware(django_app())
 
         async def with_view(scope: Scope, receive: Receive, send: Send) -> None:
-            """Django has one set of URLs per process: the view travels with the request."""
+            """Django has one URL configuration for each process, so the scope carries the view."""
             scope["tests.view"] = view
             await app(scope, receive, send)
 
@@ -397,7 +402,7 @@ class Leaky:
 
     @contextlib.contextmanager
     def around(self) -> Iterator[None]:
-        """What an exchange with it takes place in."""
+        """The context in which an exchange runs."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)
             try:
@@ -409,7 +414,7 @@ class Leaky:
 
 
 def untyped(module: str) -> Any:
-    """Django has no types of its own."""
+    """Import a module without types, such as those of Django."""
     return importlib.import_module(module)
 
 

@@ -33,14 +33,14 @@ class Site:
         return Client(self.host.serve(answer, Installed(self.middleware, options)))
 
     def bare(self, answer: Answer) -> Client:
-        """The same answer of the same framework, without the middleware."""
+        """The same response without the middleware."""
         return Client(self.host.serve(answer, Installed(no_middleware)))
 
     def echo(self, echo: Echo, **options: Any) -> Client:
         return Client(self.host.echo(echo, Installed(self.middleware, options)))
 
     def wrap(self, app: App, **options: Any) -> App:
-        """The middleware around an application of the test: for those that need Can.RAW."""
+        """Wrap the middleware around an application, for tests that need Can.RAW."""
         return Installed(self.middleware, options)(app)
 
     def client(self, app: App, **options: Any) -> Client:
@@ -68,7 +68,7 @@ class Behaviour:
         return able[:1] if self.once else able
 
     def cases(self) -> Iterator[tuple[Host, str]]:
-        """All codings on the first host, and one on each other: no host knows codings."""
+        """All codings on the first host, and one on each other host."""
         first, *others = self.hosts
         for coding in self.codings:
             yield first, coding

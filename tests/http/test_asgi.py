@@ -1,4 +1,4 @@
-"""What else an ASGI application may do."""
+"""Unusual applications that ASGI allows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.http.site import Site, behaviour
 
 
 def sends(*messages: Message) -> App:
-    """An application that sends these very objects, each time."""
+    """Return an application that sends these messages, the same objects each time."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         for message in messages:
@@ -61,7 +61,7 @@ async def test_an_unreadable_path_is_sent_by_the_server(site: Site) -> None:
 
 @behaviour(needs=Can.RAW)
 async def test_a_file_descriptor_is_sent_by_the_server(site: Site) -> None:
-    """Or its extension is hidden, so that the application sends the body."""
+    """Otherwise its extension is hidden, so that the application sends the body."""
     zerocopy = {"type": "http.response.zerocopysend", "file": 7, "offset": 0, "count": 12345}
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -80,7 +80,7 @@ async def test_a_file_descriptor_is_sent_by_the_server(site: Site) -> None:
 
 @behaviour(needs=Can.RAW, codings=CODINGS)
 async def test_a_file_may_be_a_part_of_a_coded_body(site: Site) -> None:
-    """And messages may follow it: the end, where that has not been, and trailers."""
+    """Messages may follow the file: the end of the body and trailers."""
     trailers = {"type": "http.response.trailers", "headers": [(b"x-one", b"1")]}
     start = {**start_message(200, JSON), "trailers": True}
     with NamedTemporaryFile() as opened:
@@ -103,7 +103,7 @@ async def test_a_file_may_be_a_part_of_a_coded_body(site: Site) -> None:
 
 @behaviour(needs=Can.RAW)
 async def test_unknown_messages_are_passed_on(site: Site) -> None:
-    """Where they stand: before the start, after it, and within the body."""
+    """Before the start, after it, and within the body."""
     debug = {"type": "http.response.debug", "info": {"template": "a.html"}}
     novel = {"type": "http.response.novel", "x": 1}
     messages = [
@@ -147,8 +147,7 @@ async def test_headers_may_be_any_iterable(site: Site) -> None:
     pairs = [[b"Content-Type", b"application/json"], [b"x-one", b"\xe9"], [b"ETag", b'"abc"']]
     for headers in (tuple(map(tuple, pairs)), pairs, (tuple(pair) for pair in pairs)):
         app = sends({"type": "http.response.start", "status": 200, "headers": headers}, body())
-        response = await site.client(app).get(site.coding)
-        expect.coded(response, site.coding, ORDERS)
+        response = expect.coded(await site.client(app).get(site.coding), site.coding, ORDERS)
         assert response.get("x-one") == "\xe9"
         assert response.get("etag") == 'W/"abc"'
 
@@ -174,7 +173,7 @@ async def test_headers_may_be_missing(site: Site) -> None:
 
 @behaviour(needs=Can.RAW)
 async def test_other_scopes_are_passed_on(site: Site) -> None:
-    """The very objects: nothing is wrapped, nothing is looked at."""
+    """The same objects are passed on unchanged."""
     calls: list[tuple[object, object, object]] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -195,7 +194,7 @@ async def test_other_scopes_are_passed_on(site: Site) -> None:
 
 @behaviour(needs=Can.RAW, codings=CODINGS)
 async def test_objects_of_the_application_are_not_changed(site: Site) -> None:
-    """Applications keep messages and header lists, and send them again."""
+    """Applications may reuse messages and header lists."""
     headers = [(b"content-type", b"application/json"), (b"etag", b'"abc"'), (b"vary", b"Origin")]
     start = {"type": "http.response.start", "status": 200, "headers": headers}
     for messages in ([start, body()], [start, body(more=True), body()]):
@@ -227,12 +226,12 @@ async def test_the_application_sees_the_request_unchanged(site: Site) -> None:
 
 @behaviour(needs=Can.RAW, codings=CODINGS)
 async def test_the_event_loop_runs_while_a_large_body_is_coded(site: Site) -> None:
-    """Whoever compresses on the loop holds it for nearly as long as the response takes."""
+    """Compression on the event loop would block it for most of the response."""
     large = orders(80_000) * 5
     assert len(large) > 32_000_000
     client = site.serve(Answer(large))
     shares = []
-    for _ in range(3):  # a busy machine may hold us up, once
+    for _ in range(3):  # a busy machine may delay the test once
         shares.append(await longest_gap_share(client.get(site.coding), site.coding, large))
         if shares[-1] < 0.4:
             break
@@ -240,7 +239,7 @@ async def test_the_event_loop_runs_while_a_large_body_is_coded(site: Site) -> No
 
 
 async def longest_gap_share(request: Any, coding: str, large: bytes) -> float:
-    """How much of the time of a request the loop did not turn, at the longest."""
+    """Return the longest time that the event loop was blocked, as a share of the request."""
     gaps = [0.0]
 
     async def tick() -> None:

@@ -40,7 +40,7 @@ async def test_a_request_with_cookies_from_another_site_is_answered_plain(site: 
 
 @behaviour(once=True)
 async def test_a_visit_by_a_link_is_coded(site: Site) -> None:
-    """If the user clicked: a script that navigates can do so a thousand times."""
+    """Only if the user clicked: a script could navigate a thousand times."""
     assert await is_coded(site, [COOKIE, CROSS_SITE, *VISIT])
     for missing in VISIT:
         rest = [header for header in VISIT if header != missing]

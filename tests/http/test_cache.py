@@ -1,4 +1,4 @@
-"""Coded bodies that are kept: what may be, how many, and that each is made once."""
+"""The cache of compressed bodies: what is kept, how much, and that each is made once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from hasten.compression._codecs import Zlib, Zstd
 from tests.http import expect
 from tests.http.bodies import HTML, JSON, ORDERS, orders
 from tests.http.client import Client, Headers, Receive, Response, Scope, Send, until
-from tests.http.hosts import Answer, Installed, Raw, start_message
+from tests.http.hosts import Answer, Installed, Raw, send_response, start_message
 from tests.patience import DEADLINE_SECONDS
 
 SHARED: Headers = (*JSON, (b"etag", b'"1"'), (b"cache-control", b"public, max-age=60"))
@@ -36,7 +36,7 @@ def without(name: bytes) -> Headers:
 
 
 class Site:
-    """An answer, the middleware with a cache, and what it told."""
+    """An answer, a middleware with a cache, and its events."""
 
     def __init__(
         self, answer: Answer | None = None, cache: CompressionCache | None = None, **options: Any
@@ -52,12 +52,12 @@ class Site:
 
     @property
     def cached(self) -> list[bool]:
-        """Of each answer so far: did it come from the cache?"""
+        """Return for each answer so far whether it came from the cache."""
         return [event.cached for event in self.events if isinstance(event, Compressed)]
 
 
 def test_no_clock_decides_how_long_a_body_is_kept() -> None:
-    """A test of a cached response needs no `ManualClock`: only size drops a body."""
+    """Only the size limit drops bodies, so tests need no `ManualClock`."""
     tree = ast.parse(inspect.getsource(cache_module))
     imports = {
         name
@@ -130,7 +130,7 @@ class TestWhatIsKept:
         assert (len(site.cache), site.cache.size) == (0, 0)
 
     async def test_an_authorized_request_gets_no_cached_body(self) -> None:
-        """What was kept before is everybody's; but the rule has no exceptions."""
+        """Even if the body was cached before for a public request."""
         site = Site()
         await site.get()
         await site.get(headers=[(b"authorization", b"Bearer x")])
@@ -139,13 +139,12 @@ class TestWhatIsKept:
 
 class TestApart:
     async def test_bodies_that_differ_have_their_own_entries(self) -> None:
-        """The same validator and the same length, but another body each."""
+        """Bodies with the same ETag and length, but other bytes."""
         bodies = {number: b"%02d" % number + ORDERS[2:] for number in range(8)}
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             number = int(dict(scope["headers"])[b"x-number"])
-            await send(start_message(200, SHARED))
-            await send({"type": "http.response.body", "body": bodies[number]})
+            await send_response(send, 200, SHARED, bodies[number])
 
         events: list[CompressionEvent] = []
         middleware = CompressionMiddleware(app, cache=CompressionCache(), on_event=events.append)
@@ -177,7 +176,7 @@ class TestApart:
 
     @pytest.mark.parametrize("size", [12_000, 300_000])
     async def test_bodies_with_one_etag_are_not_shared_between_users(self, size: int) -> None:
-        """A strong ETag may be the version of a row, of which each user sees another part."""
+        """An ETag may be the version of a row, of which users see different parts."""
         bodies = {user: (user + ORDERS * 30)[:size] for user in (b"alice", b"mallory")}
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -200,14 +199,13 @@ class TestApart:
         ]  # fmt: skip
 
     async def test_applications_mounted_elsewhere_have_their_own_entries(self) -> None:
-        """Some routers take the mount off the path of the very scope that they are given."""
+        """Some routers remove the mount path from the scope."""
         bodies = {"/a": b"1" + ORDERS[1:], "/b": b"2" + ORDERS[1:]}
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             mount = scope["path"][:2]
             scope["path"] = scope["path"][2:]
-            await send(start_message(200, SHARED))
-            await send({"type": "http.response.body", "body": bodies[mount]})
+            await send_response(send, 200, SHARED, bodies[mount])
 
         cache = CompressionCache()
         client = Client(CompressionMiddleware(app, cache=cache))
@@ -245,13 +243,12 @@ class TestBound:
         site = Site(cache=CompressionCache(20_000))
         for number in range(60):
             site.answer.body = orders(30 + 17 * number % 150)
-            response = await site.get("zstd", path=f"/{number % 40}")
-            expect.coded(response, "zstd", site.answer.body)
+            expect.coded(await site.get("zstd", path=f"/{number % 40}"), "zstd", site.answer.body)
             assert site.cache.size <= 20_000
         assert len(site.cache) > 1
 
     async def test_the_size_includes_request_targets(self) -> None:
-        """Whoever asks with long ones would fill the memory else."""
+        """Otherwise requests with long targets would fill the memory."""
         site = Site(cache=CompressionCache(100_000))
         for number in range(10):
             exchange = site.client.open("gzip")
@@ -270,7 +267,7 @@ class TestBound:
 
 
 class Gate:
-    """Holds every compression back, and counts them."""
+    """Blocks and counts all compressions."""
 
     def __init__(self) -> None:
         self.open = threading.Event()
@@ -343,7 +340,7 @@ class TestSingleFlight:
 
     @pytest.mark.parametrize("turns", range(6))
     async def test_a_cancelled_compression_is_started_again(self, turns: int) -> None:
-        """A server that shuts down cancels all tasks there are, those of ours, too."""
+        """A server that shuts down cancels all tasks, including those of the cache."""
         site = slow_site()
         async with site.client.open("gzip") as exchange:
             for _ in range(turns):
@@ -376,10 +373,7 @@ class TestSingleFlight:
         expect.coded(await site.get(), "gzip", ORDERS)
         assert gate.levels == [4, 4]
 
-    async def test_a_cached_body_is_sent_even_if_all_threads_are_busy(
-        self, gate: Gate, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """It needs none of them."""
+    async def test_a_hit_needs_no_thread(self, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("hasten.compression._pool.QUEUED_PER_THREAD", 1)
         site = slow_site(threads=1)
         gate.open.set()
@@ -409,8 +403,7 @@ class TestRecompress:
             response = await site.get(coding)
             assert len(response.body) <= len(first.body)
         await until(lambda: cache.size < before, "the smaller one")
-        smaller = await site.get(coding)
-        expect.coded(smaller, coding, body)
+        smaller = expect.coded(await site.get(coding), coding, body)
         assert len(smaller.body) < len(first.body)
         assert before - cache.size == len(first.body) - len(smaller.body)
         assert smaller.get("etag") == first.get("etag") == 'W/"1"'
@@ -425,9 +418,7 @@ class TestRecompress:
         assert gate.levels == [4, 9]
 
     @pytest.mark.parametrize("recompress", [True, False])
-    async def test_a_body_is_recompressed_after_three_hits(
-        self, gate: Gate, *, recompress: bool
-    ) -> None:
+    async def test_happens_after_three_hits(self, gate: Gate, *, recompress: bool) -> None:
         gate.open.set()
         site = slow_site(cache=CompressionCache(recompress=recompress))
         for _ in range(RECOMPRESSED_AFTER_HITS):
@@ -458,10 +449,8 @@ class TestRecompress:
         assert len(site.cache) == 1
         assert site.cache.size <= site.cache._max_bytes
 
-    async def test_a_failed_recompression_has_no_effect(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Nobody waits for it: there must not be a complaint of the event loop either."""
+    async def test_a_failed_recompression_is_ignored(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The event loop does not report it, either."""
         complaints: list[dict[str, Any]] = []
         asyncio.get_running_loop().set_exception_handler(
             lambda loop, context: complaints.append(context)

@@ -19,7 +19,7 @@ from hasten.compression._pool import CompressionThreads
 from tests.http.bodies import JSON, ORDERS, noise
 from tests.http.client import App, Client, Headers, Receive, Response, Scope, Send
 from tests.http.codings import CODINGS, encode, zstd_with_window
-from tests.http.hosts import Can, Echo, Installed, Raw, no_middleware, read_body, start_message
+from tests.http.hosts import Can, Echo, Installed, Raw, no_middleware, read_body, send_response
 from tests.http.site import Site
 from tests.http.site import behaviour as any_behaviour
 
@@ -42,7 +42,7 @@ def pieces(body: bytes, size: int = 4096) -> list[bytes]:
 
 
 async def refused(site: Site, status: int, coding: str, body: bytes, **options: Any) -> Echo:
-    """The application did not get the whole body, and the client gets a problem document."""
+    """Check that the application did not get the whole body, and that the response is a problem."""
     echo = Echo()
     response = await upload(site.echo(echo, **options), coding, body)
     assert response.status == status
@@ -85,7 +85,7 @@ async def test_the_application_reads_the_plain_body(site: Site) -> None:
 
 @behaviour(once=True)
 async def test_digests_of_the_coded_body_are_removed(site: Site) -> None:
-    """Of the decoded body they would be false: RFC 9530, sections 2 and 3."""
+    """They do not match the decoded body: RFC 9530, sections 2 and 3."""
     echo = Echo()
     body = encode(site.coding, ORDERS)
     digests = [
@@ -103,7 +103,7 @@ async def test_digests_of_the_coded_body_are_removed(site: Site) -> None:
 
 @behaviour(once=True)
 async def test_names_of_codings_have_no_case_and_x_gzip_is_gzip(site: Site) -> None:
-    """No case, and x-gzip is gzip: RFC 9110, sections 8.4.1 and 8.4.1.3."""
+    """RFC 9110, sections 8.4.1 and 8.4.1.3."""
     for name in ("GZip", "x-gzip", " gzip "):
         echo = Echo()
         response = await upload(site.echo(echo), name, encode("gzip", ORDERS))
@@ -113,7 +113,7 @@ async def test_names_of_codings_have_no_case_and_x_gzip_is_gzip(site: Site) -> N
 
 @behaviour()
 async def test_a_plain_body_is_not_changed(site: Site) -> None:
-    """Though it is larger than the limit: that is for what was made larger here."""
+    """The limit applies to decoded bodies only."""
     echo = Echo()
     length = (b"content-length", str(len(ORDERS)).encode())
     response = await site.echo(echo, max_size=1000).post(pieces(ORDERS), headers=[length])
@@ -136,7 +136,7 @@ async def test_the_body_may_be_cut_anywhere(site: Site) -> None:
 
 @behaviour(once=True)
 async def test_an_unknown_coding_is_415(site: Site) -> None:
-    """And the answer says which ones would do: RFC 9110, section 12.5.3."""
+    """The response lists the supported ones: RFC 9110, section 12.5.3."""
     echo = Echo()
     for name in ("compress", "x-unheard-of", "deflate"):
         response = await upload(site.echo(echo), name, ORDERS)
@@ -166,7 +166,7 @@ async def test_more_codings_than_allowed_are_415(site: Site) -> None:
 
 @behaviour(codings=CODINGS)
 async def test_a_body_that_becomes_too_large_is_413(site: Site) -> None:
-    """Even where the framework swallows what receive() raises."""
+    """Even if the framework suppresses the exception of receive()."""
     body = encode(site.coding, noise(60_000))
     await refused(site, 413, site.coding, body, max_size=50_000)
     echo = Echo()
@@ -177,7 +177,7 @@ async def test_a_body_that_becomes_too_large_is_413(site: Site) -> None:
 
 @behaviour(needs=Can.RAW, codings=CODINGS)
 async def test_a_bomb_takes_no_memory(site: Site) -> None:
-    """Nor is more of it read than it takes to see what it is."""
+    """No more of it is read than is needed to detect it."""
     read = 0
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -187,8 +187,7 @@ async def test_a_bomb_takes_no_memory(site: Site) -> None:
             read += len(message.get("body", b""))
             if not message.get("more_body", False):
                 break
-        await send(start_message(200, []))
-        await send({"type": "http.response.body", "body": b"done"})
+        await send_response(send, 200, [], b"done")
 
     body = bomb(site.coding, 64) + bytes(MEGABYTE)
     client = site.client(app, max_size="8mb", max_ratio=10**9)
@@ -208,7 +207,7 @@ async def test_a_bomb_takes_no_memory(site: Site) -> None:
 
 
 async def test_brotli_is_supported_only_if_configured() -> None:
-    """Its decoder fills a window of megabytes before it returns the first byte."""
+    """Its decoder allocates megabytes before it returns the first byte."""
     echo = Echo()
     body = encode("br", ORDERS)
     for encodings, status in ((None, 415), (CODINGS, 200)):
@@ -221,7 +220,7 @@ async def test_brotli_is_supported_only_if_configured() -> None:
 
 @behaviour(codings=CODINGS, once=True)
 async def test_a_suspicious_ratio_is_413(site: Site) -> None:
-    """Beyond the first 512 kB, as small bodies of zeros are nobody's harm."""
+    """After the first 512 kB: small bodies of zeros are harmless."""
     await refused(site, 413, site.coding, bomb(site.coding, 4), max_size="64mb")
     echo = Echo()
     harmless = encode(site.coding, bytes(MEGABYTE * 4 // 10))
@@ -265,7 +264,7 @@ async def test_several_members_are_one_body(site: Site) -> None:
 
 @behaviour(codings=("zstd",), once=True)
 async def test_a_huge_window_is_refused(site: Site) -> None:
-    """Its memory would be taken before the first byte is read: RFC 9659, section 3."""
+    """Memory would be allocated before the first byte is read: RFC 9659, section 3."""
     echo = Echo()
     response = await upload(site.echo(echo), "zstd", zstd_with_window(ORDERS, 27))
     assert response.status in {400, 413}
@@ -309,11 +308,10 @@ async def test_a_disconnect_is_passed_on(site: Site) -> None:
 
 @behaviour(needs=Can.RAW, codings=CODINGS)
 async def test_nothing_is_read_before_the_application_reads(site: Site) -> None:
-    """Reading is what makes a server send 100 Continue: the application may refuse before."""
+    """Reading makes a server send 100 Continue, and the application may refuse before."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await send(start_message(401, []))
-        await send({"type": "http.response.body", "body": b"who are you?"})
+        await send_response(send, 401, [], b"who are you?")
 
     body = encode(site.coding, noise(90_000))
     expect = (b"expect", b"100-continue")
@@ -328,7 +326,7 @@ async def test_nothing_is_read_before_the_application_reads(site: Site) -> None:
 
 def answers_first(finish: bool) -> App:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await send(start_message(200, JSON))
+        await send({"type": "http.response.start", "status": 200, "headers": list(JSON)})
         await send({"type": "http.response.body", "body": b"[", "more_body": True})
         await read_body(receive)
         if finish:
@@ -339,7 +337,7 @@ def answers_first(finish: bool) -> App:
 
 @behaviour(needs=Can.RAW, codings=CODINGS)
 async def test_after_the_start_of_the_response_the_error_is_raised(site: Site) -> None:
-    """There is nothing else to say it with: the response ends broken."""
+    """The response has started, so it ends incomplete."""
     for body in (b"garbage", encode(site.coding, noise(9000))[:-3]):
         client = site.client(answers_first(finish=True))
         request: Any = {"method": "POST", "body": [body], "headers": coded(site.coding, body)}
@@ -351,7 +349,7 @@ async def test_after_the_start_of_the_response_the_error_is_raised(site: Site) -
 
 @behaviour(needs=Can.RAW)
 async def test_an_error_of_the_application_is_raised_after_a_refusal(site: Site) -> None:
-    """The client is told of its body, and whoever looks after the application of its error."""
+    """The client gets the refusal, and the server gets the error."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         refusals: list[str] = []
@@ -371,7 +369,7 @@ async def test_an_error_of_the_application_is_raised_after_a_refusal(site: Site)
 
 
 class Watched:
-    """A decoder that can be held up, and that nobody may call while it works."""
+    """A decoder that can be blocked, and that detects concurrent calls."""
 
     def __init__(self, decoder: Decoder, gate: threading.Event) -> None:
         self.decoder = decoder
@@ -401,7 +399,7 @@ class Watched:
 
 
 def watched(app: App, **options: Any) -> tuple[DecompressionMiddleware, list[Watched]]:
-    """A middleware, and the decoders that it has made."""
+    """Return a middleware and the list of decoders that it makes."""
     made: list[Watched] = []
     middleware = DecompressionMiddleware(app, **{"encodings": CODINGS, **options})
     for name, make in list(middleware._decoders.items()):
@@ -420,7 +418,7 @@ def watched(app: App, **options: Any) -> tuple[DecompressionMiddleware, list[Wat
 @pytest.mark.parametrize("coding", CODINGS)
 @pytest.mark.usefixtures("all_work_in_threads")
 async def test_reading_may_be_cancelled_at_any_point(coding: str, threads: int) -> None:
-    """As by asyncio.wait_for: who reads again gets what comes next, and all of it."""
+    """As by asyncio.wait_for. The next read continues without a gap."""
     cancelled = 0
     read: list[bytes] = []
 
@@ -436,7 +434,7 @@ async def test_reading_may_be_cancelled_at_any_point(coding: str, threads: int) 
             for _ in range(turn // 2 % 8):
                 await asyncio.sleep(0)
             if turn % 4 == 3:
-                await asyncio.wait([reading], timeout=0.02)  # it is in the decoder by now
+                await asyncio.wait([reading], timeout=0.02)  # the decoder has it by now
             reading.cancel()
             await asyncio.wait([reading])
             if reading.cancelled():
@@ -451,8 +449,7 @@ async def test_reading_may_be_cancelled_at_any_point(coding: str, threads: int) 
             decoder.gate.set()
             read.append(message["body"])
             more = message["more_body"]
-        await send(start_message(200, JSON))
-        await send({"type": "http.response.body", "body": b"{}"})
+        await send_response(send, 200, JSON, b"{}")
 
     whole = noise(600_000) + ORDERS * 40
     body = encode(coding, whole)
@@ -473,8 +470,7 @@ async def test_waiting_for_a_thread_is_not_decoding(monkeypatch: pytest.MonkeyPa
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         read.append(await read_body(receive))
-        await send(start_message(200, JSON))
-        await send({"type": "http.response.body", "body": b"{}"})
+        await send_response(send, 200, JSON, b"{}")
 
     middleware = DecompressionMiddleware(app, max_time=5, threads=1)
     body = encode("gzip", ORDERS)
@@ -518,7 +514,7 @@ TINY_PARTS = {
 
 
 class Work:
-    """What one body cost: steps of the decoder, turns of the event loop and changes of thread."""
+    """The cost of one body: calls of the decoder and changes of thread."""
 
     def __init__(self, app: App, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
         self.middleware, self.made = watched(app, **options)
@@ -537,12 +533,11 @@ class Work:
 
 async def reads_all(scope: Scope, receive: Receive, send: Send) -> None:
     body = await read_body(receive)
-    await send(start_message(200, JSON))
-    await send({"type": "http.response.body", "body": body})
+    await send_response(send, 200, JSON, body)
 
 
 class TestBodiesOfManyParts:
-    """Members of gzip and frames of zstd: each costs time, and may be tiny and yield nothing."""
+    """Members of gzip and frames of zstd: each takes time, and may be tiny or empty."""
 
     @pytest.mark.parametrize("size", [65_536, 4096, 30, 7])
     @pytest.mark.parametrize("kind", TINY_PARTS)
@@ -565,9 +560,7 @@ class TestBodiesOfManyParts:
 
     @pytest.mark.parametrize("size", [65_536, 3, 1])
     @pytest.mark.parametrize("coding", ["gzip", "zstd"])
-    async def test_a_hundred_parts_are_accepted_wherever_they_are_cut(
-        self, coding: str, size: int
-    ) -> None:
+    async def test_a_hundred_parts_are_accepted_however_cut(self, coding: str, size: int) -> None:
         body = b"".join(encode(coding, b"%d" % (number % 10)) for number in range(100))
         client = Client(DecompressionMiddleware(reads_all))
         response = await client.post(pieces(body, size), headers=coded(coding, body))
@@ -592,7 +585,7 @@ class TestBodiesOfManyParts:
     async def test_only_a_few_parts_are_decoded_in_one_turn_of_the_event_loop(
         self, coding: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """So many frames as fit into 16 kB would hold it up for 10 ms."""
+        """The frames that fit into 16 kB would block the event loop for 10 ms."""
         body = encode(coding, b"a") * 90
         turns: list[int] = []
 
@@ -603,8 +596,7 @@ class TestBodiesOfManyParts:
                 more = (await receive())["more_body"]
                 if work.thread_changes == before[1]:
                     turns.append(work.steps - before[0])
-            await send(start_message(200, JSON))
-            await send({"type": "http.response.body", "body": b"{}"})
+            await send_response(send, 200, JSON, b"{}")
 
         work = Work(app, monkeypatch)
         response = await Client(work.middleware).post([body], headers=coded(coding, body))
@@ -644,17 +636,15 @@ class TestBodiesOfManyParts:
         assert on_loop == made
 
     async def test_a_coding_between_two_may_not_be_a_bomb(self) -> None:
-        """What it stands for is decoded, too, though nothing may come of that."""
+        """The output of the inner coding is limited, even if it decodes to nothing."""
         frames = (EMPTY_FRAME[:4] + (60_000).to_bytes(4, "little") + bytes(60_000)) * 80
         body = encode("gzip", frames)
         middleware, _ = watched(reads_all, max_encodings=2)
         response = await upload(Client(middleware), "zstd, gzip", body)
         assert response.status == 413
 
-    async def test_the_time_of_all_nested_codings_counts(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Not only of those that are decoded on the event loop."""
+    async def test_the_time_of_nested_codings_counts(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The time in threads counts, too."""
         now = 0.0
 
         class Slow(Watched):

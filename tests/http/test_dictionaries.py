@@ -1,4 +1,4 @@
-"""Differences to earlier answers go to those who have these, and to nobody else. RFC 9842."""
+"""Differences to earlier responses are sent only to clients that have those. RFC 9842."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def shown(body: bytes) -> tuple[bytes, bytes]:
 
 
 class Feed:
-    """An answer that changes, and has been given once."""
+    """An answer that changes after it was sent once."""
 
     def __init__(self, dictionaries: Dictionaries | None = None, **options: Any) -> None:
         self.answer = Answer(ORDERS, FRESH)
@@ -85,10 +85,9 @@ class TestWhoGetsIt:
 
     @pytest.mark.parametrize("site", [b"cross-site", b"same-site", b"something-new", b""])
     async def test_pages_of_other_origins_get_no_difference(self, site: bytes) -> None:
-        """They may not measure the differences: RFC 9842, section 9."""
+        """They could measure the length of the difference: RFC 9842, section 9."""
         feed = await Feed(breach="off").begun()
-        response = await feed.get(shown(ORDERS), (b"sec-fetch-site", site))
-        expect.coded(response, "gzip", NEXT)
+        expect.coded(await feed.get(shown(ORDERS), (b"sec-fetch-site", site)), "gzip", NEXT)
 
     @pytest.mark.parametrize(
         "credentials",
@@ -101,7 +100,7 @@ class TestWhoGetsIt:
         ],
     )
     async def test_another_user_gets_no_difference(self, credentials: Headers) -> None:
-        """The hash of a body is no secret to whoever can guess the body."""
+        """A user who can guess a body also knows its hash."""
         alice = (b"cookie", b"session=alice")
         feed = Feed()
         await feed.get(alice)
@@ -118,8 +117,7 @@ class TestWhoGetsIt:
 
     async def test_a_request_without_tls_gets_no_difference(self) -> None:
         feed = await Feed().begun()
-        response = await feed.get(shown(ORDERS), scheme="http")
-        expect.coded(response, "gzip", NEXT)
+        response = expect.coded(await feed.get(shown(ORDERS), scheme="http"), "gzip", NEXT)
         assert response.get("use-as-dictionary") is None
         assert response.members("vary") == ["accept-encoding"]
 
@@ -132,15 +130,13 @@ class TestWhoGetsIt:
 
     async def test_another_method_gets_no_difference(self) -> None:
         feed = await Feed().begun()
-        response = await feed.get(shown(ORDERS), method="POST")
-        expect.coded(response, "gzip", NEXT)
+        response = expect.coded(await feed.get(shown(ORDERS), method="POST"), "gzip", NEXT)
         assert response.get("use-as-dictionary") is None
 
     async def test_another_path_gets_no_difference(self) -> None:
         feed = await Feed().begun()
         for path in ("/", "/fee", "/other/feed", "/FEED"):
-            response = await feed.get(shown(ORDERS), path=path)
-            expect.coded(response, "gzip", NEXT)
+            response = expect.coded(await feed.get(shown(ORDERS), path=path), "gzip", NEXT)
             assert response.get("use-as-dictionary") is None
 
     async def test_an_unknown_dictionary_gets_no_difference(self) -> None:
@@ -153,8 +149,7 @@ class TestWhoGetsIt:
     )
     async def test_a_client_that_does_not_accept_dcz_gets_no_difference(self, accept: str) -> None:
         feed = await Feed().begun()
-        response = await feed.get(shown(ORDERS), accept=accept)
-        expect.coded(response, "gzip", NEXT)
+        response = expect.coded(await feed.get(shown(ORDERS), accept=accept), "gzip", NEXT)
         assert set(response.members("vary")) == {"accept-encoding", "available-dictionary"}
 
     @pytest.mark.parametrize(
@@ -195,13 +190,13 @@ def certificate(name: str) -> dict[str, Any]:
 
 
 class TestOwner:
-    """A difference confirms a guess of a whole answer, so others must not get it."""
+    """A difference confirms a guess of a whole response, so other users must not get it."""
 
     @staticmethod
     async def confirms(
         feed: Feed, mine: dict[str, Any], other: dict[str, Any] | None = None
     ) -> bool:
-        """Is the answer to one request the dictionary of another?"""
+        """Return whether the response to one request is the dictionary of another request."""
         await feed.get(*mine.get("headers", ()), **_beside_headers(mine))
         feed.answer.body = NEXT
         asking = mine if other is None else other
@@ -244,7 +239,7 @@ class TestOwner:
         assert await self.confirms(feed, alice)
 
     async def test_credentials_that_are_not_named_are_no_owner(self) -> None:
-        """A cookie may be that of a load balancer, which many share."""
+        """Users behind a load balancer may share its cookie."""
         feed = Feed(Dictionaries(["/feed*"], credential_headers=["x-api-key"]))
         feed.answer.headers = PRIVATE
         balanced = (b"cookie", b"balancer=1")
@@ -301,7 +296,7 @@ def _beside_headers(request: dict[str, Any]) -> dict[str, Any]:
 
 class TestWhatIsRemembered:
     async def test_a_small_response_is_not_stored(self) -> None:
-        """With strict=True a client can have the smallest of answers coded."""
+        """strict=True lets clients request compression of the smallest responses."""
         feed = Feed(strict=True)
         feed.answer.body = ORDERS[:400]
         response = await feed.get(accept="dcz, gzip, identity;q=0")
@@ -337,8 +332,7 @@ class TestAnnouncement:
 
     async def test_an_uncompressed_response_has_no_header(self) -> None:
         feed = Feed()
-        response = await feed.get(accept="identity")
-        expect.plain(response, ORDERS)
+        response = expect.plain(await feed.get(accept="identity"), ORDERS)
         assert set(response.members("vary")) == {"accept-encoding", "available-dictionary"}
 
     async def test_all_variants_vary_alike(self) -> None:
@@ -366,7 +360,7 @@ class TestBound:
         feed.answer.body = bodies[3]
         await feed.get()
         assert feed.dictionaries.size == 3 * len(ORDERS)
-        feed.answer.body = bodies[0]  # remembered already: asking changes nothing
+        feed.answer.body = bodies[0]  # it is stored already, so nothing changes
         for number, known in ((1, False), (2, True), (3, True), (0, True)):
             response = await feed.get(shown(bodies[number]))
             assert response.coding == ("dcz" if known else "gzip")

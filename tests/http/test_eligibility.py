@@ -6,33 +6,17 @@ from tests.http import expect
 from tests.http.bodies import HTML, JSON, ORDERS, SMALL, TEXT, noise, of_type
 from tests.http.client import Headers, Receive, Scope, Send
 from tests.http.codings import CODINGS, encode
-from tests.http.hosts import Answer, Can, start_message
+from tests.http.hosts import Answer, Can, send_response
 from tests.http.site import Site, behaviour
 
 PACKED_TYPES = [
-    "image/png",
-    "image/jpeg",
-    "image/webp",
-    "image/avif",
-    "video/mp4",
-    "audio/ogg",
-    "application/zip",
-    "application/gzip",
-    "application/pdf",
-    "font/woff2",
-]
+    "image/png", "image/jpeg", "image/webp", "image/avif", "video/mp4", "audio/ogg",
+    "application/zip", "application/gzip", "application/pdf", "font/woff2",
+]  # fmt: skip
 PACKABLE_TYPES = [
-    "image/svg+xml",
-    "font/ttf",
-    "font/otf",
-    "image/bmp",
-    "application/wasm",
-    "application/javascript",
-    "text/javascript",
-    "text/css",
-    "text/markdown",
-    "application/xml",
-]
+    "image/svg+xml", "font/ttf", "font/otf", "image/bmp", "application/wasm",
+    "application/javascript", "text/javascript", "text/css", "text/markdown", "application/xml",
+]  # fmt: skip
 STRUCTURED_TYPES = [
     "application/problem+json",
     "application/vnd.api+json",
@@ -74,7 +58,7 @@ async def test_a_304_has_no_body_and_varies_like_the_200(site: Site) -> None:
 
 @behaviour(needs=Can.UNTYPED)
 async def test_a_304_without_a_type_varies(site: Site) -> None:
-    """Most frameworks leave the type out: nobody knows that the 200 would not be coded."""
+    """Most frameworks omit the type, so it is unknown whether the 200 would be compressed."""
     response = await site.serve(Answer(b"", ((b"etag", b'"abc"'),), 304)).get(site.coding)
     assert response.get("etag") == '"abc"'
     expect.varies(response)
@@ -87,7 +71,7 @@ async def test_a_304_of_an_image_does_not_vary(site: Site) -> None:
 
 @behaviour()
 async def test_partial_content_is_not_changed(site: Site) -> None:
-    """A range is of the plain body: coding the part would hand out bytes of no representation."""
+    """A range applies to the plain body. Compressing it would mix two representations."""
     one = (*JSON, (b"content-range", b"bytes 0-11999/99999"), (b"etag", b'"abc"'))
     await untouched(site, Answer(ORDERS, one, 206))
     several = of_type("multipart/byteranges; boundary=THIS")
@@ -108,7 +92,7 @@ async def test_head_with_a_length_and_no_body_loses_the_length(site: Site) -> No
 
 @behaviour()
 async def test_head_is_described_and_not_compressed(site: Site) -> None:
-    """As the framework answers it: with the body of GET, or without."""
+    """Frameworks answer with the body of GET or without one."""
     answer = Answer(ORDERS, (*JSON, (b"etag", b'"abc"')))
     response = await site.serve(answer).head(site.coding)
     assert response.status == 200
@@ -142,7 +126,7 @@ async def test_no_transform_is_obeyed(site: Site) -> None:
 
 @behaviour(once=True)
 async def test_packed_types_are_not_changed(site: Site) -> None:
-    """Though this body could be made smaller: the type decides."""
+    """The type decides, although this body could be made smaller."""
     for content_type in PACKED_TYPES:
         await untouched(site, Answer(ORDERS, of_type(content_type)))
 
@@ -204,15 +188,14 @@ async def test_types_can_be_added_and_removed(site: Site) -> None:
 
 @behaviour(once=True)
 async def test_grpc_is_not_changed(site: Site) -> None:
-    """It frames and compresses its messages by itself."""
+    """gRPC compresses its own messages."""
     for content_type in ("application/grpc", "application/grpc+proto", "application/grpc+json"):
         await untouched(site, Answer(ORDERS, of_type(content_type)))
 
 
 @behaviour(codings=CODINGS)
 async def test_small_bodies_stay_plain(site: Site) -> None:
-    response = await site.serve(Answer(SMALL)).get(site.coding)
-    expect.plain(response, SMALL)
+    response = expect.plain(await site.serve(Answer(SMALL)).get(site.coding), SMALL)
     assert response.get("content-length") == str(len(SMALL))
 
 
@@ -229,15 +212,14 @@ async def test_the_threshold_can_be_changed(site: Site) -> None:
 
 @behaviour()
 async def test_small_bodies_vary(site: Site) -> None:
-    """The same URL may be large tomorrow."""
+    """The body of the same URL may be large later."""
     expect.varies(await site.serve(Answer(SMALL)).get(site.coding))
 
 
 @behaviour(codings=CODINGS, once=True)
 async def test_a_body_that_does_not_get_smaller_stays_plain(site: Site) -> None:
     body = noise(4096)
-    response = await site.serve(Answer(body, TEXT)).get(site.coding)
-    expect.plain(response, body)
+    response = expect.plain(await site.serve(Answer(body, TEXT)).get(site.coding), body)
     assert response.get("content-length") == "4096"
     expect.varies(response)
 
@@ -252,11 +234,10 @@ async def test_errors_are_coded(site: Site) -> None:
 
 @behaviour()
 async def test_identity_in_the_response_opts_out(site: Site) -> None:
-    """It belongs into Accept-Encoding only, so it does not leave the server."""
+    """identity is no valid Content-Encoding, so it is removed."""
     for value in (b"identity", b"", b"Identity"):
         answer = Answer(ORDERS, (*JSON, (b"content-encoding", value), (b"etag", b'"abc"')))
-        response = await site.serve(answer).get(site.coding)
-        expect.plain(response, ORDERS)
+        response = expect.plain(await site.serve(answer).get(site.coding), ORDERS)
         assert response.get("etag") == '"abc"'
         assert response.get("vary") is None
 
@@ -289,7 +270,7 @@ async def test_an_endpoint_can_opt_out(site: Site) -> None:
 
 @behaviour()
 async def test_a_filter_decides(site: Site) -> None:
-    """True and False are final, None is the usual rule."""
+    """True and False are final, and None means the default rule."""
     asked: list[tuple[int, bool]] = []
 
     def decide(scope: Scope, status: int, headers: Headers) -> bool | None:
@@ -310,7 +291,7 @@ async def test_a_filter_decides(site: Site) -> None:
 
 @behaviour(needs=Can.RAW)
 async def test_an_endpoint_that_the_router_finds_late_can_opt_out(site: Site) -> None:
-    """Routers put it into the scope when they match, in a copy of it or in place."""
+    """Routers put it into the scope when they match, or into a copy of the scope."""
     from hasten.compression import no_compression
 
     @no_compression
@@ -318,7 +299,6 @@ async def test_an_endpoint_that_the_router_finds_late_can_opt_out(site: Site) ->
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         scope.update(endpoint=login)
-        await send(start_message(200, JSON))
-        await send({"type": "http.response.body", "body": ORDERS})
+        await send_response(send, 200, JSON, ORDERS)
 
     expect.plain(await site.client(app).get(site.coding), ORDERS)

@@ -96,7 +96,7 @@ def with_length(body: bytes) -> Headers:
 
 
 def in_chunks(body: bytes) -> Headers:
-    """Servers hand the field on, though they have undone the chunks."""
+    """Servers pass the Transfer-Encoding on, although they have decoded the chunks."""
     return [(b"transfer-encoding", b"chunked")]
 
 
@@ -105,7 +105,7 @@ def in_chunks(body: bytes) -> Headers:
 async def test_a_coded_form_has_all_its_fields_and_files(
     make: Callable[[], App], framing: Callable[[bytes], Headers]
 ) -> None:
-    """Django and Werkzeug read nothing of a form that has no Content-Length."""
+    """Django and Werkzeug do not read a form without a Content-Length."""
     client = Client(DecompressionMiddleware(make(), encodings=CODINGS))
     for coding in CODINGS:
         body = encode(coding, FORM)
@@ -142,7 +142,7 @@ async def test_the_length_replaces_the_framing_of_the_coded_body() -> None:
 
 
 async def test_a_buffered_body_has_its_length_before_the_application_begins() -> None:
-    """WSGI adapters that read the body last describe the request first."""
+    """WSGI adapters that read the body first create the environment before."""
     seen: list[bytes | None] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -152,7 +152,7 @@ async def test_a_buffered_body_has_its_length_before_the_application_begins() ->
     body = encode("gzip", FORM)
     assert await post_form(DecompressionMiddleware(app, buffered=True), body) == READ
     assert seen == [LENGTH.encode()]
-    # Nor does it matter that a middleware in between makes a list of headers of its own.
+    # Middlewares in between may copy the list of headers.
     renaming = CompressionMiddleware(on_django(), etag="suffix")
     assert await post_form(DecompressionMiddleware(renaming, buffered=True), body) == READ
 

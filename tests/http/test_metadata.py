@@ -1,4 +1,4 @@
-"""What the headers say about a response."""
+"""The headers of compressed responses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.http import expect
 from tests.http.bodies import JSON, ORDERS, SMALL, TEXT, noise, orders
 from tests.http.client import App, Headers, Receive, Scope, Send
 from tests.http.codings import CODINGS, DCZ_MAGIC, decode_dcz, zstd_window_bytes
-from tests.http.hosts import Answer, Can, Stream, start_message
+from tests.http.hosts import Answer, Can, Stream, send_response
 from tests.http.site import Site, behaviour
 
 WINDOW_LIMIT_BYTES = 8 * 1024 * 1024
@@ -48,8 +48,7 @@ async def test_vary_by_everything_is_kept(site: Site) -> None:
 async def test_vary_names_accept_encoding_once(site: Site) -> None:
     for value in (b"accept-encoding", b"ACCEPT-Encoding", b"Origin, Accept-Encoding , Cookie"):
         answer = Answer(ORDERS, (*JSON, (b"vary", value)))
-        response = await site.serve(answer).get(site.coding)
-        expect.coded(response, site.coding, ORDERS)
+        response = expect.coded(await site.serve(answer).get(site.coding), site.coding, ORDERS)
         assert response.get("vary") == value.decode()
     similar = Answer(ORDERS, (*JSON, (b"vary", b"X-Accept-Encoding")))
     expect.varies(await site.serve(similar).get(site.coding))
@@ -58,8 +57,7 @@ async def test_vary_names_accept_encoding_once(site: Site) -> None:
 @behaviour(needs=Can.REPEAT)
 async def test_vary_in_several_lines_names_accept_encoding_once(site: Site) -> None:
     answer = Answer(ORDERS, (*JSON, (b"vary", b"Accept-Encoding"), (b"vary", b"Origin")))
-    response = await site.serve(answer).get(site.coding)
-    expect.coded(response, site.coding, ORDERS)
+    response = expect.coded(await site.serve(answer).get(site.coding), site.coding, ORDERS)
     assert sorted(response.members("vary")) == ["accept-encoding", "origin"]
 
 
@@ -67,8 +65,7 @@ async def test_vary_in_several_lines_names_accept_encoding_once(site: Site) -> N
 async def test_a_strong_etag_is_weakened(site: Site) -> None:
     """The coded bytes are others than the plain ones: RFC 9110, section 8.8.1."""
     answer = Answer(ORDERS, (*JSON, (b"etag", b'"abc"')))
-    response = await site.serve(answer).get(site.coding)
-    expect.coded(response, site.coding, ORDERS)
+    response = expect.coded(await site.serve(answer).get(site.coding), site.coding, ORDERS)
     assert response.all("etag") == ['W/"abc"']
     plain = await site.serve(answer).get()
     assert plain.all("etag") == ['"abc"']
@@ -98,8 +95,7 @@ async def test_an_etag_can_be_kept_dropped_or_given_a_suffix(site: Site) -> None
 @behaviour()
 async def test_a_coded_response_does_not_accept_ranges(site: Site) -> None:
     answer = Answer(ORDERS, (*JSON, (b"accept-ranges", b"bytes")))
-    response = await site.serve(answer).get(site.coding)
-    expect.coded(response, site.coding, ORDERS)
+    response = expect.coded(await site.serve(answer).get(site.coding), site.coding, ORDERS)
     assert response.get("accept-ranges") in {None, "none"}
     assert (await site.serve(answer).get()).get("accept-ranges") == "bytes"
 
@@ -115,8 +111,7 @@ async def test_digests_match_the_bytes_that_are_sent(site: Site) -> None:
         (b"content-md5", md5),
     )
     answer = Answer(ORDERS, (*JSON, *digests))
-    response = await site.serve(answer).get(site.coding)
-    expect.coded(response, site.coding, ORDERS)
+    response = expect.coded(await site.serve(answer).get(site.coding), site.coding, ORDERS)
     now = base64.b64encode(hashlib.sha256(response.body).digest()).decode()
     assert response.get("content-digest") in {None, f"sha-256=:{now}:"}
     assert response.get("repr-digest") in {None, f"sha-256=:{now}:"}
@@ -129,8 +124,7 @@ async def test_digests_match_the_bytes_that_are_sent(site: Site) -> None:
 @behaviour()
 async def test_other_headers_keep_their_order(site: Site) -> None:
     answer = Answer(ORDERS, (*JSON, (b"x-one", b"1"), (b"x-two", b"2"), (b"x-three", b"3")))
-    response = await site.serve(answer).get(site.coding)
-    expect.coded(response, site.coding, ORDERS)
+    response = expect.coded(await site.serve(answer).get(site.coding), site.coding, ORDERS)
     names = [name.lower() for name, _ in response.headers]
     assert [name for name in names if name.startswith(b"x-")] == [b"x-one", b"x-two", b"x-three"]
     assert response.get("content-type") == "application/json"
@@ -146,7 +140,7 @@ async def test_cookies_keep_their_order(site: Site) -> None:
 
 @behaviour()
 async def test_a_304_has_the_etag_of_the_200(site: Site) -> None:
-    """The application compares weakly, so our weak tag matches; it answers with its own."""
+    """The application compares weakly and answers with its own tag."""
     answer = Answer(ORDERS, (*JSON, (b"etag", b'"abc"')))
     client = site.serve(answer)
     tag = (await client.get(site.coding)).get("etag")
@@ -160,21 +154,18 @@ async def test_a_304_has_the_etag_of_the_200(site: Site) -> None:
 
 
 def ranged(body: bytes) -> App:
-    """Serves ranges as RFC 9110 wants it: If-Range and If-Match compare strongly."""
+    """Serve ranges as RFC 9110 says: If-Range and If-Match compare strongly."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         headers: Headers = (*JSON, (b"etag", b'"abc"'), (b"accept-ranges", b"bytes"))
         if scope["method"] == "PUT":
             matches = request_header(scope, b"if-match") == b'"abc"'
-            await send(start_message(204 if matches else 412, []))
-            await send({"type": "http.response.body"})
+            await send_response(send, 204 if matches else 412, [])
         elif request_header(scope, b"range") and request_header(scope, b"if-range") == b'"abc"':
             part = (b"content-range", b"bytes 0-99/%d" % len(body))
-            await send(start_message(206, (*headers, part)))
-            await send({"type": "http.response.body", "body": body[:100]})
+            await send_response(send, 206, (*headers, part), body[:100])
         else:
-            await send(start_message(200, headers))
-            await send({"type": "http.response.body", "body": body})
+            await send_response(send, 200, headers, body)
 
     return app
 
@@ -196,7 +187,7 @@ async def test_if_range_with_a_weakened_etag_gets_the_whole_body(site: Site) -> 
 
 @behaviour(needs=Can.RAW)
 async def test_if_match_with_a_weakened_etag_fails(site: Site) -> None:
-    """A writer must have seen the plain body: If-Match compares strongly."""
+    """If-Match compares strongly, because the writer must have seen the plain body."""
     client = site.client(ranged(ORDERS))
     tag = (await client.get(site.coding)).get("etag") or ""
     response = await client.get(None, method="PUT", headers=[(b"if-match", tag.encode())])
@@ -209,14 +200,13 @@ async def test_if_match_with_a_weakened_etag_fails(site: Site) -> None:
 @behaviour(codings=CODINGS)
 async def test_the_server_frames_streams(site: Site) -> None:
     answer = Answer(chunked(ORDERS, ORDERS), JSON)
-    response = await site.serve(answer).get(site.coding)
-    expect.coded(response, site.coding, ORDERS * 2)
+    response = expect.coded(await site.serve(answer).get(site.coding), site.coding, ORDERS * 2)
     assert response.get("transfer-encoding") is None
 
 
 @behaviour(once=True)
 async def test_a_signed_response_is_not_changed(site: Site) -> None:
-    """RFC 9421: a signature over what we would change would no longer be valid."""
+    """RFC 9421: a changed response would invalidate its signature."""
     for covered in (
         b'"content-digest"',
         b'"@status" "content-length"',
@@ -234,8 +224,8 @@ async def test_a_signed_response_is_not_changed(site: Site) -> None:
 
 @behaviour(codings=CODINGS, once=True)
 async def test_equal_bodies_give_equal_bytes(site: Site) -> None:
-    """Caches and tests compare. So gzip carries neither a time nor a name."""
-    # At a level of its own gzip is zlib's. isal's bytes may differ from one time to the next.
+    """Caches compare them. So gzip has neither a time nor a name in its header."""
+    # At a set level gzip uses zlib. The output of isal may differ from time to time.
     options: dict[str, Any] = {"level": {"gzip": 6}} if site.coding == "gzip" else {}
     client = site.serve(Answer(), **options)
     first, second = [(await client.get(site.coding)).body for _ in range(2)]
@@ -256,28 +246,26 @@ async def test_browsers_can_decode_every_zstd_window(site: Site) -> None:
             client = site.serve(Answer(chunked(*[ORDERS] * 4), JSON), level={"zstd": level})
             response = await client.get("zstd")
         except ValueError:
-            assert level >= 20  # it may say so where it is configured
+            assert level >= 20  # the error may come when the middleware is created
             continue
         expect.coded(response, "zstd", ORDERS * 4)
         assert zstd_window_bytes(response.body) <= WINDOW_LIMIT_BYTES
     large = orders(92_000)
     assert len(large) > WINDOW_LIMIT_BYTES
-    response = await site.serve(Answer(large)).get("zstd")
-    expect.coded(response, "zstd", large)
+    response = expect.coded(await site.serve(Answer(large)).get("zstd"), "zstd", large)
     assert zstd_window_bytes(response.body) <= WINDOW_LIMIT_BYTES
 
 
 @behaviour(once=True)
 async def test_the_previous_response_is_a_dictionary(site: Site) -> None:
-    """RFC 9842: a client that shows that it has the last answer gets the difference."""
+    """RFC 9842: a client that has the previous response gets the difference."""
     from hasten.compression import Dictionaries
 
     before, after = ORDERS, ORDERS.replace(b'"open"', b'"paid"', 3)
     fresh = (*JSON, (b"cache-control", b"public, max-age=60"))
     answer = Answer(before, fresh)
     client = site.serve(answer, dictionaries=Dictionaries(["/api/feed*"]))
-    first = await client.get("gzip, dcz", path="/api/feed")
-    expect.coded(first, "gzip", before)
+    first = expect.coded(await client.get("gzip, dcz", path="/api/feed"), "gzip", before)
     assert 'match="/api/feed*"' in (first.get("use-as-dictionary") or "")
     assert set(first.members("vary")) >= {"accept-encoding", "available-dictionary"}
 
@@ -307,13 +295,12 @@ async def test_a_dictionary_is_used_only_if_both_sides_have_it(site: Site) -> No
     for accept, value, path in (
         ("gzip", b":" + shown + b":", "/api/feed"),  # no dcz wanted
         ("gzip, dcz;q=0", b":" + shown + b":", "/api/feed"),
-        ("gzip, dcz", b":" + other + b":", "/api/feed"),  # we do not have that
+        ("gzip, dcz", b":" + other + b":", "/api/feed"),  # not stored by the server
         ("gzip, dcz", b"nonsense", "/api/feed"),
         ("gzip, dcz", b":" + shown + b":", "/elsewhere"),
     ):
         headers = [(b"available-dictionary", value)]
-        response = await client.get(accept, path=path, headers=headers)
-        expect.coded(response, "gzip", ORDERS)
+        expect.coded(await client.get(accept, path=path, headers=headers), "gzip", ORDERS)
 
 
 @behaviour(once=True)

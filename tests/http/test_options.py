@@ -37,7 +37,7 @@ from tests.http import expect
 from tests.http.bodies import HTML, JSON, NDJSON, ORDERS, SMALL, SSE, TEXT, noise, of_type, tokens
 from tests.http.client import App, Client, Exchange, Receive, Response, Scope, Send, stays, until
 from tests.http.codings import encode
-from tests.http.hosts import Answer, Installed, Raw, start_message
+from tests.http.hosts import Answer, Installed, Raw, send_response, start_message
 from tests.http.test_streaming import leftovers
 
 EVENTS = tokens(5)
@@ -59,8 +59,7 @@ async def ask(accept: str = "gzip", answer: Answer | None = None, **options: Any
 class TestFilter:
     @pytest.mark.parametrize("body", [ORDERS, SMALL])
     async def test_a_filter_that_returns_false_prevents_compression(self, body: bytes) -> None:
-        response = await ask(answer=Answer(body), filter=lambda *_: False)
-        expect.plain(response, body)
+        response = expect.plain(await ask(answer=Answer(body), filter=lambda *_: False), body)
         assert response.get("vary") is None
 
     async def test_a_filter_that_returns_true_compresses_any_type(self) -> None:
@@ -86,8 +85,7 @@ class TestFilter:
             seen.append((scope["path"], status, list(headers)))
             headers.clear()
 
-        response = await ask(answer=Answer(status=404), filter=look)
-        expect.coded(response, "gzip", ORDERS)
+        response = expect.coded(await ask(answer=Answer(status=404), filter=look), "gzip", ORDERS)
         length = (b"content-length", str(len(ORDERS)).encode())
         assert seen == [("/", 404, [*JSON, length])]
         assert response.get("content-type") == "application/json"
@@ -159,7 +157,7 @@ class TestLevel:
 
 
 class Steps:
-    """An application that sends a part whenever it is told to."""
+    """An application that sends a part when the test says so."""
 
     def __init__(self, headers: Any = JSON) -> None:
         self.headers = headers
@@ -251,12 +249,10 @@ class TestStreamEncodings:
             (("gzip", "zstd", "br"), "gzip"),
             (("br", "gzip"), "br"),
             (("zstd",), "zstd"),
-            (("deflate",), "br"),  # not offered: the usual order goes on
+            (("deflate",), "br"),  # not offered, so the default order applies
         ],
     )
-    async def test_stream_encodings_order_live_streams(
-        self, order: tuple[str, ...], coding: str
-    ) -> None:
+    async def test_order_live_streams(self, order: tuple[str, ...], coding: str) -> None:
         encodings = ("br", "gzip", "zstd")
         for headers in (SSE, NDJSON):
             client = serve(Answer(events, headers), encodings=encodings, stream_encodings=order)
@@ -276,7 +272,7 @@ FIRST, SECOND, THIRD = b"first,", b"second,", b"third"
 
 
 class Hesitant:
-    """A server, or a middleware outside, whose send takes a while before it takes a message."""
+    """A server whose send takes some time before it takes a message."""
 
     def __init__(self, app: App) -> None:
         self.app = app
@@ -317,8 +313,7 @@ class TestMaxStreams:
         client = wrap(app, max_streams=1, on_event=found.append)
         async with client.open("gzip", raises_when_gone=True) as first:
             await first.until_read(ORDERS)
-            second = await client.get("gzip", path="/short")
-            expect.plain(second, ORDERS)
+            second = expect.plain(await client.get("gzip", path="/short"), ORDERS)
             expect.varies(second)
             assert found == [Skipped("busy")]
             if how == "gone":
@@ -329,15 +324,14 @@ class TestMaxStreams:
             error = await first.ended()
             expected = {"error": Broken, "gone": OSError, "cancel": asyncio.CancelledError}
             assert isinstance(error, expected.get(how, type(None)))
-        third = await client.get("gzip", path="/short")
-        expect.coded(third, "gzip", ORDERS)
+        expect.coded(await client.get("gzip", path="/short"), "gzip", ORDERS)
         streams = [event for event in found if isinstance(event, Compressed)]
         assert [event.streamed for event in streams] == [True, True]
 
     @pytest.mark.parametrize("behind", ["the server", "BaseHTTPMiddleware"])
     @pytest.mark.parametrize("decides", ["size", "pause"])
     async def test_an_uncompressed_stream_keeps_its_order(self, decides: str, behind: str) -> None:
-        """Whoever sends while the beginning is on its way comes after it."""
+        """Messages that are sent while the beginning is delayed come after it."""
         first = FIRST if decides == "pause" else FIRST * 1000
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -357,8 +351,7 @@ class TestMaxStreams:
             from starlette.middleware.base import BaseHTTPMiddleware
 
             outermost = BaseHTTPMiddleware(server, lambda request, call_next: call_next(request))
-        response = await Client(outermost).get("gzip")
-        expect.plain(response, first + SECOND + THIRD)
+        response = expect.plain(await Client(outermost).get("gzip"), first + SECOND + THIRD)
         assert response.messages[0]["type"] == "http.response.start"
         bodies = [message["body"] for message in response.messages[1:] if message["body"]]
         assert bodies == [first, SECOND, THIRD]
@@ -368,7 +361,7 @@ class TestMaxStreams:
 
 
 class Blocked:
-    """A compressor that waits for us, and notes what it was asked for."""
+    """A compressor that waits for the test, and records its calls."""
 
     def __init__(self) -> None:
         self.gate = threading.Event()
@@ -398,7 +391,7 @@ class TestPool:
     async def fill(
         self, stack: AsyncExitStack, count: int, found: list[CompressionEvent], max_queue: int
     ) -> tuple[Client, list[Exchange]]:
-        """Open so many requests, whose bodies wait for the only thread."""
+        """Open requests whose bodies wait for the only thread."""
         middleware = CompressionMiddleware(
             Raw().serve(Answer(), Installed(lambda app: app)),
             level=LEVEL_6,
@@ -418,8 +411,7 @@ class TestPool:
         found: list[CompressionEvent] = []
         async with AsyncExitStack() as stack:
             client, exchanges = await self.fill(stack, 3, found, max_queue=2)
-            response = await client.get("gzip")
-            expect.plain(response, ORDERS)
+            response = expect.plain(await client.get("gzip"), ORDERS)
             expect.varies(response)
             assert found == [Skipped("busy")]
             blocked.gate.set()
@@ -456,9 +448,7 @@ class TestPool:
                 response = await client.get("gzip")
             expect.coded(response, "gzip", ORDERS)
 
-    async def test_only_slow_work_runs_in_threads(
-        self, blocked: Blocked, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_runs_slow_work(self, blocked: Blocked, monkeypatch: pytest.MonkeyPatch) -> None:
         blocked.gate.set()
         monkeypatch.setattr(CompressionThreads, "offload_after", 0)
         there = await ask(level=LEVEL_6)
@@ -469,9 +459,7 @@ class TestPool:
         assert names == [True, False]
 
     @pytest.mark.parametrize("coding", ["gzip", "br", "zstd", "deflate"])
-    async def test_threads_do_not_change_the_response(
-        self, coding: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_changes_no_response(self, coding: str, monkeypatch: pytest.MonkeyPatch) -> None:
         async def chunks() -> AsyncIterator[bytes]:
             for start in range(0, len(ORDERS), 5000):
                 yield ORDERS[start : start + 5000]
@@ -487,10 +475,8 @@ class TestPool:
             assert there.headers == here.headers
             assert there.coding == coding
 
-    async def test_large_events_of_a_stream_are_coded_in_threads(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """What codes them is zlib, whatever codes other bodies: its costs count, and its level."""
+    async def test_large_events_are_coded_in_threads(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """zlib compresses them, so the costs and levels of zlib apply."""
         threads = spied(monkeypatch, _ZlibEncoder, "write")
         event = b"data: " + ORDERS * 22 + b"\n\n"
         assert 240_000 < len(event) < 256 * 1024
@@ -507,10 +493,8 @@ class TestPool:
         assert isinstance(coded, Compressed)
         assert coded.level == ZLIB.live
 
-    async def test_gathered_small_chunks_are_compressed_in_threads(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Brotli takes them at once, and codes them all with the last."""
+    async def test_small_chunks_are_coded_in_threads(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Brotli collects them, and compresses them with the last one."""
         threads = spied(monkeypatch, _BrotliEncoder, "finish")
         body = ORDERS * 8
 
@@ -518,8 +502,7 @@ class TestPool:
             for start in range(0, len(body), 500):
                 yield body[start : start + 500]
 
-        response = await ask("br", Answer(small), level={"br": 9}, flush="never")
-        expect.coded(response, "br", body)
+        expect.coded(await ask("br", Answer(small), level={"br": 9}, flush="never"), "br", body)
         assert [in_pool(name) for name in threads] == [True]
 
     async def test_work_that_could_not_start_is_not_counted(self) -> None:
@@ -534,17 +517,13 @@ class TestPool:
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
     def test_a_forked_child_has_its_own_threads(self) -> None:
         done = subprocess.run(
-            [sys.executable, "-c", FORKING],
-            timeout=60,
-            check=False,
-            capture_output=True,
-            text=True,
+            [sys.executable, "-c", FORKING], timeout=60, check=False, capture_output=True, text=True
         )
         assert (done.returncode, done.stdout) == (0, "coded\ncoded\n"), done.stderr
 
 
 def spied(monkeypatch: pytest.MonkeyPatch, encoder: type, method: str) -> list[str]:
-    """The names of the threads that call a method."""
+    """Return the names of the threads that call a method."""
     threads: list[str] = []
     original = getattr(encoder, method)
 
@@ -604,8 +583,9 @@ class TestETag:
             headers = dict(scope["headers"])
             asked.append(headers.get(b"if-none-match", headers.get(b"if-match")))
             status = 304 if headers.get(b"if-none-match") == b'"abc"' else 200
-            await send(start_message(status, [*JSON, (b"etag", b'"abc"')]))
-            await send({"type": "http.response.body", "body": b"" if status == 304 else ORDERS})
+            await send_response(
+                send, status, [*JSON, (b"etag", b'"abc"')], b"" if status == 304 else ORDERS
+            )
 
         client = wrap(app, etag="suffix")
         for coding in ("gzip", "br", "zstd"):
@@ -629,8 +609,7 @@ class TestETag:
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             asked.append(dict(scope["headers"]).get(b"if-none-match"))
-            await send(start_message(200, [*JSON, (b"etag", b'""')]))
-            await send({"type": "http.response.body", "body": ORDERS})
+            await send_response(send, 200, [*JSON, (b"etag", b'""')], ORDERS)
 
         client = wrap(app, etag="suffix")
         tag = (await client.get("gzip")).get("etag")
@@ -649,9 +628,7 @@ class TestETag:
         ("policy", "coded", "revalidated"),
         [("weaken", 'W/"abc"', 'W/"abc"'), ("drop", None, '"abc"'), ("keep", '"abc"', '"abc"')],
     )
-    async def test_other_etag_policies(
-        self, policy: str, coded: str | None, revalidated: str
-    ) -> None:
+    async def test_etag_policies(self, policy: str, coded: str | None, revalidated: str) -> None:
         headers = (*JSON, (b"etag", b'"abc"'))
         for method in ("GET", "HEAD"):
             client = serve(Answer(ORDERS, headers), etag=policy)
@@ -764,7 +741,7 @@ class TestEvents:
         assert event.bytes_after == len(response.body)
 
     async def test_a_large_body_that_does_not_shrink_has_one_event(self) -> None:
-        """It was begun in slices, and sent as it is."""
+        """It was compressed in part before it was sent plain."""
         body = noise(5 << 20)
         found: list[CompressionEvent] = []
         expect.plain(await ask("gzip", Answer(body, TEXT), on_event=found.append), body)
@@ -803,7 +780,7 @@ class TestEvents:
     @pytest.mark.parametrize("option", ["on_event", "filter"])
     def test_async_functions_are_refused(self, option: str) -> None:
         async def never_awaited(*_: object) -> None:
-            """Would be a coroutine that nobody awaits."""
+            """Return a coroutine that is never awaited."""
 
         with pytest.raises(InvalidOption, match=f"{option}=.* not async"):
             wrap(plain_app(Answer()), **{option: never_awaited})
@@ -854,9 +831,7 @@ class TestStats:
         await Client(app).get("gzip")
         assert stats.skipped == {"too_small": 1}
 
-    async def test_stats_count_even_if_an_observer_raises(
-        self, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    async def test_count_even_if_an_observer_raises(self, caplog: pytest.LogCaptureFixture) -> None:
         def broken(event: CompressionEvent) -> None:
             raise LookupError("no such metric")
 
@@ -874,8 +849,7 @@ class TestStats:
 class TestNoCompression:
     async def untouched(self, app: App) -> None:
         client = Client(app)
-        response = await client.get("gzip", path="/marked")
-        expect.plain(response, ORDERS)
+        response = expect.plain(await client.get("gzip", path="/marked"), ORDERS)
         assert response.get("vary") is None
         expect.coded(await client.get("gzip", path="/other"), "gzip", ORDERS)
 
@@ -930,7 +904,7 @@ class TestNoCompression:
     async def test_no_compression_works_behind_decompression(
         self, framework: str, extensions: dict[str, Any] | None
     ) -> None:
-        """And the scope is as it was, once the request is over."""
+        """The scope is restored after the request."""
         import fastapi
         from starlette.applications import Starlette
         from starlette.requests import Request
@@ -1009,12 +983,11 @@ class TestNoCompression:
 
 
 async def test_html_is_coded_by_default() -> None:
-    """None of these options has to be set."""
     expect.coded(await ask("gzip, deflate, br, zstd", Answer(ORDERS, HTML)), "zstd", ORDERS)
 
 
 async def test_an_absurd_content_length_of_a_request_is_handled() -> None:
-    """Python reads no more than 4,300 digits, and raises."""
+    """Python raises for numbers of more than 4,300 digits."""
     client = Client(DecompressionMiddleware(plain_app(Answer())))
     headers = [(b"content-encoding", b"gzip"), (b"content-length", b"9" * 5000)]
     response = await client.post([encode("gzip", b"{}")], headers=headers)

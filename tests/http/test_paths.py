@@ -1,4 +1,4 @@
-"""Files that a server would send by itself: the extension http.response.pathsend of granian."""
+"""The extension http.response.pathsend: the server reads the file, as granian does."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LARGE = orders(4_000)
 
 @pytest.fixture
 def sliced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is large is so sooner."""
+    """Lower the limit above which bodies are compressed in slices."""
     monkeypatch.setattr(response, "SLICED_ABOVE_BYTES", 300_000)
     assert len(LARGE) > 300_000
 
@@ -50,8 +50,7 @@ async def test_a_path_is_coded_as_a_body_would_be(tmp_path: Path, coding: str) -
     file.write_bytes(ORDERS)
     length = (b"content-length", b"%d" % len(ORDERS))
     for headers in (JSON, [*JSON, length, (b"etag", b'"abc"')]):
-        found = await get(app_of(file, headers), coding)
-        expect.coded(found, coding, ORDERS)
+        found = expect.coded(await get(app_of(file, headers), coding), coding, ORDERS)
         assert found.get("content-length") == str(len(found.body))
         assert found.get("etag") in {None, 'W/"abc"'}
 
@@ -79,7 +78,7 @@ async def test_an_incompressible_file_is_sent_by_the_server(tmp_path: Path) -> N
 
 
 async def test_an_unreadable_file_is_sent_by_the_server(tmp_path: Path) -> None:
-    """It answers as it would without the middleware."""
+    """The response is the same as without the middleware."""
     for path in (tmp_path / "missing.json", tmp_path, Path("/null\0byte")):
         found = await get(app_of(path))
         assert is_by_the_server(found)
@@ -113,9 +112,7 @@ async def test_files_of_starlette_are_coded(tmp_path: Path) -> None:
     async def secret(request: Any) -> FileResponse:
         return FileResponse(tmp_path / "orders.json")
 
-    app = Starlette(
-        routes=[Route("/secret", secret), Mount("/", StaticFiles(directory=tmp_path))],
-    )
+    app = Starlette(routes=[Route("/secret", secret), Mount("/", StaticFiles(directory=tmp_path))])
     client = Client(CompressionMiddleware(app))
     expect.coded(await client.get("gzip", path="/orders.json", **OFFERED), "gzip", ORDERS)
     head = await client.head("gzip", path="/orders.json", **OFFERED)
@@ -139,6 +136,5 @@ async def test_trailers_follow_a_coded_file(tmp_path: Path) -> None:
     trailers: Message = {"type": "http.response.trailers", "headers": [(b"x-one", b"1")]}
     start = {**start_message(200, JSON), "trailers": True}
     path: Message = {"type": "http.response.pathsend", "path": str(file)}
-    found = await get(sends(start, path, trailers))
-    expect.coded(found, "gzip", ORDERS)
+    found = expect.coded(await get(sends(start, path, trailers)), "gzip", ORDERS)
     assert found.messages[-1] == trailers

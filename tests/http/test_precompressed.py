@@ -1,4 +1,4 @@
-"""Files that were compressed beforehand, served by Starlette's StaticFiles."""
+"""Files that were compressed in advance, served by Starlette's StaticFiles."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SUFFIXES = {"zstd": ".zst", "br": ".br", "gzip": ".gz"}
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A script with all its variants, a page with none."""
+    """A script with all variants, and a page with none."""
     root = tmp_path / "static"
     (root / "js").mkdir(parents=True)
     (root / "js" / "app.js").write_bytes(SCRIPT)
@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def serve(folder: Path, **options: tuple[str, ...]) -> Client:
-    """Mounted, as applications do it."""
+    """Serve the folder as a mount of an application."""
     files = Precompressed(StaticFiles(directory=folder), folder, **options)
     return Client(Starlette(routes=[Mount("/static", files)]))
 
@@ -80,7 +80,7 @@ async def test_a_file_without_variants_is_served_unchanged(folder: Path) -> None
 
 
 async def test_variants_have_their_own_etags(folder: Path) -> None:
-    """And the same condition is met by the same variant only."""
+    """If-None-Match works for each variant alone."""
     client = serve(folder)
     tags = {}
     for coding in (*SUFFIXES, "identity"):
@@ -131,10 +131,8 @@ async def test_files_outside_of_the_directory_are_not_served(folder: Path, path:
 
 @pytest.mark.parametrize("accept", ["zstd", "br", "gzip"])
 @pytest.mark.parametrize("path", ["/link.js", "/outside.js", "/js/app.js/", "/js/", "/link.js/"])
-async def test_links_and_trailing_slashes_are_not_changed(
-    folder: Path, path: str, accept: str
-) -> None:
-    """There is a variant beside what the link leads to, and none beside the link."""
+async def test_links_and_trailing_slashes_stay(folder: Path, path: str, accept: str) -> None:
+    """The target of the link has a variant, and the link has none."""
     (folder / "link.js").symlink_to("js/app.js")
     (folder / "outside.js").symlink_to(folder.parent / "secret.txt")
     bare = await Client(Starlette(routes=[Mount("/static", StaticFiles(directory=folder))])).get(
@@ -146,7 +144,7 @@ async def test_links_and_trailing_slashes_are_not_changed(
 
 
 async def test_compression_middleware_does_not_change_precompressed_files(folder: Path) -> None:
-    """The two together: what lies there is sent as it is, all else is compressed."""
+    """Precompressed files are sent unchanged, and all other files are compressed."""
     files = Precompressed(StaticFiles(directory=folder), folder)
     client = Client(CompressionMiddleware(files))
     kept = (folder / "js" / "app.js.br").read_bytes()

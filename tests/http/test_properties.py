@@ -1,4 +1,4 @@
-"""Whatever is served and asked for, what arrives is true."""
+"""Random bodies, headers and requests: the received body is always complete."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ varies = st.sampled_from([None, b"Origin", b"*", b"Accept-Encoding", b"Origin, a
 
 @st.composite
 def chunkings(draw: st.DrawFn) -> list[bytes]:
-    """A body, cut in any places; empty pieces too."""
+    """Split bodies anywhere, also into empty pieces."""
     body = draw(bodies)
     cuts = sorted(draw(st.lists(st.integers(0, len(body)), max_size=8)))
     edges = [0, *cuts, len(body)]
@@ -59,7 +59,7 @@ def accept_encoding(wish: dict[str, float | None]) -> str:
 
 
 def accepts(wish: dict[str, float | None], coding: str) -> bool:
-    """RFC 9110, section 12.5.3, in its own words."""
+    """Return whether a client accepts a coding, by RFC 9110, section 12.5.3."""
     weight = wish.get(coding, wish.get("*", 0.0))
     return weight is None or weight > 0
 
@@ -109,22 +109,13 @@ def _headers_are_true(response: Response, wish: dict[str, float | None], tag: by
 request_names = st.one_of(
     st.sampled_from(
         [
-            b"accept-encoding",
-            b"cache-control",
-            b"cookie",
-            b"origin",
-            b"referer",
-            b"sec-fetch-site",
-            b"if-none-match",
-            b"range",
-            b"available-dictionary",
-            b"content-encoding",
-            b"content-length",
-            b"host",
+            b"accept-encoding", b"cache-control", b"cookie", b"origin", b"referer",
+            b"sec-fetch-site", b"if-none-match", b"range", b"available-dictionary",
+            b"content-encoding", b"content-length", b"host",
         ]
     ),
     st.binary(min_size=1, max_size=12),
-)
+)  # fmt: skip
 request_values = st.one_of(
     st.binary(max_size=60),
     st.text(alphabet='gzipbrstd*;q=0.19, \t"W/:-', max_size=60).map(str.encode),

@@ -29,7 +29,7 @@ PARTS: dict[str, list[bytes]] = {
 
 @pytest.fixture(autouse=True)
 def no_pause(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a busy machine, too, no message counts as late, but where a test is about pauses."""
+    """Avoid flushes on a busy machine, except in tests of pauses."""
     if "pause" not in request.node.originalname:
         monkeypatch.setattr(settings, "IDLE_SECONDS", 3600)
 
@@ -50,7 +50,7 @@ async def test_a_small_stream_is_not_coded_whatever_empty_pieces_are_in_it(site:
 
 @behaviour(codings=CODINGS)
 async def test_a_live_stream_without_an_event_is_not_coded(site: Site) -> None:
-    """An export of no rows, for one."""
+    """For example, an export without rows."""
     for parts in ([], [b""], [b"", b""]):
 
         async def stream(parts: list[bytes] = parts) -> AsyncIterator[bytes]:
@@ -58,8 +58,7 @@ async def test_a_live_stream_without_an_event_is_not_coded(site: Site) -> None:
                 yield part
 
         for headers in (SSE, NDJSON):
-            response = await site.serve(Answer(stream, headers)).get(site.coding)
-            expect.plain(response, b"")
+            response = expect.plain(await site.serve(Answer(stream, headers)).get(site.coding), b"")
             expect.varies(response)
 
 
@@ -69,8 +68,7 @@ async def test_a_small_stream_keeps_what_its_head_says_of_the_bytes(site: Site) 
     for headers in (JSON, SSE):
         for messages in ([body(b"", more=True)], []):
             app = sends(start_message(200, [*headers, *about]), *messages, body(b""))
-            response = await site.client(app).get(site.coding)
-            expect.plain(response, b"")
+            response = expect.plain(await site.client(app).get(site.coding), b"")
             assert [line for line in response.headers if line in about] == about
 
 
@@ -79,8 +77,7 @@ async def test_trailers_follow_a_small_stream(site: Site) -> None:
     trailers: Message = {"type": "http.response.trailers", "headers": [(b"x-sum", b"0")]}
     start = {**start_message(200, JSON), "trailers": True}
     app = sends(start, body(b"", more=True), body(b""), trailers)
-    response = await site.client(app).get(site.coding)
-    expect.plain(response, b"")
+    response = expect.plain(await site.client(app).get(site.coding), b"")
     assert response.messages[-1] == trailers
 
 
@@ -131,7 +128,7 @@ async def test_an_empty_piece_sends_a_small_beginning_in_the_next_pause() -> Non
 
 
 async def test_a_live_stream_that_fails_before_its_first_event_has_not_started() -> None:
-    """So the framework can answer 500."""
+    """The framework can still answer 500."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send(start_message(200, SSE))

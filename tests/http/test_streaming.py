@@ -1,4 +1,4 @@
-"""Bodies that come in pieces."""
+"""Bodies that are sent in several messages."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from tests.http.hosts import Answer, Can, start_message
 from tests.http.site import Site, behaviour
 
 EVENTS = tokens(5)
-CODER_HOLDS_BYTES = 4 * 1024 * 1024  # brotli looks at that much before it writes
+CODER_HOLDS_BYTES = 4 * 1024 * 1024  # brotli reads that much before it writes
 LINES = [b'{"line": %d}\n' % number for number in range(5)]
 
 
 def beginnings(parts: list[bytes]) -> list[bytes]:
-    """The first part, the first two, and so on."""
+    """Return the first part, the first two parts, and so on."""
     return [b"".join(parts[:count]) for count in range(1, len(parts) + 1)]
 
 
 def never_ends_well(exchange: Exchange) -> None:
-    """What the client has is not a whole response, so it can tell."""
+    """Check that the client can detect that the response is incomplete."""
     assert not exchange.has_ended
     coding = exchange.so_far().coding
     if coding is not None and exchange.body:
@@ -39,7 +39,7 @@ def never_ends_well(exchange: Exchange) -> None:
 
 
 def leftovers() -> set[str]:
-    """The tasks that still run, but for the test's own."""
+    """Return the tasks that still run, except that of the test."""
     mine = asyncio.current_task()
     return {task.get_name() for task in asyncio.all_tasks() if task is not mine}
 
@@ -62,7 +62,7 @@ async def test_each_event_is_decodable_when_its_send_returns(site: Site) -> None
 
 @behaviour(codings=CODINGS)
 async def test_the_start_of_an_event_stream_is_sent_at_once(site: Site) -> None:
-    """The browser's `open` event, and every timeout on the way, hang on it."""
+    """The `open` event of the browser and time-outs depend on it."""
 
     async def events() -> AsyncIterator[bytes]:
         await exchange.until(lambda: exchange.has_started, "the start")
@@ -78,7 +78,7 @@ async def test_the_start_of_an_event_stream_is_sent_at_once(site: Site) -> None:
 
 @behaviour(codings=CODINGS, once=True)
 async def test_events_are_compressed_well(site: Site) -> None:
-    """One stream of the coding, so that an event refers to those before it."""
+    """Events share one compressor, so they can refer to earlier ones."""
     events = tokens(400)
 
     async def stream() -> AsyncIterator[bytes]:
@@ -106,7 +106,7 @@ async def test_each_line_is_decodable_before_the_next_comes(site: Site) -> None:
 
 @behaviour(codings=CODINGS)
 async def test_a_pause_flushes_the_stream(site: Site) -> None:
-    """The browser draws the head of a page while the rest is being computed."""
+    """A browser can show the head of a page while the rest is computed."""
     parts = [ORDERS, b"<p>two</p>" * 9, b"<p>three</p>"]
 
     async def page() -> AsyncIterator[bytes]:
@@ -121,7 +121,7 @@ async def test_a_pause_flushes_the_stream(site: Site) -> None:
 
 @behaviour(codings=CODINGS)
 async def test_a_pause_flushes_even_a_small_beginning(site: Site) -> None:
-    """However little there is, coded or not: nobody knows whether more will come."""
+    """It is not known whether more will follow, so a small part is flushed as well."""
 
     async def page() -> AsyncIterator[bytes]:
         yield b"<p>one</p>"
@@ -139,8 +139,7 @@ async def test_chunks_without_a_pause_compress_like_one_body(site: Site) -> None
         for start in range(0, len(ORDERS), 64):
             yield ORDERS[start : start + 64]
 
-    response = await site.serve(Answer(chunks)).get(site.coding)
-    expect.coded(response, site.coding, ORDERS)
+    response = expect.coded(await site.serve(Answer(chunks)).get(site.coding), site.coding, ORDERS)
     whole = await site.serve(Answer(ORDERS)).get(site.coding)
     assert len(response.body) <= 1.35 * len(whole.body)
 
@@ -150,8 +149,7 @@ async def test_a_small_body_in_pieces_is_plain(site: Site) -> None:
     async def tiny() -> AsyncIterator[bytes]:
         yield b'{"a":1}'
 
-    response = await site.serve(Answer(tiny)).get(site.coding)
-    expect.plain(response, b'{"a":1}')
+    response = expect.plain(await site.serve(Answer(tiny)).get(site.coding), b'{"a":1}')
     expect.varies(response)
 
 
@@ -165,8 +163,7 @@ async def test_a_small_body_behind_a_middleware_of_starlette_is_plain(site: Site
 
     app = Starlette(routes=[Route("/", lambda request: JSONResponse({"a": 1}))])
     app.add_middleware(BaseHTTPMiddleware, dispatch=lambda request, call_next: call_next(request))
-    response = await site.client(app).get(site.coding)
-    expect.plain(response, b'{"a":1}')
+    response = expect.plain(await site.client(app).get(site.coding), b'{"a":1}')
     assert response.get("content-length") == "7"
 
 
@@ -180,8 +177,7 @@ async def test_empty_chunks_are_harmless(site: Site) -> None:
         yield ORDERS
         yield b""
 
-    response = await site.serve(Answer(chunks)).get(site.coding)
-    expect.coded(response, site.coding, ORDERS * 2)
+    expect.coded(await site.serve(Answer(chunks)).get(site.coding), site.coding, ORDERS * 2)
 
 
 @behaviour(needs=Can.RAW, codings=CODINGS)
@@ -213,7 +209,7 @@ async def test_bodies_may_be_any_bytes(site: Site) -> None:
 
 @behaviour(needs=Can.RAW, codings=CODINGS)
 async def test_the_application_may_reuse_its_buffer(site: Site) -> None:
-    """What it sent is sent, even what is held back until there is more."""
+    """The data that was sent is copied before it is held back."""
     parts = [b"first " * 10, *(bytes([65 + number]) * 3000 for number in range(3)), b"last"]
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -225,8 +221,7 @@ async def test_the_application_may_reuse_its_buffer(site: Site) -> None:
         buffer[:] = b""
         await send({"type": "http.response.body", "body": buffer})
 
-    response = await site.client(app).get(site.coding)
-    expect.coded(response, site.coding, b"".join(parts))
+    expect.coded(await site.client(app).get(site.coding), site.coding, b"".join(parts))
 
 
 @pytest.mark.parametrize("coding", CODINGS)
@@ -269,7 +264,7 @@ async def test_a_coded_stream_has_no_declared_length(site: Site) -> None:
 
 @behaviour(needs=Can.RAW, codings=CODINGS)
 async def test_a_body_of_another_length_than_declared_breaks_the_response(site: Site) -> None:
-    """Without the middleware the server sees that, and the client, too."""
+    """Without the middleware, the server and the client would detect it."""
     whole, more, end = ([ORDERS[:3000]], [ORDERS[:1500], ORDERS[1500:3000]], b"")
     for declared in (b"100000", b"2000"):
         for parts in (whole, more, [*whole, end], [*more, end]):
@@ -290,7 +285,7 @@ async def test_a_body_of_another_length_than_declared_breaks_the_response(site: 
                 error = await exchange.ended()
             response = exchange.so_far()
             expect.varies(response)
-            if response.coding is None:  # the server is the one to tell
+            if response.coding is None:  # the server detects it
                 assert response.get("content-length") == declared.decode()
             else:
                 assert error is not None
@@ -314,7 +309,7 @@ async def test_a_declared_small_length_stays_plain(site: Site) -> None:
 
 @behaviour(codings=CODINGS)
 async def test_an_empty_chunk_flushes(site: Site) -> None:
-    """For those who know better than the pause when a part is complete."""
+    """Applications may know when a part is complete."""
     read: list[bytes] = []
 
     async def chunks() -> AsyncIterator[bytes]:
@@ -348,7 +343,7 @@ async def test_flush_can_be_set(site: Site) -> None:
 
 
 def endless(scope_headers: Headers, part: bytes) -> App:
-    """Sends until something stops it, and lets everything pass that does."""
+    """An application that sends until an exception stops it."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send(start_message(200, scope_headers))
@@ -368,7 +363,7 @@ async def test_a_failed_send_raises_in_the_application(site: Site) -> None:
             exchange.disconnect()
             error = await exchange.ended()
         if isinstance(error, ResponseBroken):
-            # A flush in a pause of the application failed: its next send is told, and why.
+            # A flush in a pause has failed, so the next send of the application raises the error.
             error = error.__cause__
         assert isinstance(error, OSError)
         assert str(error) == "the client is gone"
@@ -378,7 +373,7 @@ async def test_a_failed_send_raises_in_the_application(site: Site) -> None:
 
 @behaviour(needs=Can.RAW, codings=CODINGS)
 async def test_the_application_receives_the_disconnect(site: Site) -> None:
-    """And what the application raises because of it reaches the server."""
+    """Errors that the application raises then reach the server."""
 
     class Gone(Exception):
         pass
@@ -416,7 +411,7 @@ async def test_cancelling_leaves_nothing_behind(site: Site) -> None:
 
 @behaviour(needs=Can.RAW, codings=CODINGS)
 async def test_cancelling_while_the_client_is_blocked_leaves_nothing_behind(site: Site) -> None:
-    """The flush after a pause waits in a task of its own: it must not outlive the request."""
+    """The task that flushes after a pause must end with the request."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send(start_message(200, JSON))
@@ -433,7 +428,7 @@ async def test_cancelling_while_the_client_is_blocked_leaves_nothing_behind(site
 
 
 async def breaks_for_good(send: Send) -> None:
-    """Whatever is sent now, the response goes on no more."""
+    """Check that later messages do not continue the response."""
     for part, more in ((ORDERS, True), (b"", True), (b"", False), (ORDERS, False)):
         with pytest.raises(ResponseBroken):
             await send({"type": "http.response.body", "body": part, "more_body": more})
@@ -443,10 +438,8 @@ async def breaks_for_good(send: Send) -> None:
 @pytest.mark.parametrize("waits_for", ["a thread", "the client"])
 @pytest.mark.parametrize("coding", CODINGS)
 @pytest.mark.usefixtures("all_work_in_threads")
-async def test_a_cancelled_send_leaves_no_gap(
-    coding: str, waits_for: str, headers: Headers
-) -> None:
-    """What it was to send is lost, and nothing may be sent as if it were not."""
+async def test_cancelled_sends_leave_no_gap(coding: str, waits_for: str, headers: Headers) -> None:
+    """The message of the cancelled send is lost, so nothing may follow it."""
     gate = threading.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -481,7 +474,7 @@ async def test_a_cancelled_send_leaves_no_gap(
 
 @pytest.mark.parametrize("coding", CODINGS)
 async def test_a_cancelled_send_of_a_large_body_leaves_no_gap(coding: str) -> None:
-    """It leaves in slices: some are there, and some are lost."""
+    """A part of the body has been sent, and the rest is lost."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send(start_message(200, JSON))
@@ -504,7 +497,7 @@ async def test_a_cancelled_send_of_a_large_body_leaves_no_gap(coding: str) -> No
 @pytest.mark.parametrize("first", [ORDERS, b"<p>one</p>"])
 @pytest.mark.parametrize("coding", CODINGS)
 async def test_a_failed_flush_leaves_no_gap(coding: str, first: bytes) -> None:
-    """It failed once; the server would take what comes after it."""
+    """The server would accept the messages after the failed one."""
     has_failed = asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -535,7 +528,7 @@ class Broken(Exception):
 
 @behaviour(needs=Can.RAW, codings=CODINGS)
 async def test_an_early_exception_sends_nothing(site: Site) -> None:
-    """So that who is outside can still answer 500."""
+    """A middleware outside can still answer 500."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send(start_message(200, JSON))
@@ -565,7 +558,7 @@ async def test_the_framework_answers_an_early_exception_with_500(site: Site) -> 
 
 @behaviour(needs=Can.LATE_ERRORS, codings=CODINGS)
 async def test_a_broken_stream_is_not_finished(site: Site) -> None:
-    """Or the client takes what it has for the whole, and caches may keep it."""
+    """Otherwise the client and caches would take it for complete."""
     for headers, parts in ((JSON, [ORDERS] * 2), (SSE, EVENTS), (JSON, [noise(9000)] * 2)):
 
         async def broken(parts: list[bytes] = parts) -> AsyncIterator[bytes]:
@@ -583,7 +576,7 @@ async def test_a_broken_stream_is_not_finished(site: Site) -> None:
 
 @behaviour(needs=Can.RAW, codings=CODINGS)
 async def test_a_body_without_an_end_is_not_finished(site: Site) -> None:
-    """An application that returns too early has failed, too."""
+    """An application that returns too early has failed."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send(start_message(200, JSON))
@@ -597,7 +590,7 @@ async def test_a_body_without_an_end_is_not_finished(site: Site) -> None:
 
 @behaviour(codings=CODINGS)
 async def test_concurrent_requests_do_not_mix(site: Site) -> None:
-    """Two streams take turns, chunk by chunk."""
+    """The messages of two streams alternate."""
     turns = [asyncio.Event() for _ in range(7)]
     bodies: list[list[bytes]] = [[ORDERS, b'"a"', ORDERS], [ORDERS[::-1], b'"b"', ORDERS[::-1]]]
     started: list[int] = []
@@ -621,7 +614,7 @@ async def test_concurrent_requests_do_not_mix(site: Site) -> None:
 
 @behaviour(needs=Can.RAW, codings=CODINGS)
 async def test_a_slow_client_slows_the_application(site: Site) -> None:
-    """At most one message is taken that the client has not, and what the coder holds back."""
+    """At most one unread message is taken, and what the compressor holds back."""
     for headers, part in ((SSE, EVENTS[0]), (TEXT, noise(500_000)), (JSON, ORDERS * 40)):
         taken: list[int] = []
 
@@ -637,7 +630,7 @@ async def test_a_slow_client_slows_the_application(site: Site) -> None:
             for number in range(1000):
                 await send({"type": "http.response.body", "body": part, "more_body": True})
                 taken.append(number)
-                await asyncio.sleep(0.001)  # the client may take it meanwhile
+                await asyncio.sleep(0.001)  # the client may have read it meanwhile
 
         async with site.client(app).open(site.coding, raises_when_gone=True) as exchange:
             await exchange.until(lambda: len(taken) > 3, "the first messages")  # noqa: B023

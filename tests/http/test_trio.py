@@ -1,4 +1,4 @@
-"""The middlewares on trio, which Hypercorn and Starlette run applications on, too."""
+"""The middlewares on trio, which Hypercorn and Starlette support."""
 
 from __future__ import annotations
 
@@ -26,12 +26,7 @@ from hasten.compression._pool import CompressionThreads
 from hasten.errors import AsyncioRequired
 from hasten.loadshedding import LoadSheddingMiddleware
 from hasten.pagination import Paginator, Window
-from hasten.ratelimit import (
-    Limit,
-    Limiter,
-    RateLimitMiddleware,
-    current_limit,
-)
+from hasten.ratelimit import Limit, Limiter, RateLimitMiddleware, current_limit
 from tests.http import expect
 from tests.http.bodies import HTML, JSON, ORDERS, SSE, tokens
 from tests.http.client import App, Headers, Message, Receive, Response, Scope, Send
@@ -51,7 +46,7 @@ async def request(
     path: str = "/",
     messages: list[Message] | None = None,
 ) -> Response:
-    """Serve one request on the running loop of trio."""
+    """Serve one request in the running trio event loop."""
     left = [*parts]
     sent = [] if messages is None else messages
 
@@ -110,7 +105,7 @@ class TestCompression:
     @pytest.mark.parametrize("coding", CODINGS)
     @pytest.mark.parametrize("headers", [SSE, HTML], ids=["live", "other"])
     def test_each_message_of_a_stream_is_flushed(self, headers: Headers, coding: str) -> None:
-        """There is no timer that could notice a pause."""
+        """No timer flushes after a pause."""
         events = tokens(5)
         messages: list[Message] = []
         read: list[bytes] = []
@@ -195,9 +190,7 @@ class TestCompression:
 
 class TestDecompression:
     @pytest.mark.parametrize("offload_after", [1.0, 0.0], ids=["at once", "in a thread"])
-    def test_requests_are_decoded(
-        self, offload_after: float, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_decodes_requests(self, offload_after: float, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(CompressionThreads, "offload_after", offload_after)
         app = DecompressionMiddleware(echo)
         coded = encode("gzip", ORDERS * 20)
@@ -257,10 +250,8 @@ class TestLimits:
         trio.run(limited.aclose)
 
     @pytest.mark.parametrize("scheme", ["sqlite", "redis"])
-    def test_limits_in_other_stores_are_refused_at_the_first_request(
-        self, scheme: str, tmp_path: Path
-    ) -> None:
-        """What they count by needs a timer and tasks of asyncio."""
+    def test_other_stores_are_refused_at_first_request(self, scheme: str, tmp_path: Path) -> None:
+        """Those stores need timers and tasks of asyncio."""
         url = {"sqlite": f"sqlite:///{tmp_path}/limits.db", "redis": "redis://127.0.0.1:1"}[scheme]
         app = RateLimitMiddleware(
             sends(start_message(200, []), body()), limits=[Limit("2/m")], store=url

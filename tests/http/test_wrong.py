@@ -1,4 +1,4 @@
-"""A test that nothing can fail proves nothing: each fails on some middleware that is wrong."""
+"""Each test of a behaviour fails with at least one wrong middleware."""
 
 from __future__ import annotations
 
@@ -11,23 +11,15 @@ from tests.http.site import BEHAVIOURS, Behaviour, Site
 from tests.http.wrong import WRONG
 
 MODULES = (
-    "asgi",
-    "breach",
-    "decompression",
-    "eligibility",
-    "metadata",
-    "negotiation",
-    "small_streams",
+    "asgi", "breach", "decompression", "eligibility", "metadata", "negotiation", "small_streams",
     "streaming",
-)
+)  # fmt: skip
 for module in MODULES:
     importlib.import_module(f"tests.http.test_{module}")
 
 
 @pytest.mark.parametrize("behaviour", BEHAVIOURS.values(), ids=lambda behaviour: behaviour.name)
-async def test_some_wrong_middleware_fails(
-    behaviour: Behaviour, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_bad_middleware_fails(behaviour: Behaviour, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client.Patience, "seconds", 0.25)
     host, coding = next(behaviour.cases())
     for middleware in WRONG[behaviour.subject]:

@@ -16,7 +16,7 @@ from tests.http.codings import encode
 
 
 class Idle:
-    """Does nothing at all."""
+    """Does not compress."""
 
     def __init__(self, app: App, **options: Any) -> None:
         self.app = app
@@ -26,7 +26,7 @@ class Idle:
 
 
 class Careless(Idle):
-    """Compresses whatever passes, whole messages at a time, and changes the messages in place."""
+    """Compresses each message separately, and changes the messages in place."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         compressor = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS | 16)
@@ -83,7 +83,7 @@ class Naive(Idle):
 
 
 class Deaf(Careless):
-    """Compresses each message well, and ends every response well, whatever happens inside."""
+    """Compresses each message, and ends every response properly even after an error."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def deaf_send(message: Message) -> None:
@@ -95,7 +95,7 @@ class Deaf(Careless):
 
 
 class Shared(Idle):
-    """Has one compressor for all requests."""
+    """Uses one compressor for all requests."""
 
     def __init__(self, app: App, **options: Any) -> None:
         super().__init__(app, **options)
@@ -116,7 +116,7 @@ class Shared(Idle):
 
 
 class Lingering(Careless):
-    """Sends from tasks of its own, and forgets about them."""
+    """Sends in background tasks that it does not await."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         tasks = []
@@ -134,7 +134,7 @@ class Lingering(Careless):
 
 
 class Trusting(Idle):
-    """Decodes what clients send, all of it, and takes what it got for the whole."""
+    """Decodes bodies without any limit, and takes truncated ones for complete."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = b""
@@ -154,7 +154,7 @@ class Trusting(Idle):
 
 
 class Strict(Idle):
-    """Refuses every request, and eats what it does not want to hear."""
+    """Refuses every request, and suppresses exceptions."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()

@@ -73,7 +73,7 @@ class NoteOut(BaseModel):
 
 
 def rows() -> Iterator[dict[str, object]]:
-    """Full of ties and NULLs; every fourth note has no owner, and the last owner has no notes."""
+    """Rows with many ties and NULLs. Every fourth note has no owner, the last owner no notes."""
     for number in range(1, NOTES + 1):
         yield {
             "id": number,
@@ -93,7 +93,7 @@ _filled: Final[set[str]] = set()
 
 
 class Application:
-    """What a client and the other writer do to one database."""
+    """Requests to the application, and changes by another connection, in one database."""
 
     def __init__(self, driver: str) -> None:
         self.driver = driver
@@ -115,7 +115,7 @@ class Application:
         return answer.json()
 
     async def refused(self, path: str, status: int = 422) -> Any:
-        """What is said of the parameter at fault. Nothing was asked of the database."""
+        """Return the error of one parameter. No statement is executed."""
         before = len(self.statements)
         detail = (await self.json(path, status))["detail"]
         assert len(self.statements) == before
@@ -123,7 +123,7 @@ class Application:
         return found
 
     async def walk(self, path: str, token: str | None = "", key: str = "next_cursor") -> list[Any]:
-        """The pages from a token on, to where its key leads."""
+        """Return the pages from a token on. key is the cursor to follow."""
         pages: list[Any] = []
         while token is not None:
             pages.append(await self.json(f"{path}&cursor={token}"))
@@ -143,7 +143,7 @@ class Application:
             return list(connection.execute(statement))
 
     def fill(self) -> None:
-        """Have the rows of `rows` in the tables, and no others."""
+        """Fill the tables with `rows` only, unless they are unchanged."""
         if self.database in _filled:
             return
         self.write(
@@ -176,7 +176,7 @@ class Application:
 
 @functools.cache
 def engine(driver: str) -> AsyncEngine:
-    """Each test has an event loop of its own, so no connection outlives its request."""
+    """Each test has its own event loop, so connections are closed after each request."""
     database = DRIVERS[driver]
     Base.metadata.create_all(databases.engine(database))
     url = databases.url(database, 1).replace("+asyncpg", f"+{driver}")
@@ -184,14 +184,12 @@ def engine(driver: str) -> AsyncEngine:
 
 
 NoteFields = Fields(NoteOut, model=Note, default=("id", "title"), max_depth=3)
-OwnerFields = Fields(OwnerOut, model=Owner, default=("id",), max_related=3, max_depth=3)
 EditorFields = Fields(NoteOut, model=Note)
 ReaderFields = EditorFields.without("size", "owner.email")
 SORTS: Final = ("id", "title", "rank", "ratio", "madeAt")
 
 Notes = Paginate(NoteOut, model=Note, fields=EditorFields, sort=SORTS, max_offset=10_000)
 Walk = Paginate(NoteOut, model=Note, fields=EditorFields, sort=SORTS, mode="cursor", secret=SECRET)
-Both = Paginate(NoteOut, model=Note, fields=EditorFields, sort=SORTS, mode="both", secret=SECRET)
 Some = Paginate(NoteOut, model=Note, sort=SORTS, count=Capped(10))
 
 
@@ -224,21 +222,9 @@ async def notes(
 
 @router.get("/walk")
 async def walk(
-    db: DB,
-    q: Annotated[PageParams, Depends(Walk.params)],
-    fields: Chosen,
-    title: str | None = None,
-    tenant: str | None = None,
+    db: DB, q: Annotated[PageParams, Depends(Walk.params)], fields: Chosen
 ) -> CursorPage[NoteOut]:
-    statement = select(Note) if title is None else select(Note).where(Note.title == title)
-    return await Walk.page(db, statement, q, fields, scope=tenant)
-
-
-@router.get("/both")
-async def both(
-    db: DB, q: Annotated[PageParams, Depends(Both.params)]
-) -> Page[NoteOut] | CursorPage[NoteOut]:
-    return await Both.page(db, select(Note), q)
+    return await Walk.page(db, select(Note), q, fields)
 
 
 @router.get("/some")
@@ -260,15 +246,8 @@ async def note(
 
 @router.get("/read/{id}", response_model=None)
 async def read(id: int, db: DB, request: Request) -> dict[str, object]:
-    """What a reader may see."""
+    """Return what the role of the request may see."""
     fields = ReaderFields if request.headers.get("role") != "editor" else EditorFields
     with http_errors():
         chosen = fields.parse(request.query_params)
     return await fields.one(db, select(Note).where(Note.id == id), chosen)
-
-
-@router.get("/owners/{id}", response_model=None)
-async def owner(
-    id: int, db: DB, fields: Annotated[FieldSet, Depends(OwnerFields.params)]
-) -> dict[str, object]:
-    return await OwnerFields.one(db, select(Owner).where(Owner.id == id), fields)

@@ -1,4 +1,4 @@
-"""Pages and fields in FastAPI: what is described, what is answered, what is refused."""
+"""Pages and fields in FastAPI: OpenAPI, responses and refusals."""
 
 from __future__ import annotations
 
@@ -45,13 +45,7 @@ SECRET: Final = "a secret of more than 16 bytes"
 
 Posts = Paginate(PostOut, model=Post, sort=("id", "title"), default_sort="-id")
 Items = Paginate(
-    ItemOut,
-    model=Item,
-    sort=("grade",),
-    mode="cursor",
-    secret=SECRET,
-    etag=True,
-    advise=False,
+    ItemOut, model=Item, sort=("grade",), mode="cursor", secret=SECRET, etag=True, advise=False
 )
 Chosen = Paginate(Partial[PostOut], model=Post, sort=("id", "title"), advise=False)
 Renamed = Paginate(PostOut, model=Post, envelope=Envelope(data="items", names={"total": "count"}))
@@ -104,7 +98,9 @@ async def listed(q: Annotated[PageParams, Depends(Listed.params)]) -> Page[Autho
     return Listed.from_items([{"id": 1, "name": "a"}, {"id": 2, "name": "b"}], q)
 
 
-async def get(path: str, headers: dict[str, str] | None = None) -> httpx.Response:
+async def get(
+    path: str, headers: dict[str, str] | None = None, *, app: FastAPI = app
+) -> httpx.Response:
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         return await client.get(path, headers=headers)
@@ -218,11 +214,6 @@ class TestUnknownParameters:
     ) -> Partial[AuthorOut]:
         return StrictFields.from_item({"id": 1, "name": lang}, fields)
 
-    async def get(self, path: str) -> httpx.Response:
-        transport = httpx.ASGITransport(app=self.app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            return await client.get(path)
-
     @pytest.mark.parametrize(
         ("path", "parameter", "nearest"),
         [
@@ -233,17 +224,15 @@ class TestUnknownParameters:
             ("/v1/routed?lagn=de", "lagn", "lang"),
         ],
     )
-    async def test_are_422_with_the_nearest_one(
-        self, path: str, parameter: str, nearest: str
-    ) -> None:
-        answer = await self.get(path)
+    async def test_are_422_with_the_nearest(self, path: str, parameter: str, nearest: str) -> None:
+        answer = await get(path, app=self.app)
         assert answer.status_code == 422
         (detail,) = answer.json()["detail"]
         assert (detail["type"], detail["loc"]) == ("unknown_parameter", ["query", parameter])
         assert f"did you mean {nearest}?" in detail["msg"]
 
     async def test_those_that_openapi_does_not_show_are_not_shown(self) -> None:
-        (detail,) = (await self.get("/strict?intern=1")).json()["detail"]
+        (detail,) = (await get("/strict?intern=1", app=self.app)).json()["detail"]
         assert detail["msg"] == (
             "intern='1': no such parameter; expected page, limit, sort, authorId, q, token"
         )
@@ -258,7 +247,7 @@ class TestUnknownParameters:
         ],
     )
     async def test_those_of_the_route_are_known(self, path: str) -> None:
-        assert (await self.get(path)).status_code == 200
+        assert (await get(path, app=self.app)).status_code == 200
 
 
 async def test_a_cursor_of_another_query_is_refused_with_400() -> None:
@@ -303,7 +292,7 @@ def test_openapi_describes_parameters_and_responses() -> None:
 
 
 def test_a_client_that_fills_in_defaults_may_move_by_cursor() -> None:
-    """A page beside a cursor is refused, so of that there is no default where both are taken."""
+    """A page with a cursor is refused, so `page` has no default if both are supported."""
     both = Paginate(
         AuthorOut, unique=("id",), mode="both", secret="a secret of 16 bytes", default_limit=7
     )
@@ -388,9 +377,7 @@ async def test_tasks_of_the_background_run_behind_a_page() -> None:
         return await Posts.page(db, select(Post), q)
 
     page.__annotations__["tasks"] = BackgroundTasks
-    transport = httpx.ASGITransport(app=other)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-        assert (await client.get("/")).status_code == 200
+    assert (await get("/", app=other)).status_code == 200
     assert done == ["ran"]
 
 
@@ -413,21 +400,27 @@ PriceFields = Fields(Priced, etag=True)
 
 
 async def ask(handler: Any, query: str = "", **options: Any) -> httpx.Response:
-    """What an application with this one handler answers."""
+    """Return the response of an application with this one handler."""
     other = FastAPI()
     headers = options.pop("headers", {})
     other.get("/", **options)(handler)
-    transport = httpx.ASGITransport(app=other)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-        return await client.get(f"/{query}", headers=headers)
+    return await get(f"/{query}", headers, app=other)
 
 
 Asked = Annotated[PageParams, Depends(Prices.params)]
 AskedFields = Annotated[FieldSet, Depends(PriceFields.params)]
 
 
+def priced_page(q: Asked) -> Any:
+    return Prices.from_items(PRICED, q)
+
+
+def priced_row(fields: AskedFields) -> Any:
+    return PriceFields.from_item(PRICED[0], fields)
+
+
 class TestWhatAHandlerChanges:
-    """It is sent as it is when the handler returns it, as without FastAPI."""
+    """Responses are sent as the handler changed them, as without FastAPI."""
 
     @pytest.mark.parametrize("query", ["", "?cursor="])
     async def test_in_the_rows_of_a_page(self, query: str) -> None:
@@ -483,7 +476,7 @@ class TestWhatAHandlerChanges:
         assert (again.status_code, again.content) == (304, b"")
 
     async def test_can_be_seen_by_a_route_of_ones_own(self) -> None:
-        """One that logs answers, or changes them: FastAPI's own way to do that."""
+        """A custom APIRoute that logs or changes responses."""
         seen = []
 
         class Logging(APIRoute):
@@ -501,13 +494,8 @@ class TestWhatAHandlerChanges:
         other = FastAPI()
         other.router.route_class = Logging
 
-        @other.get("/")
-        def handler(q: Asked) -> Any:
-            return Prices.from_items(PRICED, q)
-
-        transport = httpx.ASGITransport(app=other)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            assert (await client.get("/")).content == b"[]"
+        other.get("/")(priced_page)
+        assert (await get("/", app=other)).content == b"[]"
         assert [kind for _, kind in seen] == ["application/json"]
         assert seen[0][0].startswith(b'{"data":[{"id":1')
 
@@ -520,14 +508,8 @@ class TestWhatDependenciesSet:
 
     @pytest.mark.parametrize("kind", ["page", "cursor", "row"])
     async def test_headers_and_cookies_are_sent(self, kind: str) -> None:
-        def page(q: Asked) -> Any:
-            return Prices.from_items(PRICED, q)
-
-        def row(fields: AskedFields) -> Any:
-            return PriceFields.from_item(PRICED[0], fields)
-
         answer = await ask(
-            row if kind == "row" else page,
+            priced_row if kind == "row" else priced_page,
             "?cursor=" if kind == "cursor" else "",
             dependencies=[Depends(self.told)],
             status_code=203,
@@ -537,12 +519,9 @@ class TestWhatDependenciesSet:
         assert answer.headers["content-type"] == "application/json"
 
     async def test_headers_are_sent_with_304_too(self) -> None:
-        def handler(q: Asked) -> Any:
-            return Prices.from_items(PRICED, q)
-
-        tag = (await ask(handler)).headers["etag"]
+        tag = (await ask(priced_page)).headers["etag"]
         again = await ask(
-            handler, dependencies=[Depends(self.told)], headers={"if-none-match": tag}
+            priced_page, dependencies=[Depends(self.told)], headers={"if-none-match": tag}
         )
         assert (again.status_code, again.cookies["session"]) == (304, "new")
 
@@ -551,22 +530,16 @@ class TestWhatDependenciesSet:
             response.status_code = 202
             response.headers["ETag"] = '"mine"'
 
-        def handler(q: Asked) -> Any:
-            return Prices.from_items(PRICED, q)
-
-        answer = await ask(handler, dependencies=[Depends(told)], status_code=203)
+        answer = await ask(priced_page, dependencies=[Depends(told)], status_code=203)
         assert (answer.status_code, answer.headers["etag"]) == (202, '"mine"')
 
     async def test_of_another_request_is_not_sent(self) -> None:
-        """What it was is kept with the request, for tests and servers may share a task."""
+        """Headers are kept with the request, because tests and servers may share a task."""
 
         def handler(request: Request) -> Any:
             return Prices.from_items(PRICED, Prices.parse(request.query_params))
 
-        def page(q: Asked) -> Any:
-            return Prices.from_items(PRICED, q)
-
-        assert "session" in (await ask(page, dependencies=[Depends(self.told)])).cookies
+        assert "session" in (await ask(priced_page, dependencies=[Depends(self.told)])).cookies
         assert "session" not in (await ask(handler)).cookies
 
 

@@ -179,9 +179,7 @@ async def test_without_state_the_server_need_not_support_it(make_app: Any) -> No
 
 @APPS
 @pytest.mark.parametrize("where", ["resource", "lifespan", "worker"])
-async def test_open_resources_are_closed_if_the_next_one_cannot_be_opened(
-    make_app: Any, where: str
-) -> None:
+async def test_open_resources_are_closed_if_the_next_cannot_open(make_app: Any, where: str) -> None:
     log: list[str] = []
 
     class Broken(Resource):

@@ -191,7 +191,7 @@ async def test_pages(app: Any) -> None:
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == "application/json"
     assert [set(row) for row in answer.json()["data"]] == [{"id"}] * 2
-    # Litestar gives parameters in an order of its own.
+    # Litestar changes the order of parameters.
     following = answer.links["next"]["url"]
     assert sorted(following.removeprefix("?").split("&")) == [
         "fields=id", "limit=2", "page=2", "q=a%26b", "sort=-grade",
@@ -227,9 +227,7 @@ async def test_a_matching_etag_gets_304(app: Any) -> None:
         ("sort=%00%ff", 422, "sort"),
     ],
 )
-async def test_what_is_refused_is_a_problem(
-    app: Any, query: str, status: int, parameter: str
-) -> None:
+async def test_a_refusal_is_a_problem(app: Any, query: str, status: int, parameter: str) -> None:
     answer = await ask(app, f"/items?{query}")
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"

@@ -23,14 +23,14 @@ def lasting_peer(server: RedisServer) -> Iterator[Peer]:
 
 @pytest.fixture
 async def peer(lasting_peer: Peer) -> AsyncIterator[Peer]:
-    """The one Node process of all tests; what a test has made in it ends with the test."""
+    """The Node process that all tests share. Objects of a test are closed after it."""
     yield lasting_peer
     await lasting_peer.ask("reset")
 
 
 @pytest.fixture
 def mortal_peer(server: RedisServer) -> Iterator[Peer]:
-    """A Node process of its own, to be killed."""
+    """A Node process for one test, which kills it."""
     peer = Peer(server.port)
     yield peer
     peer.kill()

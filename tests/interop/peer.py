@@ -1,4 +1,4 @@
-"""A Node process with BullMQ in it (`peer.mjs`), in the hands of a test."""
+"""A Node process with BullMQ (`peer.mjs`), which tests control."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ ANSWER_SECONDS: Final = 20.0
 
 
 class NodeError(Exception):
-    """What Node has thrown, or that it is gone."""
+    """An exception of Node, or the end of its process."""
 
 
 def node() -> str:
-    """The path of Node. Without it, or BullMQ, a laptop skips the test, and CI fails it."""
+    """Return the path of Node. Without it or BullMQ, tests are skipped, but fail in CI."""
     path = program("node", package="nodejs npm")
     if not (FOLDER / "node_modules" / "bullmq").is_dir():
         leave_out("bullmq is not installed: run `make test`, which installs it")
@@ -32,7 +32,7 @@ def node() -> str:
 
 
 class Peer:
-    """A process of its own. Any test of any event loop may ask it."""
+    """The process. Tests of any event loop can use it."""
 
     def __init__(self, redis_port: int) -> None:
         path = node()
@@ -55,7 +55,7 @@ class Peer:
             answer = json.loads(line)
             future = self._asked.pop(answer["id"])
             if not future.set_running_or_notify_cancel():
-                continue  # whoever asked waits no longer
+                continue  # the caller has stopped waiting
             if "error" in answer:
                 future.set_exception(NodeError(answer["error"]))
             else:
@@ -66,11 +66,11 @@ class Peer:
 
     @property
     def log(self) -> str:
-        """What it has written to standard error."""
+        """Return its standard error."""
         return os.pread(self._log.fileno(), 100_000, 0).decode()
 
     async def ask(self, what: str, *, seconds: float = ANSWER_SECONDS, **rest: object) -> Any:
-        """Have a command carried out: see `commands` in peer.mjs. Raises `NodeError`."""
+        """Execute a command: see `commands` in peer.mjs. Raises `NodeError`."""
         number = next(self._numbers)
         future = self._asked[number] = Future()
         assert self._process.stdin is not None
@@ -83,12 +83,12 @@ class Peer:
             raise AssertionError(f"no answer to {what} {rest}\n{self.log}") from None
 
     async def make(self, kind: str, handle: str, queue: str = "", **options: object) -> NodeObject:
-        """An object of one of BullMQ's classes, ready for use."""
+        """Create an object of a class of BullMQ."""
         await self.ask("make", kind=kind, handle=handle, queue=queue, options=options)
         return NodeObject(self, handle)
 
     def kill(self) -> None:
-        """`kill -9`, and wait until it is gone."""
+        """Kill the process, and wait for its end."""
         self._process.kill()
         self._process.wait()
         self._reader.join()
@@ -98,24 +98,24 @@ class Peer:
 
 
 class NodeObject:
-    """One of BullMQ's objects."""
+    """An object of BullMQ."""
 
     def __init__(self, peer: Peer, handle: str) -> None:
         self._peer = peer
         self.handle = handle
 
     async def __call__(self, method: str, *args: object) -> Any:
-        """Call a method, and return what it returned, or resolved to, as JSON says it."""
+        """Call a method, and return its result as JSON."""
         return await self._peer.ask("call", handle=self.handle, method=method, args=args)
 
     async def job(self, id: str, method: str, *args: object) -> Any:
-        """Call a method of a queue's job. The handles of objects stand for them."""
+        """Call a method of a job of a queue. Handles stand for objects."""
         return await self._peer.ask("callJob", handle=self.handle, job=id, method=method, args=args)
 
     async def runs(self) -> list[Any]:
-        """The jobs that a worker has begun to run, as they were then."""
+        """Return the jobs that a worker has started, as they were then."""
         return list(await self._peer.ask("runs", handle=self.handle))
 
     async def heard(self) -> list[Any]:
-        """The events that a QueueEvents has heard."""
+        """Return the events that a QueueEvents has received."""
         return list(await self._peer.ask("heard", handle=self.handle))

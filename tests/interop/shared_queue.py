@@ -1,4 +1,4 @@
-"""A queue that both languages use: its Python side, its Node side, and the keys between them."""
+"""A queue of both languages: its Python side, its Node side, and its keys."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.servers.redis import RedisServer
 
 _numbers: Final = itertools.count(1)
 
-# After this a worker of Node's that no marker wakes looks by itself: no test waits so long.
+# A Node worker without a marker checks after this time, which no test waits for.
 DRAIN_DELAY_SECONDS: Final = 60
 
 
@@ -34,7 +34,7 @@ class SharedQueue:
         self.peer = peer
         self._server = server
         self._others: list[SharedQueue] = []
-        self.redis = client  # its answers are of more types than one would like to tell apart
+        self.redis = client  # its results have too many types to distinguish
         self.queue = Queue(self.name, server.url, keep_completed=True, keep_failed=True)
         self.python_runs: list[JobRecord] = []
         self._released: set[str] = set()
@@ -47,7 +47,7 @@ class SharedQueue:
         self.node = await self.peer.make("Queue", f"{self.name} queue", self.name)
 
     def beside(self) -> SharedQueue:
-        """Another queue, which is closed with this one."""
+        """Return another queue, which is closed with this one."""
         other = SharedQueue(self._server, self.peer, self.redis)
         self._others.append(other)
         return other
@@ -62,7 +62,7 @@ class SharedQueue:
         await self.queue.aclose()
 
     async def close_workers(self) -> None:
-        """Stop all workers; jobs that they hold go back, or stay where Node has left them."""
+        """Stop all workers. Python hands running jobs back, and Node leaves them."""
         for worker in self._workers:
             await worker.stop(grace=0)
         for node_worker in self._node_workers:
@@ -73,7 +73,7 @@ class SharedQueue:
     # Workers ------------------------------------------------------------------------------------
 
     async def python_worker(self, *, idle: bool = True, **options: Any) -> Worker:
-        """A worker of ours, which keeps all. idle: wait until it waits for work."""
+        """Start a Python worker that keeps all jobs. With idle, wait until it waits for work."""
         options = {"keep_completed": True, "keep_failed": True, **options}
         worker = Worker(self.queue, **options)
         await worker.start()
@@ -85,7 +85,7 @@ class SharedQueue:
     async def node_worker(
         self, *, of: Peer | None = None, idle: bool = True, **options: object
     ) -> NodeObject:
-        """A worker of BullMQ's. idle: wait until it waits for work."""
+        """Start a BullMQ worker. With idle, wait until it waits for work."""
         peer, handle = of or self.peer, f"{self.name} worker {next(_numbers)}"
         options = {"drainDelay": DRAIN_DELAY_SECONDS, "name": handle.replace(" ", "-"), **options}
         worker = await peer.make("Worker", handle, self.name, **options)
@@ -96,7 +96,7 @@ class SharedQueue:
         return worker
 
     def is_blocked(self, connection: str) -> bool:
-        """Whether a worker whose connection's name ends so waits for a marker of this queue."""
+        """Return whether a worker with this end of its client name waits for a marker."""
         return any(
             client["cmd"] == "bzpopmin" and connection in client["name"]
             for client in self.redis.client_list()
@@ -108,7 +108,7 @@ class SharedQueue:
         return f"bull:{b64encode(self.name.encode()).decode()}:"
 
     def release(self, id: str) -> None:
-        """Let a job of the task hold end that a Python worker runs."""
+        """Let a `hold` job of a Python worker end."""
         self._released.add(id)
 
     async def hold(self, ctx: Context) -> str:
@@ -118,11 +118,11 @@ class SharedQueue:
     # Events -------------------------------------------------------------------------------------
 
     async def node_events(self) -> NodeObject:
-        """A QueueEvents that reads all events from the first one on."""
+        """Return a QueueEvents that reads from the first event on."""
         return await self.peer.make("QueueEvents", f"{self.name} events", self.name)
 
     async def python_events(self) -> list[Event]:
-        """A list to which `queue.events()` adds all events from the first one on."""
+        """Return a list that collects all events of `queue.events()` from the first one on."""
         heard: list[Event] = []
 
         async def listen() -> None:
@@ -135,7 +135,7 @@ class SharedQueue:
     # Conditions ---------------------------------------------------------------------------------
 
     async def until_runs(self, worker: NodeObject, count: int) -> list[Any]:
-        """Wait until a worker of Node's has begun that many runs, and return them."""
+        """Wait until a Node worker has started that many runs, and return them."""
 
         async def ran() -> bool:
             return len(await worker.runs()) >= count
@@ -171,7 +171,7 @@ class SharedQueue:
         await until_true(counted)
 
     async def until_heard(self, events: NodeObject, name: str, count: int = 1) -> list[Any]:
-        """Wait until Node has heard an event that often, and return all that it has heard."""
+        """Wait until Node has received an event that often, and return all events."""
 
         async def heard() -> bool:
             return [event["event"] for event in await events.heard()].count(name) >= count
@@ -195,24 +195,24 @@ class SharedQueue:
         return f"bull:{self.name}:{suffix}"
 
     def hash(self, id: str) -> dict[str, str]:
-        """The fields of a job."""
+        """Return the fields of a job."""
         return dict(self.redis.hgetall(self.key(id)))
 
     def ids(self, state: str) -> list[str]:
-        """The ids in the key of a state."""
+        """Return the ids in the key of a state."""
         key = self.key(state)
         kind = self.redis.type(key)
         if kind == "list":
             return list(self.redis.lrange(key, 0, -1))
-        # It may have come to be since we looked, as either of them.
+        # The key may have been created since the last check, as either type.
         return list(self.redis.zrange(key, 0, -1)) if kind == "zset" else []
 
     def stream(self) -> list[dict[str, str]]:
-        """The events as they are stored."""
+        """Return the stored events."""
         return [dict(fields) for _, fields in self.redis.xrange(self.key("events"))]
 
     def events_of(self, id: str) -> list[str]:
-        """The names of a job's events, in order."""
+        """Return the names of the events of a job, in order."""
         return [entry["event"] for entry in self.stream() if entry.get("jobId") == id]
 
 

@@ -1,4 +1,4 @@
-"""What many tests do with a shared queue."""
+"""Functions that many tests of a shared queue use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.interop.shared_queue import SharedQueue
 
 RUNNERS: Final = ("python", "node")
 
-# Slower than any machine under load, much faster than a worker that looks by itself.
+# Longer than anything takes under load, much shorter than the interval of a polling worker.
 SOON_SECONDS: Final = 3.0
 
 
@@ -20,7 +20,7 @@ def now_ms() -> int:
 
 
 async def take(shared: SharedQueue, count: int = 1, *, lease_ms: int = 30_000) -> list[str]:
-    """Claim jobs as a worker of ours would, and return their ids."""
+    """Claim jobs as a Python worker would, and return their ids."""
     claim = Claim(count, "a token", "by hand", lease_ms)
     batch = await shared.queue.engine.claim(shared.name, claim, now_ms=now_ms())
     return [lease.job.id for lease in batch.leases]
@@ -42,7 +42,7 @@ async def start(shared: SharedQueue, language: str) -> None:
 
 
 async def fill(shared: SharedQueue) -> None:
-    """Something in each place of a queue, by either language."""
+    """Add jobs in all states, in both languages."""
     await shared.queue.add_many([
         ("report", {"progress": 1, "lines": ["a line"]}),
         ("fail", {"message": "no"}),
@@ -63,7 +63,7 @@ def keys(shared: SharedQueue) -> list[str]:
 
 
 def troubles(shared: SharedQueue) -> list[str]:
-    """What must not be: ids in no place or in several, ids without a hash, locks of idle jobs."""
+    """Find ids in no state or in several, ids without a hash, and locks of idle jobs."""
     places = ["wait", "active", "prioritized", "delayed", "waiting-children", "completed", "failed"]
     standing = Counter(id for place in places for id in shared.ids(place))
     names = [

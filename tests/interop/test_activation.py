@@ -1,4 +1,4 @@
-"""Taking jobs, holding them, and waking others for the next ones."""
+"""Claiming jobs, locking them, and waking other workers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class TestTaking:
         assert active.record.attempts_started == 1
 
     async def test_a_batch_has_a_lock_and_an_event_for_each(self, shared: SharedQueue) -> None:
-        """And leaves a marker for what is left."""
+        """A marker shows that there are more jobs."""
         await shared.queue.add_many([("echo", {})] * 5)
         ids = await take(shared, 4)
         assert all(shared.redis.get(shared.key(f"{id}:lock")) == "a token" for id in ids)
@@ -43,7 +43,7 @@ class TestTaking:
         assert {job["id"] for job in await shared.node("getActive")} == set(ids)
 
     async def test_a_marker_that_python_used_up_is_passed_on(self, shared: SharedQueue) -> None:
-        """An idle worker of Node's starts the next job while ours is busy with the first."""
+        """An idle Node worker starts the next job while the Python worker is busy."""
         await shared.python_worker(concurrency=1)
         node = await shared.node_worker()
         first, second = await shared.queue.add_many([("hold", {}), ("hold", {})])
@@ -51,10 +51,8 @@ class TestTaking:
         await shared.until_runs(node, 1)
         assert {first.id, second.id} == {job["id"] for job in await shared.node("getActive")}
 
-    async def test_node_runs_a_delayed_job_whose_marker_python_took(
-        self, shared: SharedQueue
-    ) -> None:
-        """A worker that pops the marker must set it again for the next due job."""
+    async def test_node_runs_delayed_jobs_without_their_marker(self, shared: SharedQueue) -> None:
+        """A worker that takes the marker sets one for the next due job."""
         await shared.node_worker()
         python = await shared.python_worker(concurrency=1)
         await shared.queue.add("echo", {"value": 1}, delay=0.3)
@@ -65,9 +63,7 @@ class TestTaking:
         assert time.monotonic() - started < SOON_SECONDS
 
     @pytest.mark.parametrize("options", [{}, {"delay": 50}, {"priority": 5}, {"lifo": True}])
-    async def test_node_s_marker_wakes_python(
-        self, shared: SharedQueue, options: dict[str, Any]
-    ) -> None:
+    async def test_node_wakes_python(self, shared: SharedQueue, options: dict[str, Any]) -> None:
         await shared.python_worker()
         started = time.monotonic()
         await shared.node("add", "echo", {}, options)
@@ -75,7 +71,7 @@ class TestTaking:
         assert time.monotonic() - started < SOON_SECONDS
 
     async def test_no_more_run_than_the_global_concurrency(self, shared: SharedQueue) -> None:
-        """Each language counts the other one's jobs."""
+        """Each language counts the jobs of the other one."""
         await shared.node("setGlobalConcurrency", 2)
         await shared.queue.add_many([("hold", {})] * 6)
         node = await shared.node_worker(concurrency=4, idle=False)
@@ -93,7 +89,7 @@ class TestTaking:
         await shared.until_true(third_has_begun)
 
     async def test_a_slot_that_python_frees_wakes_node(self, shared: SharedQueue) -> None:
-        """Nobody else would tell the worker that found the queue full."""
+        """No other worker would wake the one that found the queue full."""
         await shared.node("setGlobalConcurrency", 1)
         held, _ = await shared.queue.add_many([("echo", {}), ("echo", {"value": "next"})])
         assert await take(shared) == [held.id]
@@ -103,7 +99,7 @@ class TestTaking:
         assert run["data"] == {"value": "next"}
 
     async def test_python_obeys_the_queue_s_rate_limit(self, shared: SharedQueue) -> None:
-        """Two per window, whoever runs them; and it does not ask again and again meanwhile."""
+        """Two jobs per window in all languages. Python does not poll meanwhile."""
         await shared.node("setGlobalRateLimit", 2, 700)
         await shared.queue.add_many([("echo", {})] * 4)
         await shared.python_worker(idle=False)
@@ -118,7 +114,7 @@ class TestTaking:
 
 class TestLocks:
     async def test_node_leaves_a_job_alone_that_python_renews(self, shared: SharedQueue) -> None:
-        """Several of its checks pass while our lease of one second is renewed."""
+        """Node checks several times while the lease of one second is renewed."""
         job = await shared.queue.add("hold")
         await shared.python_worker(lease=1, idle=False)
         await shared.until_python_runs(1)
@@ -131,7 +127,7 @@ class TestLocks:
         shared.release(job.id)
 
     async def test_another_token_settles_nothing(self, shared: SharedQueue) -> None:
-        """The job was taken back, and Node runs it now."""
+        """The job was reclaimed, and Node runs it now."""
         job = await shared.queue.add("hold")
         worker = await shared.node_worker(idle=False)
         await shared.until_runs(worker, 1)
@@ -140,10 +136,8 @@ class TestLocks:
         assert shared.hash(job.id) == before
         assert await shared.node("getJobState", job.id) == "active"
 
-    async def test_an_expired_lock_settles_a_job_that_nobody_has_reclaimed(
-        self, shared: SharedQueue
-    ) -> None:
-        """After an outage all locks have expired, and those who held them are alive."""
+    async def test_an_expired_lock_settles_an_unreclaimed_job(self, shared: SharedQueue) -> None:
+        """After an outage all locks have expired, although the workers are alive."""
         job = await shared.queue.add("hold")
         await take(shared)
         shared.redis.delete(shared.key(f"{job.id}:lock"))
@@ -152,7 +146,7 @@ class TestLocks:
         assert await shared.node("getJobState", job.id) == "completed"
 
     async def test_python_leaves_a_job_alone_that_node_renews(self, shared: SharedQueue) -> None:
-        """Its lock is there: that is all that our look at leases asks."""
+        """Python only checks whether the lock exists."""
         job = await shared.node("add", "hold")
         worker = await shared.node_worker(idle=False, lockDuration=1000)
         await shared.until_runs(worker, 1)
@@ -164,10 +158,8 @@ class TestLocks:
 
 
 class TestTakingBack:
-    async def test_node_recovers_the_jobs_of_a_dead_python_worker(
-        self, shared: SharedQueue
-    ) -> None:
-        """One check marks the job, the next one moves it."""
+    async def test_node_recovers_jobs_of_a_dead_python_worker(self, shared: SharedQueue) -> None:
+        """The first check marks the job, and the second one moves it."""
         job = await shared.queue.add("echo")
         await take(shared, lease_ms=50)
         worker = await shared.node_worker(stalledInterval=100, idle=False)
@@ -179,7 +171,7 @@ class TestTakingBack:
         ]  # fmt: skip
 
     async def test_node_fails_a_job_whose_workers_died_twice(self, shared: SharedQueue) -> None:
-        """Its own limit holds for crashes of our workers, too."""
+        """Node's limit also counts crashes of Python workers."""
         job = await shared.queue.add("echo")
         await take(shared, lease_ms=1)
         engine = shared.queue.engine
@@ -197,10 +189,8 @@ class TestTakingBack:
         assert record.error == "job stalled more than allowable limit"
         assert record.deferred_failure is None
 
-    async def test_python_fails_a_job_whose_workers_died_too_often(
-        self, shared: SharedQueue
-    ) -> None:
-        """Node knows such a job by the beginning of its reason."""
+    async def test_python_fails_a_job_whose_workers_keep_dying(self, shared: SharedQueue) -> None:
+        """Node recognizes such a job by the beginning of its error."""
         job = await shared.queue.add("echo")
         await take(shared, lease_ms=1)
         await shared.until_true(lambda: _taken_back(shared, crash_limit=1))
@@ -211,9 +201,7 @@ class TestTakingBack:
         assert failed["failedReason"].endswith("died 1 times while running it")
         assert not shared.python_runs
 
-    async def test_python_recovers_the_jobs_of_a_dead_node_worker(
-        self, shared: SharedQueue
-    ) -> None:
+    async def test_python_recovers_jobs_of_a_dead_node_worker(self, shared: SharedQueue) -> None:
         job = await shared.node("add", "hold")
         worker = await shared.node_worker(idle=False, lockDuration=600_000)
         await shared.until_runs(worker, 1)
@@ -227,10 +215,8 @@ class TestTakingBack:
             "added", "waiting", "active", "waiting", "stalled", "active", "completed",
         ]  # fmt: skip
 
-    async def test_python_fails_a_job_that_node_has_marked_as_failed(
-        self, shared: SharedQueue
-    ) -> None:
-        """Node's check leaves the reason with the job; the next worker fails it unrun."""
+    async def test_python_fails_a_job_that_node_marked_failed(self, shared: SharedQueue) -> None:
+        """Node's check stores the reason, and the next worker fails the job without a run."""
         job = await shared.node("add", "echo", {}, {"attempts": 3})
         shared.redis.hset(shared.key(job["id"]), "defa", "job stalled more than allowable limit")
         await shared.python_worker(idle=False)
@@ -246,7 +232,7 @@ async def _taken_back(shared: SharedQueue, crash_limit: int = 3) -> bool:
 
 
 class Changes:
-    """How often something has had another value than when it was looked at before."""
+    """Counts how often a value has changed between two checks."""
 
     def __init__(self, read: Callable[[], Any]) -> None:
         self._read = read
@@ -263,7 +249,7 @@ class Changes:
 
 
 class Rises(Changes):
-    """The same, but only where it has become more."""
+    """Counts only the changes to a greater value."""
 
     def _is_change(self, before: Any, now: Any) -> bool:
         return bool(now > before)

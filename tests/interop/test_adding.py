@@ -1,4 +1,4 @@
-"""Jobs that one language adds and the other one runs."""
+"""Jobs that one language adds and the other runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ODD_DATA: Any = {
 
 class TestPythonAdds:
     async def test_an_idle_node_worker_starts_it_at_once(self, shared: SharedQueue) -> None:
-        """The marker wakes it: by itself it would not look for a minute."""
+        """The marker wakes it. Without it, the worker would wait for a minute."""
         worker = await shared.node_worker()
         await shared.queue.add("echo", {"value": 1}, attempts=3)
         (run,) = await shared.until_runs(worker, 1)
@@ -34,27 +34,23 @@ class TestPythonAdds:
 
     @pytest.mark.parametrize("data", [None, ODD_DATA, [1, "two"]])
     async def test_node_reads_the_same_data(self, shared: SharedQueue, data: Any) -> None:
-        """JSON is JSON, whoever writes it. No data is {} on both sides."""
+        """Both languages write JSON, and no data is {} in both."""
         job = await shared.queue.add("in Node", data)
         read = await shared.node("getJob", job.id)
         assert read["data"] == ({} if data is None else data)
 
-    async def test_node_runs_lifo_jobs_first_and_the_others_in_order(
-        self, shared: SharedQueue
-    ) -> None:
+    async def test_node_runs_lifo_jobs_first_and_others_in_order(self, shared: SharedQueue) -> None:
         for number, lifo in enumerate([False, True, False, True, False]):
             await shared.queue.add("echo", {"value": number}, lifo=lifo)
         assert await values_of_node(shared, 5) == [3, 1, 0, 2, 4]
 
-    async def test_node_runs_by_priority_and_those_without_one_first(
-        self, shared: SharedQueue
-    ) -> None:
+    async def test_node_runs_by_priority_and_no_priority_first(self, shared: SharedQueue) -> None:
         for value, priority in enumerate([5, 1, 5, 2_097_151, 0]):
             await shared.queue.add("echo", {"value": value}, priority=priority)
         assert await values_of_node(shared, 5) == [4, 1, 0, 2, 3]
 
     async def test_node_runs_a_delayed_job_when_it_is_due(self, shared: SharedQueue) -> None:
-        """The delay's marker wakes an idle worker in time; it would sleep for a minute."""
+        """The marker of the delayed job wakes an idle worker in time."""
         worker = await shared.node_worker()
         job = await shared.queue.add("echo", {"value": 1}, delay=0.3)
         assert await shared.node("getJobState", job.id) == "delayed"
@@ -62,9 +58,7 @@ class TestPythonAdds:
         late_ms = run["processedOn"] - job.record.created_ms - 300
         assert 0 <= late_ms < SOON_SECONDS * 1000
 
-    async def test_a_delayed_job_with_a_priority_gets_among_the_prioritized(
-        self, shared: SharedQueue
-    ) -> None:
+    async def test_a_delayed_job_with_priority_gets_prioritized(self, shared: SharedQueue) -> None:
         job = await shared.queue.add("echo", {"value": "first"}, priority=3, delay=0.05)
         await shared.queue.add("hold")
         worker = await shared.node_worker(idle=False)
@@ -78,7 +72,7 @@ class TestPythonAdds:
         assert shared.events_of(job.id) == ["added", "delayed", "waiting", "active", "completed"]
 
     async def test_an_existing_id_emits_duplicated(self, shared: SharedQueue) -> None:
-        """The first job stays as it is."""
+        """The existing job is not changed."""
         events = await shared.node_events()
         await shared.queue.add("echo", {"value": 1}, job_id="order-1")
         await shared.queue.add("echo", {"value": 2}, job_id="order-1")
@@ -108,16 +102,14 @@ class TestPythonAdds:
         await shared.until_runs(worker, 1)
 
     @pytest.mark.parametrize("id", ["7", "0", "0:1", "a:b", "active", "meta", "de"])
-    async def test_an_id_that_would_break_the_queue_is_refused(
-        self, shared: SharedQueue, id: str
-    ) -> None:
-        """Numbers that Node gives out, colons that part its keys, and its keys themselves."""
+    async def test_ids_that_break_the_queue_are_refused(self, shared: SharedQueue, id: str) -> None:
+        """Numbers, which Node assigns, colons, which separate keys, and names of its keys."""
         with pytest.raises(InvalidOption):
             await shared.queue.add("echo", job_id=id)
         assert not shared.redis.exists(shared.key("id"), shared.key("wait"))
 
     async def test_the_counter_of_ids_advances_for_each_call(self, shared: SharedQueue) -> None:
-        """Also for ids of their own and duplicates: both languages count in one key."""
+        """Also for chosen ids and duplicates. Both languages use one key."""
         await shared.queue.add("echo")
         await shared.queue.add("echo", job_id="own")
         await shared.queue.add("echo", job_id="own")
@@ -126,7 +118,7 @@ class TestPythonAdds:
         assert (await shared.queue.add("echo")).id == "5"
 
     async def test_node_reads_the_options(self, shared: SharedQueue) -> None:
-        """In BullMQ's units and forms."""
+        """With the units and names of BullMQ."""
         job = await shared.queue.add(
             "echo",
             attempts=5,
@@ -155,7 +147,7 @@ class TestPythonAdds:
 
 class TestNodeAdds:
     async def test_an_idle_python_worker_starts_it_at_once(self, shared: SharedQueue) -> None:
-        """Woken by the marker, well before it looks by itself."""
+        """The marker wakes it, long before its own next check."""
         await shared.python_worker()
         started = time.monotonic()
         await shared.node("add", "echo", {"value": 1}, {"attempts": 3})
@@ -164,7 +156,7 @@ class TestNodeAdds:
         assert (run.name, run.data) == ("echo", '{"value":1}')
 
     async def test_python_reads_the_same_data(self, shared: SharedQueue) -> None:
-        """Node writes it in Redis' dialect: slashes escaped, empty lists as objects in options."""
+        """Node escapes slashes, and Redis writes empty lists of options as objects."""
         await shared.python_worker()
         events = await shared.node_events()
         job = await shared.node("add", "echo", {"value": ODD_DATA})
@@ -177,16 +169,12 @@ class TestNodeAdds:
         done = await shared.until_state(job["id"], State.COMPLETED)
         assert done.value is None
 
-    async def test_python_runs_lifo_jobs_first_and_the_others_in_order(
-        self, shared: SharedQueue
-    ) -> None:
+    async def test_python_runs_lifo_first_and_others_in_order(self, shared: SharedQueue) -> None:
         for number, lifo in enumerate([False, True, False, True, False]):
             await shared.node("add", "echo", {"value": number}, {"lifo": lifo})
         assert await values_of_python(shared, 5) == [3, 1, 0, 2, 4]
 
-    async def test_python_runs_by_priority_and_those_without_one_first(
-        self, shared: SharedQueue
-    ) -> None:
+    async def test_python_runs_by_priority_and_no_priority_first(self, shared: SharedQueue) -> None:
         for value, priority in enumerate([5, 1, 5, 2_097_151, 0]):
             await shared.node("add", "echo", {"value": value}, {"priority": priority})
         assert await values_of_python(shared, 5) == [4, 1, 0, 2, 3]
@@ -200,10 +188,8 @@ class TestNodeAdds:
         late_ms = (run.started_ms or 0) - job["timestamp"] - 300
         assert 0 <= late_ms < SOON_SECONDS * 1000
 
-    async def test_a_delayed_job_with_a_priority_becomes_prioritized(
-        self, shared: SharedQueue
-    ) -> None:
-        """As it is due, a claim moves it, which a worker that runs one at a time shows."""
+    async def test_a_delayed_job_with_priority_gets_prioritized(self, shared: SharedQueue) -> None:
+        """A claim moves it when it is due. A worker that runs one job at a time shows that."""
         hold = await shared.node("add", "hold")
         await shared.python_worker(concurrency=1, idle=False)
         await shared.until_python_runs(1)
@@ -224,7 +210,7 @@ class TestNodeAdds:
         assert sorted(int(run.id) for run in shared.python_runs) == list(range(1, 301))
 
     async def test_an_id_of_its_own_is_known_to_python(self, shared: SharedQueue) -> None:
-        """Adding it again from here is a duplicate."""
+        """Python returns the existing job as a duplicate."""
         await shared.node("add", "echo", {"value": 1}, {"jobId": "order-1"})
         again = await shared.queue.add("echo", {"value": 2}, job_id="order-1")
         assert (await again.refresh()).data == {"value": 1}
@@ -240,7 +226,7 @@ class TestNodeAdds:
         await shared.until_python_runs(1)
 
     async def test_python_reads_the_options(self, shared: SharedQueue) -> None:
-        """Node's "for ever" is a number that Redis has rounded; a bare backoff is a fixed one."""
+        """Redis has rounded Node's number for "forever". A bare backoff is a fixed one."""
         job = await shared.node(
             "add", "fail", {"message": "no", "times": 1},
             {"attempts": 2**53 - 1, "backoff": 20, "removeOnComplete": {"age": 3600, "count": 5}},
@@ -252,7 +238,7 @@ class TestNodeAdds:
 
 
 async def test_a_prefix_is_shared(server: RedisServer, peer: Peer) -> None:
-    """With braces, so that on a cluster all keys of the shop's queues are in one slot."""
+    """With braces, all keys are in one slot of a cluster."""
     queue = Queue("mail", f"{server.url}?prefix={{shop}}")
     node = await peer.make("Queue", "prefixed queue", "mail", prefix="{shop}")
     one = await node("add", "echo", {"value": 1})
@@ -264,7 +250,7 @@ async def test_a_prefix_is_shared(server: RedisServer, peer: Peer) -> None:
 
 
 async def values_of_node(shared: SharedQueue, count: int) -> list[Any]:
-    """What a worker of Node's that runs one job at a time runs, in order."""
+    """Return the values in the order in which a Node worker runs them, one at a time."""
     worker = await shared.node_worker(idle=False)
     return [run["data"]["value"] for run in await shared.until_runs(worker, count)]
 

@@ -1,4 +1,4 @@
-"""Looking after a queue from one side while the other one works."""
+"""Administration by one language while the other one works."""
 
 from __future__ import annotations
 
@@ -35,10 +35,8 @@ class TestPausing:
         await shared.until_python_runs(1)
 
     @pytest.mark.parametrize("runner", RUNNERS)
-    async def test_resume_is_in_time_for_delayed_jobs(
-        self, shared: SharedQueue, runner: str
-    ) -> None:
-        """Pausing deletes all markers: whoever resumes has to leave the delayed one's again."""
+    async def test_resumes_in_time_for_delayed_jobs(self, shared: SharedQueue, runner: str) -> None:
+        """Pausing deletes all markers, so resuming adds that of the delayed job again."""
         await shared.queue.add("echo", delay=0.3)
         await shared.queue.pause()
         await start(shared, runner)
@@ -46,10 +44,8 @@ class TestPausing:
         await shared.queue.resume()
         await shared.until_counts(completed=1)
 
-    async def test_python_resumes_the_jobs_that_version_5_has_moved_to_paused(
-        self, shared: SharedQueue
-    ) -> None:
-        """It moved the waiting jobs to a list of their own; they come before newer ones."""
+    async def test_python_resumes_jobs_that_version_5_has_paused(self, shared: SharedQueue) -> None:
+        """Version 5 moved waiting jobs to another list. They come before newer ones."""
         await shared.queue.add_many([("echo", {"value": n}) for n in range(3)])
         shared.redis.rename(shared.key("wait"), shared.key("paused"))
         shared.redis.hset(shared.key("meta"), "paused", 1)
@@ -119,7 +115,7 @@ class TestChangingFromNode:
 
 class TestChangingFromPython:
     async def test_a_new_delay_is_what_node_goes_by(self, shared: SharedQueue) -> None:
-        """It wakes an idle worker, and its event says when the job is due."""
+        """The marker wakes an idle worker, and the event has the due time."""
         worker = await shared.node_worker()
         events = await shared.node_events()
         job = await shared.queue.add("echo", delay=3600)
@@ -202,7 +198,7 @@ class TestKeepingLogs:
 class TestRetrying:
     @pytest.mark.parametrize("runner", RUNNERS)
     async def test_python_retries_what_has_failed(self, shared: SharedQueue, runner: str) -> None:
-        """With a full set of attempts, and woken by the marker."""
+        """The job has all its attempts again, and the marker wakes a worker."""
         job = await shared.queue.add("fail", {"message": "no"}, attempts=2)
         await start(shared, runner)
         await shared.until_state(job.id, State.FAILED)
@@ -220,7 +216,7 @@ class TestRetrying:
         await shared.until_counts(completed=20)
 
     async def test_python_runs_a_completed_job_again(self, shared: SharedQueue) -> None:
-        """Node sees nothing left of the first result."""
+        """Node finds nothing of the first result."""
         job = await shared.queue.add("echo", {"value": 1})
         worker = await shared.node_worker()
         await shared.until_state(job.id, State.COMPLETED)
@@ -256,10 +252,8 @@ class TestRemoving:
         ("options", "key"),
         [({}, "wait"), ({"delay": 60}, "delayed"), ({"priority": 2}, "prioritized")],
     )
-    async def test_a_removed_job_leaves_no_key(
-        self, shared: SharedQueue, options: JobOptions, key: str
-    ) -> None:
-        """The event has the name of the key that it was in, as in Node."""
+    async def test_leaves_no_key(self, shared: SharedQueue, options: JobOptions, key: str) -> None:
+        """The event has the name of its last key, as in Node."""
         one, other = await shared.queue.add_many([("echo", {}, options)] * 2)
         await shared.node("addJobLog", one.id, "a line")
         await one.remove()
@@ -272,7 +266,7 @@ class TestRemoving:
 
     @pytest.mark.parametrize("state", ["completed", "failed", "wait", "delayed", "prioritized"])
     async def test_node_cleans_what_python_has_added(self, shared: SharedQueue, state: str) -> None:
-        """It compares times as texts: ours have to look like its own."""
+        """Node compares times as text, so Python writes them in the same form."""
         await shared.queue.add_many([("echo", {}), ("fail", {"message": "no"})])
         await shared.python_worker(idle=False)
         await shared.until_counts(completed=1, failed=1)
@@ -310,7 +304,7 @@ class TestRemoving:
         assert set((await shared.queue.counts()).values()) == {0}
 
     async def test_python_obliterates_and_leaves_no_key(self, shared: SharedQueue) -> None:
-        """Whoever left them: logs, locks, schedulers, deduplication, flows."""
+        """Also keys of logs, locks, schedulers, deduplication and flows."""
         await fill(shared)
         await shared.queue.obliterate()
         assert keys(shared) == []
@@ -327,7 +321,7 @@ class TestRemoving:
         assert keys(shared) == []
 
     async def test_node_empties_a_queue_under_a_python_worker(self, shared: SharedQueue) -> None:
-        """Its lease is lost with the job; the worker continues with the next one."""
+        """The worker loses the lease of its job, and continues with the next one."""
         job = await shared.queue.add("hold")
         await shared.python_worker(idle=False)
         await shared.until_python_runs(1)
@@ -351,10 +345,8 @@ class TestCancelling:
             await waits
         assert await shared.node("getJobState", job["id"]) == "failed"
 
-    async def test_a_job_that_node_runs_may_complete_and_run_again(
-        self, shared: SharedQueue
-    ) -> None:
-        """Node does not check for it, so the request is useless and must be deleted."""
+    async def test_a_job_in_node_may_complete_and_run_again(self, shared: SharedQueue) -> None:
+        """Node ignores the request to cancel, which must be deleted."""
         job = await shared.queue.add("hold")
         worker = await shared.node_worker(idle=False)
         await shared.until_runs(worker, 1)
@@ -366,10 +358,8 @@ class TestCancelling:
         assert "defa" not in shared.hash(job.id)
         assert not shared.redis.exists(shared.key("hasten:cancelled"))
 
-    async def test_the_cancellation_of_a_job_that_node_has_removed_is_dropped(
-        self, shared: SharedQueue
-    ) -> None:
-        """Another job may come by the same id."""
+    async def test_cancelling_a_job_that_node_removed_is_dropped(self, shared: SharedQueue) -> None:
+        """Otherwise it would cancel a later job with that id."""
         job = await shared.queue.add("hold", job_id="order-1")
         await take(shared)
         await job.cancel()
@@ -379,6 +369,6 @@ class TestCancelling:
 
 
 async def _cleaned(shared: SharedQueue, state: str, ids: list[str]) -> bool:
-    """Clean without grace: what ended in this very millisecond stays."""
+    """Clean without a grace period, after the current millisecond."""
     await shared.node("clean", 0, 10, state)
     return not shared.ids(state) and not any(shared.hash(id) for id in ids)

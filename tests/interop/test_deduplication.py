@@ -1,4 +1,4 @@
-"""Deduplication ids of jobs that Node adds: Python frees them, and adds what was to follow."""
+"""Deduplication ids of jobs of Node: Python frees them, and adds the jobs that follow."""
 
 from __future__ import annotations
 
@@ -20,10 +20,8 @@ async def add(shared: SharedQueue, task: str, value: object, options: object) ->
 
 class TestFreeing:
     @pytest.mark.parametrize("task", ["echo", "give_up"])
-    async def test_an_id_is_free_when_its_job_has_finished(
-        self, shared: SharedQueue, task: str
-    ) -> None:
-        """Completed or failed: until then, a second one is the first one."""
+    async def test_an_id_is_free_once_its_job_ended(self, shared: SharedQueue, task: str) -> None:
+        """Until its job completes or fails, another job with the id is a duplicate."""
         first = await add(shared, task, 1, ONCE)
         assert await add(shared, task, 2, ONCE) == first
         await shared.python_worker(idle=False)
@@ -31,9 +29,7 @@ class TestFreeing:
         assert not shared.redis.exists(shared.key("de:once"))
         assert await add(shared, task, 3, ONCE) != first
 
-    async def test_an_id_stays_taken_while_its_job_is_tried_again(
-        self, shared: SharedQueue
-    ) -> None:
+    async def test_an_id_stays_taken_while_its_job_is_retried(self, shared: SharedQueue) -> None:
         options = {**ONCE, "attempts": 2, "backoff": 60_000}
         first = await add(shared, "fail", "no", options)
         await shared.python_worker(idle=False)
@@ -41,7 +37,7 @@ class TestFreeing:
         assert await add(shared, "fail", "no", options) == first
 
     async def test_an_id_with_a_time_stays_taken_until_then(self, shared: SharedQueue) -> None:
-        """The end of its job does not shorten it."""
+        """The end of the job does not shorten the time."""
         options = {"deduplication": {"id": "once", "ttl": 60_000}}
         first = await add(shared, "echo", 1, options)
         await shared.python_worker(idle=False)
@@ -49,10 +45,8 @@ class TestFreeing:
         assert shared.redis.get(shared.key("de:once")) == first
         assert 0 < shared.redis.pttl(shared.key("de:once")) <= 60_000
 
-    async def test_an_id_that_belongs_to_another_job_is_left_alone(
-        self, shared: SharedQueue
-    ) -> None:
-        """Somebody has freed it by hand, and added the next one."""
+    async def test_an_id_of_another_job_is_left_alone(self, shared: SharedQueue) -> None:
+        """Another program has freed the id and added another job."""
         first = await add(shared, "echo", 1, ONCE)
         await take(shared)
         await shared.node("removeDeduplicationKey", "once")
@@ -77,7 +71,7 @@ class TestFreeing:
         assert await add(shared, "echo", 2, ONCE) != first
 
     async def test_an_owner_that_was_not_kept_is_no_obstacle(self, shared: SharedQueue) -> None:
-        """Retention leaves the key to its time; Node takes over one without."""
+        """Deleting the job leaves its key until it expires. Node replaces a key without a job."""
         first = await add(shared, "echo", 1, {**ONCE, "removeOnComplete": True})
         await shared.python_worker(idle=False)
         await shared.until(lambda: not shared.hash(first))
@@ -85,10 +79,8 @@ class TestFreeing:
 
 
 class TestFollowing:
-    async def test_the_last_one_follows_when_the_active_one_has_finished(
-        self, shared: SharedQueue
-    ) -> None:
-        """Three are added while it runs: one follows, with the last one's data."""
+    async def test_the_last_one_follows_when_the_active_one_ends(self, shared: SharedQueue) -> None:
+        """Three jobs are added while one runs. One follows, with the data of the last."""
         held = await add(shared, "echo", 1, LATEST)
         await take(shared)
         for value in 2, 3, 4:

@@ -1,4 +1,4 @@
-"""Events: each side reads the events of the other one, in order and complete."""
+"""Each language reads the events of the other, in order and complete."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.interop.steps import take
 
 
 async def test_node_hears_all_that_python_does_in_order(shared: SharedQueue) -> None:
-    """By the names and fields that it knows; a listener that fails to parse one stops."""
+    """With Node's names and fields, because its listener stops at an event that it cannot parse."""
     events = await shared.node_events()
     await shared.queue.pause()
     await shared.queue.add("report", {"progress": {"done": 1}, "lines": []}, job_id="a")
@@ -96,7 +96,7 @@ async def test_python_hears_all_that_node_does_in_order(shared: SharedQueue) -> 
 
 
 async def test_python_hears_of_stalled_deduplicated_and_parent_jobs(shared: SharedQueue) -> None:
-    """What only Node tells."""
+    """Only Node emits these events."""
     heard = await shared.python_events()
     await shared.node("add", "hold", {}, {"jobId": "a", "deduplication": {"id": "one"}})
     await shared.node("add", "hold", {}, {"jobId": "b", "deduplication": {"id": "one"}})
@@ -117,7 +117,7 @@ async def test_python_hears_of_stalled_deduplicated_and_parent_jobs(shared: Shar
 
 
 async def test_python_reads_events_of_other_programs(shared: SharedQueue) -> None:
-    """With all their fields, even those named like ours."""
+    """With all fields, even those with the name of an attribute."""
     heard = await shared.python_events()
     producer = await shared.peer.make("QueueEventsProducer", f"{shared.name} own", shared.name)
     fields = {"data": "raw", "name": "n", "delay": "late", "count": "many", "custom": "1"}
@@ -137,7 +137,7 @@ async def test_node_keeps_reading_thousands_of_events_of_python(shared: SharedQu
 
 
 async def test_node_keeps_reading_when_a_large_value_is_left_out(shared: SharedQueue) -> None:
-    """The event has null and the size, the job the value; or the event, if no job is kept."""
+    """The event has null and the size. The job has the value, or the event if it is not kept."""
     events = await shared.node_events()
     text = "x" * 100_000
     await shared.queue.add("echo", {"value": text}, job_id="kept")
@@ -160,7 +160,7 @@ async def test_node_keeps_reading_when_a_large_value_is_left_out(shared: SharedQ
 
 
 async def test_the_stream_is_cut_at_the_length_that_node_has_set(shared: SharedQueue) -> None:
-    """About there: Redis cuts whole nodes of about a hundred entries."""
+    """Approximately, because Redis deletes whole nodes of about a hundred entries."""
     await shared.peer.make(
         "Queue", f"{shared.name} short", shared.name, streams={"events": {"maxLen": 50}}
     )
@@ -169,7 +169,7 @@ async def test_the_stream_is_cut_at_the_length_that_node_has_set(shared: SharedQ
 
 
 def shown(event: Event) -> tuple[str, str, dict[str, Any]]:
-    """Its kind, its job, and what else it says."""
+    """Return the kind, the job and the other fields of an event."""
     said = {
         name: getattr(event, name) for name in ("value", "error", "previous", "due_ms", "count")
     }

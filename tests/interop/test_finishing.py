@@ -1,4 +1,4 @@
-"""How jobs end, are tried again, and what is kept of them: the same, whoever ran them."""
+"""How jobs end and are retried, and what is kept: the same in both languages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.interop.steps import RUNNERS, complete, now_ms, start, take
 
 class TestPythonCompletes:
     async def test_node_awaits_the_result(self, shared: SharedQueue) -> None:
-        """waitUntilFinished relies on the event, and on the value in it."""
+        """waitUntilFinished reads the event and its value."""
         events = await shared.node_events()
         job = await shared.node("add", "hold")
         await shared.python_worker(idle=False)
@@ -38,7 +38,7 @@ class TestPythonCompletes:
         assert done[0]["attemptsMade"] == 1
 
     async def test_a_missing_result_is_null(self, shared: SharedQueue) -> None:
-        """In the hash and in the event: a text that is no JSON would end Node's listeners."""
+        """In the hash and in the event, because Node's listeners stop at invalid JSON."""
         events = await shared.node_events()
         job = await shared.queue.add("echo")
         await start(shared, "python")
@@ -60,7 +60,7 @@ class TestPythonCompletes:
         assert (counts["completed"], counts["active"]) == (100, 0)
 
     async def test_the_last_one_drains_the_queue(self, shared: SharedQueue) -> None:
-        """Told once, and not while a delayed job is to come."""
+        """It is emitted once, and not while there is a delayed job."""
         await shared.queue.add("echo", delay=0.3)
         await shared.queue.add("echo")
         await start(shared, "python")
@@ -115,10 +115,8 @@ class TestPythonFails:
 
 @pytest.mark.parametrize("runner", RUNNERS)
 class TestTryingAgain:
-    async def test_a_fixed_backoff_delays_each_attempt(
-        self, shared: SharedQueue, runner: str
-    ) -> None:
-        """Each retry emits delayed with its due time; only the last failure emits failed."""
+    async def test_a_fixed_backoff_delays_attempts(self, shared: SharedQueue, runner: str) -> None:
+        """Each retry emits `delayed` with its due time. Only the last failure emits `failed`."""
         job = await shared.queue.add("fail", {"message": "no"}, attempts=3, backoff=Fixed(0.1))
         await start(shared, runner)
         await shared.until_state(job.id, State.FAILED)
@@ -144,9 +142,7 @@ class TestTryingAgain:
         assert 30_000 <= await skip_backoff(shared, job.id) <= 60_000
         assert 60_000 <= await skip_backoff(shared, job.id) <= 120_000
 
-    async def test_at_once_goes_behind_those_that_wait(
-        self, shared: SharedQueue, runner: str
-    ) -> None:
+    async def test_at_once_goes_to_the_back(self, shared: SharedQueue, runner: str) -> None:
         job = await shared.queue.add("fail", {"message": "no", "times": 1}, attempts=2)
         other = await shared.queue.add("echo")
         await start(shared, runner)
@@ -161,17 +157,15 @@ class TestTryingAgain:
         assert started(shared) == [job.id, job.id, other.id]
 
     async def test_giving_up_leaves_attempts_unused(self, shared: SharedQueue, runner: str) -> None:
-        """So none of them emits retries-exhausted."""
+        """So no attempt emits `retries-exhausted`."""
         job = await shared.node("add", "give_up", {"message": "never"}, {"attempts": 3})
         await start(shared, runner)
         failed = await shared.until_state(job["id"], State.FAILED)
         assert failed.attempts_made == 1
         assert shared.events_of(job["id"])[-2:] == ["active", "failed"]
 
-    async def test_attempts_are_counted_across_languages(
-        self, shared: SharedQueue, runner: str
-    ) -> None:
-        """One fails in one language, the next one succeeds in the other."""
+    async def test_attempts_count_across_languages(self, shared: SharedQueue, runner: str) -> None:
+        """The first attempt fails in one language, and the second succeeds in the other."""
         job = await shared.queue.add(
             "fail", {"message": "no", "times": 1}, attempts=2, backoff=Fixed(60)
         )
@@ -193,7 +187,7 @@ class TestKeeping:
     async def test_node_s_rule_for_completed_jobs(
         self, shared: SharedQueue, runner: str, rule: Any, kept: list[str]
     ) -> None:
-        """The worker's own rule, and the order of their ends, are the same on both sides."""
+        """Both apply the rule of the worker, in the order of the ends."""
         for id in "abcde":
             await shared.node("add", "echo", {}, {"jobId": id, "removeOnComplete": rule})
         await start(shared, runner)
@@ -201,10 +195,8 @@ class TestKeeping:
         assert sorted(shared.ids("completed")) == kept
         assert [id for id in "abcde" if shared.hash(id)] == kept
 
-    async def test_a_job_s_own_rule_beats_the_worker_s(
-        self, shared: SharedQueue, runner: str
-    ) -> None:
-        """And the worker's, where it holds, is for all that have finished."""
+    async def test_a_job_s_rule_beats_the_worker_s(self, shared: SharedQueue, runner: str) -> None:
+        """The rule of the worker applies to all other finished jobs."""
         for id in "abc":
             await shared.node("add", "echo", {}, {"jobId": id, "removeOnComplete": False})
         if runner == "python":
@@ -239,7 +231,7 @@ class TestKeeping:
 
 @pytest.mark.parametrize("runner", RUNNERS)
 async def test_progress_and_logs_are_read_by_both(shared: SharedQueue, runner: str) -> None:
-    """As a value and as lines, whoever wrote them."""
+    """Both languages write and read both."""
     data = {"progress": {"done": [1, 2], "of": "ü"}, "lines": ["first", "second ü"]}
     job = await shared.queue.add("report", data)
     await start(shared, runner)
@@ -260,12 +252,12 @@ async def test_python_awaits_a_job_that_node_fails(shared: SharedQueue) -> None:
 
 
 def started(shared: SharedQueue) -> list[str]:
-    """The ids of the jobs in the order of their runs."""
+    """Return the ids in the order of the runs."""
     return [each["jobId"] for each in shared.stream() if each["event"] == "active"]
 
 
 async def skip_backoff(shared: SharedQueue, id: str) -> int:
-    """For how long, in ms, a failing job is put off. It runs again at once."""
+    """Return the delay of a failed job in ms, and make it run now."""
     await shared.until_state(id, State.DELAYED)
     delay_ms = int(shared.hash(id)["delay"])
     await shared.queue.promote(id)

@@ -1,4 +1,4 @@
-"""Flows that Node adds: what the end of a child in Python's hands means to its parent."""
+"""Flows of Node: how the end of a child in Python affects its parent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.interop.steps import complete, take, troubles
 
 @pytest.fixture
 async def parents(shared: SharedQueue) -> SharedQueue:
-    """The queue of the parents; that of the children is `shared`."""
+    """The queue of the parents. The children are in `shared`."""
     parents = shared.beside()
     await parents.open()
     return parents
@@ -27,7 +27,7 @@ async def add_flow(
     name: str = "gather",
     **options: Any,
 ) -> tuple[str, list[str]]:
-    """Add a parent with these children. Returns its id and theirs."""
+    """Add a parent with these children. Returns its id and the ids of the children."""
     flow = await shared.peer.make("FlowProducer", f"{shared.name} flow")
     tree = await flow(
         "add",
@@ -43,17 +43,15 @@ async def add_flow(
 
 
 def child(n: int = 0, *, task: str = "echo", **options: Any) -> dict[str, Any]:
-    """One that returns its number, or fails."""
+    """A child that returns its number or fails."""
     data = {"n": n, "value": n, "message": "no"}
     fitting = {"echo": ["n", "value"], "give_up": ["n", "message"], "hold": ["n"]}[task]
     return {"name": task, "data": {name: data[name] for name in fitting}, "opts": options}
 
 
 class TestReleasing:
-    async def test_the_last_child_releases_its_parent_once(
-        self, shared: SharedQueue, parents: SharedQueue
-    ) -> None:
-        """And Node's parent reads what Python's children have returned."""
+    async def test_once_by_the_last_child(self, shared: SharedQueue, parents: SharedQueue) -> None:
+        """Node's parent reads the results of Python's children."""
         parent, _ = await add_flow(shared, parents, child(1), child(2), child(3))
         await parents.node_worker()
         await shared.python_worker(idle=False)
@@ -63,9 +61,7 @@ class TestReleasing:
             "added", "waiting-children", "waiting", "active", "completed",
         ]  # fmt: skip
 
-    async def test_a_released_parent_goes_in_front(
-        self, shared: SharedQueue, parents: SharedQueue
-    ) -> None:
+    async def test_parent_goes_in_front(self, shared: SharedQueue, parents: SharedQueue) -> None:
         parent, (only,) = await add_flow(shared, parents, child(1))
         await parents.queue.add("echo")
         await take(shared)
@@ -84,10 +80,8 @@ class TestReleasing:
         assert parents.ids(place) == [parent]
         assert parents.redis.exists(parents.key("marker"))
 
-    async def test_three_levels_run_from_the_bottom_up(
-        self, shared: SharedQueue, parents: SharedQueue
-    ) -> None:
-        """The middle one is a child and a parent, and runs in Python."""
+    async def test_levels_run_bottom_up(self, shared: SharedQueue, parents: SharedQueue) -> None:
+        """The middle job is a child and a parent, and runs in Python."""
         leaf = {"queueName": shared.name, **child(1)}
         parent, (middle,) = await add_flow(shared, parents, {**child(2), "children": [leaf]})
         await parents.node_worker()
@@ -96,17 +90,13 @@ class TestReleasing:
         assert done.value == [2]
         assert [run.id for run in shared.python_runs][-1] == middle
 
-    async def test_a_parent_runs_in_python_after_node_s_children(
-        self, shared: SharedQueue, parents: SharedQueue
-    ) -> None:
+    async def test_python_runs_the_parent(self, shared: SharedQueue, parents: SharedQueue) -> None:
         parent, _ = await add_flow(shared, parents, child(1), name="echo")
         await parents.python_worker()
         await shared.node_worker(idle=False)
         await parents.until_state(parent, State.COMPLETED)
 
-    async def test_a_retried_child_is_waited_for_again(
-        self, shared: SharedQueue, parents: SharedQueue
-    ) -> None:
+    async def test_waits_for_retried_child(self, shared: SharedQueue, parents: SharedQueue) -> None:
         parent, (first, _) = await add_flow(shared, parents, child(1), child(2))
         assert await take(shared) == [first]
         await complete(shared, first)
@@ -115,9 +105,7 @@ class TestReleasing:
         assert len(dependencies(parents, parent)) == 2
         assert not parents.redis.exists(parents.key(f"{parent}:processed"))
 
-    async def test_a_child_that_is_not_kept_has_counted(
-        self, shared: SharedQueue, parents: SharedQueue
-    ) -> None:
+    async def test_counts_unkept_children(self, shared: SharedQueue, parents: SharedQueue) -> None:
         parent, (only,) = await add_flow(shared, parents, child(1, removeOnComplete=True))
         await shared.python_worker(idle=False)
         await parents.until_state(parent, State.WAITING)
@@ -127,7 +115,7 @@ class TestReleasing:
 
 
 class TestFailing:
-    """What a failing child does is the same as with a worker of Node's, which is run beside it."""
+    """A failed child has the same effect as with a Node worker."""
 
     @pytest.mark.parametrize(
         "policy",
@@ -176,10 +164,8 @@ class TestFailing:
             await shared.queue.drain()
         assert pictures[0] == pictures[1]
 
-    async def test_a_failure_goes_up_two_levels(
-        self, shared: SharedQueue, parents: SharedQueue
-    ) -> None:
-        """Each parent says which child of its own it was."""
+    async def test_goes_up_two_levels(self, shared: SharedQueue, parents: SharedQueue) -> None:
+        """The error of each parent names its own child."""
         leaf = {"queueName": shared.name, **child(1, task="give_up", failParentOnFailure=True)}
         root, (middle,) = await add_flow(
             shared, parents, {**child(2, failParentOnFailure=True), "children": [leaf]}
@@ -198,10 +184,8 @@ class TestFailing:
         await shared.python_worker(idle=False)
         await parents.until_state(parent, State.WAITING)
 
-    async def test_a_running_parent_fails_with_its_child(
-        self, shared: SharedQueue, parents: SharedQueue
-    ) -> None:
-        """The child was added while it ran, and failed before it could complete."""
+    async def test_fails_a_running_parent(self, shared: SharedQueue, parents: SharedQueue) -> None:
+        """The child was added while the parent ran, and failed before the parent completed."""
         parent = await parents.queue.add("echo")
         await take(parents)
         belongs = {"parent": {"id": parent.id, "queue": f"bull:{parents.name}"}}
@@ -217,7 +201,7 @@ class TestFailing:
     async def test_a_parent_does_not_complete_before_its_children(
         self, shared: SharedQueue, parents: SharedQueue
     ) -> None:
-        """It was released by a failure that it is to survive, while another child is pending."""
+        """A failure that it ignores has released it, while another child is pending."""
         failing = child(1, task="give_up", continueParentOnFailure=True)
         parent, _ = await add_flow(shared, parents, failing, child(2, delay=60_000), name="echo")
         await shared.python_worker(idle=False)
@@ -243,10 +227,8 @@ class TestRemoving:
         await shared.node.job(only, "remove")
         await parents.until_state(parent, State.WAITING)
 
-    async def test_a_parent_goes_with_its_children(
-        self, shared: SharedQueue, parents: SharedQueue
-    ) -> None:
-        """Pending, completed and failed ones."""
+    async def test_removes_children_too(self, shared: SharedQueue, parents: SharedQueue) -> None:
+        """Pending, completed and failed children."""
         parent, _ = await add_flow(
             shared, parents, child(1), child(2, task="give_up"), child(3, delay=60_000)
         )
@@ -256,10 +238,8 @@ class TestRemoving:
         assert set((await shared.queue.counts()).values()) == {0}
         assert troubles(shared) == troubles(parents) == []
 
-    async def test_a_parent_stays_while_python_runs_a_child(
-        self, shared: SharedQueue, parents: SharedQueue
-    ) -> None:
-        """Node asks for the locks of the children."""
+    async def test_spares_busy_parents(self, shared: SharedQueue, parents: SharedQueue) -> None:
+        """Node checks the locks of the children."""
         parent, _ = await add_flow(shared, parents, child(1))
         await take(shared)
         with pytest.raises(NodeError, match="could not be removed"):
@@ -274,7 +254,7 @@ def dependencies(parents: SharedQueue, parent: str) -> set[str]:
 def picture(
     shared: SharedQueue, parents: SharedQueue, parent: str, children: list[str]
 ) -> dict[str, Any]:
-    """All that is stored of a parent, with its children by their numbers, and without times."""
+    """Return all data of a parent without times, with its children by number."""
     names = {shared.key(id): f"child {n}" for n, id in enumerate(children, 1)}
 
     def named(text: str) -> str:

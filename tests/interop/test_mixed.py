@@ -1,4 +1,4 @@
-"""Workers of both languages on one queue: under load, killed, and left to chance."""
+"""Workers of both languages on one queue: under load, killed, and with random operations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FUZZ_SECONDS: Final = 5.0
 
 
 async def test_each_job_is_run_once(shared: SharedQueue) -> None:
-    """Two workers of each language, and producers of both while they work."""
+    """Two workers and a producer of each language run at once."""
     for name in "ada", "grace":
         await shared.python_worker(name=name, concurrency=10)
     nodes = [await shared.node_worker(concurrency=10) for _ in range(2)]
@@ -45,7 +45,7 @@ async def test_each_job_is_run_once(shared: SharedQueue) -> None:
 
 
 async def test_failing_jobs_are_tried_by_both(shared: SharedQueue) -> None:
-    """Attempts are counted once each, whoever makes them."""
+    """Each attempt counts once, in whatever language."""
     await shared.python_worker(concurrency=5)
     await shared.node_worker(concurrency=5)
     options = {"attempts": 6, "backoff": 1}
@@ -59,10 +59,8 @@ async def test_failing_jobs_are_tried_by_both(shared: SharedQueue) -> None:
 
 
 class TestKilled:
-    async def test_python_finishes_what_a_killed_node_worker_held(
-        self, shared: SharedQueue, mortal_peer: Peer
-    ) -> None:
-        """kill -9: its locks expire, and no worker of its language is left."""
+    async def test_python_replaces_node(self, shared: SharedQueue, mortal_peer: Peer) -> None:
+        """After kill -9 its locks expire, and no other worker of its language runs."""
         jobs = await shared.queue.add_many([("hold", {})] * 5)
         worker = await shared.node_worker(
             of=mortal_peer, idle=False, concurrency=5, lockDuration=500
@@ -77,9 +75,7 @@ class TestKilled:
             assert (job.record.crashes, job.record.attempts_started) == (1, 2)
         assert troubles(shared) == []
 
-    async def test_node_finishes_what_a_killed_python_worker_held(
-        self, shared: SharedQueue, server: RedisServer
-    ) -> None:
+    async def test_node_replaces_python(self, shared: SharedQueue, server: RedisServer) -> None:
         jobs = await shared.queue.add_many([("echo", {})] * 5)
         doomed = subprocess.Popen(
             [sys.executable, "-m", "tests.interop.doomed_worker", shared.name],
@@ -101,7 +97,7 @@ class TestKilled:
 
 class TestChance:
     async def test_nothing_is_lost_whatever_both_sides_do(self, shared: SharedQueue) -> None:
-        """Some seconds of everything at once; then every job is in one place, with all it needs."""
+        """Random operations for some seconds. Then every job is in one state, with all its data."""
         seed = random.SystemRandom().randrange(10**6)
         print(f"seed {seed}")
         fuzz = Fuzz(shared, random.Random(seed))
@@ -117,7 +113,7 @@ class TestChance:
 
 
 class Fuzz:
-    """Steps of chance, by either language."""
+    """Random operations of both languages."""
 
     def __init__(self, shared: SharedQueue, chance: random.Random) -> None:
         self._shared = shared
@@ -133,7 +129,7 @@ class Fuzz:
         steps += [self.pause, self.node_pause, self.duplicate, self.node_change]
         steps += [self.clean, self.node_clean]
         while loop.time() < end:
-            # Steps that come too late (the job has moved on, or is gone) are refused.
+            # Operations that come too late, because the job has moved or is gone, are refused.
             try:
                 await self._chance.choice(steps)()
             except (HastenError, NodeError):
@@ -143,7 +139,7 @@ class Fuzz:
         return self._chance.choice(sorted(self.added) or ["none"])
 
     def some_options(self) -> dict[str, Any]:
-        """Of a job, in Node's names."""
+        """Return random options with Node's names."""
         chance = self._chance
         return {
             "priority": chance.choice([0, 0, 1, 7]),
@@ -174,7 +170,7 @@ class Fuzz:
         self.added.add(job["id"])
 
     async def duplicate(self) -> None:
-        """An id of its own, which may exist, or have existed."""
+        """Add a job with a chosen id, which may exist or have existed."""
         id = f"own-{self._chance.randrange(1000)}"
         if id not in self.added:
             self.added.add(id)

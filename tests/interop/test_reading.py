@@ -1,4 +1,4 @@
-"""What each side sees of a queue, and Bull Board, which knows nothing of us."""
+"""What each language reads from a queue, and what Bull Board shows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NODE_STATES: Final = {
 
 
 async def some_of_everything(shared: SharedQueue, count: int = 100) -> None:
-    """Jobs of both languages in all states, in an order of chance."""
+    """Add jobs of both languages in all states, in random order."""
     chance = random.Random(7)
     options: list[JobOptions] = [
         {},
@@ -68,10 +68,7 @@ class TestGetters:
 
     @pytest.mark.parametrize("newest_first", [True, False])
     @pytest.mark.parametrize("state", State)
-    async def test_pages_are_the_same(
-        self, shared: SharedQueue, state: State, newest_first: bool
-    ) -> None:
-        """The same jobs in the same order."""
+    async def test_pages_agree(self, shared: SharedQueue, state: State, newest_first: bool) -> None:
         await some_of_everything(shared, 40)
         for start, count in (0, 100), (0, 3), (2, 4):
             ours = await shared.queue.jobs(
@@ -116,7 +113,7 @@ class TestGetters:
         assert await shared.node("isPaused")
 
     async def test_node_counts_each_python_worker_once(self, shared: SharedQueue) -> None:
-        """By the name of the one connection that blocks, and no longer than it lives."""
+        """By the name of its blocking connection, while that is open."""
         first = await shared.python_worker(name="ada")
         await shared.python_worker(name="grace hopper")
         await shared.node_worker(name="nodette")
@@ -131,9 +128,7 @@ class TestGetters:
 
         await shared.until_true(one_less)
 
-    async def test_a_new_node_queue_changes_only_its_own_settings(
-        self, shared: SharedQueue
-    ) -> None:
+    async def test_a_new_node_queue_changes_only_its_settings(self, shared: SharedQueue) -> None:
         await some_of_everything(shared, 40)
         before = await shared.queue.counts()
         await shared.node("setGlobalConcurrency", 5)
@@ -184,12 +179,12 @@ class TestBullBoard:
         assert any("raise RuntimeError" in trace for trace in page["job"]["stacktrace"])
 
     async def test_no_key_of_ours_confuses_it(self, shared: SharedQueue) -> None:
-        """With something in each place, and a request for a cancellation."""
+        """With jobs in each state, and a request to cancel."""
         await fill(shared)
         running = await shared.queue.add("hold")
         await shared.python_worker(idle=False)
         await shared.until(lambda: running.id in shared.ids("active"))
-        # Of a job that no worker has: one that ran would be cancelled before the board looks.
+        # A waiting job: a running one would be cancelled before the board reads it.
         shared.redis.sadd(shared.key("hasten:cancelled"), "another")
         board = await Board.of(shared)
         for path in (
@@ -209,7 +204,7 @@ class TestBullBoard:
         assert "ada" in json.dumps(listed)
 
     async def test_its_buttons_work_on_our_jobs(self, shared: SharedQueue) -> None:
-        """Retry, promote, clean, pause and resume, as an operator presses them."""
+        """Retry, promote, clean, pause and resume."""
         await shared.queue.add_many([("fail", {"message": "no", "times": 1})] * 2)
         late = await shared.queue.add("echo", delay=60)
         await shared.python_worker(idle=False)
@@ -227,7 +222,7 @@ class TestBullBoard:
 
 
 class Board:
-    """Bull Board's HTTP interface."""
+    """The HTTP interface of Bull Board."""
 
     def __init__(self, port: int, queue: str) -> None:
         self._queue = queue
@@ -239,7 +234,7 @@ class Board:
         return cls(await shared.peer.ask("board", handles=[shared.node.handle]), shared.name)
 
     async def get(self, path: str = "", *, status: str | None = None) -> Any:
-        """What a page is made of: that of a queue, or the list with the jobs of one state."""
+        """Return the data of a page: of a queue, or of its jobs in one state."""
         query = ""
         if status is not None:
             query = f"?activeQueue={self._queue}&status={status}&page=1&jobsPerPage=20"

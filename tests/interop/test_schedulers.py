@@ -1,4 +1,4 @@
-"""Schedules that Node keeps: whoever takes one of their jobs has to add the next one."""
+"""Schedulers of Node: whoever claims one of their jobs adds the next one."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ async def schedule(shared: SharedQueue, rule: object, **template: object) -> Non
 
 
 def pending(shared: SharedQueue) -> list[str]:
-    """The ids of the scheduler's jobs that have not started."""
+    """Return the ids of the jobs of the scheduler that have not started."""
     places = shared.ids("wait") + shared.ids("delayed") + shared.ids("prioritized")
     return [id for id in places if id.startswith("repeat:tick:")]
 
 
 def slots(shared: SharedQueue) -> list[int]:
-    """When the scheduler's jobs were due that have begun to run, in order."""
+    """Return the due times of the jobs that have started, in order."""
     return [
         int(each["jobId"].rpartition(":")[2])
         for each in shared.stream()
@@ -42,7 +42,7 @@ def shown(time_ms: int, tz: str) -> str:
 
 class TestEvery:
     async def test_python_adds_the_next_one_when_it_claims_one(self, shared: SharedQueue) -> None:
-        """On the grid, with the data of the schedule, counted, and known to Node."""
+        """With the due time and data of the schedule. Node knows it."""
         await schedule(shared, {"every": 3_600_000}, data={"value": 7}, opts={"priority": 3})
         (first,) = pending(shared)
         await take(shared)
@@ -57,7 +57,7 @@ class TestEvery:
         assert (scheduler["next"], scheduler["iterationCount"]) == (due_ms, 2)
 
     async def test_one_is_pending_at_any_time(self, shared: SharedQueue) -> None:
-        """Ten rounds: no gap, no duplicate."""
+        """Ten rounds without a gap or a duplicate."""
         await schedule(shared, {"every": 50})
         await shared.python_worker(idle=False)
         await shared.until(lambda: len(slots(shared)) >= 10)
@@ -117,7 +117,7 @@ class TestEvery:
         assert (await shared.node("getJobScheduler", "tick"))["iterationCount"] == 2
 
     async def test_a_removed_schedule_adds_no_job(self, shared: SharedQueue) -> None:
-        """Its last job, which waits already, still runs."""
+        """Its waiting job still runs."""
         await schedule(shared, {"every": 3_600_000})
         assert len(shared.ids("wait")) == 1
         await shared.node("removeJobScheduler", "tick")
@@ -126,7 +126,7 @@ class TestEvery:
         assert pending(shared) == []
 
 
-# But for several times in an hour that is skipped: of "*/20 2 * * *" Node runs the first one only.
+# Except several times in a skipped hour: of "*/20 2 * * *" Node runs the first one only.
 PATTERNS: Final = [
     "30 2 * * *", "0 * * * *", "*/20 3 * * *", "*/7 * * * *", "0 */3 * * *", "15,45 1-3 * * *",
     "0 9 * * MON-FRI", "0 0 L * *", "0 12 * * 5L", "0 12 * * 1#2", "0 0 13 * 5", "0 0 1 JAN ?",
@@ -136,7 +136,7 @@ PATTERNS: Final = [
 # None with a change of half an hour: there Node's parser finds times before the one it is given.
 ZONES: Final = ["UTC", "Europe/Madrid", "America/New_York", "Asia/Kolkata"]
 
-# Shortly before clocks change in one of these zones, and an ordinary day.
+# Shortly before clocks change in one of these zones, and on an ordinary day.
 EVENINGS: Final = ["2026-03-07", "2026-03-28", "2026-10-24", "2026-10-31", "2027-02-27"]
 
 
@@ -144,7 +144,7 @@ class TestCron:
     @pytest.mark.parametrize("tz", ZONES)
     @pytest.mark.parametrize("pattern", PATTERNS)
     async def test_a_pattern_means_the_same(self, peer: Peer, pattern: str, tz: str) -> None:
-        """Also where clocks change: one schedule may be kept by both languages in turns."""
+        """Also when clocks change, because both languages may continue one schedule."""
         for day in EVENINGS:
             evening = datetime.fromisoformat(f"{day}T23:30").replace(tzinfo=ZoneInfo(tz))
             after_ms = int(evening.timestamp() * 1000)
@@ -163,10 +163,8 @@ class TestCron:
             {"pattern": "15 3 1,15 * *", "tz": "UTC"},
         ],
     )
-    async def test_the_next_time_is_the_one_that_node_finds(
-        self, shared: SharedQueue, rule: dict[str, Any]
-    ) -> None:
-        """Of two schedulers with the same rule, each language continues one."""
+    async def test_next_time_is_as_in_node(self, shared: SharedQueue, rule: dict[str, Any]) -> None:
+        """There are two schedulers with the same rule. Each language continues one."""
         for task in "echo", "report":
             data = {"progress": 1, "lines": []}
             template = {"name": task, "data": data if task == "report" else {}}
@@ -212,7 +210,7 @@ class TestCron:
 
 class TestGuarding:
     async def test_the_pending_job_is_not_removed(self, shared: SharedQueue) -> None:
-        """The schedule would stand still for ever."""
+        """Otherwise the schedule would end."""
         await schedule(shared, {"pattern": "0 0 1 1 *"})
         (job,) = pending(shared)
         with pytest.raises(WrongState, match="the next run of a scheduler"):
@@ -222,7 +220,7 @@ class TestGuarding:
         assert pending(shared) == [job]
 
     async def test_the_pending_job_is_not_cancelled(self, shared: SharedQueue) -> None:
-        """That would end the schedule: no worker would claim the job that continues it."""
+        """Otherwise the schedule would end: no worker would claim the job that continues it."""
         await schedule(shared, {"pattern": "0 0 1 1 *"})
         (job,) = pending(shared)
         with pytest.raises(WrongState, match="the next run of a scheduler"):
@@ -239,7 +237,7 @@ class TestGuarding:
 
 
 async def test_python_claims_a_job_without_a_rule(shared: SharedQueue) -> None:
-    """Written by hand, or by a version to come: it runs, and is no schedule's."""
+    """Written by hand or by a later version. It runs, and belongs to no schedule."""
     job = await shared.node("add", "echo", {"value": 1})
     shared.redis.hset(shared.key(job["id"]), "rjk", "nobody's")
     await shared.python_worker(idle=False)

@@ -41,14 +41,14 @@ def queue(store: Store) -> Queue:
 
 @pytest.fixture
 async def memory() -> AsyncIterator[Queue]:
-    """A queue for what has nothing to do with the store."""
+    """A queue in memory, for tests that do not depend on the store."""
     async with Queue("memory", "memory://") as queue:
         yield queue
 
 
 @pytest.fixture
 def elsewhere(store: Store) -> Queue:
-    """The same queue in a program that does not have its tasks, and checks no data."""
+    """The same queue in another program, which has no tasks and so cannot check data."""
     return Queue("mail", store)
 
 

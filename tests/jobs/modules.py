@@ -1,4 +1,4 @@
-"""Modules that a test writes: what a program consists of."""
+"""Modules that a test writes, as parts of a program."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hasten.jobs import Queue
 
 
 class Modules:
-    """Modules in a folder of their own, where `queue` is the test's."""
+    """Writes modules into a folder, and imports them with the queue of the test as `queue`."""
 
     def __init__(self, folder: Path, queue: Queue) -> None:
         self._folder = folder

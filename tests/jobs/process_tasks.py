@@ -1,4 +1,4 @@
-"""Tasks that run in processes of their own: those import this module."""
+"""Tasks for child processes, which import this module."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def log_from_threads(ctx: Context, threads: int, lines: int) -> None:
 
 @queue.task(run_in="process")
 def log_from_a_signal_handler(ctx: Context) -> None:
-    """While the same thread is about to log: over and over, until it has happened."""
+    """Log from a signal handler that interrupts a log call of the same thread."""
     count = 0
 
     def on_alarm(*_: object) -> None:
@@ -245,7 +245,7 @@ def reset_signals() -> None:
 
 @queue.task(run_in="process")
 def signal_program(number: int) -> int:
-    """Returns how a program that this starts ends on a signal."""
+    """Start a program, and return its exit status after a signal."""
     with subprocess.Popen(["sleep", "600"]) as program:
         program.send_signal(number)
         return program.wait()
@@ -253,7 +253,7 @@ def signal_program(number: int) -> int:
 
 @queue.task(run_in="process")
 def signal_fork(number: int) -> int:
-    """Returns how a fork of this process ends on a signal."""
+    """Fork this process, and return the exit status of the fork after a signal."""
     fork = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
     fork.start()
     assert fork.pid is not None
@@ -283,7 +283,7 @@ def use_multiprocessing(method: str) -> list[list[int]]:
 
 @queue.task(run_in="process")
 def start_programs(ctx: Context, then: str) -> None:
-    """Log the pids of a program and of another one that it starts. Then end in some way."""
+    """Start a program that starts another one, log both pids, and end as told."""
     shell = subprocess.Popen(
         ["sh", "-c", "sleep 600 & echo $!; wait"], stdout=subprocess.PIPE, text=True
     )
@@ -299,7 +299,7 @@ def start_programs(ctx: Context, then: str) -> None:
 
 @queue.task(run_in="process")
 def fork(how: str) -> int:
-    """Both processes come back from the handler. Returns how the other one ended."""
+    """Fork, so that both processes return from the handler. Returns how the fork ended."""
     if other := os.fork():
         return os.waitstatus_to_exitcode(os.waitpid(other, 0)[1])
     if how == "error":

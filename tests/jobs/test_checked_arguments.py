@@ -10,8 +10,9 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel, field_validator
 
-from hasten.errors import InvalidArgument, InvalidOption, JobFailed
+from hasten.errors import InvalidArgument, InvalidOption
 from hasten.jobs import Queue, State, Worker
+from tests.jobs.eventually import fails, result_of
 
 
 @dataclass
@@ -82,15 +83,13 @@ async def test_are_refused_with_their_path(
 
 @pytest.mark.parametrize("value", [Order(1, [Line("a", 2)]), {"id": 1, "lines": []}])
 async def test_that_fit_are_stored_as_they_were_given(memory: Queue, value: Any) -> None:
-    """What decodes to the annotated type fits, too."""
+    """A value of another type is accepted if its JSON decodes to the annotated type."""
 
     @memory.task
     async def keep(value: Order) -> int:
         return value.id
 
-    job = await keep.enqueue(value)
-    async with Worker(memory):
-        assert await job.result(timeout=30) == 1
+    assert await result_of(memory, await keep.enqueue(value)) == 1
 
 
 async def test_of_a_task_without_annotations_are_not_checked(memory: Queue) -> None:
@@ -102,7 +101,7 @@ async def test_of_a_task_without_annotations_are_not_checked(memory: Queue) -> N
 
 
 async def test_are_not_checked_where_that_is_turned_off(memory: Queue) -> None:
-    """By the queue for all its tasks, or by a task; the worker checks them nevertheless."""
+    """Queue(check_arguments=False) or a task turns the check off. The worker checks in any case."""
     unchecked = Queue("memory", memory.store, check_arguments=False)
 
     async def square(number: int) -> int:
@@ -115,8 +114,7 @@ async def test_are_not_checked_where_that_is_turned_off(memory: Queue) -> None:
         await unchecked.task(name="checked", check_arguments=True)(square).enqueue("x")  # type: ignore[arg-type]
     async with Worker(memory):
         for job in (first, second, third):
-            with pytest.raises(JobFailed, match="does not fit the task 'square': Expected `int`"):
-                await job.result(timeout=30)
+            await fails(job.result(timeout=30), "does not fit the task 'square': Expected `int`")
 
 
 def test_whether_to_check_is_true_or_false(memory: Queue) -> None:

@@ -1,4 +1,4 @@
-"""What can be a task, and what is found wrong with it when it is made."""
+"""Which functions can be tasks, and which errors are found when a task is declared."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
@@ -15,10 +15,10 @@ import msgspec
 import pydantic
 import pytest
 
-from hasten.errors import InvalidOption, InvalidTask, JobFailed
+from hasten.errors import InvalidOption, InvalidTask
 from hasten.jobs import Context, Queue, State, Task, Worker
 from tests.jobs import process_tasks
-from tests.jobs.eventually import until, until_state
+from tests.jobs.eventually import fails, result_of, until, until_state
 from tests.jobs.modules import Modules
 
 
@@ -104,7 +104,7 @@ class TestAnnotations:
     def test_that_json_cannot_be_decoded_to_are_refused_when_the_task_is_made(
         self, queue: Queue, annotation: Any, why: str, default: tuple[object, ...]
     ) -> None:
-        """Not once per job, in the worker."""
+        """The error is raised once, not for each job in the worker."""
         with pytest.raises(InvalidTask) as caught:
             queue.task(taking(annotation, *default))
         assert str(caught.value).startswith(
@@ -141,10 +141,8 @@ class TestAnnotations:
         ],
         ids=["name", "attribute", "inside a record"],
     )
-    def test_may_name_what_is_defined_further_down(
-        self, queue: Queue, modules: Modules, code: str
-    ) -> None:
-        """Then they are checked on first use, or when a worker starts."""
+    def test_may_name_what_comes_below(self, queue: Queue, modules: Modules, code: str) -> None:
+        """The annotations are checked on first use, or when a worker starts."""
         module: Any = modules.load("declaring_later", code)
         with pytest.raises(InvalidTask, match=r"^task 'send': .*cannot be resolved: .*Later"):
             queue.check_tasks()
@@ -154,7 +152,7 @@ class TestAnnotations:
         queue.check_tasks()
 
     async def test_are_checked_when_a_worker_starts(self, queue: Queue, modules: Modules) -> None:
-        """Before it takes a job."""
+        """The worker starts only if all annotations are valid."""
         modules.load("declaring_never", "@queue.task\ndef send(x: 'Never') -> None: ...")
         job = await queue.add("other")
         with pytest.raises(InvalidTask, match=r"^task 'send': .*cannot be resolved: .*Never"):
@@ -184,19 +182,18 @@ CONTEXTS: dict[str, Any] = {
 
 class TestContext:
     @pytest.mark.parametrize("kind", CONTEXTS)
-    @pytest.mark.parametrize("place", ["ctx, to", "to, ctx=None", "to, *, ctx=None", "ctx, /, to"])
-    async def test_is_given_however_it_is_annotated(
-        self, memory: Queue, kind: str, place: str
-    ) -> None:
-        """Its parameter is not stored, and those who enqueue do not give it."""
+    @pytest.mark.parametrize(
+        "place", ["ctx, to", "to, ctx=None", "to, *, ctx", "to, *, ctx=None", "ctx, /, to"]
+    )
+    async def test_is_given_however_annotated(self, memory: Queue, kind: str, place: str) -> None:
+        """The context is not stored with the arguments, and callers do not pass it."""
         namespace: dict[str, Any] = {"Context": Context}
         exec(f"async def name({place}): return f'{{ctx.job.name}} {{to}}'", namespace)
         function = namespace["name"]
         function.__annotations__ = {"ctx": CONTEXTS[kind], "to": str}
         job = await memory.task(function).enqueue("ada")
         assert job.data == {"to": "ada"}
-        async with Worker(memory):
-            assert await job.result(timeout=30) == "name ada"
+        assert await result_of(memory, job) == "name ada"
 
     def test_has_no_alternative_but_none(self, memory: Queue) -> None:
         with pytest.raises(InvalidTask, match=r"data cannot be decoded to .*Context \| int"):
@@ -204,7 +201,7 @@ class TestContext:
 
 
 def logged(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A plain decorator, as many libraries have them: it knows nothing of coroutines."""
+    """A decorator that does not await what it returns, as in many libraries."""
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -254,7 +251,7 @@ class Awaitable:
 
     def __await__(self) -> Generator[Any, None, str]:
         yield from asyncio.sleep(0).__await__()
-        return self._value  # as an awaitable does
+        return self._value  # as awaitables do
 
 
 def greet_later(name: str) -> Awaitable:
@@ -282,14 +279,13 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], str]] = {
 class TestWhatCanBeATask:
     @pytest.mark.parametrize("kind", FUNCTIONS)
     async def test_is_all_that_can_be_called(self, memory: Queue, kind: str) -> None:
-        """What it returns is awaited, if it can be."""
+        """If it returns an awaitable, the worker awaits it."""
         function, where = FUNCTIONS[kind]
         task: Task[..., Any, Any] = memory.task(name="greet")(function)
         assert (task.name, task.definition.run_in) == ("greet", where)
         job = await task.enqueue(name="ada")
         assert job.data == {"name": "ada"}
-        async with Worker(memory):
-            assert await job.result(timeout=30) == "Hi, ada"
+        assert await result_of(memory, job) == "Hi, ada"
 
     async def test_is_a_task_of_another_queue_too(self, memory: Queue) -> None:
         other = Queue("other", "memory://")
@@ -299,8 +295,7 @@ class TestWhatCanBeATask:
         async def both(number: int) -> int:
             return number
 
-        async with Worker(other):
-            assert await (await both.enqueue(7)).result(timeout=30) == 7
+        assert await result_of(other, await both.enqueue(7)) == 7
         await other.aclose()
 
     async def test_a_coroutine_of_a_wrapper_ends_at_its_timeout(self, memory: Queue) -> None:
@@ -315,10 +310,7 @@ class TestWhatCanBeATask:
             finally:
                 ended.append("cancelled")
 
-        job = await hang.enqueue()
-        async with Worker(memory):
-            with pytest.raises(JobFailed, match="JobTimeout"):
-                await job.result(timeout=30)
+        await fails(result_of(memory, await hang.enqueue()), "JobTimeout")
         assert ended == ["cancelled"]
 
     async def test_a_coroutine_of_a_wrapper_is_not_begun_after_its_end(self, memory: Queue) -> None:
@@ -356,28 +348,19 @@ class TestWhatCanBeATask:
         "function",
         [functools.partial(greet, "Hi"), Greeter("Hi"), functools.partial(Greeter("Hi"))],
     )
-    def test_without_a_name_of_its_own_needs_one(
-        self, queue: Queue, function: Callable[..., Any]
-    ) -> None:
-        with pytest.raises(
-            InvalidOption, match=r"^name=None: must be given as @queue\.task\(name=…\), because "
-        ):
+    def test_without_a_name_needs_one(self, queue: Queue, function: Callable[..., Any]) -> None:
+        message = r"^name=None: must be given as @queue\.task\(name=…\), because "
+        with pytest.raises(InvalidOption, match=message):
             queue.task(function)
 
     @pytest.mark.parametrize(
         ("given", "complaint"),
         [
-            (
-                staticmethod(greet),
-                "a staticmethod object cannot be a task: write",
-            ),
+            (staticmethod(greet), "a staticmethod object cannot be a task: write"),
             (classmethod(lambda cls: None), "a classmethod object cannot be a task"),
             (Greeter, "the class Greeter cannot be a task: use a function"),
             (functools.partialmethod(greet, "Hi"), "cannot be a task: it is not a function"),
-            (
-                "mails",
-                "it is not a function. Write @queue.task(name=…) to set a name",
-            ),
+            ("mails", "it is not a function. Write @queue.task(name=…) to set a name"),
             (7, "7 cannot be a task"),
             (None, "None cannot be a task"),
             (max, "task 'max': the parameters of <built-in function max> cannot be determined"),
@@ -394,8 +377,12 @@ class TestWhatCanBeATask:
             def __call__(self) -> Iterator[int]:
                 yield 1
 
-        with pytest.raises(InvalidTask, match="task 'values': a generator cannot be a task"):
-            queue.task(name="values")(Values())
+        async def values() -> AsyncIterator[int]:
+            yield 1
+
+        for given in (Values(), values):
+            with pytest.raises(InvalidTask, match="task 'values': a generator cannot be a task"):
+                queue.task(name="values")(given)
 
     @pytest.mark.parametrize(
         "function",
@@ -404,6 +391,7 @@ class TestWhatCanBeATask:
             Greeter("Hi"),
             Greeter("Hi").greet,
             lambda: None,
+            taking(int),
         ],
     )
     def test_that_cannot_be_imported_cannot_run_in_a_process(
@@ -415,10 +403,8 @@ class TestWhatCanBeATask:
         ):
             queue.task(name="f", run_in="process")(function)
 
-    def test_that_has_another_name_in_its_module_cannot_run_in_a_process(
-        self, queue: Queue
-    ) -> None:
-        """Found when a worker starts: then the module is complete."""
+    def test_that_has_another_name_in_its_module_runs_in_no_process(self, queue: Queue) -> None:
+        """The check runs when a worker starts, because the module is complete then."""
         queue.task(run_in="process")(greet)
         with pytest.raises(InvalidOption, match=r"decorate .*test_declaring\.greet .* with"):
             queue.check_tasks()
@@ -431,7 +417,7 @@ async def delay_later(attempt: int, error: BaseException) -> float:
 
 @pytest.mark.parametrize("backoff", [delay_later, lambda attempt: 1.0])
 def test_a_back_off_function_of_another_kind_is_refused_when_it_is_given(backoff: Any) -> None:
-    """For a task and for all tasks of a queue."""
+    """Both options of a queue and options of a task are checked."""
     with pytest.raises(InvalidOption, match=r"^backoff=<function .*: must be a .*function"):
         Queue("mail", "memory://", backoff=backoff)
     with pytest.raises(InvalidOption, match=r"^backoff=<function .*: must be a .*function"):

@@ -1,4 +1,4 @@
-"""What a worker logs of runs that failed, and what a log record of it holds."""
+"""What a worker logs about failed runs, and the fields of those log records."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hasten.jobs._failure_log import RemoteTraceback
 from hasten.jobs._options import Options
 from hasten.jobs._record import JobTemplate, NewJob
 from tests.jobs import process_tasks
-from tests.jobs.eventually import until_state
+from tests.jobs.eventually import fails, until_state
 
 
 def records(caplog: pytest.LogCaptureFixture, job_id: str) -> list[logging.LogRecord]:
@@ -32,8 +32,7 @@ def _everything(caplog: pytest.LogCaptureFixture) -> None:
 
 
 async def fail(job: Any) -> None:
-    with pytest.raises(JobFailed):
-        await job.result(timeout=30)
+    await fails(job.result(timeout=30))
 
 
 @pytest.mark.parametrize("where", ["loop", "thread"])
@@ -74,9 +73,7 @@ async def test_each_attempt_is_logged_and_the_last_one_with_its_traceback(
     assert trace.tb_frame.f_code.co_name == f"in_{where}"
 
 
-async def test_the_log_of_a_retry_has_its_delay(
-    queue: Queue, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_retry_is_logged_with_delay(queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
     @queue.task(attempts=2, backoff=90)
     async def send() -> None:
         raise ValueError("boom")
@@ -89,10 +86,8 @@ async def test_the_log_of_a_retry_has_its_delay(
     assert facts(retried, "retry_in") == (90.0,)
 
 
-async def test_a_failure_in_a_process_brings_its_traceback(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """The log has a `JobFailed`, whose cause is the text of the traceback."""
+async def test_a_failure_in_a_process_has_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    """The logged exception is a `JobFailed`. Its cause has the traceback of the process as text."""
     job = await process_tasks.throw.using(attempts=1).enqueue("unreadable")
     async with Worker(process_tasks.queue, grace=0):
         await fail(job)
@@ -128,10 +123,8 @@ async def test_a_time_out_is_logged(queue: Queue, caplog: pytest.LogCaptureFixtu
     assert failed.getMessage().endswith("attempt 1 of 1: JobTimeout: timed out after 0.01 s")
 
 
-async def test_a_job_that_cannot_be_run_is_logged(
-    queue: Queue, caplog: pytest.LogCaptureFixture
-) -> None:
-    """An unknown task, and data that does not fit."""
+async def test_an_unrunnable_job_is_logged(queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
+    """The task is unknown, or the data does not fit."""
 
     @queue.task
     async def square(number: int) -> int:
@@ -150,9 +143,7 @@ async def test_a_job_that_cannot_be_run_is_logged(
     assert "the data of the job does not fit the task 'square'" in second.getMessage()
 
 
-async def test_an_expired_job_is_logged(
-    queue: Queue, clock: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_expiry_is_logged(queue: Queue, clock: Any, caplog: pytest.LogCaptureFixture) -> None:
     @queue.task(expires=10)
     async def remind() -> None: ...
 
@@ -165,9 +156,7 @@ async def test_an_expired_job_is_logged(
     assert "failed without a run: expired" in failed.getMessage()
 
 
-async def test_a_postponed_job_is_not_logged_as_a_failure(
-    queue: Queue, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_postponing_is_no_failure(queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
     @queue.task
     async def ask() -> None:
         raise RetryAfter(30)
@@ -183,9 +172,7 @@ async def test_a_postponed_job_is_not_logged_as_a_failure(
     )
 
 
-async def test_a_cancelled_job_is_not_logged_as_a_failure(
-    queue: Queue, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_cancelling_is_no_failure(queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
     @queue.task
     async def wait() -> None:
         await asyncio.Event().wait()
@@ -198,10 +185,8 @@ async def test_a_cancelled_job_is_not_logged_as_a_failure(
     assert [record.levelname for record in records(caplog, job.id)] == ["INFO"]
 
 
-async def test_one_failure_is_one_line_without_control_characters(
-    queue: Queue, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The text of an error cannot forge a line of the log or clear a terminal."""
+async def test_a_failure_is_one_safe_line(queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
+    """The text of an error cannot add a line to the log or clear a terminal."""
 
     @queue.task
     async def fail_it() -> None:
@@ -215,7 +200,7 @@ async def test_one_failure_is_one_line_without_control_characters(
     assert message.isprintable()
     assert r"ValueError: a ERROR forged\x1b[2J" in message
     assert len(message) < 700
-    # The log of any application, whatever its formatter.
+    # The output of any formatter of an application.
     shown = logging.Formatter().format(failed)
     assert shown.replace("\n", "").isprintable()
     assert "\nERROR" not in shown
@@ -230,9 +215,7 @@ def test_the_traceback_of_another_process_is_escaped(caplog: pytest.LogCaptureFi
     assert "\n    ERROR forged" in shown
 
 
-async def test_ids_and_names_of_other_programs_are_escaped(
-    queue: Queue, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_ids_and_names_are_escaped(queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
     odd = "\x1b[2J\u202eodd\n"
     await queue.engine.add(
         [NewJob("mail", JobTemplate(odd, "{}", Options()), "{}", odd)], now_ms=queue.clock.now_ms()
@@ -249,9 +232,7 @@ async def test_ids_and_names_of_other_programs_are_escaped(
     assert r"job \x1b[2J\u202eodd\n (\x1b[2J\u202eodd)" in record.getMessage()
 
 
-async def test_an_error_without_a_text_is_logged(
-    queue: Queue, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_textless_error_is_logged(queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
     class Odd(Exception):
         def __str__(self) -> str:
             raise AttributeError("missing")

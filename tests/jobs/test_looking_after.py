@@ -1,4 +1,4 @@
-"""Finding jobs, and doing something about them."""
+"""Finding jobs and changing them: retry, promote, cancel, remove, pause, drain, clean."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from hasten.errors import InvalidOption, JobCancelled, JobFailed, JobNotFound, WrongState
+from hasten.errors import InvalidOption, JobCancelled, JobNotFound, WrongState
 from hasten.jobs import Job, Queue, State, Worker
 from hasten.jobs._states import FINISHED
 from hasten.testing import ManualClock
-from tests.jobs.eventually import until, until_state
+from tests.jobs.eventually import fails, until, until_state
 
 
 async def fill(queue: Queue) -> dict[State, Job[Any]]:
-    """A job in each state but active and waiting-children."""
+    """Add one job for each state except active and waiting-children."""
 
     @queue.task
     async def end(fail: bool) -> None:
@@ -27,8 +27,7 @@ async def fill(queue: Queue) -> dict[State, Job[Any]]:
     completed, failed = await end.enqueue(False), await end.enqueue(True)
     async with Worker(queue):
         await completed.result(timeout=30)
-        with pytest.raises(JobFailed):
-            await failed.result(timeout=30)
+        await fails(failed.result(timeout=30))
     return {
         State.COMPLETED: completed,
         State.FAILED: failed,
@@ -51,7 +50,6 @@ class TestFinding:
         assert await queue.get(id) is None
 
     async def test_a_queue_does_not_find_the_jobs_of_another(self, queue: Queue) -> None:
-        """Though they are in one store."""
         other = Queue("other", queue.store)
         job = await other.add("send")
         assert await queue.get(job.id) is None
@@ -60,7 +58,7 @@ class TestFinding:
         assert (await job.refresh()).state is State.WAITING
 
     async def test_jobs_come_in_pages(self, queue: Queue) -> None:
-        """In the order in which they would be taken, or the other way."""
+        """Oldest first or newest first."""
         jobs = await queue.add_many([("send", {"n": n}) for n in range(10)])
         ids = [job.id for job in jobs]
 
@@ -98,7 +96,7 @@ class TestFinding:
 class TestIds:
     @pytest.mark.parametrize("id", [7, None, b"7", ("7",)])
     async def test_that_are_no_text_are_refused(self, queue: Queue, id: Any) -> None:
-        """A number may come from a database of one's own, where ids were kept as numbers."""
+        """Applications often keep ids as numbers in their own databases."""
         calls = [
             queue.get(id), queue.cancel(id), queue.remove(id), queue.retry("1", id),
             queue.promote("1", id), asyncio.to_thread(queue.sync.get, id),
@@ -112,9 +110,7 @@ class TestIds:
 
 class TestCancel:
     @pytest.mark.parametrize("state", [State.WAITING, State.PRIORITIZED, State.DELAYED])
-    async def test_fails_a_job_that_has_not_started_at_once(
-        self, queue: Queue, state: State
-    ) -> None:
+    async def test_fails_an_unstarted_job_at_once(self, queue: Queue, state: State) -> None:
         job = (await fill(queue))[state]
         assert await job.cancel()
         await job.refresh()
@@ -125,7 +121,7 @@ class TestCancel:
 
     @pytest.mark.parametrize("where", ["loop", "thread"])
     async def test_stops_a_running_job(self, queue: Queue, where: str) -> None:
-        """Its handler may clean up, and no attempt follows."""
+        """The handler can clean up, and the job is not retried."""
         ended = threading.Event()
 
         async def in_loop() -> None:
@@ -163,9 +159,7 @@ class TestCancel:
 
 
 class TestPause:
-    async def test_holds_jobs_back_until_resume_and_lets_running_ones_go_on(
-        self, queue: Queue
-    ) -> None:
+    async def test_holds_jobs_until_resume_and_lets_running_ones_go_on(self, queue: Queue) -> None:
         started, may_end = asyncio.Event(), asyncio.Event()
         ran: list[int] = []
 
@@ -194,9 +188,7 @@ class TestPause:
 
 class TestRetryAndPromote:
     @pytest.mark.parametrize("state", [State.FAILED, State.COMPLETED])
-    async def test_retry_runs_a_finished_job_again_with_all_its_attempts(
-        self, queue: Queue, state: State
-    ) -> None:
+    async def test_retry_reruns_a_job_with_all_attempts(self, queue: Queue, state: State) -> None:
         job = (await fill(queue))[state]
         assert await job.retry()
         await job.refresh()
@@ -221,10 +213,8 @@ class TestRetryAndPromote:
             assert await act("999") == []
         assert {(await job.refresh()).state for job in jobs.values()} == set(jobs)
 
-    async def test_they_return_the_ids_that_moved_in_the_order_of_the_call(
-        self, queue: Queue
-    ) -> None:
-        """Somebody else may have moved or removed the others just now."""
+    async def test_they_return_the_moved_ids_in_the_order_of_the_call(self, queue: Queue) -> None:
+        """Jobs that another caller has moved or removed meanwhile are left out."""
         ids = {state: job.id for state, job in (await fill(queue)).items()}
         asked = ["999", ids[State.FAILED], ids[State.WAITING], ids[State.COMPLETED]]
         assert await queue.retry(*asked) == [ids[State.FAILED], ids[State.COMPLETED]]
@@ -264,7 +254,7 @@ class TestRemove:
         assert await queue.counts() == dict.fromkeys(State, 0)
 
     async def test_leaves_a_running_job(self, queue: Queue) -> None:
-        """Cancel it first."""
+        """A running job has to be cancelled before it can be removed."""
         may_end = asyncio.Event()
 
         @queue.task
@@ -288,9 +278,7 @@ class TestDeletingMany:
         assert {state for state in State if left[state]} == {State.COMPLETED, State.FAILED}
         assert await queue.get(jobs[State.COMPLETED].id)
 
-    async def test_clean_deletes_what_finished_long_ago(
-        self, queue: Queue, clock: ManualClock
-    ) -> None:
+    async def test_clean_deletes_old_finished_jobs(self, queue: Queue, clock: ManualClock) -> None:
         old = await fill(queue)
         clock.advance(60)
         new = await fill(queue)
@@ -310,7 +298,7 @@ class TestDeletingMany:
             await queue.clean("active", older_than=0)
 
     async def test_obliterate_leaves_nothing(self, queue: Queue) -> None:
-        """Of this queue; another one in the store stays."""
+        """Other queues in the same store keep their jobs."""
         other = Queue("other", queue.store)
         await other.add("send")
         await fill(queue)
@@ -321,7 +309,7 @@ class TestDeletingMany:
         assert await queue.engine.queues() == ["other"]
 
     async def test_obliterate_spares_running_jobs_unless_forced(self, queue: Queue) -> None:
-        """Forced, their worker finds that they are gone, and goes on."""
+        """With force, the worker notices that its jobs are gone, and continues."""
         ended: list[str] = []
         started = asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""What arrives is what was given: what JSON would lose or change is refused at the call."""
+"""Arguments arrive as they were given: values that JSON would change are refused at the call."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ import msgspec
 import pydantic
 import pytest
 
-from hasten.errors import InvalidArgument, JobFailed
+from hasten.errors import InvalidArgument
 from hasten.jobs import Context, Job, Queue, Worker
+from tests.jobs.eventually import fails, result_of
 
 NAN = float("nan")
 INF = float("inf")
@@ -76,7 +77,7 @@ class Tuple(NamedTuple):
 IS_NAN = "is nan, which JSON cannot store"
 IS_INF = "is inf, which JSON cannot store"
 
-# The value, the path to what is wrong inside of it, and the complaint.
+# The value, the path to the wrong part of it, and the error.
 LOST: dict[str, tuple[object, str, str]] = {
     "float": (NAN, "", IS_NAN),
     "infinity": (-INF, "", "is -inf, which JSON cannot store"),
@@ -135,10 +136,8 @@ LOST: dict[str, tuple[object, str, str]] = {
 
 class TestValuesThatJsonLoses:
     @pytest.mark.parametrize("kind", LOST)
-    async def test_are_refused_at_the_call_with_the_path_to_them(
-        self, queue: Queue, kind: str
-    ) -> None:
-        """Whatever record they hide in, and whatever way the job is added."""
+    async def test_are_refused_at_the_call_with_their_path(self, queue: Queue, kind: str) -> None:
+        """Nested values too, and for every method that adds jobs."""
         value, inside, complaint = LOST[kind]
 
         @queue.task
@@ -162,18 +161,16 @@ class TestValuesThatJsonLoses:
 
     @pytest.mark.parametrize("kind", LOST)
     async def test_fail_the_run_that_returns_them(self, memory: Queue, kind: str) -> None:
-        """The work is done, but its result is not what was returned."""
+        """The result that is stored would not be the one that was returned."""
         value, inside, complaint = LOST[kind]
 
         @memory.task
         async def make() -> object:
             return value
 
-        async with Worker(memory):
-            with pytest.raises(JobFailed) as caught:
-                await (await make.enqueue()).result(timeout=30)
+        error = await fails(result_of(memory, await make.enqueue()))
         why = f"{inside.removeprefix('.') or 'the value'} {complaint}"
-        assert caught.value.error == (
+        assert error == (
             "InvalidResult: the return value cannot be stored as JSON: "
             + (why if "bool" not in why else "objects of type bool have no JSON form")
         )
@@ -188,8 +185,7 @@ class TestValuesThatJsonLoses:
             with pytest.raises(ValueError, match=r"the value has two keys that are both '1'"):
                 ctx.progress({1: 1, "1": 2})
 
-        async with Worker(memory):
-            await (await report.enqueue()).result(timeout=30)
+        await result_of(memory, await report.enqueue())
 
     @pytest.mark.parametrize(
         ("annotation", "value"),
@@ -282,10 +278,8 @@ def untyped(queue: Queue, annotation: Any) -> Any:
 
 class TestTypesThatJsonChanges:
     @pytest.mark.parametrize("kind", UNTYPED)
-    async def test_are_refused_where_no_annotation_brings_them_back(
-        self, queue: Queue, kind: str
-    ) -> None:
-        """Without a type a datetime would arrive as a text, in silence."""
+    async def test_are_refused_if_no_annotation_keeps_them(self, queue: Queue, kind: str) -> None:
+        """Without an annotation, a datetime would arrive as a string."""
         annotation, value, complaint = UNTYPED[kind]
         keep = untyped(queue, annotation)
         with pytest.raises(InvalidArgument) as caught:
@@ -327,12 +321,8 @@ class TestTypesThatJsonChanges:
             (set[Colour], {Colour.RED}),
         ],
     )
-    async def test_are_all_that_is_refused(
-        self, queue: Queue, annotation: Any, value: object
-    ) -> None:
-        job = await untyped(queue, annotation).enqueue(value)
-        async with Worker(queue):
-            result = await job.result(timeout=30)
+    async def test_alone_are_refused(self, queue: Queue, annotation: Any, value: object) -> None:
+        result = await result_of(queue, await untyped(queue, annotation).enqueue(value))
         assert result == msgspec.json.decode(msgspec.json.encode(value))
 
 
@@ -352,7 +342,7 @@ class TestDataOfKnownTasks:
     async def test_is_checked_when_a_job_is_added_by_name(
         self, queue: Queue, elsewhere: Queue, data: object, complaint: str
     ) -> None:
-        """The task is known here: there is no need to wait for a worker to find out."""
+        """If the task is known, the error is raised at once and not in the worker."""
 
         @queue.task
         async def send(ctx: Context, to: str, times: int = 1) -> None: ...
@@ -364,10 +354,10 @@ class TestDataOfKnownTasks:
         with pytest.raises(InvalidArgument, match="does not fit the task"):
             await queue.add_many([("send", {"to": "ada"}), ("send", data)])
         assert sum((await queue.counts()).values()) == 0
-        await elsewhere.add("send", data)  # of a task that is not known there: any JSON
+        await elsewhere.add("send", data)  # the task is unknown there, so any JSON is accepted
 
     async def test_may_be_what_fits(self, queue: Queue) -> None:
-        """A record, too: what counts is its JSON."""
+        """A record is accepted if its JSON fits."""
 
         @dataclass
         class Call:

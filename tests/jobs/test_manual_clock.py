@@ -21,7 +21,6 @@ def test_its_time_changes_only_when_it_is_advanced(clock: ManualClock) -> None:
 
 
 async def test_it_wakes_sleepers_whose_time_has_come(clock: ManualClock) -> None:
-    """And no others."""
     start = clock.now_ms()
     early = asyncio.create_task(clock.sleep_until(start + 1000))
     late = asyncio.create_task(clock.sleep_until(start + 2000))
@@ -39,7 +38,7 @@ async def test_sleeping_until_a_past_time_returns_at_once(clock: ManualClock) ->
 
 
 async def test_it_may_be_advanced_from_another_thread(clock: ManualClock) -> None:
-    """As a plain function's test does."""
+    """Tests of plain functions do that."""
     sleeper = asyncio.create_task(clock.sleep_until(clock.now_ms() + 1000))
     await asyncio.sleep(0)
     thread = threading.Thread(target=clock.advance, args=[1])
@@ -49,7 +48,7 @@ async def test_it_may_be_advanced_from_another_thread(clock: ManualClock) -> Non
 
 
 async def test_a_sleeper_may_be_cancelled(clock: ManualClock) -> None:
-    """The clock forgets it, and can be advanced."""
+    """The cancelled sleeper is removed from the clock."""
     sleeper = asyncio.create_task(clock.sleep_until(clock.now_ms() + 1000))
     await asyncio.sleep(0)
     sleeper.cancel()
@@ -74,7 +73,7 @@ def test_time_does_not_go_back(clock: ManualClock) -> None:
 
 
 def test_its_start_needs_a_time_zone() -> None:
-    """Else it would be another time on another machine."""
+    """Without one, the same start would be another time on another machine."""
     with pytest.raises(InvalidOption, match="a datetime with a time zone"):
         ManualClock(datetime(2030, 1, 1))  # noqa: DTZ001
 

@@ -1,4 +1,4 @@
-"""JSON that is nested so deeply that it cannot be decoded: it fails its own job, and no other."""
+"""JSON that is nested too deeply to be decoded fails its own job only."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from hasten.errors import JobFailed
 from hasten.jobs import Job, Queue, State, Worker
 from hasten.jobs import _options as options
 from hasten.jobs._options import Options, decode_options
 from hasten.jobs._record import Claim, Completed, Failed, JobTemplate, NewJob, Progress
 from hasten.ratelimit._http.addresses import AddressKeys
 from hasten.ratelimit._http.proxies import Proxies
+from tests.jobs.eventually import fails
 from tests.servers.redis import shared_redis
 
 DEEP = "[" * 100_000 + "]" * 100_000
@@ -27,7 +27,7 @@ DEPTHS = range(900, 1_010, 10)
 
 
 async def add(queue: Queue, data: str = "{}", opts: str = "{}") -> Job[Any]:
-    """Add a job as another program does."""
+    """Add a job as another program would."""
     new = NewJob("mail", JobTemplate("send", opts, Options()), data)
     (added,) = await queue.engine.add([new], now_ms=queue.clock.now_ms())
     job = await queue.get(added.id)
@@ -36,18 +36,17 @@ async def add(queue: Queue, data: str = "{}", opts: str = "{}") -> Job[Any]:
 
 
 async def run(queue: Queue, job: Job[Any]) -> str:
-    """Run a job beside one that is all right. Returns the reason of its failure."""
+    """Run a job together with a valid one, and return the error of the job."""
 
     @queue.task
     async def send(to: object = None) -> None: ...
 
     healthy = await send.enqueue()
     async with Worker(queue, grace=0):
-        with pytest.raises(JobFailed) as failed:
-            await job.result(timeout=30)
+        error = await fails(job.result(timeout=30))
         await healthy.result(timeout=30)
     assert (await job.refresh()).record.attempts_started == 1
-    return failed.value.error
+    return error
 
 
 async def test_options_fail_their_job_once(queue: Queue) -> None:
@@ -61,9 +60,7 @@ async def test_data_fails_its_job_once(queue: Queue) -> None:
     assert reason == "the data of the job does not fit the task 'send': it is nested too deeply"
 
 
-async def test_what_takes_too_much_memory_fails_its_job_once(
-    queue: Queue, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_too_much_memory_fails_once(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     class Decoder:
         def decode(self, text: str) -> object:
             if "large" in text:
@@ -102,7 +99,7 @@ async def test_values_raise_what_other_invalid_json_raises(queue: Queue) -> None
 
 
 async def fail_all(queue: Queue, count: int) -> list[str]:
-    """Returns the ids of so many jobs that have failed."""
+    """Run that many jobs, and return the ids of the failed ones."""
     ids = [(await add(queue)).id for _ in range(count)]
     now_ms = queue.clock.now_ms()
     await queue.engine.claim("mail", Claim(count, "t", "w", 60_000), now_ms=now_ms)
@@ -133,8 +130,7 @@ async def test_traces_and_events_on_sqlite_are_left_out(tmp_path: Path) -> None:
             connection.execute("UPDATE hasten_jobs SET stacktrace = ? WHERE seq = ?", (deep, id))
             body = json.dumps([["added", ["7"]]])
             connection.execute(
-                "UPDATE hasten_events SET body = ? WHERE seq = ?",
-                (body.replace('"7"', deep), seq),
+                "UPDATE hasten_events SET body = ? WHERE seq = ?", (body.replace('"7"', deep), seq)
             )
     listed = await queue.jobs(State.FAILED)
     assert [job.tracebacks for job in listed] == [["trace"], *[[]] * len(DEPTHS)]
@@ -144,7 +140,7 @@ async def test_traces_and_events_on_sqlite_are_left_out(tmp_path: Path) -> None:
 
 
 def test_long_texts_are_not_remembered() -> None:
-    """A store or a client may invent any number of them."""
+    """Stores and clients may send any number of long texts."""
     tracemalloc.start()
     addresses, proxies = AddressKeys(), Proxies(["10.0.0.0/8"])
     before, _ = tracemalloc.get_traced_memory()

@@ -1,4 +1,4 @@
-"""Numbers have bounds: at each call that takes one."""
+"""Every call that takes a number checks its bounds."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_size_may_be_a_text() -> None:
 
 
 async def test_a_job_keeps_the_largest_numbers_that_it_may_have(queue: Queue) -> None:
-    """In each store as they were given."""
+    """Both stores return them unchanged."""
     job = await queue.add(
         "send", attempts=1_000_000, priority=2_097_151, keep_completed=MOST, keep_logs=1_000_000
     )

@@ -1,4 +1,4 @@
-"""What the public objects are: how they look, when they are equal, what can be pickled."""
+"""Public objects: their repr, equality and pickling."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class TestReprs:
         assert repr(queue) == "<Queue mail in redis://ada@localhost>"
 
     def test_have_no_control_characters(self, queue: Queue) -> None:
-        """Another program may have added a job of any name."""
+        """The name of the job may come from another program."""
         record: Any = type("Record", (), {"id": "1", "name": "a\x1b[2J", "attempts_made": 0})
         assert repr(Context(record, print, max_bytes=1)).isprintable()
 
@@ -104,4 +104,4 @@ async def test_every_duration_has_all_forms(duration: Any) -> None:
 
 
 async def print_nothing() -> None:
-    """A task."""
+    """A function that can be a task."""

@@ -1,4 +1,4 @@
-"""Jobs on Redis that somebody has written by hand, with other numbers, or damaged."""
+"""Jobs on Redis with damaged or unusual fields, as other programs may write them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ODD_NUMBERS = ["1.5", "nan", "inf", "-inf", "-1e300", "1e25", "9" * 400, "many",
 
 
 class Keys:
-    """The keys of a queue, for damage."""
+    """Reads and damages the keys of a queue."""
 
     def __init__(self, client: Any, prefix: str) -> None:
         self.redis = client
@@ -33,7 +33,7 @@ class Keys:
         return self._base + suffix
 
     def replace(self, suffix: str) -> None:
-        """Put a key of a type there that nobody reads."""
+        """Replace a key by one of a type that no script can read."""
         key = self(suffix)
         self.redis.delete(key)
         self.redis.xadd(key, {"a": "stream"})
@@ -52,7 +52,7 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 
 async def three(queue: Queue, **options: Any) -> list[Job[Any]]:
-    """Three jobs; it is the second one that is damaged."""
+    """Add three jobs. Tests damage the second one."""
 
     @queue.task
     async def double(number: int) -> int:
@@ -62,7 +62,7 @@ async def three(queue: Queue, **options: Any) -> list[Job[Any]]:
 
 
 async def three_with_a_run(queue: Queue, keys: Keys, scheduler: str, opts: str) -> list[Job[Any]]:
-    """Three jobs; the second one is the pending run of a scheduler."""
+    """Add three jobs. The second one is the pending run of a scheduler."""
     first, second, third = await three(queue)
     run_id = f"repeat:{scheduler}:5"
     keys.redis.rename(keys(second.id), keys(run_id))
@@ -76,14 +76,14 @@ async def three_with_a_run(queue: Queue, keys: Keys, scheduler: str, opts: str) 
 
 
 async def run_all(queue: Queue, jobs: list[Job[Any]]) -> list[Any]:
-    """Have a worker take them all at once. Returns what came of each: a result or an error."""
+    """Run all jobs with a worker, and return the result or the error of each."""
     async with Worker(queue, grace=0):
         results = (job.result(timeout=30) for job in jobs)
         return await asyncio.gather(*results, return_exceptions=True)
 
 
 async def ends_of_all(queue: Queue) -> dict[State, int]:
-    """Have a worker take all jobs at once. Returns what is kept of them, by state."""
+    """Run all jobs with a worker, and return the ids of those that are kept, by state."""
 
     async def is_done() -> bool:
         counts = await queue.counts()
@@ -96,10 +96,8 @@ async def ends_of_all(queue: Queue) -> dict[State, int]:
 
 @pytest.mark.parametrize("odd", ODD_NUMBERS)
 @pytest.mark.parametrize("field", ["timestamp", "delay", "priority", "atm", "ats", "stc"])
-async def test_an_odd_number_costs_neither_its_job_nor_the_batch(
-    queue: Queue, keys: Keys, field: str, odd: str
-) -> None:
-    """A worker that stumbled over it would take and lose the same jobs for ever."""
+async def test_an_odd_number_costs_no_job(queue: Queue, keys: Keys, field: str, odd: str) -> None:
+    """A worker that failed on it would claim and lose the same jobs again and again."""
     jobs = await three(queue)
     keys.redis.hset(keys(jobs[1].id), field, odd)
     assert len(await queue.jobs(State.WAITING)) == 3
@@ -110,10 +108,8 @@ async def test_an_odd_number_costs_neither_its_job_nor_the_batch(
 
 
 @pytest.mark.parametrize("odd", ODD_NUMBERS)
-async def test_an_odd_priority_is_kept_through_delays_and_retries(
-    queue: Queue, keys: Keys, clock: ManualClock, odd: str
-) -> None:
-    """Its place is worked out anew each time."""
+async def test_odd_priorities_stay(queue: Queue, keys: Keys, clock: ManualClock, odd: str) -> None:
+    """The score is computed from the priority each time."""
     fails = 1
 
     @queue.task(attempts=3, delay=5)
@@ -139,9 +135,7 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("opts", list(UNREADABLE))
-async def test_options_that_cannot_be_read_fail_their_job_with_a_reason(
-    queue: Queue, keys: Keys, opts: str
-) -> None:
+async def test_unreadable_options_fail_with_a_reason(queue: Queue, keys: Keys, opts: str) -> None:
     jobs = await three(queue)
     keys.redis.hset(keys(jobs[1].id), "opts", opts)
     first, second, last = await run_all(queue, jobs)
@@ -152,7 +146,7 @@ async def test_options_that_cannot_be_read_fail_their_job_with_a_reason(
 
 @pytest.mark.parametrize("wire", ["1e25", "1e400", "-1", "1.5", '"5"', "1" * 400])
 async def test_any_number_is_a_rule_of_keeping(queue: Queue, keys: Keys, wire: str) -> None:
-    """Such as Number.MAX_VALUE, which stands for infinity in Node."""
+    """Number.MAX_VALUE, for example, means no limit in Node."""
     jobs = await three(queue)
     opts = '{"attempts":1,"removeOnComplete":N,"removeOnFail":{"count":N,"age":N},"kl":N}'
     keys.redis.hset(keys(jobs[1].id), "opts", opts.replace("N", wire))
@@ -183,7 +177,7 @@ async def test_missing_fields_fail_no_other_job(
 
 @pytest.mark.parametrize("how", ["delete", "replace"])
 async def test_an_id_without_a_job_is_passed_over(queue: Queue, keys: Keys, how: str) -> None:
-    """It is no job any longer, and nobody may take it again and again."""
+    """No worker claims it again and again."""
     jobs = await three(queue)
     if how == "delete":
         keys.redis.delete(keys(jobs[1].id))
@@ -225,7 +219,7 @@ async def test_odd_traces_are_dropped(queue: Queue, keys: Keys, stored: str) -> 
     ("limit", "kept"), [("-1", 0), ("0", 0), ("1", 1), ("1.5", 1), ("1e400", 3), ('"x"', 3)]
 )
 async def test_an_odd_limit_of_traces_ends(queue: Queue, keys: Keys, limit: str, kept: int) -> None:
-    """A loop in a script that does not end holds up the whole server."""
+    """An endless loop in a script would block the whole server."""
 
     @queue.task(attempts=3)
     async def fail() -> None:
@@ -249,12 +243,7 @@ PARENTS: dict[str, Callable[[Keys], dict[str, str]]] = {
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("keep", [True, False])
 async def test_a_damaged_parent_does_not_keep_its_child_from_ending(
-    queue: Queue,
-    keys: Keys,
-    log: pytest.LogCaptureFixture,
-    parent: str,
-    fails: bool,
-    keep: bool,
+    queue: Queue, keys: Keys, log: pytest.LogCaptureFixture, parent: str, fails: bool, keep: bool
 ) -> None:
     @queue.task(keep_completed=keep, keep_failed=keep)
     async def end(number: int) -> int:
@@ -315,7 +304,7 @@ async def test_a_schedule_that_makes_no_sense_does_not_keep_its_job_from_running
     jobs = await three_with_a_run(queue, keys, "often", json.dumps(opts))
     keys.redis.hset(keys("repeat:often"), mapping={"name": "double", "every": every})
     assert await run_all(queue, jobs) == [0, 2, 4]
-    if every != "1e999":  # that is in a very long time
+    if every != "1e999":  # the retry is in the distant future
         assert "its scheduler often repeats every" in log.text
 
 
@@ -337,9 +326,7 @@ async def test_an_odd_cron_pattern_does_not_keep_its_job_from_running(
 
 @pytest.mark.parametrize("odd", ODD_NUMBERS)
 @pytest.mark.parametrize("field", ["concurrency", "opts.maxLenEvents", "max", "duration"])
-async def test_an_odd_setting_does_not_stop_the_queue(
-    queue: Queue, keys: Keys, field: str, odd: str
-) -> None:
+async def test_odd_settings_stop_no_queue(queue: Queue, keys: Keys, field: str, odd: str) -> None:
     jobs = await three(queue)
     settings = {"max": "3", "duration": "1"} if field in {"max", "duration"} else {}
     keys.redis.hset(keys("meta"), mapping={**settings, field: odd})
@@ -347,9 +334,7 @@ async def test_an_odd_setting_does_not_stop_the_queue(
 
 
 @pytest.mark.parametrize("score", ["inf", "-inf", "1e300", "9007199254740993"])
-async def test_an_odd_due_time_stops_neither_a_worker_nor_a_listing(
-    queue: Queue, keys: Keys, score: str
-) -> None:
+async def test_odd_due_times_stop_no_worker_or_list(queue: Queue, keys: Keys, score: str) -> None:
     jobs = await three(queue)
     later = await queue.add("double", {"number": 7}, delay=60)
     keys.redis.zadd(keys("delayed"), {later.id: score})
@@ -362,7 +347,7 @@ async def test_an_odd_due_time_stops_neither_a_worker_nor_a_listing(
 
 
 async def test_a_lock_of_another_type_loses_no_other_lease(queue: Queue, keys: Keys) -> None:
-    """All leases are renewed in one call. The damaged one counts as run out, and is made anew."""
+    """One call renews all leases. The damaged one counts as expired, and is created again."""
     jobs = await three(queue)
     keys.replace(f"{jobs[1].id}:lock")
     assert await run_all(queue, jobs) == [0, 2, 4]
@@ -378,7 +363,7 @@ async def test_a_lock_of_another_type_loses_no_other_lease(queue: Queue, keys: K
 
 @pytest.mark.parametrize("how", ["replace", "unlocked"])
 async def test_a_damaged_job_is_taken_back_as_none(queue: Queue, keys: Keys, how: str) -> None:
-    """Its worker has died, and those of the others too."""
+    """The workers of the other jobs have died, too."""
     jobs = await three(queue)
     await queue.engine.claim("mail", Claim(3, "t", "w", 60_000), now_ms=queue.clock.now_ms())
     for job in jobs:
@@ -403,9 +388,7 @@ async def test_a_damaged_job_can_be_removed_with_the_others(queue: Queue, keys: 
     assert not keys.redis.exists(keys(jobs[1].id))
 
 
-async def test_children_that_are_none_do_not_keep_a_job_from_being_removed(
-    queue: Queue, keys: Keys
-) -> None:
+async def test_bogus_children_do_not_prevent_removal(queue: Queue, keys: Keys) -> None:
     jobs = await three(queue)
     keys.redis.sadd(keys(f"{jobs[0].id}:dependencies"), "nonsense")
     for suffix in (":dependencies", ":processed", ":failed", ":unsuccessful", ":logs"):
@@ -419,7 +402,7 @@ async def test_children_that_are_none_do_not_keep_a_job_from_being_removed(
     "damaged", ["meta", "wait", "active", "completed", "delayed", "prioritized", "repeat"]
 )
 async def test_a_damaged_queue_can_be_obliterated(queue: Queue, keys: Keys, damaged: str) -> None:
-    """The last resort works. Until then each call says what is wrong."""
+    """Obliterate works even then. All other calls say what is wrong."""
     await three(queue)
     keys.replace(damaged)
     await queue.obliterate(force=True)
@@ -428,10 +411,8 @@ async def test_a_damaged_queue_can_be_obliterated(queue: Queue, keys: Keys, dama
     assert await run_all(queue, jobs) == [0, 2, 4]
 
 
-async def test_a_user_who_lacks_a_permission_is_no_matter_of_data(
-    queue: Queue, url: str, keys: Keys
-) -> None:
-    """A worker that took it for that would fail its jobs."""
+async def test_a_missing_permission_is_not_odd_data(queue: Queue, url: str, keys: Keys) -> None:
+    """A worker must not fail its jobs because of it."""
     jobs = await three(queue)
     name = f"no-{keys('')}".strip(":")
     keys.redis.execute_command(

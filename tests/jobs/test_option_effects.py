@@ -1,4 +1,4 @@
-"""What each option does to a job, from the call to the run."""
+"""The effect of each option on a job."""
 
 from __future__ import annotations
 
@@ -11,20 +11,16 @@ from typing import Any
 
 import pytest
 
-from hasten.errors import JobFailed
 from hasten.jobs import Exponential, Fixed, Job, Keep, Queue, State, Worker
 from hasten.jobs._options import JobOptions
 from hasten.testing import ManualClock
 from tests.jobs import process_tasks
-from tests.jobs.eventually import until_longer, until_state
+from tests.jobs.eventually import fails, result_of, until_longer, until_state
 
 
 class TestDelay:
     @pytest.mark.parametrize("option", ["delay", "timedelta", "at"])
-    async def test_a_delayed_job_runs_when_it_is_due(
-        self, queue: Queue, clock: ManualClock, option: str
-    ) -> None:
-        """Not a millisecond earlier."""
+    async def test_runs_a_job_when_due(self, queue: Queue, clock: ManualClock, option: str) -> None:
         hour = timedelta(hours=1)
         choices: dict[str, JobOptions] = {
             "delay": {"delay": 3600},
@@ -53,10 +49,8 @@ class TestDelay:
         job = await queue.add("note", at=clock.now() - timedelta(hours=1))
         assert job.state is State.WAITING
 
-    async def test_an_at_is_told_from_each_call_anew(
-        self, queue: Queue, clock: ManualClock
-    ) -> None:
-        """`using` may be kept; the time until then shrinks."""
+    async def test_at_is_relative_to_each_call(self, queue: Queue, clock: ManualClock) -> None:
+        """A task with using(at=…) can be kept and called later."""
 
         @queue.task
         async def note() -> None: ...
@@ -83,10 +77,8 @@ async def order_of_runs(queue: Queue, *added: tuple[str, dict[str, Any]]) -> lis
 
 
 class TestOrder:
-    async def test_priorities_run_lowest_number_first_after_those_without(
-        self, queue: Queue
-    ) -> None:
-        """BullMQ's order."""
+    async def test_priorities_run_lowest_first_after_those_without(self, queue: Queue) -> None:
+        """As in BullMQ."""
         assert await order_of_runs(
             queue, ("c", {"priority": 9}), ("b", {"priority": 1}), ("a", {})
         ) == ["a", "b", "c"]
@@ -99,7 +91,7 @@ class TestOrder:
 
 class TestAttempts:
     async def test_a_failing_job_runs_as_often_as_it_has_attempts(self, queue: Queue) -> None:
-        """attempts is the number of runs, the first one too."""
+        """The first run counts as an attempt."""
         runs: list[int] = []
 
         @queue.task(attempts=3)
@@ -108,9 +100,7 @@ class TestAttempts:
             raise ValueError(f"run {len(runs)}")
 
         job = await fail.enqueue()
-        async with Worker(queue):
-            with pytest.raises(JobFailed, match="ValueError: run 3"):
-                await job.result(timeout=30)
+        await fails(result_of(queue, job), "ValueError: run 3")
         await job.refresh()
         assert (len(runs), job.attempts_made, job.error) == (3, 3, "ValueError: run 3")
         assert [f"run {n + 1}" in trace for n, trace in enumerate(job.tracebacks)] == [True] * 3
@@ -128,8 +118,7 @@ class TestAttempts:
             return "done"
 
         job = await fail_once.enqueue()
-        async with Worker(queue):
-            assert await job.result(timeout=30) == "done"
+        assert await result_of(queue, job) == "done"
         await job.refresh()
         assert (job.attempts_made, len(job.tracebacks)) == (2, 1)
 
@@ -151,7 +140,6 @@ class TestBackoff:
     async def test_an_attempt_waits_as_long_as_it_says(
         self, queue: Queue, clock: ManualClock, backoff: Any, waits: list[float]
     ) -> None:
-        """To the millisecond."""
         times: list[int] = []
 
         @queue.task(attempts=4, backoff=backoff)
@@ -168,14 +156,11 @@ class TestBackoff:
                 before = len(times)
                 clock.advance(0.001)
                 await until_longer(times, before)
-            with pytest.raises(JobFailed):
-                await job.result(timeout=30)
+            await fails(job.result(timeout=30))
         assert [(b - a) / 1000 for a, b in pairwise(times)] == waits
 
-    async def test_jitter_shortens_a_wait_by_at_most_its_share(
-        self, queue: Queue, clock: ManualClock
-    ) -> None:
-        """Jobs that failed together do not come back together."""
+    async def test_jitter_shortens_a_wait_in_bounds(self, queue: Queue, clock: ManualClock) -> None:
+        """So that jobs that failed together are not retried together."""
 
         @queue.task(attempts=2, backoff="exponential")
         async def fail() -> None:
@@ -190,7 +175,7 @@ class TestBackoff:
         assert len(set(delays)) > 10
 
     async def test_a_function_may_give_up(self, queue: Queue) -> None:
-        """It sees the number of the attempt and the error."""
+        """The function gets the number of the attempt and the error."""
         seen: list[tuple[int, str]] = []
 
         def decide(attempt: int, error: BaseException) -> float | None:
@@ -201,74 +186,44 @@ class TestBackoff:
         async def fail() -> None:
             raise ValueError("no")
 
-        job = await fail.enqueue()
-        async with Worker(queue):
-            with pytest.raises(JobFailed):
-                await job.result(timeout=30)
+        await fails(result_of(queue, await fail.enqueue()))
         assert seen == [(1, "no"), (2, "no")]
-
-    async def test_a_function_that_fails_hides_no_error(self, queue: Queue) -> None:
-        """The job's own reason comes first."""
-
-        def fall_over(attempt: int, error: BaseException) -> float:
-            raise LookupError("oops")
-
-        @queue.task(attempts=2, backoff=fall_over)
-        async def fail() -> None:
-            raise ValueError("no")
-
-        job = await fail.enqueue()
-        reason = r"ValueError: no \(and its backoff function failed: LookupError: oops\)"
-        async with Worker(queue):
-            with pytest.raises(JobFailed, match=reason):
-                await job.result(timeout=30)
-        assert (await job.refresh()).attempts_made == 2
 
 
 class TestTimeout:
-    async def test_ends_a_coroutine(self, queue: Queue) -> None:
-        """It is cancelled, and may clean up; it counts as a failed attempt."""
+    @pytest.mark.parametrize("where", ["loop", "thread"])
+    async def test_ends_a_handler(self, queue: Queue, where: str) -> None:
+        """A coroutine is cancelled, a thread interrupted at its next step in Python.
+
+        Both may clean up. It counts as a failed attempt.
+        """
         ended: list[str] = []
 
-        @queue.task(timeout=0.05)
-        async def hang() -> None:
+        async def in_loop() -> None:
             try:
                 await asyncio.Event().wait()
             finally:
                 ended.append("cleaned up")
 
-        job = await hang.enqueue()
-        async with Worker(queue):
-            with pytest.raises(JobFailed, match=r"JobTimeout: timed out after 0\.05 s"):
-                await job.result(timeout=30)
-        assert ended == ["cleaned up"]
-        assert (await job.refresh()).attempts_made == 1
-
-    async def test_ends_a_thread(self, queue: Queue) -> None:
-        """At its next step in Python."""
-        ended: list[str] = []
-
-        @queue.task(timeout=0.05)
-        def hang() -> None:
+        def in_thread() -> None:
             try:
                 while True:
                     time.sleep(0.005)
             finally:
                 ended.append("cleaned up")
 
-        job = await hang.enqueue()
-        async with Worker(queue):
-            with pytest.raises(JobFailed, match=r"JobTimeout: timed out after 0\.05 s"):
-                await job.result(timeout=30)
+        queue.task(name="hang", timeout=0.05)(in_loop if where == "loop" else in_thread)
+        job = await queue.add("hang")
+        await fails(result_of(queue, job), r"JobTimeout: timed out after 0\.05 s")
         assert ended == ["cleaned up"]
+        assert (await job.refresh()).attempts_made == 1
 
     async def test_ends_a_process_whatever_it_does(self) -> None:
-        """It is killed: not even one long call in C can hold it. The next job gets a new one."""
+        """The process is killed, even in a long call in C. The next job runs in a new one."""
         queue = process_tasks.queue
         async with Worker(queue, handler_processes=1):
             job = await process_tasks.sleep.using(timeout=0.2).enqueue(600)
-            with pytest.raises(JobFailed, match=r"JobTimeout: timed out after 0\.2 s"):
-                await job.result(timeout=20)
+            await fails(job.result(timeout=20), r"JobTimeout: timed out after 0\.2 s")
             assert await (await process_tasks.double.enqueue(21)).result(timeout=20) == 42
         await queue.aclose()
 
@@ -282,31 +237,22 @@ class TestTimeout:
                 await asyncio.Event().wait()
             return "done"
 
-        job = await hang_once.enqueue()
-        async with Worker(queue):
-            assert await job.result(timeout=30) == "done"
+        assert await result_of(queue, await hang_once.enqueue()) == "done"
 
-    async def test_a_time_out_of_the_handler_s_own_is_an_error_like_others(
-        self, queue: Queue
-    ) -> None:
-        """Not ours, and told as what it is."""
+    async def test_a_handler_s_own_timeout_is_an_error_like_others(self, queue: Queue) -> None:
+        """It is not reported as a time-out of the job."""
 
         @queue.task
         async def wait() -> None:
             async with asyncio.timeout(0.01):
                 await asyncio.Event().wait()
 
-        job = await wait.enqueue()
-        async with Worker(queue):
-            with pytest.raises(JobFailed, match="failed: TimeoutError"):
-                await job.result(timeout=30)
+        await fails(result_of(queue, await wait.enqueue()), "failed: TimeoutError")
 
 
 class TestExpires:
-    async def test_a_job_not_started_in_time_fails_without_a_run(
-        self, queue: Queue, clock: ManualClock
-    ) -> None:
-        """A code to log in is of no use tomorrow."""
+    async def test_a_late_job_fails_without_a_run(self, queue: Queue, clock: ManualClock) -> None:
+        """For example, a login code is of no use after an hour."""
         ran: list[int] = []
 
         @queue.task(expires=60)
@@ -318,27 +264,21 @@ class TestExpires:
         just = await note.using(expires=0.001).enqueue(2)
         clock.advance(0.001)
         async with Worker(queue):
-            with pytest.raises(JobFailed, match=r"expired 0\.001 s before it could start"):
-                await late.result(timeout=30)
+            await fails(late.result(timeout=30), r"expired 0\.001 s before it could start")
             await just.result(timeout=30)
         assert ran == [2]
         assert (await late.refresh()).attempts_made == 0
 
-    async def test_it_counts_from_when_the_job_is_due(
-        self, queue: Queue, clock: ManualClock
-    ) -> None:
+    async def test_it_counts_from_the_due_time(self, queue: Queue, clock: ManualClock) -> None:
         @queue.task(expires=60, delay=3600)
         async def note() -> None: ...
 
         job = await note.enqueue()
         clock.advance(3660)
-        async with Worker(queue):
-            await job.result(timeout=30)
+        await result_of(queue, job)
 
-    async def test_it_does_not_concern_later_attempts(
-        self, queue: Queue, clock: ManualClock
-    ) -> None:
-        """The job was started in time."""
+    async def test_it_does_not_limit_later_attempts(self, queue: Queue, clock: ManualClock) -> None:
+        """Only the first attempt has to start in time."""
         runs: list[int] = []
 
         @queue.task(expires=60, attempts=2, backoff=3600)
@@ -355,7 +295,7 @@ class TestExpires:
 
 
 async def finish(queue: Queue, count: int, **options: Any) -> list[Job[Any]]:
-    """Let jobs complete or fail, one after another."""
+    """Run jobs that complete or fail, one after another."""
 
     @queue.task(**options)
     async def end(fail: bool) -> None:
@@ -387,10 +327,8 @@ class TestKeep:
         [(True, 5), (False, 0), (2, 2), (Keep(count=3), 3), (Keep(age=3600), 5), (Keep(), 5)],
         ids=repr,
     )
-    async def test_finished_jobs_are_kept_as_long_as_it_says(
-        self, queue: Queue, keep: Any, kept: int
-    ) -> None:
-        """The newest of them; the rest is deleted as soon as the next one finishes."""
+    async def test_finished_jobs_are_kept_as_told(self, queue: Queue, keep: Any, kept: int) -> None:
+        """The newest jobs are kept. The others are deleted when the next job finishes."""
         await finish(queue, 5, keep_completed=keep, keep_failed=True)
         counts = await queue.counts()
         assert (counts[State.COMPLETED], counts[State.FAILED]) == (kept, 5)
@@ -400,10 +338,8 @@ class TestKeep:
         counts = await queue.counts()
         assert (counts[State.COMPLETED], counts[State.FAILED]) == (1, 2)
 
-    async def test_age_deletes_what_finished_long_ago(
-        self, queue: Queue, clock: ManualClock
-    ) -> None:
-        """At the next finish."""
+    async def test_age_deletes_old_finished_jobs(self, queue: Queue, clock: ManualClock) -> None:
+        """They are deleted when the next job finishes."""
         await finish(queue, 3, keep_completed=Keep(age=60), keep_failed=True)
         clock.advance(61)
         await finish(queue, 1, keep_completed=Keep(age=60), keep_failed=True)
@@ -420,10 +356,8 @@ class TestKeep:
                 await job.result(timeout=30)
         assert (await queue.counts())[State.COMPLETED] == 1
 
-    async def test_the_result_of_a_job_that_is_not_kept_still_reaches_who_waits(
-        self, queue: Queue
-    ) -> None:
-        """It is told with the event of its end."""
+    async def test_the_result_of_an_unkept_job_still_reaches_a_waiter(self, queue: Queue) -> None:
+        """The event has the result."""
 
         @queue.task(keep_completed=False)
         async def answer() -> int:
@@ -431,7 +365,7 @@ class TestKeep:
 
         job = await answer.enqueue()
         waiting = asyncio.create_task(job.result(timeout=30))
-        await asyncio.sleep(0.05)  # the waiter's way to the store has no end that tells of itself
+        await asyncio.sleep(0.05)  # no event shows that the caller waits
         async with Worker(queue):
             assert await waiting == 42
         assert await queue.get(job.id) is None
@@ -439,7 +373,7 @@ class TestKeep:
 
 @pytest.mark.parametrize("make", [Keep, Fixed, Exponential])
 def test_options_are_values(make: Callable[..., object]) -> None:
-    """Equal when they say the same: so the options of a task can be compared and cached."""
+    """Equal options are equal values with one hash, so they can be compared and cached."""
     assert make(1) == make(1)
     assert hash(make(1)) == hash(make(1))
     assert make(1) != make(2)

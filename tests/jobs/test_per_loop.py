@@ -1,4 +1,4 @@
-"""What a queue keeps for each event loop."""
+"""State that a queue keeps for each event loop."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hasten.jobs import Queue
 
 
 def test_a_queue_forgets_event_loops_that_are_closed() -> None:
-    """A script may call `asyncio.run` any number of times with a queue of its module."""
+    """A script may call `asyncio.run` any number of times with one queue."""
     queue = Queue("mail", "memory://")
     loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
 

@@ -1,4 +1,4 @@
-"""Handlers in child processes: what they may do there, and what runs on after them."""
+"""Handlers in child processes: what they can do, and what still runs after them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from typing import Any
 
 import pytest
 
-from hasten.errors import JobFailed
 from hasten.jobs import Job, State, Worker
 from tests.acceptance.site import is_alive
 from tests.jobs import process_tasks
-from tests.jobs.eventually import until, until_state, until_true
+from tests.jobs.eventually import fails, until, until_state, until_true
 
 
 @pytest.fixture
@@ -33,14 +32,14 @@ async def run(task: Any, *args: object) -> Any:
 
 class TestContext:
     async def test_takes_lines_from_many_threads(self, worker: Worker) -> None:
-        """Each arrives whole."""
+        """No line is cut or mixed with another one."""
         job = await process_tasks.log_from_threads.enqueue(8, 20)
         await job.result(timeout=20)
         lines = await job.logs()
         assert sorted(lines) == sorted(str(n) * 40_000 for n in range(8) for _ in range(20))
 
     async def test_takes_lines_from_a_handler_of_signals(self, worker: Worker) -> None:
-        """It may interrupt the very call that sends another one."""
+        """The signal handler may interrupt a log call of the same thread."""
         job = await process_tasks.log_from_a_signal_handler.enqueue()
         await job.result(timeout=20)
         assert set(await job.logs()) <= {"from the handler", "x" * 10_000}
@@ -48,7 +47,10 @@ class TestContext:
     async def test_reports_of_an_ended_job_are_not_added_to_the_next_one(
         self, worker: Worker, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        """A thread runs on after its job. The child logs once that its lines are dropped."""
+        """A thread that outlives its job still logs.
+
+        One log record says that its lines are dropped.
+        """
         first = await process_tasks.leave_a_thread.enqueue(str(tmp_path))
         await first.result(timeout=20)
         second = await process_tasks.let_it_go_on.enqueue(str(tmp_path))
@@ -61,18 +63,18 @@ class TestContext:
         assert said.count(f"job {first.id} (leave_a_thread): log line or progress dropped") == 1
 
     async def test_refuses_lines_from_a_fork(self, worker: Worker) -> None:
-        """Two processes that write into one pipe would cut each other's lines."""
+        """Two processes that write into one pipe would mix their lines."""
         assert await run(process_tasks.log_from_a_fork) == 7
 
 
 class TestSignals:
     async def test_do_not_end_them(self, worker: Worker) -> None:
-        """Ctrl+C and a service manager's SIGTERM are for the worker, which waits for them."""
+        """Ctrl+C and SIGTERM are for the worker, which waits for its processes."""
         await run(process_tasks.reset_signals)
         assert await run(process_tasks.survive_signals) == "alive"
 
     async def test_end_the_programs_that_a_handler_starts(self, worker: Worker) -> None:
-        """Programs do not inherit that a signal is ignored, nor do forks."""
+        """Programs and forks do not inherit that a signal is ignored."""
         for number in (signal.SIGTERM, signal.SIGINT):
             assert await run(process_tasks.signal_program, int(number)) == -number
         assert await run(process_tasks.signal_fork, int(signal.SIGTERM)) == -signal.SIGTERM
@@ -87,7 +89,7 @@ class TestWhatTheyStart:
 
     @pytest.mark.parametrize("how", ["time-out", "cancelled", "stopped", "died"])
     async def test_ends_with_a_run_that_is_ended(self, how: str) -> None:
-        """It must not run beside the next run of the job."""
+        """Otherwise it would run at the same time as the next run of the job."""
         options: dict[str, Any] = {"timeout": 1} if how == "time-out" else {}
         async with Worker(process_tasks.queue, handler_processes=1, grace=0) as worker:
             await run(process_tasks.double, 1)  # the process has started: time is short
@@ -102,14 +104,13 @@ class TestWhatTheyStart:
                 assert (await job.refresh()).state is State.WAITING
                 await job.remove()
             else:
-                with pytest.raises(JobFailed):
-                    await job.result(timeout=20)
+                await fails(job.result(timeout=20))
             await until_dead(pids)
         await process_tasks.queue.aclose()
 
     @pytest.mark.parametrize("how", ["time-out", "cancelled", "killed"])
     async def test_a_fork_does_not_delay_the_end_of_the_run(self, how: str) -> None:
-        """A fork has a copy of all that its process had, and ends with it."""
+        """A fork inherits the open pipes of its process, and ends with the process."""
         options: dict[str, Any] = {"timeout": 1} if how == "time-out" else {}
         async with Worker(process_tasks.queue, handler_processes=1, grace=0):
             process = await run(process_tasks.pid)  # it has started: time is short
@@ -119,14 +120,13 @@ class TestWhatTheyStart:
                 await job.cancel()
             if how == "killed":
                 os.kill(process, signal.SIGKILL)
-            with pytest.raises(JobFailed):
-                await job.result(timeout=20)
+            await fails(job.result(timeout=20))
             await until_dead(pids)
             assert await run(process_tasks.double, 1) == 2
         await process_tasks.queue.aclose()
 
     async def test_runs_on_after_a_successful_run_until_the_child_ends(self) -> None:
-        """A handler may start something for others. It does not outlive the worker."""
+        """A handler may start programs for later. They do not outlive the worker."""
         async with Worker(process_tasks.queue, handler_processes=1):
             job = await process_tasks.start_programs.enqueue("return")
             pids = await logged_pids(job)
@@ -170,16 +170,14 @@ class TestFailures:
         ids=lambda text: text.partition(":")[0],
     )
     async def test_use_up_an_attempt_each(self, worker: Worker, how: str, reason: str) -> None:
-        """A worker does not hang, and does not run the job again without counting."""
+        """The worker does not hang, and each run counts."""
         job = await process_tasks.fail.using(attempts=1).enqueue(how)
-        with pytest.raises(JobFailed) as caught:
-            await job.result(timeout=20)
-        assert caught.value.error.startswith(reason)
+        assert (await fails(job.result(timeout=20))).startswith(reason)
         await job.refresh()
         assert (job.attempts_made, job.record.attempts_started) == (1, 1)
 
     async def test_of_a_fork_are_its_own(self, worker: Worker) -> None:
-        """It comes back from the handler as well, and ends like a program: it answers nothing."""
+        """The fork returns from the handler, too, and ends without sending a result."""
         for how, code in {"return": 0, "error": 1, "exit": 3}.items():
             assert await run(process_tasks.fork, how) == code
         assert await run(process_tasks.double, 2) == 4
@@ -192,13 +190,13 @@ class TestFailures:
 
 
 async def test_large_arguments_arrive(worker: Worker) -> None:
-    """More than a pipe holds at once."""
+    """They are larger than the buffer of a pipe."""
     assert await run(process_tasks.length, "x" * 900_000) == 900_000
 
 
 class TestIdleProcesses:
     async def test_that_were_killed_cost_no_attempt(self, worker: Worker) -> None:
-        """The out-of-memory killer takes one; the next job gets another one."""
+        """The out-of-memory killer ends one, and the next job gets a new process."""
         first = await run(process_tasks.pid)
         os.kill(first, signal.SIGKILL)
         await until(lambda: not Path(f"/proc/{first}").exists())
@@ -208,7 +206,7 @@ class TestIdleProcesses:
         assert (job.attempts_made, job.record.attempts_started) == (1, 1)
 
     async def test_that_die_before_they_start_a_job_cost_no_attempt(self, worker: Worker) -> None:
-        """They report when they start a job: one that was not started can run elsewhere."""
+        """Processes report the start of a job, so a job that was not started can run elsewhere."""
         first = await run(process_tasks.pid)
         os.kill(first, signal.SIGSTOP)
         job = await process_tasks.pid.enqueue()
@@ -241,7 +239,7 @@ def programs(tmp_path: Path) -> Iterator[list[subprocess.Popen[str]]]:
 
 
 class TestPrograms:
-    """Programs whose main module has the tasks: that is what their processes import."""
+    """The main module of these programs has the tasks, and their processes import it."""
 
     @pytest.fixture(autouse=True)
     def _prepare(self, tmp_path: Path, programs: list[subprocess.Popen[str]]) -> None:
@@ -260,7 +258,7 @@ class TestPrograms:
         return program
 
     async def test_that_get_signals_while_their_children_start_continue(self) -> None:
-        """And one that leaves its worker as it is ends, and its processes with it."""
+        """A program that leaves its worker running ends, and its processes end with it."""
         program = self.start("""
             if __name__ == "__mp_main__":  # it takes a while to import
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -289,7 +287,7 @@ class TestPrograms:
     async def test_whose_children_cannot_start_fail_their_jobs(
         self, at_import: str, how: str, why: str
     ) -> None:
-        """A start counts as an attempt; the error says that the start failed."""
+        """A failed start counts as an attempt, and the error says so."""
         program = self.start(f"""
             {at_import}
 
@@ -314,7 +312,7 @@ class TestPrograms:
 
     @pytest.mark.parametrize("busy", [False, True], ids=["idle", "holding the interpreter"])
     async def test_that_are_killed_leave_no_processes_behind(self, busy: bool) -> None:
-        """Not even where a handler is in one long call in C, and no thread of its process runs."""
+        """Even if the handler is in one long call in C, which no thread can interrupt."""
         program = self.start(f"""
             @queue.task(run_in="process")
             def hold() -> None:
@@ -341,7 +339,7 @@ class TestPrograms:
         await until_dead(pids)
 
     async def test_that_have_forked_and_are_killed_leave_no_handler_behind(self) -> None:
-        """The fork closes the pipes: otherwise children would not notice the worker's end."""
+        """The fork closes the pipes, so that children notice the end of the worker."""
         program = self.start("""
             async def main():
                 async with Worker(queue, handler_processes=1):

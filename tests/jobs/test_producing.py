@@ -1,4 +1,4 @@
-"""Adding jobs: from tasks and by name, one and many, with and without an event loop."""
+"""Adding jobs: by tasks and by name, one or many, with and without an event loop."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ from hasten.errors import (
     StoreRejected,
     UsageError,
 )
-from hasten.jobs import Context, Job, Queue, State, Task, Worker
+from hasten.jobs import Job, Queue, State, Worker
 from hasten.jobs._options import Options
 from hasten.jobs._record import Added, NewJob
 from hasten.testing import ManualClock
+from tests.jobs.eventually import result_of
 from tests.patience import DEADLINE_SECONDS
 
 
@@ -39,13 +40,13 @@ async def send(address: str, subject: str = "Hello") -> str:
 
 
 async def waiting(queue: Queue) -> list[Any]:
-    """The data of all jobs that wait."""
+    """Return the data of all waiting jobs."""
     return [job.data for job in await queue.jobs(State.WAITING, limit=1000)]
 
 
 class TestEnqueue:
     async def test_stores_the_arguments_by_parameter_name(self, queue: Queue) -> None:
-        """So that a producer in any language can write them; defaults stay with the code."""
+        """Producers in other languages can write them. Default values stay in the code."""
         task = queue.task(send)
         await task.enqueue("ada@example.org")
         await task.enqueue("bob@example.org", "Hi")
@@ -57,7 +58,6 @@ class TestEnqueue:
         ]
 
     async def test_returns_the_job_as_it_was_stored(self, queue: Queue, clock: ManualClock) -> None:
-        """Without reading it again."""
         job = await queue.task(send).using(priority=3).enqueue("ada@example.org")
         assert (job.name, job.state, job.priority) == ("send", "prioritized", 3)
         assert job.data == {"address": "ada@example.org"}
@@ -79,13 +79,13 @@ class TestEnqueue:
     async def test_refuses_arguments_that_do_not_fit(
         self, queue: Queue, args: Any, kwargs: Any, complaint: str
     ) -> None:
-        """At the call, as the function itself would, and names the task."""
+        """The error is raised at the call and names the task."""
         with pytest.raises(InvalidArgument, match=f"^send: .*{complaint}"):
             await queue.task(send).enqueue(*args, **kwargs)
         assert await waiting(queue) == []
 
     async def test_a_task_is_still_the_function_that_it_was(self, queue: Queue) -> None:
-        """Tests call it; they need no worker for that."""
+        """Tests can call it without a worker."""
         task = queue.task(send)
         assert await task("Ada", subject="Hi") == "Hi, Ada"
         assert (task.name, repr(task)) == ("send", "<Task send of mail>")
@@ -107,7 +107,6 @@ circle.append(circle)
 class TestArgumentsThatCannotBeStored:
     @pytest.mark.parametrize("kind", BAD)
     async def test_are_refused_by_name_and_nothing_is_stored(self, queue: Queue, kind: str) -> None:
-        """Who made the mistake is told where it is, when it is made."""
         value, why = BAD[kind]
 
         @queue.task
@@ -126,7 +125,7 @@ class TestArgumentsThatCannotBeStored:
         assert await waiting(queue) == []
 
     async def test_too_large_ones_name_the_largest(self, clock: ManualClock) -> None:
-        """A reference to the data belongs into a job, not the data."""
+        """The largest argument is probably the one that should be a reference."""
         queue = Queue("small", Store("memory://", clock=clock), max_size=1000)
 
         @queue.task
@@ -143,7 +142,7 @@ class TestArgumentsThatCannotBeStored:
         await queue.aclose()
 
     async def test_one_bad_job_does_not_spoil_its_neighbours(self, queue: Queue) -> None:
-        """Calls of one moment share a transaction, not their mistakes."""
+        """Concurrent calls share a transaction, but not their errors."""
         task = queue.task(send)
         bad: Any = object()
         answers = await asyncio.gather(
@@ -154,10 +153,8 @@ class TestArgumentsThatCannotBeStored:
 
 
 class TestMany:
-    async def test_enqueue_many_takes_arguments_by_name(
-        self, queue: Queue, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """In order, in one transaction."""
+    async def test_takes_keywords(self, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The jobs keep their order and are added in one transaction."""
         task = queue.task(send)
         sizes = count_adds(queue, monkeypatch)
         jobs = await task.enqueue_many(task.args(address=str(n)) for n in range(300))
@@ -168,7 +165,6 @@ class TestMany:
         assert [data["address"] for data in await waiting(queue)] == [str(n) for n in range(300)]
 
     async def test_enqueue_many_refuses_all_if_one_does_not_fit(self, queue: Queue) -> None:
-        """All or none."""
         task: Any = queue.task(send)
         with pytest.raises(InvalidArgument, match="send: missing a required argument: 'address'"):
             task.args()
@@ -195,7 +191,6 @@ class TestMany:
         assert await queue.add_many([]) == []
 
     async def test_add_many_takes_names_data_and_options(self, queue: Queue) -> None:
-        """Each job has its own."""
         jobs = await queue.add_many(
             [
                 ("resize", {"width": 3}),
@@ -212,10 +207,8 @@ class TestMany:
             await queue.add_many([("send", {}), spec])
         assert await waiting(queue) == []
 
-    async def test_concurrent_calls_share_transactions(
-        self, queue: Queue, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Two hundred requests of one moment do not flush the disk two hundred times."""
+    async def test_calls_share_commits(self, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Two hundred concurrent calls flush the disk once."""
         task = queue.task(send)
         await task.enqueue("first")
         sizes = count_adds(queue, monkeypatch)
@@ -228,7 +221,7 @@ class TestMany:
 
 
 class TestLargeCalls:
-    """Whatever the size of a call, the store is held up for that of one portion at a time."""
+    """Each transaction adds a limited number of jobs, however many a call has."""
 
     async def add_single(self, queue: Queue, jobs: Sequence[Any]) -> list[Job[Any]]:
         return await asyncio.gather(*(queue.add(*job[:2], **dict(*job[2:])) for job in jobs))
@@ -289,7 +282,7 @@ class TestLargeCalls:
     async def test_single_ones_that_come_meanwhile_come_behind(
         self, queue: Queue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """And together, in as few portions as they fit."""
+        """They are added after the earlier ones, in as few transactions as possible."""
         sizes = count_adds(queue, monkeypatch)
         early = [asyncio.ensure_future(queue.add("send", n)) for n in range(1500)]
         while not sizes:
@@ -303,7 +296,7 @@ class TestLargeCalls:
         assert [job.data for job in stored] == list(range(1520))
 
     async def test_leave_no_more_events_than_are_kept(self, queue: Queue) -> None:
-        """Though no worker runs: two for each job would be more."""
+        """Even without a worker. Each job adds two events."""
         await queue.add_many([("send", None)] * 9_000)
         read = partial(queue.engine.events, queue.name, wait=False)
         left, page = 0, await read(after="0-0")
@@ -314,7 +307,7 @@ class TestLargeCalls:
     async def test_of_many_say_what_was_stored_when_the_store_fails(
         self, queue: Queue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The rest can be added from there."""
+        """The caller can add the rest."""
         specs = [("send", {"n": n}) for n in range(2500)]
         fail_adds(queue, monkeypatch, after=2, error=StoreFull(queue.engine.url, "no space left"))
         with pytest.raises(AddedInPart, match=r"first 2,000 of 2,500 jobs .*: no space") as caught:
@@ -342,7 +335,7 @@ class TestLargeCalls:
     async def test_of_single_ones_fail_together_when_the_store_fails(
         self, queue: Queue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """None waits for the time-outs of those before it, one after the other."""
+        """They do not wait for one time-out after another."""
         fail_adds(queue, monkeypatch, after=1, error=StoreFull(queue.engine.url, "no space left"))
         calls = [queue.add("send", n) for n in range(3500)]
         answers = await asyncio.gather(*calls, return_exceptions=True)
@@ -355,7 +348,7 @@ class TestLargeCalls:
     async def test_of_single_ones_lose_one_that_the_store_refuses(
         self, queue: Queue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """And none of the others."""
+        """The other jobs are added."""
         add = queue.engine.add
 
         async def picky(jobs: Sequence[NewJob], *, now_ms: int) -> list[Added]:
@@ -373,7 +366,7 @@ class TestLargeCalls:
         assert [job.data for job in stored] == [*range(1000, 1200), *range(1201, 3200)]
 
     async def test_of_single_ones_end_with_the_tasks_that_are_cancelled(self, queue: Queue) -> None:
-        """By somebody who cancels all: no caller waits in vain."""
+        """No caller waits for ever after all tasks were cancelled."""
         jobs = [asyncio.ensure_future(queue.add("send", n)) for n in range(1500)]
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -390,7 +383,7 @@ class TestLargeCalls:
 def fail_adds(
     queue: Queue, monkeypatch: pytest.MonkeyPatch, *, after: int, error: StoreError
 ) -> None:
-    """Let the store fail at each call of the engine's verb, after so many."""
+    """Let the store fail after this number of calls."""
     add, calls = queue.engine.add, itertools.count()
 
     async def failing(jobs: Sequence[NewJob], *, now_ms: int) -> list[Added]:
@@ -402,7 +395,7 @@ def fail_adds(
 
 
 def count_adds(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many jobs each call of the engine's verb brings, from now on."""
+    """Return a list of the number of jobs of each later call of the engine."""
     add, sizes = queue.engine.add, []
 
     async def counted(jobs: Sequence[NewJob], *, now_ms: int) -> list[Added]:
@@ -415,17 +408,15 @@ def count_adds(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 class TestJobId:
     async def test_adding_it_again_gives_the_existing_job(self, queue: Queue) -> None:
-        """A request that is sent twice makes one job."""
+        """So a request that is sent twice adds one job."""
         task = queue.task(send)
         first = await task.using(job_id="order-7").enqueue("a")
         again = await task.using(job_id="order-7").enqueue("b")
         assert first.id == again.id == "order-7"
         assert await waiting(queue) == [{"address": "a"}]
 
-    async def test_a_job_that_was_there_shows_what_is_stored(
-        self, queue: Queue, clock: ManualClock
-    ) -> None:
-        """And says that it was there, by whatever call it was found."""
+    async def test_an_existing_job_has_stored_data(self, queue: Queue, clock: ManualClock) -> None:
+        """All methods that add jobs return it as a duplicate."""
         once = queue.task(send).using(job_id="a", priority=3)
         added = await once.enqueue("first")
         assert not added.is_duplicate
@@ -446,16 +437,12 @@ class TestJobId:
 
     async def test_a_job_that_was_there_shows_how_it_stands(self, queue: Queue) -> None:
         task = queue.task(send)
-        job = await task.using(job_id="a").enqueue("first")
-        async with Worker(queue):
-            await job.result(timeout=30)
+        await result_of(queue, await task.using(job_id="a").enqueue("first"))
         again = await task.using(job_id="a").enqueue("second")
         assert (again.state, again.value) == (State.COMPLETED, "Hello, first")
 
-    async def test_of_two_calls_of_one_moment_the_second_is_the_duplicate(
-        self, queue: Queue
-    ) -> None:
-        """And jobs that share their transaction are none."""
+    async def test_of_two_concurrent_calls_the_second_is_the_duplicate(self, queue: Queue) -> None:
+        """Other jobs of the same transaction are no duplicates."""
         task = queue.task(send)
         jobs = await asyncio.gather(
             task.enqueue("x"),
@@ -467,9 +454,7 @@ class TestJobId:
         addresses = [job.data["address"] for job in jobs]
         assert addresses == ["x", "first", "first", "y"]
 
-    async def test_a_job_of_another_task_that_was_there_has_that_task_s_result(
-        self, queue: Queue
-    ) -> None:
+    async def test_an_existing_job_of_another_task_has_its_own_result(self, queue: Queue) -> None:
         @queue.task
         async def first() -> timedelta:
             return timedelta(seconds=1)
@@ -480,8 +465,7 @@ class TestJobId:
 
         await first.using(job_id="a").enqueue()
         job = await second.using(job_id="a").enqueue()
-        async with Worker(queue):
-            assert await job.result(timeout=30) == timedelta(seconds=1)
+        assert await result_of(queue, job) == timedelta(seconds=1)
 
     async def test_no_job_that_was_read_is_a_duplicate(self, queue: Queue) -> None:
         await queue.add("send", job_id="a")
@@ -490,23 +474,20 @@ class TestJobId:
         assert not job.is_duplicate
         assert not (await queue.jobs("waiting"))[0].is_duplicate
 
-    async def test_needs_no_second_look_at_the_store(
-        self, queue: Queue, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """The job could be gone by then."""
+    async def test_needs_one_call_only(self, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The existing job could be deleted before a second call reads it."""
         monkeypatch.setattr(queue.engine, "get", None)
         await queue.add("send", 1, job_id="a")
         assert (await queue.add("send", 2, job_id="a")).data == 1
 
     async def test_it_is_the_id_of_one_queue(self, queue: Queue) -> None:
-        """Another queue of the same store has its own."""
         other = Queue("other", queue.store)
         await queue.add("send", job_id="a")
         await other.add("send", job_id="a")
         assert len(await queue.jobs("waiting")) == len(await other.jobs("waiting")) == 1
 
     async def test_a_finished_job_still_counts(self, queue: Queue) -> None:
-        """For as long as it is kept."""
+        """As long as it is kept."""
         task = queue.task(send)
         job = await task.using(job_id="once").enqueue("a")
         async with Worker(queue):
@@ -523,7 +504,7 @@ class TestJobId:
 
 class TestSync:
     def test_works_without_an_event_loop(self, clock: ManualClock) -> None:
-        """In Flask, in a script, in a shell."""
+        """As in Flask, a script or a shell."""
         queue = Queue("mail", Store("memory://", clock=clock))
         task = queue.task(send)
         job = task.sync.enqueue("a")
@@ -554,7 +535,7 @@ class TestSync:
         asyncio.run(queue.store.aclose())
 
     async def test_works_inside_a_running_loop_and_warns(self, queue: Queue) -> None:
-        """A plain function that an `async def` happens to call: it blocks the loop meanwhile."""
+        """A plain function that is called from an `async def` blocks its event loop."""
         with pytest.warns(RuntimeWarning, match=r"use 'await task\.enqueue\(") as caught:
             job = queue.task(send).sync.enqueue("a")
         assert [warning.filename for warning in caught] == [__file__]
@@ -578,7 +559,7 @@ class TestSync:
         assert (await queue.counts())[State.WAITING] == 0
 
     async def test_never_waits_inside_a_running_loop(self, queue: Queue) -> None:
-        """What it waits for may need that loop: it would stand still for ever."""
+        """The result may depend on that event loop, which the wait would block."""
         job = await queue.task(send).enqueue("a")
         with pytest.raises(UsageError, match=r"use 'await job\.result\("):
             job.sync.result()
@@ -603,7 +584,7 @@ class TestSync:
             assert await (await in_thread.enqueue()).result(timeout=30) == "Hello, thread"
 
     async def test_waits_for_a_result_beside_a_worker(self, queue: Queue) -> None:
-        """In a thread, while the loop is at work."""
+        """A thread waits while the event loop runs the worker."""
         task = queue.task(send)
         async with Worker(queue):
             job = await asyncio.to_thread(task.sync.enqueue, "a")
@@ -633,7 +614,7 @@ class TestDeclaring:
         assert (await named.enqueue("a")).name == "mails:send"
 
     def test_two_functions_cannot_have_one_name(self, queue: Queue) -> None:
-        """The second would take the first one's jobs."""
+        """Otherwise both would run the jobs of that name."""
         queue.task(send)
 
         async def other() -> None: ...
@@ -642,21 +623,12 @@ class TestDeclaring:
             queue.task(name="send")(other)
 
     def test_the_same_function_can_be_declared_again(self, queue: Queue) -> None:
-        """A reloader imports the module twice."""
+        """A reloader imports a module twice."""
         queue.task(send)
         queue.task(send)
-
-    def test_a_generator_is_no_task(self, queue: Queue) -> None:
-        async def values() -> Any:
-            yield 1
-
-        with pytest.raises(InvalidTask, match="a generator cannot be a task"):
-            queue.task(values)
 
     @pytest.mark.parametrize("star", [lambda *values: None, lambda **values: None])
-    def test_arguments_without_names_cannot_be_stored(
-        self, queue: Queue, star: Callable[..., None]
-    ) -> None:
+    def test_nameless_arguments_are_refused(self, queue: Queue, star: Callable[..., None]) -> None:
         with pytest.raises(InvalidTask, match=r"\*values is not supported: use a list or a dict"):
             queue.task(name="star")(star)
 
@@ -675,41 +647,12 @@ class TestDeclaring:
     def test_wrong_options_are_refused_at_once(
         self, queue: Queue, options: dict[str, Any], complaint: str
     ) -> None:
-        """When the module is imported, not when the first job runs at night."""
+        """The error is raised when the module is imported."""
         with pytest.raises(InvalidOption, match=complaint):
             queue.task(**options)(send)
 
-    def test_a_local_function_cannot_run_in_a_process(self, queue: Queue) -> None:
-        """The other process could not find it."""
 
-        def local() -> None: ...
-
-        with pytest.raises(InvalidOption, match="a function at the top level of a module"):
-            queue.task(run_in="process")(local)
-
-    async def test_an_annotation_that_cannot_be_resolved_is_named(self, queue: Queue) -> None:
-        async def task(value: Missing) -> None: ...  # type: ignore[name-defined]  # noqa: F821
-
-        with pytest.raises(InvalidTask, match="task 'task': an annotation cannot be resolved"):
-            await queue.task(task).enqueue(1)  # type: ignore[call-arg]  # as nothing is known of it
-
-    async def test_a_context_may_stand_anywhere_and_is_not_stored(self, queue: Queue) -> None:
-        """Its callers give it, those who enqueue do not."""
-
-        async def task(number: int, *, ctx: Context) -> str:
-            return f"{number} {ctx.job.id}"
-
-        declared: Task[..., Any, str] = queue.task(task)
-        job = await declared.enqueue(7)
-        assert job.data == {"number": 7}
-        async with Worker(queue):
-            assert await job.result(timeout=30) == f"7 {job.id}"
-
-
-async def test_options_of_a_call_lie_over_those_of_the_task_and_of_the_queue(
-    clock: ManualClock,
-) -> None:
-    """From the general to the particular."""
+async def test_options_of_a_call_win_over_those_of_task_and_queue(clock: ManualClock) -> None:
     queue = Queue("mail", Store("memory://", clock=clock), priority=5, delay=10)
     task = queue.task(priority=6)(send)
     assert (await task.enqueue("a")).priority == 6
@@ -722,7 +665,7 @@ async def test_options_of_a_call_lie_over_those_of_the_task_and_of_the_queue(
 
 
 async def test_using_checks_its_options_at_once(queue: Queue) -> None:
-    """The error belongs to the line that has the mistake."""
+    """The error is raised where the wrong option is given."""
     task = queue.task(send)
     with pytest.raises(InvalidOption, match="priority=-1"):
         task.using(priority=-1)
@@ -734,7 +677,7 @@ async def test_using_checks_its_options_at_once(queue: Queue) -> None:
 
 class TestCallsOfOneTick:
     async def test_one_that_the_store_refuses_fails_alone(self, queue: Queue) -> None:
-        """They leave as one call, and the store refuses it as a whole."""
+        """The store refuses a whole transaction, so the jobs are then added one by one."""
         template = queue.producer.template("keep", Options())
         answers: list[object] = await asyncio.gather(
             queue.add("keep", 1),

@@ -1,4 +1,4 @@
-"""Queues: their names and places, and how they are opened, shared and closed."""
+"""Queues: names, stores, and how they are opened, shared and closed."""
 
 from __future__ import annotations
 
@@ -36,16 +36,14 @@ from tests.patience import DEADLINE_SECONDS
     ],
 )
 def test_wrong_names_are_refused(name: Any, complaint: str) -> None:
-    """When the queue is made."""
+    """The error is raised when the queue is created."""
     with pytest.raises(InvalidOption, match=complaint):
         Queue(name, "memory://")
 
 
 @pytest.mark.parametrize("name", ["a\nb", "\x9b31m", "a\u2066b", "\ufeffa"])
-async def test_names_and_ids_that_could_control_a_terminal_are_refused(
-    queue: Queue, name: str
-) -> None:
-    """At every entry point. What other programs have stored is still found."""
+async def test_names_and_ids_with_control_characters_are_refused(queue: Queue, name: str) -> None:
+    """Every method that takes one refuses it. Jobs that other programs have stored are found."""
 
     @queue.task
     async def send() -> None: ...
@@ -88,13 +86,13 @@ async def test_names_and_ids_that_could_control_a_terminal_are_refused(
     ],
 )
 def test_wrong_urls_are_refused(url: str) -> None:
-    """When the queue is made, before anything is opened."""
+    """The error is raised when the queue is created, before anything is opened."""
     with pytest.raises(InvalidOption, match=r"^(url|timeout)="):
         Queue("mail", url)
 
 
 def test_redis_without_its_extra_says_what_to_install() -> None:
-    """When the queue is made; who stays with SQLite never hears of it."""
+    """The error is raised when the queue is created. SQLite does not need the extra."""
     program = """if True:
         import sys
         sys.modules["redis"] = None  # as if it were not there
@@ -121,7 +119,7 @@ class TestPlace:
     async def test_is_a_file_in_the_working_directory_unless_told(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Nothing to install, nothing to configure; nothing is opened before the first use."""
+        """Nothing is opened before the first use."""
         monkeypatch.chdir(tmp_path)
         monkeypatch.delenv("HASTEN_URL", raising=False)
         queue = Queue("mail")
@@ -130,10 +128,8 @@ class TestPlace:
         assert (tmp_path / "hasten.db").exists()
         await queue.aclose()
 
-    async def test_is_that_of_the_environment(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Looked up at the first use: the module may be imported before it is set."""
+    async def test_from_environment(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The environment is read at first use, which may be after the import of the module."""
         queue = Queue("mail")
         monkeypatch.setenv("HASTEN_URL", f"sqlite:///{tmp_path / 'other.db'}")
         await queue.add("send")
@@ -152,7 +148,7 @@ class TestPlace:
 
     @pytest.mark.parametrize(("given", "seconds"), [({}, 5), ({"timeout": "2m"}, 120)])
     def test_has_the_time_out_of_its_store(self, given: dict[str, Any], seconds: float) -> None:
-        """The same for a file and a server."""
+        """For SQLite and Redis."""
         on_file = Queue("mail", Store("sqlite:///jobs.db", **given)).engine
         on_server = Queue("mail", Store("redis://localhost", **given)).engine
         assert isinstance(on_file, SqliteEngine)
@@ -178,7 +174,7 @@ class TestOpening:
     async def test_queues_with_one_store_share_what_is_open(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """What they do at one moment is one transaction. The store is closed by who made it."""
+        """Their concurrent calls share a transaction. Whoever made the store closes it."""
         async with Store(f"sqlite:///{tmp_path / 'jobs.db'}") as store:
             first, second = Queue("a", store), Queue("b", store)
             assert first.engine is second.engine
@@ -199,7 +195,7 @@ class TestOpening:
             while not groups:
                 await asyncio.sleep(0)
             adding = asyncio.gather(busy, first.add("send"), second.add("send"))
-            for _ in range(10):  # both come in while the store is at work
+            for _ in range(10):  # both are added while the store is busy
                 await asyncio.sleep(0)
             may_go_on.set()
             await adding
@@ -210,7 +206,7 @@ class TestOpening:
             assert (await first.counts())[State.WAITING] == 1
 
     async def test_queues_with_one_url_have_two_stores(self, url: str) -> None:
-        """Each is opened and closed for itself; in memory, they share nothing."""
+        """Each is opened and closed separately. In memory they have no data in common."""
         async with Queue("mail", url) as first, Queue("mail", url) as second:
             assert first.store is not second.store
             assert first.engine is not second.engine
@@ -223,7 +219,7 @@ class TestOpening:
     async def test_queues_that_name_no_store_share_that_of_the_process(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The last one closes it. Who comes after that looks at the environment again."""
+        """The last queue closes it. A later queue reads the environment again."""
         monkeypatch.setenv("HASTEN_URL", f"sqlite:///{tmp_path / 'one.db'}")
         first, second = Queue("a"), Queue("b")
         assert repr(first) == "<Queue a>"
@@ -240,7 +236,7 @@ class TestOpening:
         await first.aclose()
 
     def test_threads_get_one_store_of_the_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Also if all of them use it for the first time now."""
+        """Even if they all use it for the first time at once."""
         monkeypatch.setenv("HASTEN_URL", "memory://")
         queues = [Queue(f"q{number}") for number in range(8)]
         start = threading.Barrier(8)
@@ -258,9 +254,7 @@ class TestOpening:
         assert len(stores) == 1
         queues[0].sync.close()
 
-    async def test_a_worker_keeps_the_store_of_the_process_open(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_a_worker_keeps_the_store_open(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HASTEN_URL", "memory://")
         async with Queue("mail") as queue:
             job = await queue.add("send")
@@ -287,11 +281,11 @@ class TestOpening:
         assert not (tmp_path / "jobs.db-wal").exists()
 
     async def test_closing_ends_those_who_wait_for_results(self, tmp_path: Path) -> None:
-        """With an error: nothing would ever come."""
+        """They get an error instead of waiting for ever."""
         queue = Queue("mail", f"sqlite:///{tmp_path / 'jobs.db'}")
         job = await queue.add("send")
         waiting = asyncio.create_task(job.result())
-        await asyncio.sleep(0.05)  # no event tells that it waits
+        await asyncio.sleep(0.05)  # no event shows that it waits
         await queue.aclose()
         async with asyncio.timeout(DEADLINE_SECONDS):
             with pytest.raises(StoreUnavailable, match="the store is closed"):
@@ -307,7 +301,7 @@ class TestOpening:
 
 class TestLoops:
     def test_a_queue_is_used_from_several_event_loops_at_once(self, url: str) -> None:
-        """A server with a loop per thread; a worker in a loop of its own."""
+        """A server may have a loop in each thread, and a worker its own."""
         queue = Queue("mail", url)
 
         @queue.task
@@ -331,7 +325,7 @@ class TestLoops:
         asyncio.run(queue.aclose())
 
     def test_a_queue_is_used_from_one_event_loop_after_another(self, url: str) -> None:
-        """As tests do, and scripts that call asyncio.run more than once."""
+        """As in tests, and in scripts that call asyncio.run several times."""
         queue = Queue("mail", url)
 
         async def add() -> int:
@@ -343,7 +337,7 @@ class TestLoops:
         asyncio.run(queue.aclose())
 
     def test_a_caller_that_is_cancelled_harms_no_other(self, url: str) -> None:
-        """Its job may be stored; those of its neighbours are."""
+        """Its job may or may not be stored. The jobs of the other callers are."""
         queue = Queue("mail", url)
 
         async def add() -> None:
@@ -359,7 +353,7 @@ class TestLoops:
         asyncio.run(add())
 
     def test_a_loop_that_is_closed_in_the_middle_is_no_trouble(self, url: str) -> None:
-        """Nobody waits for the answer any more; the store goes on."""
+        """Nobody awaits the call any more, and the store works for others."""
         queue = Queue("mail", url)
 
         async def leave() -> None:
@@ -410,7 +404,7 @@ FORGETFUL = """if True:
 
 
 def test_who_forgets_to_close_a_queue_leaves_nothing_open(url: str) -> None:
-    """A script ends without a complaint, even where warnings are errors."""
+    """A script ends without a warning."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", FORGETFUL, url],
         check=False, capture_output=True, text=True, timeout=30,
@@ -419,7 +413,7 @@ def test_who_forgets_to_close_a_queue_leaves_nothing_open(url: str) -> None:
 
 
 def test_sync_events_iterate_from_when_they_were_made(tmp_path: Path) -> None:
-    """Also events that another thread causes while this one waits; `close` ends the iteration."""
+    """Events of other threads arrive, too, and `close` ends the iteration."""
     queue = Queue("mail", f"sqlite:///{tmp_path / 'jobs.db'}")
     with queue.sync.events() as events:
         job = queue.sync.add("send")

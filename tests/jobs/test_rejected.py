@@ -1,4 +1,4 @@
-"""A store that refuses what came of one job: that job fails, and those beside it are stored."""
+"""A store that refuses the outcome of one job: only that job fails."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 import redis
 
-from hasten.errors import JobFailed, StoreRejected
+from hasten.errors import StoreRejected
 from hasten.jobs import Context, Queue, State, Worker
 from hasten.jobs._record import Completed, Outcome
-from tests.jobs.eventually import until, until_state
+from tests.jobs.eventually import fails, until, until_state
 from tests.servers.redis import shared_redis
 
 
 @pytest.fixture
 def refused(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> set[type[Outcome]]:
-    """The kinds of outcomes that the store refuses for jobs whose result or reason is poison."""
+    """The types of outcomes that the store refuses, for jobs whose ids begin with bad."""
     kinds: set[type[Outcome]] = {Completed}
     settle = queue.engine.settle
 
@@ -32,7 +32,7 @@ def refused(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> set[type[Outcome]]
 
 
 async def test_fails_alone(queue: Queue, refused: set[type[Outcome]]) -> None:
-    """Twenty runs end together; two of them cannot be stored."""
+    """Two of twenty outcomes of one call cannot be stored."""
     together = asyncio.Event()
     running: list[int] = []
 
@@ -51,10 +51,9 @@ async def test_fails_alone(queue: Queue, refused: set[type[Outcome]]) -> None:
         together.set()
         for number, job in enumerate(jobs):
             if number in {3, 12}:
-                with pytest.raises(
-                    JobFailed, match="the outcome of the job cannot be stored: it holds"
-                ):
-                    await job.result(timeout=30)
+                await fails(
+                    job.result(timeout=30), "the outcome of the job cannot be stored: it holds"
+                )
             else:
                 assert await job.result(timeout=30) == number
     assert {(await job.refresh()).attempts_made for job in jobs} == {1}
@@ -63,7 +62,7 @@ async def test_fails_alone(queue: Queue, refused: set[type[Outcome]]) -> None:
 async def test_that_cannot_even_fail_is_left_to_its_lease(
     queue: Queue, refused: set[type[Outcome]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nothing else waits for it, and the log says so, twice and no more."""
+    """The other jobs continue, and the log says so twice at most."""
     refused.update(Outcome.__args__)
 
     @queue.task
@@ -82,7 +81,7 @@ async def test_that_cannot_even_fail_is_left_to_its_lease(
 async def test_log_lines_that_cannot_be_stored_are_dropped_alone(
     caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
 ) -> None:
-    """On Redis, somebody has put something else in the place of a job's log."""
+    """On Redis, another program has replaced the log of a job."""
     prefix = f"test-{request.node.name}"
     queue = Queue("mail", f"{shared_redis().url}?prefix={prefix}")
     client = redis.Redis.from_url(shared_redis().url)
@@ -116,7 +115,7 @@ async def test_log_lines_that_cannot_be_stored_are_dropped_alone(
 async def test_released_jobs_keep_their_order_when_they_are_stored_alone(
     queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Something of their batch is refused, so each is handed back in a call of its own."""
+    """The batch is refused, so the jobs are handed back one by one."""
     settle = queue.engine.settle
 
     async def one_at_a_time(
@@ -134,7 +133,7 @@ async def test_released_jobs_keep_their_order_when_they_are_stored_alone(
 
     jobs = []
     async with Worker(queue, concurrency=5, grace=0):
-        for _ in range(5):  # each in a claim of its own: two at a time may be answered in any order
+        for _ in range(5):  # in separate claims, because the results of two may come in any order
             jobs.append(await wait.enqueue())
             await until_state(jobs[-1], State.ACTIVE)
         jobs += await wait.enqueue_many([wait.args()] * 2)

@@ -1,4 +1,4 @@
-"""Waiting for what came of a job, and following what happens to a queue."""
+"""Waiting for results, and following the events of a queue."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from hasten.jobs._engines import open_engine
 from hasten.jobs._options import Options
 from hasten.jobs._record import End, EventPage, JobTemplate, NewJob
 from hasten.testing import ManualClock
-from tests.jobs.eventually import until_state, until_true
+from tests.jobs.eventually import fails, result_of, until_state, until_true
 from tests.patience import DEADLINE_SECONDS
 
 
 async def settle_waiting() -> None:
-    """Let those who just began to wait get there: no event tells when they have."""
+    """Give waiting tasks time to begin. No event shows that they have."""
     await asyncio.sleep(0.05)
 
 
@@ -53,15 +53,14 @@ class TestResult:
             assert await waiting == 42
 
     async def test_of_a_job_that_has_completed_before(self, queue: Queue) -> None:
-        """Its event has passed; the store knows."""
+        """The event is in the past, so the job is read."""
 
         @queue.task
         async def answer() -> int:
             return 42
 
         job = await answer.enqueue()
-        async with Worker(queue):
-            assert await job.result(timeout=30) == 42
+        assert await result_of(queue, job) == 42
         assert await job.result(timeout=30) == 42
 
     async def test_none_is_a_result_too(self, queue: Queue) -> None:
@@ -69,13 +68,10 @@ class TestResult:
         async def answer() -> None: ...
 
         job = await answer.enqueue()
-        async with Worker(queue):
-            await job.result(timeout=30)
+        await result_of(queue, job)
         assert (await job.refresh()).record.result == "null"
 
     async def test_of_a_failed_job_is_its_reason(self, queue: Queue) -> None:
-        """While one waits, and afterwards."""
-
         @queue.task
         async def fail() -> None:
             raise ValueError("bad luck")
@@ -85,10 +81,7 @@ class TestResult:
             for _ in range(2):
                 with pytest.raises(JobFailed, match="failed: ValueError: bad luck") as caught:
                     await job.result(timeout=30)
-                assert (caught.value.job_id, caught.value.error) == (
-                    job.id,
-                    "ValueError: bad luck",
-                )
+                assert (caught.value.job_id, caught.value.error) == (job.id, "ValueError: bad luck")
 
     async def test_of_a_cancelled_job_says_so(self, queue: Queue) -> None:
         job = await queue.add("send")
@@ -103,7 +96,7 @@ class TestResult:
     async def test_of_a_removed_job_is_not_waited_for_for_ever(
         self, queue: Queue, how: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """At once where an event names the job, else at the next look."""
+        """At once if an event names the job, otherwise at the next check."""
         monkeypatch.setattr("hasten.jobs._results.CHECK_SECONDS", 0.1)
         job = await queue.add("send")
         waiting = asyncio.create_task(job.result(timeout=30))
@@ -123,7 +116,7 @@ class TestResult:
     async def test_of_thousands_is_looked_for_a_few_at_a_time(
         self, queue: Queue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """All in turn, also where events come all the time."""
+        """Each check reads a few jobs, in turn, even while events arrive all the time."""
         monkeypatch.setattr("hasten.jobs._results.CHECK_SECONDS", 0.01)
         monkeypatch.setattr("hasten.jobs._results.CHECKED_AT_ONCE", 10)
         looks: list[list[str]] = []
@@ -160,13 +153,10 @@ class TestResult:
             await job.result(timeout=timeout)
         assert isinstance(caught.value, TimeoutError)
         assert (await job.refresh()).state is State.WAITING
-        async with Worker(queue):
-            assert await job.result(timeout=30) == 42
+        assert await result_of(queue, job) == 42
 
     @pytest.mark.parametrize("timeout", [0, 0.05, timedelta(milliseconds=50)])
-    async def test_is_waited_for_in_seconds_or_a_timedelta(
-        self, queue: Queue, timeout: float | timedelta
-    ) -> None:
+    async def test_time_out_is_any_duration(self, queue: Queue, timeout: float | timedelta) -> None:
         job = await queue.add("send")
         with pytest.raises(ResultTimeout):
             await job.result(timeout=timeout)
@@ -176,9 +166,7 @@ class TestResult:
     @pytest.mark.parametrize(
         "timeout", [-1, math.nan, math.inf, True, "5", timedelta(seconds=-1)], ids=repr
     )
-    async def test_is_not_waited_for_with_a_wrong_time_out(
-        self, queue: Queue, timeout: Any
-    ) -> None:
+    async def test_is_not_waited_for_with_a_bad_time_out(self, queue: Queue, timeout: Any) -> None:
         job = await queue.add("send")
         with pytest.raises(InvalidOption, match=r"^timeout=.*: must be"):
             await job.result(timeout=timeout)
@@ -186,7 +174,7 @@ class TestResult:
             await asyncio.to_thread(job.sync.result, timeout)
 
     async def test_is_told_to_many_who_wait(self, queue: Queue) -> None:
-        """For one job and for many, with one reader for all; one who leaves takes none along."""
+        """One reader serves them all, and goes on when one of them is cancelled."""
 
         @queue.task
         async def double(number: int) -> int:
@@ -202,7 +190,7 @@ class TestResult:
         assert results[1:] == [2 * n for n in range(50) for _ in range(4)][1:]
 
     async def test_can_be_waited_for_again_after_nobody_did(self, queue: Queue) -> None:
-        """The reader ends with the last who waits, and begins anew."""
+        """The reader ends with the last waiter, and starts again."""
 
         @queue.task
         async def double(number: int) -> int:
@@ -213,10 +201,7 @@ class TestResult:
                 job = await double.enqueue(number)
                 assert await job.result(timeout=30) == 2 * number
 
-    async def test_follows_a_job_through_its_attempts(
-        self, queue: Queue, clock: ManualClock
-    ) -> None:
-        """A failed attempt is not the end."""
+    async def test_follows_a_job_through_attempts(self, queue: Queue, clock: ManualClock) -> None:
         runs: list[int] = []
 
         @queue.task(attempts=2, backoff=60)
@@ -236,10 +221,10 @@ class TestResult:
 
 
 class TestResultOfAJobThatIsNotKept:
-    """It is in the events, and whoever added the job finds it there."""
+    """The result is in the events, where the caller that added the job finds it."""
 
     async def test_is_found_after_the_job_is_gone(self, queue: Queue) -> None:
-        """By whatever call the job was added."""
+        """For all methods that add jobs."""
 
         @queue.task(keep_completed=0, keep_failed=0)
         async def halve(number: int) -> int:
@@ -262,8 +247,7 @@ class TestResultOfAJobThatIsNotKept:
             assert [await job.result(timeout=30) for job in jobs] == list(range(7))
             assert await asyncio.to_thread(jobs[1].sync.result, 5) == 1
             for _ in range(2):
-                with pytest.raises(JobFailed, match="ValueError: odd"):
-                    await odd.result(timeout=30)
+                await fails(odd.result(timeout=30), "ValueError: odd")
 
     async def test_is_found_by_one_who_added_it_a_second_time(self, queue: Queue) -> None:
         @queue.task(keep_completed=0)
@@ -278,7 +262,7 @@ class TestResultOfAJobThatIsNotKept:
         assert await again.result(timeout=30) == 42
 
     async def test_is_heard_by_all_who_wait_while_jobs_come_and_go(self, queue: Queue) -> None:
-        """A job may end between any two looks at it."""
+        """A job may end between two checks."""
 
         @queue.task(keep_completed=0)
         async def double(number: int) -> int:
@@ -293,7 +277,7 @@ class TestResultOfAJobThatIsNotKept:
                 assert await ask(1) == 2
 
     async def test_is_that_of_its_last_run(self, queue: Queue) -> None:
-        """A job that failed was run again by hand."""
+        """The job failed, and was retried by hand."""
         numbers = iter(range(2))
 
         @queue.task(keep_completed=0)
@@ -355,14 +339,10 @@ class TestResultOfAJobThatIsNotKept:
 
 
 class TestLargeResult:
-    """More than an event holds: the job has it, or the event of a job that is not kept."""
+    """Results that are too large for an event: the job has them, or the event if it is not kept."""
 
     @pytest.mark.parametrize("keep", [None, True, 0, 1], ids=str)
-    async def test_is_found_while_one_waits_and_afterwards(
-        self, queue: Queue, keep: bool | int | None
-    ) -> None:
-        """Whether or not the jobs are kept until somebody looks at them."""
-
+    async def test_is_found_at_once_and_later(self, queue: Queue, keep: bool | int | None) -> None:
         @queue.task(keep_completed=keep)
         async def repeat(number: int) -> str:
             return str(number) * 300_000
@@ -377,21 +357,20 @@ class TestLargeResult:
         assert await asyncio.to_thread(jobs[5].sync.result, 10) == "5" * 300_000
 
     async def test_is_lost_with_the_job_that_has_it(self, queue: Queue) -> None:
-        """And whoever waits for it is told why, with its size and what to do."""
+        """The error says so, with the size and what to do."""
 
         @queue.task
         async def repeat() -> str:
             return "x" * 99_998
 
         job = await repeat.enqueue()
-        async with Worker(queue):
-            await job.result(timeout=30)
+        await result_of(queue, job)
         await queue.clean("completed", older_than=0)
         with pytest.raises(JobNotFound, match=r"100,000 bytes was too large .* keep_completed"):
             await job.result(timeout=30)
 
     async def test_is_lost_where_nothing_can_hold_it(self, url: str, clock: ManualClock) -> None:
-        """Above 32 MiB, of a job that is not kept. Nobody waits for it for ever."""
+        """A result over 32 MiB of a job that is not kept. The error comes at once."""
         queue = Queue("mail", Store(url, clock=clock), max_size=64 * 1024 * 1024)
 
         @queue.task(keep_completed=0)
@@ -439,8 +418,6 @@ def kinds(events: Iterable[Event], job: Job[object]) -> list[str]:
 
 class TestEvents:
     async def test_tell_a_job_s_way_in_order(self, queue: Queue) -> None:
-        """By BullMQ's names, with the values that belong to them."""
-
         @queue.task
         async def answer(ctx: Context) -> int:
             ctx.progress(0.5)
@@ -448,14 +425,13 @@ class TestEvents:
 
         page = await queue.engine.events(queue.name, after=None)
         job = await answer.enqueue()
-        async with Worker(queue):
-            await job.result(timeout=30)
+        await result_of(queue, job)
         events = await collect(queue, 5, after=page.cursor)
         assert kinds(events, job) == ["added", "waiting", "active", "progress", "completed"]
         assert (events[3].value, events[4].value) == ("0.5", "42")
 
     async def test_begin_with_the_next_one(self, queue: Queue) -> None:
-        """Not with the past."""
+        """Earlier events are left out."""
         await queue.add("before")
         reader = asyncio.create_task(collect(queue, 1))
         await settle_waiting()
@@ -464,7 +440,7 @@ class TestEvents:
         assert (event.kind, event.job_id) == ("added", job.id)
 
     async def test_begin_at_the_call(self, queue: Queue) -> None:
-        """Not when the first one is asked for."""
+        """Not when the first event is read."""
         await queue.add("before")
         events = queue.events()
         job = await queue.add("after")
@@ -472,7 +448,7 @@ class TestEvents:
         assert (await next_of(events)).job_id == job.id
 
     async def test_begin_at_the_call_for_other_threads_too(self, queue: Queue) -> None:
-        """Though the loop had no turn since."""
+        """Even if the event loop has not run since the call."""
         events = queue.events()
         thread = threading.Thread(target=queue.sync.add, args=("send",))
         thread.start()
@@ -480,7 +456,7 @@ class TestEvents:
         assert (await next_of(events)).kind == "added"
 
     async def test_of_a_block_begin_before_it_for_everybody(self, queue: Queue, url: str) -> None:
-        """For other processes, too, which cannot know of a mere call."""
+        """Events that other processes cause within the block are included."""
         # A store in memory has no other processes.
         elsewhere = queue.engine if url == "memory://" else open_engine(Store(url))
         async with queue.events() as events:
@@ -524,10 +500,8 @@ class TestEvents:
         job = await queue.add("send")
         assert (await next_of(events)).job_id == job.id
 
-    async def test_go_on_after_a_store_that_was_away(
-        self, queue: Queue, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Its error comes to the reader, who misses nothing if it reads on."""
+    async def test_survive_an_outage(self, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The reader gets the error, can continue, and misses nothing."""
         away = StoreUnavailable("store", "away")
 
         async def fail(*_: object, **__: object) -> EventPage:
@@ -545,9 +519,7 @@ class TestEvents:
             second = await queue.add("send")
         assert (await next_of(events)).job_id == second.id
 
-    async def test_begin_later_where_the_store_is_away_at_the_call(
-        self, queue: Queue, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_begin_after_outages(self, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
         beginning: Future[str] = Future()
         beginning.set_exception(StoreUnavailable("store", "away"))
         with monkeypatch.context() as patched:
@@ -565,7 +537,7 @@ class TestEvents:
             queue.events(after=after)
 
     async def test_go_on_after_a_cursor(self, queue: Queue) -> None:
-        """A reader that was away misses nothing."""
+        """A reader that was away continues with its cursor."""
         page = await queue.engine.events(queue.name, after=None)
         jobs = [await queue.add("send") for _ in range(3)]
         first = await collect(queue, 2, after=page.cursor)
@@ -573,7 +545,7 @@ class TestEvents:
         assert [event.job_id for event in [*first, *rest]] == [j.id for j in jobs for _ in range(2)]
 
     async def test_come_from_other_users_of_the_file(self, tmp_path: Path) -> None:
-        """From another engine, as from another process."""
+        """From another engine, as another process would have."""
         path = tmp_path / "jobs.db"
         here = Queue("mail", f"sqlite:///{path}")
         there = Queue("mail", f"sqlite:///{path}?synchronous=normal")

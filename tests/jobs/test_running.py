@@ -1,4 +1,4 @@
-"""Handlers in the event loop, in threads and in processes: what they raise and what they report."""
+"""Handlers in the event loop, in threads and in processes: their errors and reports."""
 
 from __future__ import annotations
 
@@ -7,30 +7,24 @@ import contextvars
 import gc
 import logging
 import os
-import sys
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from hasten.errors import JobFailed
 from hasten.jobs import Context, Job, Queue, RetryAfter, State, Unrecoverable, Worker
 from hasten.jobs._states import FINISHED
 from hasten.testing import ManualClock
 from tests.jobs import process_tasks
-from tests.jobs.eventually import until, until_longer, until_state
+from tests.jobs.eventually import fails, result_of, until, until_longer, until_state
 
 
 class TestWhere:
-    async def test_a_coroutine_runs_in_the_loop_and_a_function_in_a_thread(
-        self, queue: Queue
-    ) -> None:
-        """Neither holds up the other."""
-
+    async def test_coroutines_run_in_the_loop_and_functions_in_threads(self, queue: Queue) -> None:
         @queue.task
         async def in_loop() -> int:
             return threading.get_ident()
@@ -45,7 +39,7 @@ class TestWhere:
         assert loop == threading.get_ident() != thread
 
     async def test_threads_run_as_many_at_once_as_the_worker_does(self, queue: Queue) -> None:
-        """They meet: with one less, they would wait for ever."""
+        """With fewer threads, the barrier would never open."""
         barrier = threading.Barrier(8, timeout=10)
 
         @queue.task
@@ -56,10 +50,8 @@ class TestWhere:
         async with Worker(queue, concurrency=8):
             await asyncio.gather(*(job.result(timeout=30) for job in jobs))
 
-    async def test_context_variables_do_not_pass_from_one_job_to_the_next(
-        self, queue: Queue
-    ) -> None:
-        """A user, a request, a locale: the next job belongs to another user."""
+    async def test_context_variables_do_not_pass_from_job_to_job(self, queue: Queue) -> None:
+        """Otherwise a job could see the user or the locale of another job."""
         leak = contextvars.ContextVar("leak", default="nothing")
 
         def look(value: str) -> str:
@@ -81,78 +73,18 @@ class TestWhere:
         assert seen == ["nothing"] * 10
 
 
-def raise_error() -> None:
-    raise ValueError("bad luck")
-
-
-def raise_exit() -> None:
-    sys.exit(3)
-
-
-def raise_stop_iteration() -> None:
-    next(iter(()))
-
-
-def raise_surrogate() -> None:
-    raise ValueError("\ud800 is no text")
-
-
-def raise_group() -> None:
-    raise BaseExceptionGroup("two", [ValueError("a"), SystemExit(1)])
-
-
-ERRORS: dict[str, tuple[Callable[[], None], str]] = {
-    "error": (raise_error, "ValueError: bad luck"),
-    "exit": (raise_exit, "SystemExit: 3"),
-    "stop iteration": (raise_stop_iteration, "RuntimeError: "),
-    "surrogate": (raise_surrogate, "ValueError: ? is no text"),
-    "group": (raise_group, r"BaseExceptionGroup: two (2 sub-exceptions)"),
-}
-
-
 class TestErrors:
-    @pytest.mark.parametrize("where", ["loop", "thread"])
-    @pytest.mark.parametrize("kind", ERRORS)
-    async def test_fail_their_job_and_nothing_else(
-        self, queue: Queue, kind: str, where: str
-    ) -> None:
-        """sys.exit() in a handler ends the job, not the worker."""
-        act, reason = ERRORS[kind]
-
-        async def in_loop() -> None:
-            act()
-
-        queue.task(name="fail")(in_loop if where == "loop" else act)
-        job = await queue.add("fail")
-
-        @queue.task
-        async def fine() -> str:
-            return "fine"
-
-        async with Worker(queue):
-            with pytest.raises(JobFailed) as caught:
-                await job.result(timeout=30)
-            assert caught.value.error.startswith(reason)
-            assert await (await fine.enqueue()).result(timeout=30) == "fine"
-
     async def test_unrecoverable_ends_the_job_at_once(self, queue: Queue) -> None:
-        """However many attempts are left."""
-
         @queue.task(attempts=5)
         async def fail() -> None:
             raise Unrecoverable("the account is gone")
 
         job = await fail.enqueue()
-        async with Worker(queue):
-            with pytest.raises(JobFailed, match="Unrecoverable: the account is gone"):
-                await job.result(timeout=30)
+        await fails(result_of(queue, job), "Unrecoverable: the account is gone")
         assert (await job.refresh()).attempts_made == 1
 
     @pytest.mark.parametrize("kinds", [LookupError, (KeyError, ValueError)])
-    async def test_give_up_on_ends_the_job_for_these_and_their_subclasses(
-        self, queue: Queue, kinds: Any
-    ) -> None:
-        """Other errors are retried."""
+    async def test_give_up_on_includes_subclasses(self, queue: Queue, kinds: Any) -> None:
         runs: list[int] = []
 
         @queue.task(attempts=3, give_up_on=kinds)
@@ -161,15 +93,11 @@ class TestErrors:
             raise OSError if len(runs) == 1 else KeyError("gone")
 
         job = await fail.enqueue()
-        async with Worker(queue):
-            with pytest.raises(JobFailed, match="KeyError: 'gone'"):
-                await job.result(timeout=30)
+        await fails(result_of(queue, job), "KeyError: 'gone'")
         assert (await job.refresh()).attempts_made == 2
 
-    async def test_retry_after_waits_and_uses_up_no_attempt(
-        self, queue: Queue, clock: ManualClock
-    ) -> None:
-        """The server said when to try again; that is not a failure of the job."""
+    async def test_retry_after_uses_up_no_attempt(self, queue: Queue, clock: ManualClock) -> None:
+        """RetryAfter is no failure of the job."""
         runs: list[int] = []
 
         @queue.task
@@ -192,35 +120,19 @@ class TestErrors:
         assert (await job.refresh()).attempts_made == 1
 
     async def test_long_reasons_are_cut(self, queue: Queue) -> None:
-        """A store is no place for a page of HTML per failure."""
+        """A store is no place for whole HTML pages."""
 
         @queue.task
         async def fail() -> None:
             raise ValueError("x" * 100_000)
 
         job = await fail.enqueue()
-        async with Worker(queue):
-            with pytest.raises(JobFailed) as caught:
-                await job.result(timeout=30)
-        assert len(caught.value.error) <= 4001
+        assert len(await fails(result_of(queue, job))) <= 4001
         assert len((await job.refresh()).tracebacks[0]) <= 16_001
-
-    async def test_a_handler_that_cancels_itself_has_failed(self, queue: Queue) -> None:
-        """The job is not handed back again and again."""
-
-        @queue.task
-        async def give_in() -> None:
-            raise asyncio.CancelledError
-
-        job = await give_in.enqueue()
-        async with Worker(queue):
-            with pytest.raises(JobFailed, match="CancelledError"):
-                await job.result(timeout=30)
 
 
 class TestContext:
     async def test_shows_its_job(self, queue: Queue) -> None:
-        """And counts attempts from 1."""
         seen: list[tuple[str, int]] = []
 
         @queue.task(attempts=2)
@@ -231,15 +143,11 @@ class TestContext:
                 raise ValueError
 
         job = await look.enqueue(7)
-        async with Worker(queue):
-            await job.result(timeout=30)
+        await result_of(queue, job)
         assert seen == [(job.id, 1), (job.id, 2)]
 
     @pytest.mark.parametrize("where", ["loop", "thread"])
-    async def test_progress_and_logs_are_stored_before_the_end(
-        self, queue: Queue, where: str
-    ) -> None:
-        """In order, and while it runs."""
+    async def test_progress_and_logs_are_stored_meanwhile(self, queue: Queue, where: str) -> None:
         seen = threading.Event()
 
         def act(ctx: Context) -> None:
@@ -269,7 +177,7 @@ class TestContext:
     async def test_of_a_job_that_has_ended_drops_reports(
         self, queue: Queue, where: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Reports of a thread that the handler left running. One warning is logged."""
+        """A thread that the handler left running reports later. One warning per job is logged."""
         contexts: list[Context] = []
 
         def act(ctx: Context) -> None:
@@ -296,9 +204,7 @@ class TestContext:
         assert [r.levelname for r in caplog.records if warning in r.message] == ["WARNING"] * 2
 
     @pytest.mark.parametrize("value", [object(), float("nan")], ids=["object", "NaN"])
-    async def test_progress_that_is_not_json_raises_in_the_handler(
-        self, queue: Queue, value: object
-    ) -> None:
+    async def test_progress_that_is_not_json_raises(self, queue: Queue, value: object) -> None:
         refusals: list[Exception] = []
 
         @queue.task
@@ -308,16 +214,12 @@ class TestContext:
             except (TypeError, ValueError) as error:
                 refusals.append(error)
 
-        job = await say.enqueue()
-        async with Worker(queue):
-            await job.result(timeout=30)
+        await result_of(queue, await say.enqueue())
         assert len(refusals) == 1
 
     @pytest.mark.parametrize("where", ["loop", "thread"])
-    async def test_progress_of_too_many_bytes_raises_in_the_handler(
-        self, queue: Queue, where: str
-    ) -> None:
-        """With its size, the limit and what to do. The progress from before stays."""
+    async def test_progress_that_is_too_large_raises(self, queue: Queue, where: str) -> None:
+        """The error has the size, the limit and what to do. The earlier progress stays."""
 
         def say(ctx: Context) -> None:
             ctx.progress("begun")
@@ -327,15 +229,13 @@ class TestContext:
             say(ctx)
 
         job = await queue.task(say_in_loop if where == "loop" else say).enqueue()
-        async with Worker(queue):
-            with pytest.raises(JobFailed) as caught:
-                await job.result(timeout=30)
-        assert "at most 1,048,576 bytes of JSON (it has 10,000,002)" in caught.value.error
-        assert "or raise Queue(max_size=…)" in caught.value.error
+        error = await fails(result_of(queue, job))
+        assert "at most 1,048,576 bytes of JSON (it has 10,000,002)" in error
+        assert "or raise Queue(max_size=…)" in error
         assert (await job.refresh()).progress == "begun"
 
     async def test_stopping_can_be_checked_by_a_thread(self, queue: Queue) -> None:
-        """A long function may ask, and return what it has."""
+        """A long function can stop early and return a partial result."""
 
         @queue.task
         def look(ctx: Context) -> None:
@@ -350,8 +250,7 @@ class TestContext:
         async with Worker(queue):
             await until_state(job, State.ACTIVE)
             await job.cancel()
-            with pytest.raises(JobFailed):
-                await job.result(timeout=30)
+            await fails(job.result(timeout=30))
 
 
 class TestInProcesses:
@@ -362,17 +261,15 @@ class TestInProcesses:
         await process_tasks.queue.aclose()
 
     async def test_functions_and_coroutines_run_with_their_types(self, worker: Worker) -> None:
-        """Validated and decoded there, as here."""
+        """Arguments and results are validated in the process."""
         point = process_tasks.Point(1, 2)
         swapped = await process_tasks.swap.enqueue(point)
         assert await swapped.result(timeout=20) == process_tasks.Point(2, 1)
         elsewhere = Queue("processes", process_tasks.queue.store)
         wrong = await elsewhere.add("double", {"number": "x"}, attempts=3)
-        with pytest.raises(JobFailed, match="does not fit the task 'double': Expected `int`"):
-            await wrong.result(timeout=20)
+        await fails(wrong.result(timeout=20), "does not fit the task 'double': Expected `int`")
 
     async def test_they_report_progress_and_are_reused(self, worker: Worker) -> None:
-        """A process is not started for each job."""
         jobs = [await process_tasks.report.enqueue() for _ in range(3)]
         pids = {await job.result(timeout=20) for job in jobs}
         assert len(pids) == 1
@@ -382,8 +279,7 @@ class TestInProcesses:
 
     async def test_they_cannot_report_progress_of_too_many_bytes(self, worker: Worker) -> None:
         job = await process_tasks.report.enqueue(2_000_000)
-        with pytest.raises(JobFailed, match=r"at most 1,048,576 bytes .*2,000,002"):
-            await job.result(timeout=20)
+        await fails(job.result(timeout=20), r"at most 1,048,576 bytes .*2,000,002")
 
     @pytest.mark.parametrize(
         ("how", "reason", "attempts"),
@@ -398,9 +294,7 @@ class TestInProcesses:
         self, worker: Worker, how: str, reason: str, attempts: int
     ) -> None:
         job = await process_tasks.fail.enqueue(how)
-        with pytest.raises(JobFailed) as caught:
-            await job.result(timeout=20)
-        assert caught.value.error == reason
+        assert await fails(job.result(timeout=20)) == reason
         assert (await job.refresh()).attempts_made == attempts
         after = await process_tasks.double.enqueue(2)
         assert await after.result(timeout=20) == 4
@@ -410,15 +304,13 @@ class TestInProcesses:
         await until_state(later, State.DELAYED)
         assert later.attempts_made == 0
         refused = await process_tasks.refuse.enqueue()
-        with pytest.raises(JobFailed, match="Refused: no"):
-            await refused.result(timeout=20)
+        await fails(refused.result(timeout=20), "Refused: no")
         assert (await refused.refresh()).attempts_made == 1
         await later.remove()
 
     async def test_too_large_results_and_context_variables_stay_there(self, worker: Worker) -> None:
         large = await process_tasks.large.enqueue(2_000_000)
-        with pytest.raises(JobFailed, match="InvalidResult: the return value is too large"):
-            await large.result(timeout=20)
+        await fails(large.result(timeout=20), "InvalidResult: the return value is too large")
         for value in ("a", "b"):
             job = await process_tasks.set_and_get.enqueue(value)
             assert await job.result(timeout=20) == "nothing"
@@ -427,7 +319,7 @@ class TestInProcesses:
 async def test_a_handler_that_suppresses_its_cancellation_is_cancelled_again(
     queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`except BaseException: pass` in a loop is common; it must not hold a job for ever."""
+    """`except BaseException: pass` in a loop is common, and must not block the job for ever."""
     monkeypatch.setattr("hasten.jobs._run.REPEAT_STOP_SECONDS", 0.05)
     swallowed: list[int] = []
 
@@ -445,15 +337,11 @@ async def test_a_handler_that_suppresses_its_cancellation_is_cancelled_again(
     async with Worker(queue):
         await until_state(job, State.ACTIVE)
         await job.cancel()
-        with pytest.raises(JobFailed, match="cancelled"):
-            await job.result(timeout=30)
+        await fails(job.result(timeout=30), "cancelled")
     assert len(swallowed) == 2
 
 
-async def test_a_handler_that_returns_despite_its_cancellation_has_completed(
-    queue: Queue,
-) -> None:
-    """Its work is done, and the job is completed in the store."""
+async def test_a_handler_that_returns_despite_its_cancellation_has_completed(queue: Queue) -> None:
     entered = asyncio.Event()
 
     @queue.task
@@ -474,7 +362,7 @@ async def test_a_handler_that_returns_despite_its_cancellation_has_completed(
 
 
 class Large:
-    """Represents an object that uses much memory."""
+    """An object that uses much memory."""
 
 
 @pytest.mark.parametrize("where", ["loop", "thread"])
@@ -482,7 +370,7 @@ class Large:
 async def test_the_objects_of_a_failed_handler_are_freed_without_the_garbage_collector(
     queue: Queue, where: str, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its traceback is not part of a reference cycle."""
+    """Its traceback is in no reference cycle."""
     # pytest keeps log records, and their tracebacks with them.
     monkeypatch.setattr(logging.getLogger("hasten.worker"), "propagate", False)
     held: list[weakref.ref[Large]] = []
@@ -506,8 +394,7 @@ async def test_the_objects_of_a_failed_handler_are_freed_without_the_garbage_col
     gc.disable()
     try:
         async with Worker(queue):
-            with pytest.raises(JobFailed):
-                await (await task.enqueue()).result(timeout=30)
+            await fails((await task.enqueue()).result(timeout=30))
             await until(lambda: held[0]() is None)
     finally:
         gc.enable()

@@ -7,11 +7,10 @@ from datetime import timedelta
 import pytest
 
 from hasten import Store
-from hasten.errors import JobFailed
 from hasten.jobs import Keep, Queue, State, Worker
 from hasten.jobs._record import Claim
 from hasten.testing import ManualClock
-from tests.jobs.eventually import until, until_state
+from tests.jobs.eventually import fails, result_of, until, until_state
 
 
 async def test_one_store_moves_all_its_queues(store: Store, clock: ManualClock) -> None:
@@ -37,7 +36,7 @@ async def test_one_store_moves_all_its_queues(store: Store, clock: ManualClock) 
 
 
 async def test_each_queue_goes_by_the_clock_of_its_own_store(store: Store, url: str) -> None:
-    """Also where one worker serves queues in several stores."""
+    """Also if one worker serves queues of several stores."""
     other_clock = ManualClock()
     async with Store(url, clock=other_clock) as other_store:
         queue, other = Queue("mail", store), Queue("reports", other_store)
@@ -62,8 +61,7 @@ async def test_a_retry_waits_by_the_clock(queue: Queue, clock: ManualClock) -> N
         await until_state(job, State.DELAYED)
         assert job.due_at == clock.now() + timedelta(hours=1)
         clock.advance("1h")
-        with pytest.raises(JobFailed, match="no"):
-            await job.result(timeout=30)
+        await fails(job.result(timeout=30), "no")
 
 
 async def test_all_times_of_a_job_are_of_the_clock(queue: Queue, clock: ManualClock) -> None:
@@ -85,16 +83,12 @@ async def test_a_job_expires_by_the_clock(queue: Queue, clock: ManualClock) -> N
 
     job = await run.enqueue()
     clock.advance("6m")
-    async with Worker(queue):
-        with pytest.raises(JobFailed, match="expired"):
-            await job.result(timeout=30)
+    await fails(result_of(queue, job), "expired")
 
 
 @pytest.mark.parametrize("of_task", [True, False], ids=["task", "queue"])
-async def test_the_time_to_expiry_begins_at_the_call(
-    store: Store, clock: ManualClock, of_task: bool
-) -> None:
-    """Not when the task is made: a process may run for days before it adds a job."""
+async def test_expiry_begins_at_the_call(store: Store, clock: ManualClock, of_task: bool) -> None:
+    """A task may be created long before it adds a job."""
     queue = Queue("mail", store) if of_task else Queue("mail", store, expires="5m")
 
     async def handler() -> str:
@@ -108,7 +102,7 @@ async def test_the_time_to_expiry_begins_at_the_call(
 
 
 async def test_finished_jobs_grow_old_by_the_clock(queue: Queue, clock: ManualClock) -> None:
-    """For the rules of `Keep`, and for `clean`."""
+    """`Keep(age=…)` and `clean` use it."""
 
     @queue.task(keep_completed=Keep(age="1d"))
     async def run() -> None: ...
@@ -126,7 +120,7 @@ async def test_finished_jobs_grow_old_by_the_clock(queue: Queue, clock: ManualCl
 
 
 async def test_a_lease_expires_by_the_clock(clock: ManualClock) -> None:
-    """In SQLite and in memory: on Redis leases expire by the clock of the server."""
+    """On Redis, leases expire by the clock of the server."""
     runs: list[int] = []
     async with Store("memory://", clock=clock) as store:
         queue = Queue("mail", store)

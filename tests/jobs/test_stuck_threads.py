@@ -1,4 +1,4 @@
-"""Plain functions that nothing can end, because they are in a long call in C."""
+"""Plain functions that cannot be interrupted, because they are in a long call in C."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from typing import Any
 
 import pytest
 
-from hasten.errors import JobFailed
 from hasten.jobs import Context, Job, Queue, State, Worker
 from hasten.jobs._run import Stop
 from hasten.testing import ManualClock
-from tests.jobs.eventually import until, until_state
+from tests.jobs.eventually import fails, until, until_state
 
 
 class Call:
-    """Acts like a call in C: an exception that is set in its thread is raised when it ends."""
+    """Acts like a call in C: an exception set in its thread is raised only when it ends."""
 
     def __init__(self) -> None:
         self._end = threading.Event()
@@ -53,7 +52,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def stop(worker: Worker, job: Job[Any], reason: Stop) -> None:
-    """As its clock does, which might strike before the function has begun."""
+    """Set the time-out exception, perhaps before the function has started."""
     worker._consumers[0].runs[job.id].stop(reason)
 
 
@@ -81,8 +80,7 @@ async def test_their_run_ends_and_frees_its_place(
             await job.cancel()
         else:
             stop(worker, job, Stop.TIMEOUT)
-        with pytest.raises(JobFailed, match="timed out" if why == "time-out" else "cancelled"):
-            await job.result(timeout=30)
+        await fails(job.result(timeout=30), "timed out" if why == "time-out" else "cancelled")
         others = [await meet.enqueue() for _ in range(2)]
         await asyncio.gather(*(other.result(timeout=30) for other in others))
         assert call.running == 1
@@ -90,7 +88,7 @@ async def test_their_run_ends_and_frees_its_place(
     assert warning.startswith(f"job {job.id} (stick) is still running after being asked to stop: ")
     assert "'hasten job 1', at " in warning
     assert warning.endswith("abandoned threads of this worker: 1")
-    assert not messages(caplog, logging.ERROR)[1:]  # the failure of the job itself
+    assert not messages(caplog, logging.ERROR)[1:]  # the job itself has failed
 
 
 async def test_their_run_ends_when_its_lease_is_lost(queue: Queue, call: Call) -> None:
@@ -103,7 +101,7 @@ async def test_their_run_ends_when_its_lease_is_lost(queue: Queue, call: Call) -
         await call.has_begun()
         stop(worker, job, Stop.LOST)
         await until(lambda: not worker._consumers[0].runs)
-    assert (await job.refresh()).state is State.ACTIVE  # it is another worker's
+    assert (await job.refresh()).state is State.ACTIVE  # another worker runs it
 
 
 async def test_their_jobs_are_handed_back_when_the_worker_stops(
@@ -125,7 +123,7 @@ async def test_their_jobs_are_handed_back_when_the_worker_stops(
 async def test_a_worker_without_free_threads_still_runs_coroutines(
     queue: Queue, call: Call, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Plain functions wait until a thread has ended, and use up no attempt."""
+    """Plain functions wait for a free thread, and use up no attempt."""
     caplog.set_level(logging.INFO, "hasten.worker")
 
     @queue.task(timeout=60)
@@ -146,8 +144,7 @@ async def test_a_worker_without_free_threads_still_runs_coroutines(
         for job in stuck:
             stop(worker, job, Stop.TIMEOUT)
         for job in stuck:
-            with pytest.raises(JobFailed, match="timed out"):
-                await job.result(timeout=30)
+            await fails(job.result(timeout=30), "timed out")
         (error,) = [text for text in messages(caplog, logging.ERROR) if "abandoned" in text]
         assert error.startswith(
             "all threads for handlers are abandoned (2): this worker runs no more plain functions "
@@ -176,9 +173,7 @@ async def _coroutine() -> str:
 
 
 @pytest.mark.parametrize("make", [lambda: "too late", _coroutine], ids=["value", "coroutine"])
-async def test_results_and_reports_after_the_end_are_dropped(
-    queue: Queue, call: Call, make: Callable[[], Any]
-) -> None:
+async def test_late_results_are_dropped(queue: Queue, call: Call, make: Callable[[], Any]) -> None:
     reported = threading.Event()
 
     @queue.task(timeout=60, attempts=2)
@@ -204,10 +199,8 @@ async def test_results_and_reports_after_the_end_are_dropped(
     assert await job.result(timeout=30) == "second attempt"
 
 
-async def test_that_lose_their_task_to_another_handler_are_replaced(
-    queue: Queue, call: Call
-) -> None:
-    """A handler that cancels all tasks leaves the worker as many threads as before."""
+async def test_that_lose_their_task_to_another_are_replaced(queue: Queue, call: Call) -> None:
+    """A handler that cancels all tasks does not reduce the number of threads."""
 
     @queue.task
     def stick() -> None:
@@ -228,7 +221,6 @@ async def test_that_lose_their_task_to_another_handler_are_replaced(
         job = await stick.enqueue()
         await call.has_begun()
         await (await cancel_runs.enqueue()).result(timeout=30)
-        with pytest.raises(JobFailed, match="not by the worker"):
-            await job.result(timeout=30)
+        await fails(job.result(timeout=30), "not by the worker")
         others = [await meet.enqueue() for _ in range(2)]
         await asyncio.gather(*(other.result(timeout=30) for other in others))

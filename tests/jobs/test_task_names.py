@@ -1,4 +1,4 @@
-"""Two tasks of one name: refused, unless the second one is the first one once more."""
+"""Two tasks of one name are refused, unless the second is a new version of the first."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from hasten.errors import InvalidOption
-from hasten.jobs import Queue, Worker
+from hasten.jobs import Queue
+from tests.jobs.eventually import result_of
 from tests.jobs.modules import Modules
 
 
 @pytest.fixture
 def queue() -> Queue:
-    """Nothing is enqueued here: no store is opened."""
+    """A queue whose store is never opened."""
     return Queue("mail", "memory://")
 
 
@@ -30,10 +31,8 @@ def send(to: str) -> str:
 
 
 class TestTwoTasks:
-    def test_of_two_modules_are_named_with_their_places(
-        self, queue: Queue, modules: Modules, tmp_path: Path
-    ) -> None:
-        """Else one would take the other's jobs."""
+    def test_are_named_with_places(self, queue: Queue, modules: Modules, tmp_path: Path) -> None:
+        """Otherwise one would run the other's jobs."""
         mails = modules.load("names_mails", SEND)
         with pytest.raises(InvalidOption) as caught:
             modules.load("names_sms", "\n" + SEND)
@@ -55,7 +54,7 @@ class TestTwoTasks:
         ],
     )
     def test_of_one_module_are_two(self, modules: Modules, second: str) -> None:
-        """A copy of which the name was not changed."""
+        """The second one is a copy whose name was not changed."""
         with pytest.raises(InvalidOption, match="already has this name"):
             modules.load("names_copy", SEND + second)
 
@@ -75,12 +74,12 @@ class TestTwoTasks:
         ],
     )
     def test_of_one_factory_are_two(self, modules: Modules, maker: str) -> None:
-        """They share their code, and differ in what they captured."""
+        """Their code is the same, but the captured variables differ."""
         with pytest.raises(InvalidOption, match=r"give .* another name"):
             modules.load("names_factory", FACTORY.format(maker=maker, numbers=(1, 2)))
 
     def test_of_one_decorator_without_wraps_are_two(self, modules: Modules) -> None:
-        """Both are called `wrapper`, and the message shows that they are made by the same code."""
+        """Both are named `wrapper`, and the message says that the same code made them."""
         code = """
         def loud(function):
             def wrapper() -> None: return function()
@@ -152,7 +151,7 @@ class TestOneTask:
         ],
     )
     def test_may_come_from_a_factory_twice(self, modules: Modules, maker: str) -> None:
-        """An application factory is called by each test: nothing sets the functions apart."""
+        """Each test may call an application factory, whose functions cannot be told apart."""
         modules.load("names_same", FACTORY.format(maker=maker, numbers=(1, 1)))
 
     @pytest.mark.parametrize("way", ["reload", "import"])
@@ -174,7 +173,7 @@ class TestOneTask:
     def test_is_replaced_by_its_next_version(
         self, queue: Queue, modules: Modules, code: str, changed: str | None, way: str
     ) -> None:
-        """By importlib.reload as by a reloader that forgets the module, and imports it again."""
+        """By importlib.reload, or by a reloader that imports the module again."""
         module = modules.load("names_again", code)
         ((name, before),) = queue.tasks.items()
         modules.write("names_again", f"from the_queue import queue\n{changed or code}")
@@ -185,10 +184,8 @@ class TestOneTask:
             importlib.import_module("names_again")
         assert queue.tasks[name] is not before
 
-    def test_of_a_library_is_replaced_when_its_module_is_reloaded(
-        self, queue: Queue, modules: Modules
-    ) -> None:
-        """The object is another one, of the same class of a module that stays as it is."""
+    def test_of_a_library_is_replaced_by_a_reload(self, queue: Queue, modules: Modules) -> None:
+        """The new object has the same class, which was not reloaded."""
         modules.write("names_library", "class Send:\n    def __call__(self) -> None: ...\n")
         code = "import names_library\nqueue.task(name='send')(names_library.Send())"
         module = modules.load("names_user", code)
@@ -196,10 +193,8 @@ class TestOneTask:
         with pytest.raises(InvalidOption):
             modules.load("names_other", code)
 
-    def test_is_replaced_by_a_helper_s_reloaded_function(
-        self, queue: Queue, modules: Modules
-    ) -> None:
-        """The decorator is somewhere else, and stays as it is."""
+    def test_is_replaced_by_a_reloaded_helper(self, queue: Queue, modules: Modules) -> None:
+        """The decorator is in a module that was not reloaded."""
         modules.load("names_helper", "def job(function): return queue.task(attempts=3)(function)")
         code = "from names_helper import job\n@job\ndef send() -> None: ..."
         module = modules.load("names_helped", code)
@@ -207,19 +202,15 @@ class TestOneTask:
         with pytest.raises(InvalidOption, match=r"names_helped\.send .* names_copied\.send"):
             modules.load("names_copied", code)
 
-    def test_may_be_imported_as_main_too(
-        self, queue: Queue, modules: Modules, tmp_path: Path
-    ) -> None:
-        """`python app.py` is `__main__`; what it imports may import it as `app`."""
+    def test_may_be_imported_as_main(self, queue: Queue, modules: Modules, tmp_path: Path) -> None:
+        """`python app.py` is `__main__`, and its imports may import it again as `app`."""
         module = modules.load("names_app", SEND)
         code = compile((tmp_path / "names_app.py").read_text(), str(module.__file__), "exec")
         exec(code, {"__name__": "__main__", "__file__": module.__file__, "__spec__": None})
         assert queue.tasks["send"].function.__module__ == "__main__"
 
-    def test_may_be_imported_by_another_path_to_its_file(
-        self, queue: Queue, modules: Modules, tmp_path: Path
-    ) -> None:
-        """`python /srv/current/app.py` keeps the link in its name, `import app` follows it."""
+    def test_may_have_two_paths(self, queue: Queue, modules: Modules, tmp_path: Path) -> None:
+        """`python /srv/current/app.py` names the link, and `import app` the file behind it."""
         modules.load("names_linked", SEND)
         link = tmp_path / "current"
         link.symlink_to(tmp_path)
@@ -241,10 +232,8 @@ class TestOneTask:
             ("queue.task(name='f')(Call())", "queue.task(name='f')(Call())"),
         ],
     )
-    def test_may_be_defined_again_in_a_notebook_or_shell(
-        self, queue: Queue, first: str, second: str
-    ) -> None:
-        """A cell is executed again, perhaps changed: its code has another file each time."""
+    def test_may_be_redefined_in_a_notebook(self, queue: Queue, first: str, second: str) -> None:
+        """A cell may be executed again or changed. Its code has another file name each time."""
         setup = "class Call:\n    def __call__(self) -> None: ..."
         namespace: dict[str, Any] = {"__name__": "__main__", "queue": queue, "functools": functools}
         for number, cell in enumerate((setup, first, second)):
@@ -258,19 +247,17 @@ class TestOneTask:
             exec(compile(SEND, "<stdin>", "exec"), namespace)
 
     async def test_its_older_version_enqueues_jobs_for_the_newer_one(self) -> None:
-        """By name, as ever."""
         queue = Queue("versions", "memory://")
         namespace: dict[str, Any] = {"__name__": "__main__", "queue": queue}
         exec(compile(SEND, "<cell 1>", "exec"), namespace)
         older = namespace["send"]
         exec(compile(SEND.replace("first", "second"), "<cell 2>", "exec"), namespace)
-        async with Worker(queue):
-            assert await (await older.enqueue("ada")).result(timeout=30) == "second"
+        assert await result_of(queue, await older.enqueue("ada")) == "second"
         await queue.aclose()
 
 
 def test_a_function_that_refers_to_itself_can_be_compared(queue: Queue) -> None:
-    """Its closure holds it."""
+    """Its closure contains the function itself."""
 
     def make() -> Callable[[int], int]:
         def count(number: int) -> int:
@@ -283,7 +270,7 @@ def test_a_function_that_refers_to_itself_can_be_compared(queue: Queue) -> None:
 
 
 def test_what_a_function_has_captured_may_be_anything(queue: Queue) -> None:
-    """It is compared only as far as it can be."""
+    """Equal values make equal functions, whatever their type."""
 
     def make(captured: object) -> Callable[[], str]:
         return lambda: str(captured)

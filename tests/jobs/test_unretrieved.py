@@ -1,4 +1,4 @@
-"""asyncio never logs "exception was never retrieved" for a task of a worker."""
+"""Tasks of a worker never cause "exception was never retrieved"."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.jobs.eventually import until
 
 
 class OfOurs(Exception):
-    """Represents an internal error of the worker."""
+    """An internal error of the worker."""
 
 
 def current_task() -> asyncio.Task[Any]:
@@ -25,7 +25,7 @@ def current_task() -> asyncio.Task[Any]:
 
 
 def unseen(tasks: list[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:
-    """The tasks whose errors asyncio will complain of, once nothing holds them any more."""
+    """Collect the tasks whose errors asyncio would report when they are deleted."""
     return [task for task in tasks if task._log_traceback]
 
 
@@ -56,7 +56,7 @@ def test_of_a_run_that_was_interrupted_by_ctrl_c() -> None:
 async def test_of_an_internal_task_that_fails_while_the_worker_ends(
     queue: Queue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is logged by the worker."""
+    """The worker logs the error."""
     tasks: list[asyncio.Task[Any]] = []
 
     async def listen(self: QueueConsumer) -> None:
@@ -77,7 +77,7 @@ async def test_of_an_internal_task_that_fails_while_the_worker_ends(
 async def test_of_a_wait_of_a_listener_that_fails_when_it_is_cancelled(
     queue: Queue, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It waits for the store and for the clock at once, and raises only the first error."""
+    """The listener waits for the store and the clock, and raises the first error only."""
     tasks: list[asyncio.Task[Any]] = []
 
     async def fail(*_args: object, **_options: object) -> None:

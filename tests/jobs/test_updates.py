@@ -1,4 +1,4 @@
-"""Changing a job from outside, and adding to its log."""
+"""Changing jobs from outside, and adding to their logs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hasten.errors import InvalidArgument, InvalidOption, JobNotFound, PayloadTooLarge, WrongState
 from hasten.jobs import Context, Queue, State, Worker
 from hasten.testing import ManualClock
-from tests.jobs.eventually import until_longer, until_state
+from tests.jobs.eventually import result_of, until_longer, until_state
 
 
 class TestUpdate:
@@ -76,7 +76,7 @@ class TestUpdate:
             await queue.update("gone", **changes)
 
     async def test_of_a_delay_needs_a_delayed_job(self, queue: Queue) -> None:
-        """Nothing of such a call is done."""
+        """The whole call is refused."""
         job = await queue.add("send", {"to": "ada"})
         with pytest.raises(WrongState, match=r"is waiting: must be delayed$"):
             await job.update(delay=5, data={"to": "bob"}, priority=1)
@@ -88,8 +88,7 @@ class TestUpdate:
         async def end() -> None: ...
 
         job = await end.enqueue()
-        async with Worker(queue):
-            await job.result(timeout=30)
+        await result_of(queue, job)
         await job.update(data={}, progress=100)
         with pytest.raises(WrongState, match="is completed: must be waiting or "):
             await job.update(priority=1)
@@ -109,15 +108,10 @@ class TestUpdate:
                 {"progress": float("nan")},
                 "progress=<float>: must be a value that can be stored as JSON",
             ),
-            (
-                {"progress": "x" * 2000},
-                "^progress=<str>: must be at most 1,000 bytes of JSON",
-            ),
+            ({"progress": "x" * 2000}, "^progress=<str>: must be at most 1,000 bytes of JSON"),
         ],
     )
-    async def test_refuses_wrong_values(
-        self, url: str, changes: dict[str, Any], complaint: str
-    ) -> None:
+    async def test_refuses_misuse(self, url: str, changes: dict[str, Any], complaint: str) -> None:
         queue = Queue("mail", url, max_size=1000)
         job = await queue.add("send", {"to": "ada"}, delay=60)
         with pytest.raises(InvalidOption, match=complaint):
@@ -183,7 +177,7 @@ class TestLog:
         assert await job.logs() == ["3", "4", "by hand"]
 
     async def test_cuts_a_line_of_too_many_bytes(self, queue: Queue) -> None:
-        """A thousand of them must not fill the store. It says that it was cut, and never fails."""
+        """A thousand lines must not fill the store. The line says that it was cut."""
 
         @queue.task
         async def say(ctx: Context) -> None:
@@ -191,8 +185,7 @@ class TestLog:
             ctx.log("x" + "ü" * 40_000)
 
         job = await say.enqueue()
-        async with Worker(queue):
-            await job.result(timeout=30)
+        await result_of(queue, job)
         await job.log("y" * 1_000_000)
         assert await job.logs() == [
             "x" * 65_536,
@@ -207,7 +200,6 @@ class TestLog:
                 ctx.log(str(n))
 
         job = await say.enqueue()
-        async with Worker(queue):
-            await job.result(timeout=30)
+        await result_of(queue, job)
         logs = await job.logs()
         assert (len(logs), logs[0]) == (1000, "1")

@@ -1,4 +1,4 @@
-"""Arguments and results as the handler's own types, and data that does not fit them."""
+"""Arguments and results with the types of the handler, and data that does not fit them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ import pydantic
 import pytest
 
 from hasten import Store
-from hasten.errors import InvalidArgument, InvalidOption, JobFailed, StoreRejected
+from hasten.errors import InvalidArgument, InvalidOption, StoreRejected
 from hasten.jobs import Queue, State, Worker
+from tests.jobs.eventually import fails, result_of
 
 
 class Colour(enum.Enum):
@@ -87,10 +88,7 @@ VALUES: dict[str, tuple[Any, object]] = {
 
 class TestTypes:
     @pytest.mark.parametrize("kind", VALUES)
-    async def test_arrive_as_they_were_given_and_come_back_as_they_were_returned(
-        self, queue: Queue, kind: str
-    ) -> None:
-        """By the annotations alone."""
+    async def test_arrive_as_given_and_come_back_as_returned(self, queue: Queue, kind: str) -> None:
         annotation, value = VALUES[kind]
         seen: list[object] = []
 
@@ -100,8 +98,7 @@ class TestTypes:
 
         echo.__annotations__ = {"value": annotation, "return": annotation}
         job = await queue.task(echo).enqueue(value)
-        async with Worker(queue):
-            result = await job.result(timeout=30)
+        result = await result_of(queue, job)
         assert seen == [value]
         assert type(seen[0]) is type(value)
         assert result == value
@@ -109,28 +106,25 @@ class TestTypes:
         assert (await job.refresh()).value == value
 
     async def test_without_annotations_are_what_json_says(self, queue: Queue) -> None:
-        """None, bool, int, float, str, and lists and dicts of them arrive as they are."""
+        """None, bool, int, float, str, and lists and dicts of them, are not changed."""
 
         async def echo(value):  # type: ignore[no-untyped-def]
             return value
 
         value = {"a": [1, "b", {}], "c": None, "d": 1.0, "e": True}
-        job = await queue.task(echo).enqueue(value)
-        async with Worker(queue):
-            result = await job.result(timeout=30)
+        result = await result_of(queue, await queue.task(echo).enqueue(value))
         assert result == value
         assert type(result["d"]) is float
 
     async def test_of_results_are_not_enforced(self, queue: Queue) -> None:
-        """The work is done: a wrong annotation must not fail it."""
+        """A wrong annotation must not fail a job whose work is done."""
 
         @queue.task
         async def lie() -> int:
             return "text"  # type: ignore[return-value]
 
         job = await lie.enqueue()
-        async with Worker(queue):
-            assert await job.result(timeout=30) == "text"  # type: ignore[comparison-overlap]
+        assert await result_of(queue, job) == "text"  # type: ignore[comparison-overlap]
 
 
 WRONG: dict[str, tuple[dict[str, Any], object, str]] = {
@@ -192,7 +186,7 @@ PRIVATE: dict[str, tuple[object, object, str]] = {
 
 
 class TestValues:
-    """Of data that does not fit: they are the data's, not for logs and error trackers."""
+    """Values of data that does not fit may be private, so logs and error trackers omit them."""
 
     @pytest.mark.parametrize("show_values", [False, True])
     @pytest.mark.parametrize("kind", PRIVATE)
@@ -211,10 +205,8 @@ class TestValues:
         with pytest.raises(InvalidArgument) as refused:
             await queue.add("handler", {"value": value})
         job = await elsewhere.add("handler", {"value": value})
-        async with Worker(queue, grace=0):
-            with pytest.raises(JobFailed) as failed:
-                await job.result(timeout=30)
-        for shown in (str(refused.value), failed.value.error):
+        error = await fails(result_of(queue, job, grace=0))
+        for shown in (str(refused.value), error):
             assert ("SECRET" in shown) is show_values
             assert (reason in shown) is not show_values or kind == "inside"
         whole = "".join(traceback.format_exception(refused.value))
@@ -244,10 +236,8 @@ class TestValues:
 
 class TestWrongData:
     @pytest.mark.parametrize("kind", WRONG)
-    async def test_fails_the_job_before_its_handler_sees_it(
-        self, queue: Queue, elsewhere: Queue, kind: str
-    ) -> None:
-        """From another language, or an older version: no attempt would help."""
+    async def test_never_reaches_handlers(self, queue: Queue, elsewhere: Queue, kind: str) -> None:
+        """The data comes from another language or an older version, so a retry would not help."""
         annotations, data, why = WRONG[kind]
         (name,) = annotations
 
@@ -257,15 +247,13 @@ class TestWrongData:
         handler.__annotations__ = annotations
         queue.task(attempts=5, backoff=60)(handler)
         job = await elsewhere.add("handler", data, attempts=5, backoff=60)
-        async with Worker(queue):
-            with pytest.raises(JobFailed) as caught:
-                await job.result(timeout=30)
-        assert "the data of the job does not fit the task 'handler'" in caught.value.error
-        assert why in caught.value.error
+        error = await fails(result_of(queue, job))
+        assert "the data of the job does not fit the task 'handler'" in error
+        assert why in error
         assert (await job.refresh()).tracebacks in ([], [""])
 
     async def test_an_unknown_task_fails_and_names_the_known_ones(self, queue: Queue) -> None:
-        """A typing mistake, or a worker that was not deployed: not a silent standstill."""
+        """The name has a typing error, or the worker is not deployed."""
 
         @queue.task
         async def known() -> None: ...
@@ -273,8 +261,7 @@ class TestWrongData:
         job = await queue.add("unknown", attempts=3)
         async with Worker(queue):
             why = r"this worker has no task 'unknown' \(its tasks: known\)"
-            with pytest.raises(JobFailed, match=why):
-                await job.result(timeout=30)
+            await fails(job.result(timeout=30), why)
             await (await known.enqueue()).result(timeout=30)
         assert (await job.refresh()).attempts_made == 0
 
@@ -305,7 +292,7 @@ class TestWrongData:
     async def test_what_was_written_by_hand_and_cannot_be_read_fails_its_job_alone(
         self, tmp_path: Path, column: str, text: str, why: str
     ) -> None:
-        """The worker stays up, and runs the next one."""
+        """The worker continues with the next job."""
         queue = Queue("mail", f"sqlite:///{tmp_path / 'jobs.db'}")
 
         @queue.task
@@ -316,9 +303,7 @@ class TestWrongData:
         with closing(sqlite3.connect(tmp_path / "jobs.db")) as connection, connection:
             connection.execute(f"UPDATE hasten_jobs SET {column} = ?", (text,))
         async with Worker(queue):
-            with pytest.raises(JobFailed) as caught:
-                await job.result(timeout=30)
-            assert why in caught.value.error
+            assert why in await fails(job.result(timeout=30))
             assert await (await known.enqueue()).result(timeout=30) == "ran"
         assert (await queue.counts())[State.FAILED] == 1
         await queue.aclose()
@@ -334,10 +319,8 @@ class TestResults:
         ],
         ids=["object", "NaN", "large"],
     )
-    async def test_that_cannot_be_stored_fail_the_job_for_good(
-        self, value: object, why: str
-    ) -> None:
-        """A second run would do the work again, and return the same."""
+    async def test_that_cannot_be_stored_fail_for_good(self, value: object, why: str) -> None:
+        """A retry would do the work again and return the same value."""
         queue = Queue("small", "memory://", max_size=1000)
         runs: list[int] = []
 
@@ -347,9 +330,6 @@ class TestResults:
             return value
 
         job = await answer.enqueue()
-        async with Worker(queue):
-            with pytest.raises(JobFailed, match="InvalidResult: the return value") as caught:
-                await job.result(timeout=30)
-        assert why in caught.value.error
+        assert why in await fails(result_of(queue, job), "InvalidResult: the return value")
         assert len(runs) == 1
         await queue.aclose()

@@ -1,4 +1,4 @@
-"""Workers: how much at once, in which order, how they start and stop, what trouble does to them."""
+"""Workers: concurrency, order, start and stop, and trouble with the store."""
 
 from __future__ import annotations
 
@@ -26,15 +26,13 @@ from hasten.jobs._outbox import BYTES_PER_WEIGHT, OutboxPortion
 from hasten.jobs._record import Batch, Claim, Completed, Outcome, Progress, Update
 from hasten.jobs._run import Run, Stop
 from hasten.testing import ManualClock
-from tests.jobs.eventually import until, until_state
+from tests.jobs.eventually import result_of, until, until_state
 from tests.patience import DEADLINE_SECONDS
 
 
 class TestConcurrency:
     @pytest.mark.parametrize("limit", [1, 2, 7, 100])
-    async def test_is_never_exceeded_and_is_reached(
-        self, queue: Queue, url: str, limit: int
-    ) -> None:
+    async def test_is_reached_and_never_exceeded(self, queue: Queue, url: str, limit: int) -> None:
         """The limit holds for all queues of the worker together."""
         other = Queue("other", queue.store)
         running: list[int] = []
@@ -60,7 +58,7 @@ class TestConcurrency:
         assert most == limit
 
     async def test_no_more_jobs_are_claimed_than_there_is_capacity_for(self, queue: Queue) -> None:
-        """The rest is for other workers."""
+        """Other workers can take the rest."""
         may_end = asyncio.Event()
 
         @queue.task
@@ -77,10 +75,7 @@ class TestConcurrency:
             await asyncio.gather(*(job.result(timeout=30) for job in jobs))
 
     @pytest.mark.parametrize("limit", [1, 2, 10])
-    async def test_is_shared_fairly_by_full_queues(
-        self, queue: Queue, url: str, limit: int
-    ) -> None:
-        """A full queue does not starve another."""
+    async def test_full_queues_share_it_fairly(self, queue: Queue, url: str, limit: int) -> None:
         other = Queue("other", queue.store)
         order: list[str] = []
         jobs: list[Job[Any]] = []
@@ -98,7 +93,7 @@ class TestConcurrency:
         assert min(share["mail"], share["other"]) >= 30
 
     async def test_a_single_queue_gets_all_of_the_capacity(self, queue: Queue, url: str) -> None:
-        """The share of an empty one is not kept free."""
+        """An empty queue reserves no capacity."""
         other = Queue("other", queue.store)
         running: list[int] = []
 
@@ -113,7 +108,7 @@ class TestConcurrency:
 
 
 class Calls:
-    """What the calls of a store by a worker carried."""
+    """Records how much each call of the store by a worker carries."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.outcomes: list[int] = []
@@ -140,27 +135,12 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
 
 class TestCalls:
-    """One call of a store keeps its other users waiting, so it carries a bounded amount."""
+    """Each call is limited, because it delays other users of the store."""
 
-    async def test_settle_and_claim_few_jobs_at_a_time(self, queue: Queue, calls: Calls) -> None:
-        running: list[int] = []
-        may_end = asyncio.Event()
-
-        @queue.task
-        async def run() -> None:
-            running.append(1)
-            await may_end.wait()
-
-        await run.enqueue_many([run.args()] * 950)
-        async with Worker(queue, concurrency=950):
-            await until(lambda: len(running) == 950)
-            may_end.set()
-            await until(lambda: sum(calls.outcomes) >= 950)
-        assert max(calls.claims) <= queue.engine.max_batch
-        assert max(calls.outcomes) <= queue.engine.max_batch
-        assert (await queue.counts())[State.COMPLETED] == 950
-
-    async def test_settle_few_large_results_at_a_time(self, queue: Queue, calls: Calls) -> None:
+    @pytest.mark.parametrize(("count", "size"), [(950, 0), (12, 900_000)])
+    async def test_settle_and_claim_few_jobs_and_bytes_at_a_time(
+        self, queue: Queue, calls: Calls, count: int, size: int
+    ) -> None:
         running: list[int] = []
         may_end = asyncio.Event()
 
@@ -168,20 +148,20 @@ class TestCalls:
         async def run() -> str:
             running.append(1)
             await may_end.wait()
-            return "x" * 900_000
+            return "x" * size
 
-        await run.enqueue_many([run.args()] * 12)
-        async with Worker(queue, concurrency=12):
-            await until(lambda: len(running) == 12)
+        await run.enqueue_many([run.args()] * count)
+        async with Worker(queue, concurrency=count):
+            await until(lambda: len(running) == count)
             may_end.set()
-            await until(lambda: sum(calls.outcomes) >= 12)
+            await until(lambda: sum(calls.outcomes) >= count)
+        assert max(calls.claims) <= queue.engine.max_batch
+        assert max(calls.outcomes) <= queue.engine.max_batch
         assert max(calls.bytes) < queue.engine.max_batch * BYTES_PER_WEIGHT + 1_000_000
-        assert (await queue.counts())[State.COMPLETED] == 12
+        assert (await queue.counts())[State.COMPLETED] == count
 
-    async def test_claim_no_jobs_while_results_wait_to_be_stored(
-        self, queue: Queue, calls: Calls
-    ) -> None:
-        """They would fill the memory: results come faster than they are stored."""
+    async def test_claim_nothing_with_results_unstored(self, queue: Queue, calls: Calls) -> None:
+        """They would fill the memory if they were produced faster than they are stored."""
 
         @queue.task
         async def run() -> str:
@@ -194,17 +174,14 @@ class TestCalls:
         settled = itertools.accumulate(calls.outcomes)
         assert max(map(operator.sub, claimed, settled)) <= 3 * 20
 
-    async def test_store_few_updates_at_a_time_and_all_before_the_outcome(
-        self, queue: Queue, calls: Calls
-    ) -> None:
+    async def test_store_few_updates_and_outcomes_last(self, queue: Queue, calls: Calls) -> None:
         @queue.task
         async def run(ctx: Context) -> None:
             for number in range(600):
                 ctx.log(str(number))
 
         job = await run.enqueue()
-        async with Worker(queue, keep_completed=True):
-            await job.result(timeout=30)
+        await result_of(queue, job, keep_completed=True)
         assert max(calls.updates) <= queue.engine.max_batch
         assert await job.logs() == [str(number) for number in range(600)]
 
@@ -233,10 +210,8 @@ class TestStopping:
         assert await first.result(timeout=30) == "done"
         assert (await second.refresh()).state is State.WAITING
 
-    async def test_hands_back_jobs_that_run_longer_than_the_grace_period(
-        self, queue: Queue
-    ) -> None:
-        """In their order, before those that wait, without using up an attempt."""
+    async def test_hands_back_jobs_that_outlast_the_grace_period(self, queue: Queue) -> None:
+        """They go in front of waiting jobs, in their order, and use up no attempt."""
         ended: list[str] = []
 
         @queue.task
@@ -257,7 +232,7 @@ class TestStopping:
         assert {job.record.crashes for job in line} == {0}
 
     async def test_hands_back_many_jobs_in_their_order(self, queue: Queue) -> None:
-        """At once: of several calls, the last would put its jobs in front of all."""
+        """In one call: the last of several would put its jobs in front of the others."""
         started: list[int] = []
 
         @queue.task
@@ -271,10 +246,8 @@ class TestStopping:
         line = await queue.jobs(State.WAITING, limit=1000)
         assert [job.id for job in line] == [job.id for job in jobs]
 
-    async def test_hands_back_the_jobs_of_two_claims_in_their_order(
-        self, queue: Queue, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """The answer to the second claim comes when the first jobs could be back long ago."""
+    async def test_keeps_jobs_in_order(self, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The second claim returns while the worker is stopping."""
         settle = QueueConsumer._settle
         may_arrive, is_under_way = asyncio.Event(), asyncio.Event()
         started: list[int] = []
@@ -320,9 +293,7 @@ class TestStopping:
         await worker.stop(grace=0)
         assert (await job.refresh()).state is State.WAITING
 
-    async def test_a_job_cancelled_with_its_worker_s_loop_is_handed_back(
-        self, tmp_path: Path
-    ) -> None:
+    async def test_a_job_cancelled_with_its_loop_is_handed_back(self, tmp_path: Path) -> None:
         """`asyncio.run` cancels all tasks when the main one raises."""
         url = f"sqlite:///{tmp_path / 'jobs.db'}"
 
@@ -363,7 +334,7 @@ class TestStopping:
         await Worker(queue).aclose()
 
     async def test_run_ends_when_asked_to(self, queue: Queue) -> None:
-        """As a signal does."""
+        """As after a signal."""
 
         @queue.task
         async def answer() -> int:
@@ -378,7 +349,7 @@ class TestStopping:
 
 
 async def test_aclose_stops_as_stop_does(queue: Queue) -> None:
-    """For an exit stack, which closes whatever it holds."""
+    """An exit stack calls aclose."""
     started, may_end = asyncio.Event(), asyncio.Event()
 
     @queue.task
@@ -395,7 +366,7 @@ async def test_aclose_stops_as_stop_does(queue: Queue) -> None:
 
 
 def test_two_objects_for_one_queue_are_refused(queue: Queue, tmp_path: Path) -> None:
-    """However its store is named. Nothing is opened for that."""
+    """Also if the store is named in two ways. Nothing is opened for the check."""
     url = f"sqlite:///{tmp_path / 'jobs.db'}"
     with pytest.raises(InvalidOption, match="two of these Queue objects name the same queue"):
         Worker(queue, Queue("mail", queue.store))
@@ -426,7 +397,7 @@ def test_two_objects_for_one_queue_are_refused(queue: Queue, tmp_path: Path) -> 
     ],
 )
 def test_wrong_options_are_refused(queue: Queue, options: dict[str, Any], complaint: str) -> None:
-    """When the worker is made."""
+    """The error is raised when the worker is created."""
     with pytest.raises(InvalidOption, match=complaint):
         Worker(queue, **options)
 
@@ -438,7 +409,7 @@ def test_a_worker_needs_queues(queues: Any) -> None:
 
 
 async def test_the_same_queue_object_twice_counts_once(queue: Queue) -> None:
-    """Else its room would be counted twice."""
+    """Otherwise its capacity would be counted twice."""
     ran: list[int] = []
 
     @queue.task
@@ -465,10 +436,8 @@ async def test_two_workers_in_one_process_share_the_jobs(queue: Queue) -> None:
     assert sorted(ran) == list(range(200))
 
 
-async def test_time_that_jumps_past_its_leases_costs_a_living_worker_nothing(
-    queue: Queue, clock: ManualClock
-) -> None:
-    """After a laptop wakes up, the worker must not take back its own jobs."""
+async def test_time_that_jumps_past_leases_costs_nothing(queue: Queue, clock: ManualClock) -> None:
+    """After a suspended laptop wakes up, the worker keeps its own jobs."""
     started, may_end = asyncio.Event(), asyncio.Event()
     runs: list[int] = []
 
@@ -483,7 +452,7 @@ async def test_time_that_jumps_past_its_leases_costs_a_living_worker_nothing(
         await started.wait()
         for _ in range(3):
             clock.advance(3600)
-            await asyncio.sleep(0.1)  # for whoever would take it away
+            await asyncio.sleep(0.1)  # for a wrong recovery to happen
         may_end.set()
         await job.result(timeout=30)
     assert runs == [1]
@@ -491,7 +460,7 @@ async def test_time_that_jumps_past_its_leases_costs_a_living_worker_nothing(
 
 
 async def test_a_busy_default_executor_delays_no_recovery(queue: Queue, clock: ManualClock) -> None:
-    """The application may fill it with long calls."""
+    """The executor belongs to the application, which may fill it."""
     loop = asyncio.get_running_loop()
     executor, may_end = ThreadPoolExecutor(1), threading.Event()
     loop.set_default_executor(executor)
@@ -506,8 +475,7 @@ async def test_a_busy_default_executor_delays_no_recovery(queue: Queue, clock: M
     await queue.engine.claim("mail", claim, now_ms=clock.now_ms())
     clock.advance(1)
     try:
-        async with Worker(queue):
-            assert await job.result(timeout=30) == "done"
+        assert await result_of(queue, job) == "done"
     finally:
         may_end.set()
         await blocked
@@ -517,7 +485,7 @@ async def test_a_busy_default_executor_delays_no_recovery(queue: Queue, clock: M
 class TestTrouble:
     @pytest.fixture
     async def impatient(self, tmp_path: Path) -> AsyncIterator[Queue]:
-        """A queue whose store gives up waiting for a lock at once."""
+        """A queue whose store does not wait for locks."""
         queue = Queue("mail", f"sqlite:///{tmp_path / 'jobs.db'}?timeout=0.05")
         yield queue
         await queue.aclose()
@@ -534,7 +502,7 @@ class TestTrouble:
     async def test_outcomes_are_stored_when_the_store_is_available_again(
         self, impatient: Queue, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Nothing is lost or run again. The failure is logged once, and so is its end."""
+        """No result is lost and no job runs again. The failure and its end are logged once."""
         queue = impatient
         started, may_end = asyncio.Event(), asyncio.Event()
         runs: list[int] = []
@@ -589,7 +557,7 @@ class TestTrouble:
 async def test_large_results_and_progress_are_stored_a_few_megabytes_at_a_time(
     queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A call of the store delays all others, and many jobs may end at once."""
+    """Each call of the store delays the others, and many jobs may end at once."""
     size, count = 900_000, 12
     noted: dict[str, list[int]] = {"progress": [], "results": []}
     engine, running = queue.engine, []
@@ -635,7 +603,7 @@ async def test_large_results_and_progress_are_stored_a_few_megabytes_at_a_time(
 async def test_a_run_that_is_stopped_before_it_begins_frees_its_place(
     queue: Queue, monkeypatch: pytest.MonkeyPatch, reason: Stop
 ) -> None:
-    """The news may come from a thread, between two steps of the event loop."""
+    """The reason may come from a thread, between two steps of the event loop."""
     begin = QueueConsumer._start_task
     told: list[Run] = []
 
@@ -665,7 +633,7 @@ async def test_a_run_that_is_stopped_before_it_begins_frees_its_place(
 
 
 async def test_a_logging_filter_that_raises_costs_no_claimed_job() -> None:
-    """The worker ends with that error, and hands back the jobs that it has claimed."""
+    """The worker raises the error, and hands back the claimed jobs."""
     queue = Queue("mail", "memory://")
 
     @queue.task

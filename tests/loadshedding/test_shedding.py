@@ -148,8 +148,8 @@ async def test_critical_is_called_only_if_it_matters(site: Site) -> None:
         return True
 
     shedder = LoadSheddingMiddleware(site, min_concurrency=1, critical=critical)
-    async with busy(shedder, site, 1):  # there was room without asking
-        assert (await ask(shedder)).status == 503  # and there is none for anything
+    async with busy(shedder, site, 1):  # a request was accepted without the function
+        assert (await ask(shedder)).status == 503  # and now there is no room for any request
     assert asked == []
 
 
@@ -341,7 +341,7 @@ async def test_the_limit_falls_while_the_event_loop_lags(site: Site, time: Time)
     grown = shedder.stats.limit
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        time.now += 0.3  # the loop is blocked so long
+        time.now += 0.3  # the event loop is blocked for this long
         await asyncio.sleep(0)
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
@@ -429,9 +429,7 @@ async def test_functions_cannot_be_async(site: Site, option: str) -> None:
             LoadSheddingMiddleware(site, **{option: given})
 
 
-async def test_on_shed_is_called_for_each_refusal(
-    site: Site, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_on_shed_is_called_per_refusal(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     """If it raises, the refusal is sent anyway."""
     told: list[Shed] = []
 

@@ -18,12 +18,12 @@ PAGE_BYTES: Final = 4096
 STEPS_OF_A_PAGE: Final = 30
 """A page that is read counts as much as so many instructions."""
 
-# Of this thread alone. Other systems than Linux do not tell: there only instructions count.
+# Reads of this thread. Only Linux reports them, and elsewhere only instructions are counted.
 _READ: Final = Path("/proc/thread-self/io")
 
 
 def file_engine(folder: Path) -> Engine:
-    """A database in a file, for what is in memory is not read. It need not outlive a crash."""
+    """Open a database in a file, so that page reads are counted. Crashes are not survived."""
     engine = create_engine(f"sqlite:///{folder / 'costs.db'}")
 
     @event.listens_for(engine, "connect")
@@ -39,7 +39,7 @@ def file_engine(folder: Path) -> Engine:
 
 @contextmanager
 def counting(connection: Connection) -> Iterator[Callable[[], int]]:
-    """What is executed within costs as much as the function says afterwards."""
+    """Count what the statements within the block cost. The yielded function returns the cost."""
     driver: Any = connection.connection.driver_connection
     steps = 0
     spent = 0
@@ -49,7 +49,7 @@ def counting(connection: Connection) -> Iterator[Callable[[], int]]:
         steps += 1
         return 0
 
-    # So that each page that is looked at has to be read.
+    # So that every page has to be read from the file.
     driver.execute("PRAGMA shrink_memory")
     before = _bytes_read()
     driver.set_progress_handler(note, 1)

@@ -1,4 +1,4 @@
-"""The databases that the tests of pages run on, and what they hold."""
+"""The databases of the tests of pages, and their content."""
 
 from __future__ import annotations
 
@@ -11,20 +11,7 @@ from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from sqlalchemy import (
-    REAL,
-    Column,
-    DateTime,
-    Engine,
-    ForeignKey,
-    Integer,
-    String,
-    Table,
-    UniqueConstraint,
-    create_engine,
-    event,
-    text,
-)
+import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.pool import NullPool
@@ -46,16 +33,16 @@ class Base(DeclarativeBase):
 
 
 class Item(Base):
-    """Rows full of ties and NULLs, in three sets that differ in how many NULLs they have."""
+    """Rows with many ties and NULLs, in three sets with different numbers of NULLs."""
 
     __tablename__ = "items"
     id: Mapped[int] = mapped_column(primary_key=True)
     dataset: Mapped[int]
     grade: Mapped[int | None]
-    label: Mapped[str | None] = mapped_column(String(20))
-    weight: Mapped[float | None] = mapped_column(REAL)
-    state: Mapped[str] = mapped_column(String(10))
-    made: Mapped[datetime] = mapped_column(DateTime)
+    label: Mapped[str | None] = mapped_column(sa.String(20))
+    weight: Mapped[float | None] = mapped_column(sa.REAL)
+    state: Mapped[str] = mapped_column(sa.String(10))
+    made: Mapped[datetime] = mapped_column(sa.DateTime)
 
 
 class Author(Base):
@@ -70,7 +57,7 @@ class Author(Base):
 class Post(Base):
     __tablename__ = "posts"
     id: Mapped[int] = mapped_column(primary_key=True)
-    author_id: Mapped[int | None] = mapped_column(ForeignKey("authors.id"))
+    author_id: Mapped[int | None] = mapped_column(sa.ForeignKey("authors.id"))
     title: Mapped[str]
     author: Mapped[Author | None] = relationship(back_populates="posts")
     tags: Mapped[list[Tag]] = relationship(secondary="post_tags")
@@ -92,7 +79,7 @@ class Slot(Base):
 
 
 class Animal(Base):
-    """The root of an inheritance: dogs have a table of their own, cats have not."""
+    """The root of an inheritance: dogs have a table of their own, and cats have none."""
 
     __tablename__ = "animals"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -103,7 +90,7 @@ class Animal(Base):
 
 class Dog(Animal):
     __tablename__ = "dogs"
-    id: Mapped[int] = mapped_column(ForeignKey("animals.id"), primary_key=True)
+    id: Mapped[int] = mapped_column(sa.ForeignKey("animals.id"), primary_key=True)
     tricks: Mapped[int]
     __mapper_args__ = {"polymorphic_identity": "dog"}  # noqa: RUF012
 
@@ -112,34 +99,38 @@ class Cat(Animal):
     __mapper_args__ = {"polymorphic_identity": "cat"}  # noqa: RUF012
 
 
-post_tags: Final = Table(
+post_tags: Final = sa.Table(
     "post_tags",
     Base.metadata,
-    Column("post_id", ForeignKey("posts.id"), primary_key=True),
-    Column("tag_id", ForeignKey("tags.id"), primary_key=True),
+    sa.Column("post_id", sa.ForeignKey("posts.id"), primary_key=True),
+    sa.Column("tag_id", sa.ForeignKey("tags.id"), primary_key=True),
 )
 
-log: Final = Table(
-    "log", Base.metadata, Column("line", String), Column("at", Integer), UniqueConstraint("at")
+log: Final = sa.Table(
+    "log",
+    Base.metadata,
+    sa.Column("line", sa.String),
+    sa.Column("at", sa.Integer),
+    sa.UniqueConstraint("at"),
 )
 """A table without a primary key."""
 
 
 @functools.cache
-def engine(database: str) -> Engine:
-    """A synchronous engine on a database that is filled."""
-    made = create_engine(url(database, 0))
+def engine(database: str) -> sa.Engine:
+    """Return a synchronous engine on a filled database."""
+    made = sa.create_engine(url(database, 0))
     Base.metadata.create_all(made)
     with made.begin() as connection:
         for table, rows in _content():
             connection.execute(table.insert(), rows)
-        connection.execute(text("ANALYZE"))
+        connection.execute(sa.text("ANALYZE"))
     return made
 
 
 @contextmanager
 def async_engine(database: str) -> Iterator[AsyncEngine]:
-    """One for a single event loop. Its connections are closed when they are given back."""
+    """Yield an engine for one event loop. Connections are closed when they are returned."""
     engine(database)
     yield create_async_engine(url(database, 1), poolclass=NullPool)
 
@@ -157,18 +148,18 @@ def _folder() -> TemporaryDirectory[str]:
 
 
 @contextmanager
-def statements_of(engine: Engine) -> Iterator[list[str]]:
-    """The statements that an engine executes meanwhile."""
+def statements_of(engine: sa.Engine) -> Iterator[list[str]]:
+    """Yield the list of statements that an engine executes within the block."""
     seen: list[str] = []
 
     def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
         seen.append(statement)
 
-    event.listen(engine, "before_cursor_execute", note)
+    sa.event.listen(engine, "before_cursor_execute", note)
     try:
         yield seen
     finally:
-        event.remove(engine, "before_cursor_execute", note)
+        sa.event.remove(engine, "before_cursor_execute", note)
 
 
 def item(random: Random, dataset: int, **fixed: object) -> dict[str, object]:

@@ -60,7 +60,7 @@ class Event(Base):
     notes: Mapped[list[Note]] = relationship()
 
 
-# Read from its end it has both keys descending; behind a tenant it has another key.
+# Read backwards, both keys descend. Behind a tenant, another key comes first.
 Index("ix_made", Event.made, Event.id)
 Index("ix_size", Event.size.desc())
 Index("ix_tenant_ended", Event.tenant, Event.ended, Event.id)
@@ -114,7 +114,7 @@ def sqlite() -> Iterator[Session]:
 
 @contextmanager
 def told() -> Iterator[list[str]]:
-    """What is said meanwhile."""
+    """Yield the warnings of the block."""
     texts: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -142,15 +142,14 @@ def name(session: Session) -> str:
 
 class TestIndexes:
     @pytest.mark.parametrize(
-        "query",
-        ["", "sort=id", "sort=-id", "sort=made", "sort=-made", "sort=code", "sort=-code"],
+        "query", ["", "sort=id", "sort=-id", "sort=made", "sort=-made", "sort=code", "sort=-code"]
     )
     def test_no_warning_where_an_index_has_the_order(self, session: Session, query: str) -> None:
-        """The primary key; one over all keys, in either direction; a unique one alone."""
+        """An index of the primary key, one over all keys in either direction, and a unique one."""
         assert told_of(session, query) == []
 
     def test_sqlite_has_the_row_id_in_every_index(self, session: Session) -> None:
-        """Behind a column that descends it still rises."""
+        """It ascends, also after a descending column."""
         (said,) = told_of(session, "sort=-size")
         assert "only has the order of Event.size" in said
         texts = told_of(session, "sort=-size,id")
@@ -198,7 +197,7 @@ class TestIndexes:
         )
 
     def test_nulls_are_a_part_of_the_order(self, session: Session) -> None:
-        """An index of SQLite cannot be told where they stand, so there is none to add."""
+        """SQLite has no index with NULLS FIRST or LAST, so no index is recommended."""
         assert told_of(session, "sort=score") == []
         texts = told_of(session, "sort=-score")
         if name(session) == "sqlite":
@@ -211,7 +210,7 @@ class TestIndexes:
         assert told_of(session, "sort=-score", paginate=events(first)) == []
 
     def test_the_recommended_index_removes_the_warning(self, session: Session) -> None:
-        """Added, nothing more is said, and the database walks it."""
+        """With the index there is no warning, and the database uses it."""
         (said,) = told_of(session, "sort=-kind,made")
         found = re.search(r"Index\(.*\)$", said)
         assert found is not None
@@ -233,7 +232,7 @@ class TestIndexes:
             Event.__table__.indexes.discard(index)  # type: ignore[attr-defined]
 
     def test_orders_without_a_visible_index_are_not_checked(self, session: Session) -> None:
-        """An expression may have an index that we do not know to read."""
+        """An expression may have an index, which cannot be read."""
         lower = select(Event).order_by(func.lower(Event.kind), Event.id)
         assert told_of(session, "", lower, events(())) == []
 
@@ -330,20 +329,16 @@ NOT_NOW: Final[dict[str, Callable[[], Any]]] = {
 
 
 class TestFilters:
-    """The time of a request makes its filter another one than that of every other request."""
+    """A filter by the current time differs in each request."""
 
     @pytest.mark.parametrize("statement", NOW)
-    def test_a_filter_by_the_current_time_with_cursors(
-        self, sqlite: Session, statement: str
-    ) -> None:
+    def test_a_filter_by_current_time_with_cursors(self, sqlite: Session, statement: str) -> None:
         pages = events(mode="cursor", secret=SECRET)
         (said,) = told_of(sqlite, "sort=id", NOW[statement](), pages)
         assert "cursors are rejected" in said
         assert "func.now()" in said
 
-    def test_a_filter_by_the_current_time_with_cached_totals_and_versions(
-        self, sqlite: Session
-    ) -> None:
+    def test_a_filter_by_time_with_cached_totals_and_versions(self, sqlite: Session) -> None:
         for pages in (events(count=Cached("exact", 30)), events(version=func.max(Event.id))):
             (said,) = told_of(sqlite, "sort=id", NOW["now"](), pages)
             assert "totals and ETags are not reused" in said
@@ -359,7 +354,7 @@ class TestFilters:
 
 class TestWhenAndWhere:
     def test_one_warning_for_each_query(self, sqlite: Session) -> None:
-        """Other pages, and other values, are the same query."""
+        """Other pages and other values belong to the same query."""
         pages = events()
         with told() as texts:
             for tenant in (1, 2):
@@ -382,7 +377,7 @@ class TestWhenAndWhere:
     def test_by_default_warnings_are_given_in_development_only(
         self, sqlite: Session, monkeypatch: pytest.MonkeyPatch, *, is_development: bool
     ) -> None:
-        """Which is ``python -X dev``."""
+        """Development is ``python -X dev``."""
         monkeypatch.setattr(paginator, "in_development", lambda: is_development)
         texts = told_of(sqlite, "sort=kind", paginate=events(advise="auto"))
         assert bool(texts) == is_development
@@ -444,10 +439,8 @@ class TestWhenAndWhere:
         assert {each.filename for each in caught} == {__file__}
 
 
-def test_the_number_of_queries_with_warnings_is_limited(
-    sqlite: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Python keeps the text of each warning for good, and a client may invent orders."""
+def test_warned_queries_are_limited(sqlite: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python keeps the text of each warning for ever, and clients can send many sort orders."""
     monkeypatch.setattr(query_planner, "MAX_ADVISED", 3)
     paginate = events()
     with told() as texts:

@@ -32,26 +32,23 @@ class ItemOut(BaseModel):
 
 Fields = FieldSelector(ItemOut)
 Guests = Fields.without("name")
-Items = Paginator(
-    Partial[ItemOut],
-    unique=("id",),
-    sort=("id", "name"),
-    mode="both",
-    secret=SECRET,
-    fields=Fields,
-    etag=True,
-    envelope=Envelope("items", "meta"),
-)
-Same = Paginator(
-    Partial[ItemOut],
-    unique=("id",),
-    sort=("id", "name"),
-    mode="both",
-    secret=SECRET,
-    fields=FieldSelector(ItemOut),
-    etag=True,
-    envelope=Envelope("items", "meta"),
-)
+
+
+def paginator(fields: FieldSelector[Any]) -> Paginator[Any]:
+    return Paginator(
+        Partial[ItemOut],
+        unique=("id",),
+        sort=("id", "name"),
+        mode="both",
+        secret=SECRET,
+        fields=fields,
+        etag=True,
+        envelope=Envelope("items", "meta"),
+    )
+
+
+Items = paginator(Fields)
+Same = paginator(FieldSelector(ItemOut))
 Served = fastapi.Paginate(ItemOut, unique=("id",), etag=True)
 Rows = fastapi.Fields(ItemOut)
 
@@ -80,9 +77,7 @@ class TestCopies:
         assert make(last) == last
 
     @pytest.mark.parametrize("query", ["", "fields=id,owner(id)&page=2&limit=2", "sort=-name"])
-    def test_page_parameters_read_the_same_page(
-        self, make: Callable[[Any], Any], query: str
-    ) -> None:
+    def test_parameters_read_the_same_page(self, make: Callable[[Any], Any], query: str) -> None:
         q = Items.parse(query)
         assert Items.from_items(ITEMS, make(q)) == Items.from_items(ITEMS, q)
         first = Items.from_items(ITEMS, Items.parse("cursor=&limit=2"))
@@ -90,17 +85,13 @@ class TestCopies:
         q = Items.parse(f"cursor={first.next_cursor}&limit=2&fields=id")
         assert Items.from_items(ITEMS, make(q)) == Items.from_items(ITEMS, q)
 
-    def test_copied_fields_of_a_role_keep_its_restrictions(
-        self, make: Callable[[Any], Any]
-    ) -> None:
+    def test_fields_of_a_role_keep_its_restrictions(self, make: Callable[[Any], Any]) -> None:
         guest = make(Guests.parse("fields=id"))
         assert Items.from_items(ITEMS, Items.parse("limit=1"), guest).data == [{"id": 0}]
         with pytest.raises(InvalidParameter, match="sort='name': cannot be sorted by"):
             Items.from_items(ITEMS, Items.parse("sort=name"), guest)
 
-    def test_in_fastapi_a_page_and_a_row_are_still_responses(
-        self, make: Callable[[Any], Any]
-    ) -> None:
+    def test_in_fastapi_a_page_and_a_row_are_responses(self, make: Callable[[Any], Any]) -> None:
         page: Any = Served.from_items(ITEMS, Served.parse("limit=2"))
         page.headers["x-test"] = "1"
         copied = make(page)
@@ -113,7 +104,7 @@ class TestCopies:
 
 
 def test_fields_of_another_process_are_compared_by_name() -> None:
-    """The other process has made the same selector, with objects of its own."""
+    """The other process has made an equal selector with other objects."""
     q = sent(Items.parse("fields=id,owner"))
     assert Same.from_items(ITEMS, q).data == Items.from_items(ITEMS, q).data
     with pytest.raises(InvalidOption, match="fields parsed by this FieldSelector"):

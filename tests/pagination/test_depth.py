@@ -51,7 +51,7 @@ class Big(Base):
 
 
 class Small(Base):
-    """The same, but fewer."""
+    """The same table with fewer rows."""
 
     __tablename__ = "deep_small"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -97,7 +97,7 @@ FROM {numbers}
 def _fill_postgresql(connection: Connection, table: str, rows: int) -> None:
     fill = FILL.format(
         table=table,
-        # Ties, and no order in the heap that would favour some order of reading.
+        # Ties, in an order that helps no way of reading.
         created="timestamp '2026-01-01' + n * 7919 % 49999 * interval '1 second'",
         apart=rows // RARE,
         body="repeat(md5(n::text), 10)",
@@ -147,7 +147,7 @@ def connection(
 
 
 class Spent:
-    """What was asked of a database, and what it cost there."""
+    """The statements of a request, and their cost in the database."""
 
     def __init__(self) -> None:
         self.cost = 0
@@ -156,7 +156,7 @@ class Spent:
 
 @contextmanager
 def measured(connection: Connection) -> Iterator[Spent]:
-    """All that is executed within: known when it ends."""
+    """Measure all statements of the block. The result is complete after the block."""
     measure = _buffers if connection.dialect.name == "postgresql" else _work
     spent = Spent()
     with statements_of(connection.engine) as seen, measure(connection, spent):
@@ -173,7 +173,7 @@ def _work(connection: Connection, spent: Spent) -> Iterator[None]:
 
 @contextmanager
 def _buffers(connection: Connection, spent: Spent) -> Iterator[None]:
-    """By explaining each statement once more, when all its pages are in memory."""
+    """Explain each statement again, when all its pages are in memory."""
     executed: list[tuple[str, Any]] = []
     real = connection.dialect.do_execute
 
@@ -196,7 +196,7 @@ def _buffers(connection: Connection, spent: Spent) -> Iterator[None]:
 
 # Cursors ----------------------------------------------------------------------------------------
 
-# By each key in turn, and by the primary key in the direction of the last one.
+# By each key, and by the primary key in the direction of the last one.
 ORDERS: Final = {
     "id": [("id", False)],
     "-id": [("id", True)],
@@ -210,7 +210,7 @@ ORDERS: Final = {
 
 
 def token_at(connection: Connection, sort: str, depth: int, *, backwards: bool) -> str:
-    """The cursor of the row at a depth, as if a client had walked there."""
+    """Return the cursor of the row at a depth, as a walk would."""
     order = [
         getattr(Big, name).desc().nulls_last() if descends else getattr(Big, name).nulls_last()
         for name, descends in ORDERS[sort]
@@ -283,7 +283,7 @@ def test_a_page_of_rare_values_costs_what_others_do(
 def test_a_capped_total_costs_the_same_on_a_table_of_any_size(
     connection: Connection, is_filtered: bool, number: int
 ) -> None:
-    """Eight times as many rows."""
+    """One table has eight times as many rows."""
     spent = {}
     for model, paginate in CAPPED.items():
         statement = select(model).where(model.kind == "common") if is_filtered else select(model)
@@ -312,10 +312,8 @@ def test_a_page_past_the_end_costs_only_the_count(connection: Connection, offset
     assert spent.cost <= counting.cost + 10
 
 
-def test_a_deep_page_by_number_skips_in_the_index(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And only fetches the rows that it shows."""
+def test_deep_pages_skip_by_index(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They fetch only the rows that they return."""
     none = Paginator(RowOut, model=Big, sort=SORTS, count="none")
     q = none.parse(f"limit=20&page={DEEP // 20 + 1}&sort=-created")
     with measured(connection) as deferred:
@@ -326,7 +324,7 @@ def test_a_deep_page_by_number_skips_in_the_index(
     assert found.data == same.data
     assert len(found.data) == 20
     print(f"{connection.dialect.name}: {plain.cost}, deferred {deferred.cost}")
-    # SQLite seeks for what it fetches only: it reads as many pages, but runs fewer instructions.
+    # SQLite reads as many pages, but runs fewer instructions.
     assert deferred.cost <= plain.cost / (10 if connection.dialect.name == "postgresql" else 1)
 
 

@@ -1,4 +1,4 @@
-"""An estimate is for the table that a page reads, in the schema of schema_translate_map."""
+"""Estimates are of the table that a page reads, in the schema of schema_translate_map."""
 
 from __future__ import annotations
 
@@ -65,9 +65,7 @@ def test_an_estimate_uses_the_translated_schema(engine: Any, schema: str) -> Non
 
 
 @pytest.mark.parametrize("driver", [1, 2])
-async def test_an_estimate_uses_the_translated_schema_with_asynchronous_sessions(
-    engine: Any, driver: int
-) -> None:
+async def test_asynchronous_estimates_use_the_translated_schema(engine: Any, driver: int) -> None:
     made = create_async_engine(url("postgresql", driver), poolclass=NullPool)
     for schema, rows in TENANTS.items():
         of_tenant = made.execution_options(schema_translate_map={"per_tenant": schema})

@@ -26,15 +26,7 @@ from hasten.pagination._sql.offset_select import (
 )
 from hasten.pagination._sql.query_planner import resolve_sort_columns
 from tests.effort import effort
-from tests.pagination.databases import (
-    DATABASES,
-    Author,
-    Item,
-    Post,
-    async_engine,
-    engine,
-    statements_of,
-)
+from tests.pagination.databases import Author, Item, Post, async_engine, engine, statements_of
 from tests.pagination.slices import (
     fetch,
     fetch_async,
@@ -54,7 +46,6 @@ from tests.pagination.test_walk import (
 )
 
 
-@pytest.mark.parametrize("database", DATABASES)
 @effort(15)
 @given(order=orders, dataset=datasets, limit=st.integers(1, 25), offset=st.integers(0, 70))
 def test_deferred_and_reversed_pages_are_the_same_pages(
@@ -85,9 +76,8 @@ def test_deferred_and_reversed_pages_are_the_same_pages(
 
 
 @pytest.mark.parametrize("kind", ["session", "connection"])
-@pytest.mark.parametrize("database", DATABASES)
 class TestEveryExecutor:
-    """The same code, whether results are awaited or not."""
+    """The same code runs with and without await."""
 
     @pytest.mark.parametrize("count", ["exact", Capped(9), "estimated", "none"])
     async def test_at_an_offset(self, database: str, kind: str, count: Uncached) -> None:
@@ -133,7 +123,7 @@ async def test_entities_come_from_an_asynchronous_session_too() -> None:
 
 
 class TestStatements:
-    """How many round trips it takes."""
+    """The number of statements, each of which is a round trip."""
 
     @pytest.mark.parametrize(
         ("database", "is_entity", "offset", "count", "statements"),
@@ -166,7 +156,6 @@ class TestStatements:
         assert len(seen) == statements
         assert len(found.rows) == max(0, min(5, 60 - offset))
 
-    @pytest.mark.parametrize("database", DATABASES)
     def test_a_page_by_position_takes_few_statements(self, database: str) -> None:
         with Session(engine(database)) as session, statements_of(engine(database)) as seen:
             in_one = 1 if database == "postgresql" else 3
@@ -182,7 +171,6 @@ class TestStatements:
                 seen.clear()
 
 
-@pytest.mark.parametrize("database", DATABASES)
 @pytest.mark.parametrize("is_entity", [True, False])
 def test_a_page_past_the_end_or_of_no_rows_has_a_total(database: str, is_entity: bool) -> None:
     analyzed, keys = plan(of_entities(0) if is_entity else of_columns(0), ())
@@ -198,7 +186,6 @@ def test_a_page_past_the_end_or_of_no_rows_has_a_total(database: str, is_entity:
             assert empty == OffsetSlice([], has_more=False, count=Count(0))
 
 
-@pytest.mark.parametrize("database", DATABASES)
 @pytest.mark.parametrize("is_entity", [True, False])
 def test_a_page_beyond_the_cap_has_its_rows(database: str, is_entity: bool) -> None:
     analyzed, keys = plan(of_entities(0) if is_entity else of_columns(0), ())
@@ -211,9 +198,8 @@ def test_a_page_beyond_the_cap_has_its_rows(database: str, is_entity: bool) -> N
             assert found.count == count
 
 
-@pytest.mark.parametrize("database", DATABASES)
 def test_the_rows_are_those_that_were_selected(database: str) -> None:
-    """What was selected for the work (keys, totals) is not in them."""
+    """Columns that were added for keys and totals are removed."""
     order = (SortKey("made"), SortKey("grade"))
     with Session(engine(database)) as session:
         several = (Row, tuple)

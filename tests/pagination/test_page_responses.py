@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, Final
 
@@ -17,7 +16,7 @@ from hasten.errors import InvalidOption
 from hasten.fields import FieldSelector, Partial
 from hasten.pagination import CursorPage, Envelope, Page, Paginator
 from hasten.pagination._counts import Count
-from tests.pagination.databases import DATABASES, Author, Item, Post, engine, statements_of
+from tests.pagination.databases import Author, Item, Post, statements_of
 
 SECRET: Final = "a secret of more than 16 bytes"
 EVERY: Final = select(Item)
@@ -44,13 +43,6 @@ class Request:
     def __init__(self, tag: str | None = None, method: str = "GET") -> None:
         self.method = method
         self.headers = {} if tag is None else {"if-none-match": tag}
-
-
-@pytest.fixture(params=DATABASES)
-def session(request: pytest.FixtureRequest) -> Iterator[Session]:
-    with Session(engine(request.param)) as session:
-        yield session
-        session.rollback()
 
 
 def answered(
@@ -132,9 +124,7 @@ class TestVersions:
             ("limit=3", EVERY.where(Item.id > -1)),
         ],
     )
-    def test_a_version_belongs_to_one_request(
-        self, session: Session, query: str, statement: Any
-    ) -> None:
+    def test_versions_are_per_request(self, session: Session, query: str, statement: Any) -> None:
         tags = {
             answered(session, self.items, *each).headers["etag"]
             for each in (("limit=3", None, EVERY), (query, None, statement))

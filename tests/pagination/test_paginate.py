@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -21,16 +20,7 @@ from hasten.fields import FieldSelector
 from hasten.pagination import Capped, CursorPage, Page, PageParams, Paginator, SortKey
 from hasten.pagination._sql import offset_select
 from hasten.pagination._sql.page_query import PageQuery
-from tests.pagination.databases import (
-    DATABASES,
-    Author,
-    Item,
-    Post,
-    Tag,
-    async_engine,
-    engine,
-    statements_of,
-)
+from tests.pagination.databases import Author, Item, Post, Tag, async_engine, engine, statements_of
 
 SECRET: Final = "a secret of more than 16 bytes"
 OTHER: Final = "another secret of as many bytes"
@@ -69,20 +59,6 @@ EVERY: Final = select(Item)
 FIRST: Final = select(Item).where(Item.dataset == 0)
 
 
-@pytest.fixture(params=DATABASES)
-def database(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    return name
-
-
-@pytest.fixture(params=DATABASES)
-def session(request: pytest.FixtureRequest) -> Iterator[Session]:
-    """What a test writes is undone."""
-    with Session(engine(request.param)) as session:
-        yield session
-        session.rollback()
-
-
 @pytest.fixture
 def sqlite() -> Iterator[Session]:
     with Session(engine("sqlite")) as session:
@@ -112,7 +88,7 @@ def cursor_page(
 def walk(
     session: Session, query: str, paginate: Any = Walk, statement: Any = FIRST
 ) -> list[CursorPage[Any]]:
-    """All pages from the first to the last."""
+    """Return all pages, from the first to the last."""
     pages = [cursor_page(session, query, paginate, statement)]
     while (token := pages[-1].next_cursor) is not None:
         pages.append(cursor_page(session, f"{query}&cursor={token}", paginate, statement))
@@ -144,9 +120,7 @@ class TestPages:
         assert list(answer) == ["data", "pagination"]
 
     @pytest.mark.parametrize("kind", ["session", "connection"])
-    async def test_asynchronous_sessions_return_the_same_page(
-        self, database: str, kind: str
-    ) -> None:
+    async def test_asynchronous_sessions_read_the_same_page(self, database: str, kind: str) -> None:
         q = Items.parse("page=3&sort=-grade,label")
         with Session(engine(database)) as session:
             expected = Items.sync.page(session, EVERY, q)
@@ -169,30 +143,22 @@ class TestPages:
             "sort=dataset", "sort=id,id", "sort=id,(case when 1 then 1 end)", "cursor=abc",
         ],
     )  # fmt: skip
-    def test_an_invalid_parameter_is_refused_before_any_statement(
-        self, sqlite: Session, query: str
-    ) -> None:
+    def test_an_invalid_parameter_executes_no_statement(self, sqlite: Session, query: str) -> None:
         with asked(sqlite) as seen, pytest.raises(InvalidParameter) as caught:
             page(sqlite, query)
         assert caught.value.status == 422
         assert seen == []
 
     def test_a_page_past_the_end_is_empty_and_has_the_total(self, session: Session) -> None:
-        found = page(session, "page=999")
-        assert (list(found.data), found.total, found.has_more) == ([], 180, False)
-
-    def test_a_page_past_the_end_takes_one_statement(self, session: Session) -> None:
         with asked(session) as seen:
-            assert page(session, "page=999&limit=100").total == 180
+            found = page(session, "page=999")
+        assert (list(found.data), found.total, found.has_more) == ([], 180, False)
         assert len(seen) == 1
 
     def test_an_offset_over_the_maximum_is_refused(self) -> None:
         shallow = Paginator(ItemOut, model=Item, max_offset=100)
         assert "page" in str(refused(shallow, "page=7&limit=20"))
         assert shallow.parse("page=6&limit=20").offset == 100
-
-    def test_the_maximum_limit_is_accepted(self, session: Session) -> None:
-        assert len(page(session, "limit=100").data) == 100
 
     def test_a_full_last_page_has_no_next_page(self, session: Session) -> None:
         query = "page=2&limit=20"
@@ -319,7 +285,7 @@ class TestCursors:
         assert len(seen) == len({row["id"] for row in seen}) == 60
 
     def test_a_walk_returns_the_rows_that_stay_while_others_change(self, session: Session) -> None:
-        """Rows before and after the position come, and the row at it goes."""
+        """Rows are added before and after the position, and the row at it is deleted."""
         before = [row["id"] for each in walk(session, "sort=state&limit=9") for row in each.data]
         first = cursor_page(session, "sort=state&limit=9")
         session.execute(delete(Item).where(Item.id == ids(first)[-1]))
@@ -335,9 +301,7 @@ class TestCursors:
         assert len(seen) == len(before) + 1
 
     @pytest.mark.parametrize("sort", ["id", "-grade,label", "state"])
-    def test_a_walk_forward_and_back_returns_every_row_once(
-        self, session: Session, sort: str
-    ) -> None:
+    def test_a_walk_both_ways_returns_every_row_once(self, session: Session, sort: str) -> None:
         query = f"limit=7&sort={sort}"
         forward = walk(session, query)
         back = [forward[-1]]
@@ -350,7 +314,7 @@ class TestCursors:
         assert again.data == back[-2].data
 
     def test_an_empty_page_links_to_the_previous_page(self, session: Session) -> None:
-        """All behind the position are gone by now."""
+        """All rows after the position were deleted meanwhile."""
         first = cursor_page(session, "limit=50&sort=id")
         session.execute(delete(Item).where(Item.dataset == 0, Item.id > ids(first)[-1]))
         empty = cursor_page(session, f"limit=50&sort=id&cursor={first.next_cursor}")
@@ -415,21 +379,8 @@ class TestCursors:
 
     def test_cursors_need_a_secret(self) -> None:
         for mode in ("cursor", "both"):
-            with pytest.raises(InvalidOption, match="secret"):
+            with pytest.raises(InvalidOption, match=r"secret=None: .*python -c 'import secrets; "):
                 Paginator(ItemOut, model=Item, mode=mode)  # type: ignore[call-overload]
-
-    def test_the_error_says_how_to_make_one(self) -> None:
-        with pytest.raises(InvalidOption, match=r"secret=None: .*python -c 'import secrets; "):
-            Paginator(ItemOut, model=Item, mode="cursor")  # type: ignore[call-overload]
-
-    def test_a_cursor_of_another_secret_is_refused(self, sqlite: Session) -> None:
-        one, other = (
-            Paginator(ItemOut, model=Item, mode="cursor", secret=secrets.token_bytes(16))
-            for _ in range(2)
-        )
-        token = cursor_page(sqlite, "limit=5", one).next_cursor
-        assert len(cursor_page(sqlite, f"limit=5&cursor={token}", one).data) == 5
-        refused(other, f"cursor={token}", 400)
 
     def test_mode_both_uses_what_the_client_sends(self, session: Session) -> None:
         assert page(session, "page=2", Both).page == 2
@@ -449,10 +400,8 @@ class TestCursors:
         following = dict(parse_qsl(following_page.partition("?")[2].partition(">")[0]))
         assert following == {"sort": "grade", "limit": "5", "cursor": first.next_cursor}
 
-    def test_a_page_that_does_not_move_is_an_error(
-        self, sqlite: Session, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Or a client would follow it for ever."""
+    def test_a_stuck_walk_fails(self, sqlite: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Otherwise a client would follow the cursor for ever."""
         token = cursor_page(sqlite, "limit=5").next_cursor
         real = PageQuery.read_keyset_slice
 
@@ -465,7 +414,7 @@ class TestCursors:
 
 
 class TestFiltersOfTheOrm:
-    """What the ORM adds to every select of a class holds within ours, wherever it stands."""
+    """Filters that the ORM adds to every select also apply within the generated statements."""
 
     COUNTS: Final = ("exact", "none", Capped(7), Capped(1000))
 
@@ -485,9 +434,7 @@ class TestFiltersOfTheOrm:
         return EVERY
 
     @pytest.mark.parametrize("counting", COUNTS)
-    def test_filters_apply_to_pages_by_number(
-        self, session: Session, statement: Any, counting: Any
-    ) -> None:
+    def test_apply_to_numbered_pages(self, session: Session, statement: Any, counting: Any) -> None:
         paginate = Paginator(ItemOut, model=Item, sort=SORTS, count=counting, advise=False)
         found = page(session, "page=2&limit=45&sort=-grade", paginate, statement)
         assert len(found.data) == 15
@@ -495,9 +442,7 @@ class TestFiltersOfTheOrm:
         assert (found.total == 60) == (counting in ("exact", Capped(1000), Capped(7)))
 
     @pytest.mark.parametrize("sort", ["id", "grade", "-label,made"])
-    def test_filters_apply_to_pages_by_cursor(
-        self, session: Session, statement: Any, sort: str
-    ) -> None:
+    def test_apply_to_pages_by_cursor(self, session: Session, statement: Any, sort: str) -> None:
         assert (
             sum(len(p.data) for p in walk(session, f"limit=7&sort={sort}", Walk, statement)) == 60
         )
@@ -565,9 +510,7 @@ class TestOptions:
             ({"model": ItemOut}, "model"),
         ],
     )
-    def test_a_wrong_option_is_rejected_at_start_up(
-        self, options: dict[str, Any], named: str
-    ) -> None:
+    def test_a_wrong_option_fails_at_start_up(self, options: dict[str, Any], named: str) -> None:
         with pytest.raises(InvalidOption) as caught:
             Paginator(ItemOut, **{"model": Item, **options})
         assert caught.value.option == named

@@ -11,22 +11,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import pytest
-from sqlalchemy import (
-    Column,
-    Connection,
-    DateTime,
-    Executable,
-    Index,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    Text,
-    create_engine,
-    func,
-    select,
-    text,
-)
+import sqlalchemy as sa
 from sqlalchemy.orm import registry
 
 from hasten._coroutines import run_without_loop
@@ -49,27 +34,27 @@ ROWS: Final = 200_000
 DEEP: Final = 100_000
 NO_VALUES: Final[Mapping[str, Any]] = MappingProxyType({})
 
-metadata: Final = MetaData()
-wide: Final = Table(
+metadata: Final = sa.MetaData()
+wide: Final = sa.Table(
     "wide", metadata,
-    Column("id", Integer, primary_key=True),
-    Column("made", DateTime, nullable=False),
-    Column("status", String(10), nullable=False),
-    Column("skew", Integer, nullable=False),
-    Column("score", Integer),
-    Column("rank", Integer),
-    Column("name", String(10)),
-    Column("body", Text, nullable=False),
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("made", sa.DateTime, nullable=False),
+    sa.Column("status", sa.String(10), nullable=False),
+    sa.Column("skew", sa.Integer, nullable=False),
+    sa.Column("score", sa.Integer),
+    sa.Column("rank", sa.Integer),
+    sa.Column("name", sa.String(10)),
+    sa.Column("body", sa.Text, nullable=False),
 )  # fmt: skip
-Index("wide_made", wide.c.made, wide.c.id)
-Index("wide_status", wide.c.status, wide.c.id)
-Index("wide_mixed", wide.c.made.desc(), wide.c.id)
-Index("wide_score", wide.c.score, wide.c.id)
-Index("wide_rank", wide.c.rank.desc().nulls_last(), wide.c.id.desc()).ddl_if("postgresql")
-Index("wide_rank_plain", wide.c.rank, wide.c.id).ddl_if("sqlite")
-Index("wide_skew", wide.c.skew.desc(), wide.c.id)
-Index("wide_name", wide.c.name, wide.c.id)
-Index("wide_four", wide.c.status, wide.c.skew.desc(), wide.c.made, wide.c.id)
+sa.Index("wide_made", wide.c.made, wide.c.id)
+sa.Index("wide_status", wide.c.status, wide.c.id)
+sa.Index("wide_mixed", wide.c.made.desc(), wide.c.id)
+sa.Index("wide_score", wide.c.score, wide.c.id)
+sa.Index("wide_rank", wide.c.rank.desc().nulls_last(), wide.c.id.desc()).ddl_if("postgresql")
+sa.Index("wide_rank_plain", wide.c.rank, wide.c.id).ddl_if("sqlite")
+sa.Index("wide_skew", wide.c.skew.desc(), wide.c.id)
+sa.Index("wide_name", wide.c.name, wide.c.id)
+sa.Index("wide_four", wide.c.status, wide.c.skew.desc(), wide.c.made, wide.c.id)
 
 ORDERS: Final[dict[str, Order]] = {
     "primary key": (SortKey("id"),),
@@ -106,38 +91,35 @@ FROM {numbers}
 
 
 class Wide:
-    """A row as an object."""
+    """A row of the table as an object."""
 
 
 registry().map_imperatively(Wide, wide)
 
-SELECTS: Final[dict[str, Selection]] = {
-    "columns": select(*wide.c),
-    "entities": select(Wide),
-}
+SELECTS: Final[dict[str, Selection]] = {"columns": sa.select(*wide.c), "entities": sa.select(Wide)}
 
 
 @pytest.fixture(scope="module")
-def postgres() -> Iterator[Connection]:
-    engine = create_engine(url("postgresql", 0), isolation_level="AUTOCOMMIT")
+def postgres() -> Iterator[sa.Connection]:
+    engine = sa.create_engine(url("postgresql", 0), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         metadata.drop_all(connection)
         wide.create(connection)
         fill = FILL.format(
             made="timestamp '2026-01-01' + n * 7919 % 199999 * interval '1 second'",
             body="repeat(md5(n::text), 12)",
-            # Without an order in the heap that would favour some order of analyzed.
+            # In an order that helps no way of reading.
             numbers=f"generate_series(1, {ROWS}) AS n ORDER BY md5(n::text)",
         )
-        connection.execute(text(fill))
-        connection.execute(text("VACUUM ANALYZE wide"))
+        connection.execute(sa.text(fill))
+        connection.execute(sa.text("VACUUM ANALYZE wide"))
         yield connection
         wide.drop(connection)
     engine.dispose()
 
 
 @pytest.fixture(scope="module")
-def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
+def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.Connection]:
     engine = costs.file_engine(tmp_path_factory.mktemp("plans"))
     with engine.connect() as connection:
         wide.create(connection)
@@ -147,17 +129,17 @@ def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
             numbers="(WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s"
             f" WHERE n < {ROWS}) SELECT n FROM s)",
         )
-        connection.execute(text(fill))
-        connection.execute(text("ANALYZE"))
+        connection.execute(sa.text(fill))
+        connection.execute(sa.text("ANALYZE"))
         connection.commit()
         yield connection
     engine.dispose()
 
 
 def buffers(
-    connection: Connection, statement: Executable, values: Mapping[str, Any] = NO_VALUES
+    connection: sa.Connection, statement: sa.Executable, values: Mapping[str, Any] = NO_VALUES
 ) -> int:
-    """How many pages of 8 kB the plan touched, once they were all in memory."""
+    """Return how many pages of 8 kB the plan reads, when all of them are in memory."""
     compiled = statement.compile(dialect=connection.dialect)  # type: ignore[attr-defined]
     explained = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + str(compiled)
     params = compiled.construct_params(values)
@@ -168,27 +150,27 @@ def buffers(
 
 
 def work(
-    connection: Connection, statement: Executable, values: Mapping[str, Any] = NO_VALUES
+    connection: sa.Connection, statement: sa.Executable, values: Mapping[str, Any] = NO_VALUES
 ) -> int:
-    """What SQLite has to do for all rows."""
+    """Return the work of SQLite for all rows."""
     with costs.counting(connection) as spent:
         connection.execute(statement, values).all()
     return spent()
 
 
 def cost(
-    connection: Connection,
+    connection: sa.Connection,
     function: Fetch[T],
     analyzed: AnalyzedSelect,
     keys: SortColumns,
     *arguments: object,
     **options: object,
 ) -> tuple[int, T]:
-    """What all statements of a slice cost together, and the slice."""
+    """Return the cost of all statements of a slice, and the slice."""
     measure = buffers if connection.dialect.name == "postgresql" else work
     total = 0
 
-    async def execute(statement: Executable, parameters: Mapping[str, Any]) -> Any:
+    async def execute(statement: sa.Executable, parameters: Mapping[str, Any]) -> Any:
         nonlocal total
         total += measure(connection, statement, parameters)
         return connection.execute(statement, parameters)
@@ -199,9 +181,9 @@ def cost(
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def connection(request: pytest.FixtureRequest) -> Connection:
+def connection(request: pytest.FixtureRequest) -> sa.Connection:
     name = "postgres" if request.param == "postgresql" else "sqlite"
-    found: Connection = request.getfixturevalue(name)
+    found: sa.Connection = request.getfixturevalue(name)
     return found
 
 
@@ -209,10 +191,7 @@ def connection(request: pytest.FixtureRequest) -> Connection:
 @pytest.mark.parametrize("backwards", [False, True], ids=["forwards", "backwards"])
 @pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS.keys())
 def test_a_deep_page_costs_what_a_shallow_one_does(
-    connection: Connection,
-    order: Order,
-    backwards: bool,
-    kind: str,
+    connection: sa.Connection, order: Order, backwards: bool, kind: str
 ) -> None:
     dialect = connection.dialect.name
     analyzed, of_columns = analyze(SELECTS[kind]), analyze(SELECTS["columns"])
@@ -260,7 +239,7 @@ ALL_RANGES: Final = {"postgresql": 24, "sqlite": 1_200}
     ],
 )
 def test_a_page_across_the_border_of_a_block_costs_no_more(
-    connection: Connection, order: Order, at: dict[str, object], backwards: bool, kind: str
+    connection: sa.Connection, order: Order, at: dict[str, object], backwards: bool, kind: str
 ) -> None:
     dialect = connection.dialect.name
     analyzed = analyze(SELECTS[kind])
@@ -282,29 +261,29 @@ def test_a_page_across_the_border_of_a_block_costs_no_more(
 
 
 @pytest.mark.parametrize("descending", [True, False])
-def test_unevenly_spread_rows_are_found_in_the_index(
-    postgres: Connection, descending: bool
-) -> None:
-    """Half of the rows are of the range: a few at the start of the table, the others at its end."""
-    uneven = Table(
-        "uneven", MetaData(),
-        Column("id", Integer, primary_key=True),
-        Column("status", String(10)),
-        Column("body", Text),
+def test_uneven_rows_are_found_in_the_index(postgres: sa.Connection, descending: bool) -> None:
+    """Half of the rows match: a few at the start of the table, and the others at its end."""
+    uneven = sa.Table(
+        "uneven", sa.MetaData(),
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("status", sa.String(10)),
+        sa.Column("body", sa.Text),
     )  # fmt: skip
     uneven.create(postgres)
     try:
         postgres.execute(
-            text(
+            sa.text(
                 "INSERT INTO uneven SELECT n,"
                 " CASE WHEN n <= 100 OR n > 50000 THEN 'x' ELSE 'y' END,"
                 " repeat('b', 300) FROM generate_series(1, 100000) AS n"
             )
         )
         status = uneven.c.status
-        Index("uneven_index", status.desc() if descending else status, uneven.c.id).create(postgres)
-        postgres.execute(text("VACUUM ANALYZE uneven"))
-        analyzed = analyze(select(uneven))
+        sa.Index("uneven_index", status.desc() if descending else status, uneven.c.id).create(
+            postgres
+        )
+        postgres.execute(sa.text("VACUUM ANALYZE uneven"))
+        analyzed = analyze(sa.select(uneven))
         by_status = SortKey("status", descending=True, nulls="first")
         keys = resolve_sort_columns(analyzed, (by_status, SortKey("id")), dict(uneven.c.items()))
         total, found_slice = cost(
@@ -317,7 +296,7 @@ def test_unevenly_spread_rows_are_found_in_the_index(
 
 
 @pytest.mark.parametrize("kind", SELECTS)
-def test_a_deep_offset_is_skipped_in_the_index(connection: Connection, kind: str) -> None:
+def test_a_deep_offset_is_skipped_in_the_index(connection: sa.Connection, kind: str) -> None:
     dialect = connection.dialect.name
     analyzed = analyze(SELECTS[kind])
     keys = resolve_sort_columns(analyzed, (SortKey("made", descending=True),), COLUMNS)
@@ -337,7 +316,7 @@ def test_a_deep_offset_is_skipped_in_the_index(connection: Connection, kind: str
 
 
 @pytest.mark.parametrize("kind", SELECTS)
-def test_a_page_near_the_end_is_read_from_the_end(connection: Connection, kind: str) -> None:
+def test_a_page_near_the_end_is_read_from_the_end(connection: sa.Connection, kind: str) -> None:
     dialect = connection.dialect.name
     analyzed = analyze(SELECTS[kind])
     keys = resolve_sort_columns(analyzed, (SortKey("made", descending=True),), COLUMNS)
@@ -355,10 +334,8 @@ def test_a_page_near_the_end_is_read_from_the_end(connection: Connection, kind: 
 
 @pytest.mark.parametrize("kind", SELECTS)
 @pytest.mark.parametrize("offset", [0, 900, ROWS, ROWS + 1_000_000])
-def test_a_page_past_the_end_is_not_searched_for(
-    connection: Connection, kind: str, offset: int
-) -> None:
-    """A page and its total cost little more than the total; past the end, no more at all."""
+def test_no_page_past_the_end_is_sought(connection: sa.Connection, kind: str, offset: int) -> None:
+    """A page and its total cost little more than the total alone."""
     dialect = connection.dialect.name
     analyzed = analyze(SELECTS[kind])
     keys = resolve_sort_columns(analyzed, (SortKey("made", descending=True),), COLUMNS)
@@ -373,8 +350,8 @@ def test_a_page_past_the_end_is_not_searched_for(
     assert total - alone <= (0 if offset >= ROWS else {"postgresql": 1000, "sqlite": 6000}[dialect])
 
 
-def test_the_rows_of_a_short_list_are_not_sorted_past_the_end(postgres: Connection) -> None:
-    analyzed = analyze(select(*wide.c).where(wide.c.skew > ROWS - 20_000))
+def test_the_rows_of_a_short_list_are_not_sorted_past_the_end(postgres: sa.Connection) -> None:
+    analyzed = analyze(sa.select(*wide.c).where(wide.c.skew > ROWS - 20_000))
     keys = resolve_sort_columns(analyzed, (SortKey("id"),), COLUMNS)
     alone = buffers(postgres, make_count_select(analyzed))
     total, found = cost(
@@ -384,10 +361,10 @@ def test_the_rows_of_a_short_list_are_not_sorted_past_the_end(postgres: Connecti
     assert total <= alone + 5
 
 
-def test_a_capped_total_does_not_depend_on_the_size_of_the_table(connection: Connection) -> None:
-    """Be it the whole table or some of its rows that are counted."""
+def test_a_capped_total_does_not_depend_on_the_size_of_the_table(connection: sa.Connection) -> None:
+    """For the whole table and for some of its rows."""
     measure = buffers if connection.dialect.name == "postgresql" else work
-    for statement in (select(wide), select(wide).where(wide.c.status == "live")):
+    for statement in (sa.select(wide), sa.select(wide).where(wide.c.status == "live")):
         exact, capped, less = (
             measure(
                 connection,
@@ -400,13 +377,13 @@ def test_a_capped_total_does_not_depend_on_the_size_of_the_table(connection: Con
         assert less < exact / 10
 
 
-def test_a_table_that_has_grown_costs_no_more(connection: Connection) -> None:
-    """To count up to the cap, and to read a page beside that, in a piece of the table or in all."""
+def test_a_table_that_has_grown_costs_no_more(connection: sa.Connection) -> None:
+    """For counting up to the cap, and for a page with such a count."""
     dialect = connection.dialect.name
     spent = {}
     for size in (20_000, ROWS):
-        # What a table of this size would have: the rest of it is behind the end of the index range.
-        analyzed = analyze(select(wide).where(wide.c.id <= size, wide.c.id > 0))
+        # Statistics of a table of this size, the rest of which is behind the index range.
+        analyzed = analyze(sa.select(wide).where(wide.c.id <= size, wide.c.id > 0))
         keys = resolve_sort_columns(analyzed, (SortKey("id"),), COLUMNS)
         total, found = cost(
             connection,
@@ -424,32 +401,32 @@ def test_a_table_that_has_grown_costs_no_more(connection: Connection) -> None:
     assert spent[ROWS] <= 1.1 * spent[20_000]
 
 
-def test_an_estimate_comes_from_the_catalogue_or_the_planner(postgres: Connection) -> None:
+def test_an_estimate_comes_from_the_catalogue_or_the_planner(postgres: sa.Connection) -> None:
     whole = fetch(
-        postgres, fetch_count, analyze(select(Wide)), (), dialect="postgresql", count="estimated"
+        postgres, fetch_count, analyze(sa.select(Wide)), (), dialect="postgresql", count="estimated"
     )
     assert whole == Count(ROWS, "estimate")
-    filtered = analyze(select(Wide).where(wide.c.status == "live"))
+    filtered = analyze(sa.select(Wide).where(wide.c.status == "live"))
     some = fetch(postgres, fetch_count, filtered, (), dialect="postgresql", count="estimated")
     assert some.relation == "estimate"
     assert some.total == pytest.approx(ROWS / 3, rel=0.1)
-    assert "pg_class" in str(make_estimate_statement(analyze(select(Wide))))
+    assert "pg_class" in str(make_estimate_statement(analyze(sa.select(Wide))))
 
 
-def test_a_table_that_was_never_analyzed_is_counted(postgres: Connection) -> None:
-    fresh = Table("Fresh", MetaData(), Column("id", Integer, primary_key=True))
+def test_a_table_that_was_never_analyzed_is_counted(postgres: sa.Connection) -> None:
+    fresh = sa.Table("Fresh", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True))
     fresh.create(postgres)
     try:
         postgres.execute(fresh.insert(), [{"id": number} for number in range(30)])
-        rows = analyze(select(fresh))
+        rows = analyze(sa.select(fresh))
         found = fetch(postgres, fetch_count, rows, (), dialect="postgresql", count="estimated")
         assert found == Count(30)
     finally:
         fresh.drop(postgres)
 
 
-def test_a_total_in_each_row_reads_the_whole_table(postgres: Connection) -> None:
-    """Why page and total are not one statement with `count(*) OVER ()`."""
-    in_each_row = select(*wide.c, func.count().over()).order_by(wide.c.id).limit(20)
-    alone = select(func.count()).select_from(wide)
+def test_a_total_in_each_row_reads_the_whole_table(postgres: sa.Connection) -> None:
+    """So page and total are not one statement with `count(*) OVER ()`."""
+    in_each_row = sa.select(*wide.c, sa.func.count().over()).order_by(wide.c.id).limit(20)
+    alone = sa.select(sa.func.count()).select_from(wide)
     assert buffers(postgres, in_each_row) > 50 * buffers(postgres, alone)

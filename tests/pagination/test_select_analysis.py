@@ -1,19 +1,11 @@
-"""What identifies the rows of a select, and pages and totals of such selects."""
+"""The key that identifies the rows of a select, and pages and totals of such selects."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
 import pytest
-from sqlalchemy import distinct, func, literal_column, select, text, union, union_all
-from sqlalchemy.orm import (
-    Session,
-    aliased,
-    contains_eager,
-    joinedload,
-    selectinload,
-    with_loader_criteria,
-)
+from sqlalchemy import distinct, func, literal_column, orm, select, text, union, union_all
 
 from hasten._sqlalchemy.analysis import analyze
 from hasten._sqlalchemy.selects import Selection
@@ -28,7 +20,6 @@ from hasten.pagination._sql.offset_select import select_page as page_of
 from hasten.pagination._sql.page_statements import PageStatements
 from hasten.pagination._sql.query_planner import resolve_sort_columns
 from tests.pagination.databases import (
-    DATABASES,
     Animal,
     Author,
     Cat,
@@ -132,9 +123,7 @@ class TestRefusals:
             ),
         ],
     )
-    def test_rows_that_no_key_identifies_are_refused(
-        self, statement: Selection, message: str
-    ) -> None:
+    def test_rows_without_a_key_are_refused(self, statement: Selection, message: str) -> None:
         with pytest.raises(InvalidOption, match=f"{message}.*map a class to them"):
             analyze(statement)
 
@@ -157,7 +146,7 @@ class TestRefusals:
             resolve_sort_columns(analyzed, (SortKey("tag"),), COLUMNS)
 
     def test_contains_eager_of_a_collection_is_refused(self) -> None:
-        statement = select(Post).join(Post.tags).options(contains_eager(Post.tags))
+        statement = select(Post).join(Post.tags).options(orm.contains_eager(Post.tags))
         with pytest.raises(InvalidOption, match=r"contains_eager\(\).*selectinload\(\)"):
             analyze(statement)
 
@@ -176,8 +165,8 @@ def distinct_on(statement: Any, column: Any) -> Any:
     return statement.ext(extension(column))
 
 
-PostAlias: Final = aliased(Post)
-DogAlias: Final = aliased(Dog)
+PostAlias: Final = orm.aliased(Post)
+DogAlias: Final = orm.aliased(Dog)
 per_author: Final = (
     select(Post.author_id, func.count().label("n")).group_by(Post.author_id).subquery()
 )
@@ -188,7 +177,7 @@ few: Final = select(Post).where(Post.id < 9).union_all(select(Post).where(Post.i
 SINGLE: Final[dict[str, Selection]] = {
     "entities": select(Post),
     "an alias": select(PostAlias).where(PostAlias.id > 3),
-    "an alias of a union": select(aliased(Post, few)),
+    "an alias of a union": select(orm.aliased(Post, few)),
     "columns": select(Post.id, Post.title),
     "a column": select(Post.title),
     "a table": select(Post.__table__),
@@ -212,18 +201,18 @@ SINGLE: Final[dict[str, Selection]] = {
     .having(func.count(Post.id) > 4),
     "distinct entities": select(Author).join(Author.posts).distinct(),
     "distinct with the key": select(Post.id, Post.title).distinct(),
-    "criteria": select(Post).options(with_loader_criteria(Post, Post.id > 11)),
-    "eager one": select(Post).options(joinedload(Post.author)),
-    "eager many": select(Post).options(joinedload(Post.tags)),
-    "selectin": select(Post).options(selectinload(Post.tags)),
-    "eager in a join": select(Post).join(Post.author).options(contains_eager(Post.author)),
+    "criteria": select(Post).options(orm.with_loader_criteria(Post, Post.id > 11)),
+    "eager one": select(Post).options(orm.joinedload(Post.author)),
+    "eager many": select(Post).options(orm.joinedload(Post.tags)),
+    "selectin": select(Post).options(orm.selectinload(Post.tags)),
+    "eager in a join": select(Post).join(Post.author).options(orm.contains_eager(Post.author)),
     "exists": select(Post).where(Post.tags.any(Tag.name == "red")),
     "two keys": select(Slot),
     "all of a family": select(Animal),
     "with a table of its own": select(Dog),
     "without one": select(Cat),
     "of its own table alone": select(Dog.tricks),
-    "an alias of two tables": select(aliased(Dog)),
+    "an alias of two tables": select(orm.aliased(Dog)),
     "joined to a relative": select(Cat, DogAlias).join(DogAlias, DogAlias.weight == Cat.weight),
     "a constant": select(Post.id, literal_column("1").label("one")),
 }
@@ -240,25 +229,19 @@ MANY: Final[dict[str, Selection]] = {
     "a family": select(Dog).join(Post, Post.id > Dog.tricks),
     "without a table": select(Cat).join(Post, Post.id > Cat.id),
     "with itself": select(Post).join(PostAlias, PostAlias.author_id == Post.author_id),
-    "with options": select(Post).join(Post.tags).options(joinedload(Post.tags)),
+    "with options": select(Post).join(Post.tags).options(orm.joinedload(Post.tags)),
     "two keys": select(Slot).join(Post, Post.id > Slot.day),
     "distinct": select(Post).join(Post.tags).distinct(),
     "distinct columns": select(Post.id, Post.title).join(Post.tags).distinct(),
 }
 
 KEYED: Final[dict[str, tuple[Selection, list[Any]]]] = {
-    "groups": (
-        select(Post.title, func.max(Post.id)).group_by(Post.title),
-        [Post.title],
-    ),
+    "groups": (select(Post.title, func.max(Post.id)).group_by(Post.title), [Post.title]),
     "groups with NULL": (
         select(Post.author_id, func.count()).group_by(Post.author_id),
         [Post.author_id],
     ),
-    "having": (
-        select(Post.title).group_by(Post.title).having(func.count() > 5),
-        [Post.title],
-    ),
+    "having": (select(Post.title).group_by(Post.title).having(func.count() > 5), [Post.title]),
     "distinct": (select(Post.title).distinct(), [Post.title]),
     "distinct pairs": (
         select(Author.name, Post.title).join(Author.posts).distinct(),
@@ -270,7 +253,7 @@ KEYED: Final[dict[str, tuple[Selection, list[Any]]]] = {
 }
 
 
-def full_read(session: Session, statement: Selection, *, once: bool = False) -> list[Any]:
+def full_read(session: orm.Session, statement: Selection, *, once: bool = False) -> list[Any]:
     result = session.execute(statement)
     rows = list(result.unique() if "eager" in str(once) or _has_entities(statement) else result)
     if once:
@@ -282,8 +265,8 @@ def _has_entities(statement: Selection) -> bool:
     return any(isinstance(each["expr"], type) for each in statement.column_descriptions)
 
 
-def check(session: Session, statement: Selection, wanted: list[Any], key: Any = ()) -> None:
-    """Pages by position and by number, and totals, are those of a full read."""
+def check(session: orm.Session, statement: Selection, wanted: list[Any], key: Any = ()) -> None:
+    """Check that pages by cursor and by number, and totals, equal a full read."""
     dialect = session.get_bind().dialect.name
     analyzed = analyze(statement, key=key)
     keys = resolve_sort_columns(analyzed, (), {})
@@ -317,7 +300,7 @@ def check(session: Session, statement: Selection, wanted: list[Any], key: Any = 
         assert uncounted.count == NOT_COUNTED
 
 
-def _unique(session: Session, statement: Selection, of: Selection) -> list[Any]:
+def _unique(session: orm.Session, statement: Selection, of: Selection) -> list[Any]:
     result = session.execute(statement)
     return list(result.unique() if _has_entities(of) else result)
 
@@ -326,37 +309,30 @@ def _sorted(rows: list[Any]) -> list[str]:
     return sorted(map(repr, [tuple(row) if isinstance(row, tuple) else row for row in rows]))
 
 
-@pytest.mark.parametrize("database", DATABASES)
 @pytest.mark.parametrize("name", SINGLE)
-def test_pages_and_totals_equal_a_full_read(name: str, database: str) -> None:
-    with Session(engine(database)) as session:
-        check(session, SINGLE[name], full_read(session, SINGLE[name]))
+def test_pages_and_totals_equal_a_full_read(name: str, session: orm.Session) -> None:
+    check(session, SINGLE[name], full_read(session, SINGLE[name]))
 
 
-@pytest.mark.parametrize("database", DATABASES)
 @pytest.mark.parametrize("name", MANY)
-def test_a_join_to_many_is_paged_and_counted_once(name: str, database: str) -> None:
-    with Session(engine(database)) as session:
-        statement = MANY[name]
-        wanted = [row for row in full_read(session, statement, once=True) if row is not None]
-        check(session, statement, wanted)
+def test_a_join_to_many_is_paged_and_counted_once(name: str, session: orm.Session) -> None:
+    statement = MANY[name]
+    wanted = [row for row in full_read(session, statement, once=True) if row is not None]
+    check(session, statement, wanted)
 
 
-@pytest.mark.parametrize("database", DATABASES)
 @pytest.mark.parametrize("name", KEYED)
-def test_groups_and_unions_with_a_key_are_paged(name: str, database: str) -> None:
+def test_groups_and_unions_with_a_key_are_paged(name: str, session: orm.Session) -> None:
     statement, key = KEYED[name]
-    with Session(engine(database)) as session:
-        check(session, statement, full_read(session, statement), key)
+    check(session, statement, full_read(session, statement), key)
 
 
-@pytest.mark.parametrize("database", DATABASES)
 def test_groups_can_be_sorted_by_an_aggregate(database: str) -> None:
     number = func.count(Post.id)
     statement = select(Author.id, number.label("n")).join(Author.posts).group_by(Author.id)
     analyzed = analyze(statement)
     keys = resolve_sort_columns(analyzed, (SortKey("n", descending=True),), {"n": number})
-    with Session(engine(database)) as session:
+    with orm.Session(engine(database)) as session:
         wanted = sorted(full_read(session, statement), key=lambda row: (-row[1], -row[0]))
         page = KeysetSlice([], has_more=True, first=None, last=None)
         seen: list[Any] = []
@@ -366,11 +342,10 @@ def test_groups_can_be_sorted_by_an_aggregate(database: str) -> None:
         assert seen == wanted
 
 
-@pytest.mark.parametrize("database", DATABASES)
 def test_the_limit_applies_to_parents_with_all_their_children(database: str) -> None:
-    analyzed = analyze(select(Post).options(joinedload(Post.tags)))
+    analyzed = analyze(select(Post).options(orm.joinedload(Post.tags)))
     keys = resolve_sort_columns(analyzed, (SortKey("title"),), COLUMNS)
-    with Session(engine(database)) as session:
+    with orm.Session(engine(database)) as session:
         page = keyset_slice(session, analyzed, keys, None, limit=7, dialect=database)
         assert len(page.rows) == 7
         loaded = {post.id: sorted(tag.id for tag in post.tags) for post in page.rows}
@@ -386,7 +361,7 @@ def test_a_join_to_one_stays_a_join() -> None:
 
 class TestCountStatements:
     def test_a_count_drops_the_order_and_eager_options(self) -> None:
-        statement = select(Post).options(joinedload(Post.tags)).order_by(Post.title)
+        statement = select(Post).options(orm.joinedload(Post.tags)).order_by(Post.title)
         words = str(make_count_select(analyze(statement))).split()
         assert words == ["SELECT", "count(*)", "AS", "count_1", "FROM", "posts"]
 
@@ -410,7 +385,7 @@ class TestCountStatements:
 
 
 class TestIndexes:
-    """Which index has rows in an order decides on the words for it."""
+    """Whether an index has the rows in order decides how the condition is written."""
 
     def test_the_primary_key_is_an_index(self) -> None:
         slots = Slot.__table__.c
@@ -432,6 +407,6 @@ class TestIndexes:
 
 
 def test_a_full_read_of_the_test_data_has_what_these_tests_are_about() -> None:
-    with Session(engine("sqlite")) as session:
+    with orm.Session(engine("sqlite")) as session:
         assert session.scalar(select(func.count(distinct(post_tags.c.post_id)))) == 30
         assert session.scalar(select(func.count()).select_from(post_tags)) == 60

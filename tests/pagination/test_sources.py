@@ -85,11 +85,7 @@ class TestLists:
         book = Book(1, tags=[{"name": name} for name in ("red", "green", "blue")])
         found = books.from_items([book], books.parse("fields=tags,bookTitle"))
         assert found.data == [
-            {
-                "bookTitle": "T",
-                "tags": [{"name": "red"}, {"name": "green"}],
-                "tags_has_more": True,
-            }
+            {"bookTitle": "T", "tags": [{"name": "red"}, {"name": "green"}], "tags_has_more": True}
         ]
         with pytest.raises(InvalidParameter, match="secret"):
             books.parse("fields=secret")
@@ -138,10 +134,8 @@ class TestLists:
     @pytest.mark.parametrize("number", [float, Decimal])
     @pytest.mark.parametrize("sort", ["grade", "-grade", "grade,-id"])
     @pytest.mark.parametrize("limit", [1, 2, 3])
-    def test_nan_is_sorted_above_all_numbers(
-        self, number: Callable[[str], Any], sort: str, limit: int
-    ) -> None:
-        """Python would leave such a list unsorted, and a walk over it would not end."""
+    def test_nan_is_the_greatest(self, number: Callable[[str], Any], sort: str, limit: int) -> None:
+        """Python would leave the list unsorted, and a walk would not end."""
         texts = ["1", "nan", "0.5", "inf", "nan", "-inf", "2", "nan"]
         items: list[dict[str, Any]] = [{"id": n, "grade": number(t)} for n, t in enumerate(texts)]
         items.append({"id": len(texts), "grade": None})
@@ -155,9 +149,7 @@ class TestLists:
 
     @pytest.mark.parametrize("sort", ["at", "-at"])
     @pytest.mark.parametrize("limit", [1, 2, 3])
-    def test_a_walk_keeps_instants_in_order_when_the_clock_is_set_back(
-        self, sort: str, limit: int
-    ) -> None:
+    def test_instants_stay_in_order_when_clocks_are_set_back(self, sort: str, limit: int) -> None:
         """Summer time ends in Berlin at 1:00 UTC, and the clock goes from 3:00 back to 2:00."""
         start = datetime(2026, 10, 24, 23, tzinfo=UTC)
         times = [start + timedelta(minutes=30 * n) for n in range(10)]
@@ -227,7 +219,7 @@ class TestLists:
 
 
 def _total(items: list[Book], sort: list[Any], nulls: str) -> list[dict[str, Any]]:
-    """The rows in the order that is asked for, sorted another way than hasten does."""
+    """Sort the rows with a key function, unlike hasten."""
     keys = [*sort]
     if "id" not in [name for name, _ in sort]:
         keys.append(("id", bool(sort) and sort[-1][1]))
@@ -253,7 +245,7 @@ def _total(items: list[Book], sort: list[Any], nulls: str) -> list[dict[str, Any
 
 
 class Letters:
-    """A source that can do little: it counts up, and does not know its end."""
+    """A minimal source: it returns letters in order, and does not know how many there are."""
 
     def __init__(self, total: int | Count | None = None) -> None:
         self.asked: list[Window] = []

@@ -1,4 +1,4 @@
-"""Tenants with a database each: totals and versions belong to one database."""
+"""Each tenant has a database: totals and versions belong to one database."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def fill(engine: Engine, rows: int) -> None:
 
 @pytest.fixture(params=["in memory", "in files"])
 def engines(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, Engine]]:
-    """In memory, both are called the same."""
+    """Both databases are in memory, so their URLs are equal."""
     made = {
         tenant: create_engine("sqlite://", poolclass=StaticPool)
         if request.param == "in memory"

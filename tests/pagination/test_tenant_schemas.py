@@ -1,4 +1,4 @@
-"""Tenants with a schema each: one mapped class, and a schema_translate_map."""
+"""Each tenant has a schema: one mapped class, and a schema_translate_map."""
 
 from __future__ import annotations
 
@@ -8,20 +8,12 @@ from typing import Any, Final
 import pytest
 import sqlalchemy
 from pydantic import BaseModel
-from sqlalchemy import Engine, StaticPool, create_engine, event, func, select, text
+from sqlalchemy import Engine, StaticPool, create_engine, event, func, orm, select, text
 from sqlalchemy.ext.asyncio import (
     AsyncSession,
     async_scoped_session,
     async_sessionmaker,
     create_async_engine,
-)
-from sqlalchemy.orm import (
-    DeclarativeBase,
-    Mapped,
-    Session,
-    mapped_column,
-    scoped_session,
-    sessionmaker,
 )
 
 from hasten._sqlalchemy.execution import wrap_blocking_session
@@ -33,14 +25,14 @@ pytestmark = pytest.mark.filterwarnings("ignore::hasten.errors.PaginationWarning
 ROWS: Final = {"a": 3, "b": 5}
 
 
-class Base(DeclarativeBase):
+class Base(orm.DeclarativeBase):
     pass
 
 
 class Note(Base):
     __tablename__ = "notes"
     __table_args__ = {"schema": "tenant"}  # noqa: RUF012
-    id: Mapped[int] = mapped_column(primary_key=True)
+    id: orm.Mapped[int] = orm.mapped_column(primary_key=True)
 
 
 class NoteOut(BaseModel):
@@ -52,7 +44,7 @@ def of(tenant: str) -> dict[str, Any]:
 
 
 def fill(connection: Any, _: object) -> None:
-    """In SQLite a database that is attached is a schema."""
+    """In SQLite, an attached database is a schema."""
     for tenant, rows in ROWS.items():
         connection.execute(f"ATTACH ':memory:' AS {tenant}")
         connection.execute(f"CREATE TABLE {tenant}.notes (id INTEGER PRIMARY KEY)")
@@ -70,7 +62,7 @@ def engine() -> Iterator[Engine]:
 
 
 def by_engine(engine: Engine, notes: Any, tenant: str, query: str) -> Any:
-    with Session(engine.execution_options(**of(tenant))) as session:
+    with orm.Session(engine.execution_options(**of(tenant))) as session:
         return notes.sync.page(session, select(Note), notes.parse(query))
 
 
@@ -80,20 +72,20 @@ def by_connection(engine: Engine, notes: Any, tenant: str, query: str) -> Any:
 
 
 def by_connection_of_session(engine: Engine, notes: Any, tenant: str, query: str) -> Any:
-    with Session(engine) as session:
+    with orm.Session(engine) as session:
         session.connection(execution_options=of(tenant))
         return notes.sync.page(session, select(Note), notes.parse(query))
 
 
 def by_savepoint(engine: Engine, notes: Any, tenant: str, query: str) -> Any:
-    with Session(engine) as session:
+    with orm.Session(engine) as session:
         session.connection(execution_options=of(tenant))
         with session.begin_nested():
             return notes.sync.page(session, select(Note), notes.parse(query))
 
 
 def by_statement(engine: Engine, notes: Any, tenant: str, query: str) -> Any:
-    with Session(engine) as session:
+    with orm.Session(engine) as session:
         statement = select(Note).execution_options(**of(tenant))
         return notes.sync.page(session, statement, notes.parse(query))
 
@@ -106,12 +98,12 @@ def by_connection_before_statement(engine: Engine, notes: Any, tenant: str, quer
 
 def by_session(engine: Engine, notes: Any, tenant: str, query: str) -> Any:
     options: Any = {"execution_options": of(tenant)}
-    with Session(engine.execution_options(**of("a")), **options) as session:
+    with orm.Session(engine.execution_options(**of("a")), **options) as session:
         return notes.sync.page(session, select(Note), notes.parse(query))
 
 
 def by_scoped_session(engine: Engine, notes: Any, tenant: str, query: str) -> Any:
-    session: Any = scoped_session(sessionmaker(engine.execution_options(**of(tenant))))
+    session: Any = orm.scoped_session(orm.sessionmaker(engine.execution_options(**of(tenant))))
     try:
         return notes.sync.page(session, select(Note), notes.parse(query))
     finally:
@@ -119,14 +111,9 @@ def by_scoped_session(engine: Engine, notes: Any, tenant: str, query: str) -> An
 
 
 WAYS: Final = [
-    by_scoped_session,
-    by_engine,
-    by_connection,
-    by_connection_of_session,
-    by_savepoint,
-    by_statement,
-    by_connection_before_statement,
-]
+    by_scoped_session, by_engine, by_connection, by_connection_of_session, by_savepoint,
+    by_statement, by_connection_before_statement,
+]  # fmt: skip
 if not sqlalchemy.__version__.startswith("2.0"):
     WAYS.append(by_session)
 
@@ -186,7 +173,7 @@ async def test_tenants_of_asynchronous_sessions_are_distinguished() -> None:
             return mark(connection)
 
     def mark(executor: Any) -> Any:
-        """What cursors are signed for."""
+        """Return the fingerprint that cursors are signed for."""
         default = notes.fields.allowed.default
         return notes._planner.make_page_query(
             wrap_blocking_session(executor), select(Note), default, ()

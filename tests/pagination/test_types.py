@@ -1,4 +1,4 @@
-"""The next statement gets the values of a row unchanged, for every type that has an order."""
+"""The next statement gets the values of a row unchanged, for every sortable type."""
 
 from __future__ import annotations
 
@@ -10,29 +10,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import pytest
-from sqlalchemy import (
-    REAL,
-    BigInteger,
-    Boolean,
-    Column,
-    Date,
-    DateTime,
-    Double,
-    Enum,
-    Float,
-    Integer,
-    Interval,
-    LargeBinary,
-    MetaData,
-    Numeric,
-    SmallInteger,
-    String,
-    Table,
-    Text,
-    Time,
-    Uuid,
-    select,
-)
+import sqlalchemy as sa
 from sqlalchemy.types import TypeEngine
 
 from hasten._sqlalchemy.analysis import analyze
@@ -51,32 +29,32 @@ class Colour(enum.Enum):
 NOON: Final = datetime(2026, 3, 29, 12, 0, 0, 123456, tzinfo=UTC)
 
 VALUES: Final[dict[str, tuple[TypeEngine[Any], list[object]]]] = {
-    "small": (SmallInteger(), [-1, 0, 32767]),
-    "big": (BigInteger(), [-(2**63), 2**53 + 1, 2**63 - 1]),
-    "boolean": (Boolean(), [False, True]),
-    "real": (REAL(), [0.1, 1 / 3, -2.5]),
-    "float": (Float(24), [0.1, 1 / 3, -2.5]),
-    "double": (Double(), [0.1, 1 / 3, 1e300]),
-    "decimal": (Numeric(20, 6), [Decimal("0.1"), Decimal("12345.678901"), Decimal(-1)]),
+    "small": (sa.SmallInteger(), [-1, 0, 32767]),
+    "big": (sa.BigInteger(), [-(2**63), 2**53 + 1, 2**63 - 1]),
+    "boolean": (sa.Boolean(), [False, True]),
+    "real": (sa.REAL(), [0.1, 1 / 3, -2.5]),
+    "float": (sa.Float(24), [0.1, 1 / 3, -2.5]),
+    "double": (sa.Double(), [0.1, 1 / 3, 1e300]),
+    "decimal": (sa.Numeric(20, 6), [Decimal("0.1"), Decimal("12345.678901"), Decimal(-1)]),
     # The first and last date of all are infinities to asyncpg.
-    "date": (Date(), [date(1, 1, 2), date(2026, 2, 28), date(9998, 12, 31)]),
-    "time": (Time(), [time(0), time(23, 59, 59, 999999)]),
-    "naive": (DateTime(), [NOON.replace(tzinfo=None), datetime(1970, 1, 1)]),  # noqa: DTZ001
-    "aware": (DateTime(timezone=True), [NOON, NOON + timedelta(microseconds=1)]),
-    "interval": (Interval(), [timedelta(0), timedelta(days=400, microseconds=1)]),
-    "uuid": (Uuid(), [UUID(int=0), UUID(int=2**127 + 5)]),
-    "enum": (Enum(Colour, name="colour"), [Colour.RED, Colour.BLUE]),
-    "bytes": (LargeBinary(), [b"", b"\x00\xff", b"a"]),
-    "string": (String(30), ["", "it's", "ÄÖ \U0001f600", "%s :x"]),
-    "text": (Text(), ["", "a\nb", "é"]),
+    "date": (sa.Date(), [date(1, 1, 2), date(2026, 2, 28), date(9998, 12, 31)]),
+    "time": (sa.Time(), [time(0), time(23, 59, 59, 999999)]),
+    "naive": (sa.DateTime(), [NOON.replace(tzinfo=None), datetime(1970, 1, 1)]),  # noqa: DTZ001
+    "aware": (sa.DateTime(timezone=True), [NOON, NOON + timedelta(microseconds=1)]),
+    "interval": (sa.Interval(), [timedelta(0), timedelta(days=400, microseconds=1)]),
+    "uuid": (sa.Uuid(), [UUID(int=0), UUID(int=2**127 + 5)]),
+    "enum": (sa.Enum(Colour, name="colour"), [Colour.RED, Colour.BLUE]),
+    "bytes": (sa.LargeBinary(), [b"", b"\x00\xff", b"a"]),
+    "string": (sa.String(30), ["", "it's", "ÄÖ \U0001f600", "%s :x"]),
+    "text": (sa.Text(), ["", "a\nb", "é"]),
 }
 
-table: Final = Table(
+table: Final = sa.Table(
     "typed",
-    MetaData(),
-    Column("id", Integer, primary_key=True),
-    *(Column(name, kind, nullable=False) for name, (kind, _) in VALUES.items()),
-    *(Column(f"{name}_or_null", kind) for name, (kind, _) in VALUES.items()),
+    sa.MetaData(),
+    sa.Column("id", sa.Integer, primary_key=True),
+    *(sa.Column(name, kind, nullable=False) for name, (kind, _) in VALUES.items()),
+    *(sa.Column(f"{name}_or_null", kind) for name, (kind, _) in VALUES.items()),
 )
 ROWS: Final = 13
 
@@ -105,11 +83,9 @@ def database(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.mark.parametrize("descending", [False, True])
 @pytest.mark.parametrize("column", list(table.c.keys())[1:])
-async def test_a_walk_continues_after_a_value_of_any_type(
-    database: str, column: str, descending: bool
-) -> None:
-    """Row values and ranges, by both drivers."""
-    analyzed = analyze(select(table.c.id))
+async def test_walks_continue_after_any_type(database: str, column: str, descending: bool) -> None:
+    """With row values and with ranges, on both drivers."""
+    analyzed = analyze(sa.select(table.c.id))
     columns = dict(table.c.items())
     for order in (
         (SortKey(column, descending),),

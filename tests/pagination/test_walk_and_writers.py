@@ -39,7 +39,7 @@ from hasten._sqlalchemy.selects import Selection
 from hasten.pagination._order import Order, SortKey
 from hasten.pagination._sql.query_planner import resolve_sort_columns
 from tests.effort import effort
-from tests.pagination.databases import DATABASES, url
+from tests.pagination.databases import url
 from tests.pagination.slices import keyset_slice
 from tests.pagination.test_walk import expected
 
@@ -101,7 +101,7 @@ def engine(database: str) -> Engine:
 
 
 class Writer:
-    """Somebody else, who changes about half of the rows."""
+    """Another user, who changes about half of the rows."""
 
     def __init__(self, connection: Connection, random: Random, nulls: float) -> None:
         self.connection = connection
@@ -129,7 +129,7 @@ class Writer:
         return {**values, **null, "state": choose(["new", "old"])}
 
     def write(self) -> None:
-        """Commit one change, or a few."""
+        """Commit one change or a few."""
         for change in self.random.sample(
             [self.insert, self.delete, self.move, self.touch], self.random.randrange(1, 4)
         ):
@@ -177,7 +177,7 @@ def walk(
     backwards: bool,
     between: Callable[[], None],
 ) -> list[int]:
-    """The ids in the order in which they were seen."""
+    """Return the ids in the order of the walk."""
     analyzed = analyze(statement)
     keys = resolve_sort_columns(analyzed, order, COLUMNS)
     dialect = session.get_bind().dialect.name
@@ -203,7 +203,7 @@ def check(seen: list[int], wanted: list[int], writer: Writer, *, backwards: bool
 
 @contextmanager
 def before_statements(database: str, work: Callable[[], None], session: Session) -> Iterator[None]:
-    """Work is done before each statement of a session, the first one of a page as well."""
+    """Do work before each statement of a session, including the first one of a page."""
     is_reading = session.connection().connection.dbapi_connection
     session.rollback()
 
@@ -219,7 +219,6 @@ def before_statements(database: str, work: Callable[[], None], session: Session)
 
 
 @pytest.mark.parametrize("kind", SELECTS)
-@pytest.mark.parametrize("database", DATABASES)
 @effort(15)
 @given(
     order=orders,
@@ -261,7 +260,6 @@ def test_rows_that_stay_are_seen_once_and_in_order(
         ),
     ],
 )
-@pytest.mark.parametrize("database", DATABASES)
 def test_rows_that_stay_are_seen_once_while_a_thread_writes(
     database: str, order: Order, backwards: bool, kind: str
 ) -> None:
@@ -277,7 +275,7 @@ def test_rows_that_stay_are_seen_once_while_a_thread_writes(
                 has_written.release()
 
         def wait() -> None:
-            """The reader is not to be done before the writer has begun."""
+            """Let the writer begin before the reader ends."""
             assert has_written.acquire(timeout=30)
 
         thread = threading.Thread(target=write)

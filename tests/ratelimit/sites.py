@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from hasten.ratelimit import RateLimitMiddleware, current_limit, limit
 from tests.http.client import App, Client, Exchange, Headers, Receive, Response, Scope, Send
-from tests.http.hosts import Leaky, django_app, untyped
+from tests.http.hosts import Leaky, django_app, send_response, untyped
 
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "OPTIONS")
 PEER: Final = "203.0.113.7"
@@ -77,8 +77,7 @@ def asgi(site: Site, middleware: Install) -> App:
         else:
             body, status = await handler(names)
         head = scope["method"] == "HEAD"
-        await send({"type": "http.response.start", "status": status, "headers": []})
-        await send({"type": "http.response.body", "body": b"" if head else body})
+        await send_response(send, status, [], b"" if head else body)
 
     @limit(ROUTE_RATE)
     async def limited(names: dict[str, str]) -> tuple[bytes, int]:

@@ -38,9 +38,7 @@ async def status_of(app: Any, path: str) -> int:
 
 @pytest.mark.parametrize("hook", ["on_limited", "message"])
 @pytest.mark.parametrize("scope", [HTTP, WEBSOCKET], ids=["http", "websocket"])
-async def test_a_cancelled_refusal_frees_the_concurrent_requests_it_was_counted_as(
-    hook: str, scope: dict[str, Any]
-) -> None:
+async def test_a_cancelled_refusal_frees_its_slots(hook: str, scope: dict[str, Any]) -> None:
     called = asyncio.Event()
 
     async def never_return(_: object) -> str:

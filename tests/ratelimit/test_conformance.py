@@ -66,12 +66,7 @@ async def serve(clock: Clock, tmp_path: Path) -> AsyncIterator[Serve]:
 async def on_store(kind: str, clock: Clock, tmp_path: Path) -> AsyncIterator[Served]:
     """The site without a framework, on every store."""
     async with open_for_test(kind, tmp_path, clock) as store:
-        served = Served(
-            "asgi",
-            limits=two_limits(),
-            store=store,
-            store_timeout=10,
-        )
+        served = Served("asgi", limits=two_limits(), store=store, store_timeout=10)
         yield served
         await served.close()
 
@@ -87,9 +82,7 @@ def left(answer: Response, name: str = "100-in-15min") -> int:
 class TestInEveryFramework:
     """Each framework limits requests in the same way."""
 
-    async def test_a_response_has_headers_with_what_is_left(
-        self, serve: Serve, framework: str
-    ) -> None:
+    async def test_a_response_shows_what_is_left(self, serve: Serve, framework: str) -> None:
         answer = await serve(framework).ask()
         assert (answer.status, left(answer)) == (200, 99)
         assert answer.get("retry-after") is None
@@ -108,9 +101,7 @@ class TestInEveryFramework:
         assert answer.get("x-ratelimit-reset") == str((clock.now_us + 889_500_000) // 1_000_000)
         assert len(site.site.calls) == 100
 
-    async def test_a_path_or_method_without_a_limit_gets_no_headers(
-        self, serve: Serve, framework: str
-    ) -> None:
+    async def test_without_a_limit_there_are_no_headers(self, serve: Serve, framework: str) -> None:
         site = serve(framework)
         for path in ("/", "/apix", "/health"):
             answer = await site.ask(path)
@@ -123,9 +114,7 @@ class TestInEveryFramework:
         for number, path in enumerate(("/api", "/api/", "/api/x", "//api/x", "/api//x")):
             assert left(await site.ask(path)) == 99 - number
 
-    async def test_a_head_request_counts_and_is_refused_without_a_body(
-        self, serve: Serve, framework: str
-    ) -> None:
+    async def test_head_counts_and_is_refused_bodiless(self, serve: Serve, framework: str) -> None:
         site = serve(framework, limits=[Limit("1/m")])
         assert left(await site.ask(method="HEAD"), "1-in-1min") == 0
         answer = await site.ask(method="HEAD")
@@ -141,9 +130,7 @@ class TestInEveryFramework:
         answer = await site.ask(LOGIN, "POST")
         assert (answer.status, answer.get("retry-after")) == (429, "3600")
 
-    async def test_parallel_failures_are_capped_and_parallel_successes_are_refunded(
-        self, serve: Serve, framework: str
-    ) -> None:
+    async def test_failures_are_capped_successes_free(self, serve: Serve, framework: str) -> None:
         site = serve(framework)
         bad = await site.at_once(30, LOGIN, "POST", status="401")
         assert sorted(bad) == [401] * 5 + [429] * 25
@@ -173,9 +160,7 @@ class TestInEveryFramework:
         answer = await site.ask(status="404")
         assert (left(answer, "5-in-1hr"), left(answer, "7-in-1hr")) == (5, 6)
 
-    async def test_a_client_that_disconnects_before_the_response_is_counted(
-        self, serve: Serve, framework: str
-    ) -> None:
+    async def test_an_early_disconnect_is_counted(self, serve: Serve, framework: str) -> None:
         site = serve(framework)
         if framework == "django":
             site.expect_leaks()
@@ -186,9 +171,7 @@ class TestInEveryFramework:
         site.site.gate.set()
         assert left(await site.ask(LOGIN, "POST"), "5-in-1hr") == 4
 
-    async def test_a_handler_can_fail_refund_charge_and_reset_its_limit(
-        self, serve: Serve, framework: str
-    ) -> None:
+    async def test_handlers_fail_refund_charge_or_reset(self, serve: Serve, framework: str) -> None:
         site = serve(framework)
         kept = await site.ask(LOGIN, "POST", say="5-in-1hr:fail")
         assert left(kept, "5-in-1hr") == 4
@@ -240,9 +223,7 @@ class TestOnEveryStore:
         assert (await on_store.ask(LOGIN, "POST", status="401")).status == 401
         assert (await on_store.ask(LOGIN, "POST", status="401")).status == 429
 
-    async def test_pending_requests_block_others_only_until_they_end(
-        self, on_store: Served
-    ) -> None:
+    async def test_pending_requests_block_others_until_they_end(self, on_store: Served) -> None:
         async with asyncio.TaskGroup() as group:
             slow = [group.create_task(on_store.ask(LOGIN, "POST", wait="1")) for _ in range(5)]
             await until(lambda: on_store.site.under_way == 5, "five to be under way")
@@ -252,9 +233,7 @@ class TestOnEveryStore:
         assert [task.result().status for task in slow] == [200] * 5
         assert (await on_store.ask(LOGIN, "POST")).status == 200
 
-    async def test_a_late_refund_does_not_change_the_next_window(
-        self, on_store: Served, clock: Clock
-    ) -> None:
+    async def test_late_refunds_spare_the_next_window(self, on_store: Served, clock: Clock) -> None:
         async with on_store.open(LOGIN, "POST", wait="1") as exchange:
             await until(lambda: on_store.site.under_way == 1, "it to be under way")
             clock.advance(3700)
@@ -263,9 +242,7 @@ class TestOnEveryStore:
             await exchange.response()
         assert left(await on_store.ask(LOGIN, "POST", status="401"), "5-in-1hr") == 3
 
-    async def test_a_refusal_keeps_the_charge_of_the_limits_before_it(
-        self, on_store: Served
-    ) -> None:
+    async def test_a_refusal_keeps_the_charge_of_limits_before_it(self, on_store: Served) -> None:
         await on_store.statuses(6, LOGIN, "POST", status="401")
         assert left(await on_store.ask()) == 93
         await on_store.statuses(93)
@@ -312,26 +289,12 @@ class TestAnswers:
         assert answer.get("x-ratelimit-limit") == "5"
         assert answer.get("x-ratelimit-remaining") == "4"
 
-    @pytest.mark.parametrize(
-        ("family", "expected"),
-        [
-            (
-                "draft-7",
-                {
-                    "ratelimit-policy": "100;w=900, 5;w=3600",
-                    "ratelimit": "limit=5, remaining=4, reset=3600",
-                },
-            ),
-        ],
-    )
-    async def test_the_family_of_headers_can_be_chosen(
-        self, serve: Serve, family: str, expected: dict[str, str]
-    ) -> None:
-        answer = await serve(headers=[family]).ask(LOGIN, "POST", status="401")
-        told = {
-            name.decode(): value.decode() for name, value in answer.headers if b"ratelimit" in name
+    async def test_the_family_of_headers_can_be_chosen(self, serve: Serve) -> None:
+        answer = await serve(headers=["draft-7"]).ask(LOGIN, "POST", status="401")
+        assert {name: value for name, value in answer.headers if b"ratelimit" in name} == {
+            b"ratelimit-policy": b"100;w=900, 5;w=3600",
+            b"ratelimit": b"limit=5, remaining=4, reset=3600",
         }
-        assert told == expected
 
     async def test_a_refusal_without_limit_headers_keeps_retry_after(self, serve: Serve) -> None:
         site = serve(limits=[Limit("1/m")], headers=())
@@ -445,9 +408,7 @@ class TestLimits:
         assert await site.statuses(2) == [200, 429]
         assert await site.statuses(4, pro="1") == [200, 200, 200, 429]
 
-    async def test_a_concurrency_limit_releases_a_slot_however_its_request_ends(
-        self, serve: Serve
-    ) -> None:
+    async def test_a_slot_is_released_however_its_request_ends(self, serve: Serve) -> None:
         site = serve(limits=[Limit.concurrency(2)])
         async with site.open(wait="1") as one, site.open(wait="1") as two:
             await until(lambda: site.site.under_way == 2, "two to be under way")
@@ -521,9 +482,7 @@ class TestInstallation:
         assert left(await site.ask("/v1/api/x", root_path="/v1")) == 99
         assert left(await site.ask("/api/x", root_path="/v1")) == 98
 
-    async def test_two_equal_middlewares_count_once(
-        self, clock: Clock, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    async def test_equals_count_once(self, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
         inner = Served("asgi", limits=[Limit("5/m")])
         served = Served("asgi", limits=[Limit("5/m")])
         outer = RateLimitMiddleware(inner.app, limits=[Limit("5/m")])

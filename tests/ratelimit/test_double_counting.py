@@ -41,18 +41,14 @@ def mounted(outer: list[Limit], inner: list[Limit], **options: Any) -> Starlette
     return app
 
 
-async def test_a_stricter_limit_of_a_mounted_application_holds(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+async def test_a_stricter_limit_of_a_mounted_app_holds(caplog: pytest.LogCaptureFixture) -> None:
     """Both middlewares have the default name."""
     app = mounted([Limit("1000/h")], [Limit("2/h", path="/login")])
     assert await statuses(app, "/auth/login", 3) == [200, 200, 429]
     assert caplog.text == ""
 
 
-async def test_an_equal_limit_counts_once_and_the_log_says_so(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+async def test_an_equal_limit_counts_once_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """The limits are other objects, and count in one store."""
     app = mounted([Limit("3/h")], [Limit("3/h"), Limit("9/h")], store=MemoryStore())
     assert await statuses(app, "/auth/login", 4) == [200, 200, 200, 429]
@@ -77,9 +73,7 @@ async def test_limits_that_count_differently_are_not_equal() -> None:
 
 
 @pytest.mark.parametrize(("outer", "inner"), [("3/h", "3/h"), ("9/h", "3/h"), ("3/h", "9/h")])
-async def test_messages_of_a_websocket_are_counted_once_by_equal_limits_alone(
-    outer: str, inner: str
-) -> None:
+async def test_only_equal_limits_count_a_websocket_message_once(outer: str, inner: str) -> None:
     store = MemoryStore()
     both = [[Limit(rate, per="message"), Limit("1/h", name="all")] for rate in (outer, inner)]
     app = mounted(both[0], both[1], store=store)

@@ -201,9 +201,7 @@ class TestMessages:
         assert answer.get("retry-after") == "60"
         assert answer.get("x-ratelimit-limit") == "0"
 
-    async def test_a_failing_message_is_replaced_by_the_default(
-        self, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    async def test_a_failing_one_means_the_default(self, caplog: pytest.LogCaptureFixture) -> None:
         def message(request: Any) -> str:
             raise RuntimeError
 
@@ -212,9 +210,7 @@ class TestMessages:
         assert (answer.status, json.loads(answer.body)["violated-policies"]) == (429, ["a"])
         assert "limit 'a': message() failed" in caplog.text
 
-    async def test_a_failing_observer_changes_nothing(
-        self, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    async def test_failing_observers_change_nothing(self, caplog: pytest.LogCaptureFixture) -> None:
         def fails(*_: object) -> None:
             raise RuntimeError
 
@@ -225,9 +221,7 @@ class TestMessages:
         assert "on_limited() failed" in caplog.text
         assert "on_decision() failed" in caplog.text
 
-    async def test_a_failing_is_success_counts_the_request(
-        self, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    async def test_a_failing_is_success_counts(self, caplog: pytest.LogCaptureFixture) -> None:
         def is_success(request: Any) -> bool:
             raise RuntimeError
 

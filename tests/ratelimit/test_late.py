@@ -52,7 +52,7 @@ async def test_a_slow_event_loop_does_not_count_against_the_store(
     counters = limiter._counters.counter_store
     resilient = limiter._store = WatchedStore(counters, store_timeout=0.05)
     await limiter.hit("ada")
-    before = resilient.errors  # opening a file may take its time
+    before = resilient.errors  # opening a file may take longer
     async with late(lateness):
         for _ in range(2):
             await asyncio.gather(*(limiter.hit(f"client {number}") for number in range(clients)))
@@ -134,13 +134,11 @@ async def test_one_short_delay_is_not_an_outage(server: RedisServer) -> None:
         [outcome] = await store.peek([CHECK])
         return outcome.remaining == 999 - len(asking)
 
-    await until(is_up_to_date)  # what came late is charged
+    await until(is_up_to_date)  # the late hit was counted
     await resilient.finish_calls()
 
 
-async def test_repeated_outages_do_not_fill_the_log(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+async def test_repeated_outages_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
     store: Any = Moody(clock)
     resilient = WatchedStore(store, clock=clock)

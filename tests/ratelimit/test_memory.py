@@ -109,9 +109,7 @@ class TestRoom:
         honest = [store.hit_one(check(f"honest {n}", 5, algorithm)).ok for n in range(500)]
         assert honest.count(False) <= 10
 
-    def test_nobody_can_predict_which_keys_share_a_count(
-        self, clock: Clock, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_sharing_is_unpredictable(self, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
         def sharing_with_first() -> set[int]:
             store = full_store(clock, max_keys=64)
             for _ in range(5):
@@ -178,9 +176,7 @@ class TestRoom:
 
 
 class TestClock:
-    def test_a_wall_clock_that_is_set_back_changes_nothing(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_wall_clock_set_back_changes_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         store = MemoryStore()
         first = store.hit_one(check("ada"))
         monkeypatch.setattr(time, "time", lambda: 0.0)

@@ -24,9 +24,7 @@ def store_url(kind: str, place: Path) -> str:
     return "memory://" if kind == "memory" else url_of(kind, place)
 
 
-async def test_the_clock_of_a_store_moves_limits_limiters_denials_and_headers(
-    kind: str, tmp_path: Path
-) -> None:
+async def test_limits_limiters_denials_and_headers_use_the_clock(kind: str, tmp_path: Path) -> None:
     """Cached denials use it as well."""
     clock = ManualClock()
     store = Store(store_url(kind, tmp_path), clock=clock)

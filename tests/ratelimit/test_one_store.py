@@ -24,9 +24,7 @@ def url(kind: str, place: Path) -> str:
     return "memory://" if kind == "memory" else url_of(kind, place)
 
 
-async def test_two_middlewares_and_a_limiter_count_together_by_name(
-    kind: str, tmp_path: Path
-) -> None:
+async def test_middlewares_and_limiters_count_together_by_name(kind: str, tmp_path: Path) -> None:
     async with Store(url(kind, tmp_path)) as store:
         sites = [
             Served("asgi", limits=[Limit("3/h", name="api")], store=store, store_timeout=10)
@@ -52,7 +50,7 @@ async def test_a_store_that_was_closed_opens_again(kind: str, tmp_path: Path) ->
     root: Any = limiter._store.root
     if kind != "memory":
         assert (await limiter.hit("ada")).ok
-        await store.aclose()  # what was opened again is known to the store
+        await store.aclose()  # closes the connection that was opened again
         assert (
             root._database._connection is None
             if kind == "sqlite"
@@ -165,7 +163,7 @@ class TestAdministration:
             await calls[what]()
         assert time.monotonic() - began >= 0.3
         server.go_on()
-        if what == "block":  # it was applied all the same
+        if what == "block":  # it was applied although it timed out
             other = Limiter("1/h", name="api", store=server.url)
             async with asyncio.timeout(DEADLINE_SECONDS):
                 while (await other.peek("ada")).retry_after < 3500:
@@ -179,7 +177,7 @@ class TestAdministration:
         await limiter.peek("ada")
         server.pause()
         blocking = asyncio.ensure_future(limiter.block("ada", "1h"))
-        denied = await limiter.hit("ada")  # after 50 ms, by what this process knows
+        denied = await limiter.hit("ada")  # after 50 ms, from the denial in memory
         assert not denied.ok
         assert not blocking.done()
         server.go_on()

@@ -9,13 +9,7 @@ import pytest
 
 from hasten import _repeated_errors as repeated_errors
 from hasten.loadshedding import LoadSheddingMiddleware
-from hasten.ratelimit import (
-    Limit,
-    Rate,
-    RateLimitMiddleware,
-    RequestInfo,
-    limit,
-)
+from hasten.ratelimit import Limit, Rate, RateLimitMiddleware, RequestInfo, limit
 from hasten.ratelimit._counter_store import OnStoreError
 from tests.http.client import Client
 from tests.ratelimit.sites import FRAMEWORKS, Served
@@ -163,17 +157,11 @@ class TestTheLog:
         assert line in [record.getMessage() for record in caplog.records]
         assert len(caplog.records) == 4
 
-    async def test_has_one_line_for_functions_that_fail_in_each_refusal(
-        self, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    async def test_has_one_line_per_broken_function(self, caplog: pytest.LogCaptureFixture) -> None:
         site = Served("asgi", limits=[Limit("0/h", message=fails, on_limited=fails_to_observe)])
         assert await site.statuses(3) == [429] * 3
         shedder = LoadSheddingMiddleware(
-            nothing,
-            min_concurrency=5,
-            max_concurrency=5,
-            critical=fails,
-            on_shed=fails_to_observe,
+            nothing, min_concurrency=5, max_concurrency=5, critical=fails, on_shed=fails_to_observe
         )
         shedder._load.in_flight = 4
         for _ in range(3):

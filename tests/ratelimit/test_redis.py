@@ -66,18 +66,14 @@ EXPIRED: Final = -2
 
 
 class TestCommands:
-    async def test_all_policies_of_a_request_take_one_command(
-        self, server: RedisServer, own: RedisStore
-    ) -> None:
+    async def test_a_request_takes_one_command(self, server: RedisServer, own: RedisStore) -> None:
         await own.hit(groups())
         before = commands(server)
         for _ in range(10):
             assert len(await own.hit(groups())) == 3
         assert commands(server) - before == 10
 
-    async def test_fifty_requests_of_one_tick_take_one_command(
-        self, server: RedisServer, own: RedisStore
-    ) -> None:
+    async def test_50_requests_take_one_command(self, server: RedisServer, own: RedisStore) -> None:
         await own.hit(groups())
         before = commands(server)
         answers = await asyncio.gather(*(own.hit(groups(f"c{n}")) for n in range(120)))
@@ -97,7 +93,7 @@ class TestCommands:
         for _ in range(3):
             try:
                 assert len(await own.hit(groups())) == 3
-            except StoreError:  # the connection of before; the next one is a new one
+            except StoreError:  # the old connection is broken, and the next one is new
                 assert command == "restart"
         assert len(await own.hit(groups())) == 3
 
@@ -183,9 +179,7 @@ class TestKeys:
                 await own.settle([Settlement(outcome.reservation)])
                 assert client.dbsize() == 0
 
-    async def test_keys_have_a_constant_size_and_do_not_contain_the_client(
-        self, server: RedisServer, own: RedisStore
-    ) -> None:
+    async def test_keys_are_short_and_anonymous(self, server: RedisServer, own: RedisStore) -> None:
         rule = POLICIES[0]
         for text in ("ada@example.org", "x" * 1_000_000, "a:b{c}\n"):
             await own.hit([[Check("api", hash_client(text), rule)]])
@@ -207,9 +201,7 @@ class TestKeys:
             assert client.memory_usage(runs) <= 3_072
             assert client.memory_usage(window) <= 160
 
-    async def test_policies_on_different_nodes_of_a_cluster_keep_their_order(
-        self, tmp_path: Path
-    ) -> None:
+    async def test_policies_on_different_nodes_keep_their_order(self, tmp_path: Path) -> None:
         """Limits with different keys are on different nodes and keep their order."""
         async with open_for_test("redis-cluster", tmp_path) as store:
             one = make_rule(Rate(1, 900))

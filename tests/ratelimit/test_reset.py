@@ -55,9 +55,7 @@ async def test_a_client_is_reset_by_the_name_of_the_limit(kind: str, tmp_path: P
 
 
 @pytest.mark.parametrize("shared", ["sqlite", "redis"])
-async def test_other_processes_notice_a_reset_within_a_second(
-    shared: str, tmp_path: Path, clock: Clock
-) -> None:
+async def test_a_reset_spreads_within_a_second(shared: str, tmp_path: Path, clock: Clock) -> None:
     """Until then they repeat a denial from memory."""
     limits = [Limit("40/h", name="api")]
     async with (
@@ -78,9 +76,7 @@ async def test_other_processes_notice_a_reset_within_a_second(
 
 
 @pytest.mark.parametrize("on_error", ["local", "allow", "deny"])
-async def test_a_denial_holds_while_the_store_is_unavailable(
-    on_error: OnStoreError, clock: Clock
-) -> None:
+async def test_a_denial_holds_without_the_store(on_error: OnStoreError, clock: Clock) -> None:
     """Nobody can find out whether it was reset."""
     store: Any = Moody(clock)
     resilient = WatchedStore(store, clock=clock)

@@ -98,18 +98,14 @@ async def until_back(resilient: WatchedStore, clock: Clock) -> None:
 
 
 class TestOutage:
-    async def test_limits_hold_locally_while_the_store_is_down(
-        self, resilient: WatchedStore, server: RedisServer
-    ) -> None:
+    async def test_limits_hold_locally(self, resilient: WatchedStore, server: RedisServer) -> None:
         server.kill()
         await until_unavailable(resilient)
         outcomes = [(await hit(resilient, check(3)))[0] for _ in range(5)]
         assert [o.ok for o in outcomes] == [True, True, True, False, False]
         assert not any(o.unavailable for o in outcomes)
 
-    async def test_each_of_several_processes_allows_its_share_while_the_store_is_down(
-        self, server: RedisServer, clock: Clock
-    ) -> None:
+    async def test_each_process_allows_its_share(self, server: RedisServer, clock: Clock) -> None:
         resilient = WatchedStore(
             counter_store(server.url), clock=clock, processes=4, store_timeout=1
         )
@@ -119,9 +115,7 @@ class TestOutage:
         assert (await resilient.peek([check(10)]))[0].limit == 3
         await resilient.finish_calls()
 
-    async def test_allow_passes_and_deny_refuses_while_the_store_is_down(
-        self, resilient: WatchedStore, server: RedisServer
-    ) -> None:
+    async def test_allow_and_deny_apply(self, resilient: WatchedStore, server: RedisServer) -> None:
         server.kill()
         await until_unavailable(resilient)
         for _ in range(5):
@@ -195,13 +189,11 @@ class TestOutage:
 
         await until(is_given_back)
 
-    async def test_a_busy_event_loop_is_not_an_error_of_the_store(
-        self, resilient: WatchedStore
-    ) -> None:
+    async def test_a_busy_event_loop_is_not_a_store_error(self, resilient: WatchedStore) -> None:
         await hit(resilient, check(5))
         asking = asyncio.ensure_future(hit(resilient, check(5)))
         for _ in range(5):
-            await asyncio.sleep(0)  # it is on its way
+            await asyncio.sleep(0)  # it has been sent
         until_s = time.monotonic() + 0.5
         while time.monotonic() < until_s:
             """Keep the event loop busy for longer than the time-out."""
@@ -216,7 +208,7 @@ class TestOutage:
         assert resilient.is_unavailable
         server.start()
         await until_back(resilient, clock)
-        # What was counted here is dropped.
+        # Local counts are dropped.
         assert [(await hit(resilient, check(2)))[0].ok for _ in range(3)] == [True, True, False]
         before = commands(server)
         await hit(resilient, check(9, name="next"))
@@ -238,7 +230,7 @@ class TestOutage:
         assert local.reservation is not None
         resilient.settle_in_background(
             [Settlement(local.reservation)]
-        )  # that was this process's own
+        )  # this one was counted locally
 
         async def is_settled() -> bool:
             return (await resilient.peek([check(3)]))[0].remaining == 3
@@ -263,14 +255,12 @@ class TestOutage:
             assert (await hit(resilient, check(9)))[0].ok
         assert resilient.is_unavailable
 
-    async def test_reset_and_block_raise_if_the_store_is_unavailable(
-        self, resilient: WatchedStore, server: RedisServer
-    ) -> None:
+    async def test_block_and_reset_fail(self, resilient: WatchedStore, server: RedisServer) -> None:
         server.kill()
         await until_unavailable(resilient)
         with pytest.raises(StoreUnavailable):
             await resilient.block([("api", ADA)], 60 * SECOND)
-        assert not (await hit(resilient, check(3)))[0].ok  # it holds here all the same
+        assert not (await hit(resilient, check(3)))[0].ok  # it applies locally anyway
         with pytest.raises(StoreUnavailable):
             await resilient.reset([("api", ADA)])
         assert (await hit(resilient, check(3)))[0].ok
@@ -318,7 +308,7 @@ class TestOutage:
         await more()
         ended.set()
         await asyncio.gather(*clients)
-        # Three times somebody began to count anew: the store twice at most, this process twice.
+        # Counting began again at most twice in the store and twice locally.
         assert 50 <= passed <= 5 * 50
 
 
@@ -354,9 +344,7 @@ class TestDenials:
         assert [o.ok for o in await hit(resilient, general, login)] == [False]
         assert (await resilient.peek([check(9, name="last")]))[0].remaining == 8
 
-    async def test_the_store_decides_about_a_lower_cost_than_the_denied_one(
-        self, resilient: WatchedStore
-    ) -> None:
+    async def test_the_store_decides_about_a_lower_cost(self, resilient: WatchedStore) -> None:
         await hit(resilient, check(3))
         assert not (await hit(resilient, check(3)._replace(cost=3)))[0].ok
         assert (await hit(resilient, check(3)._replace(cost=2)))[0].ok
@@ -374,9 +362,7 @@ class TestDenials:
         await resilient.reset([("api", ADA)])
         assert (await hit(resilient, check(1)))[0].ok
 
-    async def test_a_repeated_denial_has_all_outcomes_of_its_group(
-        self, resilient: WatchedStore
-    ) -> None:
+    async def test_a_repeated_denial_has_all_its_outcomes(self, resilient: WatchedStore) -> None:
         quick, slow = check(1, name="quick"), check(9, name="slow")
         await resilient.hit([[quick, slow]])
         [told] = await resilient.hit([[quick, slow]])
@@ -384,9 +370,7 @@ class TestDenials:
         assert again == told
         assert [o.ok for o in again] == [False, True]
 
-    async def test_the_number_of_cached_denials_is_bounded(
-        self, resilient: WatchedStore, clock: Clock
-    ) -> None:
+    async def test_cached_denials_are_bounded(self, resilient: WatchedStore, clock: Clock) -> None:
         from hasten.ratelimit._denial_cache import DenialCache
 
         denials = DenialCache(100)
@@ -426,9 +410,7 @@ checks = st.builds(
     )
 )
 @effort(50)
-def test_a_repeated_denial_equals_the_answer_of_the_store(
-    steps: list[tuple[list[Check], int, int]],
-) -> None:
+def test_a_repeated_denial_equals_a_fresh_one(steps: list[tuple[list[Check], int, int]]) -> None:
     """Whatever is reserved and refunded in between."""
     clock = Clock()
     resilient, plain = WatchedStore(Oracle(clock), clock=clock), Oracle(clock)
@@ -440,7 +422,7 @@ def test_a_repeated_denial_equals_the_answer_of_the_store(
             told, expected = await resilient.hit(asked), await plain.hit(asked)
             for [ours], [theirs] in zip(told, expected, strict=True):
                 assert ours.ok == theirs.ok
-                # What passed meanwhile for a lower cost may have made the wait a longer one.
+                # Lower costs that passed meanwhile may have made the wait longer.
                 assert ours.retry_us <= theirs.retry_us
             tokens.extend(
                 (o.reservation, e.reservation)
@@ -450,7 +432,7 @@ def test_a_repeated_denial_equals_the_answer_of_the_store(
             if tokens and choice > 4:
                 reservation, other = tokens.pop(choice % len(tokens))
                 resilient.settle_in_background([Settlement(reservation, choice % 2)])
-                await asyncio.sleep(0)  # a store that is no more than coroutines begins with that
+                await asyncio.sleep(0)  # so that the store has started to settle
                 await plain.settle([Settlement(other, choice % 2)])
             clock.now_us += passed_us
         await resilient.finish_calls()
@@ -460,9 +442,7 @@ def test_a_repeated_denial_equals_the_answer_of_the_store(
 
 
 class TestWithoutWaiting:
-    async def test_finish_waits_for_settlements(
-        self, resilient: WatchedStore, server: RedisServer
-    ) -> None:
+    async def test_finish_waits_for_all(self, resilient: WatchedStore, server: RedisServer) -> None:
         [outcome] = await hit(resilient, check(3, later=True))
         assert outcome.reservation is not None
         resilient.settle_in_background([Settlement(outcome.reservation)])
@@ -475,9 +455,7 @@ class TestWithoutWaiting:
         await until(is_given_back)
         await store.aclose()
 
-    async def test_a_hit_without_groups_returns_nothing(
-        self, resilient: WatchedStore, server: RedisServer
-    ) -> None:
+    async def test_no_groups_no_outcome(self, resilient: WatchedStore, server: RedisServer) -> None:
         assert await resilient.hit([]) == []
         server.kill()
         await until_unavailable(resilient)

@@ -15,11 +15,11 @@ from starlette.routing import Mount, Route
 from hasten.ratelimit import Limit, RateLimitMiddleware
 from hasten.ratelimit._http.limit import LimitKey
 from tests.http.client import App, Client, Receive, Response, Scope, Send
-from tests.http.hosts import django_app, untyped
+from tests.http.hosts import django_app, send_response, untyped
 
 Install = Callable[[Any], Any]
 
-LOGIN: Final = ("/login", "/login/")  # Litestar's mounts hand on what ends with a slash
+LOGIN: Final = ("/login", "/login/")  # Litestar passes paths under mounts with a trailing slash
 
 
 def starlette(install: Install) -> App:
@@ -130,8 +130,7 @@ def hidden(app: App) -> App:
 async def raw(scope: Scope, receive: Receive, send: Send) -> None:
     """An application without root paths."""
     body = b"ran" if scope["path"] == "/v1/login" else b"other"
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": body})
+    await send_response(send, 200, [], body)
 
 
 APPS: Final[dict[str, Callable[[Install], App]]] = {
@@ -231,9 +230,7 @@ async def test_what_litestar_mounts_is_limited(way: str, name: str, path: str) -
 
 
 @pytest.mark.parametrize("path", ["/deep/in/login", "/login"])
-async def test_a_mount_has_its_limits_by_the_whole_path_and_by_its_own(
-    path: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_both_paths_limit_a_mount(path: str, caplog: pytest.LogCaptureFixture) -> None:
     app = litestar(lambda app: limited(app, path, "1/h"), mounted=starlette(nothing))
     assert [(await ask(app, "/deep/in/login")).status for _ in range(2)] == [200, 429]
     assert ("MOUNT_PATH" in caplog.text) is (path == "/login")
@@ -269,18 +266,14 @@ async def test_a_mounted_fastapi_with_a_root_path_is_limited_from_outside() -> N
 
 
 @pytest.mark.parametrize("name", ["starlette", "litestar", "quart", "django"])
-async def test_limits_match_only_paths_of_the_application(
-    name: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_limits_match_application_paths(name: str, caplog: pytest.LogCaptureFixture) -> None:
     """If the framework is known, the root path is removed before paths are compared."""
     found = APPS[name](lambda app: limited(app, "/v1"))
     assert (await ask(found, "/v1/login", "/v1")).get("ratelimit") is None
     assert caplog.text == ""
 
 
-async def test_an_unknown_application_is_matched_with_and_without_the_root_path(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+async def test_unknown_applications_are_matched_both_ways(caplog: pytest.LogCaptureFixture) -> None:
     for path in ("/v1/login", "/login"):
         caplog.clear()
         app = limited(raw, path)

@@ -47,9 +47,7 @@ class TestSchema:
                 await store.hit([[check]])
 
     @pytest.mark.parametrize("first", ["jobs", "limits"])
-    async def test_jobs_and_limits_have_their_own_versions_in_one_file(
-        self, tmp_path: Path, first: str
-    ) -> None:
+    async def test_jobs_and_limits_have_own_versions(self, tmp_path: Path, first: str) -> None:
         url = f"sqlite:///{tmp_path / 'limits.db'}"
         async with Store(url) as store, Queue("mail", store) as queue:
             limiter = Limiter("2/h", name="api", store=store)

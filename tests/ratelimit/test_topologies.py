@@ -51,7 +51,7 @@ async def test_the_new_master_is_found_after_a_failover(sentinels: SentinelPair)
     asked = resilient._calls
     await until(is_back)
     [[outcome]] = await resilient.hit([[check(5)]])
-    assert not outcome.ok  # what was counted there is known here
+    assert not outcome.ok  # the new master has the counts of the old one
     await resilient.finish_calls()
 
 

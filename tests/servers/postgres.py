@@ -28,7 +28,7 @@ SETTINGS: Final = (
 
 
 def postgres_program(name: str) -> str:
-    """The path of a program of PostgreSQL: Debian's newest, else what is in the PATH."""
+    """Return the path of a program of PostgreSQL: the newest of Debian, or that in the PATH."""
     newest = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=_version)
     return str(newest[-1]) if newest else program(name, package="postgresql")
 
@@ -40,7 +40,7 @@ def _version(path: Path) -> int:
 
 
 class PostgresServer:
-    """A server in a folder of its own. Its one user is `postgres`, and there is no password."""
+    """A server in its own folder. Its user is `postgres`, without a password."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -48,7 +48,7 @@ class PostgresServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def url(self, driver: str) -> str:
-        """The URL for SQLAlchemy, for instance with the driver `asyncpg`."""
+        """Return the URL for SQLAlchemy with a driver, such as `asyncpg`."""
         return f"postgresql+{driver}://postgres@/postgres?host={self.folder}&port={self.port}"
 
     def start(self) -> PostgresServer:
@@ -92,7 +92,7 @@ class PostgresServer:
         return (self.folder / "log").read_text()
 
     def stop(self) -> None:
-        """Let it end its sessions at once, and wait until it is gone."""
+        """Stop the server at once, and wait for its end."""
         if self._process is not None:
             self._process.send_signal(_IMMEDIATE)
             self._process.wait()
@@ -103,7 +103,7 @@ _IMMEDIATE: Final = 3  # SIGQUIT: PostgreSQL's immediate shutdown, which also en
 
 
 def _who_may_run_it() -> str | None:
-    """PostgreSQL refuses to run as root: then another user does."""
+    """Return the user to run as, because PostgreSQL refuses to run as root."""
     if os.geteuid() != 0:
         return None
     for name in ("postgres", "nobody"):
@@ -118,6 +118,6 @@ def _none(user: str | None) -> list[int] | None:
 
 @functools.cache
 def shared_postgres() -> PostgresServer:
-    """One for all tests of this process that keep to tables of their own."""
+    """Return the server of all tests of this process, which use tables of their own."""
     folder = Path(tempfile.mkdtemp(prefix="postgres-"))
     return PostgresServer(folder).start()

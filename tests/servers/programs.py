@@ -1,4 +1,4 @@
-"""Programs that tests run, and that pip does not install."""
+"""Programs that tests need and pip does not install."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def program(*names: str, package: str | None = None) -> str:
 
 
 def leave_out(reason: str) -> NoReturn:
-    """A laptop skips a test for which something is missing, and CI fails it."""
+    """Skip the test. In CI, fail it instead."""
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)

@@ -24,7 +24,7 @@ REMOVE_SECONDS: Final = 20.0
 
 
 class Reaper:
-    """The reaper of this process. folder, if any, is removed in the end."""
+    """The reaper of this process. It removes folder at the end, if there is one."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self._pipe: int | None
@@ -35,7 +35,7 @@ class Reaper:
         os.close(reads)
 
     def watch_children(self) -> None:
-        """Stop in the end what this process starts from now on."""
+        """Stop all processes at the end that this process starts from now on."""
         reaper = self
 
         class Popen(subprocess.Popen[Any]):
@@ -49,7 +49,7 @@ class Reaper:
         os.register_at_fork(after_in_child=self._in_fork)
 
     def reap(self) -> None:
-        """Stop and remove everything now. Returns when that is done."""
+        """Stop and remove everything now. Returns when it is done."""
         self._close()
         self._process.wait()
 
@@ -58,7 +58,7 @@ class Reaper:
             os.write(self._pipe, f"{pid}\n".encode())
 
     def _in_fork(self) -> None:
-        """A fork of the test process is to be stopped as well, and must not hold the pipe open."""
+        """Register a fork of the test process, and close its copy of the pipe."""
         os.setpgid(0, 0)
         self._watch(os.getpid())
         self._close()
@@ -83,7 +83,7 @@ def _stop(births: dict[int, str]) -> None:
     deadline = time.monotonic() + STOP_SECONDS
     while time.monotonic() < deadline and any(_birth(pid) == births[pid] for pid in running):
         time.sleep(0.01)
-    _send(signal.SIGKILL, running)  # also to what the first of a group has left behind
+    _send(signal.SIGKILL, running)  # also to processes whose group leader has ended
 
 
 def _send(number: signal.Signals, pids: list[int]) -> None:
@@ -118,7 +118,7 @@ def _remove(folder: Path) -> None:
 
 
 def _disks_below(folder: Path) -> list[str]:
-    """What a test has mounted."""
+    """Return the file systems that a test has mounted below a folder."""
     with contextlib.suppress(FileNotFoundError):
         mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace")
         points = [line.split()[1] for line in mounts.splitlines()]

@@ -42,12 +42,12 @@ def free_port() -> int:
             return port
 
 
-# Not the one that hypothesis seeds.
+# A random generator that hypothesis does not seed.
 _random: Final = random.SystemRandom()
 
 
 class RedisServer:
-    """A redis-server in a folder of its own, at the same port each time it is started."""
+    """A redis-server in its own folder. It has the same port after a restart."""
 
     def __init__(self, folder: Path, *settings: str, port: int | None = None) -> None:
         self.folder = folder
@@ -83,7 +83,7 @@ class RedisServer:
         return self
 
     def use_tls(self) -> None:
-        """Let its port speak TLS: the settings name certificate and key."""
+        """Use TLS on its port. The settings name the certificate and key."""
         self._ports = ["--port", "0", "--tls-port", str(self.port)]
 
     def _command(self) -> list[str]:
@@ -121,7 +121,7 @@ class RedisServer:
         self._process.send_signal(number)
 
     def kill(self) -> None:
-        """`kill -9`, and wait until it is gone."""
+        """Kill the process, and wait for its end."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -132,7 +132,7 @@ class RedisServer:
         self.start()
 
     def pause(self) -> None:
-        """Let it hang: it accepts connections, and says nothing."""
+        """Stop the process: it accepts connections and does not respond."""
         self.send(signal.SIGSTOP)
 
     def go_on(self) -> None:
@@ -141,6 +141,6 @@ class RedisServer:
 
 @functools.cache
 def shared_redis() -> RedisServer:
-    """One for all tests of this process that keep to a prefix of their own."""
+    """Return the server of all tests of this process, which use prefixes of their own."""
     folder = Path(tempfile.mkdtemp(prefix="redis-"))
     return RedisServer(folder).start()

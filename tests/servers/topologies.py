@@ -1,4 +1,4 @@
-"""Several servers that belong together: a cluster, a master with its replica and Sentinels."""
+"""Several servers that belong together: a cluster, or a master with a replica and Sentinels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SLOTS: Final = 16384
 
 
 def until(condition: Callable[[], object]) -> None:
-    """Wait for what another process does; a server that is not there yet is no answer."""
+    """Wait for another process. Errors of a server that is not ready are ignored."""
     deadline = time.monotonic() + DEADLINE_SECONDS
     while True:
         with contextlib.suppress(redis.RedisError):
@@ -78,7 +78,7 @@ class RedisCluster:
 
     @contextlib.contextmanager
     def moving(self, slot: int) -> Iterator[None]:
-        """Inside, a slot is on its way to another node; after it, it has arrived."""
+        """Move a slot to another node: on its way within the block, and there after it."""
         source = self.owner(slot)
         target = next(node for node in self.nodes if node is not source)
         ids = {node: self.ask(node, "MYID") for node in (source, target)}
@@ -100,7 +100,7 @@ class RedisCluster:
 
 @functools.cache
 def shared_cluster() -> RedisCluster:
-    """One for all tests of this process that keep to a prefix of their own."""
+    """Return the cluster of all tests of this process, which use prefixes of their own."""
     folder = Path(tempfile.mkdtemp(prefix="cluster-"))
     return RedisCluster(folder).start()
 
@@ -137,7 +137,7 @@ class SentinelPair:
             return state
 
     def fail_over(self) -> None:
-        """Kill the master, and wait until the other one is it."""
+        """Kill the master, and wait until the replica is the master."""
         self.master.kill()
         self.master, self.replica = self.replica, self.master
         until(lambda: self.state(self.master)["role"] == "master")

@@ -8,57 +8,44 @@ from typing import assert_type
 from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 
-from hasten.compression import (
-    DEFAULT_MEDIA_TYPES,
-    BreachGuard,
-    BreachPolicy,
-    Compressed,
-    CompressionCache,
-    CompressionEvent,
-    CompressionLevel,
-    CompressionMiddleware,
-    CompressionStats,
-    DecompressionMiddleware,
-    Dictionaries,
-    EncodingStats,
-    ETagPolicy,
-    FlushPolicy,
-    Precompressed,
-    ResponseFilter,
-    Skipped,
-    SkipReason,
-    no_compression,
-)
+from hasten import compression
 
 app = FastAPI()
-app.add_middleware(CompressionMiddleware)
+app.add_middleware(compression.CompressionMiddleware)
 app.add_middleware(
-    CompressionMiddleware,
+    compression.CompressionMiddleware,
     encodings=["br", "gzip"],
     minimum_size="2kb",
     level={"br": 5},
-    media_types=DEFAULT_MEDIA_TYPES | {"application/x-tiles"} - {"text/csv"},
+    media_types=compression.DEFAULT_MEDIA_TYPES | {"application/x-tiles"} - {"text/csv"},
     filter=lambda scope, status, headers: None if status == 200 else False,
     flush=timedelta(milliseconds=20),
-    breach=BreachGuard(trusted_origins=["https://app.example.org"]),
-    cache=CompressionCache("64mb", recompress=True),
-    dictionaries=Dictionaries(["/api/feed*"]),
-    stats=CompressionStats(),
+    breach=compression.BreachGuard(trusted_origins=["https://app.example.org"]),
+    cache=compression.CompressionCache("64mb", recompress=True),
+    dictionaries=compression.Dictionaries(["/api/feed*"]),
+    stats=compression.CompressionStats(),
 )
 app.add_middleware(
-    CompressionMiddleware, media_types={"application/json"}, flush="message", level="auto"
+    compression.CompressionMiddleware,
+    media_types={"application/json"},
+    flush="message",
+    level="auto",
 )
 app.add_middleware(
-    CompressionMiddleware, media_types=lambda name: name == "text/html", minimum_size=500
+    compression.CompressionMiddleware,
+    media_types=lambda name: name == "text/html",
+    minimum_size=500,
 )
-app.add_middleware(DecompressionMiddleware, max_size="10mb", max_time=timedelta(seconds=5))
-app.mount("/static", Precompressed(StaticFiles(directory="static"), "static"))
+app.add_middleware(
+    compression.DecompressionMiddleware, max_size="10mb", max_time=timedelta(seconds=5)
+)
+app.mount("/static", compression.Precompressed(StaticFiles(directory="static"), "static"))
 
-any_application = CompressionMiddleware(DecompressionMiddleware(app))
+any_application = compression.CompressionMiddleware(compression.DecompressionMiddleware(app))
 
 
 @app.get("/token")
-@no_compression
+@compression.no_compression
 async def token(length: int) -> str:
     return "x" * length
 
@@ -67,40 +54,40 @@ async def keeps_the_signature() -> None:
     assert_type(await token(3), str)
 
 
-def on_event(event: Compressed | Skipped) -> None:
+def on_event(event: compression.Compressed | compression.Skipped) -> None:
     match event:
-        case Compressed():
+        case compression.Compressed():
             assert_type(event.bytes_after, int)
-        case Skipped("too_small" | "media_type"):
+        case compression.Skipped("too_small" | "media_type"):
             pass
-        case Skipped():
+        case compression.Skipped():
             pass
 
 
-CompressionMiddleware(app, on_event=on_event)
+compression.CompressionMiddleware(app, on_event=on_event)
 
 
 def configured(
-    level: CompressionLevel,
-    flush: FlushPolicy,
-    etag: ETagPolicy,
-    breach: BreachPolicy,
-    filter_: ResponseFilter,
-) -> CompressionMiddleware:
-    """What a function that hands options on has to name can be imported."""
-    return CompressionMiddleware(
+    level: compression.CompressionLevel,
+    flush: compression.FlushPolicy,
+    etag: compression.ETagPolicy,
+    breach: compression.BreachPolicy,
+    filter_: compression.ResponseFilter,
+) -> compression.CompressionMiddleware:
+    """The types of all options can be imported."""
+    return compression.CompressionMiddleware(
         app, level=level, flush=flush, etag=etag, breach=breach, filter=filter_
     )
 
 
-CompressionMiddleware(app, level=6, flush="20ms", threads=2)
+compression.CompressionMiddleware(app, level=6, flush="20ms", threads=2)
 
 
-def numbers(stats: CompressionStats) -> None:
-    assert_type(stats.compressed, dict[str, EncodingStats])
-    assert_type(stats.skipped, dict[SkipReason, int])
+def numbers(stats: compression.CompressionStats) -> None:
+    assert_type(stats.compressed, dict[str, compression.EncodingStats])
+    assert_type(stats.skipped, dict[compression.SkipReason, int])
     assert_type(stats.compressed["gzip"].ratio, float)
 
 
-def any_event(event: CompressionEvent) -> None:
-    assert_type(event, Compressed | Skipped)
+def any_event(event: compression.CompressionEvent) -> None:
+    assert_type(event, compression.Compressed | compression.Skipped)

@@ -9,18 +9,7 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar, assert_type
 
 from hasten import Store
-from hasten.jobs import (
-    Context,
-    Event,
-    Exponential,
-    Fixed,
-    Job,
-    Keep,
-    Queue,
-    State,
-    Task,
-    Worker,
-)
+from hasten.jobs import Context, Event, Exponential, Fixed, Job, Keep, Queue, State, Task, Worker
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -46,7 +46,7 @@ async def closes() -> None:
 
 
 class OwnStore:
-    """A store of one's own is whatever has these."""
+    """A custom store needs these methods only."""
 
     async def hit(self, groups: Sequence[Sequence[Check]]) -> list[list[Outcome]]:
         return [[Outcome(True, 1, 1, 0) for _ in group] for group in groups]

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from hasten.fastapi import RateLimited
 from hasten.loadshedding import LoadSheddingMiddleware
-from hasten.ratelimit import (
-    Limit,
-    Limiter,
-    RateLimitMiddleware,
-    RequestInfo,
-    limit,
-)
+from hasten.ratelimit import Limit, Limiter, RateLimitMiddleware, RequestInfo, limit
 from tests.typing.ratelimit_http_ok import app, search
 
 Limit(5)  # type: ignore[arg-type]

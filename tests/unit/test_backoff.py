@@ -1,4 +1,4 @@
-"""Waits between attempts: BullMQ's arithmetic, within bounds for any input."""
+"""Waits between attempts: the formulas of BullMQ, and bounds for any input."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class TestFixed:
 
 class TestExponential:
     def test_doubles(self) -> None:
-        """The first retry waits the delay itself, as in BullMQ."""
+        """As in BullMQ, the first retry waits for the delay itself."""
         backoff = Exponential(1, jitter=0)
         assert [wait(backoff, attempt) for attempt in (1, 2, 3, 4)] == [1000, 2000, 4000, 8000]
 
@@ -58,7 +58,7 @@ class TestExponential:
         assert [wait(backoff, attempt) for attempt in (3, 4, 5, 1000)] == [4000, 5000, 5000, 5000]
 
     def test_spreads_and_is_capped_unless_told_otherwise(self) -> None:
-        """Jobs that failed together should not come back together, nor next year."""
+        """So that jobs that failed together are not retried together, or after a year."""
         assert Exponential() == Exponential(1.0, cap=DEFAULT_CAP, jitter=0.5)
 
     @given(seconds, st.none() | seconds, jitters, attempts, randoms)
@@ -70,7 +70,7 @@ class TestExponential:
         attempt: int,
         random: float,
     ) -> None:
-        """No attempt number overflows, and jitter never lifts a wait over the cap."""
+        """Large attempt numbers do not overflow, and jitter never exceeds the cap."""
         full = wait(Exponential(delay, cap, jitter=0), attempt)
         assert full <= (MAX_MS if cap is None else wait(Fixed(cap)))
         least = full * (1 - jitter)
@@ -82,12 +82,12 @@ class TestExponential:
         assert wait(backoff, attempt) <= wait(backoff, attempt + 1)
 
     def test_reaches_the_longest_wait_without_a_cap(self) -> None:
-        """From a millisecond too: the doubling is cut off only where it no longer shows."""
+        """The doubling stops only where it would exceed the longest wait."""
         assert wait(Exponential(0.001, cap=None, jitter=0), 10**9) == MAX_MS
 
 
 class TestWrongValues:
-    """They are found when the back-off is made, not when a job fails at night."""
+    """They are found when the backoff is created."""
 
     @pytest.mark.parametrize("kind", [Fixed, Exponential])
     def test_delay(self, kind: type[Fixed | Exponential]) -> None:

@@ -1,4 +1,4 @@
-"""Who is another site, and how much padding there is."""
+"""What another site is, and the size of the padding."""
 
 from __future__ import annotations
 
@@ -34,9 +34,7 @@ class TestFetchMetadata:
             ("something-new", False, False),
         ],
     )
-    def test_sec_fetch_site_identifies_the_site(
-        self, site: str, *, foreign: bool, foreign_if_strict: bool
-    ) -> None:
+    def test_site_is_identified(self, site: str, *, foreign: bool, foreign_if_strict: bool) -> None:
         headers = {**COOKIE, "sec-fetch-site": site}
         assert is_foreign(headers) is foreign
         assert is_foreign(headers, BreachGuard(same_site=True)) is foreign_if_strict
@@ -59,10 +57,8 @@ class TestFetchMetadata:
             ("", False),
         ],
     )
-    def test_a_request_with_a_browser_password_can_be_foreign(
-        self, authorization: str, *, foreign: bool
-    ) -> None:
-        """A bearer token is added by a page, which has to be allowed to."""
+    def test_a_browser_password_can_be_foreign(self, authorization: str, *, foreign: bool) -> None:
+        """A page must be allowed to add a bearer token."""
         cross = {"authorization": authorization, "sec-fetch-site": "cross-site"}
         assert is_foreign(cross) is foreign
         assert not is_foreign({**cross, "sec-fetch-site": "same-origin"})
@@ -109,9 +105,7 @@ class TestOldBrowsers:
             ("https://evil.example", "[", True),
         ],
     )
-    def test_an_old_browser_is_identified_by_its_host(
-        self, header: str, url: str, host: str, *, foreign: bool
-    ) -> None:
+    def test_is_known_by_its_host(self, header: str, url: str, host: str, *, foreign: bool) -> None:
         assert is_foreign({**COOKIE, "host": host, header: url}) is foreign
 
     def test_a_referer_may_have_a_path(self) -> None:
@@ -134,7 +128,7 @@ class TestTrustedOrigins:
         [
             ("https://app.example", True),
             ("https://APP.example", True),
-            ("http://app.example", False),  # anybody on the wire may be that
+            ("http://app.example", False),  # anybody on the network may be that proxy
             ("https://app.example:8443", False),
             ("https://app.example.evil.example", False),
             ("https://evil.app.example", False),
@@ -146,12 +140,10 @@ class TestTrustedOrigins:
             ("", False),
         ],
     )
-    def test_a_trusted_origin_is_compared_as_a_whole(
-        self, base: dict[str, str], url: str, *, trusted: bool
-    ) -> None:
+    def test_is_compared_as_a_whole(self, base: dict[str, str], url: str, *, trusted: bool) -> None:
         headers = {**base, "origin": url, "host": "example.org"}
         if base is COOKIE and not url:
-            return  # nothing is said: not foreign, see above
+            return  # no header, so not foreign (see above)
         assert is_foreign(headers, TRUSTING) is not trusted
 
     @pytest.mark.parametrize(

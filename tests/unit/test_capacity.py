@@ -9,7 +9,7 @@ from hasten.jobs._capacity import MAX_TURN, SHORT_SECONDS, Capacity, QueueShare
 
 
 class Queues:
-    """Queues that ask whenever they are awake and want more, as fetchers do."""
+    """Queues that reserve places whenever they are awake and want more."""
 
     def __init__(self, size: int, count: int) -> None:
         self.size = size
@@ -35,7 +35,7 @@ class Queues:
                 self.capacity.skip_turn(share)
             elif reserved := self.capacity.reserve(share, at_most):
                 self.capacity.finish_claim(share, reserved, used=reserved)
-                self.awake.add(share)  # it has been at the store, and asks again
+                self.awake.add(share)  # it has claimed, and reserves again
         raise AssertionError("they wake each other without end")
 
     def check(self) -> None:
@@ -48,7 +48,7 @@ class Queues:
             assert all(share.in_use >= limit for share in wanting), "free places, and nobody asks"
 
     def end(self, share: QueueShare, amount: int, seconds: float) -> None:
-        """End jobs of a queue that have run for so long."""
+        """End the jobs of a queue that have run for this long."""
         self.now += seconds
         self.capacity.release(share, amount)
         self.awake.add(share)
@@ -65,10 +65,8 @@ steps = st.lists(
 
 
 @given(size=st.integers(1, 12), count=st.integers(1, 8), steps=steps)
-def test_no_place_is_free_while_a_queue_waits_for_one(
-    size: int, count: int, steps: list[tuple[str, int, int]]
-) -> None:
-    """And no queue uses more than there is."""
+def test_no_place_is_left_unused(size: int, count: int, steps: list[tuple[str, int, int]]) -> None:
+    """And the queues never use more places than there are."""
     queues = Queues(size, count)
     queues.ask(size)
     queues.check()
@@ -89,7 +87,7 @@ def test_no_place_is_free_while_a_queue_waits_for_one(
 
 
 def test_the_queue_that_has_waited_longest_is_next() -> None:
-    """With less room than queues, none has a second turn while another waits."""
+    """With fewer places than queues, none has a second turn while another waits."""
     queues = Queues(2, 5)
     queues.ask(1)
     order = [queues.shares.index(share) for share in queues.shares if share.in_use]
@@ -112,7 +110,7 @@ def test_a_single_queue_gets_all_of_it() -> None:
 
 
 def test_a_queue_with_short_jobs_takes_several_places_in_its_turn() -> None:
-    """All that end together; the queues still take turns, one after the other."""
+    """It takes places for all that end together, and the queues still take turns."""
     queues = Queues(MAX_TURN, 3 * MAX_TURN)
     queues.ask(MAX_TURN)
     turns: list[tuple[int, int]] = []

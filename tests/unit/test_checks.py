@@ -1,4 +1,4 @@
-"""A value of the right kind is returned, and any other is refused in plain words."""
+"""Values of the right type are returned, and others are refused with a clear message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Defaults of the command line, and what `hasten jobs list --json` makes of odd jobs."""
+"""Defaults of the command line, and odd jobs in `hasten jobs list --json`."""
 
 from __future__ import annotations
 
@@ -47,15 +47,11 @@ def describe(**stored: Any) -> dict[str, object]:
     return _to_json_object(Job(Queue("mail", "memory://"), "1", replace(RECORD, **stored)))
 
 
-def test_a_time_that_datetime_cannot_hold_becomes_the_latest_one(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_time_too_late_for_datetime_becomes_the_last(capsys: pytest.CaptureFixture[str]) -> None:
     print_json(describe(due_ms=12 * 10**18))
     assert '"due_at": "9999-12-31' in capsys.readouterr().out
 
 
-def test_data_that_is_nested_too_deeply_is_shown_as_text(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_data_nested_too_deeply_is_shown_as_text(capsys: pytest.CaptureFixture[str]) -> None:
     print_json(describe(progress="[" * 100_000))
     assert '"progress": "[[[[' in capsys.readouterr().out

@@ -74,11 +74,10 @@ class TestLoad:
         assert names("shop") == ["mail", "reports"]
 
     def test_a_queue_comes_once_however_often_it_is_named(self) -> None:
-        """A worker serves a queue or does not."""
         assert names("shop:mail", "shop:also_mail", "shop") == ["mail", "reports"]
 
     def test_installed_modules_come_before_those_of_the_folder(self, folder: Path) -> None:
-        """The folder may be one where others can write, and its files none of the application."""
+        """Other users may be able to write to the folder."""
         load_queues(["shop:mail"])
         assert sys.path[-1] == str(folder)
 
@@ -146,7 +145,7 @@ class TestMessages:
         assert self.said("empty") == "module 'empty' has no Queue at module level"
 
     def test_a_module_of_the_same_name_elsewhere_shows_its_file(self, folder: Path) -> None:
-        """A file queue.py of the user's is not found: Python's own has been imported before."""
+        """Python's own module queue was imported before the file queue.py of the user."""
         (folder / "queue.py").write_text(SHOP, encoding="utf-8")
         assert self.said("queue:mail") == (
             f"module 'queue' ({queue.__file__}) has no 'mail'; it has no queues at module level"
@@ -161,9 +160,7 @@ class TestMessages:
             ("pack/tasks", "pack.tasks"),
         ],
     )
-    def test_the_error_for_a_file_shows_the_name_of_the_module(
-        self, target: str, instead: str
-    ) -> None:
+    def test_the_error_for_a_file_names_the_module(self, target: str, instead: str) -> None:
         assert self.said(target) == f"{target} is the name of a file: write {instead}"
 
     @pytest.mark.parametrize("target", ["", ":mail", "shop mail", "a..b:mail", "1st:mail"])

@@ -1,4 +1,4 @@
-"""Every option of the middlewares is checked when they are made, and names itself."""
+"""Every option of the middlewares is checked when they are created, and errors name it."""
 
 from __future__ import annotations
 
@@ -26,11 +26,7 @@ from hasten.compression import (
     Precompressed,
 )
 from hasten.compression._negotiation import Coding
-from hasten.compression._options import (
-    to_breach_guard,
-    to_codings,
-    to_levels,
-)
+from hasten.compression._options import to_breach_guard, to_codings, to_levels
 from hasten.errors import InvalidOption
 from tests.http.client import Receive, Scope, Send
 
@@ -41,7 +37,7 @@ NO_CODINGS = [(), [], "gzip", b"gzip", 5, None, ["brotli"], ["gzip", "lz4"], ["G
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Is never called."""
+    """Raise, because it is never called."""
 
 
 def bad(option: str, values: list[Any]) -> list[Any]:

@@ -1,4 +1,4 @@
-"""When cron patterns match, above all where clocks are changed."""
+"""When cron patterns match, especially when clocks change."""
 
 from __future__ import annotations
 

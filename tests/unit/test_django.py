@@ -1,4 +1,4 @@
-"""Old database connections of Django are closed where Django is in use, and only there."""
+"""Old database connections of Django are closed, but only where Django is in use."""
 
 from __future__ import annotations
 
@@ -29,10 +29,8 @@ def install(monkeypatch: pytest.MonkeyPatch, database: Database, *, configured: 
 
 
 @pytest.mark.parametrize("configured", [True, False])
-def test_only_a_project_with_settings_has_connections(
-    monkeypatch: pytest.MonkeyPatch, configured: bool
-) -> None:
-    """A library may have imported Django for no project at all."""
+def test_connections_need_settings(monkeypatch: pytest.MonkeyPatch, configured: bool) -> None:
+    """A library may have imported Django without a project."""
     database = Database()
     install(monkeypatch, database, configured=configured)
     _django.close_old_connections()

@@ -1,4 +1,4 @@
-"""Public seconds become whole milliseconds, and mistakes do not."""
+"""Durations in seconds become whole milliseconds, and wrong ones are refused."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class TestToMs:
 
     @given(st.integers(0, MAX_MS))
     def test_no_millisecond_is_lost(self, ms: int) -> None:
-        """Options go to the wire and back through seconds: nothing may drift."""
+        """Options are stored as seconds and read again, without drift."""
         assert to_ms("delay", ms / 1000) == ms
         assert to_ms("delay", timedelta(milliseconds=ms)) == ms
 
@@ -69,14 +69,14 @@ class TestToMs:
         ],
     )
     def test_refuses_a_duration_out_of_bounds(self, value: object, reason: str) -> None:
-        """Whatever the number is, the answer is ours and not an OverflowError."""
+        """The error is never an OverflowError."""
         with pytest.raises(InvalidOption) as caught:
             to_ms("delay", value)
         shown = repr(value) if len(repr(value)) <= 200 else f"{value!r}"[:200] + "…"
         assert str(caught.value) == f"delay={shown}: {reason}"
 
     def test_a_duration_has_a_minimum(self) -> None:
-        """A time-out of nothing would end every run."""
+        """A time-out of 0 would end every run."""
         assert to_ms("timeout", 0.001, at_least_ms=1) == 1
         with pytest.raises(InvalidOption) as caught:
             to_ms("timeout", 0, at_least_ms=1)

@@ -53,9 +53,7 @@ class TestLevels:
 
 class TestSeconds:
     @given(efforts, st.data(), sizes, sizes)
-    def test_costs_grow_with_size(
-        self, effort: Effort, data: st.DataObject, one: int, two: int
-    ) -> None:
+    def test_grow_with_size(self, effort: Effort, data: st.DataObject, one: int, two: int) -> None:
         level = data.draw(st.sampled_from(effort.levels))
         small, large = sorted([one, two])
         assert 0 < effort.estimate_seconds(level, small) <= effort.estimate_seconds(level, large)
@@ -84,9 +82,7 @@ class TestSeconds:
 
 class TestFixedAt:
     @given(efforts, st.data(), sizes)
-    def test_a_fixed_level_holds_for_all_sizes(
-        self, effort: Effort, data: st.DataObject, size: int
-    ) -> None:
+    def test_is_used_for_all_sizes(self, effort: Effort, data: st.DataObject, size: int) -> None:
         level = data.draw(st.sampled_from(effort.levels))
         fixed = with_fixed_level(level, effort)
         assert {fixed.choose_level(size), fixed.streaming, fixed.live} == {level}

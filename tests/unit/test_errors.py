@@ -1,4 +1,4 @@
-"""The tree that is drawn is the tree that exists, and each message says what it should."""
+"""The docstring of hasten.errors shows the tree of classes, and each message is tested."""
 
 from __future__ import annotations
 
@@ -17,45 +17,6 @@ from hasten import errors
 from hasten._decision import Decision
 from hasten._problems import make_refusal
 from hasten._responses import EncodedResponse
-from hasten.errors import (
-    AddedInPart,
-    AsyncioRequired,
-    BodyRefused,
-    HastenError,
-    InvalidArgument,
-    InvalidOption,
-    InvalidParameter,
-    InvalidResult,
-    InvalidTask,
-    JobCancelled,
-    JobFailed,
-    JobNotFound,
-    JobTimeout,
-    LimitExceeded,
-    LimitNotFound,
-    MissingExtra,
-    MissingMiddleware,
-    PayloadTooLarge,
-    ProcessDied,
-    RequestRefused,
-    ResponseBroken,
-    ResultTimeout,
-    RowNotFound,
-    RunFailed,
-    StoreBusy,
-    StoreCorrupt,
-    StoreError,
-    StoreFull,
-    StoreInterrupted,
-    StoreReadOnly,
-    StoreRejected,
-    StoreTimeout,
-    StoreTooNew,
-    StoreUnavailable,
-    TargetError,
-    UsageError,
-    WrongState,
-)
 
 NOT_INSTALLED = (
     "redis is not installed: install hasten with its extra 'redis'; "
@@ -75,103 +36,91 @@ NO_MIDDLEWARE = (
     "add it with app.add_middleware(RateLimitMiddleware, …)"
 )
 
+STORE_ERRORS = (
+    errors.StoreError, errors.StoreBusy, errors.StoreReadOnly, errors.StoreFull,
+    errors.StoreCorrupt, errors.StoreTooNew, errors.StoreUnavailable, errors.StoreRejected,
+)  # fmt: skip
+
 MESSAGES = [
+    (errors.MissingExtra("redis", "redis"), NOT_INSTALLED),
     (
-        MissingExtra("redis", "redis"),
-        NOT_INSTALLED,
-    ),
-    (
-        InvalidOption("attempts", 0, "a whole number from 1 to 1,000,000"),
+        errors.InvalidOption("attempts", 0, "a whole number from 1 to 1,000,000"),
         "attempts=0: must be a whole number from 1 to 1,000,000",
     ),
     (
-        AsyncioRequired("Limiter.wait", "use hit"),
+        errors.AsyncioRequired("Limiter.wait", "use hit"),
         "Limiter.wait needs asyncio, which is not running in this thread: use hit",
     ),
-    (UsageError("a .sync call blocks: await"), "a .sync call blocks: await"),
+    (errors.UsageError("a .sync call blocks: await"), "a .sync call blocks: await"),
+    (errors.MissingMiddleware("@limit of 'a'", "RateLimitMiddleware"), NO_MIDDLEWARE),
     (
-        MissingMiddleware("@limit of 'a'", "RateLimitMiddleware"),
-        NO_MIDDLEWARE,
-    ),
-    (
-        LimitExceeded(Decision("login", False, 5, 0, 7.2, 3599.5)),
+        errors.LimitExceeded(Decision("login", False, 5, 0, 7.2, 3599.5)),
         "limit 'login': exceeded; retry in 3,600 s",
     ),
     (
-        LimitExceeded(Decision("login", False, 5, 0, 0.5, 0.5, unavailable=True)),
+        errors.LimitExceeded(Decision("login", False, 5, 0, 0.5, 0.5, unavailable=True)),
         "limit 'login': its store is unavailable; retry in 1 s",
     ),
     (
-        LimitNotFound("logon", ["login", "all"]),
+        errors.LimitNotFound("logon", ["login", "all"]),
         "no limit 'logon' applies to this request; limits that apply: 'login', 'all'",
     ),
     (
-        InvalidArgument("send", "when", "is a datetime, which JSON does not know"),
+        errors.InvalidArgument("send", "when", "is a datetime, which JSON does not know"),
         "send: argument 'when' is a datetime, which JSON does not know",
     ),
+    (errors.PayloadTooLarge("send", "body", 2_000_000, 1_048_576), TOO_LARGE),
+    (errors.RequestRefused("not acceptable"), "not acceptable"),
     (
-        PayloadTooLarge("send", "body", 2_000_000, 1_048_576),
-        TOO_LARGE,
-    ),
-    (RequestRefused("not acceptable"), "not acceptable"),
-    (
-        BodyRefused(413, "larger than 10 bytes when decoded"),
+        errors.BodyRefused(413, "larger than 10 bytes when decoded"),
         "request body refused: larger than 10 bytes when decoded",
     ),
     (
-        InvalidParameter("limit", "500", "expected at most 100", code="out_of_range", maximum=100),
+        errors.InvalidParameter(
+            "limit", "500", "expected at most 100", code="out_of_range", maximum=100
+        ),
         "limit='500': expected at most 100",
     ),
-    (RowNotFound("user"), "there is no such user"),
+    (errors.RowNotFound("user"), "there is no such user"),
     (
-        ResponseBroken("an earlier send was cancelled or failed"),
+        errors.ResponseBroken("an earlier send was cancelled or failed"),
         "the response cannot be completed: an earlier send was cancelled or failed",
     ),
-    (StoreError("sqlite:///a.db", "out of luck"), "sqlite:///a.db: out of luck"),
-    (StoreBusy("sqlite:///a.db", "locked"), "sqlite:///a.db: locked"),
-    (StoreReadOnly("sqlite:///a.db", "read-only"), "sqlite:///a.db: read-only"),
-    (StoreFull("sqlite:///a.db", "full"), "sqlite:///a.db: full"),
-    (StoreCorrupt("sqlite:///a.db", "damaged"), "sqlite:///a.db: damaged"),
-    (StoreTooNew("sqlite:///a.db", "version 9"), "sqlite:///a.db: version 9"),
-    (StoreUnavailable("sqlite:///a.db", "closed"), "sqlite:///a.db: closed"),
-    (StoreRejected("redis://a", "a number is too large"), "redis://a: a number is too large"),
+    *(
+        (kind("sqlite:///a.db", "the reason"), "sqlite:///a.db: the reason")
+        for kind in STORE_ERRORS
+    ),
     (
-        StoreInterrupted("redis://a", "it hung up"),
+        errors.StoreInterrupted("redis://a", "it hung up"),
         "redis://a: it hung up; the operation may or may not have been applied",
     ),
     (
-        StoreTimeout("redis://a", "no response within 5 s"),
+        errors.StoreTimeout("redis://a", "no response within 5 s"),
         "redis://a: no response within 5 s; the operation may or may not have been applied",
     ),
     (
-        AddedInPart(StoreFull("sqlite:///a.db", "no space left"), ["1", "2"], 3000),
+        errors.AddedInPart(errors.StoreFull("sqlite:///a.db", "no space left"), ["1", "2"], 3000),
         "sqlite:///a.db: only the first 2 of 3,000 jobs were added, then: no space left",
     ),
-    (JobNotFound("mail", "7"), "queue 'mail' has no job '7'"),
+    (errors.JobNotFound("mail", "7"), "queue 'mail' has no job '7'"),
     (
-        WrongState("mail", "7", "active", ["failed", "completed"]),
+        errors.WrongState("mail", "7", "active", ["failed", "completed"]),
         "job '7' of queue 'mail' is active: must be failed or completed",
     ),
-    (JobFailed("7", "no such address"), "job '7' failed: no such address"),
-    (JobCancelled("7", "cancelled"), "job '7' failed: cancelled"),
-    (ResultTimeout("7", 2.50), "job '7' has not finished within 2.5 s"),
+    (errors.JobFailed("7", "no such address"), "job '7' failed: no such address"),
+    (errors.JobCancelled("7", "cancelled"), "job '7' failed: cancelled"),
+    (errors.ResultTimeout("7", 2.50), "job '7' has not finished within 2.5 s"),
     (
-        InvalidArgument.of_call("send", "to", "missing a required argument: 'to'"),
+        errors.InvalidArgument.of_call("send", "to", "missing a required argument: 'to'"),
         "send: missing a required argument: 'to'",
     ),
-    (InvalidTask("a class cannot be a task"), "a class cannot be a task"),
-    (TargetError("no module named 'app'"), "no module named 'app'"),
-    (RunFailed("for some reason"), "for some reason"),
-    (JobTimeout(1.5), "timed out after 1.5 s"),
-    (InvalidResult("the return value is too large"), "the return value is too large"),
-    (
-        ProcessDied("exit code 4"),
-        "the handler's process died: exit code 4",
-    ),
-    (
-        ProcessDied("exit code 4", while_starting=True),
-        DIED_WHILE_STARTING,
-    ),
+    (errors.InvalidTask("a class cannot be a task"), "a class cannot be a task"),
+    (errors.TargetError("no module named 'app'"), "no module named 'app'"),
+    (errors.RunFailed("for some reason"), "for some reason"),
+    (errors.JobTimeout(1.5), "timed out after 1.5 s"),
+    (errors.InvalidResult("the return value is too large"), "the return value is too large"),
+    (errors.ProcessDied("exit code 4"), "the handler's process died: exit code 4"),
+    (errors.ProcessDied("exit code 4", while_starting=True), DIED_WHILE_STARTING),
 ]
 
 
@@ -198,7 +147,7 @@ OUTSIDE: Final = {
 
 
 def exception_classes() -> dict[str, type[BaseException]]:
-    """All that are defined in hasten, by module and name."""
+    """Return all exception classes of hasten, by module and name."""
     found: dict[str, type[BaseException]] = {}
     for module in pkgutil.walk_packages(hasten.__path__, "hasten."):
         if "__main__" in module.name or module.name.startswith("hasten.django."):
@@ -210,13 +159,13 @@ def exception_classes() -> dict[str, type[BaseException]]:
     return found
 
 
-def classes() -> set[type[HastenError]]:
+def classes() -> set[type[errors.HastenError]]:
     found = {value for value in vars(errors).values() if isinstance(value, type)}
-    return {kind for kind in found if issubclass(kind, HastenError)}
+    return {kind for kind in found if issubclass(kind, errors.HastenError)}
 
 
 def drawn() -> dict[str, tuple[str, str | None]]:
-    """The tree of the docstring: name → its parent, and the builtin that it also is."""
+    """Return the tree of the docstring: the parent of each class, and its built-in base."""
     tree: dict[str, tuple[str, str | None]] = {}
     path: list[str] = []
     for line in (errors.__doc__ or "").splitlines():
@@ -232,7 +181,6 @@ def drawn() -> dict[str, tuple[str, str | None]]:
 
 class TestTree:
     def test_the_docstring_draws_the_tree(self) -> None:
-        """The drawing is what people read before they write `except`."""
         tree = drawn()
         assert set(tree) == {kind.__name__ for kind in classes()}
         for kind in classes():
@@ -241,11 +189,11 @@ class TestTree:
             assert bases == ([parent] if also is None else [parent, also])
 
     def test_every_exception_class_is_in_the_tree(self) -> None:
-        """Who catches HastenError catches all that leaves hasten on purpose."""
+        """HastenError catches every error that hasten raises on purpose."""
         outside = {
             name: [base.__name__ for base in kind.__mro__]
             for name, kind in exception_classes().items()
-            if not issubclass(kind, HastenError)
+            if not issubclass(kind, errors.HastenError)
         }
         assert set(outside) <= OUTSIDE.keys()
 
@@ -255,16 +203,19 @@ class TestTree:
 
 class TestMessages:
     @pytest.mark.parametrize(("error", "message"), MESSAGES, ids=lambda value: type(value).__name__)
-    def test_message(self, error: HastenError, message: str) -> None:
+    def test_message(self, error: errors.HastenError, message: str) -> None:
         assert str(error) == message
 
     def test_every_class_has_a_tested_message(self) -> None:
-        """A new class comes with its message."""
-        assert {type(error) for error, _ in MESSAGES} == classes() - {HastenError}
+        """A new class needs a tested message."""
+        assert {type(error) for error, _ in MESSAGES} == classes() - {errors.HastenError}
 
     @pytest.mark.parametrize("error", [error for error, _ in MESSAGES])
-    def test_errors_can_be_pickled_and_copied(self, error: HastenError) -> None:
-        """A handler in a process of its own may raise one; a lost class would break its pool."""
+    def test_errors_can_be_pickled_and_copied(self, error: errors.HastenError) -> None:
+        """An error may come from a handler process.
+
+        One that cannot be unpickled breaks the pool.
+        """
         for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
             assert type(twin) is type(error)
             assert str(twin) == str(error)
@@ -273,35 +224,37 @@ class TestMessages:
 
 class TestFacts:
     def test_facts_are_attributes(self) -> None:
-        """What a caller decides by is not to be parsed from a text."""
-        missing = JobNotFound("mail", "7")
+        """Callers need not parse the message."""
+        missing = errors.JobNotFound("mail", "7")
         assert (missing.queue, missing.job_id) == ("mail", "7")
-        wrong = WrongState("mail", "7", "active", ["failed"])
+        wrong = errors.WrongState("mail", "7", "active", ["failed"])
         assert (wrong.queue, wrong.job_id, wrong.state) == ("mail", "7", "active")
-        option = InvalidOption("attempts", 0, "more")
+        option = errors.InvalidOption("attempts", 0, "more")
         assert (option.option, option.value, option.code) == ("attempts", 0, "invalid")
-        assert InvalidOption("attempts", 0, "more", code="out_of_range").code == "out_of_range"
-        large = PayloadTooLarge("send", "body", 2, 1)
+        assert (
+            errors.InvalidOption("attempts", 0, "more", code="out_of_range").code == "out_of_range"
+        )
+        large = errors.PayloadTooLarge("send", "body", 2, 1)
         assert (large.task, large.argument, large.size, large.limit) == ("send", "body", 2, 1)
-        failed = JobFailed("7", "no such address")
+        failed = errors.JobFailed("7", "no such address")
         assert (failed.job_id, failed.error) == ("7", "no such address")
-        parameter = InvalidParameter(
+        parameter = errors.InvalidParameter(
             "sort", "x", "unknown", code="unknown_name", allowed=["id"], minimum=0, maximum=9
         )
         assert (parameter.parameter, parameter.value) == ("sort", "x")
         assert (parameter.code, parameter.status) == ("unknown_name", 422)
         assert (parameter.minimum, parameter.maximum, parameter.allowed) == (0, 9, ("id",))
-        late = ResultTimeout("7", 2.5)
+        late = errors.ResultTimeout("7", 2.5)
         assert (late.job_id, late.seconds) == ("7", 2.5)
-        store = StoreFull("sqlite:///a.db", "full")
+        store = errors.StoreFull("sqlite:///a.db", "full")
         assert (store.store, store.reason) == ("sqlite:///a.db", "full")
-        extra = MissingExtra("redis", "redis")
+        extra = errors.MissingExtra("redis", "redis")
         assert (extra.module, extra.extra) == ("redis", "redis")
 
 
 class TestLimitExceeded:
     def test_its_response_is_that_of_the_middleware(self) -> None:
-        error = LimitExceeded(Decision("login", False, 5, 0, 7.2, 3599.5))
+        error = errors.LimitExceeded(Decision("login", False, 5, 0, 7.2, 3599.5))
         answer = EncodedResponse.for_error(error)
         assert (answer.status, answer.headers["retry-after"]) == (429, "3600")
         assert answer.headers["content-type"] == "application/problem+json"
@@ -311,7 +264,7 @@ class TestLimitExceeded:
 
     def test_without_a_store_it_is_a_503(self) -> None:
         away = Decision("login", False, 5, 0, 1, 1, unavailable=True)
-        answer = EncodedResponse.for_error(LimitExceeded(away))
+        answer = EncodedResponse.for_error(errors.LimitExceeded(away))
         assert (answer.status, answer.headers["retry-after"]) == (503, "1")
         refused = make_refusal(None, status=503, limits=[], is_busy=True)
         assert json.loads(answer.body) == json.loads(refused.body)
@@ -319,21 +272,22 @@ class TestLimitExceeded:
 
 class TestProblems:
     @pytest.mark.parametrize(
-        "error", [error for error, _ in MESSAGES if RequestRefused in type(error).__mro__[1:]]
+        "error",
+        [error for error, _ in MESSAGES if errors.RequestRefused in type(error).__mro__[1:]],
     )
-    def test_all_problems_have_one_shape(self, error: RequestRefused) -> None:
-        """A client reads every refusal of hasten with the same code."""
+    def test_all_problems_have_one_shape(self, error: errors.RequestRefused) -> None:
+        """So clients can handle all refusals of hasten alike."""
         response = EncodedResponse.for_error(error)
         assert response.status == error.status
         assert response.headers["content-type"] == "application/problem+json"
         problem = json.loads(response.body)
         assert {"type", "title", "status", "detail"} <= problem.keys()
         assert problem["status"] == error.status
-        if problem["type"] == "about:blank":  # else the type is what programs read
+        if problem["type"] == "about:blank":  # otherwise programs read the type
             assert problem["code"] == error.code
 
     def test_an_invalid_parameter_is_a_problem_of_rfc_9457(self) -> None:
-        error = InvalidParameter(
+        error = errors.InvalidParameter(
             "limit", "500", "expected at most 100", code="out_of_range", minimum=1, maximum=100
         )
         assert error.problem() == {
@@ -348,7 +302,9 @@ class TestProblems:
         }
 
     def test_a_problem_without_bounds_has_no_bounds(self) -> None:
-        error = InvalidParameter("cursor", None, "not ours", code="invalid_cursor", status=400)
+        error = errors.InvalidParameter(
+            "cursor", None, "not ours", code="invalid_cursor", status=400
+        )
         assert error.problem() == {
             "type": "about:blank",
             "title": "Bad Request",
@@ -359,7 +315,9 @@ class TestProblems:
         }
 
     def test_a_problem_can_be_encoded_whatever_the_client_sent(self) -> None:
-        """Half a surrogate or a megabyte in the message would make a 500 of a 422."""
-        error = InvalidParameter("sort", "\udc80\0" + "x" * 1_000_000, "unknown", code="unknown")
+        """Lone surrogates and long values must not cause an error while a 422 is encoded."""
+        error = errors.InvalidParameter(
+            "sort", "\udc80\0" + "x" * 1_000_000, "unknown", code="unknown"
+        )
         body = json.dumps(error.problem(), ensure_ascii=False).encode()
         assert len(body) < 500

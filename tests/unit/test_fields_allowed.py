@@ -100,7 +100,7 @@ class TestChoosing:
         assert hidden.code == "unknown_name"
 
     def test_the_order_of_names_does_not_matter(self) -> None:
-        """The model's order, so that caches and validators agree."""
+        """The order of the model is used, so that caches and ETags agree."""
         one = USERS.parse(["email,id"])
         assert one.names == ("id", "email")
         for texts in (["id,email"], ["email", "id"], ["email, id ,email"], ["email,id", "id"]):
@@ -163,7 +163,7 @@ class TestChoosing:
         assert refusal(USERS, "team(members(team(title)))").code == "too_deep"
 
     def test_the_default_fields_of_a_relation_count_for_the_depth(self) -> None:
-        """Else the short form would give what the long one is refused."""
+        """Otherwise the short form would select more than the long one may."""
         assert str(USERS.parse(["team.members"])) == "team(members(id,name,email))"
         for text in ("team.members.team", "team.members.team.id", "team(members(team,team.id))"):
             assert refusal(USERS, text).code == "too_deep"
@@ -336,7 +336,7 @@ class DataSecret(MappedAsDataclass, Base):
 class TestTables:
     @pytest.mark.parametrize("table", [Secret, DataSecret])
     def test_a_mapped_table_is_refused_as_a_source(self, table: type) -> None:
-        """Also if it is a dataclass, or hidden in one."""
+        """Also a dataclass, or one in a field of another model."""
         with pytest.raises(InvalidOption, match="a mapped table would show all of its columns"):
             AllowedFields(table)
         with pytest.raises(InvalidOption, match="a mapped table would show all of its columns"):
@@ -379,7 +379,7 @@ class TestOptions:
         assert str(posts.parse(["author"])) == "author(id,name,email)"
 
     def test_expand_removes_a_field_on_every_path(self) -> None:
-        """What was taken from an author is not given by the comments of the author."""
+        """The author of a comment has as few fields as the author of a post."""
         posts = AllowedFields(Post, expand={"author": USERS.without("email", "team")})
         for text in ("author.email", "comments.author.email", "comments(author(email))"):
             assert refusal(posts, text).code == "unknown_name"
@@ -422,7 +422,7 @@ class TestRoles:
         assert USERS.parse(["email"]).names == ("email",)
 
     def test_a_removed_field_is_unknown_on_every_path(self) -> None:
-        """A ring of models leads back to where the field was taken away."""
+        """Related models may lead back to the model of the field."""
         guests = USERS.without("email")
         assert refusal(guests, "team.members.email").code == "unknown_name"
         assert str(guests.parse(["team.members"])) == "team(members(id,name))"
@@ -447,15 +447,9 @@ class TestRoles:
 class TestPaths:
     def test_paths_lists_everything_that_can_be_selected(self) -> None:
         assert list(AllowedFields(Article).paths()) == [
-            "id",
-            "createdAt",
-            "author",
-            "author.id",
-            "author.fullName",
-            "others",
-            "others.id",
+            "id", "createdAt", "author", "author.id", "author.fullName", "others", "others.id",
             "others.fullName",
-        ]
+        ]  # fmt: skip
         assert list(USERS.paths(1)) == ["id", "name", "email", "bio"]
 
     @given(st.sampled_from([*POSTS.paths(3)]))

@@ -28,7 +28,7 @@ TREES: st.SearchStrategy[dict[str, object]] = st.recursive(
 
 
 def tree(mask: FieldMask) -> dict[str, object]:
-    """The names; those that stood alone with a ! behind."""
+    """Return the names as a tree. Names that were requested alone end with !."""
     return {name + "!" * inner.whole: tree(inner) for name, inner in mask.names.items()}
 
 
@@ -77,15 +77,7 @@ class TestNested:
         assert tree(parse_field_mask([text])) == {"author": {"name!": {}}}
 
     @pytest.mark.parametrize(
-        "text",
-        [
-            "a(b(c),d)",
-            "a.b.c,a.d",
-            "a(b.c,d)",
-            "a(b.c),a.d",
-            "a.b(c),a(d)",
-            "a(b(c)),a(d)",
-        ],
+        "text", ["a(b(c),d)", "a.b.c,a.d", "a(b.c,d)", "a(b.c),a.d", "a.b(c),a(d)", "a(b(c)),a(d)"]
     )
     def test_nested_dots_and_parentheses_write_the_same_tree(self, text: str) -> None:
         assert tree(parse_field_mask([text])) == {"a": {"b": {"c!": {}}, "d!": {}}}
@@ -180,7 +172,7 @@ def few_frames() -> Iterator[None]:
 
 
 def measured_lines() -> list[tuple[int, int]]:
-    """The lengths of texts, and the lines that reading each of them runs."""
+    """Return the lengths of texts, and how many lines of code run to parse each."""
     done = subprocess.run(
         [sys.executable, "-c", COUNT_LINES], check=True, capture_output=True, text=True, timeout=60
     )
@@ -190,7 +182,7 @@ def measured_lines() -> list[tuple[int, int]]:
 COUNT_LINES = """
 import contextlib, json, sys
 from hasten.errors import InvalidParameter
-from hasten.fields._mask import MAX_CHARS, parse_field_mask
+from hasten.fields._mask import MAX_CHARS, parse
 
 count = 0
 

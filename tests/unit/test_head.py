@@ -1,4 +1,4 @@
-"""What is said about a response stays true once it is coded."""
+"""The headers of a response match its compressed body."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class TestSuffix:
     @pytest.mark.parametrize("own", Coding)
     @pytest.mark.parametrize("coding", Coding)
     def test_one_suffix_is_removed(self, own: Coding, coding: Coding) -> None:
-        """An application may have suffixes of its own, as those behind Apache have."""
+        """An application may have suffixes of its own, like Apache."""
         tag = f'"a-{own}"'.encode()
         assert strip_etag_suffixes(make_compressed_etag(tag, "suffix", coding)) == tag
 

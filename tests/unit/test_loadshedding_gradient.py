@@ -1,4 +1,4 @@
-"""How the limit follows the capacity of the process."""
+"""The concurrency limit adapts to the capacity of the process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the loggers of hasten do to the texts of others."""
+"""How the loggers of hasten escape arguments."""
 
 from __future__ import annotations
 
@@ -25,23 +25,21 @@ def is_harmless(text: str) -> bool:
 
 
 @pytest.mark.parametrize("argument", [HOSTILE, ValueError(HOSTILE), StoreError("db", HOSTILE)])
-def test_arguments_are_escaped_on_one_line(
-    argument: object, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_arguments_stay_on_one_line(argument: object, caplog: pytest.LogCaptureFixture) -> None:
     get_logger("hasten.test").warning("store: %s, %d", argument, 7)
     assert logged(caplog).isprintable()
     assert logged(caplog).endswith(r"\r\nERROR forged, 7")
 
 
 def test_printable_arguments_are_not_changed(caplog: pytest.LogCaptureFixture) -> None:
-    """Error trackers group by them."""
+    """Error trackers group records by them."""
     error = ValueError("no such address")
     get_logger("hasten.test").warning("%s %s %d", "a", error, 7)
     assert caplog.records[0].args == ("a", error, 7)
 
 
 def test_tracebacks_are_escaped(caplog: pytest.LogCaptureFixture) -> None:
-    """Those of causes, groups and notes, too. The exception itself stays in the record."""
+    """Also those of causes, groups and notes. The record keeps the exception itself."""
     error = ExceptionGroup(HOSTILE, [ValueError(HOSTILE)])
     error.add_note(f"a note\nERROR forged {HOSTILE}")
     error.__cause__ = KeyError(HOSTILE)

@@ -1,4 +1,4 @@
-"""What is worth coding is told from the structure of its name."""
+"""Whether a media type is worth compressing follows from the structure of its name."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class TestChangedTypes:
         assert not (DEFAULT_MEDIA_TYPES - {" TEXT/CSV "})("text/csv")
 
     def test_a_single_name_may_be_added(self) -> None:
-        """And not its letters."""
+        """It is not taken for a sequence of letters."""
         assert (DEFAULT_MEDIA_TYPES | "application/x-tiles")("application/x-tiles")
         assert not (DEFAULT_MEDIA_TYPES - "text/csv")("text/csv")
 

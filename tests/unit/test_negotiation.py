@@ -28,7 +28,7 @@ def written(wanted: list[tuple[str, str | None]]) -> str:
 
 
 def weight(wanted: list[tuple[str, str | None]], coding: str) -> int | None:
-    """What was said of a coding, in the RFC's own words; None if nothing was."""
+    """Return the weight of a coding as the RFC defines it, or None."""
     for name in (coding, "*"):
         said = [
             1000 if q is None else QVALUES[q]
@@ -63,7 +63,7 @@ class TestChoose:
             ("identity;q=0.5, gzip;q=0.4, br;q=0.6", "br"),
             ("identity;q=0.5, gzip;q=0.5", "gzip"),
             ("identity, *;q=0.9", ""),
-            ("*;q=0.5, gzip;q=0.3", "zstd br"),  # identity is among what * stands for
+            ("*;q=0.5, gzip;q=0.3", "zstd br"),  # * includes identity
             ("gzip;level=9", "gzip"),
             ("gzip;level=9;q=0", ""),
             ("gzip;q=0;q=1", ""),
@@ -92,9 +92,7 @@ class TestChoose:
             ("identity;q=nonsense", True, True),
         ],
     )
-    def test_a_client_may_refuse_identity(
-        self, header: str, *, refuses: bool, accepts_nothing: bool
-    ) -> None:
+    def test_refusing_identity(self, header: str, *, refuses: bool, accepts_nothing: bool) -> None:
         wishes = choose_codings(header, OFFER)
         assert wishes.refuses_identity is refuses
         assert wishes.accepts_nothing is accepts_nothing
@@ -120,9 +118,7 @@ class TestChoose:
         assert make_cached_chooser(OFFER)(header) == choose_codings(header.decode("latin-1"), OFFER)
 
     @given(members)
-    def test_a_chosen_coding_is_accepted_and_not_below_identity(
-        self, wanted: list[tuple[str, str | None]]
-    ) -> None:
+    def test_choices_are_accepted_and_preferred(self, wanted: list[tuple[str, str | None]]) -> None:
         least = max(weight(wanted, "identity") or 0, 1)
         chosen = choose_codings(written(wanted), OFFER).codings
         assert set(chosen) == {coding for coding in OFFER if (weight(wanted, coding) or 0) >= least}
@@ -133,7 +129,7 @@ class TestChoose:
     def test_a_refused_coding_is_not_chosen(
         self, wanted: list[tuple[str, str | None]], coding: Coding, data: st.DataObject
     ) -> None:
-        """Wherever the refusal stands, and whatever else is said of the coding."""
+        """Wherever it is in the header, and whatever other weights it has."""
         place = data.draw(st.integers(0, len(wanted)))
         zero = data.draw(st.sampled_from(["0", "0.", "0.0", "0.00", "0.000", *INVALID]))
         header = written([*wanted[:place], (coding, zero), *wanted[place:]])

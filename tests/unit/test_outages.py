@@ -34,7 +34,7 @@ DOWN = StoreUnavailable("redis://here", "cannot connect")
 def test_an_outage_is_logged_once_and_its_end_with_a_count(
     outage: Outage, monotonic: Monotonic, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """For all services together, however many calls fail."""
+    """For all services together, whatever the number of failed calls."""
     for _ in range(25):
         for activity in ("settle jobs of queue a", "renew the leases of queue a"):
             outage.failed(activity, DOWN)
@@ -67,30 +67,24 @@ def test_another_error_is_logged(outage: Outage, caplog: pytest.LogCaptureFixtur
     assert len(caplog.records) == 2
 
 
-def test_the_success_of_other_activities_does_not_end_an_outage(
-    outage: Outage, monotonic: Monotonic, caplog: pytest.LogCaptureFixture
-) -> None:
-    """One activity fails all the time."""
-    for _ in range(10):
-        outage.failed("renew the leases of queue a", DOWN)
+@pytest.mark.parametrize(
+    ("failing", "seconds", "records"),
+    [("renew the leases of queue a", 10, 1), ("settle jobs of queue a", 30, 2)],
+    ids=["other activities succeed", "the activity fails again and again"],
+)
+def test_an_outage_is_logged_once_a_minute_although_calls_succeed(
+    outage: Outage, caplog: pytest.LogCaptureFixture, monotonic: Monotonic,
+    failing: str, seconds: int, records: int,
+) -> None:  # fmt: skip
+    """Otherwise each failure would be logged as a new outage."""
+    for _ in range(seconds):
+        outage.failed(failing, DOWN)
         outage.succeeded("settle jobs of queue a")
         monotonic.now += 1
-    assert len(caplog.records) == 1
+    assert len(caplog.records) == records
 
 
-def test_a_store_that_fails_again_and_again_is_logged_once_a_minute(
-    outage: Outage, monotonic: Monotonic, caplog: pytest.LogCaptureFixture
-) -> None:
-    for _ in range(30):
-        outage.failed("settle jobs of queue a", DOWN)
-        outage.succeeded("settle jobs of queue a")
-        monotonic.now += 1
-    assert len(caplog.records) == 2
-
-
-def test_the_memory_for_different_errors_is_limited(
-    outage: Outage, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_remembered_errors_are_limited(outage: Outage, caplog: pytest.LogCaptureFixture) -> None:
     for number in range(3 * MAX_TEXTS):
         outage.failed("settle jobs of queue a", StoreError("redis://here", str(number)))
     assert len(outage._logged_at) <= MAX_TEXTS
@@ -99,7 +93,7 @@ def test_the_memory_for_different_errors_is_limited(
 def test_an_outage_lasts_until_no_activity_fails(
     outage: Outage, monotonic: Monotonic, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One queue may recover while another one does not."""
+    """One queue may recover before another one."""
     outage.failed("settle jobs of queue a", DOWN)
     outage.failed("settle jobs of queue b", DOWN)
     outage.succeeded("settle jobs of queue b")

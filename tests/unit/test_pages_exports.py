@@ -1,4 +1,4 @@
-"""What `hasten.pagination` and `hasten.fields` export can be imported, and shadows no module."""
+"""Exports of `hasten.pagination` and `hasten.fields` can be imported, and hide no module."""
 
 from __future__ import annotations
 

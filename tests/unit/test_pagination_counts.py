@@ -142,10 +142,8 @@ class TestCached:
         clock.advance(0.1)
         assert cache.get(b"key") is None
 
-    def test_the_clock_of_the_system_does_not_move_totals(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """A wall clock that is set back would keep totals for longer than their ttl."""
+    def test_the_system_s_clock_does_not_move_totals(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The system clock may be set back, and would then keep totals for too long."""
         cache = CountCache(Cached("exact", 30, clock=Store("memory://").clock))
         cache.put(b"key", Count(7))
         monkeypatch.setattr(time, "time_ns", lambda: 2**62)

@@ -23,7 +23,7 @@ QUERY = compute_fingerprint("posts", "-created_at,id")
 CURSOR = Cursor((datetime(2026, 1, 2, 3, 4, 5, 678901, UTC), None, 42, "Zoë"), backwards=True)
 TOKEN = KEYS.sign(CURSOR, QUERY)
 
-# To the second, as PostgreSQL's: Python 3.11 reads the offset of a microsecond as none.
+# With seconds, as in PostgreSQL. Python 3.11 reads an offset of a microsecond as zero.
 OFFSETS = st.integers(-86399, 86399).map(lambda value: timezone(timedelta(seconds=value)))
 SCALARS = st.one_of(
     st.none(),
@@ -36,7 +36,7 @@ SCALARS = st.one_of(
     st.decimals(allow_nan=False),
     st.uuids(),
     st.dates(),
-    # No database knows a fold.
+    # Databases have no fold.
     st.times(timezones=st.none() | OFFSETS).map(lambda value: value.replace(fold=0)),
     st.datetimes(timezones=st.none() | OFFSETS).map(lambda value: value.replace(fold=0)),
     st.timedeltas(),
@@ -72,7 +72,7 @@ def text(token: bytes) -> str:
 
 
 def signed(body: bytes) -> str:
-    """What somebody writes who has our secret."""
+    """Return a token with a valid signature."""
     mac = hmac.digest(SECRET, b"hasten.pagination.cursor\0" + body, "sha256")
     return text(body + mac[:16])
 
@@ -137,7 +137,7 @@ class TestRoundTrip:
             assert set(token) <= set("-_") | set(map(chr, range(128))) - set("+/=% ")
 
     def test_a_token_is_short(self) -> None:
-        """It stands in a URL, twice in each answer."""
+        """Each response has up to two in URLs."""
         assert len(KEYS.sign(Cursor((datetime(2026, 1, 2, tzinfo=UTC), 10**9)), QUERY)) < 100
 
 
@@ -176,7 +176,7 @@ class TestWhatIsNotOurs:
         assert refusal(more + TOKEN).code == "invalid_cursor"
 
     def test_a_position_has_exactly_one_token(self) -> None:
-        """Padding, the other alphabet and the unused last bits: decoders let them all pass."""
+        """Base64 decoders accept padding, the other alphabet and unused bits. Tokens have none."""
         token = next(
             made for n in range(3) if len(made := KEYS.sign(Cursor((b"x" * n,)), QUERY)) % 4 == 2
         )
@@ -190,7 +190,7 @@ class TestWhatIsNotOurs:
         "forged", ["42", "not a date", "\0", 10**26, None, Decimal("NaN")], ids=repr
     )
     def test_a_value_signed_with_another_secret_is_refused(self, forged: object) -> None:
-        """Peers have sent these to the database: 500, or an empty page."""
+        """Such values have caused errors in databases of other libraries."""
         stranger = SigningKeys(b"another secret, of a stranger")
         assert refusal(stranger.sign(Cursor((forged,)), QUERY)).code == "invalid_cursor"
 
@@ -244,7 +244,7 @@ class TestWhatItBelongsTo:
         assert refusal(token, compute_fingerprint(*other)).code == "cursor_mismatch"
 
     def test_a_token_can_be_read_before_its_query_is_known(self) -> None:
-        """A request is refused before the application builds its statement, if it can be."""
+        """So a request can be refused before its statement is built."""
         cursor = KEYS.decode_for_any_query(TOKEN)
         assert cursor == CURSOR
         cursor.check(QUERY)
@@ -265,7 +265,7 @@ class TestAges:
         assert refusal(text(b"\2" + b"x" * 60)).code == "invalid_cursor"
 
     def test_secrets_can_be_rotated(self) -> None:
-        """The first signs, each verifies; a dropped one opens nothing."""
+        """The first secret signs, and each verifies. Tokens of a removed one are refused."""
         old, new = "the old secret, long enough", "the new secret, long enough"
         both = SigningKeys([new, old])
         assert both.verify(SigningKeys(old).sign(CURSOR, QUERY), QUERY) == CURSOR
@@ -282,9 +282,7 @@ class TestAges:
 
 
 class TestSize:
-    def test_a_long_token_is_refused_before_it_is_decoded(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_long_token_is_refused_undecoded(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delattr("hasten.pagination._cursor._from_base64")
         assert str(refusal("a" * (MAX_CHARS + 1))).startswith("cursor: it has more than 2048 char")
 
@@ -296,8 +294,10 @@ class TestSize:
             KEYS.sign(Cursor(("x" * (longest + 1),)), QUERY)
 
     def test_a_value_that_it_cannot_hold_is_named(self) -> None:
-        message = "sort='a field whose values have the type dict': .* sort by another"
-        with pytest.raises(InvalidOption, match=message):
+        with pytest.raises(
+            InvalidOption,
+            match=r"sort='a field whose values have the type dict': .* sort by another",
+        ):
             KEYS.sign(Cursor(({},)), QUERY)
 
     def test_a_fingerprint_has_one_length(self) -> None:
@@ -327,7 +327,7 @@ class TestSecrets:
 
     @given(st.binary(min_size=16, max_size=16).map(bytes.hex) | st.uuids().map(str))
     def test_random_secrets_are_accepted(self, secret: str) -> None:
-        assume(len(set(secret)) > 8)  # nearly all; what is not is what hypothesis likes to try
+        assume(len(set(secret)) > 8)  # nearly all random ones pass
         SigningKeys(secret)
 
     @pytest.mark.parametrize("secret", [[], None, [None]])

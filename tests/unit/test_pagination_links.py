@@ -107,7 +107,7 @@ class TestHeader:
         assert parse_qsl(query, keep_blank_values=True) == [*kept, ("page", "2")]
 
     def test_links_are_relative_to_the_request(self) -> None:
-        """The prefix that a proxy has taken off is still there, and Host is not asked."""
+        """They keep a prefix that a proxy has removed, and do not depend on Host."""
         request = "https://api.example.org/behind/a/proxy/posts?page=1"
         target = (format_link_header(LINKS) or "").partition(">")[0].removeprefix("<")
         assert urljoin(request, target) == "https://api.example.org/behind/a/proxy/posts?page=2"
@@ -123,7 +123,7 @@ class TestHeader:
         )
 
     def test_a_long_query_makes_no_long_header(self) -> None:
-        """A proxy refuses an answer whose headers are longer than its buffer."""
+        """Proxies refuse responses with headers that exceed their buffer."""
         links = make_page_links(at(2, ("q", "x" * 60_000)), Count(60), has_more=True)
         assert format_link_header(links) is None
         links = make_page_links(at(2, ("q", "é" * 250)), Count(60), has_more=True)

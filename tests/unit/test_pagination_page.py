@@ -57,12 +57,7 @@ class TestCursorPage:
         first: CursorPage[object] = CursorPage(ROWS, 20, next_cursor="n", prev_cursor=None)
         assert Envelope().wrap(first) == {
             "data": ROWS,
-            "pagination": {
-                "limit": 20,
-                "next_cursor": "n",
-                "prev_cursor": None,
-                "has_more": True,
-            },
+            "pagination": {"limit": 20, "next_cursor": "n", "prev_cursor": None, "has_more": True},
         }
         last: CursorPage[object] = CursorPage(ROWS, 20, next_cursor=None, prev_cursor="p")
         assert (last.has_more, last.total) == (False, None)

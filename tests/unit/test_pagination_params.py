@@ -67,7 +67,7 @@ class TestPage:
 
     @pytest.mark.parametrize("limit", [1, 2, 3, 20, 99, 100])
     def test_an_offset_beyond_int64_is_refused(self, limit: int) -> None:
-        """The product counts, and the row after the page still has to have a number."""
+        """The offset must fit, and so must the number of the row after the page."""
         pairs = ("limit", str(limit))
         highest = refusal(("page", str(MAX_INT64)), pairs).maximum
         assert highest is not None
@@ -164,7 +164,7 @@ class TestModes:
         assert read(("cursor", "")).page == 1
 
     def test_a_parameter_of_another_mode_is_rejected(self) -> None:
-        """Ignored, it would give the first page again and again."""
+        """If it was ignored, the first page would come again and again."""
         assert refusal(("page", "2"), mode="cursor").code == "not_used"
         assert (
             str(refusal(("cursor", TOKEN))) == "cursor: not used here: use page= to select a page"
@@ -184,23 +184,11 @@ class TestSort:
     @pytest.mark.parametrize(
         "sort",
         [
-            "password_hash",
-            "nonsense",
-            "author",
-            "metadata",
-            "__table__",
-            "registry",
-            "created_at.desc()",
-            "Score",
-            "created_at\0",
-            "--score",
-            "- score",
-            "\udc80",
+            "password_hash", "nonsense", "author", "metadata", "__table__", "registry",
+            "created_at.desc()", "Score", "created_at\0", "--score", "- score", "\udc80",
         ],
-    )
-    def test_a_name_that_cannot_be_sorted_by_is_refused_with_the_allowed_ones(
-        self, sort: str
-    ) -> None:
+    )  # fmt: skip
+    def test_a_name_that_is_not_sortable_is_refused_with_the_allowed(self, sort: str) -> None:
         error = refusal(("sort", f"score,{sort}"))
         name = sort.removeprefix("-")
         assert error.problem() == {

@@ -15,13 +15,19 @@ from hasten.ratelimit._counter_store import Check, Outcome, Reservation
 from hasten.ratelimit._rates import Rate
 from hasten.ratelimit._rules import Algorithm, Rule, make_concurrency_rule, make_rule
 
+Steps = list[tuple[int, int]]
+"""Pauses in microseconds, each with the cost of the hit that follows it."""
+
+Reservations = list[tuple[int, int, bool]]
+"""Pauses, the costs of the hits that follow them, and whether those are refunded or reserved."""
+
 KEY = b"k" * 16
 SECOND = 1_000_000
 
 
 @dataclass
 class Client:
-    """One client of some limits that apply together, and the time."""
+    """One client of several limits that apply together, with a clock."""
 
     rules: Sequence[Rule]
     now_us: int = 1_000 * SECOND
@@ -75,9 +81,7 @@ everything = st.one_of(
 
 class TestBounds:
     @given(rates, steps)
-    def test_sliding_admits_at_most_its_limit_in_any_window(
-        self, rate: Rate, steps: list[tuple[int, int]]
-    ) -> None:
+    def test_sliding_admits_at_most_its_limit_in_any_window(self, rate: Rate, steps: Steps) -> None:
         asker = Client([make_rule(rate, "sliding")])
         taken: list[tuple[int, int]] = []
         for pause, cost in steps:
@@ -109,9 +113,7 @@ class TestBounds:
             assert len(asker.states[0]) <= 1 + 3 * 130
 
     @given(rates, steps)
-    def test_fixed_admits_less_than_twice_its_limit_in_any_window(
-        self, rate: Rate, steps: list[tuple[int, int]]
-    ) -> None:
+    def test_fixed_admits_under_twice_its_limit_in_a_window(self, rate: Rate, steps: Steps) -> None:
         asker = Client([make_rule(rate)])
         taken: list[int] = []
         for pause, _ in steps:
@@ -141,9 +143,7 @@ class TestBounds:
             assert asker.ask().ok
 
     @given(rates, st.integers(1, 50), steps)
-    def test_gcra_admits_at_most_burst_and_rate(
-        self, rate: Rate, burst: int, steps: list[tuple[int, int]]
-    ) -> None:
+    def test_gcra_admits_at_most_burst_and_rate(self, rate: Rate, burst: int, steps: Steps) -> None:
         asker = Client([make_rule(Rate(rate.limit, rate.per, burst))])
         start, total = asker.now_us, 0
         for pause, cost in steps:
@@ -154,9 +154,7 @@ class TestBounds:
                 assert (total - burst) * rate.window_us <= elapsed * rate.limit
 
     @given(everything, steps, st.integers(1, 3))
-    def test_a_retry_after_the_given_wait_succeeds(
-        self, rule: Rule, steps: list[tuple[int, int]], cost: int
-    ) -> None:
+    def test_a_retry_after_the_wait_succeeds(self, rule: Rule, steps: Steps, cost: int) -> None:
         asker = Client([rule])
         for pause, before in steps:
             asker.now_us += pause
@@ -168,9 +166,7 @@ class TestBounds:
             assert asker.ask(cost).ok
 
     @given(everything.filter(lambda rule: rule.kind != "concurrency"), steps)
-    def test_a_retry_before_the_given_wait_is_denied(
-        self, rule: Rule, steps: list[tuple[int, int]]
-    ) -> None:
+    def test_a_retry_before_the_given_wait_is_denied(self, rule: Rule, steps: Steps) -> None:
         """A certain denial can be repeated until its retry time."""
         asker = Client([rule])
         for pause, cost in steps:
@@ -183,9 +179,7 @@ class TestBounds:
                 assert not asker.ask(cost).ok
 
     @given(everything, steps)
-    def test_the_reset_is_never_later_than_the_retry(
-        self, rule: Rule, steps: list[tuple[int, int]]
-    ) -> None:
+    def test_the_reset_is_never_later_than_the_retry(self, rule: Rule, steps: Steps) -> None:
         asker = Client([rule])
         for pause, cost in steps:
             asker.now_us += pause
@@ -195,9 +189,7 @@ class TestBounds:
             assert outcome.ok or outcome.retry_us >= outcome.reset_us >= 1
 
     @given(st.lists(pauses, max_size=80), st.integers(1, 12), st.integers(1, 30))
-    def test_a_denial_by_one_rate_takes_from_none(
-        self, steps: list[int], quick: int, slow: int
-    ) -> None:
+    def test_a_denial_by_one_takes_from_none(self, steps: list[int], quick: int, slow: int) -> None:
         asker = Client([make_rule(Rate(quick, 1)), make_rule(Rate(slow, 60), "sliding")])
         for pause in steps:
             asker.now_us += pause
@@ -216,9 +208,7 @@ class TestBounds:
             assert asker.ask(cost) == Outcome(False, 0, 0, 60 * SECOND, 60 * SECOND, True)
 
     @given(everything, steps)
-    def test_a_denial_leaves_the_state_unchanged(
-        self, rule: Rule, steps: list[tuple[int, int]]
-    ) -> None:
+    def test_a_denial_leaves_the_state_unchanged(self, rule: Rule, steps: Steps) -> None:
         asker = Client([rule])
         for pause, cost in steps:
             asker.now_us += pause
@@ -227,9 +217,7 @@ class TestBounds:
                 assert asker.states[0] == before
 
     @given(everything, steps)
-    def test_nothing_is_known_after_the_expiry(
-        self, rule: Rule, steps: list[tuple[int, int]]
-    ) -> None:
+    def test_nothing_is_known_after_the_expiry(self, rule: Rule, steps: Steps) -> None:
         asker = Client([rule])
         for pause, cost in steps:
             asker.now_us += pause
@@ -253,25 +241,16 @@ class TestOutcomesDecide:
         asker.settle(reservation, keep=1)
         assert asker.peek().certain
 
+    @pytest.mark.parametrize("is_reset", [False, True])
     @pytest.mark.parametrize("algorithm", ["fixed", "sliding", "gcra"])
-    def test_a_refund_after_its_window_leaves_the_state_unchanged(
-        self, algorithm: Algorithm
-    ) -> None:
-        asker = client(5, 60, algorithm)
-        reservation = asker.reserve()
-        asker.now_us += 60 * SECOND
-        asker.settle(reservation)
-        assert asker.states == [()]
-        asker.ask(3)
-        before = asker.states[0]
-        asker.settle(reservation)
-        assert asker.states == [before]
-
-    @pytest.mark.parametrize("algorithm", ["fixed", "sliding", "gcra"])
-    def test_a_refund_after_a_reset_leaves_the_state_unchanged(self, algorithm: Algorithm) -> None:
+    def test_a_late_refund_changes_nothing(self, algorithm: Algorithm, is_reset: bool) -> None:
+        """After its window, and after a reset."""
         asker = client(500, 60, algorithm)
         reservation = asker.reserve()
-        asker.states = [()]
+        if is_reset:
+            asker.states = [()]
+        else:
+            asker.now_us += 60 * SECOND
         asker.settle(reservation)
         assert asker.states == [()]
         asker.now_us += SECOND
@@ -281,12 +260,12 @@ class TestOutcomesDecide:
         assert asker.states == [before]
 
     @given(
-        # A fixed window begins with a request that is given back as with any other.
+        # A fixed window begins with its first hit, even if that is refunded.
         everything.filter(lambda rule: rule.kind != "fixed"),
         st.lists(st.tuples(pauses, st.integers(1, 3), st.booleans()), max_size=60),
     )
     def test_refunds_give_back_what_was_taken_and_no_more(
-        self, rule: Rule, steps: list[tuple[int, int, bool]]
+        self, rule: Rule, steps: Reservations
     ) -> None:
         """A client with additional refunded requests has as much left as one without."""
         asker, other = Client([rule]), Client([rule])
@@ -306,7 +285,7 @@ class TestOutcomesDecide:
         everything.filter(lambda rule: rule.kind == "fixed" and rule.limit > 0),
         st.lists(st.tuples(st.floats(0, 1), st.integers(1, 3), st.booleans()), max_size=60),
     )
-    def test_refunds_give_back_what_was_taken_within_a_window_that_has_begun(
+    def test_refunds_give_back_what_was_taken_within_a_window(
         self, rule: Rule, steps: list[tuple[float, int, bool]]
     ) -> None:
         asker, other = Client([rule]), Client([rule])
@@ -328,9 +307,7 @@ class TestOutcomesDecide:
         everything.filter(lambda rule: rule.kind != "concurrency"),
         st.lists(st.tuples(pauses, st.integers(1, 3), st.integers(0, 3)), max_size=80),
     )
-    def test_what_stays_charged_keeps_to_the_bound(
-        self, rule: Rule, steps: list[tuple[int, int, int]]
-    ) -> None:
+    def test_kept_charges_are_bounded(self, rule: Rule, steps: list[tuple[int, int, int]]) -> None:
         """Kept reservations never exceed the limit, in whatever order reservations end."""
         asker = Client([rule])
         open_: list[Reservation] = []
@@ -356,8 +333,8 @@ class TestOutcomesDecide:
         st.lists(st.tuples(pauses, st.integers(1, 3), st.booleans()), min_size=5, max_size=60),
         st.integers(1, 3),
     )
-    def test_no_refund_overturns_a_denial_that_is_certain(
-        self, rule: Rule, steps: list[tuple[int, int, bool]], cost: int
+    def test_no_refund_overturns_a_certain_denial(
+        self, rule: Rule, steps: Reservations, cost: int
     ) -> None:
         """So it can be repeated from memory."""
         asker = Client([rule])

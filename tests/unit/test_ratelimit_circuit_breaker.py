@@ -28,7 +28,7 @@ class TestCircuitBreaker:
         assert not fails(breaker, FAILURES - 1)
         assert fails(breaker)
         assert breaker.is_open
-        assert not fails(breaker)  # it is open already
+        assert not fails(breaker)  # the breaker is open already
 
     def test_concurrent_calls_are_one_failure(self) -> None:
         """A short outage fails all of them."""

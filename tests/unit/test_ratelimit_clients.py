@@ -161,20 +161,15 @@ class TestProxies:
         assert client(TRUSTING, "10.0.0.1", (XFF, "10.0.0.3, 10.0.0.2")) == "10.0.0.3"
 
     @given(st.text(max_size=40), st.sampled_from([XFF, "forwarded", "x-real-ip", "via"]))
-    def test_no_header_changes_the_address_of_an_untrusted_peer(
-        self, value: str, name: str
-    ) -> None:
+    def test_no_header_changes_an_untrusted_peer_s_address(self, value: str, name: str) -> None:
         lines = (name, value.encode("utf-8", "replace").decode("latin-1"))
         for proxies in (TRUSTING, Proxies(), Proxies(["10.0.0.0/8"], header="forwarded")):
             assert client(proxies, "203.0.113.5", lines) == "203.0.113.5"
 
     @given(
-        st.text(st.characters(max_codepoint=255), max_size=60),
-        st.sampled_from([XFF, "forwarded"]),
+        st.text(st.characters(max_codepoint=255), max_size=60), st.sampled_from([XFF, "forwarded"])
     )
-    def test_text_in_front_of_the_proxies_addresses_changes_nothing(
-        self, junk: str, name: str
-    ) -> None:
+    def test_text_before_the_proxies_addresses_changes_nothing(self, junk: str, name: str) -> None:
         """The client writes the left end of the header, its proxies write the right end."""
         proxies = Proxies(["10.0.0.0/8"], header=name)
         true = "203.0.113.9, 10.1.1.1" if name == XFF else "for=203.0.113.9, for=10.1.1.1"

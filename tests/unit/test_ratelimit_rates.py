@@ -65,11 +65,7 @@ class TestReading:
             return
         assert parse_rates(", ".join(map(str, rates))) == rates
 
-    @given(
-        st.integers(0, MAX_LIMIT),
-        st.integers(1, 10**6),
-        st.none() | st.integers(1, MAX_LIMIT),
-    )
+    @given(st.integers(0, MAX_LIMIT), st.integers(1, 10**6), st.none() | st.integers(1, MAX_LIMIT))
     def test_what_is_written_is_read(self, limit: int, seconds: int, burst: int | None) -> None:
         rate = Rate(limit, timedelta(seconds=seconds), burst)
         assert parse_rates(str(rate)) == (rate,)

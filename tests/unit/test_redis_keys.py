@@ -23,7 +23,7 @@ class TestKeys:
         assert QueueKeys("bull", tagged=False).queue_prefix("mail") == "bull:mail:"
 
     def test_on_a_cluster_share_a_slot(self) -> None:
-        """The name is the tag, unless the prefix has one."""
+        """The hash tag is the name of the queue, or the tag in the prefix."""
         assert QueueKeys("bull", tagged=True).queue_prefix("mail") == "bull:{mail}:"
         assert QueueKeys("{shop}", tagged=True).queue_prefix("mail") == "{shop}:mail:"
         assert QueueKeys("{}shop", tagged=True).queue_prefix("mail") == "{}shop:{mail}:"
@@ -54,7 +54,7 @@ class TestKeys:
 
 class TestFields:
     def test_that_are_missing_or_odd_are_read_as_bullmq_reads_them(self) -> None:
-        """Its smallest hash has a name and data; somebody may have written anything."""
+        """The smallest hash of BullMQ has a name and data. Other programs may write anything."""
         fields = {"name": "x", "data": "1", "stacktrace": "no json", "ats": "many", "atm": "2.0"}
         record = to_job_record("mail", "7", State.WAITING, None, fields)
         assert (record.opts, record.created_ms, record.priority) == ("{}", 0, 0)
@@ -66,7 +66,7 @@ class TestFields:
 
     @pytest.mark.parametrize("odd", [b"\xff", b"a\xc3", b"\xed\xa0\x80" * 20, b"x" * 300 + b"\xfe"])
     def test_that_are_no_utf_8_do_not_spoil_the_batch(self, odd: bytes) -> None:
-        """A producer in another language may write anything; its job fails, the others run."""
+        """A producer in another language may write it. Only its job fails."""
         ours = ["mail", "1", "ok", "{}", "{}", "active", 0, 0, 5, 0, 1, 0, None, 5, "w"]
         theirs = ["mail", "2", "odd", "MARK", "{}", "active", 0, 0, 5, 0, 1, 0, None, 5, "w"]
         packed = msgspec.msgpack.encode([[ours, theirs], False, [], [], [], []])

@@ -1,4 +1,4 @@
-"""What a client has already is not sent again."""
+"""A client that has the page gets a 304."""
 
 from __future__ import annotations
 

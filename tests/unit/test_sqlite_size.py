@@ -1,4 +1,4 @@
-"""What a database file takes on the disk, and what it costs to keep that small."""
+"""The size of a database file and of its log, and the cost of keeping them small."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 async def test_deleted_data_is_not_overwritten(database: Database) -> None:
-    """Some builds of SQLite do so unless they are told not to."""
+    """Some builds of SQLite overwrite it by default."""
     setting = database.call(lambda connection: connection.execute("PRAGMA secure_delete"))
     assert setting.fetchone() == (0,)
 
@@ -101,10 +101,8 @@ class TestLog:
         await until(lambda: log_of(path) <= LOG_BYTES)
         assert await database.run(count) == 2000
 
-    async def test_the_log_is_truncated_while_a_caller_waits_for_a_change(
-        self, database: Database, path: Path
-    ) -> None:
-        """As an idle worker does."""
+    async def test_is_truncated_while_a_caller_waits(self, database: Database, path: Path) -> None:
+        """An idle worker waits like this."""
         waiting = asyncio.ensure_future(
             database.wait_until("t", lambda connection: count(connection) > 2000 or None)
         )
@@ -118,14 +116,12 @@ class TestLog:
     ) -> None:
         monkeypatch.setattr(maintenance, "QUIET_SECONDS", 3600)
         await database.run(store)
-        await database.run(store)  # the log was written to the file, and is begun anew
+        await database.run(store)  # the log is written to the file and starts again
         await database.run(lambda connection: store(connection, kib=1))
         await database.run(lambda connection: store(connection, kib=1))
         assert log_of(path) <= LOG_BYTES
 
-    async def test_a_log_that_is_read_is_truncated_later_and_blocks_nobody(
-        self, path: Path
-    ) -> None:
+    async def test_a_log_being_read_is_truncated_later_and_blocks_nobody(self, path: Path) -> None:
         with opened(path, busy_seconds=0) as database, other_program(path) as reader:
             await database.run(count)
             reader.execute("BEGIN")
@@ -133,7 +129,7 @@ class TestLog:
             await database.run(store)
             for _ in range(50):
                 await database.run(lambda connection: store(connection, kib=1))
-                await asyncio.sleep(0.001)  # so that some of them come while it tries
+                await asyncio.sleep(0.001)  # so that some commits come while it is truncated
             assert log_of(path) > LOG_BYTES
             assert count(reader) == 0
             reader.execute("COMMIT")
@@ -142,7 +138,7 @@ class TestLog:
 
 class TestFreePages:
     async def test_free_pages_are_returned_when_idle(self, database: Database, path: Path) -> None:
-        """But for some, which the next jobs will need."""
+        """Some pages are kept for the next jobs."""
         await database.run(store)
         await until(lambda: path.stat().st_size > 2000 * KIB)
         await database.run(delete)
@@ -155,7 +151,7 @@ class TestFreePages:
     async def test_free_pages_are_returned_in_small_steps(
         self, database: Database, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Whoever waits for the lock waits for one of them."""
+        """A caller that waits for the lock waits for one step."""
         steps: list[int] = []
         free_pages = maintenance.count_free_pages
 
@@ -173,7 +169,7 @@ class TestFreePages:
         assert all(pages == 64 for pages in taken[:-1])
 
     async def test_free_pages_of_an_older_file_are_kept(self, path: Path) -> None:
-        """It has no room for the notes that giving them back needs. It works as before."""
+        """Such a file cannot return pages without a vacuum. It works as before."""
         with other_program(path) as other:
             other.execute("PRAGMA journal_mode = WAL")
             prepare(other)
@@ -187,9 +183,7 @@ class TestFreePages:
         with other_program(path) as other:
             assert is_sound(other)
 
-    async def test_free_pages_of_an_older_file_are_returned_after_a_vacuum(
-        self, path: Path
-    ) -> None:
+    async def test_free_pages_of_an_old_file_are_returned_after_a_vacuum(self, path: Path) -> None:
         """As the documentation says."""
         with other_program(path) as other:
             other.execute("PRAGMA journal_mode = WAL")
@@ -202,7 +196,7 @@ class TestFreePages:
             await until(lambda: path.stat().st_size < 200 * KIB)
 
     async def test_free_pages_are_returned_beside_other_writers(self, path: Path) -> None:
-        """None of them is held up or loses what it wrote."""
+        """No writer waits for long or loses data."""
         with (
             opened(path, busy_seconds=5) as first,
             opened(path, busy_seconds=5) as second,
@@ -220,7 +214,7 @@ class TestFreePages:
 
 
 async def test_an_existing_file_is_opened_without_writing(path: Path) -> None:
-    """One may look at a store that another process keeps locked."""
+    """Another process may have locked the store."""
     with opened(path) as database:
         await database.run(store)
     with other_program(path) as other:

@@ -1,4 +1,4 @@
-"""Who is asked again when a database has changed: those that wait for the topic, and no others."""
+"""After a commit, only the callers that wait for a changed topic check again."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def mark_of(connection: sqlite3.Connection, topic: str) -> int:
 
 
 class Waiting:
-    """Somebody waits for each topic until it has been written twice; asked counts the questions."""
+    """Waits for each topic until two writes, and counts the checks."""
 
     def __init__(self, path: Path) -> None:
         self.asked: Counter[str] = Counter()
@@ -87,20 +87,18 @@ async def test_an_own_commit_probes_the_watches_of_its_topic(waiting: Waiting) -
 
 async def test_a_commit_without_a_topic_probes_all_watches(waiting: Waiting) -> None:
     await waiting.database.run(write(TOPICS[7]))
-    await waiting.database.run(lambda connection: None, write=False)  # the questions are over
+    await waiting.database.run(lambda connection: None, write=False)  # no caller checks any more
     assert waiting.asked == dict.fromkeys(TOPICS, 1)
 
 
-async def test_a_commit_of_another_process_probes_changed_topics(
-    tmp_path: Path, waiting: Waiting
-) -> None:
-    """The marks are read in one go. Before the first one nothing is known of them."""
+async def test_a_foreign_commit_probes_changed_topics(tmp_path: Path, waiting: Waiting) -> None:
+    """All versions are read at once. They are unknown before the first read."""
     with contextlib.closing(sqlite3.connect(tmp_path / "topics.db", isolation_level=None)) as other:
         write(TOPICS[1])(other)
         async with asyncio.timeout(DEADLINE_SECONDS):
             while waiting.asked[TOPICS[1]] < 1:
                 await asyncio.sleep(0)
-        await waiting.database.run(lambda connection: None, write=False)  # the look is over
+        await waiting.database.run(lambda connection: None, write=False)  # the check has ended
         waiting.asked.clear()
         write(TOPICS[7])(other)
         write(TOPICS[7])(other)
@@ -110,9 +108,7 @@ async def test_a_commit_of_another_process_probes_changed_topics(
     assert waiting.mark_reads <= 3
 
 
-async def test_a_process_that_writes_all_the_time_notices_others(
-    tmp_path: Path, waiting: Waiting
-) -> None:
+async def test_a_constant_writer_notices_others(tmp_path: Path, waiting: Waiting) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "topics.db", isolation_level=None)) as other:
         write(TOPICS[7])(other)
         write(TOPICS[7])(other)
@@ -122,7 +118,7 @@ async def test_a_process_that_writes_all_the_time_notices_others(
 
 
 async def test_cancelled_watches_are_dropped(waiting: Waiting) -> None:
-    """Also where nobody ever writes: an idle worker asks anew every few seconds."""
+    """An idle worker watches again every few seconds, even if nobody writes."""
     topic = TOPICS[7]
     for _ in range(10):
         waiting.tasks[topic].cancel()
@@ -146,25 +142,21 @@ def write_twice(path: Path, topic: str) -> None:
 
 
 class TestWithoutPolling:
-    """Linux tells that the file was written to."""
+    """Linux reports writes to a watched file."""
 
     @pytest.fixture(autouse=True)
     def no_looks(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(watches, "POLL_SECONDS", 3600.0)
         monkeypatch.setattr(watches, "LONGEST_PAUSE_SECONDS", 3600.0)
 
-    async def test_a_commit_of_another_process_is_noticed(
-        self, tmp_path: Path, waiting: Waiting
-    ) -> None:
+    async def test_a_foreign_commit_is_noticed(self, tmp_path: Path, waiting: Waiting) -> None:
         await until_armed(waiting.database)
         write_twice(tmp_path / "topics.db", TOPICS[7])
         async with asyncio.timeout(DEADLINE_SECONDS):
             assert await waiting.tasks[TOPICS[7]] == 2
 
-    async def test_a_commit_is_noticed_long_after_its_first_write(
-        self, tmp_path: Path, waiting: Waiting
-    ) -> None:
-        """A large transaction goes to the log in parts; the last one makes it visible."""
+    async def test_a_late_commit_is_noticed(self, tmp_path: Path, waiting: Waiting) -> None:
+        """A large transaction is written in parts, and the last one makes it visible."""
         await until_armed(waiting.database)
         path = tmp_path / "topics.db"
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
@@ -179,9 +171,7 @@ class TestWithoutPolling:
         async with asyncio.timeout(DEADLINE_SECONDS):
             assert await waiting.tasks[TOPICS[7]] == 2
 
-    async def test_a_forked_child_does_not_use_the_files_of_its_parent(
-        self, tmp_path: Path, waiting: Waiting
-    ) -> None:
+    async def test_a_fork_uses_files_of_its_own(self, tmp_path: Path, waiting: Waiting) -> None:
         await until_armed(waiting.database)
         child = os.fork()
         if not child:
@@ -198,10 +188,10 @@ class TestWithoutPolling:
 
 
 async def until_armed(database: Database) -> None:
-    """Wait until the thread of a database waits for its file."""
+    """Wait until the thread of a database waits for a change of its file."""
     async with asyncio.timeout(DEADLINE_SECONDS):
         while not database._watches._is_armed or database._inbox._waker is None:
-            database._watches._check_at = 0.0  # check now, and again
+            database._watches._check_at = 0.0  # check now and later
             await database.run(lambda connection: None, write=False)
             await asyncio.sleep(0.001)
 
@@ -217,9 +207,7 @@ async def test_commits_are_noticed_without_file_notifications(
             assert await waiting.tasks[topic] == 2
 
 
-async def test_commits_are_noticed_if_no_file_can_be_watched(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_works_without_watched_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(watch: FileWatch) -> None:
         raise OSError("too many")
 

@@ -1,4 +1,4 @@
-"""The table of transitions is the oracle of all engines; here are the rules it keeps itself."""
+"""The table of transitions is the oracle of all engines. These are its own rules."""
 
 from __future__ import annotations
 
@@ -7,57 +7,51 @@ from hasten.jobs._states import FINISHED, INITIAL, READY, TRANSITIONS, State
 
 class TestNames:
     def test_are_bullmqs(self) -> None:
-        """Getters and events of other languages use these very texts."""
+        """Other languages use these names in getters and events."""
         assert [str(state) for state in State] == [
-            "waiting",
-            "prioritized",
-            "delayed",
-            "waiting-children",
-            "active",
-            "completed",
+            "waiting", "prioritized", "delayed", "waiting-children", "active", "completed",
             "failed",
-        ]
+        ]  # fmt: skip
 
 
 class TestTransitions:
     def test_every_state_has_its_row(self) -> None:
-        """Readers index the table without a default."""
+        """The table is read without a default."""
         assert set(TRANSITIONS) == set(State)
 
     def test_no_state_leads_to_itself(self) -> None:
-        """A transition is a change."""
         assert not [state for state, targets in TRANSITIONS.items() if state in targets]
 
     def test_every_state_is_reached_from_an_initial_one(self) -> None:
-        """A state that nothing leads to would be dead."""
+        """Otherwise the state would be unused."""
         reached = set(INITIAL)
         for _ in State:
             reached |= {target for state in reached for target in TRANSITIONS[state]}
         assert reached == set(State)
 
     def test_a_finished_state_is_reached_from_everywhere(self) -> None:
-        """A job that can never finish would stay for ever."""
+        """Every job can finish."""
         done = set(FINISHED)
         for _ in State:
             done |= {state for state, targets in TRANSITIONS.items() if targets & done}
         assert done == set(State)
 
     def test_only_ready_jobs_become_active(self) -> None:
-        """A delayed job is made ready first: its turn follows from the order of the ready."""
+        """A delayed job becomes ready first, which decides its order."""
         assert {s for s, targets in TRANSITIONS.items() if State.ACTIVE in targets} == READY
 
     def test_only_active_jobs_complete(self) -> None:
-        """Completed means that a handler returned."""
+        """Completed means that a handler has returned."""
         sources = {s for s, targets in TRANSITIONS.items() if State.COMPLETED in targets}
         assert sources == {State.ACTIVE}
 
     def test_whatever_has_not_finished_can_fail(self) -> None:
-        """Cancelling reaches a job wherever it waits."""
+        """Jobs can be cancelled in every state."""
         sources = {s for s, targets in TRANSITIONS.items() if State.FAILED in targets}
         assert sources == set(State) - FINISHED
 
     def test_finished_jobs_only_become_ready(self) -> None:
-        """They are run again by hand, at once, or not at all."""
+        """They run again only if they are retried."""
         assert all(TRANSITIONS[state] == READY for state in FINISHED)
 
 
@@ -67,5 +61,5 @@ class TestGroups:
         assert not INITIAL & FINISHED
 
     def test_a_job_is_never_born_active(self) -> None:
-        """Active means leased, and a lease is given by a claim."""
+        """Active jobs have a lease, which only a claim assigns."""
         assert INITIAL == set(State) - FINISHED - {State.ACTIVE}

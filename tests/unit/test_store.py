@@ -1,4 +1,4 @@
-"""What a store is made of: a URL, a clock, a time-out, a prefix, and parts with one life."""
+"""Stores: URL, clock, time-out, prefix, and what is opened and closed with them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hasten.testing import ManualClock
 
 
 class Recorded:
-    """A part that notes what happens to it."""
+    """A part of a store that records its calls."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -145,7 +145,7 @@ class TestParts:
 
     @pytest.mark.parametrize("end", ["", "del store; import gc; gc.collect()"])
     def test_an_open_store_is_closed_at_the_end_of_the_process(self, end: str) -> None:
-        """Also if nobody refers to the store any more."""
+        """Also if nothing refers to the store any more."""
         program = (
             "from hasten import Store\n"
             "class Part:\n"

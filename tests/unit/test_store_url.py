@@ -1,4 +1,4 @@
-"""URLs of Redis: what they say, and what is shown of them."""
+"""URLs of Redis: their options, and how they are shown."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hasten import Store
 from hasten._store_url import Address, ServerKind, parse_store_url, without_password
 from hasten.errors import InvalidOption
 
-# What a user may hold as it is; the rest is written %40 and the like.
+# Characters that need no escape. Others are written as %40 etc.
 _unreserved = st.text(st.characters(blacklist_characters="@/?#&"))
 
 
@@ -122,32 +122,25 @@ class TestShown:
 
     @given(_unreserved, st.text())
     def test_the_password_is_never_shown(self, user: str, password: str) -> None:
-        """Not even of a URL that is none."""
+        """Not even that of an invalid URL."""
         assert "SECRET" not in without_password(f"redis://{user}:SECRET{password}@host/0")
 
     @pytest.mark.parametrize("open_", [parse_store_url, Store])
     @pytest.mark.parametrize(
         "url",
         [
-            "redis://ada:SECRET?1@host:6379/0",
-            "redis://ada:1?SECRET@host/0",
-            "redis://:1?SECRET@host/0?timeout=1",
-            "redis://:6379?timeout=SECRET@host",
-            "redis://:6379?SECRET&x=y@host",
-            "redis://ada:p@1?SECRET@host",
-            "unix://ada:1?SECRET@/run/redis.sock",
-            "redis:ada:SECRET@host",
-            "ada:SECRET@host",
-            "postgres://ada:1?SECRET@host/x",
-            "redis://host?sentinel%5fpassword=SECRET&colour=red",
-            "redis://host?Password=SECRET",
-            "sqlite://ada:SECRET@host/jobs.db",
+            "redis://ada:SECRET?1@host:6379/0", "redis://ada:1?SECRET@host/0",
+            "redis://:1?SECRET@host/0?timeout=1", "redis://:6379?timeout=SECRET@host",
+            "redis://:6379?SECRET&x=y@host", "redis://ada:p@1?SECRET@host",
+            "unix://ada:1?SECRET@/run/redis.sock", "redis:ada:SECRET@host", "ada:SECRET@host",
+            "postgres://ada:1?SECRET@host/x", "redis://host?sentinel%5fpassword=SECRET&colour=red",
+            "redis://host?Password=SECRET", "sqlite://ada:SECRET@host/jobs.db",
         ],
-    )
+    )  # fmt: skip
     def test_a_password_with_characters_of_urls_is_never_shown(
         self, open_: Callable[[str], object], url: str
     ) -> None:
-        """Which have to be written %3F and the like: the error says so."""
+        """Such characters have to be escaped, as in %3F, and the error says so."""
         with pytest.raises(InvalidOption) as caught:
             open_(url)
         assert "SECRET" not in str(caught.value)
