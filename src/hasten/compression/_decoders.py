@@ -21,7 +21,7 @@ class Decoder(Protocol):
     """Decodes one compressed body, in steps whose output is limited."""
 
     def decode(self, data: bytes, max_output_bytes: int) -> bytes:
-        """Decode more input, and return not much more than at_most bytes of output.
+        """Decode more input, and return not much more than max_output_bytes of output.
 
         While `has_more` is true, call it with b"" to get the rest of the output. Raises
         `MalformedBody`.

@@ -422,7 +422,7 @@ class _DecoderChain:
 def _make_decoder(
     decoders: Sequence[Decoder], max_intermediate_bytes: int, max_ratio: int
 ) -> Decoder:
-    """Return a decoder that applies all stages: if there is only one, that stage itself."""
+    """Return one decoder that applies all of these decoders, one after the other."""
     return (
         decoders[0]
         if len(decoders) == 1

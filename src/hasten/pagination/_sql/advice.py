@@ -260,7 +260,7 @@ def _format_index_to_add(
     keys: SortColumns,
     dialect: str,
 ) -> str:
-    """Return the Python code of the index to add, as it is written in ``__table_args__``."""
+    """Return the Python code of the suggested index, as it is written in ``__table_args__``."""
     # Databases can read an index backwards, so it needs no desc() if all keys descend.
     are_plain = all(key.has_default_null_order(dialect) or dialect != "postgresql" for key in keys)
     is_read_backwards = are_plain and all(key.descending for key in keys)

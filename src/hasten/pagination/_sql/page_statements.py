@@ -110,7 +110,7 @@ def select_at_offset(
     """Return a select of the rows at an offset.
 
     If backwards, the offset counts from the last row, and the rows are in reverse order. For defer
-    and keyed, see `offset_select.select_page`.
+    and with_sort_keys, see `offset_select.select_page`.
     """
     if backwards:
         keys = tuple(key.reverse(dialect) for key in keys)

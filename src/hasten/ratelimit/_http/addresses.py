@@ -64,7 +64,7 @@ def parse_address(text: str, *, unwrap_translated: bool = True) -> Address | Non
     """Parse an IP address with or without port, brackets and zone; None if it is not an address.
 
     An IPv6 address with an embedded IPv4 address is converted to the IPv4 address: a mapped one, as
-    dual-stack sockets have, and with translated also an address of 6to4 or NAT64.
+    dual-stack sockets have, and with unwrap_translated also an address of 6to4 or NAT64.
     """
     if len(text) > MAX_CHARS:
         return None

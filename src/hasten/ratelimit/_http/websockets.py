@@ -27,7 +27,7 @@ class LimitedWebSocket(LimitedRequest):
     """A WebSocket that limits apply to.
 
     - message_plan: the limits of the messages that the client sends, None if there are none.
-    - around: the same WebSocket in the next middleware outside of this one, None if there is none.
+    - outer_websocket: the same WebSocket in the next outer middleware, None if there is none.
       Unlike the `outer` of an HTTP request, it does not write the headers of both middlewares: each
       middleware describes its own limits in the response to the handshake.
     """
