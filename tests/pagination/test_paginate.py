@@ -408,7 +408,7 @@ class TestCursors:
         def stuck(query: PageQuery, position: Any, **options: Any) -> Any:
             return real(query, None, **options)
 
-        monkeypatch.setattr(PageQuery, "keyset_slice", stuck)
+        monkeypatch.setattr(PageQuery, "read_keyset_slice", stuck)
         with pytest.raises(InvalidOption, match="the row that it should begin after"):
             cursor_page(sqlite, f"limit=5&cursor={token}")
 
