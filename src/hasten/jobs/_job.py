@@ -15,7 +15,7 @@ from hasten.errors import JobNotFound
 from hasten.jobs._encoding import decode_json
 from hasten.jobs._engine import Engine
 from hasten.jobs._record import JobRecord, NewJob
-from hasten.jobs._results import Results
+from hasten.jobs._results import ResultWaiter
 from hasten.jobs._states import State
 
 T_co = TypeVar("T_co", covariant=True)
@@ -33,7 +33,7 @@ class JobQueue(Protocol):
     @property
     def engine(self) -> Engine: ...
     @property
-    def results(self) -> Results: ...
+    def results(self) -> ResultWaiter: ...
 
     def decode_result(self, task: str, text: str) -> Any: ...
 

@@ -24,10 +24,10 @@ from hasten._checks import check_whole_number
 from hasten._clock import Clock
 from hasten._durations import Duration, to_ms
 from hasten._logs import get_logger
-from hasten._store_url import File
+from hasten._store_url import SqliteFile
 from hasten.errors import InvalidOption, StoreError, UsageError
-from hasten.jobs._capacity import Capacity
-from hasten.jobs._consumer import QueueConsumer, WorkerParts
+from hasten.jobs._capacity import WorkerCapacity
+from hasten.jobs._consumer import QueueConsumer, SharedWorkerParts
 from hasten.jobs._leases import RENEWALS_PER_LEASE, LeaseKeeper
 from hasten.jobs._options import (
     DEFAULT_KEEP_COMPLETED,
@@ -37,11 +37,11 @@ from hasten.jobs._options import (
     check_keep,
     check_name,
 )
-from hasten.jobs._outages import Outage
-from hasten.jobs._poison_jobs import PoisonJobs
+from hasten.jobs._outages import OutageLog
+from hasten.jobs._poison_jobs import PoisonJobIsolator
 from hasten.jobs._processes import Processes
 from hasten.jobs._queue import Queue
-from hasten.jobs._services import Services
+from hasten.jobs._services import BackgroundServices
 from hasten.jobs._stop_signals import handle_stop_signals
 from hasten.jobs._threads import Threads
 
@@ -133,27 +133,29 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._threads = Threads(self._concurrency)
         self._processes = Processes(self._process_count)
-        self._capacity = Capacity(self._concurrency)
-        self._poison_jobs = PoisonJobs(
+        self._capacity = WorkerCapacity(self._concurrency)
+        self._poison_jobs = PoisonJobIsolator(
             self._crash_limit, self._capacity, on_start=self._wake_consumers
         )
         self._leases = LeaseKeeper(self._lease_ms)
         # When the event loop has ended, no handler runs any more. The leases must expire then, so
         # that other workers get the jobs.
-        self._services = Services(self.name, failed=self._fail, loop_ended=self._leases.stop)
+        self._services = BackgroundServices(
+            self.name, failed=self._stop_after_internal_error, loop_ended=self._leases.stop
+        )
         await self._services.open()
         self._consumers = self._make_consumers()
         for consumer in self._consumers:
             for service in consumer.services():
                 self._services.start(service)
-        self._services.start(self._recover)
+        self._services.start(self._reclaim_repeatedly)
         self._leases.start()
         logger.info("worker %s serves %s", self.name, ", ".join(q.name for q in self._queues))
 
     def _make_consumers(self) -> list[QueueConsumer]:
-        """Create a consumer for each queue. Queues in the same store share an `Outage`."""
+        """Create a consumer for each queue. Queues in the same store share an `OutageLog`."""
         id = secrets.token_hex(8)
-        parts = WorkerParts(
+        parts = SharedWorkerParts(
             name=self.name,
             id=id,
             tokens=(f"{id}:{number}" for number in itertools.count(1)),
@@ -168,12 +170,12 @@ class Worker:
             processes=self._processes,
             handles_signals=lambda: self._handles_signals,
         )
-        outages: dict[str, Outage] = {}
+        outages: dict[str, OutageLog] = {}
         consumers = []
         for queue in self._queues:
             queue.store_use.acquire(self)  # the store stays open when the queue is closed
             url = queue.store_use.engine().url
-            outage = outages.setdefault(url, Outage(url))
+            outage = outages.setdefault(url, OutageLog(url))
             consumers.append(QueueConsumer(queue, parts, outage))
         return consumers
 
@@ -182,7 +184,7 @@ class Worker:
         for consumer in self._consumers:
             consumer.wake()
 
-    def _fail(self, error: BaseException) -> None:
+    def _stop_after_internal_error(self, error: BaseException) -> None:
         """Record and log an internal error, and begin to stop the worker.
 
         Ends `run`, or cancels the task that is inside the `async with` block.
@@ -305,7 +307,7 @@ class Worker:
         if not self._stopping:
             self._stopping = True
             self._grace_until = self._loop.time() + grace
-            self._poison_jobs.stop()
+            self._poison_jobs.stop_starting_suspects()
             for consumer in self._consumers:
                 consumer.stop_claiming()
             self._services.start(self._shut_down)
@@ -327,7 +329,7 @@ class Worker:
             await self._hand_back_unfinished()
             await self._flush_outcomes()
         except Exception as error:  # noqa: BLE001  # the worker must stop even after an internal error
-            self._fail(error)
+            self._stop_after_internal_error(error)
         self._leases.stop()
         try:
             await self._services.end()
@@ -387,7 +389,7 @@ class Worker:
 
     # Recovering ---------------------------------------------------------------------------------
 
-    async def _recover(self) -> None:
+    async def _reclaim_repeatedly(self) -> None:
         """Take back the jobs of dead workers, in a loop, for as long as the worker runs."""
         while True:
             # Renew the worker's own leases first: after the machine has slept, all leases have
@@ -408,6 +410,6 @@ def _identify_queue(queue: Queue) -> tuple[object, ...]:
     It is equal for two `Queue` objects of the same name in the same store.
     """
     store = queue.store_use.existing_store
-    if store is None or store.location == File(None):  # no location outside this object
+    if store is None or store.location == SqliteFile(None):  # no location outside this object
         return id(store or queue.store_use), queue.name
     return queue.store_use.engine().url, store.prefix, queue.name
