@@ -324,10 +324,10 @@ class SqliteEngine:
     async def _run_in_portions(
         self, queue: str, work: Callable[..., list[State | None]], ids: Sequence[str]
     ) -> StatesBefore:
-        """Run work for `MOVED_AT_ONCE` ids at a time, and return its results for all ids.
+        """Call work for `MOVED_AT_ONCE` ids at a time, and return the results for all ids.
 
-        Work that would take too long returns results only for the first of its ids. The next
-        transaction begins after these.
+        Each call is a transaction. A call that would take too long returns results only for the
+        first of its ids, and the next call begins with the first id that has no result.
         """
         answers: list[State | None] = []
         while len(answers) < len(ids):
