@@ -36,7 +36,7 @@ async def _run_worker(worker: Worker, queues: Sequence[Queue], parent_pipe: int 
     if parent_pipe is not None:
         loop = asyncio.get_running_loop()
         stop = partial(loop.call_soon_threadsafe, worker.request_stop)
-        threading.Thread(target=_wait_for_pipe_end, args=(parent_pipe, stop), daemon=True).start()
+        threading.Thread(target=_stop_at_pipe_end, args=(parent_pipe, stop), daemon=True).start()
     await worker.run()
     for queue in queues:
         await queue.aclose()
@@ -55,7 +55,7 @@ def take_parent_pipe() -> int:
     return pipe
 
 
-def _wait_for_pipe_end(pipe: int, stop: Callable[[], object]) -> None:
+def _stop_at_pipe_end(pipe: int, stop: Callable[[], object]) -> None:
     while os.read(pipe, 1):
         pass
     with contextlib.suppress(RuntimeError):  # raised if the event loop is closed already
