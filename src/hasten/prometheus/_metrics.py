@@ -17,6 +17,7 @@ from hasten.jobs import Queue, Worker
 from hasten.jobs._health_app import DEFAULT_STORE_TIMEOUT, report_of_workers
 from hasten.jobs._queue_readings import start_reading
 from hasten.loadshedding import LoadSheddingStats
+from hasten.prometheus._foreign_families import leaves_out_hasten
 from hasten.prometheus._http_families import (
     compression_families,
     load_shedding_families,
@@ -88,6 +89,8 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Generate the metrics. Blocks while the stores are read; see `asgi`."""
+        if leaves_out_hasten.get():
+            return
         if self._queues:
             # Only the time limit of each reading ends this wait.
             readings = start_reading(self._queues, self._store_seconds).result()
