@@ -52,7 +52,7 @@ NOT_MADE_BY_USERS: Final = set(
 # Methods without an underscore that only hasten itself calls. They are not shown.
 FOR_HASTEN_ITSELF: Final = set(
     """
-    Capped.count Count.with_page Context.close Context.stop Keep.nothing Keep.age_ms
+    Capped.count Count.with_page Context.close Context.stop Keep.keeps_nothing Keep.age_ms
     Queue.decode_result Queue.engine Queue.template Queue.submit Queue.submit_many Queue.results
     Queue.watches
     Limit.definition Limit.is_counted Limit.make_checks Limit.make_policy Limit.parse_returned_rate

@@ -12,7 +12,7 @@ MAX_CACHED_CHARS: Final = 1024
 """Longer texts are not cached, so that 1,024 entries take at most a few megabytes."""
 
 
-def cache_short_texts(entries: int) -> Callable[[Callable[[str], T]], Callable[[str], T]]:
+def cache_short_texts(max_entries: int) -> Callable[[Callable[[str], T]], Callable[[str], T]]:
     """Return a decorator that caches the results of a function of one string.
 
     The cache keeps the given number of most recently used entries. Strings of more than
@@ -20,7 +20,7 @@ def cache_short_texts(entries: int) -> Callable[[Callable[[str], T]], Callable[[
     """
 
     def decorate(function: Callable[[str], T]) -> Callable[[str], T]:
-        remember = functools.lru_cache(entries)(function)
+        remember = functools.lru_cache(max_entries)(function)
 
         @functools.wraps(function)
         def call(text: str) -> T:

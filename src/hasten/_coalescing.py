@@ -58,12 +58,12 @@ class Coalescer(Generic[Item, Result]):
         """Send an item at the end of this tick. Return a future for its result."""
         future: asyncio.Future[Result] = self._loop.create_future()
         if not self._items:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self._send_collected)
         self._items.append(item)
         self._futures.append(future)
         return future
 
-    def _flush(self) -> None:
+    def _send_collected(self) -> None:
         if self._sequence is not None or not self._items:
             return
         items, self._items = self._items, []
@@ -71,14 +71,14 @@ class Coalescer(Generic[Item, Result]):
         parts = split_by_weight(items, self._max_weight, self._weight_of)
         if len(parts) > 1 and self._sequential:
             self._sequence = self._loop.create_task(self._send_in_sequence(items, futures, parts))
-            self._sequence.add_done_callback(partial(self._on_sent, futures))
+            self._sequence.add_done_callback(partial(self._on_send_done, futures))
             return
         for part in parts:
             task = self._loop.create_task(self._send_batch(items[part], futures[part]))
             self._sending.add(task)
-            task.add_done_callback(partial(self._on_sent, futures[part]))
+            task.add_done_callback(partial(self._on_send_done, futures[part]))
 
-    def _on_sent(self, futures: list[asyncio.Future[Result]], task: asyncio.Task[Any]) -> None:
+    def _on_send_done(self, futures: list[asyncio.Future[Result]], task: asyncio.Task[Any]) -> None:
         self._sending.discard(task)
         was_sequence = task is self._sequence
         if was_sequence:
@@ -90,7 +90,7 @@ class Coalescer(Generic[Item, Result]):
             for future in futures:
                 future.cancel()
         if was_sequence:
-            self._flush()
+            self._send_collected()
 
     async def _send_in_sequence(
         self,

@@ -35,12 +35,12 @@ def set_up() -> None:
     """
     if settings_module() is None:
         return
-    disabled = {name for name, found in _loggers() if found.disabled}
+    disabled = {name for name, found in _get_hasten_loggers() if found.disabled}
     importlib.import_module("django").setup()
     # By default, Django's LOGGING setting disables all existing loggers that it does not name.
     # Unlike in a web server, hasten was imported before Django was set up, so its loggers exist.
     # Enable them again: otherwise the worker would log nothing, and the user could not see why.
-    for name, found in _loggers():
+    for name, found in _get_hasten_loggers():
         found.disabled = name in disabled
 
 
@@ -59,7 +59,7 @@ def close_old_connections() -> None:
         logger.warning("Django could not close an old database connection: %r", error)
 
 
-def _loggers() -> list[tuple[str, logging.Logger]]:
+def _get_hasten_loggers() -> list[tuple[str, logging.Logger]]:
     """Return the existing loggers of hasten, each with its name."""
     return [
         (name, found)

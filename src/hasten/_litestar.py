@@ -15,23 +15,24 @@ from hasten._frameworks import framework_of
 
 T = TypeVar("T")
 
-# The application, the definition and the middleware. Not a WeakKeyDictionary, because Litestar
-# applications cannot be referenced weakly. A process has one application, but its tests have many.
+# The application, the options and the first middleware instance. Not a WeakKeyDictionary, because
+# Litestar applications cannot be referenced weakly. A process has one application, but its tests
+# have many.
 _firsts: Final[deque[tuple[object, object, object]]] = deque(maxlen=16)
 
 
-def get_shared_middleware(scope: Scope, own: T, definition: object) -> T:
-    """Return the instance of a middleware that has the state for the application of a request.
+def get_shared_middleware(scope: Scope, instance: T, options: object) -> T:
+    """Return the middleware instance whose state this instance must use for a request.
 
-    own is the instance that serves the request, and definition the options it was created with. In
-    Litestar, the first instance of the application with an equal definition is returned. In other
-    frameworks, own is returned.
+    instance serves the request, and was created with these options. In Litestar, the first instance
+    that has served a request of the same application and has equal options is returned: all of
+    these instances share its state. In other frameworks, instance itself is returned.
     """
     app = scope.get("app")
     if framework_of(app) != "litestar":
-        return own
-    for known_app, known_definition, first in _firsts:
-        if known_app is app and known_definition == definition and isinstance(first, type(own)):
+        return instance
+    for known_app, known_options, first in _firsts:
+        if known_app is app and known_options == options and isinstance(first, type(instance)):
             return first
-    _firsts.append((app, definition, own))
-    return own
+    _firsts.append((app, options, instance))
+    return instance

@@ -28,8 +28,8 @@ def get_logger(name: str) -> logging.Logger:
     """Return the logger of this name, with the filter that escapes its records."""
     logger = logging.getLogger(name)
     _loggers[name] = logger
-    if _escape_record not in logger.filters:
-        logger.addFilter(_escape_record)
+    if _escape_record_filter not in logger.filters:
+        logger.addFilter(_escape_record_filter)
     return logger
 
 
@@ -43,7 +43,7 @@ def enable_loggers() -> None:
         logger.disabled = False
 
 
-def _escape_record(record: logging.LogRecord) -> bool:
+def _escape_record_filter(record: logging.LogRecord) -> bool:
     """Escape the arguments and the traceback of a log record. Returns True: a filter keeps it."""
     if isinstance(record.args, tuple):
         record.args = tuple(map(_printable_argument, record.args))

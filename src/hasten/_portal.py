@@ -95,10 +95,10 @@ def start(coroutine: Coroutine[Any, Any, T]) -> Future[T]:
     return asyncio.run_coroutine_threadsafe(coroutine, _portal.loop())
 
 
-def _renew_after_fork() -> None:
+def _reset_after_fork() -> None:
     global _portal  # noqa: PLW0603  # there is one per process
     _portal = _Portal()  # a forked process does not have the threads of its parent
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_after_fork)
+    os.register_at_fork(after_in_child=_reset_after_fork)

@@ -9,32 +9,34 @@ from urllib.parse import parse_qsl
 Pairs: TypeAlias = list[tuple[str, str]]
 
 
-class _MultiItems(Protocol):
+class _StarletteQueryParams(Protocol):
     """The query parameters of a request of Starlette or Litestar."""
 
     def multi_items(self) -> Iterable[tuple[str, str]]: ...
 
 
-class _Lists(Protocol):
+class _DjangoQueryParams(Protocol):
     """The query parameters of a request of Django, Quart or Flask."""
 
     def lists(self) -> Iterable[tuple[str, list[str]]]: ...
 
 
-class _Items(Protocol):
+class _QueryMapping(Protocol):
     """A mapping with one value for each parameter, such as a dict."""
 
     def items(self) -> Iterable[tuple[str, str]]: ...
 
 
-class _Request(Protocol):
+class _RequestWithQuery(Protocol):
     """A request of Starlette, FastAPI or Litestar."""
 
     @property
-    def query_params(self) -> _MultiItems: ...
+    def query_params(self) -> _StarletteQueryParams: ...
 
 
-QueryLike: TypeAlias = str | Iterable[tuple[str, str]] | _MultiItems | _Lists | _Items | _Request
+_QueryParams: TypeAlias = _StarletteQueryParams | _DjangoQueryParams | _QueryMapping
+
+QueryLike: TypeAlias = str | Iterable[tuple[str, str]] | _QueryParams | _RequestWithQuery
 """The query string of a URL, in one of these forms:
 
 - the text: ``"page=2&limit=10"``

@@ -20,16 +20,16 @@ class ThrottledErrorLog:
         self._logger = logger
         self._seen: dict[str, tuple[float, int]] = {}
 
-    def exception(self, what: str) -> None:
+    def exception(self, message: str) -> None:
         """Log an error with the traceback of the exception that is being handled.
 
-        what is the message. Errors with the same message are of one kind.
+        message is the message. Errors with the same message are of one kind.
         """
         now = monotonic()
-        logged_at, repetitions = self._seen.get(what, (float("-inf"), 0))
+        logged_at, repetitions = self._seen.get(message, (float("-inf"), 0))
         if now - logged_at < LOG_INTERVAL_SECONDS:
-            self._seen[what] = logged_at, repetitions + 1
+            self._seen[message] = logged_at, repetitions + 1
             return
-        self._seen[what] = now, 0
+        self._seen[message] = now, 0
         repeated = f" ({repetitions} more times since the last log line)" if repetitions else ""
-        self._logger.error("%s%s", what, repeated, exc_info=sys.exc_info())
+        self._logger.error("%s%s", message, repeated, exc_info=sys.exc_info())

@@ -36,10 +36,11 @@ class EncodedResponse(NamedTuple):
     """A complete response: body, status and headers.
 
     It is an ASGI application, and also a tuple that views of Quart and Flask can return. In Django,
-    return ``HttpResponse(found.body, status=found.status, headers=found.headers)``.
+    return ``HttpResponse(response.body, status=response.status, headers=response.headers)``.
 
     As an ASGI application, it answers a conditional request whose If-None-Match matches the ETag
-    with 304, and a HEAD request without a body. In other frameworks, call `to(request)` first.
+    with 304, and a HEAD request without a body. In other frameworks, return `response.to(request)`
+    instead of `response`, which does the same.
     """
 
     body: bytes
@@ -61,8 +62,8 @@ class EncodedResponse(NamedTuple):
     def to(self, request: RequestLike) -> EncodedResponse:
         """Return the response to send for this request.
 
-        This is a 304 without a body if If-None-Match of the request matches the ETag, a response
-        without a body for a HEAD request, and else this response.
+        This is a 304 without a body if If-None-Match of the request matches the ETag of this
+        response, this response without its body for a HEAD request, and this response otherwise.
         """
         tag = self.headers.get("etag")
         if _is_not_modified(request.method, self.status, tag, request.headers.get("if-none-match")):
@@ -129,12 +130,14 @@ _TAG: Final = re.compile(r'(?:W/)?("[^"]*")')
 _BODY_HEADERS: Final = frozenset({"content-type", "content-length", "content-encoding"})
 
 
-def _is_not_modified(method: str | None, status: int, tag: str | None, given: str | None) -> bool:
+def _is_not_modified(
+    method: str | None, status: int, tag: str | None, if_none_match: str | None
+) -> bool:
     return (
         status == 200
         and tag is not None
         and method in ("GET", "HEAD")
-        and contains_etag(given, tag)
+        and contains_etag(if_none_match, tag)
     )
 
 

@@ -19,14 +19,14 @@ from hasten._checks import check_text
 from hasten._clock import SYSTEM_CLOCK, Clock, check_clock
 from hasten._closing import AsyncClosable
 from hasten._durations import Duration, to_seconds
-from hasten._store_url import DEFAULT_TIMEOUT, FORMS, File, parse_store_url, without_password
+from hasten._store_url import DEFAULT_TIMEOUT, FORMS, SqliteFile, parse_store_url, without_password
 from hasten.errors import InvalidOption
 
 DEFAULT_URL: Final = "sqlite:///hasten.db"
 ENVIRONMENT: Final = "HASTEN_URL"
 
 
-class Part(Protocol):
+class StorePart(Protocol):
     """The connections and tables of one capability in a store."""
 
     async def aclose(self) -> None:
@@ -36,7 +36,7 @@ class Part(Protocol):
         """Close the connections without an event loop, when the process ends."""
 
 
-P = TypeVar("P", bound=Part)
+P = TypeVar("P", bound=StorePart)
 
 
 class Store(AsyncClosable):
@@ -83,11 +83,11 @@ class Store(AsyncClosable):
         )
         prefix = parsed.prefix if prefix is None else prefix
         self.prefix: Final = None if prefix is None else check_text("prefix", prefix)
-        if self.prefix is not None and isinstance(self.location, File):
+        if self.prefix is not None and isinstance(self.location, SqliteFile):
             expected = "None for SQLite and memory: it is only for keys on Redis"
             raise InvalidOption("prefix", self.prefix, expected)
         self._lock = threading.Lock()
-        self._parts: dict[str, Part] = {}
+        self._parts: dict[str, StorePart] = {}
         _stores.add(self)
 
     @classmethod
@@ -133,7 +133,7 @@ class Store(AsyncClosable):
             with contextlib.suppress(Exception):
                 part.close_now()
 
-    def _renew_lock(self) -> None:
+    def _reset_lock_after_fork(self) -> None:
         self._lock = threading.Lock()  # at the fork, another thread may have held the old one
 
 
@@ -162,16 +162,16 @@ _stores: Final[weakref.WeakSet[Store]] = weakref.WeakSet()
 _open_stores: Final[set[Store]] = set()
 
 
-def _close_all() -> None:
+def _close_all_stores() -> None:
     for store in list(_open_stores):
         store._close_now()
 
 
-def _renew_locks() -> None:
+def _reset_locks_after_fork() -> None:
     for store in list(_stores):
-        store._renew_lock()
+        store._reset_lock_after_fork()
 
 
-atexit.register(_close_all)
+atexit.register(_close_all_stores)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_locks)
+    os.register_at_fork(after_in_child=_reset_locks_after_fork)

@@ -58,7 +58,7 @@ _SYNCHRONOUS: Final = ("OFF", "NORMAL", "FULL", "EXTRA")
 
 
 @dataclass(frozen=True, slots=True)
-class File:
+class SqliteFile:
     """The location of a SQLite database: a file, or the memory of this process."""
 
     path: Path | None
@@ -96,7 +96,7 @@ class Address:
     connections: int = 8
 
 
-Location: TypeAlias = File | Address
+Location: TypeAlias = SqliteFile | Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +167,7 @@ def _parse_file(url: str) -> StoreUrl:
     synchronous = given.get("synchronous", "full").upper()
     if synchronous not in _SYNCHRONOUS:
         raise _invalid_url(url, "a URL whose option synchronous is full, normal, extra or off")
-    location = File(Path(path).absolute() if path else None, synchronous)
+    location = SqliteFile(Path(path).absolute() if path else None, synchronous)
     return StoreUrl(location, timeout=_parse_timeout(given))
 
 
@@ -217,7 +217,7 @@ def _parse_server(url: str, scheme: str, rest: str) -> StoreUrl:
     else:
         hosts, *parts = place.split("/")
         nodes = tuple(_parse_node(url, node, _PORTS[kind]) for node in hosts.split(",") if hosts)
-    service, db = _parse_path(url, kind, [part for part in parts if part], given)
+    service, db = _parse_service_and_database(url, kind, [part for part in parts if part], given)
     timeout = _parse_timeout(given)
     address = Address(
         shown=_normalize(url),
@@ -263,7 +263,7 @@ def _parse_node(url: str, node: str, default_port: int) -> tuple[str, int]:
     return unquote(host.strip("[]")), int(port)
 
 
-def _parse_path(
+def _parse_service_and_database(
     url: str, kind: ServerKind, parts: list[str], given: Mapping[str, str]
 ) -> tuple[str, int]:
     """Return the name of the Sentinel service, "" without Sentinels, and the database number.

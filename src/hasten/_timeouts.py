@@ -34,7 +34,7 @@ class _RemainingSlices:
         self._ends_at = now + MAX_FACTOR * seconds
         self._due = now + self.length
 
-    def end_current(self, now: float) -> bool:
+    def end_current_slice(self, now: float) -> bool:
         """End the current slice and start the next one. Return whether the time-out is over."""
         if now - self._due < MAX_LATENESS * self.length:
             self._left -= 1
@@ -53,7 +53,7 @@ async def done_within(future: asyncio.Future[Any], seconds: float) -> bool:
         await asyncio.wait({future}, timeout=slices.length)
         if future.done():
             return True
-        if slices.end_current(loop.time()):
+        if slices.end_current_slice(loop.time()):
             break
     for _ in range(GRACE_TURNS):
         await asyncio.sleep(0)
@@ -90,7 +90,7 @@ class LoopTimeout:
         await self._timeout.__aexit__(kind, error, trace)
 
     def _end_slice(self) -> None:
-        if self._slices.end_current(self._loop.time()):
+        if self._slices.end_current_slice(self._loop.time()):
             self._end_grace_turn()
         else:
             self._timer = self._loop.call_later(self._slices.length, self._end_slice)

@@ -66,10 +66,10 @@ class HastenError(Exception):
     def __reduce__(self) -> tuple[object, ...]:
         # A handler in its own process sends its exception pickled to the worker. By default, pickle
         # would call the class with the message as its only argument, but most need others.
-        return _restore, (type(self), self.args, self.__dict__)
+        return _restore_pickled_error, (type(self), self.args, self.__dict__)
 
 
-def _restore(
+def _restore_pickled_error(
     kind: type[HastenError], args: tuple[object, ...], attributes: dict[str, object]
 ) -> HastenError:
     """Return a copy of a pickled exception. Its `__init__` is not called."""

@@ -69,14 +69,14 @@ async def test_a_call_that_a_stopped_server_executes_late_reclaims_nothing(tmp_p
         await queue.add("hold", {})
         claim = Claim(1, "token", "worker", lease_ms=1000)
         await queue.engine.claim("late", claim, now_ms=queue.clock.now_ms())
-        await queue.engine.probe("late")
+        await queue.engine.wait_until_writable("late")
         with frozen(server):
             now_ms = queue.clock.now_ms()
             late = asyncio.ensure_future(queue.engine.reclaim("late", crash_limit=1, now_ms=now_ms))
             await until_later(1.2)
         assert await late == []
         assert (await queue.counts())[State.ACTIVE] == 1
-        await queue.engine.probe("late")
+        await queue.engine.wait_until_writable("late")
         taken = await queue.engine.reclaim("late", crash_limit=1, now_ms=queue.clock.now_ms())
         assert taken == ["1"]  # nobody has renewed it
     finally:

@@ -13,12 +13,12 @@ from typing import Any, Final
 
 import msgspec
 
-from hasten._store_url import Address, File, parse_store_url
+from hasten._store_url import Address, SqliteFile, parse_store_url
 from hasten.jobs._engine import Engine
 from hasten.jobs._engines.redis import RedisEngine
 from hasten.jobs._engines.sqlite import SqliteEngine
 from hasten.jobs._epoch import to_datetime
-from hasten.jobs._record import Batch, Claim, Outcome, Situation
+from hasten.jobs._record import Claim, ClaimedJobs, Outcome, Situation
 from hasten.jobs._worker_info import WorkerInfo
 from tests.servers.redis import shared_redis
 from tests.servers.topologies import shared_cluster
@@ -38,9 +38,9 @@ async def open_for_test(kind: str, place: Path) -> AsyncIterator[Engine]:
     engine: Engine
     match kind:
         case "sqlite-memory":
-            engine = SqliteEngine(File(None))
+            engine = SqliteEngine(SqliteFile(None))
         case "sqlite-file":
-            engine = SqliteEngine(File(place / "jobs.db"))
+            engine = SqliteEngine(SqliteFile(place / "jobs.db"))
         case "redis":
             engine = _redis(shared_redis().url, place)
         case "redis-cluster":
@@ -85,7 +85,7 @@ class RedisOnTestTime(RedisEngine):
         *,
         now_ms: int,
         metrics_minutes: int | None = None,
-    ) -> Batch:
+    ) -> ClaimedJobs:
         settle = partial(
             super().settle, queue, outcomes, now_ms=now_ms, metrics_minutes=metrics_minutes
         )
@@ -96,7 +96,7 @@ class RedisOnTestTime(RedisEngine):
             self._ends_ms[queue, lease.job.id] = now_ms + claim.lease_ms
         return batch
 
-    async def claim(self, queue: str, claim: Claim, *, now_ms: int) -> Batch:
+    async def claim(self, queue: str, claim: Claim, *, now_ms: int) -> ClaimedJobs:
         return await self.settle(queue, (), claim, now_ms=now_ms)
 
     def renew(

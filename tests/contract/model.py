@@ -148,7 +148,7 @@ class Model:
                 job.progress = value
             case records.LogLine(_, line, keep):
                 job.logs = [*job.logs, line][-keep:]
-            case records.Change() if job.state in update.states:
+            case records.Change() if job.state in update.allowed_states:
                 job.data = job.data if update.data is None else update.data
                 job.progress = job.progress if update.progress is None else update.progress
                 if update.priority is not None:

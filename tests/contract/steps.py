@@ -133,7 +133,7 @@ async def waiting(
     engine: Engine, queue: str = QUEUE, *, next_due_ms: int | None = None
 ) -> AsyncIterator[asyncio.Task[None]]:
     """Wait for work within the block, as an idle worker does."""
-    task = asyncio.create_task(engine.wait(queue, next_due_ms=next_due_ms))
+    task = asyncio.create_task(engine.wait_for_jobs(queue, next_due_ms=next_due_ms))
     await asyncio.sleep(0)  # the call has started
     await engine.count(queue)  # the engine has prepared the wait
     try:

@@ -6,7 +6,7 @@ import pytest
 
 from hasten.jobs._engine import Engine
 from hasten.jobs._options import MAX_PRIORITY
-from hasten.jobs._record import Batch, Completed, Postponed, Retry
+from hasten.jobs._record import ClaimedJobs, Completed, Postponed, Retry
 from hasten.jobs._states import State
 from tests.contract.steps import (
     NOW,
@@ -82,7 +82,7 @@ class TestOrder:
 class TestClaim:
     async def test_returns_nothing_from_an_empty_queue(self, engine: Engine) -> None:
         """It returns at once and does not create the queue."""
-        assert await engine.claim(QUEUE, claim(10), now_ms=NOW) == Batch([])
+        assert await engine.claim(QUEUE, claim(10), now_ms=NOW) == ClaimedJobs([])
         assert await engine.queues() == []
 
     async def test_of_no_jobs_returns_none(self, engine: Engine) -> None:

@@ -39,7 +39,7 @@ Verb = Callable[[Engine], Awaitable[Any]]
 
 VERBS: Final[dict[str, Verb]] = {
     "get": lambda engine: engine.get(QUEUE, ["first", "middle", "last", "ended", "none"]),
-    "ends": lambda engine: engine.ends(QUEUE, ["first", "middle", "last", "ended", "none"]),
+    "ends": lambda engine: engine.get_ends(QUEUE, ["first", "middle", "last", "ended", "none"]),
     "cancel": lambda engine: engine.cancel(QUEUE, ["middle"], now_ms=NOW),
     "remove": lambda engine: engine.remove(QUEUE, ["middling"], now_ms=NOW),
     "retry": lambda engine: engine.requeue(QUEUE, ["ended"], {State.FAILED}, now_ms=NOW),
@@ -128,7 +128,7 @@ async def test_a_script_answers_with_few_large_results(redis: Engine, verb: str)
     found: list[Any] = []
 
     async def read() -> None:
-        found.extend(await (redis.get if verb == "get" else redis.ends)(QUEUE, ids))
+        found.extend(await (redis.get if verb == "get" else redis.get_ends)(QUEUE, ids))
 
     commands = await commands_of(read())
     assert commands["cmdstat_evalsha"] == 3
@@ -465,7 +465,7 @@ async def test_an_obliteration_can_resume(sqlite: Engine, monkeypatch: pytest.Mo
         raise StoreUnavailable("it", "the disk is gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(administration, "obliterate_events", fail)
+        patch.setattr(administration, "obliterate_next_events", fail)
         with pytest.raises(StoreUnavailable):
             await sqlite.obliterate(QUEUE)
     await add(sqlite, "a")

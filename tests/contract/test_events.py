@@ -15,7 +15,7 @@ from typing import Final
 import pytest
 
 from hasten import _portal
-from hasten._store_url import File
+from hasten._store_url import SqliteFile
 from hasten.jobs._engine import (
     BRIEFLY_MS,
     CANCELLED_ERROR,
@@ -331,7 +331,7 @@ class TestBeginning:
 
     async def test_comes_before_what_this_loop_does_next(self, engine: Engine) -> None:
         for n in range(20):
-            beginning = engine.begin_events(QUEUE)
+            beginning = engine.start_reading_cursor(QUEUE)
             await add(engine, f"j{n}")
             found = await happened(engine, await soon(asyncio.wrap_future(beginning)))
             assert found == [event("added", f"j{n}"), event("waiting", f"j{n}")]
@@ -339,21 +339,21 @@ class TestBeginning:
     async def test_comes_before_what_another_thread_does_next(self, engine: Engine) -> None:
         """Even while the event loop that requested it is blocked."""
         for n in range(20):
-            beginning = engine.begin_events(QUEUE)
+            beginning = engine.start_reading_cursor(QUEUE)
             _portal.run(add(engine, f"j{n}"))
             found = await happened(engine, await soon(asyncio.wrap_future(beginning)))
             assert found == [event("added", f"j{n}"), event("waiting", f"j{n}")]
 
     async def test_comes_after_what_has_been_done(self, engine: Engine) -> None:
         await add(engine, "before")
-        beginning = engine.begin_events(QUEUE)
+        beginning = engine.start_reading_cursor(QUEUE)
         await add(engine, "after")
         found = await happened(engine, await soon(asyncio.wrap_future(beginning)))
         assert {event.job_id for event in found} == {"after"}
 
     async def test_outlives_a_caller_who_leaves(self, engine: Engine) -> None:
         """A cancelled caller does not cancel it for others."""
-        beginning = engine.begin_events(QUEUE)
+        beginning = engine.start_reading_cursor(QUEUE)
         adding = asyncio.create_task(add(engine, "a"))
         await asyncio.sleep(0)
         adding.cancel()
@@ -560,7 +560,7 @@ async def test_of_a_file_of_the_first_version_are_read_on(tmp_path: Path) -> Non
         body = '[{"k":"added","i":["é"]},{"k":"waiting","i":["é"]}]'
         connection.execute("INSERT INTO hasten_events VALUES (?, 7, 2, ?)", [QUEUE, body])
         connection.commit()
-    engine = SqliteEngine(File(path))
+    engine = SqliteEngine(SqliteFile(path))
     await add(engine, "a")
     found = await happened(engine, "7-1")
     assert found == [event("waiting", "é"), ADDED, event("waiting", "a")]

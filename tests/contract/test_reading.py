@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from hasten.jobs._engine import Engine
-from hasten.jobs._record import Completed, End, Failed
+from hasten.jobs._record import Completed, Failed, JobEnd
 from hasten.jobs._states import State
 from tests.contract.steps import NOW, QUEUE, add, ids_in, new_job, settled, start, take
 
@@ -41,16 +41,17 @@ class TestEnds:
         await add(engine, "d", delay_ms=1000)
         await add(engine, "e")
         await add(engine, "elsewhere", queue="other")
-        assert await engine.ends(QUEUE, ["e", "b", "none", "a", "c", "elsewhere", "a", "d"]) == [
-            End(State.WAITING), End(State.FAILED, "no"), None, End(State.COMPLETED, "[1]"),
-            End(State.ACTIVE), None, End(State.COMPLETED, "[1]"), End(State.DELAYED),
+        ids = ["e", "b", "none", "a", "c", "elsewhere", "a", "d"]
+        assert await engine.get_ends(QUEUE, ids) == [
+            JobEnd(State.WAITING), JobEnd(State.FAILED, "no"), None, JobEnd(State.COMPLETED, "[1]"),
+            JobEnd(State.ACTIVE), None, JobEnd(State.COMPLETED, "[1]"), JobEnd(State.DELAYED),
         ]  # fmt: skip
 
     async def test_are_in_order_for_more_jobs_than_are_read_at_once(self, engine: Engine) -> None:
         ids = [f"j{n}" for n in range(900)]
         await start(engine, *ids)
         await settled(engine, *(Completed(id, "t1", f'"{id}"') for id in ids))
-        ends = await engine.ends(QUEUE, ids)
+        ends = await engine.get_ends(QUEUE, ids)
         assert [end and end.value for end in ends] == [f'"{id}"' for id in ids]
 
 

@@ -226,7 +226,7 @@ class TestClientWithoutCroniter:
         await add(engine, "a")
         assert await take(engine) == []
         assert (await counts(engine))[State.DELAYED] == JOBS_AT_ONCE
-        await soon(engine.wait(QUEUE, next_due_ms=NOW + 5_000))  # others are still ready
+        await soon(engine.wait_for_jobs(QUEUE, next_due_ms=NOW + 5_000))  # others are still ready
         assert await take(engine, 1, "t2") == ["a"]
 
     async def test_is_woken_when_the_skipped_run_is_due(self, engine: RedisEngine) -> None:

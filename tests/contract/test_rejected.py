@@ -108,7 +108,7 @@ class TestCursors:
     async def test_that_are_none_are_refused(self, engine: Engine, after: str) -> None:
         """Callers that wait at the same time are not affected."""
         await start(engine, "a")
-        waits = asyncio.create_task(engine.wait(QUEUE, next_due_ms=None))
+        waits = asyncio.create_task(engine.wait_for_jobs(QUEUE, next_due_ms=None))
         with pytest.raises(InvalidOption, match="must be the cursor of an event"):
             await soon(engine.events(QUEUE, after=after))
         await add(engine, "b")

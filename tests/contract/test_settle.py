@@ -6,7 +6,7 @@ import pytest
 
 from hasten.errors import HastenError
 from hasten.jobs._engine import Engine
-from hasten.jobs._record import Batch, Completed, Failed, Outcome, Postponed, Released, Retry
+from hasten.jobs._record import ClaimedJobs, Completed, Failed, Outcome, Postponed, Released, Retry
 from hasten.jobs._states import State
 from tests.contract.steps import (
     NOW,
@@ -240,7 +240,7 @@ class TestSettle:
     async def test_of_nothing_is_a_claim(self, engine: Engine) -> None:
         await add(engine, "a")
         assert taken((await engine.settle(QUEUE, [], claim(1), now_ms=NOW)).leases) == ["a"]
-        assert await engine.settle(QUEUE, [], None, now_ms=NOW) == Batch([])
+        assert await engine.settle(QUEUE, [], None, now_ms=NOW) == ClaimedJobs([])
 
     async def test_takes_a_thousand_at_once(self, engine: Engine) -> None:
         answers = await engine.add([new_job() for _ in range(1000)], now_ms=NOW)

@@ -67,7 +67,7 @@ class TestThreadsAndLoops:
         """An event loop that ends during a call does not affect others."""
 
         async def leave() -> None:
-            waits = asyncio.create_task(engine.wait("nothing", next_due_ms=None))
+            waits = asyncio.create_task(engine.wait_for_jobs("nothing", next_due_ms=None))
             adds = asyncio.create_task(add(engine, "a"))
             await asyncio.sleep(0)
             assert not waits.done()

@@ -22,7 +22,7 @@ class TestWait:
     @pytest.mark.parametrize("priority", [0, 5])
     async def test_returns_at_once_when_there_is_work(self, engine: Engine, priority: int) -> None:
         await add(engine, "a", priority=priority)
-        await soon(engine.wait(QUEUE, next_due_ms=None))
+        await soon(engine.wait_for_jobs(QUEUE, next_due_ms=None))
 
     async def test_lasts_while_there_is_none(self, engine: Engine) -> None:
         await start(engine, "running")
@@ -118,8 +118,8 @@ class TestDelayedJobs:
     async def test_it_did_not_know_of_end_it(self, engine: Engine) -> None:
         """They were added between its claim and its wait."""
         await add(engine, "a", delay_ms=100)
-        await soon(engine.wait(QUEUE, next_due_ms=None))
-        await soon(engine.wait(QUEUE, next_due_ms=NOW + 101))
+        await soon(engine.wait_for_jobs(QUEUE, next_due_ms=None))
+        await soon(engine.wait_for_jobs(QUEUE, next_due_ms=NOW + 101))
 
     @pytest.mark.parametrize("known", [None, NOW + 500])
     async def test_that_are_due_sooner_end_it(self, engine: Engine, known: int | None) -> None:

@@ -258,7 +258,7 @@ async def test_a_worker_that_fails_ends_the_application_with_its_error() -> None
     app = fastapi_app(lifespan(Resource("store", log), worker))
     with pytest.raises(StartupFailed, match="broken"):
         async with running(app):
-            worker._fail(RuntimeError("broken"))
+            worker._stop_after_internal_error(RuntimeError("broken"))
     assert log == ["open store", "close store"]
 
 

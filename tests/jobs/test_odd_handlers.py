@@ -309,7 +309,7 @@ class TestCancellingAllTasks:
                 # Callers that wait for a result continue to wait.
                 await (await tidy.enqueue()).result(timeout=30)
                 assert await (await fine.enqueue()).result(timeout=30) == "fine"
-        assert "internal tasks were cancelled" in caplog.text
+        assert "internal tasks that were cancelled" in caplog.text
 
     async def test_runs_that_are_cancelled_count_as_attempts(self, queue: Queue) -> None:
         """Whether they are running or have been claimed and not started."""
@@ -389,7 +389,7 @@ def faulty_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     async def recover(self: Worker) -> None:
         raise ZeroDivisionError("a fault of ours")
 
-    monkeypatch.setattr(Worker, "_recover", recover)
+    monkeypatch.setattr(Worker, "_reclaim_repeatedly", recover)
 
 
 class TestWorkersThatFail:

@@ -28,7 +28,7 @@ from tests.patience import DEADLINE_SECONDS
         ("x" * 256, "a string of 1 to 255 characters"),
         (None, "a string of 1 to 255 characters"),
         (7, "a string of 1 to 255 characters"),
-        ("a:b", "a name without ':', which separates the parts of a key"),
+        ("a:b", "a name without ':', because ':' separates the parts of a Redis key"),
         ("a\0b", "valid text without control characters"),
         ("\ud800", "valid text without control characters"),
         ("a\x1b[2J", "valid text without control characters"),

@@ -29,7 +29,7 @@ from hasten.jobs import Context, Event, Job, Queue, QueueEvents, State, Worker
 from hasten.jobs._engine import EVENT_BYTES
 from hasten.jobs._engines import open_engine
 from hasten.jobs._options import Options
-from hasten.jobs._record import End, EventPage, JobTemplate, NewJob
+from hasten.jobs._record import EventPage, JobEnd, JobTemplate, NewJob
 from hasten.testing import ManualClock
 from tests.jobs.eventually import fails, result_of, until_state, until_true
 from tests.patience import DEADLINE_SECONDS
@@ -120,13 +120,13 @@ class TestResult:
         monkeypatch.setattr("hasten.jobs._results.CHECK_SECONDS", 0.01)
         monkeypatch.setattr("hasten.jobs._results.CHECKED_AT_ONCE", 10)
         looks: list[list[str]] = []
-        ends = queue.engine.ends
+        ends = queue.engine.get_ends
 
-        async def noted(name: str, ids: Sequence[str]) -> list[End | None]:
+        async def noted(name: str, ids: Sequence[str]) -> list[JobEnd | None]:
             looks.append(list(ids))
             return await ends(name, ids)
 
-        monkeypatch.setattr(queue.engine, "ends", noted)
+        monkeypatch.setattr(queue.engine, "get_ends", noted)
         jobs = await queue.add_many([("send", n) for n in range(35)])
         waiting = [asyncio.create_task(job.result()) for job in jobs]
         async with asyncio.timeout(DEADLINE_SECONDS):
@@ -523,7 +523,7 @@ class TestEvents:
         beginning: Future[str] = Future()
         beginning.set_exception(StoreUnavailable("store", "away"))
         with monkeypatch.context() as patched:
-            patched.setattr(queue.engine, "begin_events", lambda _: beginning)
+            patched.setattr(queue.engine, "start_reading_cursor", lambda _: beginning)
             events = queue.events()
         with pytest.raises(StoreUnavailable):
             await next_of(events)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hasten.jobs import Context, Job, Queue, State, Worker
-from hasten.jobs._run import Stop
+from hasten.jobs._run import StopReason
 from hasten.testing import ManualClock
 from tests.jobs.eventually import fails, until, until_state
 
@@ -51,7 +51,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hasten.jobs._run.REPEAT_STOP_SECONDS", 0.02)
 
 
-def stop(worker: Worker, job: Job[Any], reason: Stop) -> None:
+def stop(worker: Worker, job: Job[Any], reason: StopReason) -> None:
     """Set the time-out exception, perhaps before the function has started."""
     worker._consumers[0].runs[job.id].stop(reason)
 
@@ -79,7 +79,7 @@ async def test_their_run_ends_and_frees_its_place(
         if why == "cancelled":
             await job.cancel()
         else:
-            stop(worker, job, Stop.TIMEOUT)
+            stop(worker, job, StopReason.TIMEOUT)
         await fails(job.result(timeout=30), "timed out" if why == "time-out" else "cancelled")
         others = [await meet.enqueue() for _ in range(2)]
         await asyncio.gather(*(other.result(timeout=30) for other in others))
@@ -99,7 +99,7 @@ async def test_their_run_ends_when_its_lease_is_lost(queue: Queue, call: Call) -
     job = await stick.enqueue()
     async with Worker(queue, concurrency=2) as worker:
         await call.has_begun()
-        stop(worker, job, Stop.LOST)
+        stop(worker, job, StopReason.LOST)
         await until(lambda: not worker._consumers[0].runs)
     assert (await job.refresh()).state is State.ACTIVE  # another worker runs it
 
@@ -142,7 +142,7 @@ async def test_a_worker_without_free_threads_still_runs_coroutines(
         stuck = [await stick.enqueue() for _ in range(2)]
         await call.has_begun(2)
         for job in stuck:
-            stop(worker, job, Stop.TIMEOUT)
+            stop(worker, job, StopReason.TIMEOUT)
         for job in stuck:
             await fails(job.result(timeout=30), "timed out")
         (error,) = [text for text in messages(caplog, logging.ERROR) if "abandoned" in text]
@@ -190,7 +190,7 @@ async def test_late_results_are_dropped(queue: Queue, call: Call, make: Callable
     async with Worker(queue, concurrency=2) as worker:
         job: Job[Any] = await stick.enqueue()
         await call.has_begun()
-        stop(worker, job, Stop.TIMEOUT)
+        stop(worker, job, StopReason.TIMEOUT)
         assert await job.result(timeout=30) == "second attempt"
         call.end()
         await until(reported.is_set)

@@ -97,7 +97,7 @@ async def test_of_a_wait_of_a_listener_that_fails_when_it_is_cancelled(
     async def later() -> None: ...
 
     await later.using(delay=60).enqueue()
-    monkeypatch.setattr(type(queue.engine), "wait", fail)
+    monkeypatch.setattr(type(queue.engine), "wait_for_jobs", fail)
     monkeypatch.setattr(type(clock), "sleep_until", fail_late)
     monkeypatch.setattr(type(clock), "sleep", sleep)
     with pytest.raises(OfOurs):

@@ -23,8 +23,8 @@ from hasten.jobs import Context, Job, Queue, State, Worker
 from hasten.jobs import _store_use as store_use
 from hasten.jobs._consumer import QueueConsumer
 from hasten.jobs._outbox import BYTES_PER_WEIGHT, OutboxPortion
-from hasten.jobs._record import Batch, Claim, Completed, Outcome, Progress, Update
-from hasten.jobs._run import Run, Stop
+from hasten.jobs._record import Claim, ClaimedJobs, Completed, Outcome, Progress, Update
+from hasten.jobs._run import Run, StopReason
 from hasten.testing import ManualClock
 from tests.jobs.eventually import result_of, until, until_state
 from tests.patience import DEADLINE_SECONDS
@@ -119,7 +119,7 @@ class Calls:
 
         async def watched(
             consumer: QueueConsumer, portion: OutboxPortion, claim: Claim | None
-        ) -> Batch:
+        ) -> ClaimedJobs:
             self.updates.append(len(portion.updates))
             self.outcomes.append(len(portion.outcomes))
             self.bytes.append(sum(len(getattr(end, "result", "")) for end in portion.outcomes))
@@ -566,7 +566,7 @@ async def test_large_results_and_progress_are_stored_a_few_megabytes_at_a_time(
 
     async def note_settle(
         name: str, outcomes: Sequence[Outcome], claim: Claim | None, *, now_ms: int
-    ) -> Batch:
+    ) -> ClaimedJobs:
         results = [len(end.result) for end in outcomes if isinstance(end, Completed)]
         noted["results"].append(sum(results))
         return await settle(name, outcomes, claim, now_ms=now_ms)
@@ -599,9 +599,9 @@ async def test_large_results_and_progress_are_stored_a_few_megabytes_at_a_time(
         assert max(sizes) <= engine.max_batch * BYTES_PER_WEIGHT + size + 2
 
 
-@pytest.mark.parametrize("reason", [Stop.CANCELLED, Stop.RELEASED, Stop.LOST])
+@pytest.mark.parametrize("reason", [StopReason.CANCELLED, StopReason.RELEASED, StopReason.LOST])
 async def test_a_run_that_is_stopped_before_it_begins_frees_its_place(
-    queue: Queue, monkeypatch: pytest.MonkeyPatch, reason: Stop
+    queue: Queue, monkeypatch: pytest.MonkeyPatch, reason: StopReason
 ) -> None:
     """The reason may come from a thread, between two steps of the event loop."""
     begin = QueueConsumer._start_task
@@ -625,10 +625,10 @@ async def test_a_run_that_is_stopped_before_it_begins_frees_its_place(
         second = await noop.enqueue()
         await second.result(timeout=30)
         assert told[0].has_ended
-        if reason is Stop.CANCELLED:
+        if reason is StopReason.CANCELLED:
             with pytest.raises(JobCancelled):
                 await first.result(timeout=30)
-        elif reason is Stop.RELEASED:
+        elif reason is StopReason.RELEASED:
             await first.result(timeout=30)
 
 

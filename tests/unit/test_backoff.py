@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hasten._durations import MAX_MS
 from hasten.errors import InvalidOption
-from hasten.jobs._backoff import DEFAULT_CAP, Custom, Exponential, Fixed, delay_ms
+from hasten.jobs._backoff import DEFAULT_CAP, Custom, Exponential, Fixed, retry_delay_ms
 
 timedeltas = st.timedeltas(timedelta(0), timedelta(days=36_000))
 seconds = st.floats(0, MAX_MS / 1000) | timedeltas
@@ -20,7 +20,7 @@ randoms = st.floats(0, 1, exclude_max=True)
 
 
 def wait(backoff: Fixed | Exponential | None, attempt: int = 1, random: float = 0.5) -> int:
-    return delay_ms(backoff, attempt=attempt, random=random)
+    return retry_delay_ms(backoff, attempt=attempt, random=random)
 
 
 class TestNone:

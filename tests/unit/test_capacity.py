@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hasten.jobs._capacity import MAX_TURN, SHORT_SECONDS, Capacity, QueueShare
+from hasten.jobs._capacity import MAX_TURN, SHORT_SECONDS, QueueShare, WorkerCapacity
 
 
 class Queues:
@@ -14,7 +14,7 @@ class Queues:
     def __init__(self, size: int, count: int) -> None:
         self.size = size
         self.now = 0.0
-        self.capacity = Capacity(size, clock=lambda: self.now)
+        self.capacity = WorkerCapacity(size, clock=lambda: self.now)
         self.awake: set[QueueShare] = set()
         self.shares = [self._share() for _ in range(count)]
 

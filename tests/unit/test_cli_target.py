@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hasten._cli.supervisor import LAST_PAUSE_SECONDS, describe_exit, next_pause
+from hasten._cli.supervisor import LAST_PAUSE_SECONDS, describe_exit, next_restart_pause
 from hasten._cli.target import load_queue, load_queues
 from hasten.errors import TargetError
 
@@ -172,12 +172,12 @@ class TestPausesBetweenProcesses:
     def test_grow_while_processes_end_soon(self) -> None:
         pauses = [0.0]
         for _ in range(9):
-            pauses.append(next_pause(0.1, pauses[-1]))
+            pauses.append(next_restart_pause(0.1, pauses[-1]))
         assert pauses[1:4] == [0.5, 1.0, 2.0]
         assert pauses[-1] == LAST_PAUSE_SECONDS
 
     def test_start_small_after_a_long_run(self) -> None:
-        assert next_pause(3600, LAST_PAUSE_SECONDS) == 0.5
+        assert next_restart_pause(3600, LAST_PAUSE_SECONDS) == 0.5
 
 
 @pytest.mark.parametrize(

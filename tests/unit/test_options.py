@@ -317,7 +317,7 @@ class TestJobIds:
 
     @pytest.mark.parametrize("value", [":", "a:b", "0:1"])
     def test_have_no_colon(self, value: str) -> None:
-        self.refused(value, "an id without ':', which separates the parts of a key in the store")
+        self.refused(value, "an id without ':', because ':' separates the parts of a Redis key")
 
     @pytest.mark.parametrize("value", ["a\0b", "\ud800", "a\nb", "\x1b[2J", "a\u202eb"])
     def test_are_text_that_stores_can_hold_and_terminals_can_show(self, value: str) -> None:
@@ -353,11 +353,11 @@ class TestKeep:
         assert Keep().age_ms is None
 
     def test_nothing_means_a_count_of_zero(self) -> None:
-        assert KEEP_NONE.nothing
-        assert Keep(count=0, age=60).nothing
-        assert not KEEP_ALL.nothing
-        assert not Keep(count=1).nothing
-        assert not Keep(age=0).nothing
+        assert KEEP_NONE.keeps_nothing
+        assert Keep(count=0, age=60).keeps_nothing
+        assert not KEEP_ALL.keeps_nothing
+        assert not Keep(count=1).keeps_nothing
+        assert not Keep(age=0).keeps_nothing
 
     def test_is_limited_unless_told_otherwise(self) -> None:
         """A store must not grow for ever."""
@@ -380,11 +380,11 @@ class TestKeep:
 class TestExpiry:
     def test_is_fixed_when_the_job_is_added(self) -> None:
         """Its time begins when the job is due."""
-        options = Options(expires_ms=500, delay_ms=1000).resolved(NOON_MS)
+        options = Options(expires_ms=500, delay_ms=1000).with_expiry_time(NOON_MS)
         assert options == Options(expires_at_ms=NOON_MS + 1500, delay_ms=1000)
 
     def test_stays_away_when_not_asked_for(self) -> None:
-        assert Options(delay_ms=1000).resolved(NOON_MS) == Options(delay_ms=1000)
+        assert Options(delay_ms=1000).with_expiry_time(NOON_MS) == Options(delay_ms=1000)
 
 
 # On the wire ------------------------------------------------------------------------------------

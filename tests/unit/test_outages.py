@@ -6,7 +6,7 @@ import math
 import pytest
 
 from hasten.errors import StoreError, StoreUnavailable
-from hasten.jobs._outages import MAX_TEXTS, REMIND_SECONDS, Outage
+from hasten.jobs._outages import MAX_TEXTS, REMIND_SECONDS, OutageLog
 
 
 class Monotonic:
@@ -23,24 +23,24 @@ def monotonic() -> Monotonic:
 
 
 @pytest.fixture
-def outage(monotonic: Monotonic, caplog: pytest.LogCaptureFixture) -> Outage:
+def outage(monotonic: Monotonic, caplog: pytest.LogCaptureFixture) -> OutageLog:
     caplog.set_level(logging.DEBUG, "hasten.worker")
-    return Outage("redis://here", monotonic)
+    return OutageLog("redis://here", monotonic)
 
 
 DOWN = StoreUnavailable("redis://here", "cannot connect")
 
 
 def test_an_outage_is_logged_once_and_its_end_with_a_count(
-    outage: Outage, monotonic: Monotonic, caplog: pytest.LogCaptureFixture
+    outage: OutageLog, monotonic: Monotonic, caplog: pytest.LogCaptureFixture
 ) -> None:
     """For all services together, whatever the number of failed calls."""
     for _ in range(25):
         for activity in ("settle jobs of queue a", "renew the leases of queue a"):
-            outage.failed(activity, DOWN)
+            outage.record_failure(activity, DOWN)
         monotonic.now += 0.5
-    outage.succeeded("settle jobs of queue a")
-    outage.succeeded("renew the leases of queue a")
+    outage.record_success("settle jobs of queue a")
+    outage.record_success("renew the leases of queue a")
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
     assert caplog.messages == [
         f"store unavailable, retrying: cannot settle jobs of queue a: {DOWN}",
@@ -49,10 +49,10 @@ def test_an_outage_is_logged_once_and_its_end_with_a_count(
 
 
 def test_a_long_outage_is_logged_again_each_minute(
-    outage: Outage, monotonic: Monotonic, caplog: pytest.LogCaptureFixture
+    outage: OutageLog, monotonic: Monotonic, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(121):
-        outage.failed("settle jobs of queue a", DOWN)
+        outage.record_failure("settle jobs of queue a", DOWN)
         monotonic.now += 1
     assert len(caplog.records) == 3
     assert caplog.messages[1] == (
@@ -61,9 +61,11 @@ def test_a_long_outage_is_logged_again_each_minute(
     )
 
 
-def test_another_error_is_logged(outage: Outage, caplog: pytest.LogCaptureFixture) -> None:
-    outage.failed("settle jobs of queue a", DOWN)
-    outage.failed("settle jobs of queue a", StoreUnavailable("redis://here", "it is loading"))
+def test_another_error_is_logged(outage: OutageLog, caplog: pytest.LogCaptureFixture) -> None:
+    outage.record_failure("settle jobs of queue a", DOWN)
+    outage.record_failure(
+        "settle jobs of queue a", StoreUnavailable("redis://here", "it is loading")
+    )
     assert len(caplog.records) == 2
 
 
@@ -73,46 +75,46 @@ def test_another_error_is_logged(outage: Outage, caplog: pytest.LogCaptureFixtur
     ids=["other activities succeed", "the activity fails again and again"],
 )
 def test_an_outage_is_logged_once_a_minute_although_calls_succeed(
-    outage: Outage, caplog: pytest.LogCaptureFixture, monotonic: Monotonic,
+    outage: OutageLog, caplog: pytest.LogCaptureFixture, monotonic: Monotonic,
     failing: str, seconds: int, records: int,
 ) -> None:  # fmt: skip
     """Otherwise each failure would be logged as a new outage."""
     for _ in range(seconds):
-        outage.failed(failing, DOWN)
-        outage.succeeded("settle jobs of queue a")
+        outage.record_failure(failing, DOWN)
+        outage.record_success("settle jobs of queue a")
         monotonic.now += 1
     assert len(caplog.records) == records
 
 
-def test_remembered_errors_are_limited(outage: Outage, caplog: pytest.LogCaptureFixture) -> None:
+def test_remembered_errors_are_limited(outage: OutageLog, caplog: pytest.LogCaptureFixture) -> None:
     for number in range(3 * MAX_TEXTS):
-        outage.failed("settle jobs of queue a", StoreError("redis://here", str(number)))
+        outage.record_failure("settle jobs of queue a", StoreError("redis://here", str(number)))
     assert len(outage._logged_at) <= MAX_TEXTS
 
 
 def test_an_outage_lasts_until_no_activity_fails(
-    outage: Outage, monotonic: Monotonic, caplog: pytest.LogCaptureFixture
+    outage: OutageLog, monotonic: Monotonic, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One queue may recover before another one."""
-    outage.failed("settle jobs of queue a", DOWN)
-    outage.failed("settle jobs of queue b", DOWN)
-    outage.succeeded("settle jobs of queue b")
+    outage.record_failure("settle jobs of queue a", DOWN)
+    outage.record_failure("settle jobs of queue b", DOWN)
+    outage.record_success("settle jobs of queue b")
     for _ in range(61):
         monotonic.now += 1
-        outage.failed("settle jobs of queue a", DOWN)
+        outage.record_failure("settle jobs of queue a", DOWN)
     assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
-    outage.succeeded("settle jobs of queue a")
+    outage.record_success("settle jobs of queue a")
     assert (
         caplog.messages[-1] == "redis://here: store available again after 61.0 s (failed calls: 63)"
     )
 
 
-def test_it_returns_how_long_no_call_has_failed(outage: Outage, monotonic: Monotonic) -> None:
+def test_it_returns_how_long_no_call_has_failed(outage: OutageLog, monotonic: Monotonic) -> None:
     assert outage.seconds_without_failure() == math.inf
-    outage.failed("settle jobs of queue a", DOWN)
+    outage.record_failure("settle jobs of queue a", DOWN)
     monotonic.now += 3
-    outage.succeeded("settle jobs of queue a")
+    outage.record_success("settle jobs of queue a")
     assert outage.seconds_without_failure() == 3
-    outage.was_slow()
+    outage.record_slow_call()
     monotonic.now += 2
     assert outage.seconds_without_failure() == 2

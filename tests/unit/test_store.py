@@ -12,7 +12,7 @@ import pytest
 
 from hasten import Store
 from hasten._store import to_store
-from hasten._store_url import Address, File
+from hasten._store_url import Address, SqliteFile
 from hasten.errors import InvalidOption
 from hasten.testing import ManualClock
 
@@ -33,15 +33,15 @@ class Recorded:
 
 class TestUrl:
     def test_a_store_in_memory(self) -> None:
-        assert Store("memory://").location == File(None)
-        assert Store("sqlite://").location == File(None)
+        assert Store("memory://").location == SqliteFile(None)
+        assert Store("sqlite://").location == SqliteFile(None)
 
     def test_a_file_is_relative_to_the_working_directory_or_absolute(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
-        assert Store("sqlite:///a%20b.db").location == File(tmp_path / "a b.db")
-        assert Store("sqlite:////var/a.db?synchronous=normal").location == File(
+        assert Store("sqlite:///a%20b.db").location == SqliteFile(tmp_path / "a b.db")
+        assert Store("sqlite:////var/a.db?synchronous=normal").location == SqliteFile(
             Path("/var/a.db"), "NORMAL"
         )
 

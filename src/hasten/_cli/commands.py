@@ -159,8 +159,8 @@ def worker(
         for queue in queues:
             logger.info("serving %s", describe_queue(queue))
             _warn_of_new_store(queue)
-        several = f"{processes} processes, each with " if processes > 1 else ""
-        logger.info("%sup to %d jobs at once", several, concurrency)
+        each = f" in each of {processes} processes" if processes > 1 else ""
+        logger.info("running up to %d jobs at once%s", concurrency, each)
     if metrics_port is not None and processes > 1 and sys.platform == "win32":
         raise typer.BadParameter("--metrics-port needs --processes 1 on Windows")
     # Before anything starts: an optional package may be missing, or the port be in use.
@@ -192,7 +192,7 @@ def worker(
         options += ["--bullmq-metrics-minutes", str(bullmq_metrics_minutes)]
     options += ["--reporting"] if monitor is not None else []
     commands = [
-        _child_command(
+        _make_worker_command(
             context.obj, targets, [*options, *(["--name", f"{name}-{n}"] if name else [])]
         )
         for n in range(1, processes + 1)
@@ -237,12 +237,12 @@ def _warn_of_new_store(queue: Queue) -> None:
     the worker was probably started in the wrong folder.
     """
     try:
-        queue.engine.require_existing()
+        queue.engine.require_existing_store()
     except StoreUnavailable as error:
         logger.warning("queue %s: creating a new store: %s", queue.name, error)
 
 
-def _child_command(
+def _make_worker_command(
     launch: Sequence[str], targets: Sequence[str], options: Sequence[str]
 ) -> list[str]:
     return [*launch, "worker", "--supervised", *options, "--", *targets]

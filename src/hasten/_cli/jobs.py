@@ -85,12 +85,12 @@ def list_jobs(
     if as_json:
         print_json([_to_json_object(job) for job in jobs])
     elif not is_terminal():
-        print_lines(_to_row(job, _to_iso(_last_change(job))) for job in jobs)
+        print_lines(_to_row(job, _format_iso_time(_last_changed_at(job))) for job in jobs)
     elif jobs:
         last = "error" if state is State.FAILED else "data"
         print_table(
             ["id", "task", "attempts", "since", last],
-            [_to_row(job, _to_local(_last_change(job))) for job in jobs],
+            [_to_row(job, _format_local_time(_last_changed_at(job))) for job in jobs],
         )
     else:
         typer.echo(f"queue {printable(queue.name)} has no {state} jobs", err=True)
@@ -102,12 +102,12 @@ def _to_row(job: Job[Any], time: str) -> Sequence[str]:
     return job.id, job.name, str(job.attempts_made), time, text or ""
 
 
-def _last_change(job: Job[Any]) -> datetime:
+def _last_changed_at(job: Job[Any]) -> datetime:
     """Return when a job has finished, or else when it was last started or created."""
     return job.finished_at or job.started_at or job.created_at
 
 
-def _to_local(time: datetime) -> str:
+def _format_local_time(time: datetime) -> str:
     return time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
@@ -126,10 +126,10 @@ def _to_json_object(job: Job[Any]) -> dict[str, object]:
         "error": record.error,
         "tracebacks": record.tracebacks,
         "worker": record.worker,
-        "created_at": _to_iso(job.created_at),
-        "due_at": job.due_at and _to_iso(job.due_at),
-        "started_at": job.started_at and _to_iso(job.started_at),
-        "finished_at": job.finished_at and _to_iso(job.finished_at),
+        "created_at": _format_iso_time(job.created_at),
+        "due_at": job.due_at and _format_iso_time(job.due_at),
+        "started_at": job.started_at and _format_iso_time(job.started_at),
+        "finished_at": job.finished_at and _format_iso_time(job.finished_at),
     }
 
 
@@ -141,7 +141,7 @@ def _parse_json(text: str | None) -> object:
         return text  # other programs may store anything
 
 
-def _to_iso(time: datetime) -> str:
+def _format_iso_time(time: datetime) -> str:
     return time.isoformat(timespec="milliseconds")
 
 
@@ -182,7 +182,7 @@ def _reason_to_json_object(why: Why) -> dict[str, object]:
         "state": why.state,
         "code": why.code,
         "text": why.text,
-        "until": why.until and _to_iso(why.until),
+        "until": why.until and _format_iso_time(why.until),
         "worker": why.worker,
         "error": why.error,
         "child": why.child,

@@ -19,7 +19,7 @@ def run_in_existing_store(queue: Queue, work: Callable[[], Coroutine[Any, Any, T
 
     async def run() -> T:
         try:
-            queue.engine.require_existing()
+            queue.engine.require_existing_store()
             return await work()
         finally:
             await queue.aclose()

@@ -55,7 +55,7 @@ async def _run_worker(
     if parent_pipe is not None:
         loop = asyncio.get_running_loop()
         stop = partial(_call_soon, loop, worker.request_stop)
-        listen = partial(_wait_for_pipe_end, parent_pipe, stop)
+        listen = partial(_stop_at_pipe_end, parent_pipe, stop)
         if answer is not None:
             listen = partial(answer_requests, parent_pipe, stop, answer)
         threading.Thread(target=listen, name="hasten parent", daemon=True).start()
@@ -81,7 +81,7 @@ def take_parent_pipe() -> int:
     return pipe
 
 
-def _wait_for_pipe_end(pipe: int, stop: Callable[[], object]) -> None:
+def _stop_at_pipe_end(pipe: int, stop: Callable[[], object]) -> None:
     while os.read(pipe, 1):
         pass
     stop()

@@ -66,7 +66,7 @@ def supervise(
         return supervisor.run()
 
 
-def next_pause(lived: float, last_pause: float) -> float:
+def next_restart_pause(lived: float, last_pause: float) -> float:
     """Return the pause, in seconds, before a process that has ended is replaced.
 
     lived is how long the process ran, and last_pause the pause before it was started, both in
@@ -146,7 +146,7 @@ class _ProcessSlot:
         return False
 
     def _schedule_next(self, lived: float, how: str, now: float) -> None:
-        self._pause = next_pause(lived, self._pause)
+        self._pause = next_restart_pause(lived, self._pause)
         self._due = now + self._pause
         logger.warning("%s; another one starts in %g s", how, self._pause)
 
@@ -190,25 +190,25 @@ class _Supervisor:
                     if not slot.is_running(now, stopping=False):
                         slot.start_if_due(now)
                 time.sleep(POLL_SECONDS)
-            return self._stop()
+            return self._stop_all()
         finally:
             for slot in self._slots:
                 slot.kill()  # does nothing unless an unexpected error has left processes running
 
-    def _stop(self) -> int:
+    def _stop_all(self) -> int:
         logger.info("stopping; a second signal ends all processes at once")
         for slot in self._slots:
             slot.request_stop()
         deadline = time.monotonic() + self._grace + HAND_BACK_SECONDS
         while self._is_any_running():
             if len(self.signals) > 1:
-                return self._kill("second signal", 128 + self.signals[1])
+                return self._kill_all("second signal", 128 + self.signals[1])
             if time.monotonic() > deadline:
-                return self._kill("the grace period is over", 1)
+                return self._kill_all("the grace period is over", 1)
             time.sleep(POLL_SECONDS)
         return int(any(slot.stopped_with_error for slot in self._slots))
 
-    def _kill(self, why: str, status: int) -> int:
+    def _kill_all(self, why: str, status: int) -> int:
         logger.warning("killing the processes that are still running: %s", why)
         for slot in self._slots:
             slot.kill()

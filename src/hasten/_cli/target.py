@@ -38,7 +38,7 @@ def load_queue(target: str) -> Queue:
     """Return the queue that target names. Raises `TargetError` unless there is exactly one."""
     queues = load_queues([target])
     if len(queues) > 1:
-        names = _targets_of(sys.modules[target])
+        names = _format_targets(sys.modules[target])
         raise TargetError(f"{target} has {len(queues)} queues: name one of {names}")
     return queues[0]
 
@@ -120,13 +120,14 @@ def _get_queue(module: ModuleType, attribute: str) -> Queue:
             found = getattr(found, part)
         except AttributeError:
             raise TargetError(
-                f"module {_describe_module(module)} has no {attribute!r}; {_list_queues(module)}"
+                f"module {_describe_module(module)} has no {attribute!r}; "
+                f"{_describe_queues(module)}"
             ) from None
     if isinstance(found, Queue):
         return found
     kind = "a Task" if isinstance(found, Task) else f"of type {type(found).__name__}"
     raise TargetError(
-        f"{module.__name__}:{attribute} is {kind}, not a Queue; {_list_queues(module)}"
+        f"{module.__name__}:{attribute} is {kind}, not a Queue; {_describe_queues(module)}"
     )
 
 
@@ -138,13 +139,13 @@ def _describe_module(module: ModuleType) -> str:
     return f"{module.__name__!r} ({file})"
 
 
-def _list_queues(module: ModuleType) -> str:
+def _describe_queues(module: ModuleType) -> str:
     """Return the part of an error message that says which queues a module has."""
-    targets = _targets_of(module)
+    targets = _format_targets(module)
     return f"its queues are {targets}" if targets else "it has no queues at module level"
 
 
-def _targets_of(module: ModuleType) -> str:
+def _format_targets(module: ModuleType) -> str:
     """Return the queues of a module as a user can name them: "app:mail, app:images"."""
     return ", ".join(f"{module.__name__}:{name}" for name in _queues_in(module))
 

@@ -11,7 +11,7 @@ from redis import exceptions as foreign
 from hasten._redis.connections import Link, Part
 
 
-class Channel:
+class PipelinedConnection:
     """One connection that pipelines: it sends each request without waiting for earlier replies.
 
     A pool of connections would not guarantee that the server applies requests in the order in which
@@ -54,7 +54,7 @@ class Channel:
             turn.set_result(None)
         # The connection broke while this request waited. Its replies will not arrive: a connection
         # that is open now is a new one.
-        raise foreign.ConnectionError("closed before the reply arrived")
+        raise foreign.ConnectionError("connection closed before the reply arrived")
 
     async def _ensure_open(self) -> asyncio.Future[None] | None:
         """Connect if needed. Return a future that is done when the previous request is complete.

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 from hasten._logs import get_logger
 from hasten._redis import errors
-from hasten._redis.channel import Channel, NotSent
+from hasten._redis.channel import NotSent, PipelinedConnection
 from hasten._redis.connections import Endpoint, Link, Part, Pool
 from hasten._redis.topology import make_topology
 from hasten._store_url import Address
@@ -41,7 +41,7 @@ class Client:
         self._may_evict = may_evict
         self._topology = make_topology(address)
         self._pools: dict[Endpoint, Pool] = {}
-        self._channels: dict[Endpoint, Channel] = {}
+        self._channels: dict[Endpoint, PipelinedConnection] = {}
         self._checked: set[Endpoint] = set()
         self._requests = 0  # how many are in progress
         self._idle = asyncio.Event()  # set when no request is in progress; `close` waits for it
@@ -50,7 +50,7 @@ class Client:
         self.listeners: weakref.WeakSet[Closable] = weakref.WeakSet()
 
     @contextlib.contextmanager
-    def in_progress(self) -> Iterator[None]:
+    def track_request(self) -> Iterator[None]:
         """Count the block of `with` as a request in progress. `close` waits for such requests."""
         self._requests += 1
         try:
@@ -76,8 +76,8 @@ class Client:
             except errors.FOREIGN as error:
                 if not errors.is_moved(error):
                     raise
-                self._topology.invalidate()
-        raise self._redirect_error()
+                self._topology.forget_endpoints()
+        raise self._too_many_redirects_error()
 
     async def request_at(self, endpoint: Endpoint, *parts: Part) -> Any:
         """Send a command to the server at this endpoint, and return the reply; see `request`."""
@@ -114,9 +114,9 @@ class Client:
             unsent = [index for index in unsent if errors.is_moved(answers[index])]
             if not unsent:
                 break
-            self._topology.invalidate()
+            self._topology.forget_endpoints()
         for index in unsent:
-            answers[index] = self._redirect_error()
+            answers[index] = self._too_many_redirects_error()
         return answers
 
     async def _send_together(
@@ -126,7 +126,7 @@ class Client:
         channel = self._channels.get(endpoint)
         if channel is None:
             link = Link(self._address, endpoint)
-            channel = self._channels[endpoint] = Channel(link, self.check_server)
+            channel = self._channels[endpoint] = PipelinedConnection(link, self.check_server)
         try:
             async with LoopTimeout(self._address.timeout):
                 answers = await channel.request(commands)
@@ -200,7 +200,7 @@ class Client:
                 raise
             raise self._error_after_send(error) from error
 
-    def _redirect_error(self) -> StoreError:
+    def _too_many_redirects_error(self) -> StoreError:
         return StoreUnavailable(
             self._address.shown, f"too many cluster redirects ({MAX_REDIRECTS})"
         )
@@ -213,18 +213,18 @@ class Client:
         """
         shown = self._address.shown
         if not errors.is_error_reply(error):
-            self._topology.invalidate()
+            self._topology.forget_endpoints()
             lost = errors.connection_error(shown, error, self._address.timeout, "connection lost")
             kind = StoreTimeout if errors.is_timeout(error) else StoreInterrupted
             return kind(shown, lost.reason)
         ours = errors.error_from_reply(shown, error)
         if errors.suggests_failover(ours):
-            self._topology.invalidate()
+            self._topology.forget_endpoints()
         return ours
 
     def _connection_error(self, error: BaseException) -> StoreError:
         """Return the `StoreError` for a request that was not sent, as it could not connect."""
-        self._topology.invalidate()
+        self._topology.forget_endpoints()
         return errors.connection_error(self._address.shown, error, self._address.timeout)
 
     # The first connection to a server ------------------------------------------------------------
@@ -262,9 +262,9 @@ class Client:
             )
         self._checked.add(link.endpoint)
 
-    def invalidate(self) -> None:
+    def forget_endpoints(self) -> None:
         """Discard the cached addresses of servers. The next request looks them up again."""
-        self._topology.invalidate()
+        self._topology.forget_endpoints()
 
     async def close(self) -> None:
         """Wait for the requests in progress, then close all connections. Safe to call twice."""

@@ -114,7 +114,8 @@ class Pool:
 def _make_connection(address: Address, endpoint: Endpoint, name: str | None) -> Any:
     """Make a connection object of `redis` without connecting.
 
-    It has no read time-out, because `Client` and `Listener` limit the time of each request.
+    It has no read time-out, because `Client` and `BlockingConnection` limit the time of each
+    request.
     """
     settings: dict[str, Any] = {
         "db": address.db,

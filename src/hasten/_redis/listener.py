@@ -16,12 +16,12 @@ from hasten._store_url import Address
 from hasten.errors import StoreError, StoreUnavailable
 
 
-def closed_error(address: Address) -> StoreError:
+def store_closed_error(address: Address) -> StoreError:
     """Return the error for a call after the store was closed."""
     return StoreUnavailable(address.shown, "the store is closed")
 
 
-class Listener:
+class BlockingConnection:
     """A connection of its own for blocking commands. Belongs to the event loop of its client.
 
     Only one caller may use it at a time. In a cluster it connects to the server that has the key.
@@ -48,7 +48,7 @@ class Listener:
     async def commands(self, *commands: Sequence[Part], seconds: float = 0.0) -> list[Any]:
         """Run several commands, sent in one write, and return their replies; see `command`."""
         if self._client.is_closed:
-            raise closed_error(self._address)
+            raise store_closed_error(self._address)
         try:
             async with asyncio.timeout(self._address.timeout):
                 link = await self._open()
@@ -56,21 +56,21 @@ class Listener:
                 return await _send_and_receive(link, commands)
         except errors.FOREIGN as error:
             if self._client.is_closed:
-                raise closed_error(self._address) from error
+                raise store_closed_error(self._address) from error
             if not errors.is_error_reply(error):
                 await self.close()
                 raise errors.connection_error(
                     self._address.shown, error, self._address.timeout
                 ) from error
             if errors.is_moved(error):
-                self._client.invalidate()
+                self._client.forget_endpoints()
                 await self.close()
                 # Return empty replies, as after a time-out: the caller repeats the call, which then
                 # connects to the right server.
                 return [None for _ in commands]
             ours = errors.error_from_reply(self._address.shown, error)
             if errors.suggests_failover(ours):
-                self._client.invalidate()
+                self._client.forget_endpoints()
                 await self.close()
             raise ours from error
         except BaseException:

@@ -16,7 +16,7 @@ from hasten import _portal
 from hasten._redis import errors
 from hasten._redis.client import Client
 from hasten._redis.connections import Part
-from hasten._redis.listener import Listener, closed_error
+from hasten._redis.listener import BlockingConnection, store_closed_error
 from hasten._store_url import Address, ServerKind
 from hasten.errors import StoreBusy, StoreInterrupted, StoreReadOnly, StoreUnavailable
 
@@ -86,7 +86,7 @@ class Server:
                     raise
             return await client.request(key, "EVAL", script.text, 1, key, argument)
 
-        with client.in_progress():
+        with client.track_request():
             return await self._retry(attempt, repeatable)
 
     async def run_together(
@@ -109,7 +109,7 @@ class Server:
                 for keys, argument in (calls[index] for index in chosen)
             ]
 
-        with client.in_progress():
+        with client.track_request():
             everything = range(len(calls))
             answers = await client.request_together(
                 make_commands("EVALSHA", script.sha, everything)
@@ -124,7 +124,7 @@ class Server:
     async def command(self, *parts: Part, key: str) -> Any:
         """Run an idempotent command on the server that has the key, with retries."""
         client = self._get_client()
-        with client.in_progress():
+        with client.track_request():
             return await self._retry(lambda: client.request(key, *parts), repeatable=True)
 
     def run_blocking(self, script: Script, key: str, argument: bytes) -> Any:
@@ -149,9 +149,9 @@ class Server:
                     break
         return found
 
-    def make_listener(self, *, key: str, name: str | None) -> Listener:
-        """Make a connection for blocking commands in the running event loop; see `Listener`."""
-        return Listener(self.address, self._get_client(), key, name)
+    def make_blocking_connection(self, *, key: str, name: str | None) -> BlockingConnection:
+        """Make a connection for blocking commands. It belongs to the running event loop."""
+        return BlockingConnection(self.address, self._get_client(), key, name)
 
     async def _retry(self, attempt: Any, repeatable: bool) -> Any:
         """Call attempt until it succeeds, and retry for as long as the URL's `wait` allows.
@@ -173,7 +173,7 @@ class Server:
                 if loop.time() >= until:
                     raise
             if self._closed:
-                raise closed_error(self.address)
+                raise store_closed_error(self.address)
             attempts += 1
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # not a secret
             pause = min(2 * pause, LAST_PAUSE)
@@ -183,7 +183,7 @@ class Server:
     def _get_client(self) -> Client:
         """Return the client of the running event loop, made on first use."""
         if self._closed:
-            raise closed_error(self.address)
+            raise store_closed_error(self.address)
         loop = asyncio.get_running_loop()
         client = self._clients.get(loop)
         if client is None:

@@ -1,6 +1,7 @@
 """Finding the server that has a key: the server of the URL, Sentinel's master or a cluster node.
 
-A topology belongs to one event loop. It caches the endpoints that it finds until `invalidate`.
+A topology belongs to one event loop. It caches the endpoints that it finds until
+`forget_endpoints` is called.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Topology(Protocol):
     async def endpoints(self) -> list[Endpoint]:
         """Return the endpoints of all servers that accept writes."""
 
-    def invalidate(self) -> None:
+    def forget_endpoints(self) -> None:
         """Discard the cached endpoints. The next call looks them up again."""
 
     async def close(self) -> None: ...
@@ -39,14 +40,14 @@ def make_topology(address: Address) -> Topology:
     """Make the topology for the kind of an address: one server, Sentinel or a cluster."""
     match address.kind:
         case ServerKind.SINGLE:
-            return _Single(address)
+            return _SingleServerTopology(address)
         case ServerKind.SENTINEL:
-            return _Sentinels(address)
+            return _SentinelTopology(address)
         case ServerKind.CLUSTER:
-            return _Cluster(address)
+            return _ClusterTopology(address)
 
 
-class _Single:
+class _SingleServerTopology:
     """The topology of a URL that names one server, or a Unix socket."""
 
     def __init__(self, address: Address) -> None:
@@ -58,13 +59,13 @@ class _Single:
     async def endpoints(self) -> list[Endpoint]:
         return [self._endpoint]
 
-    def invalidate(self) -> None:
+    def forget_endpoints(self) -> None:
         """Do nothing: the endpoint is fixed, and each new connection resolves the host name."""
 
     async def close(self) -> None: ...
 
 
-class _Sentinels:
+class _SentinelTopology:
     """The topology of a URL that names Sentinels: the master that they know has all keys."""
 
     def __init__(self, address: Address) -> None:
@@ -81,7 +82,7 @@ class _Sentinels:
     async def endpoints(self) -> list[Endpoint]:
         return [await self.endpoint_of("")]
 
-    def invalidate(self) -> None:
+    def forget_endpoints(self) -> None:
         self._master = None
 
     async def _find_master(self) -> Endpoint:
@@ -102,7 +103,7 @@ class _Sentinels:
     async def close(self) -> None: ...
 
 
-class _Cluster:
+class _ClusterTopology:
     """The topology of a cluster. It uses the slot map of `redis`, but not its connections."""
 
     def __init__(self, address: Address) -> None:
@@ -123,7 +124,7 @@ class _Cluster:
             Endpoint(str(n.host), int(n.port)) for n in (await self._get_slot_map()).get_primaries()
         ]
 
-    def invalidate(self) -> None:
+    def forget_endpoints(self) -> None:
         self._is_stale = True
 
     async def _get_slot_map(self) -> RedisCluster:

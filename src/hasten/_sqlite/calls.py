@@ -17,7 +17,7 @@ Deliver: TypeAlias = Callable[[T | None, Exception | None], None]
 """A callback that receives (result, None) on success and (None, error) on failure."""
 
 
-class Call(Generic[T]):
+class TransactionCall(Generic[T]):
     """Work to run in a transaction, and the callback that receives its result.
 
     write: the work writes. durable: its commit is flushed to the disk. weight: its cost in rows,
@@ -46,7 +46,7 @@ class Call(Generic[T]):
         self.deliver = deliver
 
 
-class Watch(Generic[T]):
+class ConditionWatch(Generic[T]):
     """A condition that a caller waits for: that probe returns something other than None.
 
     The condition can only change with a commit about topic. deliver is called in loop. is_done
@@ -70,11 +70,11 @@ class Watch(Generic[T]):
         self.is_done = is_done
 
 
-Delivery: TypeAlias = tuple[Call[Any] | Watch[Any], Any, Exception | None]
+Delivery: TypeAlias = tuple[TransactionCall[Any] | ConditionWatch[Any], Any, Exception | None]
 """A call or a watch, with its result or its error."""
 
 
-def deliver_all(deliveries: Sequence[Delivery]) -> None:
+def deliver_results(deliveries: Sequence[Delivery]) -> None:
     """Deliver results and errors to their callers. Wakes each event loop only once."""
     for_loops: dict[asyncio.AbstractEventLoop, list[tuple[Deliver[Any], Any, Any]]] = {}
     for item, result, error in deliveries:
@@ -92,7 +92,7 @@ def _deliver_in_loop(calls: Sequence[tuple[Deliver[Any], Any, Exception | None]]
         deliver(result, error)
 
 
-def set_future(
+def set_future_outcome(
     future: asyncio.Future[T] | concurrent.futures.Future[T],
     result: Any,
     error: Exception | None,

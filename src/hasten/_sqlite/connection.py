@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from hasten._logs import get_logger
-from hasten._sqlite.errors import store_error, unstorable_value_error
+from hasten._sqlite.errors import to_store_error, to_store_rejected
 from hasten._sqlite.files import check_file, check_tables, file_identity
 from hasten.errors import StoreBusy, StoreRejected, StoreUnavailable
 
@@ -95,14 +95,14 @@ class Connector:
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
 
-    def set_flushing(self, connection: sqlite3.Connection, wanted: bool) -> None:
+    def set_flushing(self, connection: sqlite3.Connection, should_flush: bool) -> None:
         """Set whether the next commits are flushed to the disk. A flush includes earlier commits.
 
         Has an effect only if `synchronous` is FULL.
         """
-        if self._synchronous == "FULL" and wanted != self._is_flushing:
-            connection.execute(f"PRAGMA synchronous = {'FULL' if wanted else 'NORMAL'}")
-            self._is_flushing = wanted
+        if self._synchronous == "FULL" and should_flush != self._is_flushing:
+            connection.execute(f"PRAGMA synchronous = {'FULL' if should_flush else 'NORMAL'}")
+            self._is_flushing = should_flush
 
     @contextlib.contextmanager
     def translate_errors(self) -> Iterator[None]:
@@ -114,13 +114,13 @@ class Connector:
         try:
             yield
         except sqlite3.Error as exc:
-            error = store_error(self.name, exc, self.busy_seconds)
+            error = to_store_error(self.name, exc, self.busy_seconds)
             is_of_file = not isinstance(error, StoreBusy | StoreRejected)
             if is_of_file and self.path is not None:
                 self.disconnect()
             raise error from exc
         except (UnicodeEncodeError, OverflowError) as exc:
-            raise unstorable_value_error(self.name, exc) from exc
+            raise to_store_rejected(self.name, exc) from exc
 
     def _set_up(self, connection: sqlite3.Connection) -> None:
         """Apply hasten's settings to a new connection, and migrate the schema."""

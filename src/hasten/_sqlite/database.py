@@ -18,10 +18,16 @@ from typing import Any, Final, TypeVar
 
 from hasten._inbox import Inbox
 from hasten._logs import get_logger
-from hasten._sqlite.calls import Call, Watch, Work, deliver_all, set_future
+from hasten._sqlite.calls import (
+    ConditionWatch,
+    TransactionCall,
+    Work,
+    deliver_results,
+    set_future_outcome,
+)
 from hasten._sqlite.connection import Connector
 from hasten._sqlite.maintenance import Maintenance
-from hasten._sqlite.watches import ReadMarks, Watches
+from hasten._sqlite.watches import ConditionWatches, ReadMarks
 from hasten.errors import StoreBusy, StoreError, StoreRejected, StoreUnavailable
 
 logger = get_logger("hasten.sqlite")
@@ -64,16 +70,16 @@ class Database:
         read_marks: ReadMarks = lambda connection, topics: {},
     ) -> None:
         self._name = name
-        self._inbox: Inbox[Call[Any] | Watch[Any] | None] = Inbox()
+        self._inbox: Inbox[TransactionCall[Any] | ConditionWatch[Any] | None] = Inbox()
         self._lock = threading.Lock()
         self._in_use = threading.Lock()  # held while the thread uses the connection
         self._thread: threading.Thread | None = None
         self._closed = False
         # Used by the thread only:
         self._connector = Connector(path, name, prepare, synchronous, busy_seconds)
-        self._watches = Watches(self._connector, read_marks, self._lock)
+        self._watches = ConditionWatches(self._connector, read_marks, self._lock)
         self._maintenance = Maintenance(self._connector)
-        self._postponed: Call[Any] | None = None  # did not fit into the last group
+        self._postponed: TransactionCall[Any] | None = None  # did not fit into the last group
         with _registering:
             _databases.add(self)
 
@@ -95,7 +101,11 @@ class Database:
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._put(Call(work, write, durable, weight, topic, loop, partial(set_future, future)))
+        self._put_into_inbox(
+            TransactionCall(
+                work, write, durable, weight, topic, loop, partial(set_future_outcome, future)
+            )
+        )
         return await future
 
     def call(
@@ -112,17 +122,23 @@ class Database:
         The work runs before all work that is put into the inbox later.
         """
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
-        self._put(Call(work, write, durable, 1, topic, None, partial(set_future, future)))
+        self._put_into_inbox(
+            TransactionCall(
+                work, write, durable, 1, topic, None, partial(set_future_outcome, future)
+            )
+        )
         return future
 
-    def post(self, work: Work[None], *, topic: str | None = None) -> None:
+    def submit_and_forget(self, work: Work[None], *, topic: str | None = None) -> None:
         """Put work into the inbox without waiting for its result. Errors are logged.
 
         The work runs after all work that was put into the inbox earlier.
         """
-        self._put(Call(work, True, False, 1, topic, None, self._log_error))
+        self._put_into_inbox(
+            TransactionCall(work, True, False, 1, topic, None, self._log_failed_transaction)
+        )
 
-    def _log_error(self, _result: object, error: Exception | None) -> None:
+    def _log_failed_transaction(self, _result: object, error: Exception | None) -> None:
         if error is not None:
             logger.error("%s: a background transaction failed: %s", self._name, error)
 
@@ -135,7 +151,9 @@ class Database:
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._put(Watch(topic, probe, loop, partial(set_future, future), future.done))
+        self._put_into_inbox(
+            ConditionWatch(topic, probe, loop, partial(set_future_outcome, future), future.done)
+        )
         return await future
 
     def close(self) -> None:
@@ -148,7 +166,7 @@ class Database:
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 
-    def _put(self, item: Call[Any] | Watch[Any]) -> None:
+    def _put_into_inbox(self, item: TransactionCall[Any] | ConditionWatch[Any]) -> None:
         """Put a call or a watch into the inbox. The first one starts the thread."""
         with self._lock:
             if self._closed:
@@ -164,7 +182,7 @@ class Database:
 
     def _run_thread(self) -> None:
         """Run the work in the inbox until the database is closed. This is the thread's function."""
-        self._watches.start()
+        self._watches.start_file_watch()
         while True:
             group = self._next_group()
             if group is None:
@@ -178,23 +196,23 @@ class Database:
                 self._watches.check_for_others()
         self._watches.fail_all(StoreUnavailable(self._name, "the store is closed"))
         self._connector.disconnect()
-        self._watches.stop()
+        self._watches.stop_file_watch()
 
-    def _run_group(self, group: list[Call[Any]]) -> None:
+    def _run_group(self, group: list[TransactionCall[Any]]) -> None:
         """Run the calls of a group, then check what callers wait for in the written topics."""
         self._watches.before_own_commit()
         self._run_and_deliver(group)
         topics = {call.topic for call in group if call.write}
-        self._maintenance.schedule(written=bool(topics))
+        self._maintenance.schedule(has_written=bool(topics))
         self._watches.after_own_commit(topics)
 
-    def _next_group(self) -> list[Call[Any]] | None:
+    def _next_group(self) -> list[TransactionCall[Any]] | None:
         """Wait for work, and return the calls to run in one transaction, up to `GROUP_WEIGHT`.
 
         Returns an empty list when maintenance or a check for commits of other processes is due, and
         None when the thread should end.
         """
-        group: list[Call[Any]] = []
+        group: list[TransactionCall[Any]] = []
         weight = 0
         if self._postponed is not None:
             group, weight, self._postponed = [self._postponed], self._postponed.weight, None
@@ -212,13 +230,13 @@ class Database:
                     break
                 case None:
                     return None
-                case Watch():
+                case ConditionWatch():
                     with self._in_use:
                         self._watches.add(item)
-                case Call() if group and weight + item.weight > GROUP_WEIGHT:
+                case TransactionCall() if group and weight + item.weight > GROUP_WEIGHT:
                     self._postponed = item
                     break
-                case Call():
+                case TransactionCall():
                     group.append(item)
                     weight += item.weight
         return group
@@ -229,7 +247,7 @@ class Database:
         due = [time_ for time_ in times if time_ is not None]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
-    def _run_and_deliver(self, group: list[Call[Any]]) -> None:
+    def _run_and_deliver(self, group: list[TransactionCall[Any]]) -> None:
         """Run the calls of a group in one transaction, and deliver the results.
 
         If the work of one call fails, each call of the group runs again in its own transaction.
@@ -239,18 +257,18 @@ class Database:
         except Exception as error:  # noqa: BLE001  # delivered to the caller
             concerns_all = isinstance(error, StoreError) and not isinstance(error, StoreRejected)
             if concerns_all or len(group) == 1:
-                deliver_all([(call, None, error) for call in group])
+                deliver_results([(call, None, error) for call in group])
             else:
                 for call in group:
                     self._run_and_deliver([call])
         else:
-            deliver_all(
+            deliver_results(
                 [(call, result, None) for call, result in zip(group, results, strict=False)]
             )
             if len(results) < len(group):
                 self._run_and_deliver(group[len(results) :])
 
-    def _commit_with_retries(self, group: list[Call[Any]]) -> list[Any]:
+    def _commit_with_retries(self, group: list[TransactionCall[Any]]) -> list[Any]:
         """Run calls in one transaction, with retries while another process holds the lock.
 
         Returns the results of the calls; see `_commit_once`.
@@ -265,7 +283,7 @@ class Database:
                     raise
             time.sleep(RETRY_SECONDS)
 
-    def _commit_once(self, begin: str, group: list[Call[Any]]) -> list[Any]:
+    def _commit_once(self, begin: str, group: list[TransactionCall[Any]]) -> list[Any]:
         """Run calls in one transaction, and return their results. begin is the BEGIN statement.
 
         If the calls change more than `GROUP_ROWS` rows, it commits early and returns fewer results:
@@ -314,7 +332,7 @@ class Database:
         """
         self._inbox = Inbox()
         self._lock = threading.Lock()
-        self._watches.reset(self._lock)
+        self._watches.drop_all_after_fork(self._lock)
         self._in_use = threading.Lock()
         self._thread = None
         self._postponed = None

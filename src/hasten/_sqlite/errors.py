@@ -16,7 +16,7 @@ from hasten.errors import (
 )
 
 
-def store_error(name: str, error: sqlite3.Error, busy_seconds: float) -> StoreError:
+def to_store_error(name: str, error: sqlite3.Error, busy_seconds: float) -> StoreError:
     """Return the `StoreError` for an error of SQLite.
 
     Errors that are not about the file are errors about the data: `StoreRejected`. name is the URL
@@ -48,7 +48,7 @@ def store_error(name: str, error: sqlite3.Error, busy_seconds: float) -> StoreEr
     return StoreRejected(name, str(error))
 
 
-def unstorable_value_error(name: str, error: UnicodeEncodeError | OverflowError) -> StoreRejected:
+def to_store_rejected(name: str, error: UnicodeEncodeError | OverflowError) -> StoreRejected:
     """Return the `StoreRejected` for a string or a number that SQLite cannot store.
 
     name is the URL of the store, for the message.

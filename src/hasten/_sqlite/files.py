@@ -22,7 +22,7 @@ def check_file(name: str, path: Path) -> None:
     to another program. name is the URL of the store, for messages.
     """
     _check_access(name, path)
-    _refuse_links(name, path)
+    _reject_unsafe_links(name, path)
     if not path.exists():
         _create_file(name, path)
     # SQLite's errors are ignored here. They occur again, and are reported, when the file is opened
@@ -52,7 +52,7 @@ def _check_access(name: str, path: Path) -> None:
         raise StoreReadOnly(name, reason)
 
 
-def _refuse_links(name: str, path: Path) -> None:
+def _reject_unsafe_links(name: str, path: Path) -> None:
     """Raise `StoreUnavailable` for symbolic links that another user may have placed.
 
     Such a link could redirect writes to another file of this user. A link to an existing store is

@@ -33,13 +33,13 @@ class Maintenance:
         self.due_at: float | None = None
         """When the next step is due, None if there is nothing to do."""
 
-    def schedule(self, written: bool) -> None:
+    def schedule(self, has_written: bool) -> None:
         """Schedule maintenance for when the database has been idle for `QUIET_SECONDS` from now.
 
         Called after each transaction. If it has not written, only maintenance that is already
         scheduled is postponed.
         """
-        if self._connector.path is not None and (written or self.due_at is not None):
+        if self._connector.path is not None and (has_written or self.due_at is not None):
             self.due_at = time.monotonic() + QUIET_SECONDS
 
     @property
@@ -55,14 +55,14 @@ class Maintenance:
         # connect, because that would create a file that was moved or deleted.
         if connector.connection is not None and connector.path and connector.is_current:
             try:
-                wait = self._step(connector.connection, connector.path)
+                wait = self._run_step(connector.connection, connector.path)
             except sqlite3.OperationalError:  # usually because another process holds a lock
                 wait = RETRY_SECONDS
             except sqlite3.Error:
                 wait = None
         self.due_at = None if wait is None else time.monotonic() + wait
 
-    def _step(self, connection: sqlite3.Connection, path: Path) -> float | None:
+    def _run_step(self, connection: sqlite3.Connection, path: Path) -> float | None:
         """Do one step. Returns the seconds until the next step, None if maintenance is complete."""
         (version,) = connection.execute("PRAGMA data_version").fetchone()
         if version != self._known_version:
@@ -70,7 +70,7 @@ class Maintenance:
             return QUIET_SECONDS  # another process has written, so the file is not idle
         spare = count_free_pages(connection) - FREE_PAGES
         if spare > 0:
-            self._connector.set_flushing(connection, wanted=False)
+            self._connector.set_flushing(connection, should_flush=False)
             # This PRAGMA returns a row per page, and `execute` would stop after the first row.
             pages = min(spare, PAGES_AT_ONCE)
             connection.executescript(f"PRAGMA incremental_vacuum({pages})")

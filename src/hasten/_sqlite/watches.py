@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from hasten._inbox import FileWatch
-from hasten._sqlite.calls import Delivery, Watch, deliver_all
+from hasten._sqlite.calls import ConditionWatch, Delivery, deliver_results
 from hasten._sqlite.connection import Connector
 from hasten.errors import StoreBusy, StoreError
 
@@ -34,7 +34,7 @@ LONGEST_PAUSE_SECONDS: Final = 0.25
 UNNOTICED_COMMITS: Final = 10
 
 
-class Watches:
+class ConditionWatches:
     """The conditions that callers of a `Database` wait for. Only its thread uses them.
 
     lock is the lock that callers hold while they put an item into the inbox. They may wake the file
@@ -45,7 +45,7 @@ class Watches:
         self._connector = connector
         self._read_marks = read_marks
         self._lock = lock
-        self._by_topic: dict[str, list[Watch[Any]]] = {}
+        self._by_topic: dict[str, list[ConditionWatch[Any]]] = {}
         self._marks: dict[str, int] = {}  # result of read_marks at the last check
         self._check_at = 0.0  # of the monotonic clock, like the times below
         self._checked_at = 0.0
@@ -54,29 +54,31 @@ class Watches:
         self._is_armed = False
         self._unnoticed = 0  # commits in a row
 
-    def start(self) -> None:
+    def start_file_watch(self) -> None:
         """Watch the file for writes, if the system supports that."""
         if self._connector.path is not None:
             with contextlib.suppress(OSError):  # not supported on this system, or too many
                 self._file_watch = FileWatch()
 
-    def stop(self) -> None:
+    def stop_file_watch(self) -> None:
         """Stop watching the file for writes."""
         watch, self._file_watch, self._is_armed = self._file_watch, None, False
         if watch is not None:
             with self._lock:  # another thread may be about to wake it
                 watch.close()
 
-    def reset(self, lock: threading.Lock) -> None:
+    def drop_all_after_fork(self, lock: threading.Lock) -> None:
         """Drop all watches in a child process after a fork: their callers are in the parent."""
         self._lock = lock
-        self.stop()
+        self.stop_file_watch()
         self._by_topic = {}
         self._marks = {}
 
     def fail_all(self, error: StoreError) -> None:
         """Deliver an error to the callers of all watches, and drop the watches."""
-        deliver_all([(watch, None, error) for group in self._by_topic.values() for watch in group])
+        deliver_results(
+            [(watch, None, error) for group in self._by_topic.values() for watch in group]
+        )
         self._by_topic = {}
 
     @property
@@ -89,7 +91,7 @@ class Watches:
         """When to check for commits of other processes, None if that is not necessary."""
         return self._check_at if self._by_topic and self._connector.path is not None else None
 
-    def add(self, watch: Watch[Any]) -> None:
+    def add(self, watch: ConditionWatch[Any]) -> None:
         """Check the condition of a new watch. If it is not met, keep the watch for later checks."""
         if self._check_watches([watch]):
             waiting = self._by_topic.get(watch.topic, [])
@@ -119,16 +121,16 @@ class Watches:
         if not self._by_topic or self._connector.path is None:
             return
         now = time.monotonic()
-        if self._has_noticed():
+        if self._has_file_watch_fired():
             self._pause = FIRST_PAUSE_SECONDS
             self._unnoticed = 0
         elif now < self._check_at:
             return
         changed = self._check_changed_topics()
-        if changed and self._is_armed and not self._has_noticed():
+        if changed and self._is_armed and not self._has_file_watch_fired():
             self._unnoticed += 1
             if self._unnoticed == UNNOTICED_COMMITS:
-                self.stop()
+                self.stop_file_watch()
         may_arm = not changed and self._pause >= POLL_SECONDS and not self._is_armed
         if may_arm and self._arm_file_watch():
             changed = self._check_changed_topics()  # a commit just before the file was watched
@@ -137,7 +139,7 @@ class Watches:
         self._checked_at, self._check_at = now, now + self._pause
         self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
 
-    def _has_noticed(self) -> bool:
+    def _has_file_watch_fired(self) -> bool:
         """Return whether the file watch has reported a write. It is then no longer armed."""
         if self._is_armed and self._file_watch is not None and self._file_watch.was_written():
             self._is_armed = False
@@ -153,7 +155,7 @@ class Watches:
             except FileNotFoundError:
                 self._is_armed = False  # the log does not exist before the first write
             except OSError:
-                self.stop()
+                self.stop_file_watch()
         return self._is_armed
 
     def _check_changed_topics(self) -> bool:
@@ -187,13 +189,13 @@ class Watches:
             else:
                 del self._by_topic[topic]
 
-    def _check_watches(self, watches: list[Watch[Any]]) -> list[Watch[Any]]:
+    def _check_watches(self, watches: list[ConditionWatch[Any]]) -> list[ConditionWatch[Any]]:
         """Check conditions and deliver the results of those that are met.
 
         Returns the watches whose condition is not met.
         """
         deliveries: list[Delivery] = []
-        remaining: list[Watch[Any]] = []
+        remaining: list[ConditionWatch[Any]] = []
         for watch in watches:
             if watch.is_done():
                 continue
@@ -211,5 +213,5 @@ class Watches:
                     remaining.append(watch)
                 else:
                     deliveries.append((watch, result, None))
-        deliver_all(deliveries)
+        deliver_results(deliveries)
         return remaining

@@ -23,19 +23,24 @@ import msgspec
 
 from hasten.errors import InvalidArgument, InvalidResult, InvalidTask, PayloadTooLarge
 from hasten.jobs import _functions as functions
-from hasten.jobs._annotations import Annotation, examine, find_type_change, is_pydantic
+from hasten.jobs._annotations import (
+    AnnotationFindings,
+    examine_annotation,
+    find_type_change,
+    is_pydantic_model,
+)
 from hasten.jobs._encoding import (
     UNDECODABLE,
     NotStorable,
     decode_json,
+    describe_decoding_error,
     encode,
     encode_json,
     has_only_json_types,
     reject_colliding_keys,
     reject_non_finite,
-    why_undecodable,
 )
-from hasten.jobs._validation_errors import remove_values, validate
+from hasten.jobs._validation_errors import remove_input_values, validate_pydantic_model
 
 # Finds the parameter in messages of inspect: "missing a required argument: 'to'".
 _QUOTED_NAME: Final = re.compile(r"'(\w+)'")
@@ -50,7 +55,7 @@ class UnresolvedAnnotation(InvalidTask):
     """An annotation refers to a name that is not defined, or not defined yet."""
 
 
-class Parameters:
+class TaskParameters:
     """The parameters of a task's function: encodes, checks and decodes arguments for them.
 
     injected is a class, in practice `Context`: the worker passes an object of it for parameters
@@ -94,18 +99,20 @@ class Parameters:
         self._stored_annotations  # noqa: B018  # the property checks them when it is first computed
 
     @functools.cached_property
-    def _resolved_hints(self) -> dict[str, Any]:
+    def _resolved_annotations(self) -> dict[str, Any]:
         """The annotations by parameter name, and by "return", as types and not as strings."""
         given = {
             name: parameter.annotation
             for name, parameter in self._full_signature.parameters.items()
         }
         given["return"] = self._full_signature.return_annotation
-        inner = functions.unwrap(self._function)
+        inner = functions.unwrap_function(self._function)
         names = getattr(inner, "__globals__", {})
         holder = types.SimpleNamespace(
             __annotations__={
-                name: _evaluate(annotation, names) if type(annotation) is str else annotation
+                name: _evaluate_annotation(annotation, names)
+                if type(annotation) is str
+                else annotation
                 for name, annotation in given.items()
                 if annotation is not inspect.Signature.empty
             },
@@ -122,16 +129,16 @@ class Parameters:
             ) from exc
 
     @functools.cached_property
-    def _stored_annotations(self) -> dict[str, Annotation]:
+    def _stored_annotations(self) -> dict[str, AnnotationFindings]:
         """The examined annotations of the parameters whose arguments are stored with a job."""
         bound = self._function.keywords if isinstance(self._function, functools.partial) else {}
-        stored: dict[str, Annotation] = {}
+        stored: dict[str, AnnotationFindings] = {}
         for name in self._full_signature.parameters:
-            if name in self._injected_names:
+            if name in self._injected_parameter_names:
                 continue
-            hint = self._resolved_hints.get(name, Any)
+            hint = self._resolved_annotations.get(name, Any)
             try:
-                annotation = examine(hint)
+                annotation = examine_annotation(hint)
             except NameError as exc:
                 raise UnresolvedAnnotation(
                     f"task {self._task!r}: parameter {name!r}: an annotation in "
@@ -149,21 +156,21 @@ class Parameters:
         return stored
 
     @functools.cached_property
-    def _injected_names(self) -> frozenset[str]:
+    def _injected_parameter_names(self) -> frozenset[str]:
         """The names of the parameters for which the worker passes the injected object."""
         return frozenset(
             name
             for name in self._full_signature.parameters
-            if self._is_injected(self._resolved_hints.get(name))
+            if self._is_injected_type(self._resolved_annotations.get(name))
         )
 
-    def _is_injected(self, hint: Any) -> bool:
+    def _is_injected_type(self, hint: Any) -> bool:
         """Return whether an annotation is the injected class, or Optional of it."""
         while typing.get_origin(hint) is typing.Annotated:
             hint = hint.__origin__
         if typing.get_origin(hint) in (typing.Union, types.UnionType):
             members = [member for member in typing.get_args(hint) if member is not types.NoneType]
-            return len(members) == 1 and self._is_injected(members[0])
+            return len(members) == 1 and self._is_injected_type(members[0])
         return hint is self._injected
 
     @functools.cached_property
@@ -176,15 +183,15 @@ class Parameters:
     @functools.cached_property
     def wants_context(self) -> bool:
         """Whether the worker must pass the injected object to a parameter."""
-        return bool(self._injected_names)
+        return bool(self._injected_parameter_names)
 
     @functools.cached_property
-    def _stored_names(self) -> tuple[str, ...]:
+    def _stored_parameter_names(self) -> tuple[str, ...]:
         """The names of the parameters whose arguments are stored, in order."""
         return tuple(self._stored_annotations)
 
     @functools.cached_property
-    def _positional_counts(self) -> range:
+    def _valid_positional_counts(self) -> range:
         """The numbers of positional arguments with which a call without keywords is valid."""
         parameters = self._stored_signature.parameters.values()
         if any(p.kind is Parameter.KEYWORD_ONLY and p.default is p.empty for p in parameters):
@@ -195,8 +202,8 @@ class Parameters:
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Return the arguments of a call by parameter name. Raises `InvalidArgument`."""
-        if not kwargs and len(args) in self._positional_counts:
-            return dict(zip(self._stored_names, args, strict=False))
+        if not kwargs and len(args) in self._valid_positional_counts:
+            return dict(zip(self._stored_parameter_names, args, strict=False))
         try:
             return self._stored_signature.bind(*args, **kwargs).arguments
         except TypeError as exc:
@@ -211,7 +218,9 @@ class Parameters:
         try:
             data = encode(arguments)
             # The names of the arguments are distinct, but two keys of a dict inside may collide.
-            if (self._untyped or data.find(b"{", 1) > 0) and not has_only_json_types(arguments):
+            if (self._untyped_parameters or data.find(b"{", 1) > 0) and not has_only_json_types(
+                arguments
+            ):
                 reject_colliding_keys(arguments, data)
                 self._reject_type_changes(arguments)
             if data.find(b"null") >= 0:  # twice as fast as `in`
@@ -234,13 +243,13 @@ class Parameters:
         Cheaper checks of the types would not find all errors.
         """
         try:
-            self._decoder.decode(data)
+            self._data_decoder.decode(data)
             return
         except (*UNDECODABLE, TypeError) as exc:
             # The errors of msgspec and pydantic are ValueErrors.
-            reason = why_undecodable(exc)
+            reason = describe_decoding_error(exc)
         if not self._show_values:
-            reason = remove_values(reason)
+            reason = remove_input_values(reason)
         place = _PATH_SUFFIX.search(reason)
         if place is None:
             raise InvalidArgument.of_call(self._task, "", f"its arguments do not fit: {reason}")
@@ -259,7 +268,7 @@ class Parameters:
                 raise InvalidArgument(self._task, name, reason) from exc
 
     @functools.cached_property
-    def _untyped(self) -> tuple[tuple[str, Any], ...]:
+    def _untyped_parameters(self) -> tuple[tuple[str, Any], ...]:
         """The parameters whose annotations give some value no type, such as `Any` or a bare `list`.
 
         Each is a pair of its name and msgspec's description of the annotation. Most tasks have
@@ -273,7 +282,7 @@ class Parameters:
 
     def _reject_type_changes(self, arguments: Mapping[str, Any]) -> None:
         """Raise `InvalidArgument` for a value that would reach the task as another type."""
-        for name, described in self._untyped:
+        for name, described in self._untyped_parameters:
             if found := find_type_change(described, arguments.get(name), ""):
                 path, change = found
                 remedy = f"annotate the parameter {name!r} with its type"
@@ -287,7 +296,7 @@ class Parameters:
         """
         if check:
             try:
-                self._decode(text)
+                self._decode_data(text)
             except ValueError as exc:
                 reason = f"does not fit the task: {exc}"
                 raise InvalidArgument(self._task, "data", reason) from None
@@ -295,31 +304,33 @@ class Parameters:
             self._reject_type_changes(data)
 
     @functools.cached_property
-    def _decoder(self) -> msgspec.json.Decoder[Any]:
+    def _data_decoder(self) -> msgspec.json.Decoder[Any]:
         """The decoder for the data of a job, to a struct with one field per stored parameter."""
         fields: list[tuple[str, Any, Any]] = []
         for name, parameter in self._stored_signature.parameters.items():
-            annotation = self._resolved_hints.get(name, Any)
+            annotation = self._resolved_annotations.get(name, Any)
             if parameter.default is parameter.empty:
                 fields.append((name, annotation, msgspec.NODEFAULT))
             else:
                 make = functools.partial(_return_value, parameter.default)
                 fields.append((name, annotation, msgspec.field(default_factory=make)))
         shape = msgspec.defstruct("Arguments", fields, kw_only=True, forbid_unknown_fields=True)
-        return msgspec.json.Decoder(shape, dec_hook=self._decode_custom_type)
+        return msgspec.json.Decoder(shape, dec_hook=self._decode_pydantic_model)
 
-    def _decode_custom_type(self, annotation: Any, value: Any) -> Any:
+    def _decode_pydantic_model(self, annotation: Any, value: Any) -> Any:
         """Create a pydantic model from decoded JSON. msgspec calls this for unknown types."""
-        if is_pydantic(annotation):
-            return validate(annotation, value, show_values=self._show_values)
+        if is_pydantic_model(annotation):
+            return validate_pydantic_model(annotation, value, show_values=self._show_values)
         if annotation is object:
             return value
         raise TypeError(f"JSON cannot be decoded to the type {annotation!r}")
 
     @functools.cached_property
-    def _to_call_arguments(self) -> Callable[[Any, Any], tuple[tuple[Any, ...], dict[str, Any]]]:
+    def _call_arguments_arranger(
+        self,
+    ) -> Callable[[Any, Any], tuple[tuple[Any, ...], dict[str, Any]]]:
         """A function (decoded data, injected object) -> (args, kwargs) to call the task with."""
-        injected = self._injected_names
+        injected = self._injected_parameter_names
         given = [
             p
             for name, p in self._full_signature.parameters.items()
@@ -353,27 +364,27 @@ class Parameters:
         fit.
         """
         try:
-            decoded = self._decode(data)
+            decoded = self._decode_data(data)
         except ValueError as exc:
             raise ValueError(
                 f"the data of the job does not fit the task {self._task!r}: {exc}"
             ) from None
-        return self._to_call_arguments(decoded, context)
+        return self._call_arguments_arranger(decoded, context)
 
-    def _decode(self, data: str) -> Any:
+    def _decode_data(self, data: str) -> Any:
         try:
-            return self._decoder.decode(data)
+            return self._data_decoder.decode(data)
         except (*UNDECODABLE, TypeError) as exc:
             # The errors of msgspec and pydantic are ValueErrors.
-            reason = why_undecodable(exc)
-        raise ValueError(reason if self._show_values else remove_values(reason))
+            reason = describe_decoding_error(exc)
+        raise ValueError(reason if self._show_values else remove_input_values(reason))
 
     @functools.cached_property
     def _result_decoder(self) -> msgspec.json.Decoder[Any]:
         """The decoder for results, to the return annotation of the function if possible."""
         try:
             return msgspec.json.Decoder(
-                self._resolved_hints.get("return", Any), dec_hook=self._decode_custom_type
+                self._resolved_annotations.get("return", Any), dec_hook=self._decode_pydantic_model
             )
         except TypeError:  # msgspec cannot decode to this type: decode to dicts, lists and so on
             return msgspec.json.Decoder()
@@ -410,7 +421,7 @@ def encode_result(value: object, max_bytes: int) -> str:
 _compile_cached: Final = functools.lru_cache(maxsize=1024)(compile)
 
 
-def _evaluate(annotation: str, names: dict[str, Any]) -> Any:
+def _evaluate_annotation(annotation: str, names: dict[str, Any]) -> Any:
     """Evaluate an annotation that is a string.
 
     Returns the string if that fails; `get_type_hints` then raises the error.

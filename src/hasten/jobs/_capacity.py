@@ -19,7 +19,8 @@ SHORT_SECONDS: Final = 0.1
 class QueueShare:
     """The part of a worker's capacity that one queue uses.
 
-    wake is called when the queue may reserve places again, after `Capacity.reserve` returned 0.
+    wake is called when the queue may reserve places again, after `WorkerCapacity.reserve` has
+    returned 0.
     """
 
     __slots__ = ("claims", "in_use", "may_have_work", "offered", "started_at", "turn", "wake")
@@ -34,7 +35,7 @@ class QueueShare:
         self.started_at = 0.0  # when its latest jobs started, by the clock of the capacity
 
 
-class Capacity:
+class WorkerCapacity:
     """The places for the jobs that a worker runs at once, for which its queues take turns.
 
     A single queue gets all places. If several queues may have work, none uses more than an equal
@@ -65,45 +66,45 @@ class Capacity:
         """Record that this queue has no jobs. The other queues get its share of the capacity."""
         if not share.may_have_work:
             return
-        before = self._equal_share()
+        before = self._places_per_queue()
         share.may_have_work = False
         self._ready -= 1
         self._waiting.pop(share, None)
         self._at_limit.pop(share, None)
-        self._withdraw_offer(share)
-        if self._equal_share() > before:
+        self._give_up_kept_places(share)
+        if self._places_per_queue() > before:
             self._waiting |= self._at_limit
             self._at_limit.clear()
-        self._offer_free_places()
+        self._keep_places_for_waiting_queues()
 
     def reserve(self, share: QueueShare, at_most: int) -> int:
         """Reserve up to at_most places for a claim, and return how many were reserved.
 
-        If it is 0, the queue has to wait until its `wake` is called. Otherwise `finish_claim` must
-        end the reservation.
+        If none was reserved, the queue has to wait until its `wake` is called. Otherwise
+        `finish_claim` must end the reservation.
         """
         free = self.size - self._in_use
         if share.offered:
-            self._withdraw_offer(share)
+            self._give_up_kept_places(share)
         else:
             free -= self._offered + len(self._waiting) - (share in self._waiting)
-        limit = max(self._equal_share(), share.turn)
+        limit = max(self._places_per_queue(), share.turn)
         if share.in_use >= limit:
             self._waiting.pop(share, None)
             self._at_limit[share] = None
-            self._offer_free_places()
+            self._keep_places_for_waiting_queues()
             return 0
         count = min(free, limit - share.in_use, at_most)
         if count <= 0:
             self._waiting[share] = None
-            self._offer_free_places()
+            self._keep_places_for_waiting_queues()
             return 0
         self._waiting.pop(share, None)
         self._in_use += count
         share.in_use += count
         self.claims += 1
         share.claims += 1
-        self._offer_free_places()
+        self._keep_places_for_waiting_queues()
         return count
 
     def finish_claim(self, share: QueueShare, reserved: int, used: int) -> None:
@@ -121,8 +122,8 @@ class Capacity:
     def skip_turn(self, share: QueueShare) -> None:
         """Let the other queues reserve the places that were kept free for this queue."""
         if share.offered:
-            self._withdraw_offer(share)
-            self._offer_free_places()
+            self._give_up_kept_places(share)
+            self._keep_places_for_waiting_queues()
 
     def release(self, share: QueueShare, count: int = 1) -> None:
         """Free places of this queue, because jobs have ended or a claim returned fewer jobs."""
@@ -132,18 +133,18 @@ class Capacity:
             is_short = self._clock() - share.started_at < SHORT_SECONDS
             share.turn = min(2 * share.turn, MAX_TURN) if is_short else 1
         self._at_limit.pop(share, None)
-        self._offer_free_places()
+        self._keep_places_for_waiting_queues()
 
-    def _equal_share(self) -> int:
+    def _places_per_queue(self) -> int:
         """Return the number of places divided by the number of queues that may have work."""
         return self.size if self._ready <= 1 else -(-self.size // self._ready)
 
-    def _withdraw_offer(self, share: QueueShare) -> None:
+    def _give_up_kept_places(self, share: QueueShare) -> None:
         """Stop keeping places free for this queue."""
         self._offered -= share.offered
         share.offered = 0
 
-    def _offer_free_places(self) -> None:
+    def _keep_places_for_waiting_queues(self) -> None:
         """Keep free places for the queues that wait, in their order, and wake these queues."""
         while self._waiting and self.size - self._in_use > self._offered:
             share = next(iter(self._waiting))

@@ -49,7 +49,7 @@ from hasten.jobs._tracing import load_spans
 CONNECTION_LOST: Final = 213  # exit code of a child whose handler has closed the pipe to the worker
 
 
-class Order(msgspec.Struct):
+class RunRequest(msgspec.Struct):
     """A message to the child: run this job, by calling function of module."""
 
     number: int  # unique in the process of the worker
@@ -60,36 +60,36 @@ class Order(msgspec.Struct):
     trace_context: str | None = None
 
 
-class Started(msgspec.Struct, tag=True):
-    """A message from the child: it has received an order, and begins to run the job."""
+class RunStarted(msgspec.Struct, tag=True):
+    """A message from the child: it has received a request, and begins to run the job."""
 
 
-class Reported(msgspec.Struct, tag=True):
+class RunReport(msgspec.Struct, tag=True):
     """A message from the child while it runs a job: progress (JSON) or a log line."""
 
-    order: int
+    request_number: int  # the number of the `RunRequest`
     progress: str | None = None
     log: str | None = None
     keep: int = 0
 
 
-class Returned(msgspec.Struct, tag=True):
+class HandlerReturned(msgspec.Struct, tag=True):
     """A message from the child: the handler has returned this result, as JSON."""
 
     result: str
 
 
-class Raised(msgspec.Struct, tag=True):
+class HandlerRaised(msgspec.Struct, tag=True):
     """A message from the child: the handler has raised an exception."""
 
     failure: Failure
 
 
-Message = Started | Reported | Returned | Raised
+Message = RunStarted | RunReport | HandlerReturned | HandlerRaised
 
 encode: Final = msgspec.json.Encoder().encode
 decode_message: Final = msgspec.json.Decoder(Message).decode
-_decode_order: Final = msgspec.json.Decoder(Order).decode
+_decode_request: Final = msgspec.json.Decoder(RunRequest).decode
 
 
 def run_child(pipe: Connection) -> None:
@@ -101,14 +101,14 @@ def run_child(pipe: Connection) -> None:
         if sys.platform != "win32":
             # The worker has started it with these blocked.
             signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-        orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
-        threading.Thread(target=_receive_orders, args=(pipe, orders), daemon=True).start()
+        requests: queue.SimpleQueue[RunRequest] = queue.SimpleQueue()
+        threading.Thread(target=_receive_requests, args=(pipe, requests), daemon=True).start()
         while True:
-            order = orders.get()
+            request = requests.get()
             _ignore_stop_signals()
-            connection.send(Started())
+            connection.send(RunStarted())
             _django.close_old_connections()
-            message = _run_order(order, connection)
+            message = _run_requested_job(request, connection)
             if connection.is_forked:
                 return  # a fork that the handler has made: returning ends its process
             _django.close_old_connections()
@@ -126,7 +126,7 @@ class _WorkerConnection:
 
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
-        self._file_identity = _file_identity(pipe)
+        self._pipe_identity = _pipe_identity(pipe)
         self._unsent: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._write_lock = threading.Lock()
         self.is_forked = False
@@ -134,9 +134,9 @@ class _WorkerConnection:
             os.set_inheritable(pipe.fileno(), False)
             self._masks = threading.local()
             os.register_at_fork(
-                before=self._before_fork,
-                after_in_parent=self._after_fork_in_parent,
-                after_in_child=self._after_fork_in_child,
+                before=self._block_signals_before_fork,
+                after_in_parent=self._unblock_signals_after_fork,
+                after_in_child=self._reset_forked_process,
             )
 
     def send(self, message: Message) -> None:
@@ -162,12 +162,12 @@ class _WorkerConnection:
     def _write(self, data: bytes) -> None:
         """Write a message to the pipe. Ends the process if that fails."""
         try:
-            if _file_identity(self._pipe) != self._file_identity:
+            if _pipe_identity(self._pipe) != self._pipe_identity:
                 # The handler has closed the pipe, and opened another file.
                 os._exit(CONNECTION_LOST)
             self._pipe.send_bytes(data)
         except (BrokenPipeError, ConnectionResetError):
-            _kill_group()
+            _kill_process_group()
         except BaseException:  # noqa: BLE001  # a part may be written, after which nothing can be sent
             os._exit(CONNECTION_LOST)
 
@@ -176,13 +176,13 @@ class _WorkerConnection:
     # handlers, and signals are blocked until then: a process pool may send SIGTERM to processes
     # that it has just started, and wait for their end.
 
-    def _before_fork(self) -> None:
+    def _block_signals_before_fork(self) -> None:
         self._masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
 
-    def _after_fork_in_parent(self) -> None:
+    def _unblock_signals_after_fork(self) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.before)
 
-    def _after_fork_in_child(self) -> None:
+    def _reset_forked_process(self) -> None:
         self.is_forked = True
         self._pipe.close()
         if signal.getsignal(signal.SIGTERM) is _ignore_signal:
@@ -190,13 +190,13 @@ class _WorkerConnection:
         if signal.getsignal(signal.SIGINT) is _ignore_signal:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
-            self._after_fork_in_parent()
+            self._unblock_signals_after_fork()
         except KeyboardInterrupt:  # a signal that was blocked; Python ignores exceptions here
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def _file_identity(pipe: Connection) -> tuple[int, int] | None:
+def _pipe_identity(pipe: Connection) -> tuple[int, int] | None:
     """Return the device and inode of a pipe, which show whether it is still the same file."""
     if sys.platform == "win32":
         return None  # not a file descriptor that a handler could close by accident
@@ -213,7 +213,7 @@ def _start_session() -> None:
     if sys.platform == "linux" and parent is not None:
         import fcntl  # noqa: PLC0415  # Windows has none
 
-        # `_receive_orders` cannot run while a handler holds the interpreter's lock in a long call
+        # `_receive_requests` cannot run while a handler holds the interpreter's lock in a long call
         # to C code. So the kernel is asked to kill the group when the worker ends: the sentinel is
         # a pipe whose other end the worker holds, and its closing is the only event on this pipe.
         with contextlib.suppress(OSError):
@@ -223,7 +223,7 @@ def _start_session() -> None:
             fcntl.fcntl(parent.sentinel, fcntl.F_SETFL, flags | fcntl.FASYNC)
 
 
-def _kill_group() -> NoReturn:
+def _kill_process_group() -> NoReturn:
     """Kill this process and all processes that its handlers have started."""
     if sys.platform != "win32":
         with contextlib.suppress(ProcessLookupError):
@@ -250,42 +250,46 @@ def _ignore_signal(_number: int, _frame: FrameType | None) -> None:
     """Do nothing. The handler for ignored signals."""
 
 
-def _receive_orders(pipe: Connection, orders: queue.SimpleQueue[Order]) -> None:
-    """Put the orders from the worker into a queue, and kill the group when the pipe closes.
+def _receive_requests(pipe: Connection, requests: queue.SimpleQueue[RunRequest]) -> None:
+    """Put the requests from the worker into a queue, and kill the group when the pipe closes.
 
     Runs in a thread, so that it notices the end of the worker while a handler runs.
     """
     try:
         while True:
-            orders.put(_decode_order(pipe.recv_bytes()))
+            requests.put(_decode_request(pipe.recv_bytes()))
     finally:
-        _kill_group()
+        _kill_process_group()
 
 
-def _run_order(order: Order, connection: _WorkerConnection) -> Returned | Raised:
+def _run_requested_job(
+    request: RunRequest, connection: _WorkerConnection
+) -> HandlerReturned | HandlerRaised:
     """Run a job, and return the message about its end."""
-    job = order.job
+    job = request.job
     task: TaskDefinition | None = None
     context = Context(
-        job, lambda update: connection.send(_to_message(order, update)), max_bytes=order.max_bytes
+        job,
+        lambda update: connection.send(_to_run_report(request, update)),
+        max_bytes=request.max_bytes,
     )
     try:
-        found = _find_task(order)
+        found = _import_task(request)
         task = found.definition
         try:
             args, kwargs = task.parameters.decode(job.data, context)
         except ValueError as exc:
-            return Raised(Failure(str(exc), "", final=True))
+            return HandlerRaised(Failure(str(exc), "", final=True))
         # Context variables that a handler sets must not be visible to the next one.
         call = partial(task.function, *args, **kwargs)
         value = contextvars.copy_context().run(
-            _call, call, context, found.middlewares, order.trace_context
+            _call, call, context, found.middlewares, request.trace_context
         )
-        return Returned(encode_result(value, order.max_bytes))
+        return HandlerReturned(encode_result(value, request.max_bytes))
     except BaseException as error:
         if connection.is_forked:
             raise
-        return Raised(_to_failure(error, job, task))
+        return HandlerRaised(_to_failure(error, job, task))
     finally:
         context.close()
 
@@ -296,7 +300,7 @@ def _to_failure(error: BaseException, job: JobRecord, task: TaskDefinition | Non
     Never raises.
     """
     try:
-        return failures.classify(
+        return failures.classify_exception(
             error,
             attempt=job.attempts_made + 1,
             give_up_on=task.give_up_on if task else (),
@@ -325,7 +329,7 @@ def _call(
         if trace_context is not None and (spans := load_spans()) is not None:
             stack.enter_context(spans.attached(trace_context))
         value = call()
-        return asyncio.run(_await(value)) if inspect.isawaitable(value) else value
+        return asyncio.run(_await_value(value)) if inspect.isawaitable(value) else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,25 +337,25 @@ class _Running:
     context: Context
 
 
-async def _await(value: Awaitable[Any]) -> Any:
+async def _await_value(value: Awaitable[Any]) -> Any:
     """Await an object that need not be a coroutine, as asyncio.run requires."""
     return await value
 
 
-def _find_task(order: Order) -> Task[..., Any, Any]:
-    """Import the module of an order, and return the task with the name of its function."""
+def _import_task(request: RunRequest) -> Task[..., Any, Any]:
+    """Import the module of an request, and return the task with the name of its function."""
     _django.set_up()  # before the import, because the module may import models
-    found: Any = importlib.import_module(order.module)
-    for name in order.function.split("."):
+    found: Any = importlib.import_module(request.module)
+    for name in request.function.split("."):
         found = getattr(found, name)
     task: Task[..., Any, Any] = found
     return task
 
 
-def _to_message(order: Order, update: RunUpdate) -> Reported:
+def _to_run_report(request: RunRequest, update: RunUpdate) -> RunReport:
     """Return the message for progress or a log line that a handler reports."""
     match update:
         case Progress(value=value):
-            return Reported(order.number, progress=value)
+            return RunReport(request.number, progress=value)
         case LogLine(line=line, keep=keep):
-            return Reported(order.number, log=line, keep=keep)
+            return RunReport(request.number, log=line, keep=keep)

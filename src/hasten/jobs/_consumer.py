@@ -29,21 +29,21 @@ from hasten._logs import get_logger
 from hasten.errors import StoreError, StoreInterrupted, StoreRejected
 from hasten.jobs import _failure_log as failure_log
 from hasten.jobs import _poison_jobs as poison_jobs
-from hasten.jobs._capacity import Capacity, QueueShare
+from hasten.jobs._capacity import QueueShare, WorkerCapacity
 from hasten.jobs._current import running_job
 from hasten.jobs._engine import Engine
 from hasten.jobs._leases import RENEWALS_PER_LEASE, LeaseKeeper
 from hasten.jobs._options import Keep
-from hasten.jobs._outages import Outage
+from hasten.jobs._outages import OutageLog
 from hasten.jobs._outbox import Outbox, OutboxPortion
-from hasten.jobs._poison_jobs import PoisonJobs
+from hasten.jobs._poison_jobs import PoisonJobIsolator
 from hasten.jobs._processes import Processes
 from hasten.jobs._queue import Queue
-from hasten.jobs._record import Batch, Claim, Completed, Lease, Outcome, Postponed, Released
+from hasten.jobs._record import Claim, ClaimedJobs, Completed, Lease, Outcome, Postponed, Released
 from hasten.jobs._release_gate import ReleaseGate
-from hasten.jobs._run import Run, Stop
+from hasten.jobs._run import Run, StopReason
 from hasten.jobs._runner import Runner
-from hasten.jobs._services import Service, retrieve_error
+from hasten.jobs._services import Service, mark_error_retrieved
 from hasten.jobs._threads import Threads
 from hasten.jobs._worker_info import WorkerInfo
 from hasten.jobs._worker_state import ServedQueue
@@ -70,7 +70,7 @@ class RunObserver(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerParts:
+class SharedWorkerParts:
     """The settings and objects of a worker that the consumers of all its queues use."""
 
     name: str
@@ -81,8 +81,8 @@ class WorkerParts:
     metrics_minutes: int | None  # of BullMQ's metrics; None: off
     keep_completed: Keep
     keep_failed: Keep
-    capacity: Capacity
-    poison_jobs: PoisonJobs
+    capacity: WorkerCapacity
+    poison_jobs: PoisonJobIsolator
     leases: LeaseKeeper
     threads: Threads
     processes: Processes
@@ -94,7 +94,7 @@ class WorkerParts:
 class QueueConsumer:
     """Claims the jobs of one queue for a worker, runs them and stores their outcomes."""
 
-    def __init__(self, queue: Queue, worker: WorkerParts, outage: Outage) -> None:
+    def __init__(self, queue: Queue, worker: SharedWorkerParts, outage: OutageLog) -> None:
         self.name = queue.name
         self.clock = queue.clock
         self.tasks = queue.tasks
@@ -147,7 +147,8 @@ class QueueConsumer:
 
     def services(self) -> list[Service]:
         """Return the listener and the fetchers, which run until the worker has stopped."""
-        # A new partial for each fetcher, because `Services` takes equal callables for one service.
+        # A new partial for each fetcher, because `BackgroundServices` takes equal callables for
+        # one service.
         return [
             self._run_listener,
             *(partial(self._run_fetcher) for _ in range(self._max_in_flight)),
@@ -170,7 +171,7 @@ class QueueConsumer:
         Waits while there is nothing to store and nothing to claim.
         """
         while True:
-            portion = self._outbox.take()
+            portion = self._outbox.take_portion()
             claim = None if portion.is_single else self._next_claim()
             if claim is None and portion.is_empty:
                 self._awake.clear()
@@ -206,11 +207,11 @@ class QueueConsumer:
                 batch = await self._settle(portion, claim)
         except BaseException as error:  # noqa: BLE001  # raised again by `_handle_error`
             self._finish_claim(claim, used=0)
-            self._poison_jobs.start_next()
+            self._poison_jobs.start_chosen_suspect()
             await self._handle_error(error, portion)
         else:
             self._pause_seconds = FIRST_PAUSE_SECONDS
-            self._outage.succeeded(self._activity)
+            self._outage.record_success(self._activity)
             if claim is not None:
                 self.last_fetch_ms = self.clock.now_ms()
             self._finish_claim(claim, used=len(batch.leases))
@@ -219,14 +220,14 @@ class QueueConsumer:
                 self._start_job(lease)
             self.lost_leases += len(batch.lost)
             self._outbox.mark_stored(portion.outcomes, batch.lost)  # last, because it logs
-            self._poison_jobs.start_next()
+            self._poison_jobs.start_chosen_suspect()
             if claim is not None and len(batch.leases) < claim.count:
                 self._mark_empty(batch.next_due_ms)
         finally:
             self._in_flight -= 1
             self._returned.set()
 
-    async def _settle(self, portion: OutboxPortion, claim: Claim | None) -> Batch:
+    async def _settle(self, portion: OutboxPortion, claim: Claim | None) -> ClaimedJobs:
         """Store a portion of the outbox and claim jobs, in one call of `Engine.settle`.
 
         Progress and log lines are stored before, in a call of `Engine.update`.
@@ -238,7 +239,7 @@ class QueueConsumer:
                     await self.engine.update(self.name, portion.updates, now_ms=now_ms)
                     portion.updates.clear()  # so that they are not stored again if `settle` fails
         if not portion.outcomes and claim is None:
-            return Batch([])
+            return ClaimedJobs([])
         return await self.engine.settle(
             self.name,
             portion.outcomes,
@@ -282,7 +283,7 @@ class QueueConsumer:
         self.wake()
         if not isinstance(error, StoreError):
             raise error
-        self._outage.failed(self._activity, error)
+        self._outage.record_failure(self._activity, error)
         await self._wait_before_retry()
 
     async def _wait_before_retry(self) -> None:
@@ -297,13 +298,13 @@ class QueueConsumer:
         job = lease.job
         run = Run(lease, self._loop, self._make_context)
         if (older := self.runs.get(job.id)) is not None:
-            older.stop(Stop.LOST)  # its lease expired, and this worker claimed the job again
+            older.stop(StopReason.LOST)  # its lease expired, and this worker claimed the job again
         self.runs[job.id] = run
         if self._is_stopping:  # the claim was in progress when the worker began to stop
             self._end_run(run, Released(job.id, lease.token))
         elif not self._poison_jobs.is_suspect(job):
             self._start_task(run)
-        elif not self._poison_jobs.choose(run, partial(self._start_task, run)):
+        elif not self._poison_jobs.try_choose(run, partial(self._start_task, run)):
             self._end_run(run, Postponed(job.id, lease.token, poison_jobs.PAUSE_MS))
 
     def _start_task(self, run: Run) -> None:
@@ -328,7 +329,7 @@ class QueueConsumer:
             if isinstance(error, KeyboardInterrupt) and not self._worker.handles_signals():
                 self._end_run(run, outcome)
                 assert run.task is not None
-                run.task.add_done_callback(retrieve_error)  # asyncio.run raises it, too
+                run.task.add_done_callback(mark_error_retrieved)  # asyncio.run raises it, too
                 raise  # it may be the user's Ctrl+C, which must end the program
         self._end_run(run, outcome)
 
@@ -392,16 +393,16 @@ class QueueConsumer:
             try:
                 await self._wait_for_work()
             except StoreError as error:
-                self._outage.failed(activity, error)
+                self._outage.record_failure(activity, error)
                 await self._wait_before_retry()
             else:
-                self._outage.succeeded(activity)
+                self._outage.record_success(activity)
             self._mark_ready()
 
     async def _wait_for_work(self) -> None:
         """Wait until the queue may have a job to claim, but not longer than `MAX_IDLE_SECONDS`."""
         due_ms = self._next_due_ms
-        waits = [self.engine.wait(self.name, next_due_ms=due_ms, worker=self._worker.id)]
+        waits = [self.engine.wait_for_jobs(self.name, next_due_ms=due_ms, worker=self._worker.id)]
         if due_ms is not None:
             waits.append(self.clock.sleep_until(due_ms))
         tasks = [self._loop.create_task(wait) for wait in waits]
@@ -414,7 +415,7 @@ class QueueConsumer:
         finally:
             for task in tasks:
                 # Only the first error is raised; the other must not be logged.
-                task.add_done_callback(retrieve_error)
+                task.add_done_callback(mark_error_retrieved)
                 task.cancel()
 
     # Recovering ---------------------------------------------------------------------------------
@@ -442,18 +443,18 @@ class QueueConsumer:
         activity = f"take back the jobs of dead workers of queue {self.name}"
         lease_seconds = self._worker.lease_ms / 1000
         try:
-            await self.engine.probe(self.name)
+            await self.engine.wait_until_writable(self.name)
             if self._loop.time() - waiting_since > lease_seconds / RENEWALS_PER_LEASE:
-                self._outage.was_slow()
+                self._outage.record_slow_call()
             ids = []
             if self._outage.seconds_without_failure() >= lease_seconds:
                 ids = await self.engine.reclaim(
                     self.name, crash_limit=self._worker.crash_limit, now_ms=now_ms
                 )
         except StoreError as error:
-            self._outage.failed(activity, error)
+            self._outage.record_failure(activity, error)
             return
-        self._outage.succeeded(activity)
+        self._outage.record_success(activity)
         if ids:
             self.reclaimed += len(ids)
             logger.warning(
@@ -466,7 +467,7 @@ class QueueConsumer:
     def stop_claiming(self) -> None:
         """Claim no more jobs. The worker is stopping."""
         self._is_stopping = True
-        self._outbox.hold_released()
+        self._outbox.hold_released_jobs()
 
     def stop_runs(self) -> None:
         """Request that all running jobs stop. They are then handed back to the queue."""
@@ -475,7 +476,7 @@ class QueueConsumer:
                 # A suspected poison job that has not started.
                 self._end_run(run, Released(run.lease.job.id, run.lease.token))
             else:
-                run.stop(Stop.RELEASED)
+                run.stop(StopReason.RELEASED)
 
     def hand_back_running(self) -> None:
         """Hand back the jobs whose handlers are still running after the request to stop."""
@@ -509,11 +510,11 @@ class QueueConsumer:
                 self.name, info, lifetime_ms=lifetime_ms, now_ms=self.clock.now_ms()
             )
         except StoreError as error:
-            self._outage.failed(activity, error)
+            self._outage.record_failure(activity, error)
         except Exception:  # the thread must not end
             logger.exception("cannot %s", activity)
         else:
-            self._outage.succeeded(activity)
+            self._outage.record_success(activity)
 
     def state(self, average_seconds: float | None) -> ServedQueue:
         """Return what the worker does for the queue at present. Safe to call from any thread."""

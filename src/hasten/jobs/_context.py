@@ -82,7 +82,7 @@ class Context:
         queue's max_size. A value of more than 64 KiB is stored with the job, but is not in the
         event.
         """
-        self._report(Progress(self._job.id, encode_progress(value, self._max_bytes)))
+        self._pass_to_worker(Progress(self._job.id, encode_progress(value, self._max_bytes)))
 
     def log(self, line: str) -> None:
         """Add a line to the log that is stored with the job.
@@ -90,9 +90,9 @@ class Context:
         The newest 1,000 lines are kept, or as many as the job's option keep_logs. A line of more
         than 64 KiB is cut, and its original size is appended.
         """
-        self._report(log_line(self._job, line))
+        self._pass_to_worker(make_log_line(self._job, line))
 
-    def _report(self, update: RunUpdate) -> None:
+    def _pass_to_worker(self, update: RunUpdate) -> None:
         """Pass progress or a log line to the worker, or drop it if the handler has ended."""
         if not self._closed:
             self._report_update(update)
@@ -123,7 +123,7 @@ def encode_progress(value: object, max_bytes: int) -> str:
     return encoded.decode()
 
 
-def log_line(job: JobRecord, line: str) -> LogLine:
+def make_log_line(job: JobRecord, line: str) -> LogLine:
     """Return the record of a line for the log of a job, cut to `MAX_LINE_BYTES`."""
     encoded = str(line).encode("utf-8", "replace")
     text = encoded[:MAX_LINE_BYTES].decode(errors="ignore")

@@ -50,9 +50,9 @@ def next_match_ms(pattern: str, after_ms: int, zone: str | None) -> int:
     zone_info = _load_zone(zone)
     after = _EPOCH + timedelta(milliseconds=after_ms)
     if fields[2].startswith("*"):
-        found = _next_by_elapsed_time(fields, after, zone_info)
+        found = _next_match_by_elapsed_time(fields, after, zone_info)
     else:
-        found = _next_by_local_time(fields, after, zone_info)
+        found = _next_match_by_local_time(fields, after, zone_info)
     return round((found - _EPOCH).total_seconds() * 1000)
 
 
@@ -82,7 +82,9 @@ def _load_zone(name: str | None) -> tzinfo | None:
         ) from exc
 
 
-def _next_by_local_time(fields: list[str], after: datetime, zone_info: tzinfo | None) -> datetime:
+def _next_match_by_local_time(
+    fields: list[str], after: datetime, zone_info: tzinfo | None
+) -> datetime:
     """Return the next match of a pattern with fixed hours, by the local clock."""
     local = after.astimezone(zone_info)
     wall = local.replace(tzinfo=None, fold=0)
@@ -91,7 +93,7 @@ def _next_by_local_time(fields: list[str], after: datetime, zone_info: tzinfo | 
     left_out = _utc_offset(after, zone_info) - _utc_offset(after - timedelta(hours=3), zone_info)
     wall -= max(left_out, timedelta())
     while True:
-        wall = _next_wall_time(fields, wall)
+        wall = _next_match_without_zone(fields, wall)
         # With fold=0, a time in a skipped hour has the offset from before the change, and a time in
         # a repeated hour is the first of the two.
         found = wall.replace(tzinfo=zone_info, fold=0).astimezone(UTC)
@@ -99,7 +101,9 @@ def _next_by_local_time(fields: list[str], after: datetime, zone_info: tzinfo | 
             return found
 
 
-def _next_by_elapsed_time(fields: list[str], after: datetime, zone_info: tzinfo | None) -> datetime:
+def _next_match_by_elapsed_time(
+    fields: list[str], after: datetime, zone_info: tzinfo | None
+) -> datetime:
     """Return the next match of a pattern for every hour or every few hours.
 
     Computes with the current UTC offset until it changes, and then with the next one.
@@ -107,9 +111,9 @@ def _next_by_elapsed_time(fields: list[str], after: datetime, zone_info: tzinfo 
     offset = _utc_offset(after, zone_info)
     while True:
         fixed = timezone(offset)
-        found = _next_wall_time(fields, after.astimezone(fixed).replace(tzinfo=None)).replace(
-            tzinfo=fixed
-        )
+        found = _next_match_without_zone(
+            fields, after.astimezone(fixed).replace(tzinfo=None)
+        ).replace(tzinfo=fixed)
         if _utc_offset(found, zone_info) == offset:
             return found.astimezone(UTC)
         change = _find_offset_change(offset, after, found.astimezone(UTC), zone_info)
@@ -138,7 +142,7 @@ def _utc_offset(moment: datetime, zone_info: tzinfo | None) -> timedelta:
     return offset
 
 
-def _next_wall_time(fields: list[str], wall: datetime) -> datetime:
+def _next_match_without_zone(fields: list[str], wall: datetime) -> datetime:
     """Return the next match by croniter, in local times without a zone. Raises `ValueError`."""
     croniter = require("croniter", extra="schedules").croniter
     try:

@@ -22,10 +22,10 @@ def decode_json(text: str) -> Any:
     try:
         return _decode(text)
     except UNDECODABLE as exc:
-        raise ValueError(why_undecodable(exc)) from exc
+        raise ValueError(describe_decoding_error(exc)) from exc
 
 
-def why_undecodable(error: Exception) -> str:
+def describe_decoding_error(error: Exception) -> str:
     """Return the reason for an error that decoding has raised: see `UNDECODABLE`."""
     match error:
         case RecursionError():
@@ -85,7 +85,7 @@ def has_only_json_types(value: Any) -> bool:
 def reject_non_finite(value: object) -> None:
     """Raise `NotStorable` for NaN and infinity, which msgspec encodes as null."""
     # Converts dataclasses, structs and other records to dicts, lists and numbers.
-    _reject_non_finite_in(msgspec.to_builtins(value, enc_hook=_to_json_types), "")
+    _reject_non_finite_inside(msgspec.to_builtins(value, enc_hook=_to_json_types), "")
 
 
 def reject_colliding_keys(value: object, data: bytes) -> None:
@@ -100,14 +100,14 @@ def reject_colliding_keys(value: object, data: bytes) -> None:
         _reject_repeated_names(json.loads(data, object_pairs_hook=_ObjectMembers), "")
 
 
-def member_path(path: str, key: object) -> str:
+def append_to_path(path: str, key: object) -> str:
     """Append a key or index to a path, in Python's notation: `.name` or `[0]`."""
     if isinstance(key, str) and key.isidentifier():
         return f"{path}.{key}"
     return f"{path}[{key!r}]"
 
 
-def _reject_non_finite_in(value: object, path: str) -> None:
+def _reject_non_finite_inside(value: object, path: str) -> None:
     """Raise `NotStorable` for NaN or infinity in a value of JSON's types."""
     match value:
         case float():
@@ -117,10 +117,10 @@ def _reject_non_finite_in(value: object, path: str) -> None:
             for key, member in value.items():
                 if isinstance(key, float) and not math.isfinite(key):
                     raise NotStorable(path, f"has the key {key}, which JSON cannot store")
-                _reject_non_finite_in(member, member_path(path, key))
+                _reject_non_finite_inside(member, append_to_path(path, key))
         case list() | tuple() | set() | frozenset():
             for index, member in enumerate(value):
-                _reject_non_finite_in(member, member_path(path, index))
+                _reject_non_finite_inside(member, append_to_path(path, index))
 
 
 class _ObjectMembers(list[tuple[str, Any]]):
@@ -130,7 +130,7 @@ class _ObjectMembers(list[tuple[str, Any]]):
 def _reject_repeated_names(value: object, path: str) -> None:
     """Raise `NotStorable` if an object in decoded JSON has two members of the same name."""
     for name, member in _iter_members(value, path):
-        _reject_repeated_names(member, member_path(path, name))
+        _reject_repeated_names(member, append_to_path(path, name))
 
 
 def _iter_members(value: object, path: str) -> Iterator[tuple[object, object]]:
@@ -146,7 +146,7 @@ def _iter_members(value: object, path: str) -> Iterator[tuple[object, object]]:
         yield from enumerate(value)
 
 
-def _encode_unknown(value: Any) -> Any:
+def _encode_pydantic_model(value: Any) -> Any:
     """Encode a pydantic model. msgspec calls this for types that it does not know."""
     if hasattr(type(value), "__pydantic_validator__"):
         text = value.model_dump_json()
@@ -165,7 +165,7 @@ def _to_json_types(value: Any) -> Any:
     return value.model_dump(mode="json")  # a pydantic model: `encode` has rejected other classes
 
 
-encode: Final = msgspec.json.Encoder(enc_hook=_encode_unknown).encode
+encode: Final = msgspec.json.Encoder(enc_hook=_encode_pydantic_model).encode
 """Encode as JSON, without checking whether that changes the value."""
 
 _decode: Final = msgspec.json.Decoder().decode

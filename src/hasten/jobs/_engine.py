@@ -36,17 +36,17 @@ from hasten.errors import InvalidOption
 from hasten.jobs._options import Keep
 from hasten.jobs._record import (
     Added,
-    Batch,
     Claim,
-    End,
+    ClaimedJobs,
     EventPage,
+    JobEnd,
     JobRecord,
     NewJob,
     Outcome,
     Situation,
     Update,
 )
-from hasten.jobs._states import State
+from hasten.jobs._states import State, StatesBefore
 from hasten.jobs._worker_info import WorkerInfo
 
 # The largest total size of the large values (results, errors, progress) in the events of a queue.
@@ -64,7 +64,7 @@ FEW_KEPT: Final = EVENT_BYTES // VALUE_BYTES
 BRIEFLY_MS: Final = 60_000
 
 
-def max_result_in_event(keep: Keep) -> int:
+def max_event_result_bytes(keep: Keep) -> int:
     """Return how large a result may be to be stored in the job's "completed" event, in bytes.
 
     keep is the retention rule of the job.
@@ -107,7 +107,7 @@ class Engine(Protocol):
     def uses_server_clock(self) -> bool:
         """Whether leases expire by the clock of the database server instead of `now_ms`."""
 
-    def require_existing(self) -> None:
+    def require_existing_store(self) -> None:
         """Raise `StoreUnavailable` if the store (a SQLite file) does not exist. Changes nothing.
 
         For programs that only read, such as a dashboard: they must not create an empty store. A
@@ -127,7 +127,7 @@ class Engine(Protocol):
 
     # Claiming and settling ----------------------------------------------------------------------
 
-    async def claim(self, queue: str, claim: Claim, *, now_ms: int) -> Batch:
+    async def claim(self, queue: str, claim: Claim, *, now_ms: int) -> ClaimedJobs:
         """Move up to `claim.count` ready jobs to active, and lease them to the worker.
 
         Delayed jobs that are due become ready first. If the jobs are large, fewer are returned, and
@@ -143,11 +143,11 @@ class Engine(Protocol):
         *,
         now_ms: int,
         metrics_minutes: int | None = None,
-    ) -> Batch:
+    ) -> ClaimedJobs:
         """Store the outcomes of leased jobs, then claim the next jobs, in one transaction.
 
         If the token of an outcome is no longer that of the job's lease, the outcome is not stored,
-        and `Batch.lost` has the id of the job.
+        and `ClaimedJobs.lost` has the id of the job.
 
         Released jobs are put in front of the queue, and keep the order of outcomes. A `Retry` or
         `Postponed` with a delay moves the job to delayed. Without a delay, the job is placed behind
@@ -161,9 +161,10 @@ class Engine(Protocol):
     def renew(
         self, queue: str, leases: Mapping[str, str], *, lease_ms: int, now_ms: int
     ) -> set[str]:
-        """Extend leases (job id → token) to now_ms + lease_ms. Returns the ids of lost leases.
+        """Extend the leases of running jobs (job id → token) to now_ms + lease_ms.
 
-        An expired lease can still be renewed until `reclaim` has taken the job back.
+        Returns the ids of the jobs whose lease is lost: it no longer has this token. An expired
+        lease can still be renewed until `reclaim` has taken the job back.
 
         This method blocks. It is called in a thread, because leases must also be renewed while a
         handler blocks the event loop.
@@ -183,27 +184,26 @@ class Engine(Protocol):
         that it ends as if it had been renewed now.
         """
 
-    async def probe(self, queue: str) -> None:
+    async def wait_until_writable(self, queue: str) -> None:
         """Wait until the store accepts writes. Changes nothing.
 
         A worker calls this before `reclaim`: while the store accepts no writes, no worker can renew
         its leases, and expired leases do not mean that workers have died.
         """
 
-    async def update(
-        self, queue: str, updates: Sequence[Update], *, now_ms: int
-    ) -> list[State | None]:
+    async def update(self, queue: str, updates: Sequence[Update], *, now_ms: int) -> StatesBefore:
         """Store progress and log lines, and change jobs, in the order of updates.
 
-        Returns the state that each job was in, in the same order; None for a job that does not
-        exist. A `Change` is skipped if the job is in a state that does not allow it: see
-        `Change.states`.
+        Returns the state that each job was in before its update, in the same order; None for a job
+        that does not exist. A `Change` is skipped if the job is in a state that does not allow it:
+        see `Change.allowed_states`.
         """
 
     async def register_worker(self, queue: str, worker: str, *, name: str) -> None:
-        """Prepare `wait` calls of a worker, and make the worker visible in the store.
+        """Prepare `wait_for_jobs` calls of a worker, and make the worker visible in the store.
 
-        worker is an id that is unique among all workers, also in `wait` and `unregister_worker`.
+        worker is an id that is unique among all workers, also in `wait_for_jobs` and
+        `unregister_worker`.
         name is the name of the worker, which need not be unique.
         """
 
@@ -221,13 +221,13 @@ class Engine(Protocol):
         Safe to call twice.
         """
 
-    async def wait(self, queue: str, *, next_due_ms: int | None, worker: str = "") -> None:
+    async def wait_for_jobs(self, queue: str, *, next_due_ms: int | None, worker: str = "") -> None:
         """Wait until the queue may have a job to claim. It may also return when there is none.
 
         It returns when the queue has a ready job and is not paused, or when a delayed job is due
-        earlier than next_due_ms. next_due_ms is the `Batch.next_due_ms` of the last claim: when the
-        earliest delayed job is due, None if there is none. The engine does not wait until this
-        time: the caller does that itself, and then claims.
+        earlier than next_due_ms. next_due_ms is the `ClaimedJobs.next_due_ms` of the last claim:
+        when the earliest delayed job is due, None if there is none. The engine does not wait
+        until this time: the caller does that itself, and then claims.
         """
 
     # Reading ------------------------------------------------------------------------------------
@@ -247,7 +247,7 @@ class Engine(Protocol):
         On Redis, these are workers of other programs, and those that have not reported yet.
         """
 
-    async def ends(self, queue: str, ids: Sequence[str]) -> list[End | None]:
+    async def get_ends(self, queue: str, ids: Sequence[str]) -> list[JobEnd | None]:
         """Return how each of these jobs has ended, in the same order; None for a missing one.
 
         Used by callers that wait for results. Cheaper than `get`, because it reads fewer fields.
@@ -284,10 +284,10 @@ class Engine(Protocol):
         At least the newest 10,000 events are kept, fewer if their large values exceed `EVENT_BYTES`
         in total; the events of the latest call are always kept. If events after the cursor have
         been deleted, the first event is a "missed" event. A result or progress value of more than
-        `VALUE_BYTES` is not in its event; `max_result_in_event` has the exception.
+        `VALUE_BYTES` is not in its event; `max_event_result_bytes` has the exception.
         """
 
-    def begin_events(self, queue: str) -> Future[str]:
+    def start_reading_cursor(self, queue: str) -> Future[str]:
         """Start to read the current events cursor, and return a future of it. For any thread.
 
         All events that this process causes after this call come after the cursor.
@@ -296,28 +296,27 @@ class Engine(Protocol):
     # Administration -----------------------------------------------------------------------------
 
     async def requeue(
-        self, queue: str, ids: Sequence[str], sources: Collection[State], *, now_ms: int
-    ) -> list[State | None]:
-        """Make jobs ready to run, if they are in one of the source states.
+        self, queue: str, ids: Sequence[str], from_states: Collection[State], *, now_ms: int
+    ) -> StatesBefore:
+        """Make jobs ready to run, if they are in one of these states.
 
-        sources are delayed (to promote jobs), or failed and completed (to run them again). The
+        from_states are delayed (to promote jobs), or failed and completed (to run them again). The
         result, error and number of attempts of a finished job are cleared. Returns the state that
-        each job was in, in the same order; None for a job that does not exist. The jobs that were
-        in one of the sources have moved.
+        each job was in before the call, in the order of ids; None for a job that does not exist.
         """
 
-    async def cancel(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[State | None]:
+    async def cancel(self, queue: str, ids: Sequence[str], *, now_ms: int) -> StatesBefore:
         """Fail jobs that have not started, and request that the workers of running jobs stop them.
 
-        Finished jobs are not changed. Returns the state that each job was in, in the same order;
-        None for a job that does not exist.
+        Finished jobs are not changed. Returns the state that each job was in before the call, in
+        the order of ids; None for a job that does not exist.
         """
 
-    async def remove(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[State | None]:
+    async def remove(self, queue: str, ids: Sequence[str], *, now_ms: int) -> StatesBefore:
         """Delete jobs with their logs and child jobs, but not running ones.
 
-        Returns the state that each job was in, in the same order; None for a job that does not
-        exist.
+        Returns the state that each job was in before the call, in the order of ids; None for a job
+        that does not exist.
         """
 
     async def purge(

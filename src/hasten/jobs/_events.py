@@ -32,7 +32,7 @@ class QueueEvents:
         self._cursor = None if after is None else check_cursor(after)
         self._start: Future[str] | None = None
         if after is None:
-            self._start = engine().begin_events(queue)
+            self._start = engine().start_reading_cursor(queue)
         self._page: Iterator[Event] = iter(())
         self._reader: asyncio.Task[object] | None = None
         self._closed = False
@@ -48,10 +48,10 @@ class QueueEvents:
         while not self._closed:
             for event in self._page:
                 return event
-            await self._read()
+            await self._read_next_page()
         raise StopAsyncIteration
 
-    async def _read(self) -> None:
+    async def _read_next_page(self) -> None:
         """Wait for the next page of events, or until `aclose` is called."""
         if self._reader is not None:
             raise UsageError(
@@ -75,7 +75,7 @@ class QueueEvents:
         """Wait until reading has started, and return the cursor after which to read."""
         if self._cursor is None:
             if self._start is None:
-                self._start = self._engine().begin_events(self._queue)
+                self._start = self._engine().start_reading_cursor(self._queue)
             start = self._start
             try:
                 # Shielded: a reader that is cancelled may read again, and needs the start then.

@@ -16,7 +16,7 @@ from typing import Any, Final
 from hasten._escapes import printable
 from hasten._logs import format_traceback, get_logger
 from hasten.jobs._engine import CANCELLED_ERROR
-from hasten.jobs._failures import Failure, handler_traceback
+from hasten.jobs._failures import Failure, cut_to_handler_frames
 from hasten.jobs._record import Failed, JobRecord, Outcome, Postponed, Retry
 
 logger = get_logger("hasten.worker")
@@ -41,7 +41,7 @@ def log_failed_run(
                 logging.ERROR, "queue %s: job %s (%s) failed for good, attempt %d of %d: %s",
                 job.queue, job.id, job_name, number, attempts, shown,
                 attributes=attributes,
-                exc_info=(type(error), error, handler_traceback(error.__traceback__)),
+                exc_info=(type(error), error, cut_to_handler_frames(error.__traceback__)),
             )  # fmt: skip
         case Retry(delay_ms=delay_ms):
             _log_safely(
@@ -98,7 +98,7 @@ def log_cancelled(job: JobRecord) -> None:
     )  # fmt: skip
 
 
-def log_not_stored(queue: str, job_id: str, error: str) -> None:
+def log_outcome_not_stored(queue: str, job_id: str, error: str) -> None:
     """Log that the store has rejected the outcome of a job. error is the reason."""
     attributes: dict[str, object] = {"queue": queue, "job_id": job_id, "error": error}
     _log_safely(

@@ -16,7 +16,7 @@ import msgspec
 
 from hasten._durations import to_ms
 from hasten.errors import InvalidResult
-from hasten.jobs._backoff import BackoffFunction, Custom, delay_ms
+from hasten.jobs._backoff import BackoffFunction, Custom, retry_delay_ms
 from hasten.jobs._control_exceptions import RetryAfter, Unrecoverable
 from hasten.jobs._options import Keep, Options
 from hasten.jobs._record import Failed, Lease, Outcome, Postponed, Retry
@@ -43,7 +43,7 @@ class Failure(msgspec.Struct, frozen=True):
     delay_ms: int | None = None  # the delay that the task's backoff function has returned
 
 
-def classify(
+def classify_exception(
     error: BaseException,
     *,
     attempt: int,
@@ -55,13 +55,13 @@ def classify(
     attempt is the number of the failed attempt. give_up_on and backoff_function are the settings of
     the task. Never raises, even if code of the task does.
     """
-    text, trace = error_text(error), _format_traceback(error)
+    text, trace = describe_exception(error), _format_traceback(error)
     try:
         return _apply_rules(error, text, trace, attempt, give_up_on, backoff_function)
     except BaseException as exc:  # noqa: BLE001  # a backoff function may even call sys.exit()
         # Both errors are reported. The job is retried, with the delay for tasks without a function.
         what = "deciding on a retry" if backoff_function is None else "its backoff function"
-        both = f"{text} (and {what} failed: {error_text(exc)})"
+        both = f"{text} (and {what} failed: {describe_exception(exc)})"
         return Failure(_truncate(both, MAX_ERROR_LENGTH), trace)
 
 
@@ -111,7 +111,7 @@ def _leaf_exceptions(error: BaseException) -> list[BaseException]:
     return members
 
 
-def to_outcome(failure: Failure, lease: Lease, options: Options, keep: Keep) -> Outcome:
+def decide_outcome(failure: Failure, lease: Lease, options: Options, keep: Keep) -> Outcome:
     """Decide between a postponement, another attempt and a final failure, as BullMQ does.
 
     keep is the retention rule for the job if it fails for good.
@@ -131,33 +131,33 @@ def to_outcome(failure: Failure, lease: Lease, options: Options, keep: Keep) -> 
         )
     wait_ms = failure.delay_ms
     if wait_ms is None:
-        wait_ms = _backoff_ms(options, attempt)
+        wait_ms = _delay_by_job_backoff_ms(options, attempt)
     return Retry(job.id, lease.token, failure.error, failure.traceback, wait_ms)
 
 
-def failed_without_run(lease: Lease, text: str, keep: Keep) -> Failed:
+def make_failed_outcome(lease: Lease, text: str, keep: Keep) -> Failed:
     """Return the outcome of a job that fails for good without being run."""
     text = _truncate(_replace_surrogates(text), MAX_ERROR_LENGTH)
     return Failed(lease.job.id, lease.token, text, None, keep, counts=False)
 
 
-def _backoff_ms(options: Options, attempt: int) -> int:
+def _delay_by_job_backoff_ms(options: Options, attempt: int) -> int:
     """Return the delay before the next attempt by the job's own backoff option, in ms."""
     if isinstance(options.backoff, Custom):
         return 0  # a name that only another worker has a backoff function for
-    return delay_ms(options.backoff, attempt=attempt, random=random.random())  # noqa: S311
+    return retry_delay_ms(options.backoff, attempt=attempt, random=random.random())  # noqa: S311
 
 
-def error_text(error: BaseException) -> str:
+def describe_exception(error: BaseException) -> str:
     """Return the class name and text of an exception, for storing it with the job. Never raises.
 
     For an exception group, the exceptions in it are included.
     """
-    text = _name_and_text(error)
+    text = _describe_single_exception(error)
     try:
         if isinstance(error, BaseExceptionGroup):
             members = _leaf_exceptions(error)
-            shown = [_name_and_text(member) for member in members[:MAX_MEMBERS]]
+            shown = [_describe_single_exception(member) for member in members[:MAX_MEMBERS]]
             if len(members) > MAX_MEMBERS:
                 shown.append(f"{len(members) - MAX_MEMBERS} more")
             text = f"{text}: {'; '.join(shown)}"
@@ -166,7 +166,7 @@ def error_text(error: BaseException) -> str:
     return _truncate(text, MAX_ERROR_LENGTH)
 
 
-def _name_and_text(error: BaseException) -> str:
+def _describe_single_exception(error: BaseException) -> str:
     """Return the class name and text of an exception. Never raises."""
     name = type(error).__name__
     try:
@@ -180,7 +180,7 @@ def _format_traceback(error: BaseException) -> str:
     """Return the traceback as text, only its end if it is long. Never raises."""
     try:
         lines = traceback.format_exception(
-            type(error), error, handler_traceback(error.__traceback__)
+            type(error), error, cut_to_handler_frames(error.__traceback__)
         )
         text = _replace_surrogates("".join(lines))
     except BaseException as exc:  # noqa: BLE001  # the attributes of the exception may raise
@@ -188,7 +188,7 @@ def _format_traceback(error: BaseException) -> str:
     return text if len(text) <= MAX_TRACEBACK_LENGTH else "…" + text[-MAX_TRACEBACK_LENGTH:]
 
 
-def handler_traceback(trace: TracebackType | None) -> TracebackType | None:
+def cut_to_handler_frames(trace: TracebackType | None) -> TracebackType | None:
     """Return the part of a traceback that begins with the first frame of the handler."""
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OWN_FOLDER):
         if trace.tb_next is None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from os.path import realpath
 from typing import Any
 
-from hasten.jobs._functions import Function, unwrap
+from hasten.jobs._functions import Function, unwrap_function
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,8 +29,8 @@ class CodeExecution:
     spec: object  # the module's __spec__, which a reload replaces; it keeps the namespace
 
     @classmethod
-    def of(cls, code: types.CodeType, namespace: Mapping[str, Any]) -> CodeExecution:
-        """Describe the execution of which code is a part. namespace has its global variables."""
+    def containing(cls, code: types.CodeType, namespace: Mapping[str, Any]) -> CodeExecution:
+        """Return the execution that this code is a part of. namespace has its global variables."""
         return cls(code, code.co_filename, namespace, namespace.get("__spec__"))
 
     @property
@@ -38,7 +38,7 @@ class CodeExecution:
         """Whether a module was executed, and not a cell of a notebook or a line of a shell."""
         return _is_same_file(self.namespace.get("__file__"), self.file)
 
-    def repeats(self, other: CodeExecution) -> bool:
+    def is_rerun_of(self, other: CodeExecution) -> bool:
         """Return whether this is another execution of the same file as other, as a module."""
         return (
             (self.namespace is not other.namespace or self.spec is not other.spec)
@@ -46,7 +46,7 @@ class CodeExecution:
             and self.is_module
         )
 
-    def supersedes(self, other: CodeExecution) -> bool:
+    def is_newer_than(self, other: CodeExecution) -> bool:
         """Return whether this execution replaces other, as in a notebook or shell.
 
         That is the case if it executed different code with the same global variables.
@@ -75,13 +75,13 @@ class FunctionOrigin:
 
     @classmethod
     def of(cls, function: Function, made_in: CodeExecution) -> FunctionOrigin:
-        """Describe where a function was defined, and that made_in made it a task."""
-        inner = unwrap(function)
+        """Return the origin of a function that was made a task by the execution made_in."""
+        inner = unwrap_function(function)
         code = getattr(inner, "__code__", None)
         return cls(
             function,
             made_in,
-            CodeExecution.of(code, inner.__globals__) if code else None,
+            CodeExecution.containing(code, inner.__globals__) if code else None,
         )
 
     def may_replace(self, other: FunctionOrigin) -> bool:
@@ -93,35 +93,35 @@ class FunctionOrigin:
         if _is_equal_function(self.function, other.function, frozenset()):
             return True
         mine, theirs = self.defined_in, other.defined_in
-        if _qualname(self.function) != _qualname(other.function):
+        if _get_qualname(self.function) != _get_qualname(other.function):
             return False
         if mine is None or theirs is None:
             return mine is theirs and self._is_redefinition(other)
-        if mine.repeats(theirs) or mine.supersedes(theirs):
+        if mine.is_rerun_of(theirs) or mine.is_newer_than(theirs):
             return True
         return self._is_redefinition(other) and _is_same_file(mine.file, theirs.file)
 
     def _is_redefinition(self, other: FunctionOrigin) -> bool:
         """Return whether the code that called `queue.task` for other was executed again."""
-        return self.made_in.repeats(other.made_in) or self.made_in.supersedes(other.made_in)
+        return self.made_in.is_rerun_of(other.made_in) or self.made_in.is_newer_than(other.made_in)
 
 
-def _qualname(function: Function) -> object:
+def _get_qualname(function: Function) -> object:
     """Return the qualified name of the function inside wrappers and partials."""
-    return getattr(unwrap(function), "__qualname__", None)
+    return getattr(unwrap_function(function), "__qualname__", None)
 
 
-Pairs = frozenset[tuple[int, int]]
+IdPairs = frozenset[tuple[int, int]]
 
 
-def _is_equal_function(first: Any, other: Any, compared: Pairs) -> bool:
+def _is_equal_function(first: Any, other: Any, compared_ids: IdPairs) -> bool:
     """Return whether two functions have the same code, defaults and captured values.
 
-    compared has the pairs of ids that are being compared already, because functions may be
+    compared_ids has the pairs of ids that are being compared_ids already, because functions may be
     recursive.
     """
     pair = id(first), id(other)
-    if first is other or pair in compared:  # a function may refer to itself
+    if first is other or pair in compared_ids:  # a function may refer to itself
         return True
     if type(first) is not type(other):
         return False
@@ -137,13 +137,14 @@ def _is_equal_function(first: Any, other: Any, compared: Pairs) -> bool:
         and others is not None
         and len(parts) == len(others)
         and all(
-            _is_equal_function(a, b, compared | {pair}) for a, b in zip(parts, others, strict=True)
+            _is_equal_function(a, b, compared_ids | {pair})
+            for a, b in zip(parts, others, strict=True)
         )
     )
 
 
 def _comparable_parts(value: Any) -> tuple[object, ...] | None:
-    """Return the parts by which two functions, partials or tuples are compared.
+    """Return the parts by which two functions, partials or tuples are compared_ids.
 
     Returns None for a value of any other type.
     """

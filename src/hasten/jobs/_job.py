@@ -19,7 +19,7 @@ from hasten.jobs._engine import Engine
 from hasten.jobs._epoch import to_datetime
 from hasten.jobs._options import decode_options
 from hasten.jobs._record import JobRecord, NewJob
-from hasten.jobs._results import Results
+from hasten.jobs._results import ResultWaiter
 from hasten.jobs._states import State
 from hasten.jobs._watching import Watches
 from hasten.jobs._why import Why
@@ -37,7 +37,7 @@ class JobQueue(Protocol):
     @property
     def engine(self) -> Engine: ...
     @property
-    def results(self) -> Results: ...
+    def results(self) -> ResultWaiter: ...
     @property
     def watches(self) -> Watches: ...
 

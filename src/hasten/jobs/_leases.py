@@ -12,19 +12,21 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from hasten._clock import Clock
 from hasten._logs import get_logger
 from hasten.errors import StoreError
 from hasten.jobs._engine import Engine
-from hasten.jobs._outages import Outage
-from hasten.jobs._run import Run, Stop
+from hasten.jobs._outages import OutageLog
+from hasten.jobs._run import Run, StopReason
 
 logger = get_logger("hasten.worker")
 
 POLL_SECONDS: Final = 0.2  # the time between two checks for cancelled jobs
 RENEWALS_PER_LEASE: Final = 4
+
+RunsById: TypeAlias = dict[str, Run]
 
 
 class LeaseKeeper:
@@ -46,8 +48,8 @@ class LeaseKeeper:
         self._thread.start()
 
     def add_queue(
-        self, queue: str, engine: Callable[[], Engine], outage: Outage, clock: Clock
-    ) -> dict[str, Run]:
+        self, queue: str, engine: Callable[[], Engine], outage: OutageLog, clock: Clock
+    ) -> RunsById:
         """Begin to renew the leases of a queue's runs.
 
         Returns a dict of the runs by job id, initially empty. The caller adds a run to it when it
@@ -81,18 +83,18 @@ class LeaseKeeper:
             self._wake.clear()
             if self._is_stopped:
                 return
-            requests = self._take_requests()
+            requests = self._take_renewal_requests()
             if requests or time.monotonic() >= renew_at:
-                renewed = self._for_each("renew the leases", self._renew_queue)
+                renewed = self._for_each_queue("renew the leases", self._renew_queue_leases)
                 # After a failure try again soon: when the store works again, the leases must be
                 # renewed before other workers take back the jobs.
                 renew_at = time.monotonic() + (interval if renewed else POLL_SECONDS)
                 for request in requests:
                     if request.set_running_or_notify_cancel():
                         request.set_result(None)
-            self._for_each("look for cancelled jobs", self._stop_cancelled)
+            self._for_each_queue("look for cancelled jobs", self._stop_cancelled_runs)
 
-    def _take_requests(self) -> list[Future[None]]:
+    def _take_renewal_requests(self) -> list[Future[None]]:
         """Return the futures of the `renew` calls that were not handled yet."""
         requests: list[Future[None]] = []
         with contextlib.suppress(Empty):
@@ -100,8 +102,8 @@ class LeaseKeeper:
                 requests.append(self._requests.get_nowait())
         return requests
 
-    def _for_each(
-        self, description: str, action: Callable[[_ServedQueue, dict[str, Run]], None]
+    def _for_each_queue(
+        self, description: str, action: Callable[[_ServedQueue, RunsById], None]
     ) -> bool:
         """Call action for each queue that has runs. Returns whether all calls succeeded.
 
@@ -113,21 +115,21 @@ class LeaseKeeper:
             # Atomic, because the event loop may change the dict meanwhile.
             runs = served.runs.copy()
             if not runs:
-                served.outage.succeeded(activity)
+                served.outage.record_success(activity)
                 continue
             try:
                 action(served, runs)
             except StoreError as error:
-                served.outage.failed(activity, error)
+                served.outage.record_failure(activity, error)
                 succeeded_all = False
             except Exception:  # without this thread, the worker would lose all its jobs
                 logger.exception("internal error, retrying: cannot %s", activity)
                 succeeded_all = False
             else:
-                served.outage.succeeded(activity)
+                served.outage.record_success(activity)
         return succeeded_all
 
-    def _renew_queue(self, served: _ServedQueue, runs: dict[str, Run]) -> None:
+    def _renew_queue_leases(self, served: _ServedQueue, runs: RunsById) -> None:
         """Renew the leases of a queue, and stop the runs whose lease was lost."""
         tokens = {id: run.lease.token for id, run in runs.items()}
         now_ms = served.clock.now_ms()
@@ -140,12 +142,12 @@ class LeaseKeeper:
                     "its outcome is discarded",
                     id,
                 )
-                _stop_run(runs[id], Stop.LOST)
+                _stop_run_from_thread(runs[id], StopReason.LOST)
 
-    def _stop_cancelled(self, served: _ServedQueue, runs: dict[str, Run]) -> None:
+    def _stop_cancelled_runs(self, served: _ServedQueue, runs: RunsById) -> None:
         """Stop the runs of a queue whose jobs were cancelled."""
         for id in served.engine().find_cancelled(served.queue, list(runs)):
-            _stop_run(runs[id], Stop.CANCELLED)
+            _stop_run_from_thread(runs[id], StopReason.CANCELLED)
 
 
 class _ServedQueue(NamedTuple):
@@ -153,12 +155,12 @@ class _ServedQueue(NamedTuple):
 
     queue: str
     engine: Callable[[], Engine]
-    outage: Outage
+    outage: OutageLog
     clock: Clock
-    runs: dict[str, Run]
+    runs: RunsById
 
 
-def _stop_run(run: Run, reason: Stop) -> None:
+def _stop_run_from_thread(run: Run, reason: StopReason) -> None:
     """Stop a run in its event loop, from this thread."""
     with contextlib.suppress(RuntimeError):  # the loop is closed, so the run has ended
         run.loop.call_soon_threadsafe(run.stop, reason)

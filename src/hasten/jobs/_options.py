@@ -23,7 +23,7 @@ from hasten._durations import MAX_MS, MAX_SECONDS, Duration, is_duration, to_ms
 from hasten._escapes import is_printable
 from hasten.errors import InvalidOption
 from hasten.jobs._backoff import Backoff, BackoffFunction, Custom, Exponential, Fixed
-from hasten.jobs._encoding import UNDECODABLE, why_undecodable
+from hasten.jobs._encoding import UNDECODABLE, describe_decoding_error
 from hasten.jobs._functions import is_generator
 from hasten.jobs._releases import check_release
 from hasten.jobs._trace_context import split_context
@@ -69,7 +69,7 @@ class Keep:
             to_ms("Keep(age)", self.age)
 
     @property
-    def nothing(self) -> bool:
+    def keeps_nothing(self) -> bool:
         """Whether the rule keeps no job at all."""
         return self.count == 0
 
@@ -139,8 +139,8 @@ class Options:
     since: str | None = None  # the release that a worker must have at least
     metadata: Mapping[str, str] | None = None  # of middlewares
 
-    def resolved(self, now_ms: int) -> Options:
-        """Return the options of a job that is added now, with the time at which it expires."""
+    def with_expiry_time(self, now_ms: int) -> Options:
+        """Return these options for a job that is added at now_ms, with its time of expiry."""
         if self.expires_ms is None:
             return self
         expires_at_ms = now_ms + self.delay_ms + self.expires_ms
@@ -310,7 +310,7 @@ def check_job_id(value: object) -> str:
     elif value.isdecimal():
         expected = "an id that is not a number, because the queue assigns numbers itself"
     elif ":" in value:
-        expected = "an id without ':', which separates the parts of a key in the store"
+        expected = "an id without ':', because ':' separates the parts of a Redis key"
     elif not is_printable(value):
         expected = PRINTABLE_TEXT
     elif value in RESERVED_IDS:
@@ -331,7 +331,9 @@ def check_name(kind: str, name: object) -> str:
         raise InvalidOption(f"{kind} name", name, PRINTABLE_TEXT)
     if kind == "queue" and ":" in name:
         raise InvalidOption(
-            f"{kind} name", name, "a name without ':', which separates the parts of a key"
+            f"{kind} name",
+            name,
+            "a name without ':', because ':' separates the parts of a Redis key",
         )
     return name
 
@@ -409,7 +411,7 @@ def _encode_keep(keep: Keep) -> bool | dict[str, Any]:
     """
     if keep == KEEP_ALL:
         return False
-    if keep.nothing:
+    if keep.keeps_nothing:
         return True
     wire: dict[str, Any] = {}
     if keep.count is not None:
@@ -463,7 +465,9 @@ def _decode_options(text: str) -> Options:
     try:
         return _to_options(_decode_wire_options(text))
     except UNDECODABLE as exc:
-        raise ValueError(f"the options of the job cannot be read: {why_undecodable(exc)}") from exc
+        raise ValueError(
+            f"the options of the job cannot be read: {describe_decoding_error(exc)}"
+        ) from exc
 
 
 def _decode_wire_options(text: str) -> _WireOptions:
@@ -546,7 +550,10 @@ def _read_backoff(wire: object, cap: object) -> Backoff | None:
 
 
 def _read_keep(option: str, wire: object) -> Keep | None:
-    """Convert BullMQ's removeOnComplete or removeOnFail: a flag, a count or an object."""
+    """Convert BullMQ's removeOnComplete or removeOnFail: a flag, a count or an object.
+
+    Returns None if the option is missing: the default of the worker then applies.
+    """
     match wire:
         case None:
             return None
@@ -569,7 +576,7 @@ def _read_metadata(wire: object) -> Mapping[str, str] | None:
 
 
 def _read_count(option: str, wire: object) -> int | None:
-    """Return the number of jobs to keep; None for no limit."""
+    """Return how many finished jobs to keep, from an option of BullMQ; None means no limit."""
     number = _read_number(option, wire)
     # BullMQ's -1 means that all jobs are kept.
     return None if number is None or number < 0 else math.ceil(min(number, MAX_COUNT))

@@ -19,7 +19,7 @@ REMIND_SECONDS: Final = 60.0
 MAX_TEXTS: Final = 100  # how many different errors to remember, so that each is not logged again
 
 
-class Outage:
+class OutageLog:
     """Records the failures of one store for one worker, and logs them. Thread-safe.
 
     All services of all queues in the store share this object, so that they do not log the same
@@ -38,7 +38,7 @@ class Outage:
         self._last_failure = -math.inf  # when a call last failed or was slow
         self._is_open = False  # a failure was logged, and its end was not logged yet
 
-    def failed(self, activity: str, error: StoreError) -> None:
+    def record_failure(self, activity: str, error: StoreError) -> None:
         """Record a failed call of an activity, which the caller will repeat.
 
         Logs it, unless the same error was logged in the last minute.
@@ -65,7 +65,7 @@ class Outage:
                 seconds, calls, activity, text,
             )  # fmt: skip
 
-    def was_slow(self) -> None:
+    def record_slow_call(self) -> None:
         """Record a call that took so long that leases may have expired in the meantime."""
         self._last_failure = self._monotonic()
 
@@ -80,7 +80,7 @@ class Outage:
                 return None
             return self._last_text, self._monotonic() - self._since
 
-    def succeeded(self, activity: str) -> None:
+    def record_success(self, activity: str) -> None:
         """Record that the latest call of an activity succeeded, or that it has nothing to do.
 
         Logs the end of an outage. Fast while no activity fails.

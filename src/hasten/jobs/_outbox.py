@@ -52,7 +52,7 @@ class Outbox:
         self._on_add = on_add
         self._updates: list[RunUpdate] = []
         self._outcomes: list[Outcome] = []
-        # A list while the worker stops: see `hold_released`.
+        # A list while the worker stops: see `hold_released_jobs`.
         self._released: list[Outcome] | None = None
         self._weights: dict[str, int] = {}  # by job id, for outcomes that weigh more than 1
         self._singles = 0  # how many of the next items must be stored one at a time
@@ -88,7 +88,7 @@ class Outbox:
             self._weights[outcome.id] = 1 + size // BYTES_PER_WEIGHT
         self._outcomes.append(outcome)
 
-    def hold_released(self) -> None:
+    def hold_released_jobs(self) -> None:
         """Keep the jobs that are released from now on, until `hand_back` stores them together.
 
         Called when the worker begins to stop.
@@ -108,7 +108,7 @@ class Outbox:
 
     # Storing items ------------------------------------------------------------------------------
 
-    def take(self) -> OutboxPortion:
+    def take_portion(self) -> OutboxPortion:
         """Remove the items for the next call from the outbox, and return them.
 
         If the items weigh too much for one call, the rest stays in the outbox.
@@ -173,7 +173,7 @@ class Outbox:
         The leases of these jobs expire.
         """
         if not portion.is_single:
-            self._store_one_at_a_time(portion)
+            self._put_back_one_at_a_time(portion)
             return []
         for update in portion.updates:
             logger.error(
@@ -184,7 +184,7 @@ class Outbox:
             outcome for outcome in portion.outcomes if not self._replace_by_failure(outcome, error)
         ]
 
-    def _store_one_at_a_time(self, portion: OutboxPortion) -> None:
+    def _put_back_one_at_a_time(self, portion: OutboxPortion) -> None:
         """Put a portion back, to be stored in portions of a single item."""
         self._singles += len(portion.updates) + len(portion.outcomes)
         # Each released job is put in front of its queue: the one to run first must be stored last.
@@ -204,7 +204,7 @@ class Outbox:
         """
         run = (outcome.id, outcome.token)
         reason = f"the outcome of the job cannot be stored: {error.reason}"
-        failure_log.log_not_stored(self._queue, outcome.id, reason)
+        failure_log.log_outcome_not_stored(self._queue, outcome.id, reason)
         if run in self._replaced:
             self._replaced.discard(run)
             self._weights.pop(outcome.id, None)

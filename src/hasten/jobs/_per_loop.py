@@ -39,7 +39,7 @@ class PerLoop(Generic[T]):
         self._latest = loop, own
         return own
 
-    def clear(self) -> None:
+    def drop_all(self) -> None:
         """Drop the objects of all event loops."""
         self._latest = None
         self._made.clear()

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from hasten.jobs._capacity import Capacity
+from hasten.jobs._capacity import WorkerCapacity
 from hasten.jobs._record import JobRecord
 from hasten.jobs._run import Run
 
@@ -23,14 +23,16 @@ from hasten.jobs._run import Run
 PAUSE_MS: Final = 250
 
 
-class PoisonJobs:
+class PoisonJobIsolator:
     """Makes a worker run one suspect at a time, over all its queues.
 
     A suspect is a job that may have killed its workers: see `is_suspect`. on_start is called after
     a suspect has started: the queues may claim jobs again.
     """
 
-    def __init__(self, crash_limit: int, capacity: Capacity, on_start: Callable[[], None]) -> None:
+    def __init__(
+        self, crash_limit: int, capacity: WorkerCapacity, on_start: Callable[[], None]
+    ) -> None:
         self._capacity = capacity
         # 1 for a limit of 1, or every new job would be a suspect.
         self._suspect_crashes = max(1, crash_limit - 1)
@@ -44,7 +46,7 @@ class PoisonJobs:
 
     @property
     def is_blocking_claims(self) -> bool:
-        """Whether the worker must claim no jobs, because the chosen suspect waits to start."""
+        """Whether the worker must claim no jobs, because the chosen suspect has not started."""
         return self._start is not None
 
     def is_suspect(self, job: JobRecord) -> bool:
@@ -54,10 +56,11 @@ class PoisonJobs:
         """
         return job.crashes >= self._suspect_crashes and job.deferred_failure is None
 
-    def choose(self, run: Run, start: Callable[[], None]) -> bool:
-        """Choose this suspect as the one to run; start is called later to start it.
+    def try_choose(self, run: Run, start: Callable[[], None]) -> bool:
+        """Choose the suspect of this run to be started, unless another suspect is chosen.
 
-        Returns False if another one is chosen already: the caller must hand this one back.
+        start starts the run; `start_chosen_suspect` calls it later. Returns False if another
+        suspect is chosen already: the caller must hand this job back to its queue.
         """
         if self._chosen is None:
             self._chosen, self._start = run, start
@@ -67,14 +70,15 @@ class PoisonJobs:
         return False
 
     def mark_settled(self, ids: Iterable[str]) -> None:
-        """Record that the outcomes of these jobs are stored: suspects are handed back now."""
+        """Record that these outcomes are stored, which hands back the suspects among the jobs."""
         if self._unsettled:
             self._unsettled.difference_update(ids)
 
-    def start_next(self) -> None:
-        """Start the chosen suspect, unless others must be handed back first.
+    def start_chosen_suspect(self) -> None:
+        """Start the chosen suspect, unless it is too early for that.
 
-        It also waits for claims in progress, because they may return other suspects.
+        It is too early while other suspects still have to be handed back, and while a claim is in
+        progress, because the claim may return other suspects. The caller then calls again later.
         """
         if self._start is None or self._unsettled or self._capacity.claims or self._is_stopped:
             return
@@ -82,8 +86,8 @@ class PoisonJobs:
         start()
         self._on_start()
 
-    def stop(self) -> None:
-        """Start no more suspects. The worker is stopping, and hands back the chosen one."""
+    def stop_starting_suspects(self) -> None:
+        """Start no more suspects. The worker is stopping, and hands back the chosen suspect."""
         self._is_stopped = True
 
     def mark_ended(self, run: Run) -> None:

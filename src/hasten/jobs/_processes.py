@@ -26,12 +26,12 @@ from typing import Final
 from hasten.errors import ProcessDied, UsageError
 from hasten.jobs._child import (
     CONNECTION_LOST,
+    HandlerRaised,
+    HandlerReturned,
     Message,
-    Order,
-    Raised,
-    Reported,
-    Returned,
-    Started,
+    RunReport,
+    RunRequest,
+    RunStarted,
     decode_message,
     encode,
     run_child,
@@ -43,8 +43,9 @@ from hasten.jobs._stop_signals import STOP_SIGNALS
 from hasten.jobs._task_definition import TaskDefinition
 from hasten.jobs._tracing import active_spans
 
-# An order of up to this size fits into the smallest buffer of a pipe, so writing it does not block.
-SMALL_ORDER_BYTES: Final = 4_096
+# A request of up to this size fits into the smallest buffer of a pipe, so writing it does not
+# block.
+SMALL_REQUEST_BYTES: Final = 4_096
 
 # How long to wait for the end of a child that has closed its pipe, then of one that was killed, and
 # for the exit code of one that has ended.
@@ -54,10 +55,10 @@ EXIT_CODE_SECONDS: Final = 0.1
 POLL_SECONDS: Final = 0.002
 
 _spawning: Final = multiprocessing.get_context("spawn")
-_order_numbers: Final = itertools.count()
+_request_numbers: Final = itertools.count()
 
 
-class _NotStarted(Exception):
+class _RequestNotReceived(Exception):
     """The child ended after it had run other jobs, and before it received this one."""
 
 
@@ -89,8 +90,8 @@ class Processes:
         child ends while it runs the job.
         """
         function = task.function
-        order = Order(
-            next(_order_numbers),
+        request = RunRequest(
+            next(_request_numbers),
             function.__module__,
             function.__qualname__,
             run.lease.job,
@@ -102,26 +103,26 @@ class Processes:
                 raise asyncio.CancelledError
             started()
             while True:
-                child = self._next_child()
+                child = self._get_idle_child()
                 run.interrupt = child.kill
                 try:
-                    result = await child.run(order, report)
-                except _NotStarted:
+                    result = await child.run(request, report)
+                except _RequestNotReceived:
                     self._children.discard(child)
                     if run.should_stop():
                         raise asyncio.CancelledError from None
                 except BaseException:
-                    self._discard(child)
+                    self._kill_and_remove(child)
                     raise
                 else:
                     if run.should_stop():
                         # It may still be running the job, for which nobody waits.
-                        self._discard(child)
+                        self._kill_and_remove(child)
                     else:
                         self._idle.append(child)
                     return result
 
-    def _next_child(self) -> _Child:
+    def _get_idle_child(self) -> _Child:
         """Return an idle child that is still alive, or a new one."""
         while self._idle:
             child = self._idle.pop()
@@ -132,7 +133,7 @@ class Processes:
         self._children.add(child)
         return child
 
-    def _discard(self, child: _Child) -> None:
+    def _kill_and_remove(self, child: _Child) -> None:
         """Kill a child, and remove it from the pool."""
         child.kill()
         self._children.discard(child)
@@ -145,32 +146,32 @@ class Processes:
         self._idle.clear()
 
 
-class _Call:
+class _RunningRequest:
     """A job that was sent to a child, and the future of its result in the event loop."""
 
-    def __init__(self, order: Order, report: Callable[[RunUpdate], None]) -> None:
-        self.order = order
+    def __init__(self, request: RunRequest, report: Callable[[RunUpdate], None]) -> None:
+        self.request = request
         self._report = report
         self._loop = asyncio.get_running_loop()
         self.future: asyncio.Future[str | Failure] = self._loop.create_future()
         self.has_started = False
 
-    def report(self, message: Reported) -> None:
+    def forward_report(self, message: RunReport) -> None:
         """Pass on progress or a log line of the job. Called in the thread of the child."""
-        if message.order != self.order.number:
+        if message.request_number != self.request.number:
             return  # from a thread of an earlier job that is still running
-        id = self.order.job.id
+        id = self.request.job.id
         if message.progress is not None:
             self._report(Progress(id, message.progress))
         else:
             self._report(LogLine(id, message.log or "", message.keep))
 
-    def end(self, outcome: str | Failure | BaseException) -> None:
+    def end_with(self, outcome: str | Failure | BaseException) -> None:
         """Set the result of the future, from any thread."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-            self._loop.call_soon_threadsafe(self._set_outcome, outcome)
+            self._loop.call_soon_threadsafe(self._set_future_outcome, outcome)
 
-    def _set_outcome(self, outcome: str | Failure | BaseException) -> None:
+    def _set_future_outcome(self, outcome: str | Failure | BaseException) -> None:
         """Set the result or exception of the future, unless it is done."""
         if self.future.done():
             return
@@ -189,17 +190,17 @@ class _Child:
         self._write_lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._process: SpawnProcess | None = None
-        self._call: _Call | None = None
+        self._call: _RunningRequest | None = None
         self._has_served = False
         self._killed = False
         self.has_ended = False
 
-    async def run(self, order: Order, report: Callable[[RunUpdate], None]) -> str | Failure:
-        """Send a job to the child, and wait for its result. Raises `_NotStarted`."""
-        call = _Call(order, report)
+    async def run(self, request: RunRequest, report: Callable[[RunUpdate], None]) -> str | Failure:
+        """Send a job to the child, and wait for its result. Raises `_RequestNotReceived`."""
+        call = _RunningRequest(request, report)
         with self._lock:
             if self.has_ended:
-                raise _NotStarted
+                raise _RequestNotReceived
             self._call = call
             if self._thread is None:
                 self._thread = threading.Thread(
@@ -207,16 +208,16 @@ class _Child:
                 )
                 self._thread.start()
                 _running_children.add(self)
-        self._send(encode(order))
+        self._send(encode(request))
         return await call.future
 
     def _send(self, data: bytes) -> None:
         """Send data to the child without blocking the event loop."""
-        if len(data) <= SMALL_ORDER_BYTES:
+        if len(data) <= SMALL_REQUEST_BYTES:
             self._write(data)
         else:  # writing blocks until the child has read most of it: not in the event loop
             threading.Thread(
-                target=self._write, args=(data,), name="hasten order", daemon=True
+                target=self._write, args=(data,), name="hasten request", daemon=True
             ).start()
 
     def _write(self, data: bytes) -> None:
@@ -233,9 +234,9 @@ class _Child:
         with self._lock:
             self._killed = True
             if self._process is not None and not self.has_ended:
-                _kill(self._process)
+                _kill_process_group(self._process)
 
-    def close_pipe(self) -> None:
+    def close_pipe_in_fork(self) -> None:
         """Close this process's copies of the pipe, in a fork of the worker."""
         self._worker_end.close()
         self._child_end.close()
@@ -245,21 +246,21 @@ class _Child:
     def _run_thread(self) -> None:
         """Start the process, handle its messages, and clean up when it has ended."""
         try:
-            process = self._start()
+            process = self._start_process()
         except Exception as error:  # noqa: BLE001  # such as too little memory, or too many processes
             self._mark_ended(error)
-            self._close()
+            self._close_pipe_and_process()
             return
         with contextlib.suppress(Exception):  # ended, or a handler has written to the pipe
             while True:
-                self._receive(decode_message(self._worker_end.recv_bytes()))
-        reason = _describe_end(_wait_for_exit_code(process, EXIT_SECONDS))
+                self._handle_message(decode_message(self._worker_end.recv_bytes()))
+        reason = _describe_exit(_wait_for_exit_code(process, EXIT_SECONDS))
         self.kill()  # also processes that an ended child has left running
         _wait_for_exit_code(process, KILL_SECONDS)  # so that it does not remain as a zombie process
         self._mark_ended(reason)
-        self._close(process)
+        self._close_pipe_and_process(process)
 
-    def _start(self) -> SpawnProcess:
+    def _start_process(self) -> SpawnProcess:
         # Not a daemon, because daemons may not start processes. `_kill_all_children` ends it.
         """Start the process. It is killed at once if `kill` was called before."""
         process = _spawning.Process(
@@ -275,30 +276,30 @@ class _Child:
         with self._lock:
             self._process = process
             if self._killed:  # `kill` was called while the process was starting
-                _kill(process)
+                _kill_process_group(process)
         return process
 
-    def _receive(self, message: Message) -> None:
+    def _handle_message(self, message: Message) -> None:
         """Handle a message from the child."""
         call = self._call
-        if isinstance(message, Reported):
+        if isinstance(message, RunReport):
             if call is not None:
-                call.report(message)
+                call.forward_report(message)
             return
         assert call is not None
         match message:
-            case Started():
+            case RunStarted():
                 call.has_started = True
-            case Returned(result=result):
-                self._finish(call, result)
-            case Raised(failure=failure):
-                self._finish(call, failure)
+            case HandlerReturned(result=result):
+                self._finish_request(call, result)
+            case HandlerRaised(failure=failure):
+                self._finish_request(call, failure)
 
-    def _finish(self, call: _Call, outcome: str | Failure) -> None:
+    def _finish_request(self, call: _RunningRequest, outcome: str | Failure) -> None:
         """Record that the child has run the job, and pass on the outcome."""
         self._has_served = True
         self._call = None
-        call.end(outcome)
+        call.end_with(outcome)
 
     def _mark_ended(self, reason: str | Exception) -> None:
         """Record that the child has ended, and fail the job that it was running."""
@@ -309,15 +310,15 @@ class _Child:
         if call is None:
             return
         if isinstance(reason, Exception):
-            call.end(reason)
+            call.end_with(reason)
         elif call.has_started:
-            call.end(ProcessDied(reason))
+            call.end_with(ProcessDied(reason))
         elif self._has_served:
-            call.end(_NotStarted())
+            call.end_with(_RequestNotReceived())
         else:
-            call.end(ProcessDied(reason, while_starting=True))
+            call.end_with(ProcessDied(reason, while_starting=True))
 
-    def _close(self, process: SpawnProcess | None = None) -> None:
+    def _close_pipe_and_process(self, process: SpawnProcess | None = None) -> None:
         """Close both ends of the pipe and the process object."""
         self._child_end.close()
         with self._write_lock:  # no thread may write to the file descriptor after it is closed
@@ -327,7 +328,7 @@ class _Child:
                 process.close()
 
 
-def _kill(process: SpawnProcess) -> None:
+def _kill_process_group(process: SpawnProcess) -> None:
     """Kill a process, and all processes in its process group."""
     process.kill()
     # The process itself first, so that it starts no more processes, and because it has no group
@@ -345,13 +346,13 @@ def _wait_for_exit_code(process: SpawnProcess, seconds: float) -> int | None:
     """
     deadline = time.monotonic() + seconds
     while process.exitcode is None and time.monotonic() < deadline:
-        if not _is_existing(process):  # another thread is reading the exit code, or it is lost
+        if not _process_exists(process):  # another thread is reading the exit code, or it is lost
             deadline = min(deadline, time.monotonic() + EXIT_CODE_SECONDS)
         time.sleep(POLL_SECONDS)
     return process.exitcode
 
 
-def _is_existing(process: SpawnProcess) -> bool:
+def _process_exists(process: SpawnProcess) -> bool:
     """Return whether a process exists, without relying on its exit code.
 
     The exit code is lost if the program ignores SIGCHLD.
@@ -364,7 +365,7 @@ def _is_existing(process: SpawnProcess) -> bool:
     return True
 
 
-def _describe_end(exit_code: int | None) -> str:
+def _describe_exit(exit_code: int | None) -> str:
     """Describe why a child has ended, for `ProcessDied`. exit_code is None if it is unknown."""
     if exit_code is None:
         return "its connection to the worker broke"
@@ -397,7 +398,7 @@ def _close_pipes_after_fork() -> None:
     Open copies would hide from the children that the worker has ended.
     """
     for child in _running_children:
-        child.close_pipe()
+        child.close_pipe_in_fork()
     _running_children.clear()
 
 

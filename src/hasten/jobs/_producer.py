@@ -128,7 +128,7 @@ class Producer:
 
     def close(self) -> None:
         """Drop the batches of all event loops. Called when the queue is closed."""
-        self._coalescers.clear()
+        self._coalescers.drop_all()
 
 
 def _weigh_job(job: NewJob) -> int:

@@ -43,7 +43,7 @@ from hasten.errors import (
     WrongState,
 )
 from hasten.jobs._backoff import BackoffFunction
-from hasten.jobs._context import Context, encode_progress, log_line
+from hasten.jobs._context import Context, encode_progress, make_log_line
 from hasten.jobs._encoding import NotStorable, decode_json, encode_json
 from hasten.jobs._engine import Engine
 from hasten.jobs._engines import open_engine
@@ -65,7 +65,7 @@ from hasten.jobs._options import (
 from hasten.jobs._per_loop import PerLoop
 from hasten.jobs._producer import Producer
 from hasten.jobs._record import Change, JobRecord, JobTemplate, Update
-from hasten.jobs._results import Results
+from hasten.jobs._results import ResultWaiter
 from hasten.jobs._states import FINISHED, State
 from hasten.jobs._store_use import get_store_use
 from hasten.jobs._sync_events import SyncQueueEvents
@@ -133,7 +133,7 @@ class Queue:
             # This opens no connection yet, but rejects wrong options.
             open_engine(self.store_use.existing_store)
         self.producer = Producer(self)
-        self._results = PerLoop(lambda: Results(lambda: self.engine, self.name))
+        self._results = PerLoop(lambda: ResultWaiter(lambda: self.engine, self.name))
         self._watches = PerLoop(lambda: Watches(lambda: self.engine, self.name))
 
     def __repr__(self) -> str:
@@ -173,8 +173,8 @@ class Queue:
         """
         self._is_open = False
         self.producer.close()
-        self._results.clear()
-        self._watches.clear()
+        self._results.drop_all()
+        self._watches.drop_all()
         await self.store_use.release(self)
 
     async def __aenter__(self) -> Self:
@@ -262,7 +262,7 @@ class Queue:
         running during the next attempt.
         """
         caller = sys._getframe(1)
-        made_in = CodeExecution.of(caller.f_code, caller.f_globals)
+        made_in = CodeExecution.containing(caller.f_code, caller.f_globals)
         add = partial(
             self._add_task,
             name=name,
@@ -453,7 +453,7 @@ class Queue:
         return text
 
     @property
-    def results(self) -> Results:
+    def results(self) -> ResultWaiter:
         """The object through which `Job.result` waits for results in the running event loop."""
         return self._results.get()
 
@@ -583,14 +583,14 @@ class Queue:
             delay_ms=None if delay is None else to_ms("delay", delay),
             progress=None if progress is UNSET else encode_progress(progress, self.max_size),
         )
-        found = await self._apply(change)
-        if found not in change.states:
-            raise WrongState(self.name, id, found, change.states)
+        found = await self._apply_update(change)
+        if found not in change.allowed_states:
+            raise WrongState(self.name, id, found, change.allowed_states)
 
     async def log(self, id: str, line: str) -> None:
         """Add a line to a job's log, as `ctx.log` does. Raises `JobNotFound`."""
         _check_id(id)
-        await self._apply(log_line(await self._get_record(id), line))
+        await self._apply_update(make_log_line(await self._get_record(id), line))
 
     async def _get_record(self, id: str) -> JobRecord:
         (record,) = await self.engine.get(self.name, [id])
@@ -598,7 +598,7 @@ class Queue:
             raise JobNotFound(self.name, id)
         return record
 
-    async def _apply(self, update: Update) -> State:
+    async def _apply_update(self, update: Update) -> State:
         """Store an update, and return the state that the job was in. Raises `JobNotFound`."""
         now_ms = self.clock.now_ms()
         (found,) = await self.engine.update(self.name, [update], now_ms=now_ms)
@@ -622,11 +622,11 @@ class Queue:
         """
         return await self._requeue(ids, {State.DELAYED})
 
-    async def _requeue(self, ids: Sequence[str], sources: Collection[State]) -> list[str]:
+    async def _requeue(self, ids: Sequence[str], from_states: Collection[State]) -> list[str]:
         chosen = _check_ids(ids)
         now_ms = self.clock.now_ms()
-        found = await self.engine.requeue(self.name, chosen, sources, now_ms=now_ms)
-        return _select_ids(chosen, found, lambda state: state in sources)
+        found = await self.engine.requeue(self.name, chosen, from_states, now_ms=now_ms)
+        return _select_ids(chosen, found, lambda state: state in from_states)
 
     async def remove(self, *ids: str) -> list[str]:
         """Delete jobs with their logs and child jobs.

@@ -30,7 +30,7 @@ class JobTemplate(msgspec.Struct, frozen=True, gc=False):
     @classmethod
     def of(cls, name: str, options: Options, *, now_ms: int) -> JobTemplate:
         """Return the template of jobs that are added at now_ms, from which their expiry counts."""
-        resolved = options.resolved(now_ms)
+        resolved = options.with_expiry_time(now_ms)
         return cls(name, encode_options(resolved), resolved)
 
     @property
@@ -116,7 +116,7 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
     lease_ms: int
 
 
-class Batch(msgspec.Struct, frozen=True):
+class ClaimedJobs(msgspec.Struct, frozen=True):
     """The result of `Engine.claim` or `Engine.settle`: the leased jobs."""
 
     leases: list[Lease]
@@ -183,7 +183,7 @@ class Released(msgspec.Struct, frozen=True, gc=False):
 Outcome = Completed | Failed | Retry | Postponed | Released
 
 
-class End(msgspec.Struct, frozen=True, gc=False):
+class JobEnd(msgspec.Struct, frozen=True, gc=False):
     """The part of a job that callers waiting for its result need.
 
     state may be any state, also of a job that has not ended. value is the result as JSON or the
@@ -292,7 +292,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     progress: str | None = None
 
     @property
-    def states(self) -> list[State]:
+    def allowed_states(self) -> list[State]:
         """The states in which a job allows this change.
 
         The delay can be changed only while the job is delayed, the priority only until it has

@@ -1,4 +1,4 @@
-"""`Results`: waits for the results of jobs.
+"""`ResultWaiter`: waits for the results of jobs.
 
 One task reads the events of the queue for all callers in an event loop.
 """
@@ -39,8 +39,8 @@ NOT_KEPT = (
 )
 
 
-class Results:
-    """The jobs of one queue whose results are awaited. Belongs to one event loop."""
+class ResultWaiter:
+    """Waits for the results of jobs of one queue, for all callers in one event loop."""
 
     def __init__(self, engine: Callable[[], Engine], queue: str) -> None:
         self._engine = engine
@@ -56,7 +56,7 @@ class Results:
         Raises the exceptions of `Job.result`. since is a cursor of the queue's events from before
         the end of the job, None if none is known.
         """
-        awaited = self._add(id, since)
+        awaited = self._add_caller(id, since)
         try:
             async with asyncio.timeout(timeout):
                 return await asyncio.shield(awaited.end)
@@ -64,9 +64,9 @@ class Results:
             assert timeout is not None
             raise ResultTimeout(id, timeout) from exc
         finally:
-            self._remove(id, awaited)
+            self._remove_caller(id, awaited)
 
-    def _add(self, id: str, since: str | None) -> _AwaitedJob:
+    def _add_caller(self, id: str, since: str | None) -> _AwaitedJob:
         """Add a caller that waits for a job, and start the reader if it is not running."""
         awaited = self._awaited.get(id)
         if awaited is None:
@@ -75,7 +75,7 @@ class Results:
                 self._start_reader()
             elif self._cursor is not None:
                 # The job may have ended before: then the reader has already read its event.
-                awaited.set_start(self._cursor)
+                awaited.set_search_start(self._cursor)
                 self._start_check([id])
         awaited.callers += 1
         return awaited
@@ -84,25 +84,27 @@ class Results:
         """Start the task that reads the events."""
         self._cursor = None
         self._reader = asyncio.create_task(self._run_reader())
-        self._reader.add_done_callback(self._reader_ended)
+        self._reader.add_done_callback(self._restart_cancelled_reader)
 
-    def _reader_ended(self, reader: asyncio.Task[None]) -> None:
+    def _restart_cancelled_reader(self, reader: asyncio.Task[None]) -> None:
         """Restart the reader a little later if it was cancelled by other code."""
         if reader.cancelled() and reader is self._reader:
-            # `_remove` has not done this: all tasks of the event loop are being cancelled.
-            asyncio.get_running_loop().call_later(RESTART_SECONDS, self._restart_reader, reader)
+            # `_remove_caller` has not done this: all tasks of the event loop are being cancelled.
+            asyncio.get_running_loop().call_later(
+                RESTART_SECONDS, self._restart_current_reader, reader
+            )
 
-    def _restart_reader(self, reader: asyncio.Task[None]) -> None:
+    def _restart_current_reader(self, reader: asyncio.Task[None]) -> None:
         if reader is self._reader and self._awaited:
             self._start_reader()
 
     def _start_check(self, ids: Sequence[str]) -> None:
         """Start a task that checks whether these jobs have ended."""
-        check = asyncio.create_task(self._check(ids))
+        check = asyncio.create_task(self._check_ended(ids))
         self._checking.add(check)
         check.add_done_callback(self._checking.discard)
 
-    def _remove(self, id: str, awaited: _AwaitedJob) -> None:
+    def _remove_caller(self, id: str, awaited: _AwaitedJob) -> None:
         """Remove a caller that waits for a job, and stop the reader with the last one."""
         awaited.callers -= 1
         if awaited.callers:
@@ -119,8 +121,8 @@ class Results:
         try:
             self._cursor = (await self._engine().events(self._queue, after=None)).cursor
             for awaited in self._awaited.values():
-                awaited.set_start(self._cursor)
-            await self._check(list(self._awaited))
+                awaited.set_search_start(self._cursor)
+            await self._check_ended(list(self._awaited))
             loop = asyncio.get_running_loop()
             next_check = loop.time() + CHECK_SECONDS
             while True:
@@ -128,25 +130,25 @@ class Results:
                     async with asyncio.timeout_at(next_check):
                         page = await self._engine().events(self._queue, after=self._cursor)
                 except TimeoutError:
-                    await self._check(self._next_in_turn())
+                    await self._check_ended(self._next_ids_to_check())
                     next_check = loop.time() + CHECK_SECONDS
                     continue
                 self._cursor = page.cursor
                 for event in page.events:
-                    self._handle(event)
+                    self._handle_event(event)
         except StoreError as error:
             self._cursor = None
             for awaited in self._awaited.values():
                 awaited.fail(error)
 
-    def _next_in_turn(self) -> list[str]:
+    def _next_ids_to_check(self) -> list[str]:
         """Return the jobs that were not checked for the longest time, and put them at the end."""
         ids = list(itertools.islice(self._awaited, CHECKED_AT_ONCE))
         for id in ids:
             self._awaited[id] = self._awaited.pop(id)
         return ids
 
-    def _handle(self, event: Event) -> None:
+    def _handle_event(self, event: Event) -> None:
         """Pass the end of a job that an event reports to the callers that wait for the job."""
         if event.kind == MISSED:
             self._start_check(list(self._awaited))
@@ -160,29 +162,29 @@ class Results:
             case "completed":
                 awaited.complete(event.value)
             case "failed":
-                awaited.fail(_to_exception(event.job_id, event.error))
+                awaited.fail(_to_job_failed(event.job_id, event.error))
             case "removed":
                 awaited.fail(JobNotFound(self._queue, event.job_id, "it was removed"))
 
-    async def _check(self, ids: Sequence[str]) -> None:
+    async def _check_ended(self, ids: Sequence[str]) -> None:
         """Read these jobs, and pass the ends of those that have ended to the waiting callers.
 
         If the store fails, the callers of all these jobs get the error.
         """
         try:
-            await self._read_ends(ids)
+            await self._deliver_ends(ids)
         except StoreError as error:
             for id in ids:
                 if (awaited := self._awaited.get(id)) is not None:
                     awaited.fail(error)
 
-    async def _read_ends(self, ids: Sequence[str]) -> None:
+    async def _deliver_ends(self, ids: Sequence[str]) -> None:
         """Read these jobs, and pass the ends of those that have ended to the waiting callers.
 
         For a deleted job, the events are searched. Raises `StoreError`.
         """
         gone: list[str] = []
-        for id, end in zip(ids, await self._engine().ends(self._queue, ids), strict=True):
+        for id, end in zip(ids, await self._engine().get_ends(self._queue, ids), strict=True):
             awaited = self._awaited.get(id)
             if awaited is None:
                 continue
@@ -191,19 +193,21 @@ class Results:
             elif end.state is State.COMPLETED:
                 awaited.complete(end.value)
             elif end.state is State.FAILED:
-                awaited.fail(_to_exception(id, end.value))
+                awaited.fail(_to_job_failed(id, end.value))
         if gone:
-            await self._search_events(gone)
+            await self._search_events_for_ends(gone)
 
-    async def _search_events(self, ids: Sequence[str]) -> None:
+    async def _search_events_for_ends(self, ids: Sequence[str]) -> None:
         """Search the events for the ends of deleted jobs, and pass them to the waiting callers."""
         newest = await self._engine().events(self._queue, after=None)
         found = ((id, self._awaited.get(id)) for id in ids)
         # Jobs without `since` were added meanwhile: the reader that starts now checks them.
         waits = {id: awaited for id, awaited in found if awaited is not None and awaited.since}
-        cursor = min((awaited.since for awaited in waits.values()), key=_cursor_key, default="0-0")
+        cursor = min(
+            (awaited.since for awaited in waits.values()), key=_to_comparable_cursor, default="0-0"
+        )
         ends: dict[str, Event] = {}
-        while waits and _cursor_key(cursor) < _cursor_key(newest.cursor):
+        while waits and _to_comparable_cursor(cursor) < _to_comparable_cursor(newest.cursor):
             page = await self._engine().events(self._queue, after=cursor, wait=False)
             if not page.events:
                 break
@@ -218,13 +222,14 @@ class Results:
                 reason = TOO_LARGE.format(end.omitted_bytes)
                 awaited.fail(JobNotFound(self._queue, id, reason))
             else:
-                self._handle(end)
+                self._handle_event(end)
 
 
 class _AwaitedJob:
-    """A job whose end is awaited, with the number of its callers.
+    """A job whose end is awaited, with the number of callers that wait for it.
 
-    since is a cursor before the event of its end; "" until the reader has started.
+    since is a cursor of the queue's events before the event that reports the end of the job. It is
+    "" until the reader has started.
     """
 
     def __init__(self, since: str | None) -> None:
@@ -233,10 +238,10 @@ class _AwaitedJob:
         self._added = since
         self.since = ""
 
-    def set_start(self, cursor: str) -> None:
-        """Set `since`, when the reader starts to read after cursor.
+    def set_search_start(self, cursor: str) -> None:
+        """Set `since` when the reader begins to read the events after this cursor.
 
-        If the caller knows an earlier cursor, that one is used.
+        If the caller has passed an earlier cursor, `since` is that one.
         """
         self.since = self._added or cursor
 
@@ -252,13 +257,13 @@ class _AwaitedJob:
             self.end.exception()  # so that asyncio does not warn if all callers were cancelled
 
 
-def _cursor_key(cursor: str) -> tuple[int, int]:
+def _to_comparable_cursor(cursor: str) -> tuple[int, int]:
     """Return a cursor as a pair of numbers, for comparing it with another one."""
     row, _, place = cursor.partition("-")
     return int(row), int(place)
 
 
-def _to_exception(id: str, error: str | None) -> JobFailed:
+def _to_job_failed(id: str, error: str | None) -> JobFailed:
     """Return the exception for the stored error of a failed job."""
     if error == CANCELLED_ERROR:
         return JobCancelled(id, error)

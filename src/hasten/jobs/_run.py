@@ -20,7 +20,7 @@ REPEAT_STOP_SECONDS = 2.0
 MAX_STOP_REQUESTS: Final = 2
 
 
-class Stop(Enum):
+class StopReason(Enum):
     """The reason for which a run is stopped early."""
 
     TIMEOUT = auto()  # the run has taken too long: the attempt fails
@@ -61,7 +61,7 @@ class Run:
         self.loop = loop
         self.span: Any = None  # of OpenTelemetry, if tracing is on
         self.task: asyncio.Task[None] | None = None
-        self.stop_reason: Stop | None = None
+        self.stop_reason: StopReason | None = None
         self.began_at: float | None = None  # by the clock of the event loop
         self.has_ended = False  # whether the outcome is known; it may not be stored yet
         # Stops a handler in a thread or process. None if cancelling the task is enough.
@@ -108,9 +108,9 @@ class Run:
 
     def start_timeout(self, seconds: float) -> None:
         """Stop the run with the reason `TIMEOUT` if it has not ended after this time."""
-        self._timer = self.loop.call_later(seconds, self.stop, Stop.TIMEOUT)
+        self._timer = self.loop.call_later(seconds, self.stop, StopReason.TIMEOUT)
 
-    def stop(self, reason: Stop) -> None:
+    def stop(self, reason: StopReason) -> None:
         """Request that the handler stops, for this reason, and repeat that until the run has ended.
 
         If the run is being stopped already, the first reason is kept, except that `LOST` replaces
@@ -119,7 +119,7 @@ class Run:
         if self.has_ended:
             return
         if self.stop_reason is not None:
-            if reason is Stop.LOST:
+            if reason is StopReason.LOST:
                 self.stop_reason = reason
             return
         self.stop_reason = reason

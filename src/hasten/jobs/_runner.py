@@ -29,7 +29,7 @@ from hasten.jobs._record import (
     RunUpdate,
 )
 from hasten.jobs._release_gate import ReleaseGate
-from hasten.jobs._run import Run, Stop
+from hasten.jobs._run import Run, StopReason
 from hasten.jobs._services import RESTART_SECONDS
 from hasten.jobs._task_definition import TaskDefinition
 from hasten.jobs._threads import Threads
@@ -84,7 +84,11 @@ class Runner:
         if reason is not None or task is None:
             return self._fail_without_run(run, str(reason), options)
         try:
-            if task.run_in == "thread" and self._threads.has_no_thread and not run.should_stop():
+            if (
+                task.run_in == "thread"
+                and self._threads.has_only_abandoned_threads
+                and not run.should_stop()
+            ):
                 # So that the worker does not claim and postpone jobs in a tight loop.
                 await asyncio.sleep(NO_THREAD_SECONDS)
                 return Postponed(job.id, lease.token, NO_THREAD_PAUSE_MS)
@@ -116,7 +120,7 @@ class Runner:
     def _fail_without_run(self, run: Run, reason: str, options: Options) -> Outcome:
         """Log that a job fails without being run, and return this outcome."""
         keep = resolve_keep(options.keep_failed, self._keep_failed)
-        outcome = failures.failed_without_run(run.lease, reason, keep)
+        outcome = failures.make_failed_outcome(run.lease, reason, keep)
         if reason == CANCELLED_ERROR:
             failure_log.log_cancelled(run.lease.job)
         else:
@@ -219,22 +223,22 @@ class Runner:
         """
         lease = run.lease
         match run.stop_reason:
-            case Stop.LOST:
+            case StopReason.LOST:
                 return None
-            case Stop.RELEASED:
+            case StopReason.RELEASED:
                 return Released(lease.job.id, lease.token)
-            case Stop.CANCELLED:
+            case StopReason.CANCELLED:
                 failure_log.log_cancelled(lease.job)
                 keep = resolve_keep(options.keep_failed, self._keep_failed)
                 return Failed(lease.job.id, lease.token, CANCELLED_ERROR, None, keep)
-            case Stop.TIMEOUT:
+            case StopReason.TIMEOUT:
                 seconds = (options.timeout_ms or 0) / 1000
                 error = JobTimeout(seconds).with_traceback(error.__traceback__)
             case None if isinstance(error, asyncio.CancelledError) and not error.args:
                 # The worker sets a reason when it cancels a run, so a handler has done this.
                 text = "the asyncio task of the job was cancelled by a handler, not by the worker"
                 error = asyncio.CancelledError(text).with_traceback(error.__traceback__)
-        failure = failures.classify(
+        failure = failures.classify_exception(
             error,
             attempt=lease.job.attempts_made + 1,
             give_up_on=task.give_up_on if task else (),
@@ -247,7 +251,7 @@ class Runner:
     ) -> Outcome:
         """Log a failed run, and return its outcome: another attempt, or a final failure."""
         keep = resolve_keep(options.keep_failed, self._keep_failed)
-        outcome = failures.to_outcome(failure, run.lease, options, keep)
+        outcome = failures.decide_outcome(failure, run.lease, options, keep)
         log = partial(
             failure_log.log_failed_run, run.lease.job, outcome, failure, options.attempts, error
         )

@@ -1,4 +1,4 @@
-"""`Services`: runs a worker's internal tasks in the event loop that it shares with handlers.
+"""`BackgroundServices`: runs a worker's internal tasks in the event loop of the handlers.
 
 A handler can cancel any task of the loop, and some cancel all of them to clean up. So a service
 that is cancelled is started again. A service that fails is reported to the worker, which stops. It
@@ -23,7 +23,7 @@ RESTART_SECONDS: Final = 0.1
 Service = Callable[[], Coroutine[Any, Any, None]]
 
 
-class Services:
+class BackgroundServices:
     """Keeps services (coroutine functions) running until `end` is called or the event loop ends.
 
     failed is called with the exception of a service. loop_ended is called when the event loop ends.
@@ -43,13 +43,13 @@ class Services:
         self._to_restart: list[Service] = []
         self._failed_once: set[Service] = set()
         self._is_over = False
-        self._loop_watcher = self._watch_loop(loop_ended)
+        self._loop_watcher = self._call_at_loop_end(loop_ended)
 
     async def open(self) -> None:
-        """Start to watch for the end of the event loop."""
+        """Start to watch for the end of the event loop. Called once, before `start`."""
         await anext(self._loop_watcher)
 
-    async def _watch_loop(self, loop_ended: Callable[[], None]) -> AsyncGenerator[None, None]:
+    async def _call_at_loop_end(self, loop_ended: Callable[[], None]) -> AsyncGenerator[None, None]:
         """Call loop_ended when the event loop ends.
 
         A loop closes its asynchronous generators then, such as this one.
@@ -64,9 +64,9 @@ class Services:
         """Start a service in a task, and keep it running."""
         task = self._loop.create_task(service())
         self._tasks.add(task)
-        task.add_done_callback(partial(self._handle_end, service))
+        task.add_done_callback(partial(self._on_service_ended, service))
 
-    def _handle_end(self, service: Service, task: asyncio.Task[None]) -> None:
+    def _on_service_ended(self, service: Service, task: asyncio.Task[None]) -> None:
         """Restart a service whose task was cancelled or has failed for the first time."""
         self._tasks.discard(task)
         if self._is_over:
@@ -76,20 +76,20 @@ class Services:
                     self._worker, exc_info=error,
                 )  # fmt: skip
         elif task.cancelled():
-            self._start_later(service)
+            self._schedule_restart(service)
         elif (error := task.exception()) is not None:
             if service not in self._failed_once:
                 self._failed_once.add(service)
-                self._start_later(service)
+                self._schedule_restart(service)
             self._failed(error)
 
-    def _start_later(self, service: Service) -> None:
+    def _schedule_restart(self, service: Service) -> None:
         """Start a service again after `RESTART_SECONDS`."""
         if not self._to_restart:
-            self._loop.call_later(RESTART_SECONDS, self._restart)
+            self._loop.call_later(RESTART_SECONDS, self._restart_ended_services)
         self._to_restart.append(service)
 
-    def _restart(self) -> None:
+    def _restart_ended_services(self) -> None:
         """Start the services again that were cancelled or have failed."""
         services, self._to_restart = self._to_restart, []
         if self._is_over:
@@ -98,7 +98,7 @@ class Services:
             self.start(service)
         if cancelled := [service for service in services if service not in self._failed_once]:
             logger.warning(
-                "worker %s: %d internal tasks were cancelled, probably by a handler; restarted",
+                "worker %s: restarted %d internal tasks that were cancelled, probably by a handler",
                 self._worker, len(cancelled),
             )  # fmt: skip
 
@@ -110,7 +110,7 @@ class Services:
         await self._loop_watcher.aclose()
 
 
-def retrieve_error(task: asyncio.Task[Any]) -> None:
+def mark_error_retrieved(task: asyncio.Task[Any]) -> None:
     """Retrieve the exception of a task. For `add_done_callback`.
 
     asyncio logs exceptions that nobody retrieves.

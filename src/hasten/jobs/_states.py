@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Final
+from typing import Final, TypeAlias
 
 
 class State(StrEnum):
@@ -22,6 +22,9 @@ class State(StrEnum):
     COMPLETED = "completed"  # its handler returned
     FAILED = "failed"  # for good: no attempts left, unrecoverable, expired or cancelled
 
+
+StatesBefore: TypeAlias = list[State | None]
+"""The state in which a call found each of its jobs, in their order; None for a missing job."""
 
 READY: Final = frozenset({State.WAITING, State.PRIORITIZED})
 FINISHED: Final = frozenset({State.COMPLETED, State.FAILED})

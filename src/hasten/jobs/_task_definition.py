@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from hasten._checks import is_async
 from hasten.errors import InvalidOption, InvalidTask
-from hasten.jobs._arguments import Parameters
+from hasten.jobs._arguments import TaskParameters
 from hasten.jobs._backoff import BackoffFunction
 from hasten.jobs._context import Context
 from hasten.jobs._function_origin import CodeExecution, FunctionOrigin
@@ -50,7 +50,7 @@ class TaskDefinition:
         self.check_arguments = check_arguments
         self.backoff_function = backoff_function
         self.max_size = max_size
-        self.parameters = Parameters(function, name, Context, show_values=show_values)
+        self.parameters = TaskParameters(function, name, Context, show_values=show_values)
         self.origin = FunctionOrigin.of(function, made_in)
 
     def check(self) -> None:

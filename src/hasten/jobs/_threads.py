@@ -55,7 +55,7 @@ class Threads:
         self._calls: SimpleQueue[Callable[[], bool] | None] = SimpleQueue()
 
     @property
-    def has_no_thread(self) -> bool:
+    def has_only_abandoned_threads(self) -> bool:
         """Whether no thread is available, because too many are abandoned and still running."""
         return self._abandoned >= self._size
 
@@ -72,7 +72,7 @@ class Threads:
         the other one abandons its thread.
         """
         loop = asyncio.get_running_loop()
-        interruption = _Interruption()
+        interruptible = _InterruptibleCall()
         # An exception of the handler is passed as a part of the result. As the exception of the
         # future, a GeneratorExit would close the coroutines that await it, and StopIteration is not
         # allowed.
@@ -80,46 +80,51 @@ class Threads:
         # Context variables that a handler sets must not be visible to the next one.
         context = contextvars.copy_context()
 
-        def finish(result: Any, error: BaseException | None = None) -> None:
+        def deliver(result: Any, error: BaseException | None = None) -> None:
             try:
-                if interruption.is_abandoned:
+                if interruptible.is_abandoned:
                     _close_coroutine(result)
                     loop.call_soon_threadsafe(
-                        self._log_end, description, threading.current_thread().name
+                        self._log_abandoned_thread_ended,
+                        description,
+                        threading.current_thread().name,
                     )
                 else:
-                    loop.call_soon_threadsafe(_set_outcome, future, (result, error))
+                    loop.call_soon_threadsafe(_set_future_outcome, future, (result, error))
             except RuntimeError:  # the loop is closed: nobody waits
                 _close_coroutine(result)
 
-        def execute() -> bool:
-            """Run the call. Returns whether the thread still belongs to the pool."""
+        def run_and_check_kept() -> bool:
+            """Run the call. Return whether the thread still belongs to the pool."""
             try:
-                result = context.run(interruption.run, call)
+                result = context.run(interruptible.run, call)
             except BaseException as exc:  # noqa: BLE001  # whatever the handler raises
-                finish(None, exc)
+                deliver(None, exc)
             else:
-                finish(result)
-            return not interruption.is_abandoned
+                deliver(result)
+            return not interruptible.is_abandoned
 
-        def abandon() -> None:
-            if not future.done() and interruption.abandon():
+        def abandon_thread() -> None:
+            if not future.done() and interruptible.abandon_thread():
                 self._count_as_abandoned()
-                _set_outcome(future, (None, Interrupted()))
-                self._warn_of_abandoned(description, interruption)
+                _set_future_outcome(future, (None, Interrupted()))
+                self._warn_of_running_handler(description, interruptible)
 
-        set_controls(interruption.interrupt, abandon)
+        set_controls(interruptible.interrupt, abandon_thread)
         try:
-            self._submit(execute)
+            self._submit(run_and_check_kept)
             result, error = await future
         except BaseException:
-            interruption.interrupt()  # nobody waits for the result any more
-            if interruption.abandon():
+            interruptible.interrupt()  # nobody waits for the result any more
+            if interruptible.abandon_thread():
                 self._count_as_abandoned()
                 # Later, because most threads end at once. Never, if the event loop ends.
                 with contextlib.suppress(RuntimeError):  # the loop is closed
                     loop.call_later(
-                        WARN_AFTER_SECONDS, self._warn_of_abandoned, description, interruption
+                        WARN_AFTER_SECONDS,
+                        self._warn_of_running_handler,
+                        description,
+                        interruptible,
                     )
             raise
         if error is not None:
@@ -132,9 +137,12 @@ class Threads:
         returned: T = result
         return returned
 
-    def _submit(self, execute: Callable[[], bool]) -> None:
-        """Let a thread of the pool call execute, and start a thread if none is idle."""
-        self._calls.put(execute)
+    def _submit(self, run_and_check_kept: Callable[[], bool]) -> None:
+        """Let a thread of the pool call the function, and start a thread if none is idle.
+
+        The function returns whether the thread stays in the pool.
+        """
+        self._calls.put(run_and_check_kept)
         if not self._idle.acquire(blocking=False) and self._count < self._size:
             self._started += 1
             threading.Thread(
@@ -143,11 +151,11 @@ class Threads:
             self._count += 1
 
     def _run_thread(self) -> None:
-        """Execute the calls of the pool, until one is abandoned or the pool is closed."""
-        while (execute := self._calls.get()) is not None:
+        """Execute the calls of the pool, until this thread is abandoned or the pool is closed."""
+        while (run_and_check_kept := self._calls.get()) is not None:
             _django.close_old_connections()
-            is_kept = execute()
-            del execute  # so that its objects are not kept alive until the next call
+            is_kept = run_and_check_kept()
+            del run_and_check_kept  # so that its objects are not kept alive until the next call
             _django.close_old_connections()
             if not is_kept:
                 return
@@ -158,14 +166,14 @@ class Threads:
         self._count -= 1
         self._abandoned += 1
 
-    def _warn_of_abandoned(self, description: str, interruption: _Interruption) -> None:
+    def _warn_of_running_handler(self, description: str, interruptible: _InterruptibleCall) -> None:
         """Log that the handler of an abandoned thread is still running."""
-        if (thread := interruption.thread) is None:
+        if (thread_id := interruptible.thread_id) is None:
             return  # the handler has ended in the meantime
         logger.warning(
             "%s is still running after being asked to stop: the worker no longer waits for "
             "it, its thread is abandoned (%s); abandoned threads of this worker: %d",
-            description, _describe_thread(thread), self._abandoned,
+            description, _describe_thread(thread_id), self._abandoned,
         )  # fmt: skip
         if self._abandoned == self._size:
             logger.error(
@@ -175,7 +183,7 @@ class Threads:
                 self._abandoned,
             )
 
-    def _log_end(self, description: str, name: str) -> None:
+    def _log_abandoned_thread_ended(self, description: str, name: str) -> None:
         """Log that the handler of an abandoned thread has ended."""
         self._abandoned -= 1
         logger.info(
@@ -189,7 +197,7 @@ class Threads:
             self._calls.put(None)
 
 
-def _set_outcome(
+def _set_future_outcome(
     future: asyncio.Future[tuple[Any, BaseException | None]],
     outcome: tuple[Any, BaseException | None],
 ) -> None:
@@ -206,21 +214,24 @@ def _close_coroutine(result: Any) -> None:
         result.close()
 
 
-def _describe_thread(thread: int) -> str:
+def _describe_thread(thread_id: int) -> str:
     """Return the name of a thread and the line of code that it is executing."""
     names = {other.ident: other.name for other in threading.enumerate()}
-    name = repr(names.get(thread, thread))
-    if (frame := sys._current_frames().get(thread)) is None:
+    name = repr(names.get(thread_id, thread_id))
+    if (frame := sys._current_frames().get(thread_id)) is None:
         return name
     return f"{name}, at {frame.f_code.co_filename}:{frame.f_lineno}, in {frame.f_code.co_name}"
 
 
-class _Interruption:
-    """Interrupts the handler that a thread runs, but never code that the thread runs later."""
+class _InterruptibleCall:
+    """One call of a handler in a thread, which can be interrupted.
+
+    The interruptible never reaches code that the thread runs after the call.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.thread: int | None = None  # the id of the thread while it runs the handler
+        self.thread_id: int | None = None  # the id of the thread while it runs the handler
         self._stopped = False
         self.is_abandoned = False
 
@@ -230,47 +241,46 @@ class _Interruption:
             with self._lock:
                 if self._stopped:
                     raise Interrupted
-                self.thread = threading.get_ident()
+                self.thread_id = threading.get_ident()
             return call()
         finally:
             while True:
                 try:
-                    self._mark_left()
+                    self._mark_handler_ended()
                     break
                 except Interrupted:
-                    continue  # the interruption came too late: the handler has ended
+                    continue  # the interruptible came too late: the handler has ended
 
-    def _mark_left(self) -> None:
+    def _mark_handler_ended(self) -> None:
         """Record that the handler has ended, so that the thread is not interrupted any more."""
         with self._lock:
-            self.thread = None
+            self.thread_id = None
             # Clears an Interrupted that was not raised yet.
-            _set_exception(threading.get_ident(), None)
+            _raise_in_thread(threading.get_ident(), None)
 
     def interrupt(self) -> None:
         """Raise `Interrupted` in the handler, now or when it starts."""
         with self._lock:
             self._stopped = True
-            if self.thread is not None:
-                _set_exception(self.thread, Interrupted)
+            if self.thread_id is not None:
+                _raise_in_thread(self.thread_id, Interrupted)
 
-    def abandon(self) -> bool:
+    def abandon_thread(self) -> bool:
         """Mark the thread of the handler as abandoned.
 
         Returns False if no thread is running the handler, or it is abandoned already.
         """
         with self._lock:
-            if self.thread is None or self.is_abandoned:
+            if self.thread_id is None or self.is_abandoned:
                 return False
             self.is_abandoned = True
             return True
 
 
-def _set_exception(thread: int, kind: type[BaseException] | None) -> None:
+def _raise_in_thread(thread_id: int, exception_class: type[BaseException] | None) -> None:
     """Let a thread raise this exception when it next executes Python code.
 
-    None clears an exception that was set and is not raised yet.
+    None clears an exception that was set earlier and is not raised yet.
     """
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(
-        ctypes.c_ulong(thread), None if kind is None else ctypes.py_object(kind)
-    )
+    exception = None if exception_class is None else ctypes.py_object(exception_class)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), exception)

@@ -16,13 +16,13 @@ _VALUE_IN_MESSAGE: Final = re.compile(r"(Invalid (?:enum )?value) .*?( - at `[^`
 _MESSAGES: Final = {"union_tag_invalid": "Input tag does not match any of the expected tags"}
 
 
-def remove_values(message: str) -> str:
+def remove_input_values(message: str) -> str:
     """Return a message of msgspec without the value that it may contain."""
     found = _VALUE_IN_MESSAGE.fullmatch(message)
     return message if found is None else found[1] + (found[2] or "")
 
 
-def validate(model: Any, value: Any, *, show_values: bool) -> Any:
+def validate_pydantic_model(model: Any, value: Any, *, show_values: bool) -> Any:
     """Create a pydantic model from decoded JSON. Raises `ValueError`.
 
     The message of the error contains values of the data only if show_values.
@@ -34,12 +34,12 @@ def validate(model: Any, value: Any, *, show_values: bool) -> Any:
     except ValueError as exc:
         if not hasattr(exc, "errors"):  # raised by the model's own code, not by pydantic
             raise
-        message = _describe_errors(exc)
+        message = _describe_without_values(exc)
     # Outside of the except clause, so that the original error is not shown as its context.
     raise ValueError(message)
 
 
-def _describe_errors(error: Any) -> str:
+def _describe_without_values(error: Any) -> str:
     """Return pydantic's description of an error without values."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
     parts = []

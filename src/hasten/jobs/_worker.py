@@ -27,12 +27,12 @@ from hasten._checks import check_whole_number
 from hasten._clock import Clock
 from hasten._durations import Duration, to_ms
 from hasten._logs import enable_loggers, get_logger
-from hasten._store_url import File
+from hasten._store_url import SqliteFile
 from hasten.errors import InvalidOption, StoreError, UsageError
-from hasten.jobs._capacity import Capacity
-from hasten.jobs._consumer import QueueConsumer, RunObserver, WorkerParts
+from hasten.jobs._capacity import WorkerCapacity
+from hasten.jobs._consumer import QueueConsumer, RunObserver, SharedWorkerParts
 from hasten.jobs._epoch import to_datetime
-from hasten.jobs._failures import error_text
+from hasten.jobs._failures import describe_exception
 from hasten.jobs._heartbeat import Heartbeat, lifetime_ms
 from hasten.jobs._leases import RENEWALS_PER_LEASE, LeaseKeeper
 from hasten.jobs._loop_lag import LoopLag
@@ -45,8 +45,8 @@ from hasten.jobs._options import (
     check_keep,
     check_name,
 )
-from hasten.jobs._outages import Outage
-from hasten.jobs._poison_jobs import PoisonJobs
+from hasten.jobs._outages import OutageLog
+from hasten.jobs._poison_jobs import PoisonJobIsolator
 from hasten.jobs._process_memory import resident_memory
 from hasten.jobs._processes import Processes
 from hasten.jobs._queue import Queue
@@ -54,7 +54,7 @@ from hasten.jobs._release_gate import ReleaseGate
 from hasten.jobs._releases import check_release
 from hasten.jobs._run_counters import RunCounters
 from hasten.jobs._run_totals import QueueTotals, Totals
-from hasten.jobs._services import Services
+from hasten.jobs._services import BackgroundServices
 from hasten.jobs._stop_signals import handle_stop_signals
 from hasten.jobs._threads import Threads
 from hasten.jobs._tracing import load_spans
@@ -170,14 +170,16 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._threads = Threads(self._concurrency)
         self._processes = Processes(self._process_count)
-        self._capacity = Capacity(self._concurrency)
-        self._poison_jobs = PoisonJobs(
+        self._capacity = WorkerCapacity(self._concurrency)
+        self._poison_jobs = PoisonJobIsolator(
             self._crash_limit, self._capacity, on_start=self._wake_consumers
         )
         self._leases = LeaseKeeper(self._lease_ms)
         # When the event loop has ended, no handler runs any more. The leases must expire then, so
         # that other workers get the jobs.
-        self._services = Services(self.name, failed=self._fail, loop_ended=self._stop_threads)
+        self._services = BackgroundServices(
+            self.name, failed=self._stop_after_internal_error, loop_ended=self._stop_threads
+        )
         await self._services.open()
         if (spans := load_spans()) is not None:
             self.observers.append(spans)
@@ -185,7 +187,7 @@ class Worker:
         for consumer in self._consumers:
             for service in consumer.services():
                 self._services.start(service)
-        self._services.start(self._recover)
+        self._services.start(self._reclaim_repeatedly)
         self._leases.start()
         self._started_ms = self._clock.now_ms()
         self._loop_lag.start()
@@ -215,9 +217,9 @@ class Worker:
             heartbeat.stop()
 
     def _make_consumers(self) -> list[QueueConsumer]:
-        """Create a consumer for each queue. Queues in the same store share an `Outage`."""
+        """Create a consumer for each queue. Queues in the same store share an `OutageLog`."""
         id = self._id
-        parts = WorkerParts(
+        parts = SharedWorkerParts(
             name=self.name,
             id=id,
             tokens=(f"{id}:{number}" for number in itertools.count(1)),
@@ -235,12 +237,12 @@ class Worker:
             gate=ReleaseGate(self._code_release),
             handles_signals=lambda: self._handles_signals,
         )
-        outages: dict[str, Outage] = {}
+        outages: dict[str, OutageLog] = {}
         consumers = []
         for queue in self._queues:
             queue.store_use.acquire(self)  # the store stays open when the queue is closed
             url = queue.store_use.engine().url
-            outage = outages.setdefault(url, Outage(url))
+            outage = outages.setdefault(url, OutageLog(url))
             consumers.append(QueueConsumer(queue, parts, outage))
         return consumers
 
@@ -249,7 +251,7 @@ class Worker:
         for consumer in self._consumers:
             consumer.wake()
 
-    def _fail(self, error: BaseException) -> None:
+    def _stop_after_internal_error(self, error: BaseException) -> None:
         """Record and log an internal error, and begin to stop the worker.
 
         Ends `run`, or cancels the task that is inside the `async with` block.
@@ -372,7 +374,7 @@ class Worker:
         if not self._stopping:
             self._stopping = True
             self._grace_until = self._loop.time() + grace
-            self._poison_jobs.stop()
+            self._poison_jobs.stop_starting_suspects()
             for consumer in self._consumers:
                 consumer.stop_claiming()
             self._services.start(self._shut_down)
@@ -395,7 +397,7 @@ class Worker:
             self._stop_heartbeats()  # their threads end while the last outcomes are stored
             await self._flush_outcomes()
         except Exception as error:  # noqa: BLE001  # the worker must stop even after an internal error
-            self._fail(error)
+            self._stop_after_internal_error(error)
         self._stop_threads()
         self._loop_lag.stop()
         try:
@@ -517,7 +519,7 @@ class Worker:
             name=self.name,
             is_running=bool(consumers) and not self._stopped.is_set(),
             is_stopping=self._stopping,
-            failure=None if failure is None else error_text(failure),
+            failure=None if failure is None else describe_exception(failure),
             blocked_seconds=self._loop_lag.blocked_seconds(),
             lag_seconds=self._loop_lag.seconds(),
             slots=self._concurrency,
@@ -535,7 +537,7 @@ class Worker:
 
     # Recovering ---------------------------------------------------------------------------------
 
-    async def _recover(self) -> None:
+    async def _reclaim_repeatedly(self) -> None:
         """Take back the jobs of dead workers, in a loop, for as long as the worker runs."""
         while True:
             # Renew the worker's own leases first: after the machine has slept, all leases have
@@ -556,6 +558,6 @@ def _identify_queue(queue: Queue) -> tuple[object, ...]:
     It is equal for two `Queue` objects of the same name in the same store.
     """
     store = queue.store_use.existing_store
-    if store is None or store.location == File(None):  # no location outside this object
+    if store is None or store.location == SqliteFile(None):  # no location outside this object
         return id(store or queue.store_use), queue.name
     return queue.store_use.engine().url, store.prefix, queue.name

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from hasten._clock import SYSTEM_CLOCK, Clock, check_clock
 from hasten._store import Store, to_store
-from hasten._store_url import File
+from hasten._store_url import SqliteFile
 from hasten.errors import InvalidOption
 from hasten.ratelimit._counter_store import CounterStore
 from hasten.ratelimit._stores.memory import MemoryStore
@@ -86,7 +86,7 @@ class StorePart:
 
     def _make_counter_store(self, store: Store) -> MemoryStore | RemoteStore:
         location = store.location
-        if isinstance(location, File):
+        if isinstance(location, SqliteFile):
             if location.path is None:
                 return MemoryStore(clock=self.clock)
             # Imported late, so that limits in memory need neither the driver nor time to load it.

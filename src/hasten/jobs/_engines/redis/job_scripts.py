@@ -16,7 +16,7 @@ _FOLDER: Final = resources.files(__package__) / "lua"
 _USES: Final = "-- uses: "
 
 
-def _read_with_uses(file: Traversable, included: dict[str, str]) -> str:
+def _read_with_includes(file: Traversable, included: dict[str, str]) -> str:
     """Return the text of a file, and add the texts of the shared files that it uses to included."""
     text = file.read_text("utf-8")
     first_line, _, _ = text.partition("\n")
@@ -24,7 +24,7 @@ def _read_with_uses(file: Traversable, included: dict[str, str]) -> str:
         for name in first_line.removeprefix(_USES).split():
             if name not in included:
                 included[name] = ""  # not twice; below it moves behind the files that it uses
-                part = _read_with_uses(_FOLDER / "lib" / f"{name}.lua", included)
+                part = _read_with_includes(_FOLDER / "lib" / f"{name}.lua", included)
                 del included[name]
                 included[name] = part
     return text
@@ -33,7 +33,7 @@ def _read_with_uses(file: Traversable, included: dict[str, str]) -> str:
 def _assemble_script(file: Traversable) -> str:
     """Return the complete text of a script: the shared files that it uses, then the file itself."""
     included: dict[str, str] = {}
-    verb = _read_with_uses(file, included)
+    verb = _read_with_includes(file, included)
     return "\n".join([*included.values(), verb])
 
 

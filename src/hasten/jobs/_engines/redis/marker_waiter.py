@@ -16,7 +16,7 @@ import contextlib
 from typing import Final
 
 from hasten._logs import get_logger
-from hasten._redis.listener import Listener, closed_error
+from hasten._redis.listener import BlockingConnection, store_closed_error
 from hasten._redis.server import Server
 from hasten.errors import StoreError
 
@@ -39,7 +39,9 @@ class MarkerWaiter:
     def __init__(self, server: Server, queue_prefix: str, connection_name: str | None) -> None:
         self._server = server
         self._marker = queue_prefix + "marker"
-        self._listener: Listener = server.make_listener(key=self._marker, name=connection_name)
+        self._listener: BlockingConnection = server.make_blocking_connection(
+            key=self._marker, name=connection_name
+        )
         self._call: asyncio.Task[float | None] | None = None
         self._callers = 0
         self._closed = False
@@ -67,7 +69,7 @@ class MarkerWaiter:
             if call.done() and self._call is call:
                 self._call = None
         if self._closed:
-            raise closed_error(self._server.address)
+            raise store_closed_error(self._server.address)
         return call.result()
 
     async def _pop_marker(self) -> float | None:

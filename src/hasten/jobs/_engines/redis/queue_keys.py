@@ -41,7 +41,11 @@ class QueueKeys:
         key_prefix = self._cached_prefixes.get(queue)
         if key_prefix is None:
             if not queue or ":" in queue:
-                raise InvalidOption("queue", queue, "a name without ':', which separates keys")
+                raise InvalidOption(
+                    "queue",
+                    queue,
+                    "a name without ':', because ':' separates the parts of a Redis key",
+                )
             if self._tagged and queue.startswith("}"):
                 expected = (
                     "a name that does not start with '}': Redis Cluster needs a valid hash tag"

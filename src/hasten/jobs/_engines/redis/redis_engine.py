@@ -22,7 +22,7 @@ import msgspec
 from hasten import _portal
 from hasten._logs import get_logger
 from hasten._redis.connections import Part
-from hasten._redis.listener import Listener
+from hasten._redis.listener import BlockingConnection
 from hasten._redis.server import Server
 from hasten._store_url import DEFAULT_TIMEOUT, Address
 from hasten.errors import (
@@ -56,12 +56,12 @@ from hasten.jobs._record import (
     COUNTED_AHEAD,
     MISSED,
     Added,
-    Batch,
     Child,
     Claim,
-    End,
+    ClaimedJobs,
     Event,
     EventPage,
+    JobEnd,
     JobRecord,
     Lease,
     NewJob,
@@ -69,7 +69,7 @@ from hasten.jobs._record import (
     Situation,
     Update,
 )
-from hasten.jobs._states import State
+from hasten.jobs._states import State, StatesBefore
 from hasten.jobs._worker_info import WorkerInfo, decode_worker_info, encode_worker_info
 
 logger = get_logger("hasten.redis")
@@ -119,7 +119,7 @@ class RedisEngine:
         self._has_cron = cron.is_available()
         self._skipped = SkippedRuns()
         self._probed_ms: dict[str, int] = {}  # by queue: the server's time at the last probe
-        self._pending_cursors: dict[Future[str], int] = {}  # of `begin_events`, with the process id
+        self._pending_cursors: dict[Future[str], int] = {}  # with the process id
         self._connections_by_loop: weakref.WeakKeyDictionary[
             asyncio.AbstractEventLoop, _LoopConnections
         ] = weakref.WeakKeyDictionary()
@@ -128,7 +128,7 @@ class RedisEngine:
     def url(self) -> str:
         return self._url
 
-    def require_existing(self) -> None:
+    def require_existing_store(self) -> None:
         """Do nothing: on a server no file has to be created."""
 
     async def _run_script(
@@ -140,7 +140,7 @@ class RedisEngine:
         return await self._server.run(
             SCRIPTS[verb],
             self._keys.queue_prefix(queue),
-            self._pack(verb, request),
+            self._pack_request(verb, request),
             repeatable=repeatable,
         )
 
@@ -166,7 +166,7 @@ class RedisEngine:
             )
         return answers
 
-    def _pack(self, verb: str, request: Mapping[str, object]) -> bytes:
+    def _pack_request(self, verb: str, request: Mapping[str, object]) -> bytes:
         """Encode a request. Raises `StoreRejected` for an invalid value or too large a request."""
         try:
             packed = script_requests.pack(request)
@@ -183,7 +183,7 @@ class RedisEngine:
     def _run_script_blocking(self, verb: str, queue: str, request: Mapping[str, object]) -> Any:
         """Run a repeatable script from a thread without an event loop, and return its reply."""
         return self._server.run_blocking(
-            SCRIPTS[verb], self._keys.queue_prefix(queue), self._pack(verb, request)
+            SCRIPTS[verb], self._keys.queue_prefix(queue), self._pack_request(verb, request)
         )
 
     # Adding -------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ class RedisEngine:
 
     # Claiming and settling ----------------------------------------------------------------------
 
-    async def claim(self, queue: str, claim: Claim, *, now_ms: int) -> Batch:
+    async def claim(self, queue: str, claim: Claim, *, now_ms: int) -> ClaimedJobs:
         return await self.settle(queue, (), claim, now_ms=now_ms)
 
     async def settle(
@@ -237,7 +237,7 @@ class RedisEngine:
         *,
         now_ms: int,
         metrics_minutes: int | None = None,
-    ) -> Batch:
+    ) -> ClaimedJobs:
         verb = "settle" if outcomes or claim is None else "claim"
         row = None
         if claim is not None:
@@ -262,7 +262,7 @@ class RedisEngine:
         token = "" if claim is None else claim.token
         leases = [Lease(job, token) for job in reply.jobs]
         next_due_ms = reply.next_due_ms
-        return Batch(leases, None if next_due_ms is False else int(next_due_ms), reply.lost)
+        return ClaimedJobs(leases, None if next_due_ms is False else int(next_due_ms), reply.lost)
 
     async def _add_next_runs(self, queue: str, reply: SettleReply, now_ms: int) -> None:
         """Add the next job of each cron scheduler whose job was claimed.
@@ -271,7 +271,7 @@ class RedisEngine:
         """
         for id, scheduler, opts in reply.cron_jobs:
             try:
-                due_ms = _next_due_ms(opts, now_ms)
+                due_ms = _next_repeat_ms(opts, now_ms)
                 request = {
                     "now": now_ms, "id": id, "scheduler": scheduler, "opts": opts, "due": due_ms,
                 }  # fmt: skip
@@ -323,14 +323,12 @@ class RedisEngine:
             ids += map(decode_text, reclaimed)
         return ids[::-1]
 
-    async def probe(self, queue: str) -> None:
+    async def wait_until_writable(self, queue: str) -> None:
         # `has_work` does not write. If the server rejects writes, `reclaim` raises the error.
         *_, server_ms = await self._run_script("has_work", queue, {}, repeatable=True)
         self._probed_ms[queue] = server_ms
 
-    async def update(
-        self, queue: str, updates: Sequence[Update], *, now_ms: int
-    ) -> list[State | None]:
+    async def update(self, queue: str, updates: Sequence[Update], *, now_ms: int) -> StatesBefore:
         if not updates:
             return []
         return _to_states(
@@ -358,7 +356,7 @@ class RedisEngine:
         request = {"id": worker.id, "info": info, "lifetime": lifetime_ms}
         self._run_script_blocking("report_worker", queue, request)
 
-    async def wait(self, queue: str, *, next_due_ms: int | None, worker: str = "") -> None:
+    async def wait_for_jobs(self, queue: str, *, next_due_ms: int | None, worker: str = "") -> None:
         def is_sooner(due_ms: float) -> bool:
             return next_due_ms is None or due_ms < next_due_ms
 
@@ -428,7 +426,7 @@ class RedisEngine:
                 by_queue.setdefault(queue, []).append(id)
         found = []
         for queue, ids in sorted(by_queue.items()):
-            for id, end in zip(ids, await self.ends(queue, ids), strict=True):
+            for id, end in zip(ids, await self.get_ends(queue, ids), strict=True):
                 state = None if end is None else end.state
                 error = end.value if end is not None and state is State.FAILED else None
                 found.append(Child(queue, id, state, error))
@@ -447,12 +445,12 @@ class RedisEngine:
                 connections.remove(name)
         return len(connections)
 
-    async def ends(self, queue: str, ids: Sequence[str]) -> list[End | None]:
+    async def get_ends(self, queue: str, ids: Sequence[str]) -> list[JobEnd | None]:
         rows = await self._run_in_portions("ends", queue, ids, repeatable=True)
         return [
             None
             if row is None
-            else End(State(decode_text(row[0])), None if row[1] is None else decode_text(row[1]))
+            else JobEnd(State(decode_text(row[0])), None if row[1] is None else decode_text(row[1]))
             for row in rows
         ]
 
@@ -512,7 +510,7 @@ class RedisEngine:
                 return EventPage([], after)
         else:
             found = None
-            async with self._get_loop_connections().borrow_reader(self, queue) as listener:
+            async with self._get_loop_connections().borrow_event_reader(self, queue) as listener:
                 while not found:
                     last_read, found = await listener.commands(
                         ["XRANGE", key, after, after],
@@ -554,7 +552,7 @@ class RedisEngine:
             return after != "0-0"
         return int(facts["entries-added"]) > int(facts["length"])
 
-    def begin_events(self, queue: str) -> Future[str]:
+    def start_reading_cursor(self, queue: str) -> Future[str]:
         # Runs in the portal's event loop, because the caller may have no loop, or block its loop
         # with a `.sync` call.
         cursor = _portal.start(self._newest_cursor(self._keys.queue_prefix(queue) + "events"))
@@ -563,7 +561,7 @@ class RedisEngine:
         return cursor
 
     async def _wait_for_pending_cursors(self) -> None:
-        """Wait until earlier calls of `begin_events` have read their cursors.
+        """Wait until earlier calls of `start_reading_cursor` have read their cursors.
 
         Called before each operation, because its events must come after these cursors.
         """
@@ -574,20 +572,22 @@ class RedisEngine:
                 waiting = asyncio.gather(asyncio.wrap_future(begun), return_exceptions=True)
                 await asyncio.shield(waiting)  # other callers may wait for the same cursor
 
-    def make_reader(self, queue: str) -> Listener:
+    def make_event_reader(self, queue: str) -> BlockingConnection:
         """Make a connection that reads events. `_LoopConnections` caches it."""
         key = self._keys.queue_prefix(queue) + "events"
-        return self._server.make_listener(key=key, name=self._keys.reader_connection_name(queue))
+        return self._server.make_blocking_connection(
+            key=key, name=self._keys.reader_connection_name(queue)
+        )
 
     # Administration -----------------------------------------------------------------------------
 
     async def requeue(
-        self, queue: str, ids: Sequence[str], sources: Collection[State], *, now_ms: int
-    ) -> list[State | None]:
-        request = {"sources": {source.value: True for source in sources}}
+        self, queue: str, ids: Sequence[str], from_states: Collection[State], *, now_ms: int
+    ) -> StatesBefore:
+        request = {"sources": {source.value: True for source in from_states}}
         return _to_states(await self._run_in_portions("requeue", queue, ids, request))
 
-    async def cancel(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[State | None]:
+    async def cancel(self, queue: str, ids: Sequence[str], *, now_ms: int) -> StatesBefore:
         request = {
             "now": now_ms, "error": CANCELLED_ERROR, "keep_failed": script_requests.KEEP_FAILED,
         }  # fmt: skip
@@ -595,7 +595,7 @@ class RedisEngine:
         _check_not_scheduled(queue, ids, answers, "cancelled")
         return _to_states(answers)
 
-    async def remove(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[State | None]:
+    async def remove(self, queue: str, ids: Sequence[str], *, now_ms: int) -> StatesBefore:
         answers = await self._run_in_portions("remove", queue, ids)
         _check_not_scheduled(queue, ids, answers, "removed")
         return _to_states(answers)
@@ -685,7 +685,7 @@ class _LoopConnections:
 
     def __init__(self) -> None:
         self.waiters: dict[tuple[str, str], MarkerWaiter] = {}
-        self._idle_readers: dict[str, list[Listener]] = {}
+        self._idle_readers: dict[str, list[BlockingConnection]] = {}
 
     def get_waiter(
         self, engine: RedisEngine, queue: str, worker: str, connection_name: str | None = None
@@ -697,10 +697,12 @@ class _LoopConnections:
         return waiter
 
     @contextlib.asynccontextmanager
-    async def borrow_reader(self, engine: RedisEngine, queue: str) -> AsyncIterator[Listener]:
+    async def borrow_event_reader(
+        self, engine: RedisEngine, queue: str
+    ) -> AsyncIterator[BlockingConnection]:
         """Lend a connection that reads events. Concurrent readers get different connections."""
         idle = self._idle_readers.setdefault(queue, [])
-        listener = idle.pop() if idle else engine.make_reader(queue)
+        listener = idle.pop() if idle else engine.make_event_reader(queue)
         try:
             yield listener
         except BaseException:
@@ -762,7 +764,7 @@ class _ScheduledJobOptions(msgspec.Struct):
 _scheduled_job_options: Final = msgspec.json.Decoder(_ScheduledJobOptions)
 
 
-def _next_due_ms(opts: str, now_ms: int) -> int:
+def _next_repeat_ms(opts: str, now_ms: int) -> int:
     """Return when the next job of a cron scheduler is due, from the options of its current job.
 
     Raises `ValueError` for invalid options or patterns.
@@ -779,7 +781,7 @@ def _job_from_reply(
     return to_job_record(queue, id, state, due_ms, to_dict(fields))
 
 
-def _to_states(answers: Sequence[bytes | None]) -> list[State | None]:
+def _to_states(answers: Sequence[bytes | None]) -> StatesBefore:
     """Convert the states in the reply of a script. None stands for a job that does not exist."""
     return [None if answer is None else State(decode_text(answer)) for answer in answers]
 

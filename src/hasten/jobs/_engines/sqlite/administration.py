@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from sqlite3 import Connection
+from typing import TypeAlias
 
 from hasten.jobs._engine import CANCELLED_ERROR, resolve_keep
 from hasten.jobs._engines.sqlite.event_rows import EventGroup
@@ -28,10 +29,18 @@ from hasten.jobs._options import (
     Options,
     decode_options,
 )
-from hasten.jobs._states import FINISHED, State
+from hasten.jobs._states import FINISHED, State, StatesBefore
+
+SeqAndId: TypeAlias = tuple[int, str]
+"""The seq (primary key) of a job, and its id."""
+
+Position: TypeAlias = tuple[int, int]
+"""The rank and the seq of a job, which order the jobs in a state."""
 
 
-def _find_job(connection: Connection, queue: str, id: str) -> tuple[int, State | None, int, str]:
+def _read_state_and_options(
+    connection: Connection, queue: str, id: str
+) -> tuple[int, State | None, int, str]:
     """Return the seq, state, priority and options of a job. The state of a missing job is None."""
     (seq,) = find_seqs(connection, queue, [id])
     row = execute(connection, "read_state", seq=seq, queue=queue, id=id).fetchone()
@@ -42,16 +51,16 @@ def _find_job(connection: Connection, queue: str, id: str) -> tuple[int, State |
 
 
 def requeue(
-    connection: Connection, queue: str, ids: Sequence[str], sources: Collection[State]
-) -> list[State | None]:
+    connection: Connection, queue: str, ids: Sequence[str], from_states: Collection[State]
+) -> StatesBefore:
     """Make delayed or finished jobs ready; see `Engine.requeue`."""
     answers: list[State | None] = []
     with UnitOfWork(connection) as unit:
         ledger = unit.open(queue)
         for id in ids:
-            seq, state, priority, opts = _find_job(connection, queue, id)
+            seq, state, priority, opts = _read_state_and_options(connection, queue, id)
             answers.append(state)
-            if state is not None and state in sources:
+            if state is not None and state in from_states:
                 _make_ready(unit, ledger, seq, state, priority, opts)
                 ledger.emit(EventGroup("waiting", [id], previous=state))
     return answers
@@ -73,7 +82,7 @@ def _make_ready(
 
 def cancel(
     connection: Connection, queue: str, ids: Sequence[str], retention: Retention, now_ms: int
-) -> list[State | None]:
+) -> StatesBefore:
     """Cancel jobs; see `Engine.cancel`.
 
     Returns the states of the first ids only, if deleting the jobs takes long. The caller calls it
@@ -85,7 +94,7 @@ def cancel(
     with UnitOfWork(connection, now_ms) as unit:
         ledger = unit.open(queue)
         for id in ids:
-            seq, state, _, opts = _find_job(connection, queue, id)
+            seq, state, _, opts = _read_state_and_options(connection, queue, id)
             answers.append(state)
             if state is State.ACTIVE:
                 execute(connection, "cancel_active", seq=seq, error=CANCELLED_ERROR)
@@ -93,7 +102,7 @@ def cancel(
                 keep = resolve_keep(_decode_options(opts).keep_failed, DEFAULT_KEEP_FAILED)
                 _fail_unstarted(unit, ledger, seq, keep)
                 ledger.emit(EventGroup("failed", [id], errors=[CANCELLED_ERROR], previous=state))
-                if not keep.nothing:
+                if not keep.keeps_nothing:
                     rules.add((State.FAILED, keep))
                 elif budget.is_exhausted:
                     break
@@ -103,7 +112,7 @@ def cancel(
 
 def _fail_unstarted(unit: UnitOfWork, ledger: Ledger, seq: int, keep: Keep) -> None:
     """Fail a job that is not running, as cancelled. Deletes it if its keep rule keeps nothing."""
-    if keep.nothing:
+    if keep.keeps_nothing:
         execute(unit.connection, "delete_job", seq=seq)
         return
     execute(
@@ -121,7 +130,7 @@ def _decode_options(opts: str) -> Options:
         return DEFAULT_OPTIONS
 
 
-def remove(connection: Connection, queue: str, ids: Sequence[str]) -> list[State | None]:
+def remove(connection: Connection, queue: str, ids: Sequence[str]) -> StatesBefore:
     """Delete jobs; see `Engine.remove`.
 
     Returns the states of the first ids only, if deleting the jobs takes long. The caller calls it
@@ -132,7 +141,7 @@ def remove(connection: Connection, queue: str, ids: Sequence[str]) -> list[State
     with UnitOfWork(connection) as unit:
         ledger = unit.open(queue)
         for id in ids:
-            seq, state, _, _ = _find_job(connection, queue, id)
+            seq, state, _, _ = _read_state_and_options(connection, queue, id)
             answers.append(state)
             if state is None or state is State.ACTIVE:
                 continue
@@ -151,7 +160,7 @@ def find_purgeable(
     before_ms: int | None,
     after: tuple[int, int],
     limit: int,
-) -> tuple[list[tuple[int, str]], tuple[int, int] | None]:
+) -> tuple[list[SeqAndId], Position | None]:
     """Find jobs to purge among the next `LOOKED_AT_ONCE` jobs in a state. Deletes nothing.
 
     after is the position (rank, seq) of the last job that was looked at. Returns seq and id of at
@@ -162,7 +171,7 @@ def find_purgeable(
         connection, "read_purgeable", queue=queue, state=state, rank=rank, seq=seq,
         limit=LOOKED_AT_ONCE,
     )  # fmt: skip
-    found: list[tuple[int, str]] = []
+    found: list[SeqAndId] = []
     for rank, seq, id, age_ms in rows:
         if before_ms is None or age_ms <= before_ms:
             found.append((seq, id))
@@ -172,8 +181,8 @@ def find_purgeable(
 
 
 def purge_found(
-    connection: Connection, queue: str, state: State, found: list[tuple[int, str]]
-) -> tuple[list[str], list[tuple[int, str]]]:
+    connection: Connection, queue: str, state: State, found: list[SeqAndId]
+) -> tuple[list[str], list[SeqAndId]]:
     """Delete the found jobs that are still in the state, up to the limits of one transaction.
 
     found are pairs of seq and id, from `find_purgeable`. Returns the ids of the deleted jobs, and
@@ -193,7 +202,7 @@ def purge_found(
 
     with UnitOfWork(connection) as unit:
         ledger = unit.open(queue)
-        DeletionBudget(connection).delete(delete)
+        DeletionBudget(connection).delete_until_exhausted(delete)
         ledger.adjust_count(state, -deleted)
     return [id for _, id in found[:deleted]], found[deleted:]
 
@@ -210,7 +219,7 @@ def begin_obliterating(connection: Connection, queue: str) -> None:
         unit.open(queue).paused = True
 
 
-def obliterate_jobs(connection: Connection, queue: str, state: State) -> bool:
+def obliterate_next_jobs(connection: Connection, queue: str, state: State) -> bool:
     """Delete jobs in a state, up to the limits of one transaction.
 
     Returns whether more may exist.
@@ -223,16 +232,16 @@ def obliterate_jobs(connection: Connection, queue: str, state: State) -> bool:
             ledger.adjust_count(state, -gone.rowcount)
             return gone.rowcount
 
-        return DeletionBudget(connection).delete(delete)
+        return DeletionBudget(connection).delete_until_exhausted(delete)
 
 
-def obliterate_events(connection: Connection, queue: str) -> bool:
+def obliterate_next_events(connection: Connection, queue: str) -> bool:
     """Delete events, up to the limits of one transaction. Returns whether more may exist."""
 
     def delete(count: int) -> int:
         return execute(connection, "obliterate_events", queue=queue, limit=count).rowcount
 
-    return DeletionBudget(connection).delete(delete)
+    return DeletionBudget(connection).delete_until_exhausted(delete)
 
 
 def end_obliterating(connection: Connection, queue: str) -> None:

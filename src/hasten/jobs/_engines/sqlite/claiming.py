@@ -10,7 +10,7 @@ from hasten.jobs._engines.sqlite.event_rows import EventGroup
 from hasten.jobs._engines.sqlite.job_rows import read_json, read_up_to, ready_state_and_rank
 from hasten.jobs._engines.sqlite.job_statements import execute, execute_rows
 from hasten.jobs._engines.sqlite.queue_ledger import Ledger, UnitOfWork
-from hasten.jobs._record import Batch, Claim, JobRecord, Lease
+from hasten.jobs._record import Claim, ClaimedJobs, JobRecord, Lease
 from hasten.jobs._states import State
 
 PROMOTE_AT_ONCE: Final = 1000  # how many delayed jobs one claim makes ready, at most
@@ -28,7 +28,7 @@ _record_decoder: Final = msgspec.json.Decoder(list[JobRecord])
 
 def claim_jobs(
     unit: UnitOfWork, ledger: Ledger, claim: Claim, lost: list[str], sizes: JobSizes
-) -> Batch:
+) -> ClaimedJobs:
     """Lease ready jobs, and return them in a batch; see `Engine.claim`.
 
     lost are the ids of lost leases, from the settle step before; they become part of the batch.
@@ -45,7 +45,7 @@ def claim_jobs(
     next_due_ms = None
     if len(leases) < claim.count:
         (next_due_ms,) = execute(unit.connection, "next_due", queue=ledger.name).fetchone()
-    return Batch(leases, next_due_ms, lost)
+    return ClaimedJobs(leases, next_due_ms, lost)
 
 
 def _promote_due(unit: UnitOfWork, ledger: Ledger) -> None:

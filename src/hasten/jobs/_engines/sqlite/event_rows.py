@@ -20,7 +20,7 @@ from typing import Final
 import msgspec
 
 from hasten._logs import get_logger
-from hasten.jobs._encoding import UNDECODABLE, why_undecodable
+from hasten.jobs._encoding import UNDECODABLE, describe_decoding_error
 from hasten.jobs._engine import EVENT_BYTES, VALUE_BYTES
 from hasten.jobs._engines.sqlite.job_rows import read_up_to
 from hasten.jobs._engines.sqlite.job_statements import execute
@@ -174,7 +174,7 @@ def _decode_groups(queue: str, seq: int, body: str) -> list[EventGroup]:
     try:
         return _group_decoder.decode(body)
     except UNDECODABLE as error:
-        reason = why_undecodable(error)
+        reason = describe_decoding_error(error)
         logger.warning(
             "queue %s: row %d of events skipped, cannot decode it: %s", queue, seq, reason
         )

@@ -23,7 +23,7 @@ def migrate(url: str, connection: Connection) -> None:
     run_migrations(url, connection, MIGRATIONS, table=META)
 
 
-def require_existing(url: str, path: Path | None) -> None:
+def require_existing_store(url: str, path: Path | None) -> None:
     """Raise `StoreUnavailable` if path is not an existing hasten database. Changes nothing.
 
     For commands that only read. They should not create a file because of a wrong path.

@@ -21,7 +21,10 @@ from hasten.jobs._states import State
 def renew(
     connection: Connection, queue: str, leases: Mapping[str, str], lease_ms: int, now_ms: int
 ) -> set[str]:
-    """Extend leases, given as job id → token; see `Engine.renew`."""
+    """Extend leases (job id → token). Return the ids of the jobs whose lease is lost.
+
+    See `Engine.renew`.
+    """
     seqs = find_seqs(connection, queue, list(leases))
     rows = [
         (seq, token, now_ms + lease_ms, lease_ms)

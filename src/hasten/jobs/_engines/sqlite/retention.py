@@ -40,7 +40,7 @@ class Retention:
             if keep.count is not None and (excess := ledger.finished[state] - keep.count) > 0:
                 deletions.delete_finished("trim_by_count", state, excess)
         if deletions.budget is not None and deletions.budget.rows:
-            is_small = deletions.budget.freed <= deletions.budget.rows
+            is_small = deletions.budget.freed_pages <= deletions.budget.rows
             self._first[ledger.name] = MOST_IN_STATEMENT if is_small else 1
 
     def _apply_age_limit(self, deletions: _Deletions, state: State, age_ms: int) -> None:
@@ -88,4 +88,4 @@ class _Deletions:
 
         if self.budget is None:
             self.budget = DeletionBudget(self.unit.connection)
-        self.budget.delete(delete, first=self._first)
+        self.budget.delete_until_exhausted(delete, first=self._first)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from sqlite3 import Connection
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
-from hasten.jobs._engine import max_result_in_event
+from hasten.jobs._engine import max_event_result_bytes
 from hasten.jobs._engines.sqlite.claiming import JobSizes, claim_jobs
 from hasten.jobs._engines.sqlite.event_rows import EventGroup, make_value_group
 from hasten.jobs._engines.sqlite.job_rows import encode_json, find_seqs, read_json
@@ -15,8 +15,8 @@ from hasten.jobs._engines.sqlite.leasing import read_tokens
 from hasten.jobs._engines.sqlite.queue_ledger import Ledger, UnitOfWork
 from hasten.jobs._engines.sqlite.retention import Retention, Rules
 from hasten.jobs._record import (
-    Batch,
     Claim,
+    ClaimedJobs,
     Completed,
     Failed,
     Outcome,
@@ -26,8 +26,11 @@ from hasten.jobs._record import (
 )
 from hasten.jobs._states import State
 
-Pair = tuple[int, Any]
+SeqAndOutcome: TypeAlias = tuple[int, Any]
 """The seq (primary key) of a job, and the outcome of its run."""
+
+ChangedRows: TypeAlias = int
+"""How many rows of the table of jobs a function has changed."""
 
 
 class LeaseMismatch(Exception):
@@ -44,7 +47,7 @@ def settle(
     now_ms: int,
     *,
     check_leases: bool,
-) -> Batch:
+) -> ClaimedJobs:
     """Store outcomes, then claim jobs; see `Engine.settle`.
 
     Lost leases are rare. Without check_leases, only the number of changed rows is compared with the
@@ -56,11 +59,11 @@ def settle(
         ledger = unit.open(queue)
         if outcomes:
             seqs = find_seqs(connection, queue, [outcome.id for outcome in outcomes])
-            pairs: list[Pair] = list(zip(seqs, outcomes, strict=True))
+            pairs: list[SeqAndOutcome] = list(zip(seqs, outcomes, strict=True))
             if check_leases:
                 pairs, lost = _separate_lost(connection, queue, pairs)
             _store_outcomes(unit, ledger, pairs, retention)
-        batch = Batch([], None, lost)
+        batch = ClaimedJobs([], None, lost)
         if claim is not None:
             batch = claim_jobs(unit, ledger, claim, lost, sizes)
         if outcomes and not batch.leases and _is_drained(connection, queue):
@@ -69,8 +72,8 @@ def settle(
 
 
 def _separate_lost(
-    connection: Connection, queue: str, pairs: Sequence[Pair]
-) -> tuple[list[Pair], list[str]]:
+    connection: Connection, queue: str, pairs: Sequence[SeqAndOutcome]
+) -> tuple[list[SeqAndOutcome], list[str]]:
     """Return the outcomes whose lease is valid, and the ids of the jobs whose lease is lost."""
     tokens = read_tokens(connection, queue, [seq for seq, _ in pairs])
     valid, lost = [], []
@@ -89,10 +92,10 @@ def _is_drained(connection: Connection, queue: str) -> bool:
 
 
 def _store_outcomes(
-    unit: UnitOfWork, ledger: Ledger, pairs: Sequence[Pair], retention: Retention
+    unit: UnitOfWork, ledger: Ledger, pairs: Sequence[SeqAndOutcome], retention: Retention
 ) -> None:
     """Store outcomes, one kind at a time. Raises `LeaseMismatch` if too few jobs were changed."""
-    by_kind: dict[type[Outcome], list[Pair]] = {}
+    by_kind: dict[type[Outcome], list[SeqAndOutcome]] = {}
     for pair in pairs:
         by_kind.setdefault(type(pair[1]), []).append(pair)
     changed = 0
@@ -104,22 +107,26 @@ def _store_outcomes(
     retention.apply(unit, ledger, rules)
 
 
-def _store_completed(unit: UnitOfWork, ledger: Ledger, pairs: Sequence[Pair], rules: Rules) -> int:
+def _store_completed(
+    unit: UnitOfWork, ledger: Ledger, pairs: Sequence[SeqAndOutcome], rules: Rules
+) -> ChangedRows:
     """Store the outcomes of completed jobs. Returns how many jobs were changed."""
-    kept = [(seq, end) for seq, end in pairs if not end.keep.nothing]
+    kept = [(seq, end) for seq, end in pairs if not end.keep.keeps_nothing]
     rules.update({(State.COMPLETED, keep) for keep in {end.keep for _, end in kept}})
     ledger.adjust_count(State.COMPLETED, len(kept))
     ids, results = [end.id for _, end in pairs], [end.result for _, end in pairs]
     ledger.emit(
         make_value_group(
             "completed", ids, results,
-            most=lambda index: max_result_in_event(pairs[index][1].keep), previous=State.ACTIVE,
+            most=lambda index: max_event_result_bytes(pairs[index][1].keep), previous=State.ACTIVE,
         )
     )  # fmt: skip
-    return _update_completed(unit, ledger, kept) + _delete_not_kept(unit, ledger, pairs)
+    return _write_kept_completed(unit, ledger, kept) + _delete_not_kept(unit, ledger, pairs)
 
 
-def _update_completed(unit: UnitOfWork, ledger: Ledger, kept: Sequence[Pair]) -> int:
+def _write_kept_completed(
+    unit: UnitOfWork, ledger: Ledger, kept: Sequence[SeqAndOutcome]
+) -> ChangedRows:
     """Write the state and the result of completed jobs that are kept. Returns their number."""
     seqs = [seq for seq, _ in kept]
     if len({(end.token, end.result) for _, end in kept}) == 1 and seqs == sorted(seqs):
@@ -136,9 +143,11 @@ def _update_completed(unit: UnitOfWork, ledger: Ledger, kept: Sequence[Pair]) ->
     return execute_rows(unit.connection, "complete", rows, ledger.name)
 
 
-def _store_failed(unit: UnitOfWork, ledger: Ledger, pairs: Sequence[Pair], rules: Rules) -> int:
+def _store_failed(
+    unit: UnitOfWork, ledger: Ledger, pairs: Sequence[SeqAndOutcome], rules: Rules
+) -> ChangedRows:
     """Store the outcomes of jobs that failed for good. Returns how many jobs were changed."""
-    kept = [(seq, end) for seq, end in pairs if not end.keep.nothing]
+    kept = [(seq, end) for seq, end in pairs if not end.keep.keeps_nothing]
     rows = [
         (seq, end.token, end.error, end.traceback, end.counts, rank, unit.now_ms)
         for (seq, end), rank in zip(kept, ledger.next_sequences(len(kept)), strict=True)
@@ -154,13 +163,17 @@ def _store_failed(unit: UnitOfWork, ledger: Ledger, pairs: Sequence[Pair], rules
     return changed + _delete_not_kept(unit, ledger, pairs)
 
 
-def _delete_not_kept(unit: UnitOfWork, ledger: Ledger, pairs: Sequence[Pair]) -> int:
+def _delete_not_kept(
+    unit: UnitOfWork, ledger: Ledger, pairs: Sequence[SeqAndOutcome]
+) -> ChangedRows:
     """Delete finished jobs whose keep rule keeps nothing. Returns how many were deleted."""
-    rows = [(seq, end.token) for seq, end in pairs if end.keep.nothing]
+    rows = [(seq, end.token) for seq, end in pairs if end.keep.keeps_nothing]
     return execute_rows(unit.connection, "discard", rows, ledger.name)
 
 
-def _return_to_queue(unit: UnitOfWork, ledger: Ledger, pairs: Sequence[Pair], _rules: Rules) -> int:
+def _return_to_queue(
+    unit: UnitOfWork, ledger: Ledger, pairs: Sequence[SeqAndOutcome], _rules: Rules
+) -> ChangedRows:
     """Make jobs ready or delayed again after a run that did not finish them.
 
     All outcomes are of the same kind: `Retry`, `Postponed` or `Released`. Returns how many jobs
@@ -199,7 +212,7 @@ def _kind_error_traceback(end: Retry | Postponed | Released) -> tuple[str, str |
 
 
 _STORE_BY_KIND: Final[
-    Mapping[type[Outcome], Callable[[UnitOfWork, Ledger, Sequence[Pair], Rules], int]]
+    Mapping[type[Outcome], Callable[[UnitOfWork, Ledger, Sequence[SeqAndOutcome], Rules], int]]
 ] = {
     Completed: _store_completed,
     Failed: _store_failed,

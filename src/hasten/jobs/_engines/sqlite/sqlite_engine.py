@@ -17,7 +17,7 @@ from sqlite3 import Connection
 from typing import Final, TypeVar
 
 from hasten._sqlite import GROUP_WEIGHT, Database
-from hasten._store_url import DEFAULT_TIMEOUT, File
+from hasten._store_url import DEFAULT_TIMEOUT, SqliteFile
 from hasten.jobs._engine import check_cursor
 from hasten.jobs._engines.sqlite import (
     adding,
@@ -38,25 +38,25 @@ from hasten.jobs._engines.sqlite.job_rows import (
     read_json,
 )
 from hasten.jobs._engines.sqlite.job_statements import execute
-from hasten.jobs._engines.sqlite.jobs_schema import migrate, require_existing
+from hasten.jobs._engines.sqlite.jobs_schema import migrate, require_existing_store
 from hasten.jobs._engines.sqlite.queue_ledger import Ledger
 from hasten.jobs._engines.sqlite.retention import Retention
 from hasten.jobs._engines.sqlite.transaction_limits import MOVED_AT_ONCE
 from hasten.jobs._record import (
     Added,
-    Batch,
     Change,
     Claim,
+    ClaimedJobs,
     Completed,
-    End,
     EventPage,
+    JobEnd,
     JobRecord,
     NewJob,
     Outcome,
     Situation,
     Update,
 )
-from hasten.jobs._states import State
+from hasten.jobs._states import State, StatesBefore
 from hasten.jobs._worker_info import WorkerInfo, encode_worker_info
 
 T = TypeVar("T")
@@ -87,7 +87,7 @@ class SqliteEngine:
     adds_across_queues = True
     uses_server_clock = False
 
-    def __init__(self, file: File, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+    def __init__(self, file: SqliteFile, *, timeout: float = DEFAULT_TIMEOUT) -> None:
         self._path = path = file.path
         self._url = "memory://" if path is None else f"sqlite:///{path}"
         if file.synchronous != "FULL":
@@ -108,8 +108,8 @@ class SqliteEngine:
     def url(self) -> str:
         return self._url
 
-    def require_existing(self) -> None:
-        require_existing(self._url, self._path)
+    def require_existing_store(self) -> None:
+        require_existing_store(self._url, self._path)
 
     # Adding -------------------------------------------------------------------------------------
 
@@ -125,7 +125,7 @@ class SqliteEngine:
 
     # Claiming and settling ----------------------------------------------------------------------
 
-    async def claim(self, queue: str, claim: Claim, *, now_ms: int) -> Batch:
+    async def claim(self, queue: str, claim: Claim, *, now_ms: int) -> ClaimedJobs:
         return await self.settle(queue, (), claim, now_ms=now_ms)
 
     async def settle(
@@ -136,7 +136,7 @@ class SqliteEngine:
         *,
         now_ms: int,
         metrics_minutes: int | None = None,
-    ) -> Batch:
+    ) -> ClaimedJobs:
         size = sum(len(end.result) for end in outcomes if type(end) is Completed)
         weight = len(outcomes) + (claim.count if claim else 0) + size // BYTES_LIKE_A_ROW
         settle = partial(
@@ -159,7 +159,7 @@ class SqliteEngine:
         except asyncio.CancelledError:
             if claim is not None:
                 # The thread executes the claim nevertheless, but nobody receives its jobs.
-                self._database.post(
+                self._database.submit_and_forget(
                     partial(
                         settling.release_claim,
                         queue=queue,
@@ -208,12 +208,10 @@ class SqliteEngine:
             )
         return ids
 
-    async def probe(self, queue: str) -> None:
+    async def wait_until_writable(self, queue: str) -> None:
         await self._database.run(lambda connection: None, durable=False, topic=queue)
 
-    async def update(
-        self, queue: str, updates: Sequence[Update], *, now_ms: int
-    ) -> list[State | None]:
+    async def update(self, queue: str, updates: Sequence[Update], *, now_ms: int) -> StatesBefore:
         work = partial(updating.update, queue=queue, updates=updates, now_ms=now_ms)
         # Progress and log lines need not survive a power cut.
         durable = any(isinstance(update, Change) for update in updates)
@@ -235,7 +233,7 @@ class SqliteEngine:
         work = partial(workers.delete, queue=queue, id=worker)
         await self._database.run(work, durable=False, topic=workers.TOPIC)
 
-    async def wait(self, queue: str, *, next_due_ms: int | None, worker: str = "") -> None:
+    async def wait_for_jobs(self, queue: str, *, next_due_ms: int | None, worker: str = "") -> None:
         next_due = NEVER if next_due_ms is None else next_due_ms
 
         def has_ready(connection: Connection) -> bool | None:
@@ -255,8 +253,8 @@ class SqliteEngine:
     async def count_other_workers(self, queue: str, known: Sequence[WorkerInfo]) -> int:
         return 0  # all of them report
 
-    async def ends(self, queue: str, ids: Sequence[str]) -> list[End | None]:
-        ends: list[End | None] = []
+    async def get_ends(self, queue: str, ids: Sequence[str]) -> list[JobEnd | None]:
+        ends: list[JobEnd | None] = []
         for first in range(0, len(ids), ENDS_AT_ONCE):
             portion = ids[first : first + ENDS_AT_ONCE]
             ends += await self._read(partial(_read_ends, queue=queue, ids=portion))
@@ -299,29 +297,29 @@ class SqliteEngine:
             return await self._read(read) or EventPage([], after)
         return await self._database.wait_until(queue, read)
 
-    def begin_events(self, queue: str) -> Future[str]:
+    def start_reading_cursor(self, queue: str) -> Future[str]:
         newest_cursor = partial(event_rows.newest_cursor, queue=queue)
         return self._database.submit(newest_cursor, write=False)
 
     # Administration -----------------------------------------------------------------------------
 
     async def requeue(
-        self, queue: str, ids: Sequence[str], sources: Collection[State], *, now_ms: int
-    ) -> list[State | None]:
-        work = partial(administration.requeue, queue=queue, sources=sources)
+        self, queue: str, ids: Sequence[str], from_states: Collection[State], *, now_ms: int
+    ) -> StatesBefore:
+        work = partial(administration.requeue, queue=queue, from_states=from_states)
         return await self._run_in_portions(queue, work, ids)
 
-    async def cancel(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[State | None]:
+    async def cancel(self, queue: str, ids: Sequence[str], *, now_ms: int) -> StatesBefore:
         work = partial(administration.cancel, queue=queue, retention=self._retention, now_ms=now_ms)
         return await self._run_in_portions(queue, work, ids)
 
-    async def remove(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[State | None]:
+    async def remove(self, queue: str, ids: Sequence[str], *, now_ms: int) -> StatesBefore:
         work = partial(administration.remove, queue=queue)
         return await self._run_in_portions(queue, work, ids)
 
     async def _run_in_portions(
         self, queue: str, work: Callable[..., list[State | None]], ids: Sequence[str]
-    ) -> list[State | None]:
+    ) -> StatesBefore:
         """Run work for `MOVED_AT_ONCE` ids at a time, and return its results for all ids.
 
         Work that would take too long returns results only for the first of its ids. The next
@@ -409,9 +407,11 @@ class SqliteEngine:
         # Active jobs are deleted first. After that, no job of the paused queue changes its state.
         for state in (State.ACTIVE, *State):
             await self._repeat_until_done(
-                queue, partial(administration.obliterate_jobs, queue=queue, state=state)
+                queue, partial(administration.obliterate_next_jobs, queue=queue, state=state)
             )
-        await self._repeat_until_done(queue, partial(administration.obliterate_events, queue=queue))
+        await self._repeat_until_done(
+            queue, partial(administration.obliterate_next_events, queue=queue)
+        )
         end = partial(administration.end_obliterating, queue=queue)
         await self._run_portion(queue, end, is_next=True, is_last=True)
 
@@ -469,9 +469,9 @@ def _flush_file(path: str) -> None:
             os.close(file)
 
 
-def _read_ends(connection: Connection, queue: str, ids: Sequence[str]) -> list[End | None]:
+def _read_ends(connection: Connection, queue: str, ids: Sequence[str]) -> list[JobEnd | None]:
     """Return how jobs have ended; see `Engine.ends`."""
     seqs = encode_json(find_seqs(connection, queue, ids))
     rows = read_json(connection, "read_ends", queue=queue, seqs=seqs)
-    found = {id: End(State(state), value) for id, state, value in rows}
+    found = {id: JobEnd(State(state), value) for id, state, value in rows}
     return [found.get(id) for id in ids]

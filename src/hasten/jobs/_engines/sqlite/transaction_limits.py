@@ -35,16 +35,16 @@ class DeletionBudget:
         self.rows = 0
 
     @property
-    def freed(self) -> int:
+    def freed_pages(self) -> int:
         """How many pages of the database have become free since this budget was made."""
         return _free_pages(self._connection) - self._free
 
     @property
     def is_exhausted(self) -> bool:
         """Whether the transaction should delete no more rows, because a limit is reached."""
-        return self.rows >= DELETED_AT_ONCE or self.freed >= FREED_AT_ONCE
+        return self.rows >= DELETED_AT_ONCE or self.freed_pages >= FREED_AT_ONCE
 
-    def delete(self, delete: Callable[[int], int], *, first: int = 1) -> bool:
+    def delete_until_exhausted(self, delete: Callable[[int], int], *, first: int = 1) -> bool:
         """Call delete until a limit is reached or no rows are left.
 
         Returns whether rows may be left. delete takes the largest number of rows to delete, and

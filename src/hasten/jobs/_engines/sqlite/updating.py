@@ -11,12 +11,12 @@ from hasten.jobs._engines.sqlite.job_rows import find_seqs, ready_state_and_rank
 from hasten.jobs._engines.sqlite.job_statements import execute
 from hasten.jobs._engines.sqlite.queue_ledger import Ledger, UnitOfWork
 from hasten.jobs._record import Change, LogLine, Progress, Update
-from hasten.jobs._states import READY, State
+from hasten.jobs._states import READY, State, StatesBefore
 
 
 def update(
     connection: Connection, queue: str, updates: Sequence[Update], now_ms: int
-) -> list[State | None]:
+) -> StatesBefore:
     """Apply updates in order; see `Engine.update`."""
     seqs = find_seqs(connection, queue, [update.id for update in updates])
     with UnitOfWork(connection, now_ms) as unit:
@@ -50,7 +50,7 @@ def _apply_update(unit: UnitOfWork, ledger: Ledger, seq: int, update: Update) ->
             if row is None:
                 return None
             found = State(row[0])
-            if found in update.states:
+            if found in update.allowed_states:
                 _apply_change(unit, ledger, seq, update, found)
             return found
 
