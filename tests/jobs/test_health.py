@@ -55,7 +55,7 @@ async def test_a_store_that_fails_is_the_reason(
     async with Worker(queue) as worker, client_of(Health(worker, max_fetch_age="10s")) as client:
         await until(lambda: worker.info()[0].last_fetch_at is not None)
         with monkeypatch.context() as patched:
-            for verb in ("settle", "wait", "count"):
+            for verb in ("settle", "wait_for_jobs", "count"):
                 patched.setattr(engine, verb, fail)
             await queue.add("any")
             await until(lambda: worker.state().queues[0].store_error is not None)
