@@ -54,11 +54,11 @@ FOR_HASTEN_ITSELF: Final = set(
     """
     Capped.count Count.with_page Context.close Context.stop Keep.keeps_nothing Keep.age_ms
     Queue.decode_result Queue.engine Queue.template Queue.submit Queue.submit_many Queue.results
-    Queue.watches
-    Limit.definition Limit.is_counted Limit.make_checks Limit.make_policy Limit.parse_returned_rate
-    Limits.clock Limits.counters MemoryStore.hit_one MemoryStore.hit_now MemoryStore.settle_now
-    Worker.count_runs Worker.state Worker.totals
-    MemoryStore.peek_now MemoryStore.reset_now MemoryStore.block_now RateLimitStats.get_or_add
+    Queue.watches Worker.count_runs Worker.state Worker.totals
+    Limit.identifying_options Limit.is_counted Limit.make_checks Limit.make_policy
+    Limit.parse_returned_rate Limits.clock Limits.counter_store MemoryStore.hit_one
+    MemoryStore.hit_now MemoryStore.settle_now MemoryStore.peek_now MemoryStore.reset_now
+    MemoryStore.block_now RateLimitStats.get_or_add_limit
     """.split()
 )
 

@@ -144,7 +144,7 @@ def _arrivals(rate: int, seconds: float, *, seed: int) -> list[float]:
 
 
 async def _measure(server: Server, folder: Path, arrivals: Sequence[float]) -> Waits:
-    pool = Pool(server.port)
+    pool = CompressionThreads(server.port)
     small, big = chrome.request(f"/{SMALL_CORPUS}"), chrome.request(f"/{corpora.BIG}")
     control = await Connection.open(server.port)
     first = await control.get(big, keep=True)
@@ -181,7 +181,7 @@ async def _measure(server: Server, folder: Path, arrivals: Sequence[float]) -> W
     )
 
 
-class Pool:
+class CompressionThreads:
     """A pool of kept-alive connections. A new one is opened if all are in use."""
 
     def __init__(self, port: int) -> None:

@@ -21,7 +21,7 @@ class Rate(NamedTuple):
 Hit: TypeAlias = Callable[[str], object | Awaitable[object]]
 """Counts one hit of a key. An async function if the library has async functions."""
 
-Paths: TypeAlias = Mapping[str, Sequence[Rate]]
+LimitPaths: TypeAlias = Mapping[str, Sequence[Rate]]
 """The rates of each path. They apply to each client."""
 
 
@@ -63,12 +63,12 @@ class PythonContestant(Contestant):
         return bool(result)
 
     @classmethod
-    def application(cls, paths: Paths, *, url: str | None = None) -> Application:
+    def application(cls, paths: LimitPaths, *, url: str | None = None) -> Application:
         """Return an application with limits for each client address."""
         raise NotImplementedError
 
     @classmethod
-    def unlimited(cls, paths: Paths) -> Application:
+    def unlimited(cls, paths: LimitPaths) -> Application:
         """Return the same application without limits."""
         raise NotImplementedError
 

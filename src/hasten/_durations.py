@@ -63,7 +63,7 @@ def _to_whole_units(option: str, value: object, units_per_second: int, at_least:
 def _checked_seconds(option: str, value: object, least: float) -> int | float:
     """Return the seconds of a duration. Raises `InvalidOption` if it is negative or too long.
 
-    The error message for a negative duration gives least, in seconds, as the minimum.
+    least is the minimum, in seconds, that the error message for a negative duration names.
     """
     seconds = _seconds_of(value)
     if seconds is None:

@@ -1,8 +1,8 @@
 """Functions of the event loop that work on asyncio and on trio.
 
 hasten is written for asyncio. But Hypercorn and Starlette can run an application on trio, so this
-module contains the few functions that middlewares need on either event loop. There is none for
-timers.
+module contains the few functions that middlewares need on either event loop. There is no
+function for timers.
 
 This module never imports trio: if trio is running, it is imported already. The functions raise
 `AsyncioRequired` if neither event loop is running.

@@ -30,7 +30,7 @@ def parse_weights(header: str, name_of: Callable[[str], str] = str.lower) -> dic
 
 
 def _has_parameters(parameters: Sequence[str]) -> bool:
-    """Return whether a member has parameters of its own, such as level=1, before the weight."""
+    """Return whether a member of the header has parameters, such as level=1, before its weight."""
     return bool(parameters) and parameters[0].partition("=")[0].strip(" \t").lower() != "q"
 
 

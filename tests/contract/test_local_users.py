@@ -16,8 +16,8 @@ import pytest
 from hasten.errors import StoreCorrupt, StoreError, StoreFull, StoreUnavailable
 from hasten.jobs import Queue
 from hasten.ratelimit import Rate
-from hasten.ratelimit._counter_store import Check, digest
-from hasten.ratelimit._rules import rule_of
+from hasten.ratelimit._counter_store import Check, hash_client
+from hasten.ratelimit._rules import make_rule
 from tests.ratelimit.stores import counter_store
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="has no such modes and links")
@@ -37,7 +37,7 @@ async def add_a_job(path: Path) -> None:
 async def count_a_request(path: Path) -> None:
     store = counter_store(f"sqlite:///{path}")
     try:
-        await store.hit([[Check("api", digest("ada"), rule_of(Rate(2, 60)))]])
+        await store.hit([[Check("api", hash_client("ada"), make_rule(Rate(2, 60)))]])
         check_modes(path)
     finally:
         await store.aclose()

@@ -258,7 +258,7 @@ class TestOwnWay:
 
     def test_only_those_fields_go_through_the_model(self) -> None:
         fields = FieldSelector(FussyOut, model=User, needs={"fullName": ("first", "last")})
-        builder = fields._require_shapes().entity.builder
+        builder = fields._require_loaders().entity.builder
         assert {field.name for field in builder.through_model} == {"created", "fullName"}
 
     @pytest.mark.parametrize("decorate", [model_validator(mode="after"), model_serializer])

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Select, event, func, orm, select, text, union_all
 
 from hasten._coroutines import run_without_loop
-from hasten._sqlalchemy.execution import Database, blocking_database
+from hasten._sqlalchemy.execution import Database, wrap_blocking_session
 from hasten.errors import InvalidOption, InvalidParameter, RowNotFound
 from hasten.fields import AllowedFields, FieldSelector
 from tests.fields.databases import (
@@ -313,7 +313,7 @@ class TestToMany:
                 return connection.execute(statement, parameters)
 
             database = Database(connection, execute, is_async=False)
-            run_without_loop(fields._require_shapes().fetch(database, select(User), chosen))
+            run_without_loop(fields._require_loaders().fetch(database, select(User), chosen))
         related = executed[1]
         with made.begin() as connection:
             connection.execute(text("SET LOCAL enable_seqscan = off"))
@@ -370,7 +370,7 @@ class TestToMany:
     def test_too_many_owners_to_name(self, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
         everybody = select(User).order_by(User.id)
         expected = ask(database, "id,posts(id)", everybody)
-        monkeypatch.setattr("hasten.fields._sql.shapes.MAX_KEYS", 7)
+        monkeypatch.setattr("hasten.fields._sql.field_loader.MAX_KEYS", 7)
         assert ask(database, "id,posts(id)", everybody) == expected
 
     def test_any_number_of_owners_makes_few_statement_texts(self, database: str) -> None:
@@ -404,7 +404,7 @@ class TestWhatIsKept:
                 assert [row["id"] for row in found] == wanted
                 hidden = select(User).where(_is(n))
                 assert [row["id"] for row in fields.sync.many(session, hidden, chosen)] == [n]
-        assert fields._require_shapes()._selects.count == 3
+        assert fields._require_loaders()._selects.cached_count == 3
 
     def test_all_rows_have_one_statement_text(self, database: str) -> None:
         fields = FieldSelector(UserOut, model=User)
@@ -452,27 +452,29 @@ class TestShapes:
         statement = select(User)
         for choice in itertools.product([True, False], repeat=len(names)):
             asked = ",".join(itertools.compress(names, choice)) or "id"
-            fields._require_shapes().get(statement, fields.parse([("fields", asked)])).statement(
+            fields._require_loaders().get(statement, fields.parse([("fields", asked)])).make_select(
                 statement
             )
-        assert fields._require_shapes().count == 256
+        assert fields._require_loaders().cached_count == 256
 
     def test_equal_selections_share_one_shape(self) -> None:
         fields = FieldSelector(UserOut, model=User)
-        shapes = {
-            fields._require_shapes().get(select(User), fields.parse([("fields", text)]))
+        field_loader = {
+            fields._require_loaders().get(select(User), fields.parse([("fields", text)]))
             for text in ("id,name", "name,id", " id, name,id")
         }
-        assert len(shapes) == 1
+        assert len(field_loader) == 1
 
     def test_a_shape_without_joins_returns_the_same_rows(self, database: str) -> None:
         statement = select(User).order_by(User.id)
         fields = Users.parse("fields=id,team(name),boss(team(id)),posts(id)")
-        shape = Users._require_shapes().get(statement, fields, without_joins=True)
+        shape = Users._require_loaders().get(statement, fields, without_joins=True)
         with orm.Session(engine(database)) as session, statements_of(engine(database)) as log:
-            found = session.execute(shape.statement(statement)).all()
-            execute = blocking_database(session).execute
-            rows = run_without_loop(shape.read(found, execute, session.get_bind().dialect.name))
+            found = session.execute(shape.make_select(statement)).all()
+            execute = wrap_blocking_session(session).execute
+            rows = run_without_loop(
+                shape.read_nested_dicts(found, execute, session.get_bind().dialect.name)
+            )
         assert "JOIN" not in log[0]
         assert len(log) == 4
         assert rows == ask(database, str(fields), statement)
@@ -481,7 +483,7 @@ class TestShapes:
         fields = FieldSelector(UserOut, model=User)
         chosen = fields.parse("fields=id,team(name)")
         texts = {
-            str(fields._require_shapes().get(statement, chosen).statement(statement))
+            str(fields._require_loaders().get(statement, chosen).make_select(statement))
             for statement in (select(User).limit(number) for number in (5, 10))
         }
         assert len(texts) == 1

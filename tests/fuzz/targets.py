@@ -15,11 +15,11 @@ import msgspec
 from pydantic import BaseModel
 
 from hasten.compression import DecompressionMiddleware
-from hasten.compression._breach import Guard
+from hasten.compression._breach import BreachGuard
 from hasten.compression._decoders import find_decoder_factories
-from hasten.compression._dictionaries import _requested_dictionary_hash
-from hasten.compression._head import ETagPolicy, Head
-from hasten.compression._negotiation import Coding, choose
+from hasten.compression._dictionaries import _get_offered_dictionary_hash
+from hasten.compression._head import ETagPolicy, ResponseHead
+from hasten.compression._negotiation import Coding, choose_codings
 from hasten.errors import InvalidOption, InvalidParameter
 from hasten.fields import FieldSelector
 from hasten.jobs._encoding import decode_json
@@ -33,7 +33,7 @@ from hasten.jobs._options import decode_options, read_keep_logs
 from hasten.jobs._states import State
 from hasten.pagination import Paginator
 from hasten.pagination._cursor import Cursor, SigningKeys, _compute_mac, _to_base64
-from hasten.ratelimit._http.addresses import Addresses
+from hasten.ratelimit._http.addresses import AddressKeys
 from hasten.ratelimit._http.proxies import Proxies
 from hasten.ratelimit._rates import parse_rates
 
@@ -63,7 +63,7 @@ class User(BaseModel):
 def accept_encoding() -> Target:
 
     def parse(data: bytes) -> None:
-        choose(data.decode("latin-1"), CODINGS)
+        choose_codings(data.decode("latin-1"), CODINGS)
 
     return parse
 
@@ -79,17 +79,17 @@ def x_forwarded_for() -> Target:
 def _proxies(header: str) -> Target:
     trusting = Proxies(["10.0.0.0/8", "2001:db8::/32"], header=header)
     counting = Proxies(hops=2, header=header)
-    addresses = Addresses()
+    addresses = AddressKeys()
 
     def parse(data: bytes) -> None:
         lines = [(header.encode(), line) for line in data.split(b"\n")]
         scope: dict[str, Any] = {"type": "http", "client": ("10.0.0.1", 1), "headers": lines}
         for proxies in (trusting, counting):
-            found = proxies.client(scope)
+            found = proxies.find_client_address(scope)
             assert found.address is not None
-            addresses.key(found.address)
+            addresses.get_key(found.address)
         stranger = {**scope, "client": ("203.0.113.5", 1)}
-        assert trusting.client(stranger).address == "203.0.113.5"
+        assert trusting.find_client_address(stranger).address == "203.0.113.5"
 
     return parse
 
@@ -99,10 +99,12 @@ def cursor() -> Target:
 
     def parse(data: bytes) -> None:
         with contextlib.suppress(InvalidParameter):
-            keys.read(data.decode("latin-1"))
+            keys.decode_for_any_query(data.decode("latin-1"))
         # As an attacker who knows the secret would write it: valid signature, random content.
         try:
-            found = keys.read(_to_base64(data + _compute_mac(SECRET.encode(), data)))
+            found = keys.decode_for_any_query(
+                _to_base64(data + _compute_mac(SECRET.encode(), data))
+            )
         except InvalidParameter:
             return
         assert isinstance(found, Cursor)
@@ -188,7 +190,7 @@ def coded_body() -> Target:
 
 def content_headers() -> Target:
     """Parse the other headers of a request or response."""
-    guard = Guard()
+    guard = BreachGuard()
 
     def parse(data: bytes) -> None:
         lines = data.split(b"\n")
@@ -198,12 +200,14 @@ def content_headers() -> Target:
         ]  # fmt: skip
         asked = dict(zip(names, lines, strict=False))
         guard._forbids_compression(asked)
-        _requested_dictionary_hash(list(asked.items()))
-        head = Head(200, [(b"etag", lines[0]), (b"cache-control", lines[-1]), (b"vary", lines[0])])
-        head.reason_to_skip("GET")
-        head.headers_with_vary()
+        _get_offered_dictionary_hash(list(asked.items()))
+        head = ResponseHead(
+            200, [(b"etag", lines[0]), (b"cache-control", lines[-1]), (b"vary", lines[0])]
+        )
+        head.find_skip_reason("GET")
+        head.make_headers_with_vary()
         for policy in get_args(ETagPolicy):
-            head.not_modified_headers(lines[-1], policy)
+            head.make_not_modified_headers(lines[-1], policy)
 
     return parse
 

@@ -4,7 +4,7 @@ import functools
 
 import pytest
 
-from hasten.compression._pool import Pool
+from hasten.compression._pool import CompressionThreads
 from tests.http.codings import CODINGS
 from tests.http.hosts import HOSTS
 from tests.http.site import BEHAVIOURS, Site
@@ -29,7 +29,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture
 def all_work_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compress every body in a thread, however small it is."""
-    monkeypatch.setattr(Pool, "offload_after", 0)
+    monkeypatch.setattr(CompressionThreads, "offload_after", 0)
 
 
 @pytest.fixture

@@ -58,13 +58,13 @@ async def test_origin_and_referer_identify_the_site_in_old_browsers(site: Site) 
 
 @behaviour(once=True)
 async def test_a_site_can_be_trusted_or_distrusted(site: Site) -> None:
-    from hasten.compression import Guard
+    from hasten.compression import BreachGuard
 
-    trusting = Guard(trusted_origins=("https://app.example",))
+    trusting = BreachGuard(trusted_origins=("https://app.example",))
     known, unknown = (b"origin", b"https://app.example"), (b"origin", b"https://evil.example")
     assert await is_coded(site, [COOKIE, CROSS_SITE, known], breach=trusting)
     assert not await is_coded(site, [COOKIE, CROSS_SITE, unknown], breach=trusting)
     assert not await is_coded(site, [COOKIE, CROSS_SITE], breach=trusting)
     assert await is_coded(site, [COOKIE, SAME_SITE])
-    assert not await is_coded(site, [COOKIE, SAME_SITE], breach=Guard(same_site=True))
+    assert not await is_coded(site, [COOKIE, SAME_SITE], breach=BreachGuard(same_site=True))
     assert await is_coded(site, [COOKIE, CROSS_SITE], breach="off")

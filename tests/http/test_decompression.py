@@ -15,7 +15,7 @@ import pytest
 from hasten.compression import DecompressionMiddleware
 from hasten.compression import _decompression as decompression
 from hasten.compression._decoders import Decoder
-from hasten.compression._pool import Pool
+from hasten.compression._pool import CompressionThreads
 from tests.http.bodies import JSON, ORDERS, noise
 from tests.http.client import App, Client, Headers, Receive, Response, Scope, Send
 from tests.http.codings import CODINGS, encode, zstd_with_window
@@ -547,7 +547,7 @@ class TestBodiesOfManyParts:
     ) -> None:
         coding, parts = TINY_PARTS[kind]
         body = b"".join(parts * (20_000 // len(parts)))
-        monkeypatch.setattr(Pool, "offload_after", offload_after)
+        monkeypatch.setattr(CompressionThreads, "offload_after", offload_after)
         work = Work(reads_all, monkeypatch)
         response = await Client(work.middleware).post(
             pieces(body, size), headers=coded(coding, body)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten.compression import CompressionMiddleware, Dictionaries
-from hasten.compression._dictionaries import _requested_dictionary_hash
+from hasten.compression._dictionaries import _get_offered_dictionary_hash
 from tests.effort import effort
 from tests.http import expect
 from tests.http.bodies import JSON, ORDERS, orders
@@ -181,7 +181,7 @@ class TestWhoGetsIt:
     )
     def test_any_header_is_accepted(self, value: bytes) -> None:
         headers = [(b"accept-encoding", b"dcz"), (b"available-dictionary", value)]
-        named = _requested_dictionary_hash(headers)
+        named = _get_offered_dictionary_hash(headers)
         assert named is None or 31 <= len(named) <= 33
 
 

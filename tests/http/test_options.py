@@ -31,7 +31,7 @@ from hasten.compression import (
 from hasten.compression._codecs import Zlib, _BrotliEncoder, _ZlibEncoder, make_codecs
 from hasten.compression._effort import ZLIB
 from hasten.compression._negotiation import Coding
-from hasten.compression._pool import Pool
+from hasten.compression._pool import CompressionThreads
 from hasten.errors import InvalidOption
 from tests.http import expect
 from tests.http.bodies import HTML, JSON, NDJSON, ORDERS, SMALL, SSE, TEXT, noise, of_type, tokens
@@ -450,9 +450,9 @@ class TestPool:
 
     async def test_runs_slow_work(self, blocked: Blocked, monkeypatch: pytest.MonkeyPatch) -> None:
         blocked.gate.set()
-        monkeypatch.setattr(Pool, "offload_after", 0)
+        monkeypatch.setattr(CompressionThreads, "offload_after", 0)
         there = await ask(level=LEVEL_6)
-        monkeypatch.setattr(Pool, "offload_after", 3600)
+        monkeypatch.setattr(CompressionThreads, "offload_after", 3600)
         here = await ask(level=LEVEL_6)
         assert there == here
         names = [name.startswith("hasten-compression") for name in blocked.threads]
@@ -466,10 +466,10 @@ class TestPool:
 
         for answer in (Answer(), Answer(chunks), Answer(events, SSE), Answer(ORDERS * 400)):
             client = serve(answer, encodings=(coding,), flush=3600)
-            monkeypatch.setattr(Pool, "offload_after", 0)
+            monkeypatch.setattr(CompressionThreads, "offload_after", 0)
             there = await client.get(coding)
             client = serve(answer, encodings=(coding,), flush=3600)
-            monkeypatch.setattr(Pool, "offload_after", 3600)
+            monkeypatch.setattr(CompressionThreads, "offload_after", 3600)
             here = await client.get(coding)
             assert there.body == here.body
             assert there.headers == here.headers
@@ -506,7 +506,7 @@ class TestPool:
         assert [in_pool(name) for name in threads] == [True]
 
     async def test_work_that_could_not_start_is_not_counted(self) -> None:
-        pool = Pool("test", 1)
+        pool = CompressionThreads("test", 1)
         pool._executor.shutdown()
         for _ in range(3):
             with pytest.raises(RuntimeError):

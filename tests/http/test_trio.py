@@ -22,7 +22,7 @@ from hasten.compression import (
     DecompressionMiddleware,
     Precompressed,
 )
-from hasten.compression._pool import Pool
+from hasten.compression._pool import CompressionThreads
 from hasten.errors import AsyncioRequired
 from hasten.loadshedding import LoadSheddingMiddleware
 from hasten.pagination import Paginator, Window
@@ -98,7 +98,7 @@ class TestCompression:
     def test_whole_bodies_are_compressed(
         self, coding: str, offload_after: float, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(Pool, "offload_after", offload_after)
+        monkeypatch.setattr(CompressionThreads, "offload_after", offload_after)
         app = CompressionMiddleware(sends(start_message(200, JSON), body()))
         expect.coded(ask(app, coding), coding, ORDERS)
 
@@ -191,7 +191,7 @@ class TestCompression:
 class TestDecompression:
     @pytest.mark.parametrize("offload_after", [1.0, 0.0], ids=["at once", "in a thread"])
     def test_decodes_requests(self, offload_after: float, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(Pool, "offload_after", offload_after)
+        monkeypatch.setattr(CompressionThreads, "offload_after", offload_after)
         app = DecompressionMiddleware(echo)
         coded = encode("gzip", ORDERS * 20)
         gzip = [(b"content-encoding", b"gzip")]

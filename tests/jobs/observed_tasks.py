@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextvars
+import functools
 import logging
-from typing import Final
+from typing import Any, Final
 
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
@@ -39,3 +40,17 @@ async def whoami() -> list[object]:
     record = logging.LogRecord("app", logging.INFO, __file__, 1, "hello", (), None)
     JobLogFilter().filter(record)
     return [job.job.id, job.attempt, record.__dict__["task"], record.__dict__["queue"]]
+
+
+def decorate(task: Any) -> Any:
+    @functools.wraps(task)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return task(*args, **kwargs)
+
+    return call
+
+
+@decorate
+@queue.task(run_in="process")
+def decorated() -> int:
+    return 5

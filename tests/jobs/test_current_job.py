@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import weakref
 from typing import Any
 
 import pytest
@@ -103,6 +105,27 @@ async def test_reports_of_a_task_that_outlives_its_job_are_dropped(
         await late[0]
     assert (await job.refresh()).progress is None
     assert "dropped, because the handler has ended" in caplog.text
+
+
+async def test_a_plain_job_leaves_no_cycle_behind(queue: Queue) -> None:
+    """Garbage collection would be a large part of the cost of small jobs."""
+    left: list[weakref.ref[Any]] = []
+
+    @queue.task
+    async def send() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        left.append(weakref.ref(task))
+
+    gc.disable()
+    try:
+        jobs = [await send.enqueue() for _ in range(10)]
+        async with Worker(queue):
+            for job in jobs:
+                await job.result(timeout=30)
+        assert [each() for each in left] == [None] * 10
+    finally:
+        gc.enable()
 
 
 class TestLogFilter:

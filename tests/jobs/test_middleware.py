@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import dataclasses
+import gc
 import logging
+import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -26,6 +30,7 @@ from hasten.jobs import (
 from hasten.jobs._options import MAX_METADATA_BYTES
 from tests.jobs import observed_tasks
 from tests.jobs.eventually import until, until_state
+from tests.patience import DEADLINE_SECONDS
 
 Kinds = pytest.mark.parametrize("kind", ["loop", "thread"])
 
@@ -239,6 +244,79 @@ class TestEnqueue:
             await queue.add_many([("count", None)] * 3)
         assert len(caught) == 3
 
+    @pytest.mark.parametrize("way", ["enqueue", "enqueue_many"])
+    async def test_another_call_object_may_be_passed_on(self, queue: Queue, way: str) -> None:
+        @queue.task
+        async def count(number: int) -> int:
+            return number
+
+        @queue.use
+        async def replace_call(call: EnqueueCall | RunCall, call_next: CallNext) -> Any:
+            assert isinstance(call, EnqueueCall)
+            return await call_next(
+                dataclasses.replace(call, options={"priority": 3}, metadata={"k": "v"})
+            )
+
+        if way == "enqueue":
+            job = await count.enqueue(1)
+        else:
+            _, job = await count.enqueue_many([count.args(1), count.args(2)])
+        assert (job.priority, job.metadata) == (3, {"k": "v"})
+
+    async def test_a_call_that_is_given_up_does_not_stop_the_others(self, queue: Queue) -> None:
+        other = await queue.add("other")
+        arrived = asyncio.Event()
+
+        @queue.task
+        async def count(number: int) -> int:
+            return number
+
+        @queue.use
+        async def give_up(call: EnqueueCall | RunCall, call_next: CallNext) -> Any:
+            if call.data["number"] == 1:
+                waiting = asyncio.ensure_future(call_next(call))
+                await asyncio.sleep(0)
+                waiting.cancel()
+                arrived.set()
+                return other
+            await arrived.wait()
+            return await call_next(call)
+
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            first, second = await count.enqueue_many([count.args(1), count.args(2)])
+        assert first is other
+        assert second.data == {"number": 2}
+        assert (await queue.counts())[State.WAITING] == 2
+
+    async def test_one_error_ends_the_others_of_a_bulk(
+        self, queue: Queue, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        @queue.use
+        async def hang(call: EnqueueCall | RunCall, call_next: CallNext) -> Any:
+            if call.data["number"] == 1:
+                raise PermissionError
+            try:
+                await asyncio.Event().wait()
+            finally:
+                raise LookupError("in its clean-up")
+
+        with pytest.raises(PermissionError):
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                await queue.add_many([("count", {"number": number}) for number in range(3)])
+        gc.collect()
+        assert "never retrieved" not in caplog.text
+        assert (await queue.counts())[State.WAITING] == 0
+
+    async def test_a_changed_task_is_checked(self, queue: Queue) -> None:
+        @queue.use
+        async def rename(call: EnqueueCall | RunCall, call_next: CallNext) -> Any:
+            assert isinstance(call, EnqueueCall)
+            call.task = ""
+            return await call_next(call)
+
+        with pytest.raises(InvalidOption, match="task name"):
+            await queue.add("count")
+
     async def test_a_cancelled_bulk_cancels_its_middlewares(self, queue: Queue) -> None:
         cancelled: list[int] = []
 
@@ -391,6 +469,75 @@ class TestRun:
             await arrived.wait()
         assert (await job.refresh()).state is State.WAITING
 
+    async def test_a_result_is_stored_as_the_handler_returned_it(self, queue: Queue) -> None:
+        """Not as its return type, which may have fewer fields."""
+
+        @dataclasses.dataclass
+        class Base:
+            x: int
+
+        @dataclasses.dataclass
+        class Derived(Base):
+            y: int
+
+        @queue.use
+        async def pass_on(call: EnqueueCall | RunCall, call_next: CallNext) -> Any:
+            return await call_next(call)
+
+        def make(_: int) -> Base:
+            return Derived(1, 2)
+
+        job = await make_task(queue, "loop", make).enqueue()
+        async with Worker(queue):
+            await until_state(job, State.COMPLETED)
+        assert job.record.result == '{"x":1,"y":2}'
+
+    @Kinds
+    async def test_a_stopped_run_is_cancelled_in_the_middleware(
+        self, queue: Queue, kind: str
+    ) -> None:
+        """However its handler is stopped, so that nobody catches it as an error."""
+        seen: list[type[BaseException]] = []
+        started = threading.Event()
+
+        @queue.use
+        async def fall_back(call: EnqueueCall | RunCall, call_next: CallNext) -> Any:
+            try:
+                return await call_next(call)
+            except BaseException as error:
+                seen.append(type(error))
+                raise
+
+        async def in_loop() -> None:
+            started.set()
+            await asyncio.Event().wait()
+
+        def in_thread() -> None:
+            started.set()
+            while True:
+                time.sleep(0.001)
+
+        task: Any = queue.task(name="hang")(in_loop if kind == "loop" else in_thread)
+        job = await task.enqueue()
+        async with Worker(queue):
+            await until(started.is_set)
+            await job.cancel()
+            await until_state(job, State.FAILED)
+        assert seen == [asyncio.CancelledError]
+
+    async def test_metadata_of_a_run_cannot_be_changed(self, queue: Queue) -> None:
+        """Jobs with equal options share it."""
+
+        @queue.use
+        async def mark(call: EnqueueCall | RunCall, call_next: CallNext) -> Any:
+            call.metadata["leak"] = "x"  # type: ignore[index]
+            return await call_next(call)
+
+        job = await make_task(queue, "loop", lambda number: number).enqueue()
+        async with Worker(queue):
+            with pytest.raises(JobFailed, match="TypeError"):
+                await job.result(timeout=30)
+
     async def test_next_may_be_called_once(self, queue: Queue) -> None:
         @queue.use
         async def twice(call: EnqueueCall | RunCall, call_next: CallNext) -> Any:
@@ -449,6 +596,25 @@ class TestProcess:
             second = await observed_tasks.carried.enqueue()
             assert await second.result(timeout=60) is None
 
+    async def test_a_middleware_that_hangs_before_the_process_is_timed_out(
+        self, queue: Queue
+    ) -> None:
+        @queue.use
+        async def hang(call: EnqueueCall | RunCall, call_next: CallNext) -> Any:
+            if isinstance(call, RunCall):
+                await asyncio.Event().wait()
+            return await call_next(call)
+
+        async with Worker(queue, handler_processes=1, grace=0):
+            job = await observed_tasks.carried.using(timeout=0.05).enqueue()
+            with pytest.raises(JobFailed, match=r"0\.05 s"):
+                await job.result(timeout=60)
+
+    async def test_a_decorated_task_is_found(self, queue: Queue) -> None:
+        async with Worker(queue, handler_processes=1):
+            job = await queue.add("decorated")
+            assert await job.result(timeout=60) == 5
+
     async def test_context_variables_are_carried_into_it(self, queue: Queue) -> None:
         observed_tasks.request_id.set("r-1")
         async with Worker(queue, handler_processes=1):
@@ -483,6 +649,18 @@ class TestCarry:
         assert job.metadata == {"tenant": "ada"}
         inner = [each.metadata for each in await other.jobs(State.WAITING)]
         assert inner == ([{"tenant": "ada"}] if kind == "thread" else [])
+
+    async def test_values_of_the_code_that_starts_the_worker_do_not_reach_jobs(
+        self, queue: Queue
+    ) -> None:
+        tenant = contextvars.ContextVar[str | None]("tenant", default=None)
+        queue.use(Carry(tenant))
+        task = make_task(queue, "loop", lambda _: tenant.get())
+        tenant.set("acme")
+        async with Worker(queue):
+            tenant.set(None)
+            job = await task.enqueue()
+            assert await job.result(timeout=30) is None
 
     async def test_other_values_than_strings_are_refused(self, queue: Queue) -> None:
         number: contextvars.ContextVar[Any] = contextvars.ContextVar("number")

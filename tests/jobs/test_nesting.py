@@ -15,7 +15,7 @@ from hasten.jobs import Job, Queue, State, Worker
 from hasten.jobs import _options as options
 from hasten.jobs._options import Options, decode_options
 from hasten.jobs._record import Claim, Completed, Failed, JobTemplate, NewJob, Progress
-from hasten.ratelimit._http.addresses import Addresses
+from hasten.ratelimit._http.addresses import AddressKeys
 from hasten.ratelimit._http.proxies import Proxies
 from tests.jobs.eventually import fails
 from tests.servers.redis import shared_redis
@@ -142,12 +142,12 @@ async def test_traces_and_events_on_sqlite_are_left_out(tmp_path: Path) -> None:
 def test_long_texts_are_not_remembered() -> None:
     """Stores and clients may send any number of long texts."""
     tracemalloc.start()
-    addresses, proxies = Addresses(), Proxies(["10.0.0.0/8"])
+    addresses, proxies = AddressKeys(), Proxies(["10.0.0.0/8"])
     before, _ = tracemalloc.get_traced_memory()
     for number in range(200):
         text = f"{number}" + "x" * 20_000
         decode_options(json.dumps({"jobId": text}))
-        assert addresses.key(text) == text
+        assert addresses.get_key(text) == text
         assert not proxies._is_trusted(text)
     after, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()

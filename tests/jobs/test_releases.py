@@ -45,6 +45,22 @@ async def test_an_older_worker_hands_the_job_back_for_a_newer_one(
         assert await job.result(timeout=30) == "sent"
 
 
+async def test_a_job_that_was_handed_back_expires(
+    queue: Queue, elsewhere: Queue, clock: ManualClock
+) -> None:
+    @queue.task(since="2", expires=10)
+    async def send() -> str:
+        return "sent"
+
+    job = await send.enqueue()
+    async with Worker(elsewhere, release="1"):
+        await until_state(job, State.DELAYED)
+    clock.advance(LAST_PAUSE_MS / 1000)
+    async with Worker(queue, release="2"):
+        await until_state(job, State.FAILED)
+    assert "expired" in str(job.error)
+
+
 async def test_the_release_is_read_from_the_environment(
     queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:

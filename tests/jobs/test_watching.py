@@ -12,6 +12,7 @@ from hasten.jobs import Context, Job, Queue, State, Worker
 from hasten.jobs import _watching as watching
 from hasten.testing import ManualClock
 from tests.jobs.eventually import until, until_longer, until_state
+from tests.patience import DEADLINE_SECONDS
 
 Seen = list[tuple[State, Any]]
 
@@ -244,4 +245,47 @@ async def test_the_sync_twin(queue: Queue) -> None:
     job = await send.enqueue()
     async with Worker(queue):
         seen = await asyncio.to_thread(lambda: list(job.sync.watch()))
+    assert (seen[-1].state, seen[-1].value) == (State.COMPLETED, "sent")
+
+
+async def test_jobs_are_followed_one_after_the_other(queue: Queue) -> None:
+    """The reader of the first one has just been cancelled when the second one comes."""
+    for _ in range(20):
+        job = await queue.add("send")
+        changes = job.watch()
+        await anext(changes)
+        await changes.aclose()
+        other = await follow(await queue.add("send"))
+        await queue.update(next(iter(queue.watches._inboxes)), progress=1)
+        await until_longer(other.seen, 1)
+        assert other.seen[-1][1] == 1
+        other.task.cancel()
+
+
+async def test_an_unexpected_error_reaches_every_follower(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object, **__: object) -> Any:
+        raise LookupError("a fault")
+
+    job = await queue.add("send")
+    monkeypatch.setattr(type(queue.engine), "events", fail)
+    with pytest.raises(LookupError):
+        await asyncio.wait_for(anext(job.watch()), DEADLINE_SECONDS)
+
+
+async def test_the_last_change_has_the_result_also_if_the_job_runs_again(queue: Queue) -> None:
+    """It is queued again before the follower reads it."""
+
+    @queue.task
+    async def send() -> str:
+        return "sent"
+
+    job = await send.enqueue()
+    changes = job.watch()
+    await anext(changes)
+    async with Worker(queue):
+        await until_state(job, State.COMPLETED)
+    await job.retry()
+    seen = [each async for each in changes]
     assert (seen[-1].state, seen[-1].value) == (State.COMPLETED, "sent")

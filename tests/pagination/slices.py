@@ -7,7 +7,12 @@ from typing import Any, TypeVar
 
 from hasten._coroutines import run_without_loop
 from hasten._sqlalchemy.analysis import AnalyzedSelect
-from hasten._sqlalchemy.execution import AsyncExecutor, Executor, async_database, blocking_database
+from hasten._sqlalchemy.execution import (
+    AsyncExecutor,
+    Executor,
+    wrap_async_session,
+    wrap_blocking_session,
+)
 from hasten._sqlalchemy.sort_columns import SortColumns
 from hasten.pagination._slices import KeysetSlice, OffsetSlice
 from hasten.pagination._sql.fetching import fetch_keyset_slice, fetch_offset_slice
@@ -28,7 +33,7 @@ def fetch(
     **options: object,
 ) -> T:
     """Fetch on a blocking session or connection."""
-    statements, execute = PageStatements(analyzed, keys), blocking_database(executor).execute
+    statements, execute = PageStatements(analyzed, keys), wrap_blocking_session(executor).execute
     return run_without_loop(function(statements, execute, *arguments, **options))
 
 
@@ -41,7 +46,7 @@ async def fetch_async(
     **options: object,
 ) -> T:
     """Fetch on an asynchronous session or connection."""
-    statements, execute = PageStatements(analyzed, keys), async_database(executor).execute
+    statements, execute = PageStatements(analyzed, keys), wrap_async_session(executor).execute
     return await function(statements, execute, *arguments, **options)
 
 

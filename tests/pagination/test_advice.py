@@ -378,7 +378,7 @@ class TestWhenAndWhere:
         self, sqlite: Session, monkeypatch: pytest.MonkeyPatch, *, is_development: bool
     ) -> None:
         """Development is ``python -X dev``."""
-        monkeypatch.setattr(paginator, "in_development", lambda: is_development)
+        monkeypatch.setattr(paginator, "is_development_mode", lambda: is_development)
         texts = told_of(sqlite, "sort=kind", paginate=events(advise="auto"))
         assert bool(texts) == is_development
 

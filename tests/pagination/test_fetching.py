@@ -12,15 +12,19 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from hasten._sqlalchemy.analysis import analyze
-from hasten._sqlalchemy.execution import async_database, blocking_database
+from hasten._sqlalchemy.execution import wrap_async_session, wrap_blocking_session
 from hasten.errors import MissingExtra
 from hasten.pagination._counts import Capped, Count, Uncached
 from hasten.pagination._order import Order, SortKey
 from hasten.pagination._slices import OffsetSlice
-from hasten.pagination._sql.counting import read_estimate, to_count
+from hasten.pagination._sql.counting import to_count, to_estimated_count
 from hasten.pagination._sql.fetching import fetch_keyset_slice, fetch_offset_slice
-from hasten.pagination._sql.offset_select import can_defer, select_page, to_offset_from_end
-from hasten.pagination._sql.query_planner import resolve_order
+from hasten.pagination._sql.offset_select import (
+    can_use_deferred_join,
+    select_page,
+    to_limit_and_offset_from_end,
+)
+from hasten.pagination._sql.query_planner import resolve_sort_columns
 from tests.effort import effort
 from tests.pagination.databases import Author, Item, Post, async_engine, engine, statements_of
 from tests.pagination.slices import (
@@ -58,10 +62,10 @@ def test_deferred_and_reversed_pages_are_the_same_pages(
                 with Session(connection) as session:
                     ids = [getattr(row[0], "id", row[0]) for row in session.execute(found)]
                 assert ids == wanted
-            turned = to_offset_from_end(limit=limit, offset=offset, total=60)
+            turned = to_limit_and_offset_from_end(limit=limit, offset=offset, total=60)
             assert (turned is not None) == (bool(wanted) and 60 - offset - len(wanted) < offset)
             if turned is not None:
-                backward = tuple(key.reversed(database) for key in keys)
+                backward = tuple(key.reverse(database) for key in keys)
                 size, skipped = turned
                 reverse = select_page(
                     analyzed, backward, limit=size, offset=skipped, dialect=database, defer=False
@@ -95,20 +99,20 @@ class TestEveryExecutor:
     async def both(self, database: str, kind: str, *arguments: Any, **how: Any) -> tuple[Any, Any]:
         made = engine(database)
         with Session(made) if kind == "session" else made.connect() as executor:
-            assert blocking_database(executor).dialect(None) == database
+            assert wrap_blocking_session(executor).find_dialect(None) == database
             one = fetch(executor, *arguments, **how)
         with async_engine(database) as awaited:
             if kind == "session":
                 async with AsyncSession(awaited) as session:
                     return one, await fetch_async(session, *arguments, **how)
             async with awaited.connect() as connection:
-                assert async_database(connection).dialect(None) == database
+                assert wrap_async_session(connection).find_dialect(None) == database
                 return one, await fetch_async(connection, *arguments, **how)
 
 
 async def test_entities_come_from_an_asynchronous_session_too() -> None:
     analyzed = analyze(select(Post).join(Post.tags))
-    keys = resolve_order(analyzed, (), {})
+    keys = resolve_sort_columns(analyzed, (), {})
     with async_engine("postgresql") as made:
         async with AsyncSession(made) as session:
             found = await offset_slice_async(
@@ -207,7 +211,9 @@ def test_the_rows_are_those_that_were_selected(database: str) -> None:
             (select(Item.grade, Item.made, Item.id), several),
         ):
             analyzed = analyze(statement)
-            keys = resolve_order(analyzed, order if "items" in str(statement) else (), COLUMNS)
+            keys = resolve_sort_columns(
+                analyzed, order if "items" in str(statement) else (), COLUMNS
+            )
             pages: list[Any] = [
                 offset_slice(session, analyzed, keys, limit=3, offset=1, dialect=database).rows,
                 keyset_slice(session, analyzed, keys, None, limit=3, dialect=database).rows,
@@ -225,18 +231,18 @@ def test_the_rows_are_those_that_were_selected(database: str) -> None:
 
 
 def test_what_is_grouped_or_keyed_is_not_deferred() -> None:
-    assert can_defer(analyze(select(Post)))
-    assert not can_defer(analyze(select(Post.title).distinct(), key=[Post.title]))
-    assert not can_defer(analyze(select(Post.id).group_by(Post.id)))
+    assert can_use_deferred_join(analyze(select(Post)))
+    assert not can_use_deferred_join(analyze(select(Post.title).distinct(), key=[Post.title]))
+    assert not can_use_deferred_join(analyze(select(Post.id).group_by(Post.id)))
 
 
 def test_a_total_has_a_relation() -> None:
     assert to_count(5, None) == Count(5)
     assert to_count(5, 5) == Count(5)
     assert to_count(6, 5) == Count(5, "gte")
-    assert read_estimate(7) == Count(7, "estimate")
-    assert read_estimate(-1) is None
-    assert read_estimate('[{"Plan": {"Plan Rows": 3}}]') == Count(3, "estimate")
+    assert to_estimated_count(7) == Count(7, "estimate")
+    assert to_estimated_count(-1) is None
+    assert to_estimated_count('[{"Plan": {"Plan Rows": 3}}]') == Count(3, "estimate")
 
 
 def test_without_sqlalchemy_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

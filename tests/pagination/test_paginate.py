@@ -403,12 +403,12 @@ class TestCursors:
     def test_a_stuck_walk_fails(self, sqlite: Session, monkeypatch: pytest.MonkeyPatch) -> None:
         """Otherwise a client would follow the cursor for ever."""
         token = cursor_page(sqlite, "limit=5").next_cursor
-        real = PageQuery.keyset_slice
+        real = PageQuery.read_keyset_slice
 
         def stuck(query: PageQuery, position: Any, **options: Any) -> Any:
             return real(query, None, **options)
 
-        monkeypatch.setattr(PageQuery, "keyset_slice", stuck)
+        monkeypatch.setattr(PageQuery, "read_keyset_slice", stuck)
         with pytest.raises(InvalidOption, match="the row that it should begin after"):
             cursor_page(sqlite, f"limit=5&cursor={token}")
 

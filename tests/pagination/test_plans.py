@@ -20,12 +20,12 @@ from hasten._sqlalchemy.selects import Selection
 from hasten._sqlalchemy.sort_columns import SortColumns
 from hasten.pagination._counts import Capped, Count
 from hasten.pagination._order import Order, SortKey
-from hasten.pagination._sql.counting import count, estimate
+from hasten.pagination._sql.counting import make_count_select, make_estimate_statement
 from hasten.pagination._sql.fetching import fetch_count, fetch_keyset_slice, fetch_offset_slice
-from hasten.pagination._sql.keyset import key_indexes
-from hasten.pagination._sql.offset_select import select_page, to_offset_from_end
+from hasten.pagination._sql.keyset import find_key_indexes
+from hasten.pagination._sql.offset_select import select_page, to_limit_and_offset_from_end
 from hasten.pagination._sql.page_statements import PageStatements
-from hasten.pagination._sql.query_planner import resolve_order
+from hasten.pagination._sql.query_planner import resolve_sort_columns
 from tests.pagination import costs
 from tests.pagination.databases import url
 from tests.pagination.slices import Fetch, T, fetch
@@ -195,12 +195,12 @@ def test_a_deep_page_costs_what_a_shallow_one_does(
 ) -> None:
     dialect = connection.dialect.name
     analyzed, of_columns = analyze(SELECTS[kind]), analyze(SELECTS["columns"])
-    keys = resolve_order(analyzed, order, COLUMNS)
+    keys = resolve_sort_columns(analyzed, order, COLUMNS)
     spent = []
     for depth in (30 if backwards else 10, DEEP):
         found = select_page(of_columns, keys, limit=1, offset=depth, dialect=dialect, defer=False)
         row = connection.execute(found).one()
-        position = [row[place] for place in key_indexes(of_columns, keys)]
+        position = [row[place] for place in find_key_indexes(of_columns, keys)]
         total, found_slice = cost(
             connection,
             fetch_keyset_slice,
@@ -243,7 +243,7 @@ def test_a_page_across_the_border_of_a_block_costs_no_more(
 ) -> None:
     dialect = connection.dialect.name
     analyzed = analyze(SELECTS[kind])
-    keys = resolve_order(analyzed, order, COLUMNS)
+    keys = resolve_sort_columns(analyzed, order, COLUMNS)
     position = [at[key.column.name] for key in keys]
     total, found_slice = cost(
         connection,
@@ -285,7 +285,7 @@ def test_uneven_rows_are_found_in_the_index(postgres: sa.Connection, descending:
         postgres.execute(sa.text("VACUUM ANALYZE uneven"))
         analyzed = analyze(sa.select(uneven))
         by_status = SortKey("status", descending=True, nulls="first")
-        keys = resolve_order(analyzed, (by_status, SortKey("id")), dict(uneven.c.items()))
+        keys = resolve_sort_columns(analyzed, (by_status, SortKey("id")), dict(uneven.c.items()))
         total, found_slice = cost(
             postgres, fetch_keyset_slice, analyzed, keys, ["x", 90], limit=20, dialect="postgresql"
         )
@@ -299,7 +299,7 @@ def test_uneven_rows_are_found_in_the_index(postgres: sa.Connection, descending:
 def test_a_deep_offset_is_skipped_in_the_index(connection: sa.Connection, kind: str) -> None:
     dialect = connection.dialect.name
     analyzed = analyze(SELECTS[kind])
-    keys = resolve_order(analyzed, (SortKey("made", descending=True),), COLUMNS)
+    keys = resolve_sort_columns(analyzed, (SortKey("made", descending=True),), COLUMNS)
 
     def at(offset: int, *, defer: bool) -> tuple[int, list[Any]]:
         statement = select_page(
@@ -319,10 +319,10 @@ def test_a_deep_offset_is_skipped_in_the_index(connection: sa.Connection, kind: 
 def test_a_page_near_the_end_is_read_from_the_end(connection: sa.Connection, kind: str) -> None:
     dialect = connection.dialect.name
     analyzed = analyze(SELECTS[kind])
-    keys = resolve_order(analyzed, (SortKey("made", descending=True),), COLUMNS)
+    keys = resolve_sort_columns(analyzed, (SortKey("made", descending=True),), COLUMNS)
     offset = ROWS - 30
-    assert to_offset_from_end(limit=20, offset=offset, total=ROWS) == (20, 10)
-    backward = tuple(key.reversed(dialect) for key in keys)
+    assert to_limit_and_offset_from_end(limit=20, offset=offset, total=ROWS) == (20, 10)
+    backward = tuple(key.reverse(dialect) for key in keys)
     statement = select_page(analyzed, backward, limit=20, offset=10, dialect=dialect, defer=False)
     spent = (buffers if dialect == "postgresql" else work)(connection, statement)
     forward = select_page(analyzed, keys, limit=20, offset=offset, dialect=dialect, defer=True)
@@ -338,9 +338,9 @@ def test_no_page_past_the_end_is_sought(connection: sa.Connection, kind: str, of
     """A page and its total cost little more than the total alone."""
     dialect = connection.dialect.name
     analyzed = analyze(SELECTS[kind])
-    keys = resolve_order(analyzed, (SortKey("made", descending=True),), COLUMNS)
+    keys = resolve_sort_columns(analyzed, (SortKey("made", descending=True),), COLUMNS)
     measure = buffers if dialect == "postgresql" else work
-    alone = measure(connection, count(analyzed))
+    alone = measure(connection, make_count_select(analyzed))
     total, found = cost(
         connection, fetch_offset_slice, analyzed, keys, limit=20, offset=offset, dialect=dialect
     )
@@ -352,8 +352,8 @@ def test_no_page_past_the_end_is_sought(connection: sa.Connection, kind: str, of
 
 def test_the_rows_of_a_short_list_are_not_sorted_past_the_end(postgres: sa.Connection) -> None:
     analyzed = analyze(sa.select(*wide.c).where(wide.c.skew > ROWS - 20_000))
-    keys = resolve_order(analyzed, (SortKey("id"),), COLUMNS)
-    alone = buffers(postgres, count(analyzed))
+    keys = resolve_sort_columns(analyzed, (SortKey("id"),), COLUMNS)
+    alone = buffers(postgres, make_count_select(analyzed))
     total, found = cost(
         postgres, fetch_offset_slice, analyzed, keys, limit=20, offset=900, dialect="postgresql"
     )
@@ -366,7 +366,10 @@ def test_a_capped_total_does_not_depend_on_the_size_of_the_table(connection: sa.
     measure = buffers if connection.dialect.name == "postgresql" else work
     for statement in (sa.select(wide), sa.select(wide).where(wide.c.status == "live")):
         exact, capped, less = (
-            measure(connection, count(analyze(statement), cap=cap, dialect=connection.dialect.name))
+            measure(
+                connection,
+                make_count_select(analyze(statement), cap=cap, dialect=connection.dialect.name),
+            )
             for cap in (None, 1_000, 100)
         )
         print(f"{connection.dialect.name}: exact {exact}, capped {capped} and {less}")
@@ -381,7 +384,7 @@ def test_a_table_that_has_grown_costs_no_more(connection: sa.Connection) -> None
     for size in (20_000, ROWS):
         # Statistics of a table of this size, the rest of which is behind the index range.
         analyzed = analyze(sa.select(wide).where(wide.c.id <= size, wide.c.id > 0))
-        keys = resolve_order(analyzed, (SortKey("id"),), COLUMNS)
+        keys = resolve_sort_columns(analyzed, (SortKey("id"),), COLUMNS)
         total, found = cost(
             connection,
             fetch_offset_slice,
@@ -407,7 +410,7 @@ def test_an_estimate_comes_from_the_catalogue_or_the_planner(postgres: sa.Connec
     some = fetch(postgres, fetch_count, filtered, (), dialect="postgresql", count="estimated")
     assert some.relation == "estimate"
     assert some.total == pytest.approx(ROWS / 3, rel=0.1)
-    assert "pg_class" in str(estimate(analyze(sa.select(Wide))))
+    assert "pg_class" in str(make_estimate_statement(analyze(sa.select(Wide))))
 
 
 def test_a_table_that_was_never_analyzed_is_counted(postgres: sa.Connection) -> None:

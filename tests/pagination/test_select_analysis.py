@@ -14,11 +14,11 @@ from hasten.errors import InvalidOption
 from hasten.pagination._counts import NOT_COUNTED, Capped, Count
 from hasten.pagination._order import SortKey
 from hasten.pagination._slices import KeysetSlice
-from hasten.pagination._sql.counting import count
+from hasten.pagination._sql.counting import make_count_select
 from hasten.pagination._sql.indexes import find_index
 from hasten.pagination._sql.offset_select import select_page as page_of
 from hasten.pagination._sql.page_statements import PageStatements
-from hasten.pagination._sql.query_planner import resolve_order
+from hasten.pagination._sql.query_planner import resolve_sort_columns
 from tests.pagination.databases import (
     Animal,
     Author,
@@ -51,7 +51,7 @@ def names(keys: SortColumns) -> list[str]:
 
 
 def order_of(statement: Selection, *order: SortKey) -> list[str]:
-    return names(resolve_order(analyze(statement), order, COLUMNS))
+    return names(resolve_sort_columns(analyze(statement), order, COLUMNS))
 
 
 class TestOrder:
@@ -74,7 +74,7 @@ class TestOrder:
         statement = select(Post).order_by(Post.title.desc().nulls_first())
         assert order_of(statement) == ["-posts.title", "-posts.id"]
         assert order_of(statement, SortKey("id")) == ["posts.id"]
-        (key, _) = resolve_order(analyze(statement), (), {})
+        (key, _) = resolve_sort_columns(analyze(statement), (), {})
         assert key.nulls == "first"
 
     def test_a_unique_key_that_is_never_null_needs_no_primary_key(self) -> None:
@@ -91,20 +91,20 @@ class TestOrder:
 
     def test_columns_of_an_outer_join_may_be_null(self) -> None:
         statement = select(Post).outerjoin(Post.author)
-        (key, _) = resolve_order(analyze(statement), (SortKey("email"),), COLUMNS)
+        (key, _) = resolve_sort_columns(analyze(statement), (SortKey("email"),), COLUMNS)
         assert key.nullable
-        (key, *_) = resolve_order(analyze(select(Author)), (SortKey("email"),), COLUMNS)
+        (key, *_) = resolve_sort_columns(analyze(select(Author)), (SortKey("email"),), COLUMNS)
         assert not key.nullable
 
     def test_an_expression_may_be_null(self) -> None:
-        (key, _) = resolve_order(
+        (key, _) = resolve_sort_columns(
             analyze(select(Post)), (SortKey("x"),), {"x": func.length(Post.title)}
         )
         assert key.nullable
 
     def test_a_sort_key_without_a_column_is_refused(self) -> None:
         with pytest.raises(InvalidOption, match=r"sort='body': must be one of 'id', 'title'"):
-            resolve_order(analyze(select(Post)), (SortKey("body"),), COLUMNS)
+            resolve_sort_columns(analyze(select(Post)), (SortKey("body"),), COLUMNS)
 
 
 class TestRefusals:
@@ -143,7 +143,7 @@ class TestRefusals:
     def test_an_order_by_a_joined_collection_is_refused(self) -> None:
         analyzed = analyze(select(Post).join(Post.tags))
         with pytest.raises(InvalidOption, match=r"tags.name.*one value in each row"):
-            resolve_order(analyzed, (SortKey("tag"),), COLUMNS)
+            resolve_sort_columns(analyzed, (SortKey("tag"),), COLUMNS)
 
     def test_contains_eager_of_a_collection_is_refused(self) -> None:
         statement = select(Post).join(Post.tags).options(orm.contains_eager(Post.tags))
@@ -152,9 +152,9 @@ class TestRefusals:
 
     def test_an_order_that_distinct_does_not_select_is_refused(self) -> None:
         analyzed = analyze(select(Post.title).distinct(), key=[Post.title])
-        keys = resolve_order(analyzed, (SortKey("id"),), COLUMNS)
+        keys = resolve_sort_columns(analyzed, (SortKey("id"),), COLUMNS)
         with pytest.raises(InvalidOption, match="a column that the select with DISTINCT"):
-            PageStatements(analyzed, keys).after("sqlite", None, backwards=False)
+            PageStatements(analyzed, keys).select_after_position("sqlite", None, backwards=False)
 
 
 def distinct_on(statement: Any, column: Any) -> Any:
@@ -269,7 +269,7 @@ def check(session: orm.Session, statement: Selection, wanted: list[Any], key: An
     """Check that pages by cursor and by number, and totals, equal a full read."""
     dialect = session.get_bind().dialect.name
     analyzed = analyze(statement, key=key)
-    keys = resolve_order(analyzed, (), {})
+    keys = resolve_sort_columns(analyzed, (), {})
     page = KeysetSlice([], has_more=True, first=None, last=None)
     seen: list[Any] = []
     while page.has_more:
@@ -331,7 +331,7 @@ def test_groups_can_be_sorted_by_an_aggregate(database: str) -> None:
     number = func.count(Post.id)
     statement = select(Author.id, number.label("n")).join(Author.posts).group_by(Author.id)
     analyzed = analyze(statement)
-    keys = resolve_order(analyzed, (SortKey("n", descending=True),), {"n": number})
+    keys = resolve_sort_columns(analyzed, (SortKey("n", descending=True),), {"n": number})
     with orm.Session(engine(database)) as session:
         wanted = sorted(full_read(session, statement), key=lambda row: (-row[1], -row[0]))
         page = KeysetSlice([], has_more=True, first=None, last=None)
@@ -344,7 +344,7 @@ def test_groups_can_be_sorted_by_an_aggregate(database: str) -> None:
 
 def test_the_limit_applies_to_parents_with_all_their_children(database: str) -> None:
     analyzed = analyze(select(Post).options(orm.joinedload(Post.tags)))
-    keys = resolve_order(analyzed, (SortKey("title"),), COLUMNS)
+    keys = resolve_sort_columns(analyzed, (SortKey("title"),), COLUMNS)
     with orm.Session(engine(database)) as session:
         page = keyset_slice(session, analyzed, keys, None, limit=7, dialect=database)
         assert len(page.rows) == 7
@@ -362,15 +362,15 @@ def test_a_join_to_one_stays_a_join() -> None:
 class TestCountStatements:
     def test_a_count_drops_the_order_and_eager_options(self) -> None:
         statement = select(Post).options(orm.joinedload(Post.tags)).order_by(Post.title)
-        words = str(count(analyze(statement))).split()
+        words = str(make_count_select(analyze(statement))).split()
         assert words == ["SELECT", "count(*)", "AS", "count_1", "FROM", "posts"]
 
     def test_a_count_keeps_loader_criteria(self) -> None:
-        assert "WHERE posts.id > " in str(count(analyze(SINGLE["criteria"])))
+        assert "WHERE posts.id > " in str(make_count_select(analyze(SINGLE["criteria"])))
 
     def test_a_count_selects_no_columns(self) -> None:
         statement = select(Author.id, Author.name).join(Author.posts).group_by(Author.id)
-        assert "name" not in str(count(analyze(statement)))
+        assert "name" not in str(make_count_select(analyze(statement)))
 
     def test_postgresql_omits_an_outer_join_from_a_count(self) -> None:
         with engine("postgresql").connect() as connection:
@@ -378,7 +378,9 @@ class TestCountStatements:
                 (select(Post).outerjoin(Post.author), False),
                 (select(Post).join(Post.author), True),
             ):
-                plan = connection.execute(text(f"EXPLAIN {count(analyze(statement))}")).all()
+                plan = connection.execute(
+                    text(f"EXPLAIN {make_count_select(analyze(statement))}")
+                ).all()
                 assert ("authors" in str(plan)) == is_read
 
 

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.pool import StaticPool
 
-from hasten._sqlalchemy.execution import blocking_database
+from hasten._sqlalchemy.execution import wrap_blocking_session
 from hasten.errors import InvalidOption, InvalidParameter
 from hasten.pagination import Capped, CursorPage, Page, Paginator
 from hasten.pagination._sql import offset_select
@@ -533,12 +533,12 @@ def test_at_most_256_plans_are_kept() -> None:
             while number:
                 number, place = divmod(number, 3)  # noqa: PLW2901
                 statement = statement.where(names[place](Item, v))
-            pages._planner.make_query(
-                blocking_database(session), statement, pages.fields.allowed.default, ()
+            pages._planner.make_page_query(
+                wrap_blocking_session(session), statement, pages.fields.allowed.default, ()
             )
-        assert pages._planner.count == 256
+        assert pages._planner.cached_count == 256
         found = pages.sync.page(session, sa.select(Item), pages.parse(""))
-        assert (found.total, pages._planner.count) == (180, 256)
+        assert (found.total, pages._planner.cached_count) == (180, 256)
 
 
 def test_threads_share_plans(database: str) -> None:
@@ -556,7 +556,7 @@ def test_threads_share_plans(database: str) -> None:
     with ThreadPoolExecutor(8) as pool:
         tenants = [number % 3 for number in range(60)]
         assert list(pool.map(ask, tenants)) == [{tenant} for tenant in tenants]
-    assert pages._planner.count == 1
+    assert pages._planner.cached_count == 1
 
 
 asking: Final = ContextVar("asking", default=0)

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 
-from hasten._sqlalchemy.execution import blocking_database
+from hasten._sqlalchemy.execution import wrap_blocking_session
 from hasten.errors import InvalidParameter
 from hasten.pagination import Cached, Paginator
 
@@ -175,9 +175,9 @@ async def test_tenants_of_asynchronous_sessions_are_distinguished() -> None:
     def mark(executor: Any) -> Any:
         """Return the fingerprint that cursors are signed for."""
         default = notes.fields.allowed.default
-        return notes._planner.make_query(
-            blocking_database(executor), select(Note), default, ()
-        ).translated_schemas()
+        return notes._planner.make_page_query(
+            wrap_blocking_session(executor), select(Note), default, ()
+        ).find_translated_schemas()
 
     ways: list[Callable[[str], Awaitable[Any]]] = [
         by_engine, by_connection_of_session, by_scoped_session, by_connection,

@@ -16,7 +16,7 @@ from sqlalchemy.types import TypeEngine
 from hasten._sqlalchemy.analysis import analyze
 from hasten.pagination._order import SortKey
 from hasten.pagination._slices import KeysetSlice
-from hasten.pagination._sql.query_planner import resolve_order
+from hasten.pagination._sql.query_planner import resolve_sort_columns
 from tests.pagination.databases import DATABASES, async_engine, engine
 from tests.pagination.slices import keyset_slice, keyset_slice_async
 
@@ -91,7 +91,7 @@ async def test_walks_continue_after_any_type(database: str, column: str, descend
         (SortKey(column, descending),),
         (SortKey(column, descending), SortKey("id", not descending)),
     ):
-        keys = resolve_order(analyzed, order, columns)
+        keys = resolve_sort_columns(analyzed, order, columns)
         with engine(database).connect() as connection:
             whole = keyset_slice(connection, analyzed, keys, None, limit=99, dialect=database).rows
             page = KeysetSlice([], has_more=True, first=None, last=None)

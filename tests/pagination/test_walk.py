@@ -22,7 +22,7 @@ from hasten.errors import InvalidOption
 from hasten.pagination._order import Order, SortKey
 from hasten.pagination._slices import KeysetSlice
 from hasten.pagination._sql.keyset import select_after
-from hasten.pagination._sql.query_planner import resolve_order
+from hasten.pagination._sql.query_planner import resolve_sort_columns
 from tests.effort import effort
 from tests.pagination.databases import Item, async_engine, engine, item
 from tests.pagination.slices import keyset_slice, keyset_slice_async
@@ -72,7 +72,7 @@ def everything(connection: sa.Connection, dataset: int) -> list[Any]:
 
 def plan(statement: Selection, order: Order) -> tuple[AnalyzedSelect, SortColumns]:
     analyzed = analyze(statement)
-    return analyzed, resolve_order(analyzed, order, COLUMNS)
+    return analyzed, resolve_sort_columns(analyzed, order, COLUMNS)
 
 
 def ids(rows: list[Any]) -> list[int]:
@@ -309,7 +309,9 @@ def test_a_walk_by_an_expression_leaves_the_comparison_to_the_database(database:
     """The expression ignores case, which only the database can compare."""
     analyzed = analyze(of_columns(0))
     columns = {"label": sa.func.lower(Item.label), "id": Item.id}
-    keys = resolve_order(analyzed, (SortKey("label"), SortKey("id", descending=True)), columns)
+    keys = resolve_sort_columns(
+        analyzed, (SortKey("label"), SortKey("id", descending=True)), columns
+    )
     with engine(database).connect() as connection:
         seen: list[int] = []
         page = KeysetSlice([], has_more=True, first=None, last=None)
@@ -348,4 +350,4 @@ def of_kind(kind: TypeEngine[Any]) -> tuple[AnalyzedSelect, SortColumns]:
         sa.Column("key", kind),
     )
     analyzed = analyze(sa.select(kinds.c.id))
-    return analyzed, resolve_order(analyzed, (SortKey("key"),), dict(kinds.c.items()))
+    return analyzed, resolve_sort_columns(analyzed, (SortKey("key"),), dict(kinds.c.items()))

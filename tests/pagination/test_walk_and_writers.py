@@ -37,7 +37,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column, registry
 from hasten._sqlalchemy.analysis import analyze
 from hasten._sqlalchemy.selects import Selection
 from hasten.pagination._order import Order, SortKey
-from hasten.pagination._sql.query_planner import resolve_order
+from hasten.pagination._sql.query_planner import resolve_sort_columns
 from tests.effort import effort
 from tests.pagination.databases import url
 from tests.pagination.slices import keyset_slice
@@ -179,7 +179,7 @@ def walk(
 ) -> list[int]:
     """Return the ids in the order of the walk."""
     analyzed = analyze(statement)
-    keys = resolve_order(analyzed, order, COLUMNS)
+    keys = resolve_sort_columns(analyzed, order, COLUMNS)
     dialect = session.get_bind().dialect.name
     seen: list[int] = []
     position, has_more = None, True

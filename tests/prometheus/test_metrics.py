@@ -343,7 +343,7 @@ class TestHttp:
 
     def test_the_counters_of_limits_are_shown(self) -> None:
         stats = RateLimitStats()
-        login = stats.get_or_add("login")
+        login = stats.get_or_add_limit("login")
         login.allowed, login.limited, login.near_limit, login.shadow, login.unavailable = range(5)
         page = Page.of(Metrics(rate_limits=stats, registry=None))
         name = "hasten_rate_limit_requests_total"

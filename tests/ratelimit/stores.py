@@ -11,7 +11,7 @@ from typing import Any, Final
 from hasten import Store
 from hasten.errors import StoreError
 from hasten.ratelimit import _algorithms as algorithms
-from hasten.ratelimit._algorithms import State
+from hasten.ratelimit._algorithms import CounterState
 from hasten.ratelimit._counter_store import (
     Check,
     CheckGroup,
@@ -21,7 +21,7 @@ from hasten.ratelimit._counter_store import (
     is_group_denied,
 )
 from hasten.ratelimit._resilient_store import ResilientStore
-from hasten.ratelimit._stores import MemoryStore, StorePart
+from hasten.ratelimit._stores import MemoryStore, RateLimitPart
 from hasten.ratelimit._stores.remote import RemoteStore
 from tests.servers.redis import shared_redis
 from tests.servers.topologies import shared_cluster
@@ -77,7 +77,7 @@ def _open(kind: str, place: Path, clock: Clock | None) -> CounterStore:
 
 def counter_store(url: str, *, clock: Clock | None = None) -> MemoryStore | RemoteStore:
     """Return the counter store of a URL."""
-    return StorePart(Store(url, clock=clock)).counters
+    return RateLimitPart(Store(url, clock=clock)).counter_store
 
 
 def url_of(kind: str, place: Path) -> str:
@@ -123,7 +123,7 @@ class Oracle:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._states: dict[tuple[str, bytes], State] = {}
+        self._states: dict[tuple[str, bytes], CounterState] = {}
 
     async def hit(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
         answer = []
@@ -138,10 +138,12 @@ class Oracle:
         return answer
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
-        for token, keep in settlements:
-            place = token.bucket, token.key
+        for reservation, keep in settlements:
+            place = reservation.bucket, reservation.key
             state = self._states.get(place, ())
-            self._states[place] = algorithms.settle(token, keep, state, self._clock.now_us)
+            self._states[place] = algorithms.settle_reservation(
+                reservation, keep, state, self._clock.now_us
+            )
 
     async def peek(self, checks: Sequence[Check]) -> list[Outcome]:
         return [
@@ -158,6 +160,6 @@ class Oracle:
         state = self._states.get((bucket, key), ())
         if state or for_us:
             until_us = self._clock.now_us + for_us if for_us else 0
-            self._states[bucket, key] = algorithms.block(state, until_us)
+            self._states[bucket, key] = algorithms.set_block(state, until_us)
 
     async def aclose(self) -> None: ...

@@ -12,22 +12,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hasten.ratelimit._counter_store import Check, CounterStore, Outcome, Settlement, Token, digest
+from hasten.ratelimit._counter_store import (
+    Check,
+    CounterStore,
+    Outcome,
+    Reservation,
+    Settlement,
+    hash_client,
+)
 from hasten.ratelimit._rates import Rate
-from hasten.ratelimit._rules import Rule, concurrency_rule, rule_of
+from hasten.ratelimit._rules import Rule, make_concurrency_rule, make_rule
 from tests.effort import effort
 from tests.ratelimit.stores import KINDS, SECOND, Clock, Oracle, open_for_test
 
 RULES: Final[list[Rule]] = [
-    rule_of(Rate(3, 2)),
-    rule_of(Rate(3, 2), "sliding"),
-    rule_of(Rate(200, 2), "sliding"),
-    rule_of(Rate(7, 1), "gcra"),
-    rule_of(Rate(3, 1, burst=5)),
-    concurrency_rule(3, 2),
-    rule_of(Rate(0, 1)),
+    make_rule(Rate(3, 2)),
+    make_rule(Rate(3, 2), "sliding"),
+    make_rule(Rate(200, 2), "sliding"),
+    make_rule(Rate(7, 1), "gcra"),
+    make_rule(Rate(3, 1, burst=5)),
+    make_concurrency_rule(3, 2),
+    make_rule(Rate(0, 1)),
 ]
-CLIENTS: Final = [digest("ada"), digest("bob")]
+CLIENTS: Final = [hash_client("ada"), hash_client("bob")]
 
 checks = st.builds(
     Check,
@@ -97,7 +104,7 @@ async def walk(
     store: CounterStore, oracle: Oracle, clock: Clock, steps: list[tuple[str, Any]], name: str
 ) -> None:
     """Take the same steps with both, in new buckets."""
-    tokens: list[tuple[Token, Token]] = []
+    tokens: list[tuple[Reservation, Reservation]] = []
 
     def own(check: Check) -> Check:
         return check._replace(bucket=f"{name}:{check.rule.id}")
@@ -130,6 +137,10 @@ async def walk(
 
 def tokens_of(
     told: list[list[Outcome]], expected: list[list[Outcome]]
-) -> list[tuple[Token, Token]]:
+) -> list[tuple[Reservation, Reservation]]:
     pairs = zip(itertools.chain(*told), itertools.chain(*expected), strict=True)
-    return [(o.token, e.token) for o, e in pairs if o.token is not None and e.token is not None]
+    return [
+        (o.reservation, e.reservation)
+        for o, e in pairs
+        if o.reservation is not None and e.reservation is not None
+    ]

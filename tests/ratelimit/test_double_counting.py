@@ -69,7 +69,7 @@ async def test_limits_that_count_differently_are_not_equal() -> None:
     assert await statuses(app, "/auth/login", 2) == [200, 429]
     app = mounted([Limit("1/h", skip_failed=True)], [Limit("1/h", message="no")])
     assert await statuses(app, "/auth/none", 2) == [404, 429]
-    assert Limit("1/h", message={"a": "b"}).definition == Limit("1/h").definition
+    assert Limit("1/h", message={"a": "b"}).identifying_options == Limit("1/h").identifying_options
 
 
 @pytest.mark.parametrize(("outer", "inner"), [("3/h", "3/h"), ("9/h", "3/h"), ("3/h", "9/h")])

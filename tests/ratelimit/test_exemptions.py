@@ -268,7 +268,7 @@ class TestRoutes:
             scope = {
                 "type": "http", "path": path, "root_path": "", "method": "GET", "headers": [],
             }  # fmt: skip
-            assert (planner.plan_of(scope) is None) is is_free, path
+            assert (planner.find_http_plan(scope) is None) is is_free, path
 
 
 def partial_resolve(urls: Any, patterns: list[Any]) -> Callable[[str], Any]:

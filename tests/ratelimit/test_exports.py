@@ -39,7 +39,7 @@ PRIVATE = {
     ("limit_options.py", "TypeError"),  # of `key_to_text`, whose callers catch it
     ("limit.py", "AttributeError"),  # of an attribute that is changed
     ("_algorithms.py", "AssertionError"),  # a bug in hasten
-    ("request_checks.py", "FunctionFailed"),
+    ("request_checks.py", "LimitFunctionFailed"),
 }
 
 

@@ -15,14 +15,14 @@ from hasten._timeouts import LoopTimeout, done_within
 from hasten.errors import StoreUnavailable
 from hasten.ratelimit import Limiter
 from hasten.ratelimit._circuit_breaker import FAILURES
-from hasten.ratelimit._counter_store import Check, CheckGroup, Outcome, digest
+from hasten.ratelimit._counter_store import Check, CheckGroup, Outcome, hash_client
 from hasten.ratelimit._rates import Rate
-from hasten.ratelimit._rules import rule_of
+from hasten.ratelimit._rules import make_rule
 from tests.ratelimit.eventually import until
 from tests.ratelimit.stores import Clock, Oracle, WatchedStore, counter_store, url_of
 from tests.servers.redis import RedisServer
 
-CHECK = Check("api", digest("ada"), rule_of(Rate(1000, 3600)))
+CHECK = Check("api", hash_client("ada"), make_rule(Rate(1000, 3600)))
 
 
 @contextlib.asynccontextmanager
@@ -49,7 +49,7 @@ async def test_a_slow_event_loop_does_not_count_against_the_store(
 ) -> None:
     """A response needs several turns to reach one of many requests in flight."""
     limiter = Limiter("1000000/h", name="limiter", store=url_of(kind, tmp_path))
-    counters = limiter._counters.counters
+    counters = limiter._counters.counter_store
     resilient = limiter._store = WatchedStore(counters, store_timeout=0.05)
     await limiter.hit("ada")
     before = resilient.errors  # opening a file may take longer
@@ -135,7 +135,7 @@ async def test_one_short_delay_is_not_an_outage(server: RedisServer) -> None:
         return outcome.remaining == 999 - len(asking)
 
     await until(is_up_to_date)  # the late hit was counted
-    await resilient.finish()
+    await resilient.finish_calls()
 
 
 async def test_repeated_outages_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:

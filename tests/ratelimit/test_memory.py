@@ -9,16 +9,16 @@ import time
 import pytest
 
 from hasten.errors import InvalidOption
-from hasten.ratelimit._counter_store import Check, Settlement, digest
+from hasten.ratelimit._counter_store import Check, Settlement, hash_client
 from hasten.ratelimit._rates import Rate
-from hasten.ratelimit._rules import Algorithm, rule_of
+from hasten.ratelimit._rules import Algorithm, make_rule
 from hasten.ratelimit._stores import memory
 from hasten.ratelimit._stores.memory import MemoryStore
 from tests.ratelimit.stores import SECOND, Clock
 
 
 def check(name: str, limit: int = 5, algorithm: Algorithm | None = None) -> Check:
-    return Check("api", digest(name), rule_of(Rate(limit, 60), algorithm))
+    return Check("api", hash_client(name), make_rule(Rate(limit, 60), algorithm))
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ class TestRoom:
             store.hit_one(victim)
         for _ in range(4):
             store.hit_one(near)
-        store.block_now("api", digest("blocked"), 60 * SECOND)
+        store.block_now("api", hash_client("blocked"), 60 * SECOND)
         for number in range(5_000):
             assert store.hit_one(check(f"junk {number}", 5, algorithm)).ok
             assert len(store) <= 1_000
@@ -68,7 +68,7 @@ class TestRoom:
         for number in range(100):
             store.hit_one(check(f"old {number}"))
         clock.advance(59)
-        store.reset_now("api", digest("old 7"))
+        store.reset_now("api", hash_client("old 7"))
         store.hit_one(check("kept"))
         clock.advance(1)
         for number in range(99):
@@ -135,19 +135,19 @@ class TestRoom:
         for _ in range(6):
             store.hit_one(check("new"))
         assert not store.peek_now([check("new")])[0].ok
-        store.reset_now("api", digest("new"))
+        store.reset_now("api", hash_client("new"))
         assert store.hit_one(check("new")).remaining == 4
 
     def test_a_key_with_a_shared_count_gets_a_refund(self, clock: Clock) -> None:
         store = full_store(clock, max_keys=10)
         outcome = store.hit_one(check("new")._replace(counted_later=True))
-        assert outcome.token is not None
-        store.settle_now([Settlement(outcome.token)])
+        assert outcome.reservation is not None
+        store.settle_now([Settlement(outcome.reservation)])
         assert store.peek_now([check("new")])[0].remaining == 5
 
     def test_a_block_finds_room_in_a_full_store_and_blocks_nobody_else(self, clock: Clock) -> None:
         store = full_store(clock, max_keys=10)
-        store.block_now("api", digest("blocked"), 600 * SECOND)
+        store.block_now("api", hash_client("blocked"), 600 * SECOND)
         assert not store.hit_one(check("blocked")).ok
         assert store.hit_one(check("new")).ok
 

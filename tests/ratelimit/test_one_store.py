@@ -96,7 +96,7 @@ async def test_the_owner_of_limits_closes_them(tmp_path: Path) -> None:
     site = Served("asgi", limits=limits)
     assert (await site.ask()).status == 200
     await site.close()
-    root: Any = limits.counters
+    root: Any = limits.counter_store
     assert root._database._connection is not None
     async with limits:
         await limits.reset("api", PEER)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hasten.ratelimit._counter_store import Check, digest
+from hasten.ratelimit._counter_store import Check, hash_client
 from hasten.ratelimit._rules import Rule
 from tests.ratelimit.stores import SECOND, open_for_test, url_of
 
@@ -22,13 +22,13 @@ RULE = Rule("fixed", LIMIT, 900 * SECOND)
 
 PROGRAM = """
 import asyncio, json, sys
-from hasten.ratelimit._counter_store import Check, Settlement, digest
+from hasten.ratelimit._counter_store import Check, Settlement, hash_client
 from tests.ratelimit.stores import counter_store
 from tests.ratelimit.test_races import RULE
 
 async def main(url, hits, later):
     store = counter_store(url)
-    check = Check("race", digest("ada"), RULE, counted_later=later)
+    check = Check("race", hash_client("ada"), RULE, counted_later=later)
     print("ready", flush=True)
     sys.stdin.readline()
     answers = await asyncio.gather(*(store.hit([[check]]) for _ in range(hits)))
@@ -75,7 +75,7 @@ def test_refunds_of_several_processes_leave_nothing_counted(kind: str, tmp_path:
 
     async def left() -> int:
         async with open_for_test(kind, tmp_path) as store:
-            [outcome] = await store.peek([Check("race", digest("ada"), RULE)])
+            [outcome] = await store.peek([Check("race", hash_client("ada"), RULE)])
             return outcome.remaining
 
     assert asyncio.run(left()) == LIMIT

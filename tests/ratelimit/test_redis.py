@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten.errors import InvalidOption, StoreError
-from hasten.ratelimit._counter_store import Check, Settlement, digest
+from hasten.ratelimit._counter_store import Check, Settlement, hash_client
 from hasten.ratelimit._rates import Rate
-from hasten.ratelimit._rules import RUNS, bucket_of, concurrency_rule, rule_of
+from hasten.ratelimit._rules import RUNS, make_bucket_name, make_concurrency_rule, make_rule
 from hasten.ratelimit._stores.redis import RedisStore
 from tests.effort import effort
 from tests.ratelimit.stores import (
@@ -28,12 +28,12 @@ from tests.ratelimit.stores import (
 from tests.servers.redis import RedisServer
 
 POLICIES = [
-    rule_of(Rate(1000, 900)), rule_of(Rate(500, 60), "sliding"), rule_of(Rate(50, 1), "gcra"),
+    make_rule(Rate(1000, 900)), make_rule(Rate(500, 60), "sliding"), make_rule(Rate(50, 1), "gcra"),
 ]  # fmt: skip
 
 
 def groups(name: str = "ada") -> list[list[Check]]:
-    return [[Check(bucket_of("p", rule), digest(name), rule)] for rule in POLICIES]
+    return [[Check(make_bucket_name("p", rule), hash_client(name), rule)] for rule in POLICIES]
 
 
 @pytest.fixture
@@ -99,10 +99,12 @@ class TestCommands:
 
     async def test_concurrent_responses_reach_their_callers(self, own: RedisStore) -> None:
         """The next call is sent before the response to the previous one arrives."""
-        rule = rule_of(Rate(10_000, 900))
+        rule = make_rule(Rate(10_000, 900))
 
         async def client(number: int) -> None:
-            check = Check(bucket_of("p", rule), digest(str(number)), rule, cost=number + 1)
+            check = Check(
+                make_bucket_name("p", rule), hash_client(str(number)), rule, cost=number + 1
+            )
             for turn in range(1, 20):
                 [[outcome]] = await own.hit([[check]])
                 assert outcome.remaining == 10_000 - turn * (number + 1)
@@ -127,12 +129,13 @@ class TestKeys:
     def test_every_key_expires(self, kind: str, tmp_path: Path) -> None:
         """After every operation."""
         rules = [
-            rule_of(Rate(3, 2)), rule_of(Rate(300, 2), "sliding"), rule_of(Rate(3, 2), "sliding"),
-            rule_of(Rate(3, 2), "gcra"), rule_of(Rate(3, 2, burst=6)), concurrency_rule(2, 2),
+            make_rule(Rate(3, 2)), make_rule(Rate(300, 2), "sliding"),
+            make_rule(Rate(3, 2), "sliding"), make_rule(Rate(3, 2), "gcra"),
+            make_rule(Rate(3, 2, burst=6)), make_concurrency_rule(2, 2),
         ]  # fmt: skip
         checks = st.builds(
             lambda rule, cost, later, block_us: Check(
-                rule.id, digest("ada"), rule, cost, later, block_us
+                rule.id, hash_client("ada"), rule, cost, later, block_us
             ),
             st.sampled_from(rules), st.integers(0, 3), st.booleans(),
             st.sampled_from([0, 3 * SECOND]),
@@ -146,9 +149,9 @@ class TestKeys:
                     await store.block(check.bucket, check.key, SECOND)
                     continue
                 [[outcome]] = await store.hit([[check]])
-                if outcome.token is not None and verb != "hit":
+                if outcome.reservation is not None and verb != "hit":
                     more = 1 if check.rule.kind == "gcra" else 9
-                    await store.settle([Settlement(outcome.token, more * (verb == "keep"))])
+                    await store.settle([Settlement(outcome.reservation, more * (verb == "keep"))])
             for key in client.scan_iter(f"{prefix_of(tmp_path)}:*", count=1000):
                 left_ms = client.pttl(key)
                 assert left_ms == EXPIRED or 0 <= left_ms <= 2 * 2000 + 1
@@ -167,19 +170,19 @@ class TestKeys:
         client.close()
 
     async def test_a_refund_creates_no_key(self, server: RedisServer, own: RedisStore) -> None:
-        for rule in (*POLICIES, concurrency_rule(2, 60)):
-            check = Check(rule.id, digest("ada"), rule, counted_later=True)
+        for rule in (*POLICIES, make_concurrency_rule(2, 60)):
+            check = Check(rule.id, hash_client("ada"), rule, counted_later=True)
             [[outcome]] = await own.hit([[check]])
-            assert outcome.token is not None
+            assert outcome.reservation is not None
             with server.client() as client:
                 client.flushall()
-                await own.settle([Settlement(outcome.token)])
+                await own.settle([Settlement(outcome.reservation)])
                 assert client.dbsize() == 0
 
     async def test_keys_are_short_and_anonymous(self, server: RedisServer, own: RedisStore) -> None:
         rule = POLICIES[0]
         for text in ("ada@example.org", "x" * 1_000_000, "a:b{c}\n"):
-            await own.hit([[Check("api", digest(text), rule)]])
+            await own.hit([[Check("api", hash_client(text), rule)]])
         with server.client() as client:
             keys = client.keys("*")
         assert {len(key) for key in keys} == {len("hasten:limit:api:{}") + 32}
@@ -187,11 +190,11 @@ class TestKeys:
 
     async def test_the_size_of_a_key_is_small(self, server: RedisServer, own: RedisStore) -> None:
         """A full window of a hundred hits takes at most 3 KiB."""
-        rule = rule_of(Rate(100, 900), "sliding")
+        rule = make_rule(Rate(100, 900), "sliding")
         for _ in range(100):
-            await own.hit([[Check("api", digest("ada"), rule)]])
+            await own.hit([[Check("api", hash_client("ada"), rule)]])
         fixed = POLICIES[0]
-        await own.hit([[Check("fixed", digest("ada"), fixed)]])
+        await own.hit([[Check("fixed", hash_client("ada"), fixed)]])
         with server.client() as client:
             [runs] = client.keys("*api*")
             [window] = client.keys("*fixed*")
@@ -201,9 +204,9 @@ class TestKeys:
     async def test_policies_on_different_nodes_keep_their_order(self, tmp_path: Path) -> None:
         """Limits with different keys are on different nodes and keep their order."""
         async with open_for_test("redis-cluster", tmp_path) as store:
-            one = rule_of(Rate(1, 900))
+            one = make_rule(Rate(1, 900))
             for number in range(30):
-                ip, user = digest(f"ip {number}"), digest(f"user {number}")
+                ip, user = hash_client(f"ip {number}"), hash_client(f"user {number}")
                 asked = [
                     [Check("general", ip, POLICIES[0])], [Check("strict", ip, one)],
                     [Check("login", user, one)], [Check("last", ip, POLICIES[0])],
@@ -216,8 +219,8 @@ class TestKeys:
 
 class TestRaces:
     async def test_hundreds_at_once_in_one_process(self, own: RedisStore) -> None:
-        rule = rule_of(Rate(100, 900))
-        check = Check("race", digest("ada"), rule)
+        rule = make_rule(Rate(100, 900))
+        check = Check("race", hash_client("ada"), rule)
         answers = await asyncio.gather(*(own.hit([[check]]) for _ in range(500)))
         assert sum(outcome.ok for [[outcome]] in answers) == 100
 
@@ -229,7 +232,7 @@ class TestClocks:
         """The clock of this process is irrelevant."""
         import time
 
-        check = Check("any", digest("ada"), rule_of(Rate(2, 3600)))
+        check = Check("any", hash_client("ada"), make_rule(Rate(2, 3600)))
         [[first]] = await own.hit([[check]])
         monkeypatch.setattr(time, "time", lambda: 30.0)
         monkeypatch.setattr(time, "time_ns", lambda: 30 * 10**9)

@@ -11,10 +11,10 @@ import pytest
 from hasten import Store
 from hasten.errors import InvalidOption, StoreUnavailable
 from hasten.ratelimit import Limit, Limiter, Limits, MemoryStore, RateLimitMiddleware, limit
-from hasten.ratelimit._counter_store import Check, OnStoreError, digest
+from hasten.ratelimit._counter_store import Check, OnStoreError, hash_client
 from hasten.ratelimit._denial_cache import TRUSTED_US
 from hasten.ratelimit._rates import Rate
-from hasten.ratelimit._rules import rule_of
+from hasten.ratelimit._rules import make_rule
 from hasten.testing import ManualClock
 from tests.ratelimit.sites import FRAMEWORKS, PEER, Served
 from tests.ratelimit.stores import (
@@ -80,7 +80,7 @@ async def test_a_denial_holds_without_the_store(on_error: OnStoreError, clock: C
     """Nobody can find out whether it was reset."""
     store: Any = Moody(clock)
     resilient = WatchedStore(store, clock=clock)
-    check = Check("api", digest("ada"), rule_of(Rate(1, 3600)), on_error=on_error)
+    check = Check("api", hash_client("ada"), make_rule(Rate(1, 3600)), on_error=on_error)
     assert [(await resilient.hit([[check]]))[0][0].ok for _ in range(2)] == [True, False]
     store.fails = True
     for _ in range(9):
@@ -205,7 +205,7 @@ async def test_it_clears_nothing_that_has_another_prefix(tmp_path: Path) -> None
             store=f"{server}?prefix={prefix}[*]",
             store_timeout=10,
         )
-        check = Check("api", digest("ada"), rule_of(Rate(1, 3600)))
+        check = Check("api", hash_client("ada"), make_rule(Rate(1, 3600)))
         await middleware.enforcer.store.hit([[check]])
         await middleware.reset()
         assert client.get(f"{prefix}:other") == b"kept"

@@ -19,12 +19,12 @@ from hasten.ratelimit._counter_store import (
     CheckGroup,
     OnStoreError,
     Outcome,
+    Reservation,
     Settlement,
-    Token,
-    digest,
+    hash_client,
 )
 from hasten.ratelimit._rates import Rate
-from hasten.ratelimit._rules import rule_of
+from hasten.ratelimit._rules import make_rule
 from hasten.ratelimit._stores.memory import MemoryStore
 from tests.effort import effort
 from tests.ratelimit.eventually import until
@@ -34,13 +34,13 @@ from tests.servers.redis import RedisServer
 
 T = TypeVar("T")
 
-ADA = digest("ada")
+ADA = hash_client("ada")
 
 
 def check(
     limit: int = 3, *, on_error: OnStoreError = "local", later: bool = False, name: str = "api"
 ) -> Check:
-    return Check(name, ADA, rule_of(Rate(limit, 3600)), counted_later=later, on_error=on_error)
+    return Check(name, ADA, make_rule(Rate(limit, 3600)), counted_later=later, on_error=on_error)
 
 
 def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -71,7 +71,7 @@ async def resilient(server: RedisServer, clock: Clock) -> AsyncIterator[WatchedS
     """Yield a resilient store on a server of its own. Its time-out is real time."""
     resilient = WatchedStore(counter_store(server.url), clock=clock, store_timeout=0.25)
     yield resilient
-    await resilient.finish()
+    await resilient.finish_calls()
 
 
 async def hit(resilient: WatchedStore, *checks: Check) -> list[Outcome]:
@@ -113,7 +113,7 @@ class TestOutage:
         await until_unavailable(resilient)
         assert [(await hit(resilient, check(10)))[0].ok for _ in range(4)] == [True] * 3 + [False]
         assert (await resilient.peek([check(10)]))[0].limit == 3
-        await resilient.finish()
+        await resilient.finish_calls()
 
     async def test_allow_and_deny_apply(self, resilient: WatchedStore, server: RedisServer) -> None:
         server.kill()
@@ -213,22 +213,24 @@ class TestOutage:
         before = commands(server)
         await hit(resilient, check(9, name="next"))
         assert commands(server) == before + 1
-        await resilient.finish()
+        await resilient.finish_calls()
         server.kill()
 
     async def test_reservations_that_end_during_an_outage_are_settled_after_it(
         self, resilient: WatchedStore, server: RedisServer, clock: Clock
     ) -> None:
         [outcome] = await hit(resilient, check(3, later=True))
-        assert outcome.token is not None
+        assert outcome.reservation is not None
         server.pause()
         await until_unavailable(resilient)
-        resilient.settle_in_background([Settlement(outcome.token)])
+        resilient.settle_in_background([Settlement(outcome.reservation)])
         [local] = await hit(resilient, check(3, later=True))
         server.go_on()
         await until_back(resilient, clock)
-        assert local.token is not None
-        resilient.settle_in_background([Settlement(local.token)])  # this one was counted locally
+        assert local.reservation is not None
+        resilient.settle_in_background(
+            [Settlement(local.reservation)]
+        )  # this one was counted locally
 
         async def is_settled() -> bool:
             return (await resilient.peek([check(3)]))[0].remaining == 3
@@ -350,8 +352,8 @@ class TestDenials:
     async def test_an_uncertain_denial_is_not_repeated(self, resilient: WatchedStore) -> None:
         [reserved] = await hit(resilient, check(1, later=True))
         assert not (await hit(resilient, check(1)))[0].ok
-        assert reserved.token is not None
-        resilient.settle_in_background([Settlement(reserved.token)])
+        assert reserved.reservation is not None
+        resilient.settle_in_background([Settlement(reserved.reservation)])
         assert (await hit(resilient, check(1)))[0].ok
 
     async def test_a_reset_removes_a_repeated_denial(self, resilient: WatchedStore) -> None:
@@ -373,16 +375,16 @@ class TestDenials:
 
         denials = DenialCache(100)
         for number in range(1000):
-            one = check(1)._replace(key=digest(str(number)))
+            one = check(1)._replace(key=hash_client(str(number)))
             outcome = Outcome(False, 1, 0, SECOND, SECOND, certain=True)
             denials.add_if_denied([[one]], [[outcome]], number * SECOND // 10)
             assert len(denials) <= 100
-            assert denials.find([[one]], number * SECOND // 10) is not None
+            assert denials.find_denied_group([[one]], number * SECOND // 10) is not None
 
 
 rules = [
-    rule_of(Rate(3, 2)), rule_of(Rate(3, 2), "sliding"), rule_of(Rate(7, 1), "gcra"),
-    rule_of(Rate(3, 1, burst=5)),
+    make_rule(Rate(3, 2)), make_rule(Rate(3, 2), "sliding"), make_rule(Rate(7, 1), "gcra"),
+    make_rule(Rate(3, 1, burst=5)),
 ]  # fmt: skip
 # Policies differ in whether they block, not the checks of one. Of what never fits the wait is only
 # a number, so costs are small.
@@ -390,7 +392,7 @@ checks = st.builds(
     lambda rule, cost, later: Check(
         rule.id, ADA, rule, cost, later, block_us=3 * SECOND if rule.limit == 7 else 0
     ),
-    st.sampled_from([*rules, rule_of(Rate(7, 2))]),
+    st.sampled_from([*rules, make_rule(Rate(7, 2))]),
     st.sampled_from([1, 1, 2, 3]),
     st.sampled_from([False, False, True]),
 )
@@ -412,7 +414,7 @@ def test_a_repeated_denial_equals_a_fresh_one(steps: list[tuple[list[Check], int
     """Whatever is reserved and refunded in between."""
     clock = Clock()
     resilient, plain = WatchedStore(Oracle(clock), clock=clock), Oracle(clock)
-    tokens: list[tuple[Token, Token]] = []
+    tokens: list[tuple[Reservation, Reservation]] = []
 
     async def walk() -> None:
         for group, passed_us, choice in steps:
@@ -423,17 +425,17 @@ def test_a_repeated_denial_equals_a_fresh_one(steps: list[tuple[list[Check], int
                 # Lower costs that passed meanwhile may have made the wait longer.
                 assert ours.retry_us <= theirs.retry_us
             tokens.extend(
-                (o.token, e.token)
+                (o.reservation, e.reservation)
                 for [o], [e] in zip(told, expected, strict=True)
-                if o.token is not None and e.token is not None
+                if o.reservation is not None and e.reservation is not None
             )
             if tokens and choice > 4:
-                token, other = tokens.pop(choice % len(tokens))
-                resilient.settle_in_background([Settlement(token, choice % 2)])
+                reservation, other = tokens.pop(choice % len(tokens))
+                resilient.settle_in_background([Settlement(reservation, choice % 2)])
                 await asyncio.sleep(0)  # so that the store has started to settle
                 await plain.settle([Settlement(other, choice % 2)])
             clock.now_us += passed_us
-        await resilient.finish()
+        await resilient.finish_calls()
 
     asyncio.run(walk())
     assert resilient.errors == 0
@@ -442,9 +444,9 @@ def test_a_repeated_denial_equals_a_fresh_one(steps: list[tuple[list[Check], int
 class TestWithoutWaiting:
     async def test_finish_waits_for_all(self, resilient: WatchedStore, server: RedisServer) -> None:
         [outcome] = await hit(resilient, check(3, later=True))
-        assert outcome.token is not None
-        resilient.settle_in_background([Settlement(outcome.token)])
-        await resilient.finish()
+        assert outcome.reservation is not None
+        resilient.settle_in_background([Settlement(outcome.reservation)])
+        await resilient.finish_calls()
         store = counter_store(server.url)
 
         async def is_given_back() -> bool:  # a busy machine may miss the time-out
@@ -465,9 +467,9 @@ class TestWithoutWaiting:
         answer = resilient.try_hit_now([[check(1, later=True)]])
         assert answer is not None
         [[outcome]] = answer
-        assert outcome.token is not None
-        resilient.settle_in_background([Settlement(outcome.token)])
+        assert outcome.reservation is not None
+        resilient.settle_in_background([Settlement(outcome.reservation)])
         assert at_once(resilient.hit([[check(1)]]))[0][0].ok
         assert not at_once(resilient.peek([check(1)]))[0].ok
         at_once(resilient.reset([("api", ADA)]))
-        await resilient.finish()
+        await resilient.finish_calls()

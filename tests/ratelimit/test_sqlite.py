@@ -13,9 +13,9 @@ from hasten import Store
 from hasten.errors import InvalidOption, StoreTooNew, StoreUnavailable
 from hasten.jobs import Queue
 from hasten.ratelimit import Limiter
-from hasten.ratelimit._counter_store import Check, digest
+from hasten.ratelimit._counter_store import Check, hash_client
 from hasten.ratelimit._rates import Rate
-from hasten.ratelimit._rules import rule_of
+from hasten.ratelimit._rules import make_rule
 from tests.ratelimit.stores import SECOND, Clock, counter_store, open_for_test
 
 
@@ -27,7 +27,7 @@ def rows(place: Path) -> int:
 
 class TestSchema:
     async def test_a_file_without_a_version_is_opened_with_its_counts(self, tmp_path: Path) -> None:
-        check = Check("api", digest("ada"), rule_of(Rate(2, 3600)))
+        check = Check("api", hash_client("ada"), make_rule(Rate(2, 3600)))
         async with open_for_test("sqlite", tmp_path) as store:
             await store.hit([[check]])
         with contextlib.closing(sqlite3.connect(tmp_path / "limits.db")) as connection, connection:
@@ -37,7 +37,7 @@ class TestSchema:
         assert schema(tmp_path) == 1
 
     async def test_a_file_of_a_newer_version_is_refused(self, tmp_path: Path) -> None:
-        check = Check("api", digest("ada"), rule_of(Rate(2, 3600)))
+        check = Check("api", hash_client("ada"), make_rule(Rate(2, 3600)))
         async with open_for_test("sqlite", tmp_path) as store:
             await store.hit([[check]])
         with contextlib.closing(sqlite3.connect(tmp_path / "limits.db")) as connection, connection:
@@ -67,24 +67,24 @@ def schema(place: Path) -> int:
 
 class TestFile:
     async def test_counts_survive_the_process(self, tmp_path: Path) -> None:
-        check = Check("api", digest("ada"), rule_of(Rate(2, 3600)))
+        check = Check("api", hash_client("ada"), make_rule(Rate(2, 3600)))
         for expected in (1, 0):
             async with open_for_test("sqlite", tmp_path) as store:
                 assert (await store.hit([[check]]))[0][0].remaining == expected
 
     async def test_expired_rows_are_deleted(self, tmp_path: Path) -> None:
         clock = Clock()
-        rule = rule_of(Rate(2, 60))
+        rule = make_rule(Rate(2, 60))
         async with open_for_test("sqlite", tmp_path, clock) as store:
             for number in range(500):
-                await store.hit([[Check("api", digest(f"old {number}"), rule)]])
+                await store.hit([[Check("api", hash_client(f"old {number}"), rule)]])
             clock.advance(60)
             for number in range(100):
-                await store.hit([[Check("api", digest(f"new {number}"), rule)]])
+                await store.hit([[Check("api", hash_client(f"new {number}"), rule)]])
         assert rows(tmp_path) == 100
 
     async def test_a_denial_writes_nothing(self, tmp_path: Path) -> None:
-        check = Check("api", digest("ada"), rule_of(Rate(1, 60)))
+        check = Check("api", hash_client("ada"), make_rule(Rate(1, 60)))
         async with open_for_test("sqlite", tmp_path) as store:
             await store.hit([[check]])
             with contextlib.closing(sqlite3.connect(tmp_path / "limits.db")) as other:
@@ -95,12 +95,12 @@ class TestFile:
 
     async def test_a_block_does_not_shorten_the_life_of_counts(self, tmp_path: Path) -> None:
         clock = Clock()
-        check = Check("api", digest("ada"), rule_of(Rate(2, 60)))
+        check = Check("api", hash_client("ada"), make_rule(Rate(2, 60)))
         async with open_for_test("sqlite", tmp_path, clock) as store:
             await store.hit([[check]])
-            await store.block("api", digest("ada"), SECOND)
+            await store.block("api", hash_client("ada"), SECOND)
             clock.advance(1)
-            await store.hit([[check._replace(key=digest("bob"))]])  # sweeps
+            await store.hit([[check._replace(key=hash_client("bob"))]])  # sweeps
             assert (await store.hit([[check]]))[0][0].remaining == 0
 
     async def test_it_may_share_a_file_with_jobs(self, tmp_path: Path) -> None:
@@ -110,7 +110,9 @@ class TestFile:
         queue = Queue("mail", url)
         await queue.add("send", {})
         store = counter_store(url)
-        assert (await store.hit([[Check("api", digest("ada"), rule_of(Rate(2, 60)))]]))[0][0].ok
+        assert (await store.hit([[Check("api", hash_client("ada"), make_rule(Rate(2, 60)))]]))[0][
+            0
+        ].ok
         await queue.add("send", {})
         await store.aclose()
         await queue.aclose()
@@ -118,7 +120,7 @@ class TestFile:
     async def test_a_folder_that_is_missing_is_named(self, tmp_path: Path) -> None:
         store = counter_store(f"sqlite:///{tmp_path / 'none' / 'limits.db'}")
         with pytest.raises(StoreUnavailable, match=r"folder .* does not exist"):
-            await store.hit([[Check("api", digest("ada"), rule_of(Rate(2, 60)))]])
+            await store.hit([[Check("api", hash_client("ada"), make_rule(Rate(2, 60)))]])
         await store.aclose()
 
     @pytest.mark.parametrize(
@@ -132,7 +134,7 @@ class TestFile:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
-        check = Check("api", digest("ada"), rule_of(Rate(2, 60)))
+        check = Check("api", hash_client("ada"), make_rule(Rate(2, 60)))
         for url in ("sqlite:///limits.db", f"sqlite:///{os.fspath(tmp_path)}/limits.db"):
             store = counter_store(url)
             await store.hit([[check]])

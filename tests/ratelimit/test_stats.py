@@ -59,7 +59,7 @@ async def test_limits_reset_clients_and_keep_stats() -> None:
     assert await site.statuses(2) == [200, 429]
     await limits.reset("login", PEER)
     assert await site.statuses(2) == [200, 429]
-    await limits.clear()
+    await limits.reset_all()
     assert await site.statuses(2) == [200, 429]
     assert stats["login"] == LimitStats(allowed=3, limited=3, near_limit=3)
 

@@ -7,13 +7,26 @@ from pathlib import Path
 
 import pytest
 
-from hasten.ratelimit._counter_store import Check, CounterStore, Outcome, Settlement, Token, digest
+from hasten.ratelimit._counter_store import (
+    Check,
+    CounterStore,
+    Outcome,
+    Reservation,
+    Settlement,
+    hash_client,
+)
 from hasten.ratelimit._rates import Rate
-from hasten.ratelimit._rules import Algorithm, Rule, bucket_of, concurrency_rule, rule_of
+from hasten.ratelimit._rules import (
+    Algorithm,
+    Rule,
+    make_bucket_name,
+    make_concurrency_rule,
+    make_rule,
+)
 from tests.patience import DEADLINE_SECONDS
 from tests.ratelimit.stores import SECOND, Clock, open_for_test
 
-ADA, BOB = digest("ada"), digest("bob")
+ADA, BOB = hash_client("ada"), hash_client("bob")
 
 ALGORITHMS: tuple[Algorithm, ...] = ("fixed", "sliding", "gcra")
 
@@ -34,8 +47,8 @@ def check(
     name: str = "api",
     block_us: int = 0,
 ) -> Check:
-    rule = rule_of(Rate(limit, per), algorithm)
-    return Check(bucket_of(name, rule), key, rule, cost, later, block_us)
+    rule = make_rule(Rate(limit, per), algorithm)
+    return Check(make_bucket_name(name, rule), key, rule, cost, later, block_us)
 
 
 async def hit(store: CounterStore, check: Check) -> Outcome:
@@ -43,14 +56,14 @@ async def hit(store: CounterStore, check: Check) -> Outcome:
     return outcome
 
 
-async def reserve(store: CounterStore, check: Check) -> Token:
-    token = (await hit(store, check._replace(counted_later=True))).token
-    assert token is not None
-    return token
+async def reserve(store: CounterStore, check: Check) -> Reservation:
+    reservation = (await hit(store, check._replace(counted_later=True))).reservation
+    assert reservation is not None
+    return reservation
 
 
-async def settle(store: CounterStore, token: Token, keep: int = 0) -> None:
-    await store.settle([Settlement(token, keep)])
+async def settle(store: CounterStore, reservation: Reservation, keep: int = 0) -> None:
+    await store.settle([Settlement(reservation, keep)])
 
 
 async def peek(store: CounterStore, check: Check) -> Outcome:
@@ -63,19 +76,19 @@ class TestCancelling:
 
     @pytest.mark.parametrize("turns", range(12))
     async def test_a_cancelled_hit_is_refunded(self, store: CounterStore, turns: int) -> None:
-        rule = concurrency_rule(1, 60)
-        place = Check(bucket_of("places", rule), ADA, rule, 1, counted_later=True)
+        rule = make_concurrency_rule(1, 60)
+        place = Check(make_bucket_name("places", rule), ADA, rule, 1, counted_later=True)
         asking = asyncio.create_task(hit(store, place))
         for _ in range(turns):
             await asyncio.sleep(0)
         asking.cancel()
         try:
-            token = (await asking).token
+            reservation = (await asking).reservation
         except asyncio.CancelledError:
             pass
         else:
-            assert token is not None
-            await settle(store, token)
+            assert reservation is not None
+            await settle(store, reservation)
         async with asyncio.timeout(DEADLINE_SECONDS):
             while not (await hit(store, place)).ok:  # the refund may be on its way
                 await asyncio.sleep(0.001)
@@ -209,8 +222,8 @@ class TestSettle:
         outcomes = await asyncio.gather(*(hit(store, login) for _ in range(30)))
         assert sum(o.ok for o in outcomes) == 5
         for outcome in outcomes:
-            if outcome.token is not None:
-                await settle(store, outcome.token, keep=1)
+            if outcome.reservation is not None:
+                await settle(store, outcome.reservation, keep=1)
         assert not (await hit(store, login)).ok
 
     async def test_parallel_successes_leave_nothing_counted(
@@ -219,7 +232,9 @@ class TestSettle:
         login = check(5, 3600, algorithm, later=True)
         outcomes = await asyncio.gather(*(hit(store, login) for _ in range(30)))
         clock.advance(0.3)
-        await store.settle([Settlement(o.token) for o in outcomes if o.token is not None])
+        await store.settle(
+            [Settlement(o.reservation) for o in outcomes if o.reservation is not None]
+        )
         assert (await peek(store, login))[:3] == (True, 5, 5)
 
     async def test_reservations_block_others_only_until_they_are_settled(
@@ -238,25 +253,25 @@ class TestSettle:
     ) -> None:
         """After its window, and after a reset."""
         login = check(200, 60, algorithm)
-        token = await reserve(store, login)
+        reservation = await reserve(store, login)
         if is_reset:
             await store.reset(login.bucket, login.key)
             clock.advance(0.1)
         else:
             clock.advance(60)
-            await settle(store, token)
+            await settle(store, reservation)
             assert (await peek(store, login))[:4] == (True, 200, 200, 0)
         await hit(store, login)
-        await settle(store, token)
-        await settle(store, token)
+        await settle(store, reservation)
+        await settle(store, reservation)
         assert (await peek(store, login)).remaining == 199
 
     async def test_next_hit_sees_a_refund(self, store: CounterStore, algorithm: Algorithm) -> None:
         """The caller does not await it, and the next hit sees the result."""
         login = check(1, 60, algorithm)
         for _ in range(20):
-            token = await reserve(store, login)
-            settling = asyncio.ensure_future(settle(store, token))
+            reservation = await reserve(store, login)
+            settling = asyncio.ensure_future(settle(store, reservation))
             await asyncio.sleep(0)  # it has been called
             assert (await hit(store, login._replace(cost=1, counted_later=False))).ok
             await settling
@@ -274,32 +289,32 @@ class TestSettle:
     ) -> None:
         if kind == "memory":
             return
-        token = await reserve(store, check())
+        reservation = await reserve(store, check())
         async with open_for_test(kind, tmp_path, clock) as other:
-            await settle(other, token)
+            await settle(other, reservation)
             assert (await peek(other, check())).remaining == 5
 
 
 class TestConcurrency:
     def slots(self, count: int, key: bytes = ADA) -> Check:
-        rule: Rule = concurrency_rule(count, 60)
-        return Check(bucket_of("slots", rule), key, rule)
+        rule: Rule = make_concurrency_rule(count, 60)
+        return Check(make_bucket_name("slots", rule), key, rule)
 
     async def test_slots_are_taken_and_released(self, store: CounterStore) -> None:
         slots = self.slots(2)
-        token = (await hit(store, slots)).token  # concurrency limits always reserve
-        assert token is not None
+        reservation = (await hit(store, slots)).reservation  # concurrency limits always reserve
+        assert reservation is not None
         assert (await hit(store, slots)).ok
         assert await hit(store, slots) == Outcome(False, 2, 0, SECOND, SECOND, certain=False)
-        await settle(store, token, keep=1)
+        await settle(store, reservation, keep=1)
         assert (await hit(store, slots)).ok
         assert not (await hit(store, slots)).ok
 
     async def test_an_unreleased_slot_expires(self, store: CounterStore, clock: Clock) -> None:
-        token = await reserve(store, self.slots(1))
+        reservation = await reserve(store, self.slots(1))
         clock.advance(60)
         fresh = await reserve(store, self.slots(1))
-        await settle(store, token)
+        await settle(store, reservation)
         assert not (await hit(store, self.slots(1))).ok
         await settle(store, fresh)
         assert (await hit(store, self.slots(1))).ok

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from hasten.errors import StoreError
-from hasten.ratelimit._counter_store import Check, digest
+from hasten.ratelimit._counter_store import Check, hash_client
 from hasten.ratelimit._rates import Rate
-from hasten.ratelimit._rules import rule_of
+from hasten.ratelimit._rules import make_rule
 from tests.ratelimit.eventually import until
 from tests.ratelimit.stores import Clock, WatchedStore, counter_store, prefix_of, url_of
 from tests.servers.topologies import SentinelPair, shared_cluster
 
 
 def check(limit: int, name: str = "api") -> Check:
-    return Check(name, digest("ada"), rule_of(Rate(limit, 3600)))
+    return Check(name, hash_client("ada"), make_rule(Rate(limit, 3600)))
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ async def test_the_new_master_is_found_after_a_failover(sentinels: SentinelPair)
     await until(is_back)
     [[outcome]] = await resilient.hit([[check(5)]])
     assert not outcome.ok  # the new master has the counts of the old one
-    await resilient.finish()
+    await resilient.finish_calls()
 
 
 async def test_a_key_keeps_its_count_when_its_slot_moves_to_another_node(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ async def test_a_key_keeps_its_count_when_its_slot_moves_to_another_node(tmp_pat
     key = f"{prefix_of(tmp_path)}:api:{{{one.key.hex()}}}"
     slot = int(cluster.ask(cluster.nodes[0], "KEYSLOT", key))
     with cluster.moving(slot):
-        await store.hit([[check(9, "elsewhere")._replace(key=digest("bob"))]])
+        await store.hit([[check(9, "elsewhere")._replace(key=hash_client("bob"))]])
     [[outcome]] = await store.hit([[one]])
     assert outcome.remaining == 3
     await store.aclose()
@@ -74,7 +74,7 @@ async def test_a_node_that_is_down_affects_only_its_own_clients(tmp_path: Path) 
 
     cluster = RedisCluster(tmp_path / "cluster").start()
     store = counter_store(cluster.url)
-    checks = [check(5)._replace(key=digest(str(number))) for number in range(30)]
+    checks = [check(5)._replace(key=hash_client(str(number))) for number in range(30)]
     await asyncio.gather(*(store.hit([[one]]) for one in checks))
     cluster.nodes[2].kill()
     answers = await asyncio.gather(*(store.hit([[one]]) for one in checks), return_exceptions=True)

@@ -20,7 +20,7 @@ app.add_middleware(
     media_types=compression.DEFAULT_MEDIA_TYPES | {"application/x-tiles"} - {"text/csv"},
     filter=lambda scope, status, headers: None if status == 200 else False,
     flush=timedelta(milliseconds=20),
-    breach=compression.Guard(trusted_origins=["https://app.example.org"]),
+    breach=compression.BreachGuard(trusted_origins=["https://app.example.org"]),
     cache=compression.CompressionCache("64mb", recompress=True),
     dictionaries=compression.Dictionaries(["/api/feed*"]),
     stats=compression.CompressionStats(),

@@ -21,7 +21,7 @@ compression.CompressionMiddleware(app, filter=lambda scope: True)  # type: ignor
 compression.CompressionMiddleware(app, on_event=lambda: None)  # type: ignore[arg-type, misc]
 app.add_middleware(compression.CompressionMiddleware, minimumsize=500)  # type: ignore[call-arg]
 compression.DecompressionMiddleware(app, max_ratio=0.5)  # type: ignore[arg-type]
-compression.Guard(trusted_origins=None)  # type: ignore[arg-type]
+compression.BreachGuard(trusted_origins=None)  # type: ignore[arg-type]
 compression.Precompressed(app)  # type: ignore[call-arg]
 compression.Skipped("because")  # type: ignore[arg-type]
 compression.CompressionCache(None)  # type: ignore[arg-type]

@@ -6,19 +6,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hasten.compression._breach import Guard
+from hasten.compression._breach import BreachGuard
 from hasten.errors import InvalidOption
 
 COOKIE = {"cookie": "session=1", "host": "example.org"}
 CROSS = {**COOKIE, "sec-fetch-site": "cross-site"}
 SAME_SITE = {**COOKIE, "sec-fetch-site": "same-site"}
 VISIT = {"sec-fetch-mode": "navigate", "sec-fetch-dest": "document", "sec-fetch-user": "?1"}
-TRUSTING = Guard(trusted_origins=("https://app.example", "HTTP://Localhost:3000", "http://[::1]:5"))
+TRUSTING = BreachGuard(
+    trusted_origins=("https://app.example", "HTTP://Localhost:3000", "http://[::1]:5")
+)
 
 
-def is_foreign(headers: dict[str, str], guard: Guard | None = None) -> bool:
+def is_foreign(headers: dict[str, str], guard: BreachGuard | None = None) -> bool:
     encoded = {name.encode(): value.encode("latin-1") for name, value in headers.items()}
-    return (guard or Guard())._forbids_compression(encoded)
+    return (guard or BreachGuard())._forbids_compression(encoded)
 
 
 class TestFetchMetadata:
@@ -35,7 +37,7 @@ class TestFetchMetadata:
     def test_site_is_identified(self, site: str, *, foreign: bool, foreign_if_strict: bool) -> None:
         headers = {**COOKIE, "sec-fetch-site": site}
         assert is_foreign(headers) is foreign
-        assert is_foreign(headers, Guard(same_site=True)) is foreign_if_strict
+        assert is_foreign(headers, BreachGuard(same_site=True)) is foreign_if_strict
 
     @pytest.mark.parametrize("headers", [CROSS, {**COOKIE, "origin": "https://evil.example"}])
     def test_a_request_without_cookies_is_not_foreign(self, headers: dict[str, str]) -> None:
@@ -68,7 +70,7 @@ class TestFetchMetadata:
 
     @pytest.mark.parametrize("site", [CROSS, SAME_SITE])
     def test_a_navigation_by_the_user_is_not_foreign(self, site: dict[str, str]) -> None:
-        guard = Guard(same_site=True)
+        guard = BreachGuard(same_site=True)
         assert not is_foreign({**site, **VISIT}, guard)
         for name in VISIT:
             for other in ({}, {name: "else"}):
@@ -154,9 +156,9 @@ class TestTrustedOrigins:
     )
     def test_a_trusted_origin_may_have_the_default_port(self, origin: str, trusted: str) -> None:
         headers = {**CROSS, "origin": trusted}
-        assert not is_foreign(headers, Guard(trusted_origins=[origin]))
+        assert not is_foreign(headers, BreachGuard(trusted_origins=[origin]))
         assert is_foreign(headers)
-        assert is_foreign(headers, Guard(trusted_origins=["https://a.org:8443"]))
+        assert is_foreign(headers, BreachGuard(trusted_origins=["https://a.org:8443"]))
 
     def test_a_trusted_origin_may_come_from_the_referer(self) -> None:
         assert not is_foreign({**CROSS, "referer": "https://app.example/page?x"}, TRUSTING)
@@ -171,19 +173,19 @@ class TestTrustedOrigins:
     )  # fmt: skip
     def test_a_trusted_origin_must_be_an_origin(self, origin: str) -> None:
         with pytest.raises(InvalidOption) as caught:
-            Guard(trusted_origins=(origin,))
+            BreachGuard(trusted_origins=(origin,))
         assert caught.value.option == "trusted_origins"
         assert caught.value.value == origin
 
     @pytest.mark.parametrize("value", ["no", 1, None])
     def test_same_site_is_a_flag(self, value: bool) -> None:
         with pytest.raises(InvalidOption) as caught:
-            Guard(same_site=value)
+            BreachGuard(same_site=value)
         assert (caught.value.option, caught.value.value) == ("same_site", value)
 
     def test_a_single_text_is_not_a_list_of_origins(self) -> None:
         with pytest.raises(InvalidOption) as caught:
-            Guard(trusted_origins="https://app.example")
+            BreachGuard(trusted_origins="https://app.example")
         assert caught.value.option == "trusted_origins"
 
 
@@ -195,6 +197,6 @@ class TestTrustedOrigins:
     )
 )
 def test_any_headers_are_accepted(headers: dict[bytes, bytes]) -> None:
-    for guard in (Guard(), TRUSTING, Guard(same_site=True)):
+    for guard in (BreachGuard(), TRUSTING, BreachGuard(same_site=True)):
         assert guard._forbids_compression({b"cookie": b"a=b", **headers}) in {True, False}
         assert not guard._forbids_compression(headers)

@@ -16,17 +16,17 @@ from hasten._durations import to_seconds
 from hasten._sizes import to_bytes
 from hasten.compression import (
     DEFAULT_MEDIA_TYPES,
+    BreachGuard,
     CompressionCache,
     CompressionMiddleware,
     CompressionStats,
     DecompressionMiddleware,
     Dictionaries,
     ETagPolicy,
-    Guard,
     Precompressed,
 )
 from hasten.compression._negotiation import Coding
-from hasten.compression._options import to_codings, to_guard, to_levels
+from hasten.compression._options import to_breach_guard, to_codings, to_levels
 from hasten.errors import InvalidOption
 from tests.http.client import Receive, Scope, Send
 
@@ -67,7 +67,7 @@ class TestCompressionMiddleware:
             *bad(
                 "breach",
                 [
-                    "on", "", None, True, 32, (), [], (Guard(),), Guard,
+                    "on", "", None, True, 32, (), [], (BreachGuard(),), BreachGuard,
                 ],
             ),
             *bad("level", [-1, 0, 10, 5.0, None, "fast", "", ["zstd"], True]),
@@ -164,7 +164,7 @@ class TestCompressionMiddleware:
             {"flush": timedelta(milliseconds=3)},
             {"threads": 1, "max_streams": 0},
             {"etag": "suffix", "breach": "off"},
-            {"breach": Guard(same_site=True)},
+            {"breach": BreachGuard(same_site=True)},
             {"cache": CompressionCache(0), "dictionaries": Dictionaries([])},
             {"stats": CompressionStats(), "on_event": print},
         ],
@@ -291,7 +291,7 @@ class TestTheOthers:
         assert to_levels(9, codings) == {"zstd": 9, "gzip": 9}
 
     def test_breach(self) -> None:
-        guard = Guard(same_site=True)
-        assert to_guard("guard") == Guard()
-        assert to_guard("off") is None
-        assert to_guard(guard) is guard
+        guard = BreachGuard(same_site=True)
+        assert to_breach_guard("guard") == BreachGuard()
+        assert to_breach_guard("off") is None
+        assert to_breach_guard(guard) is guard

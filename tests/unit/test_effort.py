@@ -34,16 +34,16 @@ class TestLevels:
     @given(efforts, sizes, sizes)
     def test_larger_bodies_get_no_higher_level(self, effort: Effort, one: int, two: int) -> None:
         small, large = sorted([one, two])
-        assert effort.level_for(small) >= effort.level_for(large)
+        assert effort.choose_level(small) >= effort.choose_level(large)
 
     def test_sizes_are_inclusive(self) -> None:
         for at_most, level in ZLIB.by_size[:-1]:
-            assert ZLIB.level_for(at_most) == level
-            assert ZLIB.level_for(at_most + 1) < level
+            assert ZLIB.choose_level(at_most) == level
+            assert ZLIB.choose_level(at_most + 1) < level
 
     def test_the_level_under_load_is_not_slower(self, effort: Effort) -> None:
         for size in (0, 10_000, 1 << 20, 1 << 30):
-            level = effort.level_for(size)
+            level = effort.choose_level(size)
             assert effort.fastest <= level <= effort.smallest
 
     def test_every_coding_has_options(self) -> None:
@@ -68,7 +68,7 @@ class TestSeconds:
         self, effort: Effort, data: st.DataObject, seconds: float
     ) -> None:
         level = data.draw(st.sampled_from(effort.levels))
-        most = effort.max_bytes_within(level, seconds)
+        most = effort.estimate_max_bytes(level, seconds)
         assert most >= 0
         if most:
             assert effort.estimate_seconds(level, most) <= seconds * 1.0001
@@ -77,7 +77,7 @@ class TestSeconds:
 
     def test_no_time_is_enough_for_no_bytes(self, effort: Effort) -> None:
         for level in effort.levels:
-            assert effort.max_bytes_within(level, 0) == 0
+            assert effort.estimate_max_bytes(level, 0) == 0
 
 
 class TestFixedAt:
@@ -85,7 +85,7 @@ class TestFixedAt:
     def test_is_used_for_all_sizes(self, effort: Effort, data: st.DataObject, size: int) -> None:
         level = data.draw(st.sampled_from(effort.levels))
         fixed = with_fixed_level(level, effort)
-        assert {fixed.level_for(size), fixed.streaming, fixed.live} == {level}
+        assert {fixed.choose_level(size), fixed.streaming, fixed.live} == {level}
         assert fixed.fastest <= level <= fixed.smallest
         assert fixed.estimate_seconds(level, size) == effort.estimate_seconds(level, size)
         assert fixed.levels == effort.levels

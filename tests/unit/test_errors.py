@@ -131,7 +131,7 @@ OUTSIDE: Final = {
     "hasten.jobs._threads.Interrupted": "a handler in a thread is interrupted with it",
     # Private control flow: caught inside, where it is raised.
     "hasten._redis.channel.NotSent": "turned into StoreUnavailable",
-    "hasten.compression._decoders.BadData": "turned into BodyRefused",
+    "hasten.compression._decoders.MalformedBody": "turned into BodyRefused",
     "hasten.jobs._arguments.UnfitResult": "fails the job; its text is the reason",
     "hasten.jobs._arguments.UnresolvedAnnotation": "turned into the error of the task",
     "hasten.jobs._encoding.NotStorable": "turned into InvalidArgument",
@@ -139,7 +139,7 @@ OUTSIDE: Final = {
     "hasten.jobs._failure_log.RemoteTraceback": "the cause of an error, shown and never raised",
     "hasten.jobs._processes.ProcessDied": "fails the job; its text is the reason",
     "hasten.jobs._processes._RequestNotReceived": "ends an attempt to begin",
-    "hasten.ratelimit._http.request_checks.FunctionFailed": "turned into a refusal",
+    "hasten.ratelimit._http.request_checks.LimitFunctionFailed": "turned into a refusal",
     # Advice.
     "hasten.errors.PaginationWarning": "a warning",
 }

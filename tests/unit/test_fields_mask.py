@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten.errors import InvalidParameter
-from hasten.fields._mask import MAX_CHARS, Mask, parse
+from hasten.fields._mask import MAX_CHARS, FieldMask, parse_field_mask
 
 EMPTY = [
     "", " ", ",", "id,", ",id", "id,,name", "id, ,name", "author()", "author(id,)", "(id)", ".",
@@ -27,14 +27,14 @@ TREES: st.SearchStrategy[dict[str, object]] = st.recursive(
 )
 
 
-def tree(mask: Mask) -> dict[str, object]:
+def tree(mask: FieldMask) -> dict[str, object]:
     """Return the names as a tree. Names that were requested alone end with !."""
     return {name + "!" * inner.whole: tree(inner) for name, inner in mask.names.items()}
 
 
 def refusal(*texts: str, max_depth: int = 3) -> InvalidParameter:
     with pytest.raises(InvalidParameter) as info:
-        parse(texts, max_depth=max_depth)
+        parse_field_mask(texts, max_depth=max_depth)
     assert info.value.status == 422
     assert info.value.parameter == "fields"
     return info.value
@@ -42,14 +42,18 @@ def refusal(*texts: str, max_depth: int = 3) -> InvalidParameter:
 
 class TestNames:
     def test_names_keep_their_order(self) -> None:
-        assert tree(parse(["id,name,email"])) == {"id!": {}, "name!": {}, "email!": {}}
+        assert tree(parse_field_mask(["id,name,email"])) == {"id!": {}, "name!": {}, "email!": {}}
 
     def test_duplicates_and_spaces_are_ignored(self) -> None:
-        assert parse([" id ,name,id,  name"]) == parse(["id,name"])
-        assert parse(["author ( name , id ) , id"]) == parse(["author(name,id),id"])
+        assert parse_field_mask([" id ,name,id,  name"]) == parse_field_mask(["id,name"])
+        assert parse_field_mask(["author ( name , id ) , id"]) == parse_field_mask(
+            ["author(name,id),id"]
+        )
 
     def test_several_values_are_merged(self) -> None:
-        assert parse(["id", "name,author(id)", "author.name"]) == parse(["id,name,author(id,name)"])
+        assert parse_field_mask(["id", "name,author(id)", "author.name"]) == parse_field_mask(
+            ["id,name,author(id,name)"]
+        )
 
     @pytest.mark.parametrize("text", EMPTY)
     def test_an_empty_name_is_refused(self, text: str) -> None:
@@ -64,28 +68,31 @@ class TestNames:
         "name", ["id;drop table users", "'", '"', "--", "\0", "__class__", "\udc80", "*", "%00"]
     )
     def test_any_text_can_be_a_name(self, name: str) -> None:
-        assert tree(parse([f"id,{name}"])) == {"id!": {}, f"{name}!": {}}
+        assert tree(parse_field_mask([f"id,{name}"])) == {"id!": {}, f"{name}!": {}}
 
 
 class TestNested:
     @pytest.mark.parametrize("text", ["author(name)", "author.name", "author . name"])
     def test_dots_and_parentheses_write_the_same_tree(self, text: str) -> None:
-        assert tree(parse([text])) == {"author": {"name!": {}}}
+        assert tree(parse_field_mask([text])) == {"author": {"name!": {}}}
 
     @pytest.mark.parametrize(
         "text", ["a(b(c),d)", "a.b.c,a.d", "a(b.c,d)", "a(b.c),a.d", "a.b(c),a(d)", "a(b(c)),a(d)"]
     )
     def test_nested_dots_and_parentheses_write_the_same_tree(self, text: str) -> None:
-        assert tree(parse([text])) == {"a": {"b": {"c!": {}}, "d!": {}}}
+        assert tree(parse_field_mask([text])) == {"a": {"b": {"c!": {}}, "d!": {}}}
 
     def test_a_relation_named_alone_and_with_fields_is_both(self) -> None:
-        assert tree(parse(["author,author.name"])) == {"author!": {"name!": {}}}
-        assert parse(["author.name,author"]) == parse(["author,author.name"])
+        assert tree(parse_field_mask(["author,author.name"])) == {"author!": {"name!": {}}}
+        assert parse_field_mask(["author.name,author"]) == parse_field_mask(["author,author.name"])
 
     def test_a_closing_parenthesis_ends_a_group(self) -> None:
-        assert tree(parse(["a(b),c"])) == {"a": {"b!": {}}, "c!": {}}
-        assert tree(parse(["a.b,c"])) == {"a": {"b!": {}}, "c!": {}}
-        assert tree(parse(["a(b.c,d),e"])) == {"a": {"b": {"c!": {}}, "d!": {}}, "e!": {}}
+        assert tree(parse_field_mask(["a(b),c"])) == {"a": {"b!": {}}, "c!": {}}
+        assert tree(parse_field_mask(["a.b,c"])) == {"a": {"b!": {}}, "c!": {}}
+        assert tree(parse_field_mask(["a(b.c,d),e"])) == {
+            "a": {"b": {"c!": {}}, "d!": {}},
+            "e!": {},
+        }
 
     @pytest.mark.parametrize(
         ("text", "reason"),
@@ -109,23 +116,23 @@ class TestNested:
 
 class TestBounds:
     def test_a_mask_may_be_three_levels_deep(self) -> None:
-        assert tree(parse(["a(b(c))", "a.b.c"])) == {"a": {"b": {"c!": {}}}}
+        assert tree(parse_field_mask(["a(b(c))", "a.b.c"])) == {"a": {"b": {"c!": {}}}}
         for text in ("a(b(c(d)))", "a.b.c.d", "a(b.c.d)", "author(posts(author(name)))"):
             error = refusal(text)
             assert (error.code, error.maximum) == ("too_deep", 3)
 
     def test_the_maximum_depth_can_be_changed(self) -> None:
-        assert tree(parse(["a.b.c.d"], max_depth=4)) == {"a": {"b": {"c": {"d!": {}}}}}
+        assert tree(parse_field_mask(["a.b.c.d"], max_depth=4)) == {"a": {"b": {"c": {"d!": {}}}}}
         assert refusal("a.b", max_depth=1).code == "too_deep"
 
     def test_more_than_100_names_are_refused(self) -> None:
-        assert len(parse([",".join(f"n{n}" for n in range(100))]).names) == 100
+        assert len(parse_field_mask([",".join(f"n{n}" for n in range(100))]).names) == 100
         error = refusal(",".join(f"n{n}" for n in range(101)))
         assert (error.code, error.maximum) == ("too_many", 100)
         assert refusal(*["a"] * 101).code == "too_many"
 
     def test_more_than_2048_characters_are_refused(self) -> None:
-        assert len(parse(["x" * MAX_CHARS]).names) == 1
+        assert len(parse_field_mask(["x" * MAX_CHARS]).names) == 1
         for texts in (["x" * (MAX_CHARS + 1)], ["x" * 1024, "y" * 1025]):
             error = refusal(*texts)
             assert (error.code, error.maximum) == ("too_long", MAX_CHARS)
@@ -140,7 +147,7 @@ class TestBounds:
     )
     def test_the_parser_does_not_recurse(self, text: str) -> None:
         with few_frames(), pytest.raises(InvalidParameter):
-            parse([text], max_depth=10_000, max_names=400)
+            parse_field_mask([text], max_depth=10_000, max_names=400)
 
     def test_parsing_takes_time_in_proportion_to_the_length(self) -> None:
         """Counted in lines that run, of which each does a fixed amount of work.
@@ -191,7 +198,7 @@ for part in ("a(", "a.", "a,", "a)", " ", "(", "é", "a(b),"):
         count = 0
         sys.settrace(trace)
         with contextlib.suppress(InvalidParameter):
-            parse([text], max_depth=10_000, max_names=10_000)
+            parse_field_mask([text], max_depth=10_000, max_names=10_000)
         sys.settrace(None)
         found.append((len(text), count))
 print(json.dumps(found))
@@ -201,11 +208,11 @@ print(json.dumps(found))
 @given(st.lists(st.text(alphabet="ab,.() *\0é") | st.text(), max_size=3))
 def test_any_text_is_parsed_or_rejected(texts: list[str]) -> None:
     try:
-        mask = parse(texts)
+        mask = parse_field_mask(texts)
     except InvalidParameter as refused:
         error = refused
     else:
-        assert parse([str(mask)]) == mask if texts else mask == Mask()
+        assert parse_field_mask([str(mask)]) == mask if texts else mask == FieldMask()
         return
     assert error.status == 422
     assert len(str(error).encode()) < 400
@@ -229,4 +236,4 @@ def test_a_written_tree_parses_to_itself(names: dict[str, object]) -> None:
         }
 
     if names:
-        assert tree(parse([written(names)], max_depth=99)) == expected(names)
+        assert tree(parse_field_mask([written(names)], max_depth=99)) == expected(names)

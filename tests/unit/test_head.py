@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from hasten._asgi import Headers
 from hasten.compression._head import (
     ETagPolicy,
-    Head,
+    ResponseHead,
     SkipReason,
-    compressed_etag,
     forbids_transform,
+    make_compressed_etag,
     strip_etag_suffixes,
 )
 from hasten.compression._negotiation import Coding
@@ -27,8 +27,8 @@ endings = st.sampled_from(["", "", *(f"-{coding}" for coding in Coding)])
 tags = st.builds(lambda text, end: f'"{text}{end}"'.encode(), opaque, endings)
 
 
-def head(*headers: tuple[str, str], status: int = 200) -> Head:
-    return Head(status, [(name.encode(), value.encode()) for name, value in headers])
+def head(*headers: tuple[str, str], status: int = 200) -> ResponseHead:
+    return ResponseHead(status, [(name.encode(), value.encode()) for name, value in headers])
 
 
 def value(headers: Headers, name: bytes) -> bytes | None:
@@ -54,29 +54,31 @@ class TestVary:
     )
     def test_vary_names_accept_encoding(self, before: list[str], after: str) -> None:
         assert (
-            value(head(*(("Vary", line) for line in before)).headers_with_vary(), b"vary")
+            value(head(*(("Vary", line) for line in before)).make_headers_with_vary(), b"vary")
             == after.encode()
         )
 
     def test_vary_gets_only_missing_names(self) -> None:
         by = b"Accept-Encoding, Available-Dictionary"
-        assert value(head(("vary", "accept-encoding")).headers_with_vary(by), b"vary") == (
+        assert value(head(("vary", "accept-encoding")).make_headers_with_vary(by), b"vary") == (
             b"accept-encoding, Available-Dictionary"
         )
 
     @given(st.lists(st.binary(max_size=20), max_size=4))
     def test_completing_vary_twice_changes_nothing(self, lines: list[bytes]) -> None:
-        once = Head(200, [(b"vary", line) for line in lines]).headers_with_vary()
-        assert Head(200, once).headers_with_vary() == once
-        names = {name.strip().lower() for name in Head(200, once).found[b"vary"].split(b",")}
+        once = ResponseHead(200, [(b"vary", line) for line in lines]).make_headers_with_vary()
+        assert ResponseHead(200, once).make_headers_with_vary() == once
+        names = {
+            name.strip().lower() for name in ResponseHead(200, once).found[b"vary"].split(b",")
+        }
         assert names & {b"*", b"accept-encoding"}
 
     def test_the_given_headers_are_not_changed(self) -> None:
         given_headers = [(b"vary", b"Origin"), (b"etag", b'"a"'), (b"content-length", b"5")]
         copy = list(given_headers)
-        Head(200, given_headers).headers_with_vary()
-        Head(200, given_headers).compressed_headers("gzip", "weaken", 3)
-        Head(200, given_headers).not_modified_headers(b'W/"a"', "weaken")
+        ResponseHead(200, given_headers).make_headers_with_vary()
+        ResponseHead(200, given_headers).make_compressed_headers("gzip", "weaken", 3)
+        ResponseHead(200, given_headers).make_not_modified_headers(b'W/"a"', "weaken")
         assert given_headers == copy
 
 
@@ -85,35 +87,38 @@ class TestCoded:
         """RFC 9110, 14.3; RFC 9530, sections 2 and 3."""
         names = ["Accept-Ranges", "Content-Digest", "Content-MD5", "Digest", "Repr-Digest"]
         old = head(("X", "y"), ("Content-Length", "99"), *((name, "z") for name in names))
-        assert old.compressed_headers("br", "weaken", 7) == [
+        assert old.make_compressed_headers("br", "weaken", 7) == [
             (b"X", b"y"),
             (b"vary", b"Accept-Encoding"),
             (b"content-encoding", b"br"),
             (b"content-length", b"7"),
         ]
-        assert value(old.compressed_headers("br", "weaken"), b"content-length") is None
+        assert value(old.make_compressed_headers("br", "weaken"), b"content-length") is None
 
     def test_order_and_repetitions_are_kept(self) -> None:
         cookies = [("Set-Cookie", "a=1"), ("X", "y"), ("Set-Cookie", "b=2")]
-        assert head(*cookies).compressed_headers("gzip", "keep")[:3] == head(*cookies).headers
+        assert head(*cookies).make_compressed_headers("gzip", "keep")[:3] == head(*cookies).headers
 
     @pytest.mark.parametrize(
         ("policy", "strong"),
         [("weaken", b'W/"a"'), ("suffix", b'"a--gzip"'), ("drop", None), ("keep", b'"a"')],
     )
     def test_the_policy_decides_the_etag(self, policy: ETagPolicy, strong: bytes | None) -> None:
-        assert value(head(("ETag", '"a"')).compressed_headers("gzip", policy), b"etag") == strong
+        assert (
+            value(head(("ETag", '"a"')).make_compressed_headers("gzip", policy), b"etag") == strong
+        )
 
     @pytest.mark.parametrize("policy", ["weaken", "suffix", "keep"])
     def test_a_weak_etag_is_kept(self, policy: ETagPolicy) -> None:
         """It does not name exact bytes: RFC 9110, section 8.8.1."""
         assert (
-            value(head(("ETag", 'W/"a"')).compressed_headers("gzip", policy), b"etag") == b'W/"a"'
+            value(head(("ETag", 'W/"a"')).make_compressed_headers("gzip", policy), b"etag")
+            == b'W/"a"'
         )
 
     @given(tags, st.sampled_from(Coding), st.sampled_from(["weaken", "suffix", "keep"]))
     def test_the_etag_is_well_formed(self, tag: bytes, coding: Coding, policy: ETagPolicy) -> None:
-        changed = compressed_etag(tag, policy, coding).removeprefix(b"W/")
+        changed = make_compressed_etag(tag, policy, coding).removeprefix(b"W/")
         assert len(changed) >= 2
         assert (changed[:1], changed[-1:], changed.count(b'"')) == (b'"', b'"', 2)
 
@@ -122,18 +127,18 @@ class TestSuffix:
     @given(st.builds(lambda text: f'"{text}"'.encode(), opaque.filter(bool)))
     def test_the_suffix_is_removed_for_the_application(self, tag: bytes) -> None:
         for coding in Coding:
-            assert strip_etag_suffixes(compressed_etag(tag, "suffix", coding)) == tag
+            assert strip_etag_suffixes(make_compressed_etag(tag, "suffix", coding)) == tag
 
     @pytest.mark.parametrize("own", Coding)
     @pytest.mark.parametrize("coding", Coding)
     def test_one_suffix_is_removed(self, own: Coding, coding: Coding) -> None:
         """An application may have suffixes of its own, like Apache."""
         tag = f'"a-{own}"'.encode()
-        assert strip_etag_suffixes(compressed_etag(tag, "suffix", coding)) == tag
+        assert strip_etag_suffixes(make_compressed_etag(tag, "suffix", coding)) == tag
 
     @pytest.mark.parametrize("coding", Coding)
     def test_an_empty_etag_gets_a_suffix(self, coding: Coding) -> None:
-        coded = compressed_etag(b'""', "suffix", coding)
+        coded = make_compressed_etag(b'""', "suffix", coding)
         assert coded == b'"--%s"' % coding.encode()
         assert strip_etag_suffixes(coded) == b'""'
 
@@ -170,30 +175,32 @@ class TestRevalidated:
     ) -> None:
         """The one that the 200 would have had: RFC 9110, section 15.4.5."""
         old = head(("ETag", tag), ("X", "y"), status=304)
-        headers = old.not_modified_headers(None if asked is None else asked.encode(), policy)
+        headers = old.make_not_modified_headers(None if asked is None else asked.encode(), policy)
         assert value(headers, b"etag") == answered.encode()
         assert value(headers, b"x") == b"y"
 
     @pytest.mark.parametrize("policy", ["weaken", "suffix"])
     def test_an_etag_may_contain_a_comma(self, policy: ETagPolicy) -> None:
         """RFC 9110, section 8.8.3: etagc has all that is visible, but for quotes."""
-        held = compressed_etag(b'"a,b"', policy, "gzip")
-        headers = head(("ETag", '"a,b"'), status=304).not_modified_headers(b'"x", ' + held, policy)
+        held = make_compressed_etag(b'"a,b"', policy, "gzip")
+        headers = head(("ETag", '"a,b"'), status=304).make_not_modified_headers(
+            b'"x", ' + held, policy
+        )
         assert value(headers, b"etag") == held
 
     def test_a_304_without_an_etag_is_not_changed(self) -> None:
         old = head(("X", "y"), status=304)
-        assert old.not_modified_headers(b'W/"a"', "weaken") == old.headers
+        assert old.make_not_modified_headers(b'W/"a"', "weaken") == old.headers
 
 
 class TestUntouchable:
     @pytest.mark.parametrize("status", [100, 101, 103, 204, 205, 206, 416])
     def test_a_status_without_a_whole_body_is_not_compressed(self, status: int) -> None:
-        assert head(status=status).reason_to_skip("GET") == "status"
+        assert head(status=status).find_skip_reason("GET") == "status"
 
     @pytest.mark.parametrize("status", [200, 201, 301, 304, 404, 500, 599])
     def test_other_statuses_are_compressed(self, status: int) -> None:
-        assert head(status=status).reason_to_skip("GET") is None
+        assert head(status=status).find_skip_reason("GET") is None
 
     @pytest.mark.parametrize(
         ("name", "text", "reason"),
@@ -213,15 +220,15 @@ class TestUntouchable:
         ],
     )
     def test_no_transform_is_obeyed(self, name: str, text: str, reason: SkipReason | None) -> None:
-        assert head((name, text)).reason_to_skip("GET") == reason
+        assert head((name, text)).find_skip_reason("GET") == reason
 
     def test_a_tunnel_is_not_compressed(self) -> None:
-        assert head().reason_to_skip("CONNECT") == "status"
-        assert head(status=403).reason_to_skip("CONNECT") is None
+        assert head().find_skip_reason("CONNECT") == "status"
+        assert head(status=403).find_skip_reason("CONNECT") is None
 
     def test_identity_is_removed_from_the_headers(self) -> None:
         old = head(("Content-Encoding", "identity"), ("X", "y"))
-        assert old.headers_without_encoding() == [(b"X", b"y")]
+        assert old.make_headers_without_encoding() == [(b"X", b"y")]
 
 
 class TestContentLength:

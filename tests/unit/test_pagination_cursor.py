@@ -15,11 +15,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from hasten.errors import InvalidOption, InvalidParameter
-from hasten.pagination._cursor import MAX_CHARS, Cursor, SigningKeys, fingerprint
+from hasten.pagination._cursor import MAX_CHARS, Cursor, SigningKeys, compute_fingerprint
 
 SECRET = b"0f1e2d3c4b5a6978"
 KEYS = SigningKeys(SECRET)
-QUERY = fingerprint("posts", "-created_at,id")
+QUERY = compute_fingerprint("posts", "-created_at,id")
 CURSOR = Cursor((datetime(2026, 1, 2, 3, 4, 5, 678901, UTC), None, 42, "Zoë"), backwards=True)
 TOKEN = KEYS.sign(CURSOR, QUERY)
 
@@ -218,7 +218,7 @@ class TestWhatIsNotOurs:
 
 class TestWhatItBelongsTo:
     def test_a_cursor_of_another_sort_is_refused(self) -> None:
-        error = refusal(TOKEN, fingerprint("posts", "title,id"))
+        error = refusal(TOKEN, compute_fingerprint("posts", "title,id"))
         assert error.code == "cursor_mismatch"
         assert str(error) == (
             "cursor: it belongs to another query: a cursor is only valid with the sort and the "
@@ -239,17 +239,17 @@ class TestWhatItBelongsTo:
     def test_a_cursor_of_another_filter_is_refused(
         self, one: tuple[object, ...], other: tuple[object, ...]
     ) -> None:
-        token = KEYS.sign(CURSOR, fingerprint(*one))
-        assert KEYS.verify(token, fingerprint(*one)) == CURSOR
-        assert refusal(token, fingerprint(*other)).code == "cursor_mismatch"
+        token = KEYS.sign(CURSOR, compute_fingerprint(*one))
+        assert KEYS.verify(token, compute_fingerprint(*one)) == CURSOR
+        assert refusal(token, compute_fingerprint(*other)).code == "cursor_mismatch"
 
     def test_a_token_can_be_read_before_its_query_is_known(self) -> None:
         """So a request can be refused before its statement is built."""
-        cursor = KEYS.read(TOKEN)
+        cursor = KEYS.decode_for_any_query(TOKEN)
         assert cursor == CURSOR
         cursor.check(QUERY)
         with pytest.raises(InvalidParameter):
-            cursor.check(fingerprint("users"))
+            cursor.check(compute_fingerprint("users"))
 
     def test_a_new_cursor_belongs_to_no_query(self) -> None:
         with pytest.raises(InvalidParameter):
@@ -278,7 +278,7 @@ class TestAges:
     def test_a_token_of_an_earlier_release_is_still_valid(self) -> None:
         """Clients keep tokens across deployments, so no renamed module may invalidate them."""
         token = "AQEkNaZaawDNeSTIToV9-Qa2aQEHcwF407VwQd5a8XotEwiThYAQ8A"
-        assert KEYS.verify(token, fingerprint("posts")) == Cursor((7, "x"), backwards=True)
+        assert KEYS.verify(token, compute_fingerprint("posts")) == Cursor((7, "x"), backwards=True)
 
 
 class TestSize:
@@ -294,7 +294,10 @@ class TestSize:
             KEYS.sign(Cursor(("x" * (longest + 1),)), QUERY)
 
     def test_a_value_that_it_cannot_hold_is_named(self) -> None:
-        with pytest.raises(InvalidOption, match=r"sort='a value of type dict': .* sort by another"):
+        with pytest.raises(
+            InvalidOption,
+            match=r"sort='a field whose values have the type dict': .* sort by another",
+        ):
             KEYS.sign(Cursor(({},)), QUERY)
 
     def test_a_fingerprint_has_one_length(self) -> None:

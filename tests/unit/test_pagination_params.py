@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten.errors import InvalidOption, InvalidParameter
-from hasten.pagination._cursor import Cursor, SigningKeys, fingerprint
+from hasten.pagination._cursor import Cursor, SigningKeys, compute_fingerprint
 from hasten.pagination._order import SortKey, parse_sort
-from hasten.pagination._params import MAX_INT64, Limits, Mode, PageParams, parse
+from hasten.pagination._params import MAX_INT64, Mode, PageLimits, PageParams, parse_page_params
 
 KEYS = SigningKeys(b"0f1e2d3c4b5a6978")
-QUERY = fingerprint("posts")
+QUERY = compute_fingerprint("posts")
 CURSOR = Cursor((7, "x"))
 TOKEN = KEYS.sign(CURSOR, QUERY)
 SORTS = {
@@ -27,8 +27,10 @@ NUMBERS = [
 
 
 def read(*pairs: tuple[str, str], mode: Mode = "page", max_offset: int | None = None) -> PageParams:
-    limits = Limits(mode=mode, max_offset=max_offset)
-    return parse(pairs, limits, sorts=SORTS, default_order=(SortKey("id"),), keys=KEYS)
+    limits = PageLimits(mode=mode, max_offset=max_offset)
+    return parse_page_params(
+        pairs, limits, sorts=SORTS, default_order=(SortKey("id"),), signing_keys=KEYS
+    )
 
 
 def refusal(
@@ -227,7 +229,7 @@ class TestSort:
 
     def test_sort_is_rejected_where_there_is_only_one_order(self) -> None:
         with pytest.raises(InvalidParameter, match="the order cannot be chosen; omit"):
-            parse([("sort", "id")], Limits())
+            parse_page_params([("sort", "id")], PageLimits())
 
     def test_a_minus_descends_whatever_the_usual_direction(self) -> None:
         keys = {"a": SortKey("a", descending=True)}
@@ -253,7 +255,7 @@ class TestLimits:
     def test_wrong_options_are_rejected_at_start_up(self, options: dict[str, object]) -> None:
         [name] = options
         with pytest.raises(InvalidOption, match=f"^{name}="):
-            Limits(**options)  # type: ignore[arg-type]
+            PageLimits(**options)  # type: ignore[arg-type]
 
 
 @given(

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from hasten._problems import MAX_ACCEPT_CHARS, make_refusal, prefers_text
 from hasten.errors import InvalidOption
-from hasten.ratelimit._http.addresses import Addresses
-from hasten.ratelimit._http.policy_headers import HeaderWriter, Policy, PolicyState
+from hasten.ratelimit._http.addresses import AddressKeys
+from hasten.ratelimit._http.policy_headers import HeaderWriter, PolicyState, RateLimitPolicy
 
 TEXT = "text/plain; charset=utf-8"
 PROBLEM = "application/problem+json"
@@ -58,7 +58,7 @@ def test_any_accept_header_gets_a_media_type(accept: str) -> None:
 def test_an_ipv6_prefix_must_be_a_whole_number(prefix: Any) -> None:
     """At construction, not at the first IPv6 client."""
     with pytest.raises(InvalidOption, match=r"^ipv6_prefix="):
-        Addresses(prefix)
+        AddressKeys(prefix)
 
 
 @pytest.mark.parametrize("families", [True, None, 5, "legacy", ["draft-9"], [["legacy"]]])
@@ -70,7 +70,10 @@ def test_families_of_headers_must_be_a_list_of_known_names(families: Any) -> Non
 def test_draft_7_describes_exactly_the_limits_of_the_request() -> None:
     """A cached header belongs to its own limits."""
     writer = HeaderWriter(["draft-7"], lambda: 0.0)
-    short, at_once = Policy("a", 3, 1_500_000), Policy("b", 20, None, "concurrent-requests")
+    short, at_once = (
+        RateLimitPolicy("a", 3, 1_500_000),
+        RateLimitPolicy("b", 20, None, "concurrent-requests"),
+    )
     for policies, line in [
         ([short, at_once], b"3;w=2, 20"),
         ([at_once, short], b"20, 3;w=2"),

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten.ratelimit import _algorithms as algorithms
-from hasten.ratelimit._algorithms import State
-from hasten.ratelimit._counter_store import Check, Outcome, Token
+from hasten.ratelimit._algorithms import CounterState
+from hasten.ratelimit._counter_store import Check, Outcome, Reservation
 from hasten.ratelimit._rates import Rate
-from hasten.ratelimit._rules import Algorithm, Rule, concurrency_rule, rule_of
+from hasten.ratelimit._rules import Algorithm, Rule, make_concurrency_rule, make_rule
 
 Steps = list[tuple[int, int]]
 """Pauses in microseconds, each with the cost of the hit that follows it."""
@@ -31,7 +31,7 @@ class Client:
 
     rules: Sequence[Rule]
     now_us: int = 1_000 * SECOND
-    states: list[State] = field(default_factory=list)
+    states: list[CounterState] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.states = [() for _ in self.rules]
@@ -49,38 +49,40 @@ class Client:
         [outcome] = self.hit(cost, later=later)
         return outcome
 
-    def reserve(self, cost: int = 1) -> Token:
-        token = self.ask(cost, later=True).token
-        assert token is not None
-        return token
+    def reserve(self, cost: int = 1) -> Reservation:
+        reservation = self.ask(cost, later=True).reservation
+        assert reservation is not None
+        return reservation
 
-    def settle(self, token: Token, keep: int = 0) -> None:
-        self.states = [algorithms.settle(token, keep, self.states[0], self.now_us)]
+    def settle(self, reservation: Reservation, keep: int = 0) -> None:
+        self.states = [
+            algorithms.settle_reservation(reservation, keep, self.states[0], self.now_us)
+        ]
 
     def peek(self, cost: int = 1) -> Outcome:
         return algorithms.peek(Check("0", KEY, self.rules[0], cost), self.states[0], self.now_us)
 
 
 def client(limit: int, per: float, algorithm: Algorithm | None = None, burst: int = 0) -> Client:
-    return Client([rule_of(Rate(limit, per, burst or None), algorithm)])
+    return Client([make_rule(Rate(limit, per, burst or None), algorithm)])
 
 
 rates = st.builds(Rate, st.integers(1, 300), st.sampled_from([0.001, 0.25, 1, 7, 3600]))
 pauses = st.integers(0, 3) | st.integers(0, 2 * SECOND) | st.sampled_from([SECOND // 4, 1_000])
 steps = st.lists(st.tuples(pauses, st.integers(0, 4)), max_size=120)
 everything = st.one_of(
-    st.builds(rule_of, rates, st.sampled_from(["fixed", "sliding", "gcra"])),
+    st.builds(make_rule, rates, st.sampled_from(["fixed", "sliding", "gcra"])),
     st.builds(
-        lambda rate, burst: rule_of(Rate(rate.limit, rate.per, burst)), rates, st.integers(1, 50)
+        lambda rate, burst: make_rule(Rate(rate.limit, rate.per, burst)), rates, st.integers(1, 50)
     ),
-    st.builds(concurrency_rule, st.integers(1, 200), st.sampled_from([0.001, 1, 60])),
+    st.builds(make_concurrency_rule, st.integers(1, 200), st.sampled_from([0.001, 1, 60])),
 )
 
 
 class TestBounds:
     @given(rates, steps)
     def test_sliding_admits_at_most_its_limit_in_any_window(self, rate: Rate, steps: Steps) -> None:
-        asker = Client([rule_of(rate, "sliding")])
+        asker = Client([make_rule(rate, "sliding")])
         taken: list[tuple[int, int]] = []
         for pause, cost in steps:
             asker.now_us += pause
@@ -112,7 +114,7 @@ class TestBounds:
 
     @given(rates, steps)
     def test_fixed_admits_under_twice_its_limit_in_a_window(self, rate: Rate, steps: Steps) -> None:
-        asker = Client([rule_of(rate)])
+        asker = Client([make_rule(rate)])
         taken: list[int] = []
         for pause, _ in steps:
             asker.now_us += pause
@@ -142,7 +144,7 @@ class TestBounds:
 
     @given(rates, st.integers(1, 50), steps)
     def test_gcra_admits_at_most_burst_and_rate(self, rate: Rate, burst: int, steps: Steps) -> None:
-        asker = Client([rule_of(Rate(rate.limit, rate.per, burst))])
+        asker = Client([make_rule(Rate(rate.limit, rate.per, burst))])
         start, total = asker.now_us, 0
         for pause, cost in steps:
             asker.now_us += pause
@@ -188,7 +190,7 @@ class TestBounds:
 
     @given(st.lists(pauses, max_size=80), st.integers(1, 12), st.integers(1, 30))
     def test_a_denial_by_one_takes_from_none(self, steps: list[int], quick: int, slow: int) -> None:
-        asker = Client([rule_of(Rate(quick, 1)), rule_of(Rate(slow, 60), "sliding")])
+        asker = Client([make_rule(Rate(quick, 1)), make_rule(Rate(slow, 60), "sliding")])
         for pause in steps:
             asker.now_us += pause
             before = [algorithms.drop_expired(r, s, asker.now_us) for r, s in zip(
@@ -221,7 +223,7 @@ class TestBounds:
             asker.now_us += pause
             asker.ask(cost)
         [state] = asker.states
-        end_us = algorithms.expiry(rule, state)
+        end_us = algorithms.find_expiry_us(rule, state)
         assert algorithms.drop_expired(rule, state, end_us) == ()
         if end_us > asker.now_us:
             assert algorithms.drop_expired(rule, state, end_us - 1) != ()
@@ -232,11 +234,11 @@ class TestOutcomesDecide:
 
     def test_a_denial_is_certain_if_no_refund_can_change_it(self) -> None:
         asker = client(5, 3600)
-        token = asker.reserve()
+        reservation = asker.reserve()
         asker.ask(4)
         assert not asker.peek().certain
         assert asker.peek(2).certain
-        asker.settle(token, keep=1)
+        asker.settle(reservation, keep=1)
         assert asker.peek().certain
 
     @pytest.mark.parametrize("is_reset", [False, True])
@@ -244,17 +246,17 @@ class TestOutcomesDecide:
     def test_a_late_refund_changes_nothing(self, algorithm: Algorithm, is_reset: bool) -> None:
         """After its window, and after a reset."""
         asker = client(500, 60, algorithm)
-        token = asker.reserve()
+        reservation = asker.reserve()
         if is_reset:
             asker.states = [()]
         else:
             asker.now_us += 60 * SECOND
-        asker.settle(token)
+        asker.settle(reservation)
         assert asker.states == [()]
         asker.now_us += SECOND
         asker.ask(3)
         before = asker.states[0]
-        asker.settle(token)
+        asker.settle(reservation)
         assert asker.states == [before]
 
     @given(
@@ -271,9 +273,9 @@ class TestOutcomesDecide:
             asker.now_us += pause
             other.now_us += pause
             if refunded:
-                token = asker.ask(cost, later=True).token
-                if token is not None:
-                    asker.settle(token)
+                reservation = asker.ask(cost, later=True).reservation
+                if reservation is not None:
+                    asker.settle(reservation)
             else:
                 asker.ask(cost)
                 other.ask(cost)
@@ -293,9 +295,9 @@ class TestOutcomesDecide:
         for share, cost, refunded in sorted(steps):
             asker.now_us = other.now_us = start_us + int(share * (rule.window_us - 1))
             if refunded:
-                token = asker.ask(cost, later=True).token
-                if token is not None:
-                    asker.settle(token)
+                reservation = asker.ask(cost, later=True).reservation
+                if reservation is not None:
+                    asker.settle(reservation)
             else:
                 asker.ask(cost)
                 other.ask(cost)
@@ -308,22 +310,22 @@ class TestOutcomesDecide:
     def test_kept_charges_are_bounded(self, rule: Rule, steps: list[tuple[int, int, int]]) -> None:
         """Kept reservations never exceed the limit, in whatever order reservations end."""
         asker = Client([rule])
-        open_: list[Token] = []
+        open_: list[Reservation] = []
         kept: list[tuple[int, int]] = []
         bound = {"fixed": 2 * rule.limit, "sliding": rule.limit, "gcra": rule.burst + rule.limit}
         for pause, cost, choice in steps:
             asker.now_us += pause
-            token = asker.ask(cost, later=True).token
-            if token is not None:
-                open_.append(token)
+            reservation = asker.ask(cost, later=True).reservation
+            if reservation is not None:
+                open_.append(reservation)
             if open_ and choice:
-                token = open_.pop(choice % len(open_))
-                keep = token.cost if choice > 1 else 0
+                reservation = open_.pop(choice % len(open_))
+                keep = reservation.cost if choice > 1 else 0
                 since = asker.now_us - rule.window_us
-                alive = token.at_us > since
-                asker.settle(token, keep)
+                alive = reservation.at_us > since
+                asker.settle(reservation, keep)
                 if keep and alive:
-                    kept.append((asker.now_us if rule.kind == "gcra" else token.at_us, keep))
+                    kept.append((asker.now_us if rule.kind == "gcra" else reservation.at_us, keep))
                 assert sum(c for at, c in kept if at > since) <= bound[rule.kind]
 
     @given(
@@ -336,15 +338,15 @@ class TestOutcomesDecide:
     ) -> None:
         """So it can be repeated from memory."""
         asker = Client([rule])
-        tokens: list[Token] = []
+        tokens: list[Reservation] = []
         for pause, taken, later in steps:
             asker.now_us += pause // 8
-            token = asker.ask(taken, later=later).token
-            tokens += [] if token is None else [token]
+            reservation = asker.ask(taken, later=later).reservation
+            tokens += [] if reservation is None else [reservation]
         outcome = asker.peek(cost)
         if outcome.certain and cost <= rule.capacity:
-            for token in tokens:
-                asker.settle(token)
+            for reservation in tokens:
+                asker.settle(reservation)
             asker.now_us += outcome.retry_us - 1
             assert not asker.peek(cost).ok
 
@@ -358,10 +360,10 @@ class TestOutcomesDecide:
 
     def test_what_is_never_settled_goes_in_time(self) -> None:
         for rule in (
-            rule_of(Rate(2, 60)),
-            rule_of(Rate(2, 60), "sliding"),
-            rule_of(Rate(2, 60), "gcra"),
-            concurrency_rule(2, 60),
+            make_rule(Rate(2, 60)),
+            make_rule(Rate(2, 60), "sliding"),
+            make_rule(Rate(2, 60), "gcra"),
+            make_concurrency_rule(2, 60),
         ):
             asker = Client([rule])
             asker.reserve()
@@ -371,7 +373,7 @@ class TestOutcomesDecide:
             assert asker.ask().ok
 
     def test_forced_takes_what_does_not_fit(self) -> None:
-        rule = rule_of(Rate(2, 60))
+        rule = make_rule(Rate(2, 60))
         check = Check("a", KEY, rule, 5, forced=True)
         [state], [outcome] = algorithms.hit([check], [()], 0)
         assert (outcome.ok, outcome.remaining) == (False, 0)
@@ -382,7 +384,7 @@ class TestBlocks:
     def test_a_block_denies_and_ends(self) -> None:
         asker = client(5, 60)
         asker.ask()
-        asker.states = [algorithms.block(asker.states[0], asker.now_us + 10 * SECOND)]
+        asker.states = [algorithms.set_block(asker.states[0], asker.now_us + 10 * SECOND)]
         assert asker.ask() == Outcome(False, 5, 0, 10 * SECOND, 10 * SECOND, certain=True)
         asker.now_us += 10 * SECOND
         assert asker.ask().remaining == 3
@@ -412,6 +414,6 @@ class TestBlocks:
         assert asker.hit(block_us=600 * SECOND)[0].retry_us == SECOND
 
     def test_of_a_group_only_what_was_too_much_blocks(self) -> None:
-        asker = Client([rule_of(Rate(1, 60)), rule_of(Rate(5, 60))])
+        asker = Client([make_rule(Rate(1, 60)), make_rule(Rate(5, 60))])
         asker.hit(block_us=600 * SECOND)
         assert [o.ok for o in asker.hit(block_us=600 * SECOND)] == [False, True]

@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten.errors import InvalidOption
-from hasten.ratelimit._http.addresses import Addresses, is_private, parse
+from hasten.ratelimit._http.addresses import AddressKeys, is_private_address, parse_address
 from hasten.ratelimit._http.proxies import Proxies
 
 XFF = "x-forwarded-for"
 
 
 def key(text: str, prefix: int = 56) -> str:
-    return Addresses(prefix).key(text)
+    return AddressKeys(prefix).get_key(text)
 
 
 class TestAddresses:
@@ -61,7 +61,7 @@ class TestAddresses:
         "text", ["", "testclient", "1.2.3", "999.1.1.1", "x" * 1000, "[", "::g"]
     )
     def test_what_is_no_address_stands_for_itself(self, text: str) -> None:
-        assert parse(text) is None
+        assert parse_address(text) is None
         assert key(text) == text
 
     @given(st.text(max_size=60))
@@ -74,21 +74,21 @@ class TestAddresses:
         assert key(f"::ffff:{address}") == key(str(IPv6Address(f"::ffff:{address}")))
 
     def test_the_cache_of_keys_is_bounded(self) -> None:
-        addresses = Addresses()
+        addresses = AddressKeys()
         for number in range(25_000):
-            addresses.key(f"198.51.{number // 250}.{number % 250}")
+            addresses.get_key(f"198.51.{number // 250}.{number % 250}")
         assert len(addresses.keys) <= 10_000
 
     @pytest.mark.parametrize("prefix", [0, 31, 129, True])
     def test_prefixes_within_reason(self, prefix: Any) -> None:
         with pytest.raises(InvalidOption, match=r"^ipv6_prefix="):
-            Addresses(prefix)
+            AddressKeys(prefix)
 
     def test_private_ones(self) -> None:
-        assert is_private("10.0.0.1")
-        assert is_private("::1")
-        assert not is_private("8.8.8.8")
-        assert not is_private(None)
+        assert is_private_address("10.0.0.1")
+        assert is_private_address("::1")
+        assert not is_private_address("8.8.8.8")
+        assert not is_private_address(None)
 
 
 def scope(peer: str | None, *lines: tuple[str, str]) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def scope(peer: str | None, *lines: tuple[str, str]) -> dict[str, Any]:
 
 
 def client(proxies: Proxies, peer: str | None, *lines: tuple[str, str]) -> str | None:
-    return proxies.client(scope(peer, *lines)).address
+    return proxies.find_client_address(scope(peer, *lines)).address
 
 
 TRUSTING = Proxies(["10.0.0.0/8", "2001:db8::/32"])
@@ -125,7 +125,7 @@ class TestProxies:
 
     @pytest.mark.parametrize("junk", ["unknown", "_hidden", "", "1.2.3.4.5", "<script>"])
     def test_an_invalid_address_ends_the_search(self, junk: str) -> None:
-        found = TRUSTING.client(scope("10.0.0.1", (XFF, f"9.9.9.9, {junk}, 10.1.1.1")))
+        found = TRUSTING.find_client_address(scope("10.0.0.1", (XFF, f"9.9.9.9, {junk}, 10.1.1.1")))
         assert found == ("10.1.1.1", "FORWARDED_BROKEN")
 
     @pytest.mark.parametrize("written", ["64:ff9b::{}", "2002:{:x}:{:x}::1"])
@@ -138,7 +138,7 @@ class TestProxies:
         assert client(proxies, peer, (XFF, "1.1.1.1")) == peer
         found = client(proxies, "10.0.0.1", (XFF, f"1.1.1.1, {peer}"))
         assert found is not None
-        assert parse(found) == parse(peer)
+        assert parse_address(found) == parse_address(peer)
 
     def test_hops_count_proxies_from_the_right(self) -> None:
         two = Proxies(hops=2)
@@ -197,7 +197,7 @@ class TestProxies:
         for header in (XFF, "forwarded", "cf-connecting-ip"):
             proxies = Proxies(hops=hops, header=header) if hops else Proxies(["10.0.0.0/8"])
             asked = {"client": ("10.0.0.1", 1), "headers": [(header.encode(), value)]}
-            assert proxies.client(asked).address is not None
+            assert proxies.find_client_address(asked).address is not None
 
     def test_a_long_header_costs_no_more(self) -> None:
         value = ", ".join(["10.0.0.1"] * 100_000)

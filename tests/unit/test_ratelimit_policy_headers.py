@@ -13,14 +13,14 @@ from hasten.errors import InvalidOption
 from hasten.ratelimit._http.policy_headers import (
     NAMES,
     HeaderWriter,
-    Policy,
     PolicyState,
-    retry_after,
+    RateLimitPolicy,
+    to_retry_after_seconds,
     to_whole_seconds,
 )
 
-GENERAL = Policy("100-in-15min", 100, 900_000_000)
-LOGIN = Policy("5-in-1hr", 5, 3_600_000_000)
+GENERAL = RateLimitPolicy("100-in-15min", 100, 900_000_000)
+LOGIN = RateLimitPolicy("5-in-1hr", 5, 3_600_000_000)
 
 
 def lines(styles: Any, *states: PolicyState, shown: int | None = None) -> dict[str, str]:
@@ -56,7 +56,7 @@ def parse(text: str) -> list[tuple[str, dict[str, Any]]]:
 
 names = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1)
 policies = st.builds(
-    Policy,
+    RateLimitPolicy,
     names,
     st.integers(0, 2**31),
     st.one_of(st.none(), st.integers(1_000, 10**14)),
@@ -104,9 +104,9 @@ def test_every_style_writes_its_headers(given_states: list[PolicyState], styles:
 @given(st.integers(0, 10**14), st.integers(0, 10**14))
 def test_retry_after_is_never_too_short(retry_us: int, reset_us: int) -> None:
     """A client that waits as long as Retry-After has waited long enough."""
-    assert retry_after(retry_us) >= 1
-    assert retry_after(retry_us) * 1_000_000 >= retry_us
-    assert retry_after(max(retry_us, reset_us)) >= to_whole_seconds(reset_us)
+    assert to_retry_after_seconds(retry_us) >= 1
+    assert to_retry_after_seconds(retry_us) * 1_000_000 >= retry_us
+    assert to_retry_after_seconds(max(retry_us, reset_us)) >= to_whole_seconds(reset_us)
 
 
 def test_each_style_of_headers_shows_both_limits() -> None:

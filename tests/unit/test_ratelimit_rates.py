@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 
 from hasten.errors import InvalidOption
 from hasten.ratelimit._rates import MAX_LIMIT, Rate, parse_rates, to_rates
-from hasten.ratelimit._rules import Algorithm, Rule, bucket_of, concurrency_rule, rule_of
+from hasten.ratelimit._rules import (
+    Algorithm,
+    Rule,
+    make_bucket_name,
+    make_concurrency_rule,
+    make_rule,
+)
 
 
 class TestReading:
@@ -106,7 +112,7 @@ class TestNames:
 
 def only(text: str, algorithm: Algorithm | None = None) -> Rule:
     [rate] = parse_rates(text)
-    return rule_of(rate, algorithm)
+    return make_rule(rate, algorithm)
 
 
 class TestRules:
@@ -117,25 +123,25 @@ class TestRules:
         with pytest.raises(InvalidOption, match="has a burst"):
             only("10/s burst 20", "sliding")
         with pytest.raises(InvalidOption, match=r"^algorithm='leaky'"):
-            rule_of(Rate(1, 1), "leaky")  # type: ignore[arg-type]
+            make_rule(Rate(1, 1), "leaky")  # type: ignore[arg-type]
         with pytest.raises(InvalidOption, match="per microsecond"):
-            rule_of(Rate(2_000_000, 1), "gcra")
+            make_rule(Rate(2_000_000, 1), "gcra")
         with pytest.raises(InvalidOption, match="within 100 years"):
             only("1/w burst 1000000")
 
     def test_gcra_is_never_above_its_rate(self) -> None:
-        rule = rule_of(Rate(7, 1), "gcra")
+        rule = make_rule(Rate(7, 1), "gcra")
         assert rule.interval_us * 7 >= rule.window_us
 
     def test_a_changed_rule_is_another_bucket(self) -> None:
         rules = [
-            rule_of(Rate(10, 1)), rule_of(Rate(11, 1)), rule_of(Rate(10, 2)),
-            rule_of(Rate(10, 1), "sliding"), rule_of(Rate(10, 1), "gcra"),
-            rule_of(Rate(10, 1, burst=11)), concurrency_rule(10, 1),
+            make_rule(Rate(10, 1)), make_rule(Rate(11, 1)), make_rule(Rate(10, 2)),
+            make_rule(Rate(10, 1), "sliding"), make_rule(Rate(10, 1), "gcra"),
+            make_rule(Rate(10, 1, burst=11)), make_concurrency_rule(10, 1),
         ]  # fmt: skip
-        assert len({bucket_of("api", rule) for rule in rules}) == len(rules)
+        assert len({make_bucket_name("api", rule) for rule in rules}) == len(rules)
 
     @pytest.mark.parametrize(("limit", "lease"), [(-1, 1), (True, 1), (1, 0), (1, "x")])
     def test_a_concurrency_is_checked(self, limit: int, lease: float) -> None:
         with pytest.raises(InvalidOption):
-            concurrency_rule(limit, lease)
+            make_concurrency_rule(limit, lease)

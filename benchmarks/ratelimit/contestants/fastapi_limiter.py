@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks.asgi import Application
-from benchmarks.ratelimit.contestant import Hit, Paths, PythonContestant, Rate
+from benchmarks.ratelimit.contestant import Hit, LimitPaths, PythonContestant, Rate
 from benchmarks.ratelimit.frameworks import fastapi_application
 
 
@@ -25,7 +25,7 @@ class FastApiLimiter(PythonContestant):
         return partial(_limiter(rates, algorithm, url).try_acquire_async, blocking=False)
 
     @classmethod
-    def application(cls, paths: Paths, *, url: str | None = None) -> Application:
+    def application(cls, paths: LimitPaths, *, url: str | None = None) -> Application:
         from fastapi import Depends
         from fastapi_limiter.depends import RateLimiter
 
@@ -38,7 +38,7 @@ class FastApiLimiter(PythonContestant):
         return fastapi_application(paths, dependencies=dependencies)  # type: ignore[no-any-return]
 
     @classmethod
-    def unlimited(cls, paths: Paths) -> Application:
+    def unlimited(cls, paths: LimitPaths) -> Application:
         return fastapi_application(paths)  # type: ignore[no-any-return]
 
 

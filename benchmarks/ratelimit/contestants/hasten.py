@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from benchmarks.asgi import Application
 from benchmarks.ratelimit.application import bare
-from benchmarks.ratelimit.contestant import Hit, Paths, PythonContestant, Rate
+from benchmarks.ratelimit.contestant import Hit, LimitPaths, PythonContestant, Rate
 
 ROOM = 2_000_000  # the maximum number of keys, higher than any number that is measured
 
@@ -37,14 +37,14 @@ class Hasten(PythonContestant):
         ).hit
 
     @classmethod
-    def application(cls, paths: Paths, *, url: str | None = None) -> Application:
+    def application(cls, paths: LimitPaths, *, url: str | None = None) -> Application:
         from hasten.ratelimit import Limit, RateLimitMiddleware
 
         limits = [Limit(_text(rate), path=path) for path, rates in paths.items() for rate in rates]
         return RateLimitMiddleware(bare, limits=limits, store=url, store_timeout=TIMEOUT_SECONDS)
 
     @classmethod
-    def unlimited(cls, paths: Paths) -> Application:
+    def unlimited(cls, paths: LimitPaths) -> Application:
         return bare
 
     @classmethod

@@ -18,20 +18,20 @@ class HastenStore(PythonContestant):
 
     @classmethod
     def limiter(cls, rates: Sequence[Rate], *, algorithm: str, url: str | None = None) -> Hit:
-        from hasten.ratelimit._counter_store import Check, digest
+        from hasten.ratelimit._counter_store import Check, hash_client
         from hasten.ratelimit._rates import Rate as HastenRate
-        from hasten.ratelimit._rules import rule_of
+        from hasten.ratelimit._rules import make_rule
         from hasten.ratelimit._stores import MemoryStore
 
         [rate] = rates
-        rule = rule_of(HastenRate(rate.limit, rate.seconds), cast("Any", algorithm))
+        rule = make_rule(HastenRate(rate.limit, rate.seconds), cast("Any", algorithm))
         hit_one = MemoryStore(max_keys=2_000_000).hit_one
         checks: dict[str, Check] = {}
 
         def hit(key: str) -> bool:
             check = checks.get(key)
             if check is None:
-                check = checks[key] = Check("bucket", digest(key), rule)
+                check = checks[key] = Check("bucket", hash_client(key), rule)
             return hit_one(check).ok
 
         return hit

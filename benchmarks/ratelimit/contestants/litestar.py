@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from benchmarks.asgi import Application
 from benchmarks.ratelimit.application import BODY
-from benchmarks.ratelimit.contestant import Paths, PythonContestant, Rate
+from benchmarks.ratelimit.contestant import LimitPaths, PythonContestant, Rate
 
 UNITS: Final = {1: "second", 60: "minute", 3_600: "hour", 86_400: "day"}
 
@@ -17,15 +17,15 @@ class Litestar(PythonContestant):
     packages = ("litestar", "redis")
 
     @classmethod
-    def application(cls, paths: Paths, *, url: str | None = None) -> Application:
+    def application(cls, paths: LimitPaths, *, url: str | None = None) -> Application:
         return _application(paths, is_limited=True, url=url)
 
     @classmethod
-    def unlimited(cls, paths: Paths) -> Application:
+    def unlimited(cls, paths: LimitPaths) -> Application:
         return _application(paths, is_limited=False, url=None)
 
 
-def _application(paths: Paths, *, is_limited: bool, url: str | None) -> Application:
+def _application(paths: LimitPaths, *, is_limited: bool, url: str | None) -> Application:
     from litestar import Litestar as Framework
     from litestar import MediaType, Request, Response, get
     from litestar.middleware.rate_limit import RateLimitConfig

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks.asgi import Application
-from benchmarks.ratelimit.contestant import Hit, Paths, PythonContestant, Rate
+from benchmarks.ratelimit.contestant import Hit, LimitPaths, PythonContestant, Rate
 from benchmarks.ratelimit.frameworks import starlette_application
 
 
@@ -28,7 +28,7 @@ class SlowApi(PythonContestant):
         return lambda key: all(strategy.hit(item, key) for item in items)
 
     @classmethod
-    def application(cls, paths: Paths, *, url: str | None = None) -> Application:
+    def application(cls, paths: LimitPaths, *, url: str | None = None) -> Application:
         from slowapi import _rate_limit_exceeded_handler
         from slowapi.errors import RateLimitExceeded
 
@@ -46,7 +46,7 @@ class SlowApi(PythonContestant):
         return app  # type: ignore[no-any-return]
 
     @classmethod
-    def unlimited(cls, paths: Paths) -> Application:
+    def unlimited(cls, paths: LimitPaths) -> Application:
         return starlette_application(paths)  # type: ignore[no-any-return]
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from benchmarks.asgi import Application, Message, Receive, Scope, Send
-from benchmarks.ratelimit.contestant import Hit, Paths, PythonContestant, Rate
+from benchmarks.ratelimit.contestant import Hit, LimitPaths, PythonContestant, Rate
 from benchmarks.ratelimit.frameworks import fastapi_application
 
 ROOM = 2_000_000  # by default it keeps only 1,024 keys, and also forgets blocked ones
@@ -44,7 +44,7 @@ class Throttled(PythonContestant):
         return not result.limited
 
     @classmethod
-    def application(cls, paths: Paths, *, url: str | None = None) -> Application:
+    def application(cls, paths: LimitPaths, *, url: str | None = None) -> Application:
         from throttled.asyncio.contrib.fastapi import (
             Limiter,
             RateLimitExceededError,
@@ -73,7 +73,7 @@ class Throttled(PythonContestant):
         return app  # type: ignore[no-any-return]
 
     @classmethod
-    def unlimited(cls, paths: Paths) -> Application:
+    def unlimited(cls, paths: LimitPaths) -> Application:
         return fastapi_application(paths)  # type: ignore[no-any-return]
 
     @classmethod

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from benchmarks.asgi import Application, discard, receive
 from benchmarks.ratelimit.application import call, clients, scope_of
-from benchmarks.ratelimit.contestant import Paths, PythonContestant, Rate
+from benchmarks.ratelimit.contestant import LimitPaths, PythonContestant, Rate
 
 CALLS: Final = 200
 WARM_UP_CALLS: Final = 1_000
@@ -19,7 +19,7 @@ WARM_UP_CALLS: Final = 1_000
 # Some libraries keep a list of hits for each client. With this many clients, it stays short.
 CLIENTS: Final = clients(1_000)
 
-PATHS: Final[Paths] = {
+PATHS: Final[LimitPaths] = {
     "/free": [],
     "/one": [Rate(10_000, 3_600)],
     "/three": [Rate(10_000, 60), Rate(50_000, 3_600), Rate(100_000, 86_400)],

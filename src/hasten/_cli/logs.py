@@ -9,7 +9,9 @@ from typing import Any, Final
 
 import msgspec
 
+from hasten._escapes import printable
 from hasten.jobs import JobLogFilter
+from hasten.jobs._job_log_filter import ATTRIBUTES
 
 # The attributes of every record. What else a record has is from `extra=` or from `JobLogFilter`.
 _STANDARD: Final = {
@@ -54,10 +56,11 @@ class TextFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the name in logging
         """Return the line, without a traceback."""
         line = super().formatMessage(record)
-        facts = record.__dict__
-        if facts.get("job_id") is None or record.name.startswith("hasten."):
+        facts = [record.__dict__.get(name) for name in ATTRIBUTES]
+        if None in facts or record.name.startswith("hasten."):
             return line  # hasten's own messages name the job
-        return f"{line} [{facts['queue']} {facts['task']} {facts['job_id']} #{facts['attempt']}]"
+        queue, task, id, attempt = (printable(str(fact)) for fact in facts)
+        return f"{line} [{queue} {task} {id} #{attempt}]"
 
 
 class JsonFormatter(logging.Formatter):
@@ -82,9 +85,12 @@ class JsonFormatter(logging.Formatter):
             line["stack"] = record.stack_info
         try:
             return msgspec.json.encode(line, enc_hook=str).decode()
-        except Exception:  # noqa: BLE001  # e.g. a dict with keys of another type, or half a character
-            texts = {
-                name: ascii(value)[1:-1] if isinstance(value, str) else ascii(value)
-                for name, value in line.items()
-            }
-            return msgspec.json.encode(texts).decode()
+        except Exception:  # noqa: BLE001  # of a value: not Unicode, too deep, a faulty method, …
+            return msgspec.json.encode({name: _to_text(line[name]) for name in line}).decode()
+
+
+def _to_text(value: object) -> str:
+    try:
+        return ascii(value)[1:-1] if isinstance(value, str) else ascii(value)
+    except Exception:  # noqa: BLE001  # a faulty method of the object
+        return f"<{type(value).__name__} that cannot be printed>"

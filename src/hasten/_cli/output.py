@@ -37,7 +37,7 @@ def print_table(
 ) -> None:
     """Print a table that fits the width of the terminal. The first column is never wrapped.
 
-    With numeric, all other columns are aligned to the right.
+    If numeric is set, all other columns are aligned to the right.
     """
     rows = [[printable(cell) for cell in row] for row in rows]
     first, *others = map(printable, columns)

@@ -15,7 +15,7 @@ class PipelinedConnection:
     """One connection that pipelines: it sends each request without waiting for earlier replies.
 
     A pool of connections would not guarantee that the server applies requests in the order in which
-    they were made. Waiting for each reply would limit the rate by the network latency. A channel
+    they were made. Waiting for each reply would limit the rate by the network latency. It
     belongs to one event loop. It calls on_open with the connection each time it has connected,
     before the first request.
     """
@@ -31,7 +31,9 @@ class PipelinedConnection:
         """Send commands in one write and return their replies, in the order of the commands.
 
         The reply to a failed command is the exception. Raises `NotSent` if the connection cannot be
-        opened, and another exception of `redis` or the operating system if it breaks after that.
+        opened, and another exception of `redis` or the operating system if the connection breaks
+        later.
+
         Cancelling a caller that waits for replies also closes the connection, because its replies
         would be read by the next caller: all requests in progress then fail.
         """

@@ -37,22 +37,22 @@ class BlockingConnection:
         self._id: int | None = None  # the server's id of the connection, for CLIENT UNBLOCK
         client.listeners.add(self)
 
-    async def command(self, *parts: Part, seconds: float = 0.0) -> Any:
+    async def command(self, *parts: Part, block_seconds: float = 0.0) -> Any:
         """Run a command that may block on the server for this many seconds, and return its reply.
 
-        Raises `StoreError`, also if the reply takes longer than seconds plus the URL's time-out.
+        Raises `StoreError`, also if the reply takes longer than that plus the URL's time-out.
         """
-        (answer,) = await self.commands(parts, seconds=seconds)
+        (answer,) = await self.commands(parts, block_seconds=block_seconds)
         return answer
 
-    async def commands(self, *commands: Sequence[Part], seconds: float = 0.0) -> list[Any]:
+    async def commands(self, *commands: Sequence[Part], block_seconds: float = 0.0) -> list[Any]:
         """Run several commands, sent in one write, and return their replies; see `command`."""
         if self._client.is_closed:
             raise store_closed_error(self._address)
         try:
             async with asyncio.timeout(self._address.timeout):
                 link = await self._open()
-            async with asyncio.timeout(seconds + self._address.timeout):
+            async with asyncio.timeout(block_seconds + self._address.timeout):
                 return await _send_and_receive(link, commands)
         except errors.FOREIGN as error:
             if self._client.is_closed:

@@ -30,7 +30,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import LoaderCriteriaOption, Mapper
 
-from hasten._sqlalchemy.from_sources import FromSources, find_sources, unique_keys
+from hasten._sqlalchemy.from_sources import FromSources, find_sources, find_unique_keys
 from hasten._sqlalchemy.selects import (
     Expression,
     Selection,
@@ -38,7 +38,7 @@ from hasten._sqlalchemy.selects import (
     select_only,
     to_expression,
 )
-from hasten._sqlalchemy.sort_columns import SortColumn, SortColumns, parse_sort_column
+from hasten._sqlalchemy.sort_columns import SortColumn, SortColumns, to_sort_column
 from hasten.errors import InvalidOption
 
 
@@ -82,7 +82,7 @@ class AnalyzedSelect:
         """Return whether a column may be NULL; True for an expression that is not a column."""
         return _may_be_null(expression, self.sources)
 
-    def total_order(self, keys: SortColumns) -> SortColumns:
+    def make_total_order(self, keys: SortColumns) -> SortColumns:
         """Return sort keys that order the rows completely: no two rows have the same values.
 
         Without keys, the ORDER BY of the original select is used. The identity columns are
@@ -135,8 +135,8 @@ def analyze(statement: Selection, *, key: Sequence[Any] = ()) -> AnalyzedSelect:
     if root is None or not root.primary_key:
         raise InvalidOption("statement", "a select without a primary key", NAME_THE_KEY)
     if analyzed.is_grouped:
-        return replace(analyzed, identity=_group_identity(bare, root, sources))
-    return _identify(analyzed, root)
+        return replace(analyzed, identity=_find_group_identity(bare, root, sources))
+    return _find_row_identity(analyzed, root)
 
 
 NAME_THE_KEY: Final = (
@@ -178,7 +178,7 @@ def _check_supported(statement: Selection) -> None:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Root:
+class _RootEntity:
     """The first entity or table in the columns of a select: its rows are what the select lists."""
 
     source: FromClause
@@ -187,29 +187,31 @@ class _Root:
     mapper: Mapper[Any] | None
 
 
-def _find_root(statement: Selection, sources: FromSources) -> _Root | None:
+def _find_root(statement: Selection, sources: FromSources) -> _RootEntity | None:
     for description in statement.column_descriptions:
         entity = description.get("entity")
         if entity is not None:
-            return _entity_root(entity)
+            return _make_entity_root(entity)
         column = to_expression(description["expr"])
         table = getattr(column, "table", None)
         if table is not None and table in sources:
-            return _Root(table, tuple(_primary_key(table)), None, None)
+            return _RootEntity(table, tuple(_get_primary_key(table)), None, None)
     return None
 
 
-def _entity_root(entity: Any) -> _Root:
+def _make_entity_root(entity: Any) -> _RootEntity:
     mapper = inspect(entity).mapper
     primary_key = tuple(
         to_expression(getattr(entity, mapper.get_property_by_column(column).key))
         for column in mapper.primary_key
     )
     source = primary_key[0].table
-    return _Root(source, primary_key, entity, mapper)
+    return _RootEntity(source, primary_key, entity, mapper)
 
 
-def _group_identity(statement: Selection, root: _Root, sources: FromSources) -> SortColumns:
+def _find_group_identity(
+    statement: Selection, root: _RootEntity, sources: FromSources
+) -> SortColumns:
     """Return the columns that identify a row of a select with GROUP BY.
 
     These are the primary key of the root and the other GROUP BY columns. Raises `InvalidOption` if
@@ -225,17 +227,19 @@ def _group_identity(statement: Selection, root: _Root, sources: FromSources) -> 
     return _to_sort_columns([*root.primary_key, *rest], sources)
 
 
-def _identify(analyzed: AnalyzedSelect, root: _Root) -> AnalyzedSelect:
+def _find_row_identity(analyzed: AnalyzedSelect, root: _RootEntity) -> AnalyzedSelect:
     """Return the select with its identity, and with a semi-join where a join would repeat rows."""
     sources = analyzed.sources
-    if sources.are_determined_by([root.source]) and root.source not in sources.outer:
+    if sources.are_all_determined_by([root.source]) and root.source not in sources.outer:
         return _with_identity(analyzed, _to_sort_columns(root.primary_key, sources))
     if _selects_root_only(analyzed.statement, root):
         return _to_semi_join(analyzed, root)
-    return _with_identity(analyzed, _to_sort_columns(_combined_key(analyzed, root), sources))
+    return _with_identity(
+        analyzed, _to_sort_columns(_combine_primary_keys(analyzed, root), sources)
+    )
 
 
-def _combined_key(analyzed: AnalyzedSelect, root: _Root) -> list[Expression]:
+def _combine_primary_keys(analyzed: AnalyzedSelect, root: _RootEntity) -> list[Expression]:
     """Return the primary keys of several tables that together identify a row of a join to many.
 
     Raises `InvalidOption` if one of these tables has no primary key or no name of its own.
@@ -250,15 +254,17 @@ def _combined_key(analyzed: AnalyzedSelect, root: _Root) -> list[Expression]:
         key=lambda source: not _is_selected_from(source, analyzed.statement),
     )
     for source in candidates:
-        if not any(source == each for each in analyzed.sources.determined_by(chosen)):
+        if not any(source == each for each in analyzed.sources.find_sources_determined_by(chosen)):
             chosen.append(source)
-            found = _selected_key(source, analyzed.statement) or _primary_key(source)
+            found = _find_selected_primary_key(source, analyzed.statement) or _get_primary_key(
+                source
+            )
             columns += found
             if not found:
                 raise InvalidOption(
                     "statement", f"a join to {source}, which repeats rows", NAME_THE_KEY
                 )
-    if not analyzed.sources.are_determined_by(chosen):
+    if not analyzed.sources.are_all_determined_by(chosen):
         raise InvalidOption(
             "statement", "a join to an unnamed table, which repeats rows", NAME_THE_KEY
         )
@@ -269,20 +275,20 @@ def _is_selected_from(source: FromClause, statement: Selection) -> bool:
     return any(getattr(column, "table", None) == source for column in statement.selected_columns)
 
 
-def _selected_key(source: FromClause, statement: Selection) -> list[Expression]:
+def _find_selected_primary_key(source: FromClause, statement: Selection) -> list[Expression]:
     """Return the primary key of the ORM entity that the select loads from this source.
 
     Returns [] if it loads none.
     """
     for description in statement.column_descriptions:
         if description.get("entity") is not None:
-            root = _entity_root(description["entity"])
+            root = _make_entity_root(description["entity"])
             if root.source == source:
                 return list(root.primary_key)
     return []
 
 
-def _primary_key(source: FromClause) -> list[Expression]:
+def _get_primary_key(source: FromClause) -> list[Expression]:
     """Return the primary key of a table or a join.
 
     Returns [] for a sub-query, whose rows may repeat the primary key.
@@ -316,7 +322,7 @@ def _without_distinct(statement: Selection) -> Selection:
     return plain
 
 
-def _to_semi_join(analyzed: AnalyzedSelect, root: _Root) -> AnalyzedSelect:
+def _to_semi_join(analyzed: AnalyzedSelect, root: _RootEntity) -> AnalyzedSelect:
     """Replace the joins of a select by ``WHERE id IN (SELECT id …)``, so that no row is repeated.
 
     The joins and conditions move into the sub-query; the outer select reads the root only. Raises
@@ -346,7 +352,7 @@ def _to_semi_join(analyzed: AnalyzedSelect, root: _Root) -> AnalyzedSelect:
         .where(whole.in_(inside))
     )
     sources = find_sources(outside)
-    once = analyzed.sources.determined_by([root.source])
+    once = analyzed.sources.find_sources_determined_by([root.source])
     return replace(
         analyzed,
         statement=outside,
@@ -366,7 +372,7 @@ def _is_contains_eager(option: object) -> bool:
     )
 
 
-def _selects_root_only(statement: Selection, root: _Root) -> bool:
+def _selects_root_only(statement: Selection, root: _RootEntity) -> bool:
     for description in statement.column_descriptions:
         if root.entity is not None:
             if description.get("entity") is not root.entity:
@@ -382,7 +388,7 @@ def _is_selected(column: Expression, statement: Selection) -> bool:
         if _is_entity(description):
             if any(
                 is_same_expression(column, each)
-                for each in _entity_root(description.get("entity")).primary_key
+                for each in _make_entity_root(description.get("entity")).primary_key
             ):
                 return True
         elif is_same_expression(column, to_expression(description["expr"])):
@@ -391,7 +397,7 @@ def _is_selected(column: Expression, statement: Selection) -> bool:
 
 
 def _find_whole_table(
-    statement: Selection, sources: FromSources, root: _Root | None
+    statement: Selection, sources: FromSources, root: _RootEntity | None
 ) -> Table | None:
     """Return the table if the select returns all rows of one table, without a condition."""
     single = root is not None and root.mapper is not None and root.mapper.single
@@ -459,7 +465,7 @@ def _is_total_order(keys: SortColumns, analyzed: AnalyzedSelect) -> bool:
         for key in keys
         if isinstance(key.column, Column) and key.column.table == table
     }
-    return any(key <= names for key in unique_keys(table, not_null=True))
+    return any(key <= names for key in find_unique_keys(table, not_null=True))
 
 
 def _check_reachable(column: Expression, analyzed: AnalyzedSelect) -> None:
@@ -478,5 +484,5 @@ def _check_reachable(column: Expression, analyzed: AnalyzedSelect) -> None:
 
 
 def _read_order_by(statement: Selection, sources: FromSources) -> SortColumns:
-    keys = [parse_sort_column(to_expression(clause)) for clause in statement._order_by_clauses]
+    keys = [to_sort_column(to_expression(clause)) for clause in statement._order_by_clauses]
     return tuple(replace(key, nullable=_may_be_null(key.column, sources)) for key in keys)

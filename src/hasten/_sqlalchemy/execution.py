@@ -24,6 +24,7 @@ from hasten.errors import InvalidOption
 
 Executor: TypeAlias = Session | Connection
 AsyncExecutor: TypeAlias = AsyncSession | AsyncConnection
+DatabaseIdentity: TypeAlias = tuple[list[str | None], int]
 
 if TYPE_CHECKING:
     Rows: TypeAlias = Result[*tuple[Any, ...]]
@@ -44,7 +45,7 @@ class Database:
     execute: Execute
     is_async: bool
 
-    def dialect(self, mapper: Mapper[Any] | None, clause: ClauseElement | None = None) -> str:
+    def find_dialect(self, mapper: Mapper[Any] | None, clause: ClauseElement | None = None) -> str:
         """Return the name of the SQL dialect, such as "postgresql".
 
         A session may use several databases. mapper and clause (the statement) let it choose one.
@@ -57,7 +58,9 @@ class Database:
         name: str = bind.dialect.name
         return name
 
-    async def call(self, function: Callable[..., object], *arguments: object) -> object:
+    async def call_application_function(
+        self, function: Callable[..., object], *arguments: object
+    ) -> object:
         """Call a function of the application, and await its result if that is awaitable.
 
         The session or connection is passed as the first argument. Raises `InvalidOption` for an
@@ -74,7 +77,7 @@ class Database:
             "count", "an async function", "a function that is not async: .sync.page() cannot await"
         )
 
-    def translated_schemas(
+    def find_translated_schemas(
         self, mapper: Mapper[Any] | None, statement: Any, options: Mapping[str, Any]
     ) -> list[list[str | None]]:
         """Return the ``schema_translate_map`` that applies to a statement, as sorted pairs.
@@ -85,20 +88,20 @@ class Database:
         """
         executor = self.executor
         if isinstance(executor, Connection | AsyncConnection):
-            found = _translate_map(executor)
+            found = _get_schema_translate_map(executor)
         else:
-            session = _session_of(executor)
+            session = _unwrap_session(executor)
             bind = session.get_bind(mapper=mapper, clause=statement)
             # The connection of the current transaction; before that, the engine.
             known = getattr(session.get_transaction(), "_connections", {}).get(bind)
-            found = _translate_map(bind if known is None else known[0])
+            found = _get_schema_translate_map(bind if known is None else known[0])
             if _TRANSLATE not in options:
                 # From SQLAlchemy 2.1 on, options of the session override those of its connection.
                 found = getattr(session, "execution_options", {}).get(_TRANSLATE) or found
         found = found or options.get(_TRANSLATE)
         return sorted(([k, v] for k, v in found.items()), key=repr) if found else []
 
-    def identity(self, mapper: Mapper[Any] | None, statement: Any) -> tuple[list[str | None], int]:
+    def make_identity(self, mapper: Mapper[Any] | None, statement: Any) -> DatabaseIdentity:
         """Return two values that together identify the database that executes a statement.
 
         The first is a list that is equal in every process: the names of the database and of the
@@ -108,7 +111,7 @@ class Database:
         """
         bind: Any = self.executor
         if not isinstance(bind, Connection | AsyncConnection):
-            bind = _session_of(bind).get_bind(mapper=mapper, clause=statement)
+            bind = _unwrap_session(bind).get_bind(mapper=mapper, clause=statement)
         engine = (getattr(bind, "sync_connection", None) or bind).engine
         url = engine.url
         options = sorted(f"{name}={value}" for name, value in url.query.items())
@@ -116,7 +119,7 @@ class Database:
         return [url.database, url.username, *options], number
 
 
-def async_database(executor: AsyncExecutor) -> Database:
+def wrap_async_session(executor: AsyncExecutor) -> Database:
     """Wrap an asynchronous session or connection as a `Database`.
 
     Raises `AsyncioRequired` if no asyncio event loop is running.
@@ -126,7 +129,7 @@ def async_database(executor: AsyncExecutor) -> Database:
     return Database(executor, execute, is_async=True)
 
 
-def blocking_database(executor: Executor) -> Database:
+def wrap_blocking_session(executor: Executor) -> Database:
     """Wrap a blocking session or connection as a `Database`."""
 
     async def execute(statement: Executable, parameters: Mapping[str, Any]) -> Rows:
@@ -139,13 +142,13 @@ def blocking_database(executor: Executor) -> Database:
 
 _TRANSLATE: Final = "schema_translate_map"
 
-# The numbers of `Database.identity`. The keys are pools, because an engine and the copies that
+# The numbers of `Database.make_identity`. The keys are pools, because an engine and the copies that
 # engine.execution_options() makes of it share one pool.
 _numbers: Final[WeakKeyDictionary[Any, int]] = WeakKeyDictionary()
 _counter: Final = count(1)
 
 
-def _session_of(executor: Any) -> Session:
+def _unwrap_session(executor: Any) -> Session:
     """Return the plain `Session` behind an `AsyncSession` or a `scoped_session`."""
     if hasattr(executor, "registry"):
         executor = executor.registry()
@@ -153,7 +156,7 @@ def _session_of(executor: Any) -> Session:
     return session
 
 
-def _translate_map(connection: Any) -> Mapping[str | None, str | None] | None:
+def _get_schema_translate_map(connection: Any) -> Mapping[str | None, str | None] | None:
     sync = getattr(connection, "sync_connection", None) or connection
     found: Mapping[str | None, str | None] | None = sync.get_execution_options().get(_TRANSLATE)
     return found

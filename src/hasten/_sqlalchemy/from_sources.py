@@ -45,7 +45,7 @@ class FromSources:
     def __contains__(self, source: object) -> bool:
         return any(source == each for each in self.all)
 
-    def determined_by(self, roots: Sequence[FromClause]) -> list[FromClause]:
+    def find_sources_determined_by(self, roots: Sequence[FromClause]) -> list[FromClause]:
         """Return roots, and all sources of which at most one row is joined to the rows of roots."""
         known = list(roots)
         unknown = [source for source in self.all if not any(source == root for root in roots)]
@@ -59,15 +59,15 @@ class FromSources:
                     if column.table == source
                     if other is None or any(other == each for each in known)
                 }
-                if any(key <= fixed for key in unique_keys(source)):
+                if any(key <= fixed for key in find_unique_keys(source)):
                     known.append(source)
                     unknown.remove(source)
                     found = True
         return known
 
-    def are_determined_by(self, roots: Sequence[FromClause]) -> bool:
+    def are_all_determined_by(self, roots: Sequence[FromClause]) -> bool:
         """Return whether joining all other sources to roots repeats no row of roots."""
-        known = self.determined_by(roots)
+        known = self.find_sources_determined_by(roots)
         return all(any(source == each for each in known) for source in self.all)
 
 
@@ -125,7 +125,7 @@ def _add_equalities(
     With targets, only columns of these sources are added: the ON condition of an outer join says
     nothing about the rows of the other side, which are returned without a match, too.
     """
-    for condition in _conjuncts(criterion):
+    for condition in _split_conjuncts(criterion):
         if not isinstance(condition, BinaryExpression) or condition.operator is not operators.eq:
             continue
         sides = (condition.left, condition.right)
@@ -138,15 +138,15 @@ def _add_equalities(
                 sources.equal.append((column, source))
 
 
-def _conjuncts(criterion: ClauseElement) -> Iterator[ClauseElement]:
+def _split_conjuncts(criterion: ClauseElement) -> Iterator[ClauseElement]:
     """Split a condition at its ANDs: yield the parts, or the condition itself without AND."""
     match criterion:
         case Grouping():
             inner: Any = criterion.element
-            yield from _conjuncts(inner)
+            yield from _split_conjuncts(inner)
         case BooleanClauseList() if criterion.operator is operators.and_:
             for clause in criterion.get_children():
-                yield from _conjuncts(clause)
+                yield from _split_conjuncts(clause)
         case _:
             yield criterion
 
@@ -154,7 +154,7 @@ def _conjuncts(criterion: ClauseElement) -> Iterator[ClauseElement]:
 # Unique keys --------------------------------------------------------------------------------------
 
 
-def unique_keys(source: FromClause, *, not_null: bool = False) -> list[set[str]]:
+def find_unique_keys(source: FromClause, *, not_null: bool = False) -> list[set[str]]:
     """Return the unique keys of a source: each is a set of column names.
 
     These are the primary key, unique constraints and unique indexes of a table, or the GROUP BY
@@ -165,7 +165,7 @@ def unique_keys(source: FromClause, *, not_null: bool = False) -> list[set[str]]
     while isinstance(element, Alias):
         element = element.element
     if isinstance(element, (Subquery, CTE)):
-        return [] if not_null else _group_keys(element)
+        return [] if not_null else _find_group_by_key(element)
     if not isinstance(element, Table):
         return []
     keys = [list(element.primary_key)]
@@ -193,7 +193,7 @@ def _is_unique_key(index: Index) -> bool:
     return bool(index.unique) and is_plain and not is_partial(index)
 
 
-def _group_keys(subquery: Subquery | CTE) -> list[set[str]]:
+def _find_group_by_key(subquery: Subquery | CTE) -> list[set[str]]:
     """Return the only known unique key of a sub-query: its GROUP BY columns.
 
     Returns [] without GROUP BY, or if the sub-query does not select all of these columns.

@@ -39,7 +39,7 @@ else:
 Expression: TypeAlias = ColumnElement[Any]
 
 
-def mapper_of(model: type) -> Mapper[Any]:
+def get_mapper(model: type) -> Mapper[Any]:
     """Return the SQLAlchemy mapper of a class. Raises `InvalidOption` if it is not mapped."""
     mapper: object = inspect(model, raiseerr=False)
     if not isinstance(mapper, Mapper):
@@ -47,7 +47,7 @@ def mapper_of(model: type) -> Mapper[Any]:
     return mapper
 
 
-def selected_entity(statement: Selection, mapper: Mapper[Any]) -> Any:
+def get_selected_entity(statement: Selection, mapper: Mapper[Any]) -> Any:
     """Return the entity that a select selects: the mapped class, a subclass, or an alias of either.
 
     Raises `InvalidOption` if the select has other or more columns than this entity.
@@ -102,7 +102,7 @@ def is_same_expression(one: Expression, other: Expression) -> bool:
 # Options ------------------------------------------------------------------------------------------
 
 
-def filter_options(options: Iterable[Any]) -> tuple[Any, ...]:
+def keep_filter_options(options: Iterable[Any]) -> tuple[Any, ...]:
     """Return the statement options that filter rows, or that event listeners of the session read.
 
     Loader options, such as ``selectinload()``, are left out.
@@ -118,7 +118,7 @@ _FILTERS: Final = (LoaderCriteriaOption, UserDefinedOption)
 def without_order_and_loading(statement: Selection) -> Selection:
     """Return the select without its ORDER BY and without its loader options."""
     plain = statement.order_by(None)
-    plain._with_options = filter_options(statement._with_options)
+    plain._with_options = keep_filter_options(statement._with_options)
     return plain
 
 
@@ -142,7 +142,7 @@ def copy_orm_filters(inner: Selection, outer: Selection) -> Selection:
     # entities, in _memoized_select_entities.
     earlier: Any = inner._memoized_select_entities
     options = [option for each in (*earlier, inner) for option in each._with_options]
-    found = outer.options(*filter_options(options))
+    found = outer.options(*keep_filter_options(options))
     found._propagate_attrs = inner._propagate_attrs
     return found
 
@@ -167,7 +167,7 @@ def prepare_for_other_columns(statement: Selection, entity: Any) -> Selection:
     plain = statement
     if statement._with_options:
         plain = statement.where()
-        plain._with_options = filter_options(statement._with_options)
+        plain._with_options = keep_filter_options(statement._with_options)
     orders = order_by_clauses(statement, entity)
     if not orders:
         return plain
@@ -193,7 +193,7 @@ def without_repeated_rows(statement: Selection, mapper: Mapper[Any]) -> Selectio
     The new select has no ORDER BY. A select without joins, or with LIMIT, DISTINCT or GROUP BY, is
     returned unchanged.
     """
-    entity = selected_entity(statement, mapper)
+    entity = get_selected_entity(statement, mapper)
     is_joined = (
         statement._setup_joins or statement._from_obj or len(statement.get_final_froms()) > 1
     )

@@ -29,31 +29,33 @@ class SortColumn:
     nulls: Nulls | None = None
     """Where to sort NULLs; None for the default of the database. Ignored if not nullable."""
 
-    def reversed(self, dialect: str) -> SortColumn:
+    def reverse(self, dialect: str) -> SortColumn:
         """Return this column sorted the other way round, NULLs included."""
-        nulls: Nulls = "last" if self.nulls_first(dialect) else "first"
+        nulls: Nulls = "last" if self.sorts_nulls_first(dialect) else "first"
         return replace(self, descending=not self.descending, nulls=nulls)
 
-    def nulls_first(self, dialect: str) -> bool:
+    def sorts_nulls_first(self, dialect: str) -> bool:
         """Return whether NULLs come first in this order on this database."""
         if self.nulls is None:
-            return self.native_nulls_first(dialect)
+            return self.sorts_nulls_first_by_default(dialect)
         return self.nulls == "first"
 
-    def native_nulls_first(self, dialect: str) -> bool:
+    def sorts_nulls_first_by_default(self, dialect: str) -> bool:
         """Return whether this database puts NULLs first if only ASC or DESC is given.
 
         An index without a NULLS clause, read in this direction, has them in the same place.
         """
         return self.descending == (dialect in NULLS_ARE_LARGEST)
 
-    def has_native_nulls(self, dialect: str) -> bool:
+    def has_default_null_order(self, dialect: str) -> bool:
         """Return whether NULLs are wanted where the database puts them anyway.
 
         Then ORDER BY needs no NULLS clause, and an index without one can serve it. True as well if
         the column is never NULL.
         """
-        return not self.nullable or self.nulls_first(dialect) == self.native_nulls_first(dialect)
+        return not self.nullable or self.sorts_nulls_first(
+            dialect
+        ) == self.sorts_nulls_first_by_default(dialect)
 
 
 SortColumns: TypeAlias = tuple[SortColumn, ...]
@@ -67,8 +69,8 @@ def order_by(keys: SortColumns, dialect: str) -> list[Expression]:
     terms: list[Expression] = []
     for key in keys:
         term = key.column.desc() if key.descending else key.column.asc()
-        if not key.has_native_nulls(dialect):
-            first = key.nulls_first(dialect)
+        if not key.has_default_null_order(dialect):
+            first = key.sorts_nulls_first(dialect)
             if dialect in WITHOUT_NULLS_SYNTAX:
                 is_null = key.column.is_(None)
                 terms.append(is_null.desc() if first else is_null.asc())
@@ -78,7 +80,7 @@ def order_by(keys: SortColumns, dialect: str) -> list[Expression]:
     return terms
 
 
-def parse_sort_column(expression: Any) -> SortColumn:
+def to_sort_column(expression: Any) -> SortColumn:
     """Parse a term of ORDER BY or of an index, such as ``Post.created_at.desc()``.
 
     The result is marked as nullable, because the expression does not show whether it may be NULL.

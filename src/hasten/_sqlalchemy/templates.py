@@ -33,7 +33,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.sql.visitors import cloned_traverse
 
 from hasten._sqlalchemy.execution import Execute, Rows
-from hasten._sqlalchemy.selects import Selection, filter_options
+from hasten._sqlalchemy.selects import Selection, keep_filter_options
 from hasten.errors import InvalidOption
 
 M = TypeVar("M")
@@ -48,7 +48,7 @@ _Values = Mapping[str, object]
 
 
 @dataclass(slots=True, eq=False)
-class Bindings:
+class RequestBindings:
     """The parts of one request's select that are not cached: its values and options."""
 
     options: tuple[Any, ...] = ()
@@ -59,7 +59,7 @@ class Bindings:
     parameters: Sequence[BindParameter[Any]] | None = field(default=None, repr=False)
     """All parameters of the select, in order; None if SQLAlchemy has no cache key for it."""
 
-    def bind(self, execute: Execute) -> Execute:
+    def bind_values_and_options(self, execute: Execute) -> Execute:
         """Wrap execute for statements built from the select: it adds the values and options."""
         return self._wrap(execute, self.values) if self.values else self.bind_options(execute)
 
@@ -81,7 +81,7 @@ class Bindings:
         return execute_bound
 
 
-class Templates(Generic[M]):
+class SelectCache(Generic[M]):
     """A cache for the results of a function whose argument is a select.
 
     Selects that differ only in their values share one result.
@@ -103,37 +103,41 @@ class Templates(Generic[M]):
         self._on_cached = on_cached
         self._find_or_build = lru_cache(max_templates)(self._build_entry)
 
-    def get(self, statement: Selection, *more: Hashable) -> tuple[M, Bindings]:
-        """Return the result for a select, cached if possible, and this request's `Bindings`.
+    def get(self, statement: Selection, *build_arguments: Hashable) -> tuple[M, RequestBindings]:
+        """Return the result for a select, cached if possible, and this request's `RequestBindings`.
 
-        more are the other arguments of build; they are part of the cache key.
+        build_arguments are the other arguments of build; they are part of the cache key.
         """
         plain, options = _split_filter_options(statement)
         execution_options = statement.get_execution_options()
         key = statement._generate_cache_key()
         if key is None:
-            return self._build(plain, *more), Bindings(options, execution_options)
+            return self._build(plain, *build_arguments), RequestBindings(options, execution_options)
         parameters = key.bindparams
-        if _has_known_values(key):
-            found = self._find_or_build(_StructureKey(key.key, plain, parameters), *more)
+        if _has_all_values(key):
+            found = self._find_or_build(
+                _SelectStructureKey(key.key, plain, parameters), *build_arguments
+            )
             if found is not None:
                 values = {name: parameters[place].value for name, place in found.places}
-                return found.result, Bindings(options, execution_options, values, parameters)
-        result = self._build(plain, *more)
-        return result, Bindings(options, execution_options, parameters=parameters)
+                return found.result, RequestBindings(options, execution_options, values, parameters)
+        result = self._build(plain, *build_arguments)
+        return result, RequestBindings(options, execution_options, parameters=parameters)
 
     @property
-    def count(self) -> int:
+    def cached_count(self) -> int:
         """The number of cached results."""
         return self._find_or_build.cache_info().currsize
 
-    def _build_entry(self, structure: _StructureKey, *more: Hashable) -> _CacheEntry[M] | None:
+    def _build_entry(
+        self, structure: _SelectStructureKey, *build_arguments: Hashable
+    ) -> _CacheEntry[M] | None:
         """Build the result for a template of the select; None if it cannot be cached."""
-        template = _make_template(*structure.take())
+        template = _make_template(*structure.take_select_and_parameters())
         if template is None:
             return None
         try:
-            result = self._build(template.statement, *more)
+            result = self._build(template.statement, *build_arguments)
         except InvalidOption:
             # The caller builds from the original select, whose error shows the original values.
             return None
@@ -143,14 +147,17 @@ class Templates(Generic[M]):
 
 
 class _CacheEntry(NamedTuple, Generic[M]):
-    """A cached result, and where each of its parameters finds its value in a request's select."""
+    """A cached result, and the names of its parameters with the positions of their values.
+
+    A position is an index in the list of parameters of a request's select.
+    """
 
     result: M
     places: tuple[tuple[str, int], ...]
     """The name of each parameter, and the index of its value in ``CacheKey.bindparams``."""
 
 
-class _StructureKey:
+class _SelectStructureKey:
     """The cache key of a select: equal for selects that differ only in their values."""
 
     __slots__ = ("_key", "_taken")
@@ -161,7 +168,7 @@ class _StructureKey:
         self._key = key
         self._taken: tuple[Selection, Sequence[BindParameter[Any]]] | None = statement, parameters
 
-    def take(self) -> tuple[Selection, Sequence[BindParameter[Any]]]:
+    def take_select_and_parameters(self) -> tuple[Selection, Sequence[BindParameter[Any]]]:
         """Return the select and its parameters, and drop them.
 
         Can be called once. After that, this cache key contains no values and can be cached.
@@ -171,13 +178,13 @@ class _StructureKey:
         return taken
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _StructureKey) and bool(self._key == other._key)
+        return isinstance(other, _SelectStructureKey) and bool(self._key == other._key)
 
     def __hash__(self) -> int:
         return hash(self._key)
 
 
-def _has_known_values(key: Any) -> bool:
+def _has_all_values(key: Any) -> bool:
     """Return whether the parameters of a select hold all its values now.
 
     They do not if ``.params()`` has set values (SQLAlchemy 2.1 stores them elsewhere), if a
@@ -193,10 +200,10 @@ def _has_known_values(key: Any) -> bool:
 
 
 def _split_filter_options(statement: Selection) -> tuple[Selection, tuple[Any, ...]]:
-    """Return the select without its filter options, and these options. See `filter_options`."""
+    """Split a select into one without filter options, and those options (`keep_filter_options`)."""
     if not statement._with_options:
         return statement, ()
-    options = filter_options(statement._with_options)
+    options = keep_filter_options(statement._with_options)
     if not options:
         return statement, ()
     plain = statement.where()
@@ -209,7 +216,7 @@ def _split_filter_options(statement: Selection) -> tuple[Selection, tuple[Any, .
 # Making a template --------------------------------------------------------------------------------
 
 
-class _Template(NamedTuple):
+class _SelectTemplate(NamedTuple):
     """A select whose values are replaced by named parameters."""
 
     statement: Selection
@@ -219,7 +226,7 @@ class _Template(NamedTuple):
 
 def _make_template(
     statement: Selection, parameters: Sequence[BindParameter[Any]]
-) -> _Template | None:
+) -> _SelectTemplate | None:
     """Return the select with named parameters instead of values; None if that is impossible."""
     places = {each.key: place for place, each in enumerate(parameters)}
     if len(places) < len(parameters):
@@ -240,7 +247,7 @@ def _make_template(
         return None
     if any(each.key in places for each in executed):
         return None
-    return _Template(found, tuple((each.key, named[each.key]) for each in key.bindparams))
+    return _SelectTemplate(found, tuple((each.key, named[each.key]) for each in key.bindparams))
 
 
 def _rename_parameters(statement: Selection, names: Mapping[str, str]) -> Selection:

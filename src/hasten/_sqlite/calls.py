@@ -47,10 +47,10 @@ class TransactionCall(Generic[T]):
 
 
 class ConditionWatch(Generic[T]):
-    """A condition that a caller waits for: that probe returns something other than None.
+    """A condition that a caller waits for. It is met when probe returns something but None.
 
-    The condition can only change with a commit about topic. deliver is called in loop. is_done
-    returns whether the caller no longer waits, because it was cancelled.
+    Only a commit that names the topic can change what probe returns. deliver is called in loop.
+    is_done returns whether the caller no longer waits, because it was cancelled.
     """
 
     __slots__ = ("deliver", "is_done", "loop", "probe", "topic")

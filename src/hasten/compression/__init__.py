@@ -1,6 +1,6 @@
 """ASGI middlewares that compress response bodies and decompress request bodies, within limits."""
 
-from hasten.compression._breach import Guard
+from hasten.compression._breach import BreachGuard
 from hasten.compression._cache import CompressionCache
 from hasten.compression._decompression import DecompressionMiddleware
 from hasten.compression._dictionaries import Dictionaries
@@ -20,6 +20,7 @@ from hasten.compression._stats import CompressionStats, EncodingStats
 
 __all__ = [
     "DEFAULT_MEDIA_TYPES",
+    "BreachGuard",
     "BreachPolicy",
     "Compressed",
     "CompressionCache",
@@ -32,7 +33,6 @@ __all__ = [
     "ETagPolicy",
     "EncodingStats",
     "FlushPolicy",
-    "Guard",
     "MediaTypes",
     "Precompressed",
     "ResponseFilter",

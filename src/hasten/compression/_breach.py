@@ -22,7 +22,7 @@ _FOREIGN_OR_SAME_SITE: Final = frozenset({b"cross-site", b"same-site"})
 
 
 @dataclass(frozen=True, slots=True)
-class Guard:
+class BreachGuard:
     """The defence against BREACH: some responses are not compressed, to keep their content secret.
 
     These are the responses to requests that a page of another site makes with the user's
@@ -63,14 +63,16 @@ class Guard:
             return self._has_foreign_origin(headers)
         if site not in (_FOREIGN_OR_SAME_SITE if self.same_site else _FOREIGN):
             return False
-        return not (_is_navigation(headers) or _requesting_page(headers)[0] in self._trusted)
+        return not (
+            _is_navigation(headers) or _find_origin_and_host_of_page(headers)[0] in self._trusted
+        )
 
     def _has_foreign_origin(self, headers: Mapping[bytes, bytes]) -> bool:
         """Return whether Origin or Referer names another host, which is not trusted."""
         if b"origin" not in headers and b"referer" not in headers:
             return False
-        origin, host = _requesting_page(headers)
-        return origin not in self._trusted and host != _request_host(headers)
+        origin, host = _find_origin_and_host_of_page(headers)
+        return origin not in self._trusted and host != _find_request_host(headers)
 
 
 def _is_navigation(headers: Mapping[bytes, bytes]) -> bool:
@@ -117,7 +119,7 @@ def _serialize_origin(parts: SplitResult) -> str:
     return f"{parts.scheme}://{host}{port}".lower()
 
 
-def _requesting_page(headers: Mapping[bytes, bytes]) -> tuple[bytes, bytes]:
+def _find_origin_and_host_of_page(headers: Mapping[bytes, bytes]) -> tuple[bytes, bytes]:
     """Return the origin and host name of the page that made a request, both empty if unknown.
 
     They are taken from Origin or, without it, from Referer.
@@ -132,7 +134,7 @@ def _requesting_page(headers: Mapping[bytes, bytes]) -> tuple[bytes, bytes]:
         return b"", b""
 
 
-def _request_host(headers: Mapping[bytes, bytes]) -> bytes | None:
+def _find_request_host(headers: Mapping[bytes, bytes]) -> bytes | None:
     """Return the host name in the Host header, without the port."""
     try:
         host = urlsplit("//" + headers.get(b"host", b"").decode("latin-1")).hostname

@@ -7,18 +7,18 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from hasten._asgi import Headers, header_values
 from hasten._checks import check_flag
 from hasten._loops import is_asyncio, require_asyncio
 from hasten._sizes import Size, to_bytes
 from hasten.compression._codecs import Codec
-from hasten.compression._head import Head, allows_shared_caching
+from hasten.compression._head import ResponseHead, allows_shared_caching
 from hasten.compression._negotiation import Coding
 from hasten.compression._request_target import RequestTarget
 
-CompressWhenIdle = Callable[[Codec, bytes], Awaitable[bytes | None]]
+CompressIfIdle = Callable[[Codec, bytes], Awaitable[bytes | None]]
 """Compresses a body at the highest useful level, or returns None if all threads are busy."""
 
 RECOMPRESSED_AFTER_HITS: Final = 3
@@ -29,6 +29,9 @@ HASHED_AT_ONCE_BYTES: Final = 256 * 1024
 
 OVERHEAD_BYTES: Final = 800
 """The approximate memory of a cache entry, without its body, ETag and request target."""
+
+
+WasShared: TypeAlias = bool
 
 
 class CacheKey(NamedTuple):
@@ -44,7 +47,7 @@ class CacheKey(NamedTuple):
     coding: Coding
 
 
-def is_cacheable(target: RequestTarget, request_headers: Headers, head: Head) -> bool:
+def is_cacheable(target: RequestTarget, request_headers: Headers, head: ResponseHead) -> bool:
     """Return whether a response is public, so that its compressed body may be sent to others.
 
     The docstring of `CompressionCache` lists the conditions.
@@ -61,13 +64,15 @@ def is_cacheable(target: RequestTarget, request_headers: Headers, head: Head) ->
     )
 
 
-def make_cache_key(target: RequestTarget, head: Head, coding: Coding, body: bytes) -> CacheKey:
+def make_cache_key(
+    target: RequestTarget, head: ResponseHead, coding: Coding, body: bytes
+) -> CacheKey:
     """Return the cache key of a body. Hashing takes about 1 ns for each byte."""
     return CacheKey(target, head.found[b"etag"], sha256(body).digest(), coding)
 
 
 @dataclass(slots=True)
-class _Entry:
+class _CachedBody:
     """A cached body, how often it was sent, and whether it has its smallest size already."""
 
     body: bytes
@@ -101,7 +106,7 @@ class CompressionCache:
         self._max_bytes = to_bytes("max_size", max_size)
         self.recompress = check_flag("recompress", recompress)
         self._bytes = 0
-        self._entries: OrderedDict[CacheKey, _Entry] = OrderedDict()
+        self._entries: OrderedDict[CacheKey, _CachedBody] = OrderedDict()
         self._pending: dict[tuple[asyncio.AbstractEventLoop, CacheKey], asyncio.Future[bytes]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -126,8 +131,8 @@ class CompressionCache:
                 "remove recompress, or run the server on asyncio",
             )
 
-    def _find(
-        self, key: CacheKey, codec: Codec, body: bytes, compress_when_idle: CompressWhenIdle
+    def _find_compressed_body(
+        self, key: CacheKey, codec: Codec, body: bytes, compress_if_idle: CompressIfIdle
     ) -> bytes | None:
         """Return a compressed body from the cache, or None.
 
@@ -144,12 +149,12 @@ class CompressionCache:
             and entry.hits >= RECOMPRESSED_AFTER_HITS
             and not (entry.is_recompressed or self._tasks)
         ):
-            self._start_task(self._recompress(key, entry, codec, body, compress_when_idle))
+            self._start_task(self._recompress(key, entry, codec, body, compress_if_idle))
         return entry.body
 
     async def _compress_once(
         self, key: CacheKey, compress: Callable[[], Awaitable[bytes]]
-    ) -> tuple[bytes, bool]:
+    ) -> tuple[bytes, WasShared]:
         """Return the compressed body, and whether another request has compressed it.
 
         Requests that need the same body at the same time wait for a single call of compress.
@@ -163,7 +168,7 @@ class CompressionCache:
             task = asyncio.ensure_future(self._compress_and_store(key, compress))
             self._pending[here] = task
             task.add_done_callback(lambda _: self._pending.pop(here, None))
-            task.add_done_callback(_retrieve_error)
+            task.add_done_callback(_mark_error_as_retrieved)
             return await asyncio.shield(task), False
         return await asyncio.shield(task), True
 
@@ -178,17 +183,17 @@ class CompressionCache:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(_retrieve_error)
+        task.add_done_callback(_mark_error_as_retrieved)
 
     async def _recompress(
         self,
         key: CacheKey,
-        entry: _Entry,
+        entry: _CachedBody,
         codec: Codec,
         body: bytes,
-        compress_when_idle: CompressWhenIdle,
+        compress_if_idle: CompressIfIdle,
     ) -> None:
-        smaller = await compress_when_idle(codec, body)
+        smaller = await compress_if_idle(codec, body)
         if smaller is None or self._entries.get(key) is not entry:
             return
         entry.is_recompressed = True
@@ -197,23 +202,23 @@ class CompressionCache:
             entry.body = smaller
 
     def _store(self, key: CacheKey, body: bytes) -> None:
-        entry = _Entry(body)
-        if _entry_size(key, entry) > self._max_bytes:
+        entry = _CachedBody(body)
+        if _get_memory_bytes(key, entry) > self._max_bytes:
             return
         replaced = self._entries.pop(key, None)
         if replaced is not None:
-            self._bytes -= _entry_size(key, replaced)
+            self._bytes -= _get_memory_bytes(key, replaced)
         self._entries[key] = entry
-        self._bytes += _entry_size(key, entry)
+        self._bytes += _get_memory_bytes(key, entry)
         while self._bytes > self._max_bytes:
-            self._bytes -= _entry_size(*self._entries.popitem(last=False))
+            self._bytes -= _get_memory_bytes(*self._entries.popitem(last=False))
 
 
-def _entry_size(key: CacheKey, entry: _Entry) -> int:
+def _get_memory_bytes(key: CacheKey, entry: _CachedBody) -> int:
     return len(entry.body) + key.target.memory_bytes + len(key.etag) + OVERHEAD_BYTES
 
 
-def _retrieve_error(task: asyncio.Future[Any]) -> None:
+def _mark_error_as_retrieved(task: asyncio.Future[Any]) -> None:
     """Retrieve the exception of a task, so that asyncio does not log it as never retrieved.
 
     The requests that wait for the task raise it.

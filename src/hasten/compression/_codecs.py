@@ -37,7 +37,7 @@ class Codec(Protocol):
     effort: Effort
 
     @property
-    def live_codec(self) -> Codec:
+    def live_stream_codec(self) -> Codec:
         """The codec that compresses live streams in this coding: usually this codec itself."""
 
     def compress(self, body: Bytes, level: int) -> bytes:
@@ -50,7 +50,7 @@ class Codec(Protocol):
     def make_encoder(self, level: int) -> Encoder:
         """Return an encoder for a stream of unknown length."""
 
-    def make_live_encoder(self, level: int, memory: int) -> Encoder:
+    def make_live_stream_encoder(self, level: int, memory: int) -> Encoder:
         """Return an encoder for a live stream, which uses about memory bytes.
 
         If the codec needs more than that, it uses its minimum.
@@ -70,7 +70,7 @@ def make_codecs(codings: Sequence[Coding], levels: Mapping[Coding, int]) -> dict
     return found
 
 
-def zstd_with_dictionary(dictionary: bytes) -> Codec | None:
+def make_zstd_codec_with_dictionary(dictionary: bytes) -> Codec | None:
     """Return a zstd codec that uses any bytes as its dictionary, None if zstd is not installed."""
     return Zstd(ZSTD, libraries.zstd.ZstdDict(dictionary, is_raw=True)) if libraries.zstd else None
 
@@ -78,20 +78,20 @@ def zstd_with_dictionary(dictionary: bytes) -> Codec | None:
 def _make_codec(coding: Coding, level: int | None) -> Codec | None:
     match coding:
         case Coding.ZSTD:
-            return Zstd(_effort_for(ZSTD, level)) if libraries.zstd else None
+            return Zstd(_choose_effort(ZSTD, level)) if libraries.zstd else None
         case Coding.BROTLI:
-            return Brotli(_effort_for(BROTLI, level)) if libraries.brotli else None
+            return Brotli(_choose_effort(BROTLI, level)) if libraries.brotli else None
         case Coding.GZIP:
             # A level from the user is a zlib level: the levels of isal differ.
             if libraries.isal and level is None:
                 return Isal(ISAL)
-            return Zlib(coding, _effort_for(ZLIB, level))
+            return Zlib(coding, _choose_effort(ZLIB, level))
         case Coding.DEFLATE:
-            return Zlib(coding, _effort_for(ZLIB, level))
+            return Zlib(coding, _choose_effort(ZLIB, level))
 
 
-def _effort_for(default: Effort, level: int | None) -> Effort:
-    return default if level is None else with_fixed_level(level, default)
+def _choose_effort(default_effort: Effort, fixed_level: int | None) -> Effort:
+    return default_effort if fixed_level is None else with_fixed_level(fixed_level, default_effort)
 
 
 # zstd ---------------------------------------------------------------------------------------------
@@ -115,7 +115,7 @@ class Zstd:
         self._idle: dict[int, list[Any]] = {level: [] for level in effort.levels}
 
     @property
-    def live_codec(self) -> Codec:
+    def live_stream_codec(self) -> Codec:
         return self
 
     def compress(self, body: Bytes, level: int) -> bytes:
@@ -135,7 +135,7 @@ class Zstd:
     def make_encoder(self, level: int) -> Encoder:
         return _ZstdEncoder(_make_zstd_compressor(level, self.STREAM_WINDOW_LOG))
 
-    def make_live_encoder(self, level: int, memory: int) -> Encoder:
+    def make_live_stream_encoder(self, level: int, memory: int) -> Encoder:
         p = libraries.zstd.CompressionParameter
         if memory < 80 * KIB:
             small = {p.window_log: 12, p.hash_log: 11, p.chain_log: 11}
@@ -196,7 +196,7 @@ class Brotli:
         self.effort = effort
 
     @property
-    def live_codec(self) -> Codec:
+    def live_stream_codec(self) -> Codec:
         return self
 
     def compress(self, body: Bytes, level: int) -> bytes:
@@ -206,7 +206,7 @@ class Brotli:
     def make_encoder(self, level: int) -> Encoder:
         return _BrotliEncoder(libraries.brotli.Compressor(quality=level, lgwin=20))
 
-    def make_live_encoder(self, level: int, memory: int) -> Encoder:
+    def make_live_stream_encoder(self, level: int, memory: int) -> Encoder:
         # Brotli needs at least 300 kB, whatever the window is. Qualities 2 to 4 use as much or more
         # memory than 5, for half its compression ratio. 0 and 1 do not make events smaller.
         return _BrotliEncoder(
@@ -245,7 +245,7 @@ class Zlib:
         self._wbits = GZIP_WBITS if coding is Coding.GZIP else ZLIB_WBITS
 
     @property
-    def live_codec(self) -> Codec:
+    def live_stream_codec(self) -> Codec:
         return self
 
     def compress(self, body: Bytes, level: int) -> bytes:
@@ -254,19 +254,19 @@ class Zlib:
     def make_encoder(self, level: int) -> Encoder:
         return _ZlibEncoder(zlib.compressobj(level, zlib.DEFLATED, self._wbits), zlib)
 
-    def make_live_encoder(self, level: int, memory: int) -> Encoder:
-        window_log, memory_level = _zlib_sizes_within(memory)
+    def make_live_stream_encoder(self, level: int, memory: int) -> Encoder:
+        window_log, memory_level = _choose_zlib_window_and_mem_level(memory)
         wbits = self._wbits - zlib.MAX_WBITS + window_log
         return _ZlibEncoder(zlib.compressobj(level, zlib.DEFLATED, wbits, memory_level), zlib)
 
 
-def _zlib_sizes_within(memory: int) -> tuple[int, int]:
+def _choose_zlib_window_and_mem_level(max_memory: int) -> tuple[int, int]:
     """Return the log2 of the window and the memLevel for a zlib compressor of limited memory.
 
-    memory is in bytes. The formula is in zlib's zconf.h.
+    max_memory is in bytes. The formula is in zlib's zconf.h.
     """
     for window_log, memory_level in ((15, 8), (14, 7), (13, 6), (13, 5), (12, 5), (12, 4), (11, 4)):
-        if (1 << (window_log + 2)) + (1 << (memory_level + 9)) + 6 * KIB <= memory:
+        if (1 << (window_log + 2)) + (1 << (memory_level + 9)) + 6 * KIB <= max_memory:
             return window_log, memory_level
     return 10, 4
 
@@ -282,7 +282,7 @@ class Isal:
     def __init__(self, effort: Effort) -> None:
         self.effort = effort
         # zlib compresses live streams, because it supports small windows, which save memory.
-        self.live_codec: Codec = Zlib(Coding.GZIP, ZLIB)
+        self.live_stream_codec: Codec = Zlib(Coding.GZIP, ZLIB)
 
     def compress(self, body: Bytes, level: int) -> bytes:
         coded: bytes = libraries.isal.compress(body, level, GZIP_WBITS)
@@ -293,8 +293,8 @@ class Isal:
             libraries.isal.compressobj(level, libraries.isal.DEFLATED, GZIP_WBITS), libraries.isal
         )
 
-    def make_live_encoder(self, level: int, memory: int) -> Encoder:
-        return self.live_codec.make_live_encoder(level, memory)
+    def make_live_stream_encoder(self, level: int, memory: int) -> Encoder:
+        return self.live_stream_codec.make_live_stream_encoder(level, memory)
 
 
 class _ZlibEncoder:

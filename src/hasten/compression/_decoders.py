@@ -13,17 +13,18 @@ from hasten.compression._negotiation import Coding
 DATA_AFTER_END: Final = "data after the end of the compressed body"
 
 
-class BadData(Exception):
+class MalformedBody(Exception):
     """The compressed body of a request is malformed, incomplete or has too many parts."""
 
 
 class Decoder(Protocol):
     """Decodes one compressed body, in steps whose output is limited."""
 
-    def decode(self, data: bytes, at_most: int) -> bytes:
-        """Decode more input, and return not much more than at_most bytes of output.
+    def decode(self, data: bytes, max_output_bytes: int) -> bytes:
+        """Decode more input, and return not much more than max_output_bytes of output.
 
-        While `has_more` is true, call it with b"" to get the rest of the output. Raises `BadData`.
+        While `has_more` is true, call it with b"" to get the rest of the output. Raises
+        `MalformedBody`.
         """
 
     @property
@@ -60,14 +61,16 @@ class _EmptyMemberCounter:
     def __init__(self) -> None:
         self._seen = 0
 
-    def count(self) -> None:
+    def count_start(self) -> None:
         """Count the start of another member or frame.
 
-        Raises `BadData` if too many have started since the last output.
+        Raises `MalformedBody` if too many have started since the last output.
         """
         self._seen += 1
         if self._seen > self.LIMIT:
-            raise BadData(f"more than {self.LIMIT} empty gzip members or zstd frames in a row")
+            raise MalformedBody(
+                f"more than {self.LIMIT} empty gzip members or zstd frames in a row"
+            )
 
     def reset(self) -> None:
         """Set the count to zero. Call it when a member or frame has output."""
@@ -78,13 +81,13 @@ class _ZstdDecoder:
     """Decodes zstd. A body may consist of several frames: RFC 8878, section 3.1."""
 
     def __init__(self) -> None:
-        self._decompressor = self._new_decompressor()
+        self._decompressor = self._make_decompressor()
         self._rest = b""
         self._empty = _EmptyMemberCounter()
         self.at_end = False
 
     @staticmethod
-    def _new_decompressor() -> Any:
+    def _make_decompressor() -> Any:
         limit = {libraries.zstd.DecompressionParameter.window_log_max: MAX_WINDOW_LOG}
         return libraries.zstd.ZstdDecompressor(options=limit)
 
@@ -92,18 +95,18 @@ class _ZstdDecoder:
     def has_more(self) -> bool:
         return bool(self._rest) or not (self._decompressor.needs_input or self._decompressor.eof)
 
-    def decode(self, data: bytes, at_most: int) -> bytes:
+    def decode(self, data: bytes, max_output_bytes: int) -> bytes:
         data = self._rest + data
         self._rest = b""
         if self._decompressor.eof:
             if not data:
                 return b""
-            self._empty.count()
-            self._decompressor = self._new_decompressor()
+            self._empty.count_start()
+            self._decompressor = self._make_decompressor()
         try:
-            decoded: bytes = self._decompressor.decompress(data, at_most)
+            decoded: bytes = self._decompressor.decompress(data, max_output_bytes)
         except libraries.zstd.ZstdError as exc:
-            raise BadData(f"malformed zstd: {exc}") from exc
+            raise MalformedBody(f"malformed zstd: {exc}") from exc
         if decoded:
             self._empty.reset()
         self.at_end = self._decompressor.eof
@@ -128,16 +131,16 @@ class _BrotliDecoder:
             return False
         return self._filled or not self._decompressor.can_accept_more_data()
 
-    def decode(self, data: bytes, at_most: int) -> bytes:
+    def decode(self, data: bytes, max_output_bytes: int) -> bytes:
         if self._is_bad or (self.at_end and data):
-            raise BadData(DATA_AFTER_END if self.at_end else "malformed brotli")
+            raise MalformedBody(DATA_AFTER_END if self.at_end else "malformed brotli")
         try:
-            decoded: bytes = self._decompressor.process(data, output_buffer_limit=at_most)
+            decoded: bytes = self._decompressor.process(data, output_buffer_limit=max_output_bytes)
             self.at_end = self._decompressor.is_finished()
         except libraries.brotli.error as exc:
             self._is_bad = True
-            raise BadData("malformed brotli") from exc
-        self._filled = len(decoded) >= at_most
+            raise MalformedBody("malformed brotli") from exc
+        self._filled = len(decoded) >= max_output_bytes
         return decoded
 
 
@@ -156,19 +159,19 @@ class _ZlibDecoder:
     def has_more(self) -> bool:
         return bool(self._rest) or (self._filled and not self.at_end)
 
-    def decode(self, data: bytes, at_most: int) -> bytes:
+    def decode(self, data: bytes, max_output_bytes: int) -> bytes:
         data = self._rest + data
         if self._decompressor.eof:
             if not data:
                 return b""
             if self._wbits == ZLIB_WBITS:
-                raise BadData(DATA_AFTER_END)
-            self._empty.count()
+                raise MalformedBody(DATA_AFTER_END)
+            self._empty.count_start()
             self._decompressor = zlib.decompressobj(self._wbits)
         try:
-            decoded = self._decompressor.decompress(data, at_most)
+            decoded = self._decompressor.decompress(data, max_output_bytes)
         except zlib.error as exc:
-            raise BadData(f"malformed gzip or deflate: {exc}") from exc
+            raise MalformedBody(f"malformed gzip or deflate: {exc}") from exc
         if decoded:
             self._empty.reset()
         self.at_end = self._decompressor.eof
@@ -176,5 +179,5 @@ class _ZlibDecoder:
             self._decompressor.unused_data if self.at_end else self._decompressor.unconsumed_tail
         )
         # If the output has exactly the maximum size, zlib may have more of it.
-        self._filled = len(decoded) >= at_most
+        self._filled = len(decoded) >= max_output_bytes
         return decoded

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from hasten._asgi import ASGIApp, Headers, Message, Receive, Scope, Send, header_values
 from hasten._checks import check_flag, check_whole_number
@@ -19,12 +19,12 @@ from hasten._loops import wait_for_future
 from hasten._responses import EncodedResponse
 from hasten._sizes import Size, to_bytes
 from hasten.compression import _decoders as decoders
-from hasten.compression._decoders import BadData, Decoder
+from hasten.compression._decoders import Decoder, MalformedBody
 from hasten.compression._negotiation import Coding, normalize_coding
 from hasten.compression._options import (
     to_codings,
 )
-from hasten.compression._pool import Pool
+from hasten.compression._pool import CompressionThreads
 from hasten.errors import BodyRefused
 
 EXTENSION: Final = "hasten.decompression"
@@ -64,6 +64,9 @@ OUTPUT_BYTES_PER_STEP: Final = PIECE_BYTES // 4
 # application in scope["extensions"].
 _KEPT: Final = (b"content-encoding", b"content-length", b"content-digest")
 _ABOUT_ENCODED_BODY: Final = {*_KEPT, b"repr-digest", b"digest", b"content-md5"}
+
+
+Seconds: TypeAlias = float
 
 
 class DecompressionMiddleware:
@@ -116,7 +119,7 @@ class DecompressionMiddleware:
         self._max_ratio = check_whole_number("max_ratio", max_ratio, 1)
         self._max_codings = check_whole_number("max_encodings", max_encodings, 1)
         self._max_seconds = to_seconds("max_time", max_time)
-        self._pool = Pool("decompression", threads)
+        self._pool = CompressionThreads("decompression", threads)
         self._decoders = decoders.find_decoder_factories(to_codings("encodings", encodings))
 
     def __repr__(self) -> str:
@@ -147,7 +150,7 @@ class DecompressionMiddleware:
             return
         length = header_values(scope["headers"], b"content-length") or b""
         if length.isdigit() and (len(length) > 18 or int(length) > self._max_compressed_bytes):
-            refusal = BodyRefused(413, self._too_large_reason())
+            refusal = BodyRefused(413, self._make_too_large_reason())
             await EncodedResponse.for_error(refusal)(scope, receive, send)
             return
         decoder = _make_decoder(
@@ -163,14 +166,14 @@ class DecompressionMiddleware:
         bytes_in and bytes_out are its encoded and decoded bytes so far.
         """
         if bytes_out > self._max_bytes or bytes_in > self._max_compressed_bytes:
-            raise BodyRefused(413, self._too_large_reason())
+            raise BodyRefused(413, self._make_too_large_reason())
         if bytes_out > RATIO_COUNTS_FROM_BYTES and bytes_out > bytes_in * self._max_ratio:
             reason = f"more than {self._max_ratio:,} times larger when decoded"
             raise BodyRefused(413, reason)
         if seconds > self._max_seconds:
             raise BodyRefused(413, f"decoding takes more than {self._max_seconds:g} s")
 
-    def _too_large_reason(self) -> str:
+    def _make_too_large_reason(self) -> str:
         return f"larger than {self._max_bytes:,} bytes when decoded"
 
     def _decoder_factories(self, names: Sequence[str]) -> list[Callable[[], Decoder]] | None:
@@ -219,7 +222,7 @@ class _DecodedRequest:
         self._has_read_all = False
         self._is_done = False
         self._has_started = False
-        self._work: Future[tuple[bytes, float]] | None = None
+        self._work: Future[tuple[bytes, Seconds]] | None = None
         self._refusal: BodyRefused | None = None
         self._has_answered = False
         self._buffered: Message | None = None
@@ -228,7 +231,7 @@ class _DecodedRequest:
         """Call the application. Send the rejection if the body was rejected."""
         try:
             if self._limits._buffered:
-                self._buffered = await self._read_all()
+                self._buffered = await self._read_whole_body()
             await app(self._scope, self.receive, self.send)
         except Exception as error:
             if self._refusal is None or self._has_started:
@@ -239,7 +242,7 @@ class _DecodedRequest:
         if self._refusal is not None and not self._has_started:
             await self._send_refusal(self._refusal)
 
-    async def _read_all(self) -> Message:
+    async def _read_whole_body(self) -> Message:
         """Return the whole decoded body as one message.
 
         If the server sends another message first, such as a disconnect, return that one.
@@ -261,8 +264,8 @@ class _DecodedRequest:
         if self._is_done:
             return await self._receive()
         try:
-            return await self._next_message()
-        except BadData as exc:
+            return await self._make_next_message()
+        except MalformedBody as exc:
             self._refusal = BodyRefused(400, str(exc))
             raise self._refusal from exc
         except BodyRefused as refusal:
@@ -284,7 +287,7 @@ class _DecodedRequest:
             response = EncodedResponse.for_error(refusal)
             await response(self._scope, self._receive, self._send)
 
-    async def _next_message(self) -> Message:
+    async def _make_next_message(self) -> Message:
         """Return a message with the next decoded piece, or a disconnect from the server."""
         if self._refusal is not None:
             raise self._refusal
@@ -296,11 +299,11 @@ class _DecodedRequest:
                     return message
                 self._input = memoryview(message.get("body", b""))
                 self._has_read_all = not message.get("more_body", False)
-            decoded = await self._decode_next()
+            decoded = await self._decode_next_piece()
             self._limits._check_limits(self._bytes_in, self._bytes_out, self._seconds)
             if self._has_read_all and not self._input and not self._decoder.has_more:
                 if not self._decoder.at_end:
-                    raise BadData("the compressed data ends too early")
+                    raise MalformedBody("the compressed data ends too early")
                 self._is_done = True
                 _set_content_length(self._scope, self._bytes_out)
                 return {"type": "http.request", "body": decoded, "more_body": False}
@@ -312,10 +315,10 @@ class _DecodedRequest:
         is_idle = self._work is None and not self._decoder.has_more
         return is_idle and not self._input and not self._has_read_all
 
-    async def _decode_next(self) -> bytes:
+    async def _decode_next_piece(self) -> bytes:
         if self._work is None:
             is_fresh = not self._decoder.has_more
-            data = self._take_input() if is_fresh else b""
+            data = self._take_encoded_input() if is_fresh else b""
             # The first piece of output is quick to decode. If there is more, a thread continues,
             # because the body is large or a bomb.
             if is_fresh and self._limits._pool.offload_after >= PIECE_BYTES * NS_PER_BYTE * 1e-9:
@@ -326,13 +329,13 @@ class _DecodedRequest:
         self._work = None
         return self._add_to_totals(done)
 
-    def _take_input(self) -> bytes:
+    def _take_encoded_input(self) -> bytes:
         data = bytes(self._input[:INPUT_BYTES])
         self._input = self._input[INPUT_BYTES:]
         self._bytes_in += len(data)
         return data
 
-    def _decode_piece(self, data: bytes, max_steps: int) -> tuple[bytes, float]:
+    def _decode_piece(self, data: bytes, max_steps: int) -> tuple[bytes, Seconds]:
         """Return decoded output, and the seconds that decoding took.
 
         Decoding stops when the output reaches PIECE_BYTES, when there is no more output, or after
@@ -341,7 +344,7 @@ class _DecodedRequest:
         start = perf_counter()
         decoder = self._decoder
         if decoder.at_end if data else decoder.has_more:
-            self._count_step(self._bytes_out)
+            self._count_and_limit_steps(self._bytes_out)
         decoded = decoder.decode(data, PIECE_BYTES)
         if decoder.has_more and len(decoded) < PIECE_BYTES:
             decoded = self._decode_more(decoded, max_steps - 1)
@@ -352,26 +355,26 @@ class _DecodedRequest:
         parts = [decoded]
         size = len(decoded)
         for _ in range(max_steps):
-            self._count_step(self._bytes_out + size)
+            self._count_and_limit_steps(self._bytes_out + size)
             parts.append(self._decoder.decode(b"", PIECE_BYTES - size))
             size += len(parts[-1])
             if size >= PIECE_BYTES or not self._decoder.has_more:
                 break
         return b"".join(parts)
 
-    def _count_step(self, bytes_out: int) -> None:
+    def _count_and_limit_steps(self, total_bytes_out: int) -> None:
         """Count a decoding step that starts another gzip member or zstd frame, or gets more output.
 
-        bytes_out are all decoded bytes so far. Raises `BadData` if the body takes too many steps
-        for its encoded and decoded bytes so far.
+        total_bytes_out is the number of bytes that were decoded so far. Raises `MalformedBody` if
+        the body takes too many steps for its size.
         """
         self._steps += 1
-        allowed = self._bytes_in // BYTES_PER_STEP + bytes_out // OUTPUT_BYTES_PER_STEP
+        allowed = self._bytes_in // BYTES_PER_STEP + total_bytes_out // OUTPUT_BYTES_PER_STEP
         if self._steps > FREE_STEPS + allowed:
-            raise BadData("too many gzip members or zstd frames for its size")
+            raise MalformedBody("too many gzip members or zstd frames for its size")
 
-    def _add_to_totals(self, done: tuple[bytes, float]) -> bytes:
-        decoded, seconds = done
+    def _add_to_totals(self, output_and_seconds: tuple[bytes, Seconds]) -> bytes:
+        decoded, seconds = output_and_seconds
         self._bytes_out += len(decoded)
         self._seconds += seconds
         return decoded
@@ -380,13 +383,15 @@ class _DecodedRequest:
 class _DecoderChain:
     """Decodes a body to which several codings were applied one after the other.
 
-    stages are their decoders, in the order of decoding. max_between and max_ratio limit the output
-    of all stages but the last, which has its own limits.
+    decoders are in the order of decoding. max_intermediate_bytes and max_ratio limit the output of
+    all decoders but the last, which has its own limits.
     """
 
-    def __init__(self, stages: Sequence[Decoder], max_between: int, max_ratio: int) -> None:
-        self._stages = stages
-        self._max_between = max_between
+    def __init__(
+        self, decoders: Sequence[Decoder], max_intermediate_bytes: int, max_ratio: int
+    ) -> None:
+        self._stages = decoders
+        self._max_between = max_intermediate_bytes
         self._max_ratio = max_ratio
         self._received = 0
         self._between = 0
@@ -399,13 +404,13 @@ class _DecoderChain:
     def at_end(self) -> bool:
         return all(stage.at_end for stage in self._stages)
 
-    def decode(self, data: bytes, at_most: int) -> bytes:
+    def decode(self, data: bytes, max_output_bytes: int) -> bytes:
         self._received += len(data)
         # Begin with the last stage that has output left: a stage must not get new input before its
         # output was taken.
         waiting = [i for i, stage in enumerate(self._stages) if stage.has_more]
         for stage in self._stages[waiting[-1] if waiting else 0 :]:
-            data = stage.decode(data, at_most)
+            data = stage.decode(data, max_output_bytes)
             if stage is not self._stages[-1]:
                 self._between += len(data)
         allowed = max(RATIO_COUNTS_FROM_BYTES, self._received * self._max_ratio)
@@ -414,9 +419,15 @@ class _DecoderChain:
         return data
 
 
-def _make_decoder(stages: Sequence[Decoder], max_between: int, max_ratio: int) -> Decoder:
-    """Return a decoder that applies all stages: if there is only one, that stage itself."""
-    return stages[0] if len(stages) == 1 else _DecoderChain(stages, max_between, max_ratio)
+def _make_decoder(
+    decoders: Sequence[Decoder], max_intermediate_bytes: int, max_ratio: int
+) -> Decoder:
+    """Return one decoder that applies all of these decoders, one after the other."""
+    return (
+        decoders[0]
+        if len(decoders) == 1
+        else _DecoderChain(decoders, max_intermediate_bytes, max_ratio)
+    )
 
 
 def _is_caused_by(error: BaseException | None, cause: BaseException) -> bool:

@@ -26,7 +26,7 @@ from hasten._checks import check_texts
 from hasten._quality import parse_weights
 from hasten._sizes import Size, to_bytes
 from hasten.compression import _codecs as codecs
-from hasten.compression._head import Head, allows_shared_caching
+from hasten.compression._head import ResponseHead, allows_shared_caching
 from hasten.compression._request_target import RequestTarget
 from hasten.errors import InvalidOption
 
@@ -103,14 +103,18 @@ class Dictionaries:
         """The total size of the stored responses, in bytes."""
         return self._bytes
 
-    def _matching_path(self, target: RequestTarget) -> str | None:
+    def _find_matching_pattern(self, target: RequestTarget) -> str | None:
         """Return the pattern in the option paths that matches a request, or None."""
         if target.scheme != "https" or target.method not in {"GET", "HEAD"}:
             return None
         return next((path for path in self._paths if fnmatchcase(target.path, path)), None)
 
-    def _owner_digest(
-        self, target: RequestTarget | None, scope: Scope, request_headers: Headers, head: Head
+    def _make_owner_digest(
+        self,
+        target: RequestTarget | None,
+        scope: Scope,
+        request_headers: Headers,
+        head: ResponseHead,
     ) -> bytes | None:
         """Return a digest that identifies the user and the query of a request.
 
@@ -119,13 +123,13 @@ class Dictionaries:
         """
         found = head.found
         cache_control = found.get(b"cache-control", b"")
-        path = target and self._matching_path(target)
+        path = target and self._find_matching_pattern(target)
         if target is None or path is None or head.status != 200:
             return None
         vary = {name.strip() for name in found.get(b"vary", b"").lower().split(b",")}
         if b"no-store" in cache_control.lower() or b"*" in vary:
             return None
-        certificate = _client_certificate(scope)
+        certificate = _get_client_certificate(scope)
         has_credential = certificate or any(
             header_values(request_headers, name) for name in self._credential_headers
         )
@@ -137,13 +141,15 @@ class Dictionaries:
         values = [(name, header_values(request_headers, name)) for name in names]
         return sha256(repr((target._replace(path=path), certificate, values)).encode()).digest()
 
-    def _announcement_headers(self, target: RequestTarget | None, owner: bytes | None) -> Headers:
+    def _make_use_as_dictionary_headers(
+        self, target: RequestTarget | None, owner: bytes | None
+    ) -> Headers:
         """Return the Use-As-Dictionary header, which asks a client to store the response.
 
         The list is empty if the response must not become a dictionary. owner is the digest of
-        `_owner_digest`.
+        `_make_owner_digest`.
         """
-        path = target and self._matching_path(target)
+        path = target and self._find_matching_pattern(target)
         if path is None or owner is None:
             return []
         return [(b"use-as-dictionary", f'match="{path}"'.encode())]
@@ -160,13 +166,17 @@ class Dictionaries:
         The result is None if the client names no response, or one that is not stored. The body is
         stored in any case, as a dictionary for later responses. run calls a function in a thread.
         """
-        named = _requested_dictionary_hash(request_headers)
+        named = _get_offered_dictionary_hash(request_headers)
         dictionary = self._responses.get((owner, named)) if named else None
         body = bytes(body)
 
         def compress_and_store() -> bytes | None:
             digest = sha256(body).digest()
-            codec = codecs.zstd_with_dictionary(dictionary) if dictionary is not None else None
+            codec = (
+                codecs.make_zstd_codec_with_dictionary(dictionary)
+                if dictionary is not None
+                else None
+            )
             self._store((owner, digest), body)
             if codec is None or named is None:
                 return None
@@ -190,7 +200,7 @@ class Dictionaries:
                     self._bytes -= len(oldest)
 
 
-def _client_certificate(scope: Scope) -> tuple[object, ...]:
+def _get_client_certificate(scope: Scope) -> tuple[object, ...]:
     """Return the name and chain of the client certificate, () if there is none.
 
     ASGI servers pass both in the TLS extension of the scope.
@@ -200,7 +210,7 @@ def _client_certificate(scope: Scope) -> tuple[object, ...]:
     return shown if any(shown) else ()
 
 
-def _requested_dictionary_hash(headers: Headers) -> bytes | None:
+def _get_offered_dictionary_hash(headers: Headers) -> bytes | None:
     """Return the hash of the earlier response that a client offers as a dictionary, or None.
 
     The hash is in the header Available-Dictionary. The result is None if the client does not accept

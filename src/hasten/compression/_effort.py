@@ -42,10 +42,10 @@ class Effort:
     smallest: int
     """The level with the smallest output that is worth its time, for work in the background."""
 
-    def level_for(self, size: int) -> int:
+    def choose_level(self, size: int) -> int:
         """Return the level for a body of this size, in bytes."""
-        for at_most, level in self.by_size:
-            if size <= at_most:
+        for max_output_bytes, level in self.by_size:
+            if size <= max_output_bytes:
                 return level
         return self.by_size[-1][1]
 
@@ -55,7 +55,7 @@ class Effort:
         nearest = levels[min(bisect_left(levels, level), len(levels) - 1)]
         return (self.fixed_ns + self.ns_per_byte[nearest] * size) * 1e-9
 
-    def max_bytes_within(self, level: int, seconds: float) -> int:
+    def estimate_max_bytes(self, level: int, seconds: float) -> int:
         """Return the size of the largest body that can be compressed in this time.
 
         It is the inverse of `estimate_seconds`.

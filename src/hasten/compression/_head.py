@@ -45,7 +45,7 @@ SkipReason = Literal[
     "not_modified",  # the status is 304
     "too_small",  # below minimum_size
     "not_accepted",  # the client accepts none of the offered encodings
-    "cross_site",  # another site made the request with the user's credentials: see Guard
+    "cross_site",  # another site made the request with the user's credentials: see BreachGuard
     "not_smaller",  # the compressed body is not smaller
     "wrong_length",  # the length of the body differs from its Content-Length
     "busy",  # too many bodies wait for a thread, or max_streams are open
@@ -56,7 +56,7 @@ SkipReason = Literal[
 """Why a response was not compressed."""
 
 
-class Head:
+class ResponseHead:
     """The status and headers of one response, and the headers of its compressed form.
 
     All methods return new lists or the original one, and never change a list in place.
@@ -85,7 +85,7 @@ class Head:
         vary = self.found.get(b"vary", b"").lower()
         return {name.strip() for name in vary.split(b",")} <= {b"", *names}
 
-    def reason_to_skip(self, method: str) -> SkipReason | None:
+    def find_skip_reason(self, method: str) -> SkipReason | None:
         """Return the reason not to compress the response, None if its headers allow it.
 
         method is that of the request. The media type is not checked here.
@@ -97,7 +97,7 @@ class Head:
         if method == "CONNECT" and status < 300:
             return "status"
         if b"content-encoding" in found:
-            return "opted_out" if self.asks_for_identity else "already_encoded"
+            return "opted_out" if self.has_identity_encoding else "already_encoded"
         if b"cache-control" in found and forbids_transform(found[b"cache-control"]):
             return "no_transform"
         if b"signature-input" in found and _covers_changed_headers(found[b"signature-input"]):
@@ -105,15 +105,15 @@ class Head:
         return None
 
     @property
-    def asks_for_identity(self) -> bool:
+    def has_identity_encoding(self) -> bool:
         # RFC 9110, section 8.4, does not allow "identity" in Content-Encoding. So an application
         # that sets it can only want to opt out of compression.
         return self.found.get(b"content-encoding", b"gzip").strip().lower() in {b"", b"identity"}
 
-    def headers_without_encoding(self) -> Headers:
+    def make_headers_without_encoding(self) -> Headers:
         return [line for line in self.headers if line[0].lower() != b"content-encoding"]
 
-    def headers_with_vary(self, by: bytes = b"Accept-Encoding") -> Headers:
+    def make_headers_with_vary(self, by: bytes = b"Accept-Encoding") -> Headers:
         """Return the headers with some names added to Vary, if they are not in it already.
 
         by is a comma-separated list of request headers. RFC 9110, section 12.5.5.
@@ -126,7 +126,7 @@ class Head:
             return self.headers
         return [*(line for line in self.headers if line[0].lower() != b"vary"), (b"vary", merged)]
 
-    def compressed_headers(
+    def make_compressed_headers(
         self,
         coding: str,
         etag: ETagPolicy,
@@ -138,13 +138,13 @@ class Head:
         etag says what happens to a strong ETag. length is that of the compressed body, None if
         unknown. vary is the value to add to Vary.
         """
-        headers = self.compressed_headers_without_encoding(coding, etag, vary)
+        headers = self.make_compressed_headers_without_encoding(coding, etag, vary)
         headers.append((b"content-encoding", coding.encode()))
         if length is not None:
             headers.append((b"content-length", b"%d" % length))
         return headers
 
-    def compressed_headers_without_encoding(
+    def make_compressed_headers_without_encoding(
         self, coding: str, etag: ETagPolicy, vary: bytes = b"Accept-Encoding"
     ) -> Headers:
         """Return the headers of the compressed response that do not depend on its body.
@@ -157,10 +157,10 @@ class Head:
         headers = [line for line in self.headers if line[0].lower() not in _REPLACED]
         headers.append((b"vary", _merge_vary(found[b"vary"], vary) if b"vary" in found else vary))
         if b"etag" in found and etag != "drop":
-            headers.append((b"etag", compressed_etag(found[b"etag"], etag, coding)))
+            headers.append((b"etag", make_compressed_etag(found[b"etag"], etag, coding)))
         return headers
 
-    def not_modified_headers(self, if_none_match: bytes | None, etag: ETagPolicy) -> Headers:
+    def make_not_modified_headers(self, if_none_match: bytes | None, etag: ETagPolicy) -> Headers:
         """Return the headers of a 304 response, with the ETag of the compressed variant.
 
         A client that sends the ETag of a compressed variant in If-None-Match must get it back,
@@ -174,7 +174,7 @@ class Head:
             case "weaken":
                 variants = [b"W/" + tag]
             case "suffix":
-                variants = [compressed_etag(tag, etag, coding) for coding in (*Coding, "dcz")]
+                variants = [make_compressed_etag(tag, etag, coding) for coding in (*Coding, "dcz")]
             case _:
                 return self.headers
         named = next((variant for variant in variants if variant in held), None)
@@ -205,7 +205,7 @@ def allows_shared_caching(cache_control: bytes) -> bool:
     }
 
 
-def compressed_etag(tag: bytes, policy: ETagPolicy, coding: str) -> bytes:
+def make_compressed_etag(tag: bytes, policy: ETagPolicy, coding: str) -> bytes:
     """Return the ETag of a compressed response, derived from that of the uncompressed one.
 
     A weak or malformed tag is returned unchanged. RFC 9110, section 8.8.1.

@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 
 
 class IdleTimer:
-    """Runs an action if `restart` is not called again for some seconds. If seconds is None, never.
+    """Runs an action if `restart` is not called again for some seconds.
 
-    The action runs in a task of its own. If it raises an exception, the exception is stored in
-    `failure`, and whoever sends next can report it.
+    If seconds is None, the action never runs. It runs in a task of its own. If it raises an
+    exception, the exception is stored in `failure`, so that the next send can raise it.
     """
 
     __slots__ = ("_action", "_loop", "_seconds", "_since", "_task", "_timer", "failure")
@@ -55,9 +55,9 @@ class IdleTimer:
             return
         self._timer = None
         if self._task is None or self._task.done():
-            self._task = self._loop.create_task(self._run())
+            self._task = self._loop.create_task(self._run_action())
 
-    async def _run(self) -> None:
+    async def _run_action(self) -> None:
         try:
             await self._action()
         except Exception as error:  # noqa: BLE001 - reported by the next sender

@@ -1,4 +1,4 @@
-"""The middleware that compresses responses: it passes each one through a `Response` object."""
+"""The middleware that compresses responses: it passes each one through a `ResponseCompressor`."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from hasten.compression._dictionaries import Dictionaries
 from hasten.compression._events import CompressionEvent
 from hasten.compression._head import ETagPolicy, strip_etag_suffixes
 from hasten.compression._media_types import DEFAULT_MEDIA_TYPES
-from hasten.compression._negotiation import make_chooser
+from hasten.compression._negotiation import make_cached_chooser
 from hasten.compression._options import (
     BreachPolicy,
     CompressionLevel,
     FlushPolicy,
     ResponseFilter,
+    to_breach_guard,
     to_codings,
     to_etag_policy,
-    to_guard,
     to_levels,
-    to_live_codings,
+    to_live_stream_codings,
 )
-from hasten.compression._response import Response
+from hasten.compression._response import ResponseCompressor
 from hasten.compression._settings import Settings, to_flush_rules, to_media_type_classifier
 from hasten.compression._shared_resources import SharedResources
 from hasten.compression._stats import CompressionStats
@@ -65,8 +65,8 @@ class CompressionMiddleware:
       four.
     - etag: what happens to the strong entity tag of a compressed response. "weaken" makes it weak,
       "suffix" appends the encoding to it, "drop" removes it, "keep" leaves it as it is.
-    - breach: the defence against the BREACH attack: "guard" (the default), a `Guard` with your own
-      options, or "off".
+    - breach: the defence against the BREACH attack: "guard" (the default), a `BreachGuard` with
+      your own options, or "off".
     - strict: obey ``identity;q=0``, with which a client refuses uncompressed responses. Bodies of
       any size are then compressed for this client. If it refuses all encodings, too, the response
       is 406 (RFC 9110, section 15.5.7), and the application is not called.
@@ -108,15 +108,15 @@ class CompressionMiddleware:
         self.app = app
         self._settings = Settings(
             codecs=codecs,
-            choose=make_chooser(tuple(codecs)),
-            choose_live=make_chooser(to_live_codings(stream_encodings, codecs)),
+            choose=make_cached_chooser(tuple(codecs)),
+            choose_live=make_cached_chooser(to_live_stream_codings(stream_encodings, codecs)),
             minimum_size=to_bytes("minimum_size", minimum_size),
             classify_media_type=to_media_type_classifier(media_types),
             filter=check_function("filter", filter, "scope", "status", "headers"),
             flush=to_flush_rules(flush),
             stream_memory=to_bytes("stream_memory", stream_memory),
             etag=to_etag_policy(etag, recompresses=cache is not None and cache.recompress),
-            guard=to_guard(breach),
+            guard=to_breach_guard(breach),
             strict=check_flag("strict", strict),
             cache=cache,
             dictionaries=check_instance("dictionaries", dictionaries, Dictionaries),
@@ -137,10 +137,10 @@ class CompressionMiddleware:
             await self._send_not_acceptable(send)
             return
         headers = scope["headers"]
-        target = settings.request_target_if_needed(scope) if settings.has_extras else None
+        target = settings.make_request_target_if_needed(scope) if settings.has_extras else None
         if settings.etag == "suffix":
             scope = {**scope, "headers": _strip_etag_suffixes(headers)}
-        response = Response(settings, self._shared, scope, headers, target, send)
+        response = ResponseCompressor(settings, self._shared, scope, headers, target, send)
         try:
             await self.app(scope, receive, response.send)
         except BaseException:

@@ -29,7 +29,7 @@ class Coding(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Preferences:
+class CodingPreferences:
     """The offered codings that a client accepts, and whether it accepts uncompressed bodies."""
 
     codings: tuple[Coding, ...]
@@ -44,10 +44,10 @@ class Preferences:
         return self.refuses_identity and not self.codings
 
 
-NO_PREFERENCES: Final = Preferences((), refuses_identity=False)
+NO_PREFERENCES: Final = CodingPreferences((), refuses_identity=False)
 
 
-def choose(header: str | None, offered: Sequence[Coding]) -> Preferences:
+def choose_codings(header: str | None, offered: Sequence[Coding]) -> CodingPreferences:
     """Return the offered codings that a client accepts, the preferred one first.
 
     header is the value of Accept-Encoding, None if absent. Of codings with equal weights, the first
@@ -62,7 +62,7 @@ def choose(header: str | None, offered: Sequence[Coding]) -> Preferences:
     identity = weights.get(IDENTITY, weights.get("*"))
     least = max(identity or 0, 1)
     ranked = sorted(offered, key=lambda coding: -weights.get(coding, others))
-    return Preferences(
+    return CodingPreferences(
         tuple(coding for coding in ranked if weights.get(coding, others) >= least),
         refuses_identity=identity == 0,
     )
@@ -77,15 +77,15 @@ def normalize_coding(name: str) -> str:
     return _ALIASES.get(name, name)
 
 
-def make_chooser(offered: Sequence[Coding]) -> Callable[[bytes], Preferences]:
-    """Return a function like `choose` for fixed offered codings, which caches its results.
+def make_cached_chooser(offered: Sequence[Coding]) -> Callable[[bytes], CodingPreferences]:
+    """Return a function like `choose_codings` for fixed offered codings, which caches its results.
 
     It takes the header as bytes. Callers must not pass headers above MAX_HEADER_BYTES, so that
     clients cannot fill the cache with large ones.
     """
 
     @lru_cache(maxsize=256)
-    def choose_cached(header: bytes) -> Preferences:
-        return choose(header.decode("latin-1"), offered)
+    def choose_cached(header: bytes) -> CodingPreferences:
+        return choose_codings(header.decode("latin-1"), offered)
 
     return choose_cached

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from hasten._checks import check_choice, is_whole_number
 from hasten._durations import Duration
-from hasten.compression._breach import Guard
+from hasten.compression._breach import BreachGuard
 from hasten.compression._effort import LEVELS
 from hasten.compression._head import ETagPolicy
 from hasten.compression._negotiation import Coding
@@ -19,8 +19,8 @@ CompressionLevel: TypeAlias = Literal["auto"] | int | Mapping[str, int]
 FlushPolicy: TypeAlias = Literal["auto", "message", "never"] | Duration
 """When a compressed stream is flushed: see the option flush of `CompressionMiddleware`."""
 
-BreachPolicy: TypeAlias = Literal["guard", "off"] | Guard
-"""The defence against BREACH: "guard" is `Guard()`, "off" is none, or a `Guard` with options."""
+BreachPolicy: TypeAlias = Literal["guard", "off"] | BreachGuard
+"""The defence against BREACH: "guard" is `BreachGuard()`, "off" is none; or a `BreachGuard`."""
 
 ResponseFilter: TypeAlias = Callable[
     [MutableMapping[str, Any], int, list[tuple[bytes, bytes]]], bool | None
@@ -73,7 +73,7 @@ def _to_level(option: str, level: object, coding: Coding) -> int:
     raise InvalidOption(option, level, expected, code="out_of_range")
 
 
-def to_live_codings(value: object, codecs: Collection[Coding]) -> tuple[Coding, ...]:
+def to_live_stream_codings(value: object, codecs: Collection[Coding]) -> tuple[Coding, ...]:
     """Return the codings to offer for live streams: all installed ones, in order of preference.
 
     Those in value, the option stream_encodings, come first.
@@ -95,13 +95,13 @@ def to_etag_policy(value: object, *, recompresses: bool) -> ETagPolicy:
     return policy
 
 
-def to_guard(value: object) -> Guard | None:
-    """Convert the option breach to a `Guard`, or to None for "off"."""
+def to_breach_guard(value: object) -> BreachGuard | None:
+    """Convert the option breach to a `BreachGuard`, or to None for "off"."""
     match value:
         case "guard":
-            return Guard()
+            return BreachGuard()
         case "off":
             return None
-        case Guard():
+        case BreachGuard():
             return value
-    raise InvalidOption("breach", value, "'guard', 'off' or Guard(…)")
+    raise InvalidOption("breach", value, "'guard', 'off' or BreachGuard(…)")

@@ -20,7 +20,7 @@ T = TypeVar("T")
 QUEUED_PER_THREAD: Final = 8
 
 
-class Pool:
+class CompressionThreads:
     """A thread pool that reports when its queue is long or full. Threads start on first use.
 
     By default it has one thread for each processor, at most four.
@@ -58,27 +58,27 @@ class Pool:
         """Whether callers should skip optional work. The pool itself rejects nothing."""
         return self._unfinished >= self.threads + self.max_queue
 
-    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run work in a thread, and return its result.
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function in a thread, and return its result.
 
-        If the caller is cancelled, work that has not started is removed from the queue. The result
-        of work that has started is dropped.
+        If the caller is cancelled, a call that has not started is removed from the queue. The
+        result of a call that has started is dropped.
         """
-        future = self.submit(work, *args, **kwargs)
+        future = self.submit(function, *args, **kwargs)
         try:
             return await wait_for_future(future)
         except BaseException:
             future.cancel()
             raise
 
-    def submit(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Queue work for a thread, and return its future at once."""
+    def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Queue the call of a function for a thread, and return its future at once."""
         if self._process != os.getpid():
             self._start_executor()  # a forked process has no threads
         with self._lock:
             self._unfinished += 1
         try:
-            future = self._executor.submit(work, *args, **kwargs)
+            future = self._executor.submit(function, *args, **kwargs)
         except BaseException:
             self._on_finished(None)
             raise

@@ -10,8 +10,13 @@ from typing import Final, NamedTuple
 
 from hasten._asgi import ASGIApp, Message, Receive, Scope, Send, header_values
 from hasten._loops import run_in_thread
-from hasten.compression._head import Head
-from hasten.compression._negotiation import MAX_HEADER_BYTES, NO_PREFERENCES, Coding, make_chooser
+from hasten.compression._head import ResponseHead
+from hasten.compression._negotiation import (
+    MAX_HEADER_BYTES,
+    NO_PREFERENCES,
+    Coding,
+    make_cached_chooser,
+)
 from hasten.compression._options import to_codings
 from hasten.errors import InvalidOption
 
@@ -52,7 +57,7 @@ class Precompressed:
             expected = "a sequence of 'zstd', 'br', 'gzip': no file format uses deflate alone"
             raise InvalidOption("encodings", encodings, expected)
         self._suffixes = {coding: SUFFIXES[coding] for coding in codings}
-        self._choose = make_chooser(codings)
+        self._choose = make_cached_chooser(codings)
         self._root = Path(directory).resolve()
 
     def __repr__(self) -> str:
@@ -62,7 +67,7 @@ class Precompressed:
         if scope["type"] != "http" or scope["method"] not in {"GET", "HEAD"}:
             await self.app(scope, receive, send)
             return
-        found = await run_in_thread(self._find_variants, _path_below_mount(scope))
+        found = await run_in_thread(self._find_variants, _get_path_below_mount(scope))
         if not found:
             await self.app(scope, receive, send)
             return
@@ -109,7 +114,7 @@ class _FileVariant(NamedTuple):
     """The media type of the original file."""
 
 
-def _path_below_mount(scope: Scope) -> str:
+def _get_path_below_mount(scope: Scope) -> str:
     """Return the path of a request without the prefix at which the application is mounted."""
     path: str = scope["path"]
     mount: str = scope.get("root_path", "")
@@ -129,10 +134,10 @@ def _with_variant_headers(message: Message, variant: _FileVariant | None) -> Mes
 
     If variant is None, the original file is sent, and only Vary is added.
     """
-    head = Head(message["status"], message.get("headers", ()))
+    head = ResponseHead(message["status"], message.get("headers", ()))
     if head.status not in _ABOUT_A_FILE:
         return {**message, "headers": head.headers}
-    headers = head.headers_with_vary()
+    headers = head.make_headers_with_vary()
     if variant is not None and head.status in _CODED_STATUSES:
         ours = {b"content-type", b"content-encoding"}
         headers = [line for line in headers if line[0].lower() not in ours]

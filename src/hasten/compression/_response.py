@@ -23,7 +23,7 @@ import asyncio
 import os
 from enum import Enum
 from time import perf_counter
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from hasten._asgi import Headers, Message, Scope, Send, header_values
 from hasten._loops import is_asyncio, make_lock
@@ -31,12 +31,12 @@ from hasten.compression._cache import HASHED_AT_ONCE_BYTES, CacheKey, is_cacheab
 from hasten.compression._codecs import Codec
 from hasten.compression._dictionaries import DCZ, DCZ_LEVEL
 from hasten.compression._events import Compressed
-from hasten.compression._head import Head, SkipReason
+from hasten.compression._head import ResponseHead, SkipReason
 from hasten.compression._idle_timer import IdleTimer
 from hasten.compression._negotiation import Coding
 from hasten.compression._opt_out import has_opted_out
 from hasten.compression._request_target import RequestTarget
-from hasten.compression._settings import ACCEPT_ENCODING, MediaKind, Settings
+from hasten.compression._settings import ACCEPT_ENCODING, MediaTypeKind, Settings
 from hasten.compression._shared_resources import SLICED_ABOVE_BYTES, SharedResources
 from hasten.compression._stream import SLICE_BYTES, CompressedStream, FlushMode
 from hasten.errors import ResponseBroken
@@ -50,6 +50,9 @@ _FILE_MESSAGES: Final = frozenset({"http.response.pathsend", "http.response.zero
 
 
 _CUT_SHORT: Final = "an earlier send was cancelled or failed"
+
+
+WasSent: TypeAlias = bool
 
 
 class ResponseState(Enum):
@@ -66,10 +69,10 @@ class ResponseState(Enum):
 
 # Module-level names, because the lookup of an enum member is slow enough to show for each message.
 NEW, PASSING, HELD, BUFFERING, STREAMING, ENDED, BROKEN = ResponseState
-INCOMPRESSIBLE, COMPRESSIBLE, LIVE = MediaKind
+INCOMPRESSIBLE, COMPRESSIBLE, LIVE = MediaTypeKind
 
 
-class Response:
+class ResponseCompressor:
     """Compresses one response. The application gets its `send` in place of the server's."""
 
     __slots__ = (
@@ -160,7 +163,7 @@ class Response:
         """Send the held-back part of the response uncompressed, after the application returned."""
         if self._state is HELD:
             self.is_open = False
-            await self._send(self._uncompressed_start("unfinished"))
+            await self._send(self._make_uncompressed_start("unfinished"))
         elif self._state is BUFFERING and not self._is_broken:
             async with self._lock:
                 await self._fall_back_to_uncompressed("unfinished")
@@ -178,41 +181,41 @@ class Response:
     def _on_start(self, message: Message) -> Message | None:
         """Return the start message to send now, None if it has to wait for the body."""
         settings = self._settings
-        head = Head(message["status"], message.get("headers", ()))
-        kind = self._classify(head)
+        head = ResponseHead(message["status"], message.get("headers", ()))
+        kind = self._classify_response(head)
         self._state = PASSING  # may become HELD below
         if isinstance(kind, str):
             headers = head.headers  # those of the message may be an exhausted iterator
-            if kind == "opted_out" and head.asks_for_identity:
-                headers = head.headers_without_encoding()
+            if kind == "opted_out" and head.has_identity_encoding:
+                headers = head.make_headers_without_encoding()
             if self._shared.is_observed:
                 self._shared.emit_skipped(kind)
             return {**message, "headers": headers}
-        vary = settings.vary_value(self._target) if settings.has_extras else ACCEPT_ENCODING
+        vary = settings.make_vary_value(self._target) if settings.has_extras else ACCEPT_ENCODING
         length = head.content_length
         is_small = length is not None and length < settings.minimum_size
         if is_small and head.status != 304 and not settings.strict:  # the common case
             if self._shared.is_observed:
                 self._shared.emit_skipped("too_small")
-            return {**message, "headers": head.headers_with_vary(vary)}
+            return {**message, "headers": head.make_headers_with_vary(vary)}
         self._message = message
         self._head = head
         self._vary = vary
         self._declared = length
         if head.status == 304:
             held = header_values(self._request_headers, b"if-none-match")
-            self._head = Head(304, head.not_modified_headers(held, settings.etag))
-            return self._uncompressed_start("not_modified")
+            self._head = ResponseHead(304, head.make_not_modified_headers(held, settings.etag))
+            return self._make_uncompressed_start("not_modified")
         is_live = length is None and kind is LIVE
         preferences = settings.negotiate(self._request_headers, is_live=is_live)
         if isinstance(preferences, str):
-            return self._uncompressed_start(preferences)
+            return self._make_uncompressed_start(preferences)
         self._must_compress = preferences.refuses_identity and settings.strict
         if is_small and not self._must_compress:
-            return self._uncompressed_start("too_small")
+            return self._make_uncompressed_start("too_small")
         if self._scope["method"] == "HEAD":
             self._shared.emit_skipped("head_request")
-            headers = head.compressed_headers_without_encoding(
+            headers = head.make_compressed_headers_without_encoding(
                 preferences.codings[0], settings.etag, self._vary
             )
             return {**message, "headers": headers}
@@ -222,14 +225,14 @@ class Response:
         self.is_open = True
         return None
 
-    def _classify(self, head: Head) -> MediaKind | SkipReason:
+    def _classify_response(self, head: ResponseHead) -> MediaTypeKind | SkipReason:
         """Return the kind of the response's media type, or the reason not to compress it.
 
         This looks only at the endpoint and the response, not at the client.
         """
         settings = self._settings
         scope = self._scope
-        if reason := head.reason_to_skip(scope["method"]):
+        if reason := head.find_skip_reason(scope["method"]):
             return reason
         wanted = settings.filter and settings.filter(scope, head.status, [*head.headers])
         if wanted is False or has_opted_out(scope):
@@ -243,15 +246,17 @@ class Response:
             return COMPRESSIBLE if wanted else "media_type"
         return kind
 
-    def _uncompressed_start(self, reason: SkipReason) -> Message:
+    def _make_uncompressed_start(self, reason: SkipReason) -> Message:
         """Return the start message of an uncompressed response, and emit the `Skipped` event.
 
         Vary is added, because the response could be compressed for another client.
         """
         self._shared.emit_skipped(reason)
-        return {**self._message, "headers": self._head.headers_with_vary(self._vary)}
+        return {**self._message, "headers": self._head.make_headers_with_vary(self._vary)}
 
-    def _compressed_start(self, coding: str, length: int | None, seconds: float | None) -> Message:
+    def _make_compressed_start(
+        self, coding: str, length: int | None, seconds: float | None
+    ) -> Message:
         """Return the start message of a compressed response.
 
         length is that of the compressed body, None if unknown. seconds is the compression time, for
@@ -259,17 +264,19 @@ class Response:
         """
         if self._message.get("trailers"):
             length = None  # HTTP/1.1 allows trailers only after a chunked body
-        headers = self._head.compressed_headers(coding, self._settings.etag, length, self._vary)
+        headers = self._head.make_compressed_headers(
+            coding, self._settings.etag, length, self._vary
+        )
         if self._settings.has_extras:
-            headers += self._extra_headers(coding, seconds)
+            headers += self._make_optional_headers(coding, seconds)
         return {**self._message, "headers": headers}
 
-    def _extra_headers(self, coding: str, seconds: float | None) -> Headers:
+    def _make_optional_headers(self, coding: str, seconds: float | None) -> Headers:
         """Return the headers Use-As-Dictionary and Server-Timing, if these options are used."""
         headers = []
         if self._settings.dictionaries is not None:
-            headers += self._settings.dictionaries._announcement_headers(
-                self._target, self._dictionary_owner()
+            headers += self._settings.dictionaries._make_use_as_dictionary_headers(
+                self._target, self._make_dictionary_owner_digest()
             )
         if self._settings.server_timing:
             duration = f";dur={seconds * 1000:.3f}" if seconds is not None else ""
@@ -435,9 +442,13 @@ class Response:
             await self._send_uncompressed(body, "wrong_length")  # the server raises an error
             return
         codec = settings.codecs[self._coding]
-        level = codec.effort.level_for(size)
+        level = codec.effort.choose_level(size)
         shared = self._shared
-        if settings.has_extras or shared.is_observed or not shared.is_quick(codec, level, size):
+        if (
+            settings.has_extras
+            or shared.is_observed
+            or not shared.is_quick_to_compress(codec, level, size)
+        ):
             await self._send_on_slow_path(codec, level, body)
             return
         # Most responses take this fast path.
@@ -445,15 +456,15 @@ class Response:
         if len(coded) >= size and not self._must_compress:
             await self._send_uncompressed(body, "not_smaller")
             return
-        await self._send(self._compressed_start(codec.coding, len(coded), None))
+        await self._send(self._make_compressed_start(codec.coding, len(coded), None))
         await self._send({"type": "http.response.body", "body": coded})
 
     async def _send_on_slow_path(self, codec: Codec, level: int, body: bytes) -> None:
         """Send a whole body that needs the cache, a dictionary, a thread or an event."""
         start = perf_counter()
-        key = await self._cache_key(codec, body)
+        key = await self._make_cache_key_if_cacheable(codec, body)
         whole = self._find_cached(key, codec, body)
-        if whole is None and not self._shared.is_quick(codec, level, len(body)):
+        if whole is None and not self._shared.is_quick_to_compress(codec, level, len(body)):
             if self._shared.pool.is_full and not self._must_compress:
                 await self._send_uncompressed(body, "busy")
                 return
@@ -469,7 +480,7 @@ class Response:
         if size >= len(body) and not self._must_compress:
             await self._send_uncompressed(body, "not_smaller")
             return
-        await self._send(self._compressed_start(whole.coding, size, seconds))
+        await self._send(self._make_compressed_start(whole.coding, size, seconds))
         await self._send({"type": "http.response.body", "body": whole.body})
         self._shared.emit(
             Compressed(
@@ -478,14 +489,14 @@ class Response:
         )
 
     async def _send_uncompressed(self, body: bytes, reason: SkipReason) -> None:
-        await self._send(self._uncompressed_start(reason))
+        await self._send(self._make_uncompressed_start(reason))
         await self._send({"type": "http.response.body", "body": body})
 
     async def _send_uncompressed_piece(self, body: bytes) -> None:
         if body:
             await self._send({"type": "http.response.body", "body": body, "more_body": True})
 
-    async def _cache_key(self, codec: Codec, body: bytes) -> CacheKey | None:
+    async def _make_cache_key_if_cacheable(self, codec: Codec, body: bytes) -> CacheKey | None:
         """Return the cache key of the body, None if it must not be cached."""
         target, pool = self._target, self._shared.pool
         if self._settings.cache is None or target is None or len(body) > SLICED_ABOVE_BYTES:
@@ -498,7 +509,7 @@ class Response:
             return None
         return await pool.run(make_cache_key, target, self._head, codec.coding, body)
 
-    def _dictionary_owner(self) -> bytes | None:
+    def _make_dictionary_owner_digest(self) -> bytes | None:
         """Return a digest of the user and the query.
 
         It is None if the response must not become a dictionary.
@@ -506,7 +517,7 @@ class Response:
         dictionaries = self._settings.dictionaries
         if dictionaries is None:
             return None
-        return dictionaries._owner_digest(
+        return dictionaries._make_owner_digest(
             self._target, self._scope, self._request_headers, self._head
         )
 
@@ -517,7 +528,7 @@ class Response:
         cache = self._settings.cache
         kept = None
         if cache is not None and key is not None:
-            kept = cache._find(key, codec, body, self._compress_when_idle)
+            kept = cache._find_compressed_body(key, codec, body, self._compress_if_thread_is_idle)
         if kept is None:
             return None
         return _CompressedBody(kept, codec.coding, 0, cached=True)
@@ -527,7 +538,7 @@ class Response:
     ) -> _CompressedBody:
         """Compress the body, as a difference to an earlier response if possible."""
         settings = self._settings
-        owner = self._dictionary_owner()
+        owner = self._make_dictionary_owner_digest()
         if settings.dictionaries is not None and owner is not None:
             delta = await settings.dictionaries._compress_as_delta(
                 owner, self._request_headers, body, self._shared.pool.run
@@ -544,11 +555,11 @@ class Response:
 
     async def _compress(self, codec: Codec, level: int, body: bytes) -> bytes:
         """Compress the body, in a thread unless that is quick."""
-        if self._shared.is_quick(codec, level, len(body)):
+        if self._shared.is_quick_to_compress(codec, level, len(body)):
             return codec.compress(body, level)
         return await self._shared.pool.run(codec.compress, body, level)
 
-    async def _compress_when_idle(self, codec: Codec, body: bytes) -> bytes | None:
+    async def _compress_if_thread_is_idle(self, codec: Codec, body: bytes) -> bytes | None:
         """Compress the body at the highest useful level, or return None if all threads are busy."""
         pool = self._shared.pool
         if pool.queue_length:
@@ -569,7 +580,7 @@ class Response:
                 stream.discard()
                 await self._send_uncompressed(body, "not_smaller")
                 return
-            await self._send(self._compressed_start(codec.coding, None, None))
+            await self._send(self._make_compressed_start(codec.coding, None, None))
             await self._send({"type": "http.response.body", "body": coded, "more_body": True})
             await stream.write(view[SLICE_BYTES:], more=False)
         finally:
@@ -582,13 +593,13 @@ class Response:
         settings = self._settings
         if not (self._shared.has_room_for_stream or self._must_compress):
             self._idle_timer.stop()
-            await self._send(self._uncompressed_start("busy"))
+            await self._send(self._make_uncompressed_start("busy"))
             return
         codec = settings.codecs[self._coding]
         if self._is_live:
             self._idle_timer.stop()  # no longer needed: each event is flushed
-            codec = codec.live_codec
-            encoder = codec.make_live_encoder(codec.effort.live, settings.stream_memory)
+            codec = codec.live_stream_codec
+            encoder = codec.make_live_stream_encoder(codec.effort.live, settings.stream_memory)
             level = codec.effort.live
         else:
             level = codec.effort.streaming
@@ -598,7 +609,7 @@ class Response:
         self._stream = CompressedStream(
             self._shared, self._send, codec, level, encoder, flushes=flushes
         )
-        await self._send(self._compressed_start(codec.coding, None, None))
+        await self._send(self._make_compressed_start(codec.coding, None, None))
 
     async def _fall_back_to_uncompressed(self, reason: SkipReason) -> None:
         """Send the head and the buffered part of the body uncompressed.
@@ -606,7 +617,7 @@ class Response:
         The rest of the body is then passed on unchanged.
         """
         self._idle_timer.stop()
-        await self._send(self._uncompressed_start(reason))
+        await self._send(self._make_uncompressed_start(reason))
         await self._send_uncompressed_piece(self._take_buffered())
         self._state = PASSING
 
@@ -626,7 +637,7 @@ class Response:
                     return
             self._state = PASSING
             self.is_open = False
-            await self._send(self._uncompressed_start(reason))
+            await self._send(self._make_uncompressed_start(reason))
             await self._send(message)
         elif self._state is BROKEN:
             raise ResponseBroken(_CUT_SHORT)
@@ -640,7 +651,7 @@ class Response:
                 await self._pass_to_stream(message)
                 self._is_broken = False
 
-    async def _send_file_at_path(self, message: Message) -> bool:
+    async def _send_file_at_path(self, message: Message) -> WasSent:
         """Read a file, compress it and send it as the body.
 
         Return False without sending anything if the file cannot be read. The message is then passed

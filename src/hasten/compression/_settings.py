@@ -11,13 +11,13 @@ from typing import Final
 from hasten._asgi import Headers, Scope, header_values
 from hasten._checks import check_texts
 from hasten._durations import to_seconds
-from hasten.compression._breach import Guard
+from hasten.compression._breach import BreachGuard
 from hasten.compression._cache import CompressionCache
 from hasten.compression._codecs import Codec
 from hasten.compression._dictionaries import Dictionaries
 from hasten.compression._head import ETagPolicy, SkipReason, forbids_transform
 from hasten.compression._media_types import is_live_media_type, parse_media_type
-from hasten.compression._negotiation import MAX_HEADER_BYTES, Coding, Preferences
+from hasten.compression._negotiation import MAX_HEADER_BYTES, Coding, CodingPreferences
 from hasten.compression._options import ResponseFilter
 from hasten.compression._request_target import RequestTarget, make_request_target
 from hasten.errors import InvalidOption
@@ -28,7 +28,7 @@ IDLE_SECONDS: Final = 0.005
 """The default pause: a stream is flushed when the application sends nothing for this long."""
 
 
-class MediaKind(Enum):
+class MediaTypeKind(Enum):
     """Whether a media type is worth compressing, and whether clients read it piece by piece."""
 
     INCOMPRESSIBLE = 0
@@ -64,18 +64,18 @@ class Settings:
     """
 
     codecs: Mapping[Coding, Codec]
-    choose: Callable[[bytes], Preferences]
+    choose: Callable[[bytes], CodingPreferences]
     """Maps an Accept-Encoding header to the preferences of the client."""
-    choose_live: Callable[[bytes], Preferences]
+    choose_live: Callable[[bytes], CodingPreferences]
     """Like `choose`, with the codings in the order of the option stream_encodings."""
     minimum_size: int
-    classify_media_type: Callable[[bytes], MediaKind]
-    """Maps a Content-Type header to its `MediaKind`."""
+    classify_media_type: Callable[[bytes], MediaTypeKind]
+    """Maps a Content-Type header to its `MediaTypeKind`."""
     filter: ResponseFilter | None
     flush: FlushRules
     stream_memory: int
     etag: ETagPolicy
-    guard: Guard | None
+    guard: BreachGuard | None
     strict: bool
     cache: CompressionCache | None
     dictionaries: Dictionaries | None
@@ -83,15 +83,17 @@ class Settings:
     has_extras: bool
     """Whether cache, dictionaries or server_timing is used. The fast path is for all others."""
 
-    def negotiate(self, lines: Headers, *, is_live: bool = False) -> Preferences | SkipReason:
+    def negotiate(
+        self, request_headers: Headers, *, is_live: bool = False
+    ) -> CodingPreferences | SkipReason:
         """Return the encodings that a client accepts, or the reason not to compress for it.
 
-        lines are the headers of the request. The reason can be its Accept-Encoding, its
-        Cache-Control or the BREACH guard.
+        The reason can be the Accept-Encoding or the Cache-Control of the request, or the BREACH
+        guard.
         """
-        headers: dict[bytes, bytes] = dict(lines)
-        if len(headers) != len(lines):  # rare: a header occurs twice
-            headers = {name: header_values(lines, name) or b"" for name in headers}
+        headers: dict[bytes, bytes] = dict(request_headers)
+        if len(headers) != len(request_headers):  # rare: a header occurs twice
+            headers = {name: header_values(request_headers, name) or b"" for name in headers}
         accepted = headers.get(b"accept-encoding")
         # choose() caches its results by header: long headers would let clients fill the memory.
         if accepted is None or len(accepted) > MAX_HEADER_BYTES:
@@ -113,7 +115,7 @@ class Settings:
         accepted = header_values(scope["headers"], b"accept-encoding") or b""
         return len(accepted) <= MAX_HEADER_BYTES and self.choose(accepted).accepts_nothing
 
-    def request_target_if_needed(self, scope: Scope) -> RequestTarget | None:
+    def make_request_target_if_needed(self, scope: Scope) -> RequestTarget | None:
         """Return the method and URL of a request, or None without a cache and dictionaries.
 
         Only these two options need the target. Raises `AsyncioRequired` if the cache cannot work
@@ -125,17 +127,21 @@ class Settings:
             self.cache._check_event_loop()
         return make_request_target(scope)
 
-    def vary_value(self, target: RequestTarget | None) -> bytes:
+    def make_vary_value(self, target: RequestTarget | None) -> bytes:
         """Return the value of Vary: the request headers that decide how a response is encoded."""
-        if target and self.dictionaries is not None and self.dictionaries._matching_path(target):
+        if (
+            target
+            and self.dictionaries is not None
+            and self.dictionaries._find_matching_pattern(target)
+        ):
             return b"Accept-Encoding, Available-Dictionary"
         return ACCEPT_ENCODING
 
 
 def to_media_type_classifier(
     media_types: Callable[[str], bool] | Collection[str],
-) -> Callable[[bytes], MediaKind]:
-    """Return a function that maps a Content-Type header to its `MediaKind`.
+) -> Callable[[bytes], MediaTypeKind]:
+    """Return a function that maps a Content-Type header to its `MediaTypeKind`.
 
     media_types is the option of the middleware: a predicate, or a collection of media types.
     """
@@ -148,11 +154,11 @@ def to_media_type_classifier(
 
     # Cached, because every response needs it, and an application has few Content-Types.
     @lru_cache(maxsize=256)
-    def classify_media_type(content_type: bytes) -> MediaKind:
+    def classify_media_type(content_type: bytes) -> MediaTypeKind:
         name = parse_media_type(content_type.decode("latin-1"))
         if not is_compressible(name):
-            return MediaKind.INCOMPRESSIBLE
-        return MediaKind.LIVE if is_live_media_type(name) else MediaKind.COMPRESSIBLE
+            return MediaTypeKind.INCOMPRESSIBLE
+        return MediaTypeKind.LIVE if is_live_media_type(name) else MediaTypeKind.COMPRESSIBLE
 
     return classify_media_type
 

@@ -10,7 +10,7 @@ from hasten._logs import get_logger
 from hasten.compression._codecs import Codec
 from hasten.compression._events import CompressionEvent, Skipped
 from hasten.compression._head import SkipReason
-from hasten.compression._pool import Pool
+from hasten.compression._pool import CompressionThreads
 from hasten.compression._stats import CompressionStats
 
 logger = get_logger("hasten.compression")
@@ -33,7 +33,7 @@ class SharedResources:
         stats: CompressionStats | None,
         on_event: Callable[[CompressionEvent], None] | None,
     ) -> None:
-        self.pool = Pool("compression", threads)
+        self.pool = CompressionThreads("compression", threads)
         self.open_streams = 0
         self._max_streams = check_whole_number("max_streams", max_streams, 0)
         self._stats = check_instance("stats", stats, CompressionStats)
@@ -46,14 +46,14 @@ class SharedResources:
         """Whether fewer than max_streams streams are open."""
         return self.open_streams < self._max_streams
 
-    def is_quick(self, codec: Codec, level: int, size: int) -> bool:
+    def is_quick_to_compress(self, codec: Codec, level: int, size: int) -> bool:
         """Return whether compressing size bytes is quick enough for the event loop."""
         try:
             return size <= self._quick_sizes[codec, level]
         except KeyError:
-            most = codec.effort.max_bytes_within(level, self.pool.offload_after)
+            most = codec.effort.estimate_max_bytes(level, self.pool.offload_after)
             self._quick_sizes[codec, level] = min(most, SLICED_ABOVE_BYTES)
-            return self.is_quick(codec, level, size)
+            return self.is_quick_to_compress(codec, level, size)
 
     def emit_skipped(self, reason: SkipReason) -> None:
         """Emit a `Skipped` event for a response that is sent uncompressed."""

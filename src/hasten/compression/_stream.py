@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from enum import Enum
 from time import perf_counter
-from typing import Final
+from typing import Final, TypeAlias
 
 from hasten._asgi import Message, Send
 from hasten.compression._codecs import Codec, Encoder
@@ -14,6 +14,9 @@ from hasten.compression._shared_resources import SharedResources
 
 SLICE_BYTES: Final = 256 * 1024
 """How much of a large body a thread compresses before other bodies get their turn."""
+
+
+BytesRead: TypeAlias = int
 
 
 class FlushMode(Enum):
@@ -62,29 +65,29 @@ class CompressedStream:
 
         Empty data with more sends everything that the compressor holds back.
         """
-        end = FlushMode.NONE
+        flush_mode = FlushMode.NONE
         if not more:
-            end = FlushMode.FINISH
+            flush_mode = FlushMode.FINISH
         elif self._flushes or not data:
-            end = FlushMode.FLUSH
+            flush_mode = FlushMode.FLUSH
         while len(data) > SLICE_BYTES:
             await self._send_piece(
                 await self.compress_in_thread(data[:SLICE_BYTES], FlushMode.NONE)
             )
             data = data[SLICE_BYTES:]
         if not more:
-            coded = await self.compress(data, end)
-            await self._send({"type": "http.response.body", "body": coded})
+            compressed = await self.compress(data, flush_mode)
+            await self._send({"type": "http.response.body", "body": compressed})
             self.close()
         elif data or self.has_unflushed:
-            await self._send_piece(await self.compress(data, end))
+            await self._send_piece(await self.compress(data, flush_mode))
 
     async def flush(self) -> None:
         """Send everything that the compressor holds back, if there is anything."""
         if self.has_unflushed:
             await self._send_piece(await self.compress(b"", FlushMode.FLUSH))
 
-    async def write_file(self, message: Message) -> int:
+    async def write_file(self, message: Message) -> BytesRead:
         """Read, compress and send the file of a pathsend or zerocopysend message.
 
         Without compression, the server would send the file itself. Returns the size of the data
@@ -105,43 +108,45 @@ class CompressedStream:
                 os.close(file)
         return self._bytes_before - before
 
-    async def compress(self, data: bytes | memoryview, end: FlushMode) -> bytes:
+    async def compress(self, data: bytes | memoryview, flush_mode: FlushMode) -> bytes:
         """Compress data, and return the output without sending it.
 
         A small piece is compressed on the event loop, a large one in a thread.
         """
         # A compressor collects input, and may process all of it in this call.
-        if not self._shared.is_quick(
+        if not self._shared.is_quick_to_compress(
             self._codec, self._level, self._bytes_since_output + len(data)
         ):
-            return await self.compress_in_thread(data, end)
+            return await self.compress_in_thread(data, flush_mode)
         start = perf_counter()
-        coded = _compress_data(self._open_encoder, data, end)
-        return self._record_progress(start, data, coded, end)
+        compressed = _compress_data(self._require_open_encoder, data, flush_mode)
+        return self._record_progress(start, data, compressed, flush_mode)
 
-    async def compress_in_thread(self, data: bytes | memoryview, end: FlushMode) -> bytes:
+    async def compress_in_thread(self, data: bytes | memoryview, flush_mode: FlushMode) -> bytes:
         """Compress data in a thread, and return the output without sending it.
 
         This is for slices of a large body: each is quick, but all together would block the loop.
         """
         start = perf_counter()
-        coded = await self._shared.pool.run(_compress_data, self._open_encoder, data, end)
-        return self._record_progress(start, data, coded, end)
+        compressed = await self._shared.pool.run(
+            _compress_data, self._require_open_encoder, data, flush_mode
+        )
+        return self._record_progress(start, data, compressed, flush_mode)
 
     @property
-    def _open_encoder(self) -> Encoder:
+    def _require_open_encoder(self) -> Encoder:
         assert self._encoder is not None, "the stream has ended"
         return self._encoder
 
     def _record_progress(
-        self, start: float, data: bytes | memoryview, coded: bytes, end: FlushMode
+        self, start: float, data: bytes | memoryview, compressed: bytes, flush_mode: FlushMode
     ) -> bytes:
         self._seconds += perf_counter() - start
         self._bytes_before += len(data)
-        self._bytes_after += len(coded)
-        self._bytes_since_output = 0 if coded else self._bytes_since_output + len(data)
-        self.has_unflushed = end is FlushMode.NONE
-        return coded
+        self._bytes_after += len(compressed)
+        self._bytes_since_output = 0 if compressed else self._bytes_since_output + len(data)
+        self.has_unflushed = flush_mode is FlushMode.NONE
+        return compressed
 
     def close(self) -> None:
         """Discard the encoder, and emit the `Compressed` event. Safe to call twice.
@@ -166,15 +171,15 @@ class CompressedStream:
         self._encoder = None
         self._shared.open_streams -= 1
 
-    async def _send_piece(self, coded: bytes) -> None:
-        if coded:
-            await self._send({"type": "http.response.body", "body": coded, "more_body": True})
+    async def _send_piece(self, compressed: bytes) -> None:
+        if compressed:
+            await self._send({"type": "http.response.body", "body": compressed, "more_body": True})
 
-    async def _write_open_file(self, file: int, count: int | None) -> None:
-        left = count
+    async def _write_open_file(self, file_descriptor: int, byte_count: int | None) -> None:
+        left = byte_count
         while left is None or left > 0:
             size = SLICE_BYTES if left is None else min(left, SLICE_BYTES)
-            data = await self._shared.pool.run(os.read, file, size)
+            data = await self._shared.pool.run(os.read, file_descriptor, size)
             if not data:
                 return
             if left is not None:
@@ -182,12 +187,12 @@ class CompressedStream:
             await self.write(data, more=True)
 
 
-def _compress_data(encoder: Encoder, data: bytes | memoryview, end: FlushMode) -> bytes:
-    coded = encoder.write(data) if data else b""
-    match end:
+def _compress_data(encoder: Encoder, data: bytes | memoryview, flush_mode: FlushMode) -> bytes:
+    compressed = encoder.write(data) if data else b""
+    match flush_mode:
         case FlushMode.NONE:
-            return coded
+            return compressed
         case FlushMode.FLUSH:
-            return coded + encoder.flush()
+            return compressed + encoder.flush()
         case FlushMode.FINISH:
-            return coded + encoder.finish()
+            return compressed + encoder.finish()

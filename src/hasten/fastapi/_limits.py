@@ -14,9 +14,9 @@ from hasten.ratelimit import Limit, RateLimitMiddleware
 from hasten.ratelimit._http.limit import RateOption, RouteLimit, RouteOptions
 from hasten.ratelimit._http.limit_options import check_paths
 from hasten.ratelimit._http.limited_request import require_active_request
-from hasten.ratelimit._http.paths import Paths
+from hasten.ratelimit._http.paths import LimitPaths
 from hasten.ratelimit._http.policy_headers import DEFAULT_STYLES
-from hasten.ratelimit._http.registry import is_exempt, limits_of, registry
+from hasten.ratelimit._http.registry import get_handler_limits, is_exempt, registry
 
 
 class RateLimited(Depends):
@@ -47,23 +47,23 @@ class _RateLimitDependency:
         if is_exempt(connection.scope.get("endpoint")):
             return
         request = require_active_request(f"RateLimited of {self.limit.name!r}")
-        if not await request.enforce_limit(self.limit_for_route(connection.scope)):
+        if not await request.enforce_limit(self.get_route_limit(connection.scope)):
             # The exception only stops the handler: RateLimitMiddleware sends its own response.
             raise HTTPException(request.denied.limit.status if request.denied else 429)
 
-    def limit_for_route(self, scope: Scope) -> Limit:
+    def get_route_limit(self, scope: Scope) -> Limit:
         """Return the limit that counts the requests of the current route.
 
         It is created at the first request of the route.
         """
-        route = _route_key(scope)
+        route = _make_route_key(scope)
         limit = self._limits.get(route)
         if limit is None:
             limit = self._limits[route] = RouteLimit(self._rate, route, **self._options)
         return limit
 
 
-def _route_key(scope: Scope) -> str:
+def _make_route_key(scope: Scope) -> str:
     """Return a text that identifies the route of a request: methods, path template and handler.
 
     The root path is left out: if the application is mounted, it may contain path parameters, and
@@ -90,7 +90,7 @@ def _find_dependency_limits(scope: Scope) -> Iterator[Limit]:
         getattr(included, "dependant", getattr(route, "dependant", None))
     ):
         if isinstance(called, _RateLimitDependency):
-            yield called.limit_for_route(scope)
+            yield called.get_route_limit(scope)
 
 
 def _iter_dependency_functions(dependant: Any) -> Iterator[object]:
@@ -118,7 +118,7 @@ def document_rate_limits(app: FastAPI) -> None:
         if app.openapi_schema is None:
             schema = described()
             for path, method, operation in _iter_operations(schema):
-                limits = _find_operation_limits(app, path, method)
+                limits = _find_limits_of_operation(app, path, method)
                 if limits:
                     refusals = _describe_refusals(limits, _describe_headers(app))
                     operation.setdefault("responses", {}).update(refusals)
@@ -135,7 +135,7 @@ def _iter_operations(schema: dict[str, Any]) -> Iterator[tuple[str, str, dict[st
                 yield path, method.upper(), operation
 
 
-def _find_operation_limits(app: FastAPI, path: str, method: str) -> list[Limit]:
+def _find_limits_of_operation(app: FastAPI, path: str, method: str) -> list[Limit]:
     """Return the limits that can reject a request to this path, from middlewares and routes."""
     routes = [
         route
@@ -151,10 +151,12 @@ def _find_operation_limits(app: FastAPI, path: str, method: str) -> list[Limit]:
 def _find_middleware_limits(app: FastAPI, path: str, method: str) -> Iterator[Limit]:
     for options in _iter_middleware_options(app):
         excluded = options.get("exclude_paths") or ()
-        if excluded and Paths([check_paths("exclude_paths", excluded)]).match(path):
+        if excluded and LimitPaths([check_paths("exclude_paths", excluded)]).find_limit_indexes(
+            path
+        ):
             continue
         limits = cast("Sequence[Limit]", options.get("limits", ()))
-        for i in Paths([limit.paths for limit in limits]).match(path):
+        for i in LimitPaths([limit.paths for limit in limits]).find_limit_indexes(path):
             limit = limits[i]
             if limit.per == "request" and (limit.methods is None or method in limit.methods):
                 yield limit
@@ -169,7 +171,7 @@ def _iter_middleware_options(app: FastAPI) -> Iterator[Mapping[str, Any]]:
 
 
 def _find_route_limits(route: Any) -> Iterator[Limit]:
-    yield from limits_of(route.endpoint)
+    yield from get_handler_limits(route.endpoint)
     for dependency in route.dependencies:
         if isinstance(dependency.dependency, _RateLimitDependency) and not is_exempt(
             route.endpoint

@@ -92,16 +92,18 @@ class Paginate(_pagination.Paginator[P]):
         """The dependency that parses page, limit, sort and cursor: ``Depends(Posts.params)``."""
 
         def parse_page(request: Request) -> PageParams:
-            known = () if self._known_names is None else _parameter_names_of_route(request)
+            known = () if self._known_names is None else _find_parameter_names_of_route(request)
             return self.parse(request, known=known)
 
-        return _make_dependency(parse_page, self._describe_parameters())
+        return _make_dependency(parse_page, self._make_parameter_schemas())
 
     @property
     def responses(self) -> dict[int | str, dict[str, Any]]:
         """The OpenAPI responses for ``responses=`` of a route. FastAPI adds 422 by itself."""
         headers = {
-            "Link": _describe_header("Links to the first, previous, next and last page. RFC 8288.")
+            "Link": _make_header_description(
+                "Links to the first, previous, next and last page. RFC 8288."
+            )
         }
         responses: dict[int | str, dict[str, Any]] = {}
         if self._etag or self._version:
@@ -123,22 +125,24 @@ class Paginate(_pagination.Paginator[P]):
         )
         return {"page": page, "cursor": cursor_page, "both": page | cursor_page}[self._limits.mode]
 
-    async def _select_page(self, *arguments: Any) -> P:
+    async def _read_select_page(self, *arguments: Any) -> P:
         with http_errors():
-            return await super()._select_page(*arguments)
+            return await super()._read_select_page(*arguments)
 
-    async def _source_page(self, *arguments: Any) -> P:
+    async def _read_source_page(self, *arguments: Any) -> P:
         with http_errors():
-            return await super()._source_page(*arguments)
+            return await super()._read_source_page(*arguments)
 
-    def _with_responder(self, page: Any, q: PageParams) -> P:
-        super()._with_responder(page, q)
+    def _attach_responder(self, page: Any, q: PageParams) -> P:
+        super()._attach_responder(page, q)
         response = _PageResponse(page) if isinstance(page, Page) else _CursorPageResponse(page)
-        response._init_response(*page._responder.status_and_headers(page), has_etag=self._etag)
+        response._set_response_attributes(
+            *page._responder.make_status_and_headers(page), has_etag=self._etag
+        )
         response._envelope = self.envelope
         return cast("P", response)
 
-    def _describe_parameters(self) -> Mapping[str, Schema]:
+    def _make_parameter_schemas(self) -> Mapping[str, Schema]:
         limits = self._limits
         about: dict[str, dict[str, Any]] = {}
         if limits.mode != "cursor":
@@ -156,7 +160,7 @@ class Paginate(_pagination.Paginator[P]):
         }  # fmt: skip
         if self.sort_names:
             names = [sign + name for name in self.sort_names for sign in ("", "-")]
-            about["sort"] = _describe_list(
+            about["sort"] = _make_list_schema(
                 names, "The fields to sort by, in order of precedence; -name is descending."
             )
         if limits.mode != "page":
@@ -165,7 +169,7 @@ class Paginate(_pagination.Paginator[P]):
                 "description": "next_cursor or prev_cursor of a page; empty for the first page.",
             }
         if self._is_choosable:
-            about[self.fields.parameter] = _describe_fields(self.fields)
+            about[self.fields.parameter] = _make_fields_schema(self.fields)
         return about
 
 
@@ -181,10 +185,10 @@ class Fields(_fields.FieldSelector[T]):
         """The dependency that parses the selected fields: ``Depends(Users.params)``."""
 
         def parse_fields(request: Request) -> FieldSet:
-            known = _parameter_names_of_route(request) if self._refuses_unknown else ()
+            known = _find_parameter_names_of_route(request) if self._refuses_unknown else ()
             return self.parse(request, known=known)
 
-        return _make_dependency(parse_fields, {self.parameter: _describe_fields(self)})
+        return _make_dependency(parse_fields, {self.parameter: _make_fields_schema(self)})
 
     @property
     def responses(self) -> dict[int | str, dict[str, Any]]:
@@ -200,12 +204,12 @@ class Fields(_fields.FieldSelector[T]):
             responses |= {200: {"headers": {"ETag": _ETAG_HEADER}}, 304: _NOT_MODIFIED}
         return responses
 
-    async def _one(self, *arguments: Any) -> Partial[T]:
+    async def _read_one(self, *arguments: Any) -> Partial[T]:
         with http_errors():
-            return await super()._one(*arguments)
+            return await super()._read_one(*arguments)
 
-    def _partial(self, row: Row) -> Partial[T]:
-        return _RowResponse(super()._partial(row))
+    def _to_partial(self, row: Row) -> Partial[T]:
+        return _RowResponse(super()._to_partial(row))
 
 
 # Responses ----------------------------------------------------------------------------------------
@@ -217,13 +221,15 @@ _DEPENDENCY_RESPONSE: Final = "hasten.fastapi.response"
 _ONLY_ONCE: Final = frozenset({b"content-type", b"content-length", b"etag"})
 
 
-class _Response(Response):
+class _LazilyEncodedResponse(Response):
     """A Starlette response whose body is encoded only when it is sent.
 
     So changes that the handler makes to the page or row are included.
     """
 
-    def _init_response(self, status: int, headers: Mapping[str, str], *, has_etag: bool) -> None:
+    def _set_response_attributes(
+        self, status: int, headers: Mapping[str, str], *, has_etag: bool
+    ) -> None:
         """Set the attributes of a Starlette response, whose constructor would need the body.
 
         With has_etag, an ETag that is made from the body is added when the response is sent.
@@ -244,13 +250,13 @@ class _Response(Response):
         own["raw_headers"] = list(own["raw_headers"])
         return own, slots
 
-    def _encode_body(self) -> bytes:
+    def _encode_body_as_json(self) -> bytes:
         """Return the body as JSON. Subclasses implement it."""
         raise NotImplementedError
 
     @property
     def body(self) -> bytes | memoryview:
-        return self._encode_body() if self._body is None else self._body
+        return self._encode_body_as_json() if self._body is None else self._body
 
     @body.setter
     def body(self, body: bytes | memoryview) -> None:
@@ -282,13 +288,13 @@ def _merge_headers(own: Headers, others: Headers) -> Headers:
     return [*(each for each in own if each[0] not in instead), *others]
 
 
-class _PageResponseBase(_Response):
+class _PageResponseBase(_LazilyEncodedResponse):
     """The response behaviour that pages by number and pages by cursor have in common."""
 
     _envelope: Envelope
     not_modified: bool
 
-    def _encode_body(self) -> bytes:
+    def _encode_body_as_json(self) -> bytes:
         return b"" if self.not_modified else encode(self._wrap_in_envelope())
 
     def _wrap_in_envelope(self) -> dict[str, object]:
@@ -327,7 +333,7 @@ class _CursorPageResponse(CursorPage[Any], _PageResponseBase):
         _copy_page_state(self, page)
 
 
-class _RowResponse(Partial[Any], _Response):
+class _RowResponse(Partial[Any], _LazilyEncodedResponse):
     """A row with selected fields that is also the response with its JSON."""
 
     # The base classes differ: a dict has no hash, a response has one, which nobody needs.
@@ -336,9 +342,9 @@ class _RowResponse(Partial[Any], _Response):
     def __init__(self, row: Partial[Any]) -> None:
         Partial.__init__(self, row)
         self.has_etag = row.has_etag
-        self._init_response(200, _JSON, has_etag=row.has_etag)
+        self._set_response_attributes(200, _JSON, has_etag=row.has_etag)
 
-    def _encode_body(self) -> bytes:
+    def _encode_body_as_json(self) -> bytes:
         return encode(self)
 
 
@@ -419,13 +425,13 @@ class _RouteParameterNames(Collection[str]):
         return name in self._is_shown
 
     def __iter__(self) -> Iterator[str]:
-        return (name for name, is_shown in self._is_shown.items() if is_shown)
+        return (name for name, is_always_shown in self._is_shown.items() if is_always_shown)
 
     def __len__(self) -> int:
         return len(self._is_shown)
 
 
-def _parameter_names_of_route(request: Request) -> _RouteParameterNames:
+def _find_parameter_names_of_route(request: Request) -> _RouteParameterNames:
     """Return the names of the query parameters of a route, including those of its dependencies."""
     # Newer versions of FastAPI store the dependencies of an included router only in the scope.
     included = request.scope.get("fastapi", {}).get("effective_route_context")
@@ -440,7 +446,7 @@ def _iter_query_parameters(dependant: Any) -> Iterator[tuple[str, bool]]:
     dependant is FastAPI's description of the route or of one of its dependencies.
     """
     for field in dependant.query_params:
-        for name in _parameter_names_of_model(field.field_info.annotation) or [field.alias]:
+        for name in _find_parameter_names_of_model(field.field_info.annotation) or [field.alias]:
             yield name, getattr(field.field_info, "include_in_schema", True)
     if isinstance(dependant.call, APIKeyQuery):
         yield dependant.call.model.name, True
@@ -448,7 +454,7 @@ def _iter_query_parameters(dependant: Any) -> Iterator[tuple[str, bool]]:
         yield from _iter_query_parameters(each)
 
 
-def _parameter_names_of_model(annotation: Any) -> list[str]:
+def _find_parameter_names_of_model(annotation: Any) -> list[str]:
     """Return the parameter names of a pydantic model of query parameters.
 
     Such a parameter is declared as ``Annotated[Filter, Query()]``. For other annotations, the list
@@ -473,24 +479,26 @@ _ERROR_SCHEMA: Final = {"$ref": "#/components/schemas/HTTPValidationError"}
 """A reference to the schema that FastAPI adds to OpenAPI for its own 422 responses."""
 
 
-def _describe_header(description: str) -> dict[str, Any]:
+def _make_header_description(description: str) -> dict[str, Any]:
     return {"description": description, "schema": {"type": "string"}}
 
 
-_ETAG_HEADER: Final = _describe_header("The version of the response. RFC 9110, section 8.8.3.")
+_ETAG_HEADER: Final = _make_header_description(
+    "The version of the response. RFC 9110, section 8.8.3."
+)
 
 _NOT_MODIFIED: Final = {"description": "The client already has this version."}
 
 
-def _describe_list(names: Sequence[str], description: str) -> dict[str, Any]:
+def _make_list_schema(names: Sequence[str], description: str) -> dict[str, Any]:
     """Return the OpenAPI schema of a parameter that takes one or more of these names."""
     items = {"type": "string", "enum": list(names)}
     return {"type": "array", "items": items, "minItems": 1, "description": description}
 
 
-def _describe_fields(fields: _fields.FieldSelector[Any]) -> dict[str, Any]:
+def _make_fields_schema(fields: _fields.FieldSelector[Any]) -> dict[str, Any]:
     default = str(fields.allowed.default)
-    return _describe_list(
+    return _make_list_schema(
         list(fields.allowed.paths(fields.max_depth)),
         f"The fields to return; {default} by default. Separate with commas; nested fields: a(b,c).",
     )

@@ -83,10 +83,10 @@ def _is_context_manager(resource: object) -> bool:
     return hasattr(kind, "__aenter__") and hasattr(kind, "__aexit__")
 
 
-def _is_worker(opening: tuple[object, bool]) -> bool:
-    """Return whether the first item is a `Worker`, for sorting. The second one is not used.
+def _is_worker(resource_and_flag: tuple[object, bool]) -> bool:
+    """Return whether the resource of a pair is a `Worker`, as a sort key: workers start last.
 
     hasten.jobs is not imported for this: if nobody has imported it, there are no workers.
     """
     jobs = sys.modules.get("hasten.jobs._worker")
-    return jobs is not None and isinstance(opening[0], jobs.Worker)
+    return jobs is not None and isinstance(resource_and_flag[0], jobs.Worker)

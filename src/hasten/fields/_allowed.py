@@ -28,7 +28,14 @@ from itertools import islice
 from typing import Annotated, Any, Final, NamedTuple, Self, TypeVar, Union, get_args, get_origin
 
 from hasten.errors import InvalidOption, InvalidParameter
-from hasten.fields._mask import MAX_DEPTH, MAX_NAMES, RESERVED_CHARS, Mask, parse, too_deep_error
+from hasten.fields._mask import (
+    MAX_DEPTH,
+    MAX_NAMES,
+    RESERVED_CHARS,
+    FieldMask,
+    parse_field_mask,
+    too_deep_error,
+)
 
 R = TypeVar("R")
 
@@ -141,7 +148,7 @@ class AllowedFields:
         wildcard: bool = False,
     ) -> None:
         self._initialize(schema, needs or {}, expand or {}, opaque, wildcard, {})
-        self._default = self._all_flat()
+        self._default = self._select_flat_fields()
         if default is not None:
             self._default = self._resolve_default(default)
 
@@ -165,7 +172,7 @@ class AllowedFields:
         return self._default
 
     def _resolve_mask(
-        self, mask: Mask | None, *, parameter: str = "fields", max_depth: int = MAX_DEPTH
+        self, mask: FieldMask | None, *, parameter: str = "fields", max_depth: int = MAX_DEPTH
     ) -> FieldSet:
         """Return the fields that a parsed ``fields=`` names; for None, return the default fields.
 
@@ -173,10 +180,10 @@ class AllowedFields:
         """
         if mask is None:
             return self._default
-        unknown = list(islice(self._find_unknown(mask, ""), _MAX_UNKNOWN_SHOWN + 1))
+        unknown = list(islice(self._find_unknown_names(mask, ""), _MAX_UNKNOWN_SHOWN + 1))
         if unknown:
             raise _unknown_fields_error(parameter, unknown)
-        return self._choose(mask, _Request(parameter, max_depth), ())
+        return self._choose_fields(mask, _FieldsParameter(parameter, max_depth), ())
 
     def parse(
         self,
@@ -192,7 +199,9 @@ class AllowedFields:
         """
         if not texts:
             return self._default
-        mask = parse(texts, parameter=parameter, max_depth=max_depth, max_names=max_names)
+        mask = parse_field_mask(
+            texts, parameter=parameter, max_depth=max_depth, max_names=max_names
+        )
         return self._resolve_mask(mask, parameter=parameter, max_depth=max_depth)
 
     def without(self, *paths: str) -> AllowedFields:
@@ -220,7 +229,7 @@ class AllowedFields:
         """
         one: AllowedFields | None = self
         while one is not None:
-            if one is other or (one._is_copy and one._structure() == other._structure()):
+            if one is other or (one._is_copy and one._to_comparable() == other._to_comparable()):
                 return True
             one = one._origin
         return False
@@ -257,7 +266,7 @@ class AllowedFields:
         for name, value in state.items():
             setattr(self, name, value)
 
-    def _structure(self) -> list[list[object]]:
+    def _to_comparable(self) -> list[list[object]]:
         """Return the contents of this list and of all lists of its nested models, for comparison.
 
         A nested model is represented by the index of its list in the result.
@@ -280,7 +289,7 @@ class AllowedFields:
 
     def _initialize(
         self,
-        source: object,
+        schema: object,
         needs: Mapping[str, Sequence[str]],
         expand: Mapping[str, AllowedFields],
         opaque: Collection[str],
@@ -293,16 +302,16 @@ class AllowedFields:
         each other.
         """
         # Stored before it is complete, because models may refer to each other.
-        known[id(source)] = self
+        known[id(schema)] = self
         self._origin: AllowedFields | None = None
         self._is_copy = False
         self._wildcard = wildcard
-        self._model = source if isinstance(source, type) else None
+        self._model = schema if isinstance(schema, type) else None
         self._fields: dict[str, Field] = {}
-        model_fields = list(_read_fields(source))
+        model_fields = list(_read_fields(schema))
         _check_names(model_fields, needs, expand, opaque)
         nested = {
-            part.name: _NOT_NESTED if part.name in opaque else _find_nested(part.kind)
+            part.name: _NOT_NESTED if part.name in opaque else _find_nested_model(part.kind)
             for part in model_fields
         }
         # A list in expand is used for all fields with its model.
@@ -310,7 +319,7 @@ class AllowedFields:
             known.setdefault(id(nested[name].to), given)
         for part in model_fields:
             to, many = nested[part.name]
-            relation = expand.get(part.name) or _allowed_fields_of(to, wildcard, known)
+            relation = expand.get(part.name) or _to_nested_allowed_fields(to, wildcard, known)
             if relation is not None:
                 wanted: tuple[str, ...] = ()
             elif part.name in needs:
@@ -329,7 +338,7 @@ class AllowedFields:
                 part.name, part.attribute, wanted, relation, many, part.is_conditional
             )
 
-    def _all_flat(self) -> FieldSet:
+    def _select_flat_fields(self) -> FieldSet:
         """Return all fields that are not nested models."""
         return FieldSet(
             tuple((field, None) for field in self._fields.values() if field.relation is None), self
@@ -338,7 +347,9 @@ class AllowedFields:
     def _resolve_default(self, default: Iterable[str]) -> FieldSet:
         texts = [default] if isinstance(default, str) else list(default)
         try:
-            return self._resolve_mask(parse(texts, parameter="default"), parameter="default")
+            return self._resolve_mask(
+                parse_field_mask(texts, parameter="default"), parameter="default"
+            )
         except InvalidParameter as error:
             raise InvalidOption("default", texts, f"fields of the schema ({error})") from None
 
@@ -363,12 +374,14 @@ class AllowedFields:
                 if name not in removed.get(one, ())
             }
         for one, twin in twins.items():
-            twin._default = convert_set(one._default, twin)
+            twin._default = convert_field_set(one._default, twin)
         return twins[self]
 
     # Choosing ------------------------------------------------------------------------------------
 
-    def _find_unknown(self, mask: Mask, path: str) -> Iterator[tuple[str, AllowedFields]]:
+    def _find_unknown_names(
+        self, mask: FieldMask, path: str
+    ) -> Iterator[tuple[str, AllowedFields]]:
         """Yield the paths of unknown names, each with the list of fields that was searched.
 
         path is the prefix of the paths.
@@ -379,12 +392,14 @@ class AllowedFields:
                 if not (name == EVERY and self._wildcard and not inner.names):
                     yield path + name, self
             elif field.relation is not None:
-                yield from field.relation._find_unknown(inner, f"{path}{name}.")
+                yield from field.relation._find_unknown_names(inner, f"{path}{name}.")
 
-    def _choose(self, mask: Mask, request: _Request, within: tuple[str, ...]) -> FieldSet:
+    def _choose_fields(
+        self, mask: FieldMask, parameter: _FieldsParameter, parent_path: tuple[str, ...]
+    ) -> FieldSet:
         """Return the fields that a parsed ``fields=`` names.
 
-        within is the path of the nested model that this list belongs to, for error messages.
+        parent_path is the path of the nested model that this list belongs to, for error messages.
         """
         chosen: list[tuple[Field, FieldSet | None]] = []
         every = EVERY in mask.names
@@ -392,12 +407,12 @@ class AllowedFields:
             inner = mask.names.get(name)
             if field.relation is not None:
                 if inner is not None:
-                    path = (*within, name)
-                    chosen.append((field, field.relation._choose_nested(inner, request, path)))
+                    path = (*parent_path, name)
+                    chosen.append((field, field.relation._choose_nested(inner, parameter, path)))
             elif inner is not None and inner.names:
                 raise InvalidParameter(
-                    request.parameter,
-                    ".".join((*within, name)),
+                    parameter.parameter,
+                    ".".join((*parent_path, name)),
                     "this field has no nested fields; request it without names in it",
                     code="not_expandable",
                 )
@@ -405,16 +420,18 @@ class AllowedFields:
                 chosen.append((field, None))
         return FieldSet(tuple(chosen), self)
 
-    def _choose_nested(self, mask: Mask, request: _Request, path: tuple[str, ...]) -> FieldSet:
+    def _choose_nested(
+        self, mask: FieldMask, parameter: _FieldsParameter, path: tuple[str, ...]
+    ) -> FieldSet:
         """Return the requested fields of a nested model; path is the path to the model."""
         if not mask.whole:
-            return self._choose(mask, request, path)
+            return self._choose_fields(mask, parameter, path)
         # The default fields of the model are one level deeper than the model.
-        if len(path) >= request.max_depth:
-            raise too_deep_error(request.parameter, request.max_depth)
+        if len(path) >= parameter.max_depth:
+            raise too_deep_error(parameter.parameter, parameter.max_depth)
         if not mask.names:
             return self._default
-        return self._union(self._default, self._choose(mask, request, path))
+        return self._union(self._default, self._choose_fields(mask, parameter, path))
 
     def _union(self, one: FieldSet, other: FieldSet) -> FieldSet:
         """Return the fields that are in at least one of two sets."""
@@ -430,21 +447,21 @@ class AllowedFields:
         return FieldSet(tuple(members), self)
 
 
-def _allowed_fields_of(
-    to: type | AllowedFields | None, wildcard: bool, known: _Known
+def _to_nested_allowed_fields(
+    nested_model: type | AllowedFields | None, wildcard: bool, known: _Known
 ) -> AllowedFields | None:
     """Return the list of fields of a nested model; None if there is no model."""
-    if to is None or isinstance(to, AllowedFields):
-        return to
-    if id(to) in known:
-        return known[id(to)]
+    if nested_model is None or isinstance(nested_model, AllowedFields):
+        return nested_model
+    if id(nested_model) in known:
+        return known[id(nested_model)]
     nested = AllowedFields.__new__(AllowedFields)
-    nested._initialize(to, {}, {}, (), wildcard, known)
-    nested._default = nested._all_flat()
+    nested._initialize(nested_model, {}, {}, (), wildcard, known)
+    nested._default = nested._select_flat_fields()
     return nested
 
 
-def convert_set(chosen: FieldSet, allowed: AllowedFields) -> FieldSet:
+def convert_field_set(chosen: FieldSet, allowed: AllowedFields) -> FieldSet:
     """Convert a field set to the fields of another list, by name.
 
     Fields that the other list does not have are dropped.
@@ -454,7 +471,9 @@ def convert_set(chosen: FieldSet, allowed: AllowedFields) -> FieldSet:
         kept = allowed.fields.get(field.name)
         if kept is not None:
             left = (
-                convert_set(inner, kept.relation) if kept.relation and inner is not None else None
+                convert_field_set(inner, kept.relation)
+                if kept.relation and inner is not None
+                else None
             )
             members.append((kept, left))
     return FieldSet(tuple(members), allowed)
@@ -463,7 +482,7 @@ def convert_set(chosen: FieldSet, allowed: AllowedFields) -> FieldSet:
 def _unknown_fields_error(
     parameter: str, unknown: Sequence[tuple[str, AllowedFields]]
 ) -> InvalidParameter:
-    """Return the error for unknown names. See `AllowedFields._find_unknown`."""
+    """Return the error for unknown names. See `AllowedFields._find_unknown_names`."""
     paths = [repr(path[:100]) for path, _ in unknown[:_MAX_UNKNOWN_SHOWN]]
     more = " and more" if len(unknown) > _MAX_UNKNOWN_SHOWN else ""
     first, where = unknown[0]
@@ -516,8 +535,8 @@ _Known = dict[int, AllowedFields]
 """The lists of fields that exist already, by ``id()`` of their model."""
 
 
-class _Request(NamedTuple):
-    """The settings of a request that are needed for its errors."""
+class _FieldsParameter(NamedTuple):
+    """The name of the ``fields=`` parameter and its depth limit, for error messages."""
 
     parameter: str
     max_depth: int
@@ -537,7 +556,7 @@ class _ModelField(NamedTuple):
     is_conditional: bool = False
 
 
-class Member(NamedTuple):
+class ModelMember(NamedTuple):
     """One field of a model, as its pydantic schema needs it."""
 
     name: str
@@ -549,25 +568,25 @@ class Member(NamedTuple):
     """Whether the field is a list of nested models."""
 
 
-def members_of(model: type) -> Iterator[Member]:
+def iter_model_members(model: type) -> Iterator[ModelMember]:
     """Iterate over the fields of a model."""
     for part in _read_fields(model):
-        to, many = _find_nested(part.kind)
-        yield Member(part.name, part.attribute, to if isinstance(to, type) else None, many)
+        to, many = _find_nested_model(part.kind)
+        yield ModelMember(part.name, part.attribute, to if isinstance(to, type) else None, many)
 
 
-def _read_fields(source: object) -> Iterable[_ModelField]:
+def _read_fields(schema: object) -> Iterable[_ModelField]:
     """Return the fields of a schema: a model, names, or a mapping. See `AllowedFields`."""
-    if isinstance(source, Mapping):
-        return [_to_model_field(name, value) for name, value in source.items()]
-    if isinstance(source, type):
-        if (read := _find_reader(source)) is not None:
-            return read(source)
-    elif isinstance(source, Sequence) and not isinstance(source, str | bytes):
-        return [_to_model_field(name, name) for name in source]
+    if isinstance(schema, Mapping):
+        return [_to_model_field(name, value) for name, value in schema.items()]
+    if isinstance(schema, type):
+        if (read := _find_reader(schema)) is not None:
+            return read(schema)
+    elif isinstance(schema, Sequence) and not isinstance(schema, str | bytes):
+        return [_to_model_field(name, name) for name in schema]
     raise InvalidOption(
         "schema",
-        source,
+        schema,
         "a model (pydantic, msgspec, dataclass, attrs, TypedDict), a sequence of names or a "
         "mapping from names",
     )
@@ -576,10 +595,12 @@ def _read_fields(source: object) -> Iterable[_ModelField]:
 def _to_model_field(name: object, value: object) -> _ModelField:
     """Return the field for a name and its value in a mapping."""
     if not isinstance(name, str):
-        raise InvalidOption("schema", name, "the name of a field, as a string")
+        raise InvalidOption(
+            f"schema[{name!r}]", value, "under a key that is a string: a field name"
+        )
     if isinstance(value, str):
         return _ModelField(name, value, None)
-    if _find_nested(value).to is None:
+    if _find_nested_model(value).to is None:
         raise InvalidOption(
             f"schema[{name!r}]", value, "the name of an attribute, a model or an AllowedFields"
         )
@@ -605,7 +626,7 @@ def _reject_table(model: Any) -> Iterable[_ModelField]:
 
 def _read_pydantic(model: Any) -> Iterator[_ModelField]:
     if not getattr(model, "__pydantic_complete__", True):
-        _resolve_or_explain(model, getattr(model, "model_rebuild", lambda: None))
+        _resolve_annotations(model, getattr(model, "model_rebuild", lambda: None))
     # Before pydantic 2.10, models only had the attribute model_fields.
     fields = getattr(model, "__pydantic_fields__", None) or model.model_fields
     for name, info in fields.items():
@@ -620,7 +641,7 @@ def _read_pydantic(model: Any) -> Iterator[_ModelField]:
         )
 
 
-def is_shown(name: str, allowed: AllowedFields) -> bool:
+def is_always_shown(name: str, allowed: AllowedFields) -> bool:
     """Return whether the response shows this field in each row."""
     field = allowed.fields.get(name)
     return field is not None and not field.is_conditional
@@ -669,10 +690,10 @@ _READERS: Final[Sequence[tuple[str, Callable[[Any], Iterable[_ModelField]]]]] = 
 
 
 def _type_hints(model: Any) -> dict[str, Any]:
-    return _resolve_or_explain(model, lambda: typing.get_type_hints(model))
+    return _resolve_annotations(model, lambda: typing.get_type_hints(model))
 
 
-def _resolve_or_explain(model: Any, resolve: Callable[[], R]) -> R:
+def _resolve_annotations(model: Any, resolve: Callable[[], R]) -> R:
     """Call resolve. Raises `InvalidOption` if an annotation of the model has an undefined name."""
     try:
         return resolve()
@@ -701,26 +722,28 @@ _NOT_NESTED: Final = _NestedModel(None, many=False)
 _LISTS: Final = (list, tuple, set, frozenset, Sequence, Collection, Iterable, MutableSequence)
 
 
-def _find_nested(kind: Any) -> _NestedModel:
+def _find_nested_model(annotation: Any) -> _NestedModel:
     """Return the model in an annotation such as ``Post``, ``Post | None`` or ``list[Post]``."""
-    kind = getattr(kind, "__value__", kind)  # type Name = ...
-    match kind:
+    annotation = getattr(annotation, "__value__", annotation)  # type Name = ...
+    match annotation:
         case AllowedFields():
-            return _NestedModel(kind, many=False)
+            return _NestedModel(annotation, many=False)
         case [one]:
-            return _find_nested(one)._replace(many=True)
-        case type() if get_origin(kind) is None:
+            return _find_nested_model(one)._replace(many=True)
+        case type() if get_origin(annotation) is None:
             # A RootModel of pydantic is a single value, and BaseModel itself has no fields.
-            is_model = not getattr(kind, "__pydantic_root_model__", False) and _find_reader(kind)
-            is_base = kind.__module__ == "pydantic.main"
-            return _NestedModel(kind, many=False) if is_model and not is_base else _NOT_NESTED
-    origin, arguments = get_origin(kind), get_args(kind)
+            is_model = not getattr(annotation, "__pydantic_root_model__", False) and _find_reader(
+                annotation
+            )
+            is_base = annotation.__module__ == "pydantic.main"
+            return _NestedModel(annotation, many=False) if is_model and not is_base else _NOT_NESTED
+    origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _find_nested(arguments[0])
+        return _find_nested_model(arguments[0])
     if origin in (Union, types.UnionType):
-        nested = {_find_nested(each) for each in arguments if each is not types.NoneType}
+        nested = {_find_nested_model(each) for each in arguments if each is not types.NoneType}
         return nested.pop() if len(nested) == 1 else _NOT_NESTED
     of_one_kind = [each for each in arguments if each is not Ellipsis]
     if origin in _LISTS and len(of_one_kind) == 1:
-        return _find_nested(of_one_kind[0])._replace(many=True)
+        return _find_nested_model(of_one_kind[0])._replace(many=True)
     return _NOT_NESTED

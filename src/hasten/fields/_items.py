@@ -12,36 +12,41 @@ from typing import Any, Final, cast
 
 from hasten.fields._allowed import AllowedFields, Field, FieldSet
 from hasten.fields._rows import (
-    Build,
+    BuildFields,
     Compute,
     FieldBuilder,
     Values,
-    annotated_kinds,
+    find_annotated_types,
+    find_optional_keys,
     make_field_builder,
-    optional_keys,
 )
 
 _LISTS: Final = frozenset({list, tuple, set, frozenset})
 
 
-class Items:
+class ItemRowBuilder:
     """Builds response rows from items in memory."""
 
     def __init__(
-        self, allowed: AllowedFields, *, cap: Callable[[Field], int], more: str, compute: Compute
+        self,
+        allowed: AllowedFields,
+        *,
+        cap: Callable[[Field], int],
+        more_suffix: str,
+        compute: Compute,
     ) -> None:
         """Check that all fields can be built. Raises `InvalidOption` for one that cannot.
 
         cap returns how many items of a list field are shown. If there are more, the row gets a
-        marker: a key with the name of the field and the suffix more. compute has the functions of
+        marker: a key with the name of the field and more_suffix. compute has the functions of
         computed fields.
         """
         self._cap = cap
-        self._more = more
+        self._more = more_suffix
         self._compute = compute
         self._builders: dict[AllowedFields, FieldBuilder] = {}
         self._add_builders(allowed)
-        self._cached_prepare = lru_cache(256)(self._prepare)
+        self._cached_prepare = lru_cache(256)(self._prepare_row_building)
 
     def build_row(self, item: object, chosen: FieldSet) -> Values:
         """Return the requested fields of one item."""
@@ -54,7 +59,7 @@ class Items:
             made = self._build_flat(item, chosen, builder, build)
         else:
             made = {
-                field.name: value_of(item, field.name, field.attribute)
+                field.name: get_field_value(item, field.name, field.attribute)
                 for field, inner in chosen.members
                 if inner is None
             }
@@ -66,38 +71,40 @@ class Items:
                 if field.name in made:
                     row[field.name] = made[field.name]
                 continue
-            value: Any = value_of(item, field.name, field.attribute)
+            value: Any = get_field_value(item, field.name, field.attribute)
             if field.many:
-                self._add_list(row, field, value, inner)
+                self._add_nested_list(row, field, value, inner)
             else:
                 row[field.name] = self._build_nested(value, inner)
         return row
 
-    def _build_nested(self, value: object, inner: FieldSet) -> object:
+    def _build_nested(self, value: object, nested_fields: FieldSet) -> object:
         """Return the requested fields of a nested item, or of each item in a list of them."""
         if value is None:
             return None
         if type(value) in _LISTS:
-            return [self._build_nested(each, inner) for each in cast("Iterable[object]", value)]
-        return self.build_row(value, inner)
+            return [
+                self._build_nested(each, nested_fields) for each in cast("Iterable[object]", value)
+            ]
+        return self.build_row(value, nested_fields)
 
     def _build_flat(
-        self, item: object, chosen: FieldSet, builder: FieldBuilder, build: Build
+        self, item: object, chosen: FieldSet, builder: FieldBuilder, build: BuildFields
     ) -> Values:
         """Return the requested fields of an item, except for nested ones."""
         names = {field.attribute: field.name for field in chosen.allowed.fields.values()}
-        values = {need: value_of(item, names.get(need, need), need) for need in chosen.needs}
+        values = {need: get_field_value(item, names.get(need, need), need) for need in chosen.needs}
         is_valid = builder.model is not None and isinstance(item, builder.model)
         made = build(values, item) if is_valid else build(values)
         made |= {
             field.name: values[field.attribute]
             for field, inner in chosen.members
-            if inner is None and builder.is_plain(field)
+            if inner is None and builder.is_used_unchanged(field)
         }
         return made
 
-    def _add_list(
-        self, row: Values, field: Field, value: Sequence[object] | None, inner: FieldSet
+    def _add_nested_list(
+        self, row: Values, field: Field, value: Sequence[object] | None, nested_fields: FieldSet
     ) -> None:
         """Add a list of nested items to a row, with a marker if there are more than its cap."""
         cap = self._cap(field)
@@ -105,7 +112,7 @@ class Items:
             row[field.name] = None
             return
         items = list(value)
-        row[field.name] = [self._build_nested(each, inner) for each in items[:cap]]
+        row[field.name] = [self._build_nested(each, nested_fields) for each in items[:cap]]
         if len(items) > cap:
             row[field.name + self._more] = True
 
@@ -114,13 +121,15 @@ class Items:
         if allowed in self._builders:
             return
         self._builders[allowed] = make_field_builder(
-            allowed, annotated_kinds(allowed.model), self._compute
+            allowed, find_annotated_types(allowed.model), self._compute
         )
         for field in allowed.fields.values():
             if field.relation is not None:
                 self._add_builders(field.relation)
 
-    def _prepare(self, chosen: FieldSet) -> tuple[FieldBuilder, Build | None, bool, frozenset[str]]:
+    def _prepare_row_building(
+        self, chosen: FieldSet
+    ) -> tuple[FieldBuilder, BuildFields | None, bool, frozenset[str]]:
         """Prepare building rows with these fields. The result is cached.
 
         It consists of the builder, its function for fields that are not plain (None if all are),
@@ -128,11 +137,16 @@ class Items:
         """
         fields = [field for field, inner in chosen.members if inner is None]
         builder = self._builders[chosen.allowed]
-        optional = optional_keys(chosen.allowed.model) & set(chosen.names)
-        return builder, builder.make_build(fields), len(fields) == len(chosen.members), optional
+        optional = find_optional_keys(chosen.allowed.model) & set(chosen.names)
+        return (
+            builder,
+            builder.make_build_function(fields),
+            len(fields) == len(chosen.members),
+            optional,
+        )
 
 
-def value_of(item: object, name: str, attribute: str) -> object:
-    """Return the value of a field: name is the key in a dict, attribute that of other objects."""
-    found: object = item[name] if isinstance(item, Mapping) else getattr(item, attribute)
+def get_field_value(item: object, key: str, attribute: str) -> object:
+    """Return the value of a field: of the key in a dict, of the attribute in any other object."""
+    found: object = item[key] if isinstance(item, Mapping) else getattr(item, attribute)
     return found

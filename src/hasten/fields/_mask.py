@@ -32,10 +32,10 @@ RESERVED_CHARS: Final = frozenset(",().")
 
 
 @dataclass(slots=True)
-class Mask:
+class FieldMask:
     """The requested field names as a tree. Do not change it after parsing."""
 
-    names: dict[str, Mask] = field(default_factory=dict)
+    names: dict[str, FieldMask] = field(default_factory=dict)
     """The names at this level, in the order of the text, each with the names nested in it."""
     whole: bool = False
     """Whether the field itself was requested, as in ``author``, so its default fields are shown.
@@ -48,13 +48,13 @@ class Mask:
         return ",".join(_format_items(self))
 
 
-def parse(
+def parse_field_mask(
     texts: Sequence[str],
     *,
     parameter: str = "fields",
     max_depth: int = MAX_DEPTH,
     max_names: int = MAX_NAMES,
-) -> Mask:
+) -> FieldMask:
     """Parse all values of the ``fields=`` parameter into one tree. Raises `InvalidParameter`.
 
     max_depth is the number of levels: ``author.name`` has 2. max_names limits the names in the
@@ -68,9 +68,9 @@ def parse(
             code="too_long",
             maximum=MAX_CHARS,
         )
-    reader = _Reader(parameter, max_depth, max_names)
+    reader = _MaskParser(parameter, max_depth, max_names)
     for text in texts:
-        reader.read(text)
+        reader.parse_text(text)
     return reader.root
 
 
@@ -85,11 +85,11 @@ def too_deep_error(parameter: str, max_depth: int) -> InvalidParameter:
     )
 
 
-class _Reader:
+class _MaskParser:
     """Parses texts into one tree of names. A stack holds the parentheses that are open."""
 
     def __init__(self, parameter: str, max_depth: int, max_names: int) -> None:
-        self.root: Final = Mask()
+        self.root: Final = FieldMask()
         self._parameter = parameter
         self._max_depth = max_depth
         self._max_names = max_names
@@ -103,11 +103,11 @@ class _Reader:
         # The parent of the next name, and the depth of this parent.
         self._parent, self._depth = self.root, 0
         # The name that was just read; None if a name must come next.
-        self._last: Mask | None = None
+        self._last: FieldMask | None = None
         # Whether a ) was just read, so that only a comma or another ) may follow.
         self._closed = False
 
-    def read(self, text: str) -> None:
+    def parse_text(self, text: str) -> None:
         """Parse one text, and add its names to the tree."""
         self._reset()
         for match in _TOKEN.finditer(text):
@@ -147,7 +147,7 @@ class _Reader:
             )
         if self._depth == self._max_depth:
             raise too_deep_error(self._parameter, self._max_depth)
-        self._last = self._parent.names.setdefault(name, Mask())
+        self._last = self._parent.names.setdefault(name, FieldMask())
 
     def _descend(self) -> None:
         """Make the name that was just read the parent of the next name."""
@@ -189,7 +189,7 @@ class _Reader:
         return InvalidParameter(self._parameter, None, reason, code="malformed")
 
 
-def _format_items(mask: Mask) -> Iterator[str]:
+def _format_items(mask: FieldMask) -> Iterator[str]:
     for name, inner in mask.names.items():
         if inner.whole or not inner.names:
             yield name

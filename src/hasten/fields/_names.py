@@ -19,22 +19,24 @@ _MAX_CHARS: Final = 100
 """A longer unknown name is truncated in the error message, and no name is suggested."""
 
 
-def to_unknown(value: object) -> Unknown:
+def check_unknown_option(value: object) -> Unknown:
     """Check the value of an ``unknown=`` option, and return it. Raises `InvalidOption`."""
     choices: tuple[Unknown, ...] = get_args(Unknown)
     return check_choice("unknown", value, choices)
 
 
 def check_parameter_names(
-    pairs: Iterable[tuple[str, str]], names: Collection[str], more: Collection[str] = ()
+    pairs: Iterable[tuple[str, str]],
+    known_names: Collection[str],
+    more_known_names: Collection[str] = (),
 ) -> None:
-    """Raise `InvalidParameter` if a query parameter is in neither names nor more.
+    """Raise `InvalidParameter` for a query parameter in neither known_names nor more_known_names.
 
     pairs are the names and values of the query.
     """
     for name, value in pairs:
-        if name not in names and name not in more:
-            known = [*names, *(each for each in more if each not in names)]
+        if name not in known_names and name not in more_known_names:
+            known = [*known_names, *(each for each in more_known_names if each not in known_names)]
             raise _unknown_parameter_error(name, value, known)
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import Any, Final, Generic, TypeAlias, TypeVar, get_args, get_origin
 
 from hasten._responses import EncodedResponse, RequestLike, etag_of
-from hasten.fields._allowed import Member, members_of
-from hasten.fields._rows import annotations_of, encode
+from hasten.fields._allowed import ModelMember, iter_model_members
+from hasten.fields._rows import encode, get_annotations_by_attribute
 
 T = TypeVar("T")
 
@@ -53,30 +53,30 @@ class Partial(dict[str, object], Generic[T]):
         return {
             "type": "function-wrap",
             "function": {"type": "no-info", "function": lambda row, _: row},
-            "schema": _partial_schema(of, handler, _MAX_DEPTH),
+            "schema": _make_partial_schema(of, handler, _MAX_DEPTH),
             "serialization": {"type": "function-plain", "function": dict},
         }
 
 
-def unwrap_partial(kind: Any) -> Any:
+def unwrap_partial(annotation: Any) -> Any:
     """Return the model of ``Partial[model]``; return any other type unchanged."""
-    return get_args(kind)[0] if is_partial(kind) else kind
+    return get_args(annotation)[0] if is_partial(annotation) else annotation
 
 
-def is_partial(kind: Any) -> bool:
+def is_partial(annotation: Any) -> bool:
     """Return whether a type annotation is ``Partial[…]``."""
-    return get_origin(kind) is Partial
+    return get_origin(annotation) is Partial
 
 
-def _partial_schema(model: Any, handler: Any, depth: int) -> dict[str, Any]:
+def _make_partial_schema(model: Any, handler: Any, depth: int) -> dict[str, Any]:
     """Return the pydantic-core schema of a row of a model in which each field may be missing."""
-    kinds = annotations_of(model)
+    kinds = get_annotations_by_attribute(model)
     return {
         "type": "typed-dict",
         "fields": {
             name: {"type": "typed-dict-field", "schema": schema, "required": False}
-            for member in members_of(model)
-            for name, schema in _member_schema(
+            for member in iter_model_members(model)
+            for name, schema in _make_member_schema(
                 member, kinds.get(member.attribute, Any), handler, depth
             )
         },
@@ -86,14 +86,14 @@ def _partial_schema(model: Any, handler: Any, depth: int) -> dict[str, Any]:
     }
 
 
-def _member_schema(
-    member: Member, kind: Any, handler: Any, depth: int
+def _make_member_schema(
+    member: ModelMember, annotation: Any, handler: Any, depth: int
 ) -> Iterator[tuple[str, Any]]:
     """Return the name and schema of a field; nothing for a nested model below the depth."""
     if member.nested is None:
-        yield member.name, handler.generate_schema(kind)
+        yield member.name, handler.generate_schema(annotation)
     elif depth > 1:
-        inner = _partial_schema(member.nested, handler, depth - 1)
+        inner = _make_partial_schema(member.nested, handler, depth - 1)
         if member.many:
             yield member.name, {"type": "list", "items_schema": inner}
         else:

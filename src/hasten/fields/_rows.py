@@ -43,7 +43,7 @@ Compute = Mapping[Field, Callable[..., object]]
 """The functions of computed fields. A function is called with the attributes in ``field.needs``."""
 
 
-class Build(Protocol):
+class BuildFields(Protocol):
     """A function that builds fields, by public name, from the values of a row.
 
     If the row was read from an instance of the model, it is passed as instance. It is not validated
@@ -63,7 +63,7 @@ def encode(content: object) -> bytes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FieldBuilder:
-    """Makes the functions that build the fields of one model.
+    """Makes the functions that build the fields of one model from the values of a row.
 
     A field is called plain if its value is used unchanged, computed if a function of the
     application returns its value; other values pass through the model.
@@ -75,11 +75,11 @@ class FieldBuilder:
     """The fields whose values pass through the validators and serializers of the model."""
     computed: Compute
 
-    def is_plain(self, field: Field) -> bool:
+    def is_used_unchanged(self, field: Field) -> bool:
         """Return whether the value of a field is used unchanged."""
         return field not in self.through_model and field not in self.computed
 
-    def make_build(self, fields: Collection[Field]) -> Build | None:
+    def make_build_function(self, fields: Collection[Field]) -> BuildFields | None:
         """Return the function that builds those of these fields that are not plain.
 
         Returns None if all of them are plain.
@@ -93,7 +93,7 @@ class FieldBuilder:
         if not through_model and not computed:
             return None
         build_validated = (
-            _build_through_model(self.model, through_model, self._validated_attributes())
+            _make_model_build_function(self.model, through_model, self._validated_attributes())
             if through_model
             else None
         )
@@ -111,13 +111,13 @@ class FieldBuilder:
 
 
 def make_field_builder(
-    allowed: AllowedFields, kinds: Mapping[str, type | None], computed: Compute
+    allowed: AllowedFields, attribute_types: Mapping[str, type | None], computed: Compute
 ) -> FieldBuilder:
     """Decide how each field is built.
 
-    kinds has the type of each attribute's values, or None where it is unknown. computed has the
-    functions of computed fields. Raises `InvalidOption` if a field cannot be built without the
-    fields that a request leaves out.
+    attribute_types has the type of each attribute's values, or None where it is unknown. computed
+    has the functions of computed fields. Raises `InvalidOption` if a field cannot be built without
+    the fields that a request leaves out.
     """
     fields = [field for field in allowed.fields.values() if field.relation is None]
     own_computed = {field: computed[field] for field in fields if field in computed}
@@ -140,7 +140,9 @@ def make_field_builder(
         field
         for field in fields
         if field not in own_computed
-        and (field.is_computed or not _is_plain(model, field, kinds, customized))
+        and (
+            field.is_computed or not _is_usable_unchanged(model, field, attribute_types, customized)
+        )
     )
     _check_needs(model, through_model)
     return FieldBuilder(model, through_model, own_computed)
@@ -149,7 +151,9 @@ def make_field_builder(
 # Through the model --------------------------------------------------------------------------------
 
 
-def _build_through_model(model: Any, fields: Sequence[Field], checked: frozenset[str]) -> Build:
+def _make_model_build_function(
+    model: Any, fields: Sequence[Field], validated_attributes: frozenset[str]
+) -> BuildFields:
     """Return a function that validates and serializes these fields with a pydantic model.
 
     checked are the names of the attributes to validate. The others are only inputs of computed
@@ -157,7 +161,7 @@ def _build_through_model(model: Any, fields: Sequence[Field], checked: frozenset
     """
     order = list(_field_infos(model))
     needs = {need for field in fields for need in field.needs}
-    attributes = [(name, name in checked) for name in order if name in needs]
+    attributes = [(name, name in validated_attributes) for name in order if name in needs]
     included = {field.attribute for field in fields}
     check = model.__pydantic_validator__.validate_assignment
     dump = model.__pydantic_serializer__.to_python
@@ -182,7 +186,7 @@ def _build_through_model(model: Any, fields: Sequence[Field], checked: frozenset
 
 def _check_supports_partial(model: Any, allowed: AllowedFields) -> None:
     """Raise `InvalidOption` if the model can only be serialized with all of its fields."""
-    for name in _whole_model_rules(model):
+    for name in _iter_whole_model_rules(model):
         raise InvalidOption(
             "schema",
             model,
@@ -216,7 +220,9 @@ def _check_supports_partial(model: Any, allowed: AllowedFields) -> None:
         if field.relation is None:
             continue
         info = _field_infos(model).get(field.attribute)
-        has_effect = any(_has_effect(each) for each in _metadata(info) if each is not info)
+        has_effect = any(
+            _may_change_value(each) for each in _iter_metadata(info) if each is not info
+        )
         if field.attribute in customized or field.is_conditional or has_effect:
             raise InvalidOption(
                 "schema",
@@ -227,7 +233,7 @@ def _check_supports_partial(model: Any, allowed: AllowedFields) -> None:
             )
 
 
-def _whole_model_rules(model: Any) -> Iterator[str]:
+def _iter_whole_model_rules(model: Any) -> Iterator[str]:
     """Yield the names of the validators and serializers that need all fields of the model."""
     decorators = model.__pydantic_decorators__
     for kind in ("model_validators", "root_validators", "model_serializers"):
@@ -250,13 +256,13 @@ def _check_no_pydantic(model: Any, allowed: AllowedFields) -> None:
     matters = matters or "alias_generator" in config
     defaults = getattr(model, "__dataclass_fields__", {})
     for field in allowed.fields.values():
-        metadata = [*_metadata(hints.get(field.attribute))]
+        metadata = [*_iter_metadata(hints.get(field.attribute))]
         default = getattr(defaults.get(field.attribute), "default", None)
         if _is_field_info(default):
-            metadata += _metadata(default)
+            metadata += _iter_metadata(default)
         if field.relation is None:
-            metadata += _leaf_types(hints.get(field.attribute))
-        if matters or any(map(_has_effect, metadata)):
+            metadata += _iter_leaf_types(hints.get(field.attribute))
+        if matters or any(map(_may_change_value, metadata)):
             raise InvalidOption(
                 "schema",
                 model,
@@ -265,7 +271,7 @@ def _check_no_pydantic(model: Any, allowed: AllowedFields) -> None:
             )
 
 
-def _metadata(annotation: Any) -> Iterator[object]:
+def _iter_metadata(annotation: Any) -> Iterator[object]:
     """Yield the metadata in an annotation: arguments of ``Annotated``, and pydantic's FieldInfo."""
     if _is_field_info(annotation):
         yield annotation
@@ -274,10 +280,10 @@ def _metadata(annotation: Any) -> Iterator[object]:
     annotation = getattr(annotation, "__value__", annotation)  # type Name = ...
     if get_origin(annotation) is Annotated:
         for each in annotation.__metadata__:
-            yield from _metadata(each) if _is_field_info(each) else (each,)
+            yield from _iter_metadata(each) if _is_field_info(each) else (each,)
     for inner in get_args(annotation):
         if get_origin(inner) is not None or hasattr(inner, "__value__"):
-            yield from _metadata(inner)
+            yield from _iter_metadata(inner)
 
 
 def _is_field_info(annotation: object) -> bool:
@@ -287,21 +293,21 @@ def _is_field_info(annotation: object) -> bool:
     )
 
 
-def _leaf_types(annotation: Any) -> Iterator[type]:
+def _iter_leaf_types(annotation: Any) -> Iterator[type]:
     """Yield the classes in an annotation: int and str for ``dict[str, list[int]]``."""
     annotation = getattr(annotation, "__value__", annotation)
     if isinstance(annotation, type) and get_origin(annotation) is None:
         yield annotation
     for inner in get_args(annotation):
-        yield from _leaf_types(inner)
+        yield from _iter_leaf_types(inner)
 
 
-def _has_effect(metadata: Any) -> bool:
+def _may_change_value(metadata: Any) -> bool:
     """Return whether metadata may change a value, rename it, or exclude it from the JSON."""
     if _is_field_info(metadata):
         return bool(metadata.exclude or is_conditional(metadata) or metadata.serialization_alias)
     if hasattr(metadata, "__is_annotated_types_grouped_metadata__"):
-        return any(map(_has_effect, metadata))
+        return any(map(_may_change_value, metadata))
     if type(metadata).__name__ == "_PydanticGeneralMetadata":
         return not _is_constraint(metadata)
     return hasattr(metadata, "__get_pydantic_core_schema__")
@@ -385,17 +391,20 @@ def _attributes_with_rules(model: Any) -> frozenset[str]:
     return frozenset(_field_infos(model)) if "*" in named else named
 
 
-def _is_plain(
-    model: Any, field: Field, kinds: Mapping[str, type | None], customized: Collection[str]
+def _is_usable_unchanged(
+    model: Any,
+    field: Field,
+    attribute_types: Mapping[str, type | None],
+    attributes_with_rules: Collection[str],
 ) -> bool:
     """Return whether the value of a field can be used unchanged, without the model."""
-    if field.attribute in customized or not _HARMLESS.issuperset(_model_config(model)):
+    if field.attribute in attributes_with_rules or not _HARMLESS.issuperset(_model_config(model)):
         return False
     info = _field_infos(model)[field.attribute]
     return (
         not field.is_conditional
         and all(map(_is_constraint, info.metadata))
-        and _types_agree(info.annotation, kinds.get(field.attribute))
+        and _is_written_unchanged(info.annotation, attribute_types.get(field.attribute))
     )
 
 
@@ -409,33 +418,35 @@ def _is_constraint(rule: object) -> bool:
     return False
 
 
-def _types_agree(annotation: Any, kind: type | None) -> bool:
+def _is_written_unchanged(annotation: Any, value_type: type | None) -> bool:
     """Return whether values of a type match an annotation, and pydantic writes them unchanged."""
-    if kind is None:
+    if value_type is None:
         return False
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return all(map(_is_constraint, arguments[1:])) and _types_agree(arguments[0], kind)
+        return all(map(_is_constraint, arguments[1:])) and _is_written_unchanged(
+            arguments[0], value_type
+        )
     if origin in (Union, types.UnionType):
         rest = [each for each in arguments if each is not types.NoneType]
-        return len(rest) == 1 and _types_agree(rest[0], kind)
+        return len(rest) == 1 and _is_written_unchanged(rest[0], value_type)
     if origin is Literal:
-        return all(type(each) is kind and kind in (str, int) for each in arguments)
+        return all(type(each) is value_type and value_type in (str, int) for each in arguments)
     if annotation is dict or (origin is dict and arguments == (str, Any)):
-        return kind is dict
-    if annotation is not kind:
+        return value_type is dict
+    if annotation is not value_type:
         return False
-    return kind in _PLAIN or _is_plain_enum(kind)
+    return value_type in _PLAIN or _is_plain_enum(value_type)
 
 
-def _is_plain_enum(kind: type) -> bool:
+def _is_plain_enum(value_type: type) -> bool:
     """Return whether a type is an Enum with str or int values, and has no pydantic schema."""
-    if not issubclass(kind, enum.Enum) or hasattr(kind, "__get_pydantic_core_schema__"):
+    if not issubclass(value_type, enum.Enum) or hasattr(value_type, "__get_pydantic_core_schema__"):
         return False
-    return all(type(each.value) in (str, int) for each in kind)
+    return all(type(each.value) in (str, int) for each in value_type)
 
 
-def annotations_of(model: Any) -> dict[str, Any]:
+def get_annotations_by_attribute(model: Any) -> dict[str, Any]:
     """Return the annotation of each field of a model, computed ones too, by attribute name."""
     if not hasattr(model, "__pydantic_decorators__"):
         return get_type_hints(model, include_extras=True)
@@ -446,7 +457,7 @@ def annotations_of(model: Any) -> dict[str, Any]:
     }
 
 
-def optional_keys(model: Any) -> frozenset[str]:
+def find_optional_keys(model: Any) -> frozenset[str]:
     """Return the keys that a TypedDict does not require; an empty set for other models."""
     if not hasattr(model, "__optional_keys__"):
         return frozenset()
@@ -456,24 +467,26 @@ def optional_keys(model: Any) -> frozenset[str]:
     return frozenset(model.__optional_keys__ | marked)
 
 
-def annotated_kinds(model: Any) -> dict[str, type | None]:
+def find_annotated_types(model: Any) -> dict[str, type | None]:
     """Return the type that each attribute of a pydantic model is annotated with, None if unclear.
 
     Values of items in memory are assumed to have these types.
     """
     if not hasattr(model, "__pydantic_decorators__"):
         return {}
-    return {name: _annotated_kind(info.annotation) for name, info in _field_infos(model).items()}
+    return {
+        name: _find_annotated_type(info.annotation) for name, info in _field_infos(model).items()
+    }
 
 
-def _annotated_kind(annotation: Any) -> type | None:
+def _find_annotated_type(annotation: Any) -> type | None:
     """Return the type in an annotation: int for ``int | None``; None if there are several."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _annotated_kind(arguments[0])
+        return _find_annotated_type(arguments[0])
     if origin in (Union, types.UnionType):
         rest = [each for each in arguments if each is not types.NoneType]
-        return _annotated_kind(rest[0]) if len(rest) == 1 else None
+        return _find_annotated_type(rest[0]) if len(rest) == 1 else None
     if origin is Literal:
         return type(arguments[0])
     kind = origin or annotation

@@ -20,16 +20,16 @@ from hasten._checks import check_whole_number
 from hasten._coroutines import run_without_loop
 from hasten._queries import Pairs, QueryLike, to_query_pairs
 from hasten.errors import InvalidOption, RowNotFound, UsageError
-from hasten.fields._allowed import AllowedFields, Field, FieldSet, convert_set
-from hasten.fields._items import Items
+from hasten.fields._allowed import AllowedFields, Field, FieldSet, convert_field_set
+from hasten.fields._items import ItemRowBuilder
 from hasten.fields._mask import MAX_NAMES
-from hasten.fields._names import Unknown, check_parameter_names, to_unknown
+from hasten.fields._names import Unknown, check_parameter_names, check_unknown_option
 from hasten.fields._partial import Partial, Row
 
 if TYPE_CHECKING:
     from hasten._sqlalchemy.execution import AsyncExecutor, Database, Executor
     from hasten._sqlalchemy.selects import Selection
-    from hasten.fields._sql.shapes import Shapes
+    from hasten.fields._sql.field_loader import FieldLoaderCache
 
 T = TypeVar("T")
 
@@ -123,7 +123,7 @@ class FieldSelector(Generic[T]):
                 schema,
                 default=default,
                 needs=needs,
-                expand={name: _to_allowed(to) for name, to in (expand or {}).items()},
+                expand={name: _to_allowed_fields(to) for name, to in (expand or {}).items()},
                 opaque=opaque,
                 wildcard=wildcard,
             )
@@ -138,7 +138,7 @@ class FieldSelector(Generic[T]):
         self.max_names: Final = max_names
         self.parameter: Final = parameter
         self.etag: Final = etag
-        self._refuses_unknown = to_unknown(unknown) == "refuse"
+        self._refuses_unknown = check_unknown_option(unknown) == "refuse"
         self._more = more_suffix
         self._compute = dict(compute or {})
         self._max_related = max_related if isinstance(max_related, int) else dict(max_related)
@@ -154,33 +154,35 @@ class FieldSelector(Generic[T]):
         strict=False ignores paths in the options that do not exist, because `without` removed them.
         """
         self.allowed = allowed
-        self._convert = lru_cache(MAX_CONVERTED)(partial(convert_set, allowed=allowed))
-        caps = self._make_cap(strict)
+        self._convert = lru_cache(MAX_CONVERTED)(partial(convert_field_set, allowed=allowed))
+        caps = self._make_cap_function(strict)
         compute = dict(_resolve_paths("compute", allowed, self._compute, strict=strict))
-        _check_markers(allowed, self._more)
-        self._shapes: Shapes | None = None
+        _check_marker_names(allowed, self._more)
+        self._loaders: FieldLoaderCache | None = None
         if self.model is None:
-            self._items = Items(allowed, cap=caps, more=self._more, compute=compute)
+            self._items = ItemRowBuilder(allowed, cap=caps, more_suffix=self._more, compute=compute)
             return
         # Imported here, because SQLAlchemy need not be installed without a model.
         from hasten._sqlalchemy import execution  # noqa: PLC0415
-        from hasten.fields._sql.shapes import Shapes  # noqa: PLC0415
+        from hasten.fields._sql.field_loader import FieldLoaderCache  # noqa: PLC0415
 
         self._execution = execution
-        self._shapes = Shapes(allowed, self.model, cap=caps, more=self._more, compute=compute)
+        self._loaders = FieldLoaderCache(
+            allowed, self.model, cap=caps, more_suffix=self._more, compute=compute
+        )
 
     @cached_property
-    def _items(self) -> Items:
+    def _items(self) -> ItemRowBuilder:
         """The builder of rows from items in memory.
 
         With a mapped class, it is created at its first use, because some schemas work for rows of a
         database but not for items in memory.
         """
         compute = dict(_resolve_paths("compute", self.allowed, self._compute, strict=False))
-        cap = self._make_cap(strict=False)
-        return Items(self.allowed, cap=cap, more=self._more, compute=compute)
+        cap = self._make_cap_function(strict=False)
+        return ItemRowBuilder(self.allowed, cap=cap, more_suffix=self._more, compute=compute)
 
-    def _make_cap(self, strict: bool) -> Callable[[Field], int]:
+    def _make_cap_function(self, strict: bool) -> Callable[[Field], int]:
         """Return a function that returns how many items of a list field a row shows."""
         given = self._max_related
         if isinstance(given, int):
@@ -254,21 +256,27 @@ class FieldSelector(Generic[T]):
         Raises `RowNotFound` if there is no row, so that a handler without a check responds with
         404. Raises `InvalidOption` if there are several rows.
         """
-        return await self._one(self._database(db, is_async=True), statement, fields)
+        return await self._read_one(self._wrap_database(db, is_async=True), statement, fields)
 
     async def many(self, db: AsyncExecutor, statement: Selection, fields: FieldSet) -> list[Row]:
         """Read all rows of a select, in its order. LIMIT and OFFSET of the select are applied."""
-        return await self._many(self._database(db, is_async=True), statement, fields)
+        return await self._read_many(self._wrap_database(db, is_async=True), statement, fields)
 
-    def _one_sync(self, db: Executor, statement: Selection, fields: FieldSet) -> Partial[T]:
-        return run_without_loop(self._one(self._database(db, is_async=False), statement, fields))
+    def _read_one_sync(self, db: Executor, statement: Selection, fields: FieldSet) -> Partial[T]:
+        return run_without_loop(
+            self._read_one(self._wrap_database(db, is_async=False), statement, fields)
+        )
 
-    def _many_sync(self, db: Executor, statement: Selection, fields: FieldSet) -> list[Row]:
-        return run_without_loop(self._many(self._database(db, is_async=False), statement, fields))
+    def _read_many_sync(self, db: Executor, statement: Selection, fields: FieldSet) -> list[Row]:
+        return run_without_loop(
+            self._read_many(self._wrap_database(db, is_async=False), statement, fields)
+        )
 
-    async def _one(self, database: Database, statement: Selection, fields: FieldSet) -> Partial[T]:
+    async def _read_one(
+        self, database: Database, statement: Selection, fields: FieldSet
+    ) -> Partial[T]:
         # Reading up to two rows is enough to find out whether there are several.
-        rows = await self._many(database, statement, fields, 2)
+        rows = await self._read_many(database, statement, fields, 2)
         if not rows:
             assert self.model is not None
             raise RowNotFound(self.model.__name__.lower())
@@ -278,21 +286,25 @@ class FieldSelector(Generic[T]):
                 "a select of several rows",
                 "a select that finds one row; to read several rows, use many()",
             )
-        return self._partial(rows[0])
+        return self._to_partial(rows[0])
 
-    async def _many(
-        self, database: Database, statement: Selection, fields: FieldSet, most: int | None = None
+    async def _read_many(
+        self,
+        database: Database,
+        statement: Selection,
+        fields: FieldSet,
+        max_rows: int | None = None,
     ) -> list[Row]:
-        return await self._require_shapes().fetch(
-            database, statement, self._to_own_fields(fields), most=most
+        return await self._require_loaders().fetch(
+            database, statement, self._to_own_fields(fields), max_rows=max_rows
         )
 
-    def _database(self, db: Any, *, is_async: bool) -> Database:
-        self._require_shapes()
+    def _wrap_database(self, db: Any, *, is_async: bool) -> Database:
+        self._require_loaders()
         return (
-            self._execution.async_database(db)
+            self._execution.wrap_async_session(db)
             if is_async
-            else self._execution.blocking_database(db)
+            else self._execution.wrap_blocking_session(db)
         )
 
     def from_item(self, item: object, fields: FieldSet) -> Partial[T]:
@@ -300,21 +312,21 @@ class FieldSelector(Generic[T]):
 
         The item is a dict with public field names as keys, or an object with attributes.
         """
-        return self._partial(self._items.build_row(item, self._to_own_fields(fields)))
+        return self._to_partial(self._items.build_row(item, self._to_own_fields(fields)))
 
     def from_items(self, items: Iterable[object], fields: FieldSet) -> list[Row]:
         """Build rows with these fields from items in memory. See `from_item`."""
         own = self._to_own_fields(fields)
         return [self._items.build_row(item, own) for item in items]
 
-    def _require_shapes(self) -> Shapes:
-        if self._shapes is None:
+    def _require_loaders(self) -> FieldLoaderCache:
+        if self._loaders is None:
             raise UsageError(
                 "this FieldSelector cannot read from a database: it was created without model="
             )
-        return self._shapes
+        return self._loaders
 
-    def _partial(self, row: Row) -> Partial[T]:
+    def _to_partial(self, row: Row) -> Partial[T]:
         partial: Partial[T] = Partial(row)
         if self.etag:
             partial.has_etag = True
@@ -334,18 +346,22 @@ class SyncFieldSelector(Generic[T]):
 
     def one(self, db: Executor, statement: Selection, fields: FieldSet) -> Partial[T]:
         """Read the only row of a select. See `FieldSelector.one`."""
-        return self._selector._one_sync(db, statement, fields)
+        return self._selector._read_one_sync(db, statement, fields)
 
     def many(self, db: Executor, statement: Selection, fields: FieldSet) -> list[Row]:
         """Read all rows of a select. See `FieldSelector.many`."""
-        return self._selector._many_sync(db, statement, fields)
+        return self._selector._read_many_sync(db, statement, fields)
 
 
 # Options ------------------------------------------------------------------------------------------
 
 
-def _to_allowed(to: object) -> AllowedFields:
-    return to if isinstance(to, AllowedFields) else AllowedFields(to)
+def _to_allowed_fields(schema_or_fields: object) -> AllowedFields:
+    return (
+        schema_or_fields
+        if isinstance(schema_or_fields, AllowedFields)
+        else AllowedFields(schema_or_fields)
+    )
 
 
 def _resolve_paths(
@@ -367,7 +383,7 @@ def _resolve_paths(
             raise InvalidOption(option, path, "the path of a field in the schema")
 
 
-def _check_markers(allowed: AllowedFields, suffix: str) -> None:
+def _check_marker_names(allowed: AllowedFields, suffix: str) -> None:
     """Raise `InvalidOption` if a field has the name of a marker, such as ``posts_has_more``."""
     seen: set[AllowedFields] = set()
     rest = [allowed]

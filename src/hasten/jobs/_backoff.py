@@ -55,7 +55,8 @@ class Exponential:
 class Custom:
     """The backoff of a task whose delays are computed by a function.
 
-    Only a name is stored with the job. The worker calls the function of its own task.
+    The function cannot be stored with a job, so only a name is stored. The worker calls the
+    function that its own definition of the task has.
     """
 
     name: str = "custom"

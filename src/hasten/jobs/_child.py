@@ -276,6 +276,8 @@ def _run_requested_job(
     try:
         found = _import_task(request)
         task = found.definition
+        # A decorator may have copied the attributes of the task, but not its properties.
+        middlewares = found._producer.middlewares
         try:
             args, kwargs = task.parameters.decode(job.data, context)
         except ValueError as exc:
@@ -283,7 +285,7 @@ def _run_requested_job(
         # Context variables that a handler sets must not be visible to the next one.
         call = partial(task.function, *args, **kwargs)
         value = contextvars.copy_context().run(
-            _call, call, context, found.middlewares, request.trace_context
+            _call, call, context, middlewares, request.trace_context
         )
         return HandlerReturned(encode_result(value, request.max_bytes))
     except BaseException as error:

@@ -26,7 +26,8 @@ from functools import partial
 from typing import Final, Protocol
 
 from hasten._logs import get_logger
-from hasten.errors import StoreError, StoreInterrupted, StoreRejected
+from hasten._repeated_errors import ThrottledErrorLog
+from hasten.errors import StoreError, StoreInterrupted, StoreRejected, StoreUnavailable
 from hasten.jobs import _failure_log as failure_log
 from hasten.jobs import _poison_jobs as poison_jobs
 from hasten.jobs._capacity import QueueShare, WorkerCapacity
@@ -100,6 +101,7 @@ class QueueConsumer:
         self.tasks = queue.tasks
         self.reclaimed = 0  # jobs of dead workers that this worker has taken back
         self.lost_leases = 0
+        self._report_errors = ThrottledErrorLog(logger)
         self.last_fetch_ms: int | None = None  # when a claim last succeeded
         self._worker = worker
         self._capacity = worker.capacity
@@ -328,10 +330,13 @@ class QueueConsumer:
             outcome = self._runner.outcome_of_error(error, run)
             if isinstance(error, KeyboardInterrupt) and not self._worker.handles_signals():
                 self._end_run(run, outcome)
+                running_job.set(None)
                 assert run.task is not None
                 run.task.add_done_callback(mark_error_retrieved)  # asyncio.run raises it, too
                 raise  # it may be the user's Ctrl+C, which must end the program
         self._end_run(run, outcome)
+        # The run refers to its task, and so to this context: without a cycle, no garbage is left.
+        running_job.set(None)
 
     def _end_run(self, run: Run, outcome: Outcome | None) -> None:
         """Free the capacity of a run, and add its outcome to the outbox.
@@ -509,10 +514,10 @@ class QueueConsumer:
             self.engine.report_worker(
                 self.name, info, lifetime_ms=lifetime_ms, now_ms=self.clock.now_ms()
             )
-        except StoreError as error:
+        except StoreUnavailable as error:
             self._outage.record_failure(activity, error)
-        except Exception:  # the thread must not end
-            logger.exception("cannot %s", activity)
+        except Exception:  # noqa: BLE001  # the thread must not end, nor jobs be left where they are
+            self._report_errors.exception(f"cannot {activity}")
         else:
             self._outage.record_success(activity)
 

@@ -241,7 +241,9 @@ class Engine(Protocol):
         All but the states of children is read in one step. Times are by the clock of now_ms.
         """
 
-    async def count_other_workers(self, queue: str, known: Sequence[WorkerInfo]) -> int:
+    async def count_other_workers(
+        self, queue: str, known: Sequence[WorkerInfo], *, now_ms: int
+    ) -> int:
         """Return how many workers serve the queue that are not among the known ones.
 
         On Redis, these are workers of other programs, and those that have not reported yet.

@@ -47,9 +47,9 @@ class CodeExecution:
         )
 
     def is_newer_than(self, other: CodeExecution) -> bool:
-        """Return whether this execution replaces other, as in a notebook or shell.
+        """Return whether this is a later cell of the same notebook, or line of the same shell.
 
-        That is the case if it executed different code with the same global variables.
+        It then executed other code with the same global variables, and may redefine functions.
         """
         return (
             not self.is_module and self.namespace is other.namespace and self.code is not other.code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from datetime import datetime
@@ -320,18 +321,25 @@ class SyncJob(Generic[T_co]):
     def watch(self) -> Generator[Job[T_co]]:
         """Follow the job; see `Job.watch`."""
         changes = self._job.watch()
+        reading: asyncio.Task[Any] | None = None
 
-        async def next_change() -> Job[T_co] | None:
+        async def read_next() -> Job[T_co] | None:
+            nonlocal reading
+            reading = asyncio.current_task()
             return await anext(changes, None)
 
         async def close() -> None:
+            # After Ctrl+C, nobody waits for the task that reads, and it still runs.
+            if reading is not None and not reading.done():
+                reading.cancel()
+                await asyncio.wait([reading])
             await changes.aclose()
 
         try:
-            while (job := _portal.call(next_change(), waits=True)) is not None:
+            while (job := _portal.call(read_next(), waits=True)) is not None:
                 yield job
         finally:
-            _portal.call(close())
+            _portal.run(close())
 
     def logs(self) -> list[str]:
         """Return the lines of the job's log; see `Job.logs`."""

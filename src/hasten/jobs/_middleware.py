@@ -145,44 +145,45 @@ def _check_job(added: object) -> Job[Any]:
 async def add_many_through(
     middlewares: Sequence[Middleware],
     calls: Sequence[EnqueueCall],
-    add_many: Callable[[Sequence[EnqueueCall]], Awaitable[Sequence[Job[Any]]]],
+    add_many: Callable[[Mapping[int, EnqueueCall]], Awaitable[Sequence[Job[Any]]]],
 ) -> list[Job[Any]]:
     """Send each call through the middlewares, and add those that reach the end together.
 
-    If a middleware raises before that, nothing is added. Costs a task of the event loop per call.
+    add_many receives these calls by their index, as the middlewares have passed them on. If a
+    middleware raises before that, nothing is added. Costs a task of the event loop per call.
     """
+    if not calls:
+        return []
     gathered = _Gathered(len(calls))
     tasks = [
         asyncio.create_task(add_through(middlewares, call, partial(gathered.add, index)))
         for index, call in enumerate(calls)
     ]
-    for task in tasks:
-        task.add_done_callback(gathered.ended)
+    for index, task in enumerate(tasks):
+        task.add_done_callback(partial(gathered.ended, index))
     try:
         await gathered.complete.wait()
         for task in tasks:
-            if task.done() and (task.cancelled() or task.exception()):
-                task.result()
-        waiting = dict(sorted(gathered.waiting.items()))  # in the order of the calls
-        if waiting:
+            if task.done():
+                task.result()  # raises the error of a middleware
+        arrived = gathered.take()
+        if arrived:
             try:
-                jobs = await add_many([calls[index] for index in waiting])
+                jobs = await add_many({index: call for index, (call, _) in arrived.items()})
             except BaseException as error:
-                for future in waiting.values():
+                for _, future in arrived.values():
                     _set_exception(future, error)
                 await asyncio.wait(tasks)
                 raise
-            for future, job in zip(waiting.values(), jobs, strict=True):
+            for (_, future), job in zip(arrived.values(), jobs, strict=True):
                 if not future.done():
                     future.set_result(job)
         return list(await asyncio.gather(*tasks))
     finally:
         for task in tasks:
-            if task.done():
-                if not task.cancelled():
-                    task.exception()  # retrieved: only one error is raised
-            else:
-                task.cancel()
+            task.cancel()
+        # Their errors are retrieved here: only one of them is raised.
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _set_exception(future: asyncio.Future[Any], error: BaseException) -> None:
@@ -194,29 +195,46 @@ def _set_exception(future: asyncio.Future[Any], error: BaseException) -> None:
         future.set_exception(error)
 
 
+Arrived = dict[int, tuple[EnqueueCall, "asyncio.Future[Job[Any]]"]]
+
+
 class _Gathered:
-    """The calls of a bulk that have passed all middlewares and wait for their jobs."""
+    """The calls of a bulk that have passed all middlewares, and wait for their jobs."""
 
     def __init__(self, count: int) -> None:
-        self._outstanding = count
-        self.complete = asyncio.Event()  # each call has arrived here, or has ended
-        self.waiting: dict[int, asyncio.Future[Job[Any]]] = {}
-        if not count:
-            self.complete.set()
+        self._missing = set(range(count))  # the calls that have neither arrived nor ended
+        self._arrived: Arrived = {}
+        self._is_taken = False
+        self.complete = asyncio.Event()  # no call is missing, or one has failed
 
-    def add(self, index: int, _call: EnqueueCall) -> Awaitable[Job[Any]]:
+    def add(self, index: int, call: EnqueueCall) -> Awaitable[Job[Any]]:
+        """Let a call wait for its job."""
+        if self._is_taken:
+            raise UsageError("a middleware called call_next() after it had returned")
         future: asyncio.Future[Job[Any]] = asyncio.get_running_loop().create_future()
-        self.waiting[index] = future
-        self._count_down()
+        self._arrived[index] = call, future
+        self._check_off(index)
         return future
 
-    def ended(self, _task: asyncio.Task[Job[Any]]) -> None:
-        self._count_down()
-
-    def _count_down(self) -> None:
-        self._outstanding -= 1
-        if self._outstanding <= 0:
+    def ended(self, index: int, task: asyncio.Task[Job[Any]]) -> None:
+        """Record that the middlewares of a call have returned or raised."""
+        if task.cancelled() or task.exception() is not None:
             self.complete.set()
+        self._check_off(index)
+
+    def _check_off(self, index: int) -> None:
+        self._missing.discard(index)
+        if not self._missing:
+            self.complete.set()
+
+    def take(self) -> Arrived:
+        """Return the calls that still wait for their job, in their order."""
+        self._is_taken = True
+        return {
+            index: (call, future)
+            for index, (call, future) in sorted(self._arrived.items())
+            if not future.done()
+        }
 
 
 class Carry:
@@ -256,11 +274,14 @@ class Carry:
 
     @contextlib.contextmanager
     def restored(self, metadata: Mapping[str, str]) -> Iterator[None]:
-        """Set the variables to the values in the metadata of a job."""
+        """Set the variables to the values in the metadata of a job.
+
+        A variable that was not carried is None, if the code that started the worker has set it.
+        """
         tokens = [
-            (variable, variable.set(metadata[name]))
+            (variable, variable.set(metadata.get(name)))
             for name, variable in self._variables.items()
-            if name in metadata
+            if name in metadata or variable.get(None) is not None
         ]
         try:
             yield

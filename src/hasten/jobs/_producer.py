@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -10,7 +10,7 @@ from hasten._coalescing import Coalescer, split_by_weight
 from hasten.errors import AddedInPart, StoreError
 from hasten.jobs._job import Job, JobQueue
 from hasten.jobs._middleware import EnqueueCall, Middleware, add_many_through, add_through
-from hasten.jobs._options import Options, check_job_options, check_metadata
+from hasten.jobs._options import Options, check_job_options, check_metadata, check_name
 from hasten.jobs._per_loop import PerLoop
 from hasten.jobs._record import JobTemplate, NewJob
 from hasten.jobs._tracing import active_spans
@@ -94,22 +94,24 @@ class Producer:
         self, jobs: Sequence[tuple[EnqueueCall, Options, str]]
     ) -> list[Job[Any]]:
         """Add jobs through the middlewares. Those that reach the end are added together."""
-        known = {id(call): (defaults, data) for call, defaults, data in jobs}
 
-        async def add_many(calls: Sequence[EnqueueCall]) -> list[Job[Any]]:
-            chosen = [(call, *known[id(call)]) for call in calls]
-            return await self.submit_many(
-                [(self._template_of(call, defaults), data) for call, defaults, data in chosen]
-            )
+        async def add_many(calls: Mapping[int, EnqueueCall]) -> list[Job[Any]]:
+            new: list[tuple[JobTemplate, str]] = []
+            last: tuple[EnqueueCall, Options, JobTemplate] | None = None
+            for index, call in calls.items():
+                _, defaults, data = jobs[index]
+                if last is None or not _have_equal_templates(last[0], call, last[1], defaults):
+                    last = call, defaults, self._template_of(call, defaults)
+                new.append((last[2], data))
+            return await self.submit_many(new)
 
-        calls = [call for call, _, _ in jobs]
-        return await add_many_through(self.middlewares, calls, add_many)
+        return await add_many_through(self.middlewares, [call for call, _, _ in jobs], add_many)
 
     def _template_of(self, call: EnqueueCall, defaults: Options) -> JobTemplate:
         options = check_job_options(call.options, defaults, now_ms=self.now_ms())
         if call.metadata:
             options = replace(options, metadata=check_metadata(call.metadata))
-        return self.template(call.task, options)
+        return self.template(check_name("task", call.task), options)
 
     def _new_job(self, template: JobTemplate, data: str) -> NewJob:
         """Return the record of a job to add."""
@@ -129,6 +131,18 @@ class Producer:
     def close(self) -> None:
         """Drop the batches of all event loops. Called when the queue is closed."""
         self._coalescers.drop_all()
+
+
+def _have_equal_templates(
+    one: EnqueueCall, other: EnqueueCall, defaults: Options, other_defaults: Options
+) -> bool:
+    """Return whether the jobs of two calls have the same task, options and metadata."""
+    return (
+        one.task == other.task
+        and one.options == other.options
+        and one.metadata == other.metadata
+        and defaults is other_defaults
+    )
 
 
 def _weigh_job(job: NewJob) -> int:

@@ -485,7 +485,9 @@ class Queue:
         )
         if situation is None:
             raise JobNotFound(self.name, id)
-        others = await self.engine.count_other_workers(self.name, workers)
+        others = await self.engine.count_other_workers(
+            self.name, workers, now_ms=self.clock.now_ms()
+        )
         return explain(situation, workers, others, now_ms=now_ms)
 
     async def jobs(

@@ -93,6 +93,15 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     cancel_requested: bool = False
 
 
+def is_first_start(job: JobRecord, options: Options) -> bool:
+    """Return whether a claimed job has not run before, so that it may expire.
+
+    A worker whose release is too old for the job claims it and hands it back, which counts as a
+    start.
+    """
+    return job.attempts_started <= 1 or (options.since is not None and job.attempts_made == 0)
+
+
 class Lease(msgspec.Struct, frozen=True, gc=False):
     """The right of a worker to run a job and to store its outcome, until the lease expires.
 

@@ -110,6 +110,12 @@ class Run:
         """Stop the run with the reason `TIMEOUT` if it has not ended after this time."""
         self._timer = self.loop.call_later(seconds, self.stop, StopReason.TIMEOUT)
 
+    def cancel_timeout(self) -> None:
+        """Stop the timer of `start_timeout`, if it runs. It may be started again."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     def stop(self, reason: StopReason) -> None:
         """Request that the handler stops, for this reason, and repeat that until the run has ended.
 

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final
 
 from hasten.errors import JobFailed, JobTimeout
@@ -27,6 +28,7 @@ from hasten.jobs._record import (
     Postponed,
     Released,
     RunUpdate,
+    is_first_start,
 )
 from hasten.jobs._release_gate import ReleaseGate
 from hasten.jobs._run import Run, StopReason
@@ -75,7 +77,8 @@ class Runner:
             options = decode_options(job.opts)
         except ValueError as exc:
             return self._fail_without_run(run, str(exc), DEFAULT_OPTIONS)
-        if options.since is not None and not run.should_stop():
+        expiry_error = self._find_expiry_error(job, options)
+        if options.since is not None and expiry_error is None:
             pause_ms = self._gate.pause_ms(job.queue, job.name, options.since)
             if pause_ms is not None:
                 return Postponed(job.id, lease.token, pause_ms)
@@ -136,12 +139,15 @@ class Runner:
         if task is None:
             known = ", ".join(sorted(self._queue.tasks)) or "none"
             return f"this worker has no task {job.name!r} (its tasks: {known})"
+        return self._find_expiry_error(job, options)
+
+    def _find_expiry_error(self, job: JobRecord, options: Options) -> str | None:
+        """Return the error of a job that starts for the first time, and too late."""
         expires_at_ms = options.expires_at_ms
-        if expires_at_ms is not None and job.attempts_started == 1:
-            late_ms = self._queue.clock.now_ms() - expires_at_ms
-            if late_ms > 0:
-                return f"expired {late_ms / 1000:.3f} s before it could start"
-        return None
+        if expires_at_ms is None or not is_first_start(job, options):
+            return None
+        late_ms = self._queue.clock.now_ms() - expires_at_ms
+        return f"expired {late_ms / 1000:.3f} s before it could start" if late_ms > 0 else None
 
     def make_context(self, job: JobRecord) -> Context:
         """Create the context of a job of the queue."""
@@ -151,16 +157,27 @@ class Runner:
         self, middlewares: Sequence[Middleware], task: TaskDefinition, run: Run, options: Options
     ) -> str:
         """Call the handler through the middlewares. Returns their result as JSON."""
-        if task.run_in != "process":
-            _start_timeout(run, options)  # a middleware may hang as well as a handler
+        _start_timeout(run, options)  # a middleware may hang as well as a handler
+        handled: list[tuple[Any, str]] = []
 
         async def call_handler(_call: RunCall) -> Any:
-            result = await self._call_handler(task, run, options)
-            return task.parameters.decode_result(result)
+            try:
+                result = await self._call_handler(task, run, options)
+            except BaseException as error:
+                if run.should_stop() and not isinstance(error, asyncio.CancelledError):
+                    # Handlers in threads and processes are stopped in other ways.
+                    raise asyncio.CancelledError from error
+                raise
+            value = task.parameters.decode_result(result)
+            handled.append((value, result))
+            return value
 
-        call = RunCall(run.context, options.metadata or {})
-        value = await call_through(middlewares, call, call_handler)
-        return encode_result(value, self._queue.max_size)
+        call = RunCall(run.context, MappingProxyType(options.metadata or {}))
+        returned = await call_through(middlewares, call, call_handler)
+        for value, result in handled:
+            if returned is value:  # as the handler returned it: its type may have lost something
+                return result
+        return encode_result(returned, self._queue.max_size)
 
     async def _call_handler(self, task: TaskDefinition, run: Run, options: Options) -> str:
         """Decode the data and call the task's function in the event loop, a thread or a process.
@@ -171,6 +188,7 @@ class Runner:
         if run.should_stop():
             raise asyncio.CancelledError
         if task.run_in == "process":
+            run.cancel_timeout()  # a job that waits for a process does not run
             started = partial(_start_timeout, run, options)
             try:
                 result = await self._processes.run(task, run, self._report, started=started)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack
 
 from hasten import _portal
 from hasten.errors import InvalidOption
 from hasten.jobs._context import Context
 from hasten.jobs._job import Job
-from hasten.jobs._middleware import EnqueueCall, Middleware
+from hasten.jobs._middleware import EnqueueCall
 from hasten.jobs._options import JobOptions, Options, check_job_options
 from hasten.jobs._producer import Producer
 from hasten.jobs._record import JobTemplate
@@ -187,11 +187,6 @@ class Task(Enqueuer[P, T], Generic[P, R, T]):
     def name(self) -> str:
         """The name of the task, which is stored with its jobs."""
         return self.definition.name
-
-    @property
-    def middlewares(self) -> Sequence[Middleware]:
-        """The middlewares of its queue."""
-        return self._producer.middlewares
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         result: R = self.definition.function(*args, **kwargs)

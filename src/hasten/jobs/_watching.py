@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
+from contextvars import Context
 from typing import Final
 
 from msgspec.structs import replace
 
-from hasten.errors import JobNotFound, StoreError
+from hasten.errors import JobNotFound
 from hasten.jobs._engine import Engine
 from hasten.jobs._record import MISSED, Event, JobRecord
 from hasten.jobs._states import FINISHED, READY, State
@@ -85,7 +86,14 @@ class Watches:
         if state is None or stored.state is state or {stored.state, state} == READY:
             return stored
         # The job has changed again since: its further events follow.
-        return replace(stored, state=state, result=None, due_ms=event.due_ms, finished_ms=None)
+        return replace(
+            stored,
+            state=state,
+            result=event.value,
+            error=event.error or stored.error,
+            due_ms=event.due_ms,
+            finished_ms=None,
+        )
 
     def _add(self, id: str) -> _Inbox:
         inbox = _Inbox()
@@ -105,7 +113,8 @@ class Watches:
         """Start the reader if it does not run, and wait until it listens."""
         if self._reader is None or self._reader.done():
             self._listening = asyncio.get_running_loop().create_future()
-            self._reader = asyncio.create_task(self._read(self._listening))
+            # In a context of its own: it serves all callers, not only the job of the first one.
+            self._reader = asyncio.create_task(self._read(self._listening), context=Context())
         assert self._listening is not None
         # Not cancelled together with one of the callers that wait for it.
         await asyncio.shield(self._listening)
@@ -120,20 +129,23 @@ class Watches:
                 cursor = page.cursor
                 for event in page.events:
                     self._deliver(event)
-        except StoreError as error:
-            self._fail(listening, error)
         except asyncio.CancelledError:
-            # By this class, or with all tasks of the event loop: nobody must wait for ever.
+            # By `_remove`, or with all tasks of the event loop: nobody must wait for ever.
             self._fail(listening, None)
             raise
+        except Exception as error:  # noqa: BLE001  # delivered to the callers
+            self._fail(listening, error)
 
-    def _fail(self, listening: asyncio.Future[None], error: StoreError | None) -> None:
+    def _fail(self, listening: asyncio.Future[None], error: Exception | None) -> None:
+        """End the reader: let all callers raise the error, or be cancelled if it is None."""
         if not listening.done():
             if error is None:
                 listening.cancel()
             else:
                 listening.set_exception(error)
                 listening.exception()  # no warning of asyncio if all callers are cancelled
+        if self._reader is not asyncio.current_task():
+            return  # another reader serves the present callers
         for inboxes in self._inboxes.values():
             for inbox in inboxes:
                 inbox.fail(error)

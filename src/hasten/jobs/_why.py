@@ -244,7 +244,9 @@ class _Explanation:
                 f"is not run again: the next worker that claims it fails it: {_short(failure)}",
                 error=failure,
             )
-        if expires_at_ms is None or self._job.attempts_started or expires_at_ms > self._now_ms:
+        # Workers whose release is too old claim a job and hand it back, which counts as a start.
+        starts = self._job.attempts_made if self._since is not None else self._job.attempts_started
+        if expires_at_ms is None or starts or expires_at_ms > self._now_ms:
             return None
         return self._why(
             Reason.EXPIRED,

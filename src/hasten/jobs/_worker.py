@@ -67,6 +67,9 @@ logger = get_logger("hasten.worker")
 # accept the last outcomes, then for each call that releases something in the store.
 END_SECONDS: Final = 5.0
 
+# How long to wait for the store to delete the report of the worker, which expires anyway.
+UNREGISTER_SECONDS: Final = 1.0
+
 
 class Worker:
     """Runs the jobs of queues, at most concurrency of them at once: `async with Worker(mail): …`.
@@ -452,7 +455,7 @@ class Worker:
         await asyncio.gather(*ends)
         for consumer in self._consumers:
             with contextlib.suppress(StoreError, TimeoutError):
-                async with asyncio.timeout(END_SECONDS):
+                async with asyncio.timeout(UNREGISTER_SECONDS):
                     await consumer.unregister()
         for queue in self._queues:
             with contextlib.suppress(StoreError, TimeoutError):

@@ -46,7 +46,7 @@ LAG_FACTOR: Final = 0.9
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class LimitBounds:
     """The lowest and highest limit, and the lag of the event loop above which the limit falls."""
 
     minimum: int
@@ -54,7 +54,7 @@ class Bounds:
     max_lag_us: int
 
 
-class Window(NamedTuple):
+class MeasurementWindow(NamedTuple):
     """The measurements of one window of time.
 
     - duration_us: the average duration of a request.
@@ -80,7 +80,9 @@ class LimitEstimate(NamedTuple):
     windows: int = 0
 
 
-def adapt_limit(estimate: LimitEstimate, window: Window, bounds: Bounds) -> LimitEstimate:
+def adapt_limit(
+    estimate: LimitEstimate, window: MeasurementWindow, bounds: LimitBounds
+) -> LimitEstimate:
     """Return the estimate after one more window of measurements."""
     duration_us = max(1.0, window.duration_us)
     usual_us, windows = _update_usual_duration(estimate, duration_us)

@@ -9,7 +9,7 @@ from typing import Final
 
 from hasten._asgi import Message, Receive, Send
 from hasten._loops import call_next_turn
-from hasten.loadshedding._gradient import Bounds, LimitEstimate, Window, adapt_limit
+from hasten.loadshedding._gradient import LimitBounds, LimitEstimate, MeasurementWindow, adapt_limit
 from hasten.loadshedding._stats import LoadSheddingStats
 
 # The minimum length and number of requests of one window, so that a single slow request hardly
@@ -21,35 +21,37 @@ MIN_SAMPLES: Final = 10
 LAG_EVERY_US: Final = 20_000
 
 
-class Load:
+class LoadTracker:
     """The number of requests in progress, and the limit for them, which adapts to their durations.
 
     now returns the time in seconds. stats is updated with the number and the limit.
     """
 
-    def __init__(self, bounds: Bounds, stats: LoadSheddingStats, now: Callable[[], float]) -> None:
+    def __init__(
+        self, bounds: LimitBounds, stats: LoadSheddingStats, now: Callable[[], float]
+    ) -> None:
         self.stats: Final = stats
         self.now: Final = now
         self.level = LimitEstimate(bounds.minimum)
         self.in_flight = 0
         self._bounds = bounds
         self._lag = LagMeter()
-        self._window = _Samples(now())
+        self._window = _WindowSamples(now())
         stats.limit = bounds.minimum
 
-    def has_capacity(self, reserved: float = 0.0) -> bool:
+    def has_capacity(self, reserved_fraction: float = 0.0) -> bool:
         """Return whether one more request fits into the limit.
 
-        reserved is the share of the limit to keep free for critical requests.
+        reserved_fraction is the share of the limit to keep free for critical requests.
         """
-        return self.in_flight < max(1, int(self.level.limit * (1 - reserved)))
+        return self.in_flight < max(1, int(self.level.limit * (1 - reserved_fraction)))
 
     def begin_request(self) -> None:
         """Count one more request in progress."""
         self.in_flight += 1
         self.stats.in_flight = self.in_flight
         self._window.in_flight = max(self._window.in_flight, self.in_flight)
-        self._lag.measure()
+        self._lag.start_measurement()
 
     def end_request(self) -> None:
         """Count one fewer request in progress."""
@@ -65,14 +67,14 @@ class Load:
         if window.count < MIN_SAMPLES or (now - window.since) * 1_000_000 < WINDOW_US:
             return
         average_us = window.seconds / window.count * 1_000_000
-        measured = Window(average_us, window.in_flight, self._lag.pop_worst_us())
+        measured = MeasurementWindow(average_us, window.in_flight, self._lag.pop_highest_lag_us())
         self.level = adapt_limit(self.level, measured, self._bounds)
         self.stats.limit = int(self.level.limit)
-        self._window = _Samples(now, in_flight=self.in_flight)
+        self._window = _WindowSamples(now, in_flight=self.in_flight)
 
 
 @dataclass(slots=True)
-class _Samples:
+class _WindowSamples:
     """The measurements of the current, unfinished window. Times are in seconds."""
 
     since: float
@@ -84,9 +86,9 @@ class _Samples:
 class TrackedRequest:
     """One request while the application works on it: from its arrival to the start of its response.
 
-    It wraps receive and send of the request, to count it in a `Load` and to measure its duration.
-    While the application waits for the body of the request, it is neither counted nor measured,
-    because it waits for the client.
+    It wraps receive and send of the request, to count it in a `LoadTracker` and to measure its
+    duration. While the application waits for the body of the request, the request is neither
+    counted nor measured, because the client causes the wait.
     """
 
     __slots__ = (
@@ -99,7 +101,7 @@ class TrackedRequest:
         "_since",
     )  # fmt: skip
 
-    def __init__(self, load: Load, receive: Receive, send: Send) -> None:
+    def __init__(self, load: LoadTracker, receive: Receive, send: Send) -> None:
         self._load = load
         self._receive = receive
         self._send = send
@@ -130,13 +132,13 @@ class TrackedRequest:
     async def send(self, message: Message) -> None:
         """Send a message. At the start of the response, the request stops being counted."""
         if not self._has_begun_response and message["type"] == "http.response.start":
-            self.end()
+            self.end_tracking()
             # Only successful responses are measured, because many errors are faster than usual.
             if message["status"] < 400:
                 self._load.record_duration(self._load.now() - self._since)
         await self._send(message)
 
-    def end(self) -> None:
+    def end_tracking(self) -> None:
         """Stop counting the request. Safe to call twice."""
         self._has_begun_response = True
         self._stop_counting()
@@ -160,14 +162,14 @@ class LagMeter:
         self._measured_at = float("-inf")
         self._worst = 0.0
 
-    def measure(self) -> None:
+    def start_measurement(self) -> None:
         """Start to measure the lag, unless a measurement is running or has just ended."""
         now = self._now()
         if self._started_at is None and (now - self._measured_at) * 1_000_000 >= LAG_EVERY_US:
             self._started_at = now
             call_next_turn(self._finish_measurement)
 
-    def pop_worst_us(self) -> int:
+    def pop_highest_lag_us(self) -> int:
         """Return the highest lag since the previous call of this method, in microseconds."""
         worst, self._worst = self._worst, 0.0
         return round(worst * 1_000_000)

@@ -14,7 +14,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from hasten._asgi import ASGIApp, Receive, Scope, Send
 from hasten._checks import check_function, check_instance, check_whole_number, is_number
@@ -26,8 +26,8 @@ from hasten._problems import make_refusal, prefers_text
 from hasten._repeated_errors import ThrottledErrorLog
 from hasten._request_info import RequestInfo
 from hasten.errors import InvalidOption
-from hasten.loadshedding._gradient import Bounds
-from hasten.loadshedding._load import Load, TrackedRequest
+from hasten.loadshedding._gradient import LimitBounds
+from hasten.loadshedding._load import LoadTracker, TrackedRequest
 from hasten.loadshedding._stats import LoadSheddingStats
 
 T = TypeVar("T")
@@ -43,6 +43,9 @@ MAX_LAG: Final = 0.2
 RESERVED: Final = 0.2
 
 RETRY_AFTER: Final = 1.0
+
+
+IsAccepted: TypeAlias = bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +104,13 @@ class LoadSheddingMiddleware:
         given = check_instance("stats", stats, LoadSheddingStats)
         self.stats: Final = LoadSheddingStats() if given is None else given
         self._critical = check_function("critical", critical, "request")
-        share = _check_share("reserved", reserved)
+        share = _check_fraction("reserved", reserved)
         self._reserved = share if critical is not None else 0.0
         self._retry_after = max(1, math.ceil(to_us("retry_after", retry_after) / 1_000_000))
         self._message = _check_message(message)
         self._on_shed = check_function("on_shed", on_shed, "shed")
         self._errors = ThrottledErrorLog(logger)
-        self._load = Load(bounds, self.stats, _make_timer(clock))
+        self._load = LoadTracker(bounds, self.stats, _make_timer(clock))
         self._definition = bounds, critical, reserved
         self._has_started = False
 
@@ -128,7 +131,7 @@ class LoadSheddingMiddleware:
         else:
             await self._refuse(scope, receive, send)
 
-    def _accept_or_shed(self, scope: Scope) -> bool:
+    def _accept_or_shed(self, scope: Scope) -> IsAccepted:
         """Decide whether to accept a request, and count the decision. Returns the decision."""
         load, stats = self._load, self._load.stats
         accepts = load.has_capacity(self._reserved)
@@ -154,7 +157,7 @@ class LoadSheddingMiddleware:
         try:
             await self.app(scope, request.receive, request.send)
         finally:
-            request.end()
+            request.end_tracking()
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = _make_request_info(scope)
@@ -196,7 +199,9 @@ def _make_timer(clock: Clock | None) -> Callable[[], float]:
 # Options ------------------------------------------------------------------------------------------
 
 
-def _make_bounds(min_concurrency: object, max_concurrency: object, max_lag: Duration) -> Bounds:
+def _make_bounds(
+    min_concurrency: object, max_concurrency: object, max_lag: Duration
+) -> LimitBounds:
     maximum = check_whole_number("max_concurrency", max_concurrency, 1)
     minimum = min(MIN_CONCURRENCY, maximum)
     if min_concurrency is not None:
@@ -204,10 +209,10 @@ def _make_bounds(min_concurrency: object, max_concurrency: object, max_lag: Dura
     if minimum > maximum:
         expected = f"at most max_concurrency, which is {maximum}"
         raise InvalidOption("min_concurrency", minimum, expected, code="out_of_range")
-    return Bounds(minimum, maximum, to_us("max_lag", max_lag, at_least_us=1))
+    return LimitBounds(minimum, maximum, to_us("max_lag", max_lag, at_least_us=1))
 
 
-def _check_share(option: str, value: object) -> float:
+def _check_fraction(option: str, value: object) -> float:
     if is_number(value) and 0 <= value < 1:
         return value
     raise InvalidOption(option, value, "a number from 0 to less than 1")

@@ -33,9 +33,9 @@ class Capped:
     def __post_init__(self) -> None:
         check_whole_number("Capped(limit)", self.limit, 1)
 
-    def _to_count(self, found: int) -> Count:
+    def _to_capped_count(self, counted_rows: int) -> Count:
         """Return the `Count` for a number of rows that was counted up to limit + 1."""
-        return Count(self.limit, "gte") if found > self.limit else Count(found)
+        return Count(self.limit, "gte") if counted_rows > self.limit else Count(counted_rows)
 
 
 CountFunction: TypeAlias = "Callable[[Any, Any], int | Count | Awaitable[int | Count]]"
@@ -67,7 +67,7 @@ class Cached:
         count: object = self.count
         if isinstance(count, Cached):
             raise InvalidOption("Cached(count)", count, "a way to count other than Cached")
-        to_counting(count)
+        check_count_option(count)
         to_us("Cached(ttl)", self.ttl, at_least_us=1)
         check_whole_number("max_entries", self.max_entries, 1)
         if self.clock is not None:
@@ -90,19 +90,19 @@ class Count:
     """The number; None if the rows were not counted."""
     relation: Relation = "eq"
 
-    def _corrected_by_page(self, offset: int, rows: int, *, has_more: bool) -> Count:
+    def _correct_by_page(self, offset: int, row_count: int, *, has_more: bool) -> Count:
         """Return the count, corrected by what a page at an offset shows.
 
-        rows is the number of rows on the page. The total is raised to at least the rows that exist
-        up to this page, and it becomes exact on the last page. This also corrects a total that is
-        out of date because rows were inserted or deleted after it was counted.
+        row_count is the number of rows on the page. The total is raised to at least the rows that
+        exist up to this page, and it becomes exact on the last page. This also corrects a total
+        that is out of date because rows were inserted or deleted after it was counted.
         """
         if self.total is None:
             return self
         if has_more:
-            return Count(max(self.total, offset + rows + 1), self.relation)
-        if rows or not offset:
-            return Count(offset + rows)
+            return Count(max(self.total, offset + row_count + 1), self.relation)
+        if row_count or not offset:
+            return Count(offset + row_count)
         # An empty page: there are at most as many rows as the offset skips.
         return Count(max(0, min(self.total, offset)), self.relation)
 
@@ -116,19 +116,19 @@ class Count:
 NOT_COUNTED: Final = Count(None)
 
 
-def checked_count(found: object) -> Count:
+def check_count_result(result: object) -> Count:
     """Convert the result of a count function or a source to a `Count`.
 
     Raises `InvalidOption` unless it is a `Count` or an int of at least 0.
     """
-    if isinstance(found, Count):
-        return found
-    if is_whole_number(found) and found >= 0:
-        return Count(found)
-    raise InvalidOption("count", found, "a function that returns an int of at least 0, or a Count")
+    if isinstance(result, Count):
+        return result
+    if is_whole_number(result) and result >= 0:
+        return Count(result)
+    raise InvalidOption("count", result, "a function that returns an int of at least 0, or a Count")
 
 
-def to_counting(value: object) -> Counting:
+def check_count_option(value: object) -> Counting:
     """Check the value of a ``count=`` option, and return it. Raises `InvalidOption`."""
     if isinstance(value, Capped | Cached) or (callable(value) and not isinstance(value, type)):
         return value

@@ -24,7 +24,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 from hasten.errors import InvalidOption, InvalidParameter
@@ -53,6 +53,9 @@ _PURPOSE: Final = b"hasten.pagination.cursor\0"
 _START_AGAIN: Final = "omit it to start from the first page"
 
 
+NextIndex: TypeAlias = int
+
+
 @dataclass(frozen=True, slots=True)
 class Cursor:
     """The row after which a page begins, given by the values of the sort keys in that row."""
@@ -65,12 +68,12 @@ class Cursor:
     fingerprint: bytes = field(default=b"", compare=False)
     """The fingerprint of the query that the token was created for; empty without a token."""
 
-    def check(self, expected: bytes) -> None:
+    def check(self, expected_fingerprint: bytes) -> None:
         """Raise `InvalidParameter` (400) unless the cursor was created for the current query.
 
-        expected is the fingerprint of the current query.
+        expected_fingerprint is the fingerprint of the current query.
         """
-        if self.fingerprint != expected:
+        if self.fingerprint != expected_fingerprint:
             raise InvalidParameter(
                 PARAMETER,
                 None,
@@ -119,29 +122,29 @@ class SigningKeys:
     def verify(self, token: str, fingerprint: bytes) -> Cursor:
         """Decode a token, and check that it belongs to the query with this fingerprint.
 
-        Raises `InvalidParameter` (400) if it does not, and in the cases of `read`.
+        Raises `InvalidParameter` (400) if it does not, and in the cases of `decode_for_any_query`.
         """
-        cursor = self.read(token)
+        cursor = self.decode_for_any_query(token)
         cursor.check(fingerprint)
         return cursor
 
-    def read(self, token: str) -> Cursor:
+    def decode_for_any_query(self, token: str) -> Cursor:
         """Verify the signature of a token, and decode it, whatever query it belongs to.
 
         Raises `InvalidParameter` (400) with the code "invalid_cursor" if the signature is invalid,
         or "cursor_expired" if the token has the format of another version of hasten.
         """
-        body = self._verified_body(token)
+        body = self._verify_and_strip_mac(token)
         if body[0] != _VERSION:
             raise _cursor_error("it was made by another version of this service", "cursor_expired")
         try:
-            values = tuple(_decode_all(body[_HEAD_BYTES:]))
+            values = tuple(_decode_values(body[_HEAD_BYTES:]))
         except (ValueError, LookupError, ArithmeticError, struct.error):
             # The signature is valid, so this is other data that was signed for the same purpose.
             raise _cursor_error("it is damaged", "invalid_cursor") from None
         return Cursor(values, bool(body[1]), body[2:_HEAD_BYTES])
 
-    def _verified_body(self, token: str) -> bytes:
+    def _verify_and_strip_mac(self, token: str) -> bytes:
         """Return the bytes of a token before its mac, after verifying the mac."""
         if len(token) > MAX_CHARS:
             raise _cursor_error(f"it has more than {MAX_CHARS} characters", "invalid_cursor")
@@ -154,23 +157,23 @@ class SigningKeys:
         return body
 
 
-def fingerprint(*parts: object) -> bytes:
+def compute_fingerprint(*parts: object) -> bytes:
     """Return a 128-bit hash of the values that identify a query: its order, filters and scope.
 
     parts are values of the types that a cursor can contain, or lists and tuples of them. A shorter
     hash would let a client search for two queries with the same fingerprint.
     """
     digest = hashlib.sha256()
-    _add_parts(digest, parts)
+    _update_digest(digest, parts)
     return digest.digest()[:_FINGERPRINT_BYTES]
 
 
-def _add_parts(digest: hashlib._Hash, parts: Sequence[object]) -> None:
+def _update_digest(digest: hashlib._Hash, parts: Sequence[object]) -> None:
     # Each length precedes its content. Otherwise ["ab", "c"] would have the bytes of ["a", "bc"].
     digest.update(b"[" + _encode_length(len(parts)))
     for part in parts:
         if isinstance(part, list | tuple):
-            _add_parts(digest, part)
+            _update_digest(digest, part)
         else:
             digest.update(_encode_value(part))
 
@@ -257,12 +260,12 @@ def _encode_value(value: object) -> bytes:
             return letter + _encode_length(len(raw)) + raw
     raise InvalidOption(
         "sort",
-        f"a value of type {type(value).__qualname__}",
-        "a value of a type that a cursor can contain: sort by another field",
+        f"a field whose values have the type {type(value).__qualname__}",
+        "a field whose values a cursor can contain: sort by another field",
     )
 
 
-def _decode_all(raw: bytes) -> Iterator[object]:
+def _decode_values(raw: bytes) -> Iterator[object]:
     at = 0
     while at < len(raw):
         decode = _DECODERS[raw[at]]
@@ -271,25 +274,25 @@ def _decode_all(raw: bytes) -> Iterator[object]:
         yield decode(raw[start:at])
 
 
-def _encode_length(size: int) -> bytes:
+def _encode_length(length: int) -> bytes:
     # Each byte holds seven bits, the lowest first; its highest bit is set if more bytes follow.
     out = bytearray()
-    while size > 0x7F:
-        out.append(size & 0x7F | 0x80)
-        size >>= 7
-    out.append(size)
+    while length > 0x7F:
+        out.append(length & 0x7F | 0x80)
+        length >>= 7
+    out.append(length)
     return bytes(out)
 
 
-def _decode_length(raw: bytes, at: int) -> tuple[int, int]:
-    """Decode the length at an index; return the length and the index after it."""
+def _decode_length(raw: bytes, index: int) -> tuple[int, NextIndex]:
+    """Decode the length at an index of raw. Returns the length and the index after it."""
     size = shift = 0
     while True:
-        byte = raw[at]
+        byte = raw[index]
         size |= (byte & 0x7F) << shift
-        at += 1
+        index += 1
         if byte <= 0x7F:
-            return size, at
+            return size, index
         shift += 7
 
 

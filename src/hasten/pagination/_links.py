@@ -32,7 +32,7 @@ _POSITIONS: Final = ("page", "cursor")
 _IN_PATH: Final = "/:@!$&()*+=-._~"
 
 
-def page_links(params: PageParams, count: Count, *, has_more: bool) -> dict[Rel, Query]:
+def make_page_links(params: PageParams, count: Count, *, has_more: bool) -> dict[Rel, Query]:
     """Return the queries of the links from a page by number; {} if it is the only page.
 
     "last" is included if the total is exact. From a page past the end, "prev" is the last page.
@@ -53,7 +53,7 @@ def page_links(params: PageParams, count: Count, *, has_more: bool) -> dict[Rel,
     return {rel: (*kept, ("page", str(page))) for rel, page in pages.items()}
 
 
-def cursor_links(
+def make_cursor_links(
     params: PageParams, *, prev_cursor: str | None, next_cursor: str | None
 ) -> dict[Rel, Query]:
     """Return the queries of the links from a page by cursor; {} if it is the only page."""
@@ -68,7 +68,9 @@ def cursor_links(
     return {rel: (*kept, ("cursor", cursor)) for rel, cursor in cursors.items()}
 
 
-def link_header(links: Mapping[Rel, Query], *, path: str = "", origin: str = "") -> str | None:
+def format_link_header(
+    links: Mapping[Rel, Query], *, path: str = "", origin: str = ""
+) -> str | None:
     """Return the value of the Link header; None if there are no links.
 
     path is the decoded path of the request, with the root path of the application; without it, the

@@ -16,7 +16,7 @@ from hasten.errors import InvalidOption
 from hasten.fields._partial import Row, is_partial, unwrap_partial
 from hasten.fields._rows import encode
 from hasten.pagination._counts import NOT_COUNTED, Count, Relation
-from hasten.pagination._links import cursor_links, link_header, page_links
+from hasten.pagination._links import format_link_header, make_cursor_links, make_page_links
 from hasten.pagination._params import PageParams
 
 T = TypeVar("T")
@@ -39,7 +39,7 @@ class _BasePage:
     """The ETag that ``version=`` of the paginator produced; None without that option."""
     not_modified: bool
     """Whether the client has the current version: no rows were read, and the response is 304."""
-    _responder: Responder | None
+    _responder: PageResponder | None
 
     def response(self, request: RequestLike | None = None) -> EncodedResponse:
         """Return the JSON response with its headers.
@@ -48,7 +48,7 @@ class _BasePage:
         an ASGI application, so every ASGI framework can send it. For Django, use its ``body``,
         ``status`` and ``headers``.
         """
-        response = self._responder(self) if self._responder else _plain_response(self)
+        response = self._responder(self) if self._responder else _make_default_response(self)
         return response if request is None else response.to(request)
 
     def __eq__(self, other: object) -> bool:
@@ -100,12 +100,12 @@ class Page(_BasePage, Generic[T]):
         if self.count.total is None:
             about["has_more"] = self.has_more
         else:
-            _add_total(about, self.count)
+            _add_total_keys(about, self.count)
         return about
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> dict[str, Any]:
-        return _response_schema(source, handler, _IN_PAGE)
+        return _make_page_schema(source, handler, _IN_PAGE)
 
 
 class CursorPage(_BasePage, Generic[T]):
@@ -126,7 +126,7 @@ class CursorPage(_BasePage, Generic[T]):
         prev_cursor: str | None,
         count: Count = NOT_COUNTED,
     ) -> None:
-        """next_cursor is None on the last page, prev_cursor is None on the first page."""
+        """Create a page. next_cursor is None on the last page, prev_cursor on the first one."""
         self.data = data
         self.limit = limit
         self.next_cursor = next_cursor
@@ -160,12 +160,12 @@ class CursorPage(_BasePage, Generic[T]):
             "has_more": self.has_more,
         }
         if self.count.total is not None:
-            _add_total(about, self.count)
+            _add_total_keys(about, self.count)
         return about
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> dict[str, Any]:
-        return _response_schema(source, handler, _IN_CURSOR_PAGE)
+        return _make_page_schema(source, handler, _IN_CURSOR_PAGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +204,7 @@ class Envelope:
         return {names.get(key, key): value for key, value in page.pagination().items()}
 
 
-class Responder:
+class PageResponder:
     """Builds the response of a page: its status, headers and JSON body."""
 
     __slots__ = ("_envelope", "_has_etag", "_q")
@@ -219,19 +219,19 @@ class Responder:
         self._has_etag = has_etag
 
     def __call__(self, page: Any) -> EncodedResponse:
-        status, headers = self.status_and_headers(page)
+        status, headers = self.make_status_and_headers(page)
         body = b"" if page.not_modified else encode(self._envelope.wrap(page))
         if self._has_etag and page.etag is None:
             headers["etag"] = etag_of(body)
         return EncodedResponse(body, status, headers)
 
-    def status_and_headers(self, page: Any) -> tuple[int, dict[str, str]]:
+    def make_status_and_headers(self, page: Any) -> tuple[int, dict[str, str]]:
         """Return the status code, and the headers that can be set before the body is known."""
         if page.not_modified:
             assert page.etag is not None
             return 304, {"etag": page.etag}
         headers = dict(_JSON)
-        link = link_header_of(page, self._q)
+        link = make_link_header(page, self._q)
         if link is not None:
             headers["link"] = link
         if page.etag is not None:
@@ -239,24 +239,24 @@ class Responder:
         return 200, headers
 
 
-def link_header_of(
+def make_link_header(
     page: Page[Any] | CursorPage[Any], q: PageParams, *, path: str = "", origin: str = ""
 ) -> str | None:
     """Return the value of the Link header of a page; None if it is the only page.
 
-    path and origin are described in `link_header`.
+    path and origin are described in `format_link_header`.
     """
     if isinstance(page, Page):
-        links = page_links(q, page.count, has_more=page.has_more)
+        links = make_page_links(q, page.count, has_more=page.has_more)
     else:
-        links = cursor_links(q, prev_cursor=page.prev_cursor, next_cursor=page.next_cursor)
-    return link_header(links, path=path, origin=origin)
+        links = make_cursor_links(q, prev_cursor=page.prev_cursor, next_cursor=page.next_cursor)
+    return format_link_header(links, path=path, origin=origin)
 
 
 _JSON: Final = {"content-type": "application/json"}
 
 
-def _plain_response(page: Any) -> EncodedResponse:
+def _make_default_response(page: Any) -> EncodedResponse:
     """Return the response of a page that no paginator built.
 
     It has the default envelope and no Link header.
@@ -267,10 +267,10 @@ def _plain_response(page: Any) -> EncodedResponse:
 _KEYS: Final = tuple("page limit total total_relation has_more next_cursor prev_cursor".split())
 
 
-def _add_total(about: dict[str, object], count: Count) -> None:
-    about["total"] = count.total
+def _add_total_keys(pagination_object: dict[str, object], count: Count) -> None:
+    pagination_object["total"] = count.total
     if count.relation != "eq":
-        about["total_relation"] = count.relation
+        pagination_object["total_relation"] = count.relation
 
 
 # Schemas for pydantic-core, written as dicts, because pydantic may not be installed ---------------
@@ -280,10 +280,10 @@ _BOOL: Final = {"type": "bool"}
 _TOKEN: Final = {"type": "nullable", "schema": {"type": "str"}}
 _RELATION: Final = {"type": "literal", "expected": ["eq", "gte", "estimate"]}
 
-_About: TypeAlias = Mapping[str, tuple[Mapping[str, object], bool]]
+_PaginationKeys: TypeAlias = Mapping[str, tuple[Mapping[str, object], bool]]
 """The keys of an object: the schema of each value, and whether the key is always present."""
 
-_IN_PAGE: Final[_About] = {
+_IN_PAGE: Final[_PaginationKeys] = {
     "page": (_INT, True),
     "limit": (_INT, True),
     "total": (_INT, False),
@@ -291,7 +291,7 @@ _IN_PAGE: Final[_About] = {
     "has_more": (_BOOL, False),
 }
 
-_IN_CURSOR_PAGE: Final[_About] = {
+_IN_CURSOR_PAGE: Final[_PaginationKeys] = {
     "limit": (_INT, True),
     "next_cursor": (_TOKEN, True),
     "prev_cursor": (_TOKEN, True),
@@ -301,25 +301,25 @@ _IN_CURSOR_PAGE: Final[_About] = {
 }
 
 
-def _response_schema(
-    source: Any, handler: Any, keys: _About, envelope: Envelope | None = None
+def _make_page_schema(
+    page_type: Any, handler: Any, pagination_keys: _PaginationKeys, envelope: Envelope | None = None
 ) -> dict[str, Any]:
     """Return a pydantic-core schema that documents the response of a page.
 
-    keys are those of the pagination object. The schema passes pages through without validation.
-    source and handler are the arguments of ``__get_pydantic_core_schema__``.
+    pagination_keys are the keys of the pagination object, with their schemas. Pages are not
+    validated. page_type and handler are the arguments of ``__get_pydantic_core_schema__``.
     """
     envelope = envelope or Envelope()
-    (of,) = get_args(source) or (Any,)
-    renamed = {envelope.names.get(key, key): schema for key, schema in keys.items()}
-    pagination = _object_schema("Pagination", renamed)
+    (of,) = get_args(page_type) or (Any,)
+    renamed = {envelope.names.get(key, key): schema for key, schema in pagination_keys.items()}
+    pagination = _make_object_schema("Pagination", renamed)
     rows = {"type": "list", "items_schema": handler.generate_schema(of)}
     parts = {envelope.data: (rows, True), envelope.pagination: (pagination, True)}
-    whole = _object_schema(f"Page[{_type_name(of)}]", parts)
+    whole = _make_object_schema(f"Page[{_type_name(of)}]", parts)
     if envelope == Envelope():
         # Pydantic shortens a ref of this form to a readable name in the OpenAPI document.
-        kind = "Page" if keys is _IN_PAGE else "CursorPage"
-        whole["ref"] = f"{__name__}.{kind}:0[{_schema_ref(of)}]"
+        kind = "Page" if pagination_keys is _IN_PAGE else "CursorPage"
+        whole["ref"] = f"{__name__}.{kind}:0[{_make_schema_ref(of)}]"
     return {
         "type": "function-wrap",
         "function": {"type": "no-info", "function": lambda page, _: page},
@@ -328,23 +328,23 @@ def _response_schema(
     }
 
 
-def _type_name(kind: Any) -> str:
-    if is_partial(kind):
-        return f"Partial[{_type_name(unwrap_partial(kind))}]"
-    return getattr(kind, "__name__", "object")
+def _type_name(item_type: Any) -> str:
+    if is_partial(item_type):
+        return f"Partial[{_type_name(unwrap_partial(item_type))}]"
+    return getattr(item_type, "__name__", "object")
 
 
-def _schema_ref(kind: Any) -> str:
+def _make_schema_ref(item_type: Any) -> str:
     """Return a string that identifies a class, in the form of pydantic's own schema references."""
-    if is_partial(kind):
-        return f"{__name__}.Partial:0[{_schema_ref(unwrap_partial(kind))}]"
-    return f"{getattr(kind, '__module__', '')}.{_type_name(kind)}:{id(kind)}"
+    if is_partial(item_type):
+        return f"{__name__}.Partial:0[{_make_schema_ref(unwrap_partial(item_type))}]"
+    return f"{getattr(item_type, '__module__', '')}.{_type_name(item_type)}:{id(item_type)}"
 
 
-def make_response_model(envelope: Envelope, of: Any, *, by_cursor: bool) -> type:
+def make_response_model(envelope: Envelope, row_model: Any, *, by_cursor: bool) -> type:
     """Return a class whose pydantic schema documents a page in an envelope with other key names.
 
-    of is the model of one row. by_cursor selects the keys of `CursorPage` instead of `Page`.
+    row_model is the model of one row. by_cursor selects the keys of `CursorPage` instead of `Page`.
     """
     kind: Any = CursorPage if by_cursor else Page
     keys = _IN_CURSOR_PAGE if by_cursor else _IN_PAGE
@@ -352,14 +352,14 @@ def make_response_model(envelope: Envelope, of: Any, *, by_cursor: bool) -> type
     class ResponseModel:
         @classmethod
         def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> dict[str, Any]:
-            return _response_schema(kind[of], handler, keys, envelope)
+            return _make_page_schema(kind[row_model], handler, keys, envelope)
 
     return ResponseModel
 
 
-def _object_schema(title: str, keys: _About) -> dict[str, Any]:
+def _make_object_schema(title: str, pagination_keys: _PaginationKeys) -> dict[str, Any]:
     fields = {
         name: {"type": "typed-dict-field", "schema": dict(schema), "required": required}
-        for name, (schema, required) in keys.items()
+        for name, (schema, required) in pagination_keys.items()
     }
     return {"type": "typed-dict", "fields": fields, "config": {"title": title}}

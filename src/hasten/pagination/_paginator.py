@@ -26,18 +26,18 @@ from hasten._coroutines import run_without_loop
 from hasten._queries import QueryLike, get_request_header, is_debug, to_query_pairs
 from hasten._responses import EncodedResponse, contains_etag, etag_of
 from hasten.errors import InvalidOption, UsageError
-from hasten.fields._allowed import AllowedFields, FieldSet, is_shown
-from hasten.fields._items import value_of
-from hasten.fields._names import Unknown, check_parameter_names, to_unknown
+from hasten.fields._allowed import AllowedFields, FieldSet, is_always_shown
+from hasten.fields._items import get_field_value
+from hasten.fields._names import Unknown, check_parameter_names, check_unknown_option
 from hasten.fields._partial import is_partial, unwrap_partial
 from hasten.fields._rows import encode
 from hasten.fields._selector import FieldSelector
 from hasten.pagination import _params as params
 from hasten.pagination._count_cache import CountCache
-from hasten.pagination._counts import NOT_COUNTED, Cached, Count, Counting, to_counting
-from hasten.pagination._cursor import SigningKeys, fingerprint, hidden_sort_key_error
+from hasten.pagination._counts import NOT_COUNTED, Cached, Count, Counting, check_count_option
+from hasten.pagination._cursor import SigningKeys, compute_fingerprint, hidden_sort_key_error
 from hasten.pagination._order import SortKey, check_sort
-from hasten.pagination._page import CursorPage, Envelope, Page, Responder, link_header_of
+from hasten.pagination._page import CursorPage, Envelope, Page, PageResponder, make_link_header
 from hasten.pagination._page_building import (
     START,
     CursorSigner,
@@ -45,10 +45,10 @@ from hasten.pagination._page_building import (
     build_not_modified_page,
     build_page,
 )
-from hasten.pagination._params import Limits, Mode, PageParams
+from hasten.pagination._params import Mode, PageLimits, PageParams
 from hasten.pagination._sort_options import SortOptions
 from hasten.pagination._sources import (
-    Items,
+    ListSource,
     Source,
     Window,
     fetch_count,
@@ -191,21 +191,21 @@ class Paginator(Generic[P]):
         self.model: Final = model
         self.fields: Final = fields or _select_all_fields(unwrap_partial(schema), model)
         self.envelope: Final = envelope or Envelope()
-        self._limits = Limits(default_limit, max_limit, max_offset, mode)
+        self._limits = PageLimits(default_limit, max_limit, max_offset, mode)
         self._is_choosable = is_partial(schema)
         self._keys = _to_signing_keys(secret, mode)
-        self._count_pages = to_counting("exact" if count == "auto" else count)
-        self._count_cursor_pages = to_counting("none" if count == "auto" else count)
+        self._count_pages = check_count_option("exact" if count == "auto" else count)
+        self._count_cursor_pages = check_count_option("none" if count == "auto" else count)
         self._count_cache = CountCache(count) if isinstance(count, Cached) else None
         self._etag = _to_flag("etag", etag)
-        self._version = _to_version(version)
+        self._version = _to_version_expressions(version)
         if etag and self._version:
             raise InvalidOption.conflict("etag", etag, "version=, which sets the ETag")
-        self._known_names = self._known_parameter_names(to_unknown(unknown))
+        self._known_names = self._known_parameter_names(check_unknown_option(unknown))
         self._advise = advise if advise == "auto" else _to_flag("advise", advise)
         if self.fields.model is not model:
             raise InvalidOption(
-                "fields", self.fields.model, f"a FieldSelector with model={_name_of(model)}"
+                "fields", self.fields.model, f"a FieldSelector with model={_get_model_name(model)}"
             )
         if model is None:
             self._sorting = SortOptions(
@@ -214,13 +214,13 @@ class Paginator(Generic[P]):
         else:
             if unique and not isinstance(unique, str):
                 raise InvalidOption.conflict("unique", unique, "model=, which has a primary key")
-            self._use_model(model, sort, default_sort, unique)
+            self._set_up_model(model, sort, default_sort, unique)
         if self._keys is not None:
-            self._sorting.check_shown()
+            self._sorting.check_cursor_values_shown()
             if model is None:
-                self._check_unique()
+                self._require_unique_option()
 
-    def _use_model(
+    def _set_up_model(
         self,
         model: type,
         sort: Iterable[str | SortKey],
@@ -229,10 +229,10 @@ class Paginator(Generic[P]):
     ) -> None:
         # Imported here, because SQLAlchemy need not be installed for pages of lists.
         from hasten._sqlalchemy import execution  # noqa: PLC0415
-        from hasten._sqlalchemy.selects import mapper_of  # noqa: PLC0415
+        from hasten._sqlalchemy.selects import get_mapper  # noqa: PLC0415
         from hasten.pagination._sql import cursor_values, query_planner  # noqa: PLC0415
 
-        mapper = mapper_of(model)
+        mapper = get_mapper(model)
         self._execution = execution
         self._sorting = SortOptions(
             self.fields.allowed,
@@ -242,21 +242,21 @@ class Paginator(Generic[P]):
             is_nullable=lambda attribute: cursor_values.is_nullable(mapper, attribute),
         )
         if self._keys is not None:
-            attributes = self._sorting.attributes_in_cursor()
+            attributes = self._sorting.find_cursor_attributes()
             cursor_values.check_fits_in_cursor(mapper, attributes, "sort")
         self._planner = query_planner.QueryPlanner(
             mapper,
-            self.fields._require_shapes(),
+            self.fields._require_loaders(),
             self._sorting.attributes,
             explicit_nulls=self._sorting.explicit_nulls,
-            advise=in_development() if self._advise == "auto" else self._advise,
+            advise=is_development_mode() if self._advise == "auto" else self._advise,
         )
 
     def __repr__(self) -> str:
-        model = f", model={_name_of(self.model)}" if self.model is not None else ""
+        model = f", model={_get_model_name(self.model)}" if self.model is not None else ""
         sort = f", sort={self.sort_names}" if self.sort_names else ""
         name = type(self).__name__
-        return f"{name}({_schema_name(self.schema)}{model}{sort}, mode={self._limits.mode!r})"
+        return f"{name}({_get_schema_name(self.schema)}{model}{sort}, mode={self._limits.mode!r})"
 
     @property
     def sort_names(self) -> tuple[str, ...]:
@@ -288,12 +288,12 @@ class Paginator(Generic[P]):
             if_none_match = if_none_match or get_request_header(query, "if-none-match")
             if self._advise == "auto" and self.model is not None and is_debug(query):
                 self._planner.advise = True
-        q = params.parse(
+        q = params.parse_page_params(
             pairs,
             self._limits,
             sorts=self._sorting.sorts,
             default_order=self._sorting.default,
-            keys=self._keys,
+            signing_keys=self._keys,
         )
         if self._known_names is not None:
             check_parameter_names(pairs, self._known_names, known)
@@ -322,10 +322,10 @@ class Paginator(Generic[P]):
         Raises `InvalidParameter` (400) for a cursor of another query, before any SQL is executed,
         and `InvalidOption` for a select that cannot be paged.
         """
-        database = self._execution_module().async_database(db)
-        return await self._select_page(database, statement, q, fields, scope)
+        database = self._import_execution_module().wrap_async_session(db)
+        return await self._read_select_page(database, statement, q, fields, scope)
 
-    def _page_sync(
+    def _read_page_sync(
         self,
         db: Executor,
         statement: Selection,
@@ -333,8 +333,8 @@ class Paginator(Generic[P]):
         fields: FieldSet | None,
         scope: object,
     ) -> P:
-        database = self._execution_module().blocking_database(db)
-        return run_without_loop(self._select_page(database, statement, q, fields, scope))
+        database = self._import_execution_module().wrap_blocking_session(db)
+        return run_without_loop(self._read_select_page(database, statement, q, fields, scope))
 
     async def from_source(
         self,
@@ -350,7 +350,7 @@ class Paginator(Generic[P]):
         or its user: a cursor of one scope is rejected in every other.
         """
         name = type(source).__qualname__
-        return await self._source_page(source, name, q, fields, scope)
+        return await self._read_source_page(source, name, q, fields, scope)
 
     def from_items(
         self,
@@ -366,8 +366,8 @@ class Paginator(Generic[P]):
         rejected: use `page`, which reads only the rows of the page from the database.
         """
         attributes = self._sorting.attributes
-        source = Items(items, lambda item, name: value_of(item, name, attributes[name]))
-        return run_without_loop(self._source_page(source, "list", q, fields, scope))
+        source = ListSource(items, lambda item, name: get_field_value(item, name, attributes[name]))
+        return run_without_loop(self._read_source_page(source, "list", q, fields, scope))
 
     def encode(self, page: Page[Any] | CursorPage[Any]) -> bytes:
         """Encode a page as JSON. Its rows are not validated again."""
@@ -381,27 +381,27 @@ class Paginator(Generic[P]):
         path is the path of the request; without it, the links consist of a query only. origin, such
         as "https://api.example.org", makes the links absolute.
         """
-        return link_header_of(page, q, path=path, origin=origin)
+        return make_link_header(page, q, path=path, origin=origin)
 
     def response(self, page: Page[Any] | CursorPage[Any], q: PageParams) -> EncodedResponse:
         """Return the response of a page: JSON, with a Link header, and an ETag if configured."""
-        return Responder(self.envelope, q, has_etag=self._etag)(page)
+        return PageResponder(self.envelope, q, has_etag=self._etag)(page)
 
-    def _with_responder(self, page: Any, q: PageParams) -> P:
+    def _attach_responder(self, page: Any, q: PageParams) -> P:
         """Attach the function that builds the response to a page, and return the page."""
-        page._responder = Responder(self.envelope, q, has_etag=self._etag)
+        page._responder = PageResponder(self.envelope, q, has_etag=self._etag)
         return cast("P", page)
 
-    def _known_parameter_names(self, unknown: Unknown) -> tuple[str, ...] | None:
+    def _known_parameter_names(self, unknown_option: Unknown) -> tuple[str, ...] | None:
         """Return the names of all query parameters; None if unknown parameters are ignored."""
-        if unknown == "ignore":
+        if unknown_option == "ignore":
             return None
         names = params.parameter_names(self._limits.mode)
         return (*names, self.fields.parameter) if self._is_choosable else names
 
     # Selects -------------------------------------------------------------------------------------
 
-    def _execution_module(self) -> ModuleType:
+    def _import_execution_module(self) -> ModuleType:
         """Return the module `hasten._sqlalchemy.execution`. Raises `UsageError` without a model.
 
         Only paginators with a model import it, because SQLAlchemy need not be installed otherwise.
@@ -412,7 +412,7 @@ class Paginator(Generic[P]):
             )
         return self._execution
 
-    async def _select_page(
+    async def _read_select_page(
         self,
         database: Database,
         statement: Selection,
@@ -421,96 +421,98 @@ class Paginator(Generic[P]):
         scope: object,
     ) -> P:
         chosen, allowed = self._choose_fields(q, fields)
-        query = self._planner.make_query(database, statement, chosen, q.order)
-        origin = self._make_origin(query, q, scope)
+        query = self._planner.make_page_query(database, statement, chosen, q.order)
+        origin = self._make_row_origin(query, q, scope)
         signer = None
         if q.page is None:
-            query.check_shown(allowed)
+            query.check_cursor_values_shown(allowed)
             signer = self._make_signer(
-                q, "cursor", _name_of(self.model), origin.scope, query.identity()
+                q, "cursor", _get_model_name(self.model), origin.scope, query.make_identity_values()
             )
         tag = None
         if self._version:
-            values = await query.version(self._version)
-            tag = _version_etag(query, q, chosen, origin, values)
+            values = await query.read_aggregates(self._version)
+            tag = _make_version_etag(query, q, chosen, origin, values)
         page: Page[Any] | CursorPage[Any]
         if tag is not None and contains_etag(q.if_none_match, tag):
             page = build_not_modified_page(q, tag)
         elif signer is None:
-            page = await self._offset_page(query, statement, q, origin)
+            page = await self._read_offset_page(query, statement, q, origin)
         else:
-            page = await self._cursor_page(query, statement, q, origin, signer)
+            page = await self._read_cursor_page(query, statement, q, origin, signer)
         page.etag = tag
-        return self._with_responder(page, q)
+        return self._attach_responder(page, q)
 
-    async def _offset_page(
-        self, query: PageQuery, statement: Selection, q: PageParams, origin: _Origin
+    async def _read_offset_page(
+        self, query: PageQuery, statement: Selection, q: PageParams, origin: _RowOrigin
     ) -> Page[Any]:
         counting = self._count_pages
         known = None
         if isinstance(counting, Cached) or callable(counting):
-            known, counting = await self._count(query, statement, origin, counting), "none"
-        found = await query.offset_slice(limit=q.limit, offset=q.offset, count=counting)
+            known, counting = await self._read_count(query, statement, origin, counting), "none"
+        found = await query.read_offset_slice(limit=q.limit, offset=q.offset, count=counting)
         return build_page(q, found.rows, known or found.count, has_more=found.has_more)
 
-    async def _cursor_page(
+    async def _read_cursor_page(
         self,
         query: PageQuery,
         statement: Selection,
         q: PageParams,
-        origin: _Origin,
+        origin: _RowOrigin,
         signer: CursorSigner,
     ) -> CursorPage[Any]:
         cursor = q.cursor or START
-        found = await query.keyset_slice(
+        found = await query.read_keyset_slice(
             cursor.values or None, limit=q.limit, backwards=cursor.backwards
         )
         counting, count = self._count_cursor_pages, NOT_COUNTED
         if counting != "none":
-            count = await self._count(query, statement, origin, counting)
+            count = await self._read_count(query, statement, origin, counting)
         return build_cursor_page(q, found.rows, found, count, signer)
 
-    async def _count(
-        self, query: PageQuery, statement: Selection, origin: _Origin, counting: Counting
+    async def _read_count(
+        self, query: PageQuery, statement: Selection, origin: _RowOrigin, counting: Counting
     ) -> Count:
         if not isinstance(counting, Cached):
-            return await query.count(counting, statement)
+            return await query.count_rows(counting, statement)
         assert self._count_cache is not None
-        key = fingerprint("count", _name_of(self.model), *origin, query.identity())
+        key = compute_fingerprint(
+            "count", _get_model_name(self.model), *origin, query.make_identity_values()
+        )
         count = self._count_cache.get(key)
         if count is None:
-            count = await query.count(counting.count, statement)
+            count = await query.count_rows(counting.count, statement)
             self._count_cache.put(key, count)
         return count
 
-    def _make_origin(self, query: PageQuery, q: PageParams, scope: object) -> _Origin:
+    def _make_row_origin(self, query: PageQuery, q: PageParams, scope: object) -> _RowOrigin:
         """Return the scope of the request, its schemas, and the database it reads from.
 
         The database is only looked up if an ETag or a cached total depends on it.
         """
         is_needed = bool(self._version or self._count_cache)
         if q.page is not None and not is_needed:
-            return _Origin(scope)
-        schemas = query.translated_schemas()
+            return _RowOrigin(scope)
+        schemas = query.find_translated_schemas()
         scope = [scope, schemas] if schemas else scope
-        return _Origin(scope, *query.database_identity()) if is_needed else _Origin(scope)
+        return _RowOrigin(scope, *query.database_identity()) if is_needed else _RowOrigin(scope)
 
     # Sources -------------------------------------------------------------------------------------
 
-    async def _source_page(
+    async def _read_source_page(
         self, source: Source, name: str, q: PageParams, fields: FieldSet | None, scope: object
     ) -> P:
         chosen, allowed = self._choose_fields(q, fields)
-        order = self._sorting.total_order(q.order)
+        order = self._sorting.make_total_order(q.order)
         window = Window(order, q.limit, q.offset, None, chosen)
         if q.page is not None:
             found = await fetch_offset_slice(source, window, self._count_pages)
             rows = self.fields.from_items(found.rows, chosen)
             page: Any = build_page(q, rows, found.count, has_more=found.has_more)
-            return self._with_responder(page, q)
-        self._check_unique()
+            return self._attach_responder(page, q)
+        self._require_unique_option()
         for key in order:
-            if not is_shown(key.name, allowed):
+            if not is_always_shown(key.name, allowed):
                 raise hidden_sort_key_error(key.name)
         keys = [[key.name, key.descending, key.nulls] for key in order]
         signer = self._make_signer(q, "source", name, scope, keys)
@@ -520,13 +522,13 @@ class Paginator(Generic[P]):
         part = await fetch_keyset_slice(
             source,
             replace(window, after=cursor.values or None),
-            lambda item: tuple([value_of(item, *each) for each in attributes]),
+            lambda item: tuple([get_field_value(item, *each) for each in attributes]),
             backwards=cursor.backwards,
         )
         rows = self.fields.from_items(part.rows, chosen)
-        return self._with_responder(build_cursor_page(q, rows, part, count, signer), q)
+        return self._attach_responder(build_cursor_page(q, rows, part, count, signer), q)
 
-    def _check_unique(self) -> None:
+    def _require_unique_option(self) -> None:
         if not self._sorting.unique:
             raise InvalidOption(
                 "unique", (), "the names of fields that together identify an item, such as ('id',)"
@@ -553,7 +555,7 @@ class Paginator(Generic[P]):
             check_sort(q.order, shown)
         return own, chosen.allowed
 
-    def _make_signer(self, q: PageParams, *query: object) -> CursorSigner:
+    def _make_signer(self, q: PageParams, *query_identity: object) -> CursorSigner:
         """Return the signer for the cursors of a query.
 
         query are the values that identify the query. Raises `InvalidParameter` if the cursor of the
@@ -561,7 +563,7 @@ class Paginator(Generic[P]):
         """
         if self._keys is None:
             raise UsageError("this Paginator cannot read pages by cursor: it has mode='page'")
-        query_fingerprint = fingerprint(*query)
+        query_fingerprint = compute_fingerprint(*query_identity)
         if q.cursor is not None:
             q.cursor.check(query_fingerprint)
         return CursorSigner(self._keys, query_fingerprint)
@@ -588,10 +590,10 @@ class SyncPaginator(Generic[P]):
         scope: object = None,
     ) -> P:
         """Read the requested page of a select. See `Paginator.page` for the arguments."""
-        return self._paginator._page_sync(db, statement, q, fields, scope)
+        return self._paginator._read_page_sync(db, statement, q, fields, scope)
 
 
-class _Origin(NamedTuple):
+class _RowOrigin(NamedTuple):
     """The origin of rows: the same query may return other rows for another user or database."""
 
     scope: object
@@ -602,7 +604,7 @@ class _Origin(NamedTuple):
     """The number of the engine in this process, because two databases may have the same name."""
 
 
-def in_development() -> bool:
+def is_development_mode() -> bool:
     """Return whether Python runs in development mode (``python -X dev``)."""
     return sys.flags.dev_mode
 
@@ -629,11 +631,11 @@ def _to_signing_keys(secret: Secret | None, mode: Mode) -> SigningKeys | None:
     return SigningKeys(secret)
 
 
-def _name_of(model: type | None) -> str:
+def _get_model_name(model: type | None) -> str:
     return "no model" if model is None else model.__name__
 
 
-def _schema_name(schema: Any) -> str:
+def _get_schema_name(schema: Any) -> str:
     name: str = getattr(unwrap_partial(schema), "__name__", repr(schema))
     return f"Partial[{name}]" if is_partial(schema) else name
 
@@ -650,7 +652,7 @@ def _to_flag(option: str, value: object) -> bool:
 # Versions -----------------------------------------------------------------------------------------
 
 
-def _to_version(version: object) -> tuple[Any, ...]:
+def _to_version_expressions(version: object) -> tuple[Any, ...]:
     if version is None:
         return ()
     parts = tuple(version) if isinstance(version, list | tuple) else (version,)
@@ -664,15 +666,22 @@ def _to_version(version: object) -> tuple[Any, ...]:
     return parts
 
 
-def _version_etag(
-    query: PageQuery, q: PageParams, chosen: FieldSet, origin: _Origin, values: Sequence[object]
+def _make_version_etag(
+    query: PageQuery,
+    q: PageParams,
+    chosen: FieldSet,
+    origin: _RowOrigin,
+    version_values: Sequence[object],
 ) -> str:
     """Return the ETag of a page, computed without reading it.
 
-    It depends on values, the results of the ``version=`` expressions, and on everything else that
-    the response depends on: the query, its origin, the chosen fields and the query parameters.
+    It depends on version_values, the results of the ``version=`` expressions, and on everything
+    else that the response depends on: the query, its origin, the chosen fields and the query
+    parameters.
     """
     parameters = [[name, value] for name, value in q.query]
     of = [origin.scope, origin.database]
-    parts = fingerprint("etag", of, query.identity(), parameters, str(chosen), list(values))
+    parts = compute_fingerprint(
+        "etag", of, query.make_identity_values(), parameters, str(chosen), list(version_values)
+    )
     return etag_of(parts, weak=True)

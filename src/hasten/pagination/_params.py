@@ -41,7 +41,7 @@ def parameter_names(mode: Mode) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class PageLimits:
     """The bounds of ``page`` and ``limit``. Raises `InvalidOption` if one is invalid."""
 
     default_limit: int = 20
@@ -86,41 +86,41 @@ class PageParams:
         return 0 if self.page is None else (self.page - 1) * self.limit
 
 
-def parse(
-    pairs: Pairs,
-    limits: Limits,
+def parse_page_params(
+    query_pairs: Pairs,
+    limits: PageLimits,
     *,
     sorts: Mapping[str, SortKey] | None = None,
     default_order: Order = (),
-    keys: SigningKeys | None = None,
+    signing_keys: SigningKeys | None = None,
 ) -> PageParams:
     """Parse the query parameters of a request for a page.
 
     Other parameters are kept unparsed, for links. sorts has a key for each name that the client may
-    sort by. keys verify cursors; they are required unless the mode is "page". Raises
+    sort by. signing_keys verify cursors; they are required unless the mode is "page". Raises
     `InvalidParameter`: 422, or 400 for a cursor with an invalid signature.
     """
-    given = _pick_parameters(pairs)
+    given = _pick_parameters(query_pairs)
     limit = _parse_limit(given.get("limit"), limits)
     order = parse_sort(given["sort"], sorts or {}) if "sort" in given else default_order
     cursor: Cursor | None = None
     page: int | None = None
     if _is_by_cursor(given, limits.mode):
         if token := given.get("cursor"):
-            assert keys is not None, "this mode requires keys for cursors"
-            cursor = keys.read(token)
+            assert signing_keys is not None, "this mode requires keys for cursors"
+            cursor = signing_keys.decode_for_any_query(token)
     else:
         page = _parse_page(given.get("page"), limit, limits)
-    return PageParams(page, limit, order, cursor, tuple(pairs))
+    return PageParams(page, limit, order, cursor, tuple(query_pairs))
 
 
-def _pick_parameters(pairs: Pairs) -> dict[str, str]:
+def _pick_parameters(query_pairs: Pairs) -> dict[str, str]:
     """Return the values of ``page``, ``limit``, ``sort`` and ``cursor`` in a query.
 
     Several ``sort`` are joined by commas. Raises `InvalidParameter` if another one is repeated.
     """
     given: dict[str, str] = {}
-    for name, value in pairs:
+    for name, value in query_pairs:
         if name in _NAMES:
             if name == "sort" and name in given:
                 value = f"{given[name]},{value}"  # noqa: PLW2901 - joined, like several fields=
@@ -132,49 +132,49 @@ def _pick_parameters(pairs: Pairs) -> dict[str, str]:
     return given
 
 
-def _is_by_cursor(given: Mapping[str, str], mode: Mode) -> bool:
+def _is_by_cursor(parameters: Mapping[str, str], mode: Mode) -> bool:
     """Return whether the request is for a page by cursor, not by number.
 
     Raises `InvalidParameter` for a parameter that this mode does not use, and for both together.
     """
     match mode:
         case "page":
-            if given.get("cursor"):
-                raise _not_used_error("cursor", "use page= to select a page")
+            if parameters.get("cursor"):
+                raise _make_unused_parameter_error("cursor", "use page= to select a page")
             return False
         case "cursor":
-            if "page" in given:
-                raise _not_used_error("page", "use cursor= from the previous response")
+            if "page" in parameters:
+                raise _make_unused_parameter_error("page", "use cursor= from the previous response")
             return True
         case "both":
-            if "page" in given and "cursor" in given:
+            if "page" in parameters and "cursor" in parameters:
                 raise InvalidParameter(
                     "page",
                     None,
                     "cannot be combined with cursor: omit one of them",
                     code="conflict",
                 )
-            return "cursor" in given
+            return "cursor" in parameters
 
 
-def _not_used_error(parameter: str, remedy: str) -> InvalidParameter:
+def _make_unused_parameter_error(parameter: str, remedy: str) -> InvalidParameter:
     return InvalidParameter(parameter, None, f"not used here: {remedy}", code="not_used")
 
 
-def _parse_limit(text: str | None, limits: Limits) -> int:
+def _parse_limit(text: str | None, limits: PageLimits) -> int:
     if text is None:
         return limits.default_limit
     highest = limits.max_limit
-    number = _parse_whole(text)
+    number = _parse_whole_number(text)
     if number is None or not 1 <= number <= highest:
-        raise _number_error("limit", text, highest, "; request several pages instead")
+        raise _make_number_error("limit", text, highest, "; request several pages instead")
     return number
 
 
-def _parse_page(text: str | None, limit: int, limits: Limits) -> int:
+def _parse_page(text: str | None, limit: int, limits: PageLimits) -> int:
     if text is None:
         return 1
-    number = _parse_whole(text)
+    number = _parse_whole_number(text)
     # The sum of offset and limit must fit into 64 bits. The limit is one row more than the page.
     highest = (MAX_INT64 - limit - 1) // limit + 1
     remedy = ""
@@ -183,11 +183,11 @@ def _parse_page(text: str | None, limit: int, limits: Limits) -> int:
         further = "use cursor=" if limits.mode == "both" else "use a filter"
         remedy = f" for limit={limit}; {further} to reach later rows"
     if number is None or not 1 <= number <= highest:
-        raise _number_error("page", text, highest, remedy)
+        raise _make_number_error("page", text, highest, remedy)
     return number
 
 
-def _parse_whole(text: str) -> int | None:
+def _parse_whole_number(text: str) -> int | None:
     """Parse a whole number; return None if the text is not a whole number.
 
     Returns `MAX_INT64` + 1 for every number that is too large for the database, and -1 for every
@@ -202,15 +202,15 @@ def _parse_whole(text: str) -> int | None:
     return int(digits or "0") if len(digits) < 20 else MAX_INT64 + 1
 
 
-def _number_error(parameter: str, text: str, highest: int, remedy: str) -> InvalidParameter:
+def _make_number_error(parameter: str, text: str, maximum: int, remedy: str) -> InvalidParameter:
     """Return the error for a value that is out of range or is not a whole number."""
-    is_number = _parse_whole(text) is not None
+    is_number = _parse_whole_number(text) is not None
     form = "" if is_number else ", in digits"
     return InvalidParameter(
         parameter,
         text,
-        f"expected a whole number from 1 to {highest}{form}{remedy}",
+        f"expected a whole number from 1 to {maximum}{form}{remedy}",
         code="out_of_range" if is_number else "not_a_number",
         minimum=1,
-        maximum=highest,
+        maximum=maximum,
     )

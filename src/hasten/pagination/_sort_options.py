@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from hasten.errors import InvalidOption, InvalidParameter
-from hasten.fields._allowed import AllowedFields, is_shown
+from hasten.fields._allowed import AllowedFields, is_always_shown
 from hasten.pagination._cursor import hidden_sort_key_error
 from hasten.pagination._order import Order, SortKey, parse_sort
 
@@ -31,15 +31,15 @@ class SortOptions:
         """
         self._allowed = allowed
         self._is_nullable = is_nullable
-        self.attributes: Final = _sortable_attributes(allowed)
+        self.attributes: Final = _find_sortable_attributes(allowed)
         """The attribute name of each sortable field, by the field's public name."""
         self.explicit_nulls: Final[set[str]] = set()
         """The fields that were passed as `SortKey`, which says where NULLs are sorted."""
         self.sorts: Final[Mapping[str, SortKey]] = dict(self._to_sort_keys(sort))
         self.default: Final = self._parse_default_sort(default_sort)
-        self.unique: Final = self._checked_unique(unique)
+        self.unique: Final = self._check_unique_option(unique)
 
-    def total_order(self, order: Order) -> Order:
+    def make_total_order(self, order: Order) -> Order:
         """Return an order followed by the unique fields, so that no two items are equal in it.
 
         The unique fields get the direction of the last key.
@@ -49,13 +49,13 @@ class SortOptions:
         rest = [SortKey(name, descending) for name in self.unique if name not in named]
         return (*order, *rest)
 
-    def check_shown(self) -> None:
+    def check_cursor_values_shown(self) -> None:
         """Raise `InvalidOption` if a cursor could contain a value that some rows do not show."""
         for name in [*self.sorts, *(key.name for key in self.default), *self.unique]:
-            if not is_shown(name, self._allowed):
+            if not is_always_shown(name, self._allowed):
                 raise hidden_sort_key_error(name)
 
-    def attributes_in_cursor(self) -> list[str]:
+    def find_cursor_attributes(self) -> list[str]:
         """Return the names of the attributes whose values cursors may contain."""
         return [self.attributes[key.name] for key in (*self.sorts.values(), *self.default)]
 
@@ -95,13 +95,13 @@ class SortOptions:
         except InvalidParameter as error:
             raise InvalidOption("default_sort", default_sort, str(error)) from None
 
-    def _checked_unique(self, unique: Sequence[str]) -> tuple[str, ...]:
+    def _check_unique_option(self, unique: Sequence[str]) -> tuple[str, ...]:
         if isinstance(unique, str):
             raise InvalidOption("unique", unique, f"a sequence of names, such as ({unique!r},)")
         return tuple(self._make_sort_key(name, "unique").name for name in unique)
 
 
-def _sortable_attributes(allowed: AllowedFields) -> dict[str, str]:
+def _find_sortable_attributes(allowed: AllowedFields) -> dict[str, str]:
     """Return the attribute name of each sortable field, by the field's public name.
 
     Nested objects and computed fields have no column to sort by.

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from hasten.errors import InvalidOption
 from hasten.fields._allowed import FieldSet
-from hasten.pagination._counts import NOT_COUNTED, Capped, Count, Counting, checked_count
+from hasten.pagination._counts import NOT_COUNTED, Capped, Count, Counting, check_count_result
 from hasten.pagination._order import Order, SortKey
 from hasten.pagination._slices import KeysetSlice, OffsetSlice
 
@@ -34,6 +34,9 @@ class Window:
     """The fields that the response shows. Items may lack other fields, except for sort keys."""
 
 
+HasMore: TypeAlias = bool
+
+
 class Source(Protocol):
     """The interface of data that can be paged without a SQL database. You implement it.
 
@@ -50,14 +53,14 @@ class Source(Protocol):
         """
 
 
-async def fetch_offset_slice(source: Source, window: Window, count: Counting) -> OffsetSlice:
+async def fetch_offset_slice(source: Source, window: Window, counting: Counting) -> OffsetSlice:
     """Fetch the items of a page by number, and count all items.
 
     The window has the offset and the limit of the page.
     """
-    counted = await fetch_count(source, count)
-    items, has_more = await _fetch(source, window)
-    known = counted._corrected_by_page(window.offset, len(items), has_more=has_more)
+    counted = await fetch_count(source, counting)
+    items, has_more = await _fetch_and_check_for_more(source, window)
+    known = counted._correct_by_page(window.offset, len(items), has_more=has_more)
     return OffsetSlice(items, has_more, known)
 
 
@@ -73,8 +76,8 @@ async def fetch_keyset_slice(
     position_of returns the sort key values of an item.
     """
     if backwards:
-        window = replace(window, order=tuple(map(_reversed_key, window.order)))
-    items, has_more = await _fetch(source, window)
+        window = replace(window, order=tuple(map(_reverse_sort_key, window.order)))
+    items, has_more = await _fetch_and_check_for_more(source, window)
     if backwards:
         items.reverse()
     ends = [position_of(item) for item in (items[:1] + items[-1:])]
@@ -82,21 +85,21 @@ async def fetch_keyset_slice(
     return KeysetSlice(items, has_more, first, last)
 
 
-async def fetch_count(source: Source, count: Counting) -> Count:
-    """Count the items of a source in the way that count says.
+async def fetch_count(source: Source, counting: Counting) -> Count:
+    """Count the items of a source. counting is the option ``count=`` of the paginator.
 
     The result is `NOT_COUNTED` for "none", and if the source cannot count.
     """
-    if count == "none":
+    if counting == "none":
         return NOT_COUNTED
-    cap = count.limit if isinstance(count, Capped) else None
+    cap = counting.limit if isinstance(counting, Capped) else None
     found = await source.count(cap)
     if isinstance(found, int) and not isinstance(found, bool):
-        return count._to_count(found) if isinstance(count, Capped) else Count(found)
-    return NOT_COUNTED if found is None else checked_count(found)
+        return counting._to_capped_count(found) if isinstance(counting, Capped) else Count(found)
+    return NOT_COUNTED if found is None else check_count_result(found)
 
 
-async def _fetch(source: Source, window: Window) -> tuple[list[object], bool]:
+async def _fetch_and_check_for_more(source: Source, window: Window) -> tuple[list[object], HasMore]:
     """Return the items of a page, and whether there are more items after them.
 
     To find out, one item more than the page shows is fetched.
@@ -105,7 +108,7 @@ async def _fetch(source: Source, window: Window) -> tuple[list[object], bool]:
     return items[: window.limit], len(items) > window.limit
 
 
-def _reversed_key(key: SortKey) -> SortKey:
+def _reverse_sort_key(key: SortKey) -> SortKey:
     return replace(
         key, descending=not key.descending, nulls="last" if key.nulls == "first" else "first"
     )
@@ -114,12 +117,15 @@ def _reversed_key(key: SortKey) -> SortKey:
 # Lists --------------------------------------------------------------------------------------------
 
 
-class Items:
+class ListSource:
     """A `Source` that reads from a list. It sorts the items in Python and never suspends."""
 
     def __init__(self, items: Sequence[object], value_of: Callable[[object, str], object]) -> None:
-        """value_of returns the value of an item's field, given the field's public name."""
-        _check_items(items)
+        """Create a source of these items.
+
+        value_of returns the value of a field, given an item and the public name of the field.
+        """
+        _require_item_sequence(items)
         self._items = items
         self._value_of = value_of
 
@@ -135,7 +141,9 @@ class Items:
                 position = [
                     None if value is None else _comparison_key(value) for value in window.after
                 ]
-                items = [each for each in items if self._is_after(each, window.order, position)]
+                items = [
+                    each for each in items if self._is_after_position(each, window.order, position)
+                ]
         except TypeError as exc:
             names = [key.name for key in window.order]
             raise InvalidOption(
@@ -155,7 +163,7 @@ class Items:
             items = unknown + found if key.nulls == "first" else found + unknown
         return items
 
-    def _is_after(
+    def _is_after_position(
         self, item: object, order: Order, position: Sequence[_ComparisonKey | None]
     ) -> bool:
         """Return whether an item is sorted after a position."""
@@ -191,11 +199,17 @@ def _comparison_key(value: Any) -> _ComparisonKey:
 _SQL: Final = "sqlalchemy"
 
 
-def _check_items(items: object) -> None:
+def _require_item_sequence(items: object) -> None:
     """Raise `InvalidOption` unless items is a sequence that does not come from SQLAlchemy."""
-    if isinstance(items, str | bytes) or not isinstance(items, Sequence) or _is_sqlalchemy(items):
+    if (
+        isinstance(items, str | bytes)
+        or not isinstance(items, Sequence)
+        or _is_sqlalchemy_object(items)
+    ):
         raise InvalidOption("items", type(items).__name__, "a list; for a select, use page()")
-    if any(hasattr(item, "_sa_instance_state") or _is_sqlalchemy(item) for item in items[:1]):
+    if any(
+        hasattr(item, "_sa_instance_state") or _is_sqlalchemy_object(item) for item in items[:1]
+    ):
         raise InvalidOption(
             "items",
             f"{type(items).__name__} of database rows",
@@ -203,6 +217,6 @@ def _check_items(items: object) -> None:
         )
 
 
-def _is_sqlalchemy(value: object) -> bool:
+def _is_sqlalchemy_object(value: object) -> bool:
     """Return whether the class of a value is defined by SQLAlchemy."""
     return type(value).__module__.partition(".")[0] == _SQL

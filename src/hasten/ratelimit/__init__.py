@@ -8,8 +8,8 @@ from hasten.ratelimit._counter_store import (
     CounterStore,
     OnStoreError,
     Outcome,
+    Reservation,
     Settlement,
-    Token,
 )
 from hasten.ratelimit._http.current_limit import CurrentLimit, SyncCurrentLimit, current_limit
 from hasten.ratelimit._http.limit import (
@@ -57,6 +57,7 @@ __all__ = [
     "RateOption",
     "Rates",
     "RequestInfo",
+    "Reservation",
     "RouteOptions",
     "Rule",
     "RuleKind",
@@ -64,7 +65,6 @@ __all__ = [
     "SyncCurrentLimit",
     "SyncLimiter",
     "SyncLimits",
-    "Token",
     "current_limit",
     "exempt",
     "limit",

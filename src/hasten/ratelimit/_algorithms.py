@@ -34,19 +34,20 @@ moves only by the cost that stays charged.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
-from hasten.ratelimit._counter_store import Check, Outcome, Token
+from hasten.ratelimit._counter_store import Check, Outcome, Reservation
 from hasten.ratelimit._rules import IN_FLIGHT_RETRY_US, Rule
 
-State = tuple[int, ...]
+CounterState: TypeAlias = tuple[int, ...]
+ReservedAtUs: TypeAlias = int
 
 _new: Final = tuple.__new__  # twice as fast as the constructor of a named tuple
 
 
 def hit(
-    checks: Sequence[Check], states: Sequence[State], now_us: int
-) -> tuple[list[State], list[Outcome]]:
+    checks: Sequence[Check], states: Sequence[CounterState], now_us: int
+) -> tuple[list[CounterState], list[Outcome]]:
     """Decide a group of checks: all of them take their cost, or none does.
 
     states are the stored states of the keys. Returns the new states and the outcomes, in the order
@@ -67,7 +68,7 @@ def hit(
     return [state for state, _ in decided], [outcome for _, outcome in decided]
 
 
-def hit_one(check: Check, state: State, now_us: int) -> tuple[State, Outcome]:
+def hit_one(check: Check, state: CounterState, now_us: int) -> tuple[CounterState, Outcome]:
     """Decide a group that has only one check. The result is the same as that of `hit`."""
     state = drop_expired(check.rule, state, now_us)
     wait = _compute_wait(check, state, now_us)
@@ -76,77 +77,83 @@ def hit_one(check: Check, state: State, now_us: int) -> tuple[State, Outcome]:
     return _accept_check(check, state, wait, now_us)
 
 
-def decide_fixed(rule: Rule, used: int, left_us: int, cost: int) -> Outcome:
+def decide_fixed_window(rule: Rule, used_cost: int, window_left_us: int, cost: int) -> Outcome:
     """Return the outcome of `hit_one` for a simple "fixed" check, without making a state.
 
     A check is simple if it is counted at once, its cost is from 1 to the limit, and its key has
-    neither a block nor reservations. used is the cost used in the current window, which ends after
-    left_us.
+    neither a block nor reservations. used_cost is the cost that is used in the current window,
+    which ends after window_left_us.
     """
     limit = rule.limit
-    remaining = limit - used - cost
+    remaining = limit - used_cost - cost
     if remaining >= 0:
-        return _new(Outcome, (True, limit, remaining, left_us, 0, False, None, False))
+        return _new(Outcome, (True, limit, remaining, window_left_us, 0, False, None, False))
     remaining = max(0, remaining + cost)
-    return _new(Outcome, (False, limit, remaining, left_us, left_us, True, None, False))
+    return _new(
+        Outcome, (False, limit, remaining, window_left_us, window_left_us, True, None, False)
+    )
 
 
-def decide_gcra(rule: Rule, owed_us: int, cost: int) -> Outcome:
+def decide_gcra(rule: Rule, tat_ahead_us: int, cost: int) -> Outcome:
     """Return the outcome of `hit_one` for a simple "gcra" check, without making a state.
 
     A check is simple if it is counted at once, its cost is from 1 to the burst, and its key has
-    neither a block nor reservations. owed_us is how far the theoretical arrival time is ahead of
-    now.
+    neither a block nor reservations. tat_ahead_us is how far the theoretical arrival time (TAT) is
+    ahead of now.
     """
     interval_us, tolerance_us = rule.interval_us, rule.tolerance_us
-    after_us = owed_us + cost * interval_us
+    after_us = tat_ahead_us + cost * interval_us
     if after_us <= tolerance_us:
         remaining = (tolerance_us - after_us) // interval_us
         reset_us = after_us - tolerance_us + (remaining + 1) * interval_us
         return _new(Outcome, (True, rule.burst, remaining, reset_us, 0, False, None, False))
     wait_us = after_us - tolerance_us
-    remaining = max(0, (tolerance_us - owed_us) // interval_us)
-    reset_us = min(owed_us - tolerance_us + (remaining + 1) * interval_us, wait_us)
+    remaining = max(0, (tolerance_us - tat_ahead_us) // interval_us)
+    reset_us = min(tat_ahead_us - tolerance_us + (remaining + 1) * interval_us, wait_us)
     return _new(Outcome, (False, rule.burst, remaining, reset_us, wait_us, True, None, False))
 
 
-def peek(check: Check, state: State, now_us: int) -> Outcome:
+def peek(check: Check, state: CounterState, now_us: int) -> Outcome:
     """Return the outcome that a check would have now. Nothing is counted."""
     state = drop_expired(check.rule, state, now_us)
     return _make_outcome(check, state, _compute_wait(check, state, now_us), None, now_us)
 
 
-def settle(token: Token, keep: int, state: State, now_us: int) -> State:
+def settle_reservation(
+    reservation: Reservation, kept_cost: int, state: CounterState, now_us: int
+) -> CounterState:
     """Return the state after a reservation has ended. An expired reservation changes nothing.
 
-    keep is the cost that stays charged; the rest is refunded.
+    kept_cost is the cost that stays charged; the rest is refunded.
     """
-    rule, cost = token.rule, token.cost
+    rule, cost = reservation.rule, reservation.cost
     state = drop_expired(rule, state, now_us)
     match rule.kind:
         case "fixed":
-            if len(state) == 1 or not state or state[1] != token.at_us:
+            if len(state) == 1 or not state or state[1] != reservation.at_us:
                 return state
             blocked_us, end_us, used, in_flight = state
-            return blocked_us, end_us, max(0, used - cost + keep), max(0, in_flight - cost)
+            return blocked_us, end_us, max(0, used - cost + kept_cost), max(0, in_flight - cost)
         case "gcra":
-            runs = _settle_run(state[2:], token, 0)
+            runs = _settle_in_runs(state[2:], reservation, 0)
             if runs is None:
                 return state
-            tat_us = max(state[1], now_us) + keep * rule.interval_us if keep else state[1]
+            tat_us = max(state[1], now_us) + kept_cost * rule.interval_us if kept_cost else state[1]
             return drop_expired(rule, (state[0], tat_us, *runs), now_us)
         case _:
             # "concurrency" ignores keep: a request that has ended must not be counted any more.
-            runs = _settle_run(state[1:], token, keep if rule.kind == "sliding" else 0)
+            runs = _settle_in_runs(
+                state[1:], reservation, kept_cost if rule.kind == "sliding" else 0
+            )
             return state if runs is None else drop_expired(rule, (state[0], *runs), now_us)
 
 
-def block(state: State, until_us: int) -> State:
+def set_block(state: CounterState, until_us: int) -> CounterState:
     """Return the state with a block until until_us; 0 ends a block."""
     return (until_us, *state[1:])
 
 
-def expiry(rule: Rule, state: State) -> int:
+def find_expiry_us(rule: Rule, state: CounterState) -> int:
     """Return the time after which the state has no effect any more; 0 for the empty state."""
     if len(state) < 2:
         return state[0] if state else 0
@@ -163,7 +170,7 @@ def expiry(rule: Rule, state: State) -> int:
 # Steps of a decision ------------------------------------------------------------------------------
 
 
-class Wait(NamedTuple):
+class WaitTime(NamedTuple):
     """How long a check has to wait until it passes; (0, 0) if it passes now.
 
     - certain_us: the wait if all reservations are refunded at once: no settlement can shorten it.
@@ -174,10 +181,10 @@ class Wait(NamedTuple):
     wait_us: int
 
 
-PASSES: Final = Wait(0, 0)
+PASSES: Final = WaitTime(0, 0)
 
 
-def drop_expired(rule: Rule, state: State, now_us: int) -> State:
+def drop_expired(rule: Rule, state: CounterState, now_us: int) -> CounterState:
     """Return the state without an expired block, window, arrival time or runs of hits.
 
     It is the same object if nothing has expired.
@@ -191,10 +198,10 @@ def drop_expired(rule: Rule, state: State, now_us: int) -> State:
             case "fixed":
                 kept = kept if state[1] > now_us else 1
             case "gcra":
-                kept -= _count_expired(state, 2, now_us - rule.life_us)
+                kept -= _count_expired_run_items(state, 2, now_us - rule.life_us)
                 kept = 1 if kept == 2 and state[1] <= now_us else kept
             case _:
-                kept -= _count_expired(state, 1, now_us - rule.life_us)
+                kept -= _count_expired_run_items(state, 1, now_us - rule.life_us)
     if kept == len(state) and blocked_us == state[0] and (blocked_us or kept > 1):
         return state
     if kept == 1:
@@ -203,7 +210,7 @@ def drop_expired(rule: Rule, state: State, now_us: int) -> State:
     return head + state[len(state) - kept + len(head) :]
 
 
-def _compute_wait(check: Check, state: State, now_us: int) -> Wait:
+def _compute_wait(check: Check, state: CounterState, now_us: int) -> WaitTime:
     """Return how long a check has to wait.
 
     state must not have expired parts (see `drop_expired`).
@@ -211,14 +218,16 @@ def _compute_wait(check: Check, state: State, now_us: int) -> Wait:
     wait = _compute_wait_without_block(check.rule, state, check.cost, now_us)
     if state and state[0] > now_us:
         blocked_us = state[0] - now_us
-        return Wait(max(blocked_us, wait.certain_us), max(blocked_us, wait.wait_us))
+        return WaitTime(max(blocked_us, wait.certain_us), max(blocked_us, wait.wait_us))
     return wait
 
 
-def _compute_wait_without_block(rule: Rule, state: State, cost: int, now_us: int) -> Wait:
+def _compute_wait_without_block(
+    rule: Rule, state: CounterState, cost: int, now_us: int
+) -> WaitTime:
     """Return how long a cost has to wait until it fits, regardless of a block."""
     if cost > rule.capacity or not rule.limit:  # it never fits, but callers need a number
-        return Wait(rule.window_us, rule.window_us)
+        return WaitTime(rule.window_us, rule.window_us)
     if len(state) < 2:
         return PASSES
     match rule.kind:
@@ -227,26 +236,28 @@ def _compute_wait_without_block(rule: Rule, state: State, cost: int, now_us: int
             if used + cost <= rule.limit:
                 return PASSES
             wait_us = end_us - now_us
-            return Wait(wait_us if used - in_flight + cost > rule.limit else 0, wait_us)
+            return WaitTime(wait_us if used - in_flight + cost > rule.limit else 0, wait_us)
         case "gcra":
             certain_us = max(state[1] - now_us, 0) + cost * rule.interval_us - rule.tolerance_us
             in_flight = sum(state[4::3])
-            return Wait(max(0, certain_us), max(0, certain_us + in_flight * rule.interval_us))
+            return WaitTime(max(0, certain_us), max(0, certain_us + in_flight * rule.interval_us))
         case _:
             excess = sum(state[2::3]) + cost - rule.limit
             if excess <= 0:
                 return PASSES
             certain_excess = excess - sum(state[3::3])
-            wait_us = _find_release_time(rule, state, excess, with_in_flight=True) - now_us
+            wait_us = _find_release_time_us(rule, state, excess, with_in_flight=True) - now_us
             if certain_excess <= 0:
-                return Wait(0, wait_us)
+                return WaitTime(0, wait_us)
             certain_us = (
-                _find_release_time(rule, state, certain_excess, with_in_flight=False) - now_us
+                _find_release_time_us(rule, state, certain_excess, with_in_flight=False) - now_us
             )
-            return Wait(certain_us, wait_us)
+            return WaitTime(certain_us, wait_us)
 
 
-def _find_release_time(rule: Rule, state: State, cost: int, *, with_in_flight: bool) -> int:
+def _find_release_time_us(
+    rule: Rule, state: CounterState, cost: int, *, with_in_flight: bool
+) -> int:
     """Return the time when enough of the oldest runs have expired to free a cost.
 
     with_in_flight: whether reserved costs of these runs are freed, too.
@@ -258,10 +269,10 @@ def _find_release_time(rule: Rule, state: State, cost: int, *, with_in_flight: b
     raise AssertionError("the cost to free is higher than the sum of all runs")
 
 
-def take_cost(check: Check, state: State, now_us: int) -> tuple[State, int]:
+def take_cost(check: Check, state: CounterState, now_us: int) -> tuple[CounterState, ReservedAtUs]:
     """Add the cost of a check to the state, or reserve it.
 
-    Returns the new state, and for a reservation the time that identifies it (`Token.at_us`).
+    Returns the new state, and for a reservation the time that identifies it (`Reservation.at_us`).
     """
     rule, cost = check.rule, check.cost
     blocked_us = state[0] if state else 0
@@ -278,14 +289,14 @@ def take_cost(check: Check, state: State, now_us: int) -> tuple[State, int]:
             if not later:
                 tat_us += cost * rule.interval_us
                 return (blocked_us, tat_us, *state[2:]), 0
-            runs, at_us = _add_to_runs(rule, state[2:], cost, cost, now_us)
+            runs, at_us = _add_hit_to_runs(rule, state[2:], cost, cost, now_us)
             return (blocked_us, tat_us, *runs), at_us
         case _:
-            runs, at_us = _add_to_runs(rule, state[1:], cost, in_flight, now_us)
+            runs, at_us = _add_hit_to_runs(rule, state[1:], cost, in_flight, now_us)
             return (blocked_us, *runs), at_us
 
 
-def remaining_and_reset(rule: Rule, state: State, now_us: int) -> tuple[int, int]:
+def find_remaining_and_reset_us(rule: Rule, state: CounterState, now_us: int) -> tuple[int, int]:
     """Return the cost that can still pass, and the microseconds until it increases.
 
     The time is 0 if nothing is used. state must not have expired parts (see `drop_expired`).
@@ -309,20 +320,20 @@ def remaining_and_reset(rule: Rule, state: State, now_us: int) -> tuple[int, int
 # Runs ---------------------------------------------------------------------------------------------
 
 
-def _count_expired(state: State, start: int, begun_us: int) -> int:
-    """Return how many numbers of the state belong to runs that began at begun_us or earlier.
+def _count_expired_run_items(state: CounterState, first_index: int, latest_begin_us: int) -> int:
+    """Return how many numbers of the state belong to runs that began at latest_begin_us or earlier.
 
-    The runs begin at the index start, the oldest first.
+    The runs begin at the index first_index, the oldest first.
     """
-    end = start
-    while end < len(state) and state[end] <= begun_us:
+    end = first_index
+    while end < len(state) and state[end] <= latest_begin_us:
         end += 3
-    return end - start
+    return end - first_index
 
 
-def _add_to_runs(
-    rule: Rule, runs: State, cost: int, in_flight: int, now_us: int
-) -> tuple[State, int]:
+def _add_hit_to_runs(
+    rule: Rule, runs: CounterState, cost: int, in_flight: int, now_us: int
+) -> tuple[CounterState, ReservedAtUs]:
     """Add a hit to the newest run, or to a new run if that one is too old.
 
     Returns the runs, and the time of the first hit of the run that has the hit.
@@ -334,12 +345,14 @@ def _add_to_runs(
     return (*runs, now_us, cost, in_flight), now_us
 
 
-def _settle_run(runs: State, token: Token, keep: int) -> State | None:
+def _settle_in_runs(
+    runs: CounterState, reservation: Reservation, kept_cost: int
+) -> CounterState | None:
     """Return the runs after a reservation has ended; None if the run with it has expired."""
     for i in range(0, len(runs), 3):
-        if runs[i] == token.at_us:
-            used = max(0, runs[i + 1] - token.cost + keep)
-            in_flight = max(0, runs[i + 2] - token.cost)
+        if runs[i] == reservation.at_us:
+            used = max(0, runs[i + 1] - reservation.cost + kept_cost)
+            in_flight = max(0, runs[i + 2] - reservation.cost)
             settled = (runs[i], used, in_flight) if used else ()
             return runs[:i] + settled + runs[i + 3 :]
     return None
@@ -348,7 +361,9 @@ def _settle_run(runs: State, token: Token, keep: int) -> State | None:
 # Outcomes -----------------------------------------------------------------------------------------
 
 
-def _deny_check(check: Check, state: State, wait: Wait, now_us: int) -> tuple[State, Outcome]:
+def _deny_check(
+    check: Check, state: CounterState, wait: WaitTime, now_us: int
+) -> tuple[CounterState, Outcome]:
     """Return the state and the outcome of a denied check, which takes nothing.
 
     The key is blocked if the check has a block, unless the check is denied only because of
@@ -359,30 +374,32 @@ def _deny_check(check: Check, state: State, wait: Wait, now_us: int) -> tuple[St
     # another block.
     blocks = check.block_us >= check.rule.life_us and not check.forced
     if blocks and wait.certain_us and not is_blocked:
-        state = block(state, now_us + check.block_us)
+        state = set_block(state, now_us + check.block_us)
         wait = _compute_wait(check, state, now_us)
     return state, _make_outcome(check, state, wait, None, now_us)
 
 
-def _accept_check(check: Check, state: State, wait: Wait, now_us: int) -> tuple[State, Outcome]:
+def _accept_check(
+    check: Check, state: CounterState, wait: WaitTime, now_us: int
+) -> tuple[CounterState, Outcome]:
     state, at_us = take_cost(check, state, now_us)
-    token = None
+    reservation = None
     if check.counted_later or check.rule.kind == "concurrency":
-        token = Token(check.bucket, check.key, check.rule, check.cost, at_us)
-    return state, _make_outcome(check, state, wait, token, now_us)
+        reservation = Reservation(check.bucket, check.key, check.rule, check.cost, at_us)
+    return state, _make_outcome(check, state, wait, reservation, now_us)
 
 
 def _make_outcome(
-    check: Check, state: State, wait: Wait, token: Token | None, now_us: int
+    check: Check, state: CounterState, wait: WaitTime, reservation: Reservation | None, now_us: int
 ) -> Outcome:
     rule = check.rule
     certain_us, wait_us = wait
-    remaining, reset_us = remaining_and_reset(rule, state, now_us)
+    remaining, reset_us = find_remaining_and_reset_us(rule, state, now_us)
     if not wait_us:
-        return Outcome(True, rule.capacity, remaining, reset_us, token=token)
+        return Outcome(True, rule.capacity, remaining, reset_us, reservation=reservation)
     retry_us = wait_us if certain_us else min(wait_us, IN_FLIGHT_RETRY_US)
     if state and state[0] > now_us:
         remaining, reset_us = 0, retry_us
     reset_us = min(reset_us, retry_us) if reset_us else retry_us
     is_certain = certain_us == wait_us
-    return Outcome(False, rule.capacity, remaining, reset_us, retry_us, is_certain, token)
+    return Outcome(False, rule.capacity, remaining, reset_us, retry_us, is_certain, reservation)

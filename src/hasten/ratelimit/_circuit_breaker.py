@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeAlias
 
 FAILURES: Final = 5
 PAUSE_US: Final = 1_000_000
+
+
+HasOpened: TypeAlias = bool
+HasClosed: TypeAlias = bool
 
 
 class CircuitBreaker:
@@ -26,21 +30,24 @@ class CircuitBreaker:
         self._failed_at = -1
         self._probe_at_us = 0
 
-    def record_failure(self, now_us: int, *, call: int, newest: int) -> bool:
+    def record_failure(
+        self, now_us: int, *, call_number: int, latest_call_number: int
+    ) -> HasOpened:
         """Record that a call failed. Returns whether this failure opens the breaker.
 
-        call is the number of the failed call, newest the number of the latest call that has begun.
+        call_number is the number of the failed call, latest_call_number that of the latest call
+        that has begun.
         """
-        if call > self._failed_at:
+        if call_number > self._failed_at:
             self._failures += 1
-            self._failed_at = newest
+            self._failed_at = latest_call_number
         self._probe_at_us = now_us + self._pause_us
         if self.is_open or self._failures < self._limit:
             return False
         self.is_open = True
         return True
 
-    def record_success(self) -> bool:
+    def record_success(self) -> HasClosed:
         """Record that a call succeeded. Returns whether this closes the breaker."""
         was_open, self.is_open, self._failures = self.is_open, False, 0
         return was_open

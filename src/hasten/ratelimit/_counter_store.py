@@ -55,8 +55,8 @@ class Check(NamedTuple):
     on_error: OnStoreError = "local"
 
 
-class Token(NamedTuple):
-    """A reservation of a cost, with which it is settled later.
+class Reservation(NamedTuple):
+    """A cost that a check has reserved. A `Settlement` ends the reservation later.
 
     - at_us: identifies the window that the cost was reserved in, on the clock of the store.
     - is_local: reserved in this process, because the store was unavailable.
@@ -82,7 +82,7 @@ class Outcome(NamedTuple):
       passes now.
     - certain: the check is denied until retry_us, unless the key is reset. So the denial can be
       cached. A denial is not certain if a settlement could end it earlier.
-    - token: the reservation to settle, None if nothing was reserved.
+    - reservation: the reservation to settle, None if nothing was reserved.
     - unavailable: the store did not respond, and `Check.on_error` decided ("allow" or "deny").
       Nothing was counted.
     """
@@ -93,14 +93,15 @@ class Outcome(NamedTuple):
     reset_us: int
     retry_us: int = 0
     certain: bool = False
-    token: Token | None = None
+    reservation: Reservation | None = None
     unavailable: bool = False
 
 
-def find_effective_outcome(outcomes: Sequence[Outcome]) -> Outcome:
+def find_decisive_outcome(outcomes: Sequence[Outcome]) -> Outcome:
     """Return the outcome that decides for a limit with several rates.
 
-    It is the denial with the longest wait, or if none is denied, the outcome with the least left.
+    It is the denial with the longest wait. If there is no denial, it is the outcome with the
+    least remaining.
     """
     if len(outcomes) == 1:
         return outcomes[0]
@@ -110,15 +111,15 @@ def find_effective_outcome(outcomes: Sequence[Outcome]) -> Outcome:
     return min(outcomes, key=lambda outcome: (outcome.remaining, outcome.limit))
 
 
-def decision_of(
-    name: str, outcome: Outcome, *, shadow: bool = False, request: RequestInfo | None = None
+def make_decision(
+    limit_name: str, outcome: Outcome, *, shadow: bool = False, request: RequestInfo | None = None
 ) -> Decision:
     """Convert an outcome to the `Decision` that callers and observers receive.
 
-    name is the name of the limit.
+    limit_name is the name of the limit that the outcome belongs to.
     """
     return Decision(
-        name,
+        limit_name,
         outcome.ok,
         outcome.limit,
         outcome.remaining,
@@ -137,7 +138,7 @@ class Settlement(NamedTuple):
     charges the difference, too.
     """
 
-    token: Token
+    reservation: Reservation
     keep: int = 0
 
 
@@ -167,8 +168,8 @@ class CounterStore(Protocol):
     def settle(self, settlements: Sequence[Settlement]) -> Awaitable[None]:
         """End reservations. Ignores a reservation whose window has ended or whose key was reset.
 
-        A count never falls below 0, and no key is created. Each token may be settled once. Every
-        later hit from the same event loop sees the result. Raises `StoreError`.
+        A count never falls below 0, and no key is created. Each reservation may be settled once.
+        Every later hit from the same event loop sees the result. Raises `StoreError`.
         """
 
     async def peek(self, checks: Sequence[Check]) -> list[Outcome]:
@@ -240,9 +241,9 @@ def is_group_denied(group: CheckGroup, outcomes: Sequence[Outcome]) -> bool:
     return False
 
 
-def digest(text: str) -> bytes:
+def hash_client(client: str) -> bytes:
     """Return the key of a client: the hash of a text that identifies the client.
 
-    It has a constant size, and clients cannot provoke collisions.
+    The hash has a constant size, and clients cannot provoke collisions.
     """
-    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return blake2b(client.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -9,7 +9,7 @@ unavailable, a cached denial is used until its retry time.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from hasten.ratelimit._counter_store import Check, CheckGroup, Outcome, is_group_denied
 
@@ -17,6 +17,9 @@ MAX_DENIALS: Final = 10_000
 
 TRUSTED_US: Final = 1_000_000
 """How long a cached denial is used while the store is available. After that, it is called again."""
+
+
+GroupIndex: TypeAlias = int
 
 
 class Denial(NamedTuple):
@@ -49,30 +52,35 @@ class DenialCache:
         return len(self._denials)
 
     def add_if_denied(
-        self, groups: Sequence[CheckGroup], answer: Sequence[Sequence[Outcome]], called_us: int
+        self,
+        groups: Sequence[CheckGroup],
+        outcomes_by_group: Sequence[Sequence[Outcome]],
+        call_began_us: int,
     ) -> None:
         """If the store has denied a group, and the denial is certain, cache it.
 
-        answer is what `CounterStore.hit` returned for the groups. called_us is when the
-        call of the store began.
+        outcomes_by_group is the result of `CounterStore.hit` for these groups. call_began_us is the
+        time when that call began.
         """
         if self._denials:
-            self._delete_denials_of_passed_checks(groups, answer)
-        group, outcomes = groups[len(answer) - 1], answer[-1]
+            self._delete_denials_of_passed_checks(groups, outcomes_by_group)
+        group, outcomes = groups[len(outcomes_by_group) - 1], outcomes_by_group[-1]
         if not is_group_denied(group, outcomes):
             return
         for check, outcome in zip(group, outcomes, strict=True):
             if outcome.certain and not (check.forced or check.shadow):
                 # Counted from the beginning of the call. The store decided later, so the cached
                 # denial does not outlast the real one.
-                until_us = called_us + outcome.retry_us
-                self._store_denial(check, Denial(until_us, check.cost, called_us, list(outcomes)))
+                until_us = call_began_us + outcome.retry_us
+                self._store_denial(
+                    check, Denial(until_us, check.cost, call_began_us, list(outcomes))
+                )
 
     def _delete_denials_of_passed_checks(
-        self, groups: Sequence[CheckGroup], answer: Sequence[Sequence[Outcome]]
+        self, groups: Sequence[CheckGroup], outcomes_by_group: Sequence[Sequence[Outcome]]
     ) -> None:
         """Delete the cached denials of checks that the store let pass: their keys were reset."""
-        for group, outcomes in zip(groups, answer, strict=False):
+        for group, outcomes in zip(groups, outcomes_by_group, strict=False):
             for check, outcome in zip(group, outcomes, strict=True):
                 if outcome.ok:
                     denial = self._denials.get((check.bucket, check.key))
@@ -88,13 +96,13 @@ class DenialCache:
             self._denials = dict(alive[max(0, len(alive) - self._max // 2) :])
         self._denials[check.bucket, check.key] = denial
 
-    def find(
-        self, groups: Sequence[CheckGroup], now_us: int, *, is_available: bool = True
-    ) -> tuple[int, list[Outcome]] | None:
+    def find_denied_group(
+        self, groups: Sequence[CheckGroup], now_us: int, *, is_store_available: bool = True
+    ) -> tuple[GroupIndex, list[Outcome]] | None:
         """Return the index of the first group with a cached denial, and its outcomes as of now.
 
-        Returns None if there is no such group. is_available: whether the store can be called. If it
-        can, denials that were cached longer than `TRUSTED_US` ago are not used.
+        Returns None if there is no such group. is_store_available: whether the store can be called.
+        If so, denials older than `TRUSTED_US` are not used.
         """
         if self._denials:
             for i, group in enumerate(groups):
@@ -102,7 +110,7 @@ class DenialCache:
                     denial = self._denials.get((check.bucket, check.key))
                     if denial is None or check.cost != denial.cost or check.forced or check.shadow:
                         continue
-                    if is_available and now_us - denial.called_us >= TRUSTED_US:
+                    if is_store_available and now_us - denial.called_us >= TRUSTED_US:
                         continue
                     if denial.until_us > now_us and len(group) == len(denial.outcomes):
                         return i, _subtract_elapsed_time(denial, now_us - denial.called_us)

@@ -21,13 +21,13 @@ from hasten.ratelimit._counter_store import (
     CounterStore,
     OnStoreError,
     Outcome,
-    decision_of,
-    digest,
-    find_effective_outcome,
+    find_decisive_outcome,
+    hash_client,
+    make_decision,
 )
 from hasten.ratelimit._rates import MAX_LIMIT, Rate, Rates, to_rates
 from hasten.ratelimit._resilient_store import STORE_TIMEOUT, BucketKey, ResilientStore
-from hasten.ratelimit._rules import Algorithm, bucket_of, check_block, rule_of
+from hasten.ratelimit._rules import Algorithm, check_block_time, make_bucket_name, make_rule
 from hasten.ratelimit._stores import resolve_counter_store
 
 MAX_CACHED_KEYS: Final = 10_000
@@ -68,18 +68,23 @@ class Limiter(AsyncClosable):
         check_choice("on_store_error", on_store_error, ON_STORE_ERROR)
         self.name: Final = check_text("name", name)
         self.rates: Final = to_rates("rate", rate)
-        rules = [rule_of(rate, algorithm) for rate in self.rates]
+        rules = [make_rule(rate, algorithm) for rate in self.rates]
         self._capacity = min(rule.capacity for rule in rules)
         block_us = to_us("block_for", block_for)
-        check_block(block_us, rules)
+        check_block_time(block_us, rules)
         self._checks = [
-            Check(bucket_of(name, rule), b"", rule, block_us=block_us, on_error=on_store_error)
+            Check(
+                make_bucket_name(name, rule), b"", rule, block_us=block_us, on_error=on_store_error
+            )
             for rule in rules
         ]
         self._counters = resolve_counter_store(store)
         clock = self._counters.clock
         self._store = ResilientStore(
-            self._counters.counters, processes=processes, store_timeout=store_timeout, clock=clock
+            self._counters.counter_store,
+            processes=processes,
+            store_timeout=store_timeout,
+            clock=clock,
         )
         self._now_ns = make_now_ns(clock)
         self._sleep = asyncio.sleep if clock is None else clock.sleep
@@ -98,7 +103,7 @@ class Limiter(AsyncClosable):
 
         Never raises `StoreError`: without the store, on_store_error decides.
         """
-        group = self._find_checks(key, cost)
+        group = self._get_checks(key, cost)
         if self._hit_one is not None:
             ok, limit, remaining, reset_us, retry_us, *_ = self._hit_one(group[0])
             reset_after, retry_after = reset_us / 1_000_000, retry_us / 1_000_000
@@ -147,7 +152,7 @@ class Limiter(AsyncClosable):
         Waits for the store as long as the store's own time-out, 5 seconds by default. If the store
         does not respond, the decision is based on the counts of this process alone.
         """
-        return self._make_decision(await self._store.peek(self._find_checks(key, cost)))
+        return self._make_decision(await self._store.peek(self._get_checks(key, cost)))
 
     async def reset(self, key: str) -> None:
         """Delete the counts and the block of a key.
@@ -155,7 +160,7 @@ class Limiter(AsyncClosable):
         Waits for the store as long as the store's own time-out, 5 seconds by default. Raises
         `StoreError`.
         """
-        await self._store.reset(self._bucket_keys(key))
+        await self._store.reset(self._make_bucket_keys(key))
 
     async def block(self, key: str, seconds: Duration) -> None:
         """Deny every hit of a key for this long; 0 ends a block.
@@ -164,23 +169,23 @@ class Limiter(AsyncClosable):
         unavailable. Waits for the store as long as the store's own time-out, 5 seconds by default.
         Raises `StoreError`.
         """
-        await self._store.block(self._bucket_keys(key), to_us("seconds", seconds))
+        await self._store.block(self._make_bucket_keys(key), to_us("seconds", seconds))
 
     async def aclose(self) -> None:
         """Wait for unfinished calls of the store, and close the store if it was given as a URL.
 
         Safe to call twice.
         """
-        await self._store.finish()
+        await self._store.finish_calls()
         await self._counters.aclose()
 
-    def _bucket_keys(self, key: str) -> list[BucketKey]:
-        return [(check.bucket, check.key) for check in self._find_checks(key, 0)]
+    def _make_bucket_keys(self, key: str) -> list[BucketKey]:
+        return [(check.bucket, check.key) for check in self._get_checks(key, 0)]
 
     def _make_decision(self, outcomes: Sequence[Outcome]) -> Decision:
-        return decision_of(self.name, find_effective_outcome(outcomes))
+        return make_decision(self.name, find_decisive_outcome(outcomes))
 
-    def _find_checks(self, key: str, cost: int) -> list[Check]:
+    def _get_checks(self, key: str, cost: int) -> list[Check]:
         group = self._groups.get((key, cost))
         if group is None:
             check_whole_number("cost", cost, 0, MAX_LIMIT)
@@ -189,7 +194,7 @@ class Limiter(AsyncClosable):
                 raise InvalidOption("key", key, "a string")
             if len(self._groups) >= MAX_CACHED_KEYS:
                 self._groups.clear()
-            digested = digest(key)
+            digested = hash_client(key)
             group = [check._replace(key=digested, cost=cost) for check in self._checks]
             self._groups[key, cost] = group
         return group
@@ -202,29 +207,29 @@ class SyncLimiter:
         self._limiter = limiter
 
     def hit(self, key: str, cost: int = 1) -> Decision:
-        """Blocking version of `Limiter.hit`."""
+        """Synchronous version of `Limiter.hit`."""
         return _portal.call(self._limiter.hit(key, cost))
 
     def wait(self, key: str, timeout: Duration | None = None, cost: int = 1) -> Decision:
-        """Blocking version of `Limiter.wait`."""
+        """Synchronous version of `Limiter.wait`."""
         return _portal.call(self._limiter.wait(key, timeout, cost), waits=True)
 
     def check(self, key: str, cost: int = 1) -> Decision:
-        """Blocking version of `Limiter.check`."""
+        """Synchronous version of `Limiter.check`."""
         return _portal.call(self._limiter.check(key, cost))
 
     def peek(self, key: str, cost: int = 1) -> Decision:
-        """Blocking version of `Limiter.peek`."""
+        """Synchronous version of `Limiter.peek`."""
         return _portal.call(self._limiter.peek(key, cost))
 
     def reset(self, key: str) -> None:
-        """Blocking version of `Limiter.reset`."""
+        """Synchronous version of `Limiter.reset`."""
         _portal.call(self._limiter.reset(key))
 
     def block(self, key: str, seconds: Duration) -> None:
-        """Blocking version of `Limiter.block`."""
+        """Synchronous version of `Limiter.block`."""
         _portal.call(self._limiter.block(key, seconds))
 
     def close(self) -> None:
-        """Blocking version of `Limiter.aclose`."""
+        """Synchronous version of `Limiter.aclose`."""
         _portal.call(self._limiter.aclose(), waits=True)

@@ -64,7 +64,7 @@ class Rate:
     @property
     def name(self) -> str:
         """The rate as response headers name it, such as "100-in-15min"."""
-        amount, _, word = self._span()
+        amount, _, word = self._split_span_and_unit()
         return f"{self.limit}-in-{amount}{word}"
 
     def __str__(self) -> str:
@@ -72,11 +72,11 @@ class Rate:
 
         `parse_rates` accepts it if the span is whole seconds.
         """
-        amount, letter, _ = self._span()
+        amount, letter, _ = self._split_span_and_unit()
         burst = "" if self.burst is None else f" burst {self.burst}"
         return f"{self.limit}/{'' if amount == '1' else amount}{letter}{burst}"
 
-    def _span(self) -> tuple[str, str, str]:
+    def _split_span_and_unit(self) -> tuple[str, str, str]:
         """Return the span as a number of the largest unit that divides it.
 
         The result is that number, the letter of the unit, and the name of the unit in headers.

@@ -119,7 +119,7 @@ class ResilientStore:
         """Take the costs of groups like `CounterStore.hit`, but never raise `StoreError`."""
         if self.immediate is not None:
             return self.immediate.hit_now(groups)
-        known = self._denials.find(groups, self._now_us())
+        known = self._denials.find_denied_group(groups, self._now_us())
         if known is None:
             return await self._hit_store(groups)
         i, outcomes = known
@@ -132,7 +132,7 @@ class ResilientStore:
         """Return the result of `hit` if there is no need to wait for it; else None."""
         if self.immediate is not None:
             return self.immediate.hit_now(groups)
-        known = self._denials.find(groups, self._now_us())
+        known = self._denials.find_denied_group(groups, self._now_us())
         return [known[1]] if known is not None and known[0] == 0 else None
 
     def settle_in_background(self, settlements: Sequence[Settlement]) -> None:
@@ -143,10 +143,10 @@ class ResilientStore:
         if self.immediate is not None:
             self.immediate.settle_now(settlements)
             return
-        local = [settlement for settlement in settlements if settlement.token.is_local]
+        local = [settlement for settlement in settlements if settlement.reservation.is_local]
         if local:
             self._local.settle_now(local)
-        remote = [settlement for settlement in settlements if not settlement.token.is_local]
+        remote = [settlement for settlement in settlements if not settlement.reservation.is_local]
         if not remote:
             return
         if self._breaker.is_open:
@@ -160,12 +160,12 @@ class ResilientStore:
         If the store does not respond, the outcomes are based on the counts of this process.
         """
         if not self._breaker.is_open:
-            call = self._number_call()
+            call = self._next_call_number()
             try:
                 return await self.root.peek(checks)
             except StoreError as error:
                 self._record_failure(error, call)
-        return self._local.peek_now([self._limit_to_own_share(check) for check in checks])
+        return self._local.peek_now([self._divide_limit_by_processes(check) for check in checks])
 
     async def reset(self, keys: Sequence[BucketKey]) -> None:
         """Delete the counts and the blocks of keys. Other processes notice it within a second.
@@ -183,9 +183,9 @@ class ResilientStore:
         for key in keys:
             self._denials.delete(*key)
             self._local.block_now(*key, for_us)
-        await _run_all(self.root, [self.root.block(*key, for_us) for key in keys])
+        await _await_store_calls(self.root, [self.root.block(*key, for_us) for key in keys])
 
-    async def finish(self) -> None:
+    async def finish_calls(self) -> None:
         """Wait for unfinished settlements and probes.
 
         The store stays open, as others may use it.
@@ -206,7 +206,7 @@ class ResilientStore:
             if self._breaker.start_probe_if_due(called_us):
                 self._run_in_background(self._probe_store(groups[0][0]))
             return self._decide_without_store(groups)
-        call = self._number_call()
+        call = self._next_call_number()
         try:
             answer = await self._await_with_timeout(self.store.hit(groups))
         except StoreError as error:
@@ -214,7 +214,7 @@ class ResilientStore:
             self._record_failure(error, call)
             return self._decide_without_store(groups)
         if self._breaker.record_success():
-            self._return_to_store()
+            self._resume_using_store()
         self._denials.add_if_denied(groups, answer, called_us)
         return answer
 
@@ -227,12 +227,14 @@ class ResilientStore:
         except TimeoutError as exc:
             raise make_timeout_error(type(self.store).__name__, self._timeout_us) from exc
 
-    def _number_call(self) -> int:
+    def _next_call_number(self) -> int:
         self._calls += 1
         return self._calls
 
     def _record_failure(self, error: StoreError, call: int) -> None:
-        if self._breaker.record_failure(self._now_us(), call=call, newest=self._calls):
+        if self._breaker.record_failure(
+            self._now_us(), call_number=call, latest_call_number=self._calls
+        ):
             # Repeated outages must not fill the log.
             self._is_outage_logged = time.monotonic() - self._logged_at_s >= LOGGED_EVERY_S
             if self._is_outage_logged:
@@ -248,18 +250,18 @@ class ResilientStore:
 
     async def _probe_store(self, check: Check) -> None:
         self._is_probing = True
-        call = self._number_call()
+        call = self._next_call_number()
         try:
             await self._await_with_timeout(self.store.peek([check]))
         except StoreError as error:
             self._record_failure(error, call)
         else:
             if self._breaker.record_success():
-                self._return_to_store()
+                self._resume_using_store()
         finally:
             self._is_probing = False
 
-    def _return_to_store(self) -> None:
+    def _resume_using_store(self) -> None:
         """Drop local counts, and settle the reservations that ended during the outage."""
         if self._is_outage_logged:
             logger.warning("rate limit store available again")
@@ -272,7 +274,7 @@ class ResilientStore:
     async def _settle_in_store(
         self, settlements: Sequence[Settlement], settling: Awaitable[None]
     ) -> None:
-        call = self._number_call()
+        call = self._next_call_number()
         try:
             await self._await_with_timeout(settling)
         except StoreError as error:
@@ -296,7 +298,7 @@ class ResilientStore:
         return answer
 
     def _decide_group_without_store(self, group: CheckGroup) -> list[Outcome]:
-        known = self._denials.find((group,), self._now_us(), is_available=False)
+        known = self._denials.find_denied_group((group,), self._now_us(), is_store_available=False)
         if known is not None:
             return known[1]
         match group[0].on_error:
@@ -306,16 +308,16 @@ class ResilientStore:
                 return [_make_denied_outcome(check) for check in group]
             case "local":
                 [outcomes] = self._local.hit_now(
-                    [[self._limit_to_own_share(check) for check in group]]
+                    [[self._divide_limit_by_processes(check) for check in group]]
                 )
                 return [
                     outcome
-                    if outcome.token is None
-                    else outcome._replace(token=outcome.token._replace(is_local=True))
+                    if outcome.reservation is None
+                    else outcome._replace(reservation=outcome.reservation._replace(is_local=True))
                     for outcome in outcomes
                 ]
 
-    def _limit_to_own_share(self, check: Check) -> Check:
+    def _divide_limit_by_processes(self, check: Check) -> Check:
         """Return the check with its limit divided by the number of processes, rounded up.
 
         It is for local counts, which no other process shares.
@@ -353,13 +355,15 @@ async def reset_keys(store: CounterStore, keys: Sequence[BucketKey]) -> None:
     for each in resilient:
         for key in keys:
             each._drop_local_state(key)
-    await _run_all(store, [store.reset(*key) for key in keys])
+    await _await_store_calls(store, [store.reset(*key) for key in keys])
     for each in resilient:
         for key in keys:
             each._denials.delete(*key)  # a hit during the reset may have cached one
 
 
-async def _run_all(store: CounterStore, calls: Sequence[Coroutine[Any, Any, None]]) -> None:
+async def _await_store_calls(
+    store: CounterStore, calls: Sequence[Coroutine[Any, Any, None]]
+) -> None:
     """Await calls of a store: concurrently for a remote store, which sends them in one batch."""
     if isinstance(store, RemoteStore):
         await asyncio.gather(*calls)
@@ -368,7 +372,7 @@ async def _run_all(store: CounterStore, calls: Sequence[Coroutine[Any, Any, None
         await call
 
 
-async def clear_store(store: CounterStore) -> None:
+async def delete_all_counts(store: CounterStore) -> None:
     """Delete all keys of a store, and their cached denials and counts in this process.
 
     Raises `StoreError`, and `InvalidOption` for a custom store without `clear`.
@@ -390,9 +394,13 @@ def _find_resilient_stores(store: CounterStore) -> list[ResilientStore]:
     return [each for each in list(_instances) if each.root is store]
 
 
-def _has_denied_group(groups: Sequence[CheckGroup], answer: Sequence[Sequence[Outcome]]) -> bool:
+def _has_denied_group(
+    groups: Sequence[CheckGroup], outcomes_by_group: Sequence[Sequence[Outcome]]
+) -> bool:
     """Return whether one of the groups was denied, so that later groups were not taken."""
-    return bool(answer) and is_group_denied(groups[len(answer) - 1], answer[-1])
+    return bool(outcomes_by_group) and is_group_denied(
+        groups[len(outcomes_by_group) - 1], outcomes_by_group[-1]
+    )
 
 
 def _make_allowed_outcome(check: Check) -> Outcome:

@@ -82,7 +82,7 @@ class Rule:
         return f"{self.kind}-{self.limit}{burst}-{self.window_us}"
 
 
-def rule_of(rate: Rate, algorithm: Algorithm | None = None) -> Rule:
+def make_rule(rate: Rate, algorithm: Algorithm | None = None) -> Rule:
     """Return the rule for a rate. Raises `InvalidOption`.
 
     The default algorithm is "gcra" for a rate with a burst and "fixed" for others. With "gcra", a
@@ -94,13 +94,13 @@ def rule_of(rate: Rate, algorithm: Algorithm | None = None) -> Rule:
     else:
         kind = check_choice("algorithm", algorithm, get_args(Algorithm))
     if kind == "gcra":
-        return _gcra_rule(rate)
+        return _make_gcra_rule(rate)
     if rate.burst is not None:
         raise InvalidOption("algorithm", kind, f"'gcra', because the rate '{rate}' has a burst")
     return Rule(kind, rate.limit, rate.window_us)
 
 
-def _gcra_rule(rate: Rate) -> Rule:
+def _make_gcra_rule(rate: Rate) -> Rule:
     if rate.limit > rate.window_us:
         raise InvalidOption("rate", str(rate), "at most one request per microsecond for 'gcra'")
     burst = rate.limit if rate.burst is None or not rate.limit else rate.burst
@@ -112,7 +112,7 @@ def _gcra_rule(rate: Rate) -> Rule:
     return rule
 
 
-def concurrency_rule(limit: int, lease: Duration) -> Rule:
+def make_concurrency_rule(limit: int, lease: Duration) -> Rule:
     """Return the rule for a limit of concurrent requests. Raises `InvalidOption`.
 
     After lease a request stops counting even if it has not ended, because its process may have
@@ -125,7 +125,7 @@ def concurrency_rule(limit: int, lease: Duration) -> Rule:
     )
 
 
-def check_block(block_us: int, rules: Sequence[Rule]) -> None:
+def check_block_time(block_us: int, rules: Sequence[Rule]) -> None:
     """Raise `InvalidOption` if a block could end before the denial that starts it."""
     longest_us = max((rule.life_us for rule in rules), default=0)
     if 0 < block_us < longest_us:
@@ -133,7 +133,7 @@ def check_block(block_us: int, rules: Sequence[Rule]) -> None:
         raise InvalidOption("block_for", block_us / 1_000_000, expected)
 
 
-def bucket_of(name: str, rule: Rule) -> str:
+def make_bucket_name(name: str, rule: Rule) -> str:
     """Return the bucket of a rule: the name under which stores keep its counts.
 
     name is the name of the limit.

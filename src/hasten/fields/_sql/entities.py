@@ -22,7 +22,7 @@ from sqlalchemy.orm import MANYTOONE, Mapper, RelationshipProperty
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.visitors import iterate, replacement_traverse
 
-from hasten._sqlalchemy.selects import mapper_of
+from hasten._sqlalchemy.selects import get_mapper
 from hasten.errors import InvalidOption
 from hasten.fields._allowed import AllowedFields, Field
 from hasten.fields._rows import Compute, FieldBuilder, make_field_builder
@@ -34,23 +34,23 @@ else:
 
 
 @dataclass(slots=True, eq=False)
-class Entity:
+class MappedEntity:
     """A mapped class, and what is needed to read its allowed fields."""
 
     mapper: Mapper[Any]
     builder: FieldBuilder
     primary_key: tuple[str, ...]
     """The names of the attributes of the primary key."""
-    links: dict[Field, Link] = field(default_factory=dict)
+    links: dict[Field, RelationshipLink] = field(default_factory=dict)
     """The relationship of each field that shows another mapped class."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Link:
+class RelationshipLink:
     """A relationship from an entity, called its owner, to the entity that a nested field shows."""
 
     relationship: Relationship
-    target: Entity
+    target: MappedEntity
     local: tuple[str, ...]
     """The names of the owner's attributes in the join condition; empty if not is_joined."""
     remote: tuple[str, ...]
@@ -65,10 +65,12 @@ class Link:
         """The name of the relationship attribute in the mapped class."""
         return self.relationship.key
 
-    def condition(self, local: Mapping[str, Any], remote: Mapping[str, Any]) -> ColumnElement[bool]:
+    def make_join_condition(
+        self, owner_columns: Mapping[str, Any], target_columns: Mapping[str, Any]
+    ) -> ColumnElement[bool]:
         """Return the join condition, with other columns in place of those of the tables.
 
-        local and remote have the columns to use for the attributes of the owner and the target.
+        owner_columns and target_columns have the columns to use, by attribute name.
         """
 
         def replace(element: Any, **_: object) -> Any:
@@ -76,8 +78,8 @@ class Link:
                 return None
             owner, target = self.relationship.parent, self.relationship.mapper
             if "remote" in element._annotations or element.table not in owner.tables:
-                return remote[target.get_property_by_column(element).key]
-            return local[owner.get_property_by_column(element).key]
+                return target_columns[target.get_property_by_column(element).key]
+            return owner_columns[owner.get_property_by_column(element).key]
 
         condition: ColumnElement[bool] = replacement_traverse(
             self.relationship.primaryjoin, {}, replace
@@ -85,36 +87,36 @@ class Link:
         return condition
 
 
-def resolve(allowed: AllowedFields, model: type, compute: Compute) -> Entity:
+def resolve_entity(allowed: AllowedFields, model: type, compute: Compute) -> MappedEntity:
     """Find the columns and relationships of the allowed fields in a mapped class.
 
     compute has the functions of computed fields. Raises `InvalidOption` for a field that the class
     does not have.
     """
-    return _resolve(allowed, mapper_of(model), compute, {})
+    return _resolve_entity(allowed, get_mapper(model), compute, {})
 
 
-_Known: TypeAlias = dict[tuple[AllowedFields, Mapper[Any]], Entity]
+_Known: TypeAlias = dict[tuple[AllowedFields, Mapper[Any]], MappedEntity]
 """The entities that were found so far."""
 
 
-def _resolve(
+def _resolve_entity(
     allowed: AllowedFields, mapper: Mapper[Any], compute: Compute, known: _Known
-) -> Entity:
+) -> MappedEntity:
     if (allowed, mapper) in known:
         return known[allowed, mapper]
     needs = {need: each for each in allowed.fields.values() for need in each.needs}
     for need, each in needs.items():
         _check_column(mapper, need, each)
-    primary_key = tuple(_attribute_names(mapper, mapper.primary_key, "the primary key"))
-    builder = make_field_builder(allowed, _column_types(mapper, needs), compute)
-    entity = Entity(mapper, builder, primary_key)
+    primary_key = tuple(_find_attribute_names(mapper, mapper.primary_key, "the primary key"))
+    builder = make_field_builder(allowed, _find_column_types(mapper, needs), compute)
+    entity = MappedEntity(mapper, builder, primary_key)
     # Stored before it is complete, because models may refer to each other.
     known[allowed, mapper] = entity
     for each in allowed.fields.values():
         if each.relation is not None:
             relationship = _find_relationship(mapper, each)
-            target = _resolve(each.relation, relationship.mapper, compute, known)
+            target = _resolve_entity(each.relation, relationship.mapper, compute, known)
             entity.links[each] = _make_link(mapper, relationship, target)
     return entity
 
@@ -183,18 +185,22 @@ def _find_relationship(mapper: Mapper[Any], field: Field) -> Relationship:
     return found
 
 
-def _make_link(mapper: Mapper[Any], relationship: Relationship, target: Entity) -> Link:
+def _make_link(
+    mapper: Mapper[Any], relationship: Relationship, target: MappedEntity
+) -> RelationshipLink:
     _check_order(relationship)
     is_joined = relationship.direction is MANYTOONE and _refers_to_unique_key(relationship)
     if not is_joined:
         is_indexed = _has_owner_index(relationship)
-        return Link(relationship, target, (), (), is_joined=False, is_indexed=is_indexed)
-    local = tuple(_join_attributes(relationship, mapper))
-    remote = tuple(_join_attributes(relationship, relationship.mapper))
-    return Link(relationship, target, local, remote, is_joined=True, is_indexed=True)
+        return RelationshipLink(
+            relationship, target, (), (), is_joined=False, is_indexed=is_indexed
+        )
+    local = tuple(_find_join_attributes(relationship, mapper))
+    remote = tuple(_find_join_attributes(relationship, relationship.mapper))
+    return RelationshipLink(relationship, target, local, remote, is_joined=True, is_indexed=True)
 
 
-def _join_attributes(relationship: Relationship, mapper: Mapper[Any]) -> Iterator[str]:
+def _find_join_attributes(relationship: Relationship, mapper: Mapper[Any]) -> Iterator[str]:
     """Return the names of the mapper's attributes that are in the relationship's join condition."""
     columns = [
         column
@@ -202,7 +208,7 @@ def _join_attributes(relationship: Relationship, mapper: Mapper[Any]) -> Iterato
         if getattr(column, "table", None) in mapper.tables
     ]
     what = f"the relationship {relationship.parent.class_.__name__}.{relationship.key}"
-    return iter(dict.fromkeys(_attribute_names(mapper, columns, what)))
+    return iter(dict.fromkeys(_find_attribute_names(mapper, columns, what)))
 
 
 def _refers_to_unique_key(relationship: Relationship) -> bool:
@@ -226,7 +232,11 @@ def _refers_to_unique_key(relationship: Relationship) -> bool:
 
 
 def _has_owner_index(relationship: Relationship) -> bool:
-    """Return whether a declared index finds the related rows of one owner, each of them once."""
+    """Return whether a declared index can find the related rows of one owner.
+
+    Returns False if an association table may link the same two rows twice, because the index would
+    then find a related row twice.
+    """
     columns = {column for _, column in relationship.synchronize_pairs}
     tables = {column.table for column in columns}
     if len(tables) != 1:
@@ -264,25 +274,29 @@ def _check_order(relationship: Relationship) -> None:
                 )
 
 
-def _attribute_names(mapper: Mapper[Any], columns: Any, what: str) -> Iterator[str]:
+def _find_attribute_names(mapper: Mapper[Any], columns: Any, mapping_part: str) -> Iterator[str]:
     """Return the names of the attributes that map these columns.
 
-    Raises `InvalidOption` for a column that is not mapped; what names the part of the mapping that
-    needs the columns.
+    Raises `InvalidOption` for a column that is not mapped. The error names mapping_part: the part
+    of the mapping that needs the columns.
     """
     for column in columns:
         if column not in mapper._columntoproperty:
             raise InvalidOption(
-                "model", mapper.class_, f"a class that maps the column {column}: {what} needs it"
+                "model",
+                mapper.class_,
+                f"a class that maps the column {column}: {mapping_part} needs it",
             )
         yield mapper.get_property_by_column(column).key
 
 
-def _column_types(mapper: Mapper[Any], attributes: Mapping[str, Field]) -> dict[str, type | None]:
-    return {name: _column_type(mapper, name) for name in attributes}
+def _find_column_types(
+    mapper: Mapper[Any], attributes: Mapping[str, Field]
+) -> dict[str, type | None]:
+    return {name: _find_column_type(mapper, name) for name in attributes}
 
 
-def _column_type(mapper: Mapper[Any], attribute: str) -> type | None:
+def _find_column_type(mapper: Mapper[Any], attribute: str) -> type | None:
     """Return the Python type of the values of a column; None if it is unknown."""
     column = mapper.columns.get(attribute)
     if column is None or isinstance(column.type, TypeDecorator):

@@ -32,7 +32,7 @@ _MAX_NAME: Final = 63
 """The maximum length of an index name. PostgreSQL truncates longer names."""
 
 
-class Advisor:
+class QueryAdvisor:
     """Issues the warnings about one query plan, each of them once."""
 
     def __init__(
@@ -57,27 +57,27 @@ class Advisor:
         self._has_warned_about_count = False
         self._has_checked_filter = False
 
-    def check_query(self, dialect: str) -> None:
+    def warn_about_query(self, dialect: str) -> None:
         """Warn if the joins, the NULLs or the order of the query are a problem.
 
         Only the first call checks the query.
         """
         if not self._has_checked_query:
             self._has_checked_query = True
-            for text in self._query_warnings(dialect):
-                _warn(text)
+            for text in self._find_query_warnings(dialect):
+                _issue_warning(text)
 
-    def check_count(self, total: int) -> None:
+    def warn_about_count(self, total: int) -> None:
         """Warn once if more than `MANY_ROWS` rows were counted exactly."""
         if total > MANY_ROWS and not self._has_warned_about_count:
             self._has_warned_about_count = True
-            _warn(
+            _issue_warning(
                 f"{self._mapper.class_.__name__}: {total:,} rows were counted for one page, which "
                 "takes longer as the table grows. count=Capped(10_000) stops counting there; "
                 'count="estimated" uses the estimate of PostgreSQL'
             )
 
-    def check_filter(self, values: Iterable[object]) -> None:
+    def warn_about_filter(self, values: Iterable[object]) -> None:
         """Warn if a value in the filter is the current time: then it differs in each request.
 
         Only the first call checks the values.
@@ -88,17 +88,17 @@ class Advisor:
         now = datetime.now(UTC)
         for value in values:
             if _is_current_time(value, now):
-                _warn(
+                _issue_warning(
                     f"{self._mapper.class_.__name__}: a filter contains the time of the request "
                     f"({value}), which differs in each request. So cursors are rejected, and "
                     "cached totals and ETags are not reused. Use func.now(), which the database "
                     "evaluates, instead"
                 )
 
-    def _query_warnings(self, dialect: str) -> Iterator[str]:
-        yield from _join_warnings(self._mapper.class_.__name__, self._analyzed)
-        yield from _null_warnings(self._mapper, self._keys, self._order, self._explicit_nulls)
-        yield from _index_warnings(self._mapper, self._analyzed, self._keys, dialect)
+    def _find_query_warnings(self, dialect: str) -> Iterator[str]:
+        yield from _find_join_warnings(self._mapper.class_.__name__, self._analyzed)
+        yield from _find_null_warnings(self._mapper, self._keys, self._order, self._explicit_nulls)
+        yield from _find_index_warnings(self._mapper, self._analyzed, self._keys, dialect)
 
 
 def _is_current_time(value: object, now: datetime) -> bool:
@@ -127,12 +127,12 @@ _FIVE_MINUTES: Final = timedelta(minutes=5)
 _SECOND: Final = timedelta(seconds=1)
 
 
-def _warn(text: str) -> None:
+def _issue_warning(text: str) -> None:
     """Issue a warning that points to the line of the application that called hasten."""
-    warnings.warn(text, PaginationWarning, stacklevel=_application_stacklevel())
+    warnings.warn(text, PaginationWarning, stacklevel=_find_application_stacklevel())
 
 
-def _application_stacklevel() -> int:
+def _find_application_stacklevel() -> int:
     """Return the ``stacklevel`` of the nearest caller outside of hasten, for its own caller."""
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and _is_hasten_module(frame.f_globals.get("__name__", "")):
@@ -147,7 +147,7 @@ def _is_hasten_module(module: str) -> bool:
 # Joins and NULLs ----------------------------------------------------------------------------------
 
 
-def _join_warnings(model: str, analyzed: AnalyzedSelect) -> Iterator[str]:
+def _find_join_warnings(model: str, analyzed: AnalyzedSelect) -> Iterator[str]:
     """Return a warning if a join would repeat rows, and so was replaced by a semi-join."""
     if analyzed.repeated_by:
         tables = ", ".join(str(source) for source in analyzed.repeated_by)
@@ -159,7 +159,7 @@ def _join_warnings(model: str, analyzed: AnalyzedSelect) -> Iterator[str]:
         )
 
 
-def _null_warnings(
+def _find_null_warnings(
     mapper: Mapper[Any], keys: SortColumns, order: Order, explicit_nulls: Collection[str]
 ) -> Iterator[str]:
     """Return a warning for each nullable sort key whose place of NULLs is not declared."""
@@ -175,7 +175,7 @@ def _null_warnings(
         return
     for each in keys:
         if isinstance(each.column, Column) and each.nullable and each.nulls is None:
-            name = _attribute_code(mapper, each)
+            name = _format_attribute(mapper, each)
             yield (
                 f"{model} sorted by {name}: order_by() does not say where NULLs are sorted, and "
                 f"databases differ. Use {name}.nulls_last() or {name}.nulls_first() in order_by()"
@@ -185,7 +185,7 @@ def _null_warnings(
 # Indexes ------------------------------------------------------------------------------------------
 
 
-def _index_warnings(
+def _find_index_warnings(
     mapper: Mapper[Any], analyzed: AnalyzedSelect, keys: SortColumns, dialect: str
 ) -> Iterator[str]:
     """Return a warning if no declared index has the order of the keys, with the index to add."""
@@ -195,28 +195,28 @@ def _index_warnings(
         return  # no index can have this order, or no declared index is known
     if not all(isinstance(key.column, Column) for key in keys):
         return
-    filtered = _filter_columns(analyzed, keys)
-    if _has_index(filtered, keys, dialect, len(keys)):
+    filtered = _find_equality_columns(analyzed, keys)
+    if _has_index_for_first_keys(filtered, keys, dialect, len(keys)):
         return
-    sort = ", ".join(_attribute_code(mapper, key) + " DESC" * key.descending for key in keys)
+    sort = ", ".join(_format_attribute(mapper, key) + " DESC" * key.descending for key in keys)
     numbers = range(len(keys) - 1, 0, -1)
-    known = next((n for n in numbers if _has_index(filtered, keys, dialect, n)), 0)
+    known = next((n for n in numbers if _has_index_for_first_keys(filtered, keys, dialect, n)), 0)
     if known:
-        some = ", ".join(_attribute_code(mapper, key) for key in keys[:known])
+        some = ", ".join(_format_attribute(mapper, key) for key in keys[:known])
         yield (
             f"{mapper.class_.__name__} sorted by {sort}: an index only has the order of {some}, "
             "so the database sorts the rows with equal values for each page. If there are many "
-            f"of them, add {_index_to_add(mapper, table, filtered, keys, dialect)}"
+            f"of them, add {_format_index_to_add(mapper, table, filtered, keys, dialect)}"
         )
     else:
         yield (
             f"{mapper.class_.__name__} sorted by {sort}: no index has this order, so the database "
             "sorts all rows for each page. Add "
-            f"{_index_to_add(mapper, table, filtered, keys, dialect)}"
+            f"{_format_index_to_add(mapper, table, filtered, keys, dialect)}"
         )
 
 
-def _filter_columns(analyzed: AnalyzedSelect, keys: SortColumns) -> SortColumns:
+def _find_equality_columns(analyzed: AnalyzedSelect, keys: SortColumns) -> SortColumns:
     """Return the columns that WHERE compares with ``=``, because an index may begin with them."""
     table = getattr(keys[0].column, "table", None)
     names: dict[str, SortColumn] = {}
@@ -227,51 +227,57 @@ def _filter_columns(analyzed: AnalyzedSelect, keys: SortColumns) -> SortColumns:
     return tuple(names.values())[:_MAX_FILTER_COLUMNS]
 
 
-def _has_index(filtered: SortColumns, keys: SortColumns, dialect: str, number: int) -> bool:
+def _has_index_for_first_keys(
+    equality_columns: SortColumns, keys: SortColumns, dialect: str, key_count: int
+) -> bool:
     """Return whether an index has the order of the first keys; number says how many.
 
     The index may begin with any of the filtered columns, because they have one value in all rows.
     """
-    wanted = keys[:number]
-    for size in range(len(filtered) + 1):
-        for prefix in permutations(filtered, size):
+    wanted = keys[:key_count]
+    for size in range(len(equality_columns) + 1):
+        for prefix in permutations(equality_columns, size):
             indexed = find_index(prefix, wanted, dialect)
-            if indexed is not None and _sorts_nulls_as(indexed[size], wanted[0], dialect):
+            if indexed is not None and _has_nulls_in_same_place(indexed[size], wanted[0], dialect):
                 return True
     return False
 
 
-def _sorts_nulls_as(indexed: SortColumn, key: SortColumn, dialect: str) -> bool:
+def _has_nulls_in_same_place(indexed: SortColumn, key: SortColumn, dialect: str) -> bool:
     """Return whether a column of an index has NULLs where a sort key wants them.
 
     Only PostgreSQL has NULLS FIRST and NULLS LAST in indexes. On other databases, the result is
     True, because no better index could be suggested.
     """
-    is_same = indexed.nulls_first(dialect) == key.nulls_first(dialect)
+    is_same = indexed.sorts_nulls_first(dialect) == key.sorts_nulls_first(dialect)
     return not key.nullable or is_same or dialect != "postgresql"
 
 
-def _index_to_add(
-    mapper: Mapper[Any], table: Table, filtered: SortColumns, keys: SortColumns, dialect: str
+def _format_index_to_add(
+    mapper: Mapper[Any],
+    table: Table,
+    equality_columns: SortColumns,
+    keys: SortColumns,
+    dialect: str,
 ) -> str:
-    """Return the Python code of the index to add, as it is written in ``__table_args__``."""
+    """Return the Python code of the suggested index, as it is written in ``__table_args__``."""
     # Databases can read an index backwards, so it needs no desc() if all keys descend.
-    are_plain = all(key.has_native_nulls(dialect) or dialect != "postgresql" for key in keys)
+    are_plain = all(key.has_default_null_order(dialect) or dialect != "postgresql" for key in keys)
     is_read_backwards = are_plain and all(key.descending for key in keys)
-    parts = [_attribute_code(mapper, key) for key in filtered]
+    parts = [_format_attribute(mapper, key) for key in equality_columns]
     for key in keys:
-        part = _attribute_code(mapper, key)
+        part = _format_attribute(mapper, key)
         if key.descending and not is_read_backwards:
             part += ".desc()"
-        if dialect == "postgresql" and not key.has_native_nulls(dialect):
-            part += ".nulls_first()" if key.nulls_first(dialect) else ".nulls_last()"
+        if dialect == "postgresql" and not key.has_default_null_order(dialect):
+            part += ".sorts_nulls_first()" if key.sorts_nulls_first(dialect) else ".nulls_last()"
         parts.append(part)
-    names = [str(getattr(key.column, "name", "")) for key in (*filtered, *keys)]
+    names = [str(getattr(key.column, "name", "")) for key in (*equality_columns, *keys)]
     name = "_".join(["ix", table.name, *names])[:_MAX_NAME]
     return f'Index("{name}", {", ".join(parts)})'
 
 
-def _attribute_code(mapper: Mapper[Any], key: SortColumn) -> str:
+def _format_attribute(mapper: Mapper[Any], key: SortColumn) -> str:
     """Return the attribute of a column as Python code, such as "Post.created_at"."""
     column: Any = key.column
     for each in mapper.columns:

@@ -38,36 +38,38 @@ from hasten._sqlalchemy.analysis import AnalyzedSelect
 from hasten._sqlalchemy.selects import Selection, copy_orm_filters, select_only
 from hasten._sqlalchemy.sort_columns import SortColumn, SortColumns, order_by
 from hasten.pagination._counts import Count
-from hasten.pagination._sql.keyset import Amount, key_indexes
+from hasten.pagination._sql.keyset import Amount, find_key_indexes
 
 HERE: Final = "hasten_here"
 """The label of the column that is 1 in the rows of a page, and NULL if the page is empty."""
 
 
-def count(analyzed: AnalyzedSelect, *, cap: int | None = None, dialect: str = "") -> Select[int]:
+def make_count_select(
+    analyzed: AnalyzedSelect, *, cap: int | None = None, dialect: str = ""
+) -> Select[int]:
     """Return a select that counts the rows. With a cap, counting stops at cap + 1."""
     if cap is not None and dialect == "sqlite" and analyzed.table is not None:
-        return _count_sqlite_table(analyzed, cap)
+        return _make_sqlite_table_count(analyzed, cap)
     if cap is not None:
         some = select_only(analyzed.statement, literal_column("1")).limit(cap + 1)
         if analyzed.is_grouped or analyzed.is_distinct:
-            some = _without_unused_columns(analyzed).limit(cap + 1)
-        return _count_subquery(some)
+            some = _select_distinct_columns_only(analyzed).limit(cap + 1)
+        return _make_subquery_count(some)
     if analyzed.is_grouped or analyzed.is_distinct:
-        return _count_subquery(_without_unused_columns(analyzed))
+        return _make_subquery_count(_select_distinct_columns_only(analyzed))
     counted: Any = select_only(analyzed.statement, func.count())
     found: Select[int] = counted
     return found
 
 
-def _count_subquery(rows: Selection) -> Select[int]:
+def _make_subquery_count(rows: Selection) -> Select[int]:
     """Return ``SELECT count(*) FROM (rows)``."""
     found: Any = copy_orm_filters(rows, select(func.count()).select_from(rows.subquery()))
     counted: Select[int] = found
     return counted
 
 
-def _count_sqlite_table(analyzed: AnalyzedSelect, cap: int) -> Select[int]:
+def _make_sqlite_table_count(analyzed: AnalyzedSelect, cap: int) -> Select[int]:
     """Return a select that counts all rows of a SQLite table, up to cap + 1.
 
     This takes less than half the time of counting a sub-query with a LIMIT. It first checks whether
@@ -83,17 +85,17 @@ def _count_sqlite_table(analyzed: AnalyzedSelect, cap: int) -> Select[int]:
     return counted
 
 
-def to_count(counted: int, cap: int | None) -> Count:
-    """Convert the number that a select of `count` returned to a `Count`.
+def to_count(counted_rows: int, cap: int | None) -> Count:
+    """Convert the number that a select of `make_count_select` returned to a `Count`.
 
     cap must be the one that the select was built with.
     """
-    if cap is not None and counted > cap:
+    if cap is not None and counted_rows > cap:
         return Count(cap, "gte")
-    return Count(counted)
+    return Count(counted_rows)
 
 
-def _without_unused_columns(analyzed: AnalyzedSelect) -> Selection:
+def _select_distinct_columns_only(analyzed: AnalyzedSelect) -> Selection:
     """Return a select with as many rows, but only with the columns that DISTINCT compares.
 
     Without DISTINCT, the only column is the constant 1.
@@ -107,21 +109,24 @@ def _without_unused_columns(analyzed: AnalyzedSelect) -> Selection:
 # Estimates of PostgreSQL --------------------------------------------------------------------------
 
 
-def estimate(analyzed: AnalyzedSelect) -> Executable:
+def make_estimate_statement(analyzed: AnalyzedSelect) -> Executable:
     """Return a PostgreSQL statement that estimates the number of rows.
 
-    `read_estimate` converts its result. For a whole table, the statement reads the statistics of
-    the table; for another select, it is EXPLAIN.
+    `to_estimated_count` converts its result. For a whole table, the statement reads the statistics
+    of the table; for another select, it is EXPLAIN.
     """
     if analyzed.table is None:
-        return _Explain(_without_unused_columns(analyzed))
+        return _Explain(_select_distinct_columns_only(analyzed))
     name = cast(_TableName(analyzed.table), REGCLASS)
     catalogue = table("pg_class", column("oid", Integer), column("reltuples", BigInteger))
     return select(cast(catalogue.c.reltuples, BigInteger)).where(catalogue.c.oid == name)
 
 
-def read_estimate(value: object) -> Count | None:
-    """Convert the result of `estimate`; return None if PostgreSQL has no statistics yet."""
+def to_estimated_count(value: object) -> Count | None:
+    """Convert the result of `make_estimate_statement` to a `Count`.
+
+    Returns None if PostgreSQL has no statistics yet.
+    """
     if isinstance(value, str):
         value = json.loads(value)
     if isinstance(value, list):
@@ -172,23 +177,23 @@ def _compile_explain(element: _Explain, compiler: SQLCompiler, **options: Any) -
 # Page and total in one statement ------------------------------------------------------------------
 
 
-def add_total(page: Selection, counted: Select[int]) -> Selection:
+def add_total(page: Selection, count_select: Select[int]) -> Selection:
     """Append the total to the rows of a page, as a sub-query in its columns.
 
     An empty page has no row to carry the total. (``count(*) OVER ()`` is not used, because it would
     read all columns of every row of the table.)
     """
-    return page.add_columns(counted.correlate(None).scalar_subquery().label("hasten_total"))
+    return page.add_columns(count_select.correlate(None).scalar_subquery().label("hasten_total"))
 
 
 def add_total_and_check_offset(
-    page: Selection, counted: Select[int], *, offset: Amount
+    page: Selection, count_select: Select[int], *, offset: Amount
 ) -> Selection:
     """Append the total to the rows of a page, and skip the page if it is past the end.
 
     PostgreSQL counts once, and does not read the page if the total is not higher than the offset.
     """
-    total = select(counted.subquery().c[0].label("total")).cte("hasten_count")
+    total = select(count_select.subquery().c[0].label("total")).cte("hasten_count")
     number = select(total.c.total).scalar_subquery()
     return page.where(number > offset).add_columns(number.label("hasten_total"))
 
@@ -196,7 +201,7 @@ def add_total_and_check_offset(
 def join_total(
     analyzed: AnalyzedSelect,
     page: Selection,
-    counted: Select[int],
+    count_select: Select[int],
     keys: SortColumns,
     *,
     offset: Amount,
@@ -206,16 +211,16 @@ def join_total(
 
     It returns at least one row, so an empty page has a total, too. Each row is a row of the page,
     followed by the column `HERE` (NULL if the page is empty) and the total. A page past the end is
-    not read. The page must select its sort keys (see `with_keys`), by which the joined rows are
-    sorted again, and only columns: a sub-query cannot return ORM objects.
+    not read. The page must select its sort keys (see `append_sort_keys`), by which the joined rows
+    are sorted again, and only columns: a sub-query cannot return ORM objects.
     """
-    total = select(counted.subquery().c[0].label("total")).subquery("hasten_count")
+    total = select(count_select.subquery().c[0].label("total")).subquery("hasten_count")
     marked = page.add_columns(literal_column("1", Integer).label(HERE))
     rows = marked.where(total.c.total > offset).correlate(total).lateral("hasten_page")
     columns = list(rows.c)
     moved = tuple(
         SortColumn(columns[place], key.descending, key.nullable, key.nulls)
-        for place, key in zip(key_indexes(analyzed, keys), keys, strict=True)
+        for place, key in zip(find_key_indexes(analyzed, keys), keys, strict=True)
     )
     own = [
         # An expression, such as that of a hybrid property, has no name.

@@ -27,7 +27,7 @@ def check_fits_in_cursor(mapper: Mapper[Any], attributes: Collection[str], optio
         if column is None:
             continue
         try:
-            kind = _underlying_type(column.type).python_type
+            kind = _unwrap_type_decorator(column.type).python_type
         except NotImplementedError:
             continue
         if not issubclass(kind, _IN_CURSOR):
@@ -38,9 +38,11 @@ def check_fits_in_cursor(mapper: Mapper[Any], attributes: Collection[str], optio
             )
 
 
-def _underlying_type(kind: Any) -> Any:
+def _unwrap_type_decorator(sql_type: Any) -> Any:
     """Return the SQLAlchemy type that a `TypeDecorator` wraps; any other type unchanged."""
-    return _underlying_type(kind.impl) if isinstance(kind, TypeDecorator) else kind
+    return (
+        _unwrap_type_decorator(sql_type.impl) if isinstance(sql_type, TypeDecorator) else sql_type
+    )
 
 
 _IN_CURSOR: Final = (
@@ -69,7 +71,7 @@ def to_column_value(key: SortColumn, value: object) -> object:
     return value
 
 
-def plain_value(value: object) -> object:
+def to_fingerprint_value(value: object) -> object:
     """Convert a value in a filter to types that a fingerprint can contain.
 
     Raises `InvalidOption` for an object of another type without its own ``repr()``.
@@ -82,11 +84,14 @@ def plain_value(value: object) -> object:
         case time() | timedelta():
             return value
         case list() | tuple():
-            return [plain_value(each) for each in value]
+            return [to_fingerprint_value(each) for each in value]
         case set() | frozenset():
-            return sorted((plain_value(each) for each in value), key=repr)
+            return sorted((to_fingerprint_value(each) for each in value), key=repr)
         case Mapping():
-            return sorted(([plain_value(k), plain_value(v)] for k, v in value.items()), key=repr)
+            return sorted(
+                ([to_fingerprint_value(k), to_fingerprint_value(v)] for k, v in value.items()),
+                key=repr,
+            )
     if type(value).__repr__ is not object.__repr__:
         return [type(value).__qualname__, repr(value)]
     raise InvalidOption(

@@ -12,9 +12,9 @@ from hasten.pagination._slices import KeysetSlice, OffsetSlice
 from hasten.pagination._sql import counting, offset_select
 from hasten.pagination._sql.page_statements import (
     PageStatements,
-    count_rows,
-    estimate,
     keyset_parameters,
+    make_count_select,
+    make_estimate_statement,
     offset_parameters,
     select_at_offset,
     select_at_offset_with_count,
@@ -36,7 +36,7 @@ async def fetch_keyset_slice(
     their end).
     """
     rows: list[Any] = []
-    for statement in statements.after(dialect, position, backwards=backwards):
+    for statement in statements.select_after_position(dialect, position, backwards=backwards):
         missing = limit + 1 - len(rows)
         found = await execute(statement, keyset_parameters(position, limit=missing))
         rows += _without_duplicates(statements.analyzed, found).all()
@@ -46,7 +46,7 @@ async def fetch_keyset_slice(
     del rows[limit:]
     if backwards:
         rows.reverse()
-    places = statements.places
+    places = statements.key_indexes
     ends = [tuple([row[place] for place in places]) for row in (rows[:1] + rows[-1:])]
     first, last = ends or (None, None)
     return KeysetSlice(_without_extra_columns(statements.analyzed, rows), has_more, first, last)
@@ -74,14 +74,16 @@ async def fetch_offset_slice(
         return OffsetSlice(rows[:limit], len(rows) > limit)
     if count != "estimated" and offset < offset_select.DEFER_FROM:
         return await _fetch_page_and_count(
-            statements, execute, limit, offset, dialect, _cap_of(count)
+            statements, execute, limit, offset, dialect, _get_cap(count)
         )
     total = await fetch_count(statements, execute, dialect=dialect, count=count)
     if total.relation == "eq":
         assert total.total is not None
         if offset >= total.total:
             return OffsetSlice([], has_more=False, count=total)
-        tail = offset_select.to_offset_from_end(limit=limit, offset=offset, total=total.total)
+        tail = offset_select.to_limit_and_offset_from_end(
+            limit=limit, offset=offset, total=total.total
+        )
         if tail is not None:
             rows = await _fetch_rows(statements, execute, *tail, dialect, from_end=True)
             return OffsetSlice(rows, offset + limit < total.total, total)
@@ -97,16 +99,18 @@ async def fetch_count(
     If there is no estimate, and on other databases, the rows are counted.
     """
     if count == "estimated" and dialect == "postgresql":
-        estimated = counting.read_estimate((await execute(statements.get(estimate), {})).scalar())
+        estimated = counting.to_estimated_count(
+            (await execute(statements.get_statement(make_estimate_statement), {})).scalar()
+        )
         if estimated is not None:
             return estimated
-    cap = _cap_of(count)
-    found = await execute(statements.get(count_rows, dialect, cap), {})
+    cap = _get_cap(count)
+    found = await execute(statements.get_statement(make_count_select, dialect, cap), {})
     return counting.to_count(int(found.scalar_one()), cap)
 
 
-def _cap_of(count: Uncached) -> int | None:
-    return count.limit if isinstance(count, Capped) else None
+def _get_cap(counting: Uncached) -> int | None:
+    return counting.limit if isinstance(counting, Capped) else None
 
 
 async def _fetch_rows(
@@ -123,7 +127,7 @@ async def _fetch_rows(
     If from_end, the offset counts from the last row backwards.
     """
     defer = offset >= offset_select.DEFER_FROM
-    statement = statements.get(select_at_offset, dialect, defer, from_end)
+    statement = statements.get_statement(select_at_offset, dialect, defer, from_end)
     found = await execute(statement, offset_parameters(limit=limit, offset=offset))
     rows = _without_extra_columns(
         statements.analyzed, list(_without_duplicates(statements.analyzed, found).all())
@@ -143,14 +147,14 @@ async def _fetch_page_and_count(
 
     An empty page may need a second one for the total. See `select_at_offset_with_count`.
     """
-    statement = statements.get(select_at_offset_with_count, dialect, cap)
+    statement = statements.get_statement(select_at_offset_with_count, dialect, cap)
     parameters = offset_parameters(limit=limit + 1, offset=offset, cap=cap)
     rows = list(
         _without_duplicates(statements.analyzed, await execute(statement, parameters)).all()
     )
     if not rows and offset:
         # The page is past the end, so no row carried the total.
-        found = await execute(statements.get(count_rows, dialect, cap), {})
+        found = await execute(statements.get_statement(make_count_select, dialect, cap), {})
         number = int(found.scalar_one())
     else:
         number = int(rows[0][-1]) if rows else 0
@@ -165,9 +169,9 @@ async def _fetch_page_and_count(
 # Rows ---------------------------------------------------------------------------------------------
 
 
-def _without_duplicates(analyzed: AnalyzedSelect, found: Rows) -> Rows:
+def _without_duplicates(analyzed: AnalyzedSelect, rows: Rows) -> Rows:
     """Remove repeated ORM objects, which ``joinedload()`` of a collection causes."""
-    return found.unique() if analyzed.holds_entities else found
+    return rows.unique() if analyzed.holds_entities else rows
 
 
 def _without_extra_columns(analyzed: AnalyzedSelect, rows: list[Any]) -> list[Any]:

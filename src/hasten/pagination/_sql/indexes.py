@@ -12,17 +12,20 @@ from dataclasses import replace
 from sqlalchemy import BigInteger, Column, Index, Integer, SmallInteger, Table, UniqueConstraint
 
 from hasten._sqlalchemy.from_sources import is_partial
-from hasten._sqlalchemy.sort_columns import SortColumn, SortColumns, parse_sort_column
+from hasten._sqlalchemy.sort_columns import SortColumn, SortColumns, to_sort_column
 
 
-def find_index(prefix: SortColumns, rest: SortColumns, dialect: str) -> SortColumns | None:
-    """Find an index that returns rows in the order of the keys prefix + rest.
+def find_index(
+    constant_keys: SortColumns, sort_keys: SortColumns, dialect: str
+) -> SortColumns | None:
+    """Find an index that returns rows in the order of constant_keys + sort_keys.
 
-    Returns these keys with the directions of the index, or None if there is no such index. Each key
-    of prefix has one value in all rows that are read, so its direction need not match. The first
-    key of rest is NULL in all of these rows or in none, so its place of NULLs need not match.
+    Returns these keys with the directions of the index, or None if there is no such index. Each of
+    constant_keys has one value in all rows that are read, so its direction need not match. The
+    first of sort_keys is NULL in all of these rows or in none, so the index may have NULLs in
+    another place.
     """
-    keys = (*prefix, *rest)
+    keys = (*constant_keys, *sort_keys)
     tables = {getattr(key.column, "table", None) for key in keys}
     if len(tables) != 1:
         return None
@@ -32,41 +35,48 @@ def find_index(prefix: SortColumns, rest: SortColumns, dialect: str) -> SortColu
         return None
     found = [
         as_indexed
-        for index in _declared_indexes(table, dialect)
-        for as_indexed in (index, tuple(key.reversed(dialect) for key in index))
-        if _has_order(as_indexed, prefix, rest, dialect)
+        for index in _iter_declared_indexes(table, dialect)
+        for as_indexed in (index, tuple(key.reverse(dialect) for key in index))
+        if _has_index_order(as_indexed, constant_keys, sort_keys, dialect)
     ]
     if not found:
         return None
-    first, place = rest[0], len(prefix)
+    first, place = sort_keys[0], len(constant_keys)
     # Prefer an index that also sorts the NULLs of the first key as requested.
     as_indexed = max(
-        found, key=lambda each: each[place].nulls_first(dialect) == first.nulls_first(dialect)
+        found,
+        key=lambda each: each[place].sorts_nulls_first(dialect) == first.sorts_nulls_first(dialect),
     )
     return tuple(
         replace(indexed, column=key.column) for key, indexed in zip(keys, as_indexed, strict=False)
     )
 
 
-def _has_order(
-    as_indexed: SortColumns, prefix: SortColumns, rest: SortColumns, dialect: str
+def _has_index_order(
+    as_indexed: SortColumns, constant_keys: SortColumns, sort_keys: SortColumns, dialect: str
 ) -> bool:
     """Return whether the columns of an index begin with these keys. See `find_index`."""
-    keys = (*prefix, *rest)
+    keys = (*constant_keys, *sort_keys)
     if len(as_indexed) < len(keys) or any(
         indexed.column.name != getattr(key.column, "name", None)
         for indexed, key in zip(as_indexed, keys, strict=False)
     ):
         return False
-    for number, (indexed, key) in enumerate(zip(as_indexed[len(prefix) :], rest, strict=False)):
+    for number, (indexed, key) in enumerate(
+        zip(as_indexed[len(constant_keys) :], sort_keys, strict=False)
+    ):
         if indexed.descending != key.descending:
             return False
-        if number and key.nullable and indexed.nulls_first(dialect) != key.nulls_first(dialect):
+        if (
+            number
+            and key.nullable
+            and indexed.sorts_nulls_first(dialect) != key.sorts_nulls_first(dialect)
+        ):
             return False
     return True
 
 
-def _declared_indexes(table: Table, dialect: str) -> Iterator[SortColumns]:
+def _iter_declared_indexes(table: Table, dialect: str) -> Iterator[SortColumns]:
     """Return the columns of each index: of the primary key, unique constraints and indexes.
 
     Partial indexes are left out. Of an index with expressions, only the columns before the first
@@ -74,17 +84,17 @@ def _declared_indexes(table: Table, dialect: str) -> Iterator[SortColumns]:
     """
     yield tuple(SortColumn(column, nullable=True) for column in table.primary_key)
     # SQLite appends the row id to each index.
-    last = _row_id_column(table) if dialect == "sqlite" else ()
+    last = _find_row_id_column(table) if dialect == "sqlite" else ()
     for constraint in table.constraints:
         if isinstance(constraint, UniqueConstraint):
             yield (*(SortColumn(column, nullable=True) for column in constraint.columns), *last)
     for index in sorted(table.indexes, key=lambda each: each.name or ""):
         if not is_partial(index):
-            keys = tuple(_leading_columns(index))
+            keys = tuple(_iter_leading_columns(index))
             yield (*keys, *last) if len(keys) == len(index.expressions) else keys
 
 
-def _row_id_column(table: Table) -> SortColumns:
+def _find_row_id_column(table: Table) -> SortColumns:
     """Return the column of a SQLite table that is its row id; () if it has none.
 
     That is an INTEGER PRIMARY KEY, unless the table is declared WITHOUT ROWID.
@@ -96,10 +106,10 @@ def _row_id_column(table: Table) -> SortColumns:
     return (SortColumn(columns[0]),) if is_integer and has_one else ()
 
 
-def _leading_columns(index: Index) -> Iterator[SortColumn]:
+def _iter_leading_columns(index: Index) -> Iterator[SortColumn]:
     """Return the columns of an index, up to the first expression that is not a column."""
     for expression in index.expressions:
-        key = parse_sort_column(expression)
+        key = to_sort_column(expression)
         if not isinstance(key.column, Column):
             return
         yield key

@@ -24,18 +24,18 @@ _DATETIMES: Final = {
 }
 
 
-def finite_or_infinite(key: SortColumn, value: object) -> Expression | None:
+def make_date_or_infinity_expression(key: SortColumn, value: object) -> Expression | None:
     """Return an SQL expression that decides whether a value stands for a date or an infinity.
 
     Returns None for a value that cannot stand for an infinity. If the column contains both the date
     and the infinity, executing the expression fails: an error is better than a wrong page.
     """
-    infinity = _infinity_for(value)
+    infinity = _to_infinity_name(value)
     table: Any = getattr(key.column, "table", None)
     if infinity is None or table is None or not isinstance(key.column.type, Date | DateTime):
         return None
     # Drivers convert dates but not texts, so the values are passed as text and cast in SQL.
-    finite, infinite = (_cast_text(text, key) for text in (_to_iso(value), infinity))
+    finite, infinite = (_cast_text(text, key) for text in (_to_iso_text(value), infinity))
     # An alias, because the sub-query must search the whole table, not the row of the outer select.
     searched = table.alias()
     column = searched.corresponding_column(key.column)
@@ -53,23 +53,24 @@ def finite_or_infinite(key: SortColumn, value: object) -> Expression | None:
     )
 
 
-def may_be_infinite(position: Sequence[object], keys: SortColumns) -> bool:
+def may_contain_infinity(position: Sequence[object], keys: SortColumns) -> bool:
     """Return whether a position contains a value that may stand for an infinity."""
     pairs = zip(keys, position, strict=True)
     return any(
-        _infinity_for(value) is not None and finite_or_infinite(key, value) is not None
+        _to_infinity_name(value) is not None
+        and make_date_or_infinity_expression(key, value) is not None
         for key, value in pairs
     )
 
 
-def _infinity_for(value: object) -> str | None:
+def _to_infinity_name(value: object) -> str | None:
     """Return the infinity that asyncpg reads as this value; None for other values."""
     if isinstance(value, datetime):
         return _DATETIMES.get(value.replace(tzinfo=None))
     return _DATES.get(value) if isinstance(value, date) else None
 
 
-def _to_iso(value: object) -> str:
+def _to_iso_text(value: object) -> str:
     assert isinstance(value, date)
     return value.isoformat()
 

@@ -59,7 +59,7 @@ from hasten._sqlalchemy.sort_columns import (
 )
 from hasten.errors import InvalidOption
 from hasten.pagination._sql.indexes import find_index
-from hasten.pagination._sql.infinities import finite_or_infinite
+from hasten.pagination._sql.infinities import make_date_or_infinity_expression
 
 HIDDEN: Final = "hasten_key_"
 """The prefix of the labels of sort keys that are added to a select to compute positions."""
@@ -84,7 +84,7 @@ def select_after(
 
     position has a value, or a parameter for it, for each key; None stands for the start of all rows
     (backwards: for their end). Backward statements return rows in reverse order. The sort keys that
-    the select does not contain are appended to each row (see `key_indexes`).
+    the select does not contain are appended to each row (see `find_key_indexes`).
 
     If several statements are returned, execute them one after the other until there are limit rows.
     allow_several=False returns one statement. That is the default on PostgreSQL, to save round
@@ -98,8 +98,8 @@ def select_after(
     if allow_several is None:
         allow_several = analyzed.holds_entities or dialect != "postgresql"
     keys = _reverse_order(keys, dialect) if backwards else keys
-    source = with_keys(analyzed, keys)
-    ranges = _ranges_after(keys, position, dialect)
+    source = append_sort_keys(analyzed, keys)
+    ranges = _make_ranges_after(keys, position, dialect)
     statements = [
         _add_conditions(source, analyzed, conditions)
         .order_by(*order_by(rest, dialect))
@@ -124,8 +124,8 @@ def check_position(position: Sequence[object], keys: SortColumns) -> None:
             )
 
 
-def key_indexes(analyzed: AnalyzedSelect, keys: SortColumns) -> list[int]:
-    """Return the index of each sort key's value in a result row of `with_keys`."""
+def find_key_indexes(analyzed: AnalyzedSelect, keys: SortColumns) -> list[int]:
+    """Return the index of each sort key's value in a result row of `append_sort_keys`."""
     places = []
     end = analyzed.width
     for key in keys:
@@ -136,10 +136,10 @@ def key_indexes(analyzed: AnalyzedSelect, keys: SortColumns) -> list[int]:
     return places
 
 
-def with_keys(analyzed: AnalyzedSelect, keys: SortColumns) -> Selection:
+def append_sort_keys(analyzed: AnalyzedSelect, keys: SortColumns) -> Selection:
     """Return the select with the sort keys that it does not contain, appended as columns."""
     check_selected_by_distinct(analyzed, keys)
-    hidden = _unselected_keys(analyzed, keys)
+    hidden = _find_unselected_keys(analyzed, keys)
     return analyzed.statement.add_columns(
         *(key.column.label(f"{HIDDEN}{number}") for number, key in enumerate(hidden))
     )
@@ -150,14 +150,14 @@ def check_selected_by_distinct(analyzed: AnalyzedSelect, keys: SortColumns) -> N
 
     Adding the key to its columns would change which rows are distinct.
     """
-    hidden = _unselected_keys(analyzed, keys) if analyzed.is_distinct else ()
+    hidden = _find_unselected_keys(analyzed, keys) if analyzed.is_distinct else ()
     if hidden:
         raise InvalidOption(
             "sort", str(hidden[0].column), "a column that the select with DISTINCT returns"
         )
 
 
-def _unselected_keys(analyzed: AnalyzedSelect, keys: SortColumns) -> list[SortColumn]:
+def _find_unselected_keys(analyzed: AnalyzedSelect, keys: SortColumns) -> list[SortColumn]:
     """Return the sort keys that are not among the columns of the select."""
     return [key for key in keys if analyzed.find_column(key.column) is None]
 
@@ -175,7 +175,7 @@ def _check_comparable(keys: SortColumns, dialect: str) -> None:
         remedy = None
         if isinstance(kind, Enum) and kind.native_enum:
             remedy = "Enum(…, native_enum=False)"
-        elif isinstance(kind, Float) and _is_single_precision(kind):
+        elif isinstance(kind, Float) and _is_mysql_single_precision(kind):
             remedy = "Double or Numeric"
         if remedy is not None:
             raise InvalidOption(
@@ -186,13 +186,13 @@ def _check_comparable(keys: SortColumns, dialect: str) -> None:
             )
 
 
-def _is_single_precision(kind: Float[Any]) -> bool:
+def _is_mysql_single_precision(float_type: Float[Any]) -> bool:
     """Return whether MySQL stores a type with 4 bytes: FLOAT, but not DOUBLE, REAL or FLOAT(25)."""
-    return not isinstance(kind, Double | REAL) and (kind.precision or 0) <= 24
+    return not isinstance(float_type, Double | REAL) and (float_type.precision or 0) <= 24
 
 
 def _reverse_order(keys: SortColumns, dialect: str) -> SortColumns:
-    return tuple(key.reversed(dialect) for key in keys)
+    return tuple(key.reverse(dialect) for key in keys)
 
 
 # Ranges -------------------------------------------------------------------------------------------
@@ -201,45 +201,47 @@ _Range: TypeAlias = tuple[list[Condition], SortColumns]
 """A range of rows: the conditions that select them, and the keys to sort them by."""
 
 
-def _ranges_after(
+def _make_ranges_after(
     keys: SortColumns, position: Sequence[object] | None, dialect: str
 ) -> list[_Range]:
     """Return the ranges that contain the rows after a position, the nearest first."""
     if position is None:
-        return _first_page_ranges(keys, dialect)
+        return _make_first_page_ranges(keys, dialect)
     if dialect == "postgresql" and _can_compare_row_values(keys):
-        return [([_compare_row_values(keys, position, dialect)], keys)]
+        return [([_make_row_value_comparison(keys, position, dialect)], keys)]
     ranges: list[_Range] = []
     for index in reversed(range(len(keys))):
         prefix, values = keys[:index], position[:index]
-        for condition, rest in _conditions_after_value(keys[index:], position[index], dialect):
-            at, order = _prefix_equals(prefix, values, rest, dialect)
+        for condition, rest in _make_conditions_after_value(keys[index:], position[index], dialect):
+            at, order = _make_prefix_conditions(prefix, values, rest, dialect)
             ranges.append(([*at, condition], order))
     return ranges
 
 
-def _first_page_ranges(keys: SortColumns, dialect: str) -> list[_Range]:
+def _make_first_page_ranges(keys: SortColumns, dialect: str) -> list[_Range]:
     """Return the ranges that contain all rows: one or two.
 
     If no index sorts the NULLs of the first key as requested, the rows with NULL are a range of
     their own, so that an index can be used for both ranges.
     """
     key = keys[0]
-    if key.has_native_nulls(dialect) or _is_indexed(keys, dialect):
+    if key.has_default_null_order(dialect) or _has_index_for_keys(keys, dialect):
         return [([], keys)]
     order = (_as_not_nullable(key), *keys[1:])
     with_value: _Range = ([key.column.is_not(None)], order)
     without: _Range = ([key.column.is_(None)], order)
-    return [without, with_value] if key.nulls_first(dialect) else [with_value, without]
+    return [without, with_value] if key.sorts_nulls_first(dialect) else [with_value, without]
 
 
-def _is_indexed(keys: SortColumns, dialect: str) -> bool:
+def _has_index_for_keys(keys: SortColumns, dialect: str) -> bool:
     """Return whether an index has the order of the keys, including the NULLs of the first key."""
     found = find_index((), keys, dialect)
-    return found is not None and found[0].nulls_first(dialect) == keys[0].nulls_first(dialect)
+    return found is not None and found[0].sorts_nulls_first(dialect) == keys[0].sorts_nulls_first(
+        dialect
+    )
 
 
-def _conditions_after_value(
+def _make_conditions_after_value(
     keys: SortColumns, value: object, dialect: str
 ) -> list[tuple[Condition, SortColumns]]:
     """Return the conditions for rows whose first key is sorted after a value.
@@ -250,20 +252,20 @@ def _conditions_after_value(
     key, rest = keys[0], keys[1:]
     order = (_as_not_nullable(key), *rest)
     if value is None:
-        return [(key.column.is_not(None), order)] if key.nulls_first(dialect) else []
+        return [(key.column.is_not(None), order)] if key.sorts_nulls_first(dialect) else []
     bound = _bind_value(key, value, dialect)
     found: list[tuple[Condition, SortColumns]] = [
         (key.column < bound if key.descending else key.column > bound, order)
     ]
-    if key.nullable and not key.nulls_first(dialect):
+    if key.nullable and not key.sorts_nulls_first(dialect):
         found.append((key.column.is_(None), order))
     return found
 
 
-def _prefix_equals(
-    prefix: SortColumns, values: Sequence[object], rest: SortColumns, dialect: str
+def _make_prefix_conditions(
+    prefix_keys: SortColumns, values: Sequence[object], remaining_keys: SortColumns, dialect: str
 ) -> tuple[list[Condition], SortColumns]:
-    """Return the conditions that the keys of prefix equal these values, and the keys to sort by.
+    """Return the conditions that prefix_keys equal these values, and the keys to sort by.
 
     A key that equals one value need not be in ORDER BY. But if PostgreSQL knows that, it may scan
     the primary key instead of the index on all keys, and discard the rows outside of the range. It
@@ -271,23 +273,26 @@ def _prefix_equals(
     most of the table. So if an index on the keys is declared, the condition is written as
     ``k >= v AND k <= v``, and k stays in ORDER BY, with the direction that it has in the index.
     """
-    pairs = list(zip(prefix, values, strict=True))
-    indexed = find_index(prefix, rest, dialect) if dialect == "postgresql" else None
+    pairs = list(zip(prefix_keys, values, strict=True))
+    indexed = find_index(prefix_keys, remaining_keys, dialect) if dialect == "postgresql" else None
     if indexed is not None:
-        number = len(prefix) + 1
-        return [_between(*pair, dialect) for pair in pairs], (*indexed[:number], *rest[1:])
+        number = len(prefix_keys) + 1
+        return [_make_index_friendly_equality(*pair, dialect) for pair in pairs], (
+            *indexed[:number],
+            *remaining_keys[1:],
+        )
     # PostgreSQL does not notice that a key with IS NULL has one value. Without this key in ORDER
     # BY, it would not use an index that contains the key.
     is_named = dialect == "postgresql"
     named = [_as_not_nullable(key) for key, value in pairs if value is None and is_named]
-    return [_equals(*pair, dialect) for pair in pairs], (*named, *rest)
+    return [_make_equality(*pair, dialect) for pair in pairs], (*named, *remaining_keys)
 
 
-def _equals(key: SortColumn, value: object, dialect: str) -> Condition:
+def _make_equality(key: SortColumn, value: object, dialect: str) -> Condition:
     return key.column.is_(None) if value is None else key.column == _bind_value(key, value, dialect)
 
 
-def _between(key: SortColumn, value: object, dialect: str) -> Condition:
+def _make_index_friendly_equality(key: SortColumn, value: object, dialect: str) -> Condition:
     """Return the condition ``k >= v AND k <= v``, or ``k IS NULL``."""
     if value is None:
         return key.column.is_(None)
@@ -309,7 +314,9 @@ def _can_compare_row_values(keys: SortColumns) -> bool:
     return has_one_direction and not any(key.nullable for key in keys)
 
 
-def _compare_row_values(keys: SortColumns, position: Sequence[object], dialect: str) -> Condition:
+def _make_row_value_comparison(
+    keys: SortColumns, position: Sequence[object], dialect: str
+) -> Condition:
     """Return the condition ``(k1, …, kn) > (v1, …, vn)``, or ``<`` for descending keys."""
     columns: Any = tuple_(*(key.column for key in keys))
     values: Any = tuple_(
@@ -329,7 +336,10 @@ def _bind_value(key: SortColumn, value: object, dialect: str) -> Expression:
     if isinstance(value, BindParameter):
         bound: Expression = value
     else:
-        if dialect == "postgresql" and (exact := finite_or_infinite(key, value)) is not None:
+        if (
+            dialect == "postgresql"
+            and (exact := make_date_or_infinity_expression(key, value)) is not None
+        ):
             return exact
         bound = literal(value, key.column.type)
     if dialect == "postgresql" and isinstance(key.column.type, Float):
@@ -374,7 +384,7 @@ def _combine_statements(
     rows = union_all(*(select(part) for part in parts)).subquery("hasten_ranges")
     columns = list(rows.c)
     names = [column.name for column in statements[0].selected_columns]
-    places = key_indexes(analyzed, keys)
+    places = find_key_indexes(analyzed, keys)
     moved = tuple(
         SortColumn(columns[place], key.descending, key.nullable, key.nulls)
         for place, key in zip(places, keys, strict=True)

@@ -5,32 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hasten._sqlalchemy.execution import Database
+from hasten._sqlalchemy.execution import Database, DatabaseIdentity
 from hasten._sqlalchemy.selects import Selection, select_only
-from hasten._sqlalchemy.templates import Bindings
+from hasten._sqlalchemy.templates import RequestBindings
 from hasten.errors import InvalidOption
 from hasten.fields._allowed import AllowedFields
-from hasten.pagination._counts import Count, CountFunction, Uncached, checked_count
+from hasten.pagination._counts import Count, CountFunction, Uncached, check_count_result
 from hasten.pagination._cursor import hidden_sort_key_error
 from hasten.pagination._slices import KeysetSlice, OffsetSlice
-from hasten.pagination._sql.cursor_values import plain_value, to_column_value
+from hasten.pagination._sql.cursor_values import to_column_value, to_fingerprint_value
 from hasten.pagination._sql.fetching import fetch_count, fetch_keyset_slice, fetch_offset_slice
 from hasten.pagination._sql.query_plan import QueryPlan
 
 
 class PageQuery:
-    """Reads the page, the count and the version for the select of one request."""
+    """Reads the rows of a page, their total count and aggregates for the select of one request."""
 
     __slots__ = ("_bindings", "_database", "_dialect", "_execute", "_plan")
 
-    def __init__(self, plan: QueryPlan, bindings: Bindings, database: Database) -> None:
+    def __init__(self, plan: QueryPlan, bindings: RequestBindings, database: Database) -> None:
         self._plan = plan
         self._bindings = bindings
         self._database = database
-        self._dialect = database.dialect(plan.analyzed.mapper, plan.analyzed.statement)
-        self._execute = bindings.bind(database.execute)
+        self._dialect = database.find_dialect(plan.analyzed.mapper, plan.analyzed.statement)
+        self._execute = bindings.bind_values_and_options(database.execute)
 
-    async def offset_slice(self, *, limit: int, offset: int, count: Uncached) -> OffsetSlice:
+    async def read_offset_slice(self, *, limit: int, offset: int, count: Uncached) -> OffsetSlice:
         """Read up to limit rows at an offset, with the requested fields only."""
         self._warn_about_query()
         found = await fetch_offset_slice(
@@ -44,7 +44,7 @@ class PageQuery:
         self._warn_about_count(found.count)
         return OffsetSlice(await self._build_rows(found.rows), found.has_more, found.count)
 
-    async def keyset_slice(
+    async def read_keyset_slice(
         self, position: Sequence[object] | None, *, limit: int, backwards: bool
     ) -> KeysetSlice:
         """Read up to limit rows after a position, or before it if backwards.
@@ -66,21 +66,23 @@ class PageQuery:
         rows = await self._build_rows(found.rows)
         return KeysetSlice(rows, found.has_more, found.first, found.last)
 
-    async def count(self, count: Uncached | CountFunction, statement: Selection) -> Count:
+    async def count_rows(self, counting: Uncached | CountFunction, statement: Selection) -> Count:
         """Count the rows.
 
         If count is a function of the application, it is called with the session and statement,
         which is the original select.
         """
-        if callable(count):
-            return checked_count(await self._database.call(count, statement))
+        if callable(counting):
+            return check_count_result(
+                await self._database.call_application_function(counting, statement)
+            )
         found = await fetch_count(
-            self._plan.statements, self._execute, dialect=self._dialect, count=count
+            self._plan.statements, self._execute, dialect=self._dialect, count=counting
         )
         self._warn_about_count(found)
         return found
 
-    async def version(self, expressions: Sequence[Any]) -> list[object]:
+    async def read_aggregates(self, expressions: Sequence[Any]) -> list[object]:
         """Return the values of aggregates, such as ``func.max(…)``, over all rows of the select."""
         analyzed = self._plan.analyzed
         if analyzed.is_grouped or analyzed.is_distinct:
@@ -91,7 +93,7 @@ class PageQuery:
             )
         return list((await self._execute(select_only(analyzed.statement, *expressions), {})).one())
 
-    def check_shown(self, allowed: AllowedFields) -> None:
+    def check_cursor_values_shown(self, allowed: AllowedFields) -> None:
         """Raise `InvalidOption` if a cursor would contain a value that the response hides.
 
         allowed are the fields that the request may choose from.
@@ -100,51 +102,54 @@ class PageQuery:
         if hidden is not None:
             raise hidden_sort_key_error(str(hidden.column))
 
-    def identity(self) -> list[object]:
+    def make_identity_values(self) -> list[object]:
         """Return the values that identify this query: its order, its SQL and the values in it.
 
         They are of types that a fingerprint can contain, and are the same in every process.
         """
         plan, bindings = self._plan, self._bindings
         if bindings.parameters is None:
-            compiled = plan.filter_select(bindings).compile()
-            values = [plain_value(value) for _, value in sorted(compiled.params.items())]
-            return [plan.plain_sort_keys, str(compiled), values]
+            compiled = plan.make_filter_select(bindings).compile()
+            values = [to_fingerprint_value(value) for _, value in sorted(compiled.params.items())]
+            return [plan.sort_keys_for_fingerprint, str(compiled), values]
         found = [each.effective_value for each in bindings.parameters]
         if plan.advisor is not None:
-            plan.advisor.check_filter(found)
+            plan.advisor.warn_about_filter(found)
         return [
-            plan.plain_sort_keys,
-            plan.filter_text(bindings),
-            [plain_value(each) for each in found],
+            plan.sort_keys_for_fingerprint,
+            plan.make_filter_sql(bindings),
+            [to_fingerprint_value(each) for each in found],
         ]
 
-    def translated_schemas(self) -> list[list[str | None]]:
-        """Return the ``schema_translate_map`` of the request. See `Database.translated_schemas`."""
+    def find_translated_schemas(self) -> list[list[str | None]]:
+        """Return the ``schema_translate_map`` of the request as sorted pairs.
+
+        See `Database.find_translated_schemas`.
+        """
         analyzed = self._plan.analyzed
-        return self._database.translated_schemas(
+        return self._database.find_translated_schemas(
             analyzed.mapper, analyzed.statement, self._bindings.execution_options
         )
 
-    def database_identity(self) -> tuple[list[str | None], int]:
+    def database_identity(self) -> DatabaseIdentity:
         """Return two values that identify the database. See `Database.identity`."""
         analyzed = self._plan.analyzed
-        return self._database.identity(analyzed.mapper, analyzed.statement)
+        return self._database.make_identity(analyzed.mapper, analyzed.statement)
 
     async def _build_rows(self, rows: list[Any]) -> list[dict[str, object]]:
         """Convert result rows to dicts of the requested fields, and read nested objects."""
         if self._plan.analyzed.width == 1:
             rows = [(row,) for row in rows]
-        shape = self._plan.shape
-        if not shape.has_related:
-            return shape.build_all(rows)
+        loader = self._plan.loader
+        if not loader.has_related:
+            return loader.build_dicts(rows)
         execute = self._bindings.bind_options(self._database.execute)
-        return await shape.read(rows, execute, self._dialect)
+        return await loader.read_nested_dicts(rows, execute, self._dialect)
 
     def _warn_about_query(self) -> None:
         if self._plan.advisor is not None:
-            self._plan.advisor.check_query(self._dialect)
+            self._plan.advisor.warn_about_query(self._dialect)
 
     def _warn_about_count(self, count: Count) -> None:
         if self._plan.advisor is not None and count.total is not None and count.relation == "eq":
-            self._plan.advisor.check_count(count.total)
+            self._plan.advisor.warn_about_count(count.total)

@@ -16,7 +16,7 @@ from hasten._sqlalchemy.analysis import AnalyzedSelect
 from hasten._sqlalchemy.selects import Selection
 from hasten._sqlalchemy.sort_columns import SortColumns
 from hasten.pagination._sql import counting, keyset, offset_select
-from hasten.pagination._sql.infinities import may_be_infinite
+from hasten.pagination._sql.infinities import may_contain_infinity
 
 S = TypeVar("S")
 
@@ -47,11 +47,11 @@ class PageStatements:
         self._built: Callable[..., Any] = lru_cache(MAX_STATEMENTS)(self._build)
 
     @cached_property
-    def places(self) -> list[int]:
+    def key_indexes(self) -> list[int]:
         """The index of each sort key's value in a result row of the keyset statements."""
-        return keyset.key_indexes(self.analyzed, self.keys)
+        return keyset.find_key_indexes(self.analyzed, self.keys)
 
-    def get(self, build: Callable[..., S], *options: Hashable) -> S:
+    def get_statement(self, build: Callable[..., S], *options: Hashable) -> S:
         """Return the cached statement that ``build(analyzed, keys, *options)`` builds.
 
         build is one of the functions below.
@@ -59,7 +59,7 @@ class PageStatements:
         statement: S = self._built(build, *options)
         return statement
 
-    def after(
+    def select_after_position(
         self, dialect: str, position: Sequence[object] | None, *, backwards: bool
     ) -> list[Selection]:
         """Return the statements that read the rows after a position, or before it if backwards.
@@ -70,14 +70,14 @@ class PageStatements:
         nulls = None
         if position is not None:
             keyset.check_position(position, self.keys)
-            if dialect == "postgresql" and may_be_infinite(position, self.keys):
+            if dialect == "postgresql" and may_contain_infinity(position, self.keys):
                 # The value becomes part of the statement, so this statement is not cached.
                 return keyset.select_after(
                     self.analyzed, self.keys, position,
                     limit=_LIMIT, dialect=dialect, backwards=backwards,
                 )  # fmt: skip
             nulls = tuple([value is None for value in position])
-        return self.get(_after, dialect, nulls, backwards)
+        return self.get_statement(_select_after_parameters, dialect, nulls, backwards)
 
     def _build(self, build: Callable[..., S], *options: Hashable) -> S:
         return build(self.analyzed, self.keys, *options)
@@ -105,17 +105,23 @@ def select_at_offset(
     dialect: str,
     defer: bool,
     backwards: bool = False,
-    keyed: bool = False,
+    with_sort_keys: bool = False,
 ) -> Selection:
     """Return a select of the rows at an offset.
 
     If backwards, the offset counts from the last row, and the rows are in reverse order. For defer
-    and keyed, see `offset_select.select_page`.
+    and with_sort_keys, see `offset_select.select_page`.
     """
     if backwards:
-        keys = tuple(key.reversed(dialect) for key in keys)
+        keys = tuple(key.reverse(dialect) for key in keys)
     return offset_select.select_page(
-        analyzed, keys, limit=_LIMIT, offset=_OFFSET, dialect=dialect, defer=defer, keyed=keyed
+        analyzed,
+        keys,
+        limit=_LIMIT,
+        offset=_OFFSET,
+        dialect=dialect,
+        defer=defer,
+        with_sort_keys=with_sort_keys,
     )
 
 
@@ -124,13 +130,13 @@ def select_at_offset_with_count(
 ) -> Selection:
     """Return a select of the rows at an offset that also counts: each row ends with the total.
 
-    An empty page has no row to carry the total, so the caller must count separately. Except on
-    PostgreSQL, if no ORM objects are selected: then the select always returns at least one row,
-    whose element before the total is NULL if the page is empty.
+    On PostgreSQL, if no ORM objects are selected, the select always returns at least one row. If
+    the page is empty, the element before the total is NULL in this row. In all other cases, an
+    empty page has no row to carry the total, so the caller must count separately.
     """
     is_lateral = dialect == "postgresql" and not analyzed.holds_entities
-    page = select_at_offset(analyzed, keys, dialect, defer=False, keyed=is_lateral)
-    counted = counting.count(analyzed, cap=cap, dialect=dialect)
+    page = select_at_offset(analyzed, keys, dialect, defer=False, with_sort_keys=is_lateral)
+    counted = counting.make_count_select(analyzed, cap=cap, dialect=dialect)
     if dialect != "postgresql":
         return counting.add_total(page, counted)
     if analyzed.holds_entities:
@@ -138,40 +144,41 @@ def select_at_offset_with_count(
     return counting.join_total(analyzed, page, counted, keys, offset=_KNOWN, dialect=dialect)
 
 
-def count_rows(
+def make_count_select(
     analyzed: AnalyzedSelect,
-    _: SortColumns,
+    _keys: SortColumns,
     dialect: str,
     cap: int | None,
 ) -> Select[int]:
     """Return a select that counts the rows, up to cap + 1 if there is a cap."""
-    return counting.count(analyzed, cap=cap, dialect=dialect)
+    return counting.make_count_select(analyzed, cap=cap, dialect=dialect)
 
 
-def estimate(analyzed: AnalyzedSelect, _: SortColumns) -> Executable:
+def make_estimate_statement(analyzed: AnalyzedSelect, _keys: SortColumns) -> Executable:
     """Return a PostgreSQL statement that estimates the number of rows.
 
-    `counting.read_estimate` converts its result.
+    `counting.to_estimated_count` converts its result.
     """
-    return counting.estimate(analyzed)
+    return counting.make_estimate_statement(analyzed)
 
 
-def _after(
+def _select_after_parameters(
     analyzed: AnalyzedSelect,
     keys: SortColumns,
     dialect: str,
-    nulls: Sequence[bool] | None,
+    are_values_null: Sequence[bool] | None,
     backwards: bool,
 ) -> list[Selection]:
     """Return the statements after a position whose values are parameters.
 
-    nulls says which values of the position are NULL; None stands for the start of all rows.
+    are_values_null has a bool for each value of the position: whether it is NULL. None stands for
+    the start of all rows.
     """
     position = None
-    if nulls is not None:
+    if are_values_null is not None:
         position = [
             None if is_null else bindparam(f"{_AT}{place}", type_=key.column.type, required=True)
-            for place, (key, is_null) in enumerate(zip(keys, nulls, strict=True))
+            for place, (key, is_null) in enumerate(zip(keys, are_values_null, strict=True))
         ]
     return keyset.select_after(
         analyzed, keys, position, limit=_LIMIT, dialect=dialect, backwards=backwards

@@ -15,11 +15,11 @@ from sqlalchemy import literal_column
 from hasten._sqlalchemy.analysis import AnalyzedSelect
 from hasten._sqlalchemy.selects import Expression, Selection, is_same_expression, select_only
 from hasten._sqlalchemy.sort_columns import SortColumn, SortColumns
-from hasten._sqlalchemy.templates import Bindings
-from hasten.fields._allowed import AllowedFields, is_shown
-from hasten.fields._sql.shapes import Shape
+from hasten._sqlalchemy.templates import RequestBindings
+from hasten.fields._allowed import AllowedFields, is_always_shown
+from hasten.fields._sql.field_loader import FieldLoader
 from hasten.pagination._order import Order
-from hasten.pagination._sql.advice import Advisor
+from hasten.pagination._sql.advice import QueryAdvisor
 from hasten.pagination._sql.page_statements import PageStatements
 
 _MAX_LISTS: Final = 16
@@ -33,52 +33,55 @@ class QueryPlan:
         self,
         analyzed: AnalyzedSelect,
         keys: SortColumns,
-        shape: Shape,
+        loader: FieldLoader,
         columns: Mapping[str, Expression],
         order: Order,
     ) -> None:
         """Create a plan that has not checked anything or built a statement yet.
 
         keys are the columns to sort by, ending with a unique key; order is the requested order.
-        shape reads the requested fields. columns are the columns that can be sorted by, by the
+        loader reads the requested fields. columns are the columns that can be sorted by, by the
         public name of their field.
         """
         self.analyzed: Final = analyzed
         self.keys: Final = keys
-        self.shape: Final = shape
+        self.loader: Final = loader
         self.order: Final = order
         self.statements: Final = PageStatements(analyzed, keys)
-        self.advisor: Advisor | None = None
-        self.hidden_sort_key: Final = lru_cache(_MAX_LISTS)(self._hidden_sort_key)
+        self.advisor: QueryAdvisor | None = None
+        self.hidden_sort_key: Final = lru_cache(_MAX_LISTS)(self._find_hidden_sort_key)
         self._columns = dict(columns)
         self._text: str | None = None
 
-    def _hidden_sort_key(self, allowed: AllowedFields) -> SortColumn | None:
-        """Return a sort key whose column is not always shown by these fields; None if all are."""
-        shown = [each for name, each in self._columns.items() if is_shown(name, allowed)]
+    def _find_hidden_sort_key(self, allowed: AllowedFields) -> SortColumn | None:
+        """Return a sort key that these fields do not always show; None if there is none."""
+        shown = [each for name, each in self._columns.items() if is_always_shown(name, allowed)]
         for key in self.keys:
             if not any(is_same_expression(key.column, each) for each in shown):
                 return key
         return None
 
     @cached_property
-    def plain_sort_keys(self) -> list[list[object]]:
+    def sort_keys_for_fingerprint(self) -> list[list[object]]:
         """The sort keys as lists of strings and booleans, for the fingerprint of the query."""
         return [
             [str(key.column), key.descending, key.nullable, key.nulls, str(key.column.type)]
             for key in self.keys
         ]
 
-    def filter_text(self, bindings: Bindings) -> str:
-        """Return the SQL of `filter_select`, which is the same in every process."""
+    def make_filter_sql(self, bindings: RequestBindings) -> str:
+        """Return the SQL text of `make_filter_select`, without the values of its parameters.
+
+        It is the same in every process. bindings are the options of the request.
+        """
         # All selects of this plan have the same options except for values, so one SQL fits all.
         if self._text is None:
-            self._text = str(self.filter_select(bindings).compile())
+            self._text = str(self.make_filter_select(bindings).compile())
         return self._text
 
-    def filter_select(self, bindings: Bindings) -> Selection:
+    def make_filter_select(self, bindings: RequestBindings) -> Selection:
         """Return the select with its tables and conditions, but without its columns and ORDER BY.
 
-        The options of the request are added, because they may filter rows.
+        The options in bindings are added, because they may filter rows.
         """
         return select_only(self.analyzed.statement.options(*bindings.options), literal_column("1"))

@@ -14,14 +14,19 @@ from sqlalchemy.orm import Mapper
 
 from hasten._sqlalchemy.analysis import AnalyzedSelect, analyze
 from hasten._sqlalchemy.execution import Database
-from hasten._sqlalchemy.selects import Selection, filter_options, selected_entity, to_expression
+from hasten._sqlalchemy.selects import (
+    Selection,
+    get_selected_entity,
+    keep_filter_options,
+    to_expression,
+)
 from hasten._sqlalchemy.sort_columns import SortColumn, SortColumns
-from hasten._sqlalchemy.templates import Templates
+from hasten._sqlalchemy.templates import SelectCache
 from hasten.errors import InvalidOption
 from hasten.fields._allowed import FieldSet
-from hasten.fields._sql.shapes import Shapes, expression_state, is_hybrid
+from hasten.fields._sql.field_loader import FieldLoaderCache, is_hybrid, make_expression_cache_key
 from hasten.pagination._order import Order
-from hasten.pagination._sql.advice import Advisor
+from hasten.pagination._sql.advice import QueryAdvisor
 from hasten.pagination._sql.page_query import PageQuery
 from hasten.pagination._sql.query_plan import QueryPlan
 
@@ -35,7 +40,7 @@ class QueryPlanner:
     def __init__(
         self,
         mapper: Mapper[Any],
-        shapes: Shapes,
+        loaders: FieldLoaderCache,
         attributes: Mapping[str, str],
         *,
         explicit_nulls: Collection[str] = (),
@@ -49,7 +54,7 @@ class QueryPlanner:
         """
         self.advise = advise
         self._mapper = mapper
-        self._shapes = shapes
+        self._loaders = loaders
         self._attributes = attributes
         self._explicit_nulls = explicit_nulls
         self._hybrids = {
@@ -58,10 +63,12 @@ class QueryPlanner:
             if is_hybrid(mapper, attribute)
         }
         # Only cached plans are checked: for others, each request would repeat the warnings.
-        self._plans: Templates[QueryPlan] = Templates(self._make_plan, on_cached=self._add_advisor)
+        self._plans: SelectCache[QueryPlan] = SelectCache(
+            self._make_plan, on_cached=self._add_advisor
+        )
         self._advised = 0
 
-    def make_query(
+    def make_page_query(
         self, database: Database, statement: Selection, chosen: FieldSet, order: Order
     ) -> PageQuery:
         """Return the query that reads the pages of a select.
@@ -70,29 +77,34 @@ class QueryPlanner:
         """
         given: object = statement
         if not isinstance(given, Select):
-            selected_entity(statement, self._mapper)  # raises an error that says what is expected
+            get_selected_entity(
+                statement, self._mapper
+            )  # raises an error that says what is expected
         options = statement._with_options
-        is_filtered = bool(options and filter_options(options))
-        state = self._hybrid_state(chosen, order)
+        is_filtered = bool(options and keep_filter_options(options))
+        state = self._make_hybrid_cache_key(chosen, order)
         plan, bindings = self._plans.get(statement, chosen, order, is_filtered, state)
         return PageQuery(plan, bindings, database)
 
     @property
-    def count(self) -> int:
+    def cached_count(self) -> int:
         """The number of cached plans."""
-        return self._plans.count
+        return self._plans.cached_count
 
-    def _hybrid_state(self, chosen: FieldSet, order: Order) -> Hashable:
+    def _make_hybrid_cache_key(self, chosen: FieldSet, order: Order) -> Hashable:
         """Return a value that represents the SQL of the hybrid properties that a query uses.
 
         It is part of the cache key of a plan, because a hybrid property may return other SQL in
         each request.
         """
-        shown = self._shapes.hybrid_state(chosen)
+        shown = self._loaders.make_hybrid_cache_key(chosen)
         if not self._hybrids:
             return shown
         names = [self._hybrids[key.name] for key in order if key.name in self._hybrids]
-        return (shown, *[expression_state(getattr(self._mapper.class_, name)) for name in names])
+        return (
+            shown,
+            *[make_expression_cache_key(getattr(self._mapper.class_, name)) for name in names],
+        )
 
     def _make_plan(
         self,
@@ -100,18 +112,18 @@ class QueryPlanner:
         chosen: FieldSet,
         order: Order,
         is_filtered: bool,
-        _: Hashable,
+        _hybrid_cache_key: Hashable,
     ) -> QueryPlan:
         """Make the plan for a select. is_filtered: the select has options that filter rows."""
-        entity = selected_entity(statement, self._mapper)
+        entity = get_selected_entity(statement, self._mapper)
         columns = {
             name: to_expression(getattr(entity, attribute))
             for name, attribute in self._attributes.items()
         }
         whole = analyze(statement)
-        keys = resolve_order(whole, order, columns)
-        shape = self._shapes.get(whole.statement, chosen, without_joins=True)
-        narrow = shape.statement(whole.statement)
+        keys = resolve_sort_columns(whole, order, columns)
+        loader = self._loaders.get(whole.statement, chosen, without_joins=True)
+        narrow = loader.make_select(whole.statement)
         analyzed = replace(
             whole,
             statement=narrow,
@@ -119,7 +131,7 @@ class QueryPlanner:
             holds_entities=False,
             table=None if is_filtered else whole.table,
         )
-        return QueryPlan(analyzed, keys, shape, columns, order)
+        return QueryPlan(analyzed, keys, loader, columns, order)
 
     def _add_advisor(self, plan: QueryPlan) -> None:
         if not self.advise:
@@ -127,12 +139,12 @@ class QueryPlanner:
         # Limited, because clients choose the orders, and Python keeps each warning text forever.
         self._advised += 1
         if self._advised <= MAX_ADVISED:
-            plan.advisor = Advisor(
+            plan.advisor = QueryAdvisor(
                 self._mapper, plan.analyzed, plan.keys, plan.order, self._explicit_nulls
             )
 
 
-def resolve_order(
+def resolve_sort_columns(
     analyzed: AnalyzedSelect, order: Order, columns: Mapping[str, Any]
 ) -> SortColumns:
     """Return the columns to sort by, so that no two rows have equal values in all of them.
@@ -147,4 +159,4 @@ def resolve_order(
         column = to_expression(columns[key.name])
         nullable = key.nullable or analyzed.may_be_null(column)
         keys.append(SortColumn(column, key.descending, nullable, key.nulls))
-    return analyzed.total_order(tuple(keys))
+    return analyzed.make_total_order(tuple(keys))

@@ -27,7 +27,7 @@ _NAT64: Final = IPv6Network("64:ff9b::/96")
 _WITH_PORT: Final = re.compile(r"\[(?P<v6>[^\]]*)\](?::\d{0,5})?|(?P<v4>[0-9.]+):\d{0,5}")
 
 
-class Addresses:
+class AddressKeys:
     """Converts addresses to keys of limits, and caches the keys."""
 
     def __init__(self, prefix: int = DEFAULT_PREFIX) -> None:
@@ -37,34 +37,34 @@ class Addresses:
         """
         self._prefix = check_whole_number("ipv6_prefix", prefix, 32, 128)
         self.keys: Final[dict[str, str]] = {}
-        """A cache of the results of `key`, by address."""
+        """A cache of the results of `get_key`, by address."""
 
-    def key(self, text: str) -> str:
-        """Return the key for an address; the text itself if it is not an address."""
-        if len(text) > MAX_CHARS:
-            return text  # not an address, and too long for the cache
-        key = self.keys.get(text)
+    def get_key(self, address: str) -> str:
+        """Return the key for an IP address. Any other text is returned unchanged."""
+        if len(address) > MAX_CHARS:
+            return address  # not an address, and too long for the cache
+        key = self.keys.get(address)
         if key is None:
             if len(self.keys) >= MAX_CACHED:
                 self.keys.clear()
-            key = self.keys[text] = self._make_key(text)
+            key = self.keys[address] = self._make_key(address)
         return key
 
-    def _make_key(self, text: str) -> str:
-        address = parse(text)
-        if address is None:
-            return text
-        if isinstance(address, IPv4Address) or self._prefix == 128:
-            return str(address)
-        network = IPv6Network((int(address), self._prefix), strict=False)
+    def _make_key(self, address: str) -> str:
+        parsed = parse_address(address)
+        if parsed is None:
+            return address
+        if isinstance(parsed, IPv4Address) or self._prefix == 128:
+            return str(parsed)
+        network = IPv6Network((int(parsed), self._prefix), strict=False)
         return str(network)
 
 
-def parse(text: str, *, translated: bool = True) -> Address | None:
+def parse_address(text: str, *, unwrap_translated: bool = True) -> Address | None:
     """Parse an IP address with or without port, brackets and zone; None if it is not an address.
 
     An IPv6 address with an embedded IPv4 address is converted to the IPv4 address: a mapped one, as
-    dual-stack sockets have, and with translated also an address of 6to4 or NAT64.
+    dual-stack sockets have, and with unwrap_translated also an address of 6to4 or NAT64.
     """
     if len(text) > MAX_CHARS:
         return None
@@ -76,19 +76,19 @@ def parse(text: str, *, translated: bool = True) -> Address | None:
         address = ip_address(text.partition("%")[0])
     except (ValueError, AddressValueError):
         return None
-    return address if isinstance(address, IPv4Address) else _extract_ipv4(address, translated)
+    return address if isinstance(address, IPv4Address) else _unwrap_ipv4(address, unwrap_translated)
 
 
-def is_private(text: str | None) -> bool:
+def is_private_address(text: str | None) -> bool:
     """Return whether an address is private or loopback, as the addresses of most proxies are."""
-    address = None if text is None else parse(text)
+    address = None if text is None else parse_address(text)
     return address is not None and (address.is_private or address.is_loopback)
 
 
-def _extract_ipv4(address: IPv6Address, translated: bool) -> Address:
+def _unwrap_ipv4(address: IPv6Address, unwrap_translated: bool) -> Address:
     if address.ipv4_mapped is not None:
         return address.ipv4_mapped
-    if translated:
+    if unwrap_translated:
         inner = address.sixtofour
         if address in _NAT64:
             inner = IPv4Address(int(address) & 0xFFFFFFFF)

@@ -63,7 +63,7 @@ class CurrentLimit:
         ]
         [outcomes] = await self._request.enforcer.store.hit([checks])
         self._result.outcomes = [
-            new._replace(token=old.token)
+            new._replace(reservation=old.reservation)
             for new, old in zip(outcomes, self._result.outcomes, strict=True)
         ]
 
@@ -95,12 +95,12 @@ class SyncCurrentLimit:
         self._request = request
 
     def charge(self, cost: int) -> None:
-        """Blocking version of `CurrentLimit.charge`."""
-        self._request.run_from_sync(self._current.charge(cost))
+        """Synchronous version of `CurrentLimit.charge`."""
+        self._request.run_coroutine_from_sync(self._current.charge(cost))
 
     def reset(self) -> None:
-        """Blocking version of `CurrentLimit.reset`."""
-        self._request.run_from_sync(self._current.reset())
+        """Synchronous version of `CurrentLimit.reset`."""
+        self._request.run_coroutine_from_sync(self._current.reset())
 
 
 def current_limit(name: str) -> CurrentLimit:

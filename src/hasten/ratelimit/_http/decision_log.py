@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, TypeAlias
 
 from hasten._decision import Decision
 from hasten._repeated_errors import ThrottledErrorLog
@@ -13,6 +13,9 @@ from hasten.ratelimit._http.stats import RateLimitStats
 
 NEAR: Final = 1 - 0.8
 """A request after which less than this share of the limit is left counts as near the limit."""
+
+
+IsRefused: TypeAlias = bool
 
 
 class DecisionLog:
@@ -26,15 +29,17 @@ class DecisionLog:
         errors: ThrottledErrorLog,
     ) -> None:
         self.stats: Final = stats
-        self._stats_by_name: Final = {limit.name: stats.get_or_add(limit.name) for limit in limits}
+        self._stats_by_name: Final = {
+            limit.name: stats.get_or_add_limit(limit.name) for limit in limits
+        }
         self.on_decision: Final = on_decision
         self._errors = errors
 
-    def count(self, limit: Limit, outcome: Outcome) -> bool:
+    def count_outcome(self, limit: Limit, outcome: Outcome) -> IsRefused:
         """Count the decision for an outcome. Returns whether the request must be refused."""
         stats = self._stats_by_name.get(limit.name)
         if stats is None:
-            stats = self._stats_by_name[limit.name] = self.stats.get_or_add(limit.name)
+            stats = self._stats_by_name[limit.name] = self.stats.get_or_add_limit(limit.name)
         refuses = not (outcome.ok or limit.shadow)
         if refuses:
             stats.limited += 1
@@ -48,7 +53,7 @@ class DecisionLog:
             stats.unavailable += 1
         return refuses
 
-    def report(self, decision: Decision) -> None:
+    def report_decision(self, decision: Decision) -> None:
         """Call the function on_decision, if there is one. Its exceptions are logged."""
         if self.on_decision is None:
             return

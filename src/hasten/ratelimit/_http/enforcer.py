@@ -22,15 +22,15 @@ from hasten.ratelimit._counter_store import (
     CheckGroup,
     OnStoreError,
     Outcome,
-    find_effective_outcome,
+    find_decisive_outcome,
 )
-from hasten.ratelimit._http.clients import Clients
+from hasten.ratelimit._http.clients import ClientResolver
 from hasten.ratelimit._http.decision_log import DecisionLog
 from hasten.ratelimit._http.limit import Limit
 from hasten.ratelimit._http.operator_warnings import OperatorWarnings
-from hasten.ratelimit._http.plans import Plan
+from hasten.ratelimit._http.plans import LimitPlan
 from hasten.ratelimit._http.policy_headers import HeaderWriter
-from hasten.ratelimit._http.request_checks import FunctionFailed, RequestChecks, await_if_needed
+from hasten.ratelimit._http.request_checks import CheckBuilder, LimitFunctionFailed, await_if_needed
 from hasten.ratelimit._http.results import LimitResult
 from hasten.ratelimit._resilient_store import ResilientStore
 
@@ -48,7 +48,7 @@ class Enforcer:
         self,
         store: ResilientStore,
         *,
-        clients: Clients,
+        clients: ClientResolver,
         writer: HeaderWriter,
         decisions: DecisionLog,
         errors: ThrottledErrorLog,
@@ -57,7 +57,7 @@ class Enforcer:
         namespace: str,
     ) -> None:
         self.store: Final = store
-        self.client_of: Final = clients.client_of
+        self.resolve_client: Final = clients.resolve_client
         """A function that returns the client of a request."""
         self.writer: Final = writer
         self.decisions: Final = decisions
@@ -66,11 +66,11 @@ class Enforcer:
         self.namespace: Final = namespace
         self.immediate: Final = store.immediate if decisions.on_decision is None else None
         """The store if it never waits and there is no on_decision to call; else None."""
-        self._checks = RequestChecks(on_store_error, errors, warnings)
+        self._checks = CheckBuilder(on_store_error, errors, warnings)
         self._on_store_error: OnStoreError = on_store_error
-        self._plans: dict[tuple[Limit, ...], Plan] = {}
+        self._plans: dict[tuple[Limit, ...], LimitPlan] = {}
 
-    def require_loop(self) -> None:
+    def require_supported_event_loop(self) -> None:
         """Raise `AsyncioRequired` if the store cannot work on the running event loop."""
         if self.store.immediate is None:
             require_asyncio(
@@ -78,29 +78,31 @@ class Enforcer:
                 "use store='memory://', or serve with asyncio",
             )
 
-    def plan_of(self, limits: tuple[Limit, ...]) -> Plan:
+    def get_plan(self, limits: tuple[Limit, ...]) -> LimitPlan:
         """Return the plan for requests that these limits apply to. Plans are cached."""
         plan = self._plans.get(limits)
         if plan is None:
-            plan = self._plans[limits] = Plan(limits, self.writer, self._on_store_error)
+            plan = self._plans[limits] = LimitPlan(limits, self.writer, self._on_store_error)
         return plan
 
     async def enforce(
-        self, request: RequestInfo, plan: Plan, route_of: Callable[[Scope], str]
+        self, request: RequestInfo, plan: LimitPlan, find_route_path: Callable[[Scope], str]
     ) -> list[LimitResult]:
         """Check a request against the limits of a plan, and return the results in order.
 
         After a limit that refuses the request, there are no results of later limits. A result
-        without checks means that a function of its limit failed. route_of returns the path of a
-        request, for limits with key="route".
+        without checks means that a function of its limit failed. find_route_path returns the path
+        of a request, for limits with key="route".
         """
         limits: Sequence[Limit] = plan.limits
         if plan.has_address_keys:
             groups: Sequence[CheckGroup] = plan.make_check_groups(request.client)
         else:
             try:
-                limits, groups = await self._checks.build(request, plan, route_of)
-            except FunctionFailed as failed:
+                limits, groups = await self._checks.build_check_groups(
+                    request, plan, find_route_path
+                )
+            except LimitFunctionFailed as failed:
                 return [LimitResult(failed.limit, (), (_UNAVAILABLE,), refuses=True)]
             if not groups:
                 return []
@@ -115,28 +117,28 @@ class Enforcer:
             if not result.checks:
                 continue
             if self.decisions.on_decision is not None:
-                self.decisions.report(result.to_decision(request))
-            if result.limit.on_limited is not None and not result.effective_outcome.ok:
-                await self._report_limited(result, request)
+                self.decisions.report_decision(result.to_decision(request))
+            if result.limit.on_limited is not None and not result.decisive_outcome.ok:
+                await self._call_on_limited(result, request)
 
     def record_outcomes(
         self,
         limits: Sequence[Limit],
         groups: Sequence[CheckGroup],
-        answer: Sequence[Sequence[Outcome]],
+        outcomes_by_group: Sequence[Sequence[Outcome]],
     ) -> list[LimitResult]:
         """Count the outcomes in the statistics, and return them as results.
 
-        answer has no outcomes for limits after one that refuses the request.
+        outcomes_by_group has no outcomes for limits after one that refuses the request.
         """
         results = []
-        for limit, group, outcomes in zip(limits, groups, answer, strict=False):
-            outcome = outcomes[0] if len(outcomes) == 1 else find_effective_outcome(outcomes)
-            refuses = self.decisions.count(limit, outcome)
+        for limit, group, outcomes in zip(limits, groups, outcomes_by_group, strict=False):
+            outcome = outcomes[0] if len(outcomes) == 1 else find_decisive_outcome(outcomes)
+            refuses = self.decisions.count_outcome(limit, outcome)
             results.append(LimitResult(limit, group, outcomes, refuses))
         return results
 
-    async def _report_limited(self, result: LimitResult, request: RequestInfo) -> None:
+    async def _call_on_limited(self, result: LimitResult, request: RequestInfo) -> None:
         assert result.limit.on_limited is not None
         try:
             await await_if_needed(result.limit.on_limited(result.to_decision(request)))

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 from hasten._asgi import Scope
 from hasten._frameworks import framework_of
-from hasten.ratelimit._http.paths import Paths
+from hasten.ratelimit._http.paths import LimitPaths
 from hasten.ratelimit._http.registry import is_exempt, registry
-from hasten.ratelimit._http.root_paths import RouterPaths, applications
+from hasten.ratelimit._http.root_paths import RouterPaths, find_applications
 
 MAX_DEPTH: Final = 8
 """How many levels of mounted applications and included routers are searched for a handler."""
@@ -29,7 +29,7 @@ class Exemptions:
     """
 
     def __init__(self, paths: Sequence[str] | None, app: object) -> None:
-        self._paths = None if paths is None else Paths([paths])
+        self._paths = None if paths is None else LimitPaths([paths])
         self._app = app
         self._apps: list[object] | None = None
 
@@ -39,19 +39,19 @@ class Exemptions:
             return True
         return registry.has_exemptions and is_exempt(self._find_handler(scope))
 
-    def _are_paths_excluded(self, paths: Paths, router_paths: RouterPaths) -> bool:
+    def _are_paths_excluded(self, paths: LimitPaths, router_paths: RouterPaths) -> bool:
         """Return whether all paths that the router may see for the request are excluded."""
         seen = [
             path for alternative in router_paths.alternatives for path in alternative
         ] or router_paths.paths
-        return all(paths.match(path) and not _has_dot_segment(path) for path in seen)
+        return all(paths.find_limit_indexes(path) and not _has_dot_segment(path) for path in seen)
 
     def _find_handler(self, scope: Scope) -> object:
         own = scope.get("route_handler")
         if own is not None:  # Litestar runs its middlewares after the router
             return getattr(own, "fn", own)
         if self._apps is None:
-            self._apps = applications(self._app)
+            self._apps = find_applications(self._app)
         apps = [*self._apps, scope.get("app")]
         for app in apps:
             match framework_of(app):
@@ -76,7 +76,7 @@ def _has_dot_segment(path: str) -> bool:
 def _find_starlette_endpoint(routes: Iterable[Any], scope: Scope, depth: int = 0) -> object:
     """Return the endpoint that `starlette.routing.Router` will call; None if that is uncertain."""
     for route in routes:
-        if not _is_matched_by_path(route):
+        if not _is_matched_by_path_alone(route):
             return None
         match, found = route.matches(scope)
         if match.name != "FULL":
@@ -93,7 +93,7 @@ def _find_starlette_endpoint(routes: Iterable[Any], scope: Scope, depth: int = 0
     return None
 
 
-def _is_matched_by_path(route: object) -> bool:
+def _is_matched_by_path_alone(route: object) -> bool:
     """Return whether a route is matched by its path alone, not by a host or by custom code."""
     if hasattr(route, "host"):
         return False

@@ -11,7 +11,7 @@ from hasten._decision import Decision
 from hasten._durations import Duration, to_us
 from hasten._request_info import RequestInfo
 from hasten.errors import InvalidOption
-from hasten.ratelimit._counter_store import ON_STORE_ERROR, Check, OnStoreError, digest
+from hasten.ratelimit._counter_store import ON_STORE_ERROR, Check, OnStoreError, hash_client
 from hasten.ratelimit._http.limit_options import (
     check_key,
     check_message,
@@ -20,17 +20,17 @@ from hasten.ratelimit._http.limit_options import (
     check_paths,
     check_status,
     check_statuses,
-    to_stable_text,
+    to_reproducible_text,
 )
-from hasten.ratelimit._http.policy_headers import Policy
+from hasten.ratelimit._http.policy_headers import RateLimitPolicy
 from hasten.ratelimit._rates import MAX_LIMIT, Rate, Rates, to_rates
 from hasten.ratelimit._rules import (
     Algorithm,
     Rule,
-    bucket_of,
-    check_block,
-    concurrency_rule,
-    rule_of,
+    check_block_time,
+    make_bucket_name,
+    make_concurrency_rule,
+    make_rule,
 )
 
 T = TypeVar("T")
@@ -187,13 +187,13 @@ class Limit:
             else check_choice("on_store_error", on_store_error, ON_STORE_ERROR)
         )
         self.per: Final[Per] = check_choice("per", per, get_args(Per))
-        self._check_outcome_options()
+        self._check_success_options()
         self.rules: Final = self._make_rules()
         self._is_named: Final = name is not None
-        self.name: Final = check_name(name) or self._default_name()
-        self.bucket: Final = name or self._default_bucket()
+        self.name: Final = check_name(name) or self._make_default_name()
+        self.bucket: Final = name or self._make_default_bucket()
         self._check_cost()
-        check_block(self.block_us, self.rules)
+        check_block_time(self.block_us, self.rules)
 
         self.is_concurrency: Final = bool(self.rules) and self.rules[0].kind == "concurrency"
         self.reserves: Final = (
@@ -236,7 +236,7 @@ class Limit:
         return ConcurrencyLimit(limit, lease, **options)
 
     @property
-    def definition(self) -> tuple[object, ...]:
+    def identifying_options(self) -> tuple[object, ...]:
         """The options that determine what is counted.
 
         Limits of two middlewares with equal definitions count as the same limit.
@@ -255,10 +255,10 @@ class Limit:
 
         on_error applies if the limit does not set on_store_error.
         """
-        digested = digest(key)
+        digested = hash_client(key)
         return [
             Check(
-                bucket_of(self.bucket, rule),
+                make_bucket_name(self.bucket, rule),
                 digested,
                 rule,
                 cost,
@@ -272,17 +272,17 @@ class Limit:
 
     def parse_returned_rate(self, rate: object) -> tuple[Rule, ...]:
         """Return the rules for a rate that a function has returned. Raises `InvalidOption`."""
-        rules = tuple(rule_of(each, self.algorithm) for each in to_rates("rate", rate))
-        check_block(self.block_us, rules)
+        rules = tuple(make_rule(each, self.algorithm) for each in to_rates("rate", rate))
+        check_block_time(self.block_us, rules)
         return rules
 
-    def make_policy(self, rule: Rule) -> Policy:
+    def make_policy(self, rule: Rule) -> RateLimitPolicy:
         """Return the name, quota and window that response headers give for a rule of this limit."""
         if rule.kind == "concurrency":
-            return Policy(self.name, rule.limit, None, "concurrent-requests")
+            return RateLimitPolicy(self.name, rule.limit, None, "concurrent-requests")
         if rule.kind == "gcra":  # the burst, and the time until all of it is available again
-            return Policy(self._policy_name_of(rule), rule.burst, rule.tolerance_us)
-        return Policy(self._policy_name_of(rule), rule.limit, rule.window_us)
+            return RateLimitPolicy(self._make_policy_name(rule), rule.burst, rule.tolerance_us)
+        return RateLimitPolicy(self._make_policy_name(rule), rule.limit, rule.window_us)
 
     def is_counted(self, status: int | None, is_success: bool) -> bool:
         """Return whether a request with this response stays counted.
@@ -301,21 +301,21 @@ class Limit:
     # Construction --------------------------------------------------------------------------------
 
     def _make_rules(self) -> tuple[Rule, ...]:
-        return tuple(rule_of(rate, self.algorithm) for rate in self.rates)
+        return tuple(make_rule(rate, self.algorithm) for rate in self.rates)
 
-    def _default_name(self) -> str:
+    def _make_default_name(self) -> str:
         return "-".join(rate.name for rate in self.rates) or "by-request"
 
-    def _default_bucket(self) -> str:
+    def _make_default_bucket(self) -> str:
         """Return a bucket name for a limit without a name of its own.
 
         It differs for limits that apply to different requests, so that they do not share counts.
         """
         paths, methods = ",".join(self.paths or ()), ",".join(sorted(self.methods or ()))
         scope = paths, methods, self.per, self.key
-        return f"{self.name}@{'|'.join(map(to_stable_text, scope))}"
+        return f"{self.name}@{'|'.join(map(to_reproducible_text, scope))}"
 
-    def _policy_name_of(self, rule: Rule) -> str:
+    def _make_policy_name(self, rule: Rule) -> str:
         """Return the name of a rule in headers.
 
         It is the name of the limit. A limit with several rates has a name for each.
@@ -325,7 +325,7 @@ class Limit:
         rate = self.rates[self.rules.index(rule)].name
         return f"{self.name}-{rate}" if self._is_named else rate
 
-    def _check_outcome_options(self) -> None:
+    def _check_success_options(self) -> None:
         used: dict[str, object] = {
             "skip_successful": self.skip_successful or None,
             "skip_failed": self.skip_failed or None,
@@ -359,13 +359,13 @@ class ConcurrencyLimit(Limit):
                 name in RouteOptions.__annotations__ or name == "per"
             ):
                 raise InvalidOption.conflict(name, value, "a limit of concurrent requests")
-        self._rule: Final = concurrency_rule(limit, lease)
+        self._rule: Final = make_concurrency_rule(limit, lease)
         super().__init__(Rate(limit, lease), **options)
 
     def _make_rules(self) -> tuple[Rule, ...]:
         return (self._rule,)
 
-    def _default_name(self) -> str:
+    def _make_default_name(self) -> str:
         return f"{self._rule.limit}-at-once"
 
 
@@ -384,7 +384,7 @@ class RouteLimit(Limit):
         self._route: Final = route
         super().__init__(rate, **options)
 
-    def _default_bucket(self) -> str:
+    def _make_default_bucket(self) -> str:
         return f"{self.name}@{self._route}"
 
 

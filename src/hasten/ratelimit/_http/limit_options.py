@@ -118,7 +118,7 @@ def key_to_text(value: object) -> str:
     return str(value)
 
 
-def to_stable_text(value: object) -> str:
+def to_reproducible_text(value: object) -> str:
     """Return a text for a value that is the same in all processes, for a function its full name."""
     if callable(value):
         return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from asyncio import AbstractEventLoop, get_running_loop
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import ContextVar
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from hasten._asgi import Headers, Message, Scope, Send
 from hasten._loops import current_trio_token, is_running, run_on_loop
@@ -14,7 +14,7 @@ from hasten.errors import MissingMiddleware, UsageError
 from hasten.ratelimit._counter_store import ImmediateStore, Settlement
 from hasten.ratelimit._http.enforcer import Enforcer
 from hasten.ratelimit._http.limit import Limit
-from hasten.ratelimit._http.plans import Plan
+from hasten.ratelimit._http.plans import LimitPlan
 from hasten.ratelimit._http.policy_headers import NAMES, PolicyState, WriteHeaders
 from hasten.ratelimit._http.registry import registry
 from hasten.ratelimit._http.request_checks import await_if_needed
@@ -28,18 +28,21 @@ active_request: Final[ContextVar[LimitedRequest | None]] = ContextVar(
 """The request that the current task or thread serves, None if no limit can apply to it."""
 
 
+IsAllowed: TypeAlias = bool
+
+
 class LimitedRequest:
     """A request in one middleware, with the results of the limits that apply to it.
 
     - outer: the same request in the next middleware outside of this one, None if there is none.
-    - route_of: returns the path of a request, for limits with key="route".
+    - find_route_path: returns the path of a request, for limits with key="route".
     """
 
     denied: LimitResult | None = None
     """The result of the limit that refuses the request, None if no limit does."""
     has_started = False
     """Whether a response has begun."""
-    pending: Plan | None = None
+    pending: LimitPlan | None = None
     """The plan that is not enforced yet, because the middleware must await the store for it."""
     reserves = False
     """Whether a limit has reserved its cost, and counts the request by how it ends."""
@@ -56,12 +59,12 @@ class LimitedRequest:
         enforcer: Enforcer,
         scope: Scope,
         send: Send,
-        route_of: Callable[[Scope], str],
+        find_route_path: Callable[[Scope], str],
         outer: LimitedRequest | None = None,
     ) -> None:
         self.enforcer: Final = enforcer
         self.scope: Final = scope
-        self.client: Final = enforcer.client_of(scope)
+        self.client: Final = enforcer.resolve_client(scope)
         self.server_send: Final = send
         """The send function that this middleware was called with."""
         self.outer: Final = outer
@@ -70,7 +73,7 @@ class LimitedRequest:
             self.loop: AbstractEventLoop | Any = get_running_loop()
         except RuntimeError:
             self.loop = current_trio_token()
-        self._route_of = route_of
+        self._route_of = find_route_path
 
     @property
     def info(self) -> RequestInfo:
@@ -87,17 +90,17 @@ class LimitedRequest:
 
     # Limits ---------------------------------------------------------------------------------------
 
-    async def enforce(self, plan: Plan) -> None:
+    async def enforce(self, plan: LimitPlan) -> None:
         """Check the request against the limits of a plan, and record the results."""
         results = await self.enforcer.enforce(self.info, plan, self._route_of)
         # Before observers run: if one is cancelled, `finish` needs the results.
         self._add_results(plan, results)
         await self.enforcer.notify_observers(results, self.info)
 
-    def enforce_now(self, plan: Plan, store: ImmediateStore) -> None:
+    def enforce_now(self, plan: LimitPlan, store: ImmediateStore) -> None:
         """Run `enforce` synchronously, with a store that never waits (`Enforcer.immediate`).
 
-        The plan must need no functions of the application (`Plan.has_fast_path`).
+        The plan must need no functions of the application (`LimitPlan.has_fast_path`).
         """
         groups = plan.cached_groups.get(self.client) or plan.make_check_groups(self.client)
         if plan.single is None:
@@ -106,7 +109,7 @@ class LimitedRequest:
             )
             return
         outcome = store.hit_one(groups[0][0])
-        refuses = self.enforcer.decisions.count(plan.single, outcome)
+        refuses = self.enforcer.decisions.count_outcome(plan.single, outcome)
         result = LimitResult(plan.single, groups[0], (outcome,), refuses)
         self.results.append(result)
         self.reserves = plan.reserves
@@ -115,7 +118,7 @@ class LimitedRequest:
         if refuses:
             self.denied = result
 
-    def _add_results(self, plan: Plan, results: list[LimitResult]) -> None:
+    def _add_results(self, plan: LimitPlan, results: list[LimitResult]) -> None:
         can_write = not self.results and len(results) == len(plan.limits) and self.outer is None
         self._write_headers = plan.write_headers if can_write else None
         self.reserves |= plan.reserves
@@ -128,16 +131,16 @@ class LimitedRequest:
                     # `write_headers` of the plan cannot tell which of the rates refuses.
                     self._write_headers = None
 
-    async def enforce_limit(self, limit: Limit) -> bool:
+    async def enforce_limit(self, limit: Limit) -> IsAllowed:
         """Check the request against a limit of its route. Returns False if it is refused."""
-        await self.enforce(self.enforcer.plan_of((limit,)))
+        await self.enforce(self.enforcer.get_plan((limit,)))
         return self.denied is None
 
-    def enforce_limit_sync(self, limit: Limit) -> bool:
-        """Blocking version of `enforce_limit`, for a handler without async."""
-        return self.run_from_sync(self.enforce_limit(limit))
+    def enforce_limit_sync(self, limit: Limit) -> IsAllowed:
+        """Synchronous version of `enforce_limit`, for a handler without async."""
+        return self.run_coroutine_from_sync(self.enforce_limit(limit))
 
-    async def _enforce_limits_of_refused_body(self, status: int) -> bool:
+    async def _enforce_limits_of_uncalled_handler(self, status: int) -> IsAllowed:
         """Apply the limits of a route whose handler was not called, as the body is malformed.
 
         status is the response of the framework. Returns False if a limit refuses the request.
@@ -145,31 +148,31 @@ class LimitedRequest:
         if not registry.has_limits or active_request.get() is not self:
             return True
         taken = [result.limit for result in self.results]
-        for limit in registry.limits_of_refused_body(self.scope, status):
+        for limit in registry.get_limits_of_uncalled_handler(self.scope, status):
             if limit not in taken and not await self.enforce_limit(limit):
                 return False
         return True
 
-    def run_from_sync(self, work: Coroutine[Any, Any, T]) -> T:
+    def run_coroutine_from_sync(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine for a handler without async, and return its result.
 
         A handler in a thread blocks until the event loop has run the coroutine. On the event loop
         itself, the coroutine must finish without waiting: otherwise `UsageError` is raised.
         """
         if not is_running():
-            return run_on_loop(self.loop, work)
+            return run_on_loop(self.loop, coroutine)
         try:
-            work.send(None)
+            coroutine.send(None)
         except StopIteration as end:
             result: T = end.value
             return result
-        work.close()
+        coroutine.close()
         raise UsageError(
             "a limit was used by a function without async on the event loop, but its store must be "
             "awaited: make the function async, or run it in a thread"
         )
 
-    def counted_limits(self, namespace: str) -> list[Limit]:
+    def find_counted_limits(self, namespace: str) -> list[Limit]:
         """Return the limits that this middleware and those outside of it have counted.
 
         Only middlewares of this namespace are included.
@@ -177,7 +180,7 @@ class LimitedRequest:
         found = []
         if self.enforcer.namespace == namespace:
             found += [result.limit for result in self.results]
-        return found if self.outer is None else found + self.outer.counted_limits(namespace)
+        return found if self.outer is None else found + self.outer.find_counted_limits(namespace)
 
     # The response ---------------------------------------------------------------------------------
 
@@ -187,7 +190,7 @@ class LimitedRequest:
             if self.denied is not None:
                 return  # the refusal replaces the response of the framework
             status = message["status"]
-            if status >= 400 and not await self._enforce_limits_of_refused_body(status):
+            if status >= 400 and not await self._enforce_limits_of_uncalled_handler(status):
                 return
             self.has_started = True
             if self.reserves:
@@ -196,7 +199,7 @@ class LimitedRequest:
             if write is not None and len(results) == 1:  # the most frequent case
                 lines = write(results[0].outcomes, None)
             else:
-                lines = self.headers()
+                lines = self.make_headers()
             if lines:
                 headers = message.get("headers", ())
                 if not isinstance(headers, list | tuple):
@@ -213,7 +216,7 @@ class LimitedRequest:
             # Background tasks that run after the response are not part of the request.
             await self.finish()
 
-    def headers(self) -> Headers:
+    def make_headers(self) -> Headers:
         """Return the rate limit headers of the response, for all limits of the request.
 
         Returns [] if the outer middleware writes the headers for both.
@@ -229,8 +232,8 @@ class LimitedRequest:
         for result in results:
             if result.limit.shows_headers:
                 if result is denied:
-                    shown = len(states) + result.outcomes.index(result.effective_outcome)
-                states += result.policy_states()
+                    shown = len(states) + result.outcomes.index(result.decisive_outcome)
+                states += result.make_policy_states()
         if shown is None and self._inner_shown is not None:
             shown = len(states) + self._inner_shown
         states += self._inner_states
@@ -261,9 +264,9 @@ class LimitedRequest:
             keep = result.keep
             if keep is None:
                 keep = limit.is_counted(status, await self._is_success(limit, status))
-            settlements += result.take_settlements(keep=keep)
+            settlements += result.pop_settlements(keep=keep)
             if not keep:
-                result.add_refund()
+                result.add_refund_to_remaining()
         if settlements:
             self.enforcer.store.settle_in_background(settlements)
 
@@ -285,7 +288,7 @@ class LimitedRequest:
             settlement
             for result in self.results
             if result.limit.is_concurrency
-            for settlement in result.take_settlements(keep=False)
+            for settlement in result.pop_settlements(keep=False)
         ]
         if settlements:
             self.enforcer.store.settle_in_background(settlements)
@@ -304,15 +307,15 @@ class LimitedRequest:
             return limit.skip_failed
 
 
-def require_active_request(what: str) -> LimitedRequest:
+def require_active_request(feature: str) -> LimitedRequest:
     """Return the request that the current task or thread serves.
 
-    what is the feature that needs the request. Raises `MissingMiddleware` with this name if there
-    is none.
+    Raises `MissingMiddleware` if there is no request. The error names feature: the function that
+    needs the request.
     """
     request = active_request.get()
     if request is None:
-        raise MissingMiddleware(what, "RateLimitMiddleware")
+        raise MissingMiddleware(feature, "RateLimitMiddleware")
     return request
 
 

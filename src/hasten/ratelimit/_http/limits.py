@@ -11,14 +11,14 @@ from hasten._closing import AsyncClosable
 from hasten._durations import Duration, to_us
 from hasten._store import Store
 from hasten.errors import InvalidOption
-from hasten.ratelimit._counter_store import CounterStore, digest
-from hasten.ratelimit._http.addresses import DEFAULT_PREFIX, Addresses
+from hasten.ratelimit._counter_store import CounterStore, hash_client
+from hasten.ratelimit._http.addresses import DEFAULT_PREFIX, AddressKeys
 from hasten.ratelimit._http.limit import Limit, RateLike
 from hasten.ratelimit._http.limit_options import key_to_text
-from hasten.ratelimit._http.paths import normalize
+from hasten.ratelimit._http.paths import normalize_path
 from hasten.ratelimit._http.registry import registry
-from hasten.ratelimit._resilient_store import STORE_TIMEOUT, clear_store, reset_keys
-from hasten.ratelimit._rules import Rule, bucket_of
+from hasten.ratelimit._resilient_store import STORE_TIMEOUT, delete_all_counts, reset_keys
+from hasten.ratelimit._rules import Rule, make_bucket_name
 from hasten.ratelimit._stores import resolve_counter_store
 
 
@@ -49,13 +49,13 @@ class Limits(Sequence[Limit], AsyncClosable):
         self.ipv6_prefix: Final = ipv6_prefix
         self.store_timeout: Final = store_timeout
         self._limits = tuple(limits)
-        self._addresses = Addresses(ipv6_prefix)
+        self._addresses = AddressKeys(ipv6_prefix)
         self.sync: Final = SyncLimits(self)
 
     @property
-    def counters(self) -> CounterStore:
+    def counter_store(self) -> CounterStore:
         """The store that keeps the counts."""
-        return self._counters.counters
+        return self._counters.counter_store
 
     @property
     def clock(self) -> Clock | None:
@@ -99,15 +99,15 @@ class Limits(Sequence[Limit], AsyncClosable):
             expected = f"the name of a limit (known: {names})"
             raise InvalidOption("name", name, expected, code="unknown_name")
         keys = [
-            (bucket_of(limit.bucket, rule), digest(self._key_to_text(limit, key)))
+            (make_bucket_name(limit.bucket, rule), hash_client(self._key_to_text(limit, key)))
             for limit in found
             for rule in _find_rules(limit, rate)
         ]
-        await reset_keys(self.counters, keys)
+        await reset_keys(self.counter_store, keys)
 
-    async def clear(self) -> None:
+    async def reset_all(self) -> None:
         """Delete all counts in the store, also those of other applications. This is for tests."""
-        await clear_store(self.counters)
+        await delete_all_counts(self.counter_store)
 
     async def aclose(self) -> None:
         """Close the store if it was given as a URL. Safe to call twice."""
@@ -115,7 +115,7 @@ class Limits(Sequence[Limit], AsyncClosable):
 
     def _all_limits(self) -> Iterator[Limit]:
         yield from self._limits
-        yield from registry.named_limits()
+        yield from registry.get_named_limits()
 
     def _key_to_text(self, limit: Limit, key: object) -> str:
         if limit.key == "global":
@@ -129,8 +129,8 @@ class Limits(Sequence[Limit], AsyncClosable):
             except TypeError:
                 raise InvalidOption("key", key, "a string or a number") from None
         address, _, path = str(key).partition(" ")
-        address = self._addresses.key(address)
-        return f"{address} {normalize(path)}" if limit.key == "route" else address
+        address = self._addresses.get_key(address)
+        return f"{address} {normalize_path(path)}" if limit.key == "route" else address
 
 
 class SyncLimits:
@@ -140,15 +140,15 @@ class SyncLimits:
         self._limits = limits
 
     def reset(self, name: str, key: object = None, *, rate: RateLike | None = None) -> None:
-        """Blocking version of `Limits.reset`."""
+        """Synchronous version of `Limits.reset`."""
         _portal.call(self._limits.reset(name, key, rate=rate))
 
-    def clear(self) -> None:
-        """Blocking version of `Limits.clear`."""
-        _portal.call(self._limits.clear())
+    def reset_all(self) -> None:
+        """Synchronous version of `Limits.reset_all`."""
+        _portal.call(self._limits.reset_all())
 
     def close(self) -> None:
-        """Blocking version of `Limits.aclose`."""
+        """Synchronous version of `Limits.aclose`."""
         _portal.call(self._limits.aclose(), waits=True)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 from hasten._asgi import ASGIApp, Receive, Scope, Send
 from hasten._checks import check_choice, check_flag, check_function, check_instance, check_text
@@ -18,8 +18,8 @@ from hasten._repeated_errors import ThrottledErrorLog
 from hasten._store import Store
 from hasten.errors import InvalidOption
 from hasten.ratelimit._counter_store import ON_STORE_ERROR, CounterStore, OnStoreError
-from hasten.ratelimit._http.addresses import DEFAULT_PREFIX, Addresses
-from hasten.ratelimit._http.clients import Clients
+from hasten.ratelimit._http.addresses import DEFAULT_PREFIX, AddressKeys
+from hasten.ratelimit._http.clients import ClientResolver
 from hasten.ratelimit._http.decision_log import DecisionLog
 from hasten.ratelimit._http.enforcer import Enforcer
 from hasten.ratelimit._http.limit import Limit, RateLike
@@ -27,11 +27,11 @@ from hasten.ratelimit._http.limit_options import check_paths
 from hasten.ratelimit._http.limited_request import LimitedRequest, active_request
 from hasten.ratelimit._http.limits import Limits
 from hasten.ratelimit._http.operator_warnings import OperatorWarnings
-from hasten.ratelimit._http.planner import Planner
-from hasten.ratelimit._http.plans import Plan
+from hasten.ratelimit._http.planner import LimitPlanner
+from hasten.ratelimit._http.plans import LimitPlan
 from hasten.ratelimit._http.policy_headers import DEFAULT_STYLES, HeaderWriter
 from hasten.ratelimit._http.proxies import Proxies
-from hasten.ratelimit._http.refusals import Refusals
+from hasten.ratelimit._http.refusals import RefusalSender
 from hasten.ratelimit._http.registry import registry
 from hasten.ratelimit._http.root_paths import is_mounted
 from hasten.ratelimit._http.stats import RateLimitStats
@@ -40,6 +40,9 @@ from hasten.ratelimit._resilient_store import STORE_TIMEOUT, ResilientStore
 
 _MARK: Final = "hasten.ratelimit"
 """The key in an ASGI scope for the namespaces of the middlewares that serve the request."""
+
+
+WasPresent: TypeAlias = bool
 
 
 class RateLimitMiddleware(AsyncClosable):
@@ -93,7 +96,9 @@ class RateLimitMiddleware(AsyncClosable):
     ) -> None:
         self._owned_limits: Limits | None = None
         if isinstance(limits, Limits):
-            _check_not_given(store=store, ipv6_prefix=ipv6_prefix, store_timeout=store_timeout)
+            _reject_options_of_limits(
+                store=store, ipv6_prefix=ipv6_prefix, store_timeout=store_timeout
+            )
         else:
             limits = self._owned_limits = Limits(
                 limits,
@@ -115,12 +120,12 @@ class RateLimitMiddleware(AsyncClosable):
         proxies = Proxies(trusted_proxies, hops=hops, header=proxy_header)
         self.enforcer = Enforcer(
             ResilientStore(
-                limits.counters,
+                limits.counter_store,
                 processes=processes,
                 store_timeout=limits.store_timeout,
                 clock=limits.clock,
             ),
-            clients=Clients(proxies, Addresses(limits.ipv6_prefix), warnings),
+            clients=ClientResolver(proxies, AddressKeys(limits.ipv6_prefix), warnings),
             writer=HeaderWriter(headers, _make_time_function(limits.clock)),
             decisions=DecisionLog(limits, stats, on_decision, errors),
             errors=errors,
@@ -129,9 +134,9 @@ class RateLimitMiddleware(AsyncClosable):
             namespace=namespace,
         )
         self._excluded = excluded
-        self._planner = Planner(limits, self.enforcer, app, excluded)
+        self._planner = LimitPlanner(limits, self.enforcer, app, excluded)
         self._plans = self._planner.plans
-        self._refusals = Refusals()
+        self._refusals = RefusalSender()
         self._has_started = False
 
     def __repr__(self) -> str:
@@ -151,7 +156,7 @@ class RateLimitMiddleware(AsyncClosable):
         it: for tests.
         """
         if name is None:
-            await self.limits.clear()
+            await self.limits.reset_all()
         else:
             await self.limits.reset(name, key, rate=rate)
 
@@ -160,7 +165,7 @@ class RateLimitMiddleware(AsyncClosable):
 
         Safe to call twice. A `Store` or `Limits` object stays open: its owner closes it.
         """
-        await self.enforcer.store.finish()
+        await self.enforcer.store.finish_calls()
         if self._owned_limits is not None:
             await self._owned_limits.aclose()
 
@@ -208,12 +213,12 @@ class RateLimitMiddleware(AsyncClosable):
         outer = None
         if _MARK in scope:
             outer, is_counted = active_request.get(), self._add_namespace_to_scope(scope)
-            plan = self._remove_counted_limits(plan) if is_counted else plan
+            plan = self._without_already_counted_limits(plan) if is_counted else plan
             if is_counted and plan is None:
                 return None
         else:
             scope[_MARK] = self._mark
-        request = LimitedRequest(self.enforcer, scope, send, self._planner.route_of, outer)
+        request = LimitedRequest(self.enforcer, scope, send, self._planner.find_route_path, outer)
         if plan is not None:
             store = self.enforcer.immediate
             if plan.has_fast_path and store is not None:
@@ -226,15 +231,15 @@ class RateLimitMiddleware(AsyncClosable):
         if not self._has_started:
             self._share_state_under_litestar(scope)
         planner = self._planner
-        plan, message_plan = planner.plan_of_handshake(scope), planner.plan_of_messages(scope)
+        plan, message_plan = planner.find_handshake_plan(scope), planner.find_message_plan(scope)
         if self._add_namespace_to_scope(scope):
             plan, message_plan = (
-                self._remove_counted_limits(plan),
-                self._remove_counted_limits(message_plan),
+                self._without_already_counted_limits(plan),
+                self._without_already_counted_limits(message_plan),
             )
         socket = LimitedWebSocket(
-            self.enforcer, scope, receive, send, planner.route_of,
-            message_plan=message_plan, around=active_request.get(),
+            self.enforcer, scope, receive, send, planner.find_route_path,
+            message_plan=message_plan, outer_websocket=active_request.get(),
         )  # fmt: skip
         try:
             if plan is not None:
@@ -259,10 +264,10 @@ class RateLimitMiddleware(AsyncClosable):
         finally:
             active_request.reset(token)
 
-    def _find_plan(self, scope: Scope) -> Plan | None:
+    def _find_plan(self, scope: Scope) -> LimitPlan | None:
         if not self._has_started:
             self._share_state_under_litestar(scope)
-        return self._planner.plan_of(scope)
+        return self._planner.find_http_plan(scope)
 
     def _share_state_under_litestar(self, scope: Scope) -> None:
         """At the first request, share the state of the first middleware of the same application.
@@ -270,18 +275,18 @@ class RateLimitMiddleware(AsyncClosable):
         Litestar makes one middleware for each route, and they must count together. Under other
         frameworks there is nothing to share.
         """
-        self.enforcer.require_loop()
+        self.enforcer.require_supported_event_loop()
         self._has_started = True
         first = get_shared_middleware(scope, self, self._definition)
         if first is not self:
             self.enforcer = first.enforcer
             if is_mounted(scope):  # the middleware wraps a mounted application with other paths
-                self._planner = Planner(self.limits, self.enforcer, self.app, self._excluded)
+                self._planner = LimitPlanner(self.limits, self.enforcer, self.app, self._excluded)
             else:
                 self._planner = first._planner
             self._plans = self._planner.plans
 
-    def _add_namespace_to_scope(self, scope: Scope) -> bool:
+    def _add_namespace_to_scope(self, scope: Scope) -> WasPresent:
         """Record in the scope that this middleware serves the request.
 
         Returns whether another middleware with the same namespace serves it, too.
@@ -290,7 +295,7 @@ class RateLimitMiddleware(AsyncClosable):
         scope[_MARK] = namespaces | self._mark
         return self.enforcer.namespace in namespaces
 
-    def _remove_counted_limits(self, plan: Plan | None) -> Plan | None:
+    def _without_already_counted_limits(self, plan: LimitPlan | None) -> LimitPlan | None:
         """Return the plan without limits that an outer middleware has counted already.
 
         Only middlewares with the same namespace matter. Returns None if no limit is left.
@@ -298,16 +303,19 @@ class RateLimitMiddleware(AsyncClosable):
         outer = active_request.get()
         if plan is None or outer is None:
             return plan
-        counted = [limit.definition for limit in outer.counted_limits(self.enforcer.namespace)]
-        left = tuple(limit for limit in plan.limits if limit.definition not in counted)
+        counted = [
+            limit.identifying_options
+            for limit in outer.find_counted_limits(self.enforcer.namespace)
+        ]
+        left = tuple(limit for limit in plan.limits if limit.identifying_options not in counted)
         if len(left) == len(plan.limits):
             return plan
         names = ", ".join(limit.name for limit in plan.limits if limit not in left)
-        self.enforcer.warnings.warn("DOUBLE_COUNT", names)
-        return self.enforcer.plan_of(left) if left else None
+        self.enforcer.warnings.warn_once("DOUBLE_COUNT", names)
+        return self.enforcer.get_plan(left) if left else None
 
 
-def _check_not_given(**options: object) -> None:
+def _reject_options_of_limits(**options: object) -> None:
     for name, value in options.items():
         if value is not None:
             raise InvalidOption.conflict(name, value, f"Limits(…): pass {name} to Limits")

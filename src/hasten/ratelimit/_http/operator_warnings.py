@@ -37,11 +37,13 @@ class OperatorWarnings:
     def __init__(self) -> None:
         self._logged: set[str] = set()
 
-    def warn(self, code: str, detail: str = "") -> None:
+    def warn_once(self, warning_code: str, detail: str = "") -> None:
         """Log the warning with this code, unless it was logged before.
 
-        detail is added to its text.
+        detail is appended to the text of the warning.
         """
-        if code not in self._logged:
-            self._logged.add(code)
-            logger.warning("%s%s [%s]", _TEXTS[code], detail and f" ({detail})", code)
+        if warning_code not in self._logged:
+            self._logged.add(warning_code)
+            logger.warning(
+                "%s%s [%s]", _TEXTS[warning_code], detail and f" ({detail})", warning_code
+            )

@@ -16,7 +16,7 @@ from urllib.parse import urlparse
 _SLASHES: Final = re.compile("//+")
 
 
-class Paths:
+class LimitPaths:
     """The paths of several limits, to find the limits that apply to the path of a request.
 
     patterns has the paths of each limit, None if the limit applies to all paths.
@@ -24,13 +24,13 @@ class Paths:
 
     def __init__(self, patterns: Sequence[Sequence[str] | None]) -> None:
         self._prefixes = [
-            None if paths is None else tuple({normalize(path) for path in paths})
+            None if paths is None else tuple({normalize_path(path) for path in paths})
             for paths in patterns
         ]
 
-    def match(self, *paths: str) -> tuple[int, ...]:
+    def find_limit_indexes(self, *paths: str) -> tuple[int, ...]:
         """Return the indexes of the limits that apply to any of these paths, in order."""
-        found = [normalize(path) for path in paths]
+        found = [normalize_path(path) for path in paths]
         return tuple(
             i
             for i, prefixes in enumerate(self._prefixes)
@@ -41,22 +41,22 @@ class Paths:
 
 def strip_root_path(path: str, root_path: str) -> str:
     """Return the normalized path without the root path, if the path begins with the root path."""
-    path, root_path = normalize(path), normalize(root_path)
+    path, root_path = normalize_path(path), normalize_path(root_path)
     return path[len(root_path) :] if _is_at_or_below(path, root_path) else path
 
 
-def normalize(path: str) -> str:
+def normalize_path(path: str) -> str:
     """Return the path with single slashes, one at its start and none at its end; "" for the root.
 
     A line break at the end is removed, too: Starlette's router matches by a regular expression with
     "$", which accepts "/login\\n" as "/login".
     """
     if not path.startswith("/"):
-        path = _path_of_url(path)
+        path = _extract_url_path(path)
     return _SLASHES.sub("/", path).rstrip("/\n")
 
 
-def _path_of_url(target: str) -> str:
+def _extract_url_path(target: str) -> str:
     """Return the path of an absolute URL, which some servers pass as the path and Quart accepts."""
     try:
         return "/" + urlparse(target).path

@@ -9,9 +9,9 @@ from hasten._asgi import Scope
 from hasten.ratelimit._http.enforcer import Enforcer
 from hasten.ratelimit._http.exemptions import Exemptions
 from hasten.ratelimit._http.limit import Limit
-from hasten.ratelimit._http.paths import Paths
-from hasten.ratelimit._http.plans import Plan
-from hasten.ratelimit._http.root_paths import RootPaths, is_mounted
+from hasten.ratelimit._http.paths import LimitPaths
+from hasten.ratelimit._http.plans import LimitPlan
+from hasten.ratelimit._http.root_paths import RouterPathFinder, is_mounted
 
 MAX_CACHED: Final = 10_000
 
@@ -19,7 +19,7 @@ MAX_CACHED_CHARS: Final = 500
 """Longer paths are not cached, so that clients cannot fill the memory with them."""
 
 
-class Planner:
+class LimitPlanner:
     """Finds the plan for each request: the limits that apply to it.
 
     app is the application that the middleware wraps.
@@ -32,23 +32,23 @@ class Planner:
         app: object,
         excluded_paths: Sequence[str] | None,
     ) -> None:
-        self.plans: Final[dict[tuple[object, ...], Plan | None]] = {}
-        """A cache of the results of `plan_of`, by path, method and root path."""
+        self.plans: Final[dict[tuple[object, ...], LimitPlan | None]] = {}
+        """A cache of the results of `find_http_plan`, by path, method and root path."""
         self._enforcer = enforcer
         self._limits = tuple(limits)
-        self._paths = Paths([limit.paths for limit in limits])
-        self._root_paths = RootPaths(app)
+        self._paths = LimitPaths([limit.paths for limit in limits])
+        self._root_paths = RouterPathFinder(app)
         self._exemptions = Exemptions(excluded_paths, app)
         self._limits_messages = any(limit.per == "message" for limit in limits)
 
-    def plan_of(self, scope: Scope) -> Plan | None:
+    def find_http_plan(self, scope: Scope) -> LimitPlan | None:
         """Return the plan for an HTTP request; None if no limit applies to it."""
         path, method, root_path = scope["path"], scope["method"], scope.get("root_path", "")
         key: tuple[object, ...] = path, method, root_path
         if method == "OPTIONS" or is_mounted(scope):
             # The plan depends on more than these three. The longer key keeps the middleware from
             # finding it in `plans`, so that this method is always called.
-            key = *key, self._root_paths.mounts_of(scope)
+            key = *key, self._root_paths.find_mount_paths(scope)
         if key in self.plans:
             plan = self.plans[key]
         else:
@@ -60,37 +60,38 @@ class Planner:
                 self.plans[key] = plan
         return None if method == "OPTIONS" and _is_preflight(scope) else plan
 
-    def plan_of_handshake(self, scope: Scope) -> Plan | None:
+    def find_handshake_plan(self, scope: Scope) -> LimitPlan | None:
         """Return the plan for a WebSocket handshake (a GET request); None if no limit applies."""
         return self._find_plan(scope, "GET", "request")
 
-    def plan_of_messages(self, scope: Scope) -> Plan | None:
+    def find_message_plan(self, scope: Scope) -> LimitPlan | None:
         """Return the plan for each message of a WebSocket client; None if no limit applies."""
         return self._find_plan(scope, "GET", "message") if self._limits_messages else None
 
-    def route_of(self, scope: Scope) -> str:
+    def find_route_path(self, scope: Scope) -> str:
         """Return the path of a request for limits with key="route".
 
         It is the same for all spellings that reach one handler.
         """
-        return self._root_paths.router_paths(scope).route
+        return self._root_paths.find_router_paths(scope).route
 
-    def _find_plan(self, scope: Scope, method: str, per: str) -> Plan | None:
-        router_paths = self._root_paths.router_paths(scope)
+    def _find_plan(self, scope: Scope, method: str, per: str) -> LimitPlan | None:
+        router_paths = self._root_paths.find_router_paths(scope)
         if self._exemptions.is_request_exempt(scope, router_paths):
             return None
-        indexes = self._paths.match(*router_paths.paths)
+        indexes = self._paths.find_limit_indexes(*router_paths.paths)
         if any(
-            self._paths.match(*alternative) != indexes for alternative in router_paths.alternatives
+            self._paths.find_limit_indexes(*alternative) != indexes
+            for alternative in router_paths.alternatives
         ):
-            code = "MOUNT_PATH" if self._root_paths.mounts_of(scope) else "ROOT_PATH"
-            self._enforcer.warnings.warn(code, f"the path is {scope['path']!r}")
+            code = "MOUNT_PATH" if self._root_paths.find_mount_paths(scope) else "ROOT_PATH"
+            self._enforcer.warnings.warn_once(code, f"the path is {scope['path']!r}")
         found = tuple(
             limit
             for limit in (self._limits[i] for i in indexes)
             if limit.per == per and (limit.methods is None or method in limit.methods)
         )
-        return self._enforcer.plan_of(found) if found else None
+        return self._enforcer.get_plan(found) if found else None
 
 
 def _is_preflight(scope: Scope) -> bool:

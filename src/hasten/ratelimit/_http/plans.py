@@ -11,7 +11,7 @@ from hasten.ratelimit._http.policy_headers import HeaderWriter, WriteHeaders
 MAX_CACHED: Final = 10_000
 
 
-class Plan:
+class LimitPlan:
     """The limits that apply to a kind of request, in their order.
 
     A request that several limits apply to has one plan, and requests with equal limits share it.

@@ -34,8 +34,8 @@ SECOND_US: Final = 1_000_000
 MAX_CACHED: Final = 1_000
 
 
-class Policy(NamedTuple):
-    """What headers say about a rate of a limit in every response."""
+class RateLimitPolicy(NamedTuple):
+    """The name, quota and window of one rate of a limit, as response headers describe it."""
 
     name: str
     quota: int
@@ -60,7 +60,7 @@ class RemainingQuota(Protocol):
 class PolicyState(NamedTuple):
     """A policy with the remaining quota of one client."""
 
-    policy: Policy
+    policy: RateLimitPolicy
     remaining: int
     reset_us: int
 
@@ -91,28 +91,30 @@ class HeaderWriter:
             )
         self.writes_headers: Final = bool(styles)
         self._now = now
-        self._cache: dict[tuple[Policy, ...], WriteHeaders] = {}
+        self._cache: dict[tuple[RateLimitPolicy, ...], WriteHeaders] = {}
 
-    def write(self, states: Sequence[PolicyState], shown: int | None = None) -> Headers:
+    def write(self, states: Sequence[PolicyState], shown_index: int | None = None) -> Headers:
         """Return the headers that describe these states; [] if there are none.
 
-        shown is the index of the state that headers describe if they can describe only one. None
-        means the state with the least left.
+        Some styles can describe only one state: shown_index is the index of that state, None for
+        the one with the least remaining.
         """
         if not states:
             return []
-        return self.get_write_function(tuple([state.policy for state in states]))(states, shown)
+        return self.get_write_function(tuple([state.policy for state in states]))(
+            states, shown_index
+        )
 
-    def get_write_function(self, policies: tuple[Policy, ...]) -> WriteHeaders:
+    def get_write_function(self, policies: tuple[RateLimitPolicy, ...]) -> WriteHeaders:
         """Return the function that writes the headers for these policies. It is cached."""
         writer = self._cache.get(policies)
         if writer is None:
             if len(self._cache) >= MAX_CACHED:
                 self._cache.clear()
-            writer = self._cache[policies] = self._make_writer(policies)
+            writer = self._cache[policies] = self._make_write_function(policies)
         return writer
 
-    def _make_writer(self, policies: tuple[Policy, ...]) -> WriteHeaders:
+    def _make_write_function(self, policies: tuple[RateLimitPolicy, ...]) -> WriteHeaders:
         # Parts that are the same for all requests are encoded here, once.
         is_standard, is_draft_7, is_legacy = self._is_standard, self._is_draft_7, self._is_legacy
         is_single, now = len(policies) == 1, self._now
@@ -122,7 +124,8 @@ class HeaderWriter:
         limit_lines = [(b"x-ratelimit-limit", b"%d" % quota) for quota in quotas]
         # A template into which the numbers of a request are inserted.
         template = b", ".join(
-            _quote(policy.name).replace(b"%", b"%%") + b";r=%d;t=%d" for policy in policies
+            _quote_structured_string(policy.name).replace(b"%", b"%%") + b";r=%d;t=%d"
+            for policy in policies
         )
 
         def write(left: Sequence[RemainingQuota], shown: int | None) -> Headers:
@@ -162,7 +165,7 @@ def to_whole_seconds(us: int) -> int:
     return -(-us // SECOND_US)
 
 
-def retry_after(retry_us: int) -> int:
+def to_retry_after_seconds(retry_us: int) -> int:
     """Return the value of the header Retry-After: seconds, at least 1. RFC 9110, section 10.2.3."""
     return max(1, -(-retry_us // SECOND_US))
 
@@ -175,22 +178,22 @@ def _check_styles(value: object) -> Collection[str]:
     raise InvalidOption("headers", value, f"a list of {', '.join(map(repr, STYLES))}")
 
 
-def _encode_policy(policy: Policy) -> bytes:
-    unit = b"" if policy.unit is None else b";qu=" + _quote(policy.unit)
+def _encode_policy(policy: RateLimitPolicy) -> bytes:
+    unit = b"" if policy.unit is None else b";qu=" + _quote_structured_string(policy.unit)
     window = b""
     if policy.window_us is not None:
         window = b";w=%d" % max(1, to_whole_seconds(policy.window_us))
-    return b"%b;q=%d%b%b" % (_quote(policy.name), policy.quota, unit, window)
+    return b"%b;q=%d%b%b" % (_quote_structured_string(policy.name), policy.quota, unit, window)
 
 
-def _encode_draft_7_policy(policy: Policy) -> bytes:
+def _encode_draft_7_policy(policy: RateLimitPolicy) -> bytes:
     """Return a policy as the header RateLimit-Policy has it in draft 7: without a name."""
     if policy.window_us is None:
         return b"%d" % policy.quota
     return b"%d;w=%d" % (policy.quota, to_whole_seconds(policy.window_us))
 
 
-def _quote(text: str) -> bytes:
+def _quote_structured_string(text: str) -> bytes:
     """Return the text as a quoted string of a structured field. RFC 9651, section 4.1.6."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return b'"%b"' % escaped.encode("ascii")

@@ -17,7 +17,7 @@ from hasten._asgi import Scope, header_values
 from hasten._checks import check_whole_number
 from hasten.errors import InvalidOption
 from hasten.ratelimit._http.addresses import MAX_CHARS as ADDRESS_CHARS
-from hasten.ratelimit._http.addresses import Address, parse
+from hasten.ratelimit._http.addresses import Address, parse_address
 
 Network: TypeAlias = IPv4Network | IPv6Network
 
@@ -90,7 +90,7 @@ class Proxies:
         """Whether the header of any proxy is trusted."""
         return bool(self._trusted or self._hops)
 
-    def client(self, scope: Scope) -> ClientAddress:
+    def find_client_address(self, scope: Scope) -> ClientAddress:
         """Return the address of the client of a request.
 
         It has the warning "FORWARDED_BROKEN" if the header of a trusted proxy cannot be parsed, and
@@ -115,7 +115,7 @@ class Proxies:
     def _find_client_by_trusted_addresses(self, peer: str | None, scope: Scope) -> ClientAddress:
         last = None
         for element in self._iter_addresses(scope):
-            address = parse(element)
+            address = parse_address(element)
             if address is None:
                 # The elements to the left of it were not written by a trusted proxy.
                 return ClientAddress(last or peer, "FORWARDED_BROKEN")
@@ -130,7 +130,7 @@ class Proxies:
         number = 0
         for number, element in enumerate(self._iter_addresses(scope), 1):
             if number == self._hops:
-                address = parse(element)
+                address = parse_address(element)
                 if address is not None:
                     return ClientAddress(str(address))
                 return ClientAddress(peer, "FORWARDED_BROKEN")
@@ -155,7 +155,7 @@ class Proxies:
         if len(text) > MAX_CHARS:
             text = text[-MAX_CHARS:].partition(",")[2]
         if self._is_forwarded:
-            yield from map(_parse_for, _split_forwarded(text))
+            yield from map(_parse_for_parameter, _split_forwarded(text))
         else:
             yield from reversed(text.split(","))
 
@@ -165,7 +165,7 @@ class Proxies:
         known = self._known.get(text)
         if known is None:
             # Not translated: anyone could embed the address of a trusted proxy in an IPv6 address.
-            address = parse(text, translated=False)
+            address = parse_address(text, unwrap_translated=False)
             known = address is not None and any(
                 _is_in_network(each, address) for each in self._trusted
             )
@@ -223,7 +223,7 @@ def _split_forwarded(text: str) -> Iterator[str]:
         commas = 0
 
 
-def _parse_for(element: str) -> str:
+def _parse_for_parameter(element: str) -> str:
     """Return the parameter "for" of an element of a Forwarded header, "" if it has none.
 
     It is the address of the client of a proxy. RFC 7239, section 4.

@@ -10,7 +10,7 @@ from hasten._problems import make_refusal, prefers_text
 from hasten._request_info import RequestInfo
 from hasten.ratelimit._http.limit import Limit
 from hasten.ratelimit._http.limited_request import LimitedRequest
-from hasten.ratelimit._http.policy_headers import NAMES, retry_after
+from hasten.ratelimit._http.policy_headers import NAMES, to_retry_after_seconds
 from hasten.ratelimit._http.request_checks import await_if_needed
 from hasten.ratelimit._http.results import LimitResult
 
@@ -30,7 +30,7 @@ class Refusal(NamedTuple):
     body: bytes
 
 
-class Refusals:
+class RefusalSender:
     """Sends responses to refused requests. Caches them, so that refusals are cheap under attack."""
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Refusals:
         if request.reserves:
             await _settle_refused_request(request, status)
         request.has_started = True
-        headers = [*headers, _make_retry_after_header(denied), *request.headers()]
+        headers = [*headers, _make_retry_after_header(denied), *request.make_headers()]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         if request.scope.get("method") == "HEAD":
             body = b""
@@ -74,7 +74,7 @@ class Refusals:
     def _find_or_build_refusal(self, info: RequestInfo, denied: LimitResult) -> Refusal:
         limit = denied.limit
         is_text = limit.message is None and prefers_text(info.header("accept"))
-        key = limit, denied.effective_outcome.unavailable, is_text, denied.violated_policies
+        key = limit, denied.decisive_outcome.unavailable, is_text, denied.violated_policy_names
         found = self._cache.get(key)
         if found is None:
             if len(self._cache) >= MAX_CACHED:
@@ -84,11 +84,11 @@ class Refusals:
 
 
 def _build_refusal(denied: LimitResult, message: Any, *, is_text: bool) -> Refusal:
-    is_unavailable = denied.effective_outcome.unavailable
+    is_unavailable = denied.decisive_outcome.unavailable
     response = make_refusal(
         cast("str | Mapping[str, object] | None", message),
         status=503 if is_unavailable else denied.limit.status,
-        limits=denied.violated_policies,
+        limits=denied.violated_policy_names,
         is_busy=is_unavailable,
         is_text=is_text,
     )
@@ -116,29 +116,29 @@ async def _send_custom_response(
             await _settle_refused_request(request, message["status"])
             request.has_started = True
             kept = [line for line in message["headers"] if line[0].lower() not in _REPLACED]
-            headers = [*kept, _make_retry_after_header(denied), *request.headers()]
+            headers = [*kept, _make_retry_after_header(denied), *request.make_headers()]
             message = {**message, "headers": headers}
         await send(message)
 
     scope = request.scope
     if scope["type"] == "websocket":  # responses of frameworks accept only HTTP scopes
         scope = {**scope, "type": "http", "method": "GET"}
-    await response(scope, _receive_nothing, send_refusal)
+    await response(scope, _receive_disconnect, send_refusal)
 
 
 async def _settle_refused_request(request: LimitedRequest, status: int) -> None:
-    """Settle what other limits have reserved for a refused request.
+    """Settle the costs that other limits have reserved for a refused request.
 
-    This comes before the headers, which describe the result.
+    Call it before the rate limit headers are made: they show what remains after the settlement.
     """
     await request.settle(status)
     await request.finish()
 
 
 def _make_retry_after_header(denied: LimitResult) -> tuple[bytes, bytes]:
-    return b"retry-after", b"%d" % retry_after(denied.effective_outcome.retry_us)
+    return b"retry-after", b"%d" % to_retry_after_seconds(denied.decisive_outcome.retry_us)
 
 
-async def _receive_nothing() -> Message:
-    """Return a disconnect, because nothing of the request may be read."""
+async def _receive_disconnect() -> Message:
+    """Return a disconnect message, so that a custom response cannot read the request body."""
     return {"type": "http.disconnect"}

@@ -25,8 +25,8 @@ _BODY_REFUSED: Final = frozenset({400, 422})
 FindLimits = Callable[[Scope], Iterable[Limit]]
 
 
-class Registry:
-    """What a process has registered: whether routes have limits or exemptions, and named limits."""
+class RouteLimitRegistry:
+    """The limits of routes in this process, and whether any route has a limit or an exemption."""
 
     def __init__(self) -> None:
         self.has_limits = False
@@ -43,11 +43,11 @@ class Registry:
         if is_named:
             self._named.add(limit)
 
-    def named_limits(self) -> list[Limit]:
+    def get_named_limits(self) -> list[Limit]:
         """Return the limits of routes that `Limits.reset` can find by their names."""
         return list(self._named)
 
-    def limits_of_refused_body(self, scope: Scope, status: int) -> list[Limit]:
+    def get_limits_of_uncalled_handler(self, scope: Scope, status: int) -> list[Limit]:
         """Return the limits of the route if the framework has refused the body of a request.
 
         status is the status of the response. For a refused body the handler was not called, so its
@@ -56,23 +56,23 @@ class Registry:
         if status not in _BODY_REFUSED:
             return []
         handler = scope.get("endpoint") or getattr(scope.get("route_handler"), "fn", None)
-        found = [*limits_of(handler)]
+        found = [*get_handler_limits(handler)]
         for find in self.finders:
             found += find(scope)
         return found
 
 
-registry: Final = Registry()
+registry: Final = RouteLimitRegistry()
 
 
-def mark_limited(handler: T, limit: Limit) -> T:
+def add_limit_to_handler(handler: T, limit: Limit) -> T:
     """Add a limit to those that a handler is marked with, and return the handler."""
-    setattr(handler, _LIMITS, (*limits_of(handler), limit))
+    setattr(handler, _LIMITS, (*get_handler_limits(handler), limit))
     return handler
 
 
-def limits_of(handler: object) -> Collection[Limit]:
-    """Return the limits that a handler is marked with (see `mark_limited`)."""
+def get_handler_limits(handler: object) -> Collection[Limit]:
+    """Return the limits that a handler is marked with (see `add_limit_to_handler`)."""
     found: Collection[Limit] = getattr(handler, _LIMITS, ())
     return found
 
@@ -94,7 +94,7 @@ def exempt(handler: T) -> T:
 
 
 def is_exempt(handler: object) -> bool:
-    """Return whether a handler, or the class that it is the view of, is marked as `exempt`."""
+    """Return whether a handler, or the view class that it belongs to, is marked as `exempt`."""
     is_marked = getattr(handler, _EXEMPT, False) or getattr(
         getattr(handler, "view_class", None), _EXEMPT, False
     )

@@ -19,7 +19,7 @@ from hasten.ratelimit._counter_store import CheckGroup, OnStoreError
 from hasten.ratelimit._http.limit import Limit, MaybeAwaitable
 from hasten.ratelimit._http.limit_options import key_to_text
 from hasten.ratelimit._http.operator_warnings import OperatorWarnings
-from hasten.ratelimit._http.plans import Plan
+from hasten.ratelimit._http.plans import LimitPlan
 from hasten.ratelimit._rates import MAX_LIMIT
 from hasten.ratelimit._rules import Rule
 
@@ -38,7 +38,7 @@ _RATE_FAILED: Final[Mapping[OnStoreError, str]] = {
 }
 
 
-class FunctionFailed(Exception):
+class LimitFunctionFailed(Exception):
     """A function of a limit failed, and on_store_error="deny" refuses the request."""
 
     def __init__(self, limit: Limit) -> None:
@@ -46,7 +46,7 @@ class FunctionFailed(Exception):
         self.limit = limit
 
 
-class RequestChecks:
+class CheckBuilder:
     """Builds the checks of requests: by which key, at which rate and at which cost limits count.
 
     on_error is the on_store_error of the middleware, for limits that do not set their own.
@@ -58,22 +58,23 @@ class RequestChecks:
         self._on_error: OnStoreError = on_error
         self._errors = errors
         self._warnings = warnings
-        self._rates: dict[Limit, ReturnedRates] = {}
+        self._rates: dict[Limit, ReturnedRateCache] = {}
 
-    async def build(
-        self, request: RequestInfo, plan: Plan, route_of: Callable[[Scope], str]
+    async def build_check_groups(
+        self, request: RequestInfo, plan: LimitPlan, find_route_path: Callable[[Scope], str]
     ) -> tuple[list[Limit], list[CheckGroup]]:
         """Return the limits of the plan that count a request, and a group of checks for each.
 
-        Limits are left out if their skip, key or rate function excludes the request. route_of
-        returns the path of a request, for limits with key="route". Raises `FunctionFailed`.
+        Limits are left out if their skip, key or rate function excludes the request.
+        find_route_path returns the path of a request, for limits with key="route". Raises
+        `LimitFunctionFailed`.
         """
         limits: list[Limit] = []
         groups: list[CheckGroup] = []
         for limit in plan.limits:
             if limit.skip is not None and await self._is_skipped(request, limit):
                 continue
-            key = await self._find_key(request, limit, route_of)
+            key = await self._find_key(request, limit, find_route_path)
             if key is None:
                 continue
             rules: Sequence[Rule] = limit.rules
@@ -89,14 +90,14 @@ class RequestChecks:
         return limits, groups
 
     async def _find_key(
-        self, request: RequestInfo, limit: Limit, route_of: Callable[[Scope], str]
+        self, request: RequestInfo, limit: Limit, find_route_path: Callable[[Scope], str]
     ) -> str | None:
         if limit.key == "ip":
             return request.client
         if limit.key == "global":
             return "global"
         if limit.key == "route":
-            return f"{request.client} {route_of(request.scope)}"
+            return f"{request.client} {find_route_path(request.scope)}"
         try:
             key = await await_if_needed(limit.key(request))
             if key is None:
@@ -104,10 +105,10 @@ class RequestChecks:
             text = key_to_text(key)
         except Exception:  # noqa: BLE001  # raised by the application's function
             # The key is unknown. Not counting the request would be a way to bypass the limit.
-            policy = self._handle_failure(limit, "key", _KEY_FAILED)
+            policy = self._handle_function_failure(limit, "key", _KEY_FAILED)
             return request.client if policy == "local" else None
         if text != request.client and text == (request.scope.get("client") or (None,))[0]:
-            self._warnings.warn("KEY_ADDRESS", limit.name)
+            self._warnings.warn_once("KEY_ADDRESS", limit.name)
         return text
 
     async def _is_skipped(self, request: RequestInfo, limit: Limit) -> bool:
@@ -126,11 +127,11 @@ class RequestChecks:
         assert limit.rate_of is not None
         rates = self._rates.get(limit)
         if rates is None:
-            rates = self._rates[limit] = ReturnedRates(limit)
+            rates = self._rates[limit] = ReturnedRateCache(limit)
         try:
             return rates.parse(await await_if_needed(limit.rate_of(request)))
         except Exception:  # noqa: BLE001  # raised by the application's function
-            policy = self._handle_failure(limit, "rate", _RATE_FAILED)
+            policy = self._handle_function_failure(limit, "rate", _RATE_FAILED)
             return rates.lowest if policy == "local" else ()
 
     async def _find_cost(self, request: RequestInfo, limit: Limit) -> int:
@@ -143,21 +144,21 @@ class RequestChecks:
             self._errors.exception(f"limit {limit.name!r}: cost() failed; the request costs 1")
             return 1
 
-    def _handle_failure(
+    def _handle_function_failure(
         self, limit: Limit, function: str, policies: Mapping[OnStoreError, str]
     ) -> OnStoreError:
         """Log that a function of a limit failed. Returns how to proceed: its on_store_error.
 
-        Raises `FunctionFailed` if the policy is "deny".
+        Raises `LimitFunctionFailed` if the policy is "deny".
         """
         policy: OnStoreError = limit.on_store_error or self._on_error
         self._errors.exception(f"limit {limit.name!r}: {function}() failed; {policies[policy]}")
         if policy == "deny":
-            raise FunctionFailed(limit)
+            raise LimitFunctionFailed(limit)
         return policy
 
 
-class ReturnedRates:
+class ReturnedRateCache:
     """A cache of the rates that the `rate` function of one limit has returned."""
 
     def __init__(self, limit: Limit) -> None:
@@ -172,12 +173,12 @@ class ReturnedRates:
 
     def _parse_uncached(self, rate: object) -> tuple[Rule, ...]:
         rules = self._limit.parse_returned_rate(rate)
-        if not self.lowest or _allowed_per_us(rules) < _allowed_per_us(self.lowest):
+        if not self.lowest or _find_max_cost_per_us(rules) < _find_max_cost_per_us(self.lowest):
             self.lowest = rules
         return rules
 
 
-def _allowed_per_us(rules: Sequence[Rule]) -> float:
+def _find_max_cost_per_us(rules: Sequence[Rule]) -> float:
     """Return the highest average cost per microsecond that all these rates allow."""
     return min(rule.limit / rule.window_us for rule in rules)
 

@@ -11,8 +11,8 @@ from hasten.ratelimit._counter_store import (
     Check,
     Outcome,
     Settlement,
-    decision_of,
-    find_effective_outcome,
+    find_decisive_outcome,
+    make_decision,
 )
 from hasten.ratelimit._http.limit import Limit
 from hasten.ratelimit._http.policy_headers import PolicyState
@@ -34,17 +34,17 @@ class LimitResult:
     is_settled: bool = False
 
     @property
-    def effective_outcome(self) -> Outcome:
-        """The outcome that decides: the longest denial, or else the one with the least left."""
+    def decisive_outcome(self) -> Outcome:
+        """The longest denial; if there is none, the outcome with the least remaining."""
         outcomes = self.outcomes
-        return outcomes[0] if len(outcomes) == 1 else find_effective_outcome(outcomes)
+        return outcomes[0] if len(outcomes) == 1 else find_decisive_outcome(outcomes)
 
     def to_decision(self, request: RequestInfo) -> Decision:
         """Return the result as the `Decision` that callers and observers receive."""
         shadow = self.limit.shadow
-        return decision_of(self.limit.name, self.effective_outcome, shadow=shadow, request=request)
+        return make_decision(self.limit.name, self.decisive_outcome, shadow=shadow, request=request)
 
-    def policy_states(self) -> list[PolicyState]:
+    def make_policy_states(self) -> list[PolicyState]:
         """Return the policy of each rate, with what is left of it, for the rate limit headers."""
         return [
             PolicyState(self.limit.make_policy(check.rule), outcome.remaining, outcome.reset_us)
@@ -52,7 +52,7 @@ class LimitResult:
         ]
 
     @property
-    def violated_policies(self) -> tuple[str, ...]:
+    def violated_policy_names(self) -> tuple[str, ...]:
         """The names of the rates that deny the request, for the body of the refusal."""
         if len(self.checks) == 1:  # most limits have only one rate
             return (self.limit.name,)
@@ -62,7 +62,7 @@ class LimitResult:
             if not outcome.ok
         )
 
-    def take_settlements(self, *, keep: bool) -> list[Settlement]:
+    def pop_settlements(self, *, keep: bool) -> list[Settlement]:
         """Mark the reservations of this result as settled, and return their settlements.
 
         keep: whether the whole cost stays charged, or is refunded. Returns [] at the second call.
@@ -71,16 +71,16 @@ class LimitResult:
             return []
         self.is_settled = True
         return [
-            Settlement(outcome.token, check.cost if keep else 0)
+            Settlement(outcome.reservation, check.cost if keep else 0)
             for check, outcome in zip(self.checks, self.outcomes, strict=True)
-            if outcome.token is not None
+            if outcome.reservation is not None
         ]
 
-    def add_refund(self) -> None:
+    def add_refund_to_remaining(self) -> None:
         """Add the refunded cost to the remaining quota that headers and decisions report."""
         self.outcomes = [
             outcome
-            if outcome.token is None
+            if outcome.reservation is None
             else outcome._replace(remaining=min(outcome.limit, outcome.remaining + check.cost))
             for check, outcome in zip(self.checks, self.outcomes, strict=True)
         ]

@@ -19,14 +19,14 @@ from typing import Any, Final, NamedTuple
 
 from hasten._asgi import Scope
 from hasten._frameworks import framework_of
-from hasten.ratelimit._http.paths import normalize, strip_root_path
+from hasten.ratelimit._http.paths import normalize_path, strip_root_path
 
 MAX_VISITED: Final = 200
 """How many objects are searched for the application that other middlewares wrap."""
 
 
 class RouterPaths(NamedTuple):
-    """The paths that a router may see for a request. All are normalized (`paths.normalize`)."""
+    """The paths that a router may see for a request, normalized by `paths.normalize_path`."""
 
     paths: tuple[str, ...]
     route: str
@@ -35,7 +35,7 @@ class RouterPaths(NamedTuple):
     """The possible sets of paths, if it is unknown which of them the router sees."""
 
 
-class RootPaths:
+class RouterPathFinder:
     """Finds the paths that a router may see for a request, with and without root paths.
 
     app is the application that the middleware wraps.
@@ -51,31 +51,31 @@ class RootPaths:
         """The paths of the mounts of a Litestar application that the middleware wraps."""
         self._mounts_of_handlers: dict[int, tuple[object, tuple[str, ...]]] = {}
 
-    def router_paths(self, scope: Scope) -> RouterPaths:
+    def find_router_paths(self, scope: Scope) -> RouterPaths:
         """Return the paths that the router may see for a request."""
         if self._frameworks is None:
             self._inspect_applications(scope)
         path, root_path = scope["path"], scope.get("root_path", "")
-        outer_mounts = self.mounts_of(scope)
+        outer_mounts = self.find_mount_paths(scope)
         if not (root_path or outer_mounts or self._own or self._mounts):  # most applications
-            only = normalize(path)
+            only = normalize_path(path)
             return RouterPaths((only,), only)
         alternatives = [
             self._add_mounted_paths(each, root_path)
-            for each in self._strip_root_path(scope, path, root_path)
+            for each in self._strip_root_path_per_framework(scope, path, root_path)
         ]
         inner = {each for alternative in alternatives for each in alternative}
         if not outer_mounts:
-            plain_ones = tuple(map(_normalize_all, alternatives)) if len(alternatives) > 1 else ()
-            paths = _normalize_all(inner)
+            plain_ones = tuple(map(_normalize_paths, alternatives)) if len(alternatives) > 1 else ()
+            paths = _normalize_paths(inner)
             return RouterPaths(paths, _shortest_path(paths), plain_ones)
         # Limits of the Litestar application have whole paths, and limits of a mounted application
         # have paths relative to the mount.
-        whole = _normalize_all(f"{mount}{slash}{each}" for mount in outer_mounts for each in inner
+        whole = _normalize_paths(f"{mount}{slash}{each}" for mount in outer_mounts for each in inner
                            for slash in ("", "/"))  # fmt: skip
-        return RouterPaths((*whole, *_normalize_all(inner)), _shortest_path(whole), (whole,))
+        return RouterPaths((*whole, *_normalize_paths(inner)), _shortest_path(whole), (whole,))
 
-    def mounts_of(self, scope: Scope) -> tuple[str, ...]:
+    def find_mount_paths(self, scope: Scope) -> tuple[str, ...]:
         """Return the paths at which Litestar has mounted the application that handles a request.
 
         Returns () if there is no mount. If the application is mounted several times, all paths are
@@ -90,17 +90,21 @@ class RootPaths:
             known = self._mounts_of_handlers[id(handler)] = handler, mounts
         return known[1]
 
-    def _strip_root_path(self, scope: Scope, path: str, root_path: str) -> list[set[str]]:
+    def _strip_root_path_per_framework(
+        self, scope: Scope, path: str, root_path: str
+    ) -> list[set[str]]:
         """Return the path without the root path, as one set of paths for each possible router."""
         frameworks = self._frameworks
         assert frameworks is not None
-        around = framework_of(scope.get("app"))
-        if not root_path or (around == "litestar" and not frameworks and not self.mounts_of(scope)):
+        outer_websocket = framework_of(scope.get("app"))
+        if not root_path or (
+            outer_websocket == "litestar" and not frameworks and not self.find_mount_paths(scope)
+        ):
             return [{path}]  # Litestar has removed the root path already
         if len(frameworks) == 1:
             (framework,) = frameworks
             return [_RULES[framework](path, root_path)]
-        if not frameworks and around == "starlette":
+        if not frameworks and outer_websocket == "starlette":
             return [_strip_like_starlette(path, root_path)]
         removed = {strip_root_path(path, root_path), *_strip_like_starlette(path, root_path)}
         if root_path in path:
@@ -109,13 +113,13 @@ class RootPaths:
         return [{path}, removed]
 
     def _add_mounted_paths(self, paths: set[str], root_path: str) -> set[str]:
-        """Return the paths, and what is left of them after root paths of applications and mounts.
+        """Return the paths with and without the prefixes that applications and mounts remove.
 
-        Applications with a root path and mounts remove their part from the path.
+        An application removes its root path, and a mount the path at which it is mounted.
         """
         found = paths | {path.replace(own, "", 1) for own in self._own for path in paths}
         mounted = set()
-        for path, mount in product(map(normalize, found), self._mounts):
+        for path, mount in product(map(normalize_path, found), self._mounts):
             # A mount of Litestar gets every path that begins with its own: "/admin" gets "/adminx".
             if path.startswith(mount):
                 rest = path[len(mount) :]
@@ -126,10 +130,10 @@ class RootPaths:
 
     def _inspect_applications(self, scope: Scope) -> None:
         """Find and store the frameworks, root paths and mounts of the wrapped applications."""
-        apps = applications(self._app)
+        apps = find_applications(self._app)
         self._frameworks = frozenset(filter(None, map(framework_of, apps)))
-        around = scope.get("app")
-        own = {own for app in (*apps, around) for own in _iter_root_path_options(app)}
+        outer_websocket = scope.get("app")
+        own = {own for app in (*apps, outer_websocket) for own in _iter_root_path_options(app)}
         if self._frameworks in (frozenset(), {"django"}):
             own |= _find_django_script_name()
         self._own = tuple(sorted(own))
@@ -176,7 +180,7 @@ _RULES: Final[Mapping[str, Callable[[str, str], set[str]]]] = {
 # What a middleware wraps --------------------------------------------------------------------------
 
 
-def applications(app: object) -> list[object]:
+def find_applications(app: object) -> list[object]:
     """Return the applications of known frameworks that app is, or that it wraps in any depth."""
     found: list[object] = []
     seen: set[int] = set()
@@ -193,20 +197,20 @@ def applications(app: object) -> list[object]:
     return found
 
 
-def _find_wrapped_objects(each: Any) -> Iterable[object]:
-    match each:
+def _find_wrapped_objects(wrapper: Any) -> Iterable[object]:
+    match wrapper:
         case MethodType():
-            return [each.__self__]
+            return [wrapper.__self__]
         case partial():
-            return [each.func, *each.args, *each.keywords.values()]
+            return [wrapper.func, *wrapper.args, *wrapper.keywords.values()]
         case FunctionType():
-            named = (each.__globals__.get(name) for name in each.__code__.co_names)
+            named = (wrapper.__globals__.get(name) for name in wrapper.__code__.co_names)
             return [
-                *_iter_closure_callables(each),
+                *_iter_closure_callables(wrapper),
                 *(one for one in named if framework_of(one) is not None),
             ]
-    attributes = getattr(each, "__dict__", None)
-    if isinstance(each, type) or not isinstance(attributes, dict):
+    attributes = getattr(wrapper, "__dict__", None)
+    if isinstance(wrapper, type) or not isinstance(attributes, dict):
         return ()
     return [value for name, value in attributes.items() if "app" in name and callable(value)]
 
@@ -222,7 +226,7 @@ def _iter_closure_callables(function: FunctionType) -> Iterator[object]:
 
 
 def _iter_root_path_options(app: object, depth: int = 0) -> Iterator[str]:
-    """Yield the option root_path, as of FastAPI(), of an application and of those it mounts."""
+    """Yield the option root_path of an application, such as FastAPI, and of all that it mounts."""
     if framework_of(app) not in ("starlette", "litestar") or depth > 8:
         return
     own = getattr(app, "root_path", None)
@@ -230,7 +234,7 @@ def _iter_root_path_options(app: object, depth: int = 0) -> Iterator[str]:
         yield own
     for route in getattr(app, "routes", None) or ():
         for mounted in _iter_mounted_applications(route):
-            for each in applications(mounted):
+            for each in find_applications(mounted):
                 yield from _iter_root_path_options(each, depth + 1)
 
 
@@ -264,8 +268,8 @@ def _find_django_script_name() -> set[str]:
     return set(filter(None, [getattr(conf.settings, "FORCE_SCRIPT_NAME", None)]))
 
 
-def _normalize_all(paths: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted({normalize(path) for path in paths}))
+def _normalize_paths(paths: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted({normalize_path(path) for path in paths}))
 
 
 def _shortest_path(paths: Sequence[str]) -> str:

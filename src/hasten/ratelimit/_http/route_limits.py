@@ -16,7 +16,7 @@ from typing import Any, ParamSpec, TypeVar, Unpack, cast
 from hasten._frameworks import framework_of
 from hasten.ratelimit._http.limit import RateOption, RouteLimit, RouteOptions
 from hasten.ratelimit._http.limited_request import LimitedRequest, require_active_request
-from hasten.ratelimit._http.registry import mark_limited, registry
+from hasten.ratelimit._http.registry import add_limit_to_handler, registry
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -46,7 +46,7 @@ def limit(
                     return await async_handler(*args, **kwargs)
                 return _make_placeholder_response(request, args)
 
-            return mark_limited(cast("Callable[P, R]", limited), own)
+            return add_limit_to_handler(cast("Callable[P, R]", limited), own)
 
         @functools.wraps(handler)
         def limited_sync(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -55,7 +55,7 @@ def limit(
                 return handler(*args, **kwargs)
             return cast("R", _make_placeholder_response(request, args))
 
-        return mark_limited(limited_sync, own)
+        return add_limit_to_handler(limited_sync, own)
 
     return decorate
 

@@ -54,7 +54,7 @@ class RateLimitStats(Mapping[str, LimitStats]):
         for each in self._by_name.values():
             each.allowed = each.limited = each.near_limit = each.shadow = each.unavailable = 0
 
-    def get_or_add(self, name: str) -> LimitStats:
+    def get_or_add_limit(self, name: str) -> LimitStats:
         """Return the counters of a limit. Adds them if they do not exist."""
         found = self._by_name.get(name)
         return self._by_name.setdefault(name, LimitStats()) if found is None else found

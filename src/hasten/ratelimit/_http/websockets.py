@@ -9,7 +9,7 @@ from hasten._asgi import Message, Receive, Scope, Send
 from hasten.ratelimit._http.enforcer import Enforcer
 from hasten.ratelimit._http.limit import Limit
 from hasten.ratelimit._http.limited_request import LimitedRequest
-from hasten.ratelimit._http.plans import Plan
+from hasten.ratelimit._http.plans import LimitPlan
 from hasten.ratelimit._http.refusals import POLICY_VIOLATION
 
 _STATUSES: Final[Mapping[str, int | None]] = {
@@ -27,7 +27,7 @@ class LimitedWebSocket(LimitedRequest):
     """A WebSocket that limits apply to.
 
     - message_plan: the limits of the messages that the client sends, None if there are none.
-    - around: the same WebSocket in the next middleware outside of this one, None if there is none.
+    - outer_websocket: the same WebSocket in the next outer middleware, None if there is none.
       Unlike the `outer` of an HTTP request, it does not write the headers of both middlewares: each
       middleware describes its own limits in the response to the handshake.
     """
@@ -38,32 +38,34 @@ class LimitedWebSocket(LimitedRequest):
         scope: Scope,
         receive: Receive,
         send: Send,
-        route_of: Callable[[Scope], str],
+        find_route_path: Callable[[Scope], str],
         *,
-        message_plan: Plan | None,
-        around: LimitedRequest | None,
+        message_plan: LimitPlan | None,
+        outer_websocket: LimitedRequest | None,
     ) -> None:
-        super().__init__(enforcer, scope, send, route_of)
+        super().__init__(enforcer, scope, send, find_route_path)
         self._receive = receive
         self._message_plan = message_plan
-        self._around = around
+        self._around = outer_websocket
         self._is_closed = False
 
-    def counted_limits(self, namespace: str) -> list[Limit]:
+    def find_counted_limits(self, namespace: str) -> list[Limit]:
         """Return the limits that this middleware and those outside of it have counted.
 
         Only middlewares of this namespace are included.
         """
-        found = super().counted_limits(namespace)
+        found = super().find_counted_limits(namespace)
         if self._message_plan is not None and self.enforcer.namespace == namespace:
             found += self._message_plan.limits
-        return found if self._around is None else found + self._around.counted_limits(namespace)
+        return (
+            found if self._around is None else found + self._around.find_counted_limits(namespace)
+        )
 
     async def receive(self) -> Message:
         """Receive a message. If it exceeds a limit, the client is disconnected."""
         if not self._is_closed:
             message = await self._receive()
-            if message["type"] != "websocket.receive" or await self._allows_message():
+            if message["type"] != "websocket.receive" or await self._is_message_allowed():
                 return message
             self._is_closed = True
             await self.server_send({"type": "websocket.close", "code": POLICY_VIOLATION})
@@ -81,7 +83,7 @@ class LimitedWebSocket(LimitedRequest):
                 await self.settle(_STATUSES[message["type"]] or message.get("status"))
         await self.server_send(message)
 
-    async def _allows_message(self) -> bool:
+    async def _is_message_allowed(self) -> bool:
         if self._message_plan is None:
             return True
         results = await self.enforcer.enforce(self.info, self._message_plan, self._route_of)

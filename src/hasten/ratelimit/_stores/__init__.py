@@ -22,17 +22,17 @@ _METHODS: Final = ("hit", "settle", "peek", "reset", "block")
 PART: Final = "limits"
 
 
-class Counters(NamedTuple):
+class ResolvedCounterStore(NamedTuple):
     """The counter store for an option `store`, with its clock and its owner.
 
-    - counters: the counter store.
+    - counter_store: the counter store.
     - clock: its clock, None for the system's.
     - store: the `Store` that it belongs to, None for a custom counter store.
     - owned: that `Store` if it was made here from a URL, so that `aclose` has to close it. The
       application closes any other store.
     """
 
-    counters: CounterStore
+    counter_store: CounterStore
     clock: Clock | None
     store: Store | None = None
     owned: Store | None = None
@@ -40,7 +40,7 @@ class Counters(NamedTuple):
     @property
     def label(self) -> str:
         """The URL of the store, or the class name of a custom one, for a repr."""
-        return type(self.counters).__name__ if self.store is None else self.store.url
+        return type(self.counter_store).__name__ if self.store is None else self.store.url
 
     async def aclose(self) -> None:
         """Close the store if it was made here from a URL."""
@@ -48,41 +48,41 @@ class Counters(NamedTuple):
             await self.owned.aclose()
 
 
-def resolve_counter_store(store: str | Store | CounterStore | None) -> Counters:
+def resolve_counter_store(store: str | Store | CounterStore | None) -> ResolvedCounterStore:
     """Return the counter store that an option `store` names: a URL, a `Store` or a counter store.
 
     None means the memory of this process. Raises `InvalidOption`.
     """
     if store is None or isinstance(store, str | Store):
         given = to_store("memory://" if store is None else store)
-        part = given.part(PART, limits_part_of)
+        part = given.part(PART, get_rate_limit_part)
         owned = None if given is store else given
-        return Counters(part.counters, part.clock, given, owned)
+        return ResolvedCounterStore(part.counter_store, part.clock, given, owned)
     kind: object = store
     has_all = all(callable(getattr(store, name, None)) for name in _METHODS)
     if has_all and not isinstance(kind, type):
         clock: object = getattr(store, "clock", None)
-        return Counters(store, None if clock is None else check_clock(clock))
+        return ResolvedCounterStore(store, None if clock is None else check_clock(clock))
     expected = "a URL such as 'redis://localhost:6379', a hasten.Store or a CounterStore"
     raise InvalidOption("store", store, expected)
 
 
-class StorePart:
+class RateLimitPart:
     """The part of a `hasten.Store` that belongs to rate limits: a counter store at its URL."""
 
     def __init__(self, store: Store) -> None:
         self.clock: Final = None if store.clock is SYSTEM_CLOCK else store.clock
         self._store: Final = weakref.ref(store)
-        self.counters: Final = self._make_counter_store(store)
+        self.counter_store: Final = self._make_counter_store(store)
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self.counters.aclose()
+        await self.counter_store.aclose()
 
     def close_now(self) -> None:
         """Close the connections that can be closed without an event loop."""
-        if isinstance(self.counters, RemoteStore):
-            self.counters.close_now()
+        if isinstance(self.counter_store, RemoteStore):
+            self.counter_store.close_now()
 
     def _make_counter_store(self, store: Store) -> MemoryStore | RemoteStore:
         location = store.location
@@ -93,29 +93,34 @@ class StorePart:
             from hasten.ratelimit._stores.sqlite import SqliteStore  # noqa: PLC0415
 
             return SqliteStore(
-                location.path, timeout=store.timeout, clock=self.clock, on_open=self._register_again
+                location.path,
+                timeout=store.timeout,
+                clock=self.clock,
+                on_open=self._register_with_store,
             )
         from hasten.ratelimit._stores.redis import DEFAULT_PREFIX, RedisStore  # noqa: PLC0415
 
         prefix = DEFAULT_PREFIX if store.prefix is None else f"{store.prefix}:limit"
         address = replace(location, timeout=store.timeout)
-        return RedisStore(address, prefix=prefix, clock=self.clock, on_open=self._register_again)
+        return RedisStore(
+            address, prefix=prefix, clock=self.clock, on_open=self._register_with_store
+        )
 
-    def _register_again(self) -> None:
+    def _register_with_store(self) -> None:
         """Register with the store, so that it closes these connections, too.
 
         A store that was closed has forgotten its parts, and connections can be opened after that.
         """
         store = self._store()
         if store is not None:
-            store.part(PART, limits_part_of)
+            store.part(PART, get_rate_limit_part)
 
 
-_parts: Final[weakref.WeakKeyDictionary[Store, StorePart]] = weakref.WeakKeyDictionary()
+_parts: Final[weakref.WeakKeyDictionary[Store, RateLimitPart]] = weakref.WeakKeyDictionary()
 _lock: Final = threading.Lock()
 
 
-def limits_part_of(store: Store) -> StorePart:
+def get_rate_limit_part(store: Store) -> RateLimitPart:
     """Return the rate limit part of a store. Makes it at the first call.
 
     All limits on the store share it, even after it was closed and opened again.
@@ -123,5 +128,5 @@ def limits_part_of(store: Store) -> StorePart:
     with _lock:
         part = _parts.get(store)
         if part is None:
-            part = _parts[store] = StorePart(store)
+            part = _parts[store] = RateLimitPart(store)
         return part

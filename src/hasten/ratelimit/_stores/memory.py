@@ -8,7 +8,7 @@ additional entries, and a keyed hash with a secret assigns each new key to one o
 client rejected, an attacker must use up the limit of that client's shared entry: if n of the shared
 entries are used up, a new client is rejected with a probability of n / number of shared entries.
 
-States are stored as compactly as possible (`_pack`): a state takes no more memory than its key.
+States are stored as compactly as possible (`_pack_state`): one takes no more memory than its key.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from hasten._checks import check_whole_number
 from hasten._clock import Clock, check_clock, make_now_ns
 from hasten._logs import get_logger
 from hasten.ratelimit import _algorithms as algorithms
-from hasten.ratelimit._algorithms import State
+from hasten.ratelimit._algorithms import CounterState
 from hasten.ratelimit._counter_store import Check, CheckGroup, Outcome, Settlement, is_group_denied
 from hasten.ratelimit._rules import Rule
 
@@ -71,7 +71,7 @@ class MemoryStore:
         self.clock: Final = None if clock is None else check_clock(clock)
         self._clock_ns = make_now_ns(clock)
         self._lock = threading.Lock()
-        self._tables: dict[str, _Table] = {}
+        self._tables: dict[str, _BucketTable] = {}
 
     def __repr__(self) -> str:
         return f"<MemoryStore {len(self)} keys>"
@@ -91,7 +91,7 @@ class MemoryStore:
             entries = table.entries
             packed = entries.get(key)
             if packed is None:
-                key = table.reserve_entry(key, now_us)
+                key = table.reserve_entry_key(key, now_us)
                 if len(key) < KEY_BYTES:
                     check = _without_block(check)
                     block_us = 0
@@ -103,7 +103,7 @@ class MemoryStore:
                         if packed is None or (left_us := (packed >> BITS) - now_us) <= 0:
                             left_us = rule.window_us
                             packed = (now_us + left_us) << BITS
-                        outcome = algorithms.decide_fixed(rule, packed & MASK, left_us, cost)
+                        outcome = algorithms.decide_fixed_window(rule, packed & MASK, left_us, cost)
                         if outcome.ok:
                             entries[key] = packed + cost
                         return outcome
@@ -132,7 +132,7 @@ class MemoryStore:
             now_us = self._now_us()
             tables = [self._get_table(check.bucket, check.rule) for check in group]
             keys = [
-                table.reserve_entry(check.key, now_us)
+                table.reserve_entry_key(check.key, now_us)
                 for table, check in zip(tables, group, strict=True)
             ]
             group = [
@@ -149,14 +149,17 @@ class MemoryStore:
         """End reservations: see `CounterStore.settle`."""
         with self._lock:
             now_us = self._now_us()
-            for token, keep in settlements:
-                table = self._tables.get(token.bucket)
+            for reservation, keep in settlements:
+                table = self._tables.get(reservation.bucket)
                 if table is None:
                     continue
-                key = table.find_entry(token.key)
+                key = table.find_entry_key(reservation.key)
                 if key in table.entries:
                     table.write_state(
-                        key, algorithms.settle(token, keep, table.read_state(key), now_us)
+                        key,
+                        algorithms.settle_reservation(
+                            reservation, keep, table.read_state(key), now_us
+                        ),
                     )
 
     def peek_now(self, checks: Sequence[Check]) -> list[Outcome]:
@@ -166,7 +169,7 @@ class MemoryStore:
             outcomes = []
             for check in checks:
                 table = self._get_table(check.bucket, check.rule)
-                state = table.read_state(table.find_entry(check.key))
+                state = table.read_state(table.find_entry_key(check.key))
                 outcomes.append(algorithms.peek(check, state, now_us))
             return outcomes
 
@@ -175,7 +178,7 @@ class MemoryStore:
         with self._lock:
             if bucket in self._tables:
                 table = self._tables[bucket]
-                table.entries.pop(table.find_entry(key), None)
+                table.entries.pop(table.find_entry_key(key), None)
 
     def block_now(self, bucket: str, key: bytes, for_us: int) -> None:
         """Deny every check of a key for this many microseconds; 0 ends a block."""
@@ -183,10 +186,10 @@ class MemoryStore:
             table, now_us = self._get_table(bucket, None), self._now_us()
             if key not in table.entries and not for_us:
                 return
-            if table.reserve_entry(key, now_us) != key:  # do not block a shared entry
+            if table.reserve_entry_key(key, now_us) != key:  # do not block a shared entry
                 table.evict_entry(now_us, may_evict_hot=True)
             table.write_state(
-                key, algorithms.block(table.read_state(key), for_us and now_us + for_us)
+                key, algorithms.set_block(table.read_state(key), for_us and now_us + for_us)
             )
 
     def clear(self) -> None:
@@ -224,16 +227,16 @@ class MemoryStore:
     def _now_us(self) -> int:
         return self._clock_ns() // 1000
 
-    def _get_table(self, bucket: str, rule: Rule | None) -> _Table:
+    def _get_table(self, bucket: str, rule: Rule | None) -> _BucketTable:
         table = self._tables.get(bucket)
         if table is None:
-            table = self._tables[bucket] = _Table(bucket, self._max_keys)
+            table = self._tables[bucket] = _BucketTable(bucket, self._max_keys)
         if table.rule is None:
             table.rule = rule
         return table
 
 
-class _Table:
+class _BucketTable:
     """The keys of one bucket with their packed states.
 
     rule is None until the first check; until then the table has only blocks.
@@ -252,27 +255,27 @@ class _Table:
         self._queue: list[bytes] = []  # the keys to examine next, in reverse order
         self._overflowed = False
 
-    def read_state(self, key: bytes) -> State:
+    def read_state(self, key: bytes) -> CounterState:
         packed = self.entries.get(key)
-        return () if packed is None else _unpack(self.rule, packed)
+        return () if packed is None else _unpack_state(self.rule, packed)
 
-    def write_state(self, key: bytes, state: State) -> None:
+    def write_state(self, key: bytes, state: CounterState) -> None:
         if state:
-            self.entries[key] = _pack(self.rule, state)
+            self.entries[key] = _pack_state(self.rule, state)
         else:
             self.entries.pop(key, None)
 
-    def find_entry(self, key: bytes) -> bytes:
+    def find_entry_key(self, key: bytes) -> bytes:
         """Return the key of the entry that counts a client: its own key, or that of a shared entry.
 
         A shared entry is used only if it exists and the key has no entry of its own.
         """
         if key in self.entries or not self._overflowed:
             return key
-        shared = self._choose_shared_entry(key)
+        shared = self._choose_shared_entry_key(key)
         return shared if shared in self.entries else key
 
-    def reserve_entry(self, key: bytes, now_us: int) -> bytes:
+    def reserve_entry_key(self, key: bytes, now_us: int) -> bytes:
         """Return the key of the entry to use for a client: its own key, or that of a shared entry.
 
         A shared entry is used if the key has no entry, and the table has no room and no key to
@@ -282,7 +285,7 @@ class _Table:
             return key
         if len(self.entries) < self._max_keys:
             for candidate in self._iter_next_keys(EXAMINED):
-                if self._find_used_share(candidate, now_us) is None:
+                if self._find_used_fraction(candidate, now_us) is None:
                     del self.entries[candidate]
             return key
         if self.evict_entry(now_us):
@@ -294,7 +297,7 @@ class _Table:
                 "used most of their limit; new clients share %d counters",
                 self._name, self._max_keys, self._shared_entries,
             )  # fmt: skip
-        return self._choose_shared_entry(key)
+        return self._choose_shared_entry_key(key)
 
     def evict_entry(self, now_us: int, *, may_evict_hot: bool = False) -> bool:
         """Delete an expired entry, or else the least used of a few. Returns whether it did.
@@ -304,7 +307,7 @@ class _Table:
         coldest: tuple[float, bytes] | None = None
         candidates = 0
         for candidate in self._iter_next_keys(EXAMINED_IF_FULL):
-            heat = self._find_used_share(candidate, now_us)
+            heat = self._find_used_fraction(candidate, now_us)
             if heat is None:
                 del self.entries[candidate]
                 return True
@@ -319,7 +322,7 @@ class _Table:
         del self.entries[coldest[1]]
         return True
 
-    def _choose_shared_entry(self, key: bytes) -> bytes:
+    def _choose_shared_entry_key(self, key: bytes) -> bytes:
         # Without the secret, an attacker could choose keys that share the entry of a victim.
         number = int.from_bytes(blake2b(key, digest_size=8, key=_SECRET).digest(), "big")
         return (number % self._shared_entries).to_bytes(8, "big")
@@ -337,14 +340,14 @@ class _Table:
             if key in self.entries:
                 yield key
 
-    def _find_used_share(self, key: bytes, now_us: int) -> float | None:
+    def _find_used_fraction(self, key: bytes, now_us: int) -> float | None:
         """Return the used share of a key's limit: 1 for a blocked key, None for an expired one."""
         packed = self.entries[key]
         rule = self.rule
         # A shortcut for the most frequent case.
         if packed.__class__ is int and rule is not None and rule.kind == "fixed":
             return None if packed >> BITS <= now_us else (packed & MASK) / (rule.limit or 1)
-        state = _unpack(rule, packed)
+        state = _unpack_state(rule, packed)
         if rule is None:
             return 1.0 if state[0] > now_us else None
         state = algorithms.drop_expired(rule, state, now_us)
@@ -352,7 +355,7 @@ class _Table:
             return None
         if state[0] or not rule.capacity:
             return 1.0
-        remaining, _ = algorithms.remaining_and_reset(rule, state, now_us)
+        remaining, _ = algorithms.find_remaining_and_reset_us(rule, state, now_us)
         return 1.0 - remaining / rule.capacity
 
 
@@ -365,7 +368,7 @@ def _without_block(check: Check) -> Check:
     return check._replace(block_us=0)
 
 
-def _pack(rule: Rule | None, state: State) -> Packed:
+def _pack_state(rule: Rule | None, state: CounterState) -> Packed:
     """Return one integer for a state that fits into it, else an array.
 
     If there is no block, a fixed window without reservations fits, and so does the theoretical
@@ -379,7 +382,7 @@ def _pack(rule: Rule | None, state: State) -> Packed:
     return array("q", state)
 
 
-def _unpack(rule: Rule | None, packed: Packed) -> State:
+def _unpack_state(rule: Rule | None, packed: Packed) -> CounterState:
     if not isinstance(packed, int):
         return tuple(packed)
     if rule is not None and rule.kind == "fixed":

@@ -38,7 +38,7 @@ class Settle(NamedTuple):
     @property
     def key(self) -> bytes:
         """The client, as a hash (see `Hit.key`)."""
-        return self.settlement.token.key
+        return self.settlement.reservation.key
 
 
 class Reset(NamedTuple):

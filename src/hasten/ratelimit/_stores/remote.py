@@ -33,7 +33,7 @@ Other operations have no outcomes: [].
 class StoreUser(Protocol):
     """An object that uses a store, and may have unfinished calls when the store is closed."""
 
-    async def finish(self) -> None:
+    async def finish_calls(self) -> None:
         """Wait for the unfinished calls."""
 
 
@@ -85,7 +85,7 @@ class RemoteStore(ABC):
         The next call opens them again.
         """
         for user in list(self.users):
-            await user.finish()
+            await user.finish_calls()
         await self._close()
 
     @abstractmethod
@@ -101,12 +101,12 @@ class RemoteStore(ABC):
             return []
         future = self._enqueue(Hit(groups))
         try:
-            return unwrap_result(await future)
+            return get_outcomes_or_raise(await future)
         except asyncio.CancelledError:
             # If the result has arrived already, its reservations must be refunded here: the caller
             # never receives it.
             if not future.cancelled() and future.done() and future.exception() is None:
-                self._refund(future.result())
+                self._refund_lost_result(future.result())
             raise
 
     def settle(self, settlements: Sequence[Settlement]) -> Awaitable[None]:
@@ -130,14 +130,16 @@ class RemoteStore(ABC):
         await self._apply_one(Block(bucket, key, for_us))
 
     async def _apply_one(self, operation: Operation) -> list[list[Outcome]]:
-        return unwrap_result(await self._enqueue(operation))
+        return get_outcomes_or_raise(await self._enqueue(operation))
 
     def _enqueue(self, operation: Operation) -> asyncio.Future[Result]:
         loop = asyncio.get_running_loop()
         coalescer = self._coalescers.get(loop)
         if coalescer is None:
             coalescer = self._coalescers[loop] = Coalescer(
-                self._apply_with_timeout, on_unclaimed=self._refund, max_weight=self.max_batch
+                self._apply_with_timeout,
+                on_unclaimed=self._refund_lost_result,
+                max_weight=self.max_batch,
             )
         return coalescer.put(operation)
 
@@ -152,26 +154,26 @@ class RemoteStore(ABC):
         exchange.add_done_callback(self._handle_late_results)
         return [make_timeout_error(self.name, self._timeout_us)] * len(operations)
 
-    def _handle_late_results(self, exchange: asyncio.Future[list[Result]]) -> None:
+    def _handle_late_results(self, late_results: asyncio.Future[list[Result]]) -> None:
         """Refund the reservations in results that arrived after the time-out, and call on_late."""
-        self._late.discard(exchange)
-        if exchange.cancelled() or exchange.exception() is not None:
+        self._late.discard(late_results)
+        if late_results.cancelled() or late_results.exception() is not None:
             return
-        results = [result for result in exchange.result() if not isinstance(result, StoreError)]
+        results = [result for result in late_results.result() if not isinstance(result, StoreError)]
         if not results:
             return
         if self.on_late is not None:
             self.on_late()
         for result in results:
-            self._refund(result)
+            self._refund_lost_result(result)
 
-    def _refund(self, result: Result) -> None:
+    def _refund_lost_result(self, result: Result) -> None:
         """Refund the reservations of a result that its caller does not receive."""
         if isinstance(result, StoreError):
             return
         for outcome in chain(*result):
-            if outcome.token is not None:
-                self._enqueue(Settle(Settlement(outcome.token)))
+            if outcome.reservation is not None:
+                self._enqueue(Settle(Settlement(outcome.reservation)))
 
 
 def make_timeout_error(store: str, timeout_us: int) -> StoreTimeout:
@@ -179,7 +181,7 @@ def make_timeout_error(store: str, timeout_us: int) -> StoreTimeout:
     return StoreTimeout(store, f"no response within {timeout_us / 1000:g} ms")
 
 
-def unwrap_result(result: Result) -> list[list[Outcome]]:
+def get_outcomes_or_raise(result: Result) -> list[list[Outcome]]:
     """Return the outcomes of a result, or raise it if it is a `StoreError`."""
     if isinstance(result, StoreError):
         raise result
@@ -188,4 +190,4 @@ def unwrap_result(result: Result) -> list[list[Outcome]]:
 
 async def _await_all(futures: Sequence[asyncio.Future[Result]]) -> None:
     for result in await asyncio.gather(*futures):
-        unwrap_result(result)
+        get_outcomes_or_raise(result)

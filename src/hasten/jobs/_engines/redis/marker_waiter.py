@@ -50,7 +50,7 @@ class MarkerWaiter:
         """Connect now, so that BullMQ can list the worker by the name of its connection."""
         if self._call is not None and not self._call.done():
             return  # an earlier call is still blocked, so it is connected
-        await self._listener.command("PING", seconds=BLOCK_SECONDS)
+        await self._listener.command("PING", block_seconds=BLOCK_SECONDS)
 
     async def wait_for_marker(self) -> float | None:
         """Wait until the marker wakes this worker.
@@ -76,7 +76,7 @@ class MarkerWaiter:
         """Pop the marker and return its score. If no caller waits any more, put it back."""
         try:
             popped = await self._listener.command(
-                "BZPOPMIN", self._marker, int(BLOCK_SECONDS), seconds=BLOCK_SECONDS
+                "BZPOPMIN", self._marker, int(BLOCK_SECONDS), block_seconds=BLOCK_SECONDS
             )
         except StoreError:
             if self._callers:

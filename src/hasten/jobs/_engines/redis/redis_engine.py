@@ -432,7 +432,9 @@ class RedisEngine:
                 found.append(Child(queue, id, state, error))
         return sorted(found, key=lambda child: child.state is not State.FAILED)
 
-    async def count_other_workers(self, queue: str, known: Sequence[WorkerInfo]) -> int:
+    async def count_other_workers(
+        self, queue: str, known: Sequence[WorkerInfo], *, now_ms: int
+    ) -> int:
         key = self._keys.queue_prefix(queue) + "marker"
         try:
             listed = await self._server.command("CLIENT", "LIST", key=key)
@@ -515,7 +517,7 @@ class RedisEngine:
                     last_read, found = await listener.commands(
                         ["XRANGE", key, after, after],
                         ["XREAD", "BLOCK", int(READ_SECONDS * 1000), *streams],
-                        seconds=READ_SECONDS,
+                        block_seconds=READ_SECONDS,
                     )
         _, entries = found[0]
         read = [to_event(decode_text(id), to_dict(fields)) for id, fields in entries]
@@ -592,12 +594,12 @@ class RedisEngine:
             "now": now_ms, "error": CANCELLED_ERROR, "keep_failed": script_requests.KEEP_FAILED,
         }  # fmt: skip
         answers = await self._run_in_portions("cancel", queue, ids, request)
-        _check_not_scheduled(queue, ids, answers, "cancelled")
+        _raise_if_scheduled(queue, ids, answers, "cancelled")
         return _to_states(answers)
 
     async def remove(self, queue: str, ids: Sequence[str], *, now_ms: int) -> StatesBefore:
         answers = await self._run_in_portions("remove", queue, ids)
-        _check_not_scheduled(queue, ids, answers, "removed")
+        _raise_if_scheduled(queue, ids, answers, "removed")
         return _to_states(answers)
 
     async def purge(
@@ -786,7 +788,7 @@ def _to_states(answers: Sequence[bytes | None]) -> StatesBefore:
     return [None if answer is None else State(decode_text(answer)) for answer in answers]
 
 
-def _check_not_scheduled(
+def _raise_if_scheduled(
     queue: str, ids: Sequence[str], answers: Sequence[bytes | None], what: str
 ) -> None:
     """Raise `WrongState` if the script has left out a job because it is a scheduler's next run.

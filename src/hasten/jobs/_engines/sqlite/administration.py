@@ -34,6 +34,9 @@ from hasten.jobs._states import FINISHED, State, StatesBefore
 SeqAndId: TypeAlias = tuple[int, str]
 """The seq (primary key) of a job, and its id."""
 
+MoreLeft: TypeAlias = bool
+"""Whether rows are left for the next transaction to delete."""
+
 Position: TypeAlias = tuple[int, int]
 """The rank and the seq of a job, which order the jobs in a state."""
 
@@ -219,7 +222,7 @@ def begin_obliterating(connection: Connection, queue: str) -> None:
         unit.open(queue).paused = True
 
 
-def obliterate_next_jobs(connection: Connection, queue: str, state: State) -> bool:
+def obliterate_next_jobs(connection: Connection, queue: str, state: State) -> MoreLeft:
     """Delete jobs in a state, up to the limits of one transaction.
 
     Returns whether more may exist.
@@ -235,7 +238,7 @@ def obliterate_next_jobs(connection: Connection, queue: str, state: State) -> bo
         return DeletionBudget(connection).delete_until_exhausted(delete)
 
 
-def obliterate_next_events(connection: Connection, queue: str) -> bool:
+def obliterate_next_events(connection: Connection, queue: str) -> MoreLeft:
     """Delete events, up to the limits of one transaction. Returns whether more may exist."""
 
     def delete(count: int) -> int:

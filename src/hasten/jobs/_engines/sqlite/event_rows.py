@@ -73,12 +73,12 @@ def make_value_group(
     kind: str,
     ids: list[str],
     values: list[str],
-    most: Callable[[int], int],
+    max_bytes_at: Callable[[int], int],
     previous: str | None = None,
 ) -> EventGroup:
     """Make a group of events that have a value, such as a result. Large values are omitted.
 
-    most is called with the index of a value, and returns how many bytes it may have.
+    max_bytes_at is called with the index of a value, and returns how many bytes it may have.
     """
     # A character has up to four bytes, so in most groups the lengths show that no value is too
     # large.
@@ -86,7 +86,8 @@ def make_value_group(
         return EventGroup(kind, ids, values=values, previous=previous)
     sizes = [len(value.encode()) for value in values]
     omitted = [
-        size if size > VALUE_BYTES and size > most(index) else 0 for index, size in enumerate(sizes)
+        size if size > VALUE_BYTES and size > max_bytes_at(index) else 0
+        for index, size in enumerate(sizes)
     ]
     if not any(omitted):
         return EventGroup(kind, ids, values=values, previous=previous)

@@ -118,7 +118,8 @@ def _store_completed(
     ledger.emit(
         make_value_group(
             "completed", ids, results,
-            most=lambda index: max_event_result_bytes(pairs[index][1].keep), previous=State.ACTIVE,
+            max_bytes_at=lambda index: max_event_result_bytes(pairs[index][1].keep),
+            previous=State.ACTIVE,
         )
     )  # fmt: skip
     return _write_kept_completed(unit, ledger, kept) + _delete_not_kept(unit, ledger, pairs)

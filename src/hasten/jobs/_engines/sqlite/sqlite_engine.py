@@ -250,8 +250,12 @@ class SqliteEngine:
     async def situation(self, queue: str, id: str, *, now_ms: int) -> Situation | None:
         return await self._read(partial(situations.read, queue=queue, id=id))
 
-    async def count_other_workers(self, queue: str, known: Sequence[WorkerInfo]) -> int:
-        return 0  # all of them report
+    async def count_other_workers(
+        self, queue: str, known: Sequence[WorkerInfo], *, now_ms: int
+    ) -> int:
+        # All of them report. Those of later versions of hasten may do so in a form that is unknown.
+        counted = await self._read(partial(workers.count, queue=queue, now_ms=now_ms))
+        return max(0, counted - len(known))
 
     async def get_ends(self, queue: str, ids: Sequence[str]) -> list[JobEnd | None]:
         ends: list[JobEnd | None] = []
@@ -320,10 +324,10 @@ class SqliteEngine:
     async def _run_in_portions(
         self, queue: str, work: Callable[..., list[State | None]], ids: Sequence[str]
     ) -> StatesBefore:
-        """Run work for `MOVED_AT_ONCE` ids at a time, and return its results for all ids.
+        """Call work for `MOVED_AT_ONCE` ids at a time, and return the results for all ids.
 
-        Work that would take too long returns results only for the first of its ids. The next
-        transaction begins after these.
+        Each call is a transaction. A call that would take too long returns results only for the
+        first of its ids, and the next call begins with the first id that has no result.
         """
         answers: list[State | None] = []
         while len(answers) < len(ids):

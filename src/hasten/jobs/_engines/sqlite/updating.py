@@ -73,4 +73,4 @@ def _apply_change(unit: UnitOfWork, ledger: Ledger, seq: int, change: Change, fo
 
 def _progress_event(id: str, value: str) -> EventGroup:
     """Make the event that reports the progress of a job. value is JSON."""
-    return make_value_group("progress", [id], [value], most=lambda _: VALUE_BYTES)
+    return make_value_group("progress", [id], [value], max_bytes_at=lambda _: VALUE_BYTES)

@@ -31,6 +31,11 @@ def read(connection: Connection, queue: str, now_ms: int) -> list[WorkerInfo]:
     return [info for info in found if info is not None]
 
 
+def count(connection: Connection, queue: str, now_ms: int) -> int:
+    """Return how many workers of a queue are running, also those that `read` cannot decode."""
+    return len(execute(connection, "read_workers", queue=queue, now=now_ms).fetchall())
+
+
 def delete(connection: Connection, queue: str, id: str) -> None:
     """Delete a worker that has stopped; see `Engine.unregister_worker`."""
     execute(connection, "delete_worker", queue=queue, id=id)

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from hasten.ratelimit._counter_store import Check, CheckGroup, Outcome, Token
+from hasten.ratelimit._counter_store import Check, CheckGroup, Outcome, Reservation
 from hasten.ratelimit._rules import Rule, RuleKind
 from hasten.ratelimit._stores.operations import Block, Hit, Operation, Peek, Reset, Settle
 
@@ -28,7 +28,7 @@ KeyName: TypeAlias = Callable[[str, bytes], bytes]
 """A function that returns the Redis key for a bucket and a client."""
 
 
-class Batch:
+class ScriptBatch:
     """The operations of one call of the script, and the keys and rules that they refer to."""
 
     def __init__(self, name: KeyName) -> None:
@@ -38,11 +38,11 @@ class Batch:
         self._rules: dict[int, int] = {}  # by identity: the hash of a rule is slow
         self._rule_rows: list[tuple[int, ...]] = []
 
-    def key_number(self, bucket: str, key: bytes) -> int:
+    def get_key_number(self, bucket: str, key: bytes) -> int:
         """Return the number of a key in this batch. Adds the key if it is new."""
         return self._keys.setdefault((bucket, key), len(self._keys) + 1)
 
-    def rule_number(self, rule: Rule) -> int:
+    def get_rule_number(self, rule: Rule) -> int:
         """Return the number of a rule in this batch. Adds the rule if it is new."""
         number = self._rules.get(id(rule))
         if number is None:
@@ -50,7 +50,7 @@ class Batch:
             number = self._rules[id(rule)] = len(self._rule_rows)
         return number
 
-    def key_names(self) -> list[bytes]:
+    def get_key_names(self) -> list[bytes]:
         """Return the Redis keys of the batch, in the order of their numbers."""
         return [self._name(bucket, key) for bucket, key in self._keys]
 
@@ -75,34 +75,43 @@ def _encode_rule(rule: Rule) -> tuple[int, ...]:
     )  # fmt: skip
 
 
-def add_operation(batch: Batch, operation: Operation) -> None:
+def add_operation(batch: ScriptBatch, operation: Operation) -> None:
     """Encode an operation and add it to a batch."""
     match operation:
         case Hit(groups):
             batch.rows.append([_HIT, *(_encode_group(batch, group) for group in groups)])
-        case Settle((token, keep)):
-            key, rule = batch.key_number(token.bucket, token.key), batch.rule_number(token.rule)
-            batch.rows.append([_SETTLE, key, rule, token.at_us, token.cost, keep])
+        case Settle((reservation, keep)):
+            key, rule = (
+                batch.get_key_number(reservation.bucket, reservation.key),
+                batch.get_rule_number(reservation.rule),
+            )
+            batch.rows.append([_SETTLE, key, rule, reservation.at_us, reservation.cost, keep])
         case Peek(checks):
             row = [_PEEK]
             for check in checks:
                 row += (
-                    batch.key_number(check.bucket, check.key),
-                    batch.rule_number(check.rule),
+                    batch.get_key_number(check.bucket, check.key),
+                    batch.get_rule_number(check.rule),
                     check.cost,
                 )
             batch.rows.append(row)
         case Reset(bucket, key_):
-            batch.rows.append([_RESET, batch.key_number(bucket, key_)])
+            batch.rows.append([_RESET, batch.get_key_number(bucket, key_)])
         case Block(bucket, key_, for_us):
-            batch.rows.append([_BLOCK, batch.key_number(bucket, key_), for_us])
+            batch.rows.append([_BLOCK, batch.get_key_number(bucket, key_), for_us])
 
 
-def _encode_group(batch: Batch, group: CheckGroup) -> list[int]:
+def _encode_group(batch: ScriptBatch, group: CheckGroup) -> list[int]:
     numbers: list[int] = []
     for bucket, key, rule, cost, counted_later, block_us, forced, shadow, _ in group:
         flags = counted_later * _LATER + forced * _FORCED + shadow * _SHADOW
-        numbers += (batch.key_number(bucket, key), batch.rule_number(rule), cost, flags, block_us)
+        numbers += (
+            batch.get_key_number(bucket, key),
+            batch.get_rule_number(rule),
+            cost,
+            flags,
+            block_us,
+        )
     return numbers
 
 
@@ -113,7 +122,7 @@ def parse_outcomes(operation: Operation, numbers: list[int]) -> list[list[Outcom
             return _parse_groups(groups, numbers)
         case Peek(checks):
             outcomes = [
-                _parse_outcome(check, numbers, 5 * i)._replace(token=None)
+                _parse_outcome(check, numbers, 5 * i)._replace(reservation=None)
                 for i, check in enumerate(checks)
             ]
             return [outcomes]
@@ -136,10 +145,10 @@ def _parse_groups(groups: Sequence[CheckGroup], numbers: list[int]) -> list[list
 
 def _parse_outcome(check: Check, numbers: list[int], start: int) -> Outcome:
     flags, remaining, reset_us, retry_us, at_us = numbers[start : start + 5]
-    rule, token = check.rule, None
+    rule, reservation = check.rule, None
     # at_us is 0 if nothing was reserved: nothing was taken, or "gcra" charged the cost at once.
     if at_us and (check.counted_later or rule.kind == "concurrency"):
-        token = Token(check.bucket, check.key, rule, check.cost, at_us)
+        reservation = Reservation(check.bucket, check.key, rule, check.cost, at_us)
     ok, certain = bool(flags & _OK), bool(flags & _CERTAIN)
     limit = rule.capacity
-    return _new(Outcome, (ok, limit, remaining, reset_us, retry_us, certain, token, False))
+    return _new(Outcome, (ok, limit, remaining, reset_us, retry_us, certain, reservation, False))

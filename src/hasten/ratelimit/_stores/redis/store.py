@@ -30,12 +30,12 @@ from hasten.ratelimit._counter_store import Check, CheckGroup, Outcome, is_group
 from hasten.ratelimit._stores.lazy_connection import LazyConnection
 from hasten.ratelimit._stores.operations import Hit, Operation, Peek
 from hasten.ratelimit._stores.redis.batch import (
-    Batch,
+    ScriptBatch,
     add_operation,
     parse_outcomes,
     unpack_results,
 )
-from hasten.ratelimit._stores.remote import RemoteStore, Result, unwrap_result
+from hasten.ratelimit._stores.remote import RemoteStore, Result, get_outcomes_or_raise
 
 DEFAULT_PREFIX: Final = "hasten:limit"
 
@@ -97,7 +97,7 @@ class RedisStore(RemoteStore):
         if not self._is_cluster:
             return await super().peek(checks)
         futures = [self._enqueue(Peek([check])) for check in checks]
-        return [unwrap_result(await future)[0][0] for future in futures]
+        return [get_outcomes_or_raise(await future)[0][0] for future in futures]
 
     async def clear(self) -> None:
         """Delete all keys with the prefix of this store."""
@@ -124,11 +124,11 @@ class RedisStore(RemoteStore):
         now_us = None if self._now_ns is None else self._now_ns() // 1000
         linger_ms = 0 if now_us is None else LINGER_MS
         calls, members = [], []
-        for indexes in self._split_into_batches(operations):
-            batch = Batch(self._redis_key)
+        for indexes in self._split_into_batch_indexes(operations):
+            batch = ScriptBatch(self._make_redis_key)
             for i in indexes:
                 add_operation(batch, operations[i])
-            calls.append((batch.key_names(), batch.pack(now_us, linger_ms)))
+            calls.append((batch.get_key_names(), batch.pack(now_us, linger_ms)))
             members.append(indexes)
         results: list[Result] = [[]] * len(operations)
         for indexes, returned in zip(
@@ -142,7 +142,7 @@ class RedisStore(RemoteStore):
                 results[i] = parse_outcomes(operations[i], numbers)
         return results
 
-    def _split_into_batches(self, operations: Sequence[Operation]) -> Iterator[Sequence[int]]:
+    def _split_into_batch_indexes(self, operations: Sequence[Operation]) -> Iterator[Sequence[int]]:
         """Yield the indexes of the operations for each call of the script.
 
         There is one call for all operations, or on a cluster one for each client.
@@ -155,7 +155,7 @@ class RedisStore(RemoteStore):
             by_key.setdefault(operation.key, []).append(i)
         yield from by_key.values()
 
-    def _redis_key(self, bucket: str, key: bytes) -> bytes:
+    def _make_redis_key(self, bucket: str, key: bytes) -> bytes:
         start = self._names.get(bucket)
         if start is None:
             # Quoted, because a cluster would take braces in the bucket for those of the client.

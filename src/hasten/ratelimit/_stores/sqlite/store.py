@@ -25,7 +25,7 @@ from hasten._durations import Duration
 from hasten._sqlite import Database, load_scripts, run_migrations
 from hasten._store_url import DEFAULT_TIMEOUT
 from hasten.ratelimit import _algorithms as algorithms
-from hasten.ratelimit._algorithms import State
+from hasten.ratelimit._algorithms import CounterState
 from hasten.ratelimit._counter_store import Check, Outcome, is_group_denied
 from hasten.ratelimit._rules import Rule
 from hasten.ratelimit._stores.lazy_connection import LazyConnection
@@ -112,16 +112,16 @@ def _apply_operations(
 class _StateBatch:
     """The states of all keys of a batch of operations, by the names of their rows.
 
-    It reads them, applies the operations to them, and writes those that changed.
+    The batch reads the states, applies the operations, and writes the states that changed.
     """
 
     def __init__(self, now_us: int) -> None:
         self._now_us = now_us
-        self._states: dict[str, State] = {}
+        self._states: dict[str, CounterState] = {}
         self._changed: dict[str, Rule | None] = {}
 
     def read(self, connection: Connection, operations: Sequence[Operation]) -> None:
-        names = {name for operation in operations for name in _row_names(operation)}
+        names = {name for operation in operations for name in _find_row_names(operation)}
         parameters = {"names": json.dumps(list(names))}
         (found,) = connection.execute(SQL["read"], parameters).fetchone()
         self._states = {name: tuple(state) for name, state in json.loads(found).items()}
@@ -131,7 +131,7 @@ class _StateBatch:
         for name, rule in self._changed.items():
             state = self._states[name]
             if state:
-                expires_us = state[0] if rule is None else algorithms.expiry(rule, state)
+                expires_us = state[0] if rule is None else algorithms.find_expiry_us(rule, state)
                 kept.append((name, expires_us, json.dumps(state)))
             else:
                 deleted.append(name)
@@ -147,20 +147,22 @@ class _StateBatch:
                 return self._hit(groups)
             case Peek(checks):
                 return [[self._peek(check) for check in checks]]
-            case Settle((token, keep)):
-                name = _row_name(token.bucket, token.key)
-                state = algorithms.settle(token, keep, self._states.get(name, ()), self._now_us)
-                self._set_state(name, state, token.rule)
+            case Settle((reservation, keep)):
+                name = _make_row_name(reservation.bucket, reservation.key)
+                state = algorithms.settle_reservation(
+                    reservation, keep, self._states.get(name, ()), self._now_us
+                )
+                self._set_state(name, state, reservation.rule)
             case Reset(bucket, key):
-                self._set_state(_row_name(bucket, key), (), None)
+                self._set_state(_make_row_name(bucket, key), (), None)
             case Block(bucket, key, for_us):
-                self._block(_row_name(bucket, key), for_us)
+                self._block(_make_row_name(bucket, key), for_us)
         return []
 
     def _hit(self, groups: Iterable[Sequence[Check]]) -> list[list[Outcome]]:
         answer = []
         for group in groups:
-            names = [_row_name(check.bucket, check.key) for check in group]
+            names = [_make_row_name(check.bucket, check.key) for check in group]
             states = [self._states.get(name, ()) for name in names]
             states, outcomes = algorithms.hit(group, states, self._now_us)
             for check, name, state in zip(group, names, states, strict=True):
@@ -171,7 +173,7 @@ class _StateBatch:
         return answer
 
     def _peek(self, check: Check) -> Outcome:
-        state = self._states.get(_row_name(check.bucket, check.key), ())
+        state = self._states.get(_make_row_name(check.bucket, check.key), ())
         return algorithms.peek(check, state, self._now_us)
 
     def _block(self, name: str, for_us: int) -> None:
@@ -180,27 +182,27 @@ class _StateBatch:
             until_us = self._now_us + for_us if for_us else 0
             # The rule is unknown here, so the expiry of the counts is, too. `write.sql` keeps the
             # later of the stored expiry and the end of the block.
-            self._set_state(name, algorithms.block(state, until_us), None)
+            self._set_state(name, algorithms.set_block(state, until_us), None)
 
-    def _set_state(self, name: str, state: State, rule: Rule | None) -> None:
+    def _set_state(self, name: str, state: CounterState, rule: Rule | None) -> None:
         if self._states.get(name, ()) != state:
             self._states[name] = state
             self._changed[name] = rule or self._changed.get(name)
 
 
-def _row_names(operation: Operation) -> Iterable[str]:
+def _find_row_names(operation: Operation) -> Iterable[str]:
     match operation:
         case Hit(groups):
-            return [_row_name(check.bucket, check.key) for group in groups for check in group]
+            return [_make_row_name(check.bucket, check.key) for group in groups for check in group]
         case Peek(checks):
-            return [_row_name(check.bucket, check.key) for check in checks]
-        case Settle((token, _)):
-            return [_row_name(token.bucket, token.key)]
+            return [_make_row_name(check.bucket, check.key) for check in checks]
+        case Settle((reservation, _)):
+            return [_make_row_name(reservation.bucket, reservation.key)]
         case Reset(bucket, key) | Block(bucket, key, _):
-            return [_row_name(bucket, key)]
+            return [_make_row_name(bucket, key)]
 
 
-def _row_name(bucket: str, key: bytes) -> str:
+def _make_row_name(bucket: str, key: bytes) -> str:
     return f"{_encode_bucket(bucket)}:{key.hex()}"
 
 
