@@ -187,7 +187,7 @@ class _Server(HTTPServer):
         if self._is_closed:
             return
         self._is_closed = self._is_closing = True
-        if self.monitor._thread.is_alive():  # `shutdown` would wait for ever else
+        if is_serving:  # otherwise `shutdown` would wait for ever
             self.shutdown()
         self.server_close()
         deadline = time.monotonic() + CLOSE_SECONDS
