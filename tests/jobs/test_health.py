@@ -67,6 +67,23 @@ async def test_a_store_that_fails_is_the_reason(
             assert (scale.status_code, scale.json()["status"]) == (503, "store unavailable")
 
 
+async def test_a_worker_that_has_failed_is_neither_alive_nor_ready(
+    memory: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = Worker(memory, name="w")
+    async with client_of(Health(worker)) as client:
+        await worker.start()
+        worker._stop_after_internal_error(RuntimeError("a bug"))
+        with pytest.raises(RuntimeError, match="a bug"):
+            await worker.stop()
+        for path in ("/livez", "/readyz"):
+            response = await client.get(path)
+            assert response.status_code == 503
+            reason = "worker w: stopped by an internal error: RuntimeError: a bug"
+            assert response.json()["reasons"] == [reason]
+    assert "internal error" in caplog.text
+
+
 async def test_the_wait_is_predicted(queue: Queue) -> None:
     may_end = asyncio.Event()
 
