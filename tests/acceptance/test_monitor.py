@@ -192,8 +192,8 @@ class TestOneProcess:
     async def test_says_that_a_queue_is_paused(self, place: Place) -> None:
         await place.worker()
         await place.mail.pause()
-        ready = await place.until("/readyz", lambda answer: "paused" in answer.body)
-        assert (ready.status, ready.body["paused"]) == (200, ["mail"])
+        ready = await place.until("/readyz", lambda answer: answer.status == 200)
+        assert ready.body["paused"] == ["mail"]
         assert (await place.get("/metrics")).metric("hasten_queue_paused", queue="mail") == 1
         await place.mail.add("send")
         scale = (await place.get("/scale?queue=mail")).body

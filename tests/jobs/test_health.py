@@ -55,7 +55,7 @@ async def test_a_store_that_fails_is_the_reason(
     async with Worker(queue) as worker, client_of(Health(worker, max_fetch_age="10s")) as client:
         await until(lambda: worker.info()[0].last_fetch_at is not None)
         with monkeypatch.context() as patched:
-            for verb in ("settle", "wait", "count"):
+            for verb in ("settle", "wait_for_jobs", "count"):
                 patched.setattr(engine, verb, fail)
             await queue.add("any")
             await until(lambda: worker.state().queues[0].store_error is not None)
@@ -65,6 +65,23 @@ async def test_a_store_that_fails_is_the_reason(
             assert "refused" in reason
             scale = await client.get("/scale?queue=mail")
             assert (scale.status_code, scale.json()["status"]) == (503, "store unavailable")
+
+
+async def test_a_worker_that_has_failed_is_neither_alive_nor_ready(
+    memory: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = Worker(memory, name="w")
+    async with client_of(Health(worker)) as client:
+        await worker.start()
+        worker._stop_after_internal_error(RuntimeError("a bug"))
+        with pytest.raises(RuntimeError, match="a bug"):
+            await worker.stop()
+        for path in ("/livez", "/readyz"):
+            response = await client.get(path)
+            assert response.status_code == 503
+            reason = "worker w: stopped by an internal error: RuntimeError: a bug"
+            assert response.json()["reasons"] == [reason]
+    assert "internal error" in caplog.text
 
 
 async def test_the_wait_is_predicted(queue: Queue) -> None:

@@ -98,8 +98,9 @@ class Monitor:
 
     def close(self) -> None:
         """Finish the responses in progress, and close the port. Safe to call twice."""
-        self._server.close()
-        if self._thread.is_alive():
+        is_serving = self._thread.is_alive()
+        self._server.close(is_serving=is_serving)
+        if is_serving:
             self._thread.join(CLOSE_SECONDS)
 
     def respond(self, target: str, accept: str, accept_encoding: str) -> Response:
@@ -178,12 +179,15 @@ class _Server(HTTPServer):
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
 
-    def close(self) -> None:
-        """Accept no more connections, and wait a moment for the others."""
+    def close(self, *, is_serving: bool) -> None:
+        """Accept no more connections, and wait a moment for the others. Safe to call twice.
+
+        is_serving is whether `serve_forever` is running.
+        """
         if self._is_closed:
             return
         self._is_closed = self._is_closing = True
-        if self.monitor._thread.is_alive():  # `shutdown` would wait for ever else
+        if is_serving:  # otherwise `shutdown` would wait for ever
             self.shutdown()
         self.server_close()
         deadline = time.monotonic() + CLOSE_SECONDS
