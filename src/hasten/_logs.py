@@ -33,7 +33,7 @@ def get_logger(name: str) -> logging.Logger:
     return logger
 
 
-def enable_loggers() -> None:
+def reenable_disabled_loggers() -> None:
     """Enable loggers that `logging.config` has disabled. A worker does this when it starts.
 
     `dictConfig` and `fileConfig` disable all existing loggers, unless disable_existing_loggers is

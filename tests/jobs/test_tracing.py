@@ -27,7 +27,7 @@ from tests.jobs.spans import Spans, provider, recorded_spans
 
 @pytest.fixture
 def spans() -> Iterator[Spans]:
-    tracing.load_spans.cache_clear()  # errors that were logged are not logged again for a minute
+    tracing.get_or_make_spans.cache_clear()  # logged errors are not logged again for a minute
     with recorded_spans() as spans:
         yield spans
 
@@ -163,7 +163,7 @@ class TestSpans:
         async def send() -> None: ...
 
         with monkeypatch.context() as patch:
-            patch.setattr(tracing, "load_spans", lambda: None)
+            patch.setattr(tracing, "get_or_make_spans", lambda: None)
             await elsewhere.add("send")
         with trace.get_tracer("app").start_as_current_span("lifespan"):
             (run,) = await run_all(queue, spans, 1)
@@ -285,17 +285,17 @@ class TestSwitch:
         assert "tm" not in json.loads(job.record.opts)
 
     def test_it_can_be_turned_off(self, monkeypatch: pytest.MonkeyPatch, spans: Spans) -> None:
-        assert tracing.active_spans() is not None
-        tracing.load_spans.cache_clear()
+        assert tracing.get_spans_if_tracing() is not None
+        tracing.get_or_make_spans.cache_clear()
         monkeypatch.setenv("HASTEN_TRACING", "0")
-        assert tracing.active_spans() is None
-        tracing.load_spans.cache_clear()
+        assert tracing.get_spans_if_tracing() is None
+        tracing.get_or_make_spans.cache_clear()
 
     def test_it_is_off_without_the_library(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        tracing.load_spans.cache_clear()
+        tracing.get_or_make_spans.cache_clear()
         monkeypatch.setitem(__import__("sys").modules, "hasten.jobs._spans", None)
-        assert tracing.load_spans() is None
-        tracing.load_spans.cache_clear()
+        assert tracing.get_or_make_spans() is None
+        tracing.get_or_make_spans.cache_clear()
 
 
 class TestContext:

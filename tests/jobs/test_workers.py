@@ -17,7 +17,7 @@ import pytest
 import hasten
 from hasten.errors import StoreUnavailable
 from hasten.jobs import Queue, Worker, WorkerInfo
-from hasten.jobs._heartbeat import lifetime_ms, seconds_between
+from hasten.jobs._heartbeat import report_interval_seconds, report_lifetime_ms
 from hasten.testing import ManualClock
 from tests.jobs.eventually import until, until_true
 from tests.patience import DEADLINE_SECONDS
@@ -247,5 +247,5 @@ def test_the_same_from_code_without_an_event_loop(memory: Queue) -> None:
 def test_a_worker_reports_several_times_before_it_counts_as_dead(
     lease: int, between: float, lifetime: int
 ) -> None:
-    assert seconds_between(lease * 1000) == between
-    assert lifetime_ms(lease * 1000) == lifetime * 1000
+    assert report_interval_seconds(lease * 1000) == between
+    assert report_lifetime_ms(lease * 1000) == lifetime * 1000

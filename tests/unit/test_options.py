@@ -226,7 +226,7 @@ class TestBadValues:
     @pytest.mark.parametrize("order", [("at", "delay"), ("delay", "at")])
     def test_at_and_delay_exclude_each_other(self, order: tuple[str, str]) -> None:
         both = {"at": NOON, "delay": 5}
-        with refused(f"at={NOON!r}: must be given without delay: use either at or delay"):
+        with refused(f"at={NOON!r}: must be given without delay=: use either at or delay"):
             check_job_options({o: both[o] for o in order}, DEFAULT_OPTIONS, now_ms=0)
 
     def test_a_function_is_not_for_calls(self) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from hasten.jobs import Reason, State, Why, WorkerInfo
 from hasten.jobs._epoch import to_datetime
-from hasten.jobs._record import COUNTED_AHEAD, Child, JobRecord, Situation
+from hasten.jobs._record import COUNTED_AHEAD, ChildJob, JobRecord, WhyFacts
 from hasten.jobs._why import explain
 
 NOW = 1_764_590_400_000  # 2025-12-01 12:00:00
@@ -61,7 +61,7 @@ def worker(**facts: Any) -> WorkerInfo:
 
 def why(record: JobRecord, *workers: WorkerInfo, others: int = 0, **situation: Any) -> Why:
     situation = {"is_paused": False, **situation}
-    return explain(Situation(record, **situation), workers, others, now_ms=NOW)
+    return explain(WhyFacts(record, **situation), workers, others, now_ms=NOW)
 
 
 class TestSentences:
@@ -124,7 +124,7 @@ class TestChildren:
     PARENT = job(state=State.WAITING_CHILDREN)
 
     def test_a_failed_one_is_named_first(self) -> None:
-        children = [Child("images", "3", State.FAILED, "no\ntrace"), Child("images", "4")]
+        children = [ChildJob("images", "3", State.FAILED, "no\ntrace"), ChildJob("images", "4")]
         found = why(self.PARENT, pending=12, children=children)
         assert (found.code, found.child, found.child_queue, found.error) == (
             Reason.WAITING_CHILDREN, "3", "images", "no\ntrace",
@@ -138,7 +138,7 @@ class TestChildren:
         [(None, "no longer exists"), (State.ACTIVE, "is running"), (State.DELAYED, "is delayed")],
     )
     def test_the_state_of_one_is_shown(self, state: State | None, shown: str) -> None:
-        found = why(self.PARENT, pending=1, children=[Child("images", "3", state)])
+        found = why(self.PARENT, pending=1, children=[ChildJob("images", "3", state)])
         assert found.text == f"Job 7 (send) waits for 1 child: job 3 of queue images {shown}."
 
     def test_none_can_be_read(self) -> None:

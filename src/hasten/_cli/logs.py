@@ -48,7 +48,7 @@ def set_up(level: Level, format: Format = Format.TEXT) -> None:  # noqa: A002  #
 
 
 class TextFormatter(logging.Formatter):
-    """Formats a record as a line; the lines of a handler end with its job."""
+    """Formats a record as one line. Records of a task function end with the job that it runs."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-8s %(name)s: %(message)s")

@@ -60,9 +60,10 @@ class Response(NamedTuple):
 
 
 class Monitor:
-    """Serves /metrics, /livez, /readyz and /scale from threads, from its creation to `close`.
+    """Holds the port from its creation to `close`, and answers requests after `start`.
 
-    Raises `UsageError` if the port cannot be used. No request is answered before `start`.
+    It serves /metrics, /livez, /readyz and /scale from threads. Raises `UsageError` if the port
+    cannot be used.
     """
 
     def __init__(self, host: str, port: int, queues: Sequence[Queue], checks: HealthChecks) -> None:
@@ -145,7 +146,10 @@ class _Server(HTTPServer):
         self.server_address = self.socket.getsockname()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Handle a connection in a new thread, when one of the others has ended if necessary."""
+        """Handle a connection in a new thread.
+
+        If the maximum number of threads is running, wait until one of them has ended.
+        """
         while not self._free.acquire(timeout=POLL_SECONDS):
             self.service_actions()
             if self._is_closing:
@@ -210,6 +214,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._respond(has_body=False)
 
     def _refuse(self) -> None:
+        """Send the response 405 to a request whose method is not GET or HEAD."""
         body = json.dumps({"status": "only GET and HEAD are allowed"}).encode()
         headers = {"allow": "GET, HEAD", "content-type": "application/json"}
         self._send(Response(405, headers, body), has_body=True)

@@ -52,7 +52,7 @@ def print_table(
 
 
 def print_lines(rows: Iterable[Sequence[str]]) -> None:
-    """Print a line of tab-separated fields for each row."""
+    """Print each row as a line of tab-separated fields, for programs that read the output."""
     lines = ["\t".join(map(printable, row)) + "\n" for row in rows]
     typer.echo("".join(lines), nl=False)
 

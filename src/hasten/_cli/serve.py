@@ -40,7 +40,7 @@ def serve(
     """Run a worker until a signal or the end of parent_pipe (a file descriptor) stops it.
 
     answer makes the responses to requests for reports that arrive on parent_pipe, which is a socket
-    then. stopped is called when the worker has stopped.
+    then. stopped is called when the worker has stopped, also after an error.
     """
     asyncio.run(_run_worker(worker, queues, parent_pipe, answer, stopped))
 
@@ -70,9 +70,10 @@ async def _run_worker(
 
 
 def take_parent_pipe() -> int:
-    """Return a file descriptor of the pipe from the parent process, which is standard input.
+    """Move the pipe from the parent process, which is standard input, to a new file descriptor.
 
-    Standard input is then an empty file, so that handlers cannot read from the pipe.
+    Returns the descriptor. Standard input becomes an empty file, so that handlers cannot read from
+    the pipe.
     """
     pipe = os.dup(0)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -94,9 +95,9 @@ def _call_soon(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) 
 
 
 def _exit_despite_threads() -> None:
-    """End the process after `THREADS_SECONDS` even if threads of handlers are still running.
+    """Start a timer that ends the process after `THREADS_SECONDS`, even if handlers still run.
 
-    Python itself would wait for these threads without a limit.
+    Python itself would wait for the threads of the handlers without a limit.
     """
 
     def exit_process() -> None:

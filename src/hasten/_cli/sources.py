@@ -49,7 +49,10 @@ class OwnProcess:
 
 
 def _collect_foreign() -> list[Family]:
-    """Collect the metrics of other libraries, or none if one of them fails."""
+    """Collect the metrics of other libraries from the registry of prometheus_client.
+
+    Returns none of them if a collector fails.
+    """
     try:
         return collect_foreign_families()
     except Exception:
@@ -111,6 +114,7 @@ class ChildProcess:
         return found, decode_families(families, self.number)
 
     def _without_answer(self, problem: str | None) -> ProcessReport:
+        """Return the report of a child that has not answered: the totals that are known."""
         with self._lock:
             totals = add_totals([self._ended, self._last])
             return ProcessReport(self.number, [], totals, self._problem or problem)

@@ -108,7 +108,10 @@ class _ProcessSlot:
         logger.info("process %d started with pid %d", self._number, self._process.pid)
 
     def _start(self, group: Mapping[str, Any]) -> subprocess.Popen[bytes]:
-        """Start a process whose standard input is a pipe, or a socket if there is an observer."""
+        """Start a process whose standard input is a pipe, or a socket if there is an observer.
+
+        group has the arguments of `Popen` that start the process in a process group of its own.
+        """
         if self._observer is None:
             return subprocess.Popen(self._command, stdin=subprocess.PIPE, **group)  # noqa: S603
         ours, theirs = socket.socketpair()
@@ -123,9 +126,9 @@ class _ProcessSlot:
         return process
 
     def is_running(self, now: float, *, stopping: bool) -> bool:
-        """Return whether the process is running. If it has just ended, log how.
+        """Check for the end of the process, and return whether it is running.
 
-        Unless stopping is set, also schedule the next process.
+        If it has just ended, log how. Unless stopping is set, also schedule the next process.
         """
         process = self._process
         if process is None:

@@ -50,6 +50,7 @@ def workers(
 
 
 def _fields(info: WorkerInfo) -> Sequence[str]:
+    """Return the fields of a tab-separated line, which programs read."""
     return (
         info.queue,
         info.name,
@@ -66,6 +67,7 @@ def _fields(info: WorkerInfo) -> Sequence[str]:
 
 
 def _cells(info: WorkerInfo) -> Sequence[str]:
+    """Return the cells of a table row, which people read."""
     return (
         info.name,
         info.queue,

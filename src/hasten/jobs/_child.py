@@ -44,7 +44,7 @@ from hasten.jobs._record import JobRecord, LogLine, Progress, RunUpdate
 from hasten.jobs._stop_signals import STOP_SIGNALS
 from hasten.jobs._task_definition import TaskDefinition
 from hasten.jobs._tasks import Task
-from hasten.jobs._tracing import load_spans
+from hasten.jobs._tracing import get_or_make_spans
 
 CONNECTION_LOST: Final = 213  # exit code of a child whose handler has closed the pipe to the worker
 
@@ -321,31 +321,33 @@ def _call(
     trace_context: str | None,
 ) -> Any:
     """Call the handler, with the context variables that its job carries."""
-    running_job.set(_Running(context))
+    running_job.set(_RunningJob(context))
     carriers = [each for each in middlewares if isinstance(each, Carry)]
     metadata = (decode_options(context.job.opts).metadata if carriers else None) or {}
     with contextlib.ExitStack() as stack:
         for carrier in carriers:
             stack.enter_context(carrier.restored(metadata))
         # The module of the task, or the handler itself, may set a tracer provider later.
-        if trace_context is not None and (spans := load_spans()) is not None:
+        if trace_context is not None and (spans := get_or_make_spans()) is not None:
             stack.enter_context(spans.attached(trace_context))
         value = call()
         return asyncio.run(_await_value(value)) if inspect.isawaitable(value) else value
 
 
 @dataclass(frozen=True, slots=True)
-class _Running:
+class _RunningJob:
+    """The job of this process, for `current_job`."""
+
     context: Context
 
 
 async def _await_value(value: Awaitable[Any]) -> Any:
-    """Await an object that need not be a coroutine, as asyncio.run requires."""
+    """Await any awaitable object, in a coroutine, because asyncio.run accepts nothing else."""
     return await value
 
 
 def _import_task(request: RunRequest) -> Task[..., Any, Any]:
-    """Import the module of an request, and return the task with the name of its function."""
+    """Import the module of a request, and return the task with the name of its function."""
     _django.set_up()  # before the import, because the module may import models
     found: Any = importlib.import_module(request.module)
     for name in request.function.split("."):

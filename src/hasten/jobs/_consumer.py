@@ -4,10 +4,10 @@ Theory of operation. A consumer has these tasks in the event loop of its worker:
 
 - Each *fetcher* calls `settle` in a loop: one transaction of the store, which stores the outcomes
   of runs and claims the next jobs. Outcomes that arrive during a call are stored by the next one,
-  so the batches grow with the load. The number of fetchers is the engine's `max_in_flight`: two on
-  Redis, so that the server and the worker are busy at the same time. With SQLite there is one,
-  because two fetchers and the thread of the database would only wait for each other to release the
-  interpreter's lock.
+  so the batches grow with the load. The number of fetchers is the engine's
+  `max_concurrent_settles`: two on Redis, so that the server and the worker are busy at the same
+  time. With SQLite there is one, because two fetchers and the thread of the database would only
+  wait for each other to release the interpreter's lock.
 - The *listener* is active after a claim that returned fewer jobs than requested. It waits until the
   store has a job to claim, and then wakes the fetchers.
 
@@ -41,7 +41,7 @@ from hasten.jobs._poison_jobs import PoisonJobIsolator
 from hasten.jobs._processes import Processes
 from hasten.jobs._queue import Queue
 from hasten.jobs._record import Claim, ClaimedJobs, Completed, Lease, Outcome, Postponed, Released
-from hasten.jobs._release_gate import ReleaseGate
+from hasten.jobs._release_gate import AppReleaseGate
 from hasten.jobs._run import Run, StopReason
 from hasten.jobs._runner import Runner
 from hasten.jobs._services import Service, mark_error_retrieved
@@ -67,7 +67,10 @@ class RunObserver(Protocol):
         """A handler is about to run, in the task of its job."""
 
     def ended(self, run: Run, outcome: Outcome | None) -> None:
-        """A run has ended; it may not have started. outcome is None if its lease was lost."""
+        """A run has ended. outcome is None if its lease was lost.
+
+        If the run ended before it started, `started` was not called.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,7 @@ class SharedWorkerParts:
     leases: LeaseKeeper
     threads: Threads
     processes: Processes
-    gate: ReleaseGate
+    gate: AppReleaseGate
     observers: Sequence[RunObserver]  # observers may be added while the worker runs
     handles_signals: Callable[[], bool]  # whether `Worker.run` handles Ctrl+C
 
@@ -112,7 +115,7 @@ class QueueConsumer:
         self._loop = asyncio.get_running_loop()
         self._outbox = Outbox(
             queue.name,
-            max_batch=self.engine.max_batch,
+            max_jobs_per_call=self.engine.max_jobs_per_call,
             keep_failed=worker.keep_failed,
             on_add=self._wake_from_any_thread,
         )
@@ -129,8 +132,10 @@ class QueueConsumer:
         self._observers = worker.observers
         self._logs_runs = False  # whether the level DEBUG is on; checked with each claim
         self.runs = worker.leases.add_queue(queue.name, self._find_engine, outage, self.clock)
-        self._max_in_flight = self.engine.max_in_flight
-        self._max_claim = min(-(-self._capacity.size // self._max_in_flight), self.engine.max_batch)
+        self._max_in_flight = self.engine.max_concurrent_settles
+        self._max_claim = min(
+            -(-self._capacity.size // self._max_in_flight), self.engine.max_jobs_per_call
+        )
         self._share = QueueShare(self.wake)
         self._capacity.mark_ready(self._share)
         self._is_stopping = False
@@ -309,7 +314,7 @@ class QueueConsumer:
             self._end_run(run, Released(job.id, lease.token))
         elif not self._poison_jobs.is_suspect(job):
             self._start_task(run)
-        elif not self._poison_jobs.try_choose(run, partial(self._start_task, run)):
+        elif not self._poison_jobs.try_choose_suspect(run, partial(self._start_task, run)):
             self._end_run(run, Postponed(job.id, lease.token, poison_jobs.PAUSE_MS))
 
     def _start_task(self, run: Run) -> None:
@@ -328,7 +333,7 @@ class QueueConsumer:
             # A handler can throw an exception into this coroutine: a GeneratorExit that it raises
             # closes the coroutines that await it. This counts as a failed attempt, like any other
             # error: otherwise the job would run again and again.
-            outcome = self._runner.outcome_of_error(error, run)
+            outcome = self._runner.outcome_of_error_outside_run(error, run)
             if isinstance(error, KeyboardInterrupt) and not self._worker.handles_signals():
                 self._end_run(run, outcome)
                 assert run.task is not None
@@ -443,25 +448,27 @@ class QueueConsumer:
         """
         for run in list(self.runs.values()):
             if run.task is not None and run.task.done() and not run.has_ended:
-                self._end_run(run, self._runner.outcome_of_error(asyncio.CancelledError(), run))
+                self._end_run(
+                    run, self._runner.outcome_of_error_outside_run(asyncio.CancelledError(), run)
+                )
 
-    async def reclaim(self, waiting_since: float, now_ms: int) -> None:
+    async def reclaim(self, store_wait_began_at: float, now_ms: int) -> None:
         """Take back the jobs of dead workers, unless the store has failed recently.
 
         While a store is down, no worker can renew its leases, and the jobs of live workers look
         like those of dead ones. So nothing is taken back until the store has worked for the length
         of a lease, in which live workers have renewed theirs.
 
-        waiting_since is when the worker began to wait for the store, by the clock of the event
-        loop: a long wait counts as a failure. now_ms is the time before the worker renewed its own
-        leases.
+        store_wait_began_at is when the worker began to wait for the store, by the clock of the
+        event loop: a long wait counts as a failure. now_ms is the time before the worker renewed
+        its own leases.
         """
         activity = f"take back the jobs of dead workers of queue {self.name}"
         lease_seconds = self._worker.lease_ms / 1000
         try:
             await self.engine.wait_until_writable(self.name)
-            if self._loop.time() - waiting_since > lease_seconds / RENEWALS_PER_LEASE:
-                self._outage.record_slow_call()
+            if self._loop.time() - store_wait_began_at > lease_seconds / RENEWALS_PER_LEASE:
+                self._outage.record_slow_call_as_failure()
             ids = []
             if self._outage.seconds_without_failure() >= lease_seconds:
                 ids = await self.engine.reclaim(
@@ -483,7 +490,7 @@ class QueueConsumer:
     def stop_claiming(self) -> None:
         """Claim no more jobs. The worker is stopping."""
         self._is_stopping = True
-        self._outbox.hold_released_jobs()
+        self._outbox.delay_storing_released_jobs()
 
     def stop_runs(self) -> None:
         """Request that all running jobs stop. They are then handed back to the queue."""

@@ -8,15 +8,15 @@ from typing import Final, Protocol
 from hasten.jobs._context import Context
 
 
-class Running(Protocol):
-    """A job while its handler runs."""
+class RunningJob(Protocol):
+    """A job whose handler is running."""
 
     @property
     def context(self) -> Context:
         """The context of the job, made at the first access."""
 
 
-running_job: Final[ContextVar[Running | None]] = ContextVar("hasten_running_job", default=None)
+running_job: Final[ContextVar[RunningJob | None]] = ContextVar("hasten_running_job", default=None)
 
 
 def current_job() -> Context | None:

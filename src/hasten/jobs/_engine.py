@@ -43,8 +43,8 @@ from hasten.jobs._record import (
     JobRecord,
     NewJob,
     Outcome,
-    Situation,
     Update,
+    WhyFacts,
 )
 from hasten.jobs._states import State, StatesBefore
 from hasten.jobs._worker_info import WorkerInfo
@@ -75,6 +75,13 @@ def max_event_result_bytes(keep: Keep) -> int:
     return EVENT_BYTES if is_brief else VALUE_BYTES
 
 
+LostIds = set[str]
+"""Ids of jobs whose lease is lost."""
+
+ReclaimedIds = list[str]
+"""Ids of active jobs that were taken back, because their lease had expired."""
+
+
 class Engine(Protocol):
     """Storage for the jobs of queues. One object may be used from several threads and event loops.
 
@@ -86,11 +93,11 @@ class Engine(Protocol):
         """The URL of the store without its password, for log lines and errors."""
 
     @property
-    def max_in_flight(self) -> int:
+    def max_concurrent_settles(self) -> int:
         """How many calls of `settle` a worker should make at once to use the store fully."""
 
     @property
-    def max_batch(self) -> int:
+    def max_jobs_per_call(self) -> int:
         """The maximum number of jobs to settle or claim in one call.
 
         It is limited because all other users of the store wait during the call.
@@ -131,8 +138,8 @@ class Engine(Protocol):
         """Move up to `claim.count` ready jobs to active, and lease them to the worker.
 
         Delayed jobs that are due become ready first. If the jobs are large, fewer are returned, and
-        the next `wait` returns at once. A job is not returned again before its lease has expired
-        and `reclaim` has taken it back. A paused queue returns no jobs.
+        the next `wait_for_jobs` returns at once. A job is not returned again before its lease has
+        expired and `reclaim` has taken it back. A paused queue returns no jobs.
         """
 
     async def settle(
@@ -160,7 +167,7 @@ class Engine(Protocol):
 
     def renew(
         self, queue: str, leases: Mapping[str, str], *, lease_ms: int, now_ms: int
-    ) -> set[str]:
+    ) -> LostIds:
         """Extend the leases of running jobs (job id → token) to now_ms + lease_ms.
 
         Returns the ids of the jobs whose lease is lost: it no longer has this token. An expired
@@ -173,7 +180,7 @@ class Engine(Protocol):
     def find_cancelled(self, queue: str, ids: Collection[str]) -> set[str]:
         """Return the ids of the running jobs that were cancelled. Blocks, like `renew`."""
 
-    async def reclaim(self, queue: str, *, crash_limit: int, now_ms: int) -> list[str]:
+    async def reclaim(self, queue: str, *, crash_limit: int, now_ms: int) -> ReclaimedIds:
         """Take back active jobs whose lease has expired, and put them in front of the queue.
 
         Returns the ids of these jobs. Each counts one more crash. A job that has reached
@@ -235,7 +242,7 @@ class Engine(Protocol):
     async def get(self, queue: str, ids: Sequence[str]) -> list[JobRecord | None]:
         """Return the jobs with these ids, in the same order; None for a job that does not exist."""
 
-    async def situation(self, queue: str, id: str, *, now_ms: int) -> Situation | None:
+    async def situation(self, queue: str, id: str, *, now_ms: int) -> WhyFacts | None:
         """Return a job with what decides whether it runs now; None for a missing job.
 
         All but the states of children is read in one step. Times are by the clock of now_ms.
@@ -289,7 +296,7 @@ class Engine(Protocol):
         `VALUE_BYTES` is not in its event; `max_event_result_bytes` has the exception.
         """
 
-    def start_reading_cursor(self, queue: str) -> Future[str]:
+    def start_reading_latest_cursor(self, queue: str) -> Future[str]:
         """Start to read the current events cursor, and return a future of it. For any thread.
 
         All events that this process causes after this call come after the cursor.

@@ -23,11 +23,13 @@ class Heartbeat:
     """Calls a function at once and then every few seconds, in a thread, until it is stopped."""
 
     def __init__(self, lease_ms: int, report: Callable[[], None]) -> None:
-        self._seconds = seconds_between(lease_ms)
+        self._seconds = report_interval_seconds(lease_ms)
         self._report = report  # must not raise
         self._is_stopped = threading.Event()
         self._ended: Future[None] = Future()
-        self._thread = threading.Thread(target=self._serve, name="hasten heartbeat", daemon=True)
+        self._thread = threading.Thread(
+            target=self._report_until_stopped, name="hasten heartbeat", daemon=True
+        )
 
     def start(self) -> None:
         """Start the thread."""
@@ -44,7 +46,7 @@ class Heartbeat:
                 # If the caller is cancelled, the future must not be: it may be awaited again.
                 await asyncio.shield(asyncio.wrap_future(self._ended))
 
-    def _serve(self) -> None:
+    def _report_until_stopped(self) -> None:
         try:
             while not self._is_stopped.is_set():
                 self._report()
@@ -53,14 +55,14 @@ class Heartbeat:
             self._ended.set_result(None)
 
 
-def seconds_between(lease_ms: int) -> float:
-    """Return how often a worker with this lease reports."""
+def report_interval_seconds(lease_ms: int) -> float:
+    """Return the seconds between two reports of a worker with this lease."""
     return min(max(lease_ms / 1000 / BEATS_PER_LEASE, FIRST_SECONDS), LAST_SECONDS)
 
 
-def lifetime_ms(lease_ms: int) -> int:
+def report_lifetime_ms(lease_ms: int) -> int:
     """Return after how long without a report a worker counts as dead.
 
-    Not before its jobs may be taken back.
+    This is at least lease_ms, because its jobs may be taken back only then.
     """
-    return max(lease_ms, int(LOST_BEATS * 1000 * seconds_between(lease_ms)))
+    return max(lease_ms, int(LOST_BEATS * 1000 * report_interval_seconds(lease_ms)))

@@ -34,8 +34,8 @@ class LoopLag:
         overdue = 0.0 if self._timer is None else time.monotonic() - self._due
         return max(0.0, overdue, *self._lags.copy())  # `copy` is atomic: the loop adds to it
 
-    def blocked_seconds(self) -> float:
-        """Return for how long the loop has been blocked; 0 if it is not."""
+    def currently_blocked_seconds(self) -> float:
+        """Return for how long the loop has been blocked until now; 0 if it is not blocked."""
         return 0.0 if self._timer is None else max(0.0, time.monotonic() - self._due)
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -105,7 +105,10 @@ async def call_through(
 
 
 class _Once:
-    """Calls a function, but only once: a second call would add another job, or run it again."""
+    """Calls a function once. A second call raises `UsageError`.
+
+    It would add another job, or run the job again.
+    """
 
     __slots__ = ("_function", "_was_called")
 
@@ -154,7 +157,7 @@ async def add_many_through(
     """
     if not calls:
         return []
-    gathered = _Gathered(len(calls))
+    gathered = _GatheredCalls(len(calls))
     tasks = [
         asyncio.create_task(add_through(middlewares, call, partial(gathered.add, index)))
         for index, call in enumerate(calls)
@@ -198,7 +201,7 @@ def _set_exception(future: asyncio.Future[Any], error: BaseException) -> None:
 Arrived = dict[int, tuple[EnqueueCall, "asyncio.Future[Job[Any]]"]]
 
 
-class _Gathered:
+class _GatheredCalls:
     """The calls of a bulk that have passed all middlewares, and wait for their jobs."""
 
     def __init__(self, count: int) -> None:
@@ -276,7 +279,8 @@ class Carry:
     def restored(self, metadata: Mapping[str, str]) -> Iterator[None]:
         """Set the variables to the values in the metadata of a job.
 
-        A variable that was not carried is None, if the code that started the worker has set it.
+        A variable that the job does not carry is set to None if the code that started the worker
+        has set it, so that the handler does not see that value. Otherwise it stays unset.
         """
         tokens = [
             (variable, variable.set(metadata.get(name)))

@@ -17,7 +17,7 @@ from typing import Any, Final, TypedDict
 
 import msgspec
 
-from hasten._caches import cache_short_texts
+from hasten._caches import cache_results_for_short_texts
 from hasten._checks import check_flag, check_time, check_whole_number, is_async
 from hasten._durations import MAX_MS, MAX_SECONDS, Duration, is_duration, to_ms
 from hasten._escapes import is_printable
@@ -202,7 +202,7 @@ def _merge_options(
             case "at":
                 if "delay" in given:
                     raise InvalidOption(
-                        option, value, "given without delay: use either at or delay"
+                        option, value, "given without delay=: use either at or delay"
                     )
                 changes["delay_ms"] = max(0, _to_epoch_ms(option, value) - now_ms)
                 if changes["delay_ms"] > MAX_MS:
@@ -377,13 +377,13 @@ def encode_options(options: Options) -> str:
         wire["removeOnFail"] = _encode_keep(options.keep_failed)
     if options.keep_logs is not None:
         wire["kl"] = options.keep_logs
-    ours |= _wire_ours(options)
+    ours |= _to_wire_hasten_options(options)
     if ours:
         wire["hasten"] = ours
     return msgspec.json.encode(wire).decode()
 
 
-def _wire_ours(options: Options) -> dict[str, Any]:
+def _to_wire_hasten_options(options: Options) -> dict[str, Any]:
     """Return the options that BullMQ does not have."""
     ours: dict[str, Any] = {}
     if options.timeout_ms is not None:
@@ -451,7 +451,7 @@ _decoder: Final = msgspec.json.Decoder(_WireOptions)
 
 
 # The jobs of one task usually have identical options, so most calls are answered from the cache.
-@cache_short_texts(1024)
+@cache_results_for_short_texts(1024)
 def decode_options(text: str) -> Options:
     """Decode the JSON of options that hasten or BullMQ has written. Ignores unknown members.
 

@@ -65,8 +65,8 @@ class OutageLog:
                 seconds, calls, activity, text,
             )  # fmt: skip
 
-    def record_slow_call(self) -> None:
-        """Record a call that took so long that leases may have expired in the meantime."""
+    def record_slow_call_as_failure(self) -> None:
+        """Count a call as a failure because leases may have expired while it was in progress."""
         self._last_failure = self._monotonic()
 
     def seconds_without_failure(self) -> float:

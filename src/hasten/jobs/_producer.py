@@ -13,7 +13,7 @@ from hasten.jobs._middleware import EnqueueCall, Middleware, add_many_through, a
 from hasten.jobs._options import Options, check_job_options, check_metadata, check_name
 from hasten.jobs._per_loop import PerLoop
 from hasten.jobs._record import JobTemplate, NewJob
-from hasten.jobs._tracing import active_spans
+from hasten.jobs._tracing import get_spans_if_tracing
 
 # A call of `Engine.add` blocks all other users of the store: 1,000 jobs block a Redis server for
 # 7 ms. A job with a delay, a priority or an id takes twice as long, and so do 2 kB of data.
@@ -48,7 +48,7 @@ class Producer:
 
     def submit(self, template: JobTemplate, data: str) -> Awaitable[Job[Any]]:
         """Add one job, together with all other jobs of this tick of the event loop."""
-        spans = active_spans()
+        spans = get_spans_if_tracing()
         if spans is None:
             return self._coalescers.get().put(self._new_job(template, data))
         return spans.send(self.queue_name, template, lambda template: self._submit(template, data))
@@ -61,7 +61,7 @@ class Producer:
 
         Raises `AddedInPart` if the store fails after some of the jobs were added.
         """
-        spans = active_spans()
+        spans = get_spans_if_tracing()
         if spans is None:
             return await self._submit_many(jobs)
         return await spans.send_many(self.queue_name, jobs, self._submit_many)

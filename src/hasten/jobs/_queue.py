@@ -261,7 +261,7 @@ class Queue:
         running during the next attempt.
         """
         caller = sys._getframe(1)
-        made_in = CodeExecution.containing(caller.f_code, caller.f_globals)
+        made_in = CodeExecution.that_defines(caller.f_code, caller.f_globals)
         add = partial(
             self._add_task,
             name=name,
@@ -472,9 +472,10 @@ class Queue:
     async def why(self, id: str) -> Why:
         """Return why a job does not run now, or how it has ended: `print(await queue.why("7"))`.
 
-        There may be several reasons. The one that is returned has to end first. It is computed from
-        the store and from what the workers of the queue have reported within the last seconds: see
-        `workers`. Raises `JobNotFound`.
+        There may be several reasons. The one that is returned is the one to resolve first: while it
+        lasts, the job does not run even if the others are resolved. It is computed from the store
+        and from what the workers of the queue have reported within the last seconds: see `workers`.
+        Raises `JobNotFound`.
         """
         _check_id(id)
         now_ms = self.clock.now_ms()
@@ -728,35 +729,35 @@ class SyncQueue:
 
     def add(self, name: str, data: object = None, **options: Unpack[JobOptions]) -> Job[Any]:
         """Add a job by the name of its task; see `Queue.add`."""
-        return _portal.call(self._queue.add(name, data, **options))
+        return _portal.run_checked(self._queue.add(name, data, **options))
 
     def add_many(self, jobs: Iterable[JobSpec]) -> list[Job[Any]]:
         """Add several jobs; see `Queue.add_many`."""
-        return _portal.call(self._queue.add_many(jobs))
+        return _portal.run_checked(self._queue.add_many(jobs))
 
     def get(self, id: str) -> Job[Any] | None:
         """Return the job with this id, or None; see `Queue.get`."""
-        return _portal.call(self._queue.get(id))
+        return _portal.run_checked(self._queue.get(id))
 
     def why(self, id: str) -> Why:
         """Return why a job does not run now; see `Queue.why`."""
-        return _portal.call(self._queue.why(id))
+        return _portal.run_checked(self._queue.why(id))
 
     def jobs(
         self, state: State | str, *, offset: int = 0, limit: int = 100, newest_first: bool = False
     ) -> list[Job[Any]]:
         """Return a page of the jobs in a state; see `Queue.jobs`."""
-        return _portal.call(
+        return _portal.run_checked(
             self._queue.jobs(state, offset=offset, limit=limit, newest_first=newest_first)
         )
 
     def counts(self) -> dict[State, int]:
         """Return the number of jobs in each state; see `Queue.counts`."""
-        return _portal.call(self._queue.counts())
+        return _portal.run_checked(self._queue.counts())
 
     def workers(self) -> list[WorkerInfo]:
         """Return the workers of the queue; see `Queue.workers`."""
-        return _portal.call(self._queue.workers())
+        return _portal.run_checked(self._queue.workers())
 
     def events(self, *, after: str | None = None) -> SyncQueueEvents:
         """Return an iterator over the events: `for event in queue.sync.events():`.
@@ -767,7 +768,7 @@ class SyncQueue:
 
     def cancel(self, *ids: str) -> list[str]:
         """Cancel jobs; see `Queue.cancel`."""
-        return _portal.call(self._queue.cancel(*ids))
+        return _portal.run_checked(self._queue.cancel(*ids))
 
     def update(
         self,
@@ -779,29 +780,29 @@ class SyncQueue:
         progress: object = UNSET,
     ) -> None:
         """Change the data, priority, delay or progress of a job; see `Queue.update`."""
-        _portal.call(
+        _portal.run_checked(
             self._queue.update(id, data=data, priority=priority, delay=delay, progress=progress)
         )
 
     def log(self, id: str, line: str) -> None:
         """Add a line to a job's log; see `Queue.log`."""
-        _portal.call(self._queue.log(id, line))
+        _portal.run_checked(self._queue.log(id, line))
 
     def retry(self, *ids: str) -> list[str]:
         """Queue finished jobs again; see `Queue.retry`."""
-        return _portal.call(self._queue.retry(*ids))
+        return _portal.run_checked(self._queue.retry(*ids))
 
     def promote(self, *ids: str) -> list[str]:
         """Make delayed jobs ready to run now; see `Queue.promote`."""
-        return _portal.call(self._queue.promote(*ids))
+        return _portal.run_checked(self._queue.promote(*ids))
 
     def remove(self, *ids: str) -> list[str]:
         """Delete jobs; see `Queue.remove`."""
-        return _portal.call(self._queue.remove(*ids))
+        return _portal.run_checked(self._queue.remove(*ids))
 
     def drain(self, *, delayed: bool = False) -> int:
         """Delete the jobs that are ready to run; see `Queue.drain`."""
-        return _portal.call(self._queue.drain(delayed=delayed))
+        return _portal.run_checked(self._queue.drain(delayed=delayed))
 
     def clean(
         self,
@@ -811,29 +812,29 @@ class SyncQueue:
         limit: int | None = None,
     ) -> list[str]:
         """Delete the old jobs in one state; see `Queue.clean`."""
-        return _portal.call(self._queue.clean(state, older_than=older_than, limit=limit))
+        return _portal.run_checked(self._queue.clean(state, older_than=older_than, limit=limit))
 
     def obliterate(self, *, force: bool = False) -> None:
         """Delete the queue with all its jobs; see `Queue.obliterate`."""
-        _portal.call(self._queue.obliterate(force=force))
+        _portal.run_checked(self._queue.obliterate(force=force))
 
     def pause(self) -> None:
         """Keep workers from claiming jobs; see `Queue.pause`."""
-        _portal.call(self._queue.pause())
+        _portal.run_checked(self._queue.pause())
 
     def resume(self) -> None:
         """Let workers claim jobs again; see `Queue.resume`."""
-        _portal.call(self._queue.resume())
+        _portal.run_checked(self._queue.resume())
 
     def is_paused(self) -> bool:
         """Return whether the queue is paused; see `Queue.is_paused`."""
-        return _portal.call(self._queue.is_paused())
+        return _portal.run_checked(self._queue.is_paused())
 
     def close(self) -> None:
         """Close the store if the queue created it; see `Queue.aclose`."""
-        # waits: raises UsageError in a running event loop, whose connections could not be closed
-        # while this call blocks it.
-        _portal.call(self._queue.aclose(), waits=True)
+        # waits_for_tasks: raises UsageError in a running event loop, whose connections could not be
+        # closed while this call blocks it.
+        _portal.run_checked(self._queue.aclose(), waits_for_tasks=True)
 
 
 class TaskDecorator(Protocol):

@@ -36,17 +36,20 @@ class QueueReading:
         return sum(self.counts.get(state, 0) for state in READY)
 
 
-def start_reading(queues: Sequence[Queue], seconds: float) -> Future[list[QueueReading]]:
-    """Begin to read queues, in a thread of hasten. The future has their readings in this order.
+def start_reading(queues: Sequence[Queue], timeout_seconds: float) -> Future[list[QueueReading]]:
+    """Begin to read queues, in a thread of hasten. The future has a reading for each, in order.
 
-    It never has an exception: a reading that takes longer than the given time has an error.
+    The future never has an exception: a reading that takes longer than timeout_seconds has an
+    error.
     """
-    return _portal.start(_read_all(_read, queues, seconds))
+    return _portal.start(_read_all(_read, queues, timeout_seconds))
 
 
-def start_reading_pauses(queues: Sequence[Queue], seconds: float) -> Future[list[QueueReading]]:
+def start_reading_pauses(
+    queues: Sequence[Queue], timeout_seconds: float
+) -> Future[list[QueueReading]]:
     """Begin to read which queues are paused, like `start_reading`. The counts are empty."""
-    return _portal.start(_read_all(_read_pause, queues, seconds))
+    return _portal.start(_read_all(_read_pause, queues, timeout_seconds))
 
 
 Read = Callable[[Queue], Awaitable[QueueReading]]
@@ -85,14 +88,18 @@ async def _read(queue: Queue) -> QueueReading:
     return QueueReading(
         name,
         counts,
-        oldest_wait=max([0.0, *((now_ms - _ready_ms(job)) / 1000 for job in first)]),
+        oldest_wait=max([0.0, *((now_ms - _estimate_ready_since_ms(job)) / 1000 for job in first)]),
         is_paused=await engine.is_paused(name),
         slots=sum(info.slots for info in await engine.workers(name, now_ms=now_ms)),
     )
 
 
-def _ready_ms(job: JobRecord) -> int:
-    """Return since when a waiting job has been ready at the latest, as far as is known."""
+def _estimate_ready_since_ms(job: JobRecord) -> int:
+    """Return since when a waiting job has been ready, in milliseconds since the epoch.
+
+    This time is not stored for each job. It is estimated from when the job was added or last
+    started.
+    """
     if job.started_ms is not None:
         return max(job.created_ms, job.started_ms)
     try:

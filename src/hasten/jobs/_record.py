@@ -96,8 +96,8 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
 def is_first_start(job: JobRecord, options: Options) -> bool:
     """Return whether a claimed job has not run before, so that it may expire.
 
-    A worker whose release is too old for the job claims it and hands it back, which counts as a
-    start.
+    A worker whose release is too old for the job claims it and hands it back. That increases the
+    stored number of starts, but is ignored here.
     """
     return job.attempts_started <= 1 or (options.since is not None and job.attempts_made == 0)
 
@@ -172,7 +172,10 @@ class Retry(msgspec.Struct, frozen=True, gc=False):
 
 
 class Postponed(msgspec.Struct, frozen=True, gc=False):
-    """The outcome of a run that is repeated after delay_ms. It does not count as an attempt."""
+    """The outcome of a run that is repeated after delay_ms. It does not count as an attempt.
+
+    The handler has raised `RetryAfter`, or the worker cannot run the job now.
+    """
 
     id: str
     token: str
@@ -203,8 +206,8 @@ class JobEnd(msgspec.Struct, frozen=True, gc=False):
     value: str | None = None
 
 
-class Child(msgspec.Struct, frozen=True, gc=False):
-    """An unfinished child of a job, or one that failed. state is None if the job is gone."""
+class ChildJob(msgspec.Struct, frozen=True, gc=False):
+    """A child job that is not finished, or has failed. state is None if it no longer exists."""
 
     queue: str
     id: str
@@ -212,8 +215,8 @@ class Child(msgspec.Struct, frozen=True, gc=False):
     error: str | None = None  # of a failed one
 
 
-class Situation(msgspec.Struct, frozen=True):
-    """A job, and what decides whether it runs now."""
+class WhyFacts(msgspec.Struct, frozen=True):
+    """A job, and the facts in the store that explain why it does not run now."""
 
     job: JobRecord
     is_paused: bool
@@ -222,7 +225,7 @@ class Situation(msgspec.Struct, frozen=True):
     limited_until_ms: int | None = None  # while the rate limit of the queue blocks claims
     full: int | None = None  # the global concurrency of the queue, if as many jobs run
     pending: int = 0  # children that the job waits for
-    children: list[Child] = []  # some of them, failed ones first
+    children: list[ChildJob] = []  # some of them, failed ones first
 
 
 COUNTED_AHEAD: Final = 10_000

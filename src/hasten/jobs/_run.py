@@ -63,7 +63,7 @@ class Run:
         self.span: Any = None  # of OpenTelemetry, if tracing is on
         self.task: asyncio.Task[None] | None = None
         self.stop_reason: StopReason | None = None
-        self.has_begun = False  # whether the task has executed its first step
+        self.has_begun = False  # whether its asyncio task has executed its first step
         self.began_at: float | None = None  # by the clock of the event loop, if it is of interest
         self.has_ended = False  # whether the outcome is known; it may not be stored yet
         # Stops a handler in a thread or process. None if cancelling the task is enough.
@@ -94,8 +94,8 @@ class Run:
         return self.stop_reason is not None
 
     @property
-    def has_timeout(self) -> bool:
-        """Whether `start_timeout` was called."""
+    def is_timeout_started(self) -> bool:
+        """Whether `start_timeout` was called, and not cancelled by `cancel_timeout`."""
         return self._timer is not None
 
     def start_timeout(self, seconds: float) -> None:

@@ -60,20 +60,20 @@ class RunCounters:
             name = totals.NOT_RUN
         found = self._totals.get((job.queue, job.name, name))
         if found is None:
-            found = self._add(job.queue, job.name, name)
+            found = self._get_or_make_totals(job.queue, job.name, name)
         found.count += 1
         if job.attempts_started <= 1 and job.started_ms is not None:
-            _add(found.wait, _waited_ms(job, job.started_ms) / 1000)
+            _observe(found.wait, _waited_ms(job, job.started_ms) / 1000)
         if run.has_begun and name is not totals.NOT_RUN:
             seconds = run.seconds()
-            _add(found.run, seconds)
+            _observe(found.run, seconds)
             average = self._averages.get(job.queue)
             self._averages[job.queue] = (
                 seconds if average is None else average + WEIGHT * (seconds - average)
             )
 
-    def _add(self, queue: str, task: str, outcome: str) -> RunTotals:
-        """Return the totals of a task. The tasks that are not known share theirs."""
+    def _get_or_make_totals(self, queue: str, task: str, outcome: str) -> RunTotals:
+        """Return the totals to count a run of a task in. All unknown tasks share theirs."""
         if task not in self._tasks.get(queue, ()):
             task = totals.UNKNOWN_TASK
         key = (queue, task, outcome)
@@ -82,8 +82,8 @@ class RunCounters:
             found = self._totals[key] = RunTotals(*key, empty_histogram(), empty_histogram())
         return found
 
-    def runs(self) -> list[RunTotals]:
-        """Return a copy of the totals. Safe to call from any thread."""
+    def run_totals(self) -> list[RunTotals]:
+        """Return copies of the totals of all tasks and outcomes. Safe to call from any thread."""
         return [
             RunTotals(
                 each.queue,
@@ -96,7 +96,7 @@ class RunCounters:
             for each in list(self._totals.values())
         ]
 
-    def average_seconds(self, queue: str) -> float | None:
+    def average_run_seconds(self, queue: str) -> float | None:
         """Return how long a run of this queue takes on average; None before the first has ended."""
         return self._averages.get(queue)
 
@@ -112,7 +112,8 @@ def _waited_ms(job: JobRecord, started_ms: int) -> int:
     return max(0, started_ms - job.created_ms - delay_ms)
 
 
-def _add(histogram: Histogram, seconds: float) -> None:
+def _observe(histogram: Histogram, seconds: float) -> None:
+    """Count one duration in a histogram."""
     histogram.counts[bisect_left(BOUNDS, seconds)] += 1
     histogram.total += seconds
 

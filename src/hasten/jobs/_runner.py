@@ -30,7 +30,7 @@ from hasten.jobs._record import (
     RunUpdate,
     is_first_start,
 )
-from hasten.jobs._release_gate import ReleaseGate
+from hasten.jobs._release_gate import AppReleaseGate
 from hasten.jobs._run import Run, StopReason
 from hasten.jobs._services import RESTART_SECONDS
 from hasten.jobs._task_definition import TaskDefinition
@@ -53,7 +53,7 @@ class Runner:
         processes: Processes,
         keep_completed: Keep,
         keep_failed: Keep,
-        gate: ReleaseGate,
+        gate: AppReleaseGate,
         report: Callable[[RunUpdate], None],
     ) -> None:
         self._queue = queue
@@ -70,7 +70,7 @@ class Runner:
 
         An exception of the handler leads to an outcome, too. Only a `KeyboardInterrupt` of a
         handler in the event loop is raised again, because it may be the user's Ctrl+C; the caller
-        then gets the outcome from `outcome_of_error`.
+        then gets the outcome from `outcome_of_error_outside_run`.
         """
         lease = run.lease
         job = lease.job
@@ -82,7 +82,7 @@ class Runner:
         if reason is None and options.expires_at_ms is not None:
             reason = self._find_expiry_error(job, options, options.expires_at_ms)
         if reason is None and options.since is not None:
-            pause_ms = self._gate.pause_ms(job.queue, job.name, options.since)
+            pause_ms = self._gate.postpone_ms(job.queue, job.name, options.since)
             if pause_ms is not None:
                 return Postponed(job.id, lease.token, pause_ms)
         task = self._queue.tasks.get(job.name)
@@ -101,24 +101,24 @@ class Runner:
                 result = await self._call_through(middlewares, task, run, options)
             else:
                 result = await self._call_handler(task, run, options)
-        except FailedRun as error:
+        except JobFailedWithDecision as error:
             loggable = _to_loggable_error(job.id, error.failure)
             return self._log_and_decide_outcome(error.failure, run, options, loggable)
         except BaseException as error:  # sys.exit() in a handler ends its job, not the worker
             if isinstance(error, KeyboardInterrupt) and task.run_in == "loop":
                 raise
-            return self._outcome_of_exception(error, task, run, options)
+            return self._outcome_of_run_exception(error, task, run, options)
         keep = resolve_keep(options.keep_completed, self._keep_completed)
         return Completed(job.id, lease.token, result, keep)
 
-    def outcome_of_error(self, error: BaseException, run: Run) -> Outcome | None:
-        """Return the outcome of a run that ended with an exception outside of `run`."""
+    def outcome_of_error_outside_run(self, error: BaseException, run: Run) -> Outcome | None:
+        """Return the outcome of a run that ended with an exception that `run` has not handled."""
         job = run.lease.job
         try:
             options = decode_options(job.opts)
         except ValueError as exc:
             return self._fail_without_run(run, str(exc), DEFAULT_OPTIONS)
-        return self._outcome_of_exception(error, self._queue.tasks.get(job.name), run, options)
+        return self._outcome_of_run_exception(error, self._queue.tasks.get(job.name), run, options)
 
     def _fail_without_run(self, run: Run, reason: str, options: Options) -> Outcome:
         """Log that a job fails without being run, and return this outcome."""
@@ -177,7 +177,7 @@ class Runner:
     async def _call_handler(self, task: TaskDefinition, run: Run, options: Options) -> str:
         """Decode the data and call the task's function in the event loop, a thread or a process.
 
-        Returns its result as JSON. Raises the error of the function, or `FailedRun`.
+        Returns its result as JSON. Raises the error of the function, or `JobFailedWithDecision`.
         """
         job = run.lease.job
         if run.should_stop():
@@ -190,13 +190,13 @@ class Runner:
             finally:
                 run.interrupt = None  # the process may run another job already
             if isinstance(result, Failure):
-                raise FailedRun(job.id, result)
+                raise JobFailedWithDecision(job.id, result)
             return result
         context = run.context if task.parameters.wants_context else None
         try:
             args, kwargs = task.parameters.decode(job.data, context)
         except ValueError as exc:
-            raise FailedRun(job.id, Failure(str(exc), "", final=True)) from None
+            raise JobFailedWithDecision(job.id, Failure(str(exc), "", final=True)) from None
         _start_timeout(run, options)
         if task.run_in == "loop":
             value = await task.function(*args, **kwargs)
@@ -227,7 +227,7 @@ class Runner:
             raise asyncio.CancelledError
         return await value
 
-    def _outcome_of_exception(
+    def _outcome_of_run_exception(
         self, error: BaseException, task: TaskDefinition | None, run: Run, options: Options
     ) -> Outcome | None:
         """Return the outcome of a run that ended with an exception; None if its lease was lost.
@@ -279,14 +279,14 @@ class Runner:
 
 def _start_timeout(run: Run, options: Options) -> None:
     """Start the time-out of a run, if the job has one and it has not been started."""
-    if options.timeout_ms is not None and not run.has_timeout:
+    if options.timeout_ms is not None and not run.is_timeout_started:
         run.start_timeout(options.timeout_ms / 1000)
 
 
-class FailedRun(JobFailed):
-    """The run failed in a child process, or its data could not be decoded.
+class JobFailedWithDecision(JobFailed):
+    """Raised if a run failed in a child process, or the data of its job could not be decoded.
 
-    failure is the decision on what happens to the job.
+    failure has the error, and decides whether the job is retried.
     """
 
     def __init__(self, id: str, failure: Failure) -> None:

@@ -63,7 +63,7 @@ class Spans:
         span = self._start_send(queue, {"hasten.task": template.name})
         if span is None:
             return await submit(template)
-        with self._until_sent(span):
+        with self._end_span_after_sending(span):
             carrier = self._carrier_of(span)
             if carrier:
                 template = replace(template, opts=add_context(template.opts, carrier))
@@ -81,7 +81,7 @@ class Spans:
         span = self._start_send(queue, {"messaging.batch.message_count": len(jobs)})
         if span is None:
             return await submit(jobs)
-        with self._until_sent(span):
+        with self._end_span_after_sending(span):
             carrier = self._carrier_of(span, {BULK: "1"})
             if carrier:
                 # Jobs with the same template keep sharing one: they are stored faster.
@@ -105,8 +105,8 @@ class Spans:
             return None
 
     @contextlib.contextmanager
-    def _until_sent(self, span: Span) -> Iterator[None]:
-        """End a span when the block ends, with the error of the block if it raises."""
+    def _end_span_after_sending(self, span: Span) -> Iterator[None]:
+        """End the span when the block, which adds jobs, ends. Record its error if it raises."""
         failure: BaseException | None = None
         try:
             yield
@@ -124,7 +124,10 @@ class Spans:
                 self._errors.exception("cannot end the span of an added job")
 
     def _carrier_of(self, span: Span, extra: Mapping[str, str] = {}) -> str | None:
-        """Return the context of a span as it is stored, None if no propagator is configured."""
+        """Return the context of a span as a JSON object, in the form that is stored with a job.
+
+        extra are further entries of the object. Returns None if no propagator is configured.
+        """
         carrier: dict[str, str] = {}
         try:
             propagate.inject(carrier, trace.set_span_in_context(span))
@@ -139,13 +142,13 @@ class Spans:
         if not self.is_on:
             return
         try:
-            run.span, parent = self._start_process(run.lease.job)
+            run.span, parent = self._start_process_span(run.lease.job)
             contexts.attach(trace.set_span_in_context(run.span, parent))
         except Exception:  # noqa: BLE001
             self._errors.exception("cannot start the span of a job")
 
-    def _start_process(self, job: JobRecord) -> tuple[Span, Context]:
-        """Return the span of a run, and the context that it was started in."""
+    def _start_process_span(self, job: JobRecord) -> tuple[Span, Context]:
+        """Start the span "process" of a run. Return it, and the context that it was started in."""
         carrier = _read_carrier(job)
         # Not the context of the code that started the worker: its jobs do not belong to it.
         parent = propagate.extract(carrier, Context())
@@ -192,8 +195,8 @@ class Spans:
 
     # Processes ----------------------------------------------------------------------------------
 
-    def context_of(self, run: Run) -> str | None:
-        """Return the context of the span of a run, for a handler in another process."""
+    def carrier_of_run(self, run: Run) -> str | None:
+        """Return the context of the span of a run as JSON, for a handler in another process."""
         return None if run.span is None else self._carrier_of(run.span)
 
     @contextlib.contextmanager

@@ -21,7 +21,10 @@ _STRING_AND_END: Final = re.compile(r'"(?:[^"\\]|\\.)*"\}')
 
 
 def add_context(opts: str, context: str) -> str:
-    """Return the options of a job with a trace context. opts is a JSON object with a member."""
+    """Return the options of a job with a trace context.
+
+    opts is a JSON object that is not empty.
+    """
     return f"{opts[:-1]}{_KEY}{msgspec.json.encode(context).decode()}}}"
 
 

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from hasten.jobs._spans import Spans
 
 
-def active_spans() -> Spans | None:
-    """Return the object that makes the spans, None if tracing is off."""
-    spans = load_spans()
+def get_spans_if_tracing() -> Spans | None:
+    """Return the object that makes spans, None if tracing is off or no spans are recorded."""
+    spans = get_or_make_spans()
     return spans if spans is not None and spans.is_on else None
 
 
 @cache
-def load_spans() -> Spans | None:
+def get_or_make_spans() -> Spans | None:
     """Return the object that makes the spans, None if HASTEN_TRACING is 0 or without the library.
 
     The application may set its tracer provider later.

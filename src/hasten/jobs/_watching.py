@@ -52,24 +52,27 @@ class Watches:
         inbox = self._add(id)
         try:
             await self._listen()
-            record = await inbox.read_present(self._engine(), self._queue, id)
+            record = await inbox.read_current_record(self._engine(), self._queue, id)
             yield record
             while record.state not in FINISHED:
                 event = await inbox.next(CHECK_SECONDS)
-                changed = await self._apply(event, record, inbox)
+                changed = await self._read_record_after(event, record, inbox)
                 if changed is not None:
                     record = changed
                     yield record
         finally:
             self._remove(id, inbox)
 
-    async def _apply(
+    async def _read_record_after(
         self, event: Event | None, record: JobRecord, inbox: _Inbox
     ) -> JobRecord | None:
-        """Return the job after an event; None if nothing has changed."""
+        """Return the record of the job after an event; None if nothing has changed.
+
+        Reads the job again if the event alone does not say what has changed.
+        """
         engine, queue, id = self._engine(), self._queue, record.id
-        if event is None or event.kind == MISSED or not inbox.is_certain(event):
-            present = await inbox.read_present(engine, queue, id)
+        if event is None or event.kind == MISSED or not inbox.is_later_than_last_read(event):
+            present = await inbox.read_current_record(engine, queue, id)
             return present if _has_changed(record, present) else None
         if event.kind == "removed":
             raise JobNotFound(queue, id, "it was removed")
@@ -202,12 +205,15 @@ class _Inbox:
             except TimeoutError:
                 return None
 
-    def is_certain(self, event: Event) -> bool:
-        """Return whether the event is surely later than what was read last."""
+    def is_later_than_last_read(self, event: Event) -> bool:
+        """Return whether the event certainly happened after the job was read last."""
         return _to_numbers(event.cursor) > self._after
 
-    async def read_present(self, engine: Engine, queue: str, id: str) -> JobRecord:
-        """Read the job, and remember between which cursors that was. Raises `JobNotFound`."""
+    async def read_current_record(self, engine: Engine, queue: str, id: str) -> JobRecord:
+        """Read the job from the store, and remember the event cursors before and after that.
+
+        Raises `JobNotFound`.
+        """
         before = await engine.events(queue, after=None)
         (record,) = await engine.get(queue, [id])
         if record is None:

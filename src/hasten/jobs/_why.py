@@ -18,7 +18,7 @@ from hasten.errors import InvalidOption
 from hasten.jobs._engine import CANCELLED_ERROR
 from hasten.jobs._epoch import to_datetime
 from hasten.jobs._options import DEFAULT_OPTIONS, Options, decode_options
-from hasten.jobs._record import COUNTED_AHEAD, Child, JobRecord, Situation
+from hasten.jobs._record import COUNTED_AHEAD, ChildJob, JobRecord, WhyFacts
 from hasten.jobs._releases import check_release, is_at_least
 from hasten.jobs._states import State
 from hasten.jobs._worker_info import WorkerInfo
@@ -92,26 +92,30 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def explain(
-    situation: Situation, workers: Sequence[WorkerInfo], others: int, *, now_ms: int
+    situation: WhyFacts, workers: Sequence[WorkerInfo], other_worker_count: int, *, now_ms: int
 ) -> Why:
     """Return why a job does not run now.
 
-    workers are the running workers of its queue; others is how many more there are, whose
-    tasks and slots are unknown.
+    workers are the running workers of its queue. other_worker_count is how many more workers there
+    are, whose tasks and slots are unknown.
     """
-    return _Explanation(situation, workers, others, now_ms).explain()
+    return _Explanation(situation, workers, other_worker_count, now_ms).explain()
 
 
 class _Explanation:
     def __init__(
-        self, situation: Situation, workers: Sequence[WorkerInfo], others: int, now_ms: int
+        self,
+        situation: WhyFacts,
+        workers: Sequence[WorkerInfo],
+        other_worker_count: int,
+        now_ms: int,
     ) -> None:
         self._situation = situation
         self._job = situation.job
         self._options = _options_of(situation.job)
-        self._since = _release_of(self._options.since)
+        self._since = _parse_release(self._options.since)
         self._workers = workers
-        self._others = others
+        self._other_worker_count = other_worker_count
         self._now_ms = now_ms
 
     def explain(self) -> Why:
@@ -174,14 +178,18 @@ class _Explanation:
             )
         lost = f"was running{on}, whose lease has expired" if on else "has an expired lease"
         return self._why(
-            Reason.LEASE_EXPIRED, f"{lost}: {self._taken_back()}", until_ms, worker=job.worker
+            Reason.LEASE_EXPIRED,
+            f"{lost}: {self._describe_when_taken_back()}",
+            until_ms,
+            worker=job.worker,
         )
 
-    def _taken_back(self) -> str:
+    def _describe_when_taken_back(self) -> str:
+        """Describe when the job, whose lease has expired, is taken back."""
         if self._workers:
             seconds = min(info.lease for info in self._workers) / CHECKS_PER_LEASE
             return f"another worker takes the job back within about {seconds:.3g} s"
-        if self._others:
+        if self._other_worker_count:
             return "another worker takes the job back when it next looks for such jobs"
         return "the job runs again when a worker of the queue is started"
 
@@ -212,7 +220,7 @@ class _Explanation:
         at = f"{self._until(due_ms)}{paused}"
         was_handed_back = job.attempts_started > job.attempts_made
         if was_handed_back and not job.crashes and since is not None and self._all_are_too_old():
-            return self._no_release(since, due_ms, f"; it is offered again at {at}")
+            return self._no_worker_of_release(since, due_ms, f"; it is offered again at {at}")
         if job.error is not None and job.attempts_made:
             of = f" of {self._options.attempts}" if self._options.attempts > 1 else ""
             return self._why(
@@ -260,11 +268,11 @@ class _Explanation:
         text = f"waits because queue {self._job.queue} is paused: resume the queue"
         return self._why(Reason.PAUSED, text, ahead=self._situation.ahead)
 
-    def _taking(self) -> list[WorkerInfo]:
+    def _workers_that_still_claim(self) -> list[WorkerInfo]:
         """Return the workers that still take jobs."""
         return [info for info in self._workers if not info.stopping]
 
-    def _new_enough(self, workers: Sequence[WorkerInfo]) -> list[WorkerInfo]:
+    def _filter_by_required_release(self, workers: Sequence[WorkerInfo]) -> list[WorkerInfo]:
         """Return those of the workers that have the release that the job needs."""
         since = self._since
         if since is None:
@@ -272,17 +280,19 @@ class _Explanation:
         return [
             info
             for info in workers
-            if (release := _release_of(info.release)) and is_at_least(release, since)
+            if (release := _parse_release(info.release)) and is_at_least(release, since)
         ]
 
     def _all_are_too_old(self) -> bool:
-        return not self._others and not self._new_enough(self._taking())
+        return not self._other_worker_count and not self._filter_by_required_release(
+            self._workers_that_still_claim()
+        )
 
     def _no_worker_takes_it(self) -> Why | None:
-        if self._others:
+        if self._other_worker_count:
             return None  # they may have its task
         job, since = self._job, self._since
-        taking = self._taking()
+        taking = self._workers_that_still_claim()
         if not taking:
             hint = "those that run are about to stop" if self._workers else "start a worker"
             return self._why(
@@ -290,9 +300,9 @@ class _Explanation:
                 f"waits because no worker takes jobs of queue {job.queue}: {hint}",
                 ahead=self._situation.ahead,
             )
-        able = self._new_enough(taking)
+        able = self._filter_by_required_release(taking)
         if not able and since is not None:
-            return self._no_release(since)
+            return self._no_worker_of_release(since)
         if any(job.name in info.tasks for info in able):
             return None
         known = ", ".join(sorted({task for info in able for task in info.tasks})) or "none"
@@ -303,14 +313,16 @@ class _Explanation:
             ahead=self._situation.ahead,
         )
 
-    def _no_release(self, since: str, until_ms: int | None = None, end: str = "") -> Why:
-        releases = sorted({info.release or "none" for info in self._taking()})
+    def _no_worker_of_release(
+        self, min_release: str, until_ms: int | None = None, text_end: str = ""
+    ) -> Why:
+        releases = sorted({info.release or "none" for info in self._workers_that_still_claim()})
         own = f" (releases of the workers: {', '.join(releases)})" if releases else ""
         return self._why(
             Reason.NO_RELEASE,
-            f"needs a worker of release {since} or later, and none is running{own}{end}",
+            f"needs a worker of release {min_release} or later, and none is running{own}{text_end}",
             until_ms,
-            since=since,
+            since=min_release,
         )
 
     def _limited(self) -> Why | None:
@@ -319,7 +331,7 @@ class _Explanation:
             return self._why(
                 Reason.RATE_LIMIT,
                 f"waits for the rate limit of queue {self._job.queue} until "
-                f"{self._until(situation.limited_until_ms)}{self._behind()}",
+                f"{self._until(situation.limited_until_ms)}{self._describe_jobs_ahead()}",
                 situation.limited_until_ms,
                 ahead=situation.ahead,
             )
@@ -328,13 +340,13 @@ class _Explanation:
         return self._why(
             Reason.CONCURRENCY,
             f"waits because {_count(situation.full, 'job')} of queue {self._job.queue} run, as "
-            f"many as its global concurrency allows{self._behind()}",
+            f"many as its global concurrency allows{self._describe_jobs_ahead()}",
             ahead=situation.ahead,
         )
 
     def _workers_are_busy(self) -> Why | None:
-        able = self._new_enough(self._taking())
-        if self._others or not able:
+        able = self._filter_by_required_release(self._workers_that_still_claim())
+        if self._other_worker_count or not able:
             return None
         blocked = [info for info in able if info.loop_lag > BLOCKED_SECONDS]
         if len(blocked) == len(able):
@@ -342,7 +354,7 @@ class _Explanation:
             return self._why(
                 Reason.BLOCKED,
                 f"waits because a handler blocks the event loop of every worker: that of worker "
-                f"{worst.name} for {worst.loop_lag:.1f} s{self._behind()}",
+                f"{worst.name} for {worst.loop_lag:.1f} s{self._describe_jobs_ahead()}",
                 worker=worst.name,
                 ahead=self._situation.ahead,
             )
@@ -352,17 +364,17 @@ class _Explanation:
         return self._why(
             Reason.BUSY,
             f"waits because all {_count(slots, 'slot')} of {_count(len(able), 'worker')} are used"
-            f"{self._behind()}",
+            f"{self._describe_jobs_ahead()}",
             ahead=self._situation.ahead,
         )
 
     def _is_next(self) -> Why:
-        text = f"is ready{self._behind() or ': a worker takes it next'}"
+        text = f"is ready{self._describe_jobs_ahead() or ': a worker takes it next'}"
         return self._why(Reason.READY, text, ahead=self._situation.ahead)
 
     # Words ----------------------------------------------------------------------------------------
 
-    def _behind(self) -> str:
+    def _describe_jobs_ahead(self) -> str:
         ahead = self._situation.ahead
         if not ahead:
             return ""
@@ -381,15 +393,15 @@ def _options_of(job: JobRecord) -> Options:
         return DEFAULT_OPTIONS
 
 
-def _release_of(stored: str | None) -> str | None:
-    """Return a stored release, None for one that is malformed."""
+def _parse_release(stored: str | None) -> str | None:
+    """Check a stored application release, and return it. Returns None for a malformed one."""
     try:
         return check_release("release", stored)
     except InvalidOption:
         return None
 
 
-def _describe_child(child: Child) -> str:
+def _describe_child(child: ChildJob) -> str:
     match child.state:
         case None:
             return "no longer exists"

@@ -26,14 +26,14 @@ import hasten
 from hasten._checks import check_whole_number
 from hasten._clock import Clock
 from hasten._durations import Duration, to_ms
-from hasten._logs import enable_loggers, get_logger
+from hasten._logs import get_logger, reenable_disabled_loggers
 from hasten._store_url import SqliteFile
 from hasten.errors import InvalidOption, StoreError, UsageError
 from hasten.jobs._capacity import WorkerCapacity
 from hasten.jobs._consumer import QueueConsumer, RunObserver, SharedWorkerParts
 from hasten.jobs._epoch import to_datetime
 from hasten.jobs._failures import describe_exception
-from hasten.jobs._heartbeat import Heartbeat, lifetime_ms
+from hasten.jobs._heartbeat import Heartbeat, report_lifetime_ms
 from hasten.jobs._leases import RENEWALS_PER_LEASE, LeaseKeeper
 from hasten.jobs._loop_lag import LoopLag
 from hasten.jobs._options import (
@@ -50,14 +50,14 @@ from hasten.jobs._poison_jobs import PoisonJobIsolator
 from hasten.jobs._process_memory import resident_memory
 from hasten.jobs._processes import Processes
 from hasten.jobs._queue import Queue
-from hasten.jobs._release_gate import ReleaseGate
+from hasten.jobs._release_gate import AppReleaseGate
 from hasten.jobs._releases import check_release
 from hasten.jobs._run_counters import RunCounters
 from hasten.jobs._run_totals import QueueTotals, Totals
 from hasten.jobs._services import BackgroundServices
 from hasten.jobs._stop_signals import handle_stop_signals
 from hasten.jobs._threads import Threads
-from hasten.jobs._tracing import load_spans
+from hasten.jobs._tracing import get_or_make_spans
 from hasten.jobs._worker_info import WorkerInfo
 from hasten.jobs._worker_state import WorkerState
 
@@ -167,7 +167,7 @@ class Worker:
         """
         if self._consumers:
             raise UsageError("this worker has been started already: create a new Worker")
-        enable_loggers()
+        reenable_disabled_loggers()
         for queue in self._queues:
             queue.check_tasks()
         self._loop = asyncio.get_running_loop()
@@ -184,7 +184,7 @@ class Worker:
             self.name, failed=self._stop_after_internal_error, loop_ended=self._stop_threads
         )
         await self._services.open()
-        if (spans := load_spans()) is not None:
+        if (spans := get_or_make_spans()) is not None:
             self.observers.append(spans)
         self._consumers = self._make_consumers()
         for consumer in self._consumers:
@@ -203,13 +203,14 @@ class Worker:
         for consumer in self._consumers:
             by_store.setdefault(consumer.engine.url, []).append(consumer)
         for consumers in by_store.values():
-            heartbeat = Heartbeat(self._lease_ms, partial(self._report, consumers))
+            heartbeat = Heartbeat(self._lease_ms, partial(self._store_worker_info, consumers))
             self._heartbeats.append(heartbeat)
             heartbeat.start()
 
-    def _report(self, consumers: list[QueueConsumer]) -> None:
+    def _store_worker_info(self, consumers: list[QueueConsumer]) -> None:
+        """Store what the worker does in each of these queues, for `Queue.workers`."""
         for consumer in consumers:
-            consumer.report(self._info_of(consumer), lifetime_ms(self._lease_ms))
+            consumer.report(self._info_of(consumer), report_lifetime_ms(self._lease_ms))
 
     def _stop_threads(self) -> None:
         self._leases.stop()
@@ -237,7 +238,7 @@ class Worker:
             threads=self._threads,
             processes=self._processes,
             observers=self.observers,
-            gate=ReleaseGate(self._code_release),
+            gate=AppReleaseGate(self._code_release),
             handles_signals=lambda: self._handles_signals,
         )
         outages: dict[str, OutageLog] = {}
@@ -503,7 +504,10 @@ class Worker:
         return self._queues
 
     def count_runs(self) -> RunCounters:
-        """Count the runs of the worker from now on, and return the counters. Safe to call twice."""
+        """Begin to count the runs of the worker, and return the counters.
+
+        A second call returns the same counters.
+        """
         for observer in self.observers:
             if isinstance(observer, RunCounters):
                 return observer
@@ -523,18 +527,22 @@ class Worker:
             is_running=bool(consumers) and not self._stopped.is_set(),
             is_stopping=self._stopping,
             failure=None if failure is None else describe_exception(failure),
-            blocked_seconds=self._loop_lag.blocked_seconds(),
+            blocked_seconds=self._loop_lag.currently_blocked_seconds(),
             lag_seconds=self._loop_lag.seconds(),
             slots=self._concurrency,
             slots_used=sum(len(each.runs) for each in consumers),
             memory=resident_memory(),
-            queues=[each.state(counters.average_seconds(each.name)) for each in consumers],
+            queues=[each.state(counters.average_run_seconds(each.name)) for each in consumers],
         )
 
     def totals(self) -> Totals:
-        """Return what the worker has counted since it started. Safe to call from any thread."""
+        """Return how many runs ended, and how many jobs were taken back or lost their leases.
+
+        Runs are counted from the first call of `count_runs`, `state` or this method. Safe to call
+        from any thread.
+        """
         return Totals(
-            self.count_runs().runs(),
+            self.count_runs().run_totals(),
             [QueueTotals(each.name, each.reclaimed, each.lost_leases) for each in self._consumers],
         )
 
@@ -545,13 +553,13 @@ class Worker:
         while True:
             # Renew the worker's own leases first: after the machine has slept, all leases have
             # expired, and the worker must not take back its own jobs.
-            waiting_since = self._loop.time()
+            store_wait_began_at = self._loop.time()
             times = [consumer.clock.now_ms() for consumer in self._consumers]
             await asyncio.wrap_future(self._leases.renew())
             for consumer, now_ms in zip(self._consumers, times, strict=True):
                 consumer.end_unstarted_runs()
-                await consumer.reclaim(waiting_since, now_ms)
-                waiting_since = self._loop.time()
+                await consumer.reclaim(store_wait_began_at, now_ms)
+                store_wait_began_at = self._loop.time()
             await self._clock.sleep(self._lease_ms / 1000 / RENEWALS_PER_LEASE)
 
 

@@ -20,7 +20,7 @@ from hasten._asgi import ASGIApp, Receive, Scope, Send
 from hasten._checks import check_function, check_instance, check_whole_number, is_number
 from hasten._clock import SYSTEM_CLOCK, Clock, check_clock, make_now_ns
 from hasten._durations import Duration, to_us
-from hasten._litestar import get_shared_middleware
+from hasten._litestar import find_first_equal_middleware
 from hasten._logs import get_logger
 from hasten._problems import make_refusal, prefers_text
 from hasten._repeated_errors import ThrottledErrorLog
@@ -125,7 +125,7 @@ class LoadSheddingMiddleware:
             return
         if not self._has_started:
             self._has_started = True
-            self._load = get_shared_middleware(scope, self, self._definition)._load
+            self._load = find_first_equal_middleware(scope, self, self._definition)._load
         if self._accept_or_shed(scope):
             await self._run_application(TrackedRequest(self._load, receive, send), scope)
         else:
@@ -166,7 +166,9 @@ class LoadSheddingMiddleware:
         retry_after = random.randint(minimum, 2 * minimum)  # noqa: S311
         self._call_on_shed(request, retry_after)
         is_text = prefers_text(request.header("accept"))
-        response = make_refusal(self._message, status=503, limits=[], is_busy=True, is_text=is_text)
+        response = make_refusal(
+            self._message, status=503, limits=[], server_lacks_capacity=True, is_text=is_text
+        )
         headers = response.headers | {"retry-after": str(retry_after)}
         await response._replace(headers=headers)(scope, receive, send)
 

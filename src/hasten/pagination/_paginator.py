@@ -23,7 +23,7 @@ from typing import (
 )
 
 from hasten._coroutines import run_without_loop
-from hasten._queries import QueryLike, get_request_header, is_debug, to_query_pairs
+from hasten._queries import QueryLike, get_request_header, is_app_in_debug_mode, to_query_pairs
 from hasten._responses import EncodedResponse, contains_etag, etag_of
 from hasten.errors import InvalidOption, UsageError
 from hasten.fields._allowed import AllowedFields, FieldSet, is_always_shown
@@ -286,7 +286,7 @@ class Paginator(Generic[P]):
         pairs = to_query_pairs(query)
         if hasattr(query, "query_params"):
             if_none_match = if_none_match or get_request_header(query, "if-none-match")
-            if self._advise == "auto" and self.model is not None and is_debug(query):
+            if self._advise == "auto" and self.model is not None and is_app_in_debug_mode(query):
                 self._planner.advise = True
         q = params.parse_page_params(
             pairs,

@@ -32,7 +32,10 @@ def make_command_page(
     accept: str,
     accept_encoding: str,
 ) -> Page:
-    """Return the page of all processes. foreign are the metrics of other libraries."""
+    """Return the metrics page of the command `hasten worker`, for all of its processes.
+
+    foreign are the metrics of other libraries.
+    """
     ours = [*queue_families(readings), *run_families(reports), *worker_families(reports)]
     names = {family.name for family in ours}
     others = [family for family in merge_families(foreign) if family.name not in names]

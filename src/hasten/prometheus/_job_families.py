@@ -123,6 +123,10 @@ def _attempts(runs: Iterable[RunTotals]) -> Metric:
 def _finished(
     name: str, what: str, runs: Iterable[RunTotals], outcomes: set[str], queues: set[str]
 ) -> Metric:
+    """Return a counter, by queue, of the jobs whose run ended with one of these outcomes.
+
+    what is an adjective for its help text, "Total number of … jobs".
+    """
     family = CounterMetricFamily(name, f"Total number of {what} jobs", labels=["queue"])
     counts = dict.fromkeys(sorted(queues), 0)
     for each in runs:

@@ -89,7 +89,7 @@ def _build_refusal(denied: LimitResult, message: Any, *, is_text: bool) -> Refus
         cast("str | Mapping[str, object] | None", message),
         status=503 if is_unavailable else denied.limit.status,
         limits=denied.violated_policy_names,
-        is_busy=is_unavailable,
+        server_lacks_capacity=is_unavailable,
         is_text=is_text,
     )
     headers = [(name.encode(), value.encode("latin-1")) for name, value in response.headers.items()]

@@ -55,7 +55,7 @@ def resolve_counter_store(store: str | Store | CounterStore | None) -> ResolvedC
     """
     if store is None or isinstance(store, str | Store):
         given = to_store("memory://" if store is None else store)
-        part = given.part(PART, get_rate_limit_part)
+        part = given.get_or_make_part(PART, get_rate_limit_part)
         owned = None if given is store else given
         return ResolvedCounterStore(part.counter_store, part.clock, given, owned)
     kind: object = store
@@ -113,7 +113,7 @@ class RateLimitPart:
         """
         store = self._store()
         if store is not None:
-            store.part(PART, get_rate_limit_part)
+            store.get_or_make_part(PART, get_rate_limit_part)
 
 
 _parts: Final[weakref.WeakKeyDictionary[Store, RateLimitPart]] = weakref.WeakKeyDictionary()

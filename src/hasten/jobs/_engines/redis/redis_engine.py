@@ -50,13 +50,13 @@ from hasten.jobs._engines.redis.decoding import (
 from hasten.jobs._engines.redis.job_scripts import SCRIPTS
 from hasten.jobs._engines.redis.marker_waiter import MarkerWaiter
 from hasten.jobs._engines.redis.queue_keys import DEFAULT_PREFIX, STATE_KEYS, QueueKeys
-from hasten.jobs._engines.redis.skipped_runs import SkippedRuns
+from hasten.jobs._engines.redis.skipped_runs import SkippedScheduledJobs
 from hasten.jobs._epoch import to_datetime
 from hasten.jobs._record import (
     COUNTED_AHEAD,
     MISSED,
     Added,
-    Child,
+    ChildJob,
     Claim,
     ClaimedJobs,
     Event,
@@ -66,8 +66,8 @@ from hasten.jobs._record import (
     Lease,
     NewJob,
     Outcome,
-    Situation,
     Update,
+    WhyFacts,
 )
 from hasten.jobs._states import State, StatesBefore
 from hasten.jobs._worker_info import WorkerInfo, decode_worker_info, encode_worker_info
@@ -102,8 +102,10 @@ class RedisEngine:
     option prefix.
     """
 
-    max_in_flight = 2  # the server processes one call while the worker runs the jobs of the other
-    max_batch = JOBS_AT_ONCE
+    max_concurrent_settles = (
+        2  # the server processes one call while the worker runs the jobs of the other
+    )
+    max_jobs_per_call = JOBS_AT_ONCE
     adds_across_queues = False  # in a cluster, each queue may be on another server
     uses_server_clock = True
 
@@ -117,7 +119,7 @@ class RedisEngine:
         self._url = address.shown
         self._orphans = _OrphanedClaims()
         self._has_cron = cron.is_available()
-        self._skipped = SkippedRuns()
+        self._skipped = SkippedScheduledJobs()
         self._probed_ms: dict[str, int] = {}  # by queue: the server's time at the last probe
         self._pending_cursors: dict[Future[str], int] = {}  # with the process id
         self._connections_by_loop: weakref.WeakKeyDictionary[
@@ -182,7 +184,7 @@ class RedisEngine:
 
     def _run_script_blocking(self, verb: str, queue: str, request: Mapping[str, object]) -> Any:
         """Run a repeatable script from a thread without an event loop, and return its reply."""
-        return self._server.run_blocking(
+        return self._server.run_from_thread(
             SCRIPTS[verb], self._keys.queue_prefix(queue), self._pack_request(verb, request)
         )
 
@@ -399,13 +401,13 @@ class RedisEngine:
             for id, row in zip(ids, rows, strict=True)
         ]
 
-    async def situation(self, queue: str, id: str, *, now_ms: int) -> Situation | None:
+    async def situation(self, queue: str, id: str, *, now_ms: int) -> WhyFacts | None:
         request = {"id": id, "most": COUNTED_AHEAD, "children": CHILDREN_READ}
         reply = await self._run_script("situation", queue, request, repeatable=True)
         if not reply:
             return None
         state, due, fields, paused, lease_ms, ahead, limited_ms, full, pending, children = reply
-        return Situation(
+        return WhyFacts(
             _job_from_reply(queue, id, State(decode_text(state)), due, fields),
             is_paused=bool(paused),
             lease_until_ms=None if lease_ms is None else now_ms + int(lease_ms),
@@ -416,7 +418,7 @@ class RedisEngine:
             children=await self._read_children(list(map(decode_text, children))),
         )
 
-    async def _read_children(self, job_keys: Sequence[str]) -> list[Child]:
+    async def _read_children(self, job_keys: Sequence[str]) -> list[ChildJob]:
         """Return children by the keys of their jobs, failed ones first."""
         by_queue: dict[str, list[str]] = {}
         for job_key in job_keys:
@@ -429,7 +431,7 @@ class RedisEngine:
             for id, end in zip(ids, await self.get_ends(queue, ids), strict=True):
                 state = None if end is None else end.state
                 error = end.value if end is not None and state is State.FAILED else None
-                found.append(Child(queue, id, state, error))
+                found.append(ChildJob(queue, id, state, error))
         return sorted(found, key=lambda child: child.state is not State.FAILED)
 
     async def count_other_workers(
@@ -554,7 +556,7 @@ class RedisEngine:
             return after != "0-0"
         return int(facts["entries-added"]) > int(facts["length"])
 
-    def start_reading_cursor(self, queue: str) -> Future[str]:
+    def start_reading_latest_cursor(self, queue: str) -> Future[str]:
         # Runs in the portal's event loop, because the caller may have no loop, or block its loop
         # with a `.sync` call.
         cursor = _portal.start(self._newest_cursor(self._keys.queue_prefix(queue) + "events"))
@@ -563,7 +565,7 @@ class RedisEngine:
         return cursor
 
     async def _wait_for_pending_cursors(self) -> None:
-        """Wait until earlier calls of `start_reading_cursor` have read their cursors.
+        """Wait until earlier calls of `start_reading_latest_cursor` have read their cursors.
 
         Called before each operation, because its events must come after these cursors.
         """

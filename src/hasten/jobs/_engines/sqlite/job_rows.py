@@ -68,7 +68,7 @@ def ready_state_and_rank(priority: int, sequence: int, *, front: bool = False) -
     return State.WAITING, -sequence if front else sequence
 
 
-def read_up_to(read: Callable[[int], T], count: int) -> T:
+def read_with_shrinking_count(read: Callable[[int], T], count: int) -> T:
     """Call read(count), and again with half the count while the result is too long for SQLite.
 
     read returns up to count rows as one JSON text. SQLite limits a text to 1,000,000,000 bytes,
@@ -96,7 +96,11 @@ def read_jobs(
             connection, "read_jobs", seqs=encode_json(seqs), tracebacks=tracebacks
         ).fetchone()
         return _decode_jobs(text)
-    except (sqlite3.DataError, RecursionError, MemoryError) as error:  # see `read_up_to`
+    except (
+        sqlite3.DataError,
+        RecursionError,
+        MemoryError,
+    ) as error:  # see `read_with_shrinking_count`
         if len(seqs) > 1:
             middle = len(seqs) // 2
             return read_jobs(connection, seqs[:middle]) | read_jobs(connection, seqs[middle:])
