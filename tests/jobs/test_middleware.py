@@ -559,10 +559,10 @@ class TestRun:
 class TestProcess:
     @pytest.fixture
     async def queue(self) -> AsyncIterator[Queue]:
-        before = observed_tasks.queue._middlewares
+        before = observed_tasks.queue.producer.middlewares
         async with observed_tasks.queue as queue:
             yield queue
-        queue._middlewares = before
+        queue.producer.middlewares = before
 
     async def test_a_middleware_runs_around_the_process(self, queue: Queue) -> None:
         @queue.use

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -245,26 +246,28 @@ async def test_all_slots_are_in_use(queue: Queue) -> None:
 
 
 async def test_a_handler_blocks_the_event_loop(queue: Queue, elsewhere: Queue) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
     seen: list[Why] = []
-    ids: list[str] = []
 
     @queue.task
     async def block() -> None:
-        deadline = time.monotonic() + DEADLINE_SECONDS
         while not seen and time.monotonic() < deadline:
             time.sleep(0.01)
 
+    await block.enqueue()
+    job = await block.enqueue()
+
     def look() -> None:
-        while not seen:
-            why = elsewhere.sync.why(ids[0])
+        while not seen and time.monotonic() < deadline:
+            why = elsewhere.sync.why(job.id)
             if why.code is Reason.BLOCKED:
                 seen.append(why)
             time.sleep(0.01)
 
-    async with Worker(queue, name="w", concurrency=1, lease=1):
-        await block.enqueue()
-        ids.append((await queue.add("block")).id)
-        await asyncio.wait_for(asyncio.to_thread(look), DEADLINE_SECONDS)
+    with ThreadPoolExecutor(1) as threads:
+        looking = threads.submit(look)
+        async with Worker(queue, name="w", concurrency=1, lease=1):
+            await asyncio.wrap_future(looking)
     assert seen[0].worker == "w"
     assert "a handler blocks the event loop of every worker: that of worker w for " in seen[0].text
 

@@ -565,11 +565,11 @@ async def test_large_results_and_progress_are_stored_a_few_megabytes_at_a_time(
     all_run = asyncio.Event()
 
     async def note_settle(
-        name: str, outcomes: Sequence[Outcome], claim: Claim | None, *, now_ms: int
+        name: str, outcomes: Sequence[Outcome], claim: Claim | None, **options: Any
     ) -> ClaimedJobs:
         results = [len(end.result) for end in outcomes if isinstance(end, Completed)]
         noted["results"].append(sum(results))
-        return await settle(name, outcomes, claim, now_ms=now_ms)
+        return await settle(name, outcomes, claim, **options)
 
     async def note_update(
         name: str, updates: Sequence[Update], *, now_ms: int

@@ -129,15 +129,14 @@ async def test_a_blocked_event_loop_is_seen_while_it_is_blocked(
 ) -> None:
     """A thread reports, and the lag grows until the loop turns again."""
     has_been_seen = threading.Event()
+    deadline = time.monotonic() + DEADLINE_SECONDS
 
     @queue.task
     async def block() -> None:
-        await asyncio.to_thread(lambda: None)
         has_been_seen.wait(DEADLINE_SECONDS)
 
     def look() -> list[float]:
         lags: list[float] = []
-        deadline = time.monotonic() + DEADLINE_SECONDS
         while len(lags) < 2 and time.monotonic() < deadline:
             found = elsewhere.sync.workers()
             lag = max((info.loop_lag for info in found), default=0.0)
@@ -147,11 +146,11 @@ async def test_a_blocked_event_loop_is_seen_while_it_is_blocked(
         has_been_seen.set()
         return lags
 
+    await block.enqueue()
     with ThreadPoolExecutor(1) as threads:
+        looking = threads.submit(look)
         async with Worker(queue, lease=1) as worker:
-            await block.enqueue()
-            seen = asyncio.wrap_future(threads.submit(look))
-            first, second = await seen
+            first, second = await asyncio.wrap_future(looking)
             assert 0.5 < first < second
             await until(lambda: worker.info()[0].loop_lag >= second)  # kept for some seconds
 

@@ -126,6 +126,8 @@ class QueueConsumer:
             report=self._outbox.add_update,
         )
         self._make_context = self._runner.make_context
+        self._observers = worker.observers
+        self._logs_runs = False  # whether the level DEBUG is on; checked with each claim
         self.runs = worker.leases.add_queue(queue.name, self._find_engine, outage, self.clock)
         self._max_in_flight = self.engine.max_in_flight
         self._max_claim = min(-(-self._capacity.size // self._max_in_flight), self.engine.max_batch)
@@ -218,6 +220,7 @@ class QueueConsumer:
                 self.last_fetch_ms = self.clock.now_ms()
             self._finish_claim(claim, used=len(batch.leases))
             self._remove_settled_runs(portion.outcomes)
+            self._logs_runs = logger.isEnabledFor(logging.DEBUG)
             for lease in batch.leases:
                 self._start_job(lease)
             self.lost_leases += len(batch.lost)
@@ -315,12 +318,10 @@ class QueueConsumer:
 
     async def _run_job(self, run: Run) -> None:
         """Run the job, and add its outcome to the outbox, whatever the handler raises."""
-        run.began_at = self._loop.time()
+        run.has_begun = True
         running_job.set(run)  # in the context of this task only
-        for observer in self._worker.observers:
-            observer.started(run)
-        if logger.isEnabledFor(logging.DEBUG):
-            failure_log.log_started_run(run.lease.job)
+        if self._observers or self._logs_runs:
+            self._report_start(run)
         try:
             outcome = await self._runner.run(run)
         except BaseException as error:
@@ -330,13 +331,25 @@ class QueueConsumer:
             outcome = self._runner.outcome_of_error(error, run)
             if isinstance(error, KeyboardInterrupt) and not self._worker.handles_signals():
                 self._end_run(run, outcome)
-                running_job.set(None)
                 assert run.task is not None
                 run.task.add_done_callback(mark_error_retrieved)  # asyncio.run raises it, too
+                run.task = None
                 raise  # it may be the user's Ctrl+C, which must end the program
         self._end_run(run, outcome)
-        # The run refers to its task, and so to this context: without a cycle, no garbage is left.
-        running_job.set(None)
+        run.task = None  # its context refers to the run: the cycle would be garbage
+
+    def _report_start(self, run: Run) -> None:
+        run.began_at = self._loop.time()
+        for observer in self._observers:
+            observer.started(run)
+        if self._logs_runs:
+            failure_log.log_started_run(run.lease.job)
+
+    def _report_end(self, run: Run, outcome: Outcome | None) -> None:
+        for observer in self._observers:
+            observer.ended(run, outcome)
+        if self._logs_runs:
+            failure_log.log_ended_run(run.lease.job, outcome, run.seconds())
 
     def _end_run(self, run: Run, outcome: Outcome | None) -> None:
         """Free the capacity of a run, and add its outcome to the outbox.
@@ -355,10 +368,8 @@ class QueueConsumer:
         """
         run.mark_ended()
         job = run.lease.job
-        for observer in self._worker.observers:
-            observer.ended(run, outcome)
-        if logger.isEnabledFor(logging.DEBUG):
-            failure_log.log_ended_run(job, outcome, run.seconds())
+        if self._observers or self._logs_runs:
+            self._report_end(run, outcome)
         if outcome is None:
             self.lost_leases += 1
             self._remove_run(job.id, run.lease.token)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Generator
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar, cast
 
@@ -41,9 +41,6 @@ class JobQueue(Protocol):
     def results(self) -> ResultWaiter: ...
     @property
     def watches(self) -> Watches: ...
-
-    @property
-    def middlewares(self) -> Sequence[Callable[[Any, Any], Awaitable[Any]]]: ...
 
     def decode_result(self, task: str, text: str) -> Any: ...
 

@@ -450,18 +450,17 @@ class _WireOptions(msgspec.Struct):
 _decoder: Final = msgspec.json.Decoder(_WireOptions)
 
 
+# The jobs of one task usually have identical options, so most calls are answered from the cache.
+@cache_short_texts(1024)
 def decode_options(text: str) -> Options:
     """Decode the JSON of options that hasten or BullMQ has written. Ignores unknown members.
 
     Numbers outside their range are replaced by the nearest limit. Raises `ValueError` if the text
     is not a JSON object, or a member has a wrong type.
     """
-    return _decode_options(split_context(text)[0])
-
-
-# The jobs of one task usually have identical options, so most calls are answered from the cache.
-@cache_short_texts(1024)
-def _decode_options(text: str) -> Options:
+    options, trace_context = split_context(text)
+    if trace_context is not None:  # of a single job: without it, the options are probably cached
+        return decode_options(options)
     try:
         return _to_options(_decode_wire_options(text))
     except UNDECODABLE as exc:

@@ -26,16 +26,12 @@ class Producer:
 
     def __init__(self, queue: JobQueue) -> None:
         self._queue = queue
+        self.middlewares: tuple[Middleware, ...] = ()  # of the queue, outermost first
         self._coalescers = PerLoop(
             lambda: Coalescer(
                 self._send, max_weight=ADDED_AT_ONCE, weight_of=_weigh_job, sequential=True
             )
         )
-
-    @property
-    def middlewares(self) -> Sequence[Middleware]:
-        """The middlewares of the queue, outermost first."""
-        return self._queue.middlewares
 
     @property
     def queue_name(self) -> str:
@@ -54,7 +50,7 @@ class Producer:
         """Add one job, together with all other jobs of this tick of the event loop."""
         spans = active_spans()
         if spans is None:
-            return self._submit(template, data)
+            return self._coalescers.get().put(self._new_job(template, data))
         return spans.send(self.queue_name, template, lambda template: self._submit(template, data))
 
     def _submit(self, template: JobTemplate, data: str) -> Awaitable[Job[Any]]:

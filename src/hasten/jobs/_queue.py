@@ -127,7 +127,6 @@ class Queue:
         self._options = check_task_options(options)
         self._backoff_function = _get_backoff_function(options)
         self.store_use = get_store_use(store)
-        self._middlewares: tuple[Middleware, ...] = ()
         self._is_open = False
         if self.store_use.existing_store is not None:
             # This opens no connection yet, but rejects wrong options.
@@ -350,13 +349,13 @@ class Queue:
 
         Usable as a decorator. Raises `InvalidOption`.
         """
-        self._middlewares = (*self._middlewares, check_middleware(middleware))
+        self.producer.middlewares = (*self.producer.middlewares, check_middleware(middleware))
         return middleware
 
     @property
     def middlewares(self) -> Sequence[Middleware]:
         """The middlewares, outermost first."""
-        return self._middlewares
+        return self.producer.middlewares
 
     def check_tasks(self) -> None:
         """Check all tasks again, now that their modules are complete. Called when a worker starts.
@@ -389,7 +388,7 @@ class Queue:
         Raises `InvalidArgument` for data that does not fit the task, `PayloadTooLarge` or
         `StoreError`.
         """
-        if self._middlewares:
+        if self.producer.middlewares:
             return await self.producer.submit_through(*self._prepare_call(name, data, options))
         template, text = self._prepare_job(name, data, options)
         return await self.producer.submit(template, text)
@@ -403,7 +402,7 @@ class Queue:
         nothing is added. If the store fails after the first transaction, `AddedInPart` is raised
         with the ids of the jobs that were stored.
         """
-        if self._middlewares:
+        if self.producer.middlewares:
             calls = [self._prepare_call(*_unpack_job_spec(job)) for job in jobs]
             return await self.producer.submit_many_through(calls)
         return await self.producer.submit_many(

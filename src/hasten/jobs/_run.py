@@ -40,6 +40,7 @@ class Run:
         "_timer",
         "abandon",
         "began_at",
+        "has_begun",
         "has_ended",
         "interrupt",
         "lease",
@@ -62,7 +63,8 @@ class Run:
         self.span: Any = None  # of OpenTelemetry, if tracing is on
         self.task: asyncio.Task[None] | None = None
         self.stop_reason: StopReason | None = None
-        self.began_at: float | None = None  # by the clock of the event loop
+        self.has_begun = False  # whether the task has executed its first step
+        self.began_at: float | None = None  # by the clock of the event loop, if it is of interest
         self.has_ended = False  # whether the outcome is known; it may not be stored yet
         # Stops a handler in a thread or process. None if cancelling the task is enough.
         self.interrupt: Callable[[], None] | None = None
@@ -72,13 +74,8 @@ class Run:
         self._next_request: asyncio.TimerHandle | None = None
         self._stop_requests = 0
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether the task has executed its first step."""
-        return self.began_at is not None
-
     def seconds(self) -> float:
-        """Return for how long the run has lasted."""
+        """Return for how long the run has lasted, 0 if its beginning was not recorded."""
         return 0.0 if self.began_at is None else self.loop.time() - self.began_at
 
     @property
@@ -91,11 +88,6 @@ class Run:
             if self.has_ended:
                 self._context.close()
         return self._context
-
-    def close_context(self) -> None:
-        """Drop what threads and tasks of the handler report from now on."""
-        if self._context is not None:
-            self._context.close()
 
     def should_stop(self) -> bool:
         """Return whether the run was requested to stop."""
@@ -156,6 +148,8 @@ class Run:
     def mark_ended(self) -> None:
         """Record that the outcome is known, and cancel the timers."""
         self.has_ended = True
+        if self._context is not None:
+            self._context.close()  # what threads and tasks of the handler still report is dropped
         if self._timer is not None:
             self._timer.cancel()
         if self._next_request is not None:

@@ -57,6 +57,7 @@ class Runner:
         report: Callable[[RunUpdate], None],
     ) -> None:
         self._queue = queue
+        self._producer = queue.producer
         self._gate = gate
         self._threads = threads
         self._processes = processes
@@ -77,15 +78,16 @@ class Runner:
             options = decode_options(job.opts)
         except ValueError as exc:
             return self._fail_without_run(run, str(exc), DEFAULT_OPTIONS)
-        expiry_error = self._find_expiry_error(job, options)
-        if options.since is not None and expiry_error is None:
+        reason = job.deferred_failure
+        if reason is None and options.expires_at_ms is not None:
+            reason = self._find_expiry_error(job, options, options.expires_at_ms)
+        if reason is None and options.since is not None:
             pause_ms = self._gate.pause_ms(job.queue, job.name, options.since)
             if pause_ms is not None:
                 return Postponed(job.id, lease.token, pause_ms)
         task = self._queue.tasks.get(job.name)
-        reason = self._find_reason_not_to_run(job, options, task)
         if reason is not None or task is None:
-            return self._fail_without_run(run, str(reason), options)
+            return self._fail_without_run(run, reason or self._unknown_task_error(job), options)
         try:
             if (
                 task.run_in == "thread"
@@ -95,7 +97,7 @@ class Runner:
                 # So that the worker does not claim and postpone jobs in a tight loop.
                 await asyncio.sleep(NO_THREAD_SECONDS)
                 return Postponed(job.id, lease.token, NO_THREAD_PAUSE_MS)
-            if middlewares := self._queue.middlewares:
+            if middlewares := self._producer.middlewares:
                 result = await self._call_through(middlewares, task, run, options)
             else:
                 result = await self._call_handler(task, run, options)
@@ -106,8 +108,6 @@ class Runner:
             if isinstance(error, KeyboardInterrupt) and task.run_in == "loop":
                 raise
             return self._outcome_of_exception(error, task, run, options)
-        finally:
-            run.close_context()
         keep = resolve_keep(options.keep_completed, self._keep_completed)
         return Completed(job.id, lease.token, result, keep)
 
@@ -130,21 +130,16 @@ class Runner:
             failure_log.log_failed_without_run(run.lease.job, outcome.error)
         return outcome
 
-    def _find_reason_not_to_run(
-        self, job: JobRecord, options: Options, task: TaskDefinition | None
-    ) -> str | None:
-        """Return the error with which a job must fail without being run; None to run it."""
-        if job.deferred_failure is not None:
-            return job.deferred_failure
-        if task is None:
-            known = ", ".join(sorted(self._queue.tasks)) or "none"
-            return f"this worker has no task {job.name!r} (its tasks: {known})"
-        return self._find_expiry_error(job, options)
+    def _unknown_task_error(self, job: JobRecord) -> str:
+        """Return the error of a job whose task this worker does not have."""
+        known = ", ".join(sorted(self._queue.tasks)) or "none"
+        return f"this worker has no task {job.name!r} (its tasks: {known})"
 
-    def _find_expiry_error(self, job: JobRecord, options: Options) -> str | None:
+    def _find_expiry_error(
+        self, job: JobRecord, options: Options, expires_at_ms: int
+    ) -> str | None:
         """Return the error of a job that starts for the first time, and too late."""
-        expires_at_ms = options.expires_at_ms
-        if expires_at_ms is None or not is_first_start(job, options):
+        if not is_first_start(job, options):
             return None
         late_ms = self._queue.clock.now_ms() - expires_at_ms
         return f"expired {late_ms / 1000:.3f} s before it could start" if late_ms > 0 else None
