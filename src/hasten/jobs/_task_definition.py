@@ -122,8 +122,8 @@ def _check_importable_as_task(name: str, function: Callable[..., Any]) -> None:
     if not isinstance(getattr(found, "definition", None), TaskDefinition):
         raise InvalidOption(
             "run_in", "process", "used only for a function that is decorated with @queue.task: "
-            f"decorate {describe_function(function)}, because the child process imports the task "
-            f"{name!r} by the name of its function",
+            f"decorate {describe_function(function)} with it, because the child process imports "
+            f"the task {name!r} by the name of its function",
         )  # fmt: skip
 
 
