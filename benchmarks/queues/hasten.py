@@ -63,7 +63,7 @@ class Hasten(AsyncContestant):
         run = Run(batch.leases[0], asyncio.get_running_loop(), lambda _: None)  # type: ignore[arg-type, return-value]  # no handler uses the context
         run.began_at = run.loop.time()
         outcome = Completed(job.id, "token", "null")
-        counters = self._worker(self._queue).count_runs()
+        counters = self._worker(self._queue).start_counting_runs()
         meter = Meter()
         for _ in range(count):
             counters.started(run)

@@ -12,7 +12,7 @@ import hasten
 from hasten._cli import jobs, logs, workers
 from hasten._cli.durations import parse_duration
 from hasten._cli.output import escape_unencodable_output
-from hasten._cli.serve import describe_queue, serve, take_parent_pipe
+from hasten._cli.serve import describe_queue, detach_stdin_as_parent_pipe, serve
 from hasten._cli.supervisor import supervise
 from hasten._cli.target import load_queues
 from hasten._logs import get_logger
@@ -152,13 +152,13 @@ def worker(
     those that do not are returned to their queue, to be run again. A second signal ends the worker
     at once.
     """
-    pipe = take_parent_pipe() if is_supervised else None
+    pipe = detach_stdin_as_parent_pipe() if is_supervised else None
     logs.set_up(log_level, log_format)
     queues = load_queues(targets)
     if not is_supervised:
         for queue in queues:
             logger.info("serving %s", describe_queue(queue))
-            _warn_of_new_store(queue)
+            _warn_if_store_is_missing(queue)
         each = f" in each of {processes} processes" if processes > 1 else ""
         logger.info("running up to %d jobs at once%s", concurrency, each)
     if metrics_port is not None and processes > 1 and sys.platform == "win32":
@@ -181,7 +181,7 @@ def worker(
             serve(worker, queues, parent_pipe=pipe, answer=_own_process(worker).answer)
         elif monitor is not None:
             monitor.start(_own_process(worker))
-            serve(worker, queues, parent_pipe=pipe, stopped=monitor.close)
+            serve(worker, queues, parent_pipe=pipe, on_stopped=monitor.close)
         else:
             serve(worker, queues, parent_pipe=pipe)
         return
@@ -230,7 +230,7 @@ def _supervise_with_monitor(
         monitor.close()
 
 
-def _warn_of_new_store(queue: Queue) -> None:
+def _warn_if_store_is_missing(queue: Queue) -> None:
     """Log a warning if the store of a queue does not exist yet.
 
     This is normal for the first worker of an application. But if the store is expected to exist,

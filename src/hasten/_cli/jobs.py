@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hasten._cli.output import is_terminal, print_json, print_lines, print_table
+from hasten._cli.output import is_terminal, print_json, print_tab_separated, print_table
 from hasten._cli.run_in_store import run_in_existing_store
 from hasten._cli.target import load_queue, load_queues
 from hasten._escapes import printable
@@ -60,7 +60,7 @@ def counts(
             numeric=True,
         )
     else:
-        print_lines(
+        print_tab_separated(
             [queue.name, state, str(of_queue[state])]
             for queue, of_queue in zip(queues, counted, strict=True)
             for state in State
@@ -85,7 +85,7 @@ def list_jobs(
     if as_json:
         print_json([_to_json_object(job) for job in jobs])
     elif not is_terminal():
-        print_lines(_to_row(job, _format_iso_time(_last_changed_at(job))) for job in jobs)
+        print_tab_separated(_to_row(job, _format_iso_time(_last_changed_at(job))) for job in jobs)
     elif jobs:
         last = "error" if state is State.FAILED else "data"
         print_table(
@@ -167,7 +167,7 @@ def why(
         for reason in explained.values():
             typer.echo(printable(reason.text))
     else:
-        print_lines([id, reason.code, reason.text] for id, reason in explained.items())
+        print_tab_separated([id, reason.code, reason.text] for id, reason in explained.items())
     for id in (id for id in ids if id not in explained):
         typer.echo(f"{printable(id)}: no such job in queue {printable(queue.name)}", err=True)
     if len(explained) < len(ids):

@@ -25,9 +25,9 @@ from hasten.jobs._health_app import (
     HealthChecks,
     encode_response,
 )
-from hasten.jobs._queue_readings import start_reading
+from hasten.jobs._queue_readings import start_reading_queues
 from hasten.jobs._worker_state import ProcessReport
-from hasten.prometheus._command_page import make_command_page
+from hasten.prometheus._command_page import make_worker_command_page
 from hasten.prometheus._foreign_families import Family
 
 logger = get_logger("hasten.cli")
@@ -110,9 +110,9 @@ class Monitor:
         page = path.strip("/")
         if page == METRICS:
             # The stores and the processes are read at the same time.
-            reading = start_reading(self._queues, DEFAULT_STORE_TIMEOUT)
+            reading = start_reading_queues(self._queues, DEFAULT_STORE_TIMEOUT)
             reports, foreign = self._source.read_metrics()
-            written = make_command_page(
+            written = make_worker_command_page(
                 reading.result(), reports, foreign, accept=accept, accept_encoding=accept_encoding
             )
             return Response(200, written.headers, written.body)
@@ -213,13 +213,13 @@ class _Handler(BaseHTTPRequestHandler):
         """Respond like to a GET request, without the body."""
         self._respond(has_body=False)
 
-    def _refuse(self) -> None:
+    def _send_method_not_allowed(self) -> None:
         """Send the response 405 to a request whose method is not GET or HEAD."""
         body = json.dumps({"status": "only GET and HEAD are allowed"}).encode()
         headers = {"allow": "GET, HEAD", "content-type": "application/json"}
         self._send(Response(405, headers, body), has_body=True)
 
-    do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _refuse  # noqa: N815
+    do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _send_method_not_allowed  # noqa: N815
 
     def _respond(self, *, has_body: bool) -> None:
         try:

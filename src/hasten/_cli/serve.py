@@ -35,14 +35,14 @@ def serve(
     *,
     parent_pipe: int | None = None,
     answer: Callable[[bytes], bytes] | None = None,
-    stopped: Callable[[], object] | None = None,
+    on_stopped: Callable[[], object] | None = None,
 ) -> None:
     """Run a worker until a signal or the end of parent_pipe (a file descriptor) stops it.
 
     answer makes the responses to requests for reports that arrive on parent_pipe, which is a socket
-    then. stopped is called when the worker has stopped, also after an error.
+    then. on_stopped is called when the worker has stopped, also after an error.
     """
-    asyncio.run(_run_worker(worker, queues, parent_pipe, answer, stopped))
+    asyncio.run(_run_worker(worker, queues, parent_pipe, answer, on_stopped))
 
 
 async def _run_worker(
@@ -50,7 +50,7 @@ async def _run_worker(
     queues: Sequence[Queue],
     parent_pipe: int | None,
     answer: Callable[[bytes], bytes] | None,
-    stopped: Callable[[], object] | None,
+    on_stopped: Callable[[], object] | None,
 ) -> None:
     if parent_pipe is not None:
         loop = asyncio.get_running_loop()
@@ -62,14 +62,14 @@ async def _run_worker(
     try:
         await worker.run()
     finally:
-        if stopped is not None:
-            stopped()
+        if on_stopped is not None:
+            on_stopped()
     for queue in queues:
         await queue.aclose()
-    _exit_despite_threads()
+    _schedule_exit_despite_threads()
 
 
-def take_parent_pipe() -> int:
+def detach_stdin_as_parent_pipe() -> int:
     """Move the pipe from the parent process, which is standard input, to a new file descriptor.
 
     Returns the descriptor. Standard input becomes an empty file, so that handlers cannot read from
@@ -94,7 +94,7 @@ def _call_soon(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) 
         loop.call_soon_threadsafe(function)
 
 
-def _exit_despite_threads() -> None:
+def _schedule_exit_despite_threads() -> None:
     """Start a timer that ends the process after `THREADS_SECONDS`, even if handlers still run.
 
     Python itself would wait for the threads of the handlers without a limit.

@@ -31,7 +31,7 @@ class OwnProcess:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        worker.count_runs()
+        worker.start_counting_runs()
 
     def read_health(self) -> list[ProcessReport]:
         """Return the report of this process."""
@@ -39,16 +39,16 @@ class OwnProcess:
 
     def read_metrics(self) -> tuple[list[ProcessReport], list[Family]]:
         """Return the report of this process, and the metrics of other libraries."""
-        return self.read_health(), _collect_foreign()
+        return self.read_health(), _collect_other_libraries_metrics()
 
     def answer(self, request: bytes) -> bytes:
         """Return the content of a response to the supervisor."""
         (report,) = self.read_health()
-        families = encode_families(_collect_foreign() if request == METRICS else [])
+        families = encode_families(_collect_other_libraries_metrics() if request == METRICS else [])
         return encode_report(report) + SEPARATOR + families
 
 
-def _collect_foreign() -> list[Family]:
+def _collect_other_libraries_metrics() -> list[Family]:
     """Collect the metrics of other libraries from the registry of prometheus_client.
 
     Returns none of them if a collector fails.
@@ -97,13 +97,15 @@ class ChildProcess:
         """Ask the process for a report, and for its metrics of other libraries."""
         client = self._client
         if client is None:
-            return self._without_answer(None), []
+            return self._make_report_without_answer(None), []
         try:
             content = client.ask(request, ANSWER_SECONDS)
         except ConnectionError:
-            return self._without_answer(None if self._is_stopping else "has ended"), []
+            return self._make_report_without_answer(None if self._is_stopping else "has ended"), []
         if content is None:
-            return self._without_answer(f"does not answer within {ANSWER_SECONDS:g} s"), []
+            return self._make_report_without_answer(
+                f"does not answer within {ANSWER_SECONDS:g} s"
+            ), []
         encoded, _, families = content.partition(SEPARATOR)
         report = decode_report(encoded)
         with self._lock:
@@ -113,7 +115,7 @@ class ChildProcess:
         found = ProcessReport(self.number, report.workers, totals)
         return found, decode_families(families, self.number)
 
-    def _without_answer(self, problem: str | None) -> ProcessReport:
+    def _make_report_without_answer(self, problem: str | None) -> ProcessReport:
         """Return the report of a child that has not answered: the totals that are known."""
         with self._lock:
             totals = add_totals([self._ended, self._last])

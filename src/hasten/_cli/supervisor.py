@@ -96,28 +96,28 @@ class _ProcessSlot:
         if self._process is not None or now < self._due:
             return
         # In a process group of its own, so that Ctrl+C sends SIGINT only to the parent.
-        group: dict[str, Any] = {"process_group": 0}
+        popen_options: dict[str, Any] = {"process_group": 0}
         if sys.platform == "win32":
-            group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+            popen_options = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
         try:
-            self._process = self._start(group)
+            self._process = self._start(popen_options)
         except OSError as error:  # such as no memory or too many processes, which may be temporary
             self._schedule_next(0.0, f"process {self._number} could not be started ({error})", now)
             return
         self._started = now
         logger.info("process %d started with pid %d", self._number, self._process.pid)
 
-    def _start(self, group: Mapping[str, Any]) -> subprocess.Popen[bytes]:
+    def _start(self, popen_options: Mapping[str, Any]) -> subprocess.Popen[bytes]:
         """Start a process whose standard input is a pipe, or a socket if there is an observer.
 
-        group has the arguments of `Popen` that start the process in a process group of its own.
+        popen_options are the arguments of `Popen` that create a process group.
         """
         if self._observer is None:
-            return subprocess.Popen(self._command, stdin=subprocess.PIPE, **group)  # noqa: S603
+            return subprocess.Popen(self._command, stdin=subprocess.PIPE, **popen_options)  # noqa: S603
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                process = subprocess.Popen(self._command, stdin=theirs.fileno(), **group)  # noqa: S603
+                process = subprocess.Popen(self._command, stdin=theirs.fileno(), **popen_options)  # noqa: S603
             except BaseException:
                 ours.close()
                 raise
@@ -125,7 +125,7 @@ class _ProcessSlot:
         self._observer.started(self._client)
         return process
 
-    def is_running(self, now: float, *, stopping: bool) -> bool:
+    def check_if_running(self, now: float, *, stopping: bool) -> bool:
         """Check for the end of the process, and return whether it is running.
 
         If it has just ended, log how. Unless stopping is set, also schedule the next process.
@@ -190,7 +190,7 @@ class _Supervisor:
             while not self.signals:
                 now = time.monotonic()
                 for slot in self._slots:
-                    if not slot.is_running(now, stopping=False):
+                    if not slot.check_if_running(now, stopping=False):
                         slot.start_if_due(now)
                 time.sleep(POLL_SECONDS)
             return self._stop_all()
@@ -221,7 +221,7 @@ class _Supervisor:
 
     def _is_any_running(self) -> bool:
         now = time.monotonic()
-        running = [slot.is_running(now, stopping=True) for slot in self._slots]
+        running = [slot.check_if_running(now, stopping=True) for slot in self._slots]
         return any(running)
 
 

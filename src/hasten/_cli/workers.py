@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from hasten._cli.output import is_terminal, print_json, print_lines, print_table
+from hasten._cli.output import is_terminal, print_json, print_tab_separated, print_table
 from hasten._cli.run_in_store import run_in_existing_store
 from hasten._cli.target import load_queues
 from hasten._escapes import printable
@@ -38,18 +38,18 @@ def workers(
     if as_json:
         print_json([_to_json_object(info) for info in found])
     elif not is_terminal():
-        print_lines(_fields(info) for info in found)
+        print_tab_separated(_to_tab_separated_fields(info) for info in found)
     elif found:
         print_table(
             ["worker", "queue", "release", "jobs", "slots", "lag", "memory"],
-            [_cells(info) for info in found],
+            [_to_table_cells(info) for info in found],
         )
     else:
         names = ", ".join(printable(queue.name) for queue in queues)
         typer.echo(f"no worker of hasten takes jobs of {names}", err=True)
 
 
-def _fields(info: WorkerInfo) -> Sequence[str]:
+def _to_tab_separated_fields(info: WorkerInfo) -> Sequence[str]:
     """Return the fields of a tab-separated line, which programs read."""
     return (
         info.queue,
@@ -66,7 +66,7 @@ def _fields(info: WorkerInfo) -> Sequence[str]:
     )
 
 
-def _cells(info: WorkerInfo) -> Sequence[str]:
+def _to_table_cells(info: WorkerInfo) -> Sequence[str]:
     """Return the cells of a table row, which people read."""
     return (
         info.name,

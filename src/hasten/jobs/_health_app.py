@@ -22,7 +22,7 @@ from hasten.jobs._health import (
     store_unavailable,
 )
 from hasten.jobs._queue import Queue
-from hasten.jobs._queue_readings import QueueReading, start_reading, start_reading_pauses
+from hasten.jobs._queue_readings import QueueReading, start_reading_pauses, start_reading_queues
 from hasten.jobs._run_totals import add_totals
 from hasten.jobs._states import State
 from hasten.jobs._worker import Worker
@@ -74,7 +74,7 @@ class HealthChecks:
         queue = None if name is None else self._queues.get(name)
         if queue is None:
             return _done(no_such_queue(name, list(self._queues)))
-        found = start_reading([queue], self._store_timeout)
+        found = start_reading_queues([queue], self._store_timeout)
         return _then(found, lambda readings: _predict_wait(reports, readings[0]))
 
     def _judge_readiness(
@@ -168,7 +168,7 @@ class Health:
             store_timeout=to_ms("store_timeout", store_timeout, at_least_ms=1) / 1000,
         )
         for worker in workers:
-            worker.count_runs()
+            worker.start_counting_runs()
 
     def __repr__(self) -> str:
         return f"<Health of {', '.join(worker.name for worker in self._workers)}>"

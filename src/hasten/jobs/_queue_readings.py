@@ -36,7 +36,9 @@ class QueueReading:
         return sum(self.counts.get(state, 0) for state in READY)
 
 
-def start_reading(queues: Sequence[Queue], timeout_seconds: float) -> Future[list[QueueReading]]:
+def start_reading_queues(
+    queues: Sequence[Queue], timeout_seconds: float
+) -> Future[list[QueueReading]]:
     """Begin to read queues, in a thread of hasten. The future has a reading for each, in order.
 
     The future never has an exception: a reading that takes longer than timeout_seconds has an
@@ -48,7 +50,7 @@ def start_reading(queues: Sequence[Queue], timeout_seconds: float) -> Future[lis
 def start_reading_pauses(
     queues: Sequence[Queue], timeout_seconds: float
 ) -> Future[list[QueueReading]]:
-    """Begin to read which queues are paused, like `start_reading`. The counts are empty."""
+    """Begin to read which queues are paused, like `start_reading_queues`. The counts are empty."""
     return _portal.start(_read_all(_read_pause, queues, timeout_seconds))
 
 

@@ -503,7 +503,7 @@ class Worker:
         """The queues whose jobs the worker runs."""
         return self._queues
 
-    def count_runs(self) -> RunCounters:
+    def start_counting_runs(self) -> RunCounters:
         """Begin to count the runs of the worker, and return the counters.
 
         A second call returns the same counters.
@@ -520,7 +520,7 @@ class Worker:
 
         Calls no store, and does not need the event loop, which may be blocked.
         """
-        counters, consumers = self.count_runs(), self._consumers
+        counters, consumers = self.start_counting_runs(), self._consumers
         failure = self._failure
         return WorkerState(
             name=self.name,
@@ -538,11 +538,11 @@ class Worker:
     def totals(self) -> Totals:
         """Return how many runs ended, and how many jobs were taken back or lost their leases.
 
-        Runs are counted from the first call of `count_runs`, `state` or this method. Safe to call
-        from any thread.
+        Runs are counted from the first call of `start_counting_runs`, `state` or this method. Safe
+        to call from any thread.
         """
         return Totals(
-            self.count_runs().run_totals(),
+            self.start_counting_runs().run_totals(),
             [QueueTotals(each.name, each.reclaimed, each.lost_leases) for each in self._consumers],
         )
 

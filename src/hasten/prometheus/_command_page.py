@@ -24,7 +24,7 @@ class _Families(Collector):
         yield from self._families
 
 
-def make_command_page(
+def make_worker_command_page(
     readings: Sequence[QueueReading],
     reports: Sequence[ProcessReport],
     foreign: Sequence[Metric],

@@ -83,8 +83,12 @@ def run_families(reports: Sequence[ProcessReport]) -> Iterator[Metric]:
     yield from (wait, run)
     yield _attempts(totals.runs)
     queues = {each.queue for each in totals.queues} | {each.queue for each in totals.runs}
-    yield _finished("bullmq_job_completed", "completed", totals.runs, {COMPLETED}, queues)
-    yield _finished("bullmq_job_failed", "failed", totals.runs, {FAILED, NOT_RUN}, queues)
+    yield _make_finished_jobs_counter(
+        "bullmq_job_completed", "completed", totals.runs, {COMPLETED}, queues
+    )
+    yield _make_finished_jobs_counter(
+        "bullmq_job_failed", "failed", totals.runs, {FAILED, NOT_RUN}, queues
+    )
     reclaimed = CounterMetricFamily(
         "hasten_jobs_reclaimed",
         "Jobs of dead workers that were taken back: each is a crash of a run.",
@@ -120,7 +124,7 @@ def _attempts(runs: Iterable[RunTotals]) -> Metric:
     return family
 
 
-def _finished(
+def _make_finished_jobs_counter(
     name: str, what: str, runs: Iterable[RunTotals], outcomes: set[str], queues: set[str]
 ) -> Metric:
     """Return a counter, by queue, of the jobs whose run ended with one of these outcomes.
@@ -174,12 +178,12 @@ def worker_families(reports: Sequence[ProcessReport]) -> Iterator[Metric]:
         lag.add_metric([process], max(each.lag_seconds for each in workers))
         if workers[0].memory is not None:
             memory.add_metric([process], workers[0].memory)
-        for queue, age in _fetch_ages(workers).items():
+        for queue, age in _seconds_since_last_fetch(workers).items():
             fetch.add_metric([queue, process], age)
     yield from (up, slots, used, lag, memory, fetch)
 
 
-def _fetch_ages(workers: Iterable[WorkerState]) -> dict[str, float]:
+def _seconds_since_last_fetch(workers: Iterable[WorkerState]) -> dict[str, float]:
     """Return the seconds since the last fetch of each queue that has been fetched from."""
     ages: dict[str, float] = {}
     for worker in workers:

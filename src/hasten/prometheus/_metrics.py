@@ -16,7 +16,7 @@ from hasten._durations import Duration, to_ms
 from hasten.errors import InvalidOption
 from hasten.jobs import Queue, Worker
 from hasten.jobs._health_app import DEFAULT_STORE_TIMEOUT, report_of_workers
-from hasten.jobs._queue_readings import start_reading
+from hasten.jobs._queue_readings import start_reading_queues
 from hasten.prometheus._foreign_families import leaves_out_hasten
 from hasten.prometheus._http_families import (
     compression_families,
@@ -78,7 +78,7 @@ class Metrics(Collector):
         )
         self._store_seconds = to_ms("store_timeout", store_timeout, at_least_ms=1) / 1000
         for worker in self._workers:
-            worker.count_runs()
+            worker.start_counting_runs()
         self._registry = registry
         if registry is not None:
             registry.register(self)
@@ -105,7 +105,7 @@ class Metrics(Collector):
             return
         if self._queues:
             # Only the time limit of each reading ends this wait.
-            readings = start_reading(self._queues, self._store_seconds).result()
+            readings = start_reading_queues(self._queues, self._store_seconds).result()
             yield from queue_families(readings)
         if self._workers:
             reports = [report_of_workers(self._workers)]
