@@ -32,7 +32,7 @@ class CurrentLimit:
         decision = self.decision
         return f"<CurrentLimit {decision.name!r} {decision.remaining} of {decision.limit} left>"
 
-    def fail(self) -> None:
+    def count_request(self) -> None:
         """Count this request, whatever the status of its response will be.
 
         Raises `UsageError` if the limit does not count by the response, or the response has begun.
