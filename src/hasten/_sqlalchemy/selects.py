@@ -219,7 +219,7 @@ class OrderByClause(NamedTuple):
     """The functions that set the direction, such as ``desc``; the outermost one comes first."""
 
     def apply_direction_to(self, expression: Any) -> Any:
-        """Return an expression with the direction of this clause and its place of NULLs."""
+        """Return an expression with the direction and the NULLS FIRST or LAST of this clause."""
         for modifier in reversed(self.modifiers):
             expression = modifier(expression)
         return expression

@@ -419,7 +419,7 @@ def _is_constraint(rule: object) -> bool:
 
 
 def _is_serialized_unchanged(annotation: Any, value_type: type | None) -> bool:
-    """Return whether values of a type match an annotation, and pydantic returns them unchanged."""
+    """Return whether values of a type match an annotation, and are serialized unchanged."""
     if value_type is None:
         return False
     origin, arguments = get_origin(annotation), get_args(annotation)

@@ -605,7 +605,7 @@ class SyncPaginator(Generic[P]):
 
 
 class _ScopeAndDatabase(NamedTuple):
-    """What determines the rows of a query besides its SQL: the scope, and the database."""
+    """The scope and the database of a query. The same SQL may return other rows in others."""
 
     scope: object
     """The ``scope=`` of the request, with its ``schema_translate_map`` if it has one."""

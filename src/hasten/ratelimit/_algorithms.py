@@ -259,9 +259,9 @@ def _compute_wait_without_block(
 def _find_time_cost_is_free_us(
     rule: Rule, state: CounterState, cost: int, *, with_in_flight: bool
 ) -> int:
-    """Return the time when the runs of hits that have expired by then had at least this cost.
+    """Return the time when so many of the oldest runs of hits have expired that this cost is free.
 
-    with_in_flight: whether the reserved costs of these runs are part of it.
+    with_in_flight: whether the reserved costs of these runs become free, too.
     """
     for i in range(1, len(state), 3):
         cost -= state[i + 1] - (0 if with_in_flight else state[i + 2])
