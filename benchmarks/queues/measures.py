@@ -103,6 +103,13 @@ def metrics(workspace: Workspace, plan: Plan) -> Sample:
     return {"us": cost["cpu_seconds"] / cost["jobs"] * 1e6}
 
 
+def tracing(workspace: Workspace, plan: Plan) -> Sample:
+    """Measure what the spans of a job cost, beyond what OpenTelemetry's SDK takes for them."""
+    ours, sdk = workspace.run("trace_runs", count=plan.sizes.counted // 10)
+    all_us, sdk_us = (cost["cpu_seconds"] / cost["jobs"] * 1e6 for cost in (ours, sdk))
+    return {"us": all_us - sdk_us, "sdk_us": sdk_us}
+
+
 def depth(workspace: Workspace, plan: Plan, *, waiting: int, delayed: int = 0) -> Sample:
     """Run some jobs while many other ones wait or are delayed, then add some."""
     count = plan.sizes.measured
@@ -138,6 +145,7 @@ MEASURES: Final[dict[str, Measure]] = {
     "pickup": pickup,
     "memory": memory,
     "metrics": metrics,
+    "tracing": tracing,
     "depth:shallow": shallow,
     "depth:deep": deep,
     "depth:delayed": with_delayed,

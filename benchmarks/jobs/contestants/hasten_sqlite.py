@@ -12,9 +12,9 @@ class HastenSqlite(Hasten):
     remark = (
         "defaults: every commit but claims is flushed; finished jobs keep their results and events"
     )
-    packages = ("hasten", "msgspec")
+    packages = ("hasten", "msgspec", "opentelemetry-sdk")
     parts = frozenset(
-        {"enqueue", "bulk", "lone", "drain", "pickup", "pickup_here", "depth", "metrics"}
+        {"enqueue", "bulk", "lone", "drain", "pickup", "pickup_here", "depth", "metrics", "tracing"}
     )
     settings: ClassVar = {
         "enqueue": ("100 tasks",),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -26,7 +27,7 @@ from hasten._logs import get_logger
 from hasten._repeated_errors import ThrottledErrorLog
 from hasten.jobs._job import Job
 from hasten.jobs._options import decode_options
-from hasten.jobs._record import Failed, JobRecord, JobTemplate, Outcome, Retry
+from hasten.jobs._record import Completed, Failed, JobRecord, JobTemplate, Outcome, Retry
 from hasten.jobs._run import Run
 from hasten.jobs._trace_context import add_context, read_context
 
@@ -60,16 +61,19 @@ class Spans:
         submit: Callable[[JobTemplate], Awaitable[Job[Any]]],
     ) -> Job[Any]:
         """Add a job in a span, with the context of the span."""
-        span = self._start_send(queue, {"hasten.task": template.name})
+        span = self._start_send(queue, "hasten.task", template.name)
         if span is None:
             return await submit(template)
-        with self._until_sent(span):
+        try:
             carrier = self._carrier_of(span)
-            if carrier:
+            if carrier is not None:
                 template = replace(template, opts=add_context(template.opts, carrier))
             job = await submit(template)
-            span.set_attribute("messaging.message.id", job.id)
-            return job
+        except BaseException as error:
+            self._end_send(span, error)
+            raise
+        self._end_send(span, None, job.id)
+        return job
 
     async def send_many(
         self,
@@ -78,12 +82,12 @@ class Spans:
         submit: Callable[[Sequence[tuple[JobTemplate, str]]], Awaitable[list[Job[Any]]]],
     ) -> list[Job[Any]]:
         """Add jobs in one span, with the context of the span."""
-        span = self._start_send(queue, {"messaging.batch.message_count": len(jobs)})
+        span = self._start_send(queue, "messaging.batch.message_count", len(jobs))
         if span is None:
             return await submit(jobs)
-        with self._until_sent(span):
+        try:
             carrier = self._carrier_of(span, {BULK: "1"})
-            if carrier:
+            if carrier is not None:
                 # Jobs with the same template keep sharing one: they are stored faster.
                 templates = {id(template): template for template, _ in jobs}
                 traced = {
@@ -91,37 +95,37 @@ class Spans:
                     for key, template in templates.items()
                 }
                 jobs = [(traced[id(template)], data) for template, data in jobs]
-            return await submit(jobs)
+            added = await submit(jobs)
+        except BaseException as error:
+            self._end_send(span, error)
+            raise
+        self._end_send(span, None)
+        return added
 
-    def _start_send(self, queue: str, attributes: Mapping[str, str | int]) -> Span | None:
+    def _start_send(self, queue: str, key: str, value: str | int) -> Span | None:
+        """Start the span of a call that adds jobs, with an attribute. None if that fails."""
         try:
             return self._tracer.start_span(
                 f"send {queue}",
                 kind=SpanKind.PRODUCER,
-                attributes={**_attributes(queue, "send"), **attributes},
+                attributes={**_attributes(queue, "send"), key: value},
             )
         except Exception:  # noqa: BLE001  # of a sampler or a processor of the application
             self._errors.exception("cannot start the span of an added job")
             return None
 
-    @contextlib.contextmanager
-    def _until_sent(self, span: Span) -> Iterator[None]:
-        """End a span when the block ends, with the error of the block if it raises."""
-        failure: BaseException | None = None
+    def _end_send(self, span: Span, error: BaseException | None, id: str | None = None) -> None:
+        """End the span of a call that adds jobs, with its error or the id of its one job."""
         try:
-            yield
-        except BaseException as error:
-            failure = error
-            raise
-        finally:
-            try:
-                if failure is not None:
-                    span.set_attribute("error.type", type(failure).__qualname__)
-                    span.set_status(StatusCode.ERROR, f"{type(failure).__name__}: {failure}")
-                    span.record_exception(failure)
-                span.end()
-            except Exception:  # noqa: BLE001  # the job may be stored: the call must not fail
-                self._errors.exception("cannot end the span of an added job")
+            if error is not None:
+                span.set_attribute("error.type", type(error).__qualname__)
+                span.set_status(StatusCode.ERROR, f"{type(error).__name__}: {error}")
+                span.record_exception(error)
+            elif id is not None:
+                span.set_attribute("messaging.message.id", id)
+            span.end()
+        except Exception:  # noqa: BLE001  # the job may be stored: the call must not fail
+            self._errors.exception("cannot end the span of an added job")
 
     def _carrier_of(self, span: Span, extra: Mapping[str, str] = {}) -> str | None:
         """Return the context of a span as it is stored, None if no propagator is configured."""
@@ -150,8 +154,8 @@ class Spans:
         # Not the context of the code that started the worker: its jobs do not belong to it.
         parent = propagate.extract(carrier, Context())
         sender = trace.get_current_span(parent).get_span_context()
-        links: list[Link] = []
-        if sender.is_valid and _is_linked(job, carrier):
+        links: list[Link] | None = None
+        if carrier and sender.is_valid and _is_linked(job, carrier):
             links = [Link(sender)]
             parent = trace.set_span_in_context(trace.INVALID_SPAN, parent)  # baggage stays
         span = self._tracer.start_span(
@@ -175,9 +179,9 @@ class Spans:
         if span is None:
             return
         try:
-            span.set_attribute(
-                "hasten.outcome", "lost" if outcome is None else type(outcome).__name__.lower()
-            )
+            if type(outcome) is not Completed:
+                name = "lost" if outcome is None else type(outcome).__name__.lower()
+                span.set_attribute("hasten.outcome", name)
             if isinstance(outcome, Failed | Retry):
                 kind, _, text = outcome.error.partition(": ")
                 span.set_attribute("error.type", kind)
@@ -206,7 +210,9 @@ class Spans:
             contexts.detach(token)
 
 
-def _attributes(queue: str, operation: str) -> dict[str, str]:
+@lru_cache(256)
+def _attributes(queue: str, operation: str) -> Mapping[str, str]:
+    """Return the attributes of all spans of an operation on a queue."""
     return {
         "messaging.system": SYSTEM,
         "messaging.destination.name": queue,

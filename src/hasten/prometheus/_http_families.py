@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from hasten.compression import CompressionStats
-from hasten.loadshedding import LoadSheddingStats
-from hasten.ratelimit import RateLimitStats
+if TYPE_CHECKING:  # a worker process needs none of them
+    from hasten.compression import CompressionStats
+    from hasten.loadshedding import LoadSheddingStats
+    from hasten.ratelimit import RateLimitStats
 
 
 def compression_families(stats: CompressionStats) -> Iterator[Metric]:

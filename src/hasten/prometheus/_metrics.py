@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, TypeVar
 
 from prometheus_client import REGISTRY
 from prometheus_client.core import Metric
@@ -11,12 +13,10 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from hasten._asgi import ASGIApp
 from hasten._checks import check_instance
 from hasten._durations import Duration, to_ms
-from hasten.compression import CompressionStats
 from hasten.errors import InvalidOption
 from hasten.jobs import Queue, Worker
 from hasten.jobs._health_app import DEFAULT_STORE_TIMEOUT, report_of_workers
 from hasten.jobs._queue_readings import start_reading
-from hasten.loadshedding import LoadSheddingStats
 from hasten.prometheus._foreign_families import leaves_out_hasten
 from hasten.prometheus._http_families import (
     compression_families,
@@ -25,7 +25,13 @@ from hasten.prometheus._http_families import (
 )
 from hasten.prometheus._job_families import queue_families, run_families, worker_families
 from hasten.prometheus._page import MetricsPage
-from hasten.ratelimit import RateLimitStats
+
+if TYPE_CHECKING:
+    from hasten.compression import CompressionStats
+    from hasten.loadshedding import LoadSheddingStats
+    from hasten.ratelimit import RateLimitStats
+
+T = TypeVar("T")
 
 
 class Metrics(Collector):
@@ -61,9 +67,15 @@ class Metrics(Collector):
         queues = [source for source in sources if isinstance(source, Queue)]
         queues += [queue for worker in self._workers for queue in worker.queues]
         self._queues = list({queue.name: queue for queue in queues}.values())
-        self._compression = check_instance("compression", compression, CompressionStats)
-        self._rate_limits = check_instance("rate_limits", rate_limits, RateLimitStats)
-        self._load_shedding = check_instance("load_shedding", load_shedding, LoadSheddingStats)
+        self._compression = _check_counters(
+            "compression", compression, "hasten.compression", "CompressionStats"
+        )
+        self._rate_limits = _check_counters(
+            "rate_limits", rate_limits, "hasten.ratelimit", "RateLimitStats"
+        )
+        self._load_shedding = _check_counters(
+            "load_shedding", load_shedding, "hasten.loadshedding", "LoadSheddingStats"
+        )
         self._store_seconds = to_ms("store_timeout", store_timeout, at_least_ms=1) / 1000
         for worker in self._workers:
             worker.count_runs()
@@ -81,11 +93,11 @@ class Metrics(Collector):
         yield from run_families([])
         yield from worker_families([])
         if self._compression is not None:
-            yield from compression_families(CompressionStats())
+            yield from compression_families(type(self._compression)())
         if self._rate_limits is not None:
-            yield from rate_limit_families(RateLimitStats())
+            yield from rate_limit_families(type(self._rate_limits)())
         if self._load_shedding is not None:
-            yield from load_shedding_families(LoadSheddingStats())
+            yield from load_shedding_families(type(self._load_shedding)())
 
     def collect(self) -> Iterator[Metric]:
         """Generate the metrics. Blocks while the stores are read; see `asgi`."""
@@ -114,3 +126,13 @@ class Metrics(Collector):
         Prometheus' text format and OpenMetrics.
         """
         return MetricsPage(self._registry or self)
+
+
+def _check_counters(option: str, value: T, package: str, name: str) -> T:
+    """Return the value if it is None or an object of a class, which is imported only then.
+
+    So a worker process does not load the packages for HTTP.
+    """
+    if value is None:
+        return value
+    return check_instance(option, value, getattr(importlib.import_module(package), name))
