@@ -49,7 +49,7 @@ IsAccepted: TypeAlias = bool
 
 
 @dataclass(frozen=True, slots=True)
-class Shed:
+class ShedRequest:
     """A request that was refused because the process had no capacity. `on_shed` receives it."""
 
     request: RequestInfo
@@ -74,7 +74,7 @@ class LoadSheddingMiddleware:
     - retry_after: the minimum of the header Retry-After, in seconds. Each response has a random
       value, up to twice as long, so that clients do not return at the same moment.
     - message: the body of the 503 response: a string, or a dict for JSON; by default problem+json.
-    - on_shed: called with a `Shed` for each refused request. It cannot be async.
+    - on_shed: called with a `ShedRequest` for each refused request. It cannot be async.
     - stats: a `LoadSheddingStats` of yours, in which the middleware counts requests.
     - clock: measures how long requests take: a monotonic timer, unless you pass the clock of a
       `hasten.Store`. The lag of the event loop is always measured in real time.
@@ -95,7 +95,7 @@ class LoadSheddingMiddleware:
         max_lag: Duration = MAX_LAG,
         retry_after: Duration = RETRY_AFTER,
         message: str | Mapping[str, object] | None = None,
-        on_shed: Callable[[Shed], object] | None = None,
+        on_shed: Callable[[ShedRequest], object] | None = None,
         stats: LoadSheddingStats | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -177,7 +177,7 @@ class LoadSheddingMiddleware:
             return
         load = self._load
         try:
-            self._on_shed(Shed(request, load.in_flight, int(load.level.limit), retry_after))
+            self._on_shed(ShedRequest(request, load.in_flight, int(load.level.limit), retry_after))
         except Exception:  # noqa: BLE001  # raised by the application's function
             self._errors.exception("on_shed() failed; the request is refused as usual")
 

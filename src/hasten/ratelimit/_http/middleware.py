@@ -196,7 +196,7 @@ class RateLimitMiddleware(AsyncClosable):
                 await self._refusals.refuse(request, send)
         finally:
             if request.reserves:
-                await request.finish()
+                await request.settle_remaining()
 
     def _begin_request(self, scope: Scope, send: Send) -> LimitedRequest | None:
         """Return the request with the results of its limits; None if no limit can apply to it.
@@ -251,7 +251,7 @@ class RateLimitMiddleware(AsyncClosable):
             if socket.needs_refusal:
                 await self._refusals.refuse_handshake(socket, send)
         finally:
-            await socket.finish()
+            await socket.settle_remaining()
 
     async def _call_app_for_websocket(self, socket: LimitedWebSocket) -> None:
         token = active_request.set(socket)
@@ -305,7 +305,7 @@ class RateLimitMiddleware(AsyncClosable):
             return plan
         counted = [
             limit.identifying_options
-            for limit in outer.find_counted_limits(self.enforcer.namespace)
+            for limit in outer.find_already_counted_limits(self.enforcer.namespace)
         ]
         left = tuple(limit for limit in plan.limits if limit.identifying_options not in counted)
         if len(left) == len(plan.limits):

@@ -132,7 +132,7 @@ async def _settle_refused_request(request: LimitedRequest, status: int) -> None:
     Call it before the rate limit headers are made: they show what remains after the settlement.
     """
     await request.settle(status)
-    await request.finish()
+    await request.settle_remaining()
 
 
 def _make_retry_after_header(denied: LimitResult) -> tuple[bytes, bytes]:
