@@ -332,8 +332,8 @@ class TestWithoutAStore:
         done = place.jobs(*command.split())
         assert (done.status, done.out) == (1, "")
         assert done.err == (
-            f"hasten: sqlite:///{place.folder}/hasten.db: no such file. Run the command "
-            "in the folder of the application, or set HASTEN_URL or "
+            f"hasten: sqlite:///{place.folder}/hasten.db: no such file. Run hasten in the "
+            "folder in which the application runs, or set HASTEN_URL or "
             "Queue(store=...)\n"
         )
         assert not list(place.folder.glob("hasten.db*"))
