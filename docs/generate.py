@@ -32,6 +32,7 @@ import hasten.fields
 import hasten.jobs
 import hasten.loadshedding
 import hasten.pagination
+import hasten.prometheus
 import hasten.ratelimit
 import hasten.testing
 from hasten._cli.commands import app
@@ -53,6 +54,7 @@ FOR_HASTEN_ITSELF: Final = set(
     """
     Capped.count Count.with_page Context.close Context.stop Keep.keeps_nothing Keep.age_ms
     Queue.decode_result Queue.engine Queue.template Queue.submit Queue.submit_many Queue.results
+    Queue.watches Worker.start_counting_runs Worker.state Worker.totals
     Limit.identifying_options Limit.is_counted Limit.make_checks Limit.make_policy
     Limit.parse_returned_rate Limits.clock Limits.counter_store MemoryStore.hit_one
     MemoryStore.hit_now MemoryStore.settle_now MemoryStore.peek_now MemoryStore.reset_now
@@ -70,6 +72,7 @@ PACKAGES: Final = {
     "ratelimit.md": hasten.ratelimit,
     "loadshedding.md": hasten.loadshedding,
     "fastapi.md": hasten.fastapi,
+    "prometheus.md": hasten.prometheus,
     "testing.md": hasten.testing,
 }
 """The packages by the file name of the page that describes their exports."""

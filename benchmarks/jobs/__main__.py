@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks.benchmark import run
 from benchmarks.contestants import Contestants
 from benchmarks.queues.benchmark import QueueBenchmark
-from benchmarks.queues.comparison import Comparison, rate_rows, time_rows
+from benchmarks.queues.comparison import Comparison, Row, rate_rows, time_rows
 from benchmarks.queues.contestant import Contestant
 from benchmarks.queues.measures import Sizes
 from benchmarks.stores import Folders
@@ -26,14 +26,18 @@ class JobsOnSqlite(QueueBenchmark):
             *time_rows("lone", "lone enqueue"),
             *time_rows("pickup_here", "pick-up, same process"),
             *time_rows("pickup", "pick-up, other process"),
+            Row("metrics", "us", "metrics of a job", "µs"),
+            Row("tracing", "us", "spans of a job, without the SDK", "µs"),
+            Row("tracing", "sdk_us", "the SDK of OpenTelemetry", "µs"),
         ],
         ratios={("enqueue", "per_second"): 8.0, ("drain", "per_second"): 8.0},
         limits={
-            ("lone", "p50_ms"): 1.0, ("pickup_here", "p50_ms"): 3.0, ("pickup", "p50_ms"): 25.0
+            ("lone", "p50_ms"): 1.0, ("pickup_here", "p50_ms"): 3.0, ("pickup", "p50_ms"): 25.0,
+            ("metrics", "us"): 3.0, ("tracing", "us"): 15.0,
         },
     )  # fmt: skip
     part_names = (
-        "enqueue", "bulk", "lone", "drain", "pickup_here", "pickup",
+        "enqueue", "bulk", "lone", "drain", "pickup_here", "pickup", "metrics", "tracing",
         "depth:shallow", "depth:deep", "depth:delayed",
     )  # fmt: skip
     full = Sizes()

@@ -88,6 +88,14 @@ class PythonContestant(Contestant, ABC):
         """Do the same as `send` and `receive`, but in one process."""
         raise NotImplementedError
 
+    def count_runs(self, count: int) -> Cost:
+        """Count the same run count times, as a worker with metrics does for each job."""
+        raise NotImplementedError
+
+    def trace_runs(self, count: int) -> tuple[Cost, Cost]:
+        """Make the spans of count jobs. Returns the cost, and that of the tracing library alone."""
+        raise NotImplementedError
+
     def fill_delayed(self, count: int) -> None:
         """Add count jobs that are due in a day."""
         raise NotImplementedError

@@ -29,6 +29,7 @@ class Sizes:
     lone: int = 2_000
     pickup: int = 200
     memory: int = 20_000
+    counted: int = 200_000
     measured: int = 10_000  # how many jobs are measured at each length of the queue
     shallow: int = 1_000
     deep: int = 200_000
@@ -96,6 +97,19 @@ def pickup_here(workspace: Workspace, plan: Plan) -> Sample:
     return _percentiles(workspace.run("pick_up", pauses=_pauses(plan)))
 
 
+def metrics(workspace: Workspace, plan: Plan) -> Sample:
+    """Measure what a worker spends on a job to count it and its times, for hasten.prometheus."""
+    cost: Cost = workspace.run("count_runs", count=plan.sizes.counted)
+    return {"us": cost["cpu_seconds"] / cost["jobs"] * 1e6}
+
+
+def tracing(workspace: Workspace, plan: Plan) -> Sample:
+    """Measure what the spans of a job cost, beyond what OpenTelemetry's SDK takes for them."""
+    ours, sdk = workspace.run("trace_runs", count=plan.sizes.counted // 10)
+    all_us, sdk_us = (cost["cpu_seconds"] / cost["jobs"] * 1e6 for cost in (ours, sdk))
+    return {"us": all_us - sdk_us, "sdk_us": sdk_us}
+
+
 def depth(workspace: Workspace, plan: Plan, *, waiting: int, delayed: int = 0) -> Sample:
     """Run some jobs while many other ones wait or are delayed, then add some."""
     count = plan.sizes.measured
@@ -130,6 +144,8 @@ MEASURES: Final[dict[str, Measure]] = {
     "pickup_here": pickup_here,
     "pickup": pickup,
     "memory": memory,
+    "metrics": metrics,
+    "tracing": tracing,
     "depth:shallow": shallow,
     "depth:deep": deep,
     "depth:delayed": with_delayed,

@@ -16,13 +16,13 @@ from benchmarks.ratelimit.on_redis import OnRedis
 from benchmarks.ratelimit.on_sqlite import OnSqlite
 from benchmarks.ratelimit.overhead import Overhead
 from benchmarks.ratelimit.overload import Overload
-from benchmarks.ratelimit.part import RateLimitPart, Sizes
+from benchmarks.ratelimit.part import Sizes, StoreRateLimitPart
 from benchmarks.stores import RedisServer
 
 
 class RateLimits(Benchmark[Contestant, Sizes]):
     contestants = CONTESTANTS
-    known_parts: ClassVar[dict[str, type[RateLimitPart]]] = {
+    known_parts: ClassVar[dict[str, type[StoreRateLimitPart]]] = {
         part.name: part
         for part in (Hits, Overhead, OnRedis, OnSqlite, Memory, Correctness, Overload)
     }

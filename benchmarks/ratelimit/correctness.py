@@ -6,12 +6,12 @@ from typing import Any
 
 from benchmarks.parts import Report
 from benchmarks.ratelimit.contestant import CONTESTANTS, OUR_STORE
-from benchmarks.ratelimit.part import RateLimitPart
+from benchmarks.ratelimit.part import StoreRateLimitPart
 from benchmarks.ratelimit.workloads.correctness import LOGIN_RATE, PARALLEL, SEAM_RATE
 from benchmarks.tables import show_table, show_text
 
 
-class Correctness(RateLimitPart):
+class Correctness(StoreRateLimitPart):
     name = "correctness"
 
     def measures(self, name: str) -> bool:

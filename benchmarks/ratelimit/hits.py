@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any, Final
 
 from benchmarks.ratelimit.contestant import CONTESTANTS, OUR_STORE, OURS
-from benchmarks.ratelimit.part import RateLimitPart
+from benchmarks.ratelimit.part import StoreRateLimitPart
 from benchmarks.ratelimit.workloads.hits import KEYS, MANY_KEYS
 from benchmarks.tables import show_table, show_text
 from benchmarks.verdicts import Ratios, Verdict, short, to_text
@@ -14,7 +14,7 @@ from benchmarks.verdicts import Ratios, Verdict, short, to_text
 MOST_NS: Final = 1_000
 
 
-class Hits(RateLimitPart):
+class Hits(StoreRateLimitPart):
     name = "hits"
 
     def measures(self, name: str) -> bool:

@@ -7,14 +7,14 @@ from typing import Any, Final
 
 from benchmarks.parts import Report
 from benchmarks.ratelimit.contestant import CONTESTANTS, OUR_STORE, OURS, is_python_peer
-from benchmarks.ratelimit.part import RateLimitPart
+from benchmarks.ratelimit.part import StoreRateLimitPart
 from benchmarks.tables import show_table, show_text
 from benchmarks.verdicts import Ratios, Verdict, short, to_text
 
 KINDS: Final = {"bytes": "in memory", "redis_bytes": "on Redis"}
 
 
-class Memory(RateLimitPart):
+class Memory(StoreRateLimitPart):
     name = "memory"
     _many: dict[str, Any] | None = None
 

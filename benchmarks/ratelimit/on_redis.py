@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any, Final
 
 from benchmarks.ratelimit.contestant import CONTESTANTS, OURS, is_python_peer
-from benchmarks.ratelimit.part import RateLimitPart
+from benchmarks.ratelimit.part import StoreRateLimitPart
 from benchmarks.ratelimit.workloads.client_requests import CLIENTS
 from benchmarks.ratelimit.workloads.redis import CONCURRENT, COUNTED, POLICIES
 from benchmarks.tables import show_table, show_text
@@ -16,7 +16,7 @@ MANY_TIMES: Final = 5.0
 WAYS: Final = {"library": "the library alone", "application": "around an application"}
 
 
-class OnRedis(RateLimitPart):
+class OnRedis(StoreRateLimitPart):
     name = "redis"
 
     def measures(self, name: str) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from benchmarks.parts import Report
 from benchmarks.processes import Process
 from benchmarks.ratelimit.contestant import CONTESTANTS, OURS
-from benchmarks.ratelimit.part import TIMEOUT_SECONDS, RateLimitPart
+from benchmarks.ratelimit.part import TIMEOUT_SECONDS, StoreRateLimitPart
 from benchmarks.tables import show_table, show_text
 from benchmarks.verdicts import short
 
@@ -21,7 +21,7 @@ CASES: Final = list(product((1, 4), (1, 50)))
 """The number of processes, and of concurrent hits in each."""
 
 
-class OnSqlite(RateLimitPart):
+class OnSqlite(StoreRateLimitPart):
     name = "sqlite"
 
     def measures(self, name: str) -> bool:

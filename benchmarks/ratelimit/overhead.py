@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any, Final
 
 from benchmarks.ratelimit.contestant import CONTESTANTS, OURS
-from benchmarks.ratelimit.part import RateLimitPart
+from benchmarks.ratelimit.part import StoreRateLimitPart
 from benchmarks.ratelimit.workloads.overhead import CALLS, CLIENTS
 from benchmarks.tables import show_table, show_text
 from benchmarks.verdicts import Ratios, Verdict, short
@@ -21,7 +21,7 @@ LIMITS_US: Final = {"/free": 1.0, "/one": 5.0}
 LEAST_US: Final = 0.1  # a shorter time is noise, and useless as a divisor
 
 
-class Overhead(RateLimitPart):
+class Overhead(StoreRateLimitPart):
     name = "overhead"
 
     def measures(self, name: str) -> bool:

@@ -6,14 +6,14 @@ from statistics import median
 from typing import Any, Final
 
 from benchmarks.ratelimit.contestant import OURS
-from benchmarks.ratelimit.part import RateLimitPart
+from benchmarks.ratelimit.part import StoreRateLimitPart
 from benchmarks.tables import show_table, show_text
 from benchmarks.verdicts import Verdict
 
 WAYS: Final = {"without": "every request", "with": "LoadSheddingMiddleware"}
 
 
-class Overload(RateLimitPart):
+class Overload(StoreRateLimitPart):
     name = "overload"
 
     def measures(self, name: str) -> bool:

@@ -28,7 +28,7 @@ class Sizes:
     overload_seconds: float = 8.0
 
 
-class RateLimitPart(RoundPart):
+class StoreRateLimitPart(RoundPart):
     """A part that runs the workload with its name. url is that of the Redis server to use."""
 
     def __init__(self, names: Sequence[str], url: str, sizes: Sizes) -> None:

@@ -1,4 +1,4 @@
-"""The application: jobs, pages, fields, accounts, limits and compression.
+"""The application: jobs, pages, fields, accounts, limits, compression and metrics.
 
 It can be started without the tour: `uvicorn examples.send_email.app:app`. The modules `mail` and
 `blog` say where they store their data.
@@ -7,11 +7,15 @@ It can be started without the tour: `uvicorn examples.send_email.app:app`. The m
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.routing import Route
 
 from examples.send_email import accounts, blog, mail
-from hasten.compression import CompressionMiddleware
+from hasten.compression import CompressionMiddleware, CompressionStats
 from hasten.fastapi import document_rate_limits
-from hasten.ratelimit import Limit, RateLimitMiddleware
+from hasten.prometheus import Metrics
+from hasten.ratelimit import Limit, RateLimitMiddleware, RateLimitStats
+
+compression, rate_limits = CompressionStats(), RateLimitStats()
 
 # Each resource has one URL: the same URL with a slash at the end returns 404.
 app = FastAPI(title="Mail and posts", redirect_slashes=False)
@@ -26,8 +30,11 @@ app.add_middleware(
     ],
     # Believe X-Forwarded-For from this machine, with which the tour acts as several clients.
     trusted_proxies=["127.0.0.1"],
+    stats=rate_limits,
 )
-app.add_middleware(CompressionMiddleware)
+app.add_middleware(CompressionMiddleware, stats=compression)
+metrics = Metrics(mail.worker, compression=compression, rate_limits=rate_limits)
+app.routes.append(Route("/metrics", metrics.asgi()))
 document_rate_limits(app)
 
 

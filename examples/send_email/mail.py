@@ -21,6 +21,7 @@ SMTP_HOST = os.environ.get("SMTP_HOST", "127.0.0.1")
 SMTP_PORT = int(os.environ.get("SMTP_PORT", "1025"))
 
 queue = Queue("mail")
+worker = Worker(queue, concurrency=10)
 
 
 class Mail(BaseModel):
@@ -29,8 +30,14 @@ class Mail(BaseModel):
     text: str = Field(max_length=100_000)
 
 
-# The message id is an argument, so that both mails have the same id if the task runs twice.
-@queue.task(attempts=5, backoff="exponential", timeout=30)
+# The message id is an argument, so that both mails have the same id if the task runs twice. A
+# refused recipient is not tried again: the provider will refuse it each time.
+@queue.task(
+    attempts=5,
+    backoff="exponential",
+    timeout=30,
+    give_up_on=aiosmtplib.SMTPRecipientsRefused,
+)
 async def send(mail: Mail, message_id: str) -> str:
     message = EmailMessage()
     message["From"] = "hello@example.org"
@@ -44,7 +51,7 @@ async def send(mail: Mail, message_id: str) -> str:
 
 @asynccontextmanager
 async def lifespan(_: object) -> AsyncIterator[None]:
-    async with queue, Worker(queue, concurrency=10):
+    async with queue, worker:
         yield
 
 

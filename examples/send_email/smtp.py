@@ -12,13 +12,29 @@ SECONDS_PER_MAIL = 3
 
 
 class Mailbox:
-    """Accepts every mail after some seconds, many mails at the same time, and records the ids."""
+    """Accepts mails after some seconds, many at the same time, and records their ids.
+
+    Mails to an address that begins with full@ are refused.
+    """
 
     def __init__(self, seconds_per_mail: float = SECONDS_PER_MAIL) -> None:
         self._seconds_per_mail = seconds_per_mail
         self.message_ids: list[str] = []
 
-    # aiosmtpd requires this name.
+    # aiosmtpd requires these names.
+    async def handle_RCPT(  # noqa: N802
+        self,
+        server: SMTP,
+        session: Session,
+        envelope: Envelope,
+        address: str,
+        rcpt_options: list[str],
+    ) -> str:
+        if address.startswith("full@"):
+            return "552 Mailbox full"
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
     async def handle_DATA(  # noqa: N802
         self, server: SMTP, session: Session, envelope: Envelope
     ) -> str:

@@ -12,7 +12,9 @@ MAX_CACHED_CHARS: Final = 1024
 """Longer texts are not cached, so that 1,024 entries take at most a few megabytes."""
 
 
-def cache_short_texts(max_entries: int) -> Callable[[Callable[[str], T]], Callable[[str], T]]:
+def cache_results_for_short_texts(
+    max_entries: int,
+) -> Callable[[Callable[[str], T]], Callable[[str], T]]:
     """Return a decorator that caches the results of a function of one string.
 
     The cache keeps the given number of most recently used entries. Strings of more than

@@ -117,7 +117,7 @@ def check_function(option: str, value: F, *parameters: str, may_be_async: bool =
     ):
         return value
     kind = "function" if may_be_async else "function that is not async"
-    call = f", called as {option}({', '.join(parameters)})" if parameters else ""
+    call = f", that accepts the call {option}({', '.join(parameters)})" if parameters else ""
     raise InvalidOption(option, value, f"a {kind}{call}")
 
 

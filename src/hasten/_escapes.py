@@ -27,7 +27,7 @@ def printable(text: str, *, keep: str = "") -> str:
 
 def is_printable(text: str) -> bool:
     """Return whether `printable` would return the text unchanged."""
-    return text.isprintable() or not any(map(_is_escaped, text))
+    return text.isprintable() or not any(map(_needs_escape, text))
 
 
 def printable_json(value: object) -> str:
@@ -42,10 +42,10 @@ def _escape(text: str, keep: str, escape: Callable[[str], str]) -> str:
     if text.isprintable():
         return text
     return "".join(
-        escape(character) if _is_escaped(character) and character not in keep else character
+        escape(character) if _needs_escape(character) and character not in keep else character
         for character in text
     )
 
 
-def _is_escaped(character: str) -> bool:
+def _needs_escape(character: str) -> bool:
     return unicodedata.category(character) in _ESCAPED and character not in _JOINERS

@@ -19,15 +19,28 @@ from hasten._escapes import printable
 _INDENT: Final = "    "
 _HEADING: Final = "Traceback (most recent call last):\n"
 
+_loggers: Final[dict[str, logging.Logger]] = {}
+
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
 
 def get_logger(name: str) -> logging.Logger:
     """Return the logger of this name, with the filter that escapes its records."""
     logger = logging.getLogger(name)
+    _loggers[name] = logger
     if _escape_record_filter not in logger.filters:
         logger.addFilter(_escape_record_filter)
     return logger
+
+
+def reenable_disabled_loggers() -> None:
+    """Enable loggers that `logging.config` has disabled. A worker does this when it starts.
+
+    `dictConfig` and `fileConfig` disable all existing loggers, unless disable_existing_loggers is
+    False: failed jobs would leave nothing in the log. To silence a logger, set its level.
+    """
+    for logger in _loggers.values():
+        logger.disabled = False
 
 
 def _escape_record_filter(record: logging.LogRecord) -> bool:

@@ -48,12 +48,12 @@ def is_running() -> bool:
 
 def current_trio_token() -> Any:
     """Return the trio token, with which other threads can run functions on this event loop."""
-    return _require_trio().lowlevel.current_trio_token()
+    return _import_running_trio().lowlevel.current_trio_token()
 
 
 def make_lock() -> asyncio.Lock | Any:
     """Return a lock of the running event loop: an `asyncio.Lock` or a `trio.Lock`."""
-    return asyncio.Lock() if is_asyncio() else _require_trio().Lock()
+    return asyncio.Lock() if is_asyncio() else _import_running_trio().Lock()
 
 
 def call_next_turn(function: Callable[[], object]) -> None:
@@ -69,7 +69,7 @@ async def run_in_thread(work: Callable[..., T], *args: object) -> T:
     """Call a function in a worker thread of the running event loop, and return its result."""
     if is_asyncio():
         return await asyncio.to_thread(work, *args)
-    result: T = await _require_trio().to_thread.run_sync(work, *args)
+    result: T = await _import_running_trio().to_thread.run_sync(work, *args)
     return result
 
 
@@ -84,7 +84,7 @@ async def wait_for_future(future: Future[T]) -> T:
         done = asyncio.Event()
         wake = asyncio.get_running_loop().call_soon_threadsafe
     else:
-        done = _require_trio().Event()
+        done = _import_running_trio().Event()
         wake = current_trio_token().run_sync_soon
 
     def on_done(_: Future[T]) -> None:
@@ -123,8 +123,8 @@ def _find_running_trio() -> Any | None:
     return trio
 
 
-def _require_trio() -> Any:
-    """Return the module trio. Raises `AsyncioRequired` if no event loop is running."""
+def _import_running_trio() -> Any:
+    """Return the module trio if trio runs the caller. Raises `AsyncioRequired` otherwise."""
     trio = _find_running_trio()
     if trio is None:
         raise AsyncioRequired("a middleware of hasten", "run the application on asyncio or trio")

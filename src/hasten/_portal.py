@@ -50,22 +50,22 @@ class _Portal:
 _portal = _Portal()
 
 
-def call(coroutine: Coroutine[Any, Any, T], *, waits: bool = False) -> T:
+def run_checked(coroutine: Coroutine[Any, Any, T], *, waits_for_tasks: bool = False) -> T:
     """Run the coroutine of a `.sync` method, wait for it, and return its result.
 
     In a thread with a running event loop, the call would block that loop. A short call only issues
-    a `RuntimeWarning` there. A call that may have to wait for a task of that loop (waits=True)
-    raises `UsageError`, because it could wait forever.
+    a `RuntimeWarning` there. With waits_for_tasks=True, the coroutine may have to wait for an
+    asyncio task of that loop. The call then raises `UsageError`, because it could wait forever.
     """
     try:
-        _check_no_running_loop(coroutine, waits=waits)
+        _check_no_running_loop(coroutine, waits_for_tasks=waits_for_tasks)
     except BaseException:
         coroutine.close()
         raise
     return _portal.run(coroutine)
 
 
-def _check_no_running_loop(coroutine: Coroutine[Any, Any, Any], *, waits: bool) -> None:
+def _check_no_running_loop(coroutine: Coroutine[Any, Any, Any], *, waits_for_tasks: bool) -> None:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -74,7 +74,7 @@ def _check_no_running_loop(coroutine: Coroutine[Any, Any, Any], *, waits: bool) 
     owner, _, method = coroutine.__qualname__.rpartition(".")  # type: ignore[attr-defined]
     owner = "task" if owner == "Enqueuer" else owner.lower()
     instead = f"use 'await {owner}.{method}(…)', or call it from a thread (asyncio.to_thread)"
-    if waits:
+    if waits_for_tasks:
         raise UsageError(f"a .sync call that waits would block the running event loop: {instead}")
     # stacklevel: the warning names the line that has called the `.sync` method.
     warnings.warn(
@@ -82,10 +82,11 @@ def _check_no_running_loop(coroutine: Coroutine[Any, Any, Any], *, waits: bool) 
     )
 
 
-def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine, wait for it, and return its result. Unlike `call`, it checks nothing.
+def run_unchecked(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine, wait for it, and return its result.
 
-    The thread must not have a running event loop, because it would be blocked.
+    Unlike `run_checked`, this does not check that the thread has no running event loop. The caller
+    must ensure that, because the loop would be blocked.
     """
     return _portal.run(coroutine)
 

@@ -32,21 +32,21 @@ def make_refusal(
     *,
     status: int,
     limits: Sequence[str],
-    is_busy: bool = False,
+    server_lacks_capacity: bool = False,
     is_text: bool = False,
 ) -> EncodedResponse:
     """Return the response to a refused request, without RateLimit and Retry-After headers.
 
     A message is the whole body: a string is sent as text/plain (as HTML it could inject scripts), a
     mapping as JSON. Without a message, the body is a problem document (RFC 9457) with the names of
-    the exceeded limits, or a short plain text if is_text is set. is_busy: the request is refused
-    because the server lacks capacity, not because the client has exceeded a limit. Caches must not
-    store the response (RFC 6585, section 4).
+    the exceeded limits, or a short plain text if is_text is set. server_lacks_capacity: the request
+    is refused because the server lacks capacity, not because the client has exceeded a limit.
+    Caches must not store the response (RFC 6585, section 4).
     """
     if isinstance(message, Mapping):
         return _make_response(status, "application/json", json.dumps(message))
     if message is None:
-        message = _default_body(status, tuple(limits), is_busy, is_text)
+        message = _default_body(status, tuple(limits), server_lacks_capacity, is_text)
         if not is_text:
             return _make_response(status, "application/problem+json", message)
     return _make_response(status, "text/plain; charset=utf-8", message)
@@ -71,8 +71,10 @@ def _make_response(status: int, media_type: str, body: str) -> EncodedResponse:
 
 
 @lru_cache(maxsize=256)
-def _default_body(status: int, limits: tuple[str, ...], is_busy: bool, is_text: bool) -> str:
-    problem = _limit_problem(status, _title_of(status), limits, is_busy)
+def _default_body(
+    status: int, limits: tuple[str, ...], server_lacks_capacity: bool, is_text: bool
+) -> str:
+    problem = _limit_problem(status, _title_of(status), limits, server_lacks_capacity)
     return str(problem["detail"]) if is_text else json.dumps(problem)
 
 

@@ -77,7 +77,7 @@ def get_request_header(query: QueryLike, name: str) -> str | None:
     return value
 
 
-def is_debug(query: QueryLike) -> bool:
+def is_app_in_debug_mode(query: QueryLike) -> bool:
     """Return whether query is a request of an application in debug mode."""
     scope: Any = getattr(query, "scope", None) or {}
     return bool(getattr(scope.get("app"), "debug", False))

@@ -106,8 +106,11 @@ class Store(AsyncClosable):
         url = os.environ.get(ENVIRONMENT) or default
         return cls(url, clock=clock, timeout=timeout, prefix=prefix)
 
-    def part(self, name: str, make: Callable[[Store], P]) -> P:
-        """Return the part of the capability with this name. make creates it on first use."""
+    def get_or_make_part(self, name: str, make: Callable[[Store], P]) -> P:
+        """Return the object with this name that belongs to the store. make creates it on first use.
+
+        Each capability, such as jobs, keeps one: its connection to this store.
+        """
         with self._lock:
             part = self._parts.get(name)
             if part is None:

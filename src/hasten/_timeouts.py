@@ -25,8 +25,11 @@ MAX_LATENESS: Final = 0.25
 GRACE_TURNS: Final = 4
 
 
-class _RemainingSlices:
-    """The slices of a time-out that are left. All times are in seconds of `loop.time()`."""
+class _TimeoutSlices:
+    """A time-out divided into slices. A slice does not count if the event loop was blocked in it.
+
+    All times are in seconds of `loop.time()`.
+    """
 
     def __init__(self, seconds: float, now: float) -> None:
         self.length: Final = seconds / SLICES
@@ -34,8 +37,8 @@ class _RemainingSlices:
         self._ends_at = now + MAX_FACTOR * seconds
         self._due = now + self.length
 
-    def end_current_slice(self, now: float) -> bool:
-        """End the current slice and start the next one. Return whether the time-out is over."""
+    def end_slice_and_check_expired(self, now: float) -> bool:
+        """End the current slice and start the next one. Return whether the time-out has expired."""
         if now - self._due < MAX_LATENESS * self.length:
             self._left -= 1
         self._due = now + self.length
@@ -48,12 +51,12 @@ async def done_within(future: asyncio.Future[Any], seconds: float) -> bool:
     The time in which the event loop was busy is not counted.
     """
     loop = asyncio.get_running_loop()
-    slices = _RemainingSlices(seconds, loop.time())
+    slices = _TimeoutSlices(seconds, loop.time())
     while True:
         await asyncio.wait({future}, timeout=slices.length)
         if future.done():
             return True
-        if slices.end_current_slice(loop.time()):
+        if slices.end_slice_and_check_expired(loop.time()):
             break
     for _ in range(GRACE_TURNS):
         await asyncio.sleep(0)
@@ -62,7 +65,7 @@ async def done_within(future: asyncio.Future[Any], seconds: float) -> bool:
     return False
 
 
-class LoopTimeout:
+class BlockAwareTimeout:
     """A variant of `asyncio.timeout` that does not count time in which the event loop was busy.
 
     Use it with `async with`, which raises `TimeoutError` when the time is over.
@@ -70,7 +73,7 @@ class LoopTimeout:
 
     def __init__(self, seconds: float) -> None:
         self._loop = asyncio.get_running_loop()
-        self._slices = _RemainingSlices(seconds, self._loop.time())
+        self._slices = _TimeoutSlices(seconds, self._loop.time())
         self._grace = GRACE_TURNS
         self._timeout = asyncio.timeout(None)
         self._timer: asyncio.Handle | None = None
@@ -90,14 +93,15 @@ class LoopTimeout:
         await self._timeout.__aexit__(kind, error, trace)
 
     def _end_slice(self) -> None:
-        if self._slices.end_current_slice(self._loop.time()):
-            self._end_grace_turn()
+        if self._slices.end_slice_and_check_expired(self._loop.time()):
+            self._expire_after_grace_turns()
         else:
             self._timer = self._loop.call_later(self._slices.length, self._end_slice)
 
-    def _end_grace_turn(self) -> None:
+    def _expire_after_grace_turns(self) -> None:
+        """Let the time-out expire after a few more turns of the event loop."""
         self._grace -= 1
         if self._grace:
-            self._timer = self._loop.call_soon(self._end_grace_turn)
+            self._timer = self._loop.call_soon(self._expire_after_grace_turns)
         else:
             self._timeout.reschedule(self._loop.time())

@@ -425,9 +425,10 @@ class StoreRejected(StoreError):
 
 
 class StoreInterrupted(StoreError):
-    """The connection broke before the response, so the operation may or may not have been applied.
+    """The connection broke before the response to an operation arrived.
 
-    It was applied completely or not at all. Adding a job again is safe if it has a job_id.
+    The operation may or may not have been applied, but never only in part. Adding a job again is
+    safe if it has a job_id.
     """
 
     def __init__(self, store: str, reason: str) -> None:
@@ -501,15 +502,20 @@ class ResultTimeout(HastenError, TimeoutError):
 
 
 class InvalidTask(HastenError, TypeError):
-    """A function cannot be a task, or JSON data cannot be converted to one of its annotations."""
+    """A function cannot be a task.
+
+    For example, JSON data can never be converted to the type of one of its parameters.
+    """
 
 
 class TargetError(HastenError):
-    """A queue or module that was named on the command line cannot be found or imported."""
+    """A target on the command line, such as `app.tasks:queue`, cannot be found or imported."""
 
 
 class RunFailed(HastenError):
-    """hasten ended the run of a job, or could not store its result: the attempt has failed.
+    """An attempt to run a job failed, but not with an exception of its handler.
+
+    hasten has ended the run, or could not store its result.
 
     Such an exception is not raised to a caller. It is stored as the error of the job. To fail a job
     at once instead of retrying it, list the class in the option `give_up_on` of its task.
@@ -517,7 +523,7 @@ class RunFailed(HastenError):
 
 
 class JobTimeout(RunFailed):
-    """The run of a job took longer than the time-out of the job."""
+    """One run of a job took longer than the option `timeout` allows for a run."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"timed out after {seconds:g} s")

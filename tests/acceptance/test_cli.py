@@ -17,6 +17,7 @@ import pytest
 
 from hasten.jobs import Job, Queue, State
 from tests.acceptance.commands import HASTEN, Command, environment, run
+from tests.jobs.eventually import until_true
 from tests.patience import DEADLINE_SECONDS
 
 APP: Final = """
@@ -187,6 +188,18 @@ class TestSeveralProcesses:
         assert set(pids) == set(worker.children())
         names = {(await job.refresh()).record.worker for job in jobs}
         assert names == {"postman-1", "postman-2"}
+
+    async def test_have_the_options_of_the_command(self, place: Place) -> None:
+        options = "--concurrency=3", "--release=2026.12", "--bullmq-metrics-minutes=10"
+        worker = await place.worker(*options, processes=2)
+
+        async def both_report() -> bool:
+            return len(await place.mail.workers()) == 2
+
+        await until_true(both_report)
+        found = await place.mail.workers()
+        assert {info.pid for info in found} == set(worker.children())
+        assert {(info.slots, info.release) for info in found} == {(3, "2026.12")}
 
     async def test_a_killed_process_is_replaced_and_that_is_logged(self, place: Place) -> None:
         worker = await place.worker(processes=2)

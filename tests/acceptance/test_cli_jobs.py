@@ -171,6 +171,46 @@ class TestForPrograms:
         assert lines[0] == "mail\twaiting\t1000"
         assert "other\twaiting-children\t0" in lines
 
+    def test_why_is_a_line_with_a_code_and_a_sentence(self, place: Place) -> None:
+        job = place.mail.add("fail")
+        later = place.mail.add("fail", delay=600)
+        done = place.jobs("why", "app:mail", job.id, later.id, "no such job", job.id)
+        assert done.status == 1
+        assert done.err == "no such job: no such job in queue mail\n"
+        first, second = done.out.splitlines()
+        assert first == (
+            f"{job.id}\tno-worker\tJob {job.id} (fail) waits because no worker takes jobs of "
+            "queue mail: start a worker."
+        )
+        assert second.startswith(f"{later.id}\tdelayed\tJob {later.id} (fail) is due at ")
+
+    def test_json_of_why_has_the_facts(self, place: Place) -> None:
+        job = place.mail.add("fail")
+        run_all(place)
+        done = place.jobs("why", "app:mail", job.id, "--json")
+        assert done.status == 0
+        (shown,) = json.loads(done.out)
+        why = place.mail.why(job.id)
+        assert shown == {
+            "queue": "mail",
+            "id": job.id,
+            "task": "fail",
+            "state": "failed",
+            "code": "failed",
+            "text": why.text,
+            "until": None,
+            "worker": None,
+            "error": "LookupError: [bold]no such address[/bold]",
+            "child": None,
+            "child_queue": None,
+            "ahead": None,
+            "since": None,
+        }
+        later = place.mail.add("fail", delay=600)
+        (shown,) = json.loads(place.jobs("why", "app:mail", later.id, "--json").out)
+        assert later.due_at is not None
+        assert shown["until"] == later.due_at.isoformat(timespec="milliseconds")
+
     def test_no_jobs_are_no_lines(self, place: Place) -> None:
         place.mail.add("pid")
         assert place.jobs("list", "app:mail") == (0, "", "")
@@ -231,6 +271,11 @@ class TestOnATerminal:
         assert re.search(r" state +┃ +mail ┃ +other ", lines[1])
         assert any(re.search(r" waiting +│ +1,000 │ +0 ", line) for line in lines)
 
+    def test_why_is_a_sentence(self, place: Place) -> None:
+        job = place.mail.add("pid")
+        shown = place.on_terminal("why", "app:mail", job.id)
+        assert shown.startswith(f"Job {job.id} (pid) waits because no worker takes jobs of ")
+
     def test_a_message_says_that_there_are_no_jobs(self, place: Place) -> None:
         place.mail.add("pid")
         assert place.on_terminal("list", "app:mail") == "queue mail has no failed jobs\r\n"
@@ -249,6 +294,14 @@ class TestHostileText:
         table = without_styles(place.on_terminal(*WAITING, COLUMNS="200"))
         assert table.count(ESCAPED) == 2
         assert not re.search("[\x1b\x07\x9b\u202e]", table)
+
+    def test_is_escaped_in_reasons(self, place: Place) -> None:
+        place.store(HOSTILE, HOSTILE)
+        done = place.jobs("why", "app:mail", HOSTILE)
+        (line,) = done.out.splitlines()
+        assert line.startswith(f"{ESCAPED}\tno-worker\tJob {ESCAPED} ({ESCAPED}) waits ")
+        assert ESCAPED in place.jobs("why", "app:mail", HOSTILE, "other").out
+        assert "\x07" not in place.jobs("why", "app:mail", f"{HOSTILE} missing").err
 
     def test_is_escaped_in_json_and_stays_what_it_is(self, place: Place) -> None:
         place.store("pid", HOSTILE, {"to": HOSTILE + "東京"})
@@ -279,8 +332,8 @@ class TestWithoutAStore:
         done = place.jobs(*command.split())
         assert (done.status, done.out) == (1, "")
         assert done.err == (
-            f"hasten: sqlite:///{place.folder}/hasten.db: no such file. Run the command "
-            "in the folder of the application, or set HASTEN_URL or "
+            f"hasten: sqlite:///{place.folder}/hasten.db: no such file. Run hasten in the "
+            "folder in which the application runs, or set HASTEN_URL or "
             "Queue(store=...)\n"
         )
         assert not list(place.folder.glob("hasten.db*"))

@@ -22,7 +22,7 @@ async def test_sigterm_lets_short_jobs_finish_and_hands_back_long_ones(site: Sit
     await site.until_started(*short, *long)
     later = await site.add(app.step)
     worker.send(signal.SIGTERM)
-    await site.until(lambda: "a second signal ends it at once" in worker.log)
+    await site.until(lambda: "a second signal ends the process at once" in worker.log)
     soon.touch()
     await site.until_ended(worker)
     assert worker.status == 0
@@ -58,7 +58,7 @@ async def test_a_second_signal_ends_a_worker_at_once(site: Site, number: signal.
     worker = await site.start_worker("--grace=600", "--lease=1")
     await site.until_started(job)
     worker.send(number)
-    await site.until(lambda: "a second signal ends it at once" in worker.log)
+    await site.until(lambda: "a second signal ends the process at once" in worker.log)
     worker.send(number)
     await site.until_ended(worker, seconds=5)
     assert worker.status == 128 + number

@@ -87,7 +87,7 @@ class TestCluster:
 
     async def test_a_name_that_cannot_be_a_tag_is_refused(self, cluster: RedisCluster) -> None:
         queue = Queue("}x", cluster.url)
-        with pytest.raises(InvalidOption, match="cannot be the hash tag"):
+        with pytest.raises(InvalidOption, match="needs a valid hash tag"):
             await queue.add("x")
         await queue.aclose()
 

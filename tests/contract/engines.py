@@ -7,6 +7,7 @@ import functools
 import hashlib
 import sqlite3
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +17,9 @@ from hasten._store_url import Address, SqliteFile, parse_store_url
 from hasten.jobs._engine import Engine
 from hasten.jobs._engines.redis import RedisEngine
 from hasten.jobs._engines.sqlite import SqliteEngine
-from hasten.jobs._record import Claim, ClaimedJobs, Outcome
+from hasten.jobs._epoch import to_datetime
+from hasten.jobs._record import Claim, ClaimedJobs, Outcome, WhyFacts
+from hasten.jobs._worker_info import WorkerInfo
 from tests.servers.redis import shared_redis
 from tests.servers.topologies import shared_cluster
 
@@ -65,20 +68,30 @@ def _prefix(place: Path) -> str:
 class RedisOnTestTime(RedisEngine):
     """On Redis leases expire by the server's clock. The tests' clock replaces it here.
 
-    Locks never expire, and are deleted when `now_ms` of a verb is past their end.
+    Locks never expire, and are deleted when `now_ms` of a verb is past their end. The same holds
+    for the reports of workers.
     """
 
     def __init__(self, address: Address, *, timeout: float, prefix: str) -> None:
         super().__init__(address, timeout=timeout, prefix=prefix)
         self._ends_ms: dict[tuple[str, str], int] = {}
+        self._reported_ms: dict[tuple[str, str], tuple[int, int]] = {}
 
     async def settle(
-        self, queue: str, outcomes: Sequence[Outcome], claim: Claim | None, *, now_ms: int
+        self,
+        queue: str,
+        outcomes: Sequence[Outcome],
+        claim: Claim | None,
+        *,
+        now_ms: int,
+        metrics_minutes: int | None = None,
     ) -> ClaimedJobs:
+        settle = partial(
+            super().settle, queue, outcomes, now_ms=now_ms, metrics_minutes=metrics_minutes
+        )
         if claim is None:
-            return await super().settle(queue, outcomes, None, now_ms=now_ms)
-        for_ever = msgspec.structs.replace(claim, lease_ms=FOR_EVER_MS)
-        batch = await super().settle(queue, outcomes, for_ever, now_ms=now_ms)
+            return await settle(None)
+        batch = await settle(msgspec.structs.replace(claim, lease_ms=FOR_EVER_MS))
         for lease in batch.leases:
             self._ends_ms[queue, lease.job.id] = now_ms + claim.lease_ms
         return batch
@@ -101,6 +114,26 @@ class RedisOnTestTime(RedisEngine):
                 await self._server.command("DEL", lock, key=lock)
                 self._ends_ms.pop((of, id), None)
         return await super().reclaim(queue, crash_limit=crash_limit, now_ms=now_ms)
+
+    async def situation(self, queue: str, id: str, *, now_ms: int) -> WhyFacts | None:
+        found = await super().situation(queue, id, now_ms=now_ms)
+        if found is None or found.lease_until_ms is None:
+            return found
+        return msgspec.structs.replace(found, lease_until_ms=self._ends_ms[queue, id])
+
+    def report_worker(
+        self, queue: str, worker: WorkerInfo, *, lifetime_ms: int, now_ms: int
+    ) -> None:
+        super().report_worker(queue, worker, lifetime_ms=FOR_EVER_MS, now_ms=now_ms)
+        self._reported_ms[queue, worker.id] = now_ms, lifetime_ms
+
+    async def workers(self, queue: str, *, now_ms: int) -> list[WorkerInfo]:
+        living = []
+        for info in await super().workers(queue, now_ms=now_ms):
+            seen_ms, lifetime_ms = self._reported_ms[queue, info.id]
+            if -lifetime_ms <= now_ms - seen_ms < lifetime_ms:
+                living.append(msgspec.structs.replace(info, last_seen_at=to_datetime(seen_ms)))
+        return living
 
 
 async def event_bytes(engine: Engine, queue: str) -> int:

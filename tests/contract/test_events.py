@@ -331,7 +331,7 @@ class TestBeginning:
 
     async def test_comes_before_what_this_loop_does_next(self, engine: Engine) -> None:
         for n in range(20):
-            beginning = engine.start_reading_cursor(QUEUE)
+            beginning = engine.start_reading_latest_cursor(QUEUE)
             await add(engine, f"j{n}")
             found = await happened(engine, await soon(asyncio.wrap_future(beginning)))
             assert found == [event("added", f"j{n}"), event("waiting", f"j{n}")]
@@ -339,21 +339,21 @@ class TestBeginning:
     async def test_comes_before_what_another_thread_does_next(self, engine: Engine) -> None:
         """Even while the event loop that requested it is blocked."""
         for n in range(20):
-            beginning = engine.start_reading_cursor(QUEUE)
-            _portal.run(add(engine, f"j{n}"))
+            beginning = engine.start_reading_latest_cursor(QUEUE)
+            _portal.run_unchecked(add(engine, f"j{n}"))
             found = await happened(engine, await soon(asyncio.wrap_future(beginning)))
             assert found == [event("added", f"j{n}"), event("waiting", f"j{n}")]
 
     async def test_comes_after_what_has_been_done(self, engine: Engine) -> None:
         await add(engine, "before")
-        beginning = engine.start_reading_cursor(QUEUE)
+        beginning = engine.start_reading_latest_cursor(QUEUE)
         await add(engine, "after")
         found = await happened(engine, await soon(asyncio.wrap_future(beginning)))
         assert {event.job_id for event in found} == {"after"}
 
     async def test_outlives_a_caller_who_leaves(self, engine: Engine) -> None:
         """A cancelled caller does not cancel it for others."""
-        beginning = engine.start_reading_cursor(QUEUE)
+        beginning = engine.start_reading_latest_cursor(QUEUE)
         adding = asyncio.create_task(add(engine, "a"))
         await asyncio.sleep(0)
         adding.cancel()

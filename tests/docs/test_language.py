@@ -68,7 +68,7 @@ NAMES: Final = {
     "Wishes": "Preferences",
     "apart": "without_joins",
     "doubt": "invalidate",
-    "flights": "max_in_flight",
+    "flights": "max_concurrent_settles",
     "hungry": "may_have_work",
     "is_plainest": "has_fast_path",
     "ruled": "explicit_nulls",

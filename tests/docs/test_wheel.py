@@ -63,7 +63,9 @@ def test_needs_one_package(metadata: Message) -> None:
 def test_has_the_extras_that_the_code_requires(metadata: Message) -> None:
     sources = (path.read_text("utf-8") for path in (ROOT / "src").rglob("*.py"))
     asked = {name for text in sources for name in re.findall(r'\bextra="(\w+)"', text)}
-    assert asked == {"cli", "compression", "fastapi", "redis", "schedules", "sqlalchemy"}
+    assert asked == {
+        *("cli", "compression", "fastapi", "prometheus", "redis", "schedules", "sqlalchemy")
+    }
     assert set(metadata.get_all("Provides-Extra", [])) == {"all", *asked}
     needed = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" in line]
     of_all = {line.partition(";")[0] for line in needed if "'all'" in line}

@@ -404,7 +404,7 @@ class TestWhatIsKept:
                 assert [row["id"] for row in found] == wanted
                 hidden = select(User).where(_is(n))
                 assert [row["id"] for row in fields.sync.many(session, hidden, chosen)] == [n]
-        assert fields._require_loaders()._selects.cached_count == 3
+        assert fields._require_loaders()._selects.cached_result_count == 3
 
     def test_all_rows_have_one_statement_text(self, database: str) -> None:
         fields = FieldSelector(UserOut, model=User)
@@ -455,7 +455,7 @@ class TestShapes:
             fields._require_loaders().get(statement, fields.parse([("fields", asked)])).make_select(
                 statement
             )
-        assert fields._require_loaders().cached_count == 256
+        assert fields._require_loaders().cached_loader_count == 256
 
     def test_equal_selections_share_one_shape(self) -> None:
         fields = FieldSelector(UserOut, model=User)

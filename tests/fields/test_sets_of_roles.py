@@ -121,7 +121,7 @@ def test_an_unrelated_set_is_refused(
             lambda: fields.sync.many(session, FEW, chosen),
             lambda: fields.from_item(ITEMS[0], chosen),
             lambda: fields.from_items(ITEMS, chosen),
-            lambda: fields._to_own_fields(chosen),
+            lambda: fields._to_fields_of_this_selector(chosen),
             lambda: pages.sync.page(session, FEW, pages.parse(""), chosen),
             lambda: Lists.from_items(ITEMS, Lists.parse(""), chosen),
             lambda: Lists.from_items(ITEMS, Lists.parse("cursor="), chosen),

@@ -177,7 +177,7 @@ class TestShapes:
                 )
             # All statements of the second time are among those of the first.
             assert len(set(log)) <= len(SETS) + 3
-            assert own._require_loaders().cached_count <= 256
+            assert own._require_loaders().cached_loader_count <= 256
             assert len(made._compiled_cache or ()) <= 150
             if database == "postgresql":
                 assert prepared(session.execute(PREPARED).scalar()) <= 100

@@ -10,13 +10,19 @@ import { createInterface } from 'node:readline'
 import { createBullBoard } from '@bull-board/api'
 import { BullMQAdapter } from '@bull-board/api/bullMQAdapter'
 import { ExpressAdapter } from '@bull-board/express'
+import { InMemorySpanExporter, NodeTracerProvider, SimpleSpanProcessor } from '@opentelemetry/sdk-trace-node'
 import * as bullmq from 'bullmq'
+import { BullMQOtel } from 'bullmq-otel'
 import express from 'express'
 
 const requireAsBullMQ = createRequire(createRequire(import.meta.url).resolve('bullmq'))
 const { CronExpressionParser } = requireAsBullMQ('cron-parser')
 
 const connection = { host: '127.0.0.1', port: Number(process.argv[2]), maxRetriesPerRequest: null }
+
+// The spans of queues and workers that are made with the option traced.
+const exporter = new InMemorySpanExporter()
+new NodeTracerProvider({ spanProcessors: [new SimpleSpanProcessor(exporter)] }).register()
 
 // The same tasks as in shared_queue.py, by the same names.
 const tasks = {
@@ -73,7 +79,8 @@ const makers = {
 }
 
 const commands = {
-  async make({ kind, handle, queue, options }) {
+  async make({ kind, handle, queue, options: { traced, ...options } }) {
+    if (traced) options.telemetry = new BullMQOtel('node')
     const object = makers[kind](handle, queue, { connection, ...options })
     object.on?.('error', (error) => errors.push(`${handle}: ${error.stack}`))
     objects.set(handle, object)
@@ -88,6 +95,13 @@ const commands = {
   runs: ({ handle }) => runs.get(handle),
   heard: ({ handle }) => heard.get(handle),
   errors: () => errors,
+  spans: () =>
+    exporter.getFinishedSpans().map((span) => ({
+      name: span.name,
+      trace: span.spanContext().traceId,
+      span: span.spanContext().spanId,
+      parent: span.parentSpanContext?.spanId ?? null,
+    })),
   release({ job }) {
     held.get(job)(job)
     held.delete(job)
@@ -114,6 +128,7 @@ const commands = {
     await Promise.all([...objects.values()].map((object) => object.close(true)))
     for (const map of [held, objects, runs, heard]) map.clear()
     errors.length = 0
+    exporter.reset()
   },
 }
 

@@ -320,6 +320,20 @@ class TestRemoving:
         await shared.node("obliterate")
         assert keys(shared) == []
 
+    async def test_the_reports_of_workers_are_no_orphaned_jobs(self, shared: SharedQueue) -> None:
+        """Node deletes keys that it takes for those of missing jobs."""
+        await shared.python_worker()
+
+        async def is_listed() -> bool:
+            return len(await shared.queue.workers()) == 1
+
+        await shared.until_true(is_listed)
+        before = sorted(key for key in keys(shared) if ":hasten:worker" in key)
+        assert len(before) == 2
+        await shared.node("removeOrphanedJobs")
+        assert sorted(key for key in keys(shared) if ":hasten:worker" in key) == before
+        assert await is_listed()
+
     async def test_node_empties_a_queue_under_a_python_worker(self, shared: SharedQueue) -> None:
         """The worker loses the lease of its job, and continues with the next one."""
         job = await shared.queue.add("hold")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -262,3 +263,29 @@ async def skip_backoff(shared: SharedQueue, id: str) -> int:
     delay_ms = int(shared.hash(id)["delay"])
     await shared.queue.promote(id)
     return delay_ms
+
+
+async def test_metrics_of_workers_of_both_languages_are_one(shared: SharedQueue) -> None:
+    """All finished jobs are counted, and each closed minute is one point."""
+    started = time.time() // 60
+    finished = 0
+    for minute in range(3):
+        for runner in RUNNERS:
+            await shared.queue.add_many([("echo", {"value": 1})] * (minute + 1))
+            await shared.queue.add("fail", {"message": "no"})
+            if runner == "python":
+                await shared.python_worker(idle=False, bullmq_metrics_minutes=10)
+            else:
+                await shared.node_worker(idle=False, metrics={"maxDataPoints": 10})
+            finished += minute + 1
+            failed = 2 * minute + 1 + RUNNERS.index(runner)
+            await shared.until_counts(completed=finished, failed=failed)
+            await shared.close_workers()
+        for state in ("completed", "failed"):  # a minute passes
+            shared.redis.hincrby(f"bull:{shared.name}:metrics:{state}", "prevTS", -60_000)
+    completed = await shared.node("getMetrics", "completed")
+    failed = await shared.node("getMetrics", "failed")
+    assert (completed["meta"]["count"], failed["meta"]["count"]) == (12, 6)
+    if time.time() // 60 == started:  # no other minute has passed meanwhile
+        assert [int(point) for point in completed["data"]] == [4, 2]
+        assert [int(point) for point in failed["data"]] == [2, 2]

@@ -669,7 +669,7 @@ async def test_using_checks_its_options_at_once(queue: Queue) -> None:
     task = queue.task(send)
     with pytest.raises(InvalidOption, match="priority=-1"):
         task.using(priority=-1)
-    with pytest.raises(InvalidOption, match="given without delay: use either at or delay"):
+    with pytest.raises(InvalidOption, match="given without delay=: use either at or delay"):
         task.using(delay=1).using(at=ManualClock().now())
     with pytest.raises(InvalidOption, match="a function cannot be stored with a job"):
         task.using(backoff=lambda attempt, error: 1)

@@ -22,10 +22,10 @@ def refused(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> set[type[Outcome]]
     kinds: set[type[Outcome]] = {Completed}
     settle = queue.engine.settle
 
-    async def picky(name: str, outcomes: Sequence[Outcome], claim: Any, *, now_ms: int) -> Any:
+    async def picky(name: str, outcomes: Sequence[Outcome], claim: Any, **options: Any) -> Any:
         if any(type(outcome) in kinds and outcome.id.startswith("bad") for outcome in outcomes):
             raise StoreRejected(queue.engine.url, "it holds poison")
-        return await settle(name, outcomes, claim, now_ms=now_ms)
+        return await settle(name, outcomes, claim, **options)
 
     monkeypatch.setattr(queue.engine, "settle", picky)
     return kinds
@@ -119,11 +119,11 @@ async def test_released_jobs_keep_their_order_when_they_are_stored_alone(
     settle = queue.engine.settle
 
     async def one_at_a_time(
-        name: str, outcomes: Sequence[Outcome], claim: Any, *, now_ms: int
+        name: str, outcomes: Sequence[Outcome], claim: Any, **options: Any
     ) -> Any:
         if len(outcomes) > 1:
             raise StoreRejected(queue.engine.url, "something of it")
-        return await settle(name, outcomes, claim, now_ms=now_ms)
+        return await settle(name, outcomes, claim, **options)
 
     monkeypatch.setattr(queue.engine, "settle", one_at_a_time)
 

@@ -523,7 +523,7 @@ class TestEvents:
         beginning: Future[str] = Future()
         beginning.set_exception(StoreUnavailable("store", "away"))
         with monkeypatch.context() as patched:
-            patched.setattr(queue.engine, "start_reading_cursor", lambda _: beginning)
+            patched.setattr(queue.engine, "start_reading_latest_cursor", lambda _: beginning)
             events = queue.events()
         with pytest.raises(StoreUnavailable):
             await next_of(events)

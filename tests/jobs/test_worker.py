@@ -155,9 +155,9 @@ class TestCalls:
             await until(lambda: len(running) == count)
             may_end.set()
             await until(lambda: sum(calls.outcomes) >= count)
-        assert max(calls.claims) <= queue.engine.max_batch
-        assert max(calls.outcomes) <= queue.engine.max_batch
-        assert max(calls.bytes) < queue.engine.max_batch * BYTES_PER_WEIGHT + 1_000_000
+        assert max(calls.claims) <= queue.engine.max_jobs_per_call
+        assert max(calls.outcomes) <= queue.engine.max_jobs_per_call
+        assert max(calls.bytes) < queue.engine.max_jobs_per_call * BYTES_PER_WEIGHT + 1_000_000
         assert (await queue.counts())[State.COMPLETED] == count
 
     async def test_claim_nothing_with_results_unstored(self, queue: Queue, calls: Calls) -> None:
@@ -182,7 +182,7 @@ class TestCalls:
 
         job = await run.enqueue()
         await result_of(queue, job, keep_completed=True)
-        assert max(calls.updates) <= queue.engine.max_batch
+        assert max(calls.updates) <= queue.engine.max_jobs_per_call
         assert await job.logs() == [str(number) for number in range(600)]
 
 
@@ -565,11 +565,11 @@ async def test_large_results_and_progress_are_stored_a_few_megabytes_at_a_time(
     all_run = asyncio.Event()
 
     async def note_settle(
-        name: str, outcomes: Sequence[Outcome], claim: Claim | None, *, now_ms: int
+        name: str, outcomes: Sequence[Outcome], claim: Claim | None, **options: Any
     ) -> ClaimedJobs:
         results = [len(end.result) for end in outcomes if isinstance(end, Completed)]
         noted["results"].append(sum(results))
-        return await settle(name, outcomes, claim, now_ms=now_ms)
+        return await settle(name, outcomes, claim, **options)
 
     async def note_update(
         name: str, updates: Sequence[Update], *, now_ms: int
@@ -596,7 +596,7 @@ async def test_large_results_and_progress_are_stored_a_few_megabytes_at_a_time(
             assert await job.result(timeout=20) == "r" * size
     for sizes in noted.values():
         assert sum(sizes) == count * (size + 2)
-        assert max(sizes) <= engine.max_batch * BYTES_PER_WEIGHT + size + 2
+        assert max(sizes) <= engine.max_jobs_per_call * BYTES_PER_WEIGHT + size + 2
 
 
 @pytest.mark.parametrize("reason", [StopReason.CANCELLED, StopReason.RELEASED, StopReason.LOST])

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hasten.errors import InvalidOption
-from hasten.loadshedding import LoadSheddingMiddleware, Shed
+from hasten.loadshedding import LoadSheddingMiddleware, ShedRequest
 from hasten.loadshedding._load import LagMeter
 from tests.http.client import App, Client, Exchange, Receive, Response, Scope, Send, until
 from tests.ratelimit import sites
@@ -431,9 +431,9 @@ async def test_functions_cannot_be_async(site: Site, option: str) -> None:
 
 async def test_on_shed_is_called_per_refusal(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     """If it raises, the refusal is sent anyway."""
-    told: list[Shed] = []
+    told: list[ShedRequest] = []
 
-    def on_shed(shed: Shed) -> None:
+    def on_shed(shed: ShedRequest) -> None:
         told.append(shed)
         raise RuntimeError
 

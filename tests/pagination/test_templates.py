@@ -536,9 +536,9 @@ def test_at_most_256_plans_are_kept() -> None:
             pages._planner.make_page_query(
                 wrap_blocking_session(session), statement, pages.fields.allowed.default, ()
             )
-        assert pages._planner.cached_count == 256
+        assert pages._planner.cached_plan_count == 256
         found = pages.sync.page(session, sa.select(Item), pages.parse(""))
-        assert (found.total, pages._planner.cached_count) == (180, 256)
+        assert (found.total, pages._planner.cached_plan_count) == (180, 256)
 
 
 def test_threads_share_plans(database: str) -> None:
@@ -556,7 +556,7 @@ def test_threads_share_plans(database: str) -> None:
     with ThreadPoolExecutor(8) as pool:
         tenants = [number % 3 for number in range(60)]
         assert list(pool.map(ask, tenants)) == [{tenant} for tenant in tenants]
-    assert pages._planner.cached_count == 1
+    assert pages._planner.cached_plan_count == 1
 
 
 asking: Final = ContextVar("asking", default=0)

@@ -56,7 +56,7 @@ async def say(name: str, word: str) -> None:
     found = current_limit(name)
     match word.partition("="):
         case ("fail", _, _):
-            found.fail()
+            found.count_request()
         case ("refund", _, _):
             found.refund()
         case ("reset", _, _):

@@ -21,7 +21,7 @@ from hasten.ratelimit._counter_store import (
     is_group_denied,
 )
 from hasten.ratelimit._resilient_store import ResilientStore
-from hasten.ratelimit._stores import MemoryStore, RateLimitPart
+from hasten.ratelimit._stores import MemoryStore, StoreRateLimitPart
 from hasten.ratelimit._stores.remote import RemoteStore
 from tests.servers.redis import shared_redis
 from tests.servers.topologies import shared_cluster
@@ -77,7 +77,7 @@ def _open(kind: str, place: Path, clock: Clock | None) -> CounterStore:
 
 def counter_store(url: str, *, clock: Clock | None = None) -> MemoryStore | RemoteStore:
     """Return the counter store of a URL."""
-    return RateLimitPart(Store(url, clock=clock)).counter_store
+    return StoreRateLimitPart(Store(url, clock=clock)).counter_store
 
 
 def url_of(kind: str, place: Path) -> str:

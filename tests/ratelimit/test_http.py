@@ -259,7 +259,7 @@ class TestHandlers:
     async def test_wrong_calls_of_current_limit_raise(self) -> None:
         async def handler(request: Request) -> Response:
             with pytest.raises(UsageError, match="need skip_successful"):
-                current_limit("a").fail()
+                current_limit("a").count_request()
             with pytest.raises(UsageError, match="need skip_successful"):
                 current_limit("b").refund()
             with pytest.raises(InvalidOption, match=r"^cost="):
@@ -280,7 +280,7 @@ class TestHandlers:
             found = current_limit("a")
             await ok(scope, receive, send)
             with pytest.raises(UsageError, match="before the response begins"):
-                found.fail()
+                found.count_request()
 
         limited = RateLimitMiddleware(app, limits=[Limit("9/m", name="a", skip_successful=True)])
         assert (await ask(limited)).status == 200

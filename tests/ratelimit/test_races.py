@@ -34,7 +34,7 @@ async def main(url, hits, later):
     answers = await asyncio.gather(*(store.hit([[check]]) for _ in range(hits)))
     passed = [outcome for [[outcome]] in answers if outcome.ok]
     if later:
-        await store.settle([Settlement(outcome.token) for outcome in passed])
+        await store.settle([Settlement(outcome.reservation) for outcome in passed])
     await store.aclose()
     print(json.dumps(len(passed)), flush=True)
 

@@ -9,7 +9,7 @@ from starlette.responses import PlainTextResponse
 
 from hasten import Store
 from hasten.fastapi import RateLimited
-from hasten.loadshedding import LoadSheddingMiddleware, Shed
+from hasten.loadshedding import LoadSheddingMiddleware, ShedRequest
 from hasten.ratelimit import (
     Decision,
     Limit,
@@ -41,7 +41,7 @@ async def reported(decision: Decision) -> None: ...
 def watch(decision: Decision) -> None: ...
 
 
-def shed(event: Shed) -> None: ...
+def shed(event: ShedRequest) -> None: ...
 
 
 limits = [

@@ -117,7 +117,7 @@ class TestFunctions:
 
     def test_the_number_of_arguments_is_checked_where_they_are_named(self) -> None:
         assert check_function("x", len, "event") is len
-        expected = "must be a function that is not async, called as x(event)"
+        expected = "must be a function that is not async, that accepts the call x(event)"
         assert refused(check_function, without_arguments, "event") == expected
 
     @pytest.mark.parametrize(

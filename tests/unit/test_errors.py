@@ -266,7 +266,7 @@ class TestLimitExceeded:
         away = Decision("login", False, 5, 0, 1, 1, unavailable=True)
         answer = EncodedResponse.for_error(errors.LimitExceeded(away))
         assert (answer.status, answer.headers["retry-after"]) == (503, "1")
-        refused = make_refusal(None, status=503, limits=[], is_busy=True)
+        refused = make_refusal(None, status=503, limits=[], server_lacks_capacity=True)
         assert json.loads(answer.body) == json.loads(refused.body)
 
 

@@ -182,7 +182,7 @@ def measured_lines() -> list[tuple[int, int]]:
 COUNT_LINES = """
 import contextlib, json, sys
 from hasten.errors import InvalidParameter
-from hasten.fields._mask import MAX_CHARS, parse
+from hasten.fields._mask import MAX_CHARS, parse_field_mask
 
 count = 0
 

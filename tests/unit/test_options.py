@@ -49,11 +49,11 @@ A_BACKOFF = "a delay, 'exponential', Fixed(…), Exponential(…) or a function"
 A_KEEP = "Keep(count=…, age=…), a count from 0 to 9,007,199,254,740,991, True (all) or False (none)"
 PER_TASK = (
     "attempts, backoff, delay, expires, keep_completed, keep_failed, keep_logs, lifo, priority, "
-    "timeout"
+    "since, timeout"
 )
 PER_JOB = (
     "at, attempts, backoff, delay, expires, job_id, keep_completed, keep_failed, keep_logs, lifo, "
-    "priority, timeout"
+    "priority, since, timeout"
 )
 
 
@@ -118,6 +118,8 @@ class TestGoodValues:
             ("keep_logs", 1, Options(keep_logs=1)),
             ("keep_logs", 1_000_000, Options(keep_logs=1_000_000)),
             ("job_id", "welcome-7", Options(job_id="welcome-7")),
+            ("since", "2026.12.1", Options(since="2026.12.1")),
+            ("since", None, Options()),
         ],
     )
     def test_are_taken(self, option: str, value: object, expected: Options) -> None:
@@ -226,7 +228,7 @@ class TestBadValues:
     @pytest.mark.parametrize("order", [("at", "delay"), ("delay", "at")])
     def test_at_and_delay_exclude_each_other(self, order: tuple[str, str]) -> None:
         both = {"at": NOON, "delay": 5}
-        with refused(f"at={NOON!r}: must be given without delay: use either at or delay"):
+        with refused(f"at={NOON!r}: must be given without delay=: use either at or delay"):
             check_job_options({o: both[o] for o in order}, DEFAULT_OPTIONS, now_ms=0)
 
     def test_a_function_is_not_for_calls(self) -> None:
@@ -416,6 +418,8 @@ options = st.builds(
     keep_failed=keeps,
     keep_logs=st.none() | st.integers(1, MAX_KEEP_LOGS),
     job_id=st.none() | st.text(min_size=1),
+    since=st.sampled_from([None, "1", "2026.12"]),
+    metadata=st.none() | st.dictionaries(st.text(), st.text(), min_size=1),
 )
 
 json_values = st.recursive(
@@ -425,7 +429,7 @@ json_values = st.recursive(
 )
 members = st.sampled_from(
     "attempts backoff delay priority lifo jobId removeOnComplete removeOnFail kl hasten "
-    "type jitter count age timeout expiresAt cap".split()
+    "type jitter count age timeout expiresAt cap since metadata tm".split()
 )
 # Numbers as JSON may have them. Some fit no type of Python or msgspec.
 numbers = st.one_of(

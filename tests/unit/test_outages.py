@@ -115,6 +115,6 @@ def test_it_returns_how_long_no_call_has_failed(outage: OutageLog, monotonic: Mo
     monotonic.now += 3
     outage.record_success("settle jobs of queue a")
     assert outage.seconds_without_failure() == 3
-    outage.record_slow_call()
+    outage.record_slow_call_as_failure()
     monotonic.now += 2
     assert outage.seconds_without_failure() == 2

@@ -11,7 +11,7 @@ from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from werkzeug.datastructures import MultiDict as OfWerkzeug
 
-from hasten._queries import get_request_header, is_debug, to_query_pairs
+from hasten._queries import get_request_header, is_app_in_debug_mode, to_query_pairs
 from tests.http.hosts import django_app, untyped
 
 PAIRS = [("a", "1 &"), ("a", ""), ("b", "é")]
@@ -62,7 +62,7 @@ def test_a_request_has_headers() -> None:
 
 
 def test_a_request_shows_if_its_application_is_in_debug_mode() -> None:
-    assert is_debug(request_of(Starlette(debug=True)))
-    assert not is_debug(request_of(Starlette()))
-    assert not is_debug(request_of())
-    assert not is_debug(TEXT)
+    assert is_app_in_debug_mode(request_of(Starlette(debug=True)))
+    assert not is_app_in_debug_mode(request_of(Starlette()))
+    assert not is_app_in_debug_mode(request_of())
+    assert not is_app_in_debug_mode(TEXT)

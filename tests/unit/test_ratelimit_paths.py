@@ -71,14 +71,22 @@ class TestRefusals:
     def test_a_problem_document_names_its_type_and_title(self) -> None:
         assert (
             b"temporary-reduced-capacity"
-            in make_refusal(None, status=503, limits=[], is_busy=True).body
+            in make_refusal(None, status=503, limits=[], server_lacks_capacity=True).body
         )
-        found = make_refusal(None, status=599, limits=[], is_busy=True)
+        found = make_refusal(None, status=599, limits=[], server_lacks_capacity=True)
         assert b'"title": "Refused"' in found.body
         assert b"violated" not in found.body
 
     def test_the_plain_text_is_the_detail_of_the_problem(self) -> None:
-        for is_busy in (False, True):
-            problem = make_refusal(None, status=503, limits=[], is_busy=is_busy)
-            text = make_refusal(None, status=503, limits=[], is_busy=is_busy, is_text=True)
+        for server_lacks_capacity in (False, True):
+            problem = make_refusal(
+                None, status=503, limits=[], server_lacks_capacity=server_lacks_capacity
+            )
+            text = make_refusal(
+                None,
+                status=503,
+                limits=[],
+                server_lacks_capacity=server_lacks_capacity,
+                is_text=True,
+            )
             assert text.body.decode() == json.loads(problem.body)["detail"]

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from hasten.errors import InvalidOption
 from hasten.jobs._engines.redis.decoding import (
     decode_settle_reply,
+    parse_and_clamp_count,
     to_event,
     to_job_record,
-    to_limited_count,
 )
 from hasten.jobs._engines.redis.queue_keys import QueueKeys
 from hasten.jobs._states import State
@@ -62,7 +62,7 @@ class TestFields:
 
     @given(st.text())
     def test_numbers_never_raise(self, text: str) -> None:
-        assert to_limited_count(text) is None or isinstance(to_limited_count(text), int)
+        assert parse_and_clamp_count(text) is None or isinstance(parse_and_clamp_count(text), int)
 
     @pytest.mark.parametrize("odd", [b"\xff", b"a\xc3", b"\xed\xa0\x80" * 20, b"x" * 300 + b"\xfe"])
     def test_that_are_no_utf_8_do_not_spoil_the_batch(self, odd: bytes) -> None:

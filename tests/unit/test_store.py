@@ -122,14 +122,14 @@ class TestOptions:
 class TestParts:
     async def test_a_part_is_created_once_and_closed_with_the_store(self) -> None:
         async with Store("memory://") as store:
-            part = store.part("jobs", Recorded)
-            assert store.part("jobs", Recorded) is part
-            assert store.part("limits", Recorded) is not part
+            part = store.get_or_make_part("jobs", Recorded)
+            assert store.get_or_make_part("jobs", Recorded) is part
+            assert store.get_or_make_part("limits", Recorded) is not part
             assert part.store is store
         assert part.closed == 1
         await store.aclose()
         assert part.closed == 1
-        assert store.part("jobs", Recorded) is not part
+        assert store.get_or_make_part("jobs", Recorded) is not part
 
     async def test_all_parts_are_closed_even_if_one_fails(self) -> None:
         class Broken(Recorded):
@@ -137,8 +137,8 @@ class TestParts:
                 raise RuntimeError("broken")
 
         store = Store("memory://")
-        store.part("jobs", Broken)
-        part = store.part("limits", Recorded)
+        store.get_or_make_part("jobs", Broken)
+        part = store.get_or_make_part("limits", Recorded)
         with pytest.raises(RuntimeError, match="broken"):
             await store.aclose()
         assert part.closed == 1
@@ -152,7 +152,7 @@ class TestParts:
             "    def __init__(self, store): pass\n"
             "    async def aclose(self): pass\n"
             "    def close_now(self): print('closed')\n"
-            "store = Store('memory://'); store.part('jobs', Part)\n"
+            "store = Store('memory://'); store.get_or_make_part('jobs', Part)\n"
             f"{end}\n"
         )
         command = [sys.executable, "-c", program]
@@ -171,7 +171,7 @@ class TestParts:
             "store._lock.acquire()\n"
             "child = os.fork()\n"
             "if child == 0:\n"
-            "    store.part('jobs', Part); os._exit(7)\n"
+            "    store.get_or_make_part('jobs', Part); os._exit(7)\n"
             "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
         )
         command = [sys.executable, "-c", program]

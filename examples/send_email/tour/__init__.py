@@ -7,6 +7,7 @@ from examples.send_email.smtp import Mailbox
 from examples.send_email.tour.blog import try_blog
 from examples.send_email.tour.limits import try_limits
 from examples.send_email.tour.mail import try_mail
+from examples.send_email.tour.operations import try_operations
 from examples.send_email.tour.shared import Row, console
 
 __all__ = ["console", "tour"]
@@ -17,8 +18,10 @@ def tour(client: httpx.Client, mailbox: Mailbox) -> bool:
     mail = try_mail(client, mailbox)
     blog = try_blog(client)
     limits = try_limits(client)
-    print_results(mail, blog, limits)
-    return all(as_expected is not False for *_, as_expected in (*mail, *blog, *limits))
+    operations = try_operations(client)
+    print_results(mail, blog, limits, operations)
+    results = (*mail, *blog, *limits, *operations)
+    return all(as_expected is not False for *_, as_expected in results)
 
 
 def print_results(*sections: list[Row]) -> None:

@@ -69,7 +69,8 @@ def wait_until_finished(client: httpx.Client, ids: list[str]) -> list[dict[str, 
     """Show a progress bar until all jobs have finished or the time is over. Return the jobs."""
     deadline = time.monotonic() + TIME_LIMIT_SECONDS
     with progress_bar() as progress:
-        bar = progress.add_task(f"{len(ids)} mails by /send-email", total=len(ids))
+        mails = "1 mail" if len(ids) == 1 else f"{len(ids)} mails"
+        bar = progress.add_task(f"{mails} by /send-email", total=len(ids))
         while True:
             jobs = [client.get(f"/jobs/{id}").raise_for_status().json() for id in ids]
             finished = sum(job["state"] in {"completed", "failed"} for job in jobs)

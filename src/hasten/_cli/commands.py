@@ -1,22 +1,29 @@
-"""The commands: `hasten worker`, and `hasten jobs`, which is defined in `jobs.py`."""
+"""The commands: `hasten worker`, and those of `jobs.py` and `workers.py`."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import hasten
-from hasten._cli import jobs, logs
+from hasten._cli import jobs, logs, workers
 from hasten._cli.durations import parse_duration
 from hasten._cli.output import escape_unencodable_output
-from hasten._cli.serve import describe_queue, serve, take_parent_pipe
+from hasten._cli.serve import describe_queue, detach_stdin_as_parent_pipe, serve
 from hasten._cli.supervisor import supervise
 from hasten._cli.target import load_queues
 from hasten._logs import get_logger
 from hasten.errors import StoreUnavailable
 from hasten.jobs import Queue, Worker
+from hasten.jobs._health_app import HealthChecks
+from hasten.jobs._options import MAX_METRICS_MINUTES
+
+if TYPE_CHECKING:
+    from hasten._cli.monitor import Monitor
+    from hasten._cli.sources import OwnProcess
 
 logger = get_logger("hasten.cli")
 
@@ -28,6 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(jobs.app, name="jobs")
+app.command()(workers.workers)
 
 
 def run(arguments: Sequence[str] | None, name: str, launch: Sequence[str]) -> None:
@@ -84,7 +92,59 @@ def worker(
         logs.Level,
         typer.Option(case_sensitive=False, help="The lowest level of messages to log."),
     ] = logs.Level.INFO,
+    log_format: Annotated[
+        logs.Format, typer.Option(case_sensitive=False, help="Log lines of text or JSON objects.")
+    ] = logs.Format.TEXT,
+    release: Annotated[
+        str | None,
+        typer.Option(
+            help="The release of your code, as 2026.12.1: jobs that need a later one are handed "
+            "back.  [default: HASTEN_RELEASE]"
+        ),
+    ] = None,
+    bullmq_metrics_minutes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MAX_METRICS_MINUTES,
+            help="Count finished jobs on Redis as BullMQ does, and keep this many minutes, such as "
+            "10080.  [default: off]",
+        ),
+    ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=65535,
+            show_default=False,
+            help="Serve /metrics for Prometheus, /livez, /readyz and /scale on this port.",
+        ),
+    ] = None,
+    metrics_host: Annotated[
+        str,
+        typer.Option(help="The address of --metrics-port. In a container, use 0.0.0.0."),
+    ] = "127.0.0.1",
+    max_blocked: Annotated[
+        float,
+        typer.Option(
+            parser=parse_duration,
+            metavar="DURATION",
+            show_default=False,
+            help="How long the event loop may be blocked until /livez fails.  [default: 30s]",
+        ),
+    ] = 30.0,
+    max_fetch_age: Annotated[
+        float,
+        typer.Option(
+            parser=parse_duration,
+            metavar="DURATION",
+            show_default=False,
+            help="How long ago the last successful fetch of jobs may be until /readyz fails.  "
+            "[default: 30s]",
+        ),
+    ] = 30.0,
     is_supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
+    is_reporting: Annotated[bool, typer.Option("--reporting", hidden=True)] = False,
 ) -> None:
     """Run the jobs of queues until SIGTERM or Ctrl+C.
 
@@ -92,33 +152,85 @@ def worker(
     those that do not are returned to their queue, to be run again. A second signal ends the worker
     at once.
     """
-    pipe = take_parent_pipe() if is_supervised else None
-    logs.set_up(log_level)
+    pipe = detach_stdin_as_parent_pipe() if is_supervised else None
+    logs.set_up(log_level, log_format)
     queues = load_queues(targets)
     if not is_supervised:
         for queue in queues:
             logger.info("serving %s", describe_queue(queue))
-            _warn_of_new_store(queue)
+            _warn_if_store_is_missing(queue)
         each = f" in each of {processes} processes" if processes > 1 else ""
         logger.info("running up to %d jobs at once%s", concurrency, each)
+    if metrics_port is not None and processes > 1 and sys.platform == "win32":
+        raise typer.BadParameter("--metrics-port needs --processes 1 on Windows")
+    # Before anything starts: an optional package may be missing, or the port be in use.
+    monitor = None
+    if metrics_port is not None:
+        checks = HealthChecks(queues, max_blocked=max_blocked, max_fetch_age=max_fetch_age)
+        monitor = _open_monitor(metrics_host, metrics_port, queues, checks)
     if processes == 1:
-        serve(
-            Worker(*queues, concurrency=concurrency, grace=grace, name=name),
-            queues,
-            parent_pipe=pipe,
+        worker = Worker(
+            *queues,
+            concurrency=concurrency,
+            grace=grace,
+            name=name,
+            release=release,
+            bullmq_metrics_minutes=bullmq_metrics_minutes,
         )
+        if is_reporting:
+            serve(worker, queues, parent_pipe=pipe, answer=_own_process(worker).answer)
+        elif monitor is not None:
+            monitor.start(_own_process(worker))
+            serve(worker, queues, parent_pipe=pipe, on_stopped=monitor.close)
+        else:
+            serve(worker, queues, parent_pipe=pipe)
         return
-    options = ["--concurrency", str(concurrency), "--grace", str(grace), "--log-level", log_level]
+    options = ["--concurrency", str(concurrency), "--grace", str(grace)]
+    options += ["--log-level", log_level, "--log-format", log_format]
+    options += ["--release", release] if release is not None else []
+    if bullmq_metrics_minutes is not None:
+        options += ["--bullmq-metrics-minutes", str(bullmq_metrics_minutes)]
+    options += ["--reporting"] if monitor is not None else []
     commands = [
         _make_worker_command(
             context.obj, targets, [*options, *(["--name", f"{name}-{n}"] if name else [])]
         )
         for n in range(1, processes + 1)
     ]
-    raise typer.Exit(supervise(commands, grace=grace))
+    if monitor is None:
+        raise typer.Exit(supervise(commands, grace=grace))
+    raise typer.Exit(_supervise_with_monitor(commands, grace, monitor))
 
 
-def _warn_of_new_store(queue: Queue) -> None:
+# The modules of the monitor import prometheus_client, which is optional.
+
+
+def _open_monitor(host: str, port: int, queues: Sequence[Queue], checks: HealthChecks) -> Monitor:
+    from hasten._cli.monitor import Monitor  # noqa: PLC0415
+
+    return Monitor(host, port, queues, checks)
+
+
+def _own_process(worker: Worker) -> OwnProcess:
+    from hasten._cli.sources import OwnProcess  # noqa: PLC0415
+
+    return OwnProcess(worker)
+
+
+def _supervise_with_monitor(
+    commands: Sequence[Sequence[str]], grace: float, monitor: Monitor
+) -> int:
+    from hasten._cli.sources import ChildProcess, ChildProcesses  # noqa: PLC0415
+
+    children = [ChildProcess(number) for number in range(1, len(commands) + 1)]
+    monitor.start(ChildProcesses(children))
+    try:
+        return supervise(commands, grace=grace, observers=children)
+    finally:
+        monitor.close()
+
+
+def _warn_if_store_is_missing(queue: Queue) -> None:
     """Log a warning if the store of a queue does not exist yet.
 
     This is normal for the first worker of an application. But if the store is expected to exist,

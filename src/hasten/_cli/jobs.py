@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import json
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 
-from hasten._cli.output import is_terminal, print_json, print_lines, print_table
+from hasten._cli.output import is_terminal, print_json, print_tab_separated, print_table
+from hasten._cli.run_in_store import run_in_existing_store
 from hasten._cli.target import load_queue, load_queues
 from hasten._escapes import printable
-from hasten.jobs import Job, Queue, State
+from hasten.errors import JobNotFound
+from hasten.jobs import Job, Queue, State, Why
 from hasten.jobs._encoding import UNDECODABLE
-
-T = TypeVar("T")
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Show jobs, run them again, or cancel them."
@@ -45,7 +45,7 @@ def counts(
     each queue.
     """
     queues = load_queues(targets)
-    counted = [_run_in_existing_store(queue, queue.counts) for queue in queues]
+    counted = [run_in_existing_store(queue, queue.counts) for queue in queues]
     if as_json:
         print_json(
             [
@@ -60,7 +60,7 @@ def counts(
             numeric=True,
         )
     else:
-        print_lines(
+        print_tab_separated(
             [queue.name, state, str(of_queue[state])]
             for queue, of_queue in zip(queues, counted, strict=True)
             for state in State
@@ -81,11 +81,11 @@ def list_jobs(
     data of any other job. With --json, there is an object with all attributes for each job.
     """
     queue = load_queue(target)
-    jobs = _run_in_existing_store(queue, partial(queue.jobs, state, limit=limit, newest_first=True))
+    jobs = run_in_existing_store(queue, partial(queue.jobs, state, limit=limit, newest_first=True))
     if as_json:
         print_json([_to_json_object(job) for job in jobs])
     elif not is_terminal():
-        print_lines(_to_row(job, _format_iso_time(_last_changed_at(job))) for job in jobs)
+        print_tab_separated(_to_row(job, _format_iso_time(_last_changed_at(job))) for job in jobs)
     elif jobs:
         last = "error" if state is State.FAILED else "data"
         print_table(
@@ -146,6 +146,62 @@ def _format_iso_time(time: datetime) -> str:
 
 
 @app.command()
+def why(
+    target: OneQueue,
+    ids: Annotated[list[str], typer.Argument(metavar="ID", help="Ids of jobs.")],
+    as_json: AsJson = False,
+) -> None:
+    """Explain why jobs do not run now, or how they have ended.
+
+    On a terminal, the output is a sentence for each job. In a pipe or file, each line has these
+    fields, separated by tabs: id, code of the reason, and the sentence. With --json, there is an
+    object with the code, the sentence and the facts in it for each job. The exit status is 1 if one
+    of the jobs does not exist.
+    """
+    queue = load_queue(target)
+    ids = list(dict.fromkeys(ids))
+    explained = run_in_existing_store(queue, partial(_explain, queue, ids))
+    if as_json:
+        print_json([_reason_to_json_object(reason) for reason in explained.values()])
+    elif is_terminal():
+        for reason in explained.values():
+            typer.echo(printable(reason.text))
+    else:
+        print_tab_separated([id, reason.code, reason.text] for id, reason in explained.items())
+    for id in (id for id in ids if id not in explained):
+        typer.echo(f"{printable(id)}: no such job in queue {printable(queue.name)}", err=True)
+    if len(explained) < len(ids):
+        raise typer.Exit(1)
+
+
+def _reason_to_json_object(why: Why) -> dict[str, object]:
+    return {
+        "queue": why.queue,
+        "id": why.id,
+        "task": why.task,
+        "state": why.state,
+        "code": why.code,
+        "text": why.text,
+        "until": why.until and _format_iso_time(why.until),
+        "worker": why.worker,
+        "error": why.error,
+        "child": why.child,
+        "child_queue": why.child_queue,
+        "ahead": why.ahead,
+        "since": why.since,
+    }
+
+
+async def _explain(queue: Queue, ids: Sequence[str]) -> dict[str, Why]:
+    """Return why jobs do not run, by id, without those that do not exist."""
+    explained = {}
+    for id in ids:
+        with contextlib.suppress(JobNotFound):
+            explained[id] = await queue.why(id)
+    return explained
+
+
+@app.command()
 def retry(
     target: OneQueue,
     ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="Ids of jobs.")] = None,
@@ -162,7 +218,7 @@ def retry(
         raise typer.BadParameter("pass either ids of jobs or --all")
     queue = load_queue(target)
     retry_jobs = partial(queue.retry, *ids) if ids else partial(_retry_all, queue)
-    retried = _run_in_existing_store(queue, retry_jobs)
+    retried = run_in_existing_store(queue, retry_jobs)
     typer.echo(f"{len(retried)} {'job' if len(retried) == 1 else 'jobs'} queued again")
     not_retried = [id for id in dict.fromkeys(ids or ()) if id not in retried]
     for id in not_retried:
@@ -191,25 +247,9 @@ def cancel(
     """
     queue = load_queue(target)
     ids = list(dict.fromkeys(ids))
-    cancelled = _run_in_existing_store(queue, partial(queue.cancel, *ids))
+    cancelled = run_in_existing_store(queue, partial(queue.cancel, *ids))
     for id in ids:
         how = "cancelled" if id in cancelled else "not cancelled: already finished, or no such job"
         typer.echo(f"{printable(id)}: {how}")
     if len(cancelled) < len(ids):
         raise typer.Exit(1)
-
-
-def _run_in_existing_store(queue: Queue, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Call an async function that uses a queue, close the queue, and return the result.
-
-    Raises `StoreUnavailable` if the store does not exist, instead of creating it.
-    """
-
-    async def run() -> T:
-        try:
-            queue.engine.require_existing_store()
-            return await work()
-        finally:
-            await queue.aclose()
-
-    return asyncio.run(run())

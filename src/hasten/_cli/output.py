@@ -51,8 +51,8 @@ def print_table(
     Console().print(table, crop=False)
 
 
-def print_lines(rows: Iterable[Sequence[str]]) -> None:
-    """Print a line of tab-separated fields for each row."""
+def print_tab_separated(rows: Iterable[Sequence[str]]) -> None:
+    """Print each row as a line of tab-separated fields, for programs that read the output."""
     lines = ["\t".join(map(printable, row)) + "\n" for row in rows]
     typer.echo("".join(lines), nl=False)
 

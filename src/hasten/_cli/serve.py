@@ -1,7 +1,8 @@
 """Run a worker in this process until a signal or its parent process stops it.
 
 With `hasten worker --processes`, a parent process supervises the worker processes. The standard
-input of each is a pipe from the parent, which writes nothing to it. When the pipe is closed, by the
+input of each is a pipe from the parent, which writes nothing to it, or with `--metrics-port` a
+socket, over which the parent requests reports (see `reporting.py`). When the pipe is closed, by the
 parent or because the parent has died, the worker process stops gracefully. Unlike a signal, this
 also works if the parent is killed, cannot arrive twice, and is the same on all operating systems.
 """
@@ -17,6 +18,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
+from hasten._cli.reporting import answer_requests
 from hasten._logs import get_logger
 from hasten.jobs import Queue, Worker
 
@@ -27,26 +29,51 @@ logger = get_logger("hasten.cli")
 THREADS_SECONDS: Final = 3.0
 
 
-def serve(worker: Worker, queues: Sequence[Queue], *, parent_pipe: int | None = None) -> None:
-    """Run a worker until a signal or the end of parent_pipe (a file descriptor) stops it."""
-    asyncio.run(_run_worker(worker, queues, parent_pipe))
+def serve(
+    worker: Worker,
+    queues: Sequence[Queue],
+    *,
+    parent_pipe: int | None = None,
+    answer: Callable[[bytes], bytes] | None = None,
+    on_stopped: Callable[[], object] | None = None,
+) -> None:
+    """Run a worker until a signal or the end of parent_pipe (a file descriptor) stops it.
+
+    answer makes the responses to requests for reports that arrive on parent_pipe, which is a socket
+    then. on_stopped is called when the worker has stopped, also after an error.
+    """
+    asyncio.run(_run_worker(worker, queues, parent_pipe, answer, on_stopped))
 
 
-async def _run_worker(worker: Worker, queues: Sequence[Queue], parent_pipe: int | None) -> None:
+async def _run_worker(
+    worker: Worker,
+    queues: Sequence[Queue],
+    parent_pipe: int | None,
+    answer: Callable[[bytes], bytes] | None,
+    on_stopped: Callable[[], object] | None,
+) -> None:
     if parent_pipe is not None:
         loop = asyncio.get_running_loop()
-        stop = partial(loop.call_soon_threadsafe, worker.request_stop)
-        threading.Thread(target=_stop_at_pipe_end, args=(parent_pipe, stop), daemon=True).start()
-    await worker.run()
+        stop = partial(_call_soon, loop, worker.request_stop)
+        listen = partial(_stop_at_pipe_end, parent_pipe, stop)
+        if answer is not None:
+            listen = partial(answer_requests, parent_pipe, stop, answer)
+        threading.Thread(target=listen, name="hasten parent", daemon=True).start()
+    try:
+        await worker.run()
+    finally:
+        if on_stopped is not None:
+            on_stopped()
     for queue in queues:
         await queue.aclose()
-    _exit_despite_threads()
+    _schedule_exit_despite_threads()
 
 
-def take_parent_pipe() -> int:
-    """Return a file descriptor of the pipe from the parent process, which is standard input.
+def detach_stdin_as_parent_pipe() -> int:
+    """Move the pipe from the parent process, which is standard input, to a new file descriptor.
 
-    Standard input is then an empty file, so that handlers cannot read from the pipe.
+    Returns the descriptor. Standard input becomes an empty file, so that handlers cannot read from
+    the pipe.
     """
     pipe = os.dup(0)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -58,14 +85,19 @@ def take_parent_pipe() -> int:
 def _stop_at_pipe_end(pipe: int, stop: Callable[[], object]) -> None:
     while os.read(pipe, 1):
         pass
-    with contextlib.suppress(RuntimeError):  # raised if the event loop is closed already
-        stop()
+    stop()
 
 
-def _exit_despite_threads() -> None:
-    """End the process after `THREADS_SECONDS` even if threads of handlers are still running.
+def _call_soon(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> None:
+    """Call a function in an event loop of another thread, if the loop is not closed."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(function)
 
-    Python itself would wait for these threads without a limit.
+
+def _schedule_exit_despite_threads() -> None:
+    """Start a timer that ends the process after `THREADS_SECONDS`, even if handlers still run.
+
+    Python itself would wait for the threads of the handlers without a limit.
     """
 
     def exit_process() -> None:

@@ -12,12 +12,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from typing import Any, Final, Protocol
 
+from hasten._cli.reporting import ReportClient
 from hasten._logs import get_logger
 from hasten.jobs._stop_signals import handle_stop_signals
 
@@ -33,12 +36,31 @@ LONG_LIFE_SECONDS: Final = 60.0  # after this time, a process counts as started 
 HAND_BACK_SECONDS: Final = 20.0
 
 
-def supervise(commands: Sequence[Sequence[str]], *, grace: float) -> int:
+class Observer(Protocol):
+    """Gets the connection with a child, to request reports over it. See `sources.py`."""
+
+    def started(self, client: ReportClient) -> None:
+        """A process was started. client is connected with its standard input."""
+
+    def stopping(self) -> None:
+        """The process was asked to stop."""
+
+    def ended(self, problem: str | None) -> None:
+        """The process has ended. problem says how, None if it was asked to stop."""
+
+
+def supervise(
+    commands: Sequence[Sequence[str]], *, grace: float, observers: Sequence[Observer] = ()
+) -> int:
     """Run each command in a process, and restart it when it ends, until a signal stops all.
 
-    grace is the grace period of the workers, in seconds. Returns the exit status for this process.
+    grace is the grace period of the workers, in seconds. If there are observers, there is one for
+    each command. Returns the exit status for this process.
     """
-    slots = [_ProcessSlot(n, command) for n, command in enumerate(commands, 1)]
+    slots = [
+        _ProcessSlot(n, command, observer)
+        for n, (command, observer) in enumerate(zip_longest(commands, observers), 1)
+    ]
     supervisor = _Supervisor(slots, grace)
     with handle_stop_signals(supervisor.signals.append):
         return supervisor.run()
@@ -58,9 +80,11 @@ def next_restart_pause(lived: float, last_pause: float) -> float:
 class _ProcessSlot:
     """Runs a command in a process, and replaces the process when it ends unexpectedly."""
 
-    def __init__(self, number: int, command: Sequence[str]) -> None:
+    def __init__(self, number: int, command: Sequence[str], observer: Observer | None) -> None:
         self._number = number
         self._command = command
+        self._observer = observer
+        self._client: ReportClient | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
         self._pause = 0.0
@@ -72,21 +96,39 @@ class _ProcessSlot:
         if self._process is not None or now < self._due:
             return
         # In a process group of its own, so that Ctrl+C sends SIGINT only to the parent.
-        group: dict[str, Any] = {"process_group": 0}
+        popen_options: dict[str, Any] = {"process_group": 0}
         if sys.platform == "win32":
-            group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+            popen_options = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
         try:
-            self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, **group)  # noqa: S603
+            self._process = self._start(popen_options)
         except OSError as error:  # such as no memory or too many processes, which may be temporary
             self._schedule_next(0.0, f"process {self._number} could not be started ({error})", now)
             return
         self._started = now
         logger.info("process %d started with pid %d", self._number, self._process.pid)
 
-    def is_running(self, now: float, *, stopping: bool) -> bool:
-        """Return whether the process is running. If it has just ended, log how.
+    def _start(self, popen_options: Mapping[str, Any]) -> subprocess.Popen[bytes]:
+        """Start a process whose standard input is a pipe, or a socket if there is an observer.
 
-        Unless stopping is set, also schedule the next process.
+        popen_options are the arguments of `Popen` that create a process group.
+        """
+        if self._observer is None:
+            return subprocess.Popen(self._command, stdin=subprocess.PIPE, **popen_options)  # noqa: S603
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                process = subprocess.Popen(self._command, stdin=theirs.fileno(), **popen_options)  # noqa: S603
+            except BaseException:
+                ours.close()
+                raise
+        self._client = ReportClient(ours)
+        self._observer.started(self._client)
+        return process
+
+    def check_if_running(self, now: float, *, stopping: bool) -> bool:
+        """Check for the end of the process, and return whether it is running.
+
+        If it has just ended, log how. Unless stopping is set, also schedule the next process.
         """
         process = self._process
         if process is None:
@@ -97,6 +139,8 @@ class _ProcessSlot:
         self._close_pipe()
         self._process = None
         how = f"process {self._number} (pid {process.pid}) {describe_exit(status)}"
+        if self._observer is not None:
+            self._observer.ended(None if stopping else f"{describe_exit(status)}, is restarted")
         if stopping:
             logger.log(logging.WARNING if status else logging.INFO, "%s", how)
             self.stopped_with_error = status != 0
@@ -110,8 +154,13 @@ class _ProcessSlot:
         logger.warning("%s; another one starts in %g s", how, self._pause)
 
     def request_stop(self) -> None:
-        """Let the process stop gracefully, by closing the pipe to it."""
-        self._close_pipe()
+        """Let the process stop gracefully, by closing the pipe to it, or with a request."""
+        if self._client is not None:
+            if self._observer is not None:
+                self._observer.stopping()
+            self._client.request_stop()
+        else:
+            self._close_pipe()
 
     def kill(self) -> None:
         if self._process is not None:
@@ -121,6 +170,9 @@ class _ProcessSlot:
         if self._process is not None and self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
+        if self._client is not None:
+            self._client.close()
+            self._client = None
 
 
 class _Supervisor:
@@ -138,7 +190,7 @@ class _Supervisor:
             while not self.signals:
                 now = time.monotonic()
                 for slot in self._slots:
-                    if not slot.is_running(now, stopping=False):
+                    if not slot.check_if_running(now, stopping=False):
                         slot.start_if_due(now)
                 time.sleep(POLL_SECONDS)
             return self._stop_all()
@@ -169,7 +221,7 @@ class _Supervisor:
 
     def _is_any_running(self) -> bool:
         now = time.monotonic()
-        running = [slot.is_running(now, stopping=True) for slot in self._slots]
+        running = [slot.check_if_running(now, stopping=True) for slot in self._slots]
         return any(running)
 
 

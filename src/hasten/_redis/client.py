@@ -14,7 +14,7 @@ from hasten._redis.channel import NotSent, PipelinedConnection
 from hasten._redis.connections import Endpoint, Link, Part, Pool
 from hasten._redis.topology import make_topology
 from hasten._store_url import Address
-from hasten._timeouts import LoopTimeout
+from hasten._timeouts import BlockAwareTimeout
 from hasten.errors import StoreError, StoreInterrupted, StoreTimeout, StoreUnavailable
 
 logger = get_logger("hasten.redis")
@@ -128,7 +128,7 @@ class Client:
             link = Link(self._address, endpoint)
             channel = self._channels[endpoint] = PipelinedConnection(link, self.check_server)
         try:
-            async with LoopTimeout(self._address.timeout):
+            async with BlockAwareTimeout(self._address.timeout):
                 answers = await channel.request(commands)
         except StoreError as error:  # `check_server` has rejected the server
             return [error] * len(commands)
@@ -163,7 +163,7 @@ class Client:
     async def endpoint_of(self, key: Part) -> Endpoint:
         """Return the endpoint of the server that has the key. Raises `StoreError`."""
         try:
-            async with LoopTimeout(self._address.timeout):
+            async with BlockAwareTimeout(self._address.timeout):
                 return await self._topology.endpoint_of(key)
         except errors.FOREIGN as error:
             raise self._connection_error(error) from error
@@ -171,7 +171,7 @@ class Client:
     async def endpoints(self) -> list[Endpoint]:
         """Return the endpoints of all servers that accept writes. Raises `StoreError`."""
         try:
-            async with LoopTimeout(self._address.timeout):
+            async with BlockAwareTimeout(self._address.timeout):
                 return await self._topology.endpoints()
         except errors.FOREIGN as error:
             raise self._connection_error(error) from error
@@ -187,7 +187,7 @@ class Client:
         """Send a command on a connection of the pool, and return the reply."""
         sent = False
         try:
-            async with LoopTimeout(self._address.timeout), pool.borrow() as link:
+            async with BlockAwareTimeout(self._address.timeout), pool.borrow() as link:
                 await link.open()
                 if link.endpoint not in self._checked:
                     await self.check_server(link)

@@ -127,9 +127,9 @@ class Server:
         with client.track_request():
             return await self._retry(lambda: client.request(key, *parts), repeatable=True)
 
-    def run_blocking(self, script: Script, key: str, argument: bytes) -> Any:
+    def run_from_thread(self, script: Script, key: str, argument: bytes) -> Any:
         """Run a repeatable script from a thread without an event loop; see `run`."""
-        return _portal.run(self.run(script, key, argument, repeatable=True))
+        return _portal.run_unchecked(self.run(script, key, argument, repeatable=True))
 
     async def scan(self, pattern: str) -> list[bytes]:
         """Return the keys that match a glob pattern, from all servers of the cluster.
@@ -212,7 +212,7 @@ class Server:
     def close_now(self) -> None:
         """Close the connections when the interpreter exits, from a thread without an event loop."""
         if any(loop.is_running() for loop in list(self._clients)):
-            _portal.run(self.close())
+            _portal.run_unchecked(self.close())
 
 
 def _submit_to_loop(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> Any:

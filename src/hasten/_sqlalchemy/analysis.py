@@ -44,7 +44,10 @@ from hasten.errors import InvalidOption
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AnalyzedSelect:
-    """A select, changed so that it has no ORDER BY and repeats no row, and facts about it."""
+    """A select without ORDER BY, whose joins return no row twice, and facts about the select.
+
+    `analyze` makes it from the select of the application.
+    """
 
     statement: Selection
     identity: SortColumns
@@ -92,7 +95,7 @@ class AnalyzedSelect:
         """
         keys = keys or self.order
         for key in keys:
-            _check_reachable(key.column, self)
+            _check_not_replaced_by_semi_join(key.column, self)
         if _is_total_order(keys, self):
             return keys
         descending = keys[-1].descending if keys else False
@@ -126,7 +129,7 @@ def analyze(statement: Selection, *, key: Sequence[Any] = ()) -> AnalyzedSelect:
         is_grouped=bool(bare._group_by_clauses or bare._having_criteria),
         is_distinct=bare._distinct,
         is_keyed=bool(key),
-        table=_find_whole_table(bare, sources, root),
+        table=_find_unfiltered_table(bare, sources, root),
         mapper=root.mapper if root else None,
         sources=sources,
     )
@@ -136,7 +139,7 @@ def analyze(statement: Selection, *, key: Sequence[Any] = ()) -> AnalyzedSelect:
         raise InvalidOption("statement", "a select without a primary key", NAME_THE_KEY)
     if analyzed.is_grouped:
         return replace(analyzed, identity=_find_group_identity(bare, root, sources))
-    return _find_row_identity(analyzed, root)
+    return _with_row_identity(analyzed, root)
 
 
 NAME_THE_KEY: Final = (
@@ -227,8 +230,11 @@ def _find_group_identity(
     return _to_sort_columns([*root.primary_key, *rest], sources)
 
 
-def _find_row_identity(analyzed: AnalyzedSelect, root: _RootEntity) -> AnalyzedSelect:
-    """Return the select with its identity, and with a semi-join where a join would repeat rows."""
+def _with_row_identity(analyzed: AnalyzedSelect, root: _RootEntity) -> AnalyzedSelect:
+    """Return the select with the columns that identify a row as its identity.
+
+    A join that would repeat rows is replaced by a semi-join.
+    """
     sources = analyzed.sources
     if sources.are_all_determined_by([root.source]) and root.source not in sources.outer:
         return _with_identity(analyzed, _to_sort_columns(root.primary_key, sources))
@@ -396,10 +402,10 @@ def _is_selected(column: Expression, statement: Selection) -> bool:
     return False
 
 
-def _find_whole_table(
+def _find_unfiltered_table(
     statement: Selection, sources: FromSources, root: _RootEntity | None
 ) -> Table | None:
-    """Return the table if the select returns all rows of one table, without a condition."""
+    """Return the table if the select returns all rows of one table; None if it has a condition."""
     single = root is not None and root.mapper is not None and root.mapper.single
     is_plain = not (
         statement._where_criteria
@@ -468,10 +474,10 @@ def _is_total_order(keys: SortColumns, analyzed: AnalyzedSelect) -> bool:
     return any(key <= names for key in find_unique_keys(table, not_null=True))
 
 
-def _check_reachable(column: Expression, analyzed: AnalyzedSelect) -> None:
+def _check_not_replaced_by_semi_join(column: Expression, analyzed: AnalyzedSelect) -> None:
     """Raise `InvalidOption` for a sort column of a joined table that a semi-join has replaced.
 
-    After that, the column is not available in the select: it had several values for each row.
+    The select can no longer refer to such a column, which had several values for each row.
     """
     table = getattr(column, "table", None)
     if table is None or table in analyzed.sources:

@@ -46,7 +46,7 @@ class FromSources:
         return any(source == each for each in self.all)
 
     def find_sources_determined_by(self, roots: Sequence[FromClause]) -> list[FromClause]:
-        """Return roots, and all sources of which at most one row is joined to the rows of roots."""
+        """Return roots, and all sources that join at most one row to each row of roots."""
         known = list(roots)
         unknown = [source for source in self.all if not any(source == root for root in roots)]
         found = True

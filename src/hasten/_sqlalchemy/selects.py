@@ -147,10 +147,10 @@ def copy_orm_filters(inner: Selection, outer: Selection) -> Selection:
     return found
 
 
-# Other columns ------------------------------------------------------------------------------------
+# Replacing columns --------------------------------------------------------------------------------
 
 
-def prepare_for_other_columns(statement: Selection, entity: Any) -> Selection:
+def make_columns_replaceable(statement: Selection, entity: Any) -> Selection:
     """Return a copy of the select that still works after ``with_only_columns()``.
 
     Loader options are removed; filter options stay. A string in ORDER BY is replaced by the
@@ -171,7 +171,9 @@ def prepare_for_other_columns(statement: Selection, entity: Any) -> Selection:
     orders = order_by_clauses(statement, entity)
     if not orders:
         return plain
-    return plain.order_by(None).order_by(*[order.apply_to(order.expression) for order in orders])
+    return plain.order_by(None).order_by(
+        *[order.apply_direction_to(order.expression) for order in orders]
+    )
 
 
 def has_limit_or_grouping(statement: Selection) -> bool:
@@ -201,7 +203,7 @@ def without_repeated_rows(statement: Selection, mapper: Mapper[Any]) -> Selectio
         return statement
     names = [mapper.get_property_by_column(column).key for column in mapper.primary_key]
     keys = [getattr(entity, name) for name in names]
-    plain = prepare_for_other_columns(statement, entity)
+    plain = make_columns_replaceable(statement, entity)
     inside = plain.order_by(None).with_only_columns(*keys, maintain_column_froms=True)
     key = keys[0] if len(keys) == 1 else tuple_(*keys)
     found: Selection = select(entity).where(key.in_(inside.correlate(None)))
@@ -216,11 +218,11 @@ class OrderByClause(NamedTuple):
     modifiers: tuple[Any, ...]
     """The functions that set the direction, such as ``desc``; the outermost one comes first."""
 
-    def apply_to(self, other: Any) -> Any:
-        """Return another expression with the direction of this clause."""
+    def apply_direction_to(self, expression: Any) -> Any:
+        """Return an expression with the direction and the NULLS FIRST or LAST of this clause."""
         for modifier in reversed(self.modifiers):
-            other = modifier(other)
-        return other
+            expression = modifier(expression)
+        return expression
 
 
 _MODIFIERS: Final = {

@@ -125,7 +125,7 @@ class SelectCache(Generic[M]):
         return result, RequestBindings(options, execution_options, parameters=parameters)
 
     @property
-    def cached_count(self) -> int:
+    def cached_result_count(self) -> int:
         """The number of cached results."""
         return self._find_or_build.cache_info().currsize
 

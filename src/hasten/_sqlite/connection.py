@@ -10,7 +10,7 @@ from typing import Final
 
 from hasten._logs import get_logger
 from hasten._sqlite.errors import to_store_error, to_store_rejected
-from hasten._sqlite.files import check_file, check_tables, file_identity
+from hasten._sqlite.files import check_file_is_usable, check_has_own_tables, file_identity
 from hasten.errors import StoreBusy, StoreRejected, StoreUnavailable
 
 logger = get_logger("hasten.sqlite")
@@ -48,7 +48,7 @@ class Connector:
         self._file: tuple[int, int] | None = None
 
     @property
-    def is_current(self) -> bool:
+    def is_open_on_same_file(self) -> bool:
         """Whether the connection is open and its file has not been moved, deleted or replaced."""
         if self.connection is None:
             return False
@@ -69,7 +69,7 @@ class Connector:
                 f"hasten needs {'.'.join(map(str, MIN_VERSION))} or newer",
             )
         if self.path is not None:
-            check_file(self.name, self.path)
+            check_file_is_usable(self.name, self.path)
         connection = sqlite3.connect(
             ":memory:" if self.path is None else self.path,
             timeout=0,
@@ -127,7 +127,9 @@ class Connector:
         # Some builds of SQLite overwrite deleted data with zeros, which is several times slower.
         connection.execute("PRAGMA secure_delete = OFF")
         if self.path is not None:
-            check_tables(self.name, connection)  # again: `check_file` skips it for a locked file
+            check_has_own_tables(
+                self.name, connection
+            )  # again: `check_file_is_usable` skips it for a locked file
             (pages,) = connection.execute("PRAGMA page_count").fetchone()
             if not pages:  # in a file with tables, the setting has no effect
                 connection.execute("PRAGMA auto_vacuum = INCREMENTAL")

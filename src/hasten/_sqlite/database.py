@@ -189,17 +189,21 @@ class Database:
                 break
             with self._in_use:
                 if group:
-                    self._run_group(group)
+                    self._run_group_and_check_watches(group)
                     del group  # do not keep its calls in memory while waiting for the next group
                 elif self._maintenance.is_due:
                     self._maintenance.run()
-                self._watches.check_for_others()
+                self._watches.check_after_foreign_commits()
         self._watches.fail_all(StoreUnavailable(self._name, "the store is closed"))
         self._connector.disconnect()
         self._watches.stop_file_watch()
 
-    def _run_group(self, group: list[TransactionCall[Any]]) -> None:
-        """Run the calls of a group, then check what callers wait for in the written topics."""
+    def _run_group_and_check_watches(self, group: list[TransactionCall[Any]]) -> None:
+        """Run the calls of a group and deliver their results.
+
+        Then schedule maintenance, and check the conditions that callers wait for in the topics that
+        the group has written.
+        """
         self._watches.before_own_commit()
         self._run_and_deliver(group)
         topics = {call.topic for call in group if call.write}

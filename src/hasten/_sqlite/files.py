@@ -15,8 +15,8 @@ OWN_TABLES: Final = "hasten_"
 """The prefix of the names of all tables that hasten creates."""
 
 
-def check_file(name: str, path: Path) -> None:
-    """Check that hasten may use the file, and create it if it does not exist.
+def check_file_is_usable(name: str, path: Path) -> None:
+    """Check that hasten may use the file of a store, and create it if it does not exist.
 
     Raises `StoreError` if the file is not writable, is behind an unsafe symbolic link, or belongs
     to another program. name is the URL of the store, for messages.
@@ -30,7 +30,7 @@ def check_file(name: str, path: Path) -> None:
     with contextlib.suppress(sqlite3.Error):
         address = read_only_uri(path)
         with contextlib.closing(sqlite3.connect(address, uri=True, timeout=0)) as connection:
-            check_tables(name, connection)
+            check_has_own_tables(name, connection)
 
 
 def _check_access(name: str, path: Path) -> None:
@@ -84,7 +84,7 @@ def _create_file(name: str, path: Path) -> None:
         raise kind(name, f"cannot create the file: {exc.strerror}") from exc
 
 
-def check_tables(name: str, connection: sqlite3.Connection) -> None:
+def check_has_own_tables(name: str, connection: sqlite3.Connection) -> None:
     """Raise `StoreCorrupt` if the database has tables, but none of hasten's."""
     rows = connection.execute("SELECT name FROM sqlite_schema")
     names = [found for (found,) in rows if not found.startswith("sqlite_")]

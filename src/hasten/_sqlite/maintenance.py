@@ -53,7 +53,7 @@ class Maintenance:
         connector = self._connector
         # Errors are ignored: the next work fails with them and reports them. Maintenance must not
         # connect, because that would create a file that was moved or deleted.
-        if connector.connection is not None and connector.path and connector.is_current:
+        if connector.connection is not None and connector.path and connector.is_open_on_same_file:
             try:
                 wait = self._run_step(connector.connection, connector.path)
             except sqlite3.OperationalError:  # usually because another process holds a lock

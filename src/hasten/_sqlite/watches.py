@@ -113,7 +113,7 @@ class ConditionWatches:
         """
         self._check_topics(list(self._by_topic) if None in topics else topics)
 
-    def check_for_others(self) -> None:
+    def check_after_foreign_commits(self) -> None:
         """If a check is due, look for commits of other processes.
 
         Then check the conditions of the callers that wait for the changed topics.

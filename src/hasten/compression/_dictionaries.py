@@ -109,7 +109,7 @@ class Dictionaries:
             return None
         return next((path for path in self._paths if fnmatchcase(target.path, path)), None)
 
-    def _make_owner_digest(
+    def _make_user_and_query_digest(
         self,
         target: RequestTarget | None,
         scope: Scope,
@@ -147,7 +147,7 @@ class Dictionaries:
         """Return the Use-As-Dictionary header, which asks a client to store the response.
 
         The list is empty if the response must not become a dictionary. owner is the digest of
-        `_make_owner_digest`.
+        `_make_user_and_query_digest`.
         """
         path = target and self._find_matching_pattern(target)
         if path is None or owner is None:

@@ -138,13 +138,13 @@ class ResponseHead:
         etag says what happens to a strong ETag. length is that of the compressed body, None if
         unknown. vary is the value to add to Vary.
         """
-        headers = self.make_compressed_headers_without_encoding(coding, etag, vary)
+        headers = self.make_body_independent_headers(coding, etag, vary)
         headers.append((b"content-encoding", coding.encode()))
         if length is not None:
             headers.append((b"content-length", b"%d" % length))
         return headers
 
-    def make_compressed_headers_without_encoding(
+    def make_body_independent_headers(
         self, coding: str, etag: ETagPolicy, vary: bytes = b"Accept-Encoding"
     ) -> Headers:
         """Return the headers of the compressed response that do not depend on its body.

@@ -215,7 +215,7 @@ class ResponseCompressor:
             return self._make_uncompressed_start("too_small")
         if self._scope["method"] == "HEAD":
             self._shared.emit_skipped("head_request")
-            headers = head.make_compressed_headers_without_encoding(
+            headers = head.make_body_independent_headers(
                 preferences.codings[0], settings.etag, self._vary
             )
             return {**message, "headers": headers}
@@ -276,7 +276,7 @@ class ResponseCompressor:
         headers = []
         if self._settings.dictionaries is not None:
             headers += self._settings.dictionaries._make_use_as_dictionary_headers(
-                self._target, self._make_dictionary_owner_digest()
+                self._target, self._make_user_and_query_digest()
             )
         if self._settings.server_timing:
             duration = f";dur={seconds * 1000:.3f}" if seconds is not None else ""
@@ -291,7 +291,7 @@ class ResponseCompressor:
             self._start_buffering()
         if self._state is BUFFERING or self._state is STREAMING:
             async with self._lock:
-                self._mark_broken_until_sent()
+                self._mark_broken_before_sending()
                 await self._on_chunk(body, more=message.get("more_body", False))
                 self._is_broken = False
         elif self._state is BROKEN:
@@ -317,7 +317,7 @@ class ResponseCompressor:
             self._idle_timer.restart()  # the stream may end without an event
             return
         async with self._lock:
-            self._mark_broken_until_sent()
+            self._mark_broken_before_sending()
             await self._start_stream()
             if self._stream is None:
                 self._state = PASSING
@@ -339,8 +339,8 @@ class ResponseCompressor:
         self._is_broken = False
         self._state = BUFFERING
 
-    def _mark_broken_until_sent(self) -> None:
-        """Mark the response as broken. The caller resets the mark when it has sent its data.
+    def _mark_broken_before_sending(self) -> None:
+        """Mark the response as broken. The caller removes the mark when it has sent its data.
 
         If the caller is cancelled or fails in between, compressed data is lost. The stream must not
         continue then, because the client would not notice the gap. Call it with the lock held.
@@ -449,7 +449,7 @@ class ResponseCompressor:
             or shared.is_observed
             or not shared.is_quick_to_compress(codec, level, size)
         ):
-            await self._send_on_slow_path(codec, level, body)
+            await self._send_with_cache_or_pool(codec, level, body)
             return
         # Most responses take this fast path.
         coded = codec.compress(body, level)
@@ -459,8 +459,11 @@ class ResponseCompressor:
         await self._send(self._make_compressed_start(codec.coding, len(coded), None))
         await self._send({"type": "http.response.body", "body": coded})
 
-    async def _send_on_slow_path(self, codec: Codec, level: int, body: bytes) -> None:
-        """Send a whole body that needs the cache, a dictionary, a thread or an event."""
+    async def _send_with_cache_or_pool(self, codec: Codec, level: int, body: bytes) -> None:
+        """Send a whole body from the cache, or compress it, in the thread pool if that takes long.
+
+        The body is sent uncompressed if the pool is full, or if compression makes it no smaller.
+        """
         start = perf_counter()
         key = await self._make_cache_key_if_cacheable(codec, body)
         whole = self._find_cached(key, codec, body)
@@ -509,15 +512,15 @@ class ResponseCompressor:
             return None
         return await pool.run(make_cache_key, target, self._head, codec.coding, body)
 
-    def _make_dictionary_owner_digest(self) -> bytes | None:
-        """Return a digest of the user and the query.
+    def _make_user_and_query_digest(self) -> bytes | None:
+        """Return the digest that restricts a dictionary to requests of the same user and query.
 
         It is None if the response must not become a dictionary.
         """
         dictionaries = self._settings.dictionaries
         if dictionaries is None:
             return None
-        return dictionaries._make_owner_digest(
+        return dictionaries._make_user_and_query_digest(
             self._target, self._scope, self._request_headers, self._head
         )
 
@@ -538,7 +541,7 @@ class ResponseCompressor:
     ) -> _CompressedBody:
         """Compress the body, as a difference to an earlier response if possible."""
         settings = self._settings
-        owner = self._make_dictionary_owner_digest()
+        owner = self._make_user_and_query_digest()
         if settings.dictionaries is not None and owner is not None:
             delta = await settings.dictionaries._compress_as_delta(
                 owner, self._request_headers, body, self._shared.pool.run
@@ -643,7 +646,7 @@ class ResponseCompressor:
             raise ResponseBroken(_CUT_SHORT)
         else:
             async with self._lock:
-                self._mark_broken_until_sent()
+                self._mark_broken_before_sending()
                 if self._state is BUFFERING and self._is_live:
                     await self._start_stream()
                 elif self._state is BUFFERING:
@@ -667,7 +670,7 @@ class ResponseCompressor:
             return True
         self._start_buffering()
         async with self._lock:
-            self._mark_broken_until_sent()
+            self._mark_broken_before_sending()
             await self._start_stream()
             await self._pass_to_stream(message)
             self._is_broken = False

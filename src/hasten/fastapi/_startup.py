@@ -49,7 +49,7 @@ def lifespan(
             for resource in resources
         ]
         async with AsyncExitStack() as stack:
-            for manager, is_lifespan in sorted(managers, key=_is_worker):
+            for manager, is_lifespan in sorted(managers, key=lambda pair: _is_worker(pair[0])):
                 entered = await stack.enter_async_context(manager)
                 if is_lifespan and isinstance(entered, Mapping):
                     state.update(entered)
@@ -83,10 +83,10 @@ def _is_context_manager(resource: object) -> bool:
     return hasattr(kind, "__aenter__") and hasattr(kind, "__aexit__")
 
 
-def _is_worker(resource_and_flag: tuple[object, bool]) -> bool:
-    """Return whether the resource of a pair is a `Worker`, as a sort key: workers start last.
+def _is_worker(resource: object) -> bool:
+    """Return whether a resource is a `Worker`. It is a sort key, so that workers start last.
 
     hasten.jobs is not imported for this: if nobody has imported it, there are no workers.
     """
     jobs = sys.modules.get("hasten.jobs._worker")
-    return jobs is not None and isinstance(resource_and_flag[0], jobs.Worker)
+    return jobs is not None and isinstance(resource, jobs.Worker)

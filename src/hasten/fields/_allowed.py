@@ -374,7 +374,7 @@ class AllowedFields:
                 if name not in removed.get(one, ())
             }
         for one, twin in twins.items():
-            twin._default = convert_field_set(one._default, twin)
+            twin._default = select_same_fields(one._default, twin)
         return twins[self]
 
     # Choosing ------------------------------------------------------------------------------------
@@ -461,17 +461,17 @@ def _to_nested_allowed_fields(
     return nested
 
 
-def convert_field_set(chosen: FieldSet, allowed: AllowedFields) -> FieldSet:
-    """Convert a field set to the fields of another list, by name.
+def select_same_fields(chosen: FieldSet, allowed: AllowedFields) -> FieldSet:
+    """Return the set of those allowed fields that have the names of the chosen ones.
 
-    Fields that the other list does not have are dropped.
+    Chosen fields that are not allowed are dropped.
     """
     members: list[tuple[Field, FieldSet | None]] = []
     for field, inner in chosen.members:
         kept = allowed.fields.get(field.name)
         if kept is not None:
             left = (
-                convert_field_set(inner, kept.relation)
+                select_same_fields(inner, kept.relation)
                 if kept.relation and inner is not None
                 else None
             )
@@ -557,7 +557,7 @@ class _ModelField(NamedTuple):
 
 
 class ModelMember(NamedTuple):
-    """One field of a model, as its pydantic schema needs it."""
+    """One field of a model: what `Partial` needs to create the pydantic schema of the model."""
 
     name: str
     """The public name, which is used in JSON."""
@@ -633,21 +633,21 @@ def _read_pydantic(model: Any) -> Iterator[_ModelField]:
         # A field that the model excludes from its JSON cannot be requested.
         if info.exclude is not True and not getattr(info, "init_var", None):
             public = info.serialization_alias or name
-            yield _ModelField(public, name, info.annotation, is_conditional=is_conditional(info))
+            yield _ModelField(public, name, info.annotation, is_conditional=has_exclude_if(info))
     for name, computed in model.__pydantic_decorators__.computed_fields.items():
         info = computed.info
         yield _ModelField(
-            info.alias or name, name, None, is_computed=True, is_conditional=is_conditional(info)
+            info.alias or name, name, None, is_computed=True, is_conditional=has_exclude_if(info)
         )
 
 
 def is_always_shown(name: str, allowed: AllowedFields) -> bool:
-    """Return whether the response shows this field in each row."""
+    """Return whether this field is allowed, and no row omits it because of ``exclude_if``."""
     field = allowed.fields.get(name)
     return field is not None and not field.is_conditional
 
 
-def is_conditional(info: Any) -> bool:
+def has_exclude_if(info: Any) -> bool:
     """Return whether a pydantic field has the option ``exclude_if``."""
     # It exists since pydantic 2.12; for computed fields since a later version.
     return getattr(info, "exclude_if", None) is not None

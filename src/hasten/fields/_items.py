@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from hasten.fields._allowed import AllowedFields, Field, FieldSet
 from hasten.fields._rows import (
@@ -22,6 +22,18 @@ from hasten.fields._rows import (
 )
 
 _LISTS: Final = frozenset({list, tuple, set, frozenset})
+
+
+class _RowPlan(NamedTuple):
+    """How to build rows that have the same requested fields."""
+
+    builder: FieldBuilder
+    build: BuildFields | None
+    """The function for the fields that are not copied unchanged; None if all are."""
+    is_flat: bool
+    """Whether no field is nested."""
+    optional: frozenset[str]
+    """The names of the fields that items may lack."""
 
 
 class ItemRowBuilder:
@@ -46,11 +58,11 @@ class ItemRowBuilder:
         self._compute = compute
         self._builders: dict[AllowedFields, FieldBuilder] = {}
         self._add_builders(allowed)
-        self._cached_prepare = lru_cache(256)(self._prepare_row_building)
+        self._cached_plan_row = lru_cache(256)(self._plan_row)
 
     def build_row(self, item: object, chosen: FieldSet) -> Values:
         """Return the requested fields of one item."""
-        builder, build, is_flat, optional = self._cached_prepare(chosen)
+        builder, build, is_flat, optional = self._cached_plan_row(chosen)
         if optional and isinstance(item, Mapping) and not optional <= item.keys():
             lacking = optional - item.keys()
             given = [each for each in chosen.members if each[0].name not in lacking]
@@ -127,22 +139,16 @@ class ItemRowBuilder:
             if field.relation is not None:
                 self._add_builders(field.relation)
 
-    def _prepare_row_building(
-        self, chosen: FieldSet
-    ) -> tuple[FieldBuilder, BuildFields | None, bool, frozenset[str]]:
-        """Prepare building rows with these fields. The result is cached.
-
-        It consists of the builder, its function for fields that are not plain (None if all are),
-        whether no field is nested, and the names of fields that items may lack.
-        """
+    def _plan_row(self, chosen: FieldSet) -> _RowPlan:
+        """Return the plan for rows with these fields. `_cached_plan_row` caches it."""
         fields = [field for field, inner in chosen.members if inner is None]
         builder = self._builders[chosen.allowed]
         optional = find_optional_keys(chosen.allowed.model) & set(chosen.names)
-        return (
+        return _RowPlan(
             builder,
             builder.make_build_function(fields),
-            len(fields) == len(chosen.members),
-            optional,
+            is_flat=len(fields) == len(chosen.members),
+            optional=optional,
         )
 
 

@@ -34,7 +34,7 @@ from uuid import UUID
 import msgspec
 
 from hasten.errors import InvalidOption
-from hasten.fields._allowed import AllowedFields, Field, is_conditional
+from hasten.fields._allowed import AllowedFields, Field, has_exclude_if
 
 Values = dict[str, object]
 """The values of one row by attribute name, or the built fields by public name."""
@@ -124,7 +124,7 @@ def make_field_builder(
     model: Any = allowed.model
     if model is None or not hasattr(model, "__pydantic_decorators__"):
         if model is not None:
-            _check_no_pydantic(model, allowed)
+            _check_has_no_pydantic_options(model, allowed)
         for field in fields:
             if field.is_computed and field not in own_computed:
                 raise InvalidOption(
@@ -144,7 +144,7 @@ def make_field_builder(
             field.is_computed or not _is_usable_unchanged(model, field, attribute_types, customized)
         )
     )
-    _check_needs(model, through_model)
+    _check_can_build_fields(model, through_model)
     return FieldBuilder(model, through_model, own_computed)
 
 
@@ -156,8 +156,8 @@ def _make_model_build_function(
 ) -> BuildFields:
     """Return a function that validates and serializes these fields with a pydantic model.
 
-    checked are the names of the attributes to validate. The others are only inputs of computed
-    fields.
+    validated_attributes are the names of the attributes to validate. The others are only inputs
+    of computed fields.
     """
     order = list(_field_infos(model))
     needs = {need for field in fields for need in field.needs}
@@ -245,7 +245,7 @@ def _iter_whole_model_rules(model: Any) -> Iterator[str]:
             yield name
 
 
-def _check_no_pydantic(model: Any, allowed: AllowedFields) -> None:
+def _check_has_no_pydantic_options(model: Any, allowed: AllowedFields) -> None:
     """Raise `InvalidOption` if a class that is not a BaseModel has options of pydantic.
 
     Such options, for example validators in ``Annotated``, would be ignored.
@@ -305,7 +305,7 @@ def _iter_leaf_types(annotation: Any) -> Iterator[type]:
 def _may_change_value(metadata: Any) -> bool:
     """Return whether metadata may change a value, rename it, or exclude it from the JSON."""
     if _is_field_info(metadata):
-        return bool(metadata.exclude or is_conditional(metadata) or metadata.serialization_alias)
+        return bool(metadata.exclude or has_exclude_if(metadata) or metadata.serialization_alias)
     if hasattr(metadata, "__is_annotated_types_grouped_metadata__"):
         return any(map(_may_change_value, metadata))
     if type(metadata).__name__ == "_PydanticGeneralMetadata":
@@ -313,9 +313,9 @@ def _may_change_value(metadata: Any) -> bool:
     return hasattr(metadata, "__get_pydantic_core_schema__")
 
 
-def _check_needs(model: Any, through_model: Collection[Field]) -> None:
-    """Raise `InvalidOption` if the model cannot build these fields from what they need."""
-    for field in through_model:
+def _check_can_build_fields(model: Any, fields: Collection[Field]) -> None:
+    """Raise `InvalidOption` if the model cannot build these fields from only their `needs`."""
+    for field in fields:
         if not hasattr(model, "model_construct"):
             raise InvalidOption(
                 "schema",
@@ -404,7 +404,7 @@ def _is_usable_unchanged(
     return (
         not field.is_conditional
         and all(map(_is_constraint, info.metadata))
-        and _is_written_unchanged(info.annotation, attribute_types.get(field.attribute))
+        and _is_serialized_unchanged(info.annotation, attribute_types.get(field.attribute))
     )
 
 
@@ -418,18 +418,18 @@ def _is_constraint(rule: object) -> bool:
     return False
 
 
-def _is_written_unchanged(annotation: Any, value_type: type | None) -> bool:
-    """Return whether values of a type match an annotation, and pydantic writes them unchanged."""
+def _is_serialized_unchanged(annotation: Any, value_type: type | None) -> bool:
+    """Return whether values of a type match an annotation, and are serialized unchanged."""
     if value_type is None:
         return False
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return all(map(_is_constraint, arguments[1:])) and _is_written_unchanged(
+        return all(map(_is_constraint, arguments[1:])) and _is_serialized_unchanged(
             arguments[0], value_type
         )
     if origin in (Union, types.UnionType):
         rest = [each for each in arguments if each is not types.NoneType]
-        return len(rest) == 1 and _is_written_unchanged(rest[0], value_type)
+        return len(rest) == 1 and _is_serialized_unchanged(rest[0], value_type)
     if origin is Literal:
         return all(type(each) is value_type and value_type in (str, int) for each in arguments)
     if annotation is dict or (origin is dict and arguments == (str, Any)):

@@ -20,10 +20,10 @@ from hasten._checks import check_whole_number
 from hasten._coroutines import run_without_loop
 from hasten._queries import Pairs, QueryLike, to_query_pairs
 from hasten.errors import InvalidOption, RowNotFound, UsageError
-from hasten.fields._allowed import AllowedFields, Field, FieldSet, convert_field_set
+from hasten.fields._allowed import AllowedFields, Field, FieldSet, select_same_fields
 from hasten.fields._items import ItemRowBuilder
 from hasten.fields._mask import MAX_NAMES
-from hasten.fields._names import Unknown, check_parameter_names, check_unknown_option
+from hasten.fields._names import Unknown, check_parameter_names, check_unknown_policy
 from hasten.fields._partial import Partial, Row
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class FieldSelector(Generic[T]):
         self.max_names: Final = max_names
         self.parameter: Final = parameter
         self.etag: Final = etag
-        self._refuses_unknown = check_unknown_option(unknown) == "refuse"
+        self._refuses_unknown = check_unknown_policy(unknown) == "refuse"
         self._more = more_suffix
         self._compute = dict(compute or {})
         self._max_related = max_related if isinstance(max_related, int) else dict(max_related)
@@ -154,13 +154,15 @@ class FieldSelector(Generic[T]):
         strict=False ignores paths in the options that do not exist, because `without` removed them.
         """
         self.allowed = allowed
-        self._convert = lru_cache(MAX_CONVERTED)(partial(convert_field_set, allowed=allowed))
-        caps = self._make_cap_function(strict)
+        self._convert = lru_cache(MAX_CONVERTED)(partial(select_same_fields, allowed=allowed))
+        caps = self._make_max_related_function(strict)
         compute = dict(_resolve_paths("compute", allowed, self._compute, strict=strict))
-        _check_marker_names(allowed, self._more)
+        _check_truncation_marker_names(allowed, self._more)
         self._loaders: FieldLoaderCache | None = None
         if self.model is None:
-            self._items = ItemRowBuilder(allowed, cap=caps, more_suffix=self._more, compute=compute)
+            self._item_row_builder = ItemRowBuilder(
+                allowed, cap=caps, more_suffix=self._more, compute=compute
+            )
             return
         # Imported here, because SQLAlchemy need not be installed without a model.
         from hasten._sqlalchemy import execution  # noqa: PLC0415
@@ -172,17 +174,17 @@ class FieldSelector(Generic[T]):
         )
 
     @cached_property
-    def _items(self) -> ItemRowBuilder:
+    def _item_row_builder(self) -> ItemRowBuilder:
         """The builder of rows from items in memory.
 
         With a mapped class, it is created at its first use, because some schemas work for rows of a
         database but not for items in memory.
         """
         compute = dict(_resolve_paths("compute", self.allowed, self._compute, strict=False))
-        cap = self._make_cap_function(strict=False)
+        cap = self._make_max_related_function(strict=False)
         return ItemRowBuilder(self.allowed, cap=cap, more_suffix=self._more, compute=compute)
 
-    def _make_cap_function(self, strict: bool) -> Callable[[Field], int]:
+    def _make_max_related_function(self, strict: bool) -> Callable[[Field], int]:
         """Return a function that returns how many items of a list field a row shows."""
         given = self._max_related
         if isinstance(given, int):
@@ -211,7 +213,7 @@ class FieldSelector(Generic[T]):
         less._set_allowed(self.allowed.without(*paths), strict=False)
         return less
 
-    def _to_own_fields(self, fields: FieldSet) -> FieldSet:
+    def _to_fields_of_this_selector(self, fields: FieldSet) -> FieldSet:
         """Convert a field set of a selector that `without` returned to fields of this selector.
 
         Raises `InvalidOption` for a set of any other selector.
@@ -296,7 +298,7 @@ class FieldSelector(Generic[T]):
         max_rows: int | None = None,
     ) -> list[Row]:
         return await self._require_loaders().fetch(
-            database, statement, self._to_own_fields(fields), max_rows=max_rows
+            database, statement, self._to_fields_of_this_selector(fields), max_rows=max_rows
         )
 
     def _wrap_database(self, db: Any, *, is_async: bool) -> Database:
@@ -312,12 +314,14 @@ class FieldSelector(Generic[T]):
 
         The item is a dict with public field names as keys, or an object with attributes.
         """
-        return self._to_partial(self._items.build_row(item, self._to_own_fields(fields)))
+        return self._to_partial(
+            self._item_row_builder.build_row(item, self._to_fields_of_this_selector(fields))
+        )
 
     def from_items(self, items: Iterable[object], fields: FieldSet) -> list[Row]:
         """Build rows with these fields from items in memory. See `from_item`."""
-        own = self._to_own_fields(fields)
-        return [self._items.build_row(item, own) for item in items]
+        own = self._to_fields_of_this_selector(fields)
+        return [self._item_row_builder.build_row(item, own) for item in items]
 
     def _require_loaders(self) -> FieldLoaderCache:
         if self._loaders is None:
@@ -383,8 +387,11 @@ def _resolve_paths(
             raise InvalidOption(option, path, "the path of a field in the schema")
 
 
-def _check_marker_names(allowed: AllowedFields, suffix: str) -> None:
-    """Raise `InvalidOption` if a field has the name of a marker, such as ``posts_has_more``."""
+def _check_truncation_marker_names(allowed: AllowedFields, suffix: str) -> None:
+    """Raise `InvalidOption` if a field has the name of a truncation marker.
+
+    Rows have such a marker, for example ``posts_has_more``, if a list has more items than its cap.
+    """
     seen: set[AllowedFields] = set()
     rest = [allowed]
     while rest:

@@ -3,8 +3,12 @@
 from hasten.jobs._backoff import Exponential, Fixed
 from hasten.jobs._context import Context
 from hasten.jobs._control_exceptions import RetryAfter, Unrecoverable
+from hasten.jobs._current import current_job
 from hasten.jobs._events import QueueEvents
+from hasten.jobs._health_app import Health
 from hasten.jobs._job import Job, SyncJob
+from hasten.jobs._job_log_filter import JobLogFilter
+from hasten.jobs._middleware import Call, CallNext, Carry, EnqueueCall, Middleware, RunCall
 from hasten.jobs._options import JobOptions, Keep, TaskOptions
 from hasten.jobs._queue import JobSpec, Queue, SyncQueue
 from hasten.jobs._record import Event, JobRecord
@@ -12,23 +16,34 @@ from hasten.jobs._states import State
 from hasten.jobs._sync_events import SyncQueueEvents
 from hasten.jobs._task_definition import RunIn
 from hasten.jobs._tasks import Arguments, Enqueuer, SyncEnqueuer, Task
+from hasten.jobs._why import Reason, Why
 from hasten.jobs._worker import Worker
+from hasten.jobs._worker_info import WorkerInfo
 
 __all__ = [
     "Arguments",
+    "Call",
+    "CallNext",
+    "Carry",
     "Context",
+    "EnqueueCall",
     "Enqueuer",
     "Event",
     "Exponential",
     "Fixed",
+    "Health",
     "Job",
+    "JobLogFilter",
     "JobOptions",
     "JobRecord",
     "JobSpec",
     "Keep",
+    "Middleware",
     "Queue",
     "QueueEvents",
+    "Reason",
     "RetryAfter",
+    "RunCall",
     "RunIn",
     "State",
     "SyncEnqueuer",
@@ -38,5 +53,8 @@ __all__ = [
     "Task",
     "TaskOptions",
     "Unrecoverable",
+    "Why",
     "Worker",
+    "WorkerInfo",
+    "current_job",
 ]

@@ -75,8 +75,8 @@ def _iter_nested_types(
 ) -> Iterator[types.Type]:
     """Yield a type and all types inside it.
 
-    include_optional is whether to include the fields of records that have defaults. seen has the
-    ids of the types that were yielded already.
+    include_optional is whether to include those fields of a record that have a default value. seen
+    has the ids of the types that were yielded already.
     """
     if id(described) in seen:  # a type may contain itself
         return

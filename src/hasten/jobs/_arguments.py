@@ -312,7 +312,7 @@ class TaskParameters:
             if parameter.default is parameter.empty:
                 fields.append((name, annotation, msgspec.NODEFAULT))
             else:
-                make = functools.partial(_return_value, parameter.default)
+                make = functools.partial(_identity, parameter.default)
                 fields.append((name, annotation, msgspec.field(default_factory=make)))
         shape = msgspec.defstruct("Arguments", fields, kw_only=True, forbid_unknown_fields=True)
         return msgspec.json.Decoder(shape, dec_hook=self._decode_pydantic_model)
@@ -432,5 +432,5 @@ def _evaluate_annotation(annotation: str, names: dict[str, Any]) -> Any:
         return annotation
 
 
-def _return_value(value: Any) -> Any:
+def _identity(value: Any) -> Any:
     return value

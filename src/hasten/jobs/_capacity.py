@@ -38,8 +38,9 @@ class QueueShare:
 class WorkerCapacity:
     """The places for the jobs that a worker runs at once, for which its queues take turns.
 
-    A single queue gets all places. If several queues may have work, none uses more than an equal
-    share (or one turn) while another one uses less. The queue that has waited longest is next.
+    A single queue gets all places. If several queues may have work, each may use an equal share of
+    the places, or as many as its turn allows (`QueueShare.turn`) if these are more. The queue that
+    has waited longest is next.
     """
 
     def __init__(self, size: int, clock: Callable[[], float] = time.monotonic) -> None:

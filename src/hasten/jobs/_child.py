@@ -21,7 +21,9 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from types import FrameType
 from typing import Any, Final, NoReturn
@@ -34,10 +36,15 @@ from hasten.errors import UsageError
 from hasten.jobs import _failures as failures
 from hasten.jobs._arguments import encode_result
 from hasten.jobs._context import Context
+from hasten.jobs._current import running_job
 from hasten.jobs._failures import Failure
+from hasten.jobs._middleware import Carry, Middleware
+from hasten.jobs._options import decode_options
 from hasten.jobs._record import JobRecord, LogLine, Progress, RunUpdate
 from hasten.jobs._stop_signals import STOP_SIGNALS
 from hasten.jobs._task_definition import TaskDefinition
+from hasten.jobs._tasks import Task
+from hasten.jobs._tracing import get_or_make_spans
 
 CONNECTION_LOST: Final = 213  # exit code of a child whose handler has closed the pipe to the worker
 
@@ -50,6 +57,7 @@ class RunRequest(msgspec.Struct):
     function: str
     job: JobRecord
     max_bytes: int
+    trace_context: str | None = None
 
 
 class RunStarted(msgspec.Struct, tag=True):
@@ -266,15 +274,19 @@ def _run_requested_job(
         max_bytes=request.max_bytes,
     )
     try:
-        task = _import_task(request)
+        found = _import_task(request)
+        task = found.definition
+        # A decorator may have copied the attributes of the task, but not its properties.
+        middlewares = found._producer.middlewares
         try:
             args, kwargs = task.parameters.decode(job.data, context)
         except ValueError as exc:
             return HandlerRaised(Failure(str(exc), "", final=True))
         # Context variables that a handler sets must not be visible to the next one.
-        value = contextvars.copy_context().run(task.function, *args, **kwargs)
-        if inspect.isawaitable(value):
-            value = asyncio.run(_await_value(value))
+        call = partial(task.function, *args, **kwargs)
+        value = contextvars.copy_context().run(
+            _call, call, context, middlewares, request.trace_context
+        )
         return HandlerReturned(encode_result(value, request.max_bytes))
     except BaseException as error:
         if connection.is_forked:
@@ -302,18 +314,45 @@ def _to_failure(error: BaseException, job: JobRecord, task: TaskDefinition | Non
         )
 
 
+def _call(
+    call: Callable[[], Any],
+    context: Context,
+    middlewares: Sequence[Middleware],
+    trace_context: str | None,
+) -> Any:
+    """Call the handler, with the context variables that its job carries."""
+    running_job.set(_RunningJob(context))
+    carriers = [each for each in middlewares if isinstance(each, Carry)]
+    metadata = (decode_options(context.job.opts).metadata if carriers else None) or {}
+    with contextlib.ExitStack() as stack:
+        for carrier in carriers:
+            stack.enter_context(carrier.restored(metadata))
+        # The module of the task, or the handler itself, may set a tracer provider later.
+        if trace_context is not None and (spans := get_or_make_spans()) is not None:
+            stack.enter_context(spans.attached(trace_context))
+        value = call()
+        return asyncio.run(_await_value(value)) if inspect.isawaitable(value) else value
+
+
+@dataclass(frozen=True, slots=True)
+class _RunningJob:
+    """The job of this process, for `current_job`."""
+
+    context: Context
+
+
 async def _await_value(value: Awaitable[Any]) -> Any:
-    """Await an object that need not be a coroutine, as asyncio.run requires."""
+    """Await any awaitable object, in a coroutine, because asyncio.run accepts nothing else."""
     return await value
 
 
-def _import_task(request: RunRequest) -> TaskDefinition:
+def _import_task(request: RunRequest) -> Task[..., Any, Any]:
     """Import the module of a request, and return the task with the name of its function."""
     _django.set_up()  # before the import, because the module may import models
     found: Any = importlib.import_module(request.module)
     for name in request.function.split("."):
         found = getattr(found, name)
-    task: TaskDefinition = found.definition
+    task: Task[..., Any, Any] = found
     return task
 
 

@@ -4,10 +4,10 @@ Theory of operation. A consumer has these tasks in the event loop of its worker:
 
 - Each *fetcher* calls `settle` in a loop: one transaction of the store, which stores the outcomes
   of runs and claims the next jobs. Outcomes that arrive during a call are stored by the next one,
-  so the batches grow with the load. The number of fetchers is the engine's `max_in_flight`: two on
-  Redis, so that the server and the worker are busy at the same time. With SQLite there is one,
-  because two fetchers and the thread of the database would only wait for each other to release the
-  interpreter's lock.
+  so the batches grow with the load. The number of fetchers is the engine's
+  `max_concurrent_settles`: two on Redis, so that the server and the worker are busy at the same
+  time. With SQLite there is one, because two fetchers and the thread of the database would only
+  wait for each other to release the interpreter's lock.
 - The *listener* is active after a claim that returned fewer jobs than requested. It waits until the
   store has a job to claim, and then wakes the fetchers.
 
@@ -19,15 +19,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 from hasten._logs import get_logger
-from hasten.errors import StoreError, StoreInterrupted, StoreRejected
+from hasten._repeated_errors import ThrottledErrorLog
+from hasten.errors import StoreError, StoreInterrupted, StoreRejected, StoreUnavailable
+from hasten.jobs import _failure_log as failure_log
 from hasten.jobs import _poison_jobs as poison_jobs
 from hasten.jobs._capacity import QueueShare, WorkerCapacity
+from hasten.jobs._current import running_job
 from hasten.jobs._engine import Engine
 from hasten.jobs._leases import RENEWALS_PER_LEASE, LeaseKeeper
 from hasten.jobs._options import Keep
@@ -37,10 +41,13 @@ from hasten.jobs._poison_jobs import PoisonJobIsolator
 from hasten.jobs._processes import Processes
 from hasten.jobs._queue import Queue
 from hasten.jobs._record import Claim, ClaimedJobs, Completed, Lease, Outcome, Postponed, Released
+from hasten.jobs._release_gate import AppReleaseGate
 from hasten.jobs._run import Run, StopReason
 from hasten.jobs._runner import Runner
 from hasten.jobs._services import Service, mark_error_retrieved
 from hasten.jobs._threads import Threads
+from hasten.jobs._worker_info import WorkerInfo
+from hasten.jobs._worker_state import ServedQueue
 
 logger = get_logger("hasten.worker")
 
@@ -53,6 +60,19 @@ FIRST_PAUSE_SECONDS: Final = 0.1
 LAST_PAUSE_SECONDS: Final = 2.0
 
 
+class RunObserver(Protocol):
+    """Is called when runs start and end, in the event loop of the worker. Must not raise."""
+
+    def started(self, run: Run) -> None:
+        """A handler is about to run, in the task of its job."""
+
+    def ended(self, run: Run, outcome: Outcome | None) -> None:
+        """A run has ended. outcome is None if its lease was lost.
+
+        If the run ended before it started, `started` was not called.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class SharedWorkerParts:
     """The settings and objects of a worker that the consumers of all its queues use."""
@@ -62,6 +82,7 @@ class SharedWorkerParts:
     tokens: Iterator[str]  # a new fencing token for each claim
     lease_ms: int
     crash_limit: int
+    metrics_minutes: int | None  # of BullMQ's metrics; None: off
     keep_completed: Keep
     keep_failed: Keep
     capacity: WorkerCapacity
@@ -69,6 +90,8 @@ class SharedWorkerParts:
     leases: LeaseKeeper
     threads: Threads
     processes: Processes
+    gate: AppReleaseGate
+    observers: Sequence[RunObserver]  # observers may be added while the worker runs
     handles_signals: Callable[[], bool]  # whether `Worker.run` handles Ctrl+C
 
 
@@ -78,6 +101,11 @@ class QueueConsumer:
     def __init__(self, queue: Queue, worker: SharedWorkerParts, outage: OutageLog) -> None:
         self.name = queue.name
         self.clock = queue.clock
+        self.tasks = queue.tasks
+        self.reclaimed = 0  # jobs of dead workers that this worker has taken back
+        self.lost_leases = 0
+        self._report_errors = ThrottledErrorLog(logger)
+        self.last_fetch_ms: int | None = None  # when a claim last succeeded
         self._worker = worker
         self._capacity = worker.capacity
         self._poison_jobs = worker.poison_jobs
@@ -87,7 +115,7 @@ class QueueConsumer:
         self._loop = asyncio.get_running_loop()
         self._outbox = Outbox(
             queue.name,
-            max_batch=self.engine.max_batch,
+            max_jobs_per_call=self.engine.max_jobs_per_call,
             keep_failed=worker.keep_failed,
             on_add=self._wake_from_any_thread,
         )
@@ -97,11 +125,17 @@ class QueueConsumer:
             processes=worker.processes,
             keep_completed=worker.keep_completed,
             keep_failed=worker.keep_failed,
+            gate=worker.gate,
             report=self._outbox.add_update,
         )
+        self._make_context = self._runner.make_context
+        self._observers = worker.observers
+        self._logs_runs = False  # whether the level DEBUG is on; checked with each claim
         self.runs = worker.leases.add_queue(queue.name, self._find_engine, outage, self.clock)
-        self._max_in_flight = self.engine.max_in_flight
-        self._max_claim = min(-(-self._capacity.size // self._max_in_flight), self.engine.max_batch)
+        self._max_in_flight = self.engine.max_concurrent_settles
+        self._max_claim = min(
+            -(-self._capacity.size // self._max_in_flight), self.engine.max_jobs_per_call
+        )
         self._share = QueueShare(self.wake)
         self._capacity.mark_ready(self._share)
         self._is_stopping = False
@@ -187,10 +221,14 @@ class QueueConsumer:
         else:
             self._pause_seconds = FIRST_PAUSE_SECONDS
             self._outage.record_success(self._activity)
+            if claim is not None:
+                self.last_fetch_ms = self.clock.now_ms()
             self._finish_claim(claim, used=len(batch.leases))
             self._remove_settled_runs(portion.outcomes)
+            self._logs_runs = logger.isEnabledFor(logging.DEBUG)
             for lease in batch.leases:
                 self._start_job(lease)
+            self.lost_leases += len(batch.lost)
             self._outbox.mark_stored(portion.outcomes, batch.lost)  # last, because it logs
             self._poison_jobs.start_chosen_suspect()
             if claim is not None and len(batch.leases) < claim.count:
@@ -212,7 +250,13 @@ class QueueConsumer:
                     portion.updates.clear()  # so that they are not stored again if `settle` fails
         if not portion.outcomes and claim is None:
             return ClaimedJobs([])
-        return await self.engine.settle(self.name, portion.outcomes, claim, now_ms=now_ms)
+        return await self.engine.settle(
+            self.name,
+            portion.outcomes,
+            claim,
+            now_ms=now_ms,
+            metrics_minutes=self._worker.metrics_minutes,
+        )
 
     def _finish_claim(self, claim: Claim | None, *, used: int) -> None:
         """Free the capacity that was reserved for a claim. Its jobs keep used places of it."""
@@ -262,7 +306,7 @@ class QueueConsumer:
     def _start_job(self, lease: Lease) -> None:
         """Start a claimed job, or hand it back if it must not run now."""
         job = lease.job
-        run = Run(lease, self._loop)
+        run = Run(lease, self._loop, self._make_context)
         if (older := self.runs.get(job.id)) is not None:
             older.stop(StopReason.LOST)  # its lease expired, and this worker claimed the job again
         self.runs[job.id] = run
@@ -270,7 +314,7 @@ class QueueConsumer:
             self._end_run(run, Released(job.id, lease.token))
         elif not self._poison_jobs.is_suspect(job):
             self._start_task(run)
-        elif not self._poison_jobs.try_choose(run, partial(self._start_task, run)):
+        elif not self._poison_jobs.try_choose_suspect(run, partial(self._start_task, run)):
             self._end_run(run, Postponed(job.id, lease.token, poison_jobs.PAUSE_MS))
 
     def _start_task(self, run: Run) -> None:
@@ -280,19 +324,37 @@ class QueueConsumer:
     async def _run_job(self, run: Run) -> None:
         """Run the job, and add its outcome to the outbox, whatever the handler raises."""
         run.has_begun = True
+        running_job.set(run)  # in the context of this task only
+        if self._observers or self._logs_runs:
+            self._report_start(run)
         try:
             outcome = await self._runner.run(run)
         except BaseException as error:
             # A handler can throw an exception into this coroutine: a GeneratorExit that it raises
             # closes the coroutines that await it. This counts as a failed attempt, like any other
             # error: otherwise the job would run again and again.
-            outcome = self._runner.outcome_of_error(error, run)
+            outcome = self._runner.outcome_of_error_outside_run(error, run)
             if isinstance(error, KeyboardInterrupt) and not self._worker.handles_signals():
                 self._end_run(run, outcome)
                 assert run.task is not None
                 run.task.add_done_callback(mark_error_retrieved)  # asyncio.run raises it, too
+                run.task = None
                 raise  # it may be the user's Ctrl+C, which must end the program
         self._end_run(run, outcome)
+        run.task = None  # its context refers to the run: the cycle would be garbage
+
+    def _report_start(self, run: Run) -> None:
+        run.began_at = self._loop.time()
+        for observer in self._observers:
+            observer.started(run)
+        if self._logs_runs:
+            failure_log.log_started_run(run.lease.job)
+
+    def _report_end(self, run: Run, outcome: Outcome | None) -> None:
+        for observer in self._observers:
+            observer.ended(run, outcome)
+        if self._logs_runs:
+            failure_log.log_ended_run(run.lease.job, outcome, run.seconds())
 
     def _end_run(self, run: Run, outcome: Outcome | None) -> None:
         """Free the capacity of a run, and add its outcome to the outbox.
@@ -311,7 +373,10 @@ class QueueConsumer:
         """
         run.mark_ended()
         job = run.lease.job
+        if self._observers or self._logs_runs:
+            self._report_end(run, outcome)
         if outcome is None:
+            self.lost_leases += 1
             self._remove_run(job.id, run.lease.token)
         else:
             size = len(job.data)
@@ -383,25 +448,27 @@ class QueueConsumer:
         """
         for run in list(self.runs.values()):
             if run.task is not None and run.task.done() and not run.has_ended:
-                self._end_run(run, self._runner.outcome_of_error(asyncio.CancelledError(), run))
+                self._end_run(
+                    run, self._runner.outcome_of_error_outside_run(asyncio.CancelledError(), run)
+                )
 
-    async def reclaim(self, waiting_since: float, now_ms: int) -> None:
+    async def reclaim(self, store_wait_began_at: float, now_ms: int) -> None:
         """Take back the jobs of dead workers, unless the store has failed recently.
 
         While a store is down, no worker can renew its leases, and the jobs of live workers look
         like those of dead ones. So nothing is taken back until the store has worked for the length
         of a lease, in which live workers have renewed theirs.
 
-        waiting_since is when the worker began to wait for the store, by the clock of the event
-        loop: a long wait counts as a failure. now_ms is the time before the worker renewed its own
-        leases.
+        store_wait_began_at is when the worker began to wait for the store, by the clock of the
+        event loop: a long wait counts as a failure. now_ms is the time before the worker renewed
+        its own leases.
         """
         activity = f"take back the jobs of dead workers of queue {self.name}"
         lease_seconds = self._worker.lease_ms / 1000
         try:
             await self.engine.wait_until_writable(self.name)
-            if self._loop.time() - waiting_since > lease_seconds / RENEWALS_PER_LEASE:
-                self._outage.record_slow_call()
+            if self._loop.time() - store_wait_began_at > lease_seconds / RENEWALS_PER_LEASE:
+                self._outage.record_slow_call_as_failure()
             ids = []
             if self._outage.seconds_without_failure() >= lease_seconds:
                 ids = await self.engine.reclaim(
@@ -412,6 +479,7 @@ class QueueConsumer:
             return
         self._outage.record_success(activity)
         if ids:
+            self.reclaimed += len(ids)
             logger.warning(
                 "queue %s: took back %d jobs of dead workers: %s",
                 self.name, len(ids), ", ".join(ids[:10]),
@@ -422,7 +490,7 @@ class QueueConsumer:
     def stop_claiming(self) -> None:
         """Claim no more jobs. The worker is stopping."""
         self._is_stopping = True
-        self._outbox.hold_released_jobs()
+        self._outbox.delay_storing_released_jobs()
 
     def stop_runs(self) -> None:
         """Request that all running jobs stop. They are then handed back to the queue."""
@@ -456,6 +524,35 @@ class QueueConsumer:
             self._returned.clear()
             self.wake()
             await self._returned.wait()
+
+    def report(self, info: WorkerInfo, lifetime_ms: int) -> None:
+        """Store what the worker does. Blocks; called from a thread. Errors are logged."""
+        activity = f"report the worker of queue {self.name}"
+        try:
+            self.engine.report_worker(
+                self.name, info, lifetime_ms=lifetime_ms, now_ms=self.clock.now_ms()
+            )
+        except StoreUnavailable as error:
+            self._outage.record_failure(activity, error)
+        except Exception:  # noqa: BLE001  # the thread must not end, nor jobs be left where they are
+            self._report_errors.exception(f"cannot {activity}")
+        else:
+            self._outage.record_success(activity)
+
+    def state(self, average_seconds: float | None) -> ServedQueue:
+        """Return what the worker does for the queue at present. Safe to call from any thread."""
+        runs = self.runs.copy()
+        now_ms, fetched_ms = self.clock.now_ms(), self.last_fetch_ms
+        error, failing = self._outage.current_failure() or (None, 0.0)
+        return ServedQueue(
+            queue=self.name,
+            fetch_age=None if fetched_ms is None else max(0.0, (now_ms - fetched_ms) / 1000),
+            running=len(runs),
+            running_seconds=sum(run.seconds() for run in runs.values()),
+            average_seconds=average_seconds,
+            store_error=error,
+            failing_seconds=failing,
+        )
 
     async def unregister(self) -> None:
         """Unregister the worker, so that the engine closes the connection that it holds for it."""

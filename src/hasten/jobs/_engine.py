@@ -44,8 +44,10 @@ from hasten.jobs._record import (
     NewJob,
     Outcome,
     Update,
+    WhyFacts,
 )
 from hasten.jobs._states import State, StatesBefore
+from hasten.jobs._worker_info import WorkerInfo
 
 # The largest total size of the large values (results, errors, progress) in the events of a queue.
 # Without a limit, 10,000 events with results of 1 MB each would fill the memory of a server.
@@ -73,6 +75,13 @@ def max_event_result_bytes(keep: Keep) -> int:
     return EVENT_BYTES if is_brief else VALUE_BYTES
 
 
+LostIds = set[str]
+"""Ids of jobs whose lease is lost."""
+
+ReclaimedIds = list[str]
+"""Ids of active jobs that were taken back, because their lease had expired."""
+
+
 class Engine(Protocol):
     """Storage for the jobs of queues. One object may be used from several threads and event loops.
 
@@ -84,11 +93,11 @@ class Engine(Protocol):
         """The URL of the store without its password, for log lines and errors."""
 
     @property
-    def max_in_flight(self) -> int:
+    def max_concurrent_settles(self) -> int:
         """How many calls of `settle` a worker should make at once to use the store fully."""
 
     @property
-    def max_batch(self) -> int:
+    def max_jobs_per_call(self) -> int:
         """The maximum number of jobs to settle or claim in one call.
 
         It is limited because all other users of the store wait during the call.
@@ -129,12 +138,18 @@ class Engine(Protocol):
         """Move up to `claim.count` ready jobs to active, and lease them to the worker.
 
         Delayed jobs that are due become ready first. If the jobs are large, fewer are returned, and
-        the next `wait` returns at once. A job is not returned again before its lease has expired
-        and `reclaim` has taken it back. A paused queue returns no jobs.
+        the next `wait_for_jobs` returns at once. A job is not returned again before its lease has
+        expired and `reclaim` has taken it back. A paused queue returns no jobs.
         """
 
     async def settle(
-        self, queue: str, outcomes: Sequence[Outcome], claim: Claim | None, *, now_ms: int
+        self,
+        queue: str,
+        outcomes: Sequence[Outcome],
+        claim: Claim | None,
+        *,
+        now_ms: int,
+        metrics_minutes: int | None = None,
     ) -> ClaimedJobs:
         """Store the outcomes of leased jobs, then claim the next jobs, in one transaction.
 
@@ -145,11 +160,14 @@ class Engine(Protocol):
         `Postponed` with a delay moves the job to delayed. Without a delay, the job is placed behind
         all waiting jobs of its priority, or in front of them if it has `lifo`. A parent whose
         children have not all completed fails instead of completing.
+
+        With metrics_minutes, Redis also counts the finished jobs per minute, as BullMQ does, and
+        keeps the counts of that many minutes. Other stores ignore it.
         """
 
     def renew(
         self, queue: str, leases: Mapping[str, str], *, lease_ms: int, now_ms: int
-    ) -> set[str]:
+    ) -> LostIds:
         """Extend the leases of running jobs (job id → token) to now_ms + lease_ms.
 
         Returns the ids of the jobs whose lease is lost: it no longer has this token. An expired
@@ -162,7 +180,7 @@ class Engine(Protocol):
     def find_cancelled(self, queue: str, ids: Collection[str]) -> set[str]:
         """Return the ids of the running jobs that were cancelled. Blocks, like `renew`."""
 
-    async def reclaim(self, queue: str, *, crash_limit: int, now_ms: int) -> list[str]:
+    async def reclaim(self, queue: str, *, crash_limit: int, now_ms: int) -> ReclaimedIds:
         """Take back active jobs whose lease has expired, and put them in front of the queue.
 
         Returns the ids of these jobs. Each counts one more crash. A job that has reached
@@ -196,8 +214,19 @@ class Engine(Protocol):
         name is the name of the worker, which need not be unique.
         """
 
+    def report_worker(
+        self, queue: str, worker: WorkerInfo, *, lifetime_ms: int, now_ms: int
+    ) -> None:
+        """Store what a worker does. It counts as dead after lifetime_ms without another report.
+
+        Blocks, like `renew`.
+        """
+
     async def unregister_worker(self, queue: str, worker: str) -> None:
-        """Close the connections that `register_worker` has opened. Safe to call twice."""
+        """Close what `register_worker` has opened, and delete the report of the worker.
+
+        Safe to call twice.
+        """
 
     async def wait_for_jobs(self, queue: str, *, next_due_ms: int | None, worker: str = "") -> None:
         """Wait until the queue may have a job to claim. It may also return when there is none.
@@ -212,6 +241,20 @@ class Engine(Protocol):
 
     async def get(self, queue: str, ids: Sequence[str]) -> list[JobRecord | None]:
         """Return the jobs with these ids, in the same order; None for a job that does not exist."""
+
+    async def situation(self, queue: str, id: str, *, now_ms: int) -> WhyFacts | None:
+        """Return a job with what decides whether it runs now; None for a missing job.
+
+        All but the states of children is read in one step. Times are by the clock of now_ms.
+        """
+
+    async def count_other_workers(
+        self, queue: str, known: Sequence[WorkerInfo], *, now_ms: int
+    ) -> int:
+        """Return how many workers serve the queue that are not among the known ones.
+
+        On Redis, these are workers of other programs, and those that have not reported yet.
+        """
 
     async def get_ends(self, queue: str, ids: Sequence[str]) -> list[JobEnd | None]:
         """Return how each of these jobs has ended, in the same order; None for a missing one.
@@ -232,6 +275,12 @@ class Engine(Protocol):
     async def count(self, queue: str) -> dict[State, int]:
         """Return the number of jobs in each state. All states are included."""
 
+    async def workers(self, queue: str, *, now_ms: int) -> list[WorkerInfo]:
+        """Return what the workers of a queue have reported, in any order, without dead workers.
+
+        last_seen_at is when each of them has reported, by the clock by which leases expire.
+        """
+
     async def logs(self, queue: str, id: str) -> list[str]:
         """Return the log lines of a job, oldest first; an empty list if the job does not exist."""
 
@@ -247,7 +296,7 @@ class Engine(Protocol):
         `VALUE_BYTES` is not in its event; `max_event_result_bytes` has the exception.
         """
 
-    def start_reading_cursor(self, queue: str) -> Future[str]:
+    def start_reading_latest_cursor(self, queue: str) -> Future[str]:
         """Start to read the current events cursor, and return a future of it. For any thread.
 
         All events that this process causes after this call come after the cursor.
@@ -296,7 +345,10 @@ class Engine(Protocol):
         """
 
     async def obliterate(self, queue: str) -> None:
-        """Delete a queue: its jobs in all states, its events and its settings."""
+        """Delete a queue: its jobs in all states, its events and its settings.
+
+        A worker that still runs reports itself again.
+        """
 
     async def pause(self, queue: str, *, now_ms: int) -> None:
         """Keep `claim` from returning jobs until `resume` is called. Running jobs continue.

@@ -32,7 +32,7 @@ class QueueEvents:
         self._cursor = None if after is None else check_cursor(after)
         self._start: Future[str] | None = None
         if after is None:
-            self._start = engine().start_reading_cursor(queue)
+            self._start = engine().start_reading_latest_cursor(queue)
         self._page: Iterator[Event] = iter(())
         self._reader: asyncio.Task[object] | None = None
         self._closed = False
@@ -75,7 +75,7 @@ class QueueEvents:
         """Wait until reading has started, and return the cursor after which to read."""
         if self._cursor is None:
             if self._start is None:
-                self._start = self._engine().start_reading_cursor(self._queue)
+                self._start = self._engine().start_reading_latest_cursor(self._queue)
             start = self._start
             try:
                 # Shielded: a reader that is cancelled may read again, and needs the start then.

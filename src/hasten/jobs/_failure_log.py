@@ -1,4 +1,4 @@
-"""Log runs that failed.
+"""Log runs: their start and end at DEBUG, and above all those that failed.
 
 A failed attempt that will be retried is a WARNING. A job that failed for good is an ERROR, with the
 traceback in `exc_info`, where error trackers look for it. Log records have these attributes:
@@ -32,11 +32,7 @@ def log_failed_run(
     attempts is the maximum number of attempts of the job.
     """
     number = job.attempts_made + 1
-    attributes = {
-        **_make_log_attributes(job, failure.error),
-        "attempt": number,
-        "attempts": attempts,
-    }
+    attributes = {**_make_log_attributes(job, failure.error), "attempts": attempts}
     job_name = _to_one_line(job.name)
     shown = _to_one_line(failure.error)
     match outcome:
@@ -60,6 +56,25 @@ def log_failed_run(
                 job.queue, job.id, job_name, delay_ms / 1000,
                 attributes={**attributes, "retry_in": delay_ms / 1000},
             )  # fmt: skip
+
+
+def log_started_run(job: JobRecord) -> None:
+    """Log the start of a run, as DEBUG."""
+    _log_safely(
+        logging.DEBUG, "queue %s: job %s (%s) started, attempt %d",
+        job.queue, job.id, _to_one_line(job.name), job.attempts_made + 1,
+        attributes=_make_log_attributes(job),
+    )  # fmt: skip
+
+
+def log_ended_run(job: JobRecord, outcome: Outcome | None, seconds: float) -> None:
+    """Log the end of a run and its outcome, as DEBUG. outcome is None if the lease was lost."""
+    name = "lease lost" if outcome is None else type(outcome).__name__.lower()
+    _log_safely(
+        logging.DEBUG, "queue %s: job %s (%s) ended after %.3f s: %s",
+        job.queue, job.id, _to_one_line(job.name), seconds, name,
+        attributes={**_make_log_attributes(job), "seconds": seconds, "outcome": name},
+    )  # fmt: skip
 
 
 def log_failed_without_run(job: JobRecord, error: str) -> None:
@@ -128,9 +143,15 @@ class RemoteTraceback(Exception):
         return f"\n{self.trace}"
 
 
-def _make_log_attributes(job: JobRecord, error: str) -> dict[str, object]:
+def _make_log_attributes(job: JobRecord, error: str | None = None) -> dict[str, object]:
     """Return the attributes of log records about a job."""
-    return {"queue": job.queue, "task": job.name, "job_id": job.id, "error": error}
+    attributes: dict[str, object] = {
+        "queue": job.queue,
+        "task": job.name,
+        "job_id": job.id,
+        "attempt": job.attempts_made + 1,
+    }
+    return attributes if error is None else {**attributes, "error": error}
 
 
 def _to_one_line(text: str) -> str:

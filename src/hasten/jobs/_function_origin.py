@@ -29,8 +29,8 @@ class CodeExecution:
     spec: object  # the module's __spec__, which a reload replaces; it keeps the namespace
 
     @classmethod
-    def containing(cls, code: types.CodeType, namespace: Mapping[str, Any]) -> CodeExecution:
-        """Return the execution that this code is a part of. namespace has its global variables."""
+    def that_defines(cls, code: types.CodeType, namespace: Mapping[str, Any]) -> CodeExecution:
+        """Return the execution that defines this code. namespace has its global variables."""
         return cls(code, code.co_filename, namespace, namespace.get("__spec__"))
 
     @property
@@ -81,7 +81,7 @@ class FunctionOrigin:
         return cls(
             function,
             made_in,
-            CodeExecution.containing(code, inner.__globals__) if code else None,
+            CodeExecution.that_defines(code, inner.__globals__) if code else None,
         )
 
     def may_replace(self, other: FunctionOrigin) -> bool:
@@ -117,7 +117,7 @@ IdPairs = frozenset[tuple[int, int]]
 def _is_equal_function(first: Any, other: Any, compared_ids: IdPairs) -> bool:
     """Return whether two functions have the same code, defaults and captured values.
 
-    compared_ids has the pairs of ids that are being compared_ids already, because functions may be
+    compared_ids has the pairs of ids that are being compared already, because functions may be
     recursive.
     """
     pair = id(first), id(other)
@@ -144,7 +144,7 @@ def _is_equal_function(first: Any, other: Any, compared_ids: IdPairs) -> bool:
 
 
 def _comparable_parts(value: Any) -> tuple[object, ...] | None:
-    """Return the parts by which two functions, partials or tuples are compared_ids.
+    """Return the parts by which two functions, partials or tuples are compared.
 
     Returns None for a value of any other type.
     """

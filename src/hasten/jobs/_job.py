@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Any, Final, Generic, Protocol, TypeVar, cast
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Generator
+from datetime import datetime
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from msgspec import UNSET
 
@@ -14,13 +17,15 @@ from hasten._escapes import printable
 from hasten.errors import JobNotFound
 from hasten.jobs._encoding import decode_json
 from hasten.jobs._engine import Engine
+from hasten.jobs._epoch import to_datetime
+from hasten.jobs._options import decode_options
 from hasten.jobs._record import JobRecord, NewJob
 from hasten.jobs._results import ResultWaiter
 from hasten.jobs._states import State
+from hasten.jobs._watching import Watches
+from hasten.jobs._why import Why
 
 T_co = TypeVar("T_co", covariant=True)
-
-LATEST_MS: Final = 253_402_300_799_000  # the last second of the year 9999
 
 
 class JobQueue(Protocol):
@@ -34,9 +39,12 @@ class JobQueue(Protocol):
     def engine(self) -> Engine: ...
     @property
     def results(self) -> ResultWaiter: ...
+    @property
+    def watches(self) -> Watches: ...
 
     def decode_result(self, task: str, text: str) -> Any: ...
 
+    async def why(self, id: str) -> Why: ...
     async def cancel(self, *ids: str) -> list[str]: ...
     async def retry(self, *ids: str) -> list[str]: ...
     async def promote(self, *ids: str) -> list[str]: ...
@@ -110,6 +118,14 @@ class Job(Generic[T_co]):
         return decode_json(self.record.data)
 
     @property
+    def metadata(self) -> dict[str, str]:
+        """The texts that middlewares stored with it when it was added."""
+        try:
+            return dict(decode_options(self.record.opts).metadata or {})
+        except ValueError:  # options of another program, which cannot be read
+            return {}
+
+    @property
     def value(self) -> T_co | None:
         """The return value of the task's function; None until the job has completed."""
         text = self.record.result
@@ -147,25 +163,25 @@ class Job(Generic[T_co]):
     @property
     def created_at(self) -> datetime:
         """The time at which the job was added."""
-        return _to_datetime(self.record.created_ms)
+        return to_datetime(self.record.created_ms)
 
     @property
     def due_at(self) -> datetime | None:
         """The time at which a delayed job becomes ready to run; None in any other state."""
         ms = self.record.due_ms
-        return None if ms is None else _to_datetime(ms)
+        return None if ms is None else to_datetime(ms)
 
     @property
     def started_at(self) -> datetime | None:
         """The time at which the latest run started; None before the first run."""
         ms = self.record.started_ms
-        return None if ms is None else _to_datetime(ms)
+        return None if ms is None else to_datetime(ms)
 
     @property
     def finished_at(self) -> datetime | None:
         """The time at which the job completed or failed; None before that."""
         ms = self.record.finished_ms
-        return None if ms is None else _to_datetime(ms)
+        return None if ms is None else to_datetime(ms)
 
     def __repr__(self) -> str:
         return printable(f"<Job {self.id} {self.name} of {self.queue}, {self.state}>")
@@ -199,12 +215,31 @@ class Job(Generic[T_co]):
         and `JobNotFound` is raised.
         """
         seconds = None if timeout is None else to_seconds("timeout", timeout)
-        text = await self._queue.results.wait(self.id, seconds, since=self._since)
+        text = await self._queue.results.wait(self.id, seconds, since_cursor=self._since)
         return cast(T_co, self._queue.decode_result(self.name, text))
+
+    async def watch(self) -> AsyncGenerator[Job[T_co]]:
+        """Follow the job: `async for job in job.watch():`.
+
+        Yields the job as it is now, and then a new object after every change of its state or its
+        progress, in any process, until it has finished. No change between the two is missed; of
+        progress that is reported faster than it is read, the newest is kept. All jobs that an event
+        loop follows share one reader of the queue's events.
+
+        Raises `JobNotFound` if the job does not exist or is removed, and `StoreError`: call `watch`
+        again to continue.
+        """
+        async with contextlib.aclosing(self._queue.watches.watch(self.id)) as records:
+            async for record in records:
+                yield Job(self._queue, self.id, record, self._since)
 
     async def logs(self) -> list[str]:
         """Return the lines of the job's log, oldest first."""
         return await self._queue.engine.logs(self.queue, self.id)
+
+    async def why(self) -> Why:
+        """Return why the job does not run now, or how it has ended; see `Queue.why`."""
+        return await self._queue.why(self.id)
 
     async def cancel(self) -> bool:
         """Cancel the job; see `Queue.cancel`.
@@ -274,19 +309,46 @@ class SyncJob(Generic[T_co]):
 
     def refresh(self) -> Job[T_co]:
         """Read the job from the store again; see `Job.refresh`."""
-        return _portal.call(self._job.refresh())
+        return _portal.run_checked(self._job.refresh())
 
     def result(self, timeout: Duration | None = None) -> T_co:
         """Wait until the job has finished, and return its result; see `Job.result`."""
-        return _portal.call(self._job.result(timeout), waits=True)
+        return _portal.run_checked(self._job.result(timeout), waits_for_tasks=True)
+
+    def watch(self) -> Generator[Job[T_co]]:
+        """Follow the job; see `Job.watch`."""
+        changes = self._job.watch()
+        reading: asyncio.Task[Any] | None = None
+
+        async def read_next() -> Job[T_co] | None:
+            nonlocal reading
+            reading = asyncio.current_task()
+            return await anext(changes, None)
+
+        async def close() -> None:
+            # After Ctrl+C, nobody waits for the task that reads, and it still runs.
+            if reading is not None and not reading.done():
+                reading.cancel()
+                await asyncio.wait([reading])
+            await changes.aclose()
+
+        try:
+            while (job := _portal.run_checked(read_next(), waits_for_tasks=True)) is not None:
+                yield job
+        finally:
+            _portal.run_unchecked(close())
 
     def logs(self) -> list[str]:
         """Return the lines of the job's log; see `Job.logs`."""
-        return _portal.call(self._job.logs())
+        return _portal.run_checked(self._job.logs())
+
+    def why(self) -> Why:
+        """Return why the job does not run now; see `Job.why`."""
+        return _portal.run_checked(self._job.why())
 
     def cancel(self) -> bool:
         """Cancel the job; see `Job.cancel`."""
-        return _portal.call(self._job.cancel())
+        return _portal.run_checked(self._job.cancel())
 
     def update(
         self,
@@ -297,23 +359,25 @@ class SyncJob(Generic[T_co]):
         progress: object = UNSET,
     ) -> None:
         """Change the data, priority, delay or progress of the job; see `Job.update`."""
-        _portal.call(self._job.update(data=data, priority=priority, delay=delay, progress=progress))
+        _portal.run_checked(
+            self._job.update(data=data, priority=priority, delay=delay, progress=progress)
+        )
 
     def log(self, line: str) -> None:
         """Add a line to the job's log; see `Job.log`."""
-        _portal.call(self._job.log(line))
+        _portal.run_checked(self._job.log(line))
 
     def retry(self) -> bool:
         """Queue the finished job again; see `Job.retry`."""
-        return _portal.call(self._job.retry())
+        return _portal.run_checked(self._job.retry())
 
     def promote(self) -> bool:
         """Make the delayed job ready to run now; see `Job.promote`."""
-        return _portal.call(self._job.promote())
+        return _portal.run_checked(self._job.promote())
 
     def remove(self) -> bool:
         """Delete the job; see `Job.remove`."""
-        return _portal.call(self._job.remove())
+        return _portal.run_checked(self._job.remove())
 
 
 def _build_record(id: str, job: NewJob, now_ms: int) -> JobRecord:
@@ -338,8 +402,3 @@ def _build_record(id: str, job: NewJob, now_ms: int) -> JobRecord:
         crashes=0,
         due_ms=due_ms,
     )
-
-
-def _to_datetime(ms: int) -> datetime:
-    # A program in another language may have stored any number, which datetime would reject.
-    return datetime.fromtimestamp(min(max(ms, 0), LATEST_MS) / 1000, UTC)

@@ -17,7 +17,7 @@ from typing import Any, Final, TypedDict
 
 import msgspec
 
-from hasten._caches import cache_short_texts
+from hasten._caches import cache_results_for_short_texts
 from hasten._checks import check_flag, check_time, check_whole_number, is_async
 from hasten._durations import MAX_MS, MAX_SECONDS, Duration, is_duration, to_ms
 from hasten._escapes import is_printable
@@ -25,15 +25,21 @@ from hasten.errors import InvalidOption
 from hasten.jobs._backoff import Backoff, BackoffFunction, Custom, Exponential, Fixed
 from hasten.jobs._encoding import UNDECODABLE, describe_decoding_error
 from hasten.jobs._functions import is_generator
+from hasten.jobs._releases import check_release
+from hasten.jobs._trace_context import split_context
 
 MAX_PRIORITY: Final = 2**21 - 1  # as in BullMQ, whose sort keys have 21 bits for the priority
 MAX_JOB_ID: Final = 512
 MAX_NAME: Final = 255
+MAX_METADATA_BYTES: Final = 4_096  # of one job: it is stored, and sent to every worker
 PRINTABLE_TEXT: Final = (
     "valid text without control characters or invisible characters, such as direction marks"
 )
 MAX_ATTEMPTS: Final = 1_000_000
 MAX_COUNT: Final = 2**53 - 1  # the largest whole number that Node and Lua count exactly
+
+# BullMQ's longest preset is two weeks. The server writes a zero for each minute without jobs.
+MAX_METRICS_MINUTES: Final = 100_000
 DEFAULT_KEEP_LOGS: Final = 1_000
 MAX_KEEP_LOGS: Final = 1_000_000
 
@@ -97,6 +103,7 @@ class TaskOptions(TypedDict, total=False):
     keep_completed: Keep | bool | int | None
     keep_failed: Keep | bool | int | None
     keep_logs: int
+    since: str | None
 
 
 class JobOptions(TaskOptions, total=False):
@@ -129,6 +136,8 @@ class Options:
     keep_failed: Keep | None = None
     keep_logs: int | None = None  # log lines; None means `DEFAULT_KEEP_LOGS`
     job_id: str | None = None
+    since: str | None = None  # the release that a worker must have at least
+    metadata: Mapping[str, str] | None = None  # of middlewares
 
     def with_expiry_time(self, now_ms: int) -> Options:
         """Return these options for a job that is added at now_ms, with its time of expiry."""
@@ -193,7 +202,7 @@ def _merge_options(
             case "at":
                 if "delay" in given:
                     raise InvalidOption(
-                        option, value, "given without delay: use either at or delay"
+                        option, value, "given without delay=: use either at or delay"
                     )
                 changes["delay_ms"] = max(0, _to_epoch_ms(option, value) - now_ms)
                 if changes["delay_ms"] > MAX_MS:
@@ -207,6 +216,8 @@ def _merge_options(
                 changes[option] = check_keep(option, value)
             case "job_id":
                 changes[option] = check_job_id(value)
+            case "since":
+                changes[option] = check_release(option, value)
     return replace(base, **changes)
 
 
@@ -271,6 +282,25 @@ def check_keep(option: str, value: object) -> Keep | None:
         value,
         f"Keep(count=…, age=…), a count from 0 to {MAX_COUNT:,}, True (all) or False (none)",
     )
+
+
+def check_metadata(metadata: object) -> Mapping[str, str]:
+    """Check what middlewares store with a job. Raises `InvalidOption`."""
+    expected = "a dict of strings by name"
+    if not isinstance(metadata, Mapping):
+        raise InvalidOption("metadata", metadata, expected)
+    size = 0
+    for name, value in metadata.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise InvalidOption("metadata", {name: value}, expected)
+        try:
+            size += len(name.encode()) + len(value.encode())
+        except UnicodeEncodeError as exc:
+            raise InvalidOption("metadata", {name: value}, f"valid Unicode: {exc}") from exc
+    if size > MAX_METADATA_BYTES:
+        expected = f"at most {MAX_METADATA_BYTES:,} bytes together; these have {size:,}"
+        raise InvalidOption("metadata", sorted(metadata), expected)
+    return metadata
 
 
 def check_job_id(value: object) -> str:
@@ -347,13 +377,24 @@ def encode_options(options: Options) -> str:
         wire["removeOnFail"] = _encode_keep(options.keep_failed)
     if options.keep_logs is not None:
         wire["kl"] = options.keep_logs
+    ours |= _to_wire_hasten_options(options)
+    if ours:
+        wire["hasten"] = ours
+    return msgspec.json.encode(wire).decode()
+
+
+def _to_wire_hasten_options(options: Options) -> dict[str, Any]:
+    """Return the options that BullMQ does not have."""
+    ours: dict[str, Any] = {}
     if options.timeout_ms is not None:
         ours["timeout"] = options.timeout_ms
     if options.expires_at_ms is not None:
         ours["expiresAt"] = options.expires_at_ms
-    if ours:
-        wire["hasten"] = ours
-    return msgspec.json.encode(wire).decode()
+    if options.since is not None:
+        ours["since"] = options.since
+    if options.metadata:
+        ours["metadata"] = options.metadata
+    return ours
 
 
 def _encode_backoff(kind: str, delay: Duration, jitter: float) -> dict[str, Any]:
@@ -386,6 +427,8 @@ class _WireHastenOptions(msgspec.Struct):
     timeout: Any = None
     expiresAt: Any = None
     cap: Any = None
+    since: Any = None
+    metadata: Any = None
 
 
 # Programs in other languages write options, too, so a member may have any type and size.
@@ -408,13 +451,16 @@ _decoder: Final = msgspec.json.Decoder(_WireOptions)
 
 
 # The jobs of one task usually have identical options, so most calls are answered from the cache.
-@cache_short_texts(1024)
+@cache_results_for_short_texts(1024)
 def decode_options(text: str) -> Options:
     """Decode the JSON of options that hasten or BullMQ has written. Ignores unknown members.
 
     Numbers outside their range are replaced by the nearest limit. Raises `ValueError` if the text
     is not a JSON object, or a member has a wrong type.
     """
+    options, trace_context = split_context(text)
+    if trace_context is not None:  # of a single job: without it, the options are probably cached
+        return decode_options(options)
     try:
         return _to_options(_decode_wire_options(text))
     except UNDECODABLE as exc:
@@ -446,6 +492,8 @@ def _to_options(wire: _WireOptions) -> Options:
         keep_failed=_read_keep("removeOnFail", wire.removeOnFail),
         keep_logs=_read_whole_number("keepLogs", wire.kl, 0, MAX_KEEP_LOGS) or None,
         job_id=wire.jobId if isinstance(wire.jobId, str) else None,
+        since=wire.hasten.since if isinstance(wire.hasten.since, str) else None,
+        metadata=_read_metadata(wire.hasten.metadata),
     )
 
 
@@ -518,6 +566,12 @@ def _read_keep(option: str, wire: object) -> Keep | None:
             )
         case _:
             return Keep(count=_read_count(option, wire))
+
+
+def _read_metadata(wire: object) -> Mapping[str, str] | None:
+    if not isinstance(wire, dict) or not wire:
+        return None
+    return {str(name): value for name, value in wire.items() if isinstance(value, str)}
 
 
 def _read_count(option: str, wire: object) -> int | None:

@@ -31,6 +31,7 @@ class OutageLog:
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._failing: set[str] = set()  # the activities whose latest call has failed
+        self._last_text = ""
         self._logged_at: dict[str, float] = {}  # when each error was logged last, by its text
         self._since = 0.0
         self._calls = 0
@@ -48,6 +49,7 @@ class OutageLog:
             if not self._failing and not self._is_open:
                 self._since, self._calls = now, 0
             self._failing.add(activity)
+            self._last_text = text
             self._calls += 1
             if now - self._logged_at.get(text, -REMIND_SECONDS) < REMIND_SECONDS:
                 return
@@ -63,13 +65,20 @@ class OutageLog:
                 seconds, calls, activity, text,
             )  # fmt: skip
 
-    def record_slow_call(self) -> None:
-        """Record a call that took so long that leases may have expired in the meantime."""
+    def record_slow_call_as_failure(self) -> None:
+        """Count a call as a failure because leases may have expired while it was in progress."""
         self._last_failure = self._monotonic()
 
     def seconds_without_failure(self) -> float:
         """Return for how long no call has failed or been slow; infinity if none ever has."""
         return self._monotonic() - self._last_failure
+
+    def current_failure(self) -> tuple[str, float] | None:
+        """Return the last error and for how many seconds calls have failed; None if none fails."""
+        with self._lock:
+            if not self._failing:
+                return None
+            return self._last_text, self._monotonic() - self._since
 
     def record_success(self, activity: str) -> None:
         """Record that the latest call of an activity succeeded, or that it has nothing to do.

@@ -16,7 +16,7 @@ logger = get_logger("hasten.worker")
 Item = TypeVar("Item")
 
 # While one call is processed, all other users of the store wait. So the total weight of its items
-# is limited to the engine's `max_batch`. An item weighs 1, and 1 more for each so many bytes.
+# is limited to the engine's `max_jobs_per_call`. An item weighs 1, and 1 more for this many bytes.
 BYTES_PER_WEIGHT: Final = 10_000
 
 
@@ -44,15 +44,15 @@ class Outbox:
     """
 
     def __init__(
-        self, queue: str, *, max_batch: int, keep_failed: Keep, on_add: Callable[[], None]
+        self, queue: str, *, max_jobs_per_call: int, keep_failed: Keep, on_add: Callable[[], None]
     ) -> None:
         self._queue = queue
-        self._max_batch = max_batch
+        self._max_batch = max_jobs_per_call
         self._keep_failed = keep_failed
         self._on_add = on_add
         self._updates: list[RunUpdate] = []
         self._outcomes: list[Outcome] = []
-        # A list while the worker stops: see `hold_released_jobs`.
+        # A list while the worker stops: see `delay_storing_released_jobs`.
         self._released: list[Outcome] | None = None
         self._weights: dict[str, int] = {}  # by job id, for outcomes that weigh more than 1
         self._singles = 0  # how many of the next items must be stored one at a time
@@ -66,7 +66,7 @@ class Outbox:
 
     @property
     def has_waiting_outcomes(self) -> bool:
-        """Whether outcomes are left after `take`, because they were too many for one call.
+        """Whether outcomes are left after `take_portion`, because they were too many for one call.
 
         The consumer claims no jobs then, so that outcomes do not pile up in memory.
         """
@@ -88,7 +88,7 @@ class Outbox:
             self._weights[outcome.id] = 1 + size // BYTES_PER_WEIGHT
         self._outcomes.append(outcome)
 
-    def hold_released_jobs(self) -> None:
+    def delay_storing_released_jobs(self) -> None:
         """Keep the jobs that are released from now on, until `hand_back` stores them together.
 
         Called when the worker begins to stop.

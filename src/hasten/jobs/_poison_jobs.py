@@ -56,7 +56,7 @@ class PoisonJobIsolator:
         """
         return job.crashes >= self._suspect_crashes and job.deferred_failure is None
 
-    def try_choose(self, run: Run, start: Callable[[], None]) -> bool:
+    def try_choose_suspect(self, run: Run, start: Callable[[], None]) -> bool:
         """Choose the suspect of this run to be started, unless another suspect is chosen.
 
         start starts the run; `start_chosen_suspect` calls it later. Returns False if another
@@ -70,7 +70,10 @@ class PoisonJobIsolator:
         return False
 
     def mark_settled(self, ids: Iterable[str]) -> None:
-        """Record that these outcomes are stored, which hands back the suspects among the jobs."""
+        """Record that the outcomes of the jobs with these ids are stored.
+
+        So the suspects among them are back in their queues.
+        """
         if self._unsettled:
             self._unsettled.difference_update(ids)
 

@@ -41,6 +41,7 @@ from hasten.jobs._record import LogLine, Progress, RunUpdate
 from hasten.jobs._run import Run
 from hasten.jobs._stop_signals import STOP_SIGNALS
 from hasten.jobs._task_definition import TaskDefinition
+from hasten.jobs._tracing import get_spans_if_tracing
 
 # A request of up to this size fits into the smallest buffer of a pipe, so writing it does not
 # block.
@@ -95,6 +96,7 @@ class Processes:
             function.__qualname__,
             run.lease.job,
             task.max_size,
+            spans.carrier_of_run(run) if (spans := get_spans_if_tracing()) is not None else None,
         )
         async with self._free_places:
             if run.should_stop():

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from hasten._coalescing import Coalescer, split_by_weight
 from hasten.errors import AddedInPart, StoreError
 from hasten.jobs._job import Job, JobQueue
-from hasten.jobs._options import Options
+from hasten.jobs._middleware import EnqueueCall, Middleware, add_many_through, add_through
+from hasten.jobs._options import Options, check_job_options, check_metadata, check_name
 from hasten.jobs._per_loop import PerLoop
 from hasten.jobs._record import JobTemplate, NewJob
+from hasten.jobs._tracing import get_spans_if_tracing
 
 # A call of `Engine.add` blocks all other users of the store: 1,000 jobs block a Redis server for
 # 7 ms. A job with a delay, a priority or an id takes twice as long, and so do 2 kB of data.
@@ -23,6 +26,7 @@ class Producer:
 
     def __init__(self, queue: JobQueue) -> None:
         self._queue = queue
+        self.middlewares: tuple[Middleware, ...] = ()  # of the queue, outermost first
         self._coalescers = PerLoop(
             lambda: Coalescer(
                 self._send, max_weight=ADDED_AT_ONCE, weight_of=_weigh_job, sequential=True
@@ -44,14 +48,25 @@ class Producer:
 
     def submit(self, template: JobTemplate, data: str) -> Awaitable[Job[Any]]:
         """Add one job, together with all other jobs of this tick of the event loop."""
+        spans = get_spans_if_tracing()
+        if spans is None:
+            return self._coalescers.get().put(self._new_job(template, data))
+        return spans.send(self.queue_name, template, lambda template: self._submit(template, data))
+
+    def _submit(self, template: JobTemplate, data: str) -> Awaitable[Job[Any]]:
         return self._coalescers.get().put(self._new_job(template, data))
 
     async def submit_many(self, jobs: Sequence[tuple[JobTemplate, str]]) -> list[Job[Any]]:
         """Add jobs, with several calls of the store if they are too many for one.
 
-        If a call after the first one fails, raises `AddedInPart` with the ids of the jobs that were
-        added.
+        Raises `AddedInPart` if the store fails after some of the jobs were added.
         """
+        spans = get_spans_if_tracing()
+        if spans is None:
+            return await self._submit_many(jobs)
+        return await spans.send_many(self.queue_name, jobs, self._submit_many)
+
+    async def _submit_many(self, jobs: Sequence[tuple[JobTemplate, str]]) -> list[Job[Any]]:
         new = [self._new_job(template, data) for template, data in jobs]
         added: list[Job[Any]] = []
         for part in split_by_weight(new, ADDED_AT_ONCE, _weigh_job) if new else ():
@@ -62,6 +77,37 @@ class Producer:
                     raise
                 raise AddedInPart(error, [job.id for job in added], len(new)) from error
         return added
+
+    async def submit_through(self, call: EnqueueCall, defaults: Options, data: str) -> Job[Any]:
+        """Add one job through the middlewares. data is the encoded form of `call.data`."""
+
+        async def add(call: EnqueueCall) -> Job[Any]:
+            return await self.submit(self._template_of(call, defaults), data)
+
+        return await add_through(self.middlewares, call, add)
+
+    async def submit_many_through(
+        self, jobs: Sequence[tuple[EnqueueCall, Options, str]]
+    ) -> list[Job[Any]]:
+        """Add jobs through the middlewares. Those that reach the end are added together."""
+
+        async def add_many(calls: Mapping[int, EnqueueCall]) -> list[Job[Any]]:
+            new: list[tuple[JobTemplate, str]] = []
+            last: tuple[EnqueueCall, Options, JobTemplate] | None = None
+            for index, call in calls.items():
+                _, defaults, data = jobs[index]
+                if last is None or not _have_equal_templates(last[0], call, last[1], defaults):
+                    last = call, defaults, self._template_of(call, defaults)
+                new.append((last[2], data))
+            return await self.submit_many(new)
+
+        return await add_many_through(self.middlewares, [call for call, _, _ in jobs], add_many)
+
+    def _template_of(self, call: EnqueueCall, defaults: Options) -> JobTemplate:
+        options = check_job_options(call.options, defaults, now_ms=self.now_ms())
+        if call.metadata:
+            options = replace(options, metadata=check_metadata(call.metadata))
+        return self.template(check_name("task", call.task), options)
 
     def _new_job(self, template: JobTemplate, data: str) -> NewJob:
         """Return the record of a job to add."""
@@ -81,6 +127,18 @@ class Producer:
     def close(self) -> None:
         """Drop the batches of all event loops. Called when the queue is closed."""
         self._coalescers.drop_all()
+
+
+def _have_equal_templates(
+    one: EnqueueCall, other: EnqueueCall, defaults: Options, other_defaults: Options
+) -> bool:
+    """Return whether the jobs of two calls have the same task, options and metadata."""
+    return (
+        one.task == other.task
+        and one.options == other.options
+        and one.metadata == other.metadata
+        and defaults is other_defaults
+    )
 
 
 def _weigh_job(job: NewJob) -> int:

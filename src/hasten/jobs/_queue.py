@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import (
     Callable,
@@ -13,7 +14,18 @@ from collections.abc import (
 )
 from functools import partial
 from types import TracebackType
-from typing import Any, Concatenate, Final, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
+from typing import (
+    Any,
+    Concatenate,
+    Final,
+    ParamSpec,
+    Protocol,
+    Self,
+    TypeVar,
+    Unpack,
+    cast,
+    overload,
+)
 
 from msgspec import UNSET
 
@@ -39,10 +51,12 @@ from hasten.jobs._events import QueueEvents
 from hasten.jobs._function_origin import CodeExecution
 from hasten.jobs._functions import describe_function
 from hasten.jobs._job import Job
+from hasten.jobs._middleware import EnqueueCall, Middleware, check_middleware
 from hasten.jobs._options import (
     MAX_COUNT,
     MAX_PRIORITY,
     JobOptions,
+    Options,
     TaskOptions,
     check_job_options,
     check_name,
@@ -57,10 +71,14 @@ from hasten.jobs._store_use import get_store_use
 from hasten.jobs._sync_events import SyncQueueEvents
 from hasten.jobs._task_definition import RunIn, TaskDefinition, check_function
 from hasten.jobs._tasks import ContextTask, Task
+from hasten.jobs._watching import Watches
+from hasten.jobs._why import Why, explain
+from hasten.jobs._worker_info import WorkerInfo
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+M = TypeVar("M", bound=Middleware)
 
 DEFAULT_MAX_SIZE: Final = "1mb"
 # Bytes. Every store can hold a value of this size, also together with the other fields of a job.
@@ -115,6 +133,7 @@ class Queue:
             open_engine(self.store_use.existing_store)
         self.producer = Producer(self)
         self._results = PerLoop(lambda: ResultWaiter(lambda: self.engine, self.name))
+        self._watches = PerLoop(lambda: Watches(lambda: self.engine, self.name))
 
     def __repr__(self) -> str:
         store = self.store_use.existing_store
@@ -154,6 +173,7 @@ class Queue:
         self._is_open = False
         self.producer.close()
         self._results.drop_all()
+        self._watches.drop_all()
         await self.store_use.release(self)
 
     async def __aenter__(self) -> Self:
@@ -230,6 +250,8 @@ class Queue:
         - keep_completed, keep_failed: how many of the finished jobs to keep, and how long: a
           `Keep`, a count, True (all) or False (none).
         - keep_logs: how many of the newest lines of `ctx.log` to keep, 1,000 by default.
+        - since: the release that a worker must have at least to run the job, such as "2026.12".
+          Other workers hand the job back: see `Worker`.
 
         Times are `Duration`s. Raises `InvalidOption`, also if another task of this queue object has
         the same name, and `InvalidTask` for a function whose arguments cannot be stored as JSON.
@@ -239,7 +261,7 @@ class Queue:
         running during the next attempt.
         """
         caller = sys._getframe(1)
-        made_in = CodeExecution.containing(caller.f_code, caller.f_globals)
+        made_in = CodeExecution.that_defines(caller.f_code, caller.f_globals)
         add = partial(
             self._add_task,
             name=name,
@@ -299,6 +321,42 @@ class Queue:
             f"{second} another name with @queue.task(name=…)",
         )
 
+    def use(self, middleware: M) -> M:
+        """Add a middleware around each enqueue and each run: ``queue.use(middleware)``.
+
+        A middleware is an async function of a call and of a function that continues with it::
+
+            @queue.use
+            async def measure(call: EnqueueCall | RunCall, call_next: CallNext) -> Any:
+                started = time.monotonic()
+                try:
+                    return await call_next(call)
+                finally:
+                    print(call.task, time.monotonic() - started)
+
+        - The middleware that is added first is the outermost. Each queue object has its own
+          middlewares: add them where both producers and workers import the queue.
+        - Around an enqueue (`EnqueueCall`), the middleware runs in the code that enqueues, and
+          `call_next` returns the `Job`. It may change the options and the metadata of the job. If
+          many jobs are added at once, it is called for each job, and then they are added together.
+        - Around a run (`RunCall`), the middleware runs in the event loop of the worker, also for
+          handlers in threads and processes. `call_next` returns what the handler returned.
+        - A middleware that does not call `call_next` adds no job and must return a `Job`, or it
+          completes the run with the value that it returns.
+        - If a middleware raises, the enqueue raises this error, or the attempt fails as if the
+          handler had raised it. If the run is stopped, `call_next` raises
+          `asyncio.CancelledError`.
+
+        Usable as a decorator. Raises `InvalidOption`.
+        """
+        self.producer.middlewares = (*self.producer.middlewares, check_middleware(middleware))
+        return middleware
+
+    @property
+    def middlewares(self) -> Sequence[Middleware]:
+        """The middlewares, outermost first."""
+        return self.producer.middlewares
+
     def check_tasks(self) -> None:
         """Check all tasks again, now that their modules are complete. Called when a worker starts.
 
@@ -330,6 +388,8 @@ class Queue:
         Raises `InvalidArgument` for data that does not fit the task, `PayloadTooLarge` or
         `StoreError`.
         """
+        if self.producer.middlewares:
+            return await self.producer.submit_through(*self._prepare_call(name, data, options))
         template, text = self._prepare_job(name, data, options)
         return await self.producer.submit(template, text)
 
@@ -342,6 +402,9 @@ class Queue:
         nothing is added. If the store fails after the first transaction, `AddedInPart` is raised
         with the ids of the jobs that were stored.
         """
+        if self.producer.middlewares:
+            calls = [self._prepare_call(*_unpack_job_spec(job)) for job in jobs]
+            return await self.producer.submit_many_through(calls)
         return await self.producer.submit_many(
             [self._prepare_job(*_unpack_job_spec(job)) for job in jobs]
         )
@@ -349,11 +412,25 @@ class Queue:
     def _prepare_job(
         self, name: str, data: object, given: Mapping[str, Any]
     ) -> tuple[JobTemplate, str]:
-        definition = self.tasks.get(name)
-        defaults = definition.options if definition else self._options
-        options = check_job_options(given, defaults, now_ms=self.clock.now_ms())
+        options = check_job_options(given, self._defaults(name), now_ms=self.clock.now_ms())
         text = self._encode_data(name, data)
         return self.producer.template(check_name("task", name), options), text
+
+    def _prepare_call(
+        self, name: str, data: object, given: Mapping[str, Any]
+    ) -> tuple[EnqueueCall, Options, str]:
+        """Check a job, and return it for the middlewares, with its default options and its JSON."""
+        defaults = self._defaults(check_name("task", name))
+        check_job_options(given, defaults, now_ms=self.clock.now_ms())
+        text = self._encode_data(name, data)
+        call = EnqueueCall(
+            self.name, name, {} if data is None else data, cast(JobOptions, {**given})
+        )
+        return call, defaults, text
+
+    def _defaults(self, task: str) -> Options:
+        definition = self.tasks.get(task)
+        return definition.options if definition else self._options
 
     def _encode_data(self, name: str, data: object) -> str:
         """Check the data of a job, and return it as JSON.
@@ -379,6 +456,11 @@ class Queue:
         """The object through which `Job.result` waits for results in the running event loop."""
         return self._results.get()
 
+    @property
+    def watches(self) -> Watches:
+        """The jobs that callers of the running event loop follow."""
+        return self._watches.get()
+
     # Reading ------------------------------------------------------------------------------------
 
     async def get(self, id: str) -> Job[Any] | None:
@@ -386,6 +468,27 @@ class Queue:
         _check_id(id)
         (record,) = await self.engine.get(self.name, [id])
         return None if record is None else Job(self, id, record)
+
+    async def why(self, id: str) -> Why:
+        """Return why a job does not run now, or how it has ended: `print(await queue.why("7"))`.
+
+        There may be several reasons. The one that is returned is the one to resolve first: while it
+        lasts, the job does not run even if the others are resolved. It is computed from the store
+        and from what the workers of the queue have reported within the last seconds: see `workers`.
+        Raises `JobNotFound`.
+        """
+        _check_id(id)
+        now_ms = self.clock.now_ms()
+        situation, workers = await asyncio.gather(
+            self.engine.situation(self.name, id, now_ms=now_ms),
+            self.engine.workers(self.name, now_ms=now_ms),
+        )
+        if situation is None:
+            raise JobNotFound(self.name, id)
+        others = await self.engine.count_other_workers(
+            self.name, workers, now_ms=self.clock.now_ms()
+        )
+        return explain(situation, workers, others, now_ms=now_ms)
 
     async def jobs(
         self, state: State | str, *, offset: int = 0, limit: int = 100, newest_first: bool = False
@@ -409,6 +512,16 @@ class Queue:
     async def counts(self) -> dict[State, int]:
         """Return the number of jobs in each state."""
         return await self.engine.count(self.name)
+
+    async def workers(self) -> list[WorkerInfo]:
+        """Return the workers of this queue that run, in all processes, sorted by name.
+
+        A worker reports every few seconds; see `WorkerInfo`. A worker that has died disappears
+        after the time of its lease, one that has stopped at once. On Redis, workers of other
+        programs (Node) are not included.
+        """
+        found = await self.engine.workers(self.name, now_ms=self.clock.now_ms())
+        return sorted(found, key=lambda info: (info.name, info.id))
 
     def events(self, *, after: str | None = None) -> QueueEvents:
         """Return an iterator over the events of this queue: `async for event in queue.events():`.
@@ -616,27 +729,35 @@ class SyncQueue:
 
     def add(self, name: str, data: object = None, **options: Unpack[JobOptions]) -> Job[Any]:
         """Add a job by the name of its task; see `Queue.add`."""
-        return _portal.call(self._queue.add(name, data, **options))
+        return _portal.run_checked(self._queue.add(name, data, **options))
 
     def add_many(self, jobs: Iterable[JobSpec]) -> list[Job[Any]]:
         """Add several jobs; see `Queue.add_many`."""
-        return _portal.call(self._queue.add_many(jobs))
+        return _portal.run_checked(self._queue.add_many(jobs))
 
     def get(self, id: str) -> Job[Any] | None:
         """Return the job with this id, or None; see `Queue.get`."""
-        return _portal.call(self._queue.get(id))
+        return _portal.run_checked(self._queue.get(id))
+
+    def why(self, id: str) -> Why:
+        """Return why a job does not run now; see `Queue.why`."""
+        return _portal.run_checked(self._queue.why(id))
 
     def jobs(
         self, state: State | str, *, offset: int = 0, limit: int = 100, newest_first: bool = False
     ) -> list[Job[Any]]:
         """Return a page of the jobs in a state; see `Queue.jobs`."""
-        return _portal.call(
+        return _portal.run_checked(
             self._queue.jobs(state, offset=offset, limit=limit, newest_first=newest_first)
         )
 
     def counts(self) -> dict[State, int]:
         """Return the number of jobs in each state; see `Queue.counts`."""
-        return _portal.call(self._queue.counts())
+        return _portal.run_checked(self._queue.counts())
+
+    def workers(self) -> list[WorkerInfo]:
+        """Return the workers of the queue; see `Queue.workers`."""
+        return _portal.run_checked(self._queue.workers())
 
     def events(self, *, after: str | None = None) -> SyncQueueEvents:
         """Return an iterator over the events: `for event in queue.sync.events():`.
@@ -647,7 +768,7 @@ class SyncQueue:
 
     def cancel(self, *ids: str) -> list[str]:
         """Cancel jobs; see `Queue.cancel`."""
-        return _portal.call(self._queue.cancel(*ids))
+        return _portal.run_checked(self._queue.cancel(*ids))
 
     def update(
         self,
@@ -659,29 +780,29 @@ class SyncQueue:
         progress: object = UNSET,
     ) -> None:
         """Change the data, priority, delay or progress of a job; see `Queue.update`."""
-        _portal.call(
+        _portal.run_checked(
             self._queue.update(id, data=data, priority=priority, delay=delay, progress=progress)
         )
 
     def log(self, id: str, line: str) -> None:
         """Add a line to a job's log; see `Queue.log`."""
-        _portal.call(self._queue.log(id, line))
+        _portal.run_checked(self._queue.log(id, line))
 
     def retry(self, *ids: str) -> list[str]:
         """Queue finished jobs again; see `Queue.retry`."""
-        return _portal.call(self._queue.retry(*ids))
+        return _portal.run_checked(self._queue.retry(*ids))
 
     def promote(self, *ids: str) -> list[str]:
         """Make delayed jobs ready to run now; see `Queue.promote`."""
-        return _portal.call(self._queue.promote(*ids))
+        return _portal.run_checked(self._queue.promote(*ids))
 
     def remove(self, *ids: str) -> list[str]:
         """Delete jobs; see `Queue.remove`."""
-        return _portal.call(self._queue.remove(*ids))
+        return _portal.run_checked(self._queue.remove(*ids))
 
     def drain(self, *, delayed: bool = False) -> int:
         """Delete the jobs that are ready to run; see `Queue.drain`."""
-        return _portal.call(self._queue.drain(delayed=delayed))
+        return _portal.run_checked(self._queue.drain(delayed=delayed))
 
     def clean(
         self,
@@ -691,29 +812,29 @@ class SyncQueue:
         limit: int | None = None,
     ) -> list[str]:
         """Delete the old jobs in one state; see `Queue.clean`."""
-        return _portal.call(self._queue.clean(state, older_than=older_than, limit=limit))
+        return _portal.run_checked(self._queue.clean(state, older_than=older_than, limit=limit))
 
     def obliterate(self, *, force: bool = False) -> None:
         """Delete the queue with all its jobs; see `Queue.obliterate`."""
-        _portal.call(self._queue.obliterate(force=force))
+        _portal.run_checked(self._queue.obliterate(force=force))
 
     def pause(self) -> None:
         """Keep workers from claiming jobs; see `Queue.pause`."""
-        _portal.call(self._queue.pause())
+        _portal.run_checked(self._queue.pause())
 
     def resume(self) -> None:
         """Let workers claim jobs again; see `Queue.resume`."""
-        _portal.call(self._queue.resume())
+        _portal.run_checked(self._queue.resume())
 
     def is_paused(self) -> bool:
         """Return whether the queue is paused; see `Queue.is_paused`."""
-        return _portal.call(self._queue.is_paused())
+        return _portal.run_checked(self._queue.is_paused())
 
     def close(self) -> None:
         """Close the store if the queue created it; see `Queue.aclose`."""
-        # waits: raises UsageError in a running event loop, whose connections could not be closed
-        # while this call blocks it.
-        _portal.call(self._queue.aclose(), waits=True)
+        # waits_for_tasks: raises UsageError in a running event loop, whose connections could not be
+        # closed while this call blocks it.
+        _portal.run_checked(self._queue.aclose(), waits_for_tasks=True)
 
 
 class TaskDecorator(Protocol):

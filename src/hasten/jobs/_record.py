@@ -93,6 +93,15 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     cancel_requested: bool = False
 
 
+def is_first_start(job: JobRecord, options: Options) -> bool:
+    """Return whether a claimed job has not run before, so that it may expire.
+
+    A worker whose release is too old for the job claims it and hands it back. That increases the
+    stored number of starts, but is ignored here.
+    """
+    return job.attempts_started <= 1 or (options.since is not None and job.attempts_made == 0)
+
+
 class Lease(msgspec.Struct, frozen=True, gc=False):
     """The right of a worker to run a job and to store its outcome, until the lease expires.
 
@@ -163,7 +172,10 @@ class Retry(msgspec.Struct, frozen=True, gc=False):
 
 
 class Postponed(msgspec.Struct, frozen=True, gc=False):
-    """The outcome of a run that is repeated after delay_ms. It does not count as an attempt."""
+    """The outcome of a run that is repeated after delay_ms. It does not count as an attempt.
+
+    The handler has raised `RetryAfter`, or the worker cannot run the job now.
+    """
 
     id: str
     token: str
@@ -192,6 +204,32 @@ class JobEnd(msgspec.Struct, frozen=True, gc=False):
 
     state: State
     value: str | None = None
+
+
+class ChildJob(msgspec.Struct, frozen=True, gc=False):
+    """A child job that is not finished, or has failed. state is None if it no longer exists."""
+
+    queue: str
+    id: str
+    state: State | None = None
+    error: str | None = None  # of a failed one
+
+
+class WhyFacts(msgspec.Struct, frozen=True):
+    """A job, and the facts in the store that explain why it does not run now."""
+
+    job: JobRecord
+    is_paused: bool
+    lease_until_ms: int | None = None  # of an active job; None if it has expired on the server
+    ahead: int | None = None  # ready jobs that are claimed before it, at most `COUNTED_AHEAD`
+    limited_until_ms: int | None = None  # while the rate limit of the queue blocks claims
+    full: int | None = None  # the global concurrency of the queue, if as many jobs run
+    pending: int = 0  # children that the job waits for
+    children: list[ChildJob] = []  # some of them, failed ones first
+
+
+COUNTED_AHEAD: Final = 10_000
+"""Jobs in front of a job are counted up to this number."""
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):

@@ -50,13 +50,13 @@ class ResultWaiter:
         self._cursor: str | None = None  # after the latest event that was read; None before reading
         self._checking: set[asyncio.Task[None]] = set()
 
-    async def wait(self, id: str, timeout: float | None, *, since: str | None) -> str:
+    async def wait(self, id: str, timeout: float | None, *, since_cursor: str | None) -> str:
         """Wait until a job has ended, and return its result as JSON.
 
-        Raises the exceptions of `Job.result`. since is a cursor of the queue's events from before
-        the end of the job, None if none is known.
+        Raises the exceptions of `Job.result`. since_cursor is a cursor of the queue's events from
+        before the end of the job, None if none is known.
         """
-        awaited = self._add_caller(id, since)
+        awaited = self._add_caller(id, since_cursor)
         try:
             async with asyncio.timeout(timeout):
                 return await asyncio.shield(awaited.end)
@@ -91,10 +91,11 @@ class ResultWaiter:
         if reader.cancelled() and reader is self._reader:
             # `_remove_caller` has not done this: all tasks of the event loop are being cancelled.
             asyncio.get_running_loop().call_later(
-                RESTART_SECONDS, self._restart_current_reader, reader
+                RESTART_SECONDS, self._restart_if_still_current, reader
             )
 
-    def _restart_current_reader(self, reader: asyncio.Task[None]) -> None:
+    def _restart_if_still_current(self, reader: asyncio.Task[None]) -> None:
+        """Start a new reader, unless this one was replaced already or no caller waits."""
         if reader is self._reader and self._awaited:
             self._start_reader()
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from enum import Enum, auto
-from typing import Final
+from typing import Any, Final
 
 from hasten._logs import get_logger
-from hasten.jobs._record import Lease
+from hasten.jobs._context import Context
+from hasten.jobs._record import JobRecord, Lease
 
 logger = get_logger("hasten.worker")
 
@@ -32,43 +33,80 @@ class Run:
     """A job that this worker has leased and is running. Belongs to the worker's event loop."""
 
     __slots__ = (
+        "_context",
+        "_make_context",
         "_next_request",
         "_stop_requests",
         "_timer",
         "abandon",
+        "began_at",
         "has_begun",
         "has_ended",
         "interrupt",
         "lease",
         "loop",
-        "on_stop",
+        "span",
         "stop_reason",
         "task",
     )
 
-    def __init__(self, lease: Lease, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        lease: Lease,
+        loop: asyncio.AbstractEventLoop,
+        make_context: Callable[[JobRecord], Context],
+    ) -> None:
+        self._make_context = make_context
+        self._context: Context | None = None
         self.lease = lease
         self.loop = loop
+        self.span: Any = None  # of OpenTelemetry, if tracing is on
         self.task: asyncio.Task[None] | None = None
         self.stop_reason: StopReason | None = None
-        self.has_begun = False  # whether the task has executed its first step
+        self.has_begun = False  # whether its asyncio task has executed its first step
+        self.began_at: float | None = None  # by the clock of the event loop, if it is of interest
         self.has_ended = False  # whether the outcome is known; it may not be stored yet
         # Stops a handler in a thread or process. None if cancelling the task is enough.
         self.interrupt: Callable[[], None] | None = None
         # Ends the run without waiting for the handler any longer.
         self.abandon: Callable[[], None] | None = None
-        self.on_stop: Callable[[], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._next_request: asyncio.TimerHandle | None = None
         self._stop_requests = 0
+
+    def seconds(self) -> float:
+        """Return for how long the run has lasted, 0 if its beginning was not recorded."""
+        return 0.0 if self.began_at is None else self.loop.time() - self.began_at
+
+    @property
+    def context(self) -> Context:
+        """The context of the job, made at the first access: most handlers use none."""
+        if self._context is None:
+            self._context = self._make_context(self.lease.job)
+            if self.stop_reason is not None:
+                self._context.stop()
+            if self.has_ended:
+                self._context.close()
+        return self._context
 
     def should_stop(self) -> bool:
         """Return whether the run was requested to stop."""
         return self.stop_reason is not None
 
+    @property
+    def is_timeout_started(self) -> bool:
+        """Whether `start_timeout` was called, and not cancelled by `cancel_timeout`."""
+        return self._timer is not None
+
     def start_timeout(self, seconds: float) -> None:
         """Stop the run with the reason `TIMEOUT` if it has not ended after this time."""
         self._timer = self.loop.call_later(seconds, self.stop, StopReason.TIMEOUT)
+
+    def cancel_timeout(self) -> None:
+        """Stop the timer of `start_timeout`, if it runs. It may be started again."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def stop(self, reason: StopReason) -> None:
         """Request that the handler stops, for this reason, and repeat that until the run has ended.
@@ -83,8 +121,8 @@ class Run:
                 self.stop_reason = reason
             return
         self.stop_reason = reason
-        if self.on_stop is not None:
-            self.on_stop()
+        if self._context is not None:
+            self._context.stop()
         self._request_stop()
 
     def _request_stop(self) -> None:
@@ -110,6 +148,8 @@ class Run:
     def mark_ended(self) -> None:
         """Record that the outcome is known, and cancel the timers."""
         self.has_ended = True
+        if self._context is not None:
+            self._context.close()  # what threads and tasks of the handler still report is dropped
         if self._timer is not None:
             self._timer.cancel()
         if self._next_request is not None:

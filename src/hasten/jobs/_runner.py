@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final
 
 from hasten.errors import JobFailed, JobTimeout
@@ -15,6 +16,7 @@ from hasten.jobs._arguments import encode_result
 from hasten.jobs._context import Context
 from hasten.jobs._engine import CANCELLED_ERROR, resolve_keep
 from hasten.jobs._failures import Failure
+from hasten.jobs._middleware import Middleware, RunCall, call_through
 from hasten.jobs._options import DEFAULT_OPTIONS, Keep, Options, decode_options
 from hasten.jobs._processes import Processes
 from hasten.jobs._queue import Queue
@@ -26,7 +28,9 @@ from hasten.jobs._record import (
     Postponed,
     Released,
     RunUpdate,
+    is_first_start,
 )
+from hasten.jobs._release_gate import AppReleaseGate
 from hasten.jobs._run import Run, StopReason
 from hasten.jobs._services import RESTART_SECONDS
 from hasten.jobs._task_definition import TaskDefinition
@@ -49,9 +53,12 @@ class Runner:
         processes: Processes,
         keep_completed: Keep,
         keep_failed: Keep,
+        gate: AppReleaseGate,
         report: Callable[[RunUpdate], None],
     ) -> None:
         self._queue = queue
+        self._producer = queue.producer
+        self._gate = gate
         self._threads = threads
         self._processes = processes
         self._keep_completed = keep_completed
@@ -63,7 +70,7 @@ class Runner:
 
         An exception of the handler leads to an outcome, too. Only a `KeyboardInterrupt` of a
         handler in the event loop is raised again, because it may be the user's Ctrl+C; the caller
-        then gets the outcome from `outcome_of_error`.
+        then gets the outcome from `outcome_of_error_outside_run`.
         """
         lease = run.lease
         job = lease.job
@@ -71,10 +78,16 @@ class Runner:
             options = decode_options(job.opts)
         except ValueError as exc:
             return self._fail_without_run(run, str(exc), DEFAULT_OPTIONS)
+        reason = job.deferred_failure
+        if reason is None and options.expires_at_ms is not None:
+            reason = self._find_expiry_error(job, options, options.expires_at_ms)
+        if reason is None and options.since is not None:
+            pause_ms = self._gate.postpone_ms(job.queue, job.name, options.since)
+            if pause_ms is not None:
+                return Postponed(job.id, lease.token, pause_ms)
         task = self._queue.tasks.get(job.name)
-        reason = self._find_reason_not_to_run(job, options, task)
         if reason is not None or task is None:
-            return self._fail_without_run(run, str(reason), options)
+            return self._fail_without_run(run, reason or self._unknown_task_error(job), options)
         try:
             if (
                 task.run_in == "thread"
@@ -84,26 +97,28 @@ class Runner:
                 # So that the worker does not claim and postpone jobs in a tight loop.
                 await asyncio.sleep(NO_THREAD_SECONDS)
                 return Postponed(job.id, lease.token, NO_THREAD_PAUSE_MS)
-            result = await self._call_handler(task, run, options)
+            if middlewares := self._producer.middlewares:
+                result = await self._call_through(middlewares, task, run, options)
+            else:
+                result = await self._call_handler(task, run, options)
+        except JobFailedWithDecision as error:
+            loggable = _to_loggable_error(job.id, error.failure)
+            return self._log_and_decide_outcome(error.failure, run, options, loggable)
         except BaseException as error:  # sys.exit() in a handler ends its job, not the worker
             if isinstance(error, KeyboardInterrupt) and task.run_in == "loop":
                 raise
-            return self._outcome_of_exception(error, task, run, options)
-        if isinstance(result, Failure):
-            return self._log_and_decide_outcome(
-                result, run, options, _to_loggable_error(job.id, result)
-            )
+            return self._outcome_of_run_exception(error, task, run, options)
         keep = resolve_keep(options.keep_completed, self._keep_completed)
         return Completed(job.id, lease.token, result, keep)
 
-    def outcome_of_error(self, error: BaseException, run: Run) -> Outcome | None:
-        """Return the outcome of a run that ended with an exception outside of `run`."""
+    def outcome_of_error_outside_run(self, error: BaseException, run: Run) -> Outcome | None:
+        """Return the outcome of a run that ended with an exception that `run` has not handled."""
         job = run.lease.job
         try:
             options = decode_options(job.opts)
         except ValueError as exc:
             return self._fail_without_run(run, str(exc), DEFAULT_OPTIONS)
-        return self._outcome_of_exception(error, self._queue.tasks.get(job.name), run, options)
+        return self._outcome_of_run_exception(error, self._queue.tasks.get(job.name), run, options)
 
     def _fail_without_run(self, run: Run, reason: str, options: Options) -> Outcome:
         """Log that a job fails without being run, and return this outcome."""
@@ -115,56 +130,78 @@ class Runner:
             failure_log.log_failed_without_run(run.lease.job, outcome.error)
         return outcome
 
-    def _find_reason_not_to_run(
-        self, job: JobRecord, options: Options, task: TaskDefinition | None
-    ) -> str | None:
-        """Return the error with which a job must fail without being run; None to run it."""
-        if job.deferred_failure is not None:
-            return job.deferred_failure
-        if task is None:
-            known = ", ".join(sorted(self._queue.tasks)) or "none"
-            return f"this worker has no task {job.name!r} (its tasks: {known})"
-        expires_at_ms = options.expires_at_ms
-        if expires_at_ms is not None and job.attempts_started == 1:
-            late_ms = self._queue.clock.now_ms() - expires_at_ms
-            if late_ms > 0:
-                return f"expired {late_ms / 1000:.3f} s before it could start"
-        return None
+    def _unknown_task_error(self, job: JobRecord) -> str:
+        """Return the error of a job whose task this worker does not have."""
+        known = ", ".join(sorted(self._queue.tasks)) or "none"
+        return f"this worker has no task {job.name!r} (its tasks: {known})"
 
-    async def _call_handler(
-        self, task: TaskDefinition, run: Run, options: Options
-    ) -> str | Failure:
+    def _find_expiry_error(
+        self, job: JobRecord, options: Options, expires_at_ms: int
+    ) -> str | None:
+        """Return the error of a job that starts for the first time, and too late."""
+        if not is_first_start(job, options):
+            return None
+        late_ms = self._queue.clock.now_ms() - expires_at_ms
+        return f"expired {late_ms / 1000:.3f} s before it could start" if late_ms > 0 else None
+
+    def make_context(self, job: JobRecord) -> Context:
+        """Create the context of a job of the queue."""
+        return Context(job, self._report, max_bytes=self._queue.max_size)
+
+    async def _call_through(
+        self, middlewares: Sequence[Middleware], task: TaskDefinition, run: Run, options: Options
+    ) -> str:
+        """Call the handler through the middlewares. Returns their result as JSON."""
+        _start_timeout(run, options)  # a middleware may hang as well as a handler
+        handled: list[tuple[Any, str]] = []
+
+        async def call_handler(_call: RunCall) -> Any:
+            try:
+                result = await self._call_handler(task, run, options)
+            except BaseException as error:
+                if run.should_stop() and not isinstance(error, asyncio.CancelledError):
+                    # Handlers in threads and processes are stopped in other ways.
+                    raise asyncio.CancelledError from error
+                raise
+            value = task.parameters.decode_result(result)
+            handled.append((value, result))
+            return value
+
+        call = RunCall(run.context, MappingProxyType(options.metadata or {}))
+        returned = await call_through(middlewares, call, call_handler)
+        for value, result in handled:
+            if returned is value:  # as the handler returned it: its type may have lost something
+                return result
+        return encode_result(returned, self._queue.max_size)
+
+    async def _call_handler(self, task: TaskDefinition, run: Run, options: Options) -> str:
         """Decode the data and call the task's function in the event loop, a thread or a process.
 
-        Returns its result as JSON, or a `Failure`.
+        Returns its result as JSON. Raises the error of the function, or `JobFailedWithDecision`.
         """
         job = run.lease.job
         if run.should_stop():
             raise asyncio.CancelledError
         if task.run_in == "process":
-            return await self._processes.run(
-                task,
-                run,
-                self._report,
-                started=partial(_start_timeout, run, options),
-            )
-        context = None
-        if task.parameters.wants_context:
-            context = Context(job, self._report, max_bytes=self._queue.max_size)
-            run.on_stop = context.stop
+            run.cancel_timeout()  # a job that waits for a process does not run
+            started = partial(_start_timeout, run, options)
+            try:
+                result = await self._processes.run(task, run, self._report, started=started)
+            finally:
+                run.interrupt = None  # the process may run another job already
+            if isinstance(result, Failure):
+                raise JobFailedWithDecision(job.id, result)
+            return result
+        context = run.context if task.parameters.wants_context else None
         try:
             args, kwargs = task.parameters.decode(job.data, context)
         except ValueError as exc:
-            return Failure(str(exc), "", final=True)
+            raise JobFailedWithDecision(job.id, Failure(str(exc), "", final=True)) from None
         _start_timeout(run, options)
-        try:
-            if task.run_in == "loop":
-                value = await task.function(*args, **kwargs)
-            else:
-                value = await self._call_in_thread(run, partial(task.function, *args, **kwargs))
-        finally:
-            if context is not None:
-                context.close()
+        if task.run_in == "loop":
+            value = await task.function(*args, **kwargs)
+        else:
+            value = await self._call_in_thread(run, partial(task.function, *args, **kwargs))
         return encode_result(value, self._queue.max_size)
 
     async def _call_in_thread(self, run: Run, call: Callable[[], Any]) -> Any:
@@ -174,21 +211,23 @@ class Runner:
             run.interrupt, run.abandon = interrupt, abandon
 
         job = run.lease.job
-        value = await self._threads.run(
-            call, set_controls, description=f"job {job.id} ({job.name})"
-        )
+        try:
+            value = await self._threads.run(
+                call, set_controls, description=f"job {job.id} ({job.name})"
+            )
+        finally:
+            run.interrupt = run.abandon = None
         if not inspect.isawaitable(value):
             return value
         # The handler is a plain function that returned a coroutine, such as a wrapper of an async
         # function. The event loop runs the coroutine.
-        run.interrupt = run.abandon = None
         if run.should_stop():
             if inspect.iscoroutine(value):
                 value.close()
             raise asyncio.CancelledError
         return await value
 
-    def _outcome_of_exception(
+    def _outcome_of_run_exception(
         self, error: BaseException, task: TaskDefinition | None, run: Run, options: Options
     ) -> Outcome | None:
         """Return the outcome of a run that ended with an exception; None if its lease was lost.
@@ -239,9 +278,20 @@ class Runner:
 
 
 def _start_timeout(run: Run, options: Options) -> None:
-    """Start the time-out of a run, if the job has one."""
-    if options.timeout_ms is not None:
+    """Start the time-out of a run, if the job has one and it has not been started."""
+    if options.timeout_ms is not None and not run.is_timeout_started:
         run.start_timeout(options.timeout_ms / 1000)
+
+
+class JobFailedWithDecision(JobFailed):
+    """Raised if a run failed in a child process, or the data of its job could not be decoded.
+
+    failure has the error, and decides whether the job is retried.
+    """
+
+    def __init__(self, id: str, failure: Failure) -> None:
+        super().__init__(id, failure.error)
+        self.failure = failure
 
 
 def _to_loggable_error(id: str, failure: Failure) -> JobFailed:

@@ -42,7 +42,7 @@ class StoreUse:
 
     def engine(self) -> Engine:
         """Return the engine of the store. A new one is created after the store was closed."""
-        return self.store.part("jobs", open_engine)
+        return self.store.get_or_make_part("jobs", open_engine)
 
     def acquire(self, user: object) -> None:
         """Keep the store open for this user until it calls `release`."""

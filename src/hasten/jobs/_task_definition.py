@@ -115,15 +115,15 @@ def _check_importable(name: str, function: Callable[..., Any]) -> None:
 
 
 def _check_importable_as_task(name: str, function: Callable[..., Any]) -> None:
-    """Raise `InvalidOption` unless the name of the function in its module is the task."""
+    """Raise `InvalidOption` unless the name of the function refers to a task in its module."""
     found: Any = sys.modules.get(function.__module__)
     for part in function.__qualname__.split("."):
         found = getattr(found, part, None)
     if not isinstance(getattr(found, "definition", None), TaskDefinition):
         raise InvalidOption(
-            "run_in", "process", "used only for a function whose name in its module is its task: "
-            f"decorate {describe_function(function)} with @queue.task, because the child process "
-            f"imports the task {name!r} by that name",
+            "run_in", "process", "used only for a function that is decorated with @queue.task: "
+            f"decorate {describe_function(function)} with it, because the child process imports "
+            f"the task {name!r} by the name of its function",
         )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from hasten import _portal
 from hasten.errors import InvalidOption
 from hasten.jobs._context import Context
 from hasten.jobs._job import Job
+from hasten.jobs._middleware import EnqueueCall
 from hasten.jobs._options import JobOptions, Options, check_job_options
 from hasten.jobs._producer import Producer
 from hasten.jobs._record import JobTemplate
@@ -69,9 +70,11 @@ class Enqueuer(Generic[P, T]):
         """
         definition = self.definition
         parameters = definition.parameters
-        data = parameters.encode(
-            parameters.bind(args, kwargs), definition.max_size, check=definition.check_arguments
-        )
+        arguments = parameters.bind(args, kwargs)
+        data = parameters.encode(arguments, definition.max_size, check=definition.check_arguments)
+        if self._producer.middlewares:
+            call = self._make_call(arguments)
+            return await self._producer.submit_through(call, self._options, data)
         return await self._producer.submit(self._template or self._make_template(), data)
 
     def args(self, *args: P.args, **kwargs: P.kwargs) -> Arguments[P]:
@@ -88,10 +91,26 @@ class Enqueuer(Generic[P, T]):
         stored in several transactions; see `Queue.add_many`. Raises the exceptions of `enqueue`,
         and `AddedInPart`.
         """
+        if self._producer.middlewares:
+            return await self._producer.submit_many_through(
+                [
+                    (
+                        self._make_call(arguments.by_name),
+                        self._options,
+                        self._encode_arguments(arguments),
+                    )
+                    for arguments in calls
+                ]
+            )
         template = self._template or self._make_template()
         return await self._producer.submit_many(
             [(template, self._encode_arguments(arguments)) for arguments in calls]
         )
+
+    def _make_call(self, arguments: dict[str, Any]) -> EnqueueCall:
+        """Return what the middlewares of the queue receive for a job with these arguments."""
+        given: JobOptions = {**self._overrides}
+        return EnqueueCall(self._producer.queue_name, self.definition.name, arguments, given)
 
     def _encode_arguments(self, arguments: object) -> str:
         """Return the arguments of a call as JSON."""
@@ -137,7 +156,7 @@ class SyncEnqueuer(Generic[P, T]):
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[T]:
         """Add a job that calls the task with these arguments; see `Enqueuer.enqueue`."""
-        return _portal.call(self._enqueuer.enqueue(*args, **kwargs))
+        return _portal.run_checked(self._enqueuer.enqueue(*args, **kwargs))
 
     def args(self, *args: P.args, **kwargs: P.kwargs) -> Arguments[P]:
         """Return the arguments of a call, for `enqueue_many`; see `Enqueuer.args`."""
@@ -145,7 +164,7 @@ class SyncEnqueuer(Generic[P, T]):
 
     def enqueue_many(self, calls: Iterable[Arguments[P]]) -> list[Job[T]]:
         """Add one job for each of several calls; see `Enqueuer.enqueue_many`."""
-        return _portal.call(self._enqueuer.enqueue_many(calls))
+        return _portal.run_checked(self._enqueuer.enqueue_many(calls))
 
     def using(self, **options: Unpack[JobOptions]) -> SyncEnqueuer[P, T]:
         """Return an object that adds jobs with other options; see `Enqueuer.using`."""

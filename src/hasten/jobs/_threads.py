@@ -94,7 +94,7 @@ class Threads:
             except RuntimeError:  # the loop is closed: nobody waits
                 _close_coroutine(result)
 
-        def run_and_check_kept() -> bool:
+        def run_and_check_thread_kept() -> bool:
             """Run the call. Return whether the thread still belongs to the pool."""
             try:
                 result = context.run(interruptible.run, call)
@@ -105,18 +105,18 @@ class Threads:
             return not interruptible.is_abandoned
 
         def abandon_thread() -> None:
-            if not future.done() and interruptible.abandon_thread():
+            if not future.done() and interruptible.try_abandon_thread():
                 self._count_as_abandoned()
                 _set_future_outcome(future, (None, Interrupted()))
                 self._warn_of_running_handler(description, interruptible)
 
         set_controls(interruptible.interrupt, abandon_thread)
         try:
-            self._submit(run_and_check_kept)
+            self._submit(run_and_check_thread_kept)
             result, error = await future
         except BaseException:
             interruptible.interrupt()  # nobody waits for the result any more
-            if interruptible.abandon_thread():
+            if interruptible.try_abandon_thread():
                 self._count_as_abandoned()
                 # Later, because most threads end at once. Never, if the event loop ends.
                 with contextlib.suppress(RuntimeError):  # the loop is closed
@@ -137,12 +137,12 @@ class Threads:
         returned: T = result
         return returned
 
-    def _submit(self, run_and_check_kept: Callable[[], bool]) -> None:
+    def _submit(self, run_and_check_thread_kept: Callable[[], bool]) -> None:
         """Let a thread of the pool call the function, and start a thread if none is idle.
 
         The function returns whether the thread stays in the pool.
         """
-        self._calls.put(run_and_check_kept)
+        self._calls.put(run_and_check_thread_kept)
         if not self._idle.acquire(blocking=False) and self._count < self._size:
             self._started += 1
             threading.Thread(
@@ -152,10 +152,12 @@ class Threads:
 
     def _run_thread(self) -> None:
         """Execute the calls of the pool, until this thread is abandoned or the pool is closed."""
-        while (run_and_check_kept := self._calls.get()) is not None:
+        while (run_and_check_thread_kept := self._calls.get()) is not None:
             _django.close_old_connections()
-            is_kept = run_and_check_kept()
-            del run_and_check_kept  # so that its objects are not kept alive until the next call
+            is_kept = run_and_check_thread_kept()
+            del (
+                run_and_check_thread_kept
+            )  # so that its objects are not kept alive until the next call
             _django.close_old_connections()
             if not is_kept:
                 return
@@ -226,7 +228,7 @@ def _describe_thread(thread_id: int) -> str:
 class _InterruptibleCall:
     """One call of a handler in a thread, which can be interrupted.
 
-    The interruptible never reaches code that the thread runs after the call.
+    An interruption never reaches code that the thread runs after the call.
     """
 
     def __init__(self) -> None:
@@ -265,7 +267,7 @@ class _InterruptibleCall:
             if self.thread_id is not None:
                 _raise_in_thread(self.thread_id, Interrupted)
 
-    def abandon_thread(self) -> bool:
+    def try_abandon_thread(self) -> bool:
         """Mark the thread of the handler as abandoned.
 
         Returns False if no thread is running the handler, or it is abandoned already.

@@ -17,39 +17,58 @@ import itertools
 import os
 import secrets
 import socket
+from collections.abc import Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
 
+import hasten
 from hasten._checks import check_whole_number
 from hasten._clock import Clock
 from hasten._durations import Duration, to_ms
-from hasten._logs import get_logger
+from hasten._logs import get_logger, reenable_disabled_loggers
 from hasten._store_url import SqliteFile
 from hasten.errors import InvalidOption, StoreError, UsageError
 from hasten.jobs._capacity import WorkerCapacity
-from hasten.jobs._consumer import QueueConsumer, SharedWorkerParts
+from hasten.jobs._consumer import QueueConsumer, RunObserver, SharedWorkerParts
+from hasten.jobs._epoch import to_datetime
+from hasten.jobs._failures import describe_exception
+from hasten.jobs._heartbeat import Heartbeat, report_lifetime_ms
 from hasten.jobs._leases import RENEWALS_PER_LEASE, LeaseKeeper
+from hasten.jobs._loop_lag import LoopLag
 from hasten.jobs._options import (
     DEFAULT_KEEP_COMPLETED,
     DEFAULT_KEEP_FAILED,
     MAX_COUNT,
+    MAX_METRICS_MINUTES,
     Keep,
     check_keep,
     check_name,
 )
 from hasten.jobs._outages import OutageLog
 from hasten.jobs._poison_jobs import PoisonJobIsolator
+from hasten.jobs._process_memory import resident_memory
 from hasten.jobs._processes import Processes
 from hasten.jobs._queue import Queue
+from hasten.jobs._release_gate import AppReleaseGate
+from hasten.jobs._releases import check_release
+from hasten.jobs._run_counters import RunCounters
+from hasten.jobs._run_totals import QueueTotals, Totals
 from hasten.jobs._services import BackgroundServices
 from hasten.jobs._stop_signals import handle_stop_signals
 from hasten.jobs._threads import Threads
+from hasten.jobs._tracing import get_or_make_spans
+from hasten.jobs._worker_info import WorkerInfo
+from hasten.jobs._worker_state import WorkerState
 
 logger = get_logger("hasten.worker")
 
 # Time limits after the grace period: first for the cancelled handlers to end, then for the store to
 # accept the last outcomes, then for each call that releases something in the store.
 END_SECONDS: Final = 5.0
+
+# How long to wait for the store to delete the report of the worker, which expires anyway.
+UNREGISTER_SECONDS: Final = 1.0
 
 
 class Worker:
@@ -66,7 +85,12 @@ class Worker:
     name is shown in logs and stored with the jobs; the default is the host name and the process id.
     keep_completed and keep_failed (`Keep`, a count, True or False) apply to jobs that do not have
     these options. handler_processes is how many handlers with run_in="process" run at once; None
-    means one for each processor.
+    means one for each processor. release is the version of your code, such as "2026.12.1"; the
+    default is the environment variable HASTEN_RELEASE. A job whose task needs a later release
+    (`since`) is returned to its queue for other workers, without using up an attempt. A queue in
+    Redis counts its finished jobs per minute, as with BullMQ's option `metrics`, if
+    bullmq_metrics_minutes is set: it is how many minutes to keep, such as 10,080 for a week. Use
+    the same number for all workers of a queue.
     """
 
     def __init__(
@@ -80,6 +104,8 @@ class Worker:
         keep_completed: Keep | bool | int = DEFAULT_KEEP_COMPLETED,
         keep_failed: Keep | bool | int = DEFAULT_KEEP_FAILED,
         handler_processes: int | None = None,
+        release: str | None = None,
+        bullmq_metrics_minutes: int | None = None,
     ) -> None:
         if not queues or not all(isinstance(queue, Queue) for queue in queues):
             raise InvalidOption("queues", queues, "one or more Queue objects")
@@ -101,8 +127,21 @@ class Worker:
             check_keep("keep_completed", keep_completed) or DEFAULT_KEEP_COMPLETED
         )
         self._keep_failed = check_keep("keep_failed", keep_failed) or DEFAULT_KEEP_FAILED
+        self._code_release = check_release(
+            "release", release or os.environ.get("HASTEN_RELEASE") or None
+        )
+        if bullmq_metrics_minutes is not None:
+            check_whole_number(
+                "bullmq_metrics_minutes", bullmq_metrics_minutes, 1, MAX_METRICS_MINUTES
+            )
+        self._metrics_minutes = bullmq_metrics_minutes
         self._process_count = handler_processes or os.cpu_count() or 1
         self._clock: Clock = queues[0].clock
+        self.observers: list[RunObserver] = []
+        self._id = secrets.token_hex(8)
+        self._host = socket.gethostname()
+        self._loop_lag = LoopLag()
+        self._heartbeats: list[Heartbeat] = []
         self._consumers: list[QueueConsumer] = []
         self._stopping = False
         self._handles_signals = False
@@ -128,6 +167,7 @@ class Worker:
         """
         if self._consumers:
             raise UsageError("this worker has been started already: create a new Worker")
+        reenable_disabled_loggers()
         for queue in self._queues:
             queue.check_tasks()
         self._loop = asyncio.get_running_loop()
@@ -141,26 +181,55 @@ class Worker:
         # When the event loop has ended, no handler runs any more. The leases must expire then, so
         # that other workers get the jobs.
         self._services = BackgroundServices(
-            self.name, failed=self._stop_after_internal_error, loop_ended=self._leases.stop
+            self.name, failed=self._stop_after_internal_error, loop_ended=self._stop_threads
         )
         await self._services.open()
+        if (spans := get_or_make_spans()) is not None:
+            self.observers.append(spans)
         self._consumers = self._make_consumers()
         for consumer in self._consumers:
             for service in consumer.services():
                 self._services.start(service)
         self._services.start(self._reclaim_repeatedly)
         self._leases.start()
+        self._started_ms = self._clock.now_ms()
+        self._loop_lag.start()
+        self._start_heartbeats()
         logger.info("worker %s serves %s", self.name, ", ".join(q.name for q in self._queues))
+
+    def _start_heartbeats(self) -> None:
+        """Report to each store, from a thread for each."""
+        by_store: dict[str, list[QueueConsumer]] = {}
+        for consumer in self._consumers:
+            by_store.setdefault(consumer.engine.url, []).append(consumer)
+        for consumers in by_store.values():
+            heartbeat = Heartbeat(self._lease_ms, partial(self._store_worker_info, consumers))
+            self._heartbeats.append(heartbeat)
+            heartbeat.start()
+
+    def _store_worker_info(self, consumers: list[QueueConsumer]) -> None:
+        """Store what the worker does in each of these queues, for `Queue.workers`."""
+        for consumer in consumers:
+            consumer.report(self._info_of(consumer), report_lifetime_ms(self._lease_ms))
+
+    def _stop_threads(self) -> None:
+        self._leases.stop()
+        self._stop_heartbeats()
+
+    def _stop_heartbeats(self) -> None:
+        for heartbeat in self._heartbeats:
+            heartbeat.stop()
 
     def _make_consumers(self) -> list[QueueConsumer]:
         """Create a consumer for each queue. Queues in the same store share an `OutageLog`."""
-        id = secrets.token_hex(8)
+        id = self._id
         parts = SharedWorkerParts(
             name=self.name,
             id=id,
             tokens=(f"{id}:{number}" for number in itertools.count(1)),
             lease_ms=self._lease_ms,
             crash_limit=self._crash_limit,
+            metrics_minutes=self._metrics_minutes,
             keep_completed=self._keep_completed,
             keep_failed=self._keep_failed,
             capacity=self._capacity,
@@ -168,6 +237,8 @@ class Worker:
             leases=self._leases,
             threads=self._threads,
             processes=self._processes,
+            observers=self.observers,
+            gate=AppReleaseGate(self._code_release),
             handles_signals=lambda: self._handles_signals,
         )
         outages: dict[str, OutageLog] = {}
@@ -327,10 +398,12 @@ class Worker:
         try:
             await self._wait_for_handlers()
             await self._hand_back_unfinished()
+            self._stop_heartbeats()  # their threads end while the last outcomes are stored
             await self._flush_outcomes()
         except Exception as error:  # noqa: BLE001  # the worker must stop even after an internal error
             self._stop_after_internal_error(error)
-        self._leases.stop()
+        self._stop_threads()
+        self._loop_lag.stop()
         try:
             await self._services.end()
             await self._release_stores()
@@ -378,14 +451,100 @@ class Worker:
 
     async def _release_stores(self) -> None:
         """Unregister the worker in the stores, and close the stores that have no other user."""
+        # A report that is under way must not be stored after its deletion.
+        ends = (heartbeat.wait_for_end(END_SECONDS) for heartbeat in self._heartbeats)
+        await asyncio.gather(*ends)
         for consumer in self._consumers:
             with contextlib.suppress(StoreError, TimeoutError):
-                async with asyncio.timeout(END_SECONDS):
+                async with asyncio.timeout(UNREGISTER_SECONDS):
                     await consumer.unregister()
         for queue in self._queues:
             with contextlib.suppress(StoreError, TimeoutError):
                 async with asyncio.timeout(END_SECONDS):
                     await queue.store_use.release(self)
+
+    # Reporting ----------------------------------------------------------------------------------
+
+    def info(self) -> list[WorkerInfo]:
+        """Return what the worker does at present, for each of its queues; see `WorkerInfo`.
+
+        Safe to call from any thread, also while the event loop is blocked. Returns an empty list
+        before the worker has started and after it has stopped.
+        """
+        if self._stopped.is_set():
+            return []
+        return [self._info_of(consumer) for consumer in self._consumers]
+
+    def _info_of(self, consumer: QueueConsumer) -> WorkerInfo:
+        fetched_ms = consumer.last_fetch_ms
+        return WorkerInfo(
+            queue=consumer.name,
+            name=self.name,
+            id=self._id,
+            host=self._host,
+            pid=os.getpid(),
+            version=hasten.__version__,
+            release=self._code_release,
+            started_at=to_datetime(self._started_ms),
+            tasks=sorted(consumer.tasks.copy()),
+            slots=self._concurrency,
+            slots_used=sum(len(each.runs) for each in self._consumers),
+            running=len(consumer.runs),
+            lease=self._lease_ms / 1000,
+            stopping=self._stopping,
+            loop_lag=round(self._loop_lag.seconds(), 6),
+            memory=resident_memory(),
+            last_fetch_at=None if fetched_ms is None else to_datetime(fetched_ms),
+            last_seen_at=to_datetime(consumer.clock.now_ms()),
+        )
+
+    @property
+    def queues(self) -> Sequence[Queue]:
+        """The queues whose jobs the worker runs."""
+        return self._queues
+
+    def start_counting_runs(self) -> RunCounters:
+        """Begin to count the runs of the worker, and return the counters.
+
+        A second call returns the same counters.
+        """
+        for observer in self.observers:
+            if isinstance(observer, RunCounters):
+                return observer
+        counters = RunCounters({queue.name: queue.tasks for queue in self._queues})
+        self.observers.append(counters)
+        return counters
+
+    def state(self) -> WorkerState:
+        """Return what the worker does at present. Safe to call from any thread.
+
+        Calls no store, and does not need the event loop, which may be blocked.
+        """
+        counters, consumers = self.start_counting_runs(), self._consumers
+        failure = self._failure
+        return WorkerState(
+            name=self.name,
+            is_running=bool(consumers) and not self._stopped.is_set(),
+            is_stopping=self._stopping,
+            failure=None if failure is None else describe_exception(failure),
+            blocked_seconds=self._loop_lag.currently_blocked_seconds(),
+            lag_seconds=self._loop_lag.seconds(),
+            slots=self._concurrency,
+            slots_used=sum(len(each.runs) for each in consumers),
+            memory=resident_memory(),
+            queues=[each.state(counters.average_run_seconds(each.name)) for each in consumers],
+        )
+
+    def totals(self) -> Totals:
+        """Return how many runs ended, and how many jobs were taken back or lost their leases.
+
+        Runs are counted from the first call of `start_counting_runs`, `state` or this method. Safe
+        to call from any thread.
+        """
+        return Totals(
+            self.start_counting_runs().run_totals(),
+            [QueueTotals(each.name, each.reclaimed, each.lost_leases) for each in self._consumers],
+        )
 
     # Recovering ---------------------------------------------------------------------------------
 
@@ -394,13 +553,13 @@ class Worker:
         while True:
             # Renew the worker's own leases first: after the machine has slept, all leases have
             # expired, and the worker must not take back its own jobs.
-            waiting_since = self._loop.time()
+            store_wait_began_at = self._loop.time()
             times = [consumer.clock.now_ms() for consumer in self._consumers]
             await asyncio.wrap_future(self._leases.renew())
             for consumer, now_ms in zip(self._consumers, times, strict=True):
                 consumer.end_unstarted_runs()
-                await consumer.reclaim(waiting_since, now_ms)
-                waiting_since = self._loop.time()
+                await consumer.reclaim(store_wait_began_at, now_ms)
+                store_wait_began_at = self._loop.time()
             await self._clock.sleep(self._lease_ms / 1000 / RENEWALS_PER_LEASE)
 
 

@@ -1,7 +1,7 @@
 """Load shedding: refuse requests while a process has no capacity for them."""
 
 from hasten._request_info import RequestInfo
-from hasten.loadshedding._middleware import LoadSheddingMiddleware, Shed
+from hasten.loadshedding._middleware import LoadSheddingMiddleware, ShedRequest
 from hasten.loadshedding._stats import LoadSheddingStats
 
-__all__ = ["LoadSheddingMiddleware", "LoadSheddingStats", "RequestInfo", "Shed"]
+__all__ = ["LoadSheddingMiddleware", "LoadSheddingStats", "RequestInfo", "ShedRequest"]

@@ -118,7 +118,7 @@ class TrackedRequest:
             return await self._receive()
         load = self._load
         before = load.now()
-        self._stop_counting()
+        self._leave_in_flight_count()
         try:
             message = await self._receive()
         finally:
@@ -141,9 +141,10 @@ class TrackedRequest:
     def end_tracking(self) -> None:
         """Stop counting the request. Safe to call twice."""
         self._has_begun_response = True
-        self._stop_counting()
+        self._leave_in_flight_count()
 
-    def _stop_counting(self) -> None:
+    def _leave_in_flight_count(self) -> None:
+        """Remove the request from the number of requests in flight, if it is counted there."""
         if self._is_counted:
             self._is_counted = False
             self._load.end_request()

@@ -20,7 +20,7 @@ from hasten._asgi import ASGIApp, Receive, Scope, Send
 from hasten._checks import check_function, check_instance, check_whole_number, is_number
 from hasten._clock import SYSTEM_CLOCK, Clock, check_clock, make_now_ns
 from hasten._durations import Duration, to_us
-from hasten._litestar import get_shared_middleware
+from hasten._litestar import find_first_equal_middleware
 from hasten._logs import get_logger
 from hasten._problems import make_refusal, prefers_text
 from hasten._repeated_errors import ThrottledErrorLog
@@ -49,7 +49,7 @@ IsAccepted: TypeAlias = bool
 
 
 @dataclass(frozen=True, slots=True)
-class Shed:
+class ShedRequest:
     """A request that was refused because the process had no capacity. `on_shed` receives it."""
 
     request: RequestInfo
@@ -74,7 +74,7 @@ class LoadSheddingMiddleware:
     - retry_after: the minimum of the header Retry-After, in seconds. Each response has a random
       value, up to twice as long, so that clients do not return at the same moment.
     - message: the body of the 503 response: a string, or a dict for JSON; by default problem+json.
-    - on_shed: called with a `Shed` for each refused request. It cannot be async.
+    - on_shed: called with a `ShedRequest` for each refused request. It cannot be async.
     - stats: a `LoadSheddingStats` of yours, in which the middleware counts requests.
     - clock: measures how long requests take: a monotonic timer, unless you pass the clock of a
       `hasten.Store`. The lag of the event loop is always measured in real time.
@@ -95,7 +95,7 @@ class LoadSheddingMiddleware:
         max_lag: Duration = MAX_LAG,
         retry_after: Duration = RETRY_AFTER,
         message: str | Mapping[str, object] | None = None,
-        on_shed: Callable[[Shed], object] | None = None,
+        on_shed: Callable[[ShedRequest], object] | None = None,
         stats: LoadSheddingStats | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -125,7 +125,7 @@ class LoadSheddingMiddleware:
             return
         if not self._has_started:
             self._has_started = True
-            self._load = get_shared_middleware(scope, self, self._definition)._load
+            self._load = find_first_equal_middleware(scope, self, self._definition)._load
         if self._accept_or_shed(scope):
             await self._run_application(TrackedRequest(self._load, receive, send), scope)
         else:
@@ -166,7 +166,9 @@ class LoadSheddingMiddleware:
         retry_after = random.randint(minimum, 2 * minimum)  # noqa: S311
         self._call_on_shed(request, retry_after)
         is_text = prefers_text(request.header("accept"))
-        response = make_refusal(self._message, status=503, limits=[], is_busy=True, is_text=is_text)
+        response = make_refusal(
+            self._message, status=503, limits=[], server_lacks_capacity=True, is_text=is_text
+        )
         headers = response.headers | {"retry-after": str(retry_after)}
         await response._replace(headers=headers)(scope, receive, send)
 
@@ -175,7 +177,7 @@ class LoadSheddingMiddleware:
             return
         load = self._load
         try:
-            self._on_shed(Shed(request, load.in_flight, int(load.level.limit), retry_after))
+            self._on_shed(ShedRequest(request, load.in_flight, int(load.level.limit), retry_after))
         except Exception:  # noqa: BLE001  # raised by the application's function
             self._errors.exception("on_shed() failed; the request is refused as usual")
 

@@ -194,9 +194,9 @@ class Envelope:
 
     def wrap(self, page: Page[T] | CursorPage[T]) -> dict[str, object]:
         """Return the body of the response as a dict, before it is encoded as JSON."""
-        return {self.data: page.data, self.pagination: self.about(page)}
+        return {self.data: page.data, self.pagination: self.make_pagination_object(page)}
 
-    def about(self, page: Page[T] | CursorPage[T]) -> dict[str, object]:
+    def make_pagination_object(self, page: Page[T] | CursorPage[T]) -> dict[str, object]:
         """Return the pagination object of the response, with the key names of this envelope."""
         names = self.names
         if not names:

@@ -23,12 +23,12 @@ from typing import (
 )
 
 from hasten._coroutines import run_without_loop
-from hasten._queries import QueryLike, get_request_header, is_debug, to_query_pairs
+from hasten._queries import QueryLike, get_request_header, is_app_in_debug_mode, to_query_pairs
 from hasten._responses import EncodedResponse, contains_etag, etag_of
 from hasten.errors import InvalidOption, UsageError
 from hasten.fields._allowed import AllowedFields, FieldSet, is_always_shown
 from hasten.fields._items import get_field_value
-from hasten.fields._names import Unknown, check_parameter_names, check_unknown_option
+from hasten.fields._names import Unknown, check_parameter_names, check_unknown_policy
 from hasten.fields._partial import is_partial, unwrap_partial
 from hasten.fields._rows import encode
 from hasten.fields._selector import FieldSelector
@@ -201,7 +201,7 @@ class Paginator(Generic[P]):
         self._version = _to_version_expressions(version)
         if etag and self._version:
             raise InvalidOption.conflict("etag", etag, "version=, which sets the ETag")
-        self._known_names = self._known_parameter_names(check_unknown_option(unknown))
+        self._known_names = self._known_parameter_names(check_unknown_policy(unknown))
         self._advise = advise if advise == "auto" else _to_flag("advise", advise)
         if self.fields.model is not model:
             raise InvalidOption(
@@ -216,7 +216,7 @@ class Paginator(Generic[P]):
                 raise InvalidOption.conflict("unique", unique, "model=, which has a primary key")
             self._set_up_model(model, sort, default_sort, unique)
         if self._keys is not None:
-            self._sorting.check_cursor_values_shown()
+            self._sorting.check_no_hidden_cursor_values()
             if model is None:
                 self._require_unique_option()
 
@@ -286,7 +286,7 @@ class Paginator(Generic[P]):
         pairs = to_query_pairs(query)
         if hasattr(query, "query_params"):
             if_none_match = if_none_match or get_request_header(query, "if-none-match")
-            if self._advise == "auto" and self.model is not None and is_debug(query):
+            if self._advise == "auto" and self.model is not None and is_app_in_debug_mode(query):
                 self._planner.advise = True
         q = params.parse_page_params(
             pairs,
@@ -387,8 +387,8 @@ class Paginator(Generic[P]):
         """Return the response of a page: JSON, with a Link header, and an ETag if configured."""
         return PageResponder(self.envelope, q, has_etag=self._etag)(page)
 
-    def _attach_responder(self, page: Any, q: PageParams) -> P:
-        """Attach the function that builds the response to a page, and return the page."""
+    def _prepare_page_response(self, page: Any, q: PageParams) -> P:
+        """Return the page, after giving it the function that builds its response."""
         page._responder = PageResponder(self.envelope, q, has_etag=self._etag)
         return cast("P", page)
 
@@ -422,12 +422,16 @@ class Paginator(Generic[P]):
     ) -> P:
         chosen, allowed = self._choose_fields(q, fields)
         query = self._planner.make_page_query(database, statement, chosen, q.order)
-        origin = self._make_row_origin(query, q, scope)
+        origin = self._make_scope_and_database(query, q, scope)
         signer = None
         if q.page is None:
-            query.check_cursor_values_shown(allowed)
+            query.check_no_hidden_cursor_values(allowed)
             signer = self._make_signer(
-                q, "cursor", _get_model_name(self.model), origin.scope, query.make_identity_values()
+                q,
+                "cursor",
+                _get_model_name(self.model),
+                origin.scope,
+                query.make_fingerprint_values(),
             )
         tag = None
         if self._version:
@@ -441,10 +445,10 @@ class Paginator(Generic[P]):
         else:
             page = await self._read_cursor_page(query, statement, q, origin, signer)
         page.etag = tag
-        return self._attach_responder(page, q)
+        return self._prepare_page_response(page, q)
 
     async def _read_offset_page(
-        self, query: PageQuery, statement: Selection, q: PageParams, origin: _RowOrigin
+        self, query: PageQuery, statement: Selection, q: PageParams, origin: _ScopeAndDatabase
     ) -> Page[Any]:
         counting = self._count_pages
         known = None
@@ -458,7 +462,7 @@ class Paginator(Generic[P]):
         query: PageQuery,
         statement: Selection,
         q: PageParams,
-        origin: _RowOrigin,
+        origin: _ScopeAndDatabase,
         signer: CursorSigner,
     ) -> CursorPage[Any]:
         cursor = q.cursor or START
@@ -471,13 +475,13 @@ class Paginator(Generic[P]):
         return build_cursor_page(q, found.rows, found, count, signer)
 
     async def _read_count(
-        self, query: PageQuery, statement: Selection, origin: _RowOrigin, counting: Counting
+        self, query: PageQuery, statement: Selection, origin: _ScopeAndDatabase, counting: Counting
     ) -> Count:
         if not isinstance(counting, Cached):
             return await query.count_rows(counting, statement)
         assert self._count_cache is not None
         key = compute_fingerprint(
-            "count", _get_model_name(self.model), *origin, query.make_identity_values()
+            "count", _get_model_name(self.model), *origin, query.make_fingerprint_values()
         )
         count = self._count_cache.get(key)
         if count is None:
@@ -485,17 +489,24 @@ class Paginator(Generic[P]):
             self._count_cache.put(key, count)
         return count
 
-    def _make_row_origin(self, query: PageQuery, q: PageParams, scope: object) -> _RowOrigin:
-        """Return the scope of the request, its schemas, and the database it reads from.
+    def _make_scope_and_database(
+        self, query: PageQuery, q: PageParams, scope: object
+    ) -> _ScopeAndDatabase:
+        """Return the scope of the request, and the database that it reads from.
 
+        The scope includes the translated database schemas (``schema_translate_map``).
         The database is only looked up if an ETag or a cached total depends on it.
         """
         is_needed = bool(self._version or self._count_cache)
         if q.page is not None and not is_needed:
-            return _RowOrigin(scope)
+            return _ScopeAndDatabase(scope)
         schemas = query.find_translated_schemas()
         scope = [scope, schemas] if schemas else scope
-        return _RowOrigin(scope, *query.database_identity()) if is_needed else _RowOrigin(scope)
+        return (
+            _ScopeAndDatabase(scope, *query.database_identity())
+            if is_needed
+            else _ScopeAndDatabase(scope)
+        )
 
     # Sources -------------------------------------------------------------------------------------
 
@@ -509,7 +520,7 @@ class Paginator(Generic[P]):
             found = await fetch_offset_slice(source, window, self._count_pages)
             rows = self.fields.from_items(found.rows, chosen)
             page: Any = build_page(q, rows, found.count, has_more=found.has_more)
-            return self._attach_responder(page, q)
+            return self._prepare_page_response(page, q)
         self._require_unique_option()
         for key in order:
             if not is_always_shown(key.name, allowed):
@@ -526,7 +537,7 @@ class Paginator(Generic[P]):
             backwards=cursor.backwards,
         )
         rows = self.fields.from_items(part.rows, chosen)
-        return self._attach_responder(build_cursor_page(q, rows, part, count, signer), q)
+        return self._prepare_page_response(build_cursor_page(q, rows, part, count, signer), q)
 
     def _require_unique_option(self) -> None:
         if not self._sorting.unique:
@@ -548,7 +559,7 @@ class Paginator(Generic[P]):
         chosen = fields or q.fields or self.fields.allowed._default
         if chosen.allowed is self.fields.allowed:
             return chosen, chosen.allowed
-        own = self.fields._to_own_fields(chosen)
+        own = self.fields._to_fields_of_this_selector(chosen)
         # The default order is the developer's choice, not the client's.
         if any(name == "sort" for name, _ in q.query):
             shown = [name for name in self.sort_names if name in chosen.allowed.fields]
@@ -558,8 +569,8 @@ class Paginator(Generic[P]):
     def _make_signer(self, q: PageParams, *query_identity: object) -> CursorSigner:
         """Return the signer for the cursors of a query.
 
-        query are the values that identify the query. Raises `InvalidParameter` if the cursor of the
-        request belongs to another query.
+        query_identity are the values that identify the query. Raises `InvalidParameter` if the
+        cursor of the request belongs to another query.
         """
         if self._keys is None:
             raise UsageError("this Paginator cannot read pages by cursor: it has mode='page'")
@@ -593,11 +604,11 @@ class SyncPaginator(Generic[P]):
         return self._paginator._read_page_sync(db, statement, q, fields, scope)
 
 
-class _RowOrigin(NamedTuple):
-    """The origin of rows: the same query may return other rows for another user or database."""
+class _ScopeAndDatabase(NamedTuple):
+    """The scope and the database of a query. The same SQL may return other rows in others."""
 
     scope: object
-    """The ``scope=`` of the request, and the schemas of its tables if they are replaced."""
+    """The ``scope=`` of the request, with its ``schema_translate_map`` if it has one."""
     database: list[str | None] = []  # noqa: RUF012 - never changed
     """The names that identify the database, equal in every process. See `Database.identity`."""
     engine: int = 0
@@ -670,7 +681,7 @@ def _make_version_etag(
     query: PageQuery,
     q: PageParams,
     chosen: FieldSet,
-    origin: _RowOrigin,
+    origin: _ScopeAndDatabase,
     version_values: Sequence[object],
 ) -> str:
     """Return the ETag of a page, computed without reading it.
@@ -682,6 +693,6 @@ def _make_version_etag(
     parameters = [[name, value] for name, value in q.query]
     of = [origin.scope, origin.database]
     parts = compute_fingerprint(
-        "etag", of, query.make_identity_values(), parameters, str(chosen), list(version_values)
+        "etag", of, query.make_fingerprint_values(), parameters, str(chosen), list(version_values)
     )
     return etag_of(parts, weak=True)

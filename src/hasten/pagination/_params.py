@@ -135,7 +135,8 @@ def _pick_parameters(query_pairs: Pairs) -> dict[str, str]:
 def _is_by_cursor(parameters: Mapping[str, str], mode: Mode) -> bool:
     """Return whether the request is for a page by cursor, not by number.
 
-    Raises `InvalidParameter` for a parameter that this mode does not use, and for both together.
+    Raises `InvalidParameter` for a parameter that this mode does not use, and if ``page`` and
+    ``cursor`` are both given.
     """
     match mode:
         case "page":

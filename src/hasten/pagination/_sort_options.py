@@ -49,7 +49,7 @@ class SortOptions:
         rest = [SortKey(name, descending) for name in self.unique if name not in named]
         return (*order, *rest)
 
-    def check_cursor_values_shown(self) -> None:
+    def check_no_hidden_cursor_values(self) -> None:
         """Raise `InvalidOption` if a cursor could contain a value that some rows do not show."""
         for name in [*self.sorts, *(key.name for key in self.default), *self.unique]:
             if not is_always_shown(name, self._allowed):

@@ -135,14 +135,14 @@ def settle_reservation(
             blocked_us, end_us, used, in_flight = state
             return blocked_us, end_us, max(0, used - cost + kept_cost), max(0, in_flight - cost)
         case "gcra":
-            runs = _settle_in_runs(state[2:], reservation, 0)
+            runs = _settle_in_hit_runs(state[2:], reservation, 0)
             if runs is None:
                 return state
             tat_us = max(state[1], now_us) + kept_cost * rule.interval_us if kept_cost else state[1]
             return drop_expired(rule, (state[0], tat_us, *runs), now_us)
         case _:
             # "concurrency" ignores keep: a request that has ended must not be counted any more.
-            runs = _settle_in_runs(
+            runs = _settle_in_hit_runs(
                 state[1:], reservation, kept_cost if rule.kind == "sliding" else 0
             )
             return state if runs is None else drop_expired(rule, (state[0], *runs), now_us)
@@ -198,10 +198,10 @@ def drop_expired(rule: Rule, state: CounterState, now_us: int) -> CounterState:
             case "fixed":
                 kept = kept if state[1] > now_us else 1
             case "gcra":
-                kept -= _count_expired_run_items(state, 2, now_us - rule.life_us)
+                kept -= _count_items_of_expired_hit_runs(state, 2, now_us - rule.life_us)
                 kept = 1 if kept == 2 and state[1] <= now_us else kept
             case _:
-                kept -= _count_expired_run_items(state, 1, now_us - rule.life_us)
+                kept -= _count_items_of_expired_hit_runs(state, 1, now_us - rule.life_us)
     if kept == len(state) and blocked_us == state[0] and (blocked_us or kept > 1):
         return state
     if kept == 1:
@@ -246,27 +246,28 @@ def _compute_wait_without_block(
             if excess <= 0:
                 return PASSES
             certain_excess = excess - sum(state[3::3])
-            wait_us = _find_release_time_us(rule, state, excess, with_in_flight=True) - now_us
+            wait_us = _find_time_cost_is_free_us(rule, state, excess, with_in_flight=True) - now_us
             if certain_excess <= 0:
                 return WaitTime(0, wait_us)
             certain_us = (
-                _find_release_time_us(rule, state, certain_excess, with_in_flight=False) - now_us
+                _find_time_cost_is_free_us(rule, state, certain_excess, with_in_flight=False)
+                - now_us
             )
             return WaitTime(certain_us, wait_us)
 
 
-def _find_release_time_us(
+def _find_time_cost_is_free_us(
     rule: Rule, state: CounterState, cost: int, *, with_in_flight: bool
 ) -> int:
-    """Return the time when enough of the oldest runs have expired to free a cost.
+    """Return the time when so many of the oldest runs of hits have expired that this cost is free.
 
-    with_in_flight: whether reserved costs of these runs are freed, too.
+    with_in_flight: whether the reserved costs of these runs become free, too.
     """
     for i in range(1, len(state), 3):
         cost -= state[i + 1] - (0 if with_in_flight else state[i + 2])
         if cost <= 0:
             return state[i] + rule.life_us
-    raise AssertionError("the cost to free is higher than the sum of all runs")
+    raise AssertionError("the runs of hits in the state cost less than what must become free")
 
 
 def take_cost(check: Check, state: CounterState, now_us: int) -> tuple[CounterState, ReservedAtUs]:
@@ -289,10 +290,10 @@ def take_cost(check: Check, state: CounterState, now_us: int) -> tuple[CounterSt
             if not later:
                 tat_us += cost * rule.interval_us
                 return (blocked_us, tat_us, *state[2:]), 0
-            runs, at_us = _add_hit_to_runs(rule, state[2:], cost, cost, now_us)
+            runs, at_us = _add_to_hit_runs(rule, state[2:], cost, cost, now_us)
             return (blocked_us, tat_us, *runs), at_us
         case _:
-            runs, at_us = _add_hit_to_runs(rule, state[1:], cost, in_flight, now_us)
+            runs, at_us = _add_to_hit_runs(rule, state[1:], cost, in_flight, now_us)
             return (blocked_us, *runs), at_us
 
 
@@ -317,13 +318,16 @@ def find_remaining_and_reset_us(rule: Rule, state: CounterState, now_us: int) ->
             return max(0, rule.limit - sum(state[2::3])), IN_FLIGHT_RETRY_US
 
 
-# Runs ---------------------------------------------------------------------------------------------
+# Runs of hits -------------------------------------------------------------------------------------
 
 
-def _count_expired_run_items(state: CounterState, first_index: int, latest_begin_us: int) -> int:
-    """Return how many numbers of the state belong to runs that began at latest_begin_us or earlier.
+def _count_items_of_expired_hit_runs(
+    state: CounterState, first_index: int, latest_begin_us: int
+) -> int:
+    """Return how many items of the state belong to runs of hits that have expired.
 
-    The runs begin at the index first_index, the oldest first.
+    These runs began at latest_begin_us or earlier. Each run has three items. The runs begin at the
+    index first_index of the state, the oldest first.
     """
     end = first_index
     while end < len(state) and state[end] <= latest_begin_us:
@@ -331,12 +335,12 @@ def _count_expired_run_items(state: CounterState, first_index: int, latest_begin
     return end - first_index
 
 
-def _add_hit_to_runs(
+def _add_to_hit_runs(
     rule: Rule, runs: CounterState, cost: int, in_flight: int, now_us: int
 ) -> tuple[CounterState, ReservedAtUs]:
     """Add a hit to the newest run, or to a new run if that one is too old.
 
-    Returns the runs, and the time of the first hit of the run that has the hit.
+    Returns the runs, and the time of the first hit in the run that now has the hit.
     """
     # If the clock was set back, the hit joins the newest run, too, so that runs stay in order.
     if runs and now_us - runs[-3] <= rule.run_us:
@@ -345,10 +349,10 @@ def _add_hit_to_runs(
     return (*runs, now_us, cost, in_flight), now_us
 
 
-def _settle_in_runs(
+def _settle_in_hit_runs(
     runs: CounterState, reservation: Reservation, kept_cost: int
 ) -> CounterState | None:
-    """Return the runs after a reservation has ended; None if the run with it has expired."""
+    """Return the runs after a reservation has ended; None if the run that has it has expired."""
     for i in range(0, len(runs), 3):
         if runs[i] == reservation.at_us:
             used = max(0, runs[i + 1] - reservation.cost + kept_cost)

@@ -37,7 +37,8 @@ class Check(NamedTuple):
     - cost: 0 or more. A cost of 0 only checks whether the limit is exceeded.
     - counted_later: reserve the cost. A later `Settlement` ends the reservation.
     - block_us: if the check is denied, block the key for this time. It has no effect if it is
-      shorter than `Rule.life_us`, or if the check would pass without the reserved costs of others.
+      shorter than a denial can last (`Rule.life_us`), or if the check would pass without the
+      reserved costs of others.
     - forced: take the cost even if it does not fit; `Outcome.ok` still reports whether it fits.
     - shadow: if the check is denied, its group takes nothing, but the store continues with the next
       group.

@@ -208,28 +208,28 @@ class SyncLimiter:
 
     def hit(self, key: str, cost: int = 1) -> Decision:
         """Synchronous version of `Limiter.hit`."""
-        return _portal.call(self._limiter.hit(key, cost))
+        return _portal.run_checked(self._limiter.hit(key, cost))
 
     def wait(self, key: str, timeout: Duration | None = None, cost: int = 1) -> Decision:
         """Synchronous version of `Limiter.wait`."""
-        return _portal.call(self._limiter.wait(key, timeout, cost), waits=True)
+        return _portal.run_checked(self._limiter.wait(key, timeout, cost), waits_for_tasks=True)
 
     def check(self, key: str, cost: int = 1) -> Decision:
         """Synchronous version of `Limiter.check`."""
-        return _portal.call(self._limiter.check(key, cost))
+        return _portal.run_checked(self._limiter.check(key, cost))
 
     def peek(self, key: str, cost: int = 1) -> Decision:
         """Synchronous version of `Limiter.peek`."""
-        return _portal.call(self._limiter.peek(key, cost))
+        return _portal.run_checked(self._limiter.peek(key, cost))
 
     def reset(self, key: str) -> None:
         """Synchronous version of `Limiter.reset`."""
-        _portal.call(self._limiter.reset(key))
+        _portal.run_checked(self._limiter.reset(key))
 
     def block(self, key: str, seconds: Duration) -> None:
         """Synchronous version of `Limiter.block`."""
-        _portal.call(self._limiter.block(key, seconds))
+        _portal.run_checked(self._limiter.block(key, seconds))
 
     def close(self) -> None:
         """Synchronous version of `Limiter.aclose`."""
-        _portal.call(self._limiter.aclose(), waits=True)
+        _portal.run_checked(self._limiter.aclose(), waits_for_tasks=True)

@@ -24,7 +24,7 @@ from hasten._checks import check_whole_number
 from hasten._clock import Clock, make_now_ns
 from hasten._durations import Duration, to_us
 from hasten._logs import get_logger
-from hasten._timeouts import LoopTimeout
+from hasten._timeouts import BlockAwareTimeout
 from hasten.errors import InvalidOption, StoreError
 from hasten.ratelimit._circuit_breaker import PAUSE_US, CircuitBreaker
 from hasten.ratelimit._counter_store import (
@@ -222,7 +222,7 @@ class ResilientStore:
         if self._is_timed:
             return await call
         try:
-            async with LoopTimeout(self._timeout_us / 1_000_000):
+            async with BlockAwareTimeout(self._timeout_us / 1_000_000):
                 return await call
         except TimeoutError as exc:
             raise make_timeout_error(type(self.store).__name__, self._timeout_us) from exc

@@ -23,5 +23,11 @@ async def check(page: Page) -> None:
             await asyncio.sleep(0.01)
         assert job["result"] == "5 characters to ada@example.org"
         assert (await client.get("/jobs/none")).status_code == 404
+        events = (await client.get(f"{path}/events")).text
+        assert "event: completed" in events
+        queued = await client.post("/send-email", json={"to": "ada@example.org", "text": "Hi"})
+        events = (await client.get(f"/jobs/{queued.json()['id']}/events")).text
+        assert events.rstrip().split("event: ")[-1].startswith("completed")
+        assert "event: missing" in (await client.get("/jobs/none/events")).text
     assert await asyncio.to_thread(code.view)
     await code.mail.aclose()

@@ -31,8 +31,8 @@ from hasten._sqlalchemy.selects import (
     Selection,
     get_selected_entity,
     has_limit_or_grouping,
+    make_columns_replaceable,
     order_by_clauses,
-    prepare_for_other_columns,
     without_repeated_rows,
 )
 from hasten._sqlalchemy.templates import SelectCache
@@ -100,7 +100,7 @@ class FieldLoader:
         A LIMIT of the select is applied before related rows are joined.
         """
         entity = get_selected_entity(statement, self._root.entity.mapper)
-        plain = prepare_for_other_columns(statement, entity)
+        plain = make_columns_replaceable(statement, entity)
         if self._root.joined and has_limit_or_grouping(statement):
             return self._join_to_limited_subquery(plain, entity)
         columns = self._columns
@@ -137,7 +137,7 @@ class FieldLoader:
         columns = list(page.c)
         joined = self._root.select_from(page, columns[: len(own)])
         ends = columns[len(own) :]
-        again = [order.apply_to(end) for order, end in zip(orders, ends, strict=True)]
+        again = [order.apply_direction_to(end) for order, end in zip(orders, ends, strict=True)]
         return joined.order_by(*again)
 
 
@@ -160,7 +160,7 @@ class FieldLoaderCache:
     ) -> None:
         """Find the columns of all allowed fields. Raises `InvalidOption` if one is not mapped.
 
-        For cap and more, see `FieldLoader`. compute has the functions of computed fields.
+        For cap and more_suffix, see `FieldLoader`. compute has the functions of computed fields.
         """
         self.entity: Final = resolve_entity(allowed, model, compute)
         self.mapper: Final = self.entity.mapper
@@ -180,12 +180,12 @@ class FieldLoaderCache:
         """
         get_selected_entity(statement, self.mapper)
         with_primary_key = bool(statement._distinct)
-        state = self.make_hybrid_cache_key(chosen)
+        state = self.make_cache_key_of_hybrid_properties(chosen)
         return self._cached(
             chosen, state, with_primary_key=with_primary_key, without_joins=without_joins
         )
 
-    def make_hybrid_cache_key(self, chosen: FieldSet) -> Hashable:
+    def make_cache_key_of_hybrid_properties(self, chosen: FieldSet) -> Hashable:
         """Return a value that represents the current SQL of the hybrid properties among the fields.
 
         A hybrid property may return other SQL in each request. So this value is part of cache keys.
@@ -207,7 +207,7 @@ class FieldLoaderCache:
         ignored, and rows that a one-to-many join repeats are returned once.
         """
         get_selected_entity(statement, self.mapper)
-        state = self.make_hybrid_cache_key(chosen)
+        state = self.make_cache_key_of_hybrid_properties(chosen)
         select, bindings = self._selects.get(statement, chosen, max_rows, state)
         rows = (
             await bindings.bind_values_and_options(database.execute)(select.statement, {})
@@ -236,7 +236,7 @@ class FieldLoaderCache:
         return _FieldsSelect(narrow, loader)
 
     @property
-    def cached_count(self) -> int:
+    def cached_loader_count(self) -> int:
         """The number of cached field loaders."""
         return self._cached.cache_info().currsize
 

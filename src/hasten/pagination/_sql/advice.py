@@ -43,7 +43,7 @@ class QueryAdvisor:
         order: Order,
         explicit_nulls: Collection[str],
     ) -> None:
-        """Prepare the checks of a query plan, which the other methods do.
+        """Store the facts about a query plan that the other methods check for problems.
 
         keys are the columns to sort by; order is the requested order. explicit_nulls are the fields
         whose `SortKey` declares where NULLs are sorted.
@@ -133,7 +133,10 @@ def _issue_warning(text: str) -> None:
 
 
 def _find_application_stacklevel() -> int:
-    """Return the ``stacklevel`` of the nearest caller outside of hasten, for its own caller."""
+    """Return the ``stacklevel`` of the nearest caller outside of hasten.
+
+    The level is counted from the function that calls this one, which issues the warning.
+    """
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and _is_hasten_module(frame.f_globals.get("__name__", "")):
         level, frame = level + 1, frame.f_back
@@ -230,9 +233,10 @@ def _find_equality_columns(analyzed: AnalyzedSelect, keys: SortColumns) -> SortC
 def _has_index_for_first_keys(
     equality_columns: SortColumns, keys: SortColumns, dialect: str, key_count: int
 ) -> bool:
-    """Return whether an index has the order of the first keys; number says how many.
+    """Return whether an index has the order of the first key_count keys.
 
-    The index may begin with any of the filtered columns, because they have one value in all rows.
+    The index may begin with any of equality_columns, because all rows of the query have the same
+    value in them.
     """
     wanted = keys[:key_count]
     for size in range(len(equality_columns) + 1):

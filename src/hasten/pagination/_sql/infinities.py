@@ -25,9 +25,10 @@ _DATETIMES: Final = {
 
 
 def make_date_or_infinity_expression(key: SortColumn, value: object) -> Expression | None:
-    """Return an SQL expression that decides whether a value stands for a date or an infinity.
+    """Return an SQL expression whose value is the date or the infinity.
 
-    Returns None for a value that cannot stand for an infinity. If the column contains both the date
+    It is the infinity if the column contains that. asyncpg reads both as value, which is the first
+    or the last date of Python. Returns None for other values. If the column contains both the date
     and the infinity, executing the expression fails: an error is better than a wrong page.
     """
     infinity = _to_infinity_name(value)

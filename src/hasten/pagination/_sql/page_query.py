@@ -69,8 +69,8 @@ class PageQuery:
     async def count_rows(self, counting: Uncached | CountFunction, statement: Selection) -> Count:
         """Count the rows.
 
-        If count is a function of the application, it is called with the session and statement,
-        which is the original select.
+        If counting is a function of the application, it is called with the session and with
+        statement, which is the original select.
         """
         if callable(counting):
             return check_count_result(
@@ -93,7 +93,7 @@ class PageQuery:
             )
         return list((await self._execute(select_only(analyzed.statement, *expressions), {})).one())
 
-    def check_cursor_values_shown(self, allowed: AllowedFields) -> None:
+    def check_no_hidden_cursor_values(self, allowed: AllowedFields) -> None:
         """Raise `InvalidOption` if a cursor would contain a value that the response hides.
 
         allowed are the fields that the request may choose from.
@@ -102,10 +102,10 @@ class PageQuery:
         if hidden is not None:
             raise hidden_sort_key_error(str(hidden.column))
 
-    def make_identity_values(self) -> list[object]:
+    def make_fingerprint_values(self) -> list[object]:
         """Return the values that identify this query: its order, its SQL and the values in it.
 
-        They are of types that a fingerprint can contain, and are the same in every process.
+        They have types that `compute_fingerprint` accepts, and are the same in every process.
         """
         plan, bindings = self._plan, self._bindings
         if bindings.parameters is None:

@@ -77,7 +77,7 @@ class PageStatements:
                     limit=_LIMIT, dialect=dialect, backwards=backwards,
                 )  # fmt: skip
             nulls = tuple([value is None for value in position])
-        return self.get_statement(_select_after_parameters, dialect, nulls, backwards)
+        return self.get_statement(_select_after_bound_position, dialect, nulls, backwards)
 
     def _build(self, build: Callable[..., S], *options: Hashable) -> S:
         return build(self.analyzed, self.keys, *options)
@@ -162,14 +162,14 @@ def make_estimate_statement(analyzed: AnalyzedSelect, _keys: SortColumns) -> Exe
     return counting.make_estimate_statement(analyzed)
 
 
-def _select_after_parameters(
+def _select_after_bound_position(
     analyzed: AnalyzedSelect,
     keys: SortColumns,
     dialect: str,
     are_values_null: Sequence[bool] | None,
     backwards: bool,
 ) -> list[Selection]:
-    """Return the statements after a position whose values are parameters.
+    """Return the statements for the rows after a position whose values are bound parameters.
 
     are_values_null has a bool for each value of the position: whether it is NULL. None stands for
     the start of all rows.

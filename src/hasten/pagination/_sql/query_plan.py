@@ -72,7 +72,8 @@ class QueryPlan:
     def make_filter_sql(self, bindings: RequestBindings) -> str:
         """Return the SQL text of `make_filter_select`, without the values of its parameters.
 
-        It is the same in every process. bindings are the options of the request.
+        It is the same in every process. bindings has the options of the request's select, such as
+        ``with_loader_criteria``.
         """
         # All selects of this plan have the same options except for values, so one SQL fits all.
         if self._text is None:

@@ -32,7 +32,7 @@ class CurrentLimit:
         decision = self.decision
         return f"<CurrentLimit {decision.name!r} {decision.remaining} of {decision.limit} left>"
 
-    def fail(self) -> None:
+    def count_request(self) -> None:
         """Count this request, whatever the status of its response will be.
 
         Raises `UsageError` if the limit does not count by the response, or the response has begun.
@@ -76,13 +76,13 @@ class CurrentLimit:
         limit = self._result.limit
         if not limit.reserves or limit.is_concurrency:
             raise UsageError(
-                f"limit {limit.name!r}: fail() and refund() need skip_successful, skip_failed or "
-                "count_statuses; other limits count a request when it arrives"
+                f"limit {limit.name!r}: count_request() and refund() need skip_successful, "
+                "skip_failed or count_statuses; other limits count a request when it arrives"
             )
         if self._result.is_settled:
             raise UsageError(
-                f"limit {limit.name!r}: fail() and refund() must be called before the response "
-                "begins"
+                f"limit {limit.name!r}: count_request() and refund() must be called before "
+                "the response begins"
             )
         self._result.keep = keep
 

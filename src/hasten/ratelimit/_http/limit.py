@@ -239,7 +239,7 @@ class Limit:
     def identifying_options(self) -> tuple[object, ...]:
         """The options that determine what is counted.
 
-        Limits of two middlewares with equal definitions count as the same limit.
+        Limits of two middlewares count as the same limit if these options are equal.
         """
         return (
             self.bucket, self.rules, self.rate_of, self.algorithm, self.paths, self.methods,

@@ -93,7 +93,7 @@ class LimitedRequest:
     async def enforce(self, plan: LimitPlan) -> None:
         """Check the request against the limits of a plan, and record the results."""
         results = await self.enforcer.enforce(self.info, plan, self._route_of)
-        # Before observers run: if one is cancelled, `finish` needs the results.
+        # Before observers run: if one is cancelled, `settle_remaining` needs the results.
         self._add_results(plan, results)
         await self.enforcer.notify_observers(results, self.info)
 
@@ -172,7 +172,7 @@ class LimitedRequest:
             "awaited: make the function async, or run it in a thread"
         )
 
-    def find_counted_limits(self, namespace: str) -> list[Limit]:
+    def find_already_counted_limits(self, namespace: str) -> list[Limit]:
         """Return the limits that this middleware and those outside of it have counted.
 
         Only middlewares of this namespace are included.
@@ -180,7 +180,11 @@ class LimitedRequest:
         found = []
         if self.enforcer.namespace == namespace:
             found += [result.limit for result in self.results]
-        return found if self.outer is None else found + self.outer.find_counted_limits(namespace)
+        return (
+            found
+            if self.outer is None
+            else found + self.outer.find_already_counted_limits(namespace)
+        )
 
     # The response ---------------------------------------------------------------------------------
 
@@ -214,7 +218,7 @@ class LimitedRequest:
         await self.server_send(message)
         if self.reserves and is_last_message(message):
             # Background tasks that run after the response are not part of the request.
-            await self.finish()
+            await self.settle_remaining()
 
     def make_headers(self) -> Headers:
         """Return the rate limit headers of the response, for all limits of the request.
@@ -251,7 +255,7 @@ class LimitedRequest:
         """Charge or refund the reserved costs, according to the status of the response.
 
         status is None if there is no response. Limits of concurrent requests are settled later, by
-        `finish`, because the body of the response is not sent yet.
+        `settle_remaining`, because the body of the response is not sent yet.
         """
         if not self.reserves:
             return
@@ -278,7 +282,7 @@ class LimitedRequest:
         if not self.has_started:
             await self.settle(500)
 
-    async def finish(self) -> None:
+    async def settle_remaining(self) -> None:
         """Settle the remaining reservations at the end of the request. Safe to call twice."""
         if not self.reserves:
             return

@@ -141,15 +141,15 @@ class SyncLimits:
 
     def reset(self, name: str, key: object = None, *, rate: RateLike | None = None) -> None:
         """Synchronous version of `Limits.reset`."""
-        _portal.call(self._limits.reset(name, key, rate=rate))
+        _portal.run_checked(self._limits.reset(name, key, rate=rate))
 
     def reset_all(self) -> None:
         """Synchronous version of `Limits.reset_all`."""
-        _portal.call(self._limits.reset_all())
+        _portal.run_checked(self._limits.reset_all())
 
     def close(self) -> None:
         """Synchronous version of `Limits.aclose`."""
-        _portal.call(self._limits.aclose(), waits=True)
+        _portal.run_checked(self._limits.aclose(), waits_for_tasks=True)
 
 
 def check_limits(limits: object) -> None:

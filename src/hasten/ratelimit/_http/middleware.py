@@ -12,7 +12,7 @@ from hasten._clock import Clock, make_now_ns
 from hasten._closing import AsyncClosable
 from hasten._decision import Decision
 from hasten._durations import Duration
-from hasten._litestar import get_shared_middleware
+from hasten._litestar import find_first_equal_middleware
 from hasten._logs import get_logger
 from hasten._repeated_errors import ThrottledErrorLog
 from hasten._store import Store
@@ -196,7 +196,7 @@ class RateLimitMiddleware(AsyncClosable):
                 await self._refusals.refuse(request, send)
         finally:
             if request.reserves:
-                await request.finish()
+                await request.settle_remaining()
 
     def _begin_request(self, scope: Scope, send: Send) -> LimitedRequest | None:
         """Return the request with the results of its limits; None if no limit can apply to it.
@@ -251,7 +251,7 @@ class RateLimitMiddleware(AsyncClosable):
             if socket.needs_refusal:
                 await self._refusals.refuse_handshake(socket, send)
         finally:
-            await socket.finish()
+            await socket.settle_remaining()
 
     async def _call_app_for_websocket(self, socket: LimitedWebSocket) -> None:
         token = active_request.set(socket)
@@ -277,7 +277,7 @@ class RateLimitMiddleware(AsyncClosable):
         """
         self.enforcer.require_supported_event_loop()
         self._has_started = True
-        first = get_shared_middleware(scope, self, self._definition)
+        first = find_first_equal_middleware(scope, self, self._definition)
         if first is not self:
             self.enforcer = first.enforcer
             if is_mounted(scope):  # the middleware wraps a mounted application with other paths
@@ -305,7 +305,7 @@ class RateLimitMiddleware(AsyncClosable):
             return plan
         counted = [
             limit.identifying_options
-            for limit in outer.find_counted_limits(self.enforcer.namespace)
+            for limit in outer.find_already_counted_limits(self.enforcer.namespace)
         ]
         left = tuple(limit for limit in plan.limits if limit.identifying_options not in counted)
         if len(left) == len(plan.limits):

@@ -175,7 +175,9 @@ def _check_styles(value: object) -> Collection[str]:
         known = [style for style in value if style in STYLES]
         if len(known) == len(value):
             return known
-    raise InvalidOption("headers", value, f"a list of {', '.join(map(repr, STYLES))}")
+    raise InvalidOption(
+        "headers", value, f"a list whose items are all one of {', '.join(map(repr, STYLES))}"
+    )
 
 
 def _encode_policy(policy: RateLimitPolicy) -> bytes:

@@ -89,7 +89,7 @@ def _build_refusal(denied: LimitResult, message: Any, *, is_text: bool) -> Refus
         cast("str | Mapping[str, object] | None", message),
         status=503 if is_unavailable else denied.limit.status,
         limits=denied.violated_policy_names,
-        is_busy=is_unavailable,
+        server_lacks_capacity=is_unavailable,
         is_text=is_text,
     )
     headers = [(name.encode(), value.encode("latin-1")) for name, value in response.headers.items()]
@@ -132,7 +132,7 @@ async def _settle_refused_request(request: LimitedRequest, status: int) -> None:
     Call it before the rate limit headers are made: they show what remains after the settlement.
     """
     await request.settle(status)
-    await request.finish()
+    await request.settle_remaining()
 
 
 def _make_retry_after_header(denied: LimitResult) -> tuple[bytes, bytes]:

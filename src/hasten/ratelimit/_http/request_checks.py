@@ -145,21 +145,22 @@ class CheckBuilder:
             return 1
 
     def _handle_function_failure(
-        self, limit: Limit, function: str, policies: Mapping[OnStoreError, str]
+        self, limit: Limit, function: str, log_texts: Mapping[OnStoreError, str]
     ) -> OnStoreError:
-        """Log that a function of a limit failed. Returns how to proceed: its on_store_error.
+        """Log that a function of a limit failed, and return the on_store_error of the limit.
 
-        Raises `LimitFunctionFailed` if the policy is "deny".
+        log_texts has for each on_store_error what the log says about the consequence. Raises
+        `LimitFunctionFailed` if on_store_error is "deny".
         """
         policy: OnStoreError = limit.on_store_error or self._on_error
-        self._errors.exception(f"limit {limit.name!r}: {function}() failed; {policies[policy]}")
+        self._errors.exception(f"limit {limit.name!r}: {function}() failed; {log_texts[policy]}")
         if policy == "deny":
             raise LimitFunctionFailed(limit)
         return policy
 
 
 class ReturnedRateCache:
-    """A cache of the rates that the `rate` function of one limit has returned."""
+    """A cache of rules. Its keys are the rates that the `rate` function of one limit returned."""
 
     def __init__(self, limit: Limit) -> None:
         self.lowest: tuple[Rule, ...] = ()

@@ -30,7 +30,7 @@ class LimitResult:
     outcomes: Sequence[Outcome]
     refuses: bool
     keep: bool | None = None
-    """Whether to count the request, if the handler called fail() or refund(); else None."""
+    """Whether to count the request, if the handler called count_request() or refund(), or None."""
     is_settled: bool = False
 
     @property

@@ -49,16 +49,18 @@ class LimitedWebSocket(LimitedRequest):
         self._around = outer_websocket
         self._is_closed = False
 
-    def find_counted_limits(self, namespace: str) -> list[Limit]:
+    def find_already_counted_limits(self, namespace: str) -> list[Limit]:
         """Return the limits that this middleware and those outside of it have counted.
 
         Only middlewares of this namespace are included.
         """
-        found = super().find_counted_limits(namespace)
+        found = super().find_already_counted_limits(namespace)
         if self._message_plan is not None and self.enforcer.namespace == namespace:
             found += self._message_plan.limits
         return (
-            found if self._around is None else found + self._around.find_counted_limits(namespace)
+            found
+            if self._around is None
+            else found + self._around.find_already_counted_limits(namespace)
         )
 
     async def receive(self) -> Message:

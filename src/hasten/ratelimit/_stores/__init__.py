@@ -55,7 +55,7 @@ def resolve_counter_store(store: str | Store | CounterStore | None) -> ResolvedC
     """
     if store is None or isinstance(store, str | Store):
         given = to_store("memory://" if store is None else store)
-        part = given.part(PART, get_rate_limit_part)
+        part = given.get_or_make_part(PART, get_rate_limit_part)
         owned = None if given is store else given
         return ResolvedCounterStore(part.counter_store, part.clock, given, owned)
     kind: object = store
@@ -67,8 +67,8 @@ def resolve_counter_store(store: str | Store | CounterStore | None) -> ResolvedC
     raise InvalidOption("store", store, expected)
 
 
-class RateLimitPart:
-    """The part of a `hasten.Store` that belongs to rate limits: a counter store at its URL."""
+class StoreRateLimitPart:
+    """The part of a `hasten.Store` for rate limits: a counter store at the URL of the store."""
 
     def __init__(self, store: Store) -> None:
         self.clock: Final = None if store.clock is SYSTEM_CLOCK else store.clock
@@ -113,14 +113,14 @@ class RateLimitPart:
         """
         store = self._store()
         if store is not None:
-            store.part(PART, get_rate_limit_part)
+            store.get_or_make_part(PART, get_rate_limit_part)
 
 
-_parts: Final[weakref.WeakKeyDictionary[Store, RateLimitPart]] = weakref.WeakKeyDictionary()
+_parts: Final[weakref.WeakKeyDictionary[Store, StoreRateLimitPart]] = weakref.WeakKeyDictionary()
 _lock: Final = threading.Lock()
 
 
-def get_rate_limit_part(store: Store) -> RateLimitPart:
+def get_rate_limit_part(store: Store) -> StoreRateLimitPart:
     """Return the rate limit part of a store. Makes it at the first call.
 
     All limits on the store share it, even after it was closed and opened again.
@@ -128,5 +128,5 @@ def get_rate_limit_part(store: Store) -> RateLimitPart:
     with _lock:
         part = _parts.get(store)
         if part is None:
-            part = _parts[store] = RateLimitPart(store)
+            part = _parts[store] = StoreRateLimitPart(store)
         return part

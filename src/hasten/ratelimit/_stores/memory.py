@@ -91,7 +91,7 @@ class MemoryStore:
             entries = table.entries
             packed = entries.get(key)
             if packed is None:
-                key = table.reserve_entry_key(key, now_us)
+                key = table.reserve_own_or_shared_key(key, now_us)
                 if len(key) < KEY_BYTES:
                     check = _without_block(check)
                     block_us = 0
@@ -132,7 +132,7 @@ class MemoryStore:
             now_us = self._now_us()
             tables = [self._get_table(check.bucket, check.rule) for check in group]
             keys = [
-                table.reserve_entry_key(check.key, now_us)
+                table.reserve_own_or_shared_key(check.key, now_us)
                 for table, check in zip(tables, group, strict=True)
             ]
             group = [
@@ -153,7 +153,7 @@ class MemoryStore:
                 table = self._tables.get(reservation.bucket)
                 if table is None:
                     continue
-                key = table.find_entry_key(reservation.key)
+                key = table.find_own_or_shared_key(reservation.key)
                 if key in table.entries:
                     table.write_state(
                         key,
@@ -169,7 +169,7 @@ class MemoryStore:
             outcomes = []
             for check in checks:
                 table = self._get_table(check.bucket, check.rule)
-                state = table.read_state(table.find_entry_key(check.key))
+                state = table.read_state(table.find_own_or_shared_key(check.key))
                 outcomes.append(algorithms.peek(check, state, now_us))
             return outcomes
 
@@ -178,7 +178,7 @@ class MemoryStore:
         with self._lock:
             if bucket in self._tables:
                 table = self._tables[bucket]
-                table.entries.pop(table.find_entry_key(key), None)
+                table.entries.pop(table.find_own_or_shared_key(key), None)
 
     def block_now(self, bucket: str, key: bytes, for_us: int) -> None:
         """Deny every check of a key for this many microseconds; 0 ends a block."""
@@ -186,7 +186,7 @@ class MemoryStore:
             table, now_us = self._get_table(bucket, None), self._now_us()
             if key not in table.entries and not for_us:
                 return
-            if table.reserve_entry_key(key, now_us) != key:  # do not block a shared entry
+            if table.reserve_own_or_shared_key(key, now_us) != key:  # do not block a shared entry
                 table.evict_entry(now_us, may_evict_hot=True)
             table.write_state(
                 key, algorithms.set_block(table.read_state(key), for_us and now_us + for_us)
@@ -265,7 +265,7 @@ class _BucketTable:
         else:
             self.entries.pop(key, None)
 
-    def find_entry_key(self, key: bytes) -> bytes:
+    def find_own_or_shared_key(self, key: bytes) -> bytes:
         """Return the key of the entry that counts a client: its own key, or that of a shared entry.
 
         A shared entry is used only if it exists and the key has no entry of its own.
@@ -275,7 +275,7 @@ class _BucketTable:
         shared = self._choose_shared_entry_key(key)
         return shared if shared in self.entries else key
 
-    def reserve_entry_key(self, key: bytes, now_us: int) -> bytes:
+    def reserve_own_or_shared_key(self, key: bytes, now_us: int) -> bytes:
         """Return the key of the entry to use for a client: its own key, or that of a shared entry.
 
         A shared entry is used if the key has no entry, and the table has no room and no key to
@@ -284,7 +284,7 @@ class _BucketTable:
         if key in self.entries:
             return key
         if len(self.entries) < self._max_keys:
-            for candidate in self._iter_next_keys(EXAMINED):
+            for candidate in self._iter_eviction_candidates(EXAMINED):
                 if self._find_used_fraction(candidate, now_us) is None:
                     del self.entries[candidate]
             return key
@@ -306,7 +306,7 @@ class _BucketTable:
         """
         coldest: tuple[float, bytes] | None = None
         candidates = 0
-        for candidate in self._iter_next_keys(EXAMINED_IF_FULL):
+        for candidate in self._iter_eviction_candidates(EXAMINED_IF_FULL):
             heat = self._find_used_fraction(candidate, now_us)
             if heat is None:
                 del self.entries[candidate]
@@ -327,10 +327,10 @@ class _BucketTable:
         number = int.from_bytes(blake2b(key, digest_size=8, key=_SECRET).digest(), "big")
         return (number % self._shared_entries).to_bytes(8, "big")
 
-    def _iter_next_keys(self, count: int) -> Iterator[bytes]:
-        """Yield up to count keys, continuing after the last key of the previous call.
+    def _iter_eviction_candidates(self, count: int) -> Iterator[bytes]:
+        """Yield up to count keys to examine, continuing after the last key of the previous call.
 
-        After the newest key it starts again with the oldest.
+        After the newest key, the iteration starts again with the oldest.
         """
         for _ in range(min(count, len(self.entries))):
             if not self._queue:

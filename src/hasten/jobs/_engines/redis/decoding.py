@@ -34,7 +34,7 @@ def to_dict(flat: Sequence[object]) -> dict[str, str]:
     }
 
 
-def to_limited_count(value: str | None, most: int = MAX_COUNT) -> int | None:
+def parse_and_clamp_count(value: str | None, most: int = MAX_COUNT) -> int | None:
     """Convert a stored number to an int between 0 and most; None if it is not a number."""
     if value is None:
         return None
@@ -63,19 +63,19 @@ def to_job_record(
         data=fields.get("data", "{}"),
         opts=fields.get("opts", "{}"),
         state=state,
-        priority=to_limited_count(fields.get("priority"), MAX_PRIORITY) or 0,
-        delay_ms=to_limited_count(fields.get("delay")) or 0,
-        created_ms=to_limited_count(fields.get("timestamp")) or 0,
-        attempts_made=to_limited_count(fields.get("attemptsMade", fields.get("atm"))) or 0,
-        attempts_started=to_limited_count(fields.get("ats")) or 0,
-        crashes=to_limited_count(fields.get("stc")) or 0,
+        priority=parse_and_clamp_count(fields.get("priority"), MAX_PRIORITY) or 0,
+        delay_ms=parse_and_clamp_count(fields.get("delay")) or 0,
+        created_ms=parse_and_clamp_count(fields.get("timestamp")) or 0,
+        attempts_made=parse_and_clamp_count(fields.get("attemptsMade", fields.get("atm"))) or 0,
+        attempts_started=parse_and_clamp_count(fields.get("ats")) or 0,
+        crashes=parse_and_clamp_count(fields.get("stc")) or 0,
         deferred_failure=deferred,
-        started_ms=to_limited_count(fields.get("processedOn")),
+        started_ms=parse_and_clamp_count(fields.get("processedOn")),
         worker=fields.get("pb"),
         progress=fields.get("progress"),
         error=fields.get("failedReason"),
         due_ms=due_ms,
-        finished_ms=to_limited_count(fields.get("finishedOn")),
+        finished_ms=parse_and_clamp_count(fields.get("finishedOn")),
         result=fields.get("returnvalue"),
         tracebacks=_decode_tracebacks(fields.get("stacktrace")),
         cancel_requested=deferred == CANCELLED_ERROR,
@@ -111,10 +111,10 @@ def to_event(cursor: str, fields: Mapping[str, str]) -> Event:
         case "progress":
             value = details.pop("data", None)
         case "delayed":
-            due_ms = to_limited_count(details.pop("delay", None))
+            due_ms = parse_and_clamp_count(details.pop("delay", None))
         case "cleaned":
-            count = to_limited_count(details.pop("count", None))
-    omitted_bytes = to_limited_count(details.pop("hasten:omitted", None))
+            count = parse_and_clamp_count(details.pop("count", None))
+    omitted_bytes = parse_and_clamp_count(details.pop("hasten:omitted", None))
     if omitted_bytes is not None:
         value = None
     previous = fields.get("prev")

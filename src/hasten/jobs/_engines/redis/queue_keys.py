@@ -80,6 +80,17 @@ class QueueKeys:
         name = "".join(char if "!" <= char <= "~" else "-" for char in worker)
         return f"{self._connection_name(queue)}:w:{name}" if name else self._connection_name(queue)
 
+    def find_worker_connections(self, queue: str, listed: str) -> list[str]:
+        """Return the names of the workers' connections in the reply of CLIENT LIST."""
+        own = self._connection_name(queue)
+        names = (
+            part.removeprefix("name=")
+            for line in listed.splitlines()
+            for part in line.split(" ")
+            if part.startswith("name=")
+        )
+        return [name for name in names if name == own or name.startswith(f"{own}:w:")]
+
     def reader_connection_name(self, queue: str) -> str:
         """Return the name of a connection that reads events, like that of BullMQ's QueueEvents."""
         return f"{self._connection_name(queue)}:qe"

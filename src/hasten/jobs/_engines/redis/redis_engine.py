@@ -50,10 +50,13 @@ from hasten.jobs._engines.redis.decoding import (
 from hasten.jobs._engines.redis.job_scripts import SCRIPTS
 from hasten.jobs._engines.redis.marker_waiter import MarkerWaiter
 from hasten.jobs._engines.redis.queue_keys import DEFAULT_PREFIX, STATE_KEYS, QueueKeys
-from hasten.jobs._engines.redis.skipped_runs import SkippedRuns
+from hasten.jobs._engines.redis.skipped_runs import SkippedScheduledJobs
+from hasten.jobs._epoch import to_datetime
 from hasten.jobs._record import (
+    COUNTED_AHEAD,
     MISSED,
     Added,
+    ChildJob,
     Claim,
     ClaimedJobs,
     Event,
@@ -64,8 +67,10 @@ from hasten.jobs._record import (
     NewJob,
     Outcome,
     Update,
+    WhyFacts,
 )
 from hasten.jobs._states import State, StatesBefore
+from hasten.jobs._worker_info import WorkerInfo, decode_worker_info, encode_worker_info
 
 logger = get_logger("hasten.redis")
 
@@ -83,6 +88,9 @@ RECLAIM_MS: Final = 500
 # client that sends more.
 MAX_REQUEST_BYTES: Final = 512 * 1024 * 1024
 
+# How many of the children that a job waits for are read to explain why it waits.
+CHILDREN_READ: Final = 100
+
 EVENTS_AT_ONCE: Final = 1_000
 READ_SECONDS: Final = 10.0
 
@@ -94,8 +102,10 @@ class RedisEngine:
     option prefix.
     """
 
-    max_in_flight = 2  # the server processes one call while the worker runs the jobs of the other
-    max_batch = JOBS_AT_ONCE
+    max_concurrent_settles = (
+        2  # the server processes one call while the worker runs the jobs of the other
+    )
+    max_jobs_per_call = JOBS_AT_ONCE
     adds_across_queues = False  # in a cluster, each queue may be on another server
     uses_server_clock = True
 
@@ -109,7 +119,7 @@ class RedisEngine:
         self._url = address.shown
         self._orphans = _OrphanedClaims()
         self._has_cron = cron.is_available()
-        self._skipped = SkippedRuns()
+        self._skipped = SkippedScheduledJobs()
         self._probed_ms: dict[str, int] = {}  # by queue: the server's time at the last probe
         self._pending_cursors: dict[Future[str], int] = {}  # with the process id
         self._connections_by_loop: weakref.WeakKeyDictionary[
@@ -174,7 +184,7 @@ class RedisEngine:
 
     def _run_script_blocking(self, verb: str, queue: str, request: Mapping[str, object]) -> Any:
         """Run a repeatable script from a thread without an event loop, and return its reply."""
-        return self._server.run_blocking(
+        return self._server.run_from_thread(
             SCRIPTS[verb], self._keys.queue_prefix(queue), self._pack_request(verb, request)
         )
 
@@ -222,14 +232,20 @@ class RedisEngine:
         return await self.settle(queue, (), claim, now_ms=now_ms)
 
     async def settle(
-        self, queue: str, outcomes: Sequence[Outcome], claim: Claim | None, *, now_ms: int
+        self,
+        queue: str,
+        outcomes: Sequence[Outcome],
+        claim: Claim | None,
+        *,
+        now_ms: int,
+        metrics_minutes: int | None = None,
     ) -> ClaimedJobs:
         verb = "settle" if outcomes or claim is None else "claim"
         row = None
         if claim is not None:
             orphans = self._orphans.tokens_of(queue, now_ms)
             row = script_requests.to_claim_row(claim, orphans, has_cron=self._has_cron)
-        request = script_requests.make_settle_request(queue, outcomes, row, now_ms)
+        request = script_requests.make_settle_request(queue, outcomes, row, now_ms, metrics_minutes)
         try:
             reply = decode_settle_reply(await self._run_script(verb, queue, request))
             for id, problem in reply.errors:
@@ -333,6 +349,14 @@ class RedisEngine:
         waiter = self._get_loop_connections().waiters.pop((queue, worker), None)
         if waiter is not None:
             await waiter.close()
+        await self._run_script("remove_worker", queue, {"id": worker}, repeatable=True)
+
+    def report_worker(
+        self, queue: str, worker: WorkerInfo, *, lifetime_ms: int, now_ms: int
+    ) -> None:
+        info = encode_worker_info(worker)
+        request = {"id": worker.id, "info": info, "lifetime": lifetime_ms}
+        self._run_script_blocking("report_worker", queue, request)
 
     async def wait_for_jobs(self, queue: str, *, next_due_ms: int | None, worker: str = "") -> None:
         def is_sooner(due_ms: float) -> bool:
@@ -377,6 +401,54 @@ class RedisEngine:
             for id, row in zip(ids, rows, strict=True)
         ]
 
+    async def situation(self, queue: str, id: str, *, now_ms: int) -> WhyFacts | None:
+        request = {"id": id, "most": COUNTED_AHEAD, "children": CHILDREN_READ}
+        reply = await self._run_script("situation", queue, request, repeatable=True)
+        if not reply:
+            return None
+        state, due, fields, paused, lease_ms, ahead, limited_ms, full, pending, children = reply
+        return WhyFacts(
+            _job_from_reply(queue, id, State(decode_text(state)), due, fields),
+            is_paused=bool(paused),
+            lease_until_ms=None if lease_ms is None else now_ms + int(lease_ms),
+            ahead=ahead,
+            limited_until_ms=now_ms + int(limited_ms) if limited_ms else None,
+            full=full,
+            pending=pending,
+            children=await self._read_children(list(map(decode_text, children))),
+        )
+
+    async def _read_children(self, job_keys: Sequence[str]) -> list[ChildJob]:
+        """Return children by the keys of their jobs, failed ones first."""
+        by_queue: dict[str, list[str]] = {}
+        for job_key in job_keys:
+            place, _, id = job_key.rpartition(":")
+            queue = self._keys.queue_of_meta_key(f"{place}:meta")
+            if queue is not None:  # not of a queue with another prefix
+                by_queue.setdefault(queue, []).append(id)
+        found = []
+        for queue, ids in sorted(by_queue.items()):
+            for id, end in zip(ids, await self.get_ends(queue, ids), strict=True):
+                state = None if end is None else end.state
+                error = end.value if end is not None and state is State.FAILED else None
+                found.append(ChildJob(queue, id, state, error))
+        return sorted(found, key=lambda child: child.state is not State.FAILED)
+
+    async def count_other_workers(
+        self, queue: str, known: Sequence[WorkerInfo], *, now_ms: int
+    ) -> int:
+        key = self._keys.queue_prefix(queue) + "marker"
+        try:
+            listed = await self._server.command("CLIENT", "LIST", key=key)
+        except StoreError:  # the user of the connection may not list clients
+            return 0
+        connections = self._keys.find_worker_connections(queue, decode_text(listed))
+        for info in known:
+            name = self._keys.worker_connection_name(queue, info.name)
+            if name in connections:
+                connections.remove(name)
+        return len(connections)
+
     async def get_ends(self, queue: str, ids: Sequence[str]) -> list[JobEnd | None]:
         rows = await self._run_in_portions("ends", queue, ids, repeatable=True)
         return [
@@ -415,6 +487,11 @@ class RedisEngine:
         )  # fmt: skip
         by_state = dict(zip(states, counted, strict=False))
         return {state: by_state[state] for state in State}
+
+    async def workers(self, queue: str, *, now_ms: int) -> list[WorkerInfo]:
+        rows = await self._run_script("workers", queue, {}, repeatable=True)
+        found = [decode_worker_info(info, to_datetime(seen_ms)) for seen_ms, info in rows]
+        return [info for info in found if info is not None]
 
     async def logs(self, queue: str, id: str) -> list[str]:
         key = f"{self._keys.queue_prefix(queue)}{id}:logs"
@@ -479,7 +556,7 @@ class RedisEngine:
             return after != "0-0"
         return int(facts["entries-added"]) > int(facts["length"])
 
-    def start_reading_cursor(self, queue: str) -> Future[str]:
+    def start_reading_latest_cursor(self, queue: str) -> Future[str]:
         # Runs in the portal's event loop, because the caller may have no loop, or block its loop
         # with a `.sync` call.
         cursor = _portal.start(self._newest_cursor(self._keys.queue_prefix(queue) + "events"))
@@ -488,7 +565,7 @@ class RedisEngine:
         return cursor
 
     async def _wait_for_pending_cursors(self) -> None:
-        """Wait until earlier calls of `start_reading_cursor` have read their cursors.
+        """Wait until earlier calls of `start_reading_latest_cursor` have read their cursors.
 
         Called before each operation, because its events must come after these cursors.
         """

@@ -62,8 +62,8 @@ class KeepRules:
         self._latest: Keep | None = None
         self._number = 0
 
-    def number_of(self, keep: Keep) -> int:
-        """Return the number of a keep rule. A new rule is added to the list."""
+    def get_or_add_number(self, keep: Keep) -> int:
+        """Return the position of a keep rule in `rows`, from 1. A new rule is added first."""
         if keep is not self._latest:  # usually all jobs of a worker have the same rule
             self._latest = keep
             number = self._numbers.get(keep)
@@ -76,12 +76,12 @@ class KeepRules:
 
 def _completed_row(end: Completed, rules: KeepRules) -> Row:
     """Return the row for the outcome of a completed run."""
-    return 1, end.id, end.token, end.result, rules.number_of(end.keep)
+    return 1, end.id, end.token, end.result, rules.get_or_add_number(end.keep)
 
 
 def _failed_row(end: Failed, rules: KeepRules) -> Row:
     """Return the row for the outcome of a run that failed for good."""
-    number, traceback = rules.number_of(end.keep), _none_to_false(end.traceback)
+    number, traceback = rules.get_or_add_number(end.keep), _none_to_false(end.traceback)
     return 2, end.id, end.token, end.error, traceback, number, end.counts, end.exhausted
 
 
@@ -115,7 +115,11 @@ _TO_ROW: Final[Mapping[type[Outcome], Callable[[Any, KeepRules], Row]]] = {
 
 
 def make_settle_request(
-    queue: str, outcomes: Sequence[Outcome], claim: Row | None, now_ms: int
+    queue: str,
+    outcomes: Sequence[Outcome],
+    claim: Row | None,
+    now_ms: int,
+    metrics_minutes: int | None = None,
 ) -> dict[str, object]:
     """Make the request of the script `settle`, or of `claim` if there are no outcomes."""
     rules = KeepRules()
@@ -126,6 +130,8 @@ def make_settle_request(
     }  # fmt: skip
     if claim is not None:
         request["claim"] = claim
+    if metrics_minutes is not None:
+        request["metrics_minutes"] = metrics_minutes
     return request
 
 

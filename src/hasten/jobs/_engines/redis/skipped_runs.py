@@ -12,8 +12,8 @@ from hasten._repeated_errors import LOG_INTERVAL_SECONDS
 logger: Final = get_logger("hasten.redis")
 
 
-class SkippedRuns:
-    """Counts the scheduled jobs that were skipped, and logs a warning per queue once a minute.
+class SkippedScheduledJobs:
+    """Counts the scheduled jobs that claims have skipped. Logs a warning per queue once a minute.
 
     A scheduler has only one pending job, so each queue has at most as many ids as schedulers.
     """

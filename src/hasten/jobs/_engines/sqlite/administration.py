@@ -186,10 +186,10 @@ def find_purgeable(
 def purge_found(
     connection: Connection, queue: str, state: State, found: list[SeqAndId]
 ) -> tuple[list[str], list[SeqAndId]]:
-    """Delete the found jobs that are still in the state, up to the limits of one transaction.
+    """Delete jobs that `find_purgeable` has found, up to the limits of one transaction.
 
-    found are pairs of seq and id, from `find_purgeable`. Returns the ids of the deleted jobs, and
-    the pairs that are left for the next transaction.
+    Jobs that are no longer in the state are left out. found are pairs of seq and id. Returns
+    the ids of the deleted jobs, and the pairs that are left for the next transaction.
     """
     seqs = encode_json([seq for seq, _ in found])
     still = set(read_json(connection, "still_in_state", queue=queue, state=state, seqs=seqs))
@@ -249,6 +249,7 @@ def obliterate_next_events(connection: Connection, queue: str) -> MoreLeft:
 
 def end_obliterating(connection: Connection, queue: str) -> None:
     """End the pause of a deleted queue. Its row stays, so that no sequence number is reused."""
+    execute(connection, "obliterate_workers", queue=queue)
     with UnitOfWork(connection) as unit:
         unit.open(queue).paused = False
 

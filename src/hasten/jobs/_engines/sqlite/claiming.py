@@ -7,7 +7,11 @@ from typing import Final
 import msgspec
 
 from hasten.jobs._engines.sqlite.event_rows import EventGroup
-from hasten.jobs._engines.sqlite.job_rows import read_json, read_up_to, ready_state_and_rank
+from hasten.jobs._engines.sqlite.job_rows import (
+    read_json,
+    read_with_shrinking_count,
+    ready_state_and_rank,
+)
 from hasten.jobs._engines.sqlite.job_statements import execute, execute_rows
 from hasten.jobs._engines.sqlite.queue_ledger import Ledger, UnitOfWork
 from hasten.jobs._record import Claim, ClaimedJobs, JobRecord, Lease
@@ -32,7 +36,8 @@ def claim_jobs(
     """Lease ready jobs, and return them in a batch; see `Engine.claim`.
 
     lost are the ids of lost leases, from the settle step before; they become part of the batch.
-    sizes is updated.
+    sizes has the average size of the jobs in the last claim of each queue. The claim decides by it
+    how many jobs to read at once, and then updates it.
     """
     if ledger.has_due:
         _promote_due(unit, ledger)
@@ -92,7 +97,7 @@ def _lease_in_state(
         text: str = execute(unit.connection, "read_ready", **which).fetchone()[0]
         return text
 
-    text = read_up_to(read, count)
+    text = read_with_shrinking_count(read, count)
     leases = [Lease(record, claim.token) for record in _record_decoder.decode(text)]
     if leases:
         until_ms, length_ms = unit.now_ms + claim.lease_ms, claim.lease_ms

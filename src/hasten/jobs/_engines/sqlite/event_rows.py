@@ -22,7 +22,7 @@ import msgspec
 from hasten._logs import get_logger
 from hasten.jobs._encoding import UNDECODABLE, describe_decoding_error
 from hasten.jobs._engine import EVENT_BYTES, VALUE_BYTES
-from hasten.jobs._engines.sqlite.job_rows import read_up_to
+from hasten.jobs._engines.sqlite.job_rows import read_with_shrinking_count
 from hasten.jobs._engines.sqlite.job_statements import execute
 from hasten.jobs._record import MISSED, Event, EventPage
 
@@ -33,6 +33,9 @@ ROWS_AT_ONCE: Final = 100  # how many rows one read returns, at most
 TRIM_EVERY: Final = 1_000  # old events are deleted after about this many new ones
 TRIM_EVERY_BYTES: Final = EVENT_BYTES // 8  # or after this many bytes of new ones
 
+
+TotalBytes = int
+"""How many bytes of events have been stored for a queue, including deleted ones."""
 
 STORED_NAMES: Final = {
     "kind": "k", "ids": "i", "values": "v", "omitted": "o", "errors": "r", "previous": "p",
@@ -69,12 +72,12 @@ class EventGroup(msgspec.Struct, omit_defaults=True, rename=STORED_NAMES):
             )
 
 
-def make_value_group(
+def make_event_group_with_values(
     kind: str,
     ids: list[str],
     values: list[str],
     max_bytes_at: Callable[[int], int],
-    previous: str | None = None,
+    previous_state: str | None = None,
 ) -> EventGroup:
     """Make a group of events that have a value, such as a result. Large values are omitted.
 
@@ -83,16 +86,16 @@ def make_value_group(
     # A character has up to four bytes, so in most groups the lengths show that no value is too
     # large.
     if max(map(len, values), default=0) <= VALUE_BYTES // 4:
-        return EventGroup(kind, ids, values=values, previous=previous)
+        return EventGroup(kind, ids, values=values, previous=previous_state)
     sizes = [len(value.encode()) for value in values]
     omitted = [
         size if size > VALUE_BYTES and size > max_bytes_at(index) else 0
         for index, size in enumerate(sizes)
     ]
     if not any(omitted):
-        return EventGroup(kind, ids, values=values, previous=previous)
+        return EventGroup(kind, ids, values=values, previous=previous_state)
     left = ["null" if size else value for size, value in zip(omitted, values, strict=True)]
-    return EventGroup(kind, ids, values=left, omitted=omitted, previous=previous)
+    return EventGroup(kind, ids, values=left, omitted=omitted, previous=previous_state)
 
 
 _row_decoder: Final = msgspec.json.Decoder(list[tuple[int, list[EventGroup]]])
@@ -102,12 +105,12 @@ _encoder: Final = msgspec.json.Encoder()
 
 
 def write_events(
-    connection: Connection, queue: str, seq: int, groups: Sequence[EventGroup], written: int
-) -> int:
+    connection: Connection, queue: str, seq: int, groups: Sequence[EventGroup], bytes_before: int
+) -> TotalBytes:
     """Store the events of one operation as a row, and delete old rows from time to time.
 
-    seq is the sequence number of the row. written is how many bytes of events have been stored for
-    the queue so far; returns the new total.
+    seq is the sequence number of the row. bytes_before is how many bytes of events have been stored
+    for the queue before this call; returns the new total.
     """
     amount = sum(len(group.ids) for group in groups)
     body = _encoder.encode([group for group in groups if group.ids])
@@ -117,9 +120,9 @@ def write_events(
         body=body.decode(),
     )  # fmt: skip
     # Sequence numbers grow about as fast as the number of events.
-    if seq % TRIM_EVERY < amount or written % TRIM_EVERY_BYTES + size >= TRIM_EVERY_BYTES:
+    if seq % TRIM_EVERY < amount or bytes_before % TRIM_EVERY_BYTES + size >= TRIM_EVERY_BYTES:
         _trim_events(connection, queue)
-    return written + size
+    return bytes_before + size
 
 
 def _trim_events(connection: Connection, queue: str) -> None:
@@ -148,12 +151,12 @@ def read_after(connection: Connection, queue: str, cursor: str) -> EventPage | N
         of = {"queue": queue, "first": int(row), "limit": limit, "as_text": as_text}
         return limit, execute(connection, "read_events", **of).fetchone()[0]
 
-    limit, text = read_up_to(read, ROWS_AT_ONCE)
+    limit, text = read_with_shrinking_count(read, ROWS_AT_ONCE)
     found: list[Event] = []
     try:
         rows = _row_decoder.decode(text)
     except UNDECODABLE:  # decode each row on its own, and skip those that cannot be decoded
-        limit, text = read_up_to(partial(read, as_text=True), ROWS_AT_ONCE)
+        limit, text = read_with_shrinking_count(partial(read, as_text=True), ROWS_AT_ONCE)
         rows = [
             (seq, _decode_groups(queue, seq, body))
             for seq, body in _undecoded_row_decoder.decode(text)
@@ -161,7 +164,7 @@ def read_after(connection: Connection, queue: str, cursor: str) -> EventPage | N
     for seq, groups in rows:
         seen = int(index) if seq == int(row) else 0
         if groups and groups[0].kind == MISSED:
-            found.extend(_missed_event(seq, groups[0], seen))
+            found.extend(_make_missed_events(seq, groups[0], seen))
         else:
             found.extend(_to_events(seq, groups)[seen:])
     if found:
@@ -182,14 +185,14 @@ def _decode_groups(queue: str, seq: int, body: str) -> list[EventGroup]:
         return []
 
 
-def _missed_event(row: int, mark: EventGroup, seen: int) -> list[Event]:
+def _make_missed_events(row: int, mark: EventGroup, seen_count: int) -> list[Event]:
     """Return the event "missed", unless the reader has read all of the deleted events.
 
-    The mark has replaced the last deleted row. seen is how many events of that row the reader has
-    read before.
+    The list is empty then. mark is the group that has replaced the last deleted row. seen_count is
+    how many events of that row the reader has read before.
     """
     amount = mark.count or 0
-    return [Event(f"{row}-{amount}", MISSED, "")] if seen < amount else []
+    return [Event(f"{row}-{amount}", MISSED, "")] if seen_count < amount else []
 
 
 def _to_events(row: int, groups: list[EventGroup]) -> list[Event]:

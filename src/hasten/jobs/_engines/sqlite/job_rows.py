@@ -68,7 +68,7 @@ def ready_state_and_rank(priority: int, sequence: int, *, front: bool = False) -
     return State.WAITING, -sequence if front else sequence
 
 
-def read_up_to(read: Callable[[int], T], count: int) -> T:
+def read_with_shrinking_count(read: Callable[[int], T], count: int) -> T:
     """Call read(count), and again with half the count while the result is too long for SQLite.
 
     read returns up to count rows as one JSON text. SQLite limits a text to 1,000,000,000 bytes,
@@ -96,7 +96,11 @@ def read_jobs(
             connection, "read_jobs", seqs=encode_json(seqs), tracebacks=tracebacks
         ).fetchone()
         return _decode_jobs(text)
-    except (sqlite3.DataError, RecursionError, MemoryError) as error:  # see `read_up_to`
+    except (
+        sqlite3.DataError,
+        RecursionError,
+        MemoryError,
+    ) as error:  # see `read_with_shrinking_count`
         if len(seqs) > 1:
             middle = len(seqs) // 2
             return read_jobs(connection, seqs[:middle]) | read_jobs(connection, seqs[middle:])
@@ -104,6 +108,18 @@ def read_jobs(
             raise
     # Only the tracebacks can be nested: all other fields are strings and numbers.
     return read_jobs(connection, seqs, tracebacks=False)
+
+
+def read_jobs_by_id(
+    connection: Connection, queue: str, ids: Sequence[str]
+) -> list[JobRecord | None]:
+    """Return jobs by their ids; see `Engine.get`."""
+    seqs = find_seqs(connection, queue, ids)
+    found = read_jobs(connection, list(set(seqs)))
+    return [
+        record if record is not None and (record.queue, record.id) == (queue, id) else None
+        for id, record in ((id, found.get(seq)) for id, seq in zip(ids, seqs, strict=True))
+    ]
 
 
 def _decode_jobs(text: str) -> dict[int, JobRecord]:

@@ -52,12 +52,12 @@ def execute_rows(
     connection: Connection,
     name: str,
     parameters: Sequence[Sequence[Any]],
-    *behind: Any,
+    *after: Any,
     before: Sequence[Any] = (),
 ) -> int:
     """Run a statement for many rows; each item of parameters is bound to one repeated group.
 
-    before and behind are bound to the parameters of the statement before and after the groups.
+    before and after are bound to the parameters of the statement before and after the groups.
     Returns how many rows of the table were changed.
     """
     changed = 0
@@ -65,6 +65,6 @@ def execute_rows(
         portion = parameters[start : start + _PORTION]
         sql = sql_for_rows(name, len(portion))
         changed += connection.execute(
-            sql, [*before, *chain.from_iterable(portion), *behind]
+            sql, [*before, *chain.from_iterable(portion), *after]
         ).rowcount
     return changed

@@ -38,7 +38,7 @@ def require_existing_store(url: str, path: Path | None) -> None:
     if fault is not None:
         raise StoreUnavailable(
             url,
-            f"{fault}. Run the command in the folder of the application, "
+            f"{fault}. Run hasten in the folder in which the application runs, "
             "or set HASTEN_URL or Queue(store=...)",
         )
 

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias
 
 from hasten.jobs._engine import max_event_result_bytes
 from hasten.jobs._engines.sqlite.claiming import JobSizes, claim_jobs
-from hasten.jobs._engines.sqlite.event_rows import EventGroup, make_value_group
+from hasten.jobs._engines.sqlite.event_rows import EventGroup, make_event_group_with_values
 from hasten.jobs._engines.sqlite.job_rows import encode_json, find_seqs, read_json
 from hasten.jobs._engines.sqlite.job_statements import execute, execute_rows
 from hasten.jobs._engines.sqlite.leasing import read_tokens
@@ -53,6 +53,7 @@ def settle(
     Lost leases are rare. Without check_leases, only the number of changed rows is compared with the
     number of outcomes. If they differ, `LeaseMismatch` is raised, which rolls the transaction back.
     With check_leases, each lease is checked first, and outcomes without a valid lease are left out.
+    sizes is for `claim_jobs`.
     """
     lost: list[str] = []
     with UnitOfWork(connection, now_ms) as unit:
@@ -116,10 +117,10 @@ def _store_completed(
     ledger.adjust_count(State.COMPLETED, len(kept))
     ids, results = [end.id for _, end in pairs], [end.result for _, end in pairs]
     ledger.emit(
-        make_value_group(
+        make_event_group_with_values(
             "completed", ids, results,
             max_bytes_at=lambda index: max_event_result_bytes(pairs[index][1].keep),
-            previous=State.ACTIVE,
+            previous_state=State.ACTIVE,
         )
     )  # fmt: skip
     return _write_kept_completed(unit, ledger, kept) + _delete_not_kept(unit, ledger, pairs)
@@ -235,7 +236,10 @@ def release_claim(
     sizes: JobSizes,
     now_ms: int,
 ) -> None:
-    """Make the jobs of a claim ready again, because the caller that claimed them was cancelled."""
+    """Make the jobs of a claim ready again, because the caller that claimed them was cancelled.
+
+    sizes is not used, because no jobs are claimed here.
+    """
     ids = read_json(connection, "read_claimed", queue=queue, token=token)
     released = [Released(id, token) for id in ids]
     settle(connection, queue, released, None, retention, sizes, now_ms, check_leases=True)

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from concurrent.futures import Future
 from functools import partial
 from sqlite3 import Connection
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 from hasten._sqlite import GROUP_WEIGHT, Database
 from hasten._store_url import DEFAULT_TIMEOUT, SqliteFile
@@ -25,10 +25,18 @@ from hasten.jobs._engines.sqlite import (
     event_rows,
     leasing,
     settling,
+    situations,
     updating,
+    workers,
 )
 from hasten.jobs._engines.sqlite.claiming import JobSizes
-from hasten.jobs._engines.sqlite.job_rows import encode_json, find_seqs, read_jobs, read_json
+from hasten.jobs._engines.sqlite.job_rows import (
+    encode_json,
+    find_seqs,
+    read_jobs,
+    read_jobs_by_id,
+    read_json,
+)
 from hasten.jobs._engines.sqlite.job_statements import execute
 from hasten.jobs._engines.sqlite.jobs_schema import migrate, require_existing_store
 from hasten.jobs._engines.sqlite.queue_ledger import Ledger
@@ -46,8 +54,10 @@ from hasten.jobs._record import (
     NewJob,
     Outcome,
     Update,
+    WhyFacts,
 )
 from hasten.jobs._states import State, StatesBefore
+from hasten.jobs._worker_info import WorkerInfo, encode_worker_info
 
 T = TypeVar("T")
 
@@ -72,8 +82,8 @@ class SqliteEngine:
     seconds to wait for a lock that another process holds.
     """
 
-    max_in_flight = 1
-    max_batch = 500
+    max_concurrent_settles = 1
+    max_jobs_per_call = 500
     adds_across_queues = True
     uses_server_clock = False
 
@@ -88,7 +98,7 @@ class SqliteEngine:
             prepare=partial(migrate, self._url),
             synchronous=file.synchronous,
             busy_seconds=timeout,
-            read_marks=_read_marks,
+            read_marks=_read_change_numbers,
         )
         self._flushes = path is not None and file.synchronous == "FULL"
         self._retention = Retention()
@@ -119,7 +129,13 @@ class SqliteEngine:
         return await self.settle(queue, (), claim, now_ms=now_ms)
 
     async def settle(
-        self, queue: str, outcomes: Sequence[Outcome], claim: Claim | None, *, now_ms: int
+        self,
+        queue: str,
+        outcomes: Sequence[Outcome],
+        claim: Claim | None,
+        *,
+        now_ms: int,
+        metrics_minutes: int | None = None,
     ) -> ClaimedJobs:
         size = sum(len(end.result) for end in outcomes if type(end) is Completed)
         weight = len(outcomes) + (claim.count if claim else 0) + size // BYTES_LIKE_A_ROW
@@ -186,7 +202,7 @@ class SqliteEngine:
             ids[:0] = await self._run_portion(
                 queue,
                 work,
-                is_next=first > 0,
+                is_continuation=first > 0,
                 is_last=first + MOVED_AT_ONCE >= len(seqs),
                 weight=len(portion),
             )
@@ -202,24 +218,44 @@ class SqliteEngine:
         return await self._database.run(work, durable=durable, topic=queue)
 
     async def register_worker(self, queue: str, worker: str, *, name: str) -> None:
-        """Do nothing: this engine does not keep a list of workers."""
+        """Do nothing: the first report announces the worker."""
+
+    def report_worker(
+        self, queue: str, worker: WorkerInfo, *, lifetime_ms: int, now_ms: int
+    ) -> None:
+        work = partial(
+            workers.report, queue=queue, id=worker.id, text=encode_worker_info(worker),
+            lifetime_ms=lifetime_ms, now_ms=now_ms,
+        )  # fmt: skip
+        self._database.call(work, durable=False, topic=workers.TOPIC)
 
     async def unregister_worker(self, queue: str, worker: str) -> None:
-        """Do nothing; see `register_worker`."""
+        work = partial(workers.delete, queue=queue, id=worker)
+        await self._database.run(work, durable=False, topic=workers.TOPIC)
 
     async def wait_for_jobs(self, queue: str, *, next_due_ms: int | None, worker: str = "") -> None:
         next_due = NEVER if next_due_ms is None else next_due_ms
 
-        def has_ready(connection: Connection) -> bool | None:
+        def true_if_ready(connection: Connection) -> Literal[True] | None:
             row = execute(connection, "has_ready", queue=queue, next_due=next_due).fetchone()
             return None if row is None else True
 
-        await self._database.wait_until(queue, has_ready)
+        await self._database.wait_until(queue, true_if_ready)
 
     # Reading ------------------------------------------------------------------------------------
 
     async def get(self, queue: str, ids: Sequence[str]) -> list[JobRecord | None]:
-        return await self._read(partial(_read_jobs, queue=queue, ids=ids))
+        return await self._read(partial(read_jobs_by_id, queue=queue, ids=ids))
+
+    async def situation(self, queue: str, id: str, *, now_ms: int) -> WhyFacts | None:
+        return await self._read(partial(situations.read, queue=queue, id=id))
+
+    async def count_other_workers(
+        self, queue: str, known: Sequence[WorkerInfo], *, now_ms: int
+    ) -> int:
+        # All of them report. Those of later versions of hasten may do so in a form that is unknown.
+        counted = await self._read(partial(workers.count, queue=queue, now_ms=now_ms))
+        return max(0, counted - len(known))
 
     async def get_ends(self, queue: str, ids: Sequence[str]) -> list[JobEnd | None]:
         ends: list[JobEnd | None] = []
@@ -245,6 +281,9 @@ class SqliteEngine:
         counted = await self._read(partial(read_json, statement="count_jobs", queue=queue))
         return {state: counted.get(state, 0) for state in State}
 
+    async def workers(self, queue: str, *, now_ms: int) -> list[WorkerInfo]:
+        return await self._read(partial(workers.read, queue=queue, now_ms=now_ms))
+
     async def logs(self, queue: str, id: str) -> list[str]:
         def read(connection: Connection) -> list[str]:
             (seq,) = find_seqs(connection, queue, [id])
@@ -262,7 +301,7 @@ class SqliteEngine:
             return await self._read(read) or EventPage([], after)
         return await self._database.wait_until(queue, read)
 
-    def start_reading_cursor(self, queue: str) -> Future[str]:
+    def start_reading_latest_cursor(self, queue: str) -> Future[str]:
         newest_cursor = partial(event_rows.newest_cursor, queue=queue)
         return self._database.submit(newest_cursor, write=False)
 
@@ -296,7 +335,7 @@ class SqliteEngine:
             answers += await self._run_portion(
                 queue,
                 partial(work, ids=portion),
-                is_next=bool(answers),
+                is_continuation=bool(answers),
                 is_last=len(answers) + len(portion) == len(ids),
                 weight=len(portion),
             )
@@ -307,17 +346,18 @@ class SqliteEngine:
         queue: str,
         work: Callable[[Connection], T],
         *,
-        is_next: bool,
+        is_continuation: bool,
         is_last: bool = False,
         weight: int = GROUP_WEIGHT,
     ) -> T:
         """Run one of the transactions of an operation that needs several.
 
-        is_next: it is not the first one, so it begins with a pause in which others can write.
+        is_continuation: it is not the first one, so it begins with a pause in which others can
+        write.
         is_last: its commit flushes all of the transactions to the disk. The log is also flushed
         before that, so that the commit holds the lock only while its own pages are written.
         """
-        if is_next:
+        if is_continuation:
             await asyncio.sleep(YIELD_SECONDS)
             if is_last and self._flushes:
                 log = f"{self._path}-wal"
@@ -339,7 +379,7 @@ class SqliteEngine:
             async for ids in self._purge_state(queue, state, before_ms, left):
                 purged += ids
         work = partial(administration.emit_cleaned, queue=queue, count=len(purged))
-        await self._run_portion(queue, work, is_next=bool(purged), is_last=True, weight=1)
+        await self._run_portion(queue, work, is_continuation=bool(purged), is_last=True, weight=1)
         return purged
 
     async def _purge_state(
@@ -351,7 +391,7 @@ class SqliteEngine:
         """
         left = NEVER if limit is None else limit
         place: tuple[int, int] | None = -NEVER, 0
-        is_next = False
+        is_continuation = False
         while left and place is not None:
             find = partial(
                 administration.find_purgeable, queue=queue, state=state, before_ms=before_ms,
@@ -360,8 +400,8 @@ class SqliteEngine:
             found, place = await self._read(find)
             while found:
                 delete = partial(administration.purge_found, queue=queue, state=state, found=found)
-                ids, found = await self._run_portion(queue, delete, is_next=is_next)
-                is_next = True
+                ids, found = await self._run_portion(queue, delete, is_continuation=is_continuation)
+                is_continuation = True
                 left -= len(ids)
                 yield ids
 
@@ -378,13 +418,13 @@ class SqliteEngine:
             queue, partial(administration.obliterate_next_events, queue=queue)
         )
         end = partial(administration.end_obliterating, queue=queue)
-        await self._run_portion(queue, end, is_next=True, is_last=True)
+        await self._run_portion(queue, end, is_continuation=True, is_last=True)
 
     async def _repeat_until_done(self, queue: str, work: Callable[[Connection], bool]) -> None:
         """Run work in one transaction after another until it returns False."""
-        is_next = False
-        while await self._run_portion(queue, work, is_next=is_next):
-            is_next = True
+        is_continuation = False
+        while await self._run_portion(queue, work, is_continuation=is_continuation):
+            is_continuation = True
 
     async def pause(self, queue: str, *, now_ms: int) -> None:
         await self._database.run(
@@ -418,7 +458,7 @@ class SqliteEngine:
         self._database.close()
 
 
-def _read_marks(connection: Connection, queues: list[str]) -> dict[str, int]:
+def _read_change_numbers(connection: Connection, queues: list[str]) -> dict[str, int]:
     """Return, for each queue, a number that changes with new jobs, new events, pause and resume."""
     marks: dict[str, int] = read_json(connection, "read_marks", queues=encode_json(queues))
     return marks
@@ -435,18 +475,8 @@ def _flush_file(path: str) -> None:
 
 
 def _read_ends(connection: Connection, queue: str, ids: Sequence[str]) -> list[JobEnd | None]:
-    """Return how jobs have ended; see `Engine.ends`."""
+    """Return how jobs have ended; see `Engine.get_ends`."""
     seqs = encode_json(find_seqs(connection, queue, ids))
     rows = read_json(connection, "read_ends", queue=queue, seqs=seqs)
     found = {id: JobEnd(State(state), value) for id, state, value in rows}
     return [found.get(id) for id in ids]
-
-
-def _read_jobs(connection: Connection, queue: str, ids: Sequence[str]) -> list[JobRecord | None]:
-    """Return jobs by their ids; see `Engine.get`."""
-    seqs = find_seqs(connection, queue, ids)
-    found = read_jobs(connection, list(set(seqs)))
-    return [
-        record if record is not None and (record.queue, record.id) == (queue, id) else None
-        for id, record in ((id, found.get(seq)) for id, seq in zip(ids, seqs, strict=True))
-    ]

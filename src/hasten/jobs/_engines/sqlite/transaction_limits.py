@@ -31,13 +31,13 @@ class DeletionBudget:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._free = _free_pages(connection)
+        self._free = _count_free_pages(connection)
         self.rows = 0
 
     @property
     def freed_pages(self) -> int:
         """How many pages of the database have become free since this budget was made."""
-        return _free_pages(self._connection) - self._free
+        return _count_free_pages(self._connection) - self._free
 
     @property
     def is_exhausted(self) -> bool:
@@ -61,7 +61,7 @@ class DeletionBudget:
         return True
 
 
-def _free_pages(connection: Connection) -> int:
+def _count_free_pages(connection: Connection) -> int:
     """Return how many pages of the database are free."""
     (pages,) = connection.execute("PRAGMA freelist_count").fetchone()
     return int(pages)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from sqlite3 import Connection
 
 from hasten.jobs._engine import VALUE_BYTES
-from hasten.jobs._engines.sqlite.event_rows import EventGroup, make_value_group
+from hasten.jobs._engines.sqlite.event_rows import EventGroup, make_event_group_with_values
 from hasten.jobs._engines.sqlite.job_rows import find_seqs, ready_state_and_rank
 from hasten.jobs._engines.sqlite.job_statements import execute
 from hasten.jobs._engines.sqlite.queue_ledger import Ledger, UnitOfWork
@@ -73,4 +73,6 @@ def _apply_change(unit: UnitOfWork, ledger: Ledger, seq: int, change: Change, fo
 
 def _progress_event(id: str, value: str) -> EventGroup:
     """Make the event that reports the progress of a job. value is JSON."""
-    return make_value_group("progress", [id], [value], max_bytes_at=lambda _: VALUE_BYTES)
+    return make_event_group_with_values(
+        "progress", [id], [value], max_bytes_at=lambda _: VALUE_BYTES
+    )

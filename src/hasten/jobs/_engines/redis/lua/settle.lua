@@ -1,8 +1,8 @@
--- uses: finishing claiming
+-- uses: finishing claiming metrics
 -- settle: store the outcomes of leased jobs, then claim the next ones.
 -- KEYS  1 the beginning of the queue's keys
 -- ARGV  1 {queue, now, claim or nil: see lib/claiming.lua, keeps = {{count, age in ms}, …}, outcomes = {…},
---         keep_failed: the default keep rule of failed jobs}
+--         keep_failed: the default keep rule of failed jobs, metrics_minutes or nil: see lib/metrics.lua}
 --       An outcome is {kind, id, token, …}. A keep rule is given by its index in keeps.
 --         1 completed  result, keep rule
 --         2 failed     failedReason, traceback or false, keep rule, counts: the run used up an attempt,
@@ -36,6 +36,7 @@ local lost, released = {}, {}
 local freed_locks, freed_ids = {}, {}
 local finished = {} -- scores and ids to add to `completed`
 local rules = { completed = {}, failed = {} } -- the keep rules of the settled jobs, each once
+local ended = { completed = 0, failed = 0 } -- how many jobs this script has finished
 
 -- Checks the lease of a job and removes the job from `active`. Returns the fields of its hash that the outcome needs;
 -- nil if the lease is lost.
@@ -86,6 +87,7 @@ local function fail_for_good(id, job, reason, trace, keep, counts)
   local attempts = whole(job[3]) + (counts and 1 or 0)
   local fields = { parentKey = job[4], parent = job[5], deid = job[6] }
   fail(q, id, fields, reason, trace_of(q.base .. id, trace), attempts, keep[1] ~= 0, now, 'active')
+  ended.failed = ended.failed + 1
   if keep[1] ~= 0 then
     rules.failed[keep[1] .. ' ' .. keep[2]] = keep
   end
@@ -122,6 +124,7 @@ local function complete(outcome, job)
     rules.completed[keep[1] .. ' ' .. keep[2]] = keep
   end
   emit_value(q, 'completed', id, 'returnvalue', value, most_in_event(keep), 'prev', 'active')
+  ended.completed = ended.completed + 1
 end
 
 local function store_failed(outcome, job)
@@ -205,6 +208,12 @@ in_portions('ZADD', q.base .. 'completed', finished)
 for state, used in pairs(rules) do
   for _, keep in pairs(used) do
     retain(q, state, keep[1], keep[2], now)
+  end
+end
+
+if request.metrics_minutes then
+  for state, count in pairs(ended) do
+    count_finished(q, state, count, now, request.metrics_minutes)
   end
 end
 

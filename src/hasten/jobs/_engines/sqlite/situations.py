@@ -1,0 +1,41 @@
+"""What decides whether a job runs now: see `Engine.situation`."""
+
+from __future__ import annotations
+
+from sqlite3 import Connection
+
+from hasten.jobs._engines.sqlite.job_rows import find_seqs, read_jobs_by_id
+from hasten.jobs._engines.sqlite.job_statements import execute
+from hasten.jobs._engines.sqlite.queue_ledger import Ledger
+from hasten.jobs._record import COUNTED_AHEAD, WhyFacts
+from hasten.jobs._states import READY, State
+
+
+def read(connection: Connection, queue: str, id: str) -> WhyFacts | None:
+    """Return a job and its situation; None for a missing job."""
+    (job,) = read_jobs_by_id(connection, queue, [id])
+    if job is None:
+        return None
+    (seq,) = find_seqs(connection, queue, [id])
+    rank, lease_until_ms = execute(connection, "read_place", seq=seq).fetchone()
+    return WhyFacts(
+        job,
+        is_paused=Ledger(connection, queue, now_ms=0).paused,
+        lease_until_ms=lease_until_ms if job.state is State.ACTIVE else None,
+        ahead=_count_ahead(connection, queue, job.state, rank) if job.state in READY else None,
+    )
+
+
+def _count_ahead(connection: Connection, queue: str, state: State, rank: int) -> int:
+    """Count the ready jobs in front of a ready job, up to `COUNTED_AHEAD`."""
+    count = _count(connection, queue, state, rank, COUNTED_AHEAD)
+    if state is State.PRIORITIZED:
+        count += _count(connection, queue, State.WAITING, 2**62, COUNTED_AHEAD - count)
+    return count
+
+
+def _count(connection: Connection, queue: str, state: State, rank: int, limit: int) -> int:
+    (count,) = execute(
+        connection, "count_ahead", queue=queue, state=state, rank=rank, limit=limit
+    ).fetchone()
+    return int(count)

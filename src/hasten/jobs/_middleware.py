@@ -1,0 +1,294 @@
+"""Middlewares of a queue: code around each enqueue and each run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+
+from hasten._checks import is_async
+from hasten.errors import InvalidOption, UsageError
+from hasten.jobs._context import Context
+from hasten.jobs._encoding import decode_json
+from hasten.jobs._job import Job
+from hasten.jobs._options import JobOptions
+from hasten.jobs._record import JobRecord
+
+C = TypeVar("C", bound="EnqueueCall | RunCall")
+
+
+@dataclass(slots=True)
+class EnqueueCall:
+    """A job that is about to be added, as a middleware receives it."""
+
+    queue: str
+    task: str
+    data: Any
+    """The arguments, by parameter name. Read only: they are encoded already."""
+    options: JobOptions
+    """The options of this call, without the defaults of its task. A middleware may change them."""
+    metadata: dict[str, str] = field(default_factory=dict)
+    """Texts that are stored with the job, for middlewares around its runs. May be changed."""
+
+
+@dataclass(slots=True)
+class RunCall:
+    """A run of a job, as a middleware receives it."""
+
+    context: Context
+    """The context of the job: its attempt, and methods to report progress and log lines."""
+    metadata: Mapping[str, str]
+    """The texts that middlewares stored with the job when it was added."""
+
+    @property
+    def queue(self) -> str:
+        """The name of the queue."""
+        return self.job.queue
+
+    @property
+    def task(self) -> str:
+        """The name of the task."""
+        return self.job.name
+
+    @property
+    def job(self) -> JobRecord:
+        """The job as it was claimed."""
+        return self.context.job
+
+    @property
+    def data(self) -> Any:
+        """The arguments, by parameter name, decoded from JSON."""
+        return decode_json(self.job.data)
+
+    @property
+    def attempt(self) -> int:
+        """The number of this attempt, from 1."""
+        return self.context.attempt
+
+
+Call = EnqueueCall | RunCall
+"""What a middleware receives. Check the class to handle one of the two only."""
+
+CallNext = Callable[[Any], Awaitable[Any]]
+"""Continues with a call: the other middlewares, and then the enqueue or the handler itself."""
+
+Middleware = Callable[[Any, CallNext], Awaitable[Any]]
+"""``async def middleware(call, call_next)``. See `Queue.use`."""
+
+
+def check_middleware(middleware: object) -> Middleware:
+    """Return a middleware. Raises `InvalidOption`."""
+    expected = "an async function of two parameters, (call, call_next)"
+    if not callable(middleware) or inspect.isclass(middleware):
+        raise InvalidOption("middleware", middleware, expected)
+    if not is_async(middleware):
+        raise InvalidOption("middleware", middleware, expected)
+    try:
+        inspect.signature(middleware).bind(None, None)
+    except TypeError as exc:
+        raise InvalidOption("middleware", middleware, f"{expected}, but {exc}") from exc
+    return middleware
+
+
+async def call_through(
+    middlewares: Sequence[Middleware], call: C, last: Callable[[C], Awaitable[Any]]
+) -> Any:
+    """Call the first middleware, which calls the next one, and so on. The last one calls last."""
+    if not middlewares:
+        return await last(call)
+    return await middlewares[0](call, _Once(partial(call_through, middlewares[1:], last=last)))
+
+
+class _Once:
+    """Calls a function once. A second call raises `UsageError`.
+
+    It would add another job, or run the job again.
+    """
+
+    __slots__ = ("_function", "_was_called")
+
+    def __init__(self, function: CallNext) -> None:
+        self._function = function
+        self._was_called = False
+
+    async def __call__(self, call: Any) -> Any:
+        if self._was_called:
+            raise UsageError("a middleware called call_next() twice: call it once for each call")
+        if not isinstance(call, EnqueueCall | RunCall):
+            raise UsageError(
+                f"a middleware called call_next({call!r}): pass the call that it received"
+            )
+        self._was_called = True
+        return await self._function(call)
+
+
+async def add_through(
+    middlewares: Sequence[Middleware],
+    call: EnqueueCall,
+    add: Callable[[EnqueueCall], Awaitable[Job[Any]]],
+) -> Job[Any]:
+    """Add a job through middlewares. Raises `UsageError` if they return something else."""
+    return _check_job(await call_through(middlewares, call, add))
+
+
+def _check_job(added: object) -> Job[Any]:
+    if not isinstance(added, Job):
+        raise UsageError(
+            f"a middleware around enqueue() returned {added!r}: it must return a Job, usually with "
+            "`return await call_next(call)`, or raise an exception"
+        )
+    return added
+
+
+async def add_many_through(
+    middlewares: Sequence[Middleware],
+    calls: Sequence[EnqueueCall],
+    add_many: Callable[[Mapping[int, EnqueueCall]], Awaitable[Sequence[Job[Any]]]],
+) -> list[Job[Any]]:
+    """Send each call through the middlewares, and add those that reach the end together.
+
+    add_many receives these calls by their index, as the middlewares have passed them on. If a
+    middleware raises before that, nothing is added. Costs a task of the event loop per call.
+    """
+    if not calls:
+        return []
+    gathered = _GatheredCalls(len(calls))
+    tasks = [
+        asyncio.create_task(add_through(middlewares, call, partial(gathered.add, index)))
+        for index, call in enumerate(calls)
+    ]
+    for index, task in enumerate(tasks):
+        task.add_done_callback(partial(gathered.ended, index))
+    try:
+        await gathered.complete.wait()
+        for task in tasks:
+            if task.done():
+                task.result()  # raises the error of a middleware
+        arrived = gathered.take()
+        if arrived:
+            try:
+                jobs = await add_many({index: call for index, (call, _) in arrived.items()})
+            except BaseException as error:
+                for _, future in arrived.values():
+                    _set_exception(future, error)
+                await asyncio.wait(tasks)
+                raise
+            for (_, future), job in zip(arrived.values(), jobs, strict=True):
+                if not future.done():
+                    future.set_result(job)
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        # Their errors are retrieved here: only one of them is raised.
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _set_exception(future: asyncio.Future[Any], error: BaseException) -> None:
+    if future.done():
+        return
+    if isinstance(error, asyncio.CancelledError):
+        future.cancel()
+    else:
+        future.set_exception(error)
+
+
+Arrived = dict[int, tuple[EnqueueCall, "asyncio.Future[Job[Any]]"]]
+
+
+class _GatheredCalls:
+    """The calls of a bulk that have passed all middlewares, and wait for their jobs."""
+
+    def __init__(self, count: int) -> None:
+        self._missing = set(range(count))  # the calls that have neither arrived nor ended
+        self._arrived: Arrived = {}
+        self._is_taken = False
+        self.complete = asyncio.Event()  # no call is missing, or one has failed
+
+    def add(self, index: int, call: EnqueueCall) -> Awaitable[Job[Any]]:
+        """Let a call wait for its job."""
+        if self._is_taken:
+            raise UsageError("a middleware called call_next() after it had returned")
+        future: asyncio.Future[Job[Any]] = asyncio.get_running_loop().create_future()
+        self._arrived[index] = call, future
+        self._check_off(index)
+        return future
+
+    def ended(self, index: int, task: asyncio.Task[Job[Any]]) -> None:
+        """Record that the middlewares of a call have returned or raised."""
+        if task.cancelled() or task.exception() is not None:
+            self.complete.set()
+        self._check_off(index)
+
+    def _check_off(self, index: int) -> None:
+        self._missing.discard(index)
+        if not self._missing:
+            self.complete.set()
+
+    def take(self) -> Arrived:
+        """Return the calls that still wait for their job, in their order."""
+        self._is_taken = True
+        return {
+            index: (call, future)
+            for index, (call, future) in sorted(self._arrived.items())
+            if not future.done()
+        }
+
+
+class Carry:
+    """A middleware that takes context variables from the code that enqueues to the handler.
+
+    ``queue.use(Carry(request_id, tenant))`` stores the values of these variables with each job, in
+    its metadata under the names of the variables, and sets them around each run of the job. It also
+    works for handlers in threads and processes, and for jobs that a handler enqueues. A variable
+    without a value is not carried. Values must be strings: an `InvalidOption` is raised where a job
+    is enqueued with another value.
+    """
+
+    def __init__(self, *variables: ContextVar[str] | ContextVar[str | None]) -> None:
+        if not variables or not all(isinstance(each, ContextVar) for each in variables):
+            raise InvalidOption("variables", variables, "one ContextVar or more")
+        self._variables: dict[str, ContextVar[Any]]
+        self._variables = {variable.name: variable for variable in variables}
+        if len(self._variables) < len(variables):
+            raise InvalidOption("variables", variables, "variables with different names")
+
+    async def __call__(self, call: EnqueueCall | RunCall, call_next: CallNext) -> Any:
+        """Store the values with a new job, or set them around a run."""
+        if isinstance(call, EnqueueCall):
+            call.metadata.update(self.values())
+            return await call_next(call)
+        with self.restored(call.metadata):
+            return await call_next(call)
+
+    def values(self) -> dict[str, str]:
+        """Return the present values by name, without variables that have none."""
+        values: dict[str, str] = {}
+        for name, variable in self._variables.items():
+            value = variable.get(None)
+            if value is not None:
+                values[name] = value
+        return values
+
+    @contextlib.contextmanager
+    def restored(self, metadata: Mapping[str, str]) -> Iterator[None]:
+        """Set the variables to the values in the metadata of a job.
+
+        A variable that the job does not carry is set to None if the code that started the worker
+        has set it, so that the handler does not see that value. Otherwise it stays unset.
+        """
+        tokens = [
+            (variable, variable.set(metadata.get(name)))
+            for name, variable in self._variables.items()
+            if name in metadata or variable.get(None) is not None
+        ]
+        try:
+            yield
+        finally:
+            for variable, token in reversed(tokens):
+                variable.reset(token)

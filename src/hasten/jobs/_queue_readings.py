@@ -1,0 +1,110 @@
+"""Read how many jobs queues have and how long they wait, within a time limit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from hasten import _portal
+from hasten.errors import StoreError
+from hasten.jobs._options import decode_options
+from hasten.jobs._queue import Queue
+from hasten.jobs._record import JobRecord
+from hasten.jobs._states import READY, State
+
+
+@dataclass(frozen=True, slots=True)
+class QueueReading:
+    """The jobs of a queue, or the error with which its store could not be read.
+
+    oldest_wait is for how long the job that waits longest has been ready, in seconds; 0 if none is.
+    slots is the number of slots of all workers of the queue.
+    """
+
+    queue: str
+    counts: dict[State, int]
+    oldest_wait: float = 0.0
+    is_paused: bool = False
+    slots: int = 0
+    error: str | None = None
+
+    @property
+    def backlog(self) -> int:
+        """How many jobs are ready to run."""
+        return sum(self.counts.get(state, 0) for state in READY)
+
+
+def start_reading_queues(
+    queues: Sequence[Queue], timeout_seconds: float
+) -> Future[list[QueueReading]]:
+    """Begin to read queues, in a thread of hasten. The future has a reading for each, in order.
+
+    The future never has an exception: a reading that takes longer than timeout_seconds has an
+    error.
+    """
+    return _portal.start(_read_all(_read, queues, timeout_seconds))
+
+
+def start_reading_pauses(
+    queues: Sequence[Queue], timeout_seconds: float
+) -> Future[list[QueueReading]]:
+    """Begin to read which queues are paused, like `start_reading_queues`. The counts are empty."""
+    return _portal.start(_read_all(_read_pause, queues, timeout_seconds))
+
+
+Read = Callable[[Queue], Awaitable[QueueReading]]
+
+
+async def _read_all(read: Read, queues: Sequence[Queue], seconds: float) -> list[QueueReading]:
+    return await asyncio.gather(*(_read_within(read, queue, seconds) for queue in queues))
+
+
+async def _read_within(read: Read, queue: Queue, seconds: float) -> QueueReading:
+    try:
+        async with asyncio.timeout(seconds):
+            return await read(queue)
+    except TimeoutError:
+        return QueueReading(queue.name, {}, error=f"the store did not answer within {seconds:g} s")
+    except StoreError as error:
+        return QueueReading(queue.name, {}, error=str(error))
+
+
+async def _read_pause(queue: Queue) -> QueueReading:
+    return QueueReading(queue.name, {}, is_paused=await queue.is_paused())
+
+
+async def _read(queue: Queue) -> QueueReading:
+    engine, name = queue.engine, queue.name
+    counts = await engine.count(name)
+    first: list[JobRecord] = []
+    # The oldest job is the next to run, except for `lifo` jobs and priorities. To find it then,
+    # the engine would have to read all jobs; the ends of the list are near enough.
+    for state in READY:
+        if counts[state]:
+            first += await engine.page(name, state, offset=0, limit=1, newest_first=False)
+    if counts[State.PRIORITIZED] > 1:
+        first += await engine.page(name, State.PRIORITIZED, offset=0, limit=1, newest_first=True)
+    now_ms = queue.clock.now_ms()
+    return QueueReading(
+        name,
+        counts,
+        oldest_wait=max([0.0, *((now_ms - _estimate_ready_since_ms(job)) / 1000 for job in first)]),
+        is_paused=await engine.is_paused(name),
+        slots=sum(info.slots for info in await engine.workers(name, now_ms=now_ms)),
+    )
+
+
+def _estimate_ready_since_ms(job: JobRecord) -> int:
+    """Return since when a waiting job has been ready, in milliseconds since the epoch.
+
+    This time is not stored for each job. It is estimated from when the job was added or last
+    started.
+    """
+    if job.started_ms is not None:
+        return max(job.created_ms, job.started_ms)
+    try:
+        return job.created_ms + decode_options(job.opts).delay_ms
+    except ValueError:
+        return job.created_ms

@@ -1,0 +1,35 @@
+"""Whether tracing with OpenTelemetry is on.
+
+It is on if `opentelemetry-api` is installed, the application has set a tracer provider, and
+HASTEN_TRACING is not 0. `_spans.py` makes the spans.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hasten.jobs._spans import Spans
+
+
+def get_spans_if_tracing() -> Spans | None:
+    """Return the object that makes spans, None if tracing is off or no spans are recorded."""
+    spans = get_or_make_spans()
+    return spans if spans is not None and spans.is_on else None
+
+
+@cache
+def get_or_make_spans() -> Spans | None:
+    """Return the object that makes the spans, None if HASTEN_TRACING is 0 or without the library.
+
+    The application may set its tracer provider later.
+    """
+    if os.environ.get("HASTEN_TRACING") == "0":
+        return None
+    try:
+        from hasten.jobs._spans import Spans  # noqa: PLC0415  # takes 50 ms, and is optional
+    except ModuleNotFoundError:
+        return None
+    return Spans()

@@ -1,0 +1,379 @@
+"""`hasten worker --metrics-port`: what a worker in trouble says to Prometheus and to probes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from hasten.jobs import Queue
+from tests.acceptance.commands import Command, environment, run
+from tests.patience import DEADLINE_SECONDS
+from tests.servers.redis import RedisServer, free_port
+
+APP: Final = """
+import asyncio, os, time
+from pathlib import Path
+from hasten.jobs import Queue
+from prometheus_client import Counter
+
+mail = Queue("mail")
+letters = Counter("letters", "Letters sent.")
+
+@mail.task
+async def send() -> int:
+    letters.inc()
+    return os.getpid()
+
+@mail.task
+async def hold() -> None:
+    Path(f"held by {os.getpid()}").touch()
+    while not Path("gate").exists():
+        await asyncio.sleep(0.02)
+
+@mail.task
+async def block() -> None:
+    Path(f"held by {os.getpid()}").touch()
+    while not Path("gate").exists():
+        time.sleep(0.02)
+
+@mail.task
+async def kill() -> None:
+    os.kill(os.getpid(), 9)
+"""
+
+SERVING: Final = r"worker \S+ serves mail"
+
+
+class Answer(NamedTuple):
+    """A response of the monitor."""
+
+    status: int
+    text: str
+    headers: dict[str, str]
+
+    @property
+    def body(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.text)
+        return found
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        """Return the value of a sample on a page of metrics."""
+        for family in text_string_to_metric_families(self.text):
+            for sample in family.samples:
+                if sample.name == name and sample.labels == labels:
+                    return sample.value
+        return None
+
+
+class Place:
+    """A folder with `app.py`, a worker that runs there, and its monitor."""
+
+    def __init__(self, folder: Path, url: str = "") -> None:
+        self.folder = folder
+        self.url = url or f"sqlite:///{folder}/hasten.db"
+        self.port = free_port()
+        self.commands: list[Command] = []
+        self.mail = Queue("mail", self.url)
+
+    async def worker(self, *options: str, processes: int = 1) -> Command:
+        """Start a worker with a monitor, and wait until it serves."""
+        command = Command(
+            self.folder,
+            *("worker", "app:mail", "--metrics-port", str(self.port)),
+            *("--processes", str(processes), *options),
+            HASTEN_URL=self.url,
+        )
+        self.commands.append(command)
+        await command.until_logged(SERVING, times=processes)
+        return command
+
+    def request(self, target: str, method: str = "GET", **headers: str) -> Answer:
+        with closing(HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE_SECONDS)) as client:
+            client.request(method, target, headers=headers)
+            response = client.getresponse()
+            return Answer(response.status, response.read().decode(), dict(response.getheaders()))
+
+    async def get(self, target: str) -> Answer:
+        return await asyncio.to_thread(self.request, target)
+
+    async def until(self, target: str, condition: Callable[[Answer], object]) -> Answer:
+        """Request a page until it fulfils a condition."""
+        answer = await self.get(target)
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                while not condition(answer):
+                    await asyncio.sleep(0.05)
+                    answer = await self.get(target)
+        except TimeoutError:
+            raise AssertionError(f"not in time: {answer}\n{self.commands[-1].log}") from None
+        return answer
+
+    def holders(self) -> list[int]:
+        return [int(path.name.split()[-1]) for path in self.folder.glob("held by *")]
+
+    def open_gate(self) -> None:
+        (self.folder / "gate").touch()
+
+    async def close(self) -> None:
+        for command in self.commands:
+            command.end()
+        await self.mail.aclose()
+
+
+@pytest.fixture
+async def place(tmp_path: Path) -> AsyncIterator[Place]:
+    (tmp_path / "app.py").write_text(APP, encoding="utf-8")
+    place = Place(tmp_path)
+    yield place
+    await place.close()
+
+
+class TestOneProcess:
+    async def test_serves_metrics_and_health(self, place: Place) -> None:
+        worker = await place.worker("--concurrency", "7")
+        assert f"metrics: http://127.0.0.1:{place.port}/metrics" in worker.log
+        await (await place.mail.add("send")).result(timeout=DEADLINE_SECONDS)
+        page = await place.until(
+            "/metrics", lambda page: page.metric("bullmq_job_completed_total", queue="mail") == 1
+        )
+        assert page.metric("hasten_worker_slots", process="1") == 7
+        assert page.metric("hasten_jobs", queue="mail", state="completed") == 1
+        assert page.metric("letters_total") == 1  # the application's own
+        assert "python_info" in page.text
+        assert (await place.get("/livez")).body == {"status": "alive"}
+        ready = await place.until("/readyz", lambda answer: answer.status == 200)
+        assert ready.body == {"status": "ready"}
+        scale = await place.get("/scale?queue=mail")
+        assert scale.body["backlog"] == 0
+        unknown = await place.get("/scale?queue=post")
+        assert (unknown.status, unknown.body["detail"]) == (
+            404,
+            "queue='post': must be one of mail",
+        )
+        assert (await place.get("/")).body["pages"] == ["/metrics", "/livez", "/readyz", "/scale"]
+
+    async def test_only_get_and_head_are_allowed(self, place: Place) -> None:
+        await place.worker()
+        assert place.request("/livez", "POST").status == 405
+        head = place.request("/livez", "HEAD")
+        assert (head.status, head.text) == (200, "")
+        assert head.headers["content-length"] == "20"
+
+    async def test_says_that_the_event_loop_is_blocked(self, place: Place) -> None:
+        await place.worker("--max-blocked", "1s")
+        await place.mail.add("block")
+        dead = await place.until("/livez", lambda answer: answer.status == 503)
+        assert re.fullmatch(
+            r"worker \S+: the event loop has been blocked for \d+ s by code that does not await",
+            dead.body["reasons"][0],
+        )
+        page = await place.get("/metrics")
+        lag = page.metric("hasten_worker_loop_lag_seconds", process="1")
+        assert lag is not None
+        assert lag > 1
+        place.open_gate()
+        await place.until("/livez", lambda answer: answer.status == 200)
+
+    async def test_says_that_a_queue_is_paused(self, place: Place) -> None:
+        await place.worker()
+        await place.mail.pause()
+        ready = await place.until("/readyz", lambda answer: answer.status == 200)
+        assert ready.body["paused"] == ["mail"]
+        assert (await place.get("/metrics")).metric("hasten_queue_paused", queue="mail") == 1
+        await place.mail.add("send")
+        scale = (await place.get("/scale?queue=mail")).body
+        assert (scale["wait_seconds"], scale["backlog"], scale["paused"]) == (0, 1, True)
+
+    async def test_says_that_a_sqlite_file_is_locked(self, place: Place) -> None:
+        place.url += "?timeout=0.1"
+        worker = await place.worker("--max-fetch-age", "1s")
+        with closing(sqlite3.connect(place.folder / "hasten.db")) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            pattern = "queue mail: store unavailable for .* locked"
+            ready = await place.until("/readyz", lambda answer: re.search(pattern, answer.text))
+            assert ready.status == 503
+            assert (await place.get("/livez")).status == 200
+            await worker.until_logged("store unavailable, retrying")
+        await place.until("/readyz", lambda answer: answer.status == 200)
+
+    async def test_says_that_redis_is_down(self, place: Place) -> None:
+        server = RedisServer(place.folder / "redis").start()
+        try:
+            place.url = server.url
+            worker = await place.worker("--max-fetch-age", "1s")
+            await place.until("/readyz", lambda answer: answer.status == 200)
+            server.kill()
+            why = "queue mail: store unavailable for "
+            ready = await place.until("/readyz", lambda answer: why in answer.text)
+            assert ready.status == 503
+            page = await place.get("/metrics")
+            assert page.metric("hasten_store_up", queue="mail") == 0
+            assert page.metric("hasten_worker_slots", process="1") == 100
+            assert (await place.get("/scale?queue=mail")).status == 503
+            assert (await place.get("/livez")).status == 200
+            await worker.until_logged("store unavailable, retrying")
+        finally:
+            server.kill()
+
+    async def test_says_that_it_is_stopping(self, place: Place) -> None:
+        worker = await place.worker()
+        await place.mail.add("hold")
+        await worker.until(place.holders)
+        worker.process.send_signal(signal.SIGINT)
+        ready = await place.until("/readyz", lambda answer: "stopping" in answer.text)
+        assert ready.status == 503
+        assert (await place.get("/livez")).status == 200
+        place.open_gate()
+        assert await worker.ended() == 0
+
+    async def test_ends_although_a_request_is_in_progress(self, place: Place) -> None:
+        """Clients that never finish their request hold neither the worker nor others up."""
+        worker = await place.worker()
+        connections = [socket.create_connection(("127.0.0.1", place.port)) for _ in range(20)]
+        for connection in connections:
+            connection.sendall(b"GET /metrics HTTP/1.1\r\n")
+        worker.process.send_signal(signal.SIGINT)
+        assert await worker.ended() == 0
+        assert "Traceback" not in worker.log
+        for connection in connections:
+            connection.close()
+
+    @pytest.mark.parametrize("processes", ["1", "2"])
+    async def test_a_port_in_use_is_reported_at_the_start(
+        self, place: Place, processes: str
+    ) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            port = str(other.getsockname()[1])
+            done = run(
+                place.folder,
+                *("worker", "app:mail", "--metrics-port", port, "--processes", processes),
+            )
+        assert done.returncode == 1
+        assert re.search(
+            rf"hasten: --metrics-port {port} cannot be used on 127.0.0.1 \(.*in use\): "
+            "choose a free port, or another --metrics-host",
+            done.stderr,
+        )
+        assert "serves mail" not in done.stderr
+
+    async def test_without_the_extra_the_error_names_it(self, place: Place) -> None:
+        program = (
+            "import sys; sys.modules['prometheus_client'] = None; import hasten._cli; "
+            "hasten._cli.main(['worker', 'app:mail', '--metrics-port', '9100'])"
+        )
+        (place.folder / "app.py").write_text(
+            "from hasten.jobs import Queue\nmail = Queue('mail')", encoding="utf-8"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=place.folder, env=environment(), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert "prometheus_client is not installed: install hasten with its extra" in done.stderr
+
+
+class TestSeveralProcesses:
+    async def test_are_one_page(self, place: Place) -> None:
+        worker = await place.worker("--concurrency", "3", processes=2)
+        for _ in range(20):
+            await place.mail.add("send")
+        page = await place.until(
+            "/metrics", lambda page: page.metric("bullmq_job_completed_total", queue="mail") == 20
+        )
+        for process in ("1", "2"):
+            assert page.metric("hasten_worker_up", process=process) == 1
+            assert page.metric("hasten_worker_slots", process=process) == 3
+        letters = [page.metric("letters_total", process=process) or 0 for process in ("1", "2")]
+        assert sum(letters) == 20
+        ready = await place.until("/readyz", lambda answer: answer.status == 200)
+        assert ready.body == {"status": "ready"}
+        scale = await place.until("/scale?queue=mail", lambda scale: scale.body["slots"] == 6)
+        assert scale.body["backlog"] == 0
+        worker.process.terminate()
+        assert await worker.ended() == 0
+
+    async def test_counters_never_decrease_when_one_is_restarted(self, place: Place) -> None:
+        worker = await place.worker(processes=2)
+        for _ in range(10):
+            await place.mail.add("send")
+        completed = "bullmq_job_completed_total"
+        await place.until("/metrics", lambda page: page.metric(completed, queue="mail") == 10)
+        first = worker.children()[0]
+        os.kill(first, signal.SIGKILL)
+        seen: list[float] = []
+
+        def is_serving_again(page: Answer) -> bool:
+            seen.append(page.metric(completed, queue="mail") or 0)
+            return len(re.findall(SERVING, worker.log)) == 3
+
+        await place.until("/metrics", is_serving_again)
+        await place.until("/livez", lambda answer: answer.status == 200)
+        await place.mail.add("send")
+        await place.until("/metrics", lambda page: page.metric(completed, queue="mail") == 11)
+        assert set(seen) == {10}
+
+    async def test_the_one_that_is_down_is_named(self, place: Place) -> None:
+        worker = await place.worker(processes=2)
+        (place.folder / "app.py").write_text("raise LookupError", encoding="utf-8")
+        os.kill(worker.children()[0], signal.SIGKILL)
+        dead = await place.until("/livez", lambda answer: "is restarted" in answer.text)
+        (reason,) = dead.body["reasons"]
+        assert reason.startswith("process 1: ")
+        page = await place.until(
+            "/metrics", lambda page: page.metric("hasten_worker_up", process="1") == 0
+        )
+        assert page.metric("hasten_worker_up", process="2") == 1
+
+    async def test_a_process_that_hangs_is_shown_as_down(self, place: Place) -> None:
+        worker = await place.worker(processes=2)
+        hanging = worker.children()[1]
+        await place.until("/readyz", lambda answer: answer.status == 200)
+        os.kill(hanging, signal.SIGSTOP)
+        try:
+            dead = await place.get("/livez")
+            assert dead.body["reasons"] == ["process 2: does not answer within 1 s"]
+            page = await place.get("/metrics")
+            assert page.metric("hasten_worker_up", process="2") == 0
+        finally:
+            os.kill(hanging, signal.SIGCONT)
+        await place.until("/livez", lambda answer: answer.status == 200)
+
+    async def test_a_blocked_event_loop_is_reported_with_its_process(self, place: Place) -> None:
+        worker = await place.worker("--max-blocked", "1s", processes=2)
+        await place.mail.add("block")
+        dead = await place.until("/livez", lambda answer: answer.status == 503)
+        (reason,) = dead.body["reasons"]
+        number = worker.children().index(place.holders()[0]) + 1
+        assert reason.startswith(f"process {number}: worker ")
+        place.open_gate()
+        await place.until("/livez", lambda answer: answer.status == 200)
+
+    async def test_answer_until_they_have_stopped(self, place: Place) -> None:
+        worker = await place.worker(processes=2)
+        await place.mail.add("hold")
+        await worker.until(place.holders)
+        worker.process.send_signal(signal.SIGINT)
+        await place.until("/readyz", lambda answer: "stopping" in answer.text)
+        assert (await place.get("/livez")).status == 200
+        place.open_gate()
+        assert await worker.ended() == 0
+
+    async def test_end_when_their_supervisor_is_killed(self, place: Place) -> None:
+        worker = await place.worker(processes=2)
+        worker.process.kill()
+        await worker.until_logged("has stopped", times=2)
