@@ -127,5 +127,7 @@ def _import_running_trio() -> Any:
     """Return the module trio if trio runs the caller. Raises `AsyncioRequired` otherwise."""
     trio = _find_running_trio()
     if trio is None:
-        raise AsyncioRequired("a middleware of hasten", "run the application on asyncio or trio")
+        raise AsyncioRequired(
+            "a middleware of hasten", "run the application on asyncio, or on trio"
+        )
     return trio

@@ -99,7 +99,10 @@ class UsageError(HastenError, RuntimeError):
 
 
 class AsyncioRequired(UsageError):
-    """A feature that needs asyncio was used without a running asyncio loop, for example on trio."""
+    """A feature that needs asyncio was used without a running asyncio loop.
+
+    For most features, trio is not enough either; middlewares of hasten also run on trio.
+    """
 
     def __init__(self, what: str, instead: str) -> None:
         super().__init__(f"{what} needs asyncio, which is not running in this thread: {instead}")

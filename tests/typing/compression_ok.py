@@ -17,7 +17,7 @@ app.add_middleware(
     encodings=["br", "gzip"],
     minimum_size="2kb",
     level={"br": 5},
-    media_types=compression.DEFAULT_MEDIA_TYPES | {"application/x-tiles"} - {"text/csv"},
+    media_types=(compression.DEFAULT_MEDIA_TYPES | {"application/x-tiles"}) - {"text/csv"},
     filter=lambda scope, status, headers: None if status == 200 else False,
     flush=timedelta(milliseconds=20),
     breach=compression.BreachGuard(trusted_origins=["https://app.example.org"]),

@@ -43,8 +43,9 @@ class MediaTypes:
     """The set of media types to compress: the built-in ones, plus added, minus removed.
 
     The built-in ones include patterns such as ``text/*``, ``+json`` and ``+xml``. Add and remove
-    types with operators: ``DEFAULT_MEDIA_TYPES | {"application/x-tiles"} - {"text/csv"}``. Unknown
-    media types are not in the set, because most binary formats are compressed already.
+    types with operators, and with parentheses, because ``-`` binds more tightly than ``|``:
+    ``(DEFAULT_MEDIA_TYPES | {"application/x-tiles"}) - {"text/csv"}``. Unknown media types are not
+    in the set, because most binary formats are compressed already.
     """
 
     added: frozenset[str] = field(default_factory=frozenset)

@@ -587,8 +587,8 @@ def _read_fields(schema: object) -> Iterable[_ModelField]:
     raise InvalidOption(
         "schema",
         schema,
-        "a model (pydantic, msgspec, dataclass, attrs, TypedDict), a sequence of names or a "
-        "mapping from names",
+        "a model (pydantic, msgspec, dataclass, attrs, TypedDict), a sequence of field names, or a "
+        "mapping from field names to attribute names, models or AllowedFields",
     )
 
 

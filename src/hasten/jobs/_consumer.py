@@ -259,7 +259,10 @@ class QueueConsumer:
         )
 
     def _finish_claim(self, claim: Claim | None, *, used: int) -> None:
-        """Free the capacity that was reserved for a claim. Its jobs keep used places of it."""
+        """Free the capacity that was reserved for a claim, except for the jobs that it returned.
+
+        used is the number of these jobs. claim is None if none was made.
+        """
         if claim is not None:
             self._capacity.finish_claim(self._share, claim.count, used)
 

@@ -56,14 +56,14 @@ class PoisonJobIsolator:
         """
         return job.crashes >= self._suspect_crashes and job.deferred_failure is None
 
-    def try_choose_suspect(self, run: Run, start: Callable[[], None]) -> bool:
+    def try_choose_suspect(self, run: Run, start_later: Callable[[], None]) -> bool:
         """Choose the suspect of this run to be started, unless another suspect is chosen.
 
-        start starts the run; `start_chosen_suspect` calls it later. Returns False if another
+        start_later starts the run; `start_chosen_suspect` calls it. Returns False if another
         suspect is chosen already: the caller must hand this job back to its queue.
         """
         if self._chosen is None:
-            self._chosen, self._start = run, start
+            self._chosen, self._start = run, start_later
             return True
         if self._start is not None:
             self._unsettled.add(run.lease.job.id)

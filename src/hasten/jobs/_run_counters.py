@@ -53,7 +53,10 @@ class RunCounters:
         """Do nothing: runs are counted when they end."""
 
     def ended(self, run: Run, outcome: Outcome | None) -> None:
-        """Count a run."""
+        """Add a run to the totals of its task and outcome, with its wait and run times.
+
+        outcome is None if the worker has lost the lease. Such a run is counted as lost.
+        """
         job = run.lease.job
         name = _OUTCOMES[type(outcome)]
         if type(outcome) is Failed and not outcome.counts:

@@ -180,12 +180,12 @@ class FieldLoaderCache:
         """
         get_selected_entity(statement, self.mapper)
         with_primary_key = bool(statement._distinct)
-        state = self.make_cache_key_of_hybrid_properties(chosen)
+        state = self.make_cache_key_of_hybrid_sql(chosen)
         return self._cached(
             chosen, state, with_primary_key=with_primary_key, without_joins=without_joins
         )
 
-    def make_cache_key_of_hybrid_properties(self, chosen: FieldSet) -> Hashable:
+    def make_cache_key_of_hybrid_sql(self, chosen: FieldSet) -> Hashable:
         """Return a value that represents the current SQL of the hybrid properties among the fields.
 
         A hybrid property may return other SQL in each request. So this value is part of cache keys.
@@ -207,7 +207,7 @@ class FieldLoaderCache:
         ignored, and rows that a one-to-many join repeats are returned once.
         """
         get_selected_entity(statement, self.mapper)
-        state = self.make_cache_key_of_hybrid_properties(chosen)
+        state = self.make_cache_key_of_hybrid_sql(chosen)
         select, bindings = self._selects.get(statement, chosen, max_rows, state)
         rows = (
             await bindings.bind_values_and_options(database.execute)(select.statement, {})

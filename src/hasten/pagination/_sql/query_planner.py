@@ -82,7 +82,7 @@ class QueryPlanner:
             )  # raises an error that says what is expected
         options = statement._with_options
         is_filtered = bool(options and keep_filter_options(options))
-        state = self._make_cache_key_of_hybrid_properties(chosen, order)
+        state = self._make_cache_key_of_hybrid_sql(chosen, order)
         plan, bindings = self._plans.get(statement, chosen, order, is_filtered, state)
         return PageQuery(plan, bindings, database)
 
@@ -91,13 +91,13 @@ class QueryPlanner:
         """The number of cached plans."""
         return self._plans.cached_result_count
 
-    def _make_cache_key_of_hybrid_properties(self, chosen: FieldSet, order: Order) -> Hashable:
+    def _make_cache_key_of_hybrid_sql(self, chosen: FieldSet, order: Order) -> Hashable:
         """Return a value that represents the SQL of the hybrid properties that a query uses.
 
         It is part of the cache key of a plan, because a hybrid property may return other SQL in
         each request.
         """
-        shown = self._loaders.make_cache_key_of_hybrid_properties(chosen)
+        shown = self._loaders.make_cache_key_of_hybrid_sql(chosen)
         if not self._hybrids:
             return shown
         names = [self._hybrids[key.name] for key in order if key.name in self._hybrids]

@@ -40,7 +40,10 @@ class LimitPaths:
 
 
 def strip_root_path(path: str, root_path: str) -> str:
-    """Return the normalized path without the root path, if the path begins with the root path."""
+    """Normalize both paths, and return the path without the root path.
+
+    If the path does not begin with the root path, the normalized path is returned.
+    """
     path, root_path = normalize_path(path), normalize_path(root_path)
     return path[len(root_path) :] if _is_at_or_below(path, root_path) else path
 

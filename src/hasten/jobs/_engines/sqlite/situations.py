@@ -1,4 +1,4 @@
-"""What decides whether a job runs now: see `Engine.situation`."""
+"""Read the facts from which `Queue.why` explains why a job does not run: `Engine.situation`."""
 
 from __future__ import annotations
 
