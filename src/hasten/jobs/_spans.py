@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from time import monotonic
 from typing import Any, Final
 
 import msgspec
@@ -33,6 +34,8 @@ from hasten.jobs._trace_context import add_context, read_context
 
 SYSTEM: Final = "hasten"
 
+CHECK_SECONDS: Final = 1.0  # how soon a tracer provider that is set later is noticed
+
 # A key of the stored context: the job was added in bulk. Programs in other languages ignore it.
 BULK: Final = "hasten-bulk"
 
@@ -44,13 +47,23 @@ class Spans:
     """Makes the spans of this process. It never raises: a job matters more than its span."""
 
     def __init__(self) -> None:
+        self._is_on = False
+        self._check_at = 0.0
         self._tracer = trace.get_tracer("hasten", hasten.__version__)
         self._errors = ThrottledErrorLog(get_logger("hasten.tracing"))
 
     @property
     def is_on(self) -> bool:
-        """Whether the application has set a tracer provider. Without one, spans go nowhere."""
-        return not isinstance(trace.get_tracer_provider(), _NO_PROVIDER)
+        """Whether the application has set a tracer provider. Without one, spans go nowhere.
+
+        It is looked for once a second, because OpenTelemetry reads an environment variable for it,
+        which would be a noticeable part of the cost of a job.
+        """
+        now = monotonic()
+        if now >= self._check_at:
+            self._check_at = now + CHECK_SECONDS
+            self._is_on = not isinstance(trace.get_tracer_provider(), _NO_PROVIDER)
+        return self._is_on
 
     # Adding -------------------------------------------------------------------------------------
 
