@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hasten.jobs._tracing import get_or_make_spans
+from hasten.jobs._tracing import make_spans
 from tests.interop.shared_queue import SharedQueue
 from tests.jobs.eventually import until, until_true
 from tests.jobs.spans import recorded_spans
@@ -30,7 +30,7 @@ async def node_spans(shared: SharedQueue, *words: str) -> list[Any]:
 
 
 async def test_a_worker_of_node_continues_the_trace_of_python(shared: SharedQueue) -> None:
-    get_or_make_spans.cache_clear()
+    make_spans.cache_clear()
     await shared.node_worker(traced=True)
     with recorded_spans() as spans:
         await shared.queue.add("echo", {"value": 1})
@@ -41,7 +41,7 @@ async def test_a_worker_of_node_continues_the_trace_of_python(shared: SharedQueu
 
 
 async def test_a_worker_of_python_continues_the_trace_of_node(shared: SharedQueue) -> None:
-    get_or_make_spans.cache_clear()
+    make_spans.cache_clear()
     producer = await shared.peer.make("Queue", f"{shared.name} traced", shared.name, traced=True)
     with recorded_spans() as spans:
         await shared.python_worker()
@@ -55,7 +55,7 @@ async def test_a_worker_of_python_continues_the_trace_of_node(shared: SharedQueu
 
 
 async def test_a_retry_in_python_is_linked_to_the_span_of_node(shared: SharedQueue) -> None:
-    get_or_make_spans.cache_clear()
+    make_spans.cache_clear()
     producer = await shared.peer.make("Queue", f"{shared.name} traced", shared.name, traced=True)
     with recorded_spans() as spans:
         await shared.python_worker()
@@ -69,7 +69,7 @@ async def test_a_retry_in_python_is_linked_to_the_span_of_node(shared: SharedQue
 
 async def test_the_context_of_python_survives_a_run_in_node(shared: SharedQueue) -> None:
     """Node fails the first attempt; Python makes the second."""
-    get_or_make_spans.cache_clear()
+    make_spans.cache_clear()
     worker = await shared.node_worker(traced=True)
     with recorded_spans() as spans:
         job = await shared.queue.add("fail", {"message": "no", "times": 1}, attempts=2, backoff=60)

@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from hasten.jobs._tracing import get_or_make_spans
+from hasten.jobs._tracing import make_spans
 
 _exporter: Final = InMemorySpanExporter()
 provider: Final = TracerProvider()
@@ -35,8 +35,8 @@ def recorded_spans() -> Iterator[Spans]:
     with pytest.MonkeyPatch.context() as patch:
         # OpenTelemetry accepts one provider in the life of a process; other tests need none.
         patch.setattr(trace, "_TRACER_PROVIDER", provider)
-        get_or_make_spans.cache_clear()  # a provider is looked for once a second
+        make_spans.cache_clear()  # a provider is looked for once a second
         _exporter.clear()
         yield Spans()
         _exporter.clear()
-        get_or_make_spans.cache_clear()
+        make_spans.cache_clear()

@@ -27,7 +27,7 @@ from tests.jobs.spans import Spans, provider, recorded_spans
 
 @pytest.fixture
 def spans() -> Iterator[Spans]:
-    tracing.get_or_make_spans.cache_clear()  # logged errors are not logged again for a minute
+    tracing.make_spans.cache_clear()  # logged errors are not logged again for a minute
     with recorded_spans() as spans:
         yield spans
 
@@ -285,16 +285,16 @@ class TestSwitch:
 
     def test_it_can_be_turned_off(self, monkeypatch: pytest.MonkeyPatch, spans: Spans) -> None:
         assert tracing.get_spans_if_tracing() is not None
-        tracing.get_or_make_spans.cache_clear()
+        tracing.make_spans.cache_clear()
         monkeypatch.setenv("HASTEN_TRACING", "0")
         assert tracing.get_spans_if_tracing() is None
-        tracing.get_or_make_spans.cache_clear()
+        tracing.make_spans.cache_clear()
 
     def test_it_is_off_without_the_library(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        tracing.get_or_make_spans.cache_clear()
+        tracing.make_spans.cache_clear()
         monkeypatch.setitem(__import__("sys").modules, "hasten.jobs._spans", None)
-        assert tracing.get_or_make_spans() is None
-        tracing.get_or_make_spans.cache_clear()
+        assert tracing.make_spans() is None
+        tracing.make_spans.cache_clear()
 
 
 class TestContext:

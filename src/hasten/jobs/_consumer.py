@@ -46,6 +46,7 @@ from hasten.jobs._run import Run, StopReason
 from hasten.jobs._runner import Runner
 from hasten.jobs._services import Service, mark_error_retrieved
 from hasten.jobs._threads import Threads
+from hasten.jobs._tracing import get_spans_if_tracing
 from hasten.jobs._worker_info import WorkerInfo
 from hasten.jobs._worker_state import ServedQueue
 
@@ -62,10 +63,6 @@ LAST_PAUSE_SECONDS: Final = 2.0
 
 class RunObserver(Protocol):
     """Is called when runs start and end, in the event loop of the worker. Must not raise."""
-
-    @property
-    def is_on(self) -> bool:
-        """Whether it wants to be called. The worker reads this with each claim."""
 
     def started(self, run: Run) -> None:
         """A handler is about to run, in the task of its job."""
@@ -133,7 +130,7 @@ class QueueConsumer:
             report=self._outbox.add_update,
         )
         self._make_context = self._runner.make_context
-        self._observers: Sequence[RunObserver] = ()  # those that are on
+        self._observers: Sequence[RunObserver] = ()  # set with each claim
         self._logs_runs = False  # whether the level DEBUG is on; checked with each claim
         self.runs = worker.leases.add_queue(queue.name, self._find_engine, outage, self.clock)
         self._max_in_flight = self.engine.max_concurrent_settles
@@ -229,7 +226,9 @@ class QueueConsumer:
                 self.last_fetch_ms = self.clock.now_ms()
             self._finish_claim(claim, used=len(batch.leases))
             self._remove_settled_runs(portion.outcomes)
-            self._observers = [each for each in self._worker.observers if each.is_on]
+            self._observers = self._worker.observers
+            if (spans := get_spans_if_tracing()) is not None:
+                self._observers = [spans, *self._observers]
             self._logs_runs = logger.isEnabledFor(logging.DEBUG)
             for lease in batch.leases:
                 self._start_job(lease)

@@ -49,11 +49,6 @@ class RunCounters:
         self._totals: dict[tuple[str, str, str], RunTotals] = {}
         self._averages: dict[str, float] = {}  # the average run time by queue
 
-    @property
-    def is_on(self) -> bool:
-        """Always True: a worker without metrics has no counters."""
-        return True
-
     def started(self, run: Run) -> None:
         """Do nothing: runs are counted when they end."""
 

@@ -7,6 +7,7 @@ HASTEN_TRACING is not 0. `_spans.py` makes the spans.
 from __future__ import annotations
 
 import os
+import sys
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -20,16 +21,22 @@ def get_spans_if_tracing() -> Spans | None:
     return spans if spans is not None and spans.is_on else None
 
 
-@cache
 def get_or_make_spans() -> Spans | None:
-    """Return the object that makes the spans, None if HASTEN_TRACING is 0 or without the library.
+    """Return the object that makes the spans, None if HASTEN_TRACING is 0 or nothing is traced.
 
-    The application may set its tracer provider later.
+    An application that has set a tracer provider has imported OpenTelemetry. Without that, the
+    import, which takes 50 ms, would delay the first job for nothing.
     """
+    return make_spans() if "opentelemetry.trace" in sys.modules else None
+
+
+@cache
+def make_spans() -> Spans | None:
+    """Return the object that makes the spans of this process, None if HASTEN_TRACING is 0."""
     if os.environ.get("HASTEN_TRACING") == "0":
         return None
     try:
-        from hasten.jobs._spans import Spans  # noqa: PLC0415  # takes 50 ms, and is optional
+        from hasten.jobs._spans import Spans  # noqa: PLC0415  # OpenTelemetry is optional
     except ModuleNotFoundError:
         return None
     return Spans()

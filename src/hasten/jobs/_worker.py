@@ -57,7 +57,6 @@ from hasten.jobs._run_totals import QueueTotals, Totals
 from hasten.jobs._services import BackgroundServices
 from hasten.jobs._stop_signals import handle_stop_signals
 from hasten.jobs._threads import Threads
-from hasten.jobs._tracing import get_or_make_spans
 from hasten.jobs._worker_info import WorkerInfo
 from hasten.jobs._worker_state import WorkerState
 
@@ -184,8 +183,6 @@ class Worker:
             self.name, failed=self._stop_after_internal_error, loop_ended=self._stop_threads
         )
         await self._services.open()
-        if (spans := get_or_make_spans()) is not None:
-            self.observers.append(spans)
         self._consumers = self._make_consumers()
         for consumer in self._consumers:
             for service in consumer.services():
