@@ -348,7 +348,7 @@ def test_without_any_event_loop_the_error_says_so() -> None:
     app = CompressionMiddleware(sends(start_message(200, HTML), body(b"a", more=True)))
     scope = {"type": "http", "method": "GET", "headers": [(b"accept-encoding", b"gzip")]}
     running = app(scope, receive_nothing, send_nothing)
-    with pytest.raises(AsyncioRequired, match="asyncio or trio"):
+    with pytest.raises(AsyncioRequired, match="asyncio, or on trio"):
         running.send(None)
 
 
