@@ -27,8 +27,9 @@ SEPARATOR: Final = b"\n"
 def answer_requests(
     connection: int, stop: Callable[[], object], make: Callable[[bytes], bytes]
 ) -> None:
-    """Answer the requests of the supervisor, until the connection ends. Then, or if it is asked to,
-    call stop.
+    """Answer the requests of the supervisor until the connection ends.
+
+    Calls stop when the connection ends, or when the supervisor requests it.
 
     connection is a file descriptor of a socket, or of a pipe on which nothing arrives. make returns
     the content for `HEALTH` or `METRICS`, and must not raise.

@@ -123,7 +123,7 @@ class ChildProcess:
 
 
 class ChildProcesses:
-    """All children of a supervisor. `Source` of a monitor. They are asked at the same time."""
+    """All children of a supervisor. `Source` of a monitor. All are queried at the same time."""
 
     def __init__(self, children: Sequence[ChildProcess]) -> None:
         self._children = children

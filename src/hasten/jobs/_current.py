@@ -23,8 +23,8 @@ def current_job() -> Context | None:
     """Return the context of the job whose handler runs here, None outside of handlers.
 
     It works in handlers of all kinds (coroutines, threads, processes), in the tasks that they
-    start, in threads of `asyncio.to_thread`, and in middlewares around a run. A plain
-    `threading.Thread` inherits no context variables before Python 3.14: start it with
+    start, in threads of `asyncio.to_thread`, and in middlewares around a run. A
+    `threading.Thread` normally inherits no context variables: let it run your function with
     `contextvars.copy_context().run`.
     """
     running = running_job.get()
