@@ -6,7 +6,7 @@ frozen dataclass takes several times as long to create.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -40,16 +40,51 @@ class JobTemplate(msgspec.Struct, frozen=True, gc=False):
         return not (options.delay_ms or options.priority or options.lifo)
 
 
+OnFailure: TypeAlias = Literal["fail", "continue", "ignore", "remove", "wait"]
+"""What happens to a parent when one of its children fails for good.
+
+- fail: the parent fails, too, without being run.
+- continue: the parent runs at once, although other children may not have finished.
+- ignore: the parent runs after its other children, and can read the error of the failed one.
+- remove: the parent runs after its other children, and the failed one is no longer its child.
+- wait: the parent waits until the failed child is retried and completes, or is deleted.
+"""
+
+ON_FAILURE: Final[tuple[OnFailure, ...]] = get_args(OnFailure)
+
+ChildOutcome: TypeAlias = Literal["pending", "completed", "ignored", "failed"]
+"""What a parent knows about one of its children.
+
+- pending: the parent waits for it: it has not finished, or has failed with `on_failure="wait"`.
+- completed: it has completed, and the parent has its result.
+- ignored: it has failed with `on_failure="continue"` or "ignore".
+- failed: it has failed with `on_failure="fail"`, so the parent fails.
+"""
+
+
+class ParentLink(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The parent of a job: its queue and its id, and what the failure of the job does to it."""
+
+    queue: str
+    id: str
+    on_failure: OnFailure = "fail"
+
+
 class NewJob(msgspec.Struct, frozen=True, gc=False):
     """A job to add to a queue. data is JSON.
 
     id is the job_id that the caller has chosen; if None, the queue assigns the next number.
+
+    Only jobs for `Engine.add_flow` and `Parked` have a parent or children. A job that has_children
+    waits for them: its delay begins, and its priority counts, when they have finished.
     """
 
     queue: str
     template: JobTemplate
     data: str
     id: str | None = None
+    parent: ParentLink | None = None
+    has_children: bool = False
 
 
 class Added(msgspec.Struct, frozen=True, gc=False):
@@ -91,6 +126,7 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     result: str | None = None  # JSON
     tracebacks: list[str] = []  # one text per failed run, oldest first
     cancel_requested: bool = False
+    parent: ParentLink | None = None  # on Redis, also a parent that was deleted
 
 
 def is_first_start(job: JobRecord, options: Options) -> bool:
@@ -192,7 +228,24 @@ class Released(msgspec.Struct, frozen=True, gc=False):
     token: str
 
 
-Outcome = Completed | Failed | Retry | Postponed | Released
+class Parked(msgspec.Struct, frozen=True, gc=False):
+    """The outcome of a run that has stopped to wait for children. It does not count as an attempt.
+
+    children are added together with this outcome. They may be parents themselves: the parent of
+    each of them is this job, or a job before it in the list. A child of this job with an id that
+    the job has a child with already is not added again, and neither are its descendants.
+
+    The job then waits until no child is pending, and runs again in front of the queue. If none is
+    pending now, it is put in front of the queue at once. If a child has failed with
+    `on_failure="fail"`, the job fails instead.
+    """
+
+    id: str
+    token: str
+    children: list[NewJob] = []
+
+
+Outcome = Completed | Failed | Retry | Postponed | Released | Parked
 
 
 class JobEnd(msgspec.Struct, frozen=True, gc=False):
@@ -207,12 +260,32 @@ class JobEnd(msgspec.Struct, frozen=True, gc=False):
 
 
 class ChildJob(msgspec.Struct, frozen=True, gc=False):
-    """A child job that is not finished, or has failed. state is None if it no longer exists."""
+    """A child of a job. state is None if the child was deleted: its parent still has its result.
+
+    outcome is what its parent knows about it. on_failure is None if it is not known any more.
+    """
 
     queue: str
     id: str
     state: State | None = None
-    error: str | None = None  # of a failed one
+    error: str | None = None  # of a failed one, if it is still stored
+    value: str | None = None  # the result of a completed one, as JSON
+    outcome: ChildOutcome = "pending"
+    on_failure: OnFailure | None = None
+
+
+class ChildCounts(msgspec.Struct, frozen=True, gc=False):
+    """How many children of a job have each `ChildOutcome`."""
+
+    pending: int = 0
+    completed: int = 0
+    ignored: int = 0
+    failed: int = 0
+
+    @property
+    def total(self) -> int:
+        """The number of all children."""
+        return self.pending + self.completed + self.ignored + self.failed
 
 
 class WhyFacts(msgspec.Struct, frozen=True):
