@@ -144,8 +144,8 @@ class Engine(Protocol):
         """Add jobs that are parents and children of each other, of any queues, in one step.
 
         All of the jobs have an id. A parent comes before its children, and the order of children
-        is the order of adding. A job that has_children is in waiting-children until none of its
-        children is pending. Returns one `Added` per job, in order.
+        is the order of adding. A parent is in waiting-children until none of its children is
+        pending. Returns one `Added` per job, in order.
 
         Raises `InvalidOption`, and adds nothing, if a job with one of the ids exists in its queue,
         or if `check_flow_queues` does. The caller limits the number of jobs.
@@ -369,8 +369,9 @@ class Engine(Protocol):
     async def remove(self, queue: str, ids: Sequence[str], *, now_ms: int) -> StatesBefore:
         """Delete jobs with their logs, their children and all descendants, but not running ones.
 
-        A job is not deleted while one of its pending descendants is running. The descendants of a
-        large tree are deleted in several transactions, each child before its parent.
+        A job is not deleted while one of its descendants is running: its state in the answer is
+        active then. A large tree is deleted in several transactions, each parent before its
+        children.
 
         Returns the state that each job was in before the call, in the order of ids; None for a job
         that does not exist.

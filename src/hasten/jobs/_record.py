@@ -75,8 +75,8 @@ class NewJob(msgspec.Struct, frozen=True, gc=False):
 
     id is the job_id that the caller has chosen; if None, the queue assigns the next number.
 
-    Only jobs for `Engine.add_flow` and `Parked` have a parent or children. A job that has_children
-    waits for them: its delay begins, and its priority counts, when they have finished.
+    parent is set for `Engine.add_flow` and `Parked` only. A job that is the parent of others in the
+    same call waits for them: its delay begins, and its priority counts, when they have finished.
     """
 
     queue: str
@@ -84,7 +84,6 @@ class NewJob(msgspec.Struct, frozen=True, gc=False):
     data: str
     id: str | None = None
     parent: ParentLink | None = None
-    has_children: bool = False
 
 
 class Added(msgspec.Struct, frozen=True, gc=False):
