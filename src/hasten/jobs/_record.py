@@ -231,8 +231,12 @@ class Parked(msgspec.Struct, frozen=True, gc=False):
     """The outcome of a run that has stopped to wait for children. It does not count as an attempt.
 
     children are added together with this outcome. They may be parents themselves: the parent of
-    each of them is this job, or a job before it in the list. A child of this job with an id that
-    the job has a child with already is not added again, and neither are its descendants.
+    each of them is this job, or a job before it in the list. A child of this job that is in its
+    queue already is not added again, and neither are its descendants.
+
+    add_calls is how many calls of `ctx.children.add` this job has made in this run, all of whose
+    children are stored now. `ChildCounts.add_calls` returns it: a later run of the same handler
+    makes the same calls, and must not wait for children that have been added by an earlier run.
 
     The job then waits until no child is pending, and runs again in front of the queue. If none is
     pending now, it is put in front of the queue at once. If a child has failed with
@@ -242,6 +246,7 @@ class Parked(msgspec.Struct, frozen=True, gc=False):
     id: str
     token: str
     children: list[NewJob] = []
+    add_calls: int = 0
 
 
 Outcome = Completed | Failed | Retry | Postponed | Released | Parked
@@ -274,12 +279,13 @@ class ChildJob(msgspec.Struct, frozen=True, gc=False):
 
 
 class ChildCounts(msgspec.Struct, frozen=True, gc=False):
-    """How many children of a job have each `ChildOutcome`."""
+    """How many children of a job have each `ChildOutcome`. add_calls is that of `Parked`."""
 
     pending: int = 0
     completed: int = 0
     ignored: int = 0
     failed: int = 0
+    add_calls: int = 0
 
     @property
     def total(self) -> int:
