@@ -92,12 +92,13 @@ class Database:
         write: bool = True,
         durable: bool = True,
         weight: int = 1,
-        topic: str | None = None,
+        topic: str | set[str] | None = None,
     ) -> T:
         """Run work in a transaction, and return its result after the commit.
 
         write: the work writes. durable: flush its commit to the disk. weight: its cost, roughly in
-        rows. topic: the part of the data that it may change, None for any part.
+        rows. topic: the part of the data that it may change, None for any part. If it is a set, the
+        work may add other parts to it.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
@@ -206,7 +207,10 @@ class Database:
         """
         self._watches.before_own_commit()
         self._run_and_deliver(group)
-        topics = {call.topic for call in group if call.write}
+        topics: set[str | None] = set()
+        for call in group:
+            if call.write:
+                topics.update(call.topic if isinstance(call.topic, set) else (call.topic,))
         self._maintenance.schedule(has_written=bool(topics))
         self._watches.after_own_commit(topics)
 

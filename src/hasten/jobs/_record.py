@@ -309,6 +309,9 @@ class WhyFacts(msgspec.Struct, frozen=True):
 COUNTED_AHEAD: Final = 10_000
 """Jobs in front of a job are counted up to this number."""
 
+CHILDREN_READ: Final = 100
+"""`WhyFacts` has at most so many of the children that a job waits for."""
+
 
 class Event(msgspec.Struct, frozen=True, gc=False):
     """Something that happened to a job or a queue. kind is BullMQ's name for it.

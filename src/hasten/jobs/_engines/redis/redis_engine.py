@@ -53,6 +53,7 @@ from hasten.jobs._engines.redis.queue_keys import DEFAULT_PREFIX, STATE_KEYS, Qu
 from hasten.jobs._engines.redis.skipped_runs import SkippedScheduledJobs
 from hasten.jobs._epoch import to_datetime
 from hasten.jobs._record import (
+    CHILDREN_READ,
     COUNTED_AHEAD,
     MISSED,
     Added,
@@ -87,9 +88,6 @@ RECLAIM_MS: Final = 500
 # The server's default limit for one argument (proto-max-bulk-len). It closes the connection of a
 # client that sends more.
 MAX_REQUEST_BYTES: Final = 512 * 1024 * 1024
-
-# How many of the children that a job waits for are read to explain why it waits.
-CHILDREN_READ: Final = 100
 
 EVENTS_AT_ONCE: Final = 1_000
 READ_SECONDS: Final = 10.0
