@@ -33,8 +33,11 @@ FOR_EVER_MS: Final = 10**9
 
 
 @contextlib.asynccontextmanager
-async def open_for_test(kind: str, place: Path) -> AsyncIterator[Engine]:
-    """Open an engine that has no data in common with other tests. place is an empty folder."""
+async def open_for_test(kind: str, place: Path, *, one_slot: bool = False) -> AsyncIterator[Engine]:
+    """Open an engine that has no data in common with other tests. place is an empty folder.
+
+    With one_slot, all queues of a cluster are in one hash slot, as flows need it.
+    """
     engine: Engine
     match kind:
         case "sqlite-memory":
@@ -44,7 +47,7 @@ async def open_for_test(kind: str, place: Path) -> AsyncIterator[Engine]:
         case "redis":
             engine = _redis(shared_redis().url, place)
         case "redis-cluster":
-            engine = _redis(shared_cluster().url, place)
+            engine = _redis(shared_cluster().url, place, one_slot=one_slot)
         case _:
             raise LookupError(kind)
     try:
@@ -53,16 +56,17 @@ async def open_for_test(kind: str, place: Path) -> AsyncIterator[Engine]:
         await engine.aclose()
 
 
-def _redis(url: str, place: Path) -> Engine:
+def _redis(url: str, place: Path, *, one_slot: bool = False) -> Engine:
     # On a busy machine a server may take seconds to answer.
     address = parse_store_url(url).location
     assert isinstance(address, Address)
-    return RedisOnTestTime(address, timeout=30, prefix=_prefix(place))
+    return RedisOnTestTime(address, timeout=30, prefix=_prefix(place, one_slot=one_slot))
 
 
-def _prefix(place: Path) -> str:
+def _prefix(place: Path, *, one_slot: bool = False) -> str:
     """Return a prefix that depends on the place only, and that no other test has."""
-    return "test-" + hashlib.sha1(str(place).encode(), usedforsecurity=False).hexdigest()[:12]
+    name = hashlib.sha1(str(place).encode(), usedforsecurity=False).hexdigest()[:12]
+    return f"{{test-{name}}}" if one_slot else f"test-{name}"
 
 
 class RedisOnTestTime(RedisEngine):

@@ -235,21 +235,24 @@ def store_parked(unit: UnitOfWork, ledger: Ledger, pairs: Sequence[tuple[int, Pa
 
 def _without_known(connection: Connection, seq: int, end: Parked) -> list[NewJob]:
     """Return the children to add, without those that were added before, and their descendants."""
+    parents = {
+        (queue, id): parent
+        for queue, ids in _ids_by_queue(end.children).items()
+        for id, parent in _find_parents_of_existing(connection, queue, ids)
+    }
     known: set[Job] = set()
-    for of_queue, ids in _ids_by_queue(end.children).items():
-        for id, parent in _find_parents_of_existing(connection, of_queue, ids):
-            if parent != seq:
-                raise ChildExists(
-                    f"its child {id!r} cannot be added: "
-                    f"another job of queue {of_queue!r} has this id"
-                )
-            known.add((of_queue, id))
     new: list[NewJob] = []
     for child in end.children:
         assert child.parent is not None
-        if (child.parent.queue, child.parent.id) in known:
-            known.add((child.queue, _id_of(child)))
-        if (child.queue, _id_of(child)) not in known:
+        own = child.queue, _id_of(child)
+        if (child.parent.queue, child.parent.id) in known or parents.get(own) == seq:
+            known.add(own)
+        elif own in parents:
+            raise ChildExists(
+                f"its child {child.id!r} cannot be added: "
+                f"another job of queue {child.queue!r} has this id"
+            )
+        else:
             new.append(child)
     return new
 

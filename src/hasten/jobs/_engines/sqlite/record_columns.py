@@ -32,8 +32,8 @@ _COLUMNS: Final = {
     ),
     "cancel_requested": "json(CASE cancel_requested WHEN 0 THEN 'false' ELSE 'true' END)",
     "parent": (
-        "json((SELECT json_array(queue, coalesce(custom_id, CAST(seq AS TEXT)), job.on_failure) "
-        "FROM hasten_jobs WHERE seq = job.parent))"
+        "json((SELECT json_array(queue, coalesce(custom_id, CAST(seq AS TEXT)), stored.on_failure) "
+        "FROM hasten_jobs WHERE seq = stored.parent))"
     ),
 }
 
@@ -49,7 +49,7 @@ _CLAIMED: Final = {
 _FIELDS: Final = JobRecord.__struct_fields__
 
 RECORD: Final = ", ".join(_COLUMNS[field] for field in _FIELDS)
-"""The columns of a stored job, for SELECT from jobs that are named `job`."""
+"""The columns of a stored job, for SELECT from jobs that are named `stored`."""
 
 CLAIMED_RECORD: Final = ", ".join(
     _CLAIMED.get(field, _COLUMNS[field]) for field in _FIELDS[: _FIELDS.index("due_ms")]
