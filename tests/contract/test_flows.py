@@ -724,6 +724,7 @@ class TestParking:
         batch = await engine.claim(QUEUE, claim(1, "t2"), now_ms=NOW)
         (lease,) = batch.leases
         assert lease.job.deferred_failure == CANCELLED_ERROR
+        assert await counts(engine, IMAGES) == {}
 
     async def test_several_jobs_of_one_call(self, engine: Engine) -> None:
         await start(engine, "p1", "p2", "p3")

@@ -219,7 +219,9 @@ def store_parked(unit: UnitOfWork, ledger: Ledger, pairs: Sequence[tuple[int, Pa
     changed = 0
     for seq, end in pairs:
         children = _without_known(unit.connection, seq, end)
-        if children:
+        row = execute(unit.connection, "read_blocking", seq=seq).fetchone()
+        is_cancelled = row is not None and row[-1] is not None
+        if children and not is_cancelled:
             ledger.linked = True
             _insert(unit, children, {(ledger.name, end.id): seq})
         row = execute(
@@ -399,7 +401,7 @@ def find_state_of_rerun(unit: UnitOfWork, ledger: Ledger, seq: int) -> State | N
     """
     if not ledger.linked:
         return None
-    pending, failed = execute(unit.connection, "read_blocking", seq=seq).fetchone()
+    pending, failed, _ = execute(unit.connection, "read_blocking", seq=seq).fetchone()
     if pending:
         return State.WAITING_CHILDREN
     if failed is not None:
@@ -489,7 +491,7 @@ def count_children(connection: Connection, queue: str, id: str) -> ChildCounts:
 
 def read_pending(connection: Connection, seq: int, limit: int) -> tuple[int, list[ChildJob]]:
     """Return how many children a job waits for, and up to limit of them, failed ones first."""
-    (pending, _) = execute(connection, "read_blocking", seq=seq).fetchone()
+    pending, _, _ = execute(connection, "read_blocking", seq=seq).fetchone()
     if not pending:
         return 0, []
     rows = read_json(connection, "read_pending_of", seq=seq, limit=limit)
