@@ -721,7 +721,16 @@ class RedisEngine:
         return _to_states(answers)
 
     async def remove(self, queue: str, ids: Sequence[str], *, now_ms: int) -> StatesBefore:
-        answers = await self._run_in_portions("remove", queue, ids)
+        answers: list[Any] = []
+        while len(answers) < len(ids):
+            portion = ids[len(answers) : len(answers) + JOBS_AT_ONCE]
+            answers_now, left = await self._run_script("remove", queue, {"ids": portion})
+            answers += answers_now
+            while left:
+                keys = list(map(decode_text, left))
+                left = await self._run_script(
+                    "remove_descendants", queue, {"keys": keys}, repeatable=True
+                )
         _raise_if_scheduled(queue, ids, answers, "removed")
         return _to_states(answers)
 
