@@ -56,7 +56,8 @@ class Ledger:
     """The counters of one queue, and the events that the current operation emits.
 
     finished is the number of jobs in each finished state, sequence the last sequence number that
-    was issued, event_bytes the size of all events ever stored, and has_due whether a delayed job is
+    was issued, event_bytes the size of all events ever stored, linked whether the queue has ever
+    had a job that is connected with other jobs (see `links`), and has_due whether a delayed job is
     due at now_ms.
     """
 
@@ -66,6 +67,7 @@ class Ledger:
         "event_bytes",
         "finished",
         "has_due",
+        "linked",
         "name",
         "paused",
         "sequence",
@@ -73,13 +75,14 @@ class Ledger:
 
     def __init__(self, connection: Connection, name: str, now_ms: int) -> None:
         row = execute(connection, "read_ledger", queue=name, now=now_ms).fetchone()
-        self._stored = row and row[:5]
-        paused, completed, failed, sequence, event_bytes, has_due = row or (0, 0, 0, 0, 0, 0)
+        self._stored = row and row[:6]
+        paused, completed, failed, sequence, event_bytes, linked, has_due = row or (0,) * 7
         self.name = name
         self.paused = bool(paused)
         self.finished = {State.COMPLETED: completed, State.FAILED: failed}
         self.sequence: int = sequence
         self.event_bytes: int = event_bytes
+        self.linked = bool(linked)
         self.has_due = bool(has_due)
         self._events: list[event_rows.EventGroup] = []
 
@@ -114,10 +117,12 @@ class Ledger:
             self.event_bytes = event_rows.write_events(
                 connection, self.name, self.next_sequence(), self._events, self.event_bytes
             )
-        row = self.paused, *self.finished.values(), self.sequence, self.event_bytes
+        row = (
+            self.paused, *self.finished.values(), self.sequence, self.event_bytes, self.linked
+        )  # fmt: skip
         if row != self._stored:
-            paused, completed, failed, sequence, event_bytes = row
+            paused, completed, failed, sequence, event_bytes, linked = row
             execute(
                 connection, "write_ledger", queue=self.name, paused=paused, completed=completed,
-                failed=failed, sequence=sequence, event_bytes=event_bytes,
+                failed=failed, sequence=sequence, event_bytes=event_bytes, linked=linked,
             )  # fmt: skip
