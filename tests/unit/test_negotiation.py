@@ -79,7 +79,7 @@ class TestChoose:
         assert " ".join(choose_codings(header, OFFER).codings) == codings
 
     @pytest.mark.parametrize(
-        ("header", "refuses", "accepts_nothing"),
+        ("header", "refuses", "refuses_codings_and_identity"),
         [
             ("gzip", False, False),
             ("identity;q=0", True, True),
@@ -92,10 +92,12 @@ class TestChoose:
             ("identity;q=nonsense", True, True),
         ],
     )
-    def test_refusing_identity(self, header: str, *, refuses: bool, accepts_nothing: bool) -> None:
+    def test_refusing_identity(
+        self, header: str, *, refuses: bool, refuses_codings_and_identity: bool
+    ) -> None:
         wishes = choose_codings(header, OFFER)
         assert wishes.refuses_identity is refuses
-        assert wishes.accepts_nothing is accepts_nothing
+        assert wishes.refuses_codings_and_identity is refuses_codings_and_identity
 
     @pytest.mark.parametrize("offer", [OFFER, OFFER[::-1], (Coding.GZIP,), ()])
     def test_the_offer_decides_between_equal_weights(self, offer: tuple[Coding, ...]) -> None:

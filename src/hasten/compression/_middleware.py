@@ -115,7 +115,7 @@ class CompressionMiddleware:
             filter=check_function("filter", filter, "scope", "status", "headers"),
             flush=to_flush_rules(flush),
             stream_memory=to_bytes("stream_memory", stream_memory),
-            etag=to_etag_policy(etag, recompresses=cache is not None and cache.recompress),
+            etag=to_etag_policy(etag, cache_recompresses=cache is not None and cache.recompress),
             guard=to_breach_guard(breach),
             strict=check_flag("strict", strict),
             cache=cache,
@@ -133,7 +133,7 @@ class CompressionMiddleware:
             await self.app(scope, receive, send)
             return
         settings = self._settings
-        if settings.strict and settings.client_accepts_nothing(scope):
+        if settings.strict and settings.client_refuses_codings_and_identity(scope):
             await self._send_not_acceptable(send)
             return
         headers = scope["headers"]
@@ -144,7 +144,7 @@ class CompressionMiddleware:
         try:
             await self.app(scope, receive, response.send)
         except BaseException:
-            await response.abandon()
+            await response.release_without_sending()
             raise
         if response.is_open:
             await response.close()

@@ -39,7 +39,7 @@ class CodingPreferences:
     """Whether the header has ``identity;q=0``, or ``*;q=0`` without a weight for identity."""
 
     @property
-    def accepts_nothing(self) -> bool:
+    def refuses_codings_and_identity(self) -> bool:
         """Whether the client accepts neither an offered coding nor an uncompressed body."""
         return self.refuses_identity and not self.codings
 

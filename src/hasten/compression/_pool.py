@@ -49,12 +49,12 @@ class CompressionThreads:
         return max(self._unfinished - self.threads, 0)
 
     @property
-    def is_busy(self) -> bool:
+    def is_queue_long(self) -> bool:
         """Whether the queue is so long that callers should choose a faster compression level."""
         return self.queue_length > 2 * self.threads
 
     @property
-    def is_full(self) -> bool:
+    def is_queue_full(self) -> bool:
         """Whether callers should skip optional work. The pool itself rejects nothing."""
         return self._unfinished >= self.threads + self.max_queue
 

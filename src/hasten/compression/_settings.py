@@ -88,8 +88,8 @@ class Settings:
     ) -> CodingPreferences | SkipReason:
         """Return the encodings that a client accepts, or the reason not to compress for it.
 
-        The reason can be the Accept-Encoding or the Cache-Control of the request, or the BREACH
-        guard.
+        For a live stream (is_live), the encodings of the option stream_encodings are preferred. The
+        reason can be the Accept-Encoding or the Cache-Control of the request, or the BREACH guard.
         """
         headers: dict[bytes, bytes] = dict(request_headers)
         if len(headers) != len(request_headers):  # rare: a header occurs twice
@@ -107,13 +107,15 @@ class Settings:
             return "cross_site"
         return preferences
 
-    def client_accepts_nothing(self, scope: Scope) -> bool:
+    def client_refuses_codings_and_identity(self, scope: Scope) -> bool:
         """Return whether Accept-Encoding refuses every offered encoding and identity, too.
 
         With strict, the response is then 406.
         """
         accepted = header_values(scope["headers"], b"accept-encoding") or b""
-        return len(accepted) <= MAX_HEADER_BYTES and self.choose(accepted).accepts_nothing
+        return (
+            len(accepted) <= MAX_HEADER_BYTES and self.choose(accepted).refuses_codings_and_identity
+        )
 
     def make_request_target_if_needed(self, scope: Scope) -> RequestTarget | None:
         """Return the method and URL of a request, or None without a cache and dictionaries.

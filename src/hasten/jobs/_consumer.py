@@ -138,7 +138,7 @@ class QueueConsumer:
             -(-self._capacity.size // self._max_in_flight), self.engine.max_jobs_per_call
         )
         self._share = QueueShare(self.wake)
-        self._capacity.mark_ready(self._share)
+        self._capacity.mark_may_have_work(self._share)
         self._is_stopping = False
         self._in_flight = 0  # calls of the store by fetchers that have not returned
         self._next_due_ms: int | None = None
@@ -407,7 +407,7 @@ class QueueConsumer:
 
     def _mark_ready(self) -> None:
         """Let the fetchers claim jobs again."""
-        self._capacity.mark_ready(self._share)
+        self._capacity.mark_may_have_work(self._share)
         self._is_empty.clear()
         self.wake()
 

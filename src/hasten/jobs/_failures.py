@@ -145,7 +145,7 @@ def _delay_by_job_backoff_ms(options: Options, attempt: int) -> int:
     """Return the delay before the next attempt by the job's own backoff option, in ms."""
     if isinstance(options.backoff, Custom):
         return 0  # a name that only another worker has a backoff function for
-    return retry_delay_ms(options.backoff, attempt=attempt, random=random.random())  # noqa: S311
+    return retry_delay_ms(options.backoff, failed_attempt=attempt, random=random.random())  # noqa: S311
 
 
 def describe_exception(error: BaseException) -> str:

@@ -448,7 +448,7 @@ class Queue:
         text = encoded.decode()
         definition = self.tasks.get(name)
         if definition is not None:
-            definition.parameters.check_data(data, text, check=definition.check_arguments)
+            definition.parameters.check_data(data, text, check_decodable=definition.check_arguments)
         return text
 
     @property

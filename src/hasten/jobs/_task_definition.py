@@ -59,7 +59,7 @@ class TaskDefinition:
         Raises `InvalidTask` for an annotation that cannot be used, and `InvalidOption` for
         run_in="process" if a child process could not import the task.
         """
-        self.parameters.check()
+        self.parameters.check_annotations()
         if self.run_in == "process":
             _check_importable_as_task(self.name, self.function)
 

@@ -71,7 +71,9 @@ class Enqueuer(Generic[P, T]):
         definition = self.definition
         parameters = definition.parameters
         arguments = parameters.bind(args, kwargs)
-        data = parameters.encode(arguments, definition.max_size, check=definition.check_arguments)
+        data = parameters.encode(
+            arguments, definition.max_size, check_decodable=definition.check_arguments
+        )
         if self._producer.middlewares:
             call = self._make_call(arguments)
             return await self._producer.submit_through(call, self._options, data)
@@ -119,7 +121,7 @@ class Enqueuer(Generic[P, T]):
             expected = f"arguments created with {definition.name}.args(…)"
             raise InvalidOption("calls", arguments, expected, is_private=True)
         return definition.parameters.encode(
-            arguments.by_name, definition.max_size, check=definition.check_arguments
+            arguments.by_name, definition.max_size, check_decodable=definition.check_arguments
         )
 
     def using(self, **options: Unpack[JobOptions]) -> Enqueuer[P, T]:

@@ -26,9 +26,9 @@ from hasten._coroutines import run_without_loop
 from hasten._queries import QueryLike, get_request_header, is_app_in_debug_mode, to_query_pairs
 from hasten._responses import EncodedResponse, contains_etag, etag_of
 from hasten.errors import InvalidOption, UsageError
-from hasten.fields._allowed import AllowedFields, FieldSet, is_always_shown
+from hasten.fields._allowed import AllowedFields, FieldSet, is_shown_in_every_row
 from hasten.fields._items import get_field_value
-from hasten.fields._names import Unknown, check_parameter_names, check_unknown_policy
+from hasten.fields._names import Unknown, check_parameter_names, check_unknown_names_policy
 from hasten.fields._partial import is_partial, unwrap_partial
 from hasten.fields._rows import encode
 from hasten.fields._selector import FieldSelector
@@ -127,7 +127,8 @@ class Paginator(Generic[P]):
       ``func.max(Post.updated_at)``. They are read before the page, and the ETag is computed from
       them. If the client has this version, the response is 304 and the page is not read. The
       example does not notice deleted rows (add ``func.count()``) and changes in other tables.
-    - unknown: "refuse" rejects unknown query parameters, such as ``?pgae=2``, with 422.
+    - unknown: "ignore" ignores unknown query parameters, such as ``?pgae=2``; "refuse" rejects
+      them with 422.
     - advise: issue a `PaginationWarning` if no index has the requested order, and about other
       things that are slow when the table is large. Each of the first 100 different queries is
       checked once. "auto" does this in development: with ``python -X dev``, and when `parse` gets
@@ -201,7 +202,7 @@ class Paginator(Generic[P]):
         self._version = _to_version_expressions(version)
         if etag and self._version:
             raise InvalidOption.conflict("etag", etag, "version=, which sets the ETag")
-        self._known_names = self._known_parameter_names(check_unknown_policy(unknown))
+        self._known_names = self._known_parameter_names(check_unknown_names_policy(unknown))
         self._advise = advise if advise == "auto" else _to_flag("advise", advise)
         if self.fields.model is not model:
             raise InvalidOption(
@@ -523,7 +524,7 @@ class Paginator(Generic[P]):
             return self._prepare_page_response(page, q)
         self._require_unique_option()
         for key in order:
-            if not is_always_shown(key.name, allowed):
+            if not is_shown_in_every_row(key.name, allowed):
                 raise hidden_sort_key_error(key.name)
         keys = [[key.name, key.descending, key.nulls] for key in order]
         signer = self._make_signer(q, "source", name, scope, keys)

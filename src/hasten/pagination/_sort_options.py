@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from hasten.errors import InvalidOption, InvalidParameter
-from hasten.fields._allowed import AllowedFields, is_always_shown
+from hasten.fields._allowed import AllowedFields, is_shown_in_every_row
 from hasten.pagination._cursor import hidden_sort_key_error
 from hasten.pagination._order import Order, SortKey, parse_sort
 
@@ -52,7 +52,7 @@ class SortOptions:
     def check_no_hidden_cursor_values(self) -> None:
         """Raise `InvalidOption` if a cursor could contain a value that some rows do not show."""
         for name in [*self.sorts, *(key.name for key in self.default), *self.unique]:
-            if not is_always_shown(name, self._allowed):
+            if not is_shown_in_every_row(name, self._allowed):
                 raise hidden_sort_key_error(name)
 
     def find_cursor_attributes(self) -> list[str]:

@@ -16,7 +16,7 @@ from hasten._sqlalchemy.analysis import AnalyzedSelect
 from hasten._sqlalchemy.selects import Expression, Selection, is_same_expression, select_only
 from hasten._sqlalchemy.sort_columns import SortColumn, SortColumns
 from hasten._sqlalchemy.templates import RequestBindings
-from hasten.fields._allowed import AllowedFields, is_always_shown
+from hasten.fields._allowed import AllowedFields, is_shown_in_every_row
 from hasten.fields._sql.field_loader import FieldLoader
 from hasten.pagination._order import Order
 from hasten.pagination._sql.advice import QueryAdvisor
@@ -55,7 +55,9 @@ class QueryPlan:
 
     def _find_hidden_sort_key(self, allowed: AllowedFields) -> SortColumn | None:
         """Return a sort key that these fields do not always show; None if there is none."""
-        shown = [each for name, each in self._columns.items() if is_always_shown(name, allowed)]
+        shown = [
+            each for name, each in self._columns.items() if is_shown_in_every_row(name, allowed)
+        ]
         for key in self.keys:
             if not any(is_same_expression(key.column, each) for each in shown):
                 return key
