@@ -168,7 +168,7 @@ class TestOneProcess:
         worker = await place.worker()
         url = f"sqlite:///{place.folder}/hasten.db"
         assert (
-            f"WARNING  hasten.cli: queue mail: creating a new store: {url}: "
+            f"WARNING  hasten.cli: queue mail: no store found, creating a new one: {url}: "
             in worker.log
         )
         again = await place.worker()

@@ -258,7 +258,7 @@ def _warn_if_store_is_missing(queue: Queue) -> None:
     try:
         queue.engine.require_existing_store()
     except StoreUnavailable as error:
-        logger.warning("queue %s: creating a new store: %s", queue.name, error)
+        logger.warning("queue %s: no store found, creating a new one: %s", queue.name, error)
 
 
 def _make_worker_command(

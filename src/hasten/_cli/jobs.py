@@ -218,7 +218,7 @@ def retry(
         typer.Option("--all", help="Run all failed jobs again. Pass no ids then."),
     ] = False,
 ) -> None:
-    """Run finished jobs again. Their attempts are counted from zero.
+    """Run completed or failed jobs again. Their attempts are counted from zero.
 
     The exit status is 1 if a job with one of the ids could not be queued again.
     """
@@ -251,7 +251,7 @@ def cancel(
     target: OneQueue,
     ids: Annotated[list[str], typer.Argument(metavar="ID", help="Ids of jobs.")],
 ) -> None:
-    """Cancel jobs that are waiting or running.
+    """Cancel jobs that have not finished.
 
     Prints a line for each job. The exit status is 1 if one of the jobs could not be cancelled.
     """
