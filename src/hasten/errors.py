@@ -50,7 +50,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from hasten._decision import Decision
-from hasten._escapes import printable
+from hasten._escapes import escape_unprintable
 
 
 class HastenError(Exception):
@@ -61,7 +61,7 @@ class HastenError(Exception):
     """
 
     def __str__(self) -> str:
-        return printable(super().__str__(), keep="\n\t")
+        return escape_unprintable(super().__str__(), keep="\n\t")
 
     def __reduce__(self) -> tuple[object, ...]:
         # A handler in its own process sends its exception pickled to the worker. By default, pickle
@@ -484,7 +484,7 @@ class JobFailed(HastenError):
     """The awaited job failed and will not be retried. error is the stored error of the job."""
 
     def __init__(self, job_id: str, error: str) -> None:
-        super().__init__(f"job {job_id!r} failed: {printable(error)}")
+        super().__init__(f"job {job_id!r} failed: {escape_unprintable(error)}")
         self.job_id = job_id
         self.error = error
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from hasten._store_url import Address, SqliteFile, parse_store_url
+from hasten._store_url import RedisAddress, SqliteFile, parse_store_url
 from hasten.jobs._engine import Engine
 from hasten.jobs._engines.redis import RedisEngine
 from hasten.jobs._engines.sqlite import SqliteEngine
@@ -56,7 +56,7 @@ async def open_for_test(kind: str, place: Path) -> AsyncIterator[Engine]:
 def _redis(url: str, place: Path) -> Engine:
     # On a busy machine a server may take seconds to answer.
     address = parse_store_url(url).location
-    assert isinstance(address, Address)
+    assert isinstance(address, RedisAddress)
     return RedisOnTestTime(address, timeout=30, prefix=_prefix(place))
 
 
@@ -72,7 +72,7 @@ class RedisOnTestTime(RedisEngine):
     for the reports of workers.
     """
 
-    def __init__(self, address: Address, *, timeout: float, prefix: str) -> None:
+    def __init__(self, address: RedisAddress, *, timeout: float, prefix: str) -> None:
         super().__init__(address, timeout=timeout, prefix=prefix)
         self._ends_ms: dict[tuple[str, str], int] = {}
         self._reported_ms: dict[tuple[str, str], tuple[int, int]] = {}
@@ -111,7 +111,7 @@ class RedisOnTestTime(RedisEngine):
         for (of, id), end_ms in list(self._ends_ms.items()):
             if of == queue and end_ms <= now_ms:
                 lock = f"{self._keys.queue_prefix(queue)}{id}:lock"
-                await self._server.command("DEL", lock, key=lock)
+                await self._server.run_command("DEL", lock, key=lock)
                 self._ends_ms.pop((of, id), None)
         return await super().reclaim(queue, crash_limit=crash_limit, now_ms=now_ms)
 
@@ -149,7 +149,7 @@ async def event_bytes(engine: Engine, queue: str) -> int:
             return await engine._database.run(read, write=False)
         case RedisEngine():
             key = f"{engine._keys.queue_prefix(queue)}events"
-            entries = await engine._server.command("XRANGE", key, "-", "+", key=key)
+            entries = await engine._server.run_command("XRANGE", key, "-", "+", key=key)
             return sum(len(part) for _, fields in entries for part in fields)
         case _:
             raise LookupError(engine)

@@ -283,4 +283,4 @@ async def test_the_remembered_answer_of_redis_has_no_data_of_existing_jobs(tmp_p
         assert (place, state, len(to_dict(fields)["data"])) == (1, "waiting", 100_002)
         assert await counts(engine) == {State.WAITING: 3}
         key = f"{engine._keys.queue_prefix(QUEUE)}hasten:added:m"
-        assert await engine._server.command("STRLEN", key, key=key) < 1_000
+        assert await engine._server.run_command("STRLEN", key, key=key) < 1_000

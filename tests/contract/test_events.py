@@ -340,7 +340,7 @@ class TestBeginning:
         """Even while the event loop that requested it is blocked."""
         for n in range(20):
             beginning = engine.start_reading_latest_cursor(QUEUE)
-            _portal.run_unchecked(add(engine, f"j{n}"))
+            _portal.run_without_loop_check(add(engine, f"j{n}"))
             found = await happened(engine, await soon(asyncio.wrap_future(beginning)))
             assert found == [event("added", f"j{n}"), event("waiting", f"j{n}")]
 

@@ -48,7 +48,7 @@ async def expire(engine: Engine, *ids: str) -> None:
         assert isinstance(engine, RedisEngine)
         for id in ids:
             lock = f"{engine._keys.queue_prefix(QUEUE)}{id}:lock"
-            await engine._server.command("DEL", lock, key=lock)
+            await engine._server.run_command("DEL", lock, key=lock)
 
 
 class TestReclaim:

@@ -45,13 +45,13 @@ async def engine(tmp_path: Path) -> AsyncIterator[RedisEngine]:
 @pytest.fixture
 def scripts(engine: RedisEngine, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the scripts that the engine has run."""
-    run, names = engine._server.run, []
+    run, names = engine._server.run_script, []
 
     async def recorded(script: Any, *args: Any, **options: Any) -> Any:
         names.append(script.name)
         return await run(script, *args, **options)
 
-    monkeypatch.setattr(engine._server, "run", recorded)
+    monkeypatch.setattr(engine._server, "run_script", recorded)
     return names
 
 

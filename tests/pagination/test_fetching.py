@@ -11,7 +11,7 @@ from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from hasten._sqlalchemy.analysis import analyze
+from hasten._sqlalchemy.analysis import analyze_select
 from hasten._sqlalchemy.execution import wrap_async_session, wrap_blocking_session
 from hasten.errors import MissingExtra
 from hasten.pagination._counts import Capped, Count, Uncached
@@ -111,7 +111,7 @@ class TestEveryExecutor:
 
 
 async def test_entities_come_from_an_asynchronous_session_too() -> None:
-    analyzed = analyze(select(Post).join(Post.tags))
+    analyzed = analyze_select(select(Post).join(Post.tags))
     keys = resolve_sort_columns(analyzed, (), {})
     with async_engine("postgresql") as made:
         async with AsyncSession(made) as session:
@@ -210,7 +210,7 @@ def test_the_rows_are_those_that_were_selected(database: str) -> None:
             (select(Item.id, Item.label), several),
             (select(Item.grade, Item.made, Item.id), several),
         ):
-            analyzed = analyze(statement)
+            analyzed = analyze_select(statement)
             keys = resolve_sort_columns(
                 analyzed, order if "items" in str(statement) else (), COLUMNS
             )
@@ -231,9 +231,11 @@ def test_the_rows_are_those_that_were_selected(database: str) -> None:
 
 
 def test_what_is_grouped_or_keyed_is_not_deferred() -> None:
-    assert can_use_deferred_join(analyze(select(Post)))
-    assert not can_use_deferred_join(analyze(select(Post.title).distinct(), key=[Post.title]))
-    assert not can_use_deferred_join(analyze(select(Post.id).group_by(Post.id)))
+    assert can_use_deferred_join(analyze_select(select(Post)))
+    assert not can_use_deferred_join(
+        analyze_select(select(Post.title).distinct(), identifying_columns=[Post.title])
+    )
+    assert not can_use_deferred_join(analyze_select(select(Post.id).group_by(Post.id)))
 
 
 def test_a_total_has_a_relation() -> None:

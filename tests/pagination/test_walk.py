@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeEngine
 
-from hasten._sqlalchemy.analysis import AnalyzedSelect, analyze
+from hasten._sqlalchemy.analysis import AnalyzedSelect, analyze_select
 from hasten._sqlalchemy.selects import Selection
 from hasten._sqlalchemy.sort_columns import SortColumns
 from hasten.errors import InvalidOption
@@ -71,7 +71,7 @@ def everything(connection: sa.Connection, dataset: int) -> list[Any]:
 
 
 def plan(statement: Selection, order: Order) -> tuple[AnalyzedSelect, SortColumns]:
-    analyzed = analyze(statement)
+    analyzed = analyze_select(statement)
     return analyzed, resolve_sort_columns(analyzed, order, COLUMNS)
 
 
@@ -307,7 +307,7 @@ class TestPositions:
 
 def test_a_walk_by_an_expression_leaves_the_comparison_to_the_database(database: str) -> None:
     """The expression ignores case, which only the database can compare."""
-    analyzed = analyze(of_columns(0))
+    analyzed = analyze_select(of_columns(0))
     columns = {"label": sa.func.lower(Item.label), "id": Item.id}
     keys = resolve_sort_columns(
         analyzed, (SortKey("label"), SortKey("id", descending=True)), columns
@@ -349,5 +349,5 @@ def of_kind(kind: TypeEngine[Any]) -> tuple[AnalyzedSelect, SortColumns]:
         sa.Column("id", sa.Integer, primary_key=True),
         sa.Column("key", kind),
     )
-    analyzed = analyze(sa.select(kinds.c.id))
+    analyzed = analyze_select(sa.select(kinds.c.id))
     return analyzed, resolve_sort_columns(analyzed, (SortKey("key"),), dict(kinds.c.items()))

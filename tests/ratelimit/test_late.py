@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hasten._timeouts import BlockAwareTimeout, done_within
+from hasten._timeouts import TimeoutExcludingBlockedTime, done_within
 from hasten.errors import StoreUnavailable
 from hasten.ratelimit import Limiter
 from hasten.ratelimit._circuit_breaker import FAILURES
@@ -84,7 +84,7 @@ async def test_a_timeout_ends_on_a_slow_event_loop() -> None:
             assert time.monotonic() - began >= 0.02
             began = time.monotonic()
             with pytest.raises(TimeoutError):
-                async with BlockAwareTimeout(0.02):
+                async with TimeoutExcludingBlockedTime(0.02):
                     await never
             assert time.monotonic() - began >= 0.02
 

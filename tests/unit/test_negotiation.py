@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hasten._asgi import header_values
+from hasten._asgi import join_header_values
 from hasten.compression._negotiation import (
     MAX_HEADER_BYTES,
     Coding,
@@ -156,7 +156,7 @@ class TestChoose:
             (data.draw(st.sampled_from([b"accept-encoding", b"Accept-Encoding"])), line.encode())
             for line in (",".join(parts[:cut]), ",".join(parts[cut:]))
         ]
-        combined = header_values(lines, b"accept-encoding")
+        combined = join_header_values(lines, b"accept-encoding")
         assert combined is not None
         assert choose_codings(combined.decode(), OFFER) == choose_codings(
             written(wanted) or ",", OFFER

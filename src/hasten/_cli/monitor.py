@@ -41,7 +41,7 @@ CLOSE_SECONDS: Final = 1.0  # how long responses in progress may take when the s
 METRICS: Final = "metrics"
 
 
-class Source(Protocol):
+class ReportSource(Protocol):
     """Where the server gets the reports of the processes from. Called in several threads."""
 
     def read_health(self) -> list[ProcessReport]:
@@ -91,7 +91,7 @@ class Monitor:
         name = host.decode() if isinstance(host, bytes) else str(host)
         return f"http://{f'[{name}]' if ':' in name else name}:{port}"
 
-    def start(self, source: Source) -> None:
+    def start(self, source: ReportSource) -> None:
         """Begin to answer requests."""
         self._source = source
         logger.info("metrics: %s/metrics; health: /livez, /readyz, /scale?queue=NAME", self.url)
@@ -157,13 +157,14 @@ class _Server(HTTPServer):
                 return
         self._connections[request] = time.monotonic()
         threading.Thread(
-            target=self._handle,
+            target=self._run_connection_thread,
             args=(request, client_address),
             name="hasten monitor request",
             daemon=True,
         ).start()
 
-    def _handle(self, request: Any, client_address: Any) -> None:
+    def _run_connection_thread(self, request: Any, client_address: Any) -> None:
+        """Respond to the request of a connection, and log errors. This is a thread's function."""
         try:
             self.finish_request(request, client_address)
         except OSError as error:  # includes TimeoutError
@@ -184,9 +185,10 @@ class _Server(HTTPServer):
                     connection.shutdown(socket.SHUT_RDWR)
 
     def close(self, *, is_serving: bool) -> None:
-        """Accept no more connections, and wait a moment for the others. Safe to call twice.
+        """Accept no more connections, and wait for the responses in progress. Safe to call twice.
 
-        is_serving is whether `serve_forever` is running.
+        The wait takes at most `CLOSE_SECONDS`. is_serving: `serve_forever` is running in a thread,
+        and is stopped first.
         """
         if self._is_closed:
             return

@@ -27,7 +27,7 @@ SEPARATOR: Final = b"\n"  # between a report and metrics; JSON has none
 
 
 class OwnProcess:
-    """The worker of this process. `Source` of a monitor."""
+    """The worker of this process. `ReportSource` of a monitor."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
@@ -41,8 +41,11 @@ class OwnProcess:
         """Return the report of this process, and the metrics of other libraries."""
         return self.read_health(), _collect_other_libraries_metrics()
 
-    def answer(self, request: bytes) -> bytes:
-        """Return the content of a response to the supervisor."""
+    def make_report_content(self, request: bytes) -> bytes:
+        """Return the content of a response to the supervisor: a report, and encoded metrics.
+
+        For `HEALTH`, the metrics are empty. For `METRICS`, they are those of other libraries.
+        """
         (report,) = self.read_health()
         families = encode_families(_collect_other_libraries_metrics() if request == METRICS else [])
         return encode_report(report) + SEPARATOR + families
@@ -75,17 +78,17 @@ class ChildProcess:
         self._problem: str | None = "not started yet"
         self._is_stopping = False
 
-    def started(self, client: ReportClient) -> None:
+    def on_started(self, client: ReportClient) -> None:
         """Record that a process was started, with this connection."""
         with self._lock:
             self._client = client
             self._problem = None
 
-    def stopping(self) -> None:
+    def on_stopping(self) -> None:
         """Record that the process was asked to stop. That it ends is no problem from now on."""
         self._is_stopping = True
 
-    def ended(self, problem: str | None) -> None:
+    def on_ended(self, problem: str | None) -> None:
         """Record that the process has ended. problem says how; None if it was asked to stop."""
         with self._lock:
             self._client = None
@@ -94,12 +97,15 @@ class ChildProcess:
             self._last = Totals()
 
     def read(self, request: bytes) -> tuple[ProcessReport, list[Family]]:
-        """Ask the process for a report, and for its metrics of other libraries."""
+        """Request a report from the process; for `METRICS`, also its metrics of other libraries.
+
+        If the process does not respond, the report names the problem, and there are no metrics.
+        """
         client = self._client
         if client is None:
             return self._make_report_without_answer(None), []
         try:
-            content = client.ask(request, ANSWER_SECONDS)
+            content = client.request_report(request, ANSWER_SECONDS)
         except ConnectionError:
             return self._make_report_without_answer(None if self._is_stopping else "has ended"), []
         if content is None:
@@ -116,14 +122,18 @@ class ChildProcess:
         return found, decode_families(families, self.number)
 
     def _make_report_without_answer(self, problem: str | None) -> ProcessReport:
-        """Return the report of a child that has not answered: the totals that are known."""
+        """Return the report of a child that has not answered: the problem, and its known totals.
+
+        These are the totals of the processes that have ended, and the last ones that the present
+        process reported.
+        """
         with self._lock:
             totals = add_totals([self._ended, self._last])
             return ProcessReport(self.number, [], totals, self._problem or problem)
 
 
 class ChildProcesses:
-    """All children of a supervisor. `Source` of a monitor. All are queried at the same time."""
+    """All children of a supervisor, queried at the same time. `ReportSource` of a monitor."""
 
     def __init__(self, children: Sequence[ChildProcess]) -> None:
         self._children = children

@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, Final, TypeAlias
 
-from hasten._asgi import ASGIApp, Headers, Message, Receive, Scope, Send, header_values
+from hasten._asgi import ASGIApp, Headers, Message, Receive, Scope, Send, join_header_values
 from hasten._checks import check_flag, check_whole_number
 from hasten._durations import Duration, to_seconds
-from hasten._loops import wait_for_future
+from hasten._loops import wait_for_concurrent_future
 from hasten._responses import EncodedResponse
-from hasten._sizes import Size, to_bytes
+from hasten._sizes import Size, to_byte_count
 from hasten.compression import _decoders as decoders
 from hasten.compression._decoders import Decoder, MalformedBody
 from hasten.compression._negotiation import Coding, normalize_coding
@@ -116,7 +116,7 @@ class DecompressionMiddleware:
     ) -> None:
         self.app = app
         self._buffered = check_flag("buffered", buffered)
-        self._max_bytes = to_bytes("max_size", max_size, at_least=1)
+        self._max_bytes = to_byte_count("max_size", max_size, at_least=1)
         self._max_ratio = check_whole_number("max_ratio", max_ratio, 1)
         self._max_codings = check_whole_number("max_encodings", max_encodings, 1)
         self._max_seconds = to_seconds("max_time", max_time)
@@ -136,7 +136,9 @@ class DecompressionMiddleware:
         return self._max_bytes + self._max_bytes // 100 + 1024
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        coded = header_values(scope["headers"], b"content-encoding") if _is_http(scope) else None
+        coded = (
+            join_header_values(scope["headers"], b"content-encoding") if _is_http(scope) else None
+        )
         names = _parse_content_encoding(coded)
         if not names:
             await self.app(scope, receive, send)
@@ -149,7 +151,7 @@ class DecompressionMiddleware:
             refusal.headers = {"accept-encoding": self._accepted_encodings}
             await EncodedResponse.for_error(refusal)(scope, receive, send)
             return
-        length = header_values(scope["headers"], b"content-length") or b""
+        length = join_header_values(scope["headers"], b"content-length") or b""
         if length.isdigit() and (len(length) > 18 or int(length) > self._max_compressed_bytes):
             refusal = BodyRefused(413, self._make_too_large_reason())
             await EncodedResponse.for_error(refusal)(scope, receive, send)
@@ -328,7 +330,7 @@ class _DecodedRequest:
                 return self._add_to_totals(self._decode_piece(data, self._decoder_calls_on_loop))
             self._work = self._limits._pool.submit(self._decode_piece, data, INPUT_BYTES)
         # If the application is cancelled here, its next read waits for the same work.
-        done = await wait_for_future(self._work)
+        done = await wait_for_concurrent_future(self._work)
         self._work = None
         return self._add_to_totals(done)
 
@@ -469,7 +471,7 @@ def _use_headers_of_decoded_body(scope: Scope) -> Iterator[None]:
     before = {key: scope[key] for key in ("headers", "extensions") if key in scope}
     headers: Headers = scope["headers"]
     facts: dict[str, Any] = {
-        name.decode().replace("-", "_"): header_values(headers, name) for name in _KEPT
+        name.decode().replace("-", "_"): join_header_values(headers, name) for name in _KEPT
     }
     scope["headers"] = [line for line in headers if line[0] not in _ABOUT_ENCODED_BODY]
     scope["extensions"] = {**(scope.get("extensions") or {}), EXTENSION: facts}

@@ -21,10 +21,10 @@ from fnmatch import fnmatchcase
 from hashlib import sha256
 from typing import Final
 
-from hasten._asgi import Headers, Scope, header_values
+from hasten._asgi import Headers, Scope, join_header_values
 from hasten._checks import check_texts
-from hasten._quality import parse_weights
-from hasten._sizes import Size, to_bytes
+from hasten._quality import parse_weights_in_thousandths
+from hasten._sizes import Size, to_byte_count
 from hasten.compression import _codecs as codecs
 from hasten.compression._head import ResponseHead, allows_shared_caching
 from hasten.compression._request_target import RequestTarget
@@ -89,7 +89,7 @@ class Dictionaries:
             raise InvalidOption("credential_headers", credential_headers, expected)
         self._credential_headers = frozenset(name.lower().encode() for name in names)
         self._owner_headers = self._credential_headers | {h.encode() for h in CREDENTIAL_HEADERS}
-        self._max_bytes = to_bytes("max_size", max_size)
+        self._max_bytes = to_byte_count("max_size", max_size)
         self._bytes = 0
         self._responses: OrderedDict[tuple[bytes, bytes], bytes] = OrderedDict()
         self._lock = threading.Lock()
@@ -131,14 +131,14 @@ class Dictionaries:
             return None
         certificate = _get_client_certificate_name_and_chain(scope)
         has_credential = certificate or any(
-            header_values(request_headers, name) for name in self._credential_headers
+            join_header_values(request_headers, name) for name in self._credential_headers
         )
         if not has_credential and (
             b"set-cookie" in found or not allows_shared_caching(cache_control)
         ):
             return None
         names = sorted((vary - _ABOUT_CODING) | self._owner_headers)
-        values = [(name, header_values(request_headers, name)) for name in names]
+        values = [(name, join_header_values(request_headers, name)) for name in names]
         return sha256(repr((target._replace(path=path), certificate, values)).encode()).digest()
 
     def _make_use_as_dictionary_headers(
@@ -218,10 +218,12 @@ def _get_offered_dictionary_hash(headers: Headers) -> bytes | None:
     The hash is in the header Available-Dictionary. The result is None if the client does not accept
     dcz, or if a page of another site made the request.
     """
-    accepted = header_values(headers, b"accept-encoding") or b""
-    named = (header_values(headers, b"available-dictionary") or b"").strip()
-    site = header_values(headers, b"sec-fetch-site")
-    if len(accepted) > 1024 or not parse_weights(accepted.decode("latin-1")).get(DCZ):
+    accepted = join_header_values(headers, b"accept-encoding") or b""
+    named = (join_header_values(headers, b"available-dictionary") or b"").strip()
+    site = join_header_values(headers, b"sec-fetch-site")
+    if len(accepted) > 1024 or not parse_weights_in_thousandths(accepted.decode("latin-1")).get(
+        DCZ
+    ):
         return None
     if site is not None and site not in _SAME_ORIGIN:
         return None

@@ -8,7 +8,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Final
 
-from hasten._quality import parse_weights
+from hasten._quality import parse_weights_in_thousandths
 
 MAX_HEADER_BYTES: Final = 1024
 """A longer Accept-Encoding is ignored: no real client sends one."""
@@ -56,7 +56,7 @@ def choose_codings(header: str | None, offered: Sequence[Coding]) -> CodingPrefe
     """
     if not header or len(header) > MAX_HEADER_BYTES:
         return NO_PREFERENCES
-    weights = parse_weights(header, normalize_coding)
+    weights = parse_weights_in_thousandths(header, normalize_coding)
     others = weights.get("*", 0)
     # If the header does not mention identity, it is acceptable, but any coding is preferred to it.
     identity = weights.get(IDENTITY, weights.get("*"))

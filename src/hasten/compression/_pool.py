@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, ParamSpec, TypeVar
 
 from hasten._checks import check_whole_number
-from hasten._loops import wait_for_future
+from hasten._loops import wait_for_concurrent_future
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -66,7 +66,7 @@ class CompressionThreads:
         """
         future = self.submit(function, *args, **kwargs)
         try:
-            return await wait_for_future(future)
+            return await wait_for_concurrent_future(future)
         except BaseException:
             future.cancel()
             raise

@@ -25,8 +25,8 @@ from enum import Enum
 from time import perf_counter
 from typing import Final, NamedTuple, TypeAlias
 
-from hasten._asgi import Headers, Message, Scope, Send, header_values
-from hasten._loops import is_asyncio, make_lock
+from hasten._asgi import Headers, Message, Scope, Send, join_header_values
+from hasten._loops import is_asyncio_running, make_lock
 from hasten.compression._cache import HASHED_AT_ONCE_BYTES, CacheKey, is_cacheable, make_cache_key
 from hasten.compression._codecs import Codec
 from hasten.compression._dictionaries import DCZ, DCZ_LEVEL
@@ -206,7 +206,7 @@ class ResponseCompressor:
         self._vary = vary
         self._declared = length
         if head.status == 304:
-            held = header_values(self._request_headers, b"if-none-match")
+            held = join_header_values(self._request_headers, b"if-none-match")
             self._head = ResponseHead(304, head.make_not_modified_headers(held, settings.etag))
             return self._make_uncompressed_start("not_modified")
         is_live = length is None and kind is LIVE
@@ -330,7 +330,7 @@ class ResponseCompressor:
         """Prepare for a body that arrives in pieces, and enter the state BUFFERING."""
         flush = self._settings.flush
         self._lock = make_lock()
-        has_timer = is_asyncio()
+        has_timer = is_asyncio_running()
         idle_seconds = flush.idle_seconds if has_timer else None
         self._idle_timer = IdleTimer(idle_seconds, self._on_pause)
         self._awaits_pauses = flush.flushes_on_short_pause and has_timer
@@ -535,7 +535,9 @@ class ResponseCompressor:
         cache = self._settings.cache
         kept = None
         if cache is not None and key is not None:
-            kept = cache._find_compressed_body(key, codec, body, self._compress_if_thread_is_idle)
+            kept = cache._find_body_and_recompress_if_due(
+                key, codec, body, self._compress_if_thread_is_idle
+            )
         if kept is None:
             return None
         return _CompressedBody(kept, codec.coding, 0, cached=True)

@@ -8,7 +8,7 @@ from enum import Enum
 from functools import lru_cache
 from typing import Final
 
-from hasten._asgi import Headers, Scope, header_values
+from hasten._asgi import Headers, Scope, join_header_values
 from hasten._checks import check_texts
 from hasten._durations import to_seconds
 from hasten.compression._breach import BreachGuard
@@ -93,7 +93,7 @@ class Settings:
         """
         headers: dict[bytes, bytes] = dict(request_headers)
         if len(headers) != len(request_headers):  # rare: a header occurs twice
-            headers = {name: header_values(request_headers, name) or b"" for name in headers}
+            headers = {name: join_header_values(request_headers, name) or b"" for name in headers}
         accepted = headers.get(b"accept-encoding")
         # choose() caches its results by header: long headers would let clients fill the memory.
         if accepted is None or len(accepted) > MAX_HEADER_BYTES:
@@ -112,7 +112,7 @@ class Settings:
 
         With strict, the response is then 406.
         """
-        accepted = header_values(scope["headers"], b"accept-encoding") or b""
+        accepted = join_header_values(scope["headers"], b"accept-encoding") or b""
         return (
             len(accepted) <= MAX_HEADER_BYTES and self.choose(accepted).refuses_codings_and_identity
         )
@@ -126,7 +126,7 @@ class Settings:
         if self.cache is None and self.dictionaries is None:
             return None
         if self.cache is not None:
-            self.cache._check_event_loop()
+            self.cache._require_asyncio_for_recompress()
         return make_request_target(scope)
 
     def make_vary_value(self, target: RequestTarget | None) -> bytes:

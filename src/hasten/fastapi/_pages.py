@@ -29,8 +29,8 @@ from pydantic_core import SchemaSerializer, core_schema
 
 from hasten import fields as _fields
 from hasten import pagination as _pagination
-from hasten._asgi import Headers, Receive, Scope, Send, header_values
-from hasten._responses import etag_of, send_response
+from hasten._asgi import Headers, Receive, Scope, Send, join_header_values
+from hasten._responses import make_etag, send_response
 from hasten.errors import InvalidParameter, RowNotFound
 from hasten.fields import FieldSet, Partial, Row, encode
 from hasten.pagination import CursorPage, Envelope, Page, PageParams
@@ -267,8 +267,8 @@ class _LazilyEncodedResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         status, headers = self.status_code, self.raw_headers
         body = bytes(self.body)
-        if self._has_etag and header_values(headers, b"etag") is None:
-            headers = [*headers, (b"etag", etag_of(body).encode())]
+        if self._has_etag and join_header_values(headers, b"etag") is None:
+            headers = [*headers, (b"etag", make_etag(body).encode())]
         # FastAPI merges status and headers of dependencies only into responses that it creates.
         others: Response | None = scope.get(_DEPENDENCY_RESPONSE)
         if status == 200:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final, Generic, TypeAlias, TypeVar, get_args, get_origin
 
-from hasten._responses import EncodedResponse, RequestLike, etag_of
+from hasten._responses import EncodedResponse, RequestLike, make_etag
 from hasten.fields._allowed import ResolvedModelField, iter_resolved_model_fields
 from hasten.fields._rows import encode, get_annotations_by_attribute
 
@@ -41,7 +41,7 @@ class Partial(dict[str, object], Generic[T]):
         body = encode(self)
         headers = {"content-type": "application/json"}
         if self.has_etag:
-            headers["etag"] = etag_of(body)
+            headers["etag"] = make_etag(body)
         response = EncodedResponse(body, 200, headers)
         return response if request is None else response.to(request)
 

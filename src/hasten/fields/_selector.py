@@ -17,7 +17,7 @@ from typing import (
 )
 
 from hasten._checks import check_whole_number
-from hasten._coroutines import run_without_loop
+from hasten._coroutines import run_without_suspending
 from hasten._queries import Pairs, QueryLike, to_query_pairs
 from hasten.errors import InvalidOption, RowNotFound, UsageError
 from hasten.fields._allowed import AllowedFields, Field, FieldSet, select_same_fields
@@ -283,12 +283,12 @@ class FieldSelector(Generic[T]):
         return await self._read_many(self._wrap_database(db, is_async=True), statement, fields)
 
     def _read_one_sync(self, db: Executor, statement: Selection, fields: FieldSet) -> Partial[T]:
-        return run_without_loop(
+        return run_without_suspending(
             self._read_one(self._wrap_database(db, is_async=False), statement, fields)
         )
 
     def _read_many_sync(self, db: Executor, statement: Selection, fields: FieldSet) -> list[Row]:
-        return run_without_loop(
+        return run_without_suspending(
             self._read_many(self._wrap_database(db, is_async=False), statement, fields)
         )
 

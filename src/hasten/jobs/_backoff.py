@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hasten._checks import check_number
-from hasten._durations import MAX_MS, Duration, to_ms
+from hasten._durations import MAX_MS, Duration, to_nearest_ms
 
 DEFAULT_CAP: Final = 3600.0
 
@@ -29,7 +29,7 @@ class Fixed:
     jitter: float = 0.0
 
     def __post_init__(self) -> None:
-        to_ms("backoff", self.delay)
+        to_nearest_ms("backoff", self.delay)
         check_number("jitter", self.jitter, 0, 1)
 
 
@@ -45,9 +45,9 @@ class Exponential:
     jitter: float = 0.5
 
     def __post_init__(self) -> None:
-        to_ms("backoff", self.delay)
+        to_nearest_ms("backoff", self.delay)
         if self.cap is not None:
-            to_ms("backoff cap", self.cap)
+            to_nearest_ms("backoff cap", self.cap)
         check_number("jitter", self.jitter, 0, 1)
 
 
@@ -82,11 +82,11 @@ def retry_delay_ms(
         case None:
             return 0
         case Fixed(delay, jitter):
-            return _shorten_randomly(to_ms("backoff", delay), jitter, random)
+            return _shorten_randomly(to_nearest_ms("backoff", delay), jitter, random)
         case Exponential(delay, cap, jitter):
             # A factor of 2^42 exceeds every limit. A larger one would only make huge integers.
-            doubled = to_ms("backoff", delay) * 2 ** min(failed_attempt - 1, 42)
-            limit = MAX_MS if cap is None else to_ms("backoff cap", cap)
+            doubled = to_nearest_ms("backoff", delay) * 2 ** min(failed_attempt - 1, 42)
+            limit = MAX_MS if cap is None else to_nearest_ms("backoff cap", cap)
             return _shorten_randomly(min(doubled, limit), jitter, random)
 
 

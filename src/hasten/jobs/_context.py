@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from hasten._escapes import printable
+from hasten._escapes import escape_unprintable
 from hasten._logs import get_logger
 from hasten.errors import InvalidOption
 from hasten.jobs._encoding import encode_json
@@ -49,7 +49,7 @@ class Context:
         """The number of this attempt, from 1. Postponed runs and runs handed back do not count."""
 
     def __repr__(self) -> str:
-        return printable(
+        return escape_unprintable(
             f"<Context of job {self._job.id} {self._job.name}, attempt {self.attempt}>"
         )
 

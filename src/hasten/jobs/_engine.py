@@ -368,7 +368,7 @@ class Engine(Protocol):
     async def aclose(self) -> None:
         """Wait for the calls in progress, and close the connections. Safe to call twice."""
 
-    def close_now(self) -> None:
+    def close_without_event_loop(self) -> None:
         """Close the connections without an event loop, when the interpreter exits."""
 
 

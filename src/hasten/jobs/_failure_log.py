@@ -13,7 +13,7 @@ import logging
 import sys
 from typing import Any, Final
 
-from hasten._escapes import printable
+from hasten._escapes import escape_unprintable
 from hasten._logs import format_traceback, get_logger
 from hasten.jobs._engine import CANCELLED_ERROR
 from hasten.jobs._failures import Failure, cut_to_handler_frames
@@ -125,7 +125,7 @@ def _log_safely(
             logger.log(level, message, *args, exc_info=exc_info)
     except Exception as error:  # noqa: BLE001  # raised by a filter or handler of the application
         with contextlib.suppress(Exception):
-            print(printable(message % args), file=sys.stderr)  # noqa: T201
+            print(escape_unprintable(message % args), file=sys.stderr)  # noqa: T201
             print(format_traceback(error), file=sys.stderr)  # noqa: T201
 
 
@@ -156,5 +156,5 @@ def _make_log_attributes(job: JobRecord, error: str | None = None) -> dict[str, 
 
 def _to_one_line(text: str) -> str:
     """Return a text on one line, shortened, with control characters escaped."""
-    line = printable(" ".join(text[:MAX_SHOWN].split()))
+    line = escape_unprintable(" ".join(text[:MAX_SHOWN].split()))
     return line if len(text) <= MAX_SHOWN else line + "…"

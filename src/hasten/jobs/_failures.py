@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from hasten._durations import to_ms
+from hasten._durations import to_nearest_ms
 from hasten.errors import InvalidResult
 from hasten.jobs._backoff import BackoffFunction, Custom, retry_delay_ms
 from hasten.jobs._control_exceptions import RetryAfter, Unrecoverable
@@ -81,7 +81,7 @@ def _apply_rules(
     final: tuple[type[BaseException], ...] = (Unrecoverable, InvalidResult, *give_up_on)
     members = [error] if isinstance(error, final) else _leaf_exceptions(error)
     delays = [
-        max(to_ms("RetryAfter", member.delay_ms / 1000), MIN_POSTPONE_MS)
+        max(to_nearest_ms("RetryAfter", member.delay_ms / 1000), MIN_POSTPONE_MS)
         for member in members
         if isinstance(member, RetryAfter)
     ]
@@ -95,7 +95,7 @@ def _apply_rules(
     delay = backoff_function(attempt, error)
     if delay is None:
         return Failure(text, trace, final=True)
-    return Failure(text, trace, delay_ms=to_ms("backoff", delay))
+    return Failure(text, trace, delay_ms=to_nearest_ms("backoff", delay))
 
 
 def _leaf_exceptions(error: BaseException) -> list[BaseException]:

@@ -9,8 +9,8 @@ from typing import Final
 from urllib.parse import parse_qs
 
 from hasten._asgi import Receive, Scope, Send
-from hasten._durations import Duration, to_ms
-from hasten._loops import wait_for_future
+from hasten._durations import Duration, to_nearest_ms
+from hasten._loops import wait_for_concurrent_future
 from hasten._responses import send_response
 from hasten.errors import InvalidOption
 from hasten.jobs._health import (
@@ -163,9 +163,9 @@ class Health:
         self._workers = workers
         self._checks = HealthChecks(
             list(dict.fromkeys(queue for worker in workers for queue in worker.queues)),
-            max_blocked=to_ms("max_blocked", max_blocked, at_least_ms=1) / 1000,
-            max_fetch_age=to_ms("max_fetch_age", max_fetch_age, at_least_ms=1) / 1000,
-            store_timeout=to_ms("store_timeout", store_timeout, at_least_ms=1) / 1000,
+            max_blocked=to_nearest_ms("max_blocked", max_blocked, at_least_ms=1) / 1000,
+            max_fetch_age=to_nearest_ms("max_fetch_age", max_fetch_age, at_least_ms=1) / 1000,
+            store_timeout=to_nearest_ms("store_timeout", store_timeout, at_least_ms=1) / 1000,
         )
         for worker in workers:
             worker.start_counting_runs()
@@ -186,7 +186,9 @@ class Health:
         else:
             query = scope.get("query_string", b"").decode("latin-1")
             report = report_of_workers(self._workers)
-            response = await wait_for_future(self._checks.start(endpoint, query, [report]))
+            response = await wait_for_concurrent_future(
+                self._checks.start(endpoint, query, [report])
+            )
         headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
         if response.status == 405:
             headers.append((b"allow", b"GET, HEAD"))

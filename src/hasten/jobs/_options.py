@@ -18,8 +18,8 @@ from typing import Any, Final, TypedDict
 import msgspec
 
 from hasten._caches import cache_results_for_short_texts
-from hasten._checks import check_flag, check_time, check_whole_number, is_async
-from hasten._durations import MAX_MS, MAX_SECONDS, Duration, is_duration, to_ms
+from hasten._checks import check_aware_datetime, check_flag, check_whole_number, is_async
+from hasten._durations import MAX_MS, MAX_SECONDS, Duration, is_duration, to_nearest_ms
 from hasten._escapes import is_printable
 from hasten.errors import InvalidOption
 from hasten.jobs._backoff import Backoff, BackoffFunction, Custom, Exponential, Fixed
@@ -66,7 +66,7 @@ class Keep:
         if self.count is not None:
             check_whole_number("Keep(count)", self.count, 0, MAX_COUNT)
         if self.age is not None:
-            to_ms("Keep(age)", self.age)
+            to_nearest_ms("Keep(age)", self.age)
 
     @property
     def keeps_nothing(self) -> bool:
@@ -76,7 +76,7 @@ class Keep:
     @property
     def age_ms(self) -> int | None:
         """The maximum age in ms; None means no limit."""
-        return None if self.age is None else to_ms("Keep(age)", self.age)
+        return None if self.age is None else to_nearest_ms("Keep(age)", self.age)
 
 
 KEEP_ALL: Final = Keep()
@@ -198,7 +198,7 @@ def _merge_options(
             case "lifo":
                 changes[option] = check_flag(option, value)
             case "delay":
-                changes["delay_ms"] = to_ms(option, value)
+                changes["delay_ms"] = to_nearest_ms(option, value)
             case "at":
                 if "delay" in given:
                     raise InvalidOption(
@@ -208,7 +208,7 @@ def _merge_options(
                 if changes["delay_ms"] > MAX_MS:
                     raise InvalidOption(option, value, "a time in the next hundred years")
             case "timeout" | "expires":
-                ms = None if value is None else to_ms(option, value, at_least_ms=1)
+                ms = None if value is None else to_nearest_ms(option, value, at_least_ms=1)
                 changes[f"{option}_ms"] = ms
             case "backoff":
                 changes[option] = check_backoff(value)
@@ -241,8 +241,8 @@ def check_backoff(value: object) -> Backoff | None:
             _check_backoff_function(value)
             return Custom()
         case _ if not isinstance(value, bool):
-            to_ms("backoff", value)
-            return Fixed(value)  # type: ignore[arg-type]  # to_ms has checked it
+            to_nearest_ms("backoff", value)
+            return Fixed(value)  # type: ignore[arg-type]  # to_nearest_ms has checked it
     raise InvalidOption(
         "backoff",
         value,
@@ -340,7 +340,7 @@ def check_name(kind: str, name: object) -> str:
 
 def _to_epoch_ms(option: str, value: object) -> int:
     """Convert a datetime with a time zone to ms since the epoch. Raises `InvalidOption`."""
-    since_epoch = check_time(option, value) - datetime(1970, 1, 1, tzinfo=UTC)
+    since_epoch = check_aware_datetime(option, value) - datetime(1970, 1, 1, tzinfo=UTC)
     return round(since_epoch.total_seconds() * 1000)
 
 
@@ -368,7 +368,7 @@ def encode_options(options: Options) -> str:
         case Exponential(delay, cap, jitter):
             wire["backoff"] = _encode_backoff("exponential", delay, jitter)
             if cap is not None:
-                ours["cap"] = to_ms("backoff cap", cap)
+                ours["cap"] = to_nearest_ms("backoff cap", cap)
         case Custom(name):
             wire["backoff"] = {"type": name}
     if options.keep_completed is not None:
@@ -398,7 +398,7 @@ def _to_wire_hasten_options(options: Options) -> dict[str, Any]:
 
 
 def _encode_backoff(kind: str, delay: Duration, jitter: float) -> dict[str, Any]:
-    wire: dict[str, Any] = {"type": kind, "delay": to_ms("backoff", delay)}
+    wire: dict[str, Any] = {"type": kind, "delay": to_nearest_ms("backoff", delay)}
     if jitter:
         wire["jitter"] = jitter
     return wire

@@ -32,8 +32,8 @@ from msgspec import UNSET
 from hasten import _portal
 from hasten._checks import check_flag, check_whole_number
 from hasten._clock import SYSTEM_CLOCK, Clock
-from hasten._durations import Duration, to_ms
-from hasten._sizes import Size, to_bytes
+from hasten._durations import Duration, to_nearest_ms
+from hasten._sizes import Size, to_byte_count
 from hasten._store import Store
 from hasten.errors import (
     InvalidArgument,
@@ -118,7 +118,7 @@ class Queue:
         **options: Unpack[TaskOptions],
     ) -> None:
         self.name = check_name("queue", name)
-        self.max_size = to_bytes("max_size", max_size, at_least=1)
+        self.max_size = to_byte_count("max_size", max_size, at_least=1)
         if self.max_size > MAX_SIZE:
             raise InvalidOption("max_size", max_size, "at most 256mb, the limit of some stores")
         self.show_values = check_flag("show_values", show_values)
@@ -582,7 +582,7 @@ class Queue:
             priority=None
             if priority is None
             else check_whole_number("priority", priority, 0, MAX_PRIORITY),
-            delay_ms=None if delay is None else to_ms("delay", delay),
+            delay_ms=None if delay is None else to_nearest_ms("delay", delay),
             progress=None if progress is UNSET else encode_progress(progress, self.max_size),
         )
         found = await self._apply_update(change)
@@ -672,7 +672,7 @@ class Queue:
             )
         if limit is not None:
             check_whole_number("limit", limit, 0, MAX_COUNT)
-        before_ms = self.clock.now_ms() - to_ms("older_than", older_than)
+        before_ms = self.clock.now_ms() - to_nearest_ms("older_than", older_than)
         return await self._purge({checked}, before_ms, limit)
 
     async def _purge(
@@ -729,35 +729,35 @@ class SyncQueue:
 
     def add(self, name: str, data: object = None, **options: Unpack[JobOptions]) -> Job[Any]:
         """Add a job by the name of its task; see `Queue.add`."""
-        return _portal.run_checked(self._queue.add(name, data, **options))
+        return _portal.run_for_sync_method(self._queue.add(name, data, **options))
 
     def add_many(self, jobs: Iterable[JobSpec]) -> list[Job[Any]]:
         """Add several jobs; see `Queue.add_many`."""
-        return _portal.run_checked(self._queue.add_many(jobs))
+        return _portal.run_for_sync_method(self._queue.add_many(jobs))
 
     def get(self, id: str) -> Job[Any] | None:
         """Return the job with this id, or None; see `Queue.get`."""
-        return _portal.run_checked(self._queue.get(id))
+        return _portal.run_for_sync_method(self._queue.get(id))
 
     def why(self, id: str) -> Why:
         """Return why a job does not run now; see `Queue.why`."""
-        return _portal.run_checked(self._queue.why(id))
+        return _portal.run_for_sync_method(self._queue.why(id))
 
     def jobs(
         self, state: State | str, *, offset: int = 0, limit: int = 100, newest_first: bool = False
     ) -> list[Job[Any]]:
         """Return a page of the jobs in a state; see `Queue.jobs`."""
-        return _portal.run_checked(
+        return _portal.run_for_sync_method(
             self._queue.jobs(state, offset=offset, limit=limit, newest_first=newest_first)
         )
 
     def counts(self) -> dict[State, int]:
         """Return the number of jobs in each state; see `Queue.counts`."""
-        return _portal.run_checked(self._queue.counts())
+        return _portal.run_for_sync_method(self._queue.counts())
 
     def workers(self) -> list[WorkerInfo]:
         """Return the workers of the queue; see `Queue.workers`."""
-        return _portal.run_checked(self._queue.workers())
+        return _portal.run_for_sync_method(self._queue.workers())
 
     def events(self, *, after: str | None = None) -> SyncQueueEvents:
         """Return an iterator over the events: `for event in queue.sync.events():`.
@@ -768,7 +768,7 @@ class SyncQueue:
 
     def cancel(self, *ids: str) -> list[str]:
         """Cancel jobs; see `Queue.cancel`."""
-        return _portal.run_checked(self._queue.cancel(*ids))
+        return _portal.run_for_sync_method(self._queue.cancel(*ids))
 
     def update(
         self,
@@ -780,29 +780,29 @@ class SyncQueue:
         progress: object = UNSET,
     ) -> None:
         """Change the data, priority, delay or progress of a job; see `Queue.update`."""
-        _portal.run_checked(
+        _portal.run_for_sync_method(
             self._queue.update(id, data=data, priority=priority, delay=delay, progress=progress)
         )
 
     def log(self, id: str, line: str) -> None:
         """Add a line to a job's log; see `Queue.log`."""
-        _portal.run_checked(self._queue.log(id, line))
+        _portal.run_for_sync_method(self._queue.log(id, line))
 
     def retry(self, *ids: str) -> list[str]:
         """Queue finished jobs again; see `Queue.retry`."""
-        return _portal.run_checked(self._queue.retry(*ids))
+        return _portal.run_for_sync_method(self._queue.retry(*ids))
 
     def promote(self, *ids: str) -> list[str]:
         """Make delayed jobs ready to run now; see `Queue.promote`."""
-        return _portal.run_checked(self._queue.promote(*ids))
+        return _portal.run_for_sync_method(self._queue.promote(*ids))
 
     def remove(self, *ids: str) -> list[str]:
         """Delete jobs; see `Queue.remove`."""
-        return _portal.run_checked(self._queue.remove(*ids))
+        return _portal.run_for_sync_method(self._queue.remove(*ids))
 
     def drain(self, *, delayed: bool = False) -> int:
         """Delete the jobs that are ready to run; see `Queue.drain`."""
-        return _portal.run_checked(self._queue.drain(delayed=delayed))
+        return _portal.run_for_sync_method(self._queue.drain(delayed=delayed))
 
     def clean(
         self,
@@ -812,29 +812,31 @@ class SyncQueue:
         limit: int | None = None,
     ) -> list[str]:
         """Delete the old jobs in one state; see `Queue.clean`."""
-        return _portal.run_checked(self._queue.clean(state, older_than=older_than, limit=limit))
+        return _portal.run_for_sync_method(
+            self._queue.clean(state, older_than=older_than, limit=limit)
+        )
 
     def obliterate(self, *, force: bool = False) -> None:
         """Delete the queue with all its jobs; see `Queue.obliterate`."""
-        _portal.run_checked(self._queue.obliterate(force=force))
+        _portal.run_for_sync_method(self._queue.obliterate(force=force))
 
     def pause(self) -> None:
         """Keep workers from claiming jobs; see `Queue.pause`."""
-        _portal.run_checked(self._queue.pause())
+        _portal.run_for_sync_method(self._queue.pause())
 
     def resume(self) -> None:
         """Let workers claim jobs again; see `Queue.resume`."""
-        _portal.run_checked(self._queue.resume())
+        _portal.run_for_sync_method(self._queue.resume())
 
     def is_paused(self) -> bool:
         """Return whether the queue is paused; see `Queue.is_paused`."""
-        return _portal.run_checked(self._queue.is_paused())
+        return _portal.run_for_sync_method(self._queue.is_paused())
 
     def close(self) -> None:
         """Close the store if the queue created it; see `Queue.aclose`."""
-        # waits_for_tasks: raises UsageError in a running event loop, whose connections could not be
+        # may_deadlock: raises UsageError in a running event loop, whose connections could not be
         # closed while this call blocks it.
-        _portal.run_checked(self._queue.aclose(), waits_for_tasks=True)
+        _portal.run_for_sync_method(self._queue.aclose(), may_deadlock=True)
 
 
 class TaskDecorator(Protocol):

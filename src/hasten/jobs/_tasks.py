@@ -158,7 +158,7 @@ class SyncEnqueuer(Generic[P, T]):
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[T]:
         """Add a job that calls the task with these arguments; see `Enqueuer.enqueue`."""
-        return _portal.run_checked(self._enqueuer.enqueue(*args, **kwargs))
+        return _portal.run_for_sync_method(self._enqueuer.enqueue(*args, **kwargs))
 
     def args(self, *args: P.args, **kwargs: P.kwargs) -> Arguments[P]:
         """Return the arguments of a call, for `enqueue_many`; see `Enqueuer.args`."""
@@ -166,7 +166,7 @@ class SyncEnqueuer(Generic[P, T]):
 
     def enqueue_many(self, calls: Iterable[Arguments[P]]) -> list[Job[T]]:
         """Add one job for each of several calls; see `Enqueuer.enqueue_many`."""
-        return _portal.run_checked(self._enqueuer.enqueue_many(calls))
+        return _portal.run_for_sync_method(self._enqueuer.enqueue_many(calls))
 
     def using(self, **options: Unpack[JobOptions]) -> SyncEnqueuer[P, T]:
         """Return an object that adds jobs with other options; see `Enqueuer.using`."""

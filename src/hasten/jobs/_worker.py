@@ -25,7 +25,7 @@ from typing import Any, Final, Self
 import hasten
 from hasten._checks import check_whole_number
 from hasten._clock import Clock
-from hasten._durations import Duration, to_ms
+from hasten._durations import Duration, to_nearest_ms
 from hasten._logs import get_logger, reenable_disabled_loggers
 from hasten._store_url import SqliteFile
 from hasten.errors import InvalidOption, StoreError, UsageError
@@ -119,8 +119,8 @@ class Worker:
         self.name = check_name("worker", name or f"{socket.gethostname()}:{os.getpid()}")
         self._queues = tuple(dict.fromkeys(queues))
         self._concurrency = check_whole_number("concurrency", concurrency, 1, MAX_COUNT)
-        self._lease_ms = to_ms("lease", lease, at_least_ms=1000)
-        self._grace = to_ms("grace", grace) / 1000
+        self._lease_ms = to_nearest_ms("lease", lease, at_least_ms=1000)
+        self._grace = to_nearest_ms("grace", grace) / 1000
         self._crash_limit = check_whole_number("crash_limit", crash_limit, 1, MAX_COUNT)
         self._keep_completed = (
             check_keep("keep_completed", keep_completed) or DEFAULT_KEEP_COMPLETED
@@ -350,7 +350,7 @@ class Worker:
         Raises the error of a worker that has failed. Raises `UsageError` if a handler stops its own
         worker: the worker stops, but the handler cannot wait for that.
         """
-        await self._stop(self._grace if grace is None else to_ms("grace", grace) / 1000)
+        await self._stop(self._grace if grace is None else to_nearest_ms("grace", grace) / 1000)
         if self._failure is not None:
             raise self._failure
 

@@ -17,12 +17,17 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias, TypeVar
 
 from hasten._asgi import ASGIApp, Receive, Scope, Send
-from hasten._checks import check_function, check_instance, check_whole_number, is_number
+from hasten._checks import (
+    check_function,
+    check_instance,
+    check_whole_number,
+    is_int_or_float_not_bool,
+)
 from hasten._clock import SYSTEM_CLOCK, Clock, check_clock, make_now_ns
-from hasten._durations import Duration, to_us
-from hasten._litestar import find_first_equal_middleware
+from hasten._durations import Duration, to_nearest_us
+from hasten._litestar import find_first_with_equal_options
 from hasten._logs import get_logger
-from hasten._problems import make_refusal, prefers_text
+from hasten._problems import make_refusal_response, prefers_text
 from hasten._repeated_errors import ThrottledErrorLog
 from hasten._request_info import RequestInfo
 from hasten.errors import InvalidOption
@@ -106,7 +111,7 @@ class LoadSheddingMiddleware:
         self._critical = check_function("critical", critical, "request")
         share = _check_fraction("reserved", reserved)
         self._reserved = share if critical is not None else 0.0
-        self._retry_after = max(1, math.ceil(to_us("retry_after", retry_after) / 1_000_000))
+        self._retry_after = max(1, math.ceil(to_nearest_us("retry_after", retry_after) / 1_000_000))
         self._message = _check_message(message)
         self._on_shed = check_function("on_shed", on_shed, "shed")
         self._errors = ThrottledErrorLog(logger)
@@ -125,7 +130,7 @@ class LoadSheddingMiddleware:
             return
         if not self._has_started:
             self._has_started = True
-            self._load = find_first_equal_middleware(scope, self, self._definition)._load
+            self._load = find_first_with_equal_options(scope, self, self._definition)._load
         if self._accept_or_shed(scope):
             await self._run_application(TrackedRequest(self._load, receive, send), scope)
         else:
@@ -166,8 +171,12 @@ class LoadSheddingMiddleware:
         retry_after = random.randint(minimum, 2 * minimum)  # noqa: S311
         self._call_on_shed(request, retry_after)
         is_text = prefers_text(request.header("accept"))
-        response = make_refusal(
-            self._message, status=503, limits=[], server_lacks_capacity=True, is_text=is_text
+        response = make_refusal_response(
+            self._message,
+            status=503,
+            exceeded_limits=[],
+            server_lacks_capacity=True,
+            is_text=is_text,
         )
         headers = response.headers | {"retry-after": str(retry_after)}
         await response._replace(headers=headers)(scope, receive, send)
@@ -211,11 +220,11 @@ def _make_bounds(
     if minimum > maximum:
         expected = f"at most max_concurrency, which is {maximum}"
         raise InvalidOption("min_concurrency", minimum, expected, code="out_of_range")
-    return LimitBounds(minimum, maximum, to_us("max_lag", max_lag, at_least_us=1))
+    return LimitBounds(minimum, maximum, to_nearest_us("max_lag", max_lag, at_least_us=1))
 
 
 def _check_fraction(option: str, value: object) -> float:
-    if is_number(value) and 0 <= value < 1:
+    if is_int_or_float_not_bool(value) and 0 <= value < 1:
         return value
     raise InvalidOption(option, value, "a number from 0 to less than 1")
 

@@ -254,9 +254,9 @@ def _encode_value(value: object) -> bytes:
         value = value.value
     if value is None:
         return b"n\0"
-    for kind, letter, to_bytes in _ENCODERS:
+    for kind, letter, to_byte_count in _ENCODERS:
         if isinstance(value, kind):
-            raw = to_bytes(value)
+            raw = to_byte_count(value)
             return letter + _encode_length(len(raw)) + raw
     raise InvalidOption(
         "sort",

@@ -22,9 +22,14 @@ from typing import (
     overload,
 )
 
-from hasten._coroutines import run_without_loop
-from hasten._queries import QueryLike, get_request_header, is_app_in_debug_mode, to_query_pairs
-from hasten._responses import EncodedResponse, contains_etag, etag_of
+from hasten._coroutines import run_without_suspending
+from hasten._queries import (
+    QueryLike,
+    get_header_if_request,
+    is_request_of_app_in_debug_mode,
+    to_query_pairs,
+)
+from hasten._responses import EncodedResponse, make_etag, matches_if_none_match
 from hasten.errors import InvalidOption, UsageError
 from hasten.fields._allowed import AllowedFields, FieldSet, is_shown_in_every_row
 from hasten.fields._items import get_field_value
@@ -286,8 +291,12 @@ class Paginator(Generic[P]):
         """
         pairs = to_query_pairs(query)
         if hasattr(query, "query_params"):
-            if_none_match = if_none_match or get_request_header(query, "if-none-match")
-            if self._advise == "auto" and self.model is not None and is_app_in_debug_mode(query):
+            if_none_match = if_none_match or get_header_if_request(query, "if-none-match")
+            if (
+                self._advise == "auto"
+                and self.model is not None
+                and is_request_of_app_in_debug_mode(query)
+            ):
                 self._planner.advise = True
         q = params.parse_page_params(
             pairs,
@@ -335,7 +344,7 @@ class Paginator(Generic[P]):
         scope: object,
     ) -> P:
         database = self._import_execution_module().wrap_blocking_session(db)
-        return run_without_loop(self._read_select_page(database, statement, q, fields, scope))
+        return run_without_suspending(self._read_select_page(database, statement, q, fields, scope))
 
     async def from_source(
         self,
@@ -368,7 +377,7 @@ class Paginator(Generic[P]):
         """
         attributes = self._sorting.attributes
         source = ListSource(items, lambda item, name: get_field_value(item, name, attributes[name]))
-        return run_without_loop(self._read_source_page(source, "list", q, fields, scope))
+        return run_without_suspending(self._read_source_page(source, "list", q, fields, scope))
 
     def encode(self, page: Page[Any] | CursorPage[Any]) -> bytes:
         """Encode a page as JSON. Its rows are not validated again."""
@@ -439,7 +448,7 @@ class Paginator(Generic[P]):
             values = await query.read_aggregates(self._version)
             tag = _make_version_etag(query, q, chosen, origin, values)
         page: Page[Any] | CursorPage[Any]
-        if tag is not None and contains_etag(q.if_none_match, tag):
+        if tag is not None and matches_if_none_match(q.if_none_match, tag):
             page = build_not_modified_page(q, tag)
         elif signer is None:
             page = await self._read_offset_page(query, statement, q, origin)
@@ -501,7 +510,7 @@ class Paginator(Generic[P]):
         is_needed = bool(self._version or self._count_cache)
         if q.page is not None and not is_needed:
             return _ScopeAndDatabase(scope)
-        schemas = query.find_translated_schemas()
+        schemas = query.find_schema_translation_pairs()
         scope = [scope, schemas] if schemas else scope
         return (
             _ScopeAndDatabase(scope, *query.database_identity())
@@ -696,4 +705,4 @@ def _make_version_etag(
     parts = compute_fingerprint(
         "etag", of, query.make_fingerprint_values(), parameters, str(chosen), list(version_values)
     )
-    return etag_of(parts, weak=True)
+    return make_etag(parts, weak=True)

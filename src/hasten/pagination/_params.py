@@ -205,13 +205,13 @@ def _parse_whole_number(text: str) -> int | None:
 
 def _make_number_error(parameter: str, text: str, maximum: int, remedy: str) -> InvalidParameter:
     """Return the error for a value that is out of range or is not a whole number."""
-    is_number = _parse_whole_number(text) is not None
-    form = "" if is_number else ", in digits"
+    is_int_or_float_not_bool = _parse_whole_number(text) is not None
+    form = "" if is_int_or_float_not_bool else ", in digits"
     return InvalidParameter(
         parameter,
         text,
         f"expected a whole number from 1 to {maximum}{form}{remedy}",
-        code="out_of_range" if is_number else "not_a_number",
+        code="out_of_range" if is_int_or_float_not_bool else "not_a_number",
         minimum=1,
         maximum=maximum,
     )

@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from hasten._asgi import ASGIApp
 from hasten._checks import check_instance
-from hasten._durations import Duration, to_ms
+from hasten._durations import Duration, to_nearest_ms
 from hasten.errors import InvalidOption
 from hasten.jobs import Queue, Worker
 from hasten.jobs._health_app import DEFAULT_STORE_TIMEOUT, report_of_workers
@@ -76,7 +76,7 @@ class Metrics(Collector):
         self._load_shedding = _check_counters(
             "load_shedding", load_shedding, "hasten.loadshedding", "LoadSheddingStats"
         )
-        self._store_seconds = to_ms("store_timeout", store_timeout, at_least_ms=1) / 1000
+        self._store_seconds = to_nearest_ms("store_timeout", store_timeout, at_least_ms=1) / 1000
         for worker in self._workers:
             worker.start_counting_runs()
         self._registry = registry

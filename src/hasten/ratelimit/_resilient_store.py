@@ -22,9 +22,9 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 from hasten._checks import check_whole_number
 from hasten._clock import Clock, make_now_ns
-from hasten._durations import Duration, to_us
+from hasten._durations import Duration, to_nearest_us
 from hasten._logs import get_logger
-from hasten._timeouts import BlockAwareTimeout
+from hasten._timeouts import TimeoutExcludingBlockedTime
 from hasten.errors import InvalidOption, StoreError
 from hasten.ratelimit._circuit_breaker import PAUSE_US, CircuitBreaker
 from hasten.ratelimit._counter_store import (
@@ -85,7 +85,7 @@ class ResilientStore:
         self.immediate: Final = store if isinstance(store, ImmediateStore) else None
         """The counter store if it never waits, so that no call can fail; else None."""
         self._processes = check_whole_number("processes", processes, 1)
-        self._timeout_us = to_us("store_timeout", store_timeout, at_least_us=1)
+        self._timeout_us = to_nearest_us("store_timeout", store_timeout, at_least_us=1)
         self._clock_ns = make_now_ns(clock)
         self._local = MemoryStore(clock=clock)
         self._shares: dict[Rule, Rule] = {}
@@ -222,7 +222,7 @@ class ResilientStore:
         if self._is_timed:
             return await call
         try:
-            async with BlockAwareTimeout(self._timeout_us / 1_000_000):
+            async with TimeoutExcludingBlockedTime(self._timeout_us / 1_000_000):
                 return await call
         except TimeoutError as exc:
             raise make_timeout_error(type(self.store).__name__, self._timeout_us) from exc

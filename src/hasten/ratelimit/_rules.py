@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
 from hasten._checks import check_choice, check_whole_number
-from hasten._durations import MAX_SECONDS, Duration, to_us
+from hasten._durations import MAX_SECONDS, Duration, to_nearest_us
 from hasten.errors import InvalidOption
 from hasten.ratelimit._rates import MAX_LIMIT, Rate
 
@@ -121,7 +121,7 @@ def make_concurrency_rule(limit: int, lease: Duration) -> Rule:
     return Rule(
         "concurrency",
         check_whole_number("limit", limit, 0, MAX_LIMIT),
-        to_us("lease", lease, at_least_us=1_000),
+        to_nearest_us("lease", lease, at_least_us=1_000),
     )
 
 

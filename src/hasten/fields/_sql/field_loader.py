@@ -30,10 +30,10 @@ from hasten._sqlalchemy.execution import Database, Execute
 from hasten._sqlalchemy.selects import (
     Selection,
     get_selected_entity,
-    has_limit_or_grouping,
-    make_columns_replaceable,
+    has_limit_distinct_or_group_by,
+    make_safe_for_with_only_columns,
     order_by_clauses,
-    without_repeated_rows,
+    without_rows_repeated_by_joins,
 )
 from hasten._sqlalchemy.templates import SelectCache
 from hasten.fields._allowed import AllowedFields, Field, FieldSet
@@ -100,8 +100,8 @@ class FieldLoader:
         A LIMIT of the select is applied before related rows are joined.
         """
         entity = get_selected_entity(statement, self._root.entity.mapper)
-        plain = make_columns_replaceable(statement, entity)
-        if self._root.joined and has_limit_or_grouping(statement):
+        plain = make_safe_for_with_only_columns(statement, entity)
+        if self._root.joined and has_limit_distinct_or_group_by(statement):
             return self._join_to_limited_subquery(plain, entity)
         columns = self._columns
         if entity is not self._root.entity.mapper.class_:
@@ -210,13 +210,15 @@ class FieldLoaderCache:
         state = self.make_cache_key_of_hybrid_sql(chosen)
         select, bindings = self._selects.get(statement, chosen, row_limit, state)
         rows = (
-            await bindings.bind_values_and_options(database.execute)(select.statement, {})
+            await bindings.wrap_execute_with_values_and_options(database.execute)(
+                select.statement, {}
+            )
         ).all()
         if not select.loader.has_related:
             return select.loader.build_dicts(rows)
         dialect = database.find_dialect(self.mapper)
         return await select.loader.read_nested_dicts(
-            rows, bindings.bind_options(database.execute), dialect
+            rows, bindings.wrap_execute_with_options(database.execute), dialect
         )
 
     def _get_fields_select(
@@ -229,9 +231,9 @@ class FieldLoaderCache:
         """Return the select that `fetch` executes, and the field loader for its rows."""
         loader = self.get(statement, chosen)
         if row_limit is not None:
-            statement = without_repeated_rows(statement, self.mapper)
+            statement = without_rows_repeated_by_joins(statement, self.mapper)
         narrow = loader.make_select(statement)
-        if row_limit is not None and not has_limit_or_grouping(narrow):
+        if row_limit is not None and not has_limit_distinct_or_group_by(narrow):
             narrow = narrow.limit(row_limit)
         return _FieldsSelect(narrow, loader)
 

@@ -266,14 +266,16 @@ def _format_index_to_add(
 ) -> str:
     """Return the Python code of the suggested index, as it is written in ``__table_args__``."""
     # Databases can read an index backwards, so it needs no desc() if all keys descend.
-    are_plain = all(key.has_default_null_order(dialect) or dialect != "postgresql" for key in keys)
+    are_plain = all(
+        key.matches_default_null_order(dialect) or dialect != "postgresql" for key in keys
+    )
     is_read_backwards = are_plain and all(key.descending for key in keys)
     parts = [_format_attribute(mapper, key) for key in equality_columns]
     for key in keys:
         part = _format_attribute(mapper, key)
         if key.descending and not is_read_backwards:
             part += ".desc()"
-        if dialect == "postgresql" and not key.has_default_null_order(dialect):
+        if dialect == "postgresql" and not key.matches_default_null_order(dialect):
             part += ".sorts_nulls_first()" if key.sorts_nulls_first(dialect) else ".nulls_last()"
         parts.append(part)
     names = [str(getattr(key.column, "name", "")) for key in (*equality_columns, *keys)]

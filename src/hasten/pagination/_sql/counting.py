@@ -35,8 +35,8 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.visitors import InternalTraversal
 
 from hasten._sqlalchemy.analysis import AnalyzedSelect
-from hasten._sqlalchemy.selects import Selection, copy_orm_filters, select_only
-from hasten._sqlalchemy.sort_columns import SortColumn, SortColumns, order_by
+from hasten._sqlalchemy.selects import Selection, copy_orm_filters_to_outer, select_only
+from hasten._sqlalchemy.sort_columns import SortColumn, SortColumns, make_order_by_terms
 from hasten.pagination._counts import Count
 from hasten.pagination._sql.keyset import Amount, find_key_indexes
 
@@ -64,7 +64,7 @@ def make_count_select(
 
 def _make_subquery_count(rows: Selection) -> Select[int]:
     """Return ``SELECT count(*) FROM (rows)``."""
-    found: Any = copy_orm_filters(rows, select(func.count()).select_from(rows.subquery()))
+    found: Any = copy_orm_filters_to_outer(rows, select(func.count()).select_from(rows.subquery()))
     counted: Select[int] = found
     return counted
 
@@ -80,7 +80,7 @@ def _make_sqlite_table_count(analyzed: AnalyzedSelect, cap: int) -> Select[int]:
     whole: Any = select_only(analyzed.statement, func.count()).correlate(None)
     is_longer = row.limit(1).offset(cap).exists()
     total = case((is_longer, cap + 1), else_=whole.scalar_subquery())
-    found: Any = copy_orm_filters(row, select(total))
+    found: Any = copy_orm_filters_to_outer(row, select(total))
     counted: Select[int] = found
     return counted
 
@@ -232,6 +232,6 @@ def join_total(
     found = (
         select(*own, columns[-1], total.c.total)
         .select_from(total.outerjoin(rows, true()))
-        .order_by(*order_by(moved, dialect))
+        .order_by(*make_order_by_terms(moved, dialect))
     )
-    return copy_orm_filters(analyzed.statement, found)
+    return copy_orm_filters_to_outer(analyzed.statement, found)

@@ -50,12 +50,12 @@ from sqlalchemy import (
 from sqlalchemy.sql.elements import ColumnElement
 
 from hasten._sqlalchemy.analysis import AnalyzedSelect
-from hasten._sqlalchemy.selects import Expression, Selection, copy_orm_filters
+from hasten._sqlalchemy.selects import Expression, Selection, copy_orm_filters_to_outer
 from hasten._sqlalchemy.sort_columns import (
     WITHOUT_NULLS_SYNTAX,
     SortColumn,
     SortColumns,
-    order_by,
+    make_order_by_terms,
 )
 from hasten.errors import InvalidOption
 from hasten.pagination._sql.indexes import find_index
@@ -102,7 +102,7 @@ def select_after(
     ranges = _make_ranges_after(keys, position, dialect)
     statements = [
         _add_conditions(source, analyzed, conditions)
-        .order_by(*order_by(rest, dialect))
+        .order_by(*make_order_by_terms(rest, dialect))
         .limit(limit)
         for conditions, rest in ranges
     ]
@@ -129,7 +129,7 @@ def find_key_indexes(analyzed: AnalyzedSelect, keys: SortColumns) -> list[int]:
     places = []
     end = analyzed.width
     for key in keys:
-        place = analyzed.find_column(key.column)
+        place = analyzed.find_column_index(key.column)
         if place is None:
             place, end = end, end + 1
         places.append(place)
@@ -159,7 +159,7 @@ def check_selected_by_distinct(analyzed: AnalyzedSelect, keys: SortColumns) -> N
 
 def _find_unselected_keys(analyzed: AnalyzedSelect, keys: SortColumns) -> list[SortColumn]:
     """Return the sort keys that are not among the columns of the select."""
-    return [key for key in keys if analyzed.find_column(key.column) is None]
+    return [key for key in keys if analyzed.find_column_index(key.column) is None]
 
 
 def _check_comparable(keys: SortColumns, dialect: str) -> None:
@@ -225,7 +225,7 @@ def _make_first_page_ranges(keys: SortColumns, dialect: str) -> list[_Range]:
     their own, so that an index can be used for both ranges.
     """
     key = keys[0]
-    if key.has_default_null_order(dialect) or _has_index_for_keys(keys, dialect):
+    if key.matches_default_null_order(dialect) or _has_index_for_keys(keys, dialect):
         return [([], keys)]
     order = (_as_not_nullable(key), *keys[1:])
     with_value: _Range = ([key.column.is_not(None)], order)
@@ -390,5 +390,5 @@ def _combine_statements(
         for place, key in zip(places, keys, strict=True)
     )
     named = [column.label(name) for column, name in zip(columns, names, strict=True)]
-    combined = select(*named).order_by(*order_by(moved, dialect)).limit(limit)
-    return copy_orm_filters(analyzed.statement, combined)
+    combined = select(*named).order_by(*make_order_by_terms(moved, dialect)).limit(limit)
+    return copy_orm_filters_to_outer(analyzed.statement, combined)

@@ -14,7 +14,7 @@ from sqlalchemy.sql import operators
 
 from hasten._sqlalchemy.analysis import AnalyzedSelect
 from hasten._sqlalchemy.selects import Expression, Selection, select_only
-from hasten._sqlalchemy.sort_columns import SortColumns, order_by
+from hasten._sqlalchemy.sort_columns import SortColumns, make_order_by_terms
 from hasten.pagination._sql.keyset import Amount, append_sort_keys, check_selected_by_distinct
 
 DEFER_FROM: Final = 1_000
@@ -38,7 +38,7 @@ def select_page(
     """
     check_selected_by_distinct(analyzed, keys)
     statement = append_sort_keys(analyzed, keys) if with_sort_keys else analyzed.statement
-    order = order_by(keys, dialect)
+    order = make_order_by_terms(keys, dialect)
     if not defer or not can_use_deferred_join(analyzed):
         return statement.order_by(*order).limit(limit).offset(offset)
     identity = [key.column for key in analyzed.identity]

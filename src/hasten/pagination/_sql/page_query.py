@@ -28,7 +28,7 @@ class PageQuery:
         self._bindings = bindings
         self._database = database
         self._dialect = database.find_dialect(plan.analyzed.mapper, plan.analyzed.statement)
-        self._execute = bindings.bind_values_and_options(database.execute)
+        self._execute = bindings.wrap_execute_with_values_and_options(database.execute)
 
     async def read_offset_slice(self, *, limit: int, offset: int, count: Uncached) -> OffsetSlice:
         """Read up to limit rows at an offset, with the requested fields only."""
@@ -73,9 +73,7 @@ class PageQuery:
         statement, which is the original select.
         """
         if callable(counting):
-            return check_count_result(
-                await self._database.call_application_function(counting, statement)
-            )
+            return check_count_result(await self._database.call_sync_or_async(counting, statement))
         found = await fetch_count(
             self._plan.statements, self._execute, dialect=self._dialect, count=counting
         )
@@ -121,13 +119,13 @@ class PageQuery:
             [to_fingerprint_value(each) for each in found],
         ]
 
-    def find_translated_schemas(self) -> list[list[str | None]]:
+    def find_schema_translation_pairs(self) -> list[list[str | None]]:
         """Return the ``schema_translate_map`` of the request as sorted pairs.
 
-        See `Database.find_translated_schemas`.
+        See `Database.find_schema_translation_pairs`.
         """
         analyzed = self._plan.analyzed
-        return self._database.find_translated_schemas(
+        return self._database.find_schema_translation_pairs(
             analyzed.mapper, analyzed.statement, self._bindings.execution_options
         )
 
@@ -143,7 +141,7 @@ class PageQuery:
         loader = self._plan.loader
         if not loader.has_related:
             return loader.build_dicts(rows)
-        execute = self._bindings.bind_options(self._database.execute)
+        execute = self._bindings.wrap_execute_with_options(self._database.execute)
         return await loader.read_nested_dicts(rows, execute, self._dialect)
 
     def _warn_about_query(self) -> None:

@@ -12,12 +12,12 @@ from typing import Any, Final
 from sqlalchemy import Select
 from sqlalchemy.orm import Mapper
 
-from hasten._sqlalchemy.analysis import AnalyzedSelect, analyze
+from hasten._sqlalchemy.analysis import AnalyzedSelect, analyze_select
 from hasten._sqlalchemy.execution import Database
 from hasten._sqlalchemy.selects import (
     Selection,
     get_selected_entity,
-    keep_filter_options,
+    pick_filter_options,
     to_expression,
 )
 from hasten._sqlalchemy.sort_columns import SortColumn, SortColumns
@@ -81,7 +81,7 @@ class QueryPlanner:
                 statement, self._mapper
             )  # raises an error that says what is expected
         options = statement._with_options
-        is_filtered = bool(options and keep_filter_options(options))
+        is_filtered = bool(options and pick_filter_options(options))
         state = self._make_cache_key_of_hybrid_sql(chosen, order)
         plan, bindings = self._plans.get(statement, chosen, order, is_filtered, state)
         return PageQuery(plan, bindings, database)
@@ -120,7 +120,7 @@ class QueryPlanner:
             name: to_expression(getattr(entity, attribute))
             for name, attribute in self._attributes.items()
         }
-        whole = analyze(statement)
+        whole = analyze_select(statement)
         keys = resolve_sort_columns(whole, order, columns)
         loader = self._loaders.get(whole.statement, chosen, without_joins=True)
         narrow = loader.make_select(whole.statement)

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, TypeAlias, TypedDict, TypeVar, Unpack, g
 from hasten._asgi import ASGIApp
 from hasten._checks import check_choice, check_flag, check_function, check_whole_number
 from hasten._decision import Decision
-from hasten._durations import Duration, to_us
+from hasten._durations import Duration, to_nearest_us
 from hasten._request_info import RequestInfo
 from hasten.errors import InvalidOption
 from hasten.ratelimit._counter_store import ON_STORE_ERROR, Check, OnStoreError, hash_client
@@ -180,7 +180,7 @@ class Limit:
         self.on_limited: Final = _check_function("on_limited", on_limited, "decision")
         self.shadow: Final = check_flag("shadow", shadow)
         self.headers: Final = check_flag("headers", headers)
-        self.block_us: Final = to_us("block_for", block_for)
+        self.block_us: Final = to_nearest_us("block_for", block_for)
         self.on_store_error: Final[OnStoreError | None] = (
             None
             if on_store_error is None

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from typing import Any, Final, TypeAlias, TypeVar
 
 from hasten._asgi import Headers, Message, Scope, Send
-from hasten._loops import current_trio_token, is_running, run_on_loop
+from hasten._loops import current_trio_token, is_running, run_on_loop_of_other_thread
 from hasten._request_info import RequestInfo
 from hasten.errors import MissingMiddleware, UsageError
 from hasten.ratelimit._counter_store import ImmediateStore, Settlement
@@ -160,7 +160,7 @@ class LimitedRequest:
         itself, the coroutine must finish without waiting: otherwise `UsageError` is raised.
         """
         if not is_running():
-            return run_on_loop(self.loop, coroutine)
+            return run_on_loop_of_other_thread(self.loop, coroutine)
         try:
             coroutine.send(None)
         except StopIteration as end:

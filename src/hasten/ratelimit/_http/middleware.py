@@ -12,7 +12,7 @@ from hasten._clock import Clock, make_now_ns
 from hasten._closing import AsyncClosable
 from hasten._decision import Decision
 from hasten._durations import Duration
-from hasten._litestar import find_first_equal_middleware
+from hasten._litestar import find_first_with_equal_options
 from hasten._logs import get_logger
 from hasten._repeated_errors import ThrottledErrorLog
 from hasten._store import Store
@@ -277,7 +277,7 @@ class RateLimitMiddleware(AsyncClosable):
         """
         self.enforcer.require_supported_event_loop()
         self._has_started = True
-        first = find_first_equal_middleware(scope, self, self._definition)
+        first = find_first_with_equal_options(scope, self, self._definition)
         if first is not self:
             self.enforcer = first.enforcer
             if is_mounted(scope):  # the middleware wraps a mounted application with other paths

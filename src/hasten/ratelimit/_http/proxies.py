@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 from typing import Final, NamedTuple, TypeAlias
 
-from hasten._asgi import Scope, header_values
+from hasten._asgi import Scope, join_header_values
 from hasten._checks import check_whole_number
 from hasten.errors import InvalidOption
 from hasten.ratelimit._http.addresses import MAX_CHARS as ADDRESS_CHARS
@@ -145,7 +145,7 @@ class Proxies:
 
     def _iter_addresses(self, scope: Scope) -> Iterator[str]:
         """Yield the elements of the header as text, beginning with the one of the nearest proxy."""
-        value = header_values(scope["headers"], self._name)
+        value = join_header_values(scope["headers"], self._name)
         if value is None:
             return
         text = value.decode("latin-1")

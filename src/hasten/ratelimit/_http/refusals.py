@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, cast
 
 from hasten._asgi import ASGIApp, Headers, Message, Send
-from hasten._problems import make_refusal, prefers_text
+from hasten._problems import make_refusal_response, prefers_text
 from hasten._request_info import RequestInfo
 from hasten.ratelimit._http.limit import Limit
 from hasten.ratelimit._http.limited_request import LimitedRequest
@@ -85,10 +85,10 @@ class RefusalSender:
 
 def _build_refusal(denied: LimitResult, message: Any, *, is_text: bool) -> Refusal:
     is_unavailable = denied.decisive_outcome.unavailable
-    response = make_refusal(
+    response = make_refusal_response(
         cast("str | Mapping[str, object] | None", message),
         status=503 if is_unavailable else denied.limit.status,
-        limits=denied.violated_policy_names,
+        exceeded_limits=denied.violated_policy_names,
         server_lacks_capacity=is_unavailable,
         is_text=is_text,
     )

@@ -16,7 +16,7 @@ from typing import ClassVar, Final, Protocol, Self
 
 from hasten._clock import Clock, check_clock
 from hasten._coalescing import Coalescer
-from hasten._durations import Duration, to_us
+from hasten._durations import Duration, to_nearest_us
 from hasten._timeouts import done_within
 from hasten.errors import StoreError, StoreTimeout
 from hasten.ratelimit._counter_store import Check, CheckGroup, Outcome, Settlement
@@ -68,7 +68,7 @@ class RemoteStore(ABC):
     def _set_timeout(self, seconds: Duration | None) -> None:
         self.on_late: Callable[[], None] | None = None
         self._timeout_us = (
-            None if seconds is None else to_us("store_timeout", seconds, at_least_us=1)
+            None if seconds is None else to_nearest_us("store_timeout", seconds, at_least_us=1)
         )
         self._late: set[asyncio.Future[list[Result]]] = set()
         self._coalescers: weakref.WeakKeyDictionary[
@@ -92,7 +92,7 @@ class RemoteStore(ABC):
     async def _close(self) -> None: ...
 
     @abstractmethod
-    def close_now(self) -> None:
+    def close_without_event_loop(self) -> None:
         """Close the connections that can be closed without an event loop."""
 
     async def hit(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:

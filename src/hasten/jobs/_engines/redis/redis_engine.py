@@ -24,7 +24,7 @@ from hasten._logs import get_logger
 from hasten._redis.connections import Part
 from hasten._redis.listener import BlockingConnection
 from hasten._redis.server import Server
-from hasten._store_url import DEFAULT_TIMEOUT, Address
+from hasten._store_url import DEFAULT_TIMEOUT, RedisAddress
 from hasten.errors import (
     HastenError,
     StoreError,
@@ -110,7 +110,7 @@ class RedisEngine:
     uses_server_clock = True
 
     def __init__(
-        self, address: Address, *, timeout: float = DEFAULT_TIMEOUT, prefix: str | None = None
+        self, address: RedisAddress, *, timeout: float = DEFAULT_TIMEOUT, prefix: str | None = None
     ) -> None:
         self._server = Server(replace(address, timeout=timeout))
         self._keys = QueueKeys(
@@ -136,10 +136,14 @@ class RedisEngine:
     async def _run_script(
         self, verb: str, queue: str, request: Mapping[str, object], *, repeatable: bool = False
     ) -> Any:
-        """Run the script of an operation, and return its reply. repeatable: see `Server.run`."""
+        """Run the script of an operation, and return its reply. verb is the name of the script.
+
+        repeatable: running the script twice has the same effect as running it once, so it is sent
+        again if the connection is lost.
+        """
         if self._pending_cursors:
             await self._wait_for_pending_cursors()
-        return await self._server.run(
+        return await self._server.run_script(
             SCRIPTS[verb],
             self._keys.queue_prefix(queue),
             self._pack_request(verb, request),
@@ -184,7 +188,7 @@ class RedisEngine:
 
     def _run_script_blocking(self, verb: str, queue: str, request: Mapping[str, object]) -> Any:
         """Run a repeatable script from a thread without an event loop, and return its reply."""
-        return self._server.run_from_thread(
+        return self._server.run_script_from_thread(
             SCRIPTS[verb], self._keys.queue_prefix(queue), self._pack_request(verb, request)
         )
 
@@ -439,7 +443,7 @@ class RedisEngine:
     ) -> int:
         key = self._keys.queue_prefix(queue) + "marker"
         try:
-            listed = await self._server.command("CLIENT", "LIST", key=key)
+            listed = await self._server.run_command("CLIENT", "LIST", key=key)
         except StoreError:  # the user of the connection may not list clients
             return 0
         connections = self._keys.find_worker_connections(queue, decode_text(listed))
@@ -499,7 +503,7 @@ class RedisEngine:
             key.encode()
         except UnicodeEncodeError as exc:
             raise StoreRejected(self._url, f"invalid job id: {exc}") from exc
-        return list(map(decode_text, await self._server.command("LRANGE", key, 0, -1, key=key)))
+        return list(map(decode_text, await self._server.run_command("LRANGE", key, 0, -1, key=key)))
 
     async def events(self, queue: str, *, after: str | None, wait: bool = True) -> EventPage:
         key = self._keys.queue_prefix(queue) + "events"
@@ -509,14 +513,14 @@ class RedisEngine:
         streams: tuple[Part, ...] = "COUNT", EVENTS_AT_ONCE, "STREAMS", key, after
         last_read: list[Any] = []
         if not wait:
-            found = await self._server.command("XREAD", *streams, key=key)
+            found = await self._server.run_command("XREAD", *streams, key=key)
             if not found:
                 return EventPage([], after)
         else:
             found = None
             async with self._get_loop_connections().borrow_event_reader(self, queue) as listener:
                 while not found:
-                    last_read, found = await listener.commands(
+                    last_read, found = await listener.run_commands(
                         ["XRANGE", key, after, after],
                         ["XREAD", "BLOCK", int(READ_SECONDS * 1000), *streams],
                         block_seconds=READ_SECONDS,
@@ -530,7 +534,7 @@ class RedisEngine:
 
     async def _newest_cursor(self, key: str) -> str:
         """Return the id of the newest event in a stream; "0-0" if there is none."""
-        newest = await self._server.command("XREVRANGE", key, "+", "-", "COUNT", 1, key=key)
+        newest = await self._server.run_command("XREVRANGE", key, "+", "-", "COUNT", 1, key=key)
         return decode_text(newest[0][0]) if newest else "0-0"
 
     async def _may_have_missed_events(self, key: str, after: str, first: str) -> bool:
@@ -541,7 +545,7 @@ class RedisEngine:
         if stream_id_before(first) == after:
             return False
         try:
-            flat = await self._server.command("XINFO", "STREAM", key, key=key)
+            flat = await self._server.run_command("XINFO", "STREAM", key, key=key)
         except StoreError as error:
             if "no such key" in error.reason:
                 return False  # the queue has just been obliterated
@@ -655,7 +659,7 @@ class RedisEngine:
 
     async def is_paused(self, queue: str) -> bool:
         key = self._keys.queue_prefix(queue) + "meta"
-        return bool(await self._server.command("HEXISTS", key, "paused", key=key))
+        return bool(await self._server.run_command("HEXISTS", key, "paused", key=key))
 
     async def queues(self) -> list[str]:
         names = [name for name in await self._queues_with_meta_key() if name is not None]
@@ -680,8 +684,8 @@ class RedisEngine:
             await connections.close()
         await self._server.close()
 
-    def close_now(self) -> None:
-        self._server.close_now()
+    def close_without_event_loop(self) -> None:
+        self._server.close_without_event_loop()
 
 
 class _LoopConnections:

@@ -182,11 +182,11 @@ class SqliteEngine:
             work = partial(
                 leasing.renew, queue=queue, leases=portion, lease_ms=lease_ms, now_ms=now_ms
             )
-            lost |= self._database.call(work, durable=False, topic=queue)
+            lost |= self._database.run_blocking(work, durable=False, topic=queue)
         return lost
 
     def find_cancelled(self, queue: str, ids: Collection[str]) -> set[str]:
-        return self._database.call(
+        return self._database.run_blocking(
             partial(leasing.find_cancelled, queue=queue, ids=ids), write=False
         )
 
@@ -227,7 +227,7 @@ class SqliteEngine:
             workers.report, queue=queue, id=worker.id, text=encode_worker_info(worker),
             lifetime_ms=lifetime_ms, now_ms=now_ms,
         )  # fmt: skip
-        self._database.call(work, durable=False, topic=workers.TOPIC)
+        self._database.run_blocking(work, durable=False, topic=workers.TOPIC)
 
     async def unregister_worker(self, queue: str, worker: str) -> None:
         work = partial(workers.delete, queue=queue, id=worker)
@@ -451,9 +451,9 @@ class SqliteEngine:
         return await self._database.run(work, write=False)
 
     async def aclose(self) -> None:
-        self.close_now()
+        self.close_without_event_loop()
 
-    def close_now(self) -> None:
+    def close_without_event_loop(self) -> None:
         """Close the database, without an event loop. Blocks until the waiting work is done."""
         self._database.close()
 

@@ -24,7 +24,7 @@ from urllib.parse import quote
 from hasten._clock import Clock, make_now_ns
 from hasten._durations import Duration
 from hasten._redis.server import Script, Server
-from hasten._store_url import Address, ServerKind
+from hasten._store_url import RedisAddress, ServerKind
 from hasten.errors import StoreError
 from hasten.ratelimit._counter_store import Check, CheckGroup, Outcome, is_group_denied
 from hasten.ratelimit._stores.lazy_connection import LazyConnection
@@ -63,7 +63,7 @@ class RedisStore(RemoteStore):
 
     def __init__(
         self,
-        address: Address,
+        address: RedisAddress,
         *,
         prefix: str = DEFAULT_PREFIX,
         store_timeout: Duration | None = None,
@@ -106,7 +106,7 @@ class RedisStore(RemoteStore):
         for start in range(0, len(names), DELETED_AT_ONCE):
             chunk = names[start : start + DELETED_AT_ONCE]
             await asyncio.gather(
-                *(server.command("UNLINK", name, key=name.decode()) for name in chunk)
+                *(server.run_command("UNLINK", name, key=name.decode()) for name in chunk)
             )
 
     async def _close(self) -> None:
@@ -114,11 +114,11 @@ class RedisStore(RemoteStore):
         if server is not None:
             await server.close()
 
-    def close_now(self) -> None:
+    def close_without_event_loop(self) -> None:
         """Close the connections of event loops that have ended."""
         server = self._server.detach()
         if server is not None:
-            server.close_now()
+            server.close_without_event_loop()
 
     async def _apply_batch(self, operations: Sequence[Operation]) -> list[Result]:
         now_us = None if self._now_ns is None else self._now_ns() // 1000
@@ -132,7 +132,7 @@ class RedisStore(RemoteStore):
             members.append(indexes)
         results: list[Result] = [[]] * len(operations)
         for indexes, returned in zip(
-            members, await self._server.get().run_together(SCRIPT, calls), strict=True
+            members, await self._server.get().run_script_pipelined(SCRIPT, calls), strict=True
         ):
             if isinstance(returned, StoreError):
                 for i in indexes:

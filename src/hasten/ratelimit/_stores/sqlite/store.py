@@ -82,7 +82,7 @@ class SqliteStore(RemoteStore):
         if database is not None:
             await asyncio.to_thread(database.close)  # waits for running transactions
 
-    def close_now(self) -> None:
+    def close_without_event_loop(self) -> None:
         """Close the file."""
         database = self._database.detach()
         if database is not None:
