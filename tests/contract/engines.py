@@ -18,7 +18,7 @@ from hasten.jobs._engine import Engine
 from hasten.jobs._engines.redis import RedisEngine
 from hasten.jobs._engines.sqlite import SqliteEngine
 from hasten.jobs._epoch import to_datetime
-from hasten.jobs._record import ClaimedJobs, ClaimRequest, JobSituation, Outcome
+from hasten.jobs._record import ClaimedJobs, ClaimRequest, Outcome, WhyFacts
 from hasten.jobs._worker_info import WorkerInfo
 from tests.servers.redis import shared_redis
 from tests.servers.topologies import shared_cluster
@@ -115,7 +115,7 @@ class RedisOnTestTime(RedisEngine):
                 self._ends_ms.pop((of, id), None)
         return await super().reclaim(queue, crash_limit=crash_limit, now_ms=now_ms)
 
-    async def situation(self, queue: str, id: str, *, now_ms: int) -> JobSituation | None:
+    async def situation(self, queue: str, id: str, *, now_ms: int) -> WhyFacts | None:
         found = await super().situation(queue, id, now_ms=now_ms)
         if found is None or found.lease_until_ms is None:
             return found

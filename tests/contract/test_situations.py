@@ -7,12 +7,12 @@ import asyncio
 import pytest
 
 from hasten.jobs._engine import Engine
-from hasten.jobs._record import COUNTED_AHEAD, Completed, Failed, JobSituation
+from hasten.jobs._record import COUNTED_AHEAD, Completed, Failed, WhyFacts
 from hasten.jobs._states import State
 from tests.contract.steps import LEASE_MS, NOW, QUEUE, add, job, new_job, settled, start, take
 
 
-async def situation(engine: Engine, id: str, *, now_ms: int = NOW) -> JobSituation:
+async def situation(engine: Engine, id: str, *, now_ms: int = NOW) -> WhyFacts:
     found = await engine.situation(QUEUE, id, now_ms=now_ms)
     assert found is not None
     return found

@@ -9,7 +9,7 @@ import pytest
 
 from hasten.jobs import Reason, State, Why, WorkerInfo
 from hasten.jobs._epoch import to_datetime
-from hasten.jobs._record import COUNTED_AHEAD, ChildJob, JobRecord, JobSituation
+from hasten.jobs._record import COUNTED_AHEAD, ChildJob, JobRecord, WhyFacts
 from hasten.jobs._why import explain
 
 NOW = 1_764_590_400_000  # 2025-12-01 12:00:00
@@ -61,7 +61,7 @@ def worker(**facts: Any) -> WorkerInfo:
 
 def why(record: JobRecord, *workers: WorkerInfo, others: int = 0, **situation: Any) -> Why:
     situation = {"is_paused": False, **situation}
-    return explain(JobSituation(record, **situation), workers, others, now_ms=NOW)
+    return explain(WhyFacts(record, **situation), workers, others, now_ms=NOW)
 
 
 class TestSentences:

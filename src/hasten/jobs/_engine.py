@@ -41,10 +41,10 @@ from hasten.jobs._record import (
     EventPage,
     JobEnd,
     JobRecord,
-    JobSituation,
     NewJob,
     Outcome,
     Update,
+    WhyFacts,
 )
 from hasten.jobs._states import State, StatesBefore
 from hasten.jobs._worker_info import WorkerInfo
@@ -242,7 +242,7 @@ class Engine(Protocol):
     async def get(self, queue: str, ids: Sequence[str]) -> list[JobRecord | None]:
         """Return the jobs with these ids, in the same order; None for a job that does not exist."""
 
-    async def situation(self, queue: str, id: str, *, now_ms: int) -> JobSituation | None:
+    async def situation(self, queue: str, id: str, *, now_ms: int) -> WhyFacts | None:
         """Return a job with what decides whether it runs now; None for a missing job.
 
         All but the states of children is read in one step. Times are by the clock of now_ms.

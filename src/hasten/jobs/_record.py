@@ -216,7 +216,7 @@ class ChildJob(msgspec.Struct, frozen=True, gc=False):
     error: str | None = None  # of a failed one
 
 
-class JobSituation(msgspec.Struct, frozen=True):
+class WhyFacts(msgspec.Struct, frozen=True):
     """A job, and the facts in the store that explain why it does not run now."""
 
     job: JobRecord

@@ -18,7 +18,7 @@ from hasten.errors import InvalidOption
 from hasten.jobs._engine import CANCELLED_ERROR
 from hasten.jobs._epoch import to_datetime
 from hasten.jobs._options import DEFAULT_OPTIONS, Options, decode_options
-from hasten.jobs._record import COUNTED_AHEAD, ChildJob, JobRecord, JobSituation
+from hasten.jobs._record import COUNTED_AHEAD, ChildJob, JobRecord, WhyFacts
 from hasten.jobs._releases import check_release, is_at_least
 from hasten.jobs._states import State
 from hasten.jobs._worker_info import WorkerInfo
@@ -92,7 +92,7 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def explain(
-    situation: JobSituation,
+    situation: WhyFacts,
     workers: Sequence[WorkerInfo],
     unknown_worker_count: int,
     *,
@@ -109,7 +109,7 @@ def explain(
 class _Explanation:
     def __init__(
         self,
-        situation: JobSituation,
+        situation: WhyFacts,
         workers: Sequence[WorkerInfo],
         unknown_worker_count: int,
         now_ms: int,

@@ -63,11 +63,11 @@ from hasten.jobs._record import (
     EventPage,
     JobEnd,
     JobRecord,
-    JobSituation,
     Lease,
     NewJob,
     Outcome,
     Update,
+    WhyFacts,
 )
 from hasten.jobs._states import State, StatesBefore
 from hasten.jobs._worker_info import WorkerInfo, decode_worker_info, encode_worker_info
@@ -401,13 +401,13 @@ class RedisEngine:
             for id, row in zip(ids, rows, strict=True)
         ]
 
-    async def situation(self, queue: str, id: str, *, now_ms: int) -> JobSituation | None:
+    async def situation(self, queue: str, id: str, *, now_ms: int) -> WhyFacts | None:
         request = {"id": id, "most": COUNTED_AHEAD, "children": CHILDREN_READ}
         reply = await self._run_script("situation", queue, request, repeatable=True)
         if not reply:
             return None
         state, due, fields, paused, lease_ms, ahead, limited_ms, full, pending, children = reply
-        return JobSituation(
+        return WhyFacts(
             _job_from_reply(queue, id, State(decode_text(state)), due, fields),
             is_paused=bool(paused),
             lease_until_ms=None if lease_ms is None else now_ms + int(lease_ms),

@@ -7,18 +7,18 @@ from sqlite3 import Connection
 from hasten.jobs._engines.sqlite.job_rows import find_seqs, read_jobs_by_id
 from hasten.jobs._engines.sqlite.job_statements import execute
 from hasten.jobs._engines.sqlite.queue_ledger import Ledger
-from hasten.jobs._record import COUNTED_AHEAD, JobSituation
+from hasten.jobs._record import COUNTED_AHEAD, WhyFacts
 from hasten.jobs._states import READY, State
 
 
-def read(connection: Connection, queue: str, id: str) -> JobSituation | None:
+def read(connection: Connection, queue: str, id: str) -> WhyFacts | None:
     """Return a job and its situation; None for a missing job."""
     (job,) = read_jobs_by_id(connection, queue, [id])
     if job is None:
         return None
     (seq,) = find_seqs(connection, queue, [id])
     rank, lease_until_ms = execute(connection, "read_place", seq=seq).fetchone()
-    return JobSituation(
+    return WhyFacts(
         job,
         is_paused=Ledger(connection, queue, now_ms=0).paused,
         lease_until_ms=lease_until_ms if job.state is State.ACTIVE else None,

@@ -51,10 +51,10 @@ from hasten.jobs._record import (
     JobChange,
     JobEnd,
     JobRecord,
-    JobSituation,
     NewJob,
     Outcome,
     Update,
+    WhyFacts,
 )
 from hasten.jobs._states import State, StatesBefore
 from hasten.jobs._worker_info import WorkerInfo, encode_worker_info
@@ -247,7 +247,7 @@ class SqliteEngine:
     async def get(self, queue: str, ids: Sequence[str]) -> list[JobRecord | None]:
         return await self._read(partial(read_jobs_by_id, queue=queue, ids=ids))
 
-    async def situation(self, queue: str, id: str, *, now_ms: int) -> JobSituation | None:
+    async def situation(self, queue: str, id: str, *, now_ms: int) -> WhyFacts | None:
         return await self._read(partial(situations.read, queue=queue, id=id))
 
     async def count_other_workers(
