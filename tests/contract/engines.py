@@ -18,7 +18,7 @@ from hasten.jobs._engine import Engine
 from hasten.jobs._engines.redis import RedisEngine
 from hasten.jobs._engines.sqlite import SqliteEngine
 from hasten.jobs._epoch import to_datetime
-from hasten.jobs._record import Claim, ClaimedJobs, Outcome, WhyFacts
+from hasten.jobs._record import ClaimedJobs, ClaimRequest, Outcome, WhyFacts
 from hasten.jobs._worker_info import WorkerInfo
 from tests.servers.redis import shared_redis
 from tests.servers.topologies import shared_cluster
@@ -81,7 +81,7 @@ class RedisOnTestTime(RedisEngine):
         self,
         queue: str,
         outcomes: Sequence[Outcome],
-        claim: Claim | None,
+        claim: ClaimRequest | None,
         *,
         now_ms: int,
         metrics_minutes: int | None = None,
@@ -96,7 +96,7 @@ class RedisOnTestTime(RedisEngine):
             self._ends_ms[queue, lease.job.id] = now_ms + claim.lease_ms
         return batch
 
-    async def claim(self, queue: str, claim: Claim, *, now_ms: int) -> ClaimedJobs:
+    async def claim(self, queue: str, claim: ClaimRequest, *, now_ms: int) -> ClaimedJobs:
         return await self.settle(queue, (), claim, now_ms=now_ms)
 
     def renew(

@@ -12,7 +12,7 @@ import msgspec
 
 from hasten.jobs._engine import Engine
 from hasten.jobs._options import Options
-from hasten.jobs._record import Claim, Event, JobRecord, JobTemplate, Lease, NewJob
+from hasten.jobs._record import ClaimRequest, Event, JobRecord, JobTemplate, Lease, NewJob
 from hasten.jobs._states import State
 from tests.patience import DEADLINE_SECONDS
 
@@ -42,8 +42,8 @@ def new_job(
     return NewJob(queue, JobTemplate(name, opts, options), data, id)
 
 
-def claim(count: int = 1, token: str = "t1", *, lease_ms: int = LEASE_MS) -> Claim:
-    return Claim(count, token, worker=f"worker of {token}", lease_ms=lease_ms)
+def claim(count: int = 1, token: str = "t1", *, lease_ms: int = LEASE_MS) -> ClaimRequest:
+    return ClaimRequest(count, token, worker=f"worker of {token}", lease_ms=lease_ms)
 
 
 async def add(engine: Engine, *ids: str, now_ms: int = NOW, **options: Any) -> None:

@@ -12,7 +12,7 @@ from hasten.jobs._engine import Engine
 from hasten.jobs._engines.redis import RedisEngine, script_requests
 from hasten.jobs._engines.redis.decoding import decode_add_reply, to_dict
 from hasten.jobs._options import KEEP_NONE
-from hasten.jobs._record import Added, Completed, Failed, JobRecord
+from hasten.jobs._record import AddResult, Completed, Failed, JobRecord
 from hasten.jobs._states import State
 from tests.contract.engines import open_for_test
 from tests.contract.steps import (
@@ -38,7 +38,7 @@ OPTIONS_BY_STATE: Final[dict[str, dict[str, Any]]] = {
 }
 
 
-def was_added(answers: Iterable[Added]) -> list[tuple[str, bool]]:
+def was_added(answers: Iterable[AddResult]) -> list[tuple[str, bool]]:
     """Return the ids, each with whether the job is new."""
     return [(answer.id, answer.existing is None) for answer in answers]
 

@@ -28,10 +28,10 @@ from hasten.jobs._engines.sqlite import SqliteEngine
 from hasten.jobs._engines.sqlite.job_statements import MIGRATIONS
 from hasten.jobs._options import KEEP_ALL, KEEP_NONE, Keep
 from hasten.jobs._record import (
-    Change,
     Completed,
     Event,
     Failed,
+    JobChange,
     Postponed,
     Progress,
     Released,
@@ -444,7 +444,9 @@ class TestLargeValues:
         """Progress from the handler and from other callers."""
         now = await started(engine, "a")
         value = text_of(VALUE_BYTES + 1)
-        await engine.update(QUEUE, [Progress("a", value), Change("a", progress=value)], now_ms=NOW)
+        await engine.update(
+            QUEUE, [Progress("a", value), JobChange("a", progress=value)], now_ms=NOW
+        )
         told = event("progress", "a", omitted_bytes=VALUE_BYTES + 1)
         assert await happened_to(engine, "a", now) == [told, told]
         assert (await job(engine, "a")).progress == value

@@ -99,10 +99,10 @@ def cursor() -> Target:
 
     def parse(data: bytes) -> None:
         with contextlib.suppress(InvalidParameter):
-            keys.decode_for_any_query(data.decode("latin-1"))
+            keys.decode_and_verify_signature(data.decode("latin-1"))
         # As an attacker who knows the secret would write it: valid signature, random content.
         try:
-            found = keys.decode_for_any_query(
+            found = keys.decode_and_verify_signature(
                 _to_base64(data + _compute_mac(SECRET.encode(), data))
             )
         except InvalidParameter:

@@ -20,7 +20,7 @@ from hasten.errors import StoreUnavailable
 from hasten.jobs import Context, Job, Queue, RetryAfter, State, Unrecoverable, Worker
 from hasten.jobs._consumer import QueueConsumer
 from hasten.jobs._outbox import OutboxPortion
-from hasten.jobs._record import Claim
+from hasten.jobs._record import ClaimRequest
 from hasten.jobs._run import Run
 from tests.jobs import process_tasks
 from tests.jobs.eventually import fails, result_of, until, until_state, until_true
@@ -714,7 +714,7 @@ async def test_a_suspect_starts_although_the_tasks_of_its_worker_were_cancelled(
     cancelled: list[int] = []
 
     async def cancel_second(self: QueueConsumer, portion: OutboxPortion, claim: Any) -> Any:
-        if self._poison_jobs.is_blocking_claims and not cancelled:
+        if self._poison_jobs.must_pause_claiming and not cancelled:
             cancelled.append(1)
             raise asyncio.CancelledError
         return await settle(self, portion, claim)
@@ -726,7 +726,7 @@ async def test_a_suspect_starts_although_the_tasks_of_its_worker_were_cancelled(
         return "done"
 
     jobs = await run.enqueue_many([run.args()] * 4)
-    claim = Claim(4, "dead:1", "dead", lease_ms=1)
+    claim = ClaimRequest(4, "dead:1", "dead", lease_ms=1)
     for _ in range(2):
         await queue.engine.claim("mail", claim, now_ms=clock.now_ms())
         clock.advance(1)

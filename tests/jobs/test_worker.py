@@ -20,10 +20,10 @@ import pytest
 from hasten import Store
 from hasten.errors import InvalidOption, JobCancelled, UsageError
 from hasten.jobs import Context, Job, Queue, State, Worker
-from hasten.jobs import _store_use as store_use
+from hasten.jobs import _shared_store as shared_store
 from hasten.jobs._consumer import QueueConsumer
 from hasten.jobs._outbox import BYTES_PER_WEIGHT, OutboxPortion
-from hasten.jobs._record import Claim, ClaimedJobs, Completed, Outcome, Progress, Update
+from hasten.jobs._record import ClaimedJobs, ClaimRequest, Completed, Outcome, Progress, Update
 from hasten.jobs._run import Run, StopReason
 from hasten.testing import ManualClock
 from tests.jobs.eventually import result_of, until, until_state
@@ -118,7 +118,7 @@ class Calls:
         settle = QueueConsumer._settle
 
         async def watched(
-            consumer: QueueConsumer, portion: OutboxPortion, claim: Claim | None
+            consumer: QueueConsumer, portion: OutboxPortion, claim: ClaimRequest | None
         ) -> ClaimedJobs:
             self.updates.append(len(portion.updates))
             self.outcomes.append(len(portion.outcomes))
@@ -376,7 +376,7 @@ def test_two_objects_for_one_queue_are_refused(queue: Queue, tmp_path: Path) -> 
         Worker(Queue("mail"), Queue("mail"))
     Worker(queue, queue, Queue("other", queue.store))
     Worker(Queue("mail", "memory://"), Queue("mail", "memory://"), Queue("mail"))
-    assert store_use.DEFAULT_STORE_USE.existing_store is None
+    assert shared_store.DEFAULT_SHARED_STORE.existing_store is None
     assert not (tmp_path / "jobs.db").exists()
 
 
@@ -471,7 +471,7 @@ async def test_a_busy_default_executor_delays_no_recovery(queue: Queue, clock: M
         return "done"
 
     job = await run.enqueue()
-    claim = Claim(1, "dead:1", "dead", lease_ms=1)
+    claim = ClaimRequest(1, "dead:1", "dead", lease_ms=1)
     await queue.engine.claim("mail", claim, now_ms=clock.now_ms())
     clock.advance(1)
     try:
@@ -565,7 +565,7 @@ async def test_large_results_and_progress_are_stored_a_few_megabytes_at_a_time(
     all_run = asyncio.Event()
 
     async def note_settle(
-        name: str, outcomes: Sequence[Outcome], claim: Claim | None, **options: Any
+        name: str, outcomes: Sequence[Outcome], claim: ClaimRequest | None, **options: Any
     ) -> ClaimedJobs:
         results = [len(end.result) for end in outcomes if isinstance(end, Completed)]
         noted["results"].append(sum(results))
@@ -611,7 +611,7 @@ async def test_a_run_that_is_stopped_before_it_begins_frees_its_place(
         begin(self, run)
         if not told:
             told.append(run)
-            run.stop(reason)
+            run.request_stop(reason)
 
     monkeypatch.setattr(QueueConsumer, "_start_task", begin_and_stop)
 

@@ -138,7 +138,7 @@ OUTSIDE: Final = {
     "hasten.jobs._engines.sqlite.settling.LeaseMismatch": "ends a transaction",
     "hasten.jobs._failure_log.RemoteTraceback": "the cause of an error, shown and never raised",
     "hasten.jobs._processes.ProcessDied": "fails the job; its text is the reason",
-    "hasten.jobs._processes._RequestNotReceived": "ends an attempt to begin",
+    "hasten.jobs._processes._ChildEndedBeforeRequest": "ends an attempt to begin",
     "hasten.ratelimit._http.request_checks.LimitFunctionFailed": "turned into a refusal",
     # Advice.
     "hasten.errors.PaginationWarning": "a warning",

@@ -9,7 +9,7 @@ import pytest
 
 from hasten.jobs._health import HealthResponse, judge_liveness, judge_readiness, predict_wait
 from hasten.jobs._run_totals import Totals
-from hasten.jobs._worker_state import ProcessReport, ServedQueue, WorkerState
+from hasten.jobs._worker_state import ServedQueue, WorkerProcessReport, WorkerState
 
 BLOCKED: Final = "worker w: the event loop has been blocked for {} s by code that does not await"
 
@@ -47,8 +47,10 @@ def worker(*queues: ServedQueue, **facts: Any) -> WorkerState:
     )
 
 
-def report(*workers: WorkerState, number: int = 1, problem: str | None = None) -> ProcessReport:
-    return ProcessReport(number, list(workers), Totals(), problem)
+def report(
+    *workers: WorkerState, number: int = 1, problem: str | None = None
+) -> WorkerProcessReport:
+    return WorkerProcessReport(number, list(workers), Totals(), problem)
 
 
 def reasons(response: HealthResponse) -> list[str]:

@@ -26,7 +26,7 @@ from hasten.jobs._health_app import (
     encode_response,
 )
 from hasten.jobs._queue_readings import start_reading_queues
-from hasten.jobs._worker_state import ProcessReport
+from hasten.jobs._worker_state import WorkerProcessReport
 from hasten.prometheus._command_page import make_worker_command_page
 from hasten.prometheus._foreign_families import Family
 
@@ -44,10 +44,10 @@ METRICS: Final = "metrics"
 class ReportSource(Protocol):
     """Where the server gets the reports of the processes from. Called in several threads."""
 
-    def read_health(self) -> list[ProcessReport]:
+    def read_health(self) -> list[WorkerProcessReport]:
         """Return a report of each process, for the health endpoints."""
 
-    def read_metrics(self) -> tuple[list[ProcessReport], list[Family]]:
+    def read_metrics(self) -> tuple[list[WorkerProcessReport], list[Family]]:
         """Return a report of each process, and the metrics of other libraries in them."""
 
 

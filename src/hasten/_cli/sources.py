@@ -12,7 +12,7 @@ from hasten._logs import get_logger
 from hasten.jobs import Worker
 from hasten.jobs._health_app import report_of_workers
 from hasten.jobs._run_totals import Totals, add_totals
-from hasten.jobs._worker_state import ProcessReport, decode_report, encode_report
+from hasten.jobs._worker_state import WorkerProcessReport, decode_report, encode_report
 from hasten.prometheus._foreign_families import (
     Family,
     collect_foreign_families,
@@ -33,11 +33,11 @@ class OwnProcess:
         self._worker = worker
         worker.start_counting_runs()
 
-    def read_health(self) -> list[ProcessReport]:
+    def read_health(self) -> list[WorkerProcessReport]:
         """Return the report of this process."""
         return [report_of_workers([self._worker])]
 
-    def read_metrics(self) -> tuple[list[ProcessReport], list[Family]]:
+    def read_metrics(self) -> tuple[list[WorkerProcessReport], list[Family]]:
         """Return the report of this process, and the metrics of other libraries."""
         return self.read_health(), _collect_other_libraries_metrics()
 
@@ -96,7 +96,7 @@ class ChildProcess:
             self._ended = add_totals([self._ended, self._last])
             self._last = Totals()
 
-    def read(self, request: bytes) -> tuple[ProcessReport, list[Family]]:
+    def read(self, request: bytes) -> tuple[WorkerProcessReport, list[Family]]:
         """Request a report from the process; for `METRICS`, also its metrics of other libraries.
 
         If the process does not respond, the report names the problem, and there are no metrics.
@@ -118,10 +118,10 @@ class ChildProcess:
             if self._client is client:  # else its totals are those of an earlier process
                 self._last = report.totals
             totals = add_totals([self._ended, self._last])
-        found = ProcessReport(self.number, report.workers, totals)
+        found = WorkerProcessReport(self.number, report.workers, totals)
         return found, decode_families(families, self.number)
 
-    def _make_report_without_answer(self, problem: str | None) -> ProcessReport:
+    def _make_report_without_answer(self, problem: str | None) -> WorkerProcessReport:
         """Return the report of a child that has not answered: the problem, and its known totals.
 
         These are the totals of the processes that have ended, and the last ones that the present
@@ -129,7 +129,7 @@ class ChildProcess:
         """
         with self._lock:
             totals = add_totals([self._ended, self._last])
-            return ProcessReport(self.number, [], totals, self._problem or problem)
+            return WorkerProcessReport(self.number, [], totals, self._problem or problem)
 
 
 class ChildProcesses:
@@ -139,14 +139,14 @@ class ChildProcesses:
         self._children = children
         self._threads = ThreadPoolExecutor(len(children) * 2, "hasten reports")
 
-    def read_health(self) -> list[ProcessReport]:
+    def read_health(self) -> list[WorkerProcessReport]:
         """Return the reports of all children."""
         return [report for report, _ in self._read_all(HEALTH)]
 
-    def read_metrics(self) -> tuple[list[ProcessReport], list[Family]]:
+    def read_metrics(self) -> tuple[list[WorkerProcessReport], list[Family]]:
         """Return the reports of all children, and their metrics of other libraries."""
         found = self._read_all(METRICS)
         return [report for report, _ in found], [each for _, metrics in found for each in metrics]
 
-    def _read_all(self, request: bytes) -> list[tuple[ProcessReport, list[Family]]]:
+    def _read_all(self, request: bytes) -> list[tuple[WorkerProcessReport, list[Family]]]:
         return list(self._threads.map(lambda child: child.read(request), self._children))

@@ -134,9 +134,9 @@ class Paginate(_pagination.Paginator[P]):
         with http_errors():
             return await super()._read_source_page(*arguments)
 
-    def _prepare_page_response(self, page: Any, q: PageParams) -> P:
+    def _attach_responder(self, page: Any, q: PageParams) -> P:
         """Return the page as a response of FastAPI, with its status and headers."""
-        super()._prepare_page_response(page, q)
+        super()._attach_responder(page, q)
         response = _PageResponse(page) if isinstance(page, Page) else _CursorPageResponse(page)
         response._set_response_attributes(
             *page._responder.make_status_and_headers(page), has_etag=self._etag

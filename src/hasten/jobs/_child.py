@@ -329,7 +329,7 @@ def _call(
             stack.enter_context(carrier.restored(metadata))
         # The module of the task, or the handler itself, may set a tracer provider later.
         if trace_context is not None and (spans := get_or_make_spans()) is not None:
-            stack.enter_context(spans.attached(trace_context))
+            stack.enter_context(spans.use_context(trace_context))
         value = call()
         return asyncio.run(_await_value(value)) if inspect.isawaitable(value) else value
 

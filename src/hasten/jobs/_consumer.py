@@ -40,7 +40,15 @@ from hasten.jobs._outbox import Outbox, OutboxPortion
 from hasten.jobs._poison_jobs import PoisonJobIsolator
 from hasten.jobs._processes import Processes
 from hasten.jobs._queue import Queue
-from hasten.jobs._record import Claim, ClaimedJobs, Completed, Lease, Outcome, Postponed, Released
+from hasten.jobs._record import (
+    ClaimedJobs,
+    ClaimRequest,
+    Completed,
+    Lease,
+    Outcome,
+    Postponed,
+    Released,
+)
 from hasten.jobs._release_gate import AppReleaseGate
 from hasten.jobs._run import Run, StopReason
 from hasten.jobs._runner import Runner
@@ -112,7 +120,7 @@ class QueueConsumer:
         self._poison_jobs = worker.poison_jobs
         self._outage = outage
         self._activity = f"settle jobs of queue {queue.name}"
-        self._find_engine = queue.store_use.engine
+        self._find_engine = queue.shared_store.engine
         self._loop = asyncio.get_running_loop()
         self._outbox = Outbox(
             queue.name,
@@ -189,7 +197,7 @@ class QueueConsumer:
             else:
                 await self._settle_and_start(portion, claim)
 
-    def _next_claim(self) -> Claim | None:
+    def _next_claim(self) -> ClaimRequest | None:
         """Reserve capacity for the next jobs, and return a claim for as many.
 
         Returns None if no jobs may be claimed now, or the queue is known to have none.
@@ -198,7 +206,7 @@ class QueueConsumer:
             self._is_stopping
             or not self._share.may_have_work
             or self._outbox.has_waiting_outcomes
-            or self._poison_jobs.is_blocking_claims
+            or self._poison_jobs.must_pause_claiming
         ):
             self._capacity.skip_turn(self._share)
             return None
@@ -206,9 +214,9 @@ class QueueConsumer:
         if not count:
             return None
         worker = self._worker
-        return Claim(count, next(worker.tokens), worker.name, worker.lease_ms)
+        return ClaimRequest(count, next(worker.tokens), worker.name, worker.lease_ms)
 
-    async def _settle_and_start(self, portion: OutboxPortion, claim: Claim | None) -> None:
+    async def _settle_and_start(self, portion: OutboxPortion, claim: ClaimRequest | None) -> None:
         """Store a portion of the outbox, and start the jobs that the claim returns."""
         self._in_flight += 1
         try:
@@ -217,7 +225,7 @@ class QueueConsumer:
                 batch = await self._settle(portion, claim)
         except BaseException as error:  # noqa: BLE001  # raised again by `_handle_error`
             self._finish_claim(claim, used=0)
-            self._poison_jobs.start_chosen_suspect()
+            self._poison_jobs.try_start_chosen_suspect()
             await self._handle_error(error, portion)
         else:
             self._pause_seconds = FIRST_PAUSE_SECONDS
@@ -234,14 +242,14 @@ class QueueConsumer:
                 self._start_job(lease)
             self.lost_leases += len(batch.lost)
             self._outbox.mark_stored(portion.outcomes, batch.lost)  # last, because it logs
-            self._poison_jobs.start_chosen_suspect()
+            self._poison_jobs.try_start_chosen_suspect()
             if claim is not None and len(batch.leases) < claim.count:
                 self._mark_empty(batch.next_due_ms)
         finally:
             self._in_flight -= 1
             self._returned.set()
 
-    async def _settle(self, portion: OutboxPortion, claim: Claim | None) -> ClaimedJobs:
+    async def _settle(self, portion: OutboxPortion, claim: ClaimRequest | None) -> ClaimedJobs:
         """Store a portion of the outbox and claim jobs, in one call of `Engine.settle`.
 
         Progress and log lines are stored before, in a call of `Engine.update`.
@@ -262,7 +270,7 @@ class QueueConsumer:
             metrics_minutes=self._worker.metrics_minutes,
         )
 
-    def _finish_claim(self, claim: Claim | None, *, used: int) -> None:
+    def _finish_claim(self, claim: ClaimRequest | None, *, used: int) -> None:
         """Free the capacity that was reserved for a claim, except for the jobs that it returned.
 
         used is the number of these jobs. claim is None if none was made.
@@ -275,7 +283,7 @@ class QueueConsumer:
         if outcomes:
             for outcome in outcomes:
                 self._remove_run(outcome.id, outcome.token)
-            self._poison_jobs.mark_settled(outcome.id for outcome in outcomes)
+            self._poison_jobs.mark_outcomes_stored(outcome.id for outcome in outcomes)
 
     def _remove_run(self, id: str, token: str) -> None:
         """Remove the run with this token, but not a later run of the same job."""
@@ -290,7 +298,7 @@ class QueueConsumer:
         instead. Raises the error again unless it is a `StoreError`.
         """
         if isinstance(error, StoreRejected) and not portion.is_empty:
-            for outcome in self._outbox.reject(portion, error):
+            for outcome in self._outbox.handle_rejected_portion(portion, error):
                 self._remove_run(outcome.id, outcome.token)
             self.wake()
             return
@@ -315,13 +323,15 @@ class QueueConsumer:
         job = lease.job
         run = Run(lease, self._loop, self._make_context)
         if (older := self.runs.get(job.id)) is not None:
-            older.stop(StopReason.LOST)  # its lease expired, and this worker claimed the job again
+            older.request_stop(
+                StopReason.LOST
+            )  # its lease expired, and this worker claimed the job again
         self.runs[job.id] = run
         if self._is_stopping:  # the claim was in progress when the worker began to stop
             self._end_run(run, Released(job.id, lease.token))
         elif not self._poison_jobs.is_suspect(job):
             self._start_task(run)
-        elif not self._poison_jobs.try_choose_suspect(run, partial(self._start_task, run)):
+        elif not self._poison_jobs.try_choose_run(run, partial(self._start_task, run)):
             self._end_run(run, Postponed(job.id, lease.token, poison_jobs.PAUSE_MS))
 
     def _start_task(self, run: Run) -> None:
@@ -340,7 +350,7 @@ class QueueConsumer:
             # A handler can throw an exception into this coroutine: a GeneratorExit that it raises
             # closes the coroutines that await it. This counts as a failed attempt, like any other
             # error: otherwise the job would run again and again.
-            outcome = self._runner.outcome_of_error_outside_run(error, run)
+            outcome = self._runner.outcome_of_unhandled_error(error, run)
             if isinstance(error, KeyboardInterrupt) and not self._worker.handles_signals():
                 self._end_run(run, outcome)
                 assert run.task is not None
@@ -361,7 +371,7 @@ class QueueConsumer:
         for observer in self._observers:
             observer.ended(run, outcome)
         if self._logs_runs:
-            failure_log.log_ended_run(run.lease.job, outcome, run.seconds())
+            failure_log.log_ended_run(run.lease.job, outcome, run.elapsed_seconds())
 
     def _end_run(self, run: Run, outcome: Outcome | None) -> None:
         """Free the capacity of a run, and add its outcome to the outbox.
@@ -386,10 +396,10 @@ class QueueConsumer:
             self.lost_leases += 1
             self._remove_run(job.id, run.lease.token)
         else:
-            size = len(job.data)
+            length = len(job.data)
             if type(outcome) is Completed:
-                size += len(outcome.result)
-            self._outbox.add_outcome(outcome, size)
+                length += len(outcome.result)
+            self._outbox.add_outcome(outcome, length)
         self.wake()
 
     def running_tasks(self) -> list[asyncio.Task[None]]:
@@ -456,7 +466,7 @@ class QueueConsumer:
         for run in list(self.runs.values()):
             if run.task is not None and run.task.done() and not run.has_ended:
                 self._end_run(
-                    run, self._runner.outcome_of_error_outside_run(asyncio.CancelledError(), run)
+                    run, self._runner.outcome_of_unhandled_error(asyncio.CancelledError(), run)
                 )
 
     async def reclaim(self, store_wait_began_at: float, now_ms: int) -> None:
@@ -497,7 +507,7 @@ class QueueConsumer:
     def stop_claiming(self) -> None:
         """Claim no more jobs. The worker is stopping."""
         self._is_stopping = True
-        self._outbox.delay_storing_released_jobs()
+        self._outbox.hold_released_jobs()
 
     def stop_runs(self) -> None:
         """Request that all running jobs stop. They are then handed back to the queue."""
@@ -506,7 +516,7 @@ class QueueConsumer:
                 # A suspected poison job that has not started.
                 self._end_run(run, Released(run.lease.job.id, run.lease.token))
             else:
-                run.stop(StopReason.RELEASED)
+                run.request_stop(StopReason.RELEASED)
 
     def hand_back_running(self) -> None:
         """Hand back the jobs whose handlers are still running after the request to stop."""
@@ -526,7 +536,7 @@ class QueueConsumer:
         while self._share.claims:
             self._returned.clear()
             await self._returned.wait()
-        self._outbox.hand_back(self.runs)
+        self._outbox.add_held_jobs(self.runs)
         while self._outbox or self._in_flight:
             self._returned.clear()
             self.wake()
@@ -555,7 +565,7 @@ class QueueConsumer:
             queue=self.name,
             fetch_age=None if fetched_ms is None else max(0.0, (now_ms - fetched_ms) / 1000),
             running=len(runs),
-            running_seconds=sum(run.seconds() for run in runs.values()),
+            running_seconds=sum(run.elapsed_seconds() for run in runs.values()),
             average_seconds=average_seconds,
             store_error=error,
             failing_seconds=failing,

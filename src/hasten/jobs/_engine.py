@@ -35,9 +35,9 @@ from typing import Final, Protocol
 from hasten.errors import InvalidOption
 from hasten.jobs._options import Keep
 from hasten.jobs._record import (
-    Added,
-    Claim,
+    AddResult,
     ClaimedJobs,
+    ClaimRequest,
     EventPage,
     JobEnd,
     JobRecord,
@@ -123,18 +123,18 @@ class Engine(Protocol):
 
     # Adding -------------------------------------------------------------------------------------
 
-    async def add(self, jobs: Sequence[NewJob], *, now_ms: int) -> list[Added]:
+    async def add(self, jobs: Sequence[NewJob], *, now_ms: int) -> list[AddResult]:
         """Add all of the jobs, or none if the call raises. The jobs may be of several queues.
 
-        If `adds_across_queues` is False, this holds for the jobs of each queue. Returns one `Added`
-        per job, in order. A job whose id is in its queue already is not added, and its `Added` has
-        the existing job, which is not changed. The same applies to the second of two jobs with the
-        same id in one call.
+        If `adds_across_queues` is False, this holds for the jobs of each queue. Returns one
+        `AddResult` per job, in order. A job whose id is in its queue already is not added, and its
+        `AddResult` has the existing job, which is not changed. The same applies to the second of
+        two jobs with the same id in one call.
         """
 
     # Claiming and settling ----------------------------------------------------------------------
 
-    async def claim(self, queue: str, claim: Claim, *, now_ms: int) -> ClaimedJobs:
+    async def claim(self, queue: str, claim: ClaimRequest, *, now_ms: int) -> ClaimedJobs:
         """Move up to `claim.count` ready jobs to active, and lease them to the worker.
 
         Delayed jobs that are due become ready first. If the jobs are large, fewer are returned, and
@@ -146,7 +146,7 @@ class Engine(Protocol):
         self,
         queue: str,
         outcomes: Sequence[Outcome],
-        claim: Claim | None,
+        claim: ClaimRequest | None,
         *,
         now_ms: int,
         metrics_minutes: int | None = None,
@@ -202,8 +202,8 @@ class Engine(Protocol):
         """Store progress and log lines, and change jobs, in the order of updates.
 
         Returns the state that each job was in before its update, in the same order; None for a job
-        that does not exist. A `Change` is skipped if the job is in a state that does not allow it:
-        see `Change.allowed_states`.
+        that does not exist. A `JobChange` is skipped if the job is in a state that does not allow
+        it: see `JobChange.required_states`.
         """
 
     async def register_worker(self, queue: str, worker: str, *, name: str) -> None:

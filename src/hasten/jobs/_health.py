@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from hasten.jobs._worker_state import ProcessReport, ServedQueue, WorkerState
+from hasten.jobs._worker_state import ServedQueue, WorkerProcessReport, WorkerState
 
 OK: Final = 200
 NOT_FOUND: Final = 404
@@ -19,7 +19,7 @@ class HealthResponse(NamedTuple):
     body: dict[str, Any]
 
 
-def judge_liveness(reports: Sequence[ProcessReport], *, max_blocked: float) -> HealthResponse:
+def judge_liveness(reports: Sequence[WorkerProcessReport], *, max_blocked: float) -> HealthResponse:
     """Return whether the event loops of all workers turn.
 
     A loop may be blocked for max_blocked seconds. A worker that has not been started, or that was
@@ -33,7 +33,7 @@ def judge_liveness(reports: Sequence[ProcessReport], *, max_blocked: float) -> H
     return _respond("alive", "not alive", reasons)
 
 
-def _why_not_alive(report: ProcessReport, max_blocked: float) -> list[str]:
+def _why_not_alive(report: WorkerProcessReport, max_blocked: float) -> list[str]:
     if report.problem is not None:
         return [report.problem]
     reasons = []
@@ -46,7 +46,7 @@ def _why_not_alive(report: ProcessReport, max_blocked: float) -> list[str]:
 
 
 def judge_readiness(
-    reports: Sequence[ProcessReport], paused: Sequence[str], *, max_fetch_age: float
+    reports: Sequence[WorkerProcessReport], paused: Sequence[str], *, max_fetch_age: float
 ) -> HealthResponse:
     """Return whether all workers get jobs from all of their queues.
 
@@ -66,7 +66,7 @@ def judge_readiness(
     return response
 
 
-def _why_not_ready(report: ProcessReport, max_fetch_age: float) -> list[str]:
+def _why_not_ready(report: WorkerProcessReport, max_fetch_age: float) -> list[str]:
     if report.problem is not None:
         return [report.problem]
     if not report.workers:
@@ -116,7 +116,7 @@ def _describe_blocked_loop(worker: WorkerState) -> str:
 
 
 def _prefixed(
-    report: ProcessReport, reports: Sequence[ProcessReport], reasons: Sequence[str]
+    report: WorkerProcessReport, reports: Sequence[WorkerProcessReport], reasons: Sequence[str]
 ) -> list[str]:
     """Return reasons with the number of the process, if there are several processes."""
     return [f"process {report.number}: {each}" if len(reports) > 1 else each for each in reasons]
@@ -129,7 +129,7 @@ def _respond(good: str, bad: str, reasons: list[str]) -> HealthResponse:
 
 
 def predict_wait(
-    reports: Sequence[ProcessReport],
+    reports: Sequence[WorkerProcessReport],
     queue: str,
     *,
     backlog: int,
@@ -157,7 +157,7 @@ def predict_wait(
     return HealthResponse(OK, body)
 
 
-def _average_run(reports: Sequence[ProcessReport], queue: str) -> float:
+def _average_run(reports: Sequence[WorkerProcessReport], queue: str) -> float:
     served = [
         each
         for report in reports

@@ -22,11 +22,15 @@ from hasten.jobs._health import (
     store_unavailable,
 )
 from hasten.jobs._queue import Queue
-from hasten.jobs._queue_readings import QueueReading, start_reading_pauses, start_reading_queues
+from hasten.jobs._queue_readings import (
+    QueueReading,
+    start_reading_paused_flags,
+    start_reading_queues,
+)
 from hasten.jobs._run_totals import add_totals
 from hasten.jobs._states import State
 from hasten.jobs._worker import Worker
-from hasten.jobs._worker_state import ProcessReport
+from hasten.jobs._worker_state import WorkerProcessReport
 
 DEFAULT_MAX_BLOCKED: Final = 30.0
 DEFAULT_MAX_FETCH_AGE: Final = 30.0
@@ -58,7 +62,7 @@ class HealthChecks:
         self._store_timeout = store_timeout
 
     def start(
-        self, endpoint: str, query: str, reports: Sequence[ProcessReport]
+        self, endpoint: str, query: str, reports: Sequence[WorkerProcessReport]
     ) -> Future[HealthResponse]:
         """Begin to respond to a request, and return the future of the response.
 
@@ -68,7 +72,7 @@ class HealthChecks:
             return _done(judge_liveness(reports, max_blocked=self._max_blocked))
         if endpoint == READINESS:
             queues = list(self._queues.values())
-            pauses = start_reading_pauses(queues, self._store_timeout)
+            pauses = start_reading_paused_flags(queues, self._store_timeout)
             return _then(pauses, lambda readings: self._judge_readiness(reports, readings))
         name = parse_qs(query).get("queue", [None])[-1]
         queue = None if name is None else self._queues.get(name)
@@ -78,13 +82,13 @@ class HealthChecks:
         return _then(found, lambda readings: _predict_wait(reports, readings[0]))
 
     def _judge_readiness(
-        self, reports: Sequence[ProcessReport], readings: Sequence[QueueReading]
+        self, reports: Sequence[WorkerProcessReport], readings: Sequence[QueueReading]
     ) -> HealthResponse:
         paused = [each.queue for each in readings if each.is_paused]
         return judge_readiness(reports, paused, max_fetch_age=self._max_fetch_age)
 
 
-def _predict_wait(reports: Sequence[ProcessReport], reading: QueueReading) -> HealthResponse:
+def _predict_wait(reports: Sequence[WorkerProcessReport], reading: QueueReading) -> HealthResponse:
     if reading.error is not None:
         return store_unavailable(reading.error)
     return predict_wait(
@@ -124,9 +128,9 @@ def encode_response(response: HealthResponse) -> bytes:
     return json.dumps(response.body).encode() + b"\n"
 
 
-def report_of_workers(workers: Sequence[Worker], number: int = 1) -> ProcessReport:
+def report_of_workers(workers: Sequence[Worker], number: int = 1) -> WorkerProcessReport:
     """Return the report of the workers of this process. Safe to call from any thread."""
-    return ProcessReport(
+    return WorkerProcessReport(
         number,
         [worker.state() for worker in workers],
         add_totals([worker.totals() for worker in workers]),

@@ -163,4 +163,4 @@ class _ServedQueue(NamedTuple):
 def _stop_run_from_thread(run: Run, reason: StopReason) -> None:
     """Stop a run in its event loop, from this thread."""
     with contextlib.suppress(RuntimeError):  # the loop is closed, so the run has ended
-        run.loop.call_soon_threadsafe(run.stop, reason)
+        run.loop.call_soon_threadsafe(run.request_stop, reason)

@@ -64,10 +64,10 @@ from hasten.jobs._options import (
 )
 from hasten.jobs._per_loop import PerLoop
 from hasten.jobs._producer import Producer
-from hasten.jobs._record import Change, JobRecord, JobTemplate, Update
+from hasten.jobs._record import JobChange, JobRecord, JobTemplate, Update
 from hasten.jobs._results import ResultWaiter
+from hasten.jobs._shared_store import get_or_make_shared_store
 from hasten.jobs._states import FINISHED, State
-from hasten.jobs._store_use import get_store_use
 from hasten.jobs._sync_events import SyncQueueEvents
 from hasten.jobs._task_definition import RunIn, TaskDefinition, check_function
 from hasten.jobs._tasks import ContextTask, Task
@@ -97,11 +97,12 @@ class Queue:
     process, which all queues without a store share; `Store.from_env()` creates it at the first use.
     Files and connections are opened at the first use, too, and not by this constructor.
 
-    max_size is the largest size of a job's data, result or progress as JSON. show_values is whether
-    error messages about data that does not fit a task may contain its values: such errors are
-    stored with the job and logged. check_arguments is whether arguments are checked against the
-    annotations of the task when a job is added; without this check, a job whose arguments do not
-    fit fails when a worker runs it. options are the default options of all tasks of the queue.
+    max_size is the largest size of a job's data, result or progress, in bytes of JSON. show_values
+    is whether error messages about data that does not fit a task may contain its values: such
+    errors are stored with the job and logged. check_arguments is whether arguments are checked
+    against the annotations of the task when a job is added; without this check, a job whose
+    arguments do not fit fails when a worker runs it. options are the default options of all tasks
+    of the queue.
 
     A queue may be used from several event loops and threads, and after a fork. `aclose`, or leaving
     an `async with` block, closes the connections that the queue has opened.
@@ -126,28 +127,28 @@ class Queue:
         self.tasks: dict[str, TaskDefinition] = {}
         self._options = check_task_options(options)
         self._backoff_function = _get_backoff_function(options)
-        self.store_use = get_store_use(store)
+        self.shared_store = get_or_make_shared_store(store)
         self._is_open = False
-        if self.store_use.existing_store is not None:
+        if self.shared_store.existing_store is not None:
             # This opens no connection yet, but rejects wrong options.
-            open_engine(self.store_use.existing_store)
+            open_engine(self.shared_store.existing_store)
         self.producer = Producer(self)
         self._results = PerLoop(lambda: ResultWaiter(lambda: self.engine, self.name))
         self._watches = PerLoop(lambda: Watches(lambda: self.engine, self.name))
 
     def __repr__(self) -> str:
-        store = self.store_use.existing_store
+        store = self.shared_store.existing_store
         return f"<Queue {self.name}{'' if store is None else f' in {store.url}'}>"
 
     @property
     def store(self) -> Store:
         """The store that holds the jobs of this queue."""
-        return self.store_use.store
+        return self.shared_store.store
 
     @property
     def clock(self) -> Clock:
         """The clock of the store; all times of the queue are read from it."""
-        store = self.store_use.existing_store
+        store = self.shared_store.existing_store
         # The default store may not exist yet. It uses the system clock.
         return SYSTEM_CLOCK if store is None else store.clock
 
@@ -160,8 +161,8 @@ class Queue:
         """
         if not self._is_open:
             self._is_open = True
-            self.store_use.acquire(self)
-        return self.store_use.engine()
+            self.shared_store.acquire(self)
+        return self.shared_store.engine()
 
     async def aclose(self) -> None:
         """Close the store if the queue created it from a URL and no worker uses it.
@@ -174,7 +175,7 @@ class Queue:
         self.producer.close()
         self._results.drop_all()
         self._watches.drop_all()
-        await self.store_use.release(self)
+        await self.shared_store.release(self)
 
     async def __aenter__(self) -> Self:
         return self
@@ -304,11 +305,11 @@ class Queue:
             show_values=self.show_values,
             made_in=made_in,
         )
-        self._check_unique(definition)
+        self._check_task_name_is_unique(definition)
         self.tasks[definition.name] = definition
         return Task(definition, self.producer)
 
-    def _check_unique(self, definition: TaskDefinition) -> None:
+    def _check_task_name_is_unique(self, definition: TaskDefinition) -> None:
         other = self.tasks.get(definition.name)
         if other is None or definition.origin.may_replace(other.origin):
             return
@@ -365,7 +366,7 @@ class Queue:
         and `InvalidOption` for a task with run_in="process" that a child process could not import.
         """
         for definition in self.tasks.values():
-            definition.check()
+            definition.check_after_import()
 
     def decode_result(self, task: str, text: str) -> Any:
         """Decode the JSON text of a job's result.
@@ -389,7 +390,9 @@ class Queue:
         `StoreError`.
         """
         if self.producer.middlewares:
-            return await self.producer.submit_through(*self._prepare_call(name, data, options))
+            return await self.producer.submit_through_middlewares(
+                *self._prepare_call(name, data, options)
+            )
         template, text = self._prepare_job(name, data, options)
         return await self.producer.submit(template, text)
 
@@ -404,7 +407,7 @@ class Queue:
         """
         if self.producer.middlewares:
             calls = [self._prepare_call(*_unpack_job_spec(job)) for job in jobs]
-            return await self.producer.submit_many_through(calls)
+            return await self.producer.submit_many_through_middlewares(calls)
         return await self.producer.submit_many(
             [self._prepare_job(*_unpack_job_spec(job)) for job in jobs]
         )
@@ -412,15 +415,15 @@ class Queue:
     def _prepare_job(
         self, name: str, data: object, given: Mapping[str, Any]
     ) -> tuple[JobTemplate, str]:
-        options = check_job_options(given, self._defaults(name), now_ms=self.clock.now_ms())
+        options = check_job_options(given, self._default_options(name), now_ms=self.clock.now_ms())
         text = self._encode_data(name, data)
-        return self.producer.template(check_name("task", name), options), text
+        return self.producer.make_template(check_name("task", name), options), text
 
     def _prepare_call(
         self, name: str, data: object, given: Mapping[str, Any]
     ) -> tuple[EnqueueCall, Options, str]:
         """Check a job, and return it for the middlewares, with its default options and its JSON."""
-        defaults = self._defaults(check_name("task", name))
+        defaults = self._default_options(check_name("task", name))
         check_job_options(given, defaults, now_ms=self.clock.now_ms())
         text = self._encode_data(name, data)
         call = EnqueueCall(
@@ -428,7 +431,8 @@ class Queue:
         )
         return call, defaults, text
 
-    def _defaults(self, task: str) -> Options:
+    def _default_options(self, task: str) -> Options:
+        """Return the options of the task, or those of the queue for a task it does not have."""
         definition = self.tasks.get(task)
         return definition.options if definition else self._options
 
@@ -574,7 +578,7 @@ class Queue:
         changes. Then nothing is changed.
         """
         _check_id(id)
-        change = Change(
+        change = JobChange(
             id,
             data=None
             if data is UNSET
@@ -586,8 +590,8 @@ class Queue:
             progress=None if progress is UNSET else encode_progress(progress, self.max_size),
         )
         found = await self._apply_update(change)
-        if found not in change.allowed_states:
-            raise WrongState(self.name, id, found, change.allowed_states)
+        if found not in change.required_states:
+            raise WrongState(self.name, id, found, change.required_states)
 
     async def log(self, id: str, line: str) -> None:
         """Add a line to a job's log, as `ctx.log` does. Raises `JobNotFound`."""
@@ -678,6 +682,10 @@ class Queue:
     async def _purge(
         self, states: set[State], before_ms: int | None, limit: int | None
     ) -> list[str]:
+        """Delete jobs in these states, at most limit, and return their ids.
+
+        With before_ms, only those that finished, or were added if unfinished, before this time.
+        """
         now_ms = self.clock.now_ms()
         return await self.engine.purge(
             self.name, states, before_ms=before_ms, limit=limit, now_ms=now_ms
@@ -886,11 +894,11 @@ def _check_ids(ids: Iterable[object]) -> list[str]:
 
 
 def _select_ids(
-    ids: Sequence[str], found: Sequence[State | None], is_match: Callable[[State], bool]
+    ids: Sequence[str], states: Sequence[State | None], is_match: Callable[[State], bool]
 ) -> list[str]:
-    """Return the ids whose state is_match accepts. found has one state per id, None if missing."""
+    """Return the ids whose state is_match accepts. A state is None if the job does not exist."""
     return [
-        id for id, state in zip(ids, found, strict=True) if state is not None and is_match(state)
+        id for id, state in zip(ids, states, strict=True) if state is not None and is_match(state)
     ]
 
 

@@ -55,7 +55,9 @@ class Enqueuer(Generic[P, T]):
         self._overrides = given
         # A template has the absolute time of expiry, so with `expires` each call needs a new one.
         depends_on_time = bool(given) or options.expires_ms is not None
-        self._template = None if depends_on_time else producer.template(definition.name, options)
+        self._template = (
+            None if depends_on_time else producer.make_template(definition.name, options)
+        )
 
     def __repr__(self) -> str:
         given = ", ".join(f"{option}={value!r}" for option, value in self._overrides.items())
@@ -76,7 +78,7 @@ class Enqueuer(Generic[P, T]):
         )
         if self._producer.middlewares:
             call = self._make_call(arguments)
-            return await self._producer.submit_through(call, self._options, data)
+            return await self._producer.submit_through_middlewares(call, self._options, data)
         return await self._producer.submit(self._template or self._make_template(), data)
 
     def args(self, *args: P.args, **kwargs: P.kwargs) -> Arguments[P]:
@@ -94,7 +96,7 @@ class Enqueuer(Generic[P, T]):
         and `AddedInPart`.
         """
         if self._producer.middlewares:
-            return await self._producer.submit_many_through(
+            return await self._producer.submit_many_through_middlewares(
                 [
                     (
                         self._make_call(arguments.by_name),
@@ -125,8 +127,9 @@ class Enqueuer(Generic[P, T]):
         )
 
     def using(self, **options: Unpack[JobOptions]) -> Enqueuer[P, T]:
-        """Return an object that adds jobs of this task with other options.
+        """Return an object that adds jobs of this task with these options.
 
+        Options that are not given stay as they are for this object.
         Example: `task.using(delay=60).enqueue(…)`. Raises `InvalidOption`.
         """
         given: JobOptions = {**self._overrides, **options}
@@ -136,7 +139,7 @@ class Enqueuer(Generic[P, T]):
     def _make_template(self) -> JobTemplate:
         """Return the template of jobs that are added now."""
         options = check_job_options(self._overrides, self._options, now_ms=self._producer.now_ms())
-        return self._producer.template(self.definition.name, options)
+        return self._producer.make_template(self.definition.name, options)
 
     @property
     def sync(self) -> SyncEnqueuer[P, T]:

@@ -205,7 +205,7 @@ class Worker:
             heartbeat.start()
 
     def _store_worker_info(self, consumers: list[QueueConsumer]) -> None:
-        """Store what the worker does in each of these queues, for `Queue.workers`."""
+        """Store what the worker does in each of these queues, for `Queue.workers`. Blocks."""
         for consumer in consumers:
             consumer.report(self._info_of(consumer), report_lifetime_ms(self._lease_ms))
 
@@ -241,8 +241,8 @@ class Worker:
         outages: dict[str, OutageLog] = {}
         consumers = []
         for queue in self._queues:
-            queue.store_use.acquire(self)  # the store stays open when the queue is closed
-            url = queue.store_use.engine().url
+            queue.shared_store.acquire(self)  # the store stays open when the queue is closed
+            url = queue.shared_store.engine().url
             outage = outages.setdefault(url, OutageLog(url))
             consumers.append(QueueConsumer(queue, parts, outage))
         return consumers
@@ -358,7 +358,7 @@ class Worker:
         if not self._consumers:  # the worker was never started
             return
         self._begin_stop(grace)
-        if asyncio.current_task() in self._running_tasks():
+        if asyncio.current_task() in self._running_asyncio_tasks():
             # Not cancelled: its job would be handed back, and would stop the next worker, too.
             raise UsageError(
                 "a handler cannot wait until its own worker has stopped; the worker is stopping now"
@@ -394,7 +394,7 @@ class Worker:
         """
         try:
             await self._wait_for_handlers()
-            await self._hand_back_unfinished()
+            await self._cancel_and_hand_back_running()
             self._stop_heartbeats()  # their threads end while the last outcomes are stored
             await self._flush_outcomes()
         except Exception as error:  # noqa: BLE001  # the worker must stop even after an internal error
@@ -402,7 +402,7 @@ class Worker:
         self._stop_threads()
         self._loop_lag.stop()
         try:
-            await self._services.end()
+            await self._services.cancel_all()
             await self._release_stores()
         finally:
             self._threads.close()
@@ -410,13 +410,13 @@ class Worker:
             self._stopped.set()
             logger.info("worker %s has stopped", self.name)
 
-    def _running_tasks(self) -> list[asyncio.Task[None]]:
+    def _running_asyncio_tasks(self) -> list[asyncio.Task[None]]:
         """Return the asyncio tasks that run jobs."""
         return [task for consumer in self._consumers for task in consumer.running_tasks()]
 
     async def _wait_for_handlers(self) -> None:
         """Wait until all handlers have ended, at most until the end of the grace period."""
-        running = self._running_tasks()
+        running = self._running_asyncio_tasks()
         seconds = self._grace_until - self._loop.time()
         if running and seconds > 0:
             with contextlib.suppress(TimeoutError):
@@ -424,11 +424,11 @@ class Worker:
                     await asyncio.wait(running)
         self._grace_period = None
 
-    async def _hand_back_unfinished(self) -> None:
+    async def _cancel_and_hand_back_running(self) -> None:
         """Cancel the handlers that still run, and hand their jobs back to the queues."""
         for consumer in self._consumers:
             consumer.stop_runs()
-        if running := self._running_tasks():
+        if running := self._running_asyncio_tasks():
             await asyncio.wait(running, timeout=END_SECONDS)
         for consumer in self._consumers:
             consumer.hand_back_running()
@@ -458,7 +458,7 @@ class Worker:
         for queue in self._queues:
             with contextlib.suppress(StoreError, TimeoutError):
                 async with asyncio.timeout(END_SECONDS):
-                    await queue.store_use.release(self)
+                    await queue.shared_store.release(self)
 
     # Reporting ----------------------------------------------------------------------------------
 
@@ -529,7 +529,9 @@ class Worker:
             slots=self._concurrency,
             slots_used=sum(len(each.runs) for each in consumers),
             memory=resident_memory(),
-            queues=[each.state(counters.average_run_seconds(each.name)) for each in consumers],
+            queues=[
+                each.state(counters.moving_average_run_seconds(each.name)) for each in consumers
+            ],
         )
 
     def totals(self) -> Totals:
@@ -565,7 +567,7 @@ def _identify_queue(queue: Queue) -> tuple[object, ...]:
 
     It is equal for two `Queue` objects of the same name in the same store.
     """
-    store = queue.store_use.existing_store
+    store = queue.shared_store.existing_store
     if store is None or store.location == SqliteFile(None):  # no location outside this object
-        return id(store or queue.store_use), queue.name
-    return queue.store_use.engine().url, store.prefix, queue.name
+        return id(store or queue.shared_store), queue.name
+    return queue.shared_store.engine().url, store.prefix, queue.name

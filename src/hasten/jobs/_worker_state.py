@@ -36,7 +36,7 @@ class WorkerState(msgspec.Struct, frozen=True):
     queues: list[ServedQueue]
 
 
-class ProcessReport(msgspec.Struct, frozen=True):
+class WorkerProcessReport(msgspec.Struct, frozen=True):
     """The workers of one process and its totals.
 
     number distinguishes the processes of a supervisor, from 1. problem says why the process has
@@ -49,5 +49,5 @@ class ProcessReport(msgspec.Struct, frozen=True):
     problem: str | None = None
 
 
-decode_report: Final = msgspec.json.Decoder(ProcessReport).decode
+decode_report: Final = msgspec.json.Decoder(WorkerProcessReport).decode
 encode_report: Final = msgspec.json.Encoder().encode

@@ -74,8 +74,9 @@ class LoadSheddingMiddleware:
     - min_concurrency, max_concurrency: the bounds of the limit. It starts at min_concurrency, which
       is 20 unless max_concurrency is lower. If both are equal, the limit is fixed.
     - critical: a function of the request that returns whether it may use the reserved share of the
-      limit. It cannot be async. reserved: the share of the limit to keep for critical requests.
-    - max_lag: the limit falls if the event loop runs callbacks later than this.
+      limit. It cannot be async. reserved: this share, as a number from 0 to less than 1.
+    - max_lag: the limit falls if the event loop runs callbacks later than this: seconds, a
+      `timedelta`, or a text such as "50ms".
     - retry_after: the minimum of the header Retry-After, in seconds. Each response has a random
       value, up to twice as long, so that clients do not return at the same moment.
     - message: the body of the 503 response: a string, or a dict for JSON; by default problem+json.
@@ -112,10 +113,10 @@ class LoadSheddingMiddleware:
         share = _check_fraction("reserved", reserved)
         self._reserved = share if critical is not None else 0.0
         self._retry_after = max(1, math.ceil(to_nearest_us("retry_after", retry_after) / 1_000_000))
-        self._message = _check_message(message)
+        self._message = _check_message_option(message)
         self._on_shed = check_function("on_shed", on_shed, "shed")
         self._errors = ThrottledErrorLog(logger)
-        self._load = LoadTracker(bounds, self.stats, _make_timer(clock))
+        self._load = LoadTracker(bounds, self.stats, _make_now_seconds(clock))
         self._definition = bounds, critical, reserved
         self._has_started = False
 
@@ -131,12 +132,12 @@ class LoadSheddingMiddleware:
         if not self._has_started:
             self._has_started = True
             self._load = find_first_with_equal_options(scope, self, self._definition)._load
-        if self._accept_or_shed(scope):
+        if self._decide_and_count(scope):
             await self._run_application(TrackedRequest(self._load, receive, send), scope)
         else:
             await self._refuse(scope, receive, send)
 
-    def _accept_or_shed(self, scope: Scope) -> IsAccepted:
+    def _decide_and_count(self, scope: Scope) -> IsAccepted:
         """Decide whether to accept a request, and count the decision. Returns the decision."""
         load, stats = self._load, self._load.stats
         accepts = load.has_capacity(self._reserved)
@@ -196,7 +197,7 @@ def _make_request_info(scope: Scope) -> RequestInfo:
     return RequestInfo(scope, client[0] if client else "unknown")
 
 
-def _make_timer(clock: Clock | None) -> Callable[[], float]:
+def _make_now_seconds(clock: Clock | None) -> Callable[[], float]:
     """Return a function that returns the time of a clock, in seconds.
 
     For None and the system clock it is a monotonic timer.
@@ -229,7 +230,7 @@ def _check_fraction(option: str, value: object) -> float:
     raise InvalidOption(option, value, "a number from 0 to less than 1")
 
 
-def _check_message(message: T) -> T:
+def _check_message_option(message: T) -> T:
     if message is None or isinstance(message, str):
         return message
     try:

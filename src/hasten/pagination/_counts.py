@@ -90,7 +90,7 @@ class Count:
     """The number; None if the rows were not counted."""
     relation: Relation = "eq"
 
-    def _correct_by_page(self, offset: int, row_count: int, *, has_more: bool) -> Count:
+    def _correct_total_by_page(self, offset: int, row_count: int, *, has_more: bool) -> Count:
         """Return the count, corrected by what a page at an offset shows.
 
         row_count is the number of rows on the page. The total is raised to at least the rows that
@@ -116,7 +116,7 @@ class Count:
 NOT_COUNTED: Final = Count(None)
 
 
-def check_count_result(result: object) -> Count:
+def to_checked_count(result: object) -> Count:
     """Convert the result of a count function or a source to a `Count`.
 
     Raises `InvalidOption` unless it is a `Count` or an int of at least 0.

@@ -8,7 +8,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from hasten.jobs._queue_readings import QueueReading
-from hasten.jobs._worker_state import ProcessReport
+from hasten.jobs._worker_state import WorkerProcessReport
 from hasten.prometheus._foreign_families import merge_families
 from hasten.prometheus._job_families import queue_families, run_families, worker_families
 from hasten.prometheus._page import Page, make_page
@@ -26,7 +26,7 @@ class _Families(Collector):
 
 def make_worker_command_page(
     readings: Sequence[QueueReading],
-    reports: Sequence[ProcessReport],
+    reports: Sequence[WorkerProcessReport],
     foreign: Sequence[Metric],
     *,
     accept: str,

@@ -24,7 +24,7 @@ from hasten.jobs._run_totals import (
     RunTotals,
     add_totals,
 )
-from hasten.jobs._worker_state import ProcessReport, WorkerState
+from hasten.jobs._worker_state import WorkerProcessReport, WorkerState
 
 
 def queue_families(readings: Sequence[QueueReading]) -> Iterator[Metric]:
@@ -63,7 +63,7 @@ def queue_families(readings: Sequence[QueueReading]) -> Iterator[Metric]:
     yield from (up, jobs, same, oldest, paused)
 
 
-def run_families(reports: Sequence[ProcessReport]) -> Iterator[Metric]:
+def run_families(reports: Sequence[WorkerProcessReport]) -> Iterator[Metric]:
     """Generate the histograms and counters of runs: the totals of all processes."""
     totals = add_totals(report.totals for report in reports)
     labels = ["queue", "task", "outcome"]
@@ -141,7 +141,7 @@ def _make_finished_jobs_counter(
     return family
 
 
-def worker_families(reports: Sequence[ProcessReport]) -> Iterator[Metric]:
+def worker_families(reports: Sequence[WorkerProcessReport]) -> Iterator[Metric]:
     """Generate the gauges of worker processes, by the number of the process."""
     up = GaugeMetricFamily(
         "hasten_worker_up", "Whether the process has reported: 1, or 0.", labels=["process"]

@@ -10,7 +10,7 @@ from hasten._sqlalchemy.selects import Selection, select_only
 from hasten._sqlalchemy.templates import RequestBindings
 from hasten.errors import InvalidOption
 from hasten.fields._allowed import AllowedFields
-from hasten.pagination._counts import Count, CountFunction, Uncached, check_count_result
+from hasten.pagination._counts import Count, CountFunction, Uncached, to_checked_count
 from hasten.pagination._cursor import hidden_sort_key_error
 from hasten.pagination._slices import KeysetSlice, OffsetSlice
 from hasten.pagination._sql.cursor_values import to_column_value, to_fingerprint_value
@@ -73,7 +73,7 @@ class PageQuery:
         statement, which is the original select.
         """
         if callable(counting):
-            return check_count_result(await self._database.call_sync_or_async(counting, statement))
+            return to_checked_count(await self._database.call_sync_or_async(counting, statement))
         found = await fetch_count(
             self._plan.statements, self._execute, dialect=self._dialect, count=counting
         )
@@ -91,7 +91,7 @@ class PageQuery:
             )
         return list((await self._execute(select_only(analyzed.statement, *expressions), {})).one())
 
-    def check_no_hidden_cursor_values(self, allowed: AllowedFields) -> None:
+    def check_cursors_reveal_no_hidden_fields(self, allowed: AllowedFields) -> None:
         """Raise `InvalidOption` if a cursor would contain a value that the response hides.
 
         allowed are the fields that the request may choose from.

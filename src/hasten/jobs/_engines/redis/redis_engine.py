@@ -55,10 +55,10 @@ from hasten.jobs._epoch import to_datetime
 from hasten.jobs._record import (
     COUNTED_AHEAD,
     MISSED,
-    Added,
+    AddResult,
     ChildJob,
-    Claim,
     ClaimedJobs,
+    ClaimRequest,
     Event,
     EventPage,
     JobEnd,
@@ -194,20 +194,20 @@ class RedisEngine:
 
     # Adding -------------------------------------------------------------------------------------
 
-    async def add(self, jobs: Sequence[NewJob], *, now_ms: int) -> list[Added]:
+    async def add(self, jobs: Sequence[NewJob], *, now_ms: int) -> list[AddResult]:
         first = jobs[0].queue if jobs else ""
         if all(job.queue == first for job in jobs):
             return await self._add(first, jobs, now_ms)
         by_queue: dict[str, list[int]] = {}
         for index, job in enumerate(jobs):
             by_queue.setdefault(job.queue, []).append(index)
-        answers: dict[int, Added] = {}
+        answers: dict[int, AddResult] = {}
         for queue, indexes in by_queue.items():
             added = await self._add(queue, [jobs[index] for index in indexes], now_ms)
             answers.update(zip(indexes, added, strict=True))
         return [answers[index] for index in range(len(jobs))]
 
-    async def _add(self, queue: str, jobs: Sequence[NewJob], now_ms: int) -> list[Added]:
+    async def _add(self, queue: str, jobs: Sequence[NewJob], now_ms: int) -> list[AddResult]:
         """Add jobs to one queue; see `Engine.add`."""
         if not jobs:
             return []
@@ -219,27 +219,27 @@ class RedisEngine:
         added = decode_add_reply(packed)
         number, cursor = added.first, added.cursor
         answers = [
-            Added(str(number + index) if job.id is None else job.id, None, cursor)
+            AddResult(str(number + index) if job.id is None else job.id, None, cursor)
             for index, job in enumerate(jobs)
         ]
         for place, state, due_ms, fields in added.existing:
             id = answers[place - 1].id
             due = int(due_ms) if due_ms else None
-            answers[place - 1] = Added(
+            answers[place - 1] = AddResult(
                 id, _job_from_reply(queue, id, State(state), due, fields), cursor
             )
         return answers
 
     # Claiming and settling ----------------------------------------------------------------------
 
-    async def claim(self, queue: str, claim: Claim, *, now_ms: int) -> ClaimedJobs:
+    async def claim(self, queue: str, claim: ClaimRequest, *, now_ms: int) -> ClaimedJobs:
         return await self.settle(queue, (), claim, now_ms=now_ms)
 
     async def settle(
         self,
         queue: str,
         outcomes: Sequence[Outcome],
-        claim: Claim | None,
+        claim: ClaimRequest | None,
         *,
         now_ms: int,
         metrics_minutes: int | None = None,
@@ -740,7 +740,7 @@ class _OrphanedClaims:
         # By queue: the token of each orphaned claim, and until when the server searches for it.
         self._until_ms: dict[str, dict[str, int]] = {}
 
-    def add(self, queue: str, claim: Claim, now_ms: int) -> None:
+    def add(self, queue: str, claim: ClaimRequest, now_ms: int) -> None:
         """Remember a claim whose reply was lost. now_ms is when it was sent."""
         # Twice the lease, because the server may have executed the claim after a delay.
         self._until_ms.setdefault(queue, {})[claim.token] = now_ms + 2 * claim.lease_ms

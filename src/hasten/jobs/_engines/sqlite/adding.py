@@ -15,11 +15,11 @@ from hasten.jobs._engines.sqlite.job_rows import (
 )
 from hasten.jobs._engines.sqlite.job_statements import execute, execute_rows
 from hasten.jobs._engines.sqlite.queue_ledger import Ledger, UnitOfWork
-from hasten.jobs._record import Added, NewJob
+from hasten.jobs._record import AddResult, NewJob
 from hasten.jobs._states import State
 
 
-def add(connection: Connection, jobs: Sequence[NewJob], now_ms: int) -> list[Added]:
+def add(connection: Connection, jobs: Sequence[NewJob], now_ms: int) -> list[AddResult]:
     """Add jobs to one or more queues; see `Engine.add`."""
     queues = {job.queue for job in jobs}
     with UnitOfWork(connection, now_ms) as unit:
@@ -28,14 +28,14 @@ def add(connection: Connection, jobs: Sequence[NewJob], now_ms: int) -> list[Add
         by_queue: dict[str, list[int]] = {}
         for index, job in enumerate(jobs):
             by_queue.setdefault(job.queue, []).append(index)
-        answers: dict[int, Added] = {}
+        answers: dict[int, AddResult] = {}
         for queue, indexes in by_queue.items():
             added = _add_to_queue(unit, queue, [jobs[index] for index in indexes])
             answers.update(zip(indexes, added, strict=True))
         return [answers[index] for index in range(len(jobs))]
 
 
-def _add_to_queue(unit: UnitOfWork, queue: str, jobs: Sequence[NewJob]) -> list[Added]:
+def _add_to_queue(unit: UnitOfWork, queue: str, jobs: Sequence[NewJob]) -> list[AddResult]:
     """Add jobs to one queue. Each gets a new seq (the primary key)."""
     (last,) = execute(unit.connection, "take_ids", count=len(jobs)).fetchone()
     seqs = range(last - len(jobs) + 1, last + 1)
@@ -57,7 +57,7 @@ def _differ_only_in_data(jobs: Sequence[NewJob]) -> bool:
 
 def _add_with_common_template(
     unit: UnitOfWork, ledger: Ledger, jobs: Sequence[NewJob], seqs: range
-) -> list[Added]:
+) -> list[AddResult]:
     """Add jobs that differ only in their data.
 
     Name and options are passed to SQLite once instead of with each row, which halves the cost.
@@ -70,12 +70,12 @@ def _add_with_common_template(
     execute_rows(unit.connection, "add_with_common_template", rows, before=alike)
     ids = [str(seq) for seq in seqs]
     ledger.emit(EventGroup("added", ids), EventGroup("waiting", ids))
-    return [Added(id, None, cursor) for id in ids]
+    return [AddResult(id, None, cursor) for id in ids]
 
 
 def _add_mixed(
     unit: UnitOfWork, ledger: Ledger, jobs: Sequence[NewJob], seqs: range
-) -> list[Added]:
+) -> list[AddResult]:
     """Add jobs with any templates and ids, except those whose id exists. seqs are their seqs."""
     cursor = ledger.cursor
     seqs_by_id = _find_existing(unit.connection, ledger.name, jobs)
@@ -112,7 +112,7 @@ def _add_mixed(
     ledger.emit(EventGroup("added", waiting.ids + delayed.ids), waiting, delayed, duplicated)
     found = read_jobs(unit.connection, list(set(duplicates.values()))) if duplicates else {}
     return [
-        Added(id, found[duplicates[index]] if index in duplicates else None, cursor)
+        AddResult(id, found[duplicates[index]] if index in duplicates else None, cursor)
         for index, id in enumerate(ids)
     ]
 

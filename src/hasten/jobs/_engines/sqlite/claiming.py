@@ -14,7 +14,7 @@ from hasten.jobs._engines.sqlite.job_rows import (
 )
 from hasten.jobs._engines.sqlite.job_statements import execute, execute_rows
 from hasten.jobs._engines.sqlite.queue_ledger import Ledger, UnitOfWork
-from hasten.jobs._record import Claim, ClaimedJobs, JobRecord, Lease
+from hasten.jobs._record import ClaimedJobs, ClaimRequest, JobRecord, Lease
 from hasten.jobs._states import State
 
 PROMOTE_AT_ONCE: Final = 1000  # how many delayed jobs one claim makes ready, at most
@@ -31,7 +31,7 @@ _record_decoder: Final = msgspec.json.Decoder(list[JobRecord])
 
 
 def claim_jobs(
-    unit: UnitOfWork, ledger: Ledger, claim: Claim, lost: list[str], sizes: JobSizes
+    unit: UnitOfWork, ledger: Ledger, claim: ClaimRequest, lost: list[str], sizes: JobSizes
 ) -> ClaimedJobs:
     """Lease ready jobs, and return them in a batch; see `Engine.claim`.
 
@@ -67,7 +67,7 @@ def _promote_due(unit: UnitOfWork, ledger: Ledger) -> None:
     ledger.emit(EventGroup("waiting", [id for _, id, _ in due], previous=State.DELAYED))
 
 
-def _lease_ready(unit: UnitOfWork, queue: str, claim: Claim, sizes: JobSizes) -> list[Lease]:
+def _lease_ready(unit: UnitOfWork, queue: str, claim: ClaimRequest, sizes: JobSizes) -> list[Lease]:
     """Lease the jobs that are first in line: as many as claimed, or about `BYTES_AT_ONCE`."""
     leases: list[Lease] = []
     size = 0
@@ -87,7 +87,7 @@ def _lease_ready(unit: UnitOfWork, queue: str, claim: Claim, sizes: JobSizes) ->
 
 
 def _lease_in_state(
-    unit: UnitOfWork, queue: str, state: State, claim: Claim, count: int
+    unit: UnitOfWork, queue: str, state: State, claim: ClaimRequest, count: int
 ) -> tuple[list[Lease], int]:
     """Lease up to count jobs in a ready state. Returns them and their total size in characters."""
     which = {"queue": queue, "state": state, "now": unit.now_ms, "worker": claim.worker}

@@ -15,8 +15,8 @@ from hasten.jobs._engines.sqlite.leasing import read_tokens
 from hasten.jobs._engines.sqlite.queue_ledger import Ledger, UnitOfWork
 from hasten.jobs._engines.sqlite.retention import Retention, Rules
 from hasten.jobs._record import (
-    Claim,
     ClaimedJobs,
+    ClaimRequest,
     Completed,
     Failed,
     Outcome,
@@ -41,7 +41,7 @@ def settle(
     connection: Connection,
     queue: str,
     outcomes: Sequence[Outcome],
-    claim: Claim | None,
+    claim: ClaimRequest | None,
     retention: Retention,
     sizes: JobSizes,
     now_ms: int,

@@ -43,12 +43,12 @@ from hasten.jobs._engines.sqlite.queue_ledger import Ledger
 from hasten.jobs._engines.sqlite.retention import Retention
 from hasten.jobs._engines.sqlite.transaction_limits import MOVED_AT_ONCE
 from hasten.jobs._record import (
-    Added,
-    Change,
-    Claim,
+    AddResult,
     ClaimedJobs,
+    ClaimRequest,
     Completed,
     EventPage,
+    JobChange,
     JobEnd,
     JobRecord,
     NewJob,
@@ -113,7 +113,7 @@ class SqliteEngine:
 
     # Adding -------------------------------------------------------------------------------------
 
-    async def add(self, jobs: Sequence[NewJob], *, now_ms: int) -> list[Added]:
+    async def add(self, jobs: Sequence[NewJob], *, now_ms: int) -> list[AddResult]:
         work = partial(adding.add, jobs=jobs, now_ms=now_ms)
         size = sum(len(job.data) for job in jobs)
         queues = {job.queue for job in jobs}
@@ -125,14 +125,14 @@ class SqliteEngine:
 
     # Claiming and settling ----------------------------------------------------------------------
 
-    async def claim(self, queue: str, claim: Claim, *, now_ms: int) -> ClaimedJobs:
+    async def claim(self, queue: str, claim: ClaimRequest, *, now_ms: int) -> ClaimedJobs:
         return await self.settle(queue, (), claim, now_ms=now_ms)
 
     async def settle(
         self,
         queue: str,
         outcomes: Sequence[Outcome],
-        claim: Claim | None,
+        claim: ClaimRequest | None,
         *,
         now_ms: int,
         metrics_minutes: int | None = None,
@@ -214,7 +214,7 @@ class SqliteEngine:
     async def update(self, queue: str, updates: Sequence[Update], *, now_ms: int) -> StatesBefore:
         work = partial(updating.update, queue=queue, updates=updates, now_ms=now_ms)
         # Progress and log lines need not survive a power cut.
-        durable = any(isinstance(update, Change) for update in updates)
+        durable = any(isinstance(update, JobChange) for update in updates)
         return await self._database.run(work, durable=durable, topic=queue)
 
     async def register_worker(self, queue: str, worker: str, *, name: str) -> None:
