@@ -58,12 +58,16 @@ NextIndex: TypeAlias = int
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """The row after which a page begins, given by the values of the sort keys in that row."""
+    """A position in the sorted rows, and the direction in which a page is read from it.
+
+    The position is a row, given by the values of its sort keys. The page begins after this row; if
+    backwards, it ends before it.
+    """
 
     values: tuple[object, ...]
-    """The values of the sort keys; empty for the start of all rows."""
+    """The values of the sort keys; empty for the start of all rows (backwards: for their end)."""
     backwards: bool = False
-    """Whether the page is read in the other direction: it ends before the row with the values."""
+    """Whether the page ends before the position, instead of beginning after it."""
 
     fingerprint: bytes = field(default=b"", compare=False)
     """The fingerprint of the query that the token was created for; empty without a token."""

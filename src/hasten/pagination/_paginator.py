@@ -119,8 +119,8 @@ class Paginator(Generic[P]):
     - count: how to count the rows: "exact", "estimated" (PostgreSQL only), "none", `Capped`,
       `Cached`, or a function that is called with the session and the select. "auto" counts exactly
       for pages by number, and does not count for pages by cursor.
-    - fields: the fields that a request may choose, and how they are read; by default all fields of
-      the schema, with the fields of nested models except those that are nested further.
+    - fields: the fields that a request may choose, and how they are read. By default, these are all
+      fields of the schema and of the models nested in it, but not of models nested in those.
     - envelope: the key names in the response.
     - etag: add an ETag that is computed from the body of the response.
     - version: one or several SQL expressions whose values change when the rows change, such as
@@ -243,7 +243,7 @@ class Paginator(Generic[P]):
         )
         if self._keys is not None:
             attributes = self._sorting.find_cursor_attributes()
-            cursor_values.check_fits_in_cursor(mapper, attributes, "sort")
+            cursor_values.check_types_allowed_in_cursor(mapper, attributes, "sort")
         self._planner = query_planner.QueryPlanner(
             mapper,
             self.fields._require_loaders(),
@@ -605,7 +605,7 @@ class SyncPaginator(Generic[P]):
 
 
 class _ScopeAndDatabase(NamedTuple):
-    """The scope and the database of a query. The same SQL may return other rows in others."""
+    """The scope and the database of a query. In another one, the same SQL may return other rows."""
 
     scope: object
     """The ``scope=`` of the request, with its ``schema_translate_map`` if it has one."""

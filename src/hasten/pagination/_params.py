@@ -115,9 +115,10 @@ def parse_page_params(
 
 
 def _pick_parameters(query_pairs: Pairs) -> dict[str, str]:
-    """Return the values of ``page``, ``limit``, ``sort`` and ``cursor`` in a query.
+    """Return the ``page``, ``limit``, ``sort`` and ``cursor`` that a query has, as text.
 
-    Several ``sort`` are joined by commas. Raises `InvalidParameter` if another one is repeated.
+    Several ``sort`` are joined by commas. Raises `InvalidParameter` if ``page``, ``limit`` or
+    ``cursor`` is repeated.
     """
     given: dict[str, str] = {}
     for name, value in query_pairs:

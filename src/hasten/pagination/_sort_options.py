@@ -42,7 +42,8 @@ class SortOptions:
     def make_total_order(self, order: Order) -> Order:
         """Return an order followed by the unique fields, so that no two items are equal in it.
 
-        The unique fields get the direction of the last key.
+        Fields that the order contains already are not repeated. The others get the direction of its
+        last key, or ascend if it is empty.
         """
         descending = bool(order) and order[-1].descending
         named = {key.name for key in order}
