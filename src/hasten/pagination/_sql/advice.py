@@ -276,7 +276,7 @@ def _format_index_to_add(
         if key.descending and not is_read_backwards:
             part += ".desc()"
         if dialect == "postgresql" and not key.has_default_null_order(dialect):
-            part += ".sorts_nulls_first()" if key.sorts_nulls_first(dialect) else ".nulls_last()"
+            part += ".nulls_first()" if key.sorts_nulls_first(dialect) else ".nulls_last()"
         parts.append(part)
     names = [str(getattr(key.column, "name", "")) for key in (*equality_columns, *keys)]
     name = "_".join(["ix", table.name, *names])[:_MAX_NAME]
