@@ -106,9 +106,9 @@ class _Sleeper:
     def wake(self) -> None:
         """Wake the sleeping task. Can be called from any thread."""
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._set_awake)
+            self._loop.call_soon_threadsafe(self._wake_in_own_loop)
 
-    def _set_awake(self) -> None:
-        """Wake the sleeping task, in the event loop of the task."""
+    def _wake_in_own_loop(self) -> None:
+        """Wake the sleeping task. Must be called in the event loop of the task."""
         if not self.awake.done():
             self.awake.set_result(None)

@@ -23,7 +23,10 @@ from hasten.pagination._order import Order, SortKey
 from hasten.pagination._sql.counting import make_count_select, make_estimate_statement
 from hasten.pagination._sql.fetching import fetch_count, fetch_keyset_slice, fetch_offset_slice
 from hasten.pagination._sql.keyset import find_key_indexes
-from hasten.pagination._sql.offset_select import select_page, to_limit_and_offset_from_end
+from hasten.pagination._sql.offset_select import (
+    select_page_at_offset,
+    to_limit_and_offset_from_end_if_cheaper,
+)
 from hasten.pagination._sql.page_statements import PageStatements
 from hasten.pagination._sql.query_planner import resolve_sort_columns
 from tests.pagination import costs
@@ -198,7 +201,9 @@ def test_a_deep_page_costs_what_a_shallow_one_does(
     keys = resolve_sort_columns(analyzed, order, COLUMNS)
     spent = []
     for depth in (30 if backwards else 10, DEEP):
-        found = select_page(of_columns, keys, limit=1, offset=depth, dialect=dialect, defer=False)
+        found = select_page_at_offset(
+            of_columns, keys, limit=1, offset=depth, dialect=dialect, use_deferred_join=False
+        )
         row = connection.execute(found).one()
         position = [row[place] for place in find_key_indexes(of_columns, keys)]
         total, found_slice = cost(
@@ -301,15 +306,20 @@ def test_a_deep_offset_is_skipped_in_the_index(connection: sa.Connection, kind: 
     analyzed = analyze_select(SELECTS[kind])
     keys = resolve_sort_columns(analyzed, (SortKey("made", descending=True),), COLUMNS)
 
-    def at(offset: int, *, defer: bool) -> tuple[int, list[Any]]:
-        statement = select_page(
-            analyzed, keys, limit=20, offset=offset, dialect=dialect, defer=defer
+    def at(offset: int, *, use_deferred_join: bool) -> tuple[int, list[Any]]:
+        statement = select_page_at_offset(
+            analyzed,
+            keys,
+            limit=20,
+            offset=offset,
+            dialect=dialect,
+            use_deferred_join=use_deferred_join,
         )
         measure = buffers if dialect == "postgresql" else work
         return measure(connection, statement), list(connection.execute(statement))
 
-    plain, rows = at(DEEP, defer=False)
-    deferred, same = at(DEEP, defer=True)
+    plain, rows = at(DEEP, use_deferred_join=False)
+    deferred, same = at(DEEP, use_deferred_join=True)
     print(f"{dialect}: {kind}, offset {DEEP}: {plain}, deferred {deferred}")
     assert rows == same
     assert deferred < plain / (10 if dialect == "postgresql" else 1)
@@ -321,11 +331,15 @@ def test_a_page_near_the_end_is_read_from_the_end(connection: sa.Connection, kin
     analyzed = analyze_select(SELECTS[kind])
     keys = resolve_sort_columns(analyzed, (SortKey("made", descending=True),), COLUMNS)
     offset = ROWS - 30
-    assert to_limit_and_offset_from_end(limit=20, offset=offset, total=ROWS) == (20, 10)
+    assert to_limit_and_offset_from_end_if_cheaper(limit=20, offset=offset, total=ROWS) == (20, 10)
     backward = tuple(key.reverse(dialect) for key in keys)
-    statement = select_page(analyzed, backward, limit=20, offset=10, dialect=dialect, defer=False)
+    statement = select_page_at_offset(
+        analyzed, backward, limit=20, offset=10, dialect=dialect, use_deferred_join=False
+    )
     spent = (buffers if dialect == "postgresql" else work)(connection, statement)
-    forward = select_page(analyzed, keys, limit=20, offset=offset, dialect=dialect, defer=True)
+    forward = select_page_at_offset(
+        analyzed, keys, limit=20, offset=offset, dialect=dialect, use_deferred_join=True
+    )
     print(f"{dialect}: {kind}, tail: {spent}")
     rows, reverse = connection.execute(forward).all(), connection.execute(statement).all()
     assert rows == reverse[::-1]

@@ -15,8 +15,8 @@ from hasten.pagination._counts import NOT_COUNTED, Capped, Count
 from hasten.pagination._order import SortKey
 from hasten.pagination._slices import KeysetSlice
 from hasten.pagination._sql.counting import make_count_select
-from hasten.pagination._sql.indexes import find_index
-from hasten.pagination._sql.offset_select import select_page as page_of
+from hasten.pagination._sql.indexes import find_index_for_order
+from hasten.pagination._sql.offset_select import select_page_at_offset as page_of
 from hasten.pagination._sql.page_statements import PageStatements
 from hasten.pagination._sql.query_planner import resolve_sort_columns
 from tests.pagination.databases import (
@@ -283,8 +283,8 @@ def check(session: orm.Session, statement: Selection, wanted: list[Any], key: An
         session, analyzed, keys, None, limit=len(seen) + 1, dialect=dialect, backwards=True
     )
     assert back.rows == seen
-    plain = page_of(analyzed, keys, limit=3, offset=1, dialect=dialect, defer=False)
-    deferred = page_of(analyzed, keys, limit=3, offset=1, dialect=dialect, defer=True)
+    plain = page_of(analyzed, keys, limit=3, offset=1, dialect=dialect, use_deferred_join=False)
+    deferred = page_of(analyzed, keys, limit=3, offset=1, dialect=dialect, use_deferred_join=True)
     assert _unique(session, deferred, statement) == _unique(session, plain, statement)
     for offset in (0, 3, len(wanted) - 2, len(wanted), 500, 5_000):
         exact = offset_slice(session, analyzed, keys, limit=3, offset=offset, dialect=dialect)
@@ -392,20 +392,23 @@ class TestIndexes:
     def test_the_primary_key_is_an_index(self) -> None:
         slots = Slot.__table__.c
         keys = (SortColumn(slots.day), SortColumn(slots.hour))
-        assert find_index((), keys, "postgresql") is not None
-        assert find_index((), keys[::-1], "postgresql") is None
-        assert find_index((), (keys[0], SortColumn(slots.hour, descending=True)), "sqlite") is None
+        assert find_index_for_order((), keys, "postgresql") is not None
+        assert find_index_for_order((), keys[::-1], "postgresql") is None
+        assert (
+            find_index_for_order((), (keys[0], SortColumn(slots.hour, descending=True)), "sqlite")
+            is None
+        )
 
     def test_constant_keys_may_have_any_direction(self) -> None:
         slots = Slot.__table__.c
         day, hour = SortColumn(slots.day, descending=True), SortColumn(slots.hour)
-        found = find_index((day,), (hour,), "postgresql")
+        found = find_index_for_order((day,), (hour,), "postgresql")
         assert found is not None
         assert [key.descending for key in found] == [False, False]
 
     def test_an_expression_has_no_index(self) -> None:
         key = SortColumn(func.lower(Item.label))
-        assert find_index((), (key,), "postgresql") is None
+        assert find_index_for_order((), (key,), "postgresql") is None
 
 
 def test_a_full_read_of_the_test_data_has_what_these_tests_are_about() -> None:

@@ -135,7 +135,7 @@ async def test_one_short_delay_is_not_an_outage(server: RedisServer) -> None:
         return outcome.remaining == 999 - len(asking)
 
     await until(is_up_to_date)  # the late hit was counted
-    await resilient.finish_calls()
+    await resilient.wait_for_unfinished_calls()
 
 
 async def test_repeated_outages_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:

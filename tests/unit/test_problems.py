@@ -82,4 +82,4 @@ def test_draft_7_describes_exactly_the_limits_of_the_request() -> None:
         ([short], b"3;w=2"),
     ] * 2:
         states = [PolicyState(policy, 1, 1) for policy in policies]
-        assert dict(writer.write(states))[b"ratelimit-policy"] == line
+        assert dict(writer.make_headers(states))[b"ratelimit-policy"] == line

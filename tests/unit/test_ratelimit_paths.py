@@ -25,34 +25,41 @@ from hasten.ratelimit._http.paths import LimitPaths, strip_root_path
 def test_a_limit_covers_its_path_and_all_below_it(path: str, is_for: bool) -> None:
     """The server has decoded the path, so it is not decoded again."""
     for pattern in ("/api/", "/api", "//api//"):
-        assert bool(LimitPaths([[pattern]]).find_limit_indexes(path)) is is_for
+        assert bool(LimitPaths([[pattern]]).find_indexes_of_matching_limits(path)) is is_for
 
 
 def test_several_limits_in_their_order() -> None:
     paths = LimitPaths([["/api/"], None, ["/b", "/api/auth"], ["/"]])
-    assert paths.find_limit_indexes("/api/auth/login") == (0, 1, 2, 3)
-    assert paths.find_limit_indexes("/b") == (1, 2, 3)
-    assert paths.find_limit_indexes("/c") == (1, 3)
+    assert paths.find_indexes_of_matching_limits("/api/auth/login") == (0, 1, 2, 3)
+    assert paths.find_indexes_of_matching_limits("/b") == (1, 2, 3)
+    assert paths.find_indexes_of_matching_limits("/c") == (1, 3)
 
 
 @pytest.mark.parametrize("path", ["/v1/api/x", "/api/x", "/v1//api/x"])
 def test_the_root_path_is_not_matched(path: str) -> None:
-    assert LimitPaths([["/api/"]]).find_limit_indexes(strip_root_path(path, "/v1")) == (0,)
-    assert LimitPaths([["/api/"]]).find_limit_indexes(strip_root_path("/v1x/api", "/v1")) == ()
+    assert LimitPaths([["/api/"]]).find_indexes_of_matching_limits(
+        strip_root_path(path, "/v1")
+    ) == (0,)
+    assert (
+        LimitPaths([["/api/"]]).find_indexes_of_matching_limits(strip_root_path("/v1x/api", "/v1"))
+        == ()
+    )
 
 
 @given(st.text(max_size=40), st.text(max_size=10))
 def test_any_path_can_be_looked_at(path: str, root_path: str) -> None:
-    assert LimitPaths([None]).find_limit_indexes(strip_root_path(path, root_path)) == (0,)
-    LimitPaths([["/api/"]]).find_limit_indexes(path, strip_root_path(path, root_path))
+    assert LimitPaths([None]).find_indexes_of_matching_limits(strip_root_path(path, root_path)) == (
+        0,
+    )
+    LimitPaths([["/api/"]]).find_indexes_of_matching_limits(path, strip_root_path(path, root_path))
 
 
 @given(st.lists(st.sampled_from(["api", "", "x", ".."]), max_size=5))
 def test_extra_slashes_do_not_escape_a_limit(parts: list[str]) -> None:
     """More slashes do not bypass a limit."""
     path = "/api/" + "/".join(parts)
-    assert LimitPaths([["/api/"]]).find_limit_indexes(path) == (0,)
-    assert LimitPaths([["/api/"]]).find_limit_indexes(path.replace("/", "///")) == (0,)
+    assert LimitPaths([["/api/"]]).find_indexes_of_matching_limits(path) == (0,)
+    assert LimitPaths([["/api/"]]).find_indexes_of_matching_limits(path.replace("/", "///")) == (0,)
 
 
 class TestRefusals:

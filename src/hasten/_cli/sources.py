@@ -16,7 +16,7 @@ from hasten.jobs._worker_state import WorkerProcessReport, decode_report, encode
 from hasten.prometheus._foreign_families import (
     Family,
     collect_foreign_families,
-    decode_families,
+    decode_families_of_process,
     encode_families,
 )
 
@@ -119,7 +119,7 @@ class ChildProcess:
                 self._last = report.totals
             totals = add_totals([self._ended, self._last])
         found = WorkerProcessReport(self.number, report.workers, totals)
-        return found, decode_families(families, self.number)
+        return found, decode_families_of_process(families, self.number)
 
     def _make_report_without_answer(self, problem: str | None) -> WorkerProcessReport:
         """Return the report of a child that has not answered: the problem, and its known totals.

@@ -74,7 +74,7 @@ class Cached:
             check_clock(self.clock)
 
 
-Uncached: TypeAlias = CountName | Capped
+UncachedCounting: TypeAlias = CountName | Capped
 """The ways to count that need no cache and no function of the application."""
 
 Counting: TypeAlias = CountName | Capped | Cached | CountFunction

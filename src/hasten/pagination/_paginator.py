@@ -249,7 +249,7 @@ class Paginator(Generic[P]):
         )
         if self._keys is not None:
             attributes = self._sorting.find_attributes_in_cursors()
-            cursor_values.check_fits_in_cursor(mapper, attributes, "sort")
+            cursor_values.check_types_allowed_in_cursor(mapper, attributes, "sort")
         self._planner = query_planner.QueryPlanner(
             mapper,
             self.fields._require_loaders(),

@@ -27,7 +27,12 @@ from hasten.ratelimit._counter_store import (
 )
 from hasten.ratelimit._rates import MAX_LIMIT, Rate, Rates, to_rates
 from hasten.ratelimit._resilient_store import STORE_TIMEOUT, BucketKey, ResilientStore
-from hasten.ratelimit._rules import Algorithm, check_block_time, make_bucket_name, make_rule
+from hasten.ratelimit._rules import (
+    Algorithm,
+    check_block_outlasts_denials,
+    make_bucket_name,
+    make_rule,
+)
 from hasten.ratelimit._stores import resolve_counter_store
 
 MAX_CACHED_KEYS: Final = 10_000
@@ -71,7 +76,7 @@ class Limiter(AsyncClosable):
         rules = [make_rule(rate, algorithm) for rate in self.rates]
         self._capacity = min(rule.capacity for rule in rules)
         block_us = to_nearest_us("block_for", block_for)
-        check_block_time(block_us, rules)
+        check_block_outlasts_denials(block_us, rules)
         self._checks = [
             Check(
                 make_bucket_name(name, rule), b"", rule, block_us=block_us, on_error=on_store_error
@@ -176,7 +181,7 @@ class Limiter(AsyncClosable):
 
         Safe to call twice.
         """
-        await self._store.finish_calls()
+        await self._store.wait_for_unfinished_calls()
         await self._counters.aclose()
 
     def _make_bucket_keys(self, key: str) -> list[BucketKey]:

@@ -125,7 +125,7 @@ def make_concurrency_rule(limit: int, lease: Duration) -> Rule:
     )
 
 
-def check_block_time(block_us: int, rules: Sequence[Rule]) -> None:
+def check_block_outlasts_denials(block_us: int, rules: Sequence[Rule]) -> None:
     """Raise `InvalidOption` if a block could end before the denial that starts it."""
     longest_us = max((rule.life_us for rule in rules), default=0)
     if 0 < block_us < longest_us:

@@ -49,14 +49,14 @@ def make_count_select(
 ) -> Select[int]:
     """Return a select that counts the rows. With a cap, counting stops at cap + 1."""
     if cap is not None and dialect == "sqlite" and analyzed.table is not None:
-        return _make_sqlite_table_count(analyzed, cap)
+        return _make_capped_sqlite_row_count(analyzed, cap)
     if cap is not None:
         some = select_only(analyzed.statement, literal_column("1")).limit(cap + 1)
         if analyzed.is_grouped or analyzed.is_distinct:
-            some = _select_distinct_columns_only(analyzed).limit(cap + 1)
+            some = _select_columns_needed_to_count(analyzed).limit(cap + 1)
         return _make_subquery_count(some)
     if analyzed.is_grouped or analyzed.is_distinct:
-        return _make_subquery_count(_select_distinct_columns_only(analyzed))
+        return _make_subquery_count(_select_columns_needed_to_count(analyzed))
     counted: Any = select_only(analyzed.statement, func.count())
     found: Select[int] = counted
     return found
@@ -69,7 +69,7 @@ def _make_subquery_count(rows: Selection) -> Select[int]:
     return counted
 
 
-def _make_sqlite_table_count(analyzed: AnalyzedSelect, cap: int) -> Select[int]:
+def _make_capped_sqlite_row_count(analyzed: AnalyzedSelect, cap: int) -> Select[int]:
     """Return a select that counts all rows of a SQLite table, up to cap + 1.
 
     This takes less than half the time of counting a sub-query with a LIMIT. It first checks whether
@@ -85,20 +85,21 @@ def _make_sqlite_table_count(analyzed: AnalyzedSelect, cap: int) -> Select[int]:
     return counted
 
 
-def to_count(counted_rows: int, cap: int | None) -> Count:
+def to_capped_count(counted_rows: int, cap: int | None) -> Count:
     """Convert the number that a select of `make_count_select` returned to a `Count`.
 
-    cap must be the one that the select was built with.
+    Above the cap, which must be the one that the select was built with, the `Count` is "at least
+    cap".
     """
     if cap is not None and counted_rows > cap:
         return Count(cap, "gte")
     return Count(counted_rows)
 
 
-def _select_distinct_columns_only(analyzed: AnalyzedSelect) -> Selection:
-    """Return a select with as many rows, but only with the columns that DISTINCT compares.
+def _select_columns_needed_to_count(analyzed: AnalyzedSelect) -> Selection:
+    """Return a select with as many rows, but only with the columns that their number depends on.
 
-    Without DISTINCT, the only column is the constant 1.
+    Those are the columns that DISTINCT compares. Without DISTINCT, the column is the constant 1.
     """
     statement = analyzed.statement
     if analyzed.is_distinct:
@@ -112,21 +113,23 @@ def _select_distinct_columns_only(analyzed: AnalyzedSelect) -> Selection:
 def make_estimate_statement(analyzed: AnalyzedSelect) -> Executable:
     """Return a PostgreSQL statement that estimates the number of rows.
 
-    `to_estimated_count` converts its result. For a whole table, the statement reads the statistics
-    of the table; for another select, it is EXPLAIN.
+    `parse_estimated_count` converts its result. For a whole table, the statement reads the
+    statistics of the table; for another select, it is EXPLAIN.
     """
     if analyzed.table is None:
-        return _Explain(_select_distinct_columns_only(analyzed))
+        return _Explain(_select_columns_needed_to_count(analyzed))
     name = cast(_TableName(analyzed.table), REGCLASS)
     catalogue = table("pg_class", column("oid", Integer), column("reltuples", BigInteger))
     return select(cast(catalogue.c.reltuples, BigInteger)).where(catalogue.c.oid == name)
 
 
-def to_estimated_count(value: object) -> Count | None:
+def parse_estimated_count(plan_or_reltuples: object) -> Count | None:
     """Convert the result of `make_estimate_statement` to a `Count`.
 
-    Returns None if PostgreSQL has no statistics yet.
+    That is the plan of EXPLAIN, or ``reltuples`` of the table. Returns None if PostgreSQL has no
+    statistics yet.
     """
+    value = plan_or_reltuples
     if isinstance(value, str):
         value = json.loads(value)
     if isinstance(value, list):
@@ -177,7 +180,7 @@ def _compile_explain(element: _Explain, compiler: SQLCompiler, **options: Any) -
 # Page and total in one statement ------------------------------------------------------------------
 
 
-def add_total(page: Selection, count_select: Select[int]) -> Selection:
+def add_total_column(page: Selection, count_select: Select[int]) -> Selection:
     """Append the total to the rows of a page, as a sub-query in its columns.
 
     An empty page has no row to carry the total. (``count(*) OVER ()`` is not used, because it would
@@ -186,10 +189,10 @@ def add_total(page: Selection, count_select: Select[int]) -> Selection:
     return page.add_columns(count_select.correlate(None).scalar_subquery().label("hasten_total"))
 
 
-def add_total_and_check_offset(
+def add_total_column_unless_past_end(
     page: Selection, count_select: Select[int], *, offset: Amount
 ) -> Selection:
-    """Append the total to the rows of a page, and skip the page if it is past the end.
+    """Append the total to the rows of a page, but return no rows if the page is past the end.
 
     PostgreSQL counts once, and does not read the page if the total is not higher than the offset.
     """
@@ -198,7 +201,7 @@ def add_total_and_check_offset(
     return page.where(number > offset).add_columns(number.label("hasten_total"))
 
 
-def join_total(
+def left_join_page_to_total(
     analyzed: AnalyzedSelect,
     page: Selection,
     count_select: Select[int],

@@ -71,18 +71,18 @@ class QueryPlan:
             for key in self.keys
         ]
 
-    def make_filter_sql(self, bindings: RequestBindings) -> str:
-        """Return the SQL text of `make_filter_select`, without the values of its parameters.
+    def make_filter_sql_for_fingerprint(self, bindings: RequestBindings) -> str:
+        """Return the SQL text of `make_filter_only_select`, without the values of its parameters.
 
         It is the same in every process. bindings has the options of the request's select, such as
         ``with_loader_criteria``.
         """
         # All selects of this plan have the same options except for values, so one SQL fits all.
         if self._text is None:
-            self._text = str(self.make_filter_select(bindings).compile())
+            self._text = str(self.make_filter_only_select(bindings).compile())
         return self._text
 
-    def make_filter_select(self, bindings: RequestBindings) -> Selection:
+    def make_filter_only_select(self, bindings: RequestBindings) -> Selection:
         """Return the select with its tables and conditions, but without its columns and ORDER BY.
 
         The options in bindings are added, because they may filter rows.

@@ -45,7 +45,7 @@ SCRIPT: Final = Script.of(
 
 # The minimum time to live of a key while a test sets the clock: the server expires keys by its own
 # clock, which the test does not control.
-LINGER_MS: Final = 600_000
+MIN_TTL_MS: Final = 600_000
 
 DELETED_AT_ONCE: Final = 100
 
@@ -122,13 +122,13 @@ class RedisStore(RemoteStore):
 
     async def _apply_batch(self, operations: Sequence[Operation]) -> list[Result]:
         now_us = None if self._now_ns is None else self._now_ns() // 1000
-        linger_ms = 0 if now_us is None else LINGER_MS
+        min_ttl_ms = 0 if now_us is None else MIN_TTL_MS
         calls, members = [], []
-        for indexes in self._split_into_batch_indexes(operations):
+        for indexes in self._iter_operation_indexes_by_call(operations):
             batch = ScriptBatch(self._make_redis_key)
             for i in indexes:
                 add_operation(batch, operations[i])
-            calls.append((batch.get_key_names(), batch.pack(now_us, linger_ms)))
+            calls.append((batch.get_key_names(), batch.pack(now_us, min_ttl_ms)))
             members.append(indexes)
         results: list[Result] = [[]] * len(operations)
         for indexes, returned in zip(
@@ -142,7 +142,9 @@ class RedisStore(RemoteStore):
                 results[i] = parse_outcomes(operations[i], numbers)
         return results
 
-    def _split_into_batch_indexes(self, operations: Sequence[Operation]) -> Iterator[Sequence[int]]:
+    def _iter_operation_indexes_by_call(
+        self, operations: Sequence[Operation]
+    ) -> Iterator[Sequence[int]]:
         """Yield the indexes of the operations for each call of the script.
 
         There is one call for all operations, or on a cluster one for each client.
