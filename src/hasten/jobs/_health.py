@@ -142,8 +142,8 @@ def predict_wait(
     """Return how long a new job will wait: the backlog of a queue divided by its throughput.
 
     backlog is the number of jobs that are ready, running the number of those that run. The
-    throughput is that with all slots in use: the number of slots divided by the average run time.
-    That is the average of the last runs, or the average age of the running jobs if that is longer:
+    throughput is that with all slots in use: the number of slots divided by the run time of a job.
+    Its average is that of the last runs, or the average age of the running jobs if that is longer:
     jobs that do not end count, too. If no job has run yet, 0 seconds are predicted. slots are those
     of all workers of the queue, and at least 1. More workers do not help a paused queue, so its
     wait is 0.
