@@ -128,9 +128,9 @@ class Engine(Protocol):
         """Add all of the jobs, or none if the call raises. The jobs may be of several queues.
 
         If `adds_atomically_across_queues` is False, this holds for the jobs of each queue. Returns
-        one `AddResult` per job, in order. A job whose id is in its queue already is not added, and its
-        `AddResult` has the existing job, which is not changed. The same applies to the second of two
-        jobs with the same id in one call.
+        one `AddResult` per job, in order. A job whose id is in its queue already is not added, and
+        its `AddResult` has the existing job, which is not changed. The same applies to the second
+        of two jobs with the same id in one call.
         """
 
     # Claiming and settling ----------------------------------------------------------------------
