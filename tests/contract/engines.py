@@ -115,8 +115,8 @@ class RedisOnTestTime(RedisEngine):
                 self._ends_ms.pop((of, id), None)
         return await super().reclaim(queue, crash_limit=crash_limit, now_ms=now_ms)
 
-    async def situation(self, queue: str, id: str, *, now_ms: int) -> WhyFacts | None:
-        found = await super().situation(queue, id, now_ms=now_ms)
+    async def get_why_facts(self, queue: str, id: str, *, now_ms: int) -> WhyFacts | None:
+        found = await super().get_why_facts(queue, id, now_ms=now_ms)
         if found is None or found.lease_until_ms is None:
             return found
         return msgspec.structs.replace(found, lease_until_ms=self._ends_ms[queue, id])

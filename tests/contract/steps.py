@@ -107,7 +107,7 @@ async def exists(engine: Engine, id: str, queue: str = QUEUE) -> bool:
 
 async def ids_in(engine: Engine, state: State, queue: str = QUEUE) -> list[str]:
     """Return the ids of the jobs in a state, in the order in which they would be claimed."""
-    page = await engine.page(queue, state, offset=0, limit=1000, newest_first=False)
+    page = await engine.get_page(queue, state, offset=0, limit=1000, newest_first=False)
     return [record.id for record in page]
 
 

@@ -252,7 +252,7 @@ class TestAllOrNothing:
         with pytest.raises(HastenError):
             await engine.add(jobs, now_ms=NOW)
         added = await counts(engine)
-        assert added == ({} if engine.adds_across_queues else {State.WAITING: 2})
+        assert added == ({} if engine.adds_atomically_across_queues else {State.WAITING: 2})
         assert await counts(engine, "other") == {}
 
     @pytest.mark.parametrize("bad", BAD)

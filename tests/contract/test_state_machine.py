@@ -346,7 +346,7 @@ class JobsMachine(RuleBasedStateMachine):
         """Read everything in one step."""
         engine, ids = self.engine, list(self.model.jobs)
         pages = asyncio.gather(
-            *(engine.page(QUEUE, s, offset=0, limit=1000, newest_first=False) for s in State)
+            *(engine.get_page(QUEUE, s, offset=0, limit=1000, newest_first=False) for s in State)
         )
         logs = asyncio.gather(*(engine.logs(QUEUE, id) for id in ids))
         found = await asyncio.gather(pages, engine.count(QUEUE), engine.is_paused(QUEUE), logs)

@@ -115,7 +115,7 @@ class Calls:
         self.bytes: list[int] = []
         self.claims: list[int] = []
         self.updates: list[int] = []
-        settle = QueueConsumer._settle
+        settle = QueueConsumer._store_updates_and_settle
 
         async def watched(
             consumer: QueueConsumer, portion: OutboxPortion, claim: ClaimRequest | None
@@ -126,7 +126,7 @@ class Calls:
             self.claims.append(claim.count if claim else 0)
             return await settle(consumer, portion, claim)
 
-        monkeypatch.setattr(QueueConsumer, "_settle", watched)
+        monkeypatch.setattr(QueueConsumer, "_store_updates_and_settle", watched)
 
 
 @pytest.fixture
@@ -155,9 +155,9 @@ class TestCalls:
             await until(lambda: len(running) == count)
             may_end.set()
             await until(lambda: sum(calls.outcomes) >= count)
-        assert max(calls.claims) <= queue.engine.max_jobs_per_call
-        assert max(calls.outcomes) <= queue.engine.max_jobs_per_call
-        assert max(calls.bytes) < queue.engine.max_jobs_per_call * BYTES_PER_WEIGHT + 1_000_000
+        assert max(calls.claims) <= queue.engine.max_jobs_per_settle
+        assert max(calls.outcomes) <= queue.engine.max_jobs_per_settle
+        assert max(calls.bytes) < queue.engine.max_jobs_per_settle * BYTES_PER_WEIGHT + 1_000_000
         assert (await queue.counts())[State.COMPLETED] == count
 
     async def test_claim_nothing_with_results_unstored(self, queue: Queue, calls: Calls) -> None:
@@ -182,7 +182,7 @@ class TestCalls:
 
         job = await run.enqueue()
         await result_of(queue, job, keep_completed=True)
-        assert max(calls.updates) <= queue.engine.max_jobs_per_call
+        assert max(calls.updates) <= queue.engine.max_jobs_per_settle
         assert await job.logs() == [str(number) for number in range(600)]
 
 
@@ -248,7 +248,7 @@ class TestStopping:
 
     async def test_keeps_jobs_in_order(self, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
         """The second claim returns while the worker is stopping."""
-        settle = QueueConsumer._settle
+        settle = QueueConsumer._store_updates_and_settle
         may_arrive, is_under_way = asyncio.Event(), asyncio.Event()
         started: list[int] = []
 
@@ -259,7 +259,7 @@ class TestStopping:
                 await may_arrive.wait()
             return batch
 
-        monkeypatch.setattr(QueueConsumer, "_settle", settle_late)
+        monkeypatch.setattr(QueueConsumer, "_store_updates_and_settle", settle_late)
 
         @queue.task
         async def run(number: int) -> None:
@@ -596,7 +596,7 @@ async def test_large_results_and_progress_are_stored_a_few_megabytes_at_a_time(
             assert await job.result(timeout=20) == "r" * size
     for sizes in noted.values():
         assert sum(sizes) == count * (size + 2)
-        assert max(sizes) <= engine.max_jobs_per_call * BYTES_PER_WEIGHT + size + 2
+        assert max(sizes) <= engine.max_jobs_per_settle * BYTES_PER_WEIGHT + size + 2
 
 
 @pytest.mark.parametrize("reason", [StopReason.CANCELLED, StopReason.RELEASED, StopReason.LOST])
@@ -604,7 +604,7 @@ async def test_a_run_that_is_stopped_before_it_begins_frees_its_place(
     queue: Queue, monkeypatch: pytest.MonkeyPatch, reason: StopReason
 ) -> None:
     """The reason may come from a thread, between two steps of the event loop."""
-    begin = QueueConsumer._start_task
+    begin = QueueConsumer._create_run_task
     told: list[Run] = []
 
     def begin_and_stop(self: QueueConsumer, run: Run) -> None:
@@ -613,7 +613,7 @@ async def test_a_run_that_is_stopped_before_it_begins_frees_its_place(
             told.append(run)
             run.request_stop(reason)
 
-    monkeypatch.setattr(QueueConsumer, "_start_task", begin_and_stop)
+    monkeypatch.setattr(QueueConsumer, "_create_run_task", begin_and_stop)
 
     @queue.task
     async def noop() -> None:

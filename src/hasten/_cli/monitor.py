@@ -117,7 +117,7 @@ class Monitor:
             )
             return Response(200, written.headers, written.body)
         if page in ENDPOINTS:
-            response = self._checks.start(page, query, self._source.read_health()).result()
+            response = self._checks.start_check(page, query, self._source.read_health()).result()
             return _json_response(response.status, encode_response(response))
         pages = [f"/{name}" for name in (METRICS, *ENDPOINTS)]
         return _json_response(404, json.dumps({"status": "no such page", "pages": pages}).encode())

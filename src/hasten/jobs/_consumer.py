@@ -78,12 +78,12 @@ class RunObserver(Protocol):
     def ended(self, run: Run, outcome: Outcome | None) -> None:
         """A run has ended. outcome is None if its lease was lost.
 
-        If the run ended before it started, `started` was not called.
+        If the run ended before its handler was called, `started` was not called.
         """
 
 
 @dataclass(frozen=True, slots=True)
-class SharedWorkerParts:
+class ConsumerDependencies:
     """The settings and objects of a worker that the consumers of all its queues use."""
 
     name: str
@@ -107,7 +107,7 @@ class SharedWorkerParts:
 class QueueConsumer:
     """Claims the jobs of one queue for a worker, runs them and stores their outcomes."""
 
-    def __init__(self, queue: Queue, worker: SharedWorkerParts, outage: OutageLog) -> None:
+    def __init__(self, queue: Queue, worker: ConsumerDependencies, outage: OutageLog) -> None:
         self.name = queue.name
         self.clock = queue.clock
         self.tasks = queue.tasks
@@ -124,7 +124,7 @@ class QueueConsumer:
         self._loop = asyncio.get_running_loop()
         self._outbox = Outbox(
             queue.name,
-            max_jobs_per_call=self.engine.max_jobs_per_call,
+            max_jobs_per_settle=self.engine.max_jobs_per_settle,
             keep_failed=worker.keep_failed,
             on_add=self._wake_from_any_thread,
         )
@@ -143,7 +143,7 @@ class QueueConsumer:
         self.runs = worker.leases.add_queue(queue.name, self._find_engine, outage, self.clock)
         self._max_in_flight = self.engine.max_concurrent_settles
         self._max_claim = min(
-            -(-self._capacity.size // self._max_in_flight), self.engine.max_jobs_per_call
+            -(-self._capacity.size // self._max_in_flight), self.engine.max_jobs_per_settle
         )
         self._share = QueueShare(self.wake)
         self._capacity.mark_may_have_work(self._share)
@@ -168,7 +168,7 @@ class QueueConsumer:
         # A new partial for each fetcher, because `BackgroundServices` takes equal callables for
         # one service.
         return [
-            self._run_listener,
+            self._run_job_listener,
             *(partial(self._run_fetcher) for _ in range(self._max_in_flight)),
         ]
 
@@ -195,7 +195,7 @@ class QueueConsumer:
                 self._awake.clear()
                 await self._awake.wait()
             else:
-                await self._settle_and_start(portion, claim)
+                await self._settle_and_start_jobs(portion, claim)
 
     def _next_claim(self) -> ClaimRequest | None:
         """Reserve capacity for the next jobs, and return a claim for as many.
@@ -216,30 +216,32 @@ class QueueConsumer:
         worker = self._worker
         return ClaimRequest(count, next(worker.tokens), worker.name, worker.lease_ms)
 
-    async def _settle_and_start(self, portion: OutboxPortion, claim: ClaimRequest | None) -> None:
+    async def _settle_and_start_jobs(
+        self, portion: OutboxPortion, claim: ClaimRequest | None
+    ) -> None:
         """Store a portion of the outbox, and start the jobs that the claim returns."""
         self._in_flight += 1
         try:
             # Single items are stored one after the other, so that two fetchers keep their order.
             async with self._storing_single if portion.is_single else contextlib.nullcontext():
-                batch = await self._settle(portion, claim)
-        except BaseException as error:  # noqa: BLE001  # raised again by `_handle_error`
-            self._finish_claim(claim, used=0)
+                batch = await self._store_updates_and_settle(portion, claim)
+        except BaseException as error:  # noqa: BLE001  # raised again by `_handle_settle_error`
+            self._free_unused_capacity(claim, returned_count=0)
             self._poison_jobs.try_start_chosen_suspect()
-            await self._handle_error(error, portion)
+            await self._handle_settle_error(error, portion)
         else:
             self._pause_seconds = FIRST_PAUSE_SECONDS
             self._outage.record_success(self._activity)
             if claim is not None:
                 self.last_fetch_ms = self.clock.now_ms()
-            self._finish_claim(claim, used=len(batch.leases))
+            self._free_unused_capacity(claim, returned_count=len(batch.leases))
             self._remove_settled_runs(portion.outcomes)
             self._observers = self._worker.observers
             if (spans := get_spans_if_tracing()) is not None:
                 self._observers = [spans, *self._observers]
             self._logs_runs = logger.isEnabledFor(logging.DEBUG)
             for lease in batch.leases:
-                self._start_job(lease)
+                self._start_or_hand_back(lease)
             self.lost_leases += len(batch.lost)
             self._outbox.mark_stored(portion.outcomes, batch.lost)  # last, because it logs
             self._poison_jobs.try_start_chosen_suspect()
@@ -249,7 +251,9 @@ class QueueConsumer:
             self._in_flight -= 1
             self._returned.set()
 
-    async def _settle(self, portion: OutboxPortion, claim: ClaimRequest | None) -> ClaimedJobs:
+    async def _store_updates_and_settle(
+        self, portion: OutboxPortion, claim: ClaimRequest | None
+    ) -> ClaimedJobs:
         """Store a portion of the outbox and claim jobs, in one call of `Engine.settle`.
 
         Progress and log lines are stored before, in a call of `Engine.update`.
@@ -270,13 +274,13 @@ class QueueConsumer:
             metrics_minutes=self._worker.metrics_minutes,
         )
 
-    def _finish_claim(self, claim: ClaimRequest | None, *, used: int) -> None:
+    def _free_unused_capacity(self, claim: ClaimRequest | None, *, returned_count: int) -> None:
         """Free the capacity that was reserved for a claim, except for the jobs that it returned.
 
-        used is the number of these jobs. claim is None if none was made.
+        returned_count is the number of these jobs. claim is None if none was made.
         """
         if claim is not None:
-            self._capacity.finish_claim(self._share, claim.count, used)
+            self._capacity.finish_claim(self._share, claim.count, returned_count)
 
     def _remove_settled_runs(self, outcomes: list[Outcome]) -> None:
         """Remove the runs whose outcomes are stored, so that their leases are not renewed."""
@@ -291,7 +295,7 @@ class QueueConsumer:
         if run is not None and run.lease.token == token:
             del self.runs[id]
 
-    async def _handle_error(self, error: BaseException, portion: OutboxPortion) -> None:
+    async def _handle_settle_error(self, error: BaseException, portion: OutboxPortion) -> None:
         """Put a portion that could not be stored back into the outbox, and wait for a moment.
 
         If the store has rejected the data of the portion, the items are stored one at a time
@@ -318,7 +322,7 @@ class QueueConsumer:
 
     # Running ------------------------------------------------------------------------------------
 
-    def _start_job(self, lease: Lease) -> None:
+    def _start_or_hand_back(self, lease: Lease) -> None:
         """Start a claimed job, or hand it back if it must not run now."""
         job = lease.job
         run = Run(lease, self._loop, self._make_context)
@@ -330,11 +334,11 @@ class QueueConsumer:
         if self._is_stopping:  # the claim was in progress when the worker began to stop
             self._end_run(run, Released(job.id, lease.token))
         elif not self._poison_jobs.is_suspect(job):
-            self._start_task(run)
-        elif not self._poison_jobs.try_choose_run(run, partial(self._start_task, run)):
+            self._create_run_task(run)
+        elif not self._poison_jobs.try_choose_run(run, partial(self._create_run_task, run)):
             self._end_run(run, Postponed(job.id, lease.token, poison_jobs.PAUSE_MS))
 
-    def _start_task(self, run: Run) -> None:
+    def _create_run_task(self, run: Run) -> None:
         """Create the asyncio task that runs the job."""
         run.task = self._loop.create_task(self._run_job(run))
 
@@ -343,7 +347,7 @@ class QueueConsumer:
         run.has_begun = True
         running_job.set(run)  # in the context of this task only
         if self._observers or self._logs_runs:
-            self._report_start(run)
+            self._notify_start(run)
         try:
             outcome = await self._runner.run(run)
         except BaseException as error:
@@ -360,14 +364,14 @@ class QueueConsumer:
         self._end_run(run, outcome)
         run.task = None  # its context refers to the run: the cycle would be garbage
 
-    def _report_start(self, run: Run) -> None:
+    def _notify_start(self, run: Run) -> None:
         run.began_at = self._loop.time()
         for observer in self._observers:
             observer.started(run)
         if self._logs_runs:
             failure_log.log_started_run(run.lease.job)
 
-    def _report_end(self, run: Run, outcome: Outcome | None) -> None:
+    def _notify_end(self, run: Run, outcome: Outcome | None) -> None:
         for observer in self._observers:
             observer.ended(run, outcome)
         if self._logs_runs:
@@ -391,7 +395,7 @@ class QueueConsumer:
         run.mark_ended()
         job = run.lease.job
         if self._observers or self._logs_runs:
-            self._report_end(run, outcome)
+            self._notify_end(run, outcome)
         if outcome is None:
             self.lost_leases += 1
             self._remove_run(job.id, run.lease.token)
@@ -421,7 +425,7 @@ class QueueConsumer:
         self._is_empty.clear()
         self.wake()
 
-    async def _run_listener(self) -> None:
+    async def _run_job_listener(self) -> None:
         """Whenever the queue is empty, wait until it may have a job, and mark it as ready."""
         with contextlib.suppress(StoreError):  # a fetcher has the same problem, and logs it
             await self.engine.register_worker(self.name, self._worker.id, name=self._worker.name)
@@ -440,7 +444,9 @@ class QueueConsumer:
     async def _wait_for_work(self) -> None:
         """Wait until the queue may have a job to claim, but not longer than `MAX_IDLE_SECONDS`."""
         due_ms = self._next_due_ms
-        waits = [self.engine.wait_for_jobs(self.name, next_due_ms=due_ms, worker=self._worker.id)]
+        waits = [
+            self.engine.wait_for_jobs(self.name, next_due_ms=due_ms, worker_id=self._worker.id)
+        ]
         if due_ms is not None:
             waits.append(self.clock.sleep_until(due_ms))
         tasks = [self._loop.create_task(wait) for wait in waits]
@@ -487,7 +493,7 @@ class QueueConsumer:
             if self._loop.time() - store_wait_began_at > lease_seconds / RENEWALS_PER_LEASE:
                 self._outage.record_slow_call_as_failure()
             ids = []
-            if self._outage.seconds_without_failure() >= lease_seconds:
+            if self._outage.seconds_since_failure() >= lease_seconds:
                 ids = await self.engine.reclaim(
                     self.name, crash_limit=self._worker.crash_limit, now_ms=now_ms
                 )
@@ -518,7 +524,7 @@ class QueueConsumer:
             else:
                 run.request_stop(StopReason.RELEASED)
 
-    def hand_back_running(self) -> None:
+    def hand_back_running_jobs(self) -> None:
         """Hand back the jobs whose handlers are still running after the request to stop."""
         for run in list(self.runs.values()):
             if not run.has_ended:
@@ -528,7 +534,7 @@ class QueueConsumer:
                 )
                 self._add_outcome(run, Released(run.lease.job.id, run.lease.token))
 
-    async def flush(self) -> None:
+    async def store_all_outcomes(self) -> None:
         """Store all outcomes. The worker has stopped claiming jobs.
 
         Jobs that a claim in progress still returns are handed back together with the other jobs.
@@ -542,8 +548,11 @@ class QueueConsumer:
             self.wake()
             await self._returned.wait()
 
-    def report(self, info: WorkerInfo, lifetime_ms: int) -> None:
-        """Store what the worker does. Blocks; called from a thread. Errors are logged."""
+    def report_worker(self, info: WorkerInfo, lifetime_ms: int) -> None:
+        """Store what the worker does. Without another report it counts as dead after lifetime_ms.
+
+        Blocks, so it is called from a thread. Errors are logged.
+        """
         activity = f"report the worker of queue {self.name}"
         try:
             self.engine.report_worker(
@@ -556,8 +565,11 @@ class QueueConsumer:
         else:
             self._outage.record_success(activity)
 
-    def state(self, average_seconds: float | None) -> ServedQueue:
-        """Return what the worker does for the queue at present. Safe to call from any thread."""
+    def state(self, average_run_seconds: float | None) -> ServedQueue:
+        """Return what the worker does for the queue at present. Safe to call from any thread.
+
+        average_run_seconds is how long the last runs took on average, None if there were none.
+        """
         runs = self.runs.copy()
         now_ms, fetched_ms = self.clock.now_ms(), self.last_fetch_ms
         error, failing = self._outage.current_failure() or (None, 0.0)
@@ -566,7 +578,7 @@ class QueueConsumer:
             fetch_age=None if fetched_ms is None else max(0.0, (now_ms - fetched_ms) / 1000),
             running=len(runs),
             running_seconds=sum(run.elapsed_seconds() for run in runs.values()),
-            average_seconds=average_seconds,
+            average_run_seconds=average_run_seconds,
             store_error=error,
             failing_seconds=failing,
         )

@@ -17,9 +17,9 @@ from hasten.jobs._health import (
     HealthResponse,
     judge_liveness,
     judge_readiness,
-    no_such_queue,
+    make_no_such_queue_response,
+    make_store_unavailable_response,
     predict_wait,
-    store_unavailable,
 )
 from hasten.jobs._queue import Queue
 from hasten.jobs._queue_readings import (
@@ -61,7 +61,7 @@ class HealthChecks:
         self._max_fetch_age = max_fetch_age
         self._store_timeout = store_timeout
 
-    def start(
+    def start_check(
         self, endpoint: str, query: str, reports: Sequence[WorkerProcessReport]
     ) -> Future[HealthResponse]:
         """Begin to respond to a request, and return the future of the response.
@@ -69,17 +69,19 @@ class HealthChecks:
         endpoint is one of `ENDPOINTS`, and query the query string of the request.
         """
         if endpoint == LIVENESS:
-            return _done(judge_liveness(reports, max_blocked=self._max_blocked))
+            return _completed_future(judge_liveness(reports, max_blocked=self._max_blocked))
         if endpoint == READINESS:
             queues = list(self._queues.values())
             pauses = start_reading_paused_flags(queues, self._store_timeout)
-            return _then(pauses, lambda readings: self._judge_readiness(reports, readings))
+            return _respond_when_read(
+                pauses, lambda readings: self._judge_readiness(reports, readings)
+            )
         name = parse_qs(query).get("queue", [None])[-1]
         queue = None if name is None else self._queues.get(name)
         if queue is None:
-            return _done(no_such_queue(name, list(self._queues)))
+            return _completed_future(make_no_such_queue_response(name, list(self._queues)))
         found = start_reading_queues([queue], self._store_timeout)
-        return _then(found, lambda readings: _predict_wait(reports, readings[0]))
+        return _respond_when_read(found, lambda readings: _predict_wait(reports, readings[0]))
 
     def _judge_readiness(
         self, reports: Sequence[WorkerProcessReport], readings: Sequence[QueueReading]
@@ -90,7 +92,7 @@ class HealthChecks:
 
 def _predict_wait(reports: Sequence[WorkerProcessReport], reading: QueueReading) -> HealthResponse:
     if reading.error is not None:
-        return store_unavailable(reading.error)
+        return make_store_unavailable_response(reading.error)
     return predict_wait(
         reports,
         reading.queue,
@@ -101,13 +103,13 @@ def _predict_wait(reports: Sequence[WorkerProcessReport], reading: QueueReading)
     )
 
 
-def _done(response: HealthResponse) -> Future[HealthResponse]:
+def _completed_future(response: HealthResponse) -> Future[HealthResponse]:
     future: Future[HealthResponse] = Future()
     future.set_result(response)
     return future
 
 
-def _then(
+def _respond_when_read(
     readings: Future[list[QueueReading]], respond: Callable[[list[QueueReading]], HealthResponse]
 ) -> Future[HealthResponse]:
     """Return the future of a response that is made from readings."""
@@ -128,10 +130,13 @@ def encode_response(response: HealthResponse) -> bytes:
     return json.dumps(response.body).encode() + b"\n"
 
 
-def report_of_workers(workers: Sequence[Worker], number: int = 1) -> WorkerProcessReport:
-    """Return the report of the workers of this process. Safe to call from any thread."""
+def report_of_workers(workers: Sequence[Worker], process_number: int = 1) -> WorkerProcessReport:
+    """Return the report of the workers of this process. Safe to call from any thread.
+
+    process_number is the number of this process among several, from 1.
+    """
     return WorkerProcessReport(
-        number,
+        process_number,
         [worker.state() for worker in workers],
         add_totals([worker.totals() for worker in workers]),
     )
@@ -191,7 +196,7 @@ class Health:
             query = scope.get("query_string", b"").decode("latin-1")
             report = report_of_workers(self._workers)
             response = await wait_for_concurrent_future(
-                self._checks.start(endpoint, query, [report])
+                self._checks.start_check(endpoint, query, [report])
             )
         headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
         if response.status == 405:

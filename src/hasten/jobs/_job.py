@@ -222,9 +222,9 @@ class Job(Generic[T_co]):
         """Follow the job: `async for job in job.watch():`.
 
         Yields the job as it is now, and then a new object after every change of its state or its
-        progress, in any process, until it has finished. No change between the two is missed; of
-        progress that is reported faster than it is read, the newest is kept. All jobs that an event
-        loop follows share one reader of the queue's events.
+        progress, in any process, until it has finished. No change of state is missed between two
+        objects; of progress that is reported faster than it is read, the newest is kept. All jobs
+        that an event loop follows share one reader of the queue's events.
 
         Raises `JobNotFound` if the job does not exist or is removed, and `StoreError`: call `watch`
         again to continue.

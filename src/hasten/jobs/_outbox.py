@@ -16,7 +16,7 @@ logger = get_logger("hasten.worker")
 Item = TypeVar("Item")
 
 # While one call is processed, all other users of the store wait. So the total weight of its items
-# is limited to the engine's `max_jobs_per_call`. An item weighs 1, and 1 more for this many bytes.
+# is limited to the engine's `max_jobs_per_settle`. An item weighs 1, plus 1 for this many bytes.
 BYTES_PER_WEIGHT: Final = 10_000
 
 
@@ -44,10 +44,10 @@ class Outbox:
     """
 
     def __init__(
-        self, queue: str, *, max_jobs_per_call: int, keep_failed: Keep, on_add: Callable[[], None]
+        self, queue: str, *, max_jobs_per_settle: int, keep_failed: Keep, on_add: Callable[[], None]
     ) -> None:
         self._queue = queue
-        self._max_batch = max_jobs_per_call
+        self._max_batch = max_jobs_per_settle
         self._keep_failed = keep_failed
         self._on_add = on_add
         self._updates: list[RunUpdate] = []

@@ -10,7 +10,7 @@ from hasten._coalescing import Coalescer, split_by_weight
 from hasten.errors import AddedInPart, StoreError
 from hasten.jobs._job import Job, JobQueue
 from hasten.jobs._middleware import EnqueueCall, Middleware, add_many_through, add_through
-from hasten.jobs._options import Options, check_job_options, check_metadata, check_name
+from hasten.jobs._options import Options, check_metadata, check_name, merge_job_options
 from hasten.jobs._per_loop import PerLoop
 from hasten.jobs._record import JobTemplate, NewJob
 from hasten.jobs._tracing import get_spans_if_tracing
@@ -112,7 +112,7 @@ class Producer:
         return await add_many_through(self.middlewares, [call for call, _, _ in jobs], add_many)
 
     def _template_of(self, call: EnqueueCall, defaults: Options) -> JobTemplate:
-        options = check_job_options(call.options, defaults, now_ms=self.now_ms())
+        options = merge_job_options(call.options, defaults, now_ms=self.now_ms())
         if call.metadata:
             options = replace(options, metadata=check_metadata(call.metadata))
         return self.make_template(check_name("task", call.task), options)

@@ -58,9 +58,9 @@ from hasten.jobs._options import (
     JobOptions,
     Options,
     TaskOptions,
-    check_job_options,
     check_name,
-    check_task_options,
+    merge_job_options,
+    merge_task_options,
 )
 from hasten.jobs._per_loop import PerLoop
 from hasten.jobs._producer import Producer
@@ -125,7 +125,7 @@ class Queue:
         self.show_values = check_flag("show_values", show_values)
         self.check_arguments = check_flag("check_arguments", check_arguments)
         self.tasks: dict[str, TaskDefinition] = {}
-        self._options = check_task_options(options)
+        self._options = merge_task_options(options)
         self._backoff_function = _get_backoff_function(options)
         self.shared_store = get_or_make_shared_store(store)
         self._is_open = False
@@ -262,7 +262,7 @@ class Queue:
         running during the next attempt.
         """
         caller = sys._getframe(1)
-        made_in = CodeExecution.that_defines(caller.f_code, caller.f_globals)
+        made_in = CodeExecution.defining(caller.f_code, caller.f_globals)
         add = partial(
             self._add_task,
             name=name,
@@ -296,7 +296,7 @@ class Queue:
         definition = TaskDefinition(
             function,
             check_name("task", name),
-            check_task_options(options, self._options),
+            merge_task_options(options, self._options),
             run_in=run_in,
             give_up_on=give_up_on,
             check_arguments=check_arguments,
@@ -415,7 +415,7 @@ class Queue:
     def _prepare_job(
         self, name: str, data: object, given: Mapping[str, Any]
     ) -> tuple[JobTemplate, str]:
-        options = check_job_options(given, self._default_options(name), now_ms=self.clock.now_ms())
+        options = merge_job_options(given, self._default_options(name), now_ms=self.clock.now_ms())
         text = self._encode_data(name, data)
         return self.producer.make_template(check_name("task", name), options), text
 
@@ -424,7 +424,7 @@ class Queue:
     ) -> tuple[EnqueueCall, Options, str]:
         """Check a job, and return it for the middlewares, with its default options and its JSON."""
         defaults = self._default_options(check_name("task", name))
-        check_job_options(given, defaults, now_ms=self.clock.now_ms())
+        merge_job_options(given, defaults, now_ms=self.clock.now_ms())
         text = self._encode_data(name, data)
         call = EnqueueCall(
             self.name, name, {} if data is None else data, cast(JobOptions, {**given})
@@ -484,7 +484,7 @@ class Queue:
         _check_id(id)
         now_ms = self.clock.now_ms()
         situation, workers = await asyncio.gather(
-            self.engine.situation(self.name, id, now_ms=now_ms),
+            self.engine.get_why_facts(self.name, id, now_ms=now_ms),
             self.engine.workers(self.name, now_ms=now_ms),
         )
         if situation is None:
@@ -504,7 +504,7 @@ class Queue:
         Redis a long page is read in several calls: a job that changes its state between two of them
         may be missing.
         """
-        records = await self.engine.page(
+        records = await self.engine.get_page(
             self.name,
             _check_state(state),
             offset=check_whole_number("offset", offset, 0, MAX_COUNT),

@@ -83,9 +83,11 @@ async def _read_counts_and_waits(queue: Queue) -> QueueReading:
     # the engine would have to read all jobs; the ends of the list are near enough.
     for state in READY:
         if counts[state]:
-            first += await engine.page(name, state, offset=0, limit=1, newest_first=False)
+            first += await engine.get_page(name, state, offset=0, limit=1, newest_first=False)
     if counts[State.PRIORITIZED] > 1:
-        first += await engine.page(name, State.PRIORITIZED, offset=0, limit=1, newest_first=True)
+        first += await engine.get_page(
+            name, State.PRIORITIZED, offset=0, limit=1, newest_first=True
+        )
     now_ms = queue.clock.now_ms()
     return QueueReading(
         name,

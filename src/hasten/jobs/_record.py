@@ -25,7 +25,7 @@ class JobTemplate(msgspec.Struct, frozen=True, gc=False):
 
     name: str
     opts: str  # the options as the JSON that is stored
-    options: Options  # with an absolute time of expiry: see `Options.resolved`
+    options: Options  # with an absolute time of expiry: see `Options.with_expiry_time`
 
     @classmethod
     def of(cls, name: str, options: Options, *, now_ms: int) -> JobTemplate:

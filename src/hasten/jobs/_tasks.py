@@ -11,7 +11,7 @@ from hasten.errors import InvalidOption
 from hasten.jobs._context import Context
 from hasten.jobs._job import Job
 from hasten.jobs._middleware import EnqueueCall
-from hasten.jobs._options import JobOptions, Options, check_job_options
+from hasten.jobs._options import JobOptions, Options, merge_job_options
 from hasten.jobs._producer import Producer
 from hasten.jobs._record import JobTemplate
 from hasten.jobs._task_definition import TaskDefinition
@@ -133,12 +133,12 @@ class Enqueuer(Generic[P, T]):
         Example: `task.using(delay=60).enqueue(…)`. Raises `InvalidOption`.
         """
         given: JobOptions = {**self._overrides, **options}
-        check_job_options(given, self._options, now_ms=self._producer.now_ms())
+        merge_job_options(given, self._options, now_ms=self._producer.now_ms())
         return Enqueuer(self.definition, self._producer, self._options, given)
 
     def _make_template(self) -> JobTemplate:
         """Return the template of jobs that are added now."""
-        options = check_job_options(self._overrides, self._options, now_ms=self._producer.now_ms())
+        options = merge_job_options(self._overrides, self._options, now_ms=self._producer.now_ms())
         return self._producer.make_template(self.definition.name, options)
 
     @property

@@ -30,7 +30,7 @@ from hasten._logs import get_logger, reenable_disabled_loggers
 from hasten._store_url import SqliteFile
 from hasten.errors import InvalidOption, StoreError, UsageError
 from hasten.jobs._capacity import WorkerCapacity
-from hasten.jobs._consumer import QueueConsumer, RunObserver, SharedWorkerParts
+from hasten.jobs._consumer import ConsumerDependencies, QueueConsumer, RunObserver
 from hasten.jobs._epoch import to_datetime
 from hasten.jobs._failures import describe_exception
 from hasten.jobs._heartbeat import Heartbeat, report_lifetime_ms
@@ -207,7 +207,7 @@ class Worker:
     def _store_worker_info(self, consumers: list[QueueConsumer]) -> None:
         """Store what the worker does in each of these queues, for `Queue.workers`. Blocks."""
         for consumer in consumers:
-            consumer.report(self._info_of(consumer), report_lifetime_ms(self._lease_ms))
+            consumer.report_worker(self._info_of(consumer), report_lifetime_ms(self._lease_ms))
 
     def _stop_threads(self) -> None:
         self._leases.stop()
@@ -220,7 +220,7 @@ class Worker:
     def _make_consumers(self) -> list[QueueConsumer]:
         """Create a consumer for each queue. Queues in the same store share an `OutageLog`."""
         id = self._id
-        parts = SharedWorkerParts(
+        parts = ConsumerDependencies(
             name=self.name,
             id=id,
             tokens=(f"{id}:{number}" for number in itertools.count(1)),
@@ -431,13 +431,15 @@ class Worker:
         if running := self._running_asyncio_tasks():
             await asyncio.wait(running, timeout=END_SECONDS)
         for consumer in self._consumers:
-            consumer.hand_back_running()
+            consumer.hand_back_running_jobs()
 
     async def _flush_outcomes(self) -> None:
         """Store all outcomes that are not stored yet, or log that it takes too long."""
         try:
             async with asyncio.timeout(END_SECONDS):
-                await asyncio.gather(*(consumer.flush() for consumer in self._consumers))
+                await asyncio.gather(
+                    *(consumer.store_all_outcomes() for consumer in self._consumers)
+                )
         except TimeoutError:
             logger.error(
                 "worker %s: some outcomes could not be stored within %g s; "
@@ -449,7 +451,7 @@ class Worker:
     async def _release_stores(self) -> None:
         """Unregister the worker in the stores, and close the stores that have no other user."""
         # A report that is under way must not be stored after its deletion.
-        ends = (heartbeat.wait_for_end(END_SECONDS) for heartbeat in self._heartbeats)
+        ends = (heartbeat.wait_for_thread_end(END_SECONDS) for heartbeat in self._heartbeats)
         await asyncio.gather(*ends)
         for consumer in self._consumers:
             with contextlib.suppress(StoreError, TimeoutError):
@@ -489,7 +491,7 @@ class Worker:
             running=len(consumer.runs),
             lease=self._lease_ms / 1000,
             stopping=self._stopping,
-            loop_lag=round(self._loop_lag.seconds(), 6),
+            loop_lag=round(self._loop_lag.largest_recent_seconds(), 6),
             memory=resident_memory(),
             last_fetch_at=None if fetched_ms is None else to_datetime(fetched_ms),
             last_seen_at=to_datetime(consumer.clock.now_ms()),
@@ -525,7 +527,7 @@ class Worker:
             is_stopping=self._stopping,
             failure=None if failure is None else describe_exception(failure),
             blocked_seconds=self._loop_lag.currently_blocked_seconds(),
-            lag_seconds=self._loop_lag.seconds(),
+            lag_seconds=self._loop_lag.largest_recent_seconds(),
             slots=self._concurrency,
             slots_used=sum(len(each.runs) for each in consumers),
             memory=resident_memory(),
@@ -554,7 +556,7 @@ class Worker:
             # expired, and the worker must not take back its own jobs.
             store_wait_began_at = self._loop.time()
             times = [consumer.clock.now_ms() for consumer in self._consumers]
-            await asyncio.wrap_future(self._leases.renew())
+            await asyncio.wrap_future(self._leases.request_renewal())
             for consumer, now_ms in zip(self._consumers, times, strict=True):
                 consumer.end_unstarted_runs()
                 await consumer.reclaim(store_wait_began_at, now_ms)

@@ -16,7 +16,7 @@ class ServedQueue(msgspec.Struct, frozen=True):
     fetch_age: float | None  # since the last successful fetch; None before the first
     running: int  # jobs that the worker holds
     running_seconds: float  # for how long they have run, in total
-    average_seconds: float | None  # how long a run takes on average; None if not known
+    average_run_seconds: float | None  # how long a run takes on average; None if not known
     store_error: str | None  # the last error while the store is failing, else None
     failing_seconds: float  # for how long the store has been failing
 

@@ -73,7 +73,10 @@ class MarkerWaiter:
         return call.result()
 
     async def _pop_marker(self) -> float | None:
-        """Pop the marker and return its score. If no caller waits any more, put it back."""
+        """Wait up to `BLOCK_SECONDS` for the marker, pop it, and return its score: see above.
+
+        If no caller waits any more, the marker is put back.
+        """
         try:
             popped = await self._listener.run_command(
                 "BZPOPMIN", self._marker, int(BLOCK_SECONDS), block_seconds=BLOCK_SECONDS
@@ -104,10 +107,10 @@ class MarkerWaiter:
         self._closed = True
         call, self._call = self._call, None
         if call is not None:
-            await self._end_call(call)
+            await self._end_blocked_call(call)
         await self._listener.close()
 
-    async def _end_call(self, call: asyncio.Task[float | None]) -> None:
+    async def _end_blocked_call(self, call: asyncio.Task[float | None]) -> None:
         """Make the blocked call return. If it has just popped the marker, put the marker back."""
         deadline = asyncio.get_running_loop().time() + END_SECONDS
         while not call.done() and asyncio.get_running_loop().time() < deadline:

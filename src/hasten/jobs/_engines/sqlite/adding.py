@@ -40,8 +40,8 @@ def _add_to_queue(unit: UnitOfWork, queue: str, jobs: Sequence[NewJob]) -> list[
     (last,) = execute(unit.connection, "take_ids", count=len(jobs)).fetchone()
     seqs = range(last - len(jobs) + 1, last + 1)
     if _differ_only_in_data(jobs):
-        return _add_with_common_template(unit, unit.open(queue), jobs, seqs)
-    return _add_mixed(unit, unit.open(queue), jobs, seqs)
+        return _add_with_common_template(unit, unit.get_ledger(queue), jobs, seqs)
+    return _add_with_any_templates(unit, unit.get_ledger(queue), jobs, seqs)
 
 
 def _differ_only_in_data(jobs: Sequence[NewJob]) -> bool:
@@ -62,23 +62,23 @@ def _add_with_common_template(
 
     Name and options are passed to SQLite once instead of with each row, which halves the cost.
     """
-    cursor = ledger.cursor
+    cursor = ledger.cursor_before_new_events
     rows = [(seq, job.data) for seq, job in zip(seqs, jobs, strict=True)]
     ahead = ledger.next_sequences(len(jobs))[0] - seqs[0]
     common = jobs[0].template
     alike = ledger.name, ahead, common.name, common.opts, unit.now_ms
-    execute_rows(unit.connection, "add_with_common_template", rows, before=alike)
+    execute_rows(unit.connection, "add_with_common_template", rows, leading=alike)
     ids = [str(seq) for seq in seqs]
     ledger.emit(EventGroup("added", ids), EventGroup("waiting", ids))
     return [AddResult(id, None, cursor) for id in ids]
 
 
-def _add_mixed(
+def _add_with_any_templates(
     unit: UnitOfWork, ledger: Ledger, jobs: Sequence[NewJob], seqs: range
 ) -> list[AddResult]:
     """Add jobs with any templates and ids, except those whose id exists. seqs are their seqs."""
-    cursor = ledger.cursor
-    seqs_by_id = _find_existing(unit.connection, ledger.name, jobs)
+    cursor = ledger.cursor_before_new_events
+    seqs_by_id = _find_existing_seqs(unit.connection, ledger.name, jobs)
     ids: list[str] = []
     duplicates: dict[int, int] = {}  # index in the call → seq of the existing job
     rows: list[tuple[Any, ...]] = []
@@ -117,7 +117,9 @@ def _add_mixed(
     ]
 
 
-def _find_existing(connection: Connection, queue: str, jobs: Sequence[NewJob]) -> dict[str, int]:
+def _find_existing_seqs(
+    connection: Connection, queue: str, jobs: Sequence[NewJob]
+) -> dict[str, int]:
     """Return which of the new jobs' ids exist in the queue, with the seqs of the existing jobs.
 
     Ids that the engine generates never exist already, and are not looked up.

@@ -20,7 +20,7 @@ def update(
     """Apply updates in order; see `Engine.update`."""
     seqs = find_seqs(connection, queue, [update.id for update in updates])
     with UnitOfWork(connection, now_ms) as unit:
-        ledger = unit.open(queue)
+        ledger = unit.get_ledger(queue)
         return [
             _apply_update(unit, ledger, seq, update)
             for seq, update in zip(seqs, updates, strict=True)
