@@ -442,7 +442,7 @@ class RedisEngine:
                 found.append(ChildJob(queue, id, state, error))
         return sorted(found, key=lambda child: child.state is not State.FAILED)
 
-    async def count_other_workers(
+    async def count_workers_except(
         self, queue: str, known: Sequence[WorkerInfo], *, now_ms: int
     ) -> int:
         key = self._keys.queue_prefix(queue) + "marker"
