@@ -12,7 +12,7 @@ from hasten.errors import InvalidOption, StoreRejected
 from hasten.jobs._engine import CANCELLED_ERROR, Engine
 from hasten.jobs._options import KEEP_ALL, KEEP_NONE, Keep
 from hasten.jobs._record import (
-    Added,
+    AddResult,
     ChildCounts,
     ChildJob,
     Completed,
@@ -73,7 +73,7 @@ def child(
     return NewJob(queue, made.template, made.data, id, ParentLink(of, parent, on_failure))
 
 
-async def add_flow(engine: Engine, *jobs: NewJob, now_ms: int = NOW) -> list[Added]:
+async def add_flow(engine: Engine, *jobs: NewJob, now_ms: int = NOW) -> list[AddResult]:
     return await engine.add_flow(jobs, now_ms=now_ms)
 
 
@@ -800,7 +800,7 @@ class TestReading:
             engine, new_job("parent"), child("a"), child("b", on_failure="wait"), child("c")
         )
         await run(engine, failed("b", "no ink"), done("c"))
-        facts = await engine.situation(QUEUE, "parent", now_ms=NOW)
+        facts = await engine.get_why_facts(QUEUE, "parent", now_ms=NOW)
         assert facts is not None
         assert facts.pending == 2
         found = [(one.queue, one.id, one.state, one.error) for one in facts.children]
@@ -811,7 +811,7 @@ class TestReading:
     async def test_finished_parents_have_no_pending_children(self, engine: Engine) -> None:
         await add_flow(engine, new_job("parent"), child("a"))
         await run(engine, done("a"))
-        facts = await engine.situation(QUEUE, "parent", now_ms=NOW)
+        facts = await engine.get_why_facts(QUEUE, "parent", now_ms=NOW)
         assert facts is not None
         assert (facts.pending, facts.children) == (0, [])
         assert facts.job.state not in FINISHED

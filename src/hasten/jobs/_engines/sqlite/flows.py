@@ -33,7 +33,7 @@ from hasten.jobs._engines.sqlite.queue_ledger import Ledger, UnitOfWork
 from hasten.jobs._engines.sqlite.transaction_limits import DeletionBudget
 from hasten.jobs._options import DEFAULT_KEEP_FAILED
 from hasten.jobs._record import (
-    Added,
+    AddResult,
     ChildCounts,
     ChildJob,
     ChildOutcome,
@@ -76,7 +76,7 @@ class ChildEnd(NamedTuple):
 
 def add_flow(
     connection: Connection, jobs: Sequence[NewJob], now_ms: int, touched: set[str]
-) -> list[Added]:
+) -> list[AddResult]:
     """Add jobs that are parents and children of each other; see `Engine.add_flow`.
 
     Adds the names of the changed queues to touched.
@@ -88,10 +88,13 @@ def add_flow(
             if taken is not None:
                 expected = f"an id that no job of queue {queue!r} has"
                 raise InvalidOption("job_id", taken, expected, code="duplicate")
-        cursors = {queue: unit.open(queue).cursor for queue in {job.queue for job in jobs}}
+        cursors = {
+            queue: unit.get_ledger(queue).cursor_before_new_events
+            for queue in {job.queue for job in jobs}
+        }
         _insert(unit, jobs, {})
         touched.update(unit.queues)
-    return [Added(_id_of(job), None, cursors[job.queue]) for job in jobs]
+    return [AddResult(_id_of(job), None, cursors[job.queue]) for job in jobs]
 
 
 def _id_of(job: NewJob) -> str:
@@ -129,7 +132,7 @@ def _insert(unit: UnitOfWork, jobs: Sequence[NewJob], known: Mapping[Job, int]) 
     events: dict[str, _AddedEvents] = {}
     for seq, job in enumerate(jobs, last - len(jobs) + 1):
         id, options, link = _id_of(job), job.template.options, job.parent
-        ledger = unit.open(job.queue)
+        ledger = unit.get_ledger(job.queue)
         ledger.linked = True
         waits_for = pending.get((job.queue, id))
         state, rank = State.WAITING_CHILDREN, unit.now_ms
@@ -150,7 +153,7 @@ def _insert(unit: UnitOfWork, jobs: Sequence[NewJob], known: Mapping[Job, int]) 
     execute_rows(unit.connection, "add_linked", rows)
     execute_rows(unit.connection, "add_children", children)
     for queue, of_queue in events.items():
-        unit.open(queue).emit(*of_queue.groups)
+        unit.get_ledger(queue).emit(*of_queue.groups)
     for job_key, seq in known.items():
         if pending[job_key]:
             execute(unit.connection, "change_pending", seq=seq, change=pending[job_key])
@@ -333,7 +336,7 @@ def _resolve_parent(unit: UnitOfWork, seq: int, change: _Change) -> None:
     if row is None:
         return
     queue, id, stored, priority, delay_ms, pending = row
-    state, ledger = State(stored), unit.open(queue)
+    state, ledger = State(stored), unit.get_ledger(queue)
     if change.failed is not None and state not in FINISHED:
         error = "child {}:{} failed".format(*change.failed)
         execute(unit.connection, "defer_failure", seq=seq, error=error)
@@ -448,7 +451,7 @@ def delete_descendants(unit: UnitOfWork, seqs: Sequence[int], budget: DeletionBu
     if seqs:
         budget.delete_until_exhausted(delete)
     for (queue, state), ids in by_place.items():
-        ledger = unit.open(queue)
+        ledger = unit.get_ledger(queue)
         ledger.adjust_count(state, -len(ids))
         ledger.emit(EventGroup("removed", ids, previous=state))
     return list(seqs[done:])
