@@ -33,8 +33,11 @@ FOR_EVER_MS: Final = 10**9
 
 
 @contextlib.asynccontextmanager
-async def open_for_test(kind: str, place: Path) -> AsyncIterator[Engine]:
-    """Open an engine that has no data in common with other tests. place is an empty folder."""
+async def open_for_test(kind: str, place: Path, *, one_slot: bool = False) -> AsyncIterator[Engine]:
+    """Open an engine that has no data in common with other tests. place is an empty folder.
+
+    With one_slot, all queues of a cluster are in one hash slot, as flows need it.
+    """
     engine: Engine
     match kind:
         case "sqlite-memory":
@@ -44,7 +47,7 @@ async def open_for_test(kind: str, place: Path) -> AsyncIterator[Engine]:
         case "redis":
             engine = _redis(shared_redis().url, place)
         case "redis-cluster":
-            engine = _redis(shared_cluster().url, place)
+            engine = _redis(shared_cluster().url, place, one_slot=one_slot)
         case _:
             raise LookupError(kind)
     try:
@@ -53,16 +56,17 @@ async def open_for_test(kind: str, place: Path) -> AsyncIterator[Engine]:
         await engine.aclose()
 
 
-def _redis(url: str, place: Path) -> Engine:
+def _redis(url: str, place: Path, *, one_slot: bool = False) -> Engine:
     # On a busy machine a server may take seconds to answer.
     address = parse_store_url(url).location
     assert isinstance(address, RedisAddress)
-    return RedisOnTestTime(address, timeout=30, prefix=_prefix(place))
+    return RedisOnTestTime(address, timeout=30, prefix=_prefix(place, one_slot=one_slot))
 
 
-def _prefix(place: Path) -> str:
+def _prefix(place: Path, *, one_slot: bool = False) -> str:
     """Return a prefix that depends on the place only, and that no other test has."""
-    return "test-" + hashlib.sha1(str(place).encode(), usedforsecurity=False).hexdigest()[:12]
+    name = hashlib.sha1(str(place).encode(), usedforsecurity=False).hexdigest()[:12]
+    return f"{{test-{name}}}" if one_slot else f"test-{name}"
 
 
 class RedisOnTestTime(RedisEngine):
@@ -161,7 +165,7 @@ def orphans(engine: Engine, place: Path) -> list[str]:
         case SqliteEngine():
             return _sqlite_orphans(place / "jobs.db")
         case RedisEngine():
-            return _redis_orphans(_client("+cluster" in engine.url), _prefix(place))
+            return _redis_orphans(_client("+cluster" in engine.url), engine._keys.prefix)
         case _:
             raise LookupError(engine)
 
@@ -182,7 +186,12 @@ def _sqlite_orphans(path: Path) -> list[str]:
         rows = connection.execute(
             "SELECT job, line FROM hasten_logs WHERE job NOT IN (SELECT seq FROM hasten_jobs)"
         )
-        return [f"log line of job {job}: {line}" for job, line in rows]
+        found = [f"log line of job {job}: {line}" for job, line in rows]
+        rows = connection.execute(
+            "SELECT id, parent FROM hasten_children "
+            "WHERE parent NOT IN (SELECT seq FROM hasten_jobs)"
+        )
+        return found + [f"child {id} of job {parent}, which is gone" for id, parent in rows]
 
 
 # Keys of a queue that are not jobs.
@@ -206,7 +215,7 @@ def _redis_orphans(client: Any, prefix: str) -> list[str]:
         standing: list[str] = []
         for state in ("wait", "active"):
             standing += [id.decode() for id in client.lrange(base + state, 0, -1)]
-        for state in ("prioritized", "delayed", "completed", "failed"):
+        for state in ("prioritized", "delayed", "waiting-children", "completed", "failed"):
             standing += [id.decode() for id in client.zrange(base + state, 0, -1)]
         found += [f"{id} is in two places" for id in set(standing) if standing.count(id) > 1]
         found += [f"{id} stands somewhere without a hash" for id in set(standing) - hashes]

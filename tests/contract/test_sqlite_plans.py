@@ -50,6 +50,13 @@ def test_jobs_are_found_by_number_or_by_their_place(connection: sqlite3.Connecti
     assert wrong_steps(connection) == {}
 
 
+def test_children_are_found_by_number_or_by_their_parent(connection: sqlite3.Connection) -> None:
+    for name, text in SQL.items():
+        for line in plan(connection, sql_for_rows(name, 50) if "{" in text else text):
+            if re.match(r"(SCAN|SEARCH) hasten_children\b", line):
+                assert re.search(r"\((rowid|parent)=\?\)", line), (name, line)
+
+
 def test_limits_are_found_by_name(connection: sqlite3.Connection) -> None:
     for sql in (limits.SQL[name] for name in ("read", "write", "delete", "sweep")):
         assert not any(line.startswith("SCAN hasten") for line in plan(connection, sql))

@@ -11,7 +11,7 @@ from hasten.jobs._job_log_filter import JobLogFilter
 from hasten.jobs._middleware import Call, CallNext, Carry, EnqueueCall, Middleware, RunCall
 from hasten.jobs._options import JobOptions, Keep, TaskOptions
 from hasten.jobs._queue import JobSpec, Queue, SyncQueue
-from hasten.jobs._record import Event, JobRecord
+from hasten.jobs._record import Event, JobRecord, OnFailure, ParentLink
 from hasten.jobs._states import State
 from hasten.jobs._sync_events import SyncQueueEvents
 from hasten.jobs._task_definition import RunIn
@@ -39,6 +39,8 @@ __all__ = [
     "JobSpec",
     "Keep",
     "Middleware",
+    "OnFailure",
+    "ParentLink",
     "Queue",
     "QueueEvents",
     "Reason",

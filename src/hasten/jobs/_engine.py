@@ -36,6 +36,8 @@ from hasten.errors import InvalidOption
 from hasten.jobs._options import Keep
 from hasten.jobs._record import (
     AddResult,
+    ChildCounts,
+    ChildJob,
     ClaimedJobs,
     ClaimRequest,
     EventPage,
@@ -133,6 +135,23 @@ class Engine(Protocol):
         of two jobs with the same id in one call.
         """
 
+    def check_flow_queues(self, queues: Collection[str]) -> None:
+        """Raise `InvalidOption` if jobs of these queues cannot be parents and children of others.
+
+        That is so if a cluster stores the queues on different servers.
+        """
+
+    async def add_flow(self, jobs: Sequence[NewJob], *, now_ms: int) -> list[AddResult]:
+        """Add jobs that are parents and children of each other, of any queues, in one step.
+
+        All of the jobs have an id. A parent comes before its children, and the order of children
+        is the order of adding. A parent is in waiting-children until none of its children is
+        pending. Returns one `AddResult` per job, in order.
+
+        Raises `InvalidOption`, and adds nothing, if a job with one of the ids exists in its queue,
+        or if `check_flow_queues` does. The caller limits the number of jobs.
+        """
+
     # Claiming and settling ----------------------------------------------------------------------
 
     async def claim(self, queue: str, claim: ClaimRequest, *, now_ms: int) -> ClaimedJobs:
@@ -159,8 +178,19 @@ class Engine(Protocol):
 
         Released jobs are put in front of the queue, and keep the order of outcomes. A `Retry` or
         `Postponed` with a delay moves the job to delayed. Without a delay, the job is placed behind
-        all waiting jobs of its priority, or in front of them if it has `lifo`. A parent whose
-        children have not all completed fails instead of completing.
+        all waiting jobs of its priority, or in front of them if it has `lifo`. A `Parked` job waits
+        for its children, see there; it raises `StoreRejected` if a child cannot be added, because
+        a job with its id exists and is not a child of the parked job.
+
+        A parent fails instead of completing while one of its children is pending or failed, see
+        `ChildOutcome`. It may complete with pending children if it ignores the failure of a child:
+        with `on_failure="continue"` it runs before the others have finished.
+
+        When a child has finished, its parent no longer waits for it, in the same transaction: see
+        `OnFailure`. The same holds for the children that `cancel` fails, and for those that
+        `remove`, `purge`, `obliterate` or a retention rule deletes. A parent that waits for no
+        other child becomes ready, in front of the queue or by its priority, or delayed if it has a
+        delay. A job with a failed child gets a `deferred_failure`.
 
         With metrics_minutes, Redis also counts the finished jobs per minute, as BullMQ does, and
         keeps the counts of that many minutes. Other stores ignore it.
@@ -254,6 +284,17 @@ class Engine(Protocol):
         clock, from which now_ms comes, even if leases expire by the clock of the server.
         """
 
+    async def children(self, queue: str, id: str, *, offset: int = 0, limit: int) -> list[ChildJob]:
+        """Return a page of the children of a job, in the order of adding.
+
+        A child whose parent no longer waits for it, because the child was deleted before it had
+        finished, is no child any more. Empty for a missing job. A long page may be read in several
+        calls of the database.
+        """
+
+    async def count_children(self, queue: str, id: str) -> ChildCounts:
+        """Return how many children a job has, by what it knows about them."""
+
     async def count_workers_except(
         self, queue: str, known: Sequence[WorkerInfo], *, now_ms: int
     ) -> int:
@@ -320,6 +361,10 @@ class Engine(Protocol):
         from_states are delayed (to promote jobs), or failed and completed (to run them again). The
         result, error and number of attempts of a finished job are cleared. Returns the state that
         each job was in before the call, in the order of ids; None for a job that does not exist.
+
+        A finished child that runs again is pending again for its parent, if the parent exists and
+        has recorded its end. A finished parent with a failed child gets a `deferred_failure` again:
+        run the child first. One with pending children waits for them.
         """
 
     async def cancel(self, queue: str, ids: Sequence[str], *, now_ms: int) -> StatesBefore:
@@ -330,7 +375,11 @@ class Engine(Protocol):
         """
 
     async def remove(self, queue: str, ids: Sequence[str], *, now_ms: int) -> StatesBefore:
-        """Delete jobs with their logs and child jobs, but not running ones.
+        """Delete jobs with their logs, their children and all descendants, but not running ones.
+
+        A job is not deleted while one of its descendants is running: its state in the answer is
+        active then. A large tree is deleted in several transactions, each parent before its
+        children.
 
         Returns the state that each job was in before the call, in the order of ids; None for a job
         that does not exist.

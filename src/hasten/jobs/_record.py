@@ -6,7 +6,7 @@ frozen dataclass takes several times as long to create.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -40,16 +40,50 @@ class JobTemplate(msgspec.Struct, frozen=True, gc=False):
         return not (options.delay_ms or options.priority or options.lifo)
 
 
+OnFailure: TypeAlias = Literal["fail", "continue", "ignore", "remove", "wait"]
+"""What happens to a parent when one of its children fails for good.
+
+- fail: the parent fails, too, without being run.
+- continue: the parent runs at once, although other children may not have finished.
+- ignore: the parent runs after its other children, and can read the error of the failed one.
+- remove: the parent runs after its other children, and the failed one is no longer its child.
+- wait: the parent waits until the failed child is retried and completes, or is deleted.
+"""
+
+ON_FAILURE: Final[tuple[OnFailure, ...]] = get_args(OnFailure)
+
+ChildOutcome: TypeAlias = Literal["pending", "completed", "ignored", "failed"]
+"""What a parent knows about one of its children.
+
+- pending: the parent waits for it: it has not finished, or has failed with `on_failure="wait"`.
+- completed: it has completed, and the parent has its result.
+- ignored: it has failed with `on_failure="continue"` or "ignore".
+- failed: it has failed with `on_failure="fail"`, so the parent fails.
+"""
+
+
+class ParentLink(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The parent of a job: its queue and its id, and what the failure of the job does to it."""
+
+    queue: str
+    id: str
+    on_failure: OnFailure = "fail"
+
+
 class NewJob(msgspec.Struct, frozen=True, gc=False):
     """A job to add to a queue. data is JSON.
 
     id is the job_id that the caller has chosen; if None, the queue assigns the next number.
+
+    parent is set for `Engine.add_flow` and `Parked` only. A job that is the parent of others in the
+    same call waits for them: its delay begins, and its priority counts, when they have finished.
     """
 
     queue: str
     template: JobTemplate
     data: str
     id: str | None = None
+    parent: ParentLink | None = None
 
 
 class AddResult(msgspec.Struct, frozen=True, gc=False):
@@ -91,6 +125,7 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     result: str | None = None  # JSON
     tracebacks: list[str] = []  # one text per failed run, oldest first
     cancel_requested: bool = False
+    parent: ParentLink | None = None  # on Redis, also a parent that was deleted
 
 
 def is_first_start(job: JobRecord, options: Options) -> bool:
@@ -193,7 +228,29 @@ class Released(msgspec.Struct, frozen=True, gc=False):
     token: str
 
 
-Outcome = Completed | Failed | Retry | Postponed | Released
+class Parked(msgspec.Struct, frozen=True, gc=False):
+    """The outcome of a run that has stopped to wait for children. It does not count as an attempt.
+
+    children are added together with this outcome. They may be parents themselves: the parent of
+    each of them is this job, or a job before it in the list. A child of this job that is in its
+    queue already is not added again, and neither are its descendants.
+
+    add_calls is how many calls of `ctx.children.add` this job has made in this run, all of whose
+    children are stored now. `ChildCounts.add_calls` returns it: a later run of the same handler
+    makes the same calls, and must not wait for children that have been added by an earlier run.
+
+    The job then waits until no child is pending, and runs again in front of the queue. If none is
+    pending now, it is put in front of the queue at once. If a child has failed with
+    `on_failure="fail"`, the job fails instead.
+    """
+
+    id: str
+    token: str
+    children: list[NewJob] = []
+    add_calls: int = 0
+
+
+Outcome = Completed | Failed | Retry | Postponed | Released | Parked
 
 
 class JobEnd(msgspec.Struct, frozen=True, gc=False):
@@ -208,12 +265,33 @@ class JobEnd(msgspec.Struct, frozen=True, gc=False):
 
 
 class ChildJob(msgspec.Struct, frozen=True, gc=False):
-    """A child job that is not finished, or has failed. state is None if it no longer exists."""
+    """A child of a job. state is None if the child was deleted: its parent still has its result.
+
+    outcome is what its parent knows about it. on_failure is None if it is not known any more.
+    """
 
     queue: str
     id: str
     state: State | None = None
-    error: str | None = None  # of a failed one
+    error: str | None = None  # of a failed one, if it is still stored
+    value: str | None = None  # the result of a completed one, as JSON
+    outcome: ChildOutcome = "pending"
+    on_failure: OnFailure | None = None
+
+
+class ChildCounts(msgspec.Struct, frozen=True, gc=False):
+    """How many children of a job have each `ChildOutcome`. add_calls is that of `Parked`."""
+
+    pending: int = 0
+    completed: int = 0
+    ignored: int = 0
+    failed: int = 0
+    add_calls: int = 0
+
+    @property
+    def total(self) -> int:
+        """The number of all children."""
+        return self.pending + self.completed + self.ignored + self.failed
 
 
 class WhyFacts(msgspec.Struct, frozen=True):
@@ -231,6 +309,9 @@ class WhyFacts(msgspec.Struct, frozen=True):
 
 COUNTED_AHEAD: Final = 10_000
 """Jobs in front of a job are counted up to this number."""
+
+CHILDREN_READ: Final = 100
+"""`WhyFacts` has at most so many of the children that a job waits for."""
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):

@@ -27,6 +27,7 @@ from hasten._redis.server import Server
 from hasten._store_url import DEFAULT_TIMEOUT, RedisAddress
 from hasten.errors import (
     HastenError,
+    InvalidOption,
     StoreError,
     StoreInterrupted,
     StoreRejected,
@@ -35,10 +36,11 @@ from hasten.errors import (
 from hasten.jobs import _cron as cron
 from hasten.jobs._encoding import UNDECODABLE
 from hasten.jobs._engine import CANCELLED_ERROR, CRASH_ERROR, check_cursor
-from hasten.jobs._engines.redis import script_requests
+from hasten.jobs._engines.redis import flow_requests, script_requests
 from hasten.jobs._engines.redis.decoding import (
     SettleReply,
     decode_add_reply,
+    decode_flow_reply,
     decode_settle_reply,
     decode_text,
     parse_stream_id,
@@ -53,10 +55,13 @@ from hasten.jobs._engines.redis.queue_keys import DEFAULT_PREFIX, STATE_KEYS, Qu
 from hasten.jobs._engines.redis.skipped_runs import SkippedScheduledJobs
 from hasten.jobs._epoch import to_datetime
 from hasten.jobs._record import (
+    CHILDREN_READ,
     COUNTED_AHEAD,
     MISSED,
     AddResult,
+    ChildCounts,
     ChildJob,
+    ChildOutcome,
     ClaimedJobs,
     ClaimRequest,
     Event,
@@ -66,6 +71,7 @@ from hasten.jobs._record import (
     Lease,
     NewJob,
     Outcome,
+    Parked,
     Update,
     WhyFacts,
 )
@@ -87,9 +93,6 @@ RECLAIM_MS: Final = 500
 # The server's default limit for one argument (proto-max-bulk-len). It closes the connection of a
 # client that sends more.
 MAX_REQUEST_BYTES: Final = 512 * 1024 * 1024
-
-# How many of the children that a job waits for are read to explain why it waits.
-CHILDREN_READ: Final = 100
 
 EVENTS_AT_ONCE: Final = 1_000
 READ_SECONDS: Final = 10.0
@@ -211,9 +214,7 @@ class RedisEngine:
         """Add jobs to one queue; see `Engine.add`."""
         if not jobs:
             return []
-        # If the URL has the parameter `wait`, a call whose reply was lost is repeated.
-        wait = self._server.address.wait
-        idempotency = (secrets.token_hex(8), int((wait + 60) * 1000)) if wait else None
+        idempotency = self._make_idempotency_key()
         request = script_requests.make_add_request(jobs, now_ms, idempotency)
         packed = await self._run_script("add", queue, request, repeatable=idempotency is not None)
         added = decode_add_reply(packed)
@@ -226,9 +227,51 @@ class RedisEngine:
             id = answers[place - 1].id
             due = int(due_ms) if due_ms else None
             answers[place - 1] = AddResult(
-                id, _job_from_reply(queue, id, State(state), due, fields), cursor
+                id, self._to_job(queue, id, State(state), due, fields), cursor
             )
         return answers
+
+    def check_flow_queues(self, queues: Collection[str]) -> None:
+        found = sorted(set(queues))
+        if len(found) > 1 and self._keys.has_slot_per_queue:
+            expected = (
+                "a prefix with a hash tag, such as '{bull}': without one, Redis Cluster stores the "
+                f"queues {' and '.join(map(repr, found[:2]))} in different hash slots, and their "
+                "jobs cannot be parents and children of each other"
+            )
+            raise InvalidOption("prefix", self._keys.prefix, expected)
+
+    async def add_flow(self, jobs: Sequence[NewJob], *, now_ms: int) -> list[AddResult]:
+        if not jobs:
+            return []
+        self.check_flow_queues({job.queue for job in jobs})
+        groups, orders = flow_requests.make_flow_rows(jobs, self._keys)
+        idempotency = self._make_idempotency_key()
+        request = {"now": now_ms, "groups": groups, "orders": orders, "idempotency": idempotency}
+        packed = await self._run_script(
+            "add_flow", jobs[0].queue, request, repeatable=idempotency is not None
+        )
+        reply = decode_flow_reply(packed)
+        if not isinstance(reply.cursors, dict):
+            queue = next(
+                job.queue for job in jobs if self._keys.queue_prefix(job.queue) == reply.taken_base
+            )
+            expected = f"an id that no job of queue {queue!r} has"
+            raise InvalidOption("job_id", reply.taken_id, expected, code="duplicate")
+        cursors = reply.cursors
+        return [
+            AddResult(str(job.id), None, cursors[self._keys.queue_prefix(job.queue)])
+            for job in jobs
+        ]
+
+    def _make_idempotency_key(self) -> tuple[str, int] | None:
+        """Return a unique key for a call that adds jobs, and for how many ms it is remembered.
+
+        If the URL has the parameter `wait`, a call whose reply was lost is repeated with its key.
+        None without that parameter.
+        """
+        wait = self._server.address.wait
+        return (secrets.token_hex(8), int((wait + 60) * 1000)) if wait else None
 
     # Claiming and settling ----------------------------------------------------------------------
 
@@ -249,9 +292,18 @@ class RedisEngine:
         if claim is not None:
             orphans = self._orphans.unexpired_tokens(queue, now_ms)
             row = script_requests.to_claim_row(claim, orphans, can_parse_cron=self._can_parse_cron)
-        request = script_requests.make_settle_request(queue, outcomes, row, now_ms, metrics_minutes)
+        parked = {
+            end.id: self._make_rows_of_children(queue, end)
+            for end in outcomes
+            if type(end) is Parked
+        }
+        request = script_requests.make_settle_request(
+            queue, outcomes, row, now_ms, metrics_minutes, parked
+        )
         try:
             reply = decode_settle_reply(await self._run_script(verb, queue, request))
+            if reply.taken_key:
+                raise StoreRejected(self._url, self._describe_taken_child(reply.taken_key))
             for id, problem in reply.errors:
                 logger.error(
                     "queue %s: job %s: cannot update its parent, scheduler or deduplication: %s",
@@ -269,6 +321,20 @@ class RedisEngine:
         leases = [Lease(job, token) for job in reply.jobs]
         next_due_ms = reply.next_due_ms
         return ClaimedJobs(leases, None if next_due_ms is False else int(next_due_ms), reply.lost)
+
+    def _make_rows_of_children(self, queue: str, end: Parked) -> flow_requests.FlowRows:
+        """Return the rows of the children of a parked job. Raises `StoreRejected`."""
+        try:
+            self.check_flow_queues({queue, *(child.queue for child in end.children)})
+            return flow_requests.make_flow_rows(end.children, self._keys)
+        except InvalidOption as error:
+            raise StoreRejected(self._url, str(error)) from error
+
+    def _describe_taken_child(self, key: str) -> str:
+        """Return the message for a child that cannot be added. key is that of its job."""
+        place, _, id = key.rpartition(":")
+        queue = self._keys.queue_of_meta_key(f"{place}:meta") or place
+        return f"its child {id!r} cannot be added: another job of queue {queue!r} has this id"
 
     async def _add_next_cron_jobs(self, queue: str, reply: SettleReply, now_ms: int) -> None:
         """Add the next job of each cron scheduler whose job was claimed.
@@ -405,9 +471,17 @@ class RedisEngine:
         return [
             None
             if row is None
-            else _job_from_reply(queue, id, State(decode_text(row[0])), row[1], row[2])
+            else self._to_job(queue, id, State(decode_text(row[0])), row[1], row[2])
             for id, row in zip(ids, rows, strict=True)
         ]
+
+    def _to_job(
+        self, queue: str, id: str, state: State, due_ms: int | None, fields: Any
+    ) -> JobRecord:
+        """Convert a job in a script's reply. fields are the names and values of its hash."""
+        stored = to_dict(fields)
+        parent = flow_requests.decode_parent(stored.get("parent"), self._keys)
+        return to_job_record(queue, id, state, due_ms, stored, parent)
 
     async def get_why_facts(self, queue: str, id: str, *, now_ms: int) -> WhyFacts | None:
         request = {"id": id, "most": COUNTED_AHEAD, "children": CHILDREN_READ}
@@ -416,7 +490,7 @@ class RedisEngine:
             return None
         state, due, fields, paused, lease_ms, ahead, limited_ms, full, pending, children = reply
         return WhyFacts(
-            _job_from_reply(queue, id, State(decode_text(state)), due, fields),
+            self._to_job(queue, id, State(decode_text(state)), due, fields),
             is_paused=bool(paused),
             lease_until_ms=None if lease_ms is None else now_ms + int(lease_ms),
             ahead=ahead,
@@ -424,6 +498,54 @@ class RedisEngine:
             full=full,
             pending=pending,
             children=await self._read_children(list(map(decode_text, children))),
+        )
+
+    async def children(self, queue: str, id: str, *, offset: int = 0, limit: int) -> list[ChildJob]:
+        *by_outcome, order = await self._run_script("children", queue, {"id": id}, repeatable=True)
+        found = [
+            (decode_text(key), outcome)
+            for outcome, keys in zip(flow_requests.OUTCOMES, by_outcome, strict=True)
+            for key in keys
+        ]
+        stored_order = decode_text(order) if order else ""
+        page = flow_requests.sort_children(found, stored_order)[offset : offset + limit]
+        children: list[ChildJob] = []
+        while len(children) < len(page):
+            portion = page[len(children) : len(children) + JOBS_AT_ONCE]
+            rows = await self._run_script(
+                "child_facts", queue, {"id": id, "children": portion}, repeatable=True
+            )
+            for (key, outcome), row in zip(portion, rows, strict=False):
+                children.append(self._to_child(key, outcome, *row))
+        return children
+
+    def _to_child(
+        self,
+        key: str,
+        outcome: ChildOutcome,
+        state: bytes | None,
+        value: bytes | None,
+        error: bytes | None,
+        parent: bytes | None,
+    ) -> ChildJob:
+        """Convert a row in the reply of the script `child_facts`. key is that of the child."""
+        place, _, id = key.rpartition(":")
+        link = (
+            None if parent is None else flow_requests.decode_parent(decode_text(parent), self._keys)
+        )
+        return ChildJob(
+            self._keys.queue_of_meta_key(f"{place}:meta") or place,
+            id,
+            None if state is None else State(decode_text(state)),
+            None if error is None else decode_text(error),
+            None if value is None else decode_text(value),
+            outcome,
+            None if link is None else link.on_failure,
+        )
+
+    async def count_children(self, queue: str, id: str) -> ChildCounts:
+        return ChildCounts(
+            *await self._run_script("count_children", queue, {"id": id}, repeatable=True)
         )
 
     async def _read_children(self, child_keys: Sequence[str]) -> list[ChildJob]:
@@ -484,7 +606,7 @@ class RedisEngine:
             handled += handled_now
             for row in rows:
                 id = decode_text(row[0])
-                found[id] = _job_from_reply(queue, id, state, row[1], row[2])
+                found[id] = self._to_job(queue, id, state, row[1], row[2])
         return list(found.values())
 
     async def count(self, queue: str) -> dict[State, int]:
@@ -596,7 +718,7 @@ class RedisEngine:
     async def requeue(
         self, queue: str, ids: Sequence[str], from_states: Collection[State], *, now_ms: int
     ) -> StatesBefore:
-        request = {"sources": {source.value: True for source in from_states}}
+        request = {"now": now_ms, "sources": {source.value: True for source in from_states}}
         return _to_states(await self._run_in_portions("requeue", queue, ids, request))
 
     async def cancel(self, queue: str, ids: Sequence[str], *, now_ms: int) -> StatesBefore:
@@ -608,9 +730,23 @@ class RedisEngine:
         return _to_states(answers)
 
     async def remove(self, queue: str, ids: Sequence[str], *, now_ms: int) -> StatesBefore:
-        answers = await self._run_in_portions("remove", queue, ids)
+        answers: list[Any] = []
+        while len(answers) < len(ids):
+            portion = ids[len(answers) : len(answers) + JOBS_AT_ONCE]
+            answers_now, left = await self._run_script("remove", queue, {"ids": portion})
+            answers += answers_now
+            await self._remove_descendants(queue, list(map(decode_text, left)))
         _raise_if_scheduled(queue, ids, answers, "removed")
         return _to_states(answers)
+
+    async def _remove_descendants(self, queue: str, job_keys: list[str]) -> None:
+        """Delete descendants of deleted jobs, by the keys of their jobs."""
+        while job_keys:
+            portion, rest = job_keys[:JOBS_AT_ONCE], job_keys[JOBS_AT_ONCE:]
+            left = await self._run_script(
+                "remove_descendants", queue, {"keys": portion}, repeatable=True
+            )
+            job_keys = [*map(decode_text, left), *rest]
 
     async def purge(
         self,
@@ -784,13 +920,6 @@ def _next_repeat_ms(opts: str, now_ms: int) -> int:
     options = _scheduled_job_options.decode(opts)
     after_ms = max(now_ms, int(options.prevMillis))
     return cron.next_match_ms(options.repeat.pattern, after_ms, options.repeat.tz)
-
-
-def _job_from_reply(
-    queue: str, id: str, state: State, due_ms: int | None, fields: Any
-) -> JobRecord:
-    """Convert a job in a script's reply. fields are alternating names and values of its hash."""
-    return to_job_record(queue, id, state, due_ms, to_dict(fields))
 
 
 def _to_states(answers: Sequence[bytes | None]) -> StatesBefore:

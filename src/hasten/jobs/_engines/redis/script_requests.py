@@ -17,6 +17,7 @@ from hasten.jobs._record import (
     LogLine,
     NewJob,
     Outcome,
+    Parked,
     Postponed,
     Progress,
     Released,
@@ -108,6 +109,11 @@ def _released_row(end: Released, _rules: KeepRules) -> Row:
     return 5, end.id, end.token
 
 
+def _parked_row(end: Parked, children: Mapping[str, Row]) -> Row:
+    """Return the row for the outcome of a run that waits for children."""
+    return 6, end.id, end.token, *children[end.id], end.add_calls
+
+
 _TO_ROW: Final[Mapping[type[Outcome], Callable[[Any, KeepRules], Row]]] = {
     Completed: _completed_row,
     Failed: _failed_row,
@@ -123,10 +129,19 @@ def make_settle_request(
     claim: Row | None,
     now_ms: int,
     metrics_minutes: int | None = None,
+    children: Mapping[str, Row] | None = None,
 ) -> dict[str, object]:
-    """Make the request of the script `settle`, or of `claim` if there are no outcomes."""
+    """Make the request of the script `settle`, or of `claim` if there are no outcomes.
+
+    children are the rows of the children of parked jobs, by the ids of these jobs.
+    """
     rules = KeepRules()
-    rows = [_TO_ROW[type(outcome)](outcome, rules) for outcome in outcomes]
+    rows = [
+        _parked_row(outcome, children or {})
+        if type(outcome) is Parked
+        else _TO_ROW[type(outcome)](outcome, rules)
+        for outcome in outcomes
+    ]
     request = {
         "queue": queue, "now": now_ms, "keeps": rules.rows, "outcomes": rows,
         "keep_failed": KEEP_FAILED,

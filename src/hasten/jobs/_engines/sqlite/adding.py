@@ -95,7 +95,7 @@ def _add_with_any_templates(
             continue
         if job.id is not None:
             seqs_by_id[id] = seq
-        state, rank = _initial_state_and_rank(job, ledger, unit.now_ms)
+        state, rank = find_state_and_rank(job, ledger, unit.now_ms)
         template, options = job.template, job.template.options
         rows.append(
             (
@@ -130,7 +130,7 @@ def _find_existing_seqs(
     return dict(read_json(connection, "find_custom_ids", queue=queue, ids=encode_json(chosen)))
 
 
-def _initial_state_and_rank(job: NewJob, ledger: Ledger, now_ms: int) -> tuple[State, int]:
+def find_state_and_rank(job: NewJob, ledger: Ledger, now_ms: int) -> tuple[State, int]:
     """Return the state of a new job, and its rank, which orders the jobs in this state."""
     options = job.template.options
     if options.delay_ms > 0:

@@ -38,6 +38,11 @@ class UnitOfWork:
             ledger = self._ledgers[queue] = Ledger(self.connection, queue, self.now_ms)
         return ledger
 
+    @property
+    def queues(self) -> list[str]:
+        """The names of the queues whose ledgers were opened."""
+        return list(self._ledgers)
+
     def __enter__(self) -> Self:
         return self
 

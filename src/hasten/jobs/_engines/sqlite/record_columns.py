@@ -31,6 +31,10 @@ _COLUMNS: Final = {
         "json(CASE WHEN :tracebacks AND json_valid(stacktrace) THEN stacktrace ELSE '[]' END)"
     ),
     "cancel_requested": "json(CASE cancel_requested WHEN 0 THEN 'false' ELSE 'true' END)",
+    "parent": (
+        "json((SELECT json_array(queue, coalesce(custom_id, CAST(seq AS TEXT)), stored.on_failure) "
+        "FROM hasten_jobs WHERE seq = stored.parent))"
+    ),
 }
 
 # The expressions for a job that is being claimed. The fields from `due_ms` on are not set while a
@@ -45,7 +49,7 @@ _CLAIMED: Final = {
 _FIELDS: Final = JobRecord.__struct_fields__
 
 RECORD: Final = ", ".join(_COLUMNS[field] for field in _FIELDS)
-"""The columns of a stored job, for SELECT."""
+"""The columns of a stored job, for SELECT from jobs that are named `stored`."""
 
 CLAIMED_RECORD: Final = ", ".join(
     _CLAIMED.get(field, _COLUMNS[field]) for field in _FIELDS[: _FIELDS.index("due_ms")]

@@ -7,6 +7,7 @@ from sqlite3 import Connection
 from typing import Any, Final, TypeAlias
 
 from hasten.jobs._engine import max_event_result_bytes
+from hasten.jobs._engines.sqlite import flows
 from hasten.jobs._engines.sqlite.claiming import JobSizes, claim_jobs
 from hasten.jobs._engines.sqlite.event_rows import EventGroup, make_event_group_with_values
 from hasten.jobs._engines.sqlite.job_rows import encode_json, find_seqs, read_json
@@ -20,6 +21,7 @@ from hasten.jobs._record import (
     Completed,
     Failed,
     Outcome,
+    Parked,
     Postponed,
     Released,
     Retry,
@@ -45,6 +47,7 @@ def settle(
     retention: Retention,
     sizes: JobSizes,
     now_ms: int,
+    touched: set[str],
     *,
     check_leases: bool,
 ) -> ClaimedJobs:
@@ -53,7 +56,7 @@ def settle(
     Lost leases are rare. Without check_leases, only the number of changed rows is compared with the
     number of outcomes. If they differ, `LeaseMismatch` is raised, which rolls the transaction back.
     With check_leases, each lease is checked first, and outcomes without a valid lease are left out.
-    sizes is for `claim_jobs`.
+    sizes is for `claim_jobs`. Adds the names of other changed queues to touched.
     """
     lost: list[str] = []
     with UnitOfWork(connection, now_ms) as unit:
@@ -64,6 +67,7 @@ def settle(
             if check_leases:
                 pairs, lost = _separate_lost(connection, queue, pairs)
             _store_outcomes(unit, ledger, pairs, retention)
+            touched.update(unit.queues)
         batch = ClaimedJobs([], None, lost)
         if claim is not None:
             batch = claim_jobs(unit, ledger, claim, lost, sizes)
@@ -96,6 +100,8 @@ def _store_outcomes(
     unit: UnitOfWork, ledger: Ledger, pairs: Sequence[SeqAndOutcome], retention: Retention
 ) -> None:
     """Store outcomes, one kind at a time. Raises `LeaseMismatch` if too few jobs were changed."""
+    if ledger.linked:
+        pairs = flows.replace_blocked(unit, ledger, pairs)
     by_kind: dict[type[Outcome], list[SeqAndOutcome]] = {}
     for pair in pairs:
         by_kind.setdefault(type(pair[1]), []).append(pair)
@@ -105,6 +111,8 @@ def _store_outcomes(
         changed += _STORE_BY_KIND[kind](unit, ledger, of_kind, rules)
     if changed != len(pairs):
         raise LeaseMismatch
+    if ledger.linked:
+        flows.end_settled(unit, ledger, pairs)
     retention.apply(unit, ledger, rules)
 
 
@@ -202,6 +210,13 @@ def _return_to_queue(
     return execute_rows(unit.connection, "put_back", rows, ledger.name)
 
 
+def _park(
+    unit: UnitOfWork, ledger: Ledger, pairs: Sequence[SeqAndOutcome], _rules: Rules
+) -> ChangedRows:
+    """Make jobs wait for their children. Returns how many jobs were changed."""
+    return flows.store_parked(unit, ledger, pairs)
+
+
 def _put_back_values(end: Retry | Postponed | Released) -> tuple[str, str | None, str | None]:
     """Return the values for put_back.sql: the kind of the outcome, its error and its traceback."""
     match end:
@@ -221,6 +236,7 @@ _STORE_BY_KIND: Final[
     Retry: _return_to_queue,
     Postponed: _return_to_queue,
     Released: _return_to_queue,
+    Parked: _park,
 }
 """For each kind of outcome, the function that stores outcomes of this kind.
 
@@ -242,4 +258,4 @@ def release_jobs_of_claim(
     """
     ids = read_json(connection, "read_claimed", queue=queue, token=token)
     released = [Released(id, token) for id in ids]
-    settle(connection, queue, released, None, retention, sizes, now_ms, check_leases=True)
+    settle(connection, queue, released, None, retention, sizes, now_ms, set(), check_leases=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from sqlite3 import Connection
 
+from hasten.jobs._engines.sqlite import flows
 from hasten.jobs._engines.sqlite.job_rows import find_seqs, read_jobs_by_id
 from hasten.jobs._engines.sqlite.job_statements import execute
 from hasten.jobs._engines.sqlite.queue_ledger import Ledger
-from hasten.jobs._record import COUNTED_AHEAD, WhyFacts
+from hasten.jobs._record import CHILDREN_READ, COUNTED_AHEAD, WhyFacts
 from hasten.jobs._states import READY, State
 
 
@@ -18,11 +19,14 @@ def read_why_facts(connection: Connection, queue: str, id: str) -> WhyFacts | No
         return None
     (seq,) = find_seqs(connection, queue, [id])
     rank, lease_until_ms = execute(connection, "read_place", seq=seq).fetchone()
+    pending, children = flows.read_pending(connection, seq, CHILDREN_READ)
     return WhyFacts(
         job,
         is_paused=Ledger(connection, queue, now_ms=0).paused,
         lease_until_ms=lease_until_ms if job.state is State.ACTIVE else None,
         ahead=_count_ahead(connection, queue, job.state, rank) if job.state in READY else None,
+        pending=pending,
+        children=children,
     )
 
 

@@ -1,4 +1,4 @@
--- uses: finishing claiming metrics
+-- uses: finishing claiming metrics flow_adding
 -- settle: store the outcomes of leased jobs, then claim the next ones.
 -- KEYS  1 the beginning of the queue's keys
 -- ARGV  1 {queue, now, claim or nil: see lib/claiming.lua, keeps = {{count, age in ms}, …}, outcomes = {…},
@@ -10,13 +10,42 @@
 --         3 retry      failedReason, traceback, delay in ms
 --         4 postponed  delay in ms
 --         5 released
--- A parent whose children have not all completed fails instead of completing.
+--         6 parked     groups of children to add, orders: see lib/flow_adding.lua, how many calls have added children
+-- A parent with a pending or failed child fails instead of completing. It may complete with pending children if it
+-- ignores the failure of a child: that is why it has run before the others had finished (BullMQ's option
+-- continueParentOnFailure).
 -- Returns packed {jobs, next due or false, ids whose lease is lost, cron jobs, errors, skipped ids}: see
--- lib/claiming.lua, and `attempt` in lib/queue.lua for the errors.
+-- lib/claiming.lua, and `attempt` in lib/queue.lua for the errors. If a child of a parked job cannot be added, because
+-- another job has its id, nothing is changed, and the reply has a seventh item: the key of this child.
 local q = open(KEYS[1])
 local now = request.now
 local outcomes = request.outcomes
-local COMPLETED, FAILED, RETRY, POSTPONED, RELEASED = 1, 2, 3, 4, 5
+local COMPLETED, FAILED, RETRY, POSTPONED, RELEASED, PARKED = 1, 2, 3, 4, 5, 6
+
+-- The children of parked jobs that were added before, and their descendants: {key = true, …}.
+local known = {}
+
+-- Returns the key of a child that cannot be added, nil if all can.
+local function find_taken(outcome)
+  local job_key = q.base .. outcome[2]
+  return find_in_groups(outcome[4], function(child_key, parent_key)
+    if known[parent_key] then
+      known[child_key] = true
+    elseif call('EXISTS', child_key) == 1 then
+      if parent_key ~= job_key or read_field(child_key, 'parentKey') ~= job_key then
+        return child_key
+      end
+      known[child_key] = true
+    end
+  end)
+end
+
+for _, outcome in ipairs(outcomes) do
+  local taken = outcome[1] == PARKED and find_taken(outcome)
+  if taken then
+    return cmsgpack.pack({ {}, false, {}, {}, {}, {}, taken })
+  end
+end
 
 begin_writing(q)
 
@@ -94,9 +123,9 @@ local function fail_for_good(id, job, reason, trace, keep, counts)
   return attempts
 end
 
-local function fail_parent_of_unfinished(id, job)
-  local has_pending = call('EXISTS', q.base .. id .. ':dependencies') == 1
-  local reason = has_pending and 'its children have not all finished' or 'one of its children failed'
+local function fail_blocked_parent(id, job)
+  local has_failed = call('EXISTS', q.base .. id .. ':unsuccessful') == 1
+  local reason = has_failed and 'one of its children failed' or 'its children have not all finished'
   local keep = keep_rule_of(read_field(q.base .. id, 'opts'), 'removeOnFail', request.keep_failed)
   fail_for_good(id, job, reason, false, keep, true)
 end
@@ -105,8 +134,10 @@ local function complete(outcome, job)
   local id, value, keep = outcome[2], outcome[4], request.keeps[outcome[5]]
   local job_key = q.base .. id
   if call('EXISTS', job_key .. ':dependencies', job_key .. ':unsuccessful') > 0 then
-    fail_parent_of_unfinished(id, job)
-    return
+    if call('EXISTS', job_key .. ':unsuccessful') == 1 or call('EXISTS', job_key .. ':failed') == 0 then
+      fail_blocked_parent(id, job)
+      return
+    end
   end
   if job[6] then
     attempt(id, end_deduplication, q, id, job[6], now)
@@ -155,6 +186,31 @@ local function retry(outcome, job)
   put_back(outcome[2], outcome[6])
 end
 
+-- Adds the children of a job, and makes the job wait for its pending children. Without any, it is put in front of the
+-- queue.
+local function park(outcome, job)
+  local id = outcome[2]
+  local job_key = q.base .. id
+  if call('EXISTS', job_key .. ':unsuccessful') == 1 then
+    fail_blocked_parent(id, job)
+    return
+  end
+  local fields = read_fields(job_key, 'defa', 'priority', 'hasten:add_calls')
+  if not fields[1] then
+    add_groups(outcome[4], known, now)
+    store_orders(outcome[5], known)
+    call('HSET', job_key, 'hasten:add_calls', math.max(whole(fields[3]), outcome[6]))
+  end
+  call('HSET', job_key, 'delay', 0)
+  if not fields[1] and call('EXISTS', job_key .. ':dependencies') == 1 then
+    call('ZADD', q.base .. 'waiting-children', now, id)
+    emit(q, 'waiting-children', 'jobId', id, 'prev', 'active')
+  else
+    make_ready(q, id, priority_of(fields[2]), true)
+    emit_waiting(q, id, 'active')
+  end
+end
+
 -- The places of released jobs in `active`, where the job that was claimed last has the lowest place. A job that is not
 -- among the NEWEST was claimed earlier than these. Such jobs are assumed to have been claimed in the order of outcomes.
 local NEWEST = 10000
@@ -184,6 +240,8 @@ for _, outcome in ipairs(outcomes) do
       put_back(outcome[2], outcome[4])
     elseif kind == RELEASED then
       released[#released + 1] = outcome[2]
+    elseif kind == PARKED then
+      park(outcome, job)
     end
   end
 end

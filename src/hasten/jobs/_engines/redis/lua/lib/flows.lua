@@ -42,15 +42,15 @@ local function child_completed(parent_key, job_key, value, now)
   end
 end
 
--- Marks a parent to be failed because of a child. If the parent waits or is delayed, it becomes ready; the worker that
--- claims it then fails it without running it.
+-- Marks a parent to be failed because of a child, unless it has finished or is marked already. If the parent waits or is
+-- delayed, it becomes ready; the worker that claims it then fails it without running it.
 local function fail_parent(parent_key, job_key, now)
   call('ZADD', parent_key .. ':unsuccessful', now, job_key)
   local base, id = split(parent_key)
-  if call('EXISTS', parent_key) == 0 or call('ZSCORE', base .. 'failed', id) then
+  if call('EXISTS', parent_key) == 0 or call('ZSCORE', base .. 'failed', id) or call('ZSCORE', base .. 'completed', id) then
     return
   end
-  call('HSET', parent_key, 'defa', 'child ' .. job_key .. ' failed')
+  call('HSETNX', parent_key, 'defa', 'child ' .. job_key .. ' failed')
   if call('ZSCORE', base .. 'waiting-children', id) then
     release_parent(parent_key, now)
   elseif call('ZREM', base .. 'delayed', id) == 1 then
@@ -118,4 +118,18 @@ local function relink(parent_key, job_key, from)
   if removed == 1 then
     call('SADD', parent_key .. ':dependencies', job_key)
   end
+end
+
+-- Makes a finished parent that runs again wait for its pending children. A parent with a failed child does not wait: it
+-- is marked to be failed. Returns whether it waits.
+local function wait_again(q, id, now)
+  local job_key = q.base .. id
+  local failed = read('ZRANGE', job_key .. ':unsuccessful', 0, 0)[1]
+  if failed then
+    call('HSET', job_key, 'defa', 'child ' .. failed .. ' failed')
+  elseif call('EXISTS', job_key .. ':dependencies') == 1 then
+    call('ZADD', q.base .. 'waiting-children', now, id)
+    return true
+  end
+  return false
 end
