@@ -14,11 +14,12 @@ from typing import Any, Final
 import msgspec
 
 from hasten._store_url import Address, SqliteFile, parse_store_url
+from hasten.jobs._deduplication import DeduplicationMode
 from hasten.jobs._engine import Engine
 from hasten.jobs._engines.redis import RedisEngine
 from hasten.jobs._engines.sqlite import SqliteEngine
 from hasten.jobs._epoch import to_datetime
-from hasten.jobs._record import Claim, ClaimedJobs, Outcome, WhyFacts
+from hasten.jobs._record import Added, Claim, ClaimedJobs, NewJob, Outcome, WhyFacts
 from hasten.jobs._worker_info import WorkerInfo
 from tests.servers.redis import shared_redis
 from tests.servers.topologies import shared_cluster
@@ -30,6 +31,8 @@ DURABLE: Final = frozenset({"sqlite-file", "redis", "redis-cluster"})
 
 
 FOR_EVER_MS: Final = 10**9
+
+THROTTLE: Final = DeduplicationMode.THROTTLE
 
 
 @contextlib.asynccontextmanager
@@ -69,12 +72,13 @@ class RedisOnTestTime(RedisEngine):
     """On Redis leases expire by the server's clock. The tests' clock replaces it here.
 
     Locks never expire, and are deleted when `now_ms` of a verb is past their end. The same holds
-    for the reports of workers.
+    for the reports of workers, and for deduplication keys with a time.
     """
 
     def __init__(self, address: Address, *, timeout: float, prefix: str) -> None:
         super().__init__(address, timeout=timeout, prefix=prefix)
         self._ends_ms: dict[tuple[str, str], int] = {}
+        self._windows_ms: dict[str, tuple[str, int]] = {}  # by the key of a deduplication id
         self._reported_ms: dict[tuple[str, str], tuple[int, int]] = {}
 
     async def settle(
@@ -98,6 +102,30 @@ class RedisOnTestTime(RedisEngine):
 
     async def claim(self, queue: str, claim: Claim, *, now_ms: int) -> ClaimedJobs:
         return await self.settle(queue, (), claim, now_ms=now_ms)
+
+    async def add(self, jobs: Sequence[NewJob], *, now_ms: int) -> list[Added]:
+        await self._end_windows(now_ms)
+        added = await super().add([_with_window(job, FOR_EVER_MS) for job in jobs], now_ms=now_ms)
+        for job, answer in zip(jobs, added, strict=True):
+            deduplication = job.template.deduplication
+            if deduplication and deduplication.mode is THROTTLE and answer.existing is None:
+                key = f"{self._keys.queue_prefix(job.queue)}de:{deduplication.id}"
+                self._windows_ms[key] = answer.id, now_ms + deduplication.window_ms
+        return added
+
+    async def remove_deduplication_key(self, queue: str, id: str, *, now_ms: int) -> bool:
+        await self._end_windows(now_ms)
+        return await super().remove_deduplication_key(queue, id, now_ms=now_ms)
+
+    async def _end_windows(self, now_ms: int) -> None:
+        """Delete the keys of throttled jobs whose time has passed."""
+        for key, (owner, end_ms) in list(self._windows_ms.items()):
+            if end_ms <= now_ms:
+                del self._windows_ms[key]
+                lasts = await self._server.command("PTTL", key, key=key)
+                found = await self._server.command("GET", key, key=key)
+                if lasts >= 0 and found == owner.encode():
+                    await self._server.command("DEL", key, key=key)
 
     def renew(
         self, queue: str, leases: Mapping[str, str], *, lease_ms: int, now_ms: int
@@ -134,6 +162,16 @@ class RedisOnTestTime(RedisEngine):
             if -lifetime_ms <= now_ms - seen_ms < lifetime_ms:
                 living.append(msgspec.structs.replace(info, last_seen_at=to_datetime(seen_ms)))
         return living
+
+
+def _with_window(job: NewJob, window_ms: int) -> NewJob:
+    """Return a throttled job with this time of its key, and other jobs as they are."""
+    deduplication = job.template.deduplication
+    if deduplication is None or deduplication.mode is not THROTTLE:
+        return job
+    longer = msgspec.structs.replace(deduplication, window_ms=window_ms)
+    template = msgspec.structs.replace(job.template, deduplication=longer)
+    return msgspec.structs.replace(job, template=template)
 
 
 async def event_bytes(engine: Engine, queue: str) -> int:

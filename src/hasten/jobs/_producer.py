@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from hasten._coalescing import Coalescer, split_by_weight
 from hasten.errors import AddedInPart, StoreError
+from hasten.jobs._deduplication import Parameters, resolve
 from hasten.jobs._job import Job, JobQueue
 from hasten.jobs._middleware import EnqueueCall, Middleware, add_many_through, add_through
 from hasten.jobs._options import Options, check_job_options, check_metadata, check_name
@@ -24,8 +25,10 @@ BYTES_PER_WEIGHT: Final = 2_000
 class Producer:
     """Adds jobs to one queue, in batches."""
 
-    def __init__(self, queue: JobQueue) -> None:
+    def __init__(self, queue: JobQueue, get_parameters: Callable[[str], Parameters | None]) -> None:
+        """get_parameters returns the parameters of a task, None if its function is not known."""
         self._queue = queue
+        self._get_parameters = get_parameters
         self.middlewares: tuple[Middleware, ...] = ()  # of the queue, outermost first
         self._coalescers = PerLoop(
             lambda: Coalescer(
@@ -42,9 +45,18 @@ class Producer:
         """Return the current time of the store's clock, in ms since the epoch."""
         return self._queue.clock.now_ms()
 
-    def template(self, name: str, options: Options) -> JobTemplate:
-        """Return the template of jobs of a task that are added now. name is that of the task."""
-        return JobTemplate.of(name, options, now_ms=self.now_ms())
+    def template(self, name: str, options: Options, arguments: object = None) -> JobTemplate:
+        """Return the template of jobs of a task that are added now. name is that of the task.
+
+        arguments are those of the job, from which its deduplication key is made. With options that
+        have no deduplication, the template is the same for all arguments. Raises `InvalidOption` if
+        the arguments give no valid key.
+        """
+        rule = options.deduplication
+        if rule is None:
+            return JobTemplate.of(name, options, now_ms=self.now_ms())
+        deduplication = resolve(rule, name, arguments, self._get_parameters(name))
+        return JobTemplate.of(name, options, now_ms=self.now_ms(), deduplication=deduplication)
 
     def submit(self, template: JobTemplate, data: str) -> Awaitable[Job[Any]]:
         """Add one job, together with all other jobs of this tick of the event loop."""
@@ -96,7 +108,11 @@ class Producer:
             last: tuple[EnqueueCall, Options, JobTemplate] | None = None
             for index, call in calls.items():
                 _, defaults, data = jobs[index]
-                if last is None or not _have_equal_templates(last[0], call, last[1], defaults):
+                if (
+                    last is None
+                    or last[2].deduplication is not None
+                    or not _have_equal_templates(last[0], call, last[1], defaults)
+                ):
                     last = call, defaults, self._template_of(call, defaults)
                 new.append((last[2], data))
             return await self.submit_many(new)
@@ -107,7 +123,7 @@ class Producer:
         options = check_job_options(call.options, defaults, now_ms=self.now_ms())
         if call.metadata:
             options = replace(options, metadata=check_metadata(call.metadata))
-        return self.template(check_name("task", call.task), options)
+        return self.template(check_name("task", call.task), options, call.data)
 
     def _new_job(self, template: JobTemplate, data: str) -> NewJob:
         """Return the record of a job to add."""
@@ -146,5 +162,10 @@ def _weigh_job(job: NewJob) -> int:
     data = job.data
     size = len(data) if data.isascii() else len(data.encode())
     options = job.template.options
-    is_cheap = job.id is None and not options.delay_ms and not options.priority
+    is_cheap = (
+        job.id is None
+        and not options.delay_ms
+        and not options.priority
+        and not options.deduplication
+    )
     return (1 if is_cheap else 2) + size // BYTES_PER_WEIGHT

@@ -68,6 +68,7 @@ from hasten.jobs._record import (
     Outcome,
     Update,
     WhyFacts,
+    record_of_deleted_owner,
 )
 from hasten.jobs._states import State, StatesBefore
 from hasten.jobs._worker_info import WorkerInfo, decode_worker_info, encode_worker_info
@@ -218,12 +219,14 @@ class RedisEngine:
             Added(str(number + index) if job.id is None else job.id, None, cursor)
             for index, job in enumerate(jobs)
         ]
-        for place, state, due_ms, fields in added.existing:
-            id = answers[place - 1].id
-            due = int(due_ms) if due_ms else None
-            answers[place - 1] = Added(
-                id, _job_from_reply(queue, id, State(state), due, fields), cursor
-            )
+        existing = {
+            id: _job_from_reply(queue, id, State(state), int(due_ms) if due_ms else None, fields)
+            for id, state, due_ms, fields in added.existing
+            if fields
+        }
+        for place, id in added.duplicates:
+            record = existing.get(id) or record_of_deleted_owner(jobs[place - 1], id)
+            answers[place - 1] = Added(id, record, cursor)
         return answers
 
     # Claiming and settling ----------------------------------------------------------------------
@@ -603,6 +606,10 @@ class RedisEngine:
         answers = await self._run_in_portions("remove", queue, ids)
         _raise_if_scheduled(queue, ids, answers, "removed")
         return _to_states(answers)
+
+    async def remove_deduplication_key(self, queue: str, id: str, *, now_ms: int) -> bool:
+        key = f"{self._keys.queue_prefix(queue)}de:{id}"
+        return bool(await self._server.command("DEL", key, key=key))
 
     async def purge(
         self,

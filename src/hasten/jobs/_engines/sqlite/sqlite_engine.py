@@ -22,6 +22,7 @@ from hasten.jobs._engine import check_cursor
 from hasten.jobs._engines.sqlite import (
     adding,
     administration,
+    deduplicating,
     event_rows,
     leasing,
     settling,
@@ -321,6 +322,10 @@ class SqliteEngine:
         work = partial(administration.remove, queue=queue)
         return await self._run_in_portions(queue, work, ids)
 
+    async def remove_deduplication_key(self, queue: str, id: str, *, now_ms: int) -> bool:
+        work = partial(deduplicating.remove_key, queue=queue, key=id, now_ms=now_ms)
+        return await self._database.run(work, topic=queue)
+
     async def _run_in_portions(
         self, queue: str, work: Callable[..., list[State | None]], ids: Sequence[str]
     ) -> StatesBefore:
@@ -416,6 +421,9 @@ class SqliteEngine:
             )
         await self._repeat_until_done(
             queue, partial(administration.obliterate_next_events, queue=queue)
+        )
+        await self._repeat_until_done(
+            queue, partial(administration.obliterate_next_keys, queue=queue)
         )
         end = partial(administration.end_obliterating, queue=queue)
         await self._run_portion(queue, end, is_continuation=True, is_last=True)
