@@ -104,7 +104,7 @@ class RedisOnTestTime(RedisEngine):
         return await self.settle(queue, (), claim, now_ms=now_ms)
 
     async def add(self, jobs: Sequence[NewJob], *, now_ms: int) -> list[Added]:
-        await self._end_windows(now_ms)
+        await self.end_windows(now_ms)
         added = await super().add([_with_window(job, FOR_EVER_MS) for job in jobs], now_ms=now_ms)
         for job, answer in zip(jobs, added, strict=True):
             deduplication = job.template.deduplication
@@ -114,10 +114,10 @@ class RedisOnTestTime(RedisEngine):
         return added
 
     async def remove_deduplication_key(self, queue: str, id: str, *, now_ms: int) -> bool:
-        await self._end_windows(now_ms)
+        await self.end_windows(now_ms)
         return await super().remove_deduplication_key(queue, id, now_ms=now_ms)
 
-    async def _end_windows(self, now_ms: int) -> None:
+    async def end_windows(self, now_ms: int) -> None:
         """Delete the keys of throttled jobs whose time has passed."""
         for key, (owner, end_ms) in list(self._windows_ms.items()):
             if end_ms <= now_ms:
@@ -189,6 +189,31 @@ async def event_bytes(engine: Engine, queue: str) -> int:
             key = f"{engine._keys.queue_prefix(queue)}events"
             entries = await engine._server.command("XRANGE", key, "-", "+", key=key)
             return sum(len(part) for _, fields in entries for part in fields)
+        case _:
+            raise LookupError(engine)
+
+
+async def taken_keys(engine: Engine, queue: str, *, now_ms: int) -> tuple[set[str], set[str]]:
+    """Return the deduplication ids that are taken now, and those under which a next job is kept."""
+    match engine:
+        case SqliteEngine():
+            sql = "SELECT key, removed, expires_ms, next_name FROM hasten_deduplication"
+
+            def read(connection: sqlite3.Connection) -> list[Any]:
+                return connection.execute(f"{sql} WHERE queue = ?", [queue]).fetchall()
+
+            rows = await engine._database.run(read, write=False)
+            is_taken = [not removed and (ms is None or ms > now_ms) for _, removed, ms, _ in rows]
+            taken = {row[0] for row, is_it in zip(rows, is_taken, strict=True) if is_it}
+            return taken, {row[0] for row in rows if row[3] is not None}
+        case RedisOnTestTime():
+            await engine.end_windows(now_ms)
+            base = engine._keys.queue_prefix(queue)
+            keys = [key.decode() for key in await engine._server.scan(f"{base}d[en]:*")]
+            return tuple(  # type: ignore[return-value]
+                {key.removeprefix(start) for key in keys if key.startswith(start)}
+                for start in (f"{base}de:", f"{base}dn:")
+            )
         case _:
             raise LookupError(engine)
 

@@ -1,19 +1,21 @@
 -- uses: adding
 -- Deduplication: the key `de:ID` holds the id of the job that owns a deduplication id. It has a time to live if it was
--- taken by throttle. The hash `dn:ID` is the next job, which is added when the owner ends. The rules are those of
--- `hasten/jobs/_deduplication.py`.
+-- taken by throttle. The hash `dn:ID` is the next job, which is added when the owner ends. The id of that owner is in its
+-- field `hasten:owner`: the key `de:ID` may be removed by hand. The rules are those of `hasten/jobs/_deduplication.py`.
 
--- Returns the id of the owner, and how far it has come: "unstarted", "started" or "ended". Returns nil if there is none.
-local function read_owner(q, deduplication)
-  local owner = read('GET', q.base .. 'de:' .. deduplication)
-  if type(owner) ~= 'string' then
-    return nil
-  end
-  local job = read_fields(q.base .. owner, 'name', 'data', 'finishedOn', 'ats')
+-- How far a job has come: "unstarted", "started" or "ended". A job that does not exist has ended.
+local function stage_of(q, id)
+  local job = read_fields(q.base .. id, 'name', 'data', 'finishedOn', 'ats')
   if not (job[1] or job[2]) or job[3] then
-    return owner, 'ended'
+    return 'ended'
   end
-  return owner, whole(job[4]) > 0 and 'started' or 'unstarted'
+  return whole(job[4]) > 0 and 'started' or 'unstarted'
+end
+
+-- Returns the id of the owner, nil if there is none.
+local function owner_of(q, deduplication)
+  local owner = read('GET', q.base .. 'de:' .. deduplication)
+  return type(owner) == 'string' and owner or nil
 end
 
 -- Gives a job that has not started new data. With debounce, a delayed job is delayed again: until `quiet` ms from now,
@@ -39,7 +41,8 @@ end
 local function find_duplicate(q, id, settings, name, data, opts, now)
   local deduplication, mode = settings.id, settings.mode
   local owner_key, next_key = q.base .. 'de:' .. deduplication, q.base .. 'dn:' .. deduplication
-  local owner, stage = read_owner(q, deduplication)
+  local owner = owner_of(q, deduplication)
+  local stage = owner and stage_of(q, owner)
   local is_added = not owner
   if owner and (mode == 'unique' or mode == 'throttle') then
     is_added = stage == 'ended' and call('PTTL', owner_key) == -1
@@ -61,7 +64,7 @@ local function find_duplicate(q, id, settings, name, data, opts, now)
       replace_data(q, owner, settings, data, now)
     else
       call('DEL', next_key)
-      call('HSET', next_key, 'name', name, 'data', data, 'opts', opts)
+      call('HSET', next_key, 'name', name, 'data', data, 'opts', opts, 'hasten:owner', owner)
     end
   end
   emit(q, mode == 'debounce' and 'debounced' or 'deduplicated', 'jobId', owner, 'deduplicationId', deduplication,
@@ -69,16 +72,17 @@ local function find_duplicate(q, id, settings, name, data, opts, now)
   return owner
 end
 
--- Releases the deduplication id of a job that has ended. The next job is added now, unless another job owns the id.
+-- Releases the deduplication id of a job that has ended. The next job is added now, unless it waits for another job.
 local function end_deduplication(q, id, deduplication, now)
   local owner_key, next_key = q.base .. 'de:' .. deduplication, q.base .. 'dn:' .. deduplication
-  local owner, stage = read_owner(q, deduplication)
+  local owner = owner_of(q, deduplication)
   local left = call('PTTL', owner_key)
   if left == 0 or (left == -1 and owner == id) then
     call('DEL', owner_key)
   end
-  local fields = read_fields(next_key, 'name', 'data', 'opts', 'jid', 'pk', 'pd', 'pdk', 'rjk')
-  if not fields[1] or (owner and owner ~= id and stage ~= 'ended') then
+  local fields = read_fields(next_key, 'name', 'data', 'opts', 'jid', 'pk', 'pd', 'pdk', 'rjk', 'hasten:owner')
+  local awaited = owner or fields[9]
+  if not fields[1] or (awaited and awaited ~= id and stage_of(q, awaited) ~= 'ended') then
     return
   end
   local next_id = string.format('%.0f', call('INCR', q.base .. 'id'))
@@ -112,11 +116,10 @@ local function end_deduplication(q, id, deduplication, now)
   call('DEL', next_key)
 end
 
--- Releases a deduplication id whose time has not passed, if a job owns it.
+-- Releases a deduplication id whose time has not passed, if the job owns it.
 local function release_window(q, id, deduplication)
-  local owner_key = q.base .. 'de:' .. deduplication
-  if read('GET', owner_key) == id then
-    call('DEL', owner_key)
+  if owner_of(q, deduplication) == id then
+    call('DEL', q.base .. 'de:' .. deduplication)
   end
 end
 
@@ -127,8 +130,9 @@ local function release_deduplication(q, id)
   if not deduplication then
     return
   end
-  local owner = read('GET', q.base .. 'de:' .. deduplication)
-  if not owner or owner == id then
-    call('DEL', q.base .. 'de:' .. deduplication, q.base .. 'dn:' .. deduplication)
+  local next_key = q.base .. 'dn:' .. deduplication
+  local owner = owner_of(q, deduplication) or read_field(next_key, 'hasten:owner')
+  if owner == id then
+    call('DEL', q.base .. 'de:' .. deduplication, next_key)
   end
 end
