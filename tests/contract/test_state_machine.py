@@ -136,7 +136,7 @@ class JobsMachine(RuleBasedStateMachine):
 
     def keyed_job(self, data: st.DataObject, dues: set[int]) -> NewJob:
         """A job with one of two deduplication keys."""
-        mode = data.draw(st.sampled_from(DeduplicationMode), label="mode")
+        mode = data.draw(st.sampled_from([DeduplicationMode.LATEST, *DeduplicationMode]))
         id = data.draw(st.sampled_from(["send:a", "send:b"]), label="key")
         options = Options()
         window_ms = max_wait_ms = 0
@@ -209,6 +209,9 @@ class JobsMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def a_verb(self, data: st.DataObject) -> None:
         """One rule for all verbs: as separate rules, most would run on an empty queue."""
+        getattr(self, data.draw(st.sampled_from(self.verbs()), label="verb"))(data)
+
+    def verbs(self) -> list[str]:
         verbs = ["add"] * 3 + ["claim"] * 3 + ["time_passes"] * 2
         if self.model.jobs:
             verbs += ["requeue", "requeue", "change", "cancel", "remove", "purge", "pause"]
@@ -216,7 +219,7 @@ class JobsMachine(RuleBasedStateMachine):
             verbs += ["add_keyed"] * 2 + ["remove_key"]
         if self.live_runs():
             verbs += ["finish"] * 5 + ["reclaim"] * 2 + ["hand_back", "renew", "tell"]
-        getattr(self, data.draw(st.sampled_from(verbs), label="verb"))(data)
+        return verbs
 
     def add(self, data: st.DataObject) -> None:
         dues = self.dues()
@@ -439,6 +442,30 @@ class JobsMachine(RuleBasedStateMachine):
         return Failed(failed.id, failed.token, failed.error, failed.traceback, keep, failed.counts)
 
 
+class KeysMachine(JobsMachine):
+    """Nearly all jobs have one of two deduplication keys."""
+
+    @initialize()
+    def begin(self) -> None:
+        for step in range(2):
+            self.add_all([self.latest_job("send:a"), self.latest_job("send:b")])
+            if step == 0:
+                self.claim_with(Claim(1, "t0", "worker", lease_ms=50))
+
+    def latest_job(self, id: str) -> NewJob:
+        key = Deduplication(DeduplicationMode.LATEST, id)
+        template = JobTemplate.of("send", Options(), now_ms=self.now_ms, deduplication=key)
+        return NewJob(QUEUE, template, f'{{"n":{next(self.numbers)}}}')
+
+    def verbs(self) -> list[str]:
+        verbs = ["add_keyed"] * 6 + ["claim"] * 4 + ["time_passes"] * 2 + ["add", "requeue"]
+        if self.live_runs():
+            verbs += ["finish"] * 6 + ["hand_back", "reclaim"]
+        if self.model.jobs:
+            verbs += ["cancel", "remove", "purge"]
+        return verbs + ["remove_key"] * bool(self.model.keys)
+
+
 def _some_of(items: list[T]) -> st.SearchStrategy[list[T]]:
     if not items:
         return st.just([])
@@ -447,12 +474,15 @@ def _some_of(items: list[T]) -> st.SearchStrategy[list[T]]:
 
 @pytest.mark.hypothesis
 @pytest.mark.parametrize("kind", KINDS)
-def test_engine_obeys_the_model(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("machine", [JobsMachine, KeysMachine])
+def test_engine_obeys_the_model(
+    machine: type[JobsMachine], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Shrinking a failing run ends when pytest's time-out for a test does, not after minutes.
     limit = "hypothesis.internal.conjecture.engine.MAX_SHRINKING_SECONDS"
     monkeypatch.setattr(limit, 60, raising=False)
 
-    class Machine(JobsMachine):
+    class Machine(machine):  # type: ignore[valid-type, misc]  # a class of this test
         pass
 
     Machine.kind = kind
