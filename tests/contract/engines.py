@@ -13,13 +13,13 @@ from typing import Any, Final
 
 import msgspec
 
-from hasten._store_url import Address, SqliteFile, parse_store_url
+from hasten._store_url import RedisAddress, SqliteFile, parse_store_url
 from hasten.jobs._deduplication import DeduplicationMode
 from hasten.jobs._engine import Engine
 from hasten.jobs._engines.redis import RedisEngine
 from hasten.jobs._engines.sqlite import SqliteEngine
 from hasten.jobs._epoch import to_datetime
-from hasten.jobs._record import Added, Claim, ClaimedJobs, NewJob, Outcome, WhyFacts
+from hasten.jobs._record import AddResult, ClaimedJobs, ClaimRequest, NewJob, Outcome, WhyFacts
 from hasten.jobs._worker_info import WorkerInfo
 from tests.servers.redis import shared_redis
 from tests.servers.topologies import shared_cluster
@@ -59,7 +59,7 @@ async def open_for_test(kind: str, place: Path) -> AsyncIterator[Engine]:
 def _redis(url: str, place: Path) -> Engine:
     # On a busy machine a server may take seconds to answer.
     address = parse_store_url(url).location
-    assert isinstance(address, Address)
+    assert isinstance(address, RedisAddress)
     return RedisOnTestTime(address, timeout=30, prefix=_prefix(place))
 
 
@@ -75,7 +75,7 @@ class RedisOnTestTime(RedisEngine):
     for the reports of workers, and for deduplication keys with a time.
     """
 
-    def __init__(self, address: Address, *, timeout: float, prefix: str) -> None:
+    def __init__(self, address: RedisAddress, *, timeout: float, prefix: str) -> None:
         super().__init__(address, timeout=timeout, prefix=prefix)
         self._ends_ms: dict[tuple[str, str], int] = {}
         self._windows_ms: dict[str, tuple[str, int]] = {}  # by the key of a deduplication id
@@ -85,7 +85,7 @@ class RedisOnTestTime(RedisEngine):
         self,
         queue: str,
         outcomes: Sequence[Outcome],
-        claim: Claim | None,
+        claim: ClaimRequest | None,
         *,
         now_ms: int,
         metrics_minutes: int | None = None,
@@ -100,10 +100,10 @@ class RedisOnTestTime(RedisEngine):
             self._ends_ms[queue, lease.job.id] = now_ms + claim.lease_ms
         return batch
 
-    async def claim(self, queue: str, claim: Claim, *, now_ms: int) -> ClaimedJobs:
+    async def claim(self, queue: str, claim: ClaimRequest, *, now_ms: int) -> ClaimedJobs:
         return await self.settle(queue, (), claim, now_ms=now_ms)
 
-    async def add(self, jobs: Sequence[NewJob], *, now_ms: int) -> list[Added]:
+    async def add(self, jobs: Sequence[NewJob], *, now_ms: int) -> list[AddResult]:
         await self.end_windows(now_ms)
         added = await super().add([_with_window(job, FOR_EVER_MS) for job in jobs], now_ms=now_ms)
         for job, answer in zip(jobs, added, strict=True):
@@ -122,10 +122,10 @@ class RedisOnTestTime(RedisEngine):
         for key, (owner, end_ms) in list(self._windows_ms.items()):
             if end_ms <= now_ms:
                 del self._windows_ms[key]
-                lasts = await self._server.command("PTTL", key, key=key)
-                found = await self._server.command("GET", key, key=key)
+                lasts = await self._server.run_command("PTTL", key, key=key)
+                found = await self._server.run_command("GET", key, key=key)
                 if lasts >= 0 and found == owner.encode():
-                    await self._server.command("DEL", key, key=key)
+                    await self._server.run_command("DEL", key, key=key)
 
     def renew(
         self, queue: str, leases: Mapping[str, str], *, lease_ms: int, now_ms: int
@@ -139,12 +139,12 @@ class RedisOnTestTime(RedisEngine):
         for (of, id), end_ms in list(self._ends_ms.items()):
             if of == queue and end_ms <= now_ms:
                 lock = f"{self._keys.queue_prefix(queue)}{id}:lock"
-                await self._server.command("DEL", lock, key=lock)
+                await self._server.run_command("DEL", lock, key=lock)
                 self._ends_ms.pop((of, id), None)
         return await super().reclaim(queue, crash_limit=crash_limit, now_ms=now_ms)
 
-    async def situation(self, queue: str, id: str, *, now_ms: int) -> WhyFacts | None:
-        found = await super().situation(queue, id, now_ms=now_ms)
+    async def get_why_facts(self, queue: str, id: str, *, now_ms: int) -> WhyFacts | None:
+        found = await super().get_why_facts(queue, id, now_ms=now_ms)
         if found is None or found.lease_until_ms is None:
             return found
         return msgspec.structs.replace(found, lease_until_ms=self._ends_ms[queue, id])
@@ -187,7 +187,7 @@ async def event_bytes(engine: Engine, queue: str) -> int:
             return await engine._database.run(read, write=False)
         case RedisEngine():
             key = f"{engine._keys.queue_prefix(queue)}events"
-            entries = await engine._server.command("XRANGE", key, "-", "+", key=key)
+            entries = await engine._server.run_command("XRANGE", key, "-", "+", key=key)
             return sum(len(part) for _, fields in entries for part in fields)
         case _:
             raise LookupError(engine)

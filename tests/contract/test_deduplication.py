@@ -13,7 +13,7 @@ from hasten.jobs._deduplication import Deduplication, DeduplicationMode
 from hasten.jobs._engine import Engine
 from hasten.jobs._options import KEEP_NONE, Keep, Options
 from hasten.jobs._record import (
-    Added,
+    AddResult,
     Completed,
     Event,
     Failed,
@@ -69,12 +69,12 @@ def keyed(
 
 async def enqueue(
     engine: Engine, mode: DeduplicationMode, *, now_ms: int = NOW, **options: Any
-) -> Added:
+) -> AddResult:
     (added,) = await engine.add([keyed(mode, **options)], now_ms=now_ms)
     return added
 
 
-def is_duplicate_of(added: Added, owner: Added) -> bool:
+def is_duplicate_of(added: AddResult, owner: AddResult) -> bool:
     return added.existing is not None and added.id == owner.id == added.existing.id
 
 
@@ -529,7 +529,7 @@ class TestRemovingAKey:
         await finish(engine, first.id)
         (follower,) = await ids_in(engine, State.WAITING)
         assert (await job(engine, follower)).data == "[2]"
-        assert is_duplicate_of(await enqueue(engine, LATEST), Added(follower))
+        assert is_duplicate_of(await enqueue(engine, LATEST), AddResult(follower))
 
     async def test_then_another_job_replaces_the_kept_one(self, engine: Engine) -> None:
         """The kept data is older than that of the new owner, and would run after it."""

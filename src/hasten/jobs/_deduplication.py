@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol, TypeAlias
 import msgspec
 
 from hasten._checks import is_async
-from hasten._durations import to_ms
+from hasten._durations import to_nearest_ms
 from hasten.errors import InvalidOption
 from hasten.jobs._encoding import decode_json, encode
 from hasten.jobs._functions import is_generator
@@ -98,10 +98,10 @@ def check_deduplication(
         case _, None:
             return None
         case DeduplicationMode.THROTTLE, (key, seconds):
-            window_ms, max_wait_ms = to_ms(mode, seconds, at_least_ms=1), 0
+            window_ms, max_wait_ms = to_nearest_ms(mode, seconds, at_least_ms=1), 0
         case DeduplicationMode.DEBOUNCE, (key, quiet, max_wait):
-            window_ms = to_ms(mode, quiet, at_least_ms=1)
-            max_wait_ms = to_ms(mode, max_wait)
+            window_ms = to_nearest_ms(mode, quiet, at_least_ms=1)
+            max_wait_ms = to_nearest_ms(mode, max_wait)
             if max_wait_ms < window_ms:
                 expected = "(key, quiet time, longest wait), the longest wait at least as long"
                 raise InvalidOption(mode, value, f"{expected} as the quiet time")

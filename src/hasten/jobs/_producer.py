@@ -11,7 +11,7 @@ from hasten.errors import AddedInPart, StoreError
 from hasten.jobs._deduplication import Parameters, resolve
 from hasten.jobs._job import Job, JobQueue
 from hasten.jobs._middleware import EnqueueCall, Middleware, add_many_through, add_through
-from hasten.jobs._options import Options, check_job_options, check_metadata, check_name
+from hasten.jobs._options import Options, check_metadata, check_name, merge_job_options
 from hasten.jobs._per_loop import PerLoop
 from hasten.jobs._record import JobTemplate, NewJob
 from hasten.jobs._tracing import get_spans_if_tracing
@@ -45,8 +45,8 @@ class Producer:
         """Return the current time of the store's clock, in ms since the epoch."""
         return self._queue.clock.now_ms()
 
-    def template(self, name: str, options: Options, arguments: object = None) -> JobTemplate:
-        """Return the template of jobs of a task that are added now. name is that of the task.
+    def make_template(self, task: str, options: Options, arguments: object = None) -> JobTemplate:
+        """Return the template of jobs of this task that are added now.
 
         arguments are those of the job, from which its deduplication key is made. With options that
         have no deduplication, the template is the same for all arguments. Raises `InvalidOption` if
@@ -54,9 +54,9 @@ class Producer:
         """
         rule = options.deduplication
         if rule is None:
-            return JobTemplate.of(name, options, now_ms=self.now_ms())
-        deduplication = resolve(rule, name, arguments, self._get_parameters(name))
-        return JobTemplate.of(name, options, now_ms=self.now_ms(), deduplication=deduplication)
+            return JobTemplate.of(task, options, now_ms=self.now_ms())
+        deduplication = resolve(rule, task, arguments, self._get_parameters(task))
+        return JobTemplate.of(task, options, now_ms=self.now_ms(), deduplication=deduplication)
 
     def submit(self, template: JobTemplate, data: str) -> Awaitable[Job[Any]]:
         """Add one job, together with all other jobs of this tick of the event loop."""
@@ -90,23 +90,31 @@ class Producer:
                 raise AddedInPart(error, [job.id for job in added], len(new)) from error
         return added
 
-    async def submit_through(self, call: EnqueueCall, defaults: Options, data: str) -> Job[Any]:
-        """Add one job through the middlewares. data is the encoded form of `call.data`."""
+    async def submit_through_middlewares(
+        self, call: EnqueueCall, defaults: Options, data: str
+    ) -> Job[Any]:
+        """Add one job through the middlewares. data is the encoded form of `call.data`.
+
+        defaults are the options of the task, which apply where `call.options` has none.
+        """
 
         async def add(call: EnqueueCall) -> Job[Any]:
             return await self.submit(self._template_of(call, defaults), data)
 
         return await add_through(self.middlewares, call, add)
 
-    async def submit_many_through(
+    async def submit_many_through_middlewares(
         self, jobs: Sequence[tuple[EnqueueCall, Options, str]]
     ) -> list[Job[Any]]:
-        """Add jobs through the middlewares. Those that reach the end are added together."""
+        """Add jobs through the middlewares. Those that reach the end are added together.
 
-        async def add_many(calls: Mapping[int, EnqueueCall]) -> list[Job[Any]]:
+        Each job has the arguments of `submit_through_middlewares`.
+        """
+
+        async def add_many(calls_by_index: Mapping[int, EnqueueCall]) -> list[Job[Any]]:
             new: list[tuple[JobTemplate, str]] = []
             last: tuple[EnqueueCall, Options, JobTemplate] | None = None
-            for index, call in calls.items():
+            for index, call in calls_by_index.items():
                 _, defaults, data = jobs[index]
                 if (
                     last is None
@@ -120,10 +128,10 @@ class Producer:
         return await add_many_through(self.middlewares, [call for call, _, _ in jobs], add_many)
 
     def _template_of(self, call: EnqueueCall, defaults: Options) -> JobTemplate:
-        options = check_job_options(call.options, defaults, now_ms=self.now_ms())
+        options = merge_job_options(call.options, defaults, now_ms=self.now_ms())
         if call.metadata:
             options = replace(options, metadata=check_metadata(call.metadata))
-        return self.template(check_name("task", call.task), options, call.data)
+        return self.make_template(check_name("task", call.task), options, call.data)
 
     def _new_job(self, template: JobTemplate, data: str) -> NewJob:
         """Return the record of a job to add."""

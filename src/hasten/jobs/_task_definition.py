@@ -58,18 +58,18 @@ class TaskDefinition:
             with contextlib.suppress(UnresolvedAnnotation):  # then `check` does it
                 check_rule_of_task(options.deduplication, name, self.parameters)
 
-    def check(self) -> None:
+    def check_after_import(self) -> None:
         """Check what can only be checked after the module of the task has been executed.
 
         Raises `InvalidTask` for an annotation that cannot be used, and `InvalidOption` for
         run_in="process" if a child process could not import the task, or for a deduplication key
         that does not fit the parameters.
         """
-        self.parameters.check()
+        self.parameters.check_annotations()
         if self.options.deduplication is not None:
             check_rule_of_task(self.options.deduplication, self.name, self.parameters)
         if self.run_in == "process":
-            _check_importable_as_task(self.name, self.function)
+            _check_name_refers_to_task(self.name, self.function)
 
 
 def check_function(function: object) -> None:
@@ -101,7 +101,7 @@ def _check_run_in(name: str, function: Callable[..., Any], run_in: RunIn | None)
         case None:
             return "loop" if in_loop else "thread"
         case "process":
-            _check_importable(name, function)
+            _check_is_at_top_level(name, function)
             return run_in
         case "loop" if in_loop:
             return run_in
@@ -111,7 +111,7 @@ def _check_run_in(name: str, function: Callable[..., Any], run_in: RunIn | None)
     raise InvalidOption("run_in", run_in, f"{expected} for the task {name!r}")
 
 
-def _check_importable(name: str, function: Callable[..., Any]) -> None:
+def _check_is_at_top_level(name: str, function: Callable[..., Any]) -> None:
     """Raise `InvalidOption` unless the function is at the top level of a module."""
     # Partials and objects have no __qualname__.
     qualname = getattr(function, "__qualname__", "<none>")
@@ -122,7 +122,7 @@ def _check_importable(name: str, function: Callable[..., Any]) -> None:
         )  # fmt: skip
 
 
-def _check_importable_as_task(name: str, function: Callable[..., Any]) -> None:
+def _check_name_refers_to_task(name: str, function: Callable[..., Any]) -> None:
     """Raise `InvalidOption` unless the name of the function refers to a task in its module."""
     found: Any = sys.modules.get(function.__module__)
     for part in function.__qualname__.split("."):

@@ -11,7 +11,7 @@ from hasten.errors import InvalidOption
 from hasten.jobs._context import Context
 from hasten.jobs._job import Job
 from hasten.jobs._middleware import EnqueueCall
-from hasten.jobs._options import JobOptions, Options, check_job_options
+from hasten.jobs._options import JobOptions, Options, merge_job_options
 from hasten.jobs._producer import Producer
 from hasten.jobs._record import JobTemplate
 from hasten.jobs._task_definition import TaskDefinition
@@ -56,7 +56,9 @@ class Enqueuer(Generic[P, T]):
         # A template has the absolute time of expiry and the deduplication key, so with `expires` or
         # a key each call needs a new one.
         depends_on_call = bool(given) or options.expires_ms is not None or options.deduplication
-        self._template = None if depends_on_call else producer.template(definition.name, options)
+        self._template = (
+            None if depends_on_call else producer.make_template(definition.name, options)
+        )
 
     def __repr__(self) -> str:
         given = ", ".join(f"{option}={value!r}" for option, value in self._overrides.items())
@@ -72,10 +74,12 @@ class Enqueuer(Generic[P, T]):
         definition = self.definition
         parameters = definition.parameters
         arguments = parameters.bind(args, kwargs)
-        data = parameters.encode(arguments, definition.max_size, check=definition.check_arguments)
+        data = parameters.encode(
+            arguments, definition.max_size, check_decodable=definition.check_arguments
+        )
         if self._producer.middlewares:
             call = self._make_call(arguments)
-            return await self._producer.submit_through(call, self._options, data)
+            return await self._producer.submit_through_middlewares(call, self._options, data)
         return await self._producer.submit(self._template or self._make_template(arguments), data)
 
     def args(self, *args: P.args, **kwargs: P.kwargs) -> Arguments[P]:
@@ -93,7 +97,7 @@ class Enqueuer(Generic[P, T]):
         and `AddedInPart`.
         """
         if self._producer.middlewares:
-            return await self._producer.submit_many_through(
+            return await self._producer.submit_many_through_middlewares(
                 [
                     (
                         self._make_call(arguments.by_name),
@@ -110,7 +114,7 @@ class Enqueuer(Generic[P, T]):
             data = self._encode_arguments(arguments)
             if template is None or template.deduplication is not None:
                 name = self.definition.name
-                template = self._producer.template(name, options, arguments.by_name)
+                template = self._producer.make_template(name, options, arguments.by_name)
             jobs.append((template, data))
         return await self._producer.submit_many(jobs)
 
@@ -126,26 +130,27 @@ class Enqueuer(Generic[P, T]):
             expected = f"arguments created with {definition.name}.args(…)"
             raise InvalidOption("calls", arguments, expected, is_private=True)
         return definition.parameters.encode(
-            arguments.by_name, definition.max_size, check=definition.check_arguments
+            arguments.by_name, definition.max_size, check_decodable=definition.check_arguments
         )
 
     def using(self, **options: Unpack[JobOptions]) -> Enqueuer[P, T]:
-        """Return an object that adds jobs of this task with other options.
+        """Return an object that adds jobs of this task with these options.
 
+        Options that are not given stay as they are for this object.
         Example: `task.using(delay=60).enqueue(…)`. Raises `InvalidOption`.
         """
         given: JobOptions = {**self._overrides, **options}
-        check_job_options(given, self._options, now_ms=self._producer.now_ms())
+        merge_job_options(given, self._options, now_ms=self._producer.now_ms())
         return Enqueuer(self.definition, self._producer, self._options, given)
 
     def _make_template(self, arguments: dict[str, Any]) -> JobTemplate:
         """Return the template of a job with these arguments that is added now."""
         options = self._merge_options()
-        return self._producer.template(self.definition.name, options, arguments)
+        return self._producer.make_template(self.definition.name, options, arguments)
 
     def _merge_options(self) -> Options:
         """Return the options of jobs that are added now."""
-        return check_job_options(self._overrides, self._options, now_ms=self._producer.now_ms())
+        return merge_job_options(self._overrides, self._options, now_ms=self._producer.now_ms())
 
     @property
     def sync(self) -> SyncEnqueuer[P, T]:
@@ -167,7 +172,7 @@ class SyncEnqueuer(Generic[P, T]):
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[T]:
         """Add a job that calls the task with these arguments; see `Enqueuer.enqueue`."""
-        return _portal.run_checked(self._enqueuer.enqueue(*args, **kwargs))
+        return _portal.run_for_sync_method(self._enqueuer.enqueue(*args, **kwargs))
 
     def args(self, *args: P.args, **kwargs: P.kwargs) -> Arguments[P]:
         """Return the arguments of a call, for `enqueue_many`; see `Enqueuer.args`."""
@@ -175,7 +180,7 @@ class SyncEnqueuer(Generic[P, T]):
 
     def enqueue_many(self, calls: Iterable[Arguments[P]]) -> list[Job[T]]:
         """Add one job for each of several calls; see `Enqueuer.enqueue_many`."""
-        return _portal.run_checked(self._enqueuer.enqueue_many(calls))
+        return _portal.run_for_sync_method(self._enqueuer.enqueue_many(calls))
 
     def using(self, **options: Unpack[JobOptions]) -> SyncEnqueuer[P, T]:
         """Return an object that adds jobs with other options; see `Enqueuer.using`."""

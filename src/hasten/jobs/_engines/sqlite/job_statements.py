@@ -20,12 +20,14 @@ from hasten._sqlite import load_scripts
 from hasten.jobs._engines.sqlite.record_columns import CLAIMED_RECORD, RECORD
 
 
-def _with_columns(text: str) -> str:
+def _expand_columns(text: str) -> str:
     """Replace `<record>` and `<claimed record>` with the columns that they stand for."""
     return text.replace("<record>", RECORD).replace("<claimed record>", CLAIMED_RECORD)
 
 
-SQL: Final = {name: _with_columns(text) for name, text in load_scripts(__package__, "sql").items()}
+SQL: Final = {
+    name: _expand_columns(text) for name, text in load_scripts(__package__, "sql").items()
+}
 
 MIGRATIONS: Final = list(load_scripts(__package__, "migrations").values())
 
@@ -52,12 +54,12 @@ def execute_rows(
     connection: Connection,
     name: str,
     parameters: Sequence[Sequence[Any]],
-    *after: Any,
-    before: Sequence[Any] = (),
+    *trailing: Any,
+    leading: Sequence[Any] = (),
 ) -> int:
     """Run a statement for many rows; each item of parameters is bound to one repeated group.
 
-    before and after are bound to the parameters of the statement before and after the groups.
+    leading and trailing are bound to the parameters before and after the groups in the statement.
     Returns how many rows of the table were changed.
     """
     changed = 0
@@ -65,6 +67,6 @@ def execute_rows(
         portion = parameters[start : start + _PORTION]
         sql = sql_for_rows(name, len(portion))
         changed += connection.execute(
-            sql, [*before, *chain.from_iterable(portion), *after]
+            sql, [*leading, *chain.from_iterable(portion), *trailing]
         ).rowcount
     return changed
