@@ -271,6 +271,14 @@ class TestThrottle:
         await enqueue(engine, THROTTLE, now_ms=NOW + WINDOW_MS - 1)
         assert (await enqueue(engine, THROTTLE, now_ms=NOW + WINDOW_MS)).existing is None
 
+    async def test_ends_when_the_clock_is_set_back(self, kind: str, engine: Engine) -> None:
+        """Otherwise jobs would be dropped until the clock has caught up."""
+        if kind not in {"sqlite-memory", "sqlite-file"}:
+            pytest.skip("the time counts by the clock of the server")
+        await enqueue(engine, THROTTLE)
+        second = await enqueue(engine, THROTTLE, now_ms=NOW - WINDOW_MS)
+        assert second.existing is None
+
     async def test_names_an_owner_that_was_deleted(self, engine: Engine) -> None:
         first = await enqueue(engine, THROTTLE, data="[1]")
         await finish(engine, first.id, "not kept")
