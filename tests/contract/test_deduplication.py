@@ -551,6 +551,50 @@ class TestRemovingAKey:
         assert await ids_in(engine, State.WAITING) == [third.id]
 
 
+class TestKeptJobsAndOtherJobsOfTheKey:
+    """A kept job waits for the owner of its key, whatever happens to earlier owners."""
+
+    async def keep_one(self, engine: Engine) -> str:
+        """Let a running job own the key, and keep a next one. Returns the id of the owner."""
+        owner = await enqueue(engine, LATEST, data="[1]")
+        assert await take(engine, 1, "t-owner") == [owner.id]
+        await enqueue(engine, LATEST, data="[2]")
+        return owner.id
+
+    @pytest.mark.parametrize("is_removed", [False, True], ids=["taken", "removed"])
+    async def test_the_end_of_an_earlier_owner_adds_nothing(
+        self, engine: Engine, is_removed: bool
+    ) -> None:
+        earlier = await enqueue(engine, UNIQUE)
+        await take(engine)
+        await remove_key(engine)
+        owner = await self.keep_one(engine)
+        if is_removed:
+            await remove_key(engine)
+        await finish(engine, earlier.id)
+        assert await counts(engine) == {State.ACTIVE: 1, State.COMPLETED: 1}
+        await finish(engine, owner, token="t-owner")
+        (follower,) = await ids_in(engine, State.WAITING)
+        assert (await job(engine, follower)).data == "[2]"
+
+    @pytest.mark.parametrize("is_removed", [False, True], ids=["taken", "removed"])
+    @pytest.mark.parametrize("how", ["remove", "purge"])
+    async def test_deleting_an_earlier_owner_does_not_delete_it(
+        self, engine: Engine, how: str, is_removed: bool
+    ) -> None:
+        earlier = await enqueue(engine, UNIQUE)
+        await finish(engine, earlier.id)
+        owner = await self.keep_one(engine)
+        if is_removed:
+            await remove_key(engine)
+        if how == "remove":
+            await engine.remove(QUEUE, [earlier.id], now_ms=NOW)
+        else:
+            assert await purge(engine, State.COMPLETED) == [earlier.id]
+        await finish(engine, owner, token="t-owner")
+        assert len(await ids_in(engine, State.WAITING)) == 1
+
+
 class TestDeletingTheOwner:
     @pytest.mark.parametrize("mode", MODES)
     @pytest.mark.parametrize("how", ["remove", "cancel", "purge", "purge finished", "obliterate"])
