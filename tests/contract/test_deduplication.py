@@ -11,6 +11,8 @@ import pytest
 
 from hasten.jobs._deduplication import Deduplication, DeduplicationMode
 from hasten.jobs._engine import Engine
+from hasten.jobs._engines.redis import RedisEngine, script_requests
+from hasten.jobs._engines.redis.decoding import decode_add_reply
 from hasten.jobs._options import KEEP_NONE, Keep, Options
 from hasten.jobs._record import (
     AddResult,
@@ -694,6 +696,27 @@ class TestMixedModes:
         assert second.existing is None
         await finish(engine, first.id)
         assert await counts(engine) == {State.COMPLETED: 1, State.DELAYED: 1}
+
+
+async def test_a_repeated_call_of_a_producer_gets_the_same_answer(tmp_path: Path) -> None:
+    """With `?wait=` in the URL, a call whose reply was lost is repeated. Redis remembers the reply.
+
+    Meanwhile the owner has ended: without the memory, the call would add a job that its caller does
+    not know of.
+    """
+    async with open_for_test("redis", tmp_path) as engine:
+        assert isinstance(engine, RedisEngine)
+        first = await enqueue(engine, UNIQUE)
+        request = script_requests.make_add_request([keyed(UNIQUE)], NOW, ("m", 60_000))
+        assert await answers(engine, request) == [(1, first.id)]
+        await finish(engine, first.id)
+        assert await answers(engine, request) == [(1, first.id)]
+        assert await counts(engine) == {State.COMPLETED: 1}
+
+
+async def answers(engine: RedisEngine, request: dict[str, object]) -> list[tuple[int, str]]:
+    """Send a request of the script add, and return the duplicates in its reply."""
+    return decode_add_reply(await engine._run_script("add", QUEUE, request)).duplicates
 
 
 class TestEvents:
