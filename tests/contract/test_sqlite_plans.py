@@ -57,7 +57,9 @@ def test_deduplication_keys_are_found_by_queue_and_key(connection: sqlite3.Conne
         for name, text in SQL.items()
         for line in plan(connection, sql_for_rows(name, 2) if "{" in text else text)
         if re.match(r"(SCAN|SEARCH) (hasten_deduplication|taken)\b", line)
-        and not re.search(r"\((queue=\? AND (key=\?|expires_ms>\? AND expires_ms<\?)|rowid=\?)\)$", line)
+        and not re.search(
+            r"\((queue=\? AND (key=\?|expires_ms>\? AND expires_ms<\?)|rowid=\?)\)$", line
+        )
     }
     assert wrong.keys() == {"obliterate_keys"}  # which deletes all of a queue
 

@@ -418,10 +418,10 @@ class Queue:
         """Add several jobs, each given as `(name, data)` or `(name, data, options)`.
 
         Up to 1,000 jobs are added in one transaction: all or none. A job with a delay, a priority
-        or a job_id counts as two of them, and every 2,000 bytes of data count as one more. A larger
-        call uses several transactions, in the order of the jobs. If one of the jobs is invalid,
-        nothing is added. If the store fails after the first transaction, `AddedInPart` is raised
-        with the ids of the jobs that were stored.
+        or a job_id counts as two of them, one with a deduplication key as four, and every 2,000
+        bytes of data count as one more. A larger call uses several transactions, in the order of
+        the jobs. If one of the jobs is invalid, nothing is added. If the store fails after the
+        first transaction, `AddedInPart` is raised with the ids of the jobs that were stored.
         """
         if self.producer.middlewares:
             calls = [self._prepare_call(*_unpack_job_spec(job)) for job in jobs]
