@@ -100,18 +100,24 @@ class TestOptions:
             ({"throttle": ("k", 0)}, "throttle=0: must be at least 0.001 seconds"),
             (
                 {"throttle": ("k", "soon")},
-                "throttle='soon': must be seconds (a number), a timedelta or a string such as "
-                "'15m'",
+                (
+                    "throttle='soon': must be seconds (a number), a timedelta or a string such as "
+                    "'15m'"
+                ),
             ),
             (
                 {"debounce": ("k", 5)},
-                "debounce=('k', 5): must be (key, quiet time, longest wait), such as "
-                "('account', 5, '1m')",
+                (
+                    "debounce=('k', 5): must be (key, quiet time, longest wait), such as "
+                    "('account', 5, '1m')"
+                ),
             ),
             (
                 {"debounce": ("k", 5, 4)},
-                "debounce=('k', 5, 4): must be (key, quiet time, longest wait), the longest wait "
-                "at least as long as the quiet time",
+                (
+                    "debounce=('k', 5, 4): must be (key, quiet time, longest wait), the longest "
+                    "wait at least as long as the quiet time"
+                ),
             ),
             ({"debounce": ("", 5, 60)}, f"debounce='': must be {A_TEXT}"),
             (
@@ -125,8 +131,10 @@ class TestOptions:
             ),
             (
                 {"latest": "a", "expires": 5},
-                "expires=5.0: cannot be combined with latest (a job that is kept until another one "
-                "ends would expire meanwhile)",
+                (
+                    "expires=5.0: cannot be combined with latest (a job that is kept until another "
+                    "one ends would expire meanwhile)"
+                ),
             ),
         ],
     )
@@ -135,7 +143,7 @@ class TestOptions:
             merge_job_options(options, DEFAULT_OPTIONS, now_ms=0)
 
     def test_async_functions_are_refused(self) -> None:
-        with pytest.raises(InvalidOption, match="not async and not a generator$"):
+        with pytest.raises(InvalidOption, match=r"not async and not a generator$"):
             rule("unique", of_account_later)
 
     def test_functions_of_any_arguments_are_refused(self) -> None:
@@ -182,7 +190,7 @@ class TestKeysOfATask:
     def test_a_function_must_name_parameters_of_the_task(self) -> None:
         with pytest.raises(
             InvalidOption,
-            match="of its task: it needs 'user', and the task 'send' has account, n, tags$",
+            match=r"of its task: it needs 'user', and the task 'send' has account, n, tags$",
         ):
             task_with(unique=lambda user: f"{user}")
 
@@ -281,7 +289,7 @@ class TestKeysOfAJob:
         """`queue.add` may add jobs of other programs: their data is what the function gets."""
         of_data = DeduplicationRule(UNIQUE, of_account)
         assert resolve(of_data, "send", {"account": "eve"}, None).id == "send:account eve"
-        with pytest.raises(InvalidOption, match="it has no 'account'$"):
+        with pytest.raises(InvalidOption, match=r"it has no 'account'$"):
             resolve(of_data, "send", [1], None)
         named = DeduplicationRule(UNIQUE, "account", may_be_parameter=True)
         assert resolve(named, "send", {"account": "eve"}, None).id == "send:account"
