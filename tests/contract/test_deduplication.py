@@ -175,6 +175,23 @@ class TestKeys:
         async with open_for_test(kind, tmp_path) as engine:
             assert is_duplicate_of(await enqueue(engine, UNIQUE), first)
 
+    async def test_are_shared_by_processes(self, kind: str, tmp_path: Path) -> None:
+        """Two engines stand for two processes: both add, one runs."""
+        if kind not in DURABLE:
+            pytest.skip("the store belongs to one engine")
+        async with open_for_test(kind, tmp_path) as one, open_for_test(kind, tmp_path) as other:
+            calls = [
+                enqueue(each, LATEST, data=f"[{n}]") for n in range(30) for each in (one, other)
+            ]
+            added = await asyncio.gather(*calls)
+            assert [each.existing for each in added].count(None) == 1
+            (owner,) = await ids_in(one, State.WAITING)
+            assert await take(other) == [owner]
+            await enqueue(one, LATEST, data="[99]")
+            await finish(other, owner)
+            (follower,) = await ids_in(one, State.WAITING)
+            assert (await job(one, follower)).data == "[99]"
+
     async def test_come_with_the_owner_as_it_is_now(self, engine: Engine) -> None:
         first = await enqueue(engine, UNIQUE, data="[1]", priority=3)
         await take(engine)
