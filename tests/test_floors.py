@@ -37,6 +37,7 @@ FLOORS: Final = {
     "hasten.jobs._record": 1,
     "hasten.jobs._options": 1,
     "hasten.jobs._backoff": 1,
+    "hasten.jobs._deduplication": 1,
     "hasten.jobs._engine": 1,
     "hasten.jobs._annotations": 1,
     "hasten.jobs._arguments": 1,

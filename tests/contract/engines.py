@@ -14,11 +14,12 @@ from typing import Any, Final
 import msgspec
 
 from hasten._store_url import RedisAddress, SqliteFile, parse_store_url
+from hasten.jobs._deduplication import DeduplicationMode
 from hasten.jobs._engine import Engine
 from hasten.jobs._engines.redis import RedisEngine
 from hasten.jobs._engines.sqlite import SqliteEngine
 from hasten.jobs._epoch import to_datetime
-from hasten.jobs._record import ClaimedJobs, ClaimRequest, Outcome, WhyFacts
+from hasten.jobs._record import AddResult, ClaimedJobs, ClaimRequest, NewJob, Outcome, WhyFacts
 from hasten.jobs._worker_info import WorkerInfo
 from tests.servers.redis import shared_redis
 from tests.servers.topologies import shared_cluster
@@ -30,6 +31,8 @@ DURABLE: Final = frozenset({"sqlite-file", "redis", "redis-cluster"})
 
 
 FOR_EVER_MS: Final = 10**9
+
+THROTTLE: Final = DeduplicationMode.THROTTLE
 
 
 @contextlib.asynccontextmanager
@@ -73,12 +76,13 @@ class RedisOnTestTime(RedisEngine):
     """On Redis leases expire by the server's clock. The tests' clock replaces it here.
 
     Locks never expire, and are deleted when `now_ms` of a verb is past their end. The same holds
-    for the reports of workers.
+    for the reports of workers, and for deduplication keys with a time.
     """
 
     def __init__(self, address: RedisAddress, *, timeout: float, prefix: str) -> None:
         super().__init__(address, timeout=timeout, prefix=prefix)
         self._ends_ms: dict[tuple[str, str], int] = {}
+        self._windows_ms: dict[str, tuple[str, int]] = {}  # by the key of a deduplication id
         self._reported_ms: dict[tuple[str, str], tuple[int, int]] = {}
 
     async def settle(
@@ -102,6 +106,30 @@ class RedisOnTestTime(RedisEngine):
 
     async def claim(self, queue: str, claim: ClaimRequest, *, now_ms: int) -> ClaimedJobs:
         return await self.settle(queue, (), claim, now_ms=now_ms)
+
+    async def add(self, jobs: Sequence[NewJob], *, now_ms: int) -> list[AddResult]:
+        await self.end_windows(now_ms)
+        added = await super().add([_with_window(job, FOR_EVER_MS) for job in jobs], now_ms=now_ms)
+        for job, answer in zip(jobs, added, strict=True):
+            deduplication = job.template.deduplication
+            if deduplication and deduplication.mode is THROTTLE and answer.existing is None:
+                key = f"{self._keys.queue_prefix(job.queue)}de:{deduplication.id}"
+                self._windows_ms[key] = answer.id, now_ms + deduplication.window_ms
+        return added
+
+    async def remove_deduplication_key(self, queue: str, id: str, *, now_ms: int) -> bool:
+        await self.end_windows(now_ms)
+        return await super().remove_deduplication_key(queue, id, now_ms=now_ms)
+
+    async def end_windows(self, now_ms: int) -> None:
+        """Delete the keys of throttled jobs whose time has passed."""
+        for key, (owner, end_ms) in list(self._windows_ms.items()):
+            if end_ms <= now_ms:
+                del self._windows_ms[key]
+                lasts = await self._server.run_command("PTTL", key, key=key)
+                found = await self._server.run_command("GET", key, key=key)
+                if lasts >= 0 and found == owner.encode():
+                    await self._server.run_command("DEL", key, key=key)
 
     def renew(
         self, queue: str, leases: Mapping[str, str], *, lease_ms: int, now_ms: int
@@ -140,6 +168,16 @@ class RedisOnTestTime(RedisEngine):
         return living
 
 
+def _with_window(job: NewJob, window_ms: int) -> NewJob:
+    """Return a throttled job with this time of its key, and other jobs as they are."""
+    deduplication = job.template.deduplication
+    if deduplication is None or deduplication.mode is not THROTTLE:
+        return job
+    longer = msgspec.structs.replace(deduplication, window_ms=window_ms)
+    template = msgspec.structs.replace(job.template, deduplication=longer)
+    return msgspec.structs.replace(job, template=template)
+
+
 async def event_bytes(engine: Engine, queue: str) -> int:
     """Return how many bytes the store uses for the events of a queue."""
     match engine:
@@ -155,6 +193,31 @@ async def event_bytes(engine: Engine, queue: str) -> int:
             key = f"{engine._keys.queue_prefix(queue)}events"
             entries = await engine._server.run_command("XRANGE", key, "-", "+", key=key)
             return sum(len(part) for _, fields in entries for part in fields)
+        case _:
+            raise LookupError(engine)
+
+
+async def taken_keys(engine: Engine, queue: str, *, now_ms: int) -> tuple[set[str], set[str]]:
+    """Return the deduplication ids that are taken now, and those under which a next job is kept."""
+    match engine:
+        case SqliteEngine():
+            sql = "SELECT key, removed, expires_ms, next_name FROM hasten_deduplication"
+
+            def read(connection: sqlite3.Connection) -> list[Any]:
+                return connection.execute(f"{sql} WHERE queue = ?", [queue]).fetchall()
+
+            rows = await engine._database.run(read, write=False)
+            is_taken = [not removed and (ms is None or ms > now_ms) for _, removed, ms, _ in rows]
+            taken = {row[0] for row, is_it in zip(rows, is_taken, strict=True) if is_it}
+            return taken, {row[0] for row in rows if row[3] is not None}
+        case RedisOnTestTime():
+            await engine.end_windows(now_ms)
+            base = engine._keys.queue_prefix(queue)
+            keys = [key.decode() for key in await engine._server.scan(f"{base}d[en]:*")]
+            return tuple(  # type: ignore[return-value]
+                {key.removeprefix(start) for key in keys if key.startswith(start)}
+                for start in (f"{base}de:", f"{base}dn:")
+            )
         case _:
             raise LookupError(engine)
 

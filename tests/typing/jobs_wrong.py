@@ -78,6 +78,8 @@ async def using() -> None:
     send.using(dealy=60)  # type: ignore[call-arg]
     send.using(delay=[60])  # type: ignore[arg-type]
     send.using(at=60)  # type: ignore[arg-type]
+    send.using(unique=5)  # type: ignore[arg-type]
+    send.using(debounce=("ada", 5))  # type: ignore[arg-type]
     send.using(priority=1.5)  # type: ignore[arg-type]
     send.using(attempts=None)  # type: ignore[arg-type]
     send.using(job_id=7)  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from hasten.jobs._backoff import Exponential, Fixed
 from hasten.jobs._context import Context
 from hasten.jobs._control_exceptions import RetryAfter, Unrecoverable
 from hasten.jobs._current import current_job
+from hasten.jobs._deduplication import DeduplicationKey
 from hasten.jobs._events import QueueEvents
 from hasten.jobs._health_app import Health
 from hasten.jobs._job import Job, SyncJob
@@ -26,6 +27,7 @@ __all__ = [
     "CallNext",
     "Carry",
     "Context",
+    "DeduplicationKey",
     "EnqueueCall",
     "Enqueuer",
     "Event",

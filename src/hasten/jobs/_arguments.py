@@ -186,9 +186,18 @@ class TaskParameters:
         return bool(self._injected_parameter_names)
 
     @functools.cached_property
-    def _stored_parameter_names(self) -> tuple[str, ...]:
+    def stored_names(self) -> tuple[str, ...]:
         """The names of the parameters whose arguments are stored, in order."""
         return tuple(self._stored_annotations)
+
+    def add_defaults(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments by name, and the defaults of the parameters that have none."""
+        defaults = {
+            name: parameter.default
+            for name, parameter in self._stored_signature.parameters.items()
+            if parameter.default is not parameter.empty
+        }
+        return defaults | dict(arguments)
 
     @functools.cached_property
     def _valid_positional_counts(self) -> range:
@@ -203,7 +212,7 @@ class TaskParameters:
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Return the arguments of a call by parameter name. Raises `InvalidArgument`."""
         if not kwargs and len(args) in self._valid_positional_counts:
-            return dict(zip(self._stored_parameter_names, args, strict=False))
+            return dict(zip(self.stored_names, args, strict=False))
         try:
             return self._stored_signature.bind(*args, **kwargs).arguments
         except TypeError as exc:

@@ -385,6 +385,14 @@ class Engine(Protocol):
         that does not exist.
         """
 
+    async def remove_deduplication_key(self, queue: str, id: str, *, now_ms: int) -> bool:
+        """Make a deduplication key free, whether or not the job that owns it has ended.
+
+        id is the key as stored: see `Deduplication`. Returns whether the key was taken. If a job is
+        kept until the owner ends, it is added then nevertheless, unless another job takes the key
+        before that.
+        """
+
     async def purge(
         self,
         queue: str,

@@ -15,6 +15,7 @@ from hasten._clock import Clock
 from hasten._durations import Duration, to_seconds
 from hasten._escapes import escape_unprintable
 from hasten.errors import JobNotFound
+from hasten.jobs._deduplication import read_deduplication_id, to_key
 from hasten.jobs._encoding import decode_json
 from hasten.jobs._engine import Engine
 from hasten.jobs._epoch import to_datetime
@@ -66,9 +67,10 @@ class Job(Generic[T_co]):
 
     Two objects are equal if they have the same id and their queues have the same name.
 
-    T is the return type of the task. is_duplicate is True if a job with the same job_id was already
-    in the queue, so that `enqueue` or `add` added none: the attributes are those of the existing
-    job.
+    T is the return type of the task. is_duplicate is True if `enqueue` or `add` added no job,
+    because one with the same job_id was already in the queue, or because one owns the deduplication
+    key: the attributes are those of that job. If the owner of the key of a `throttle` has been
+    deleted since it ended, the attributes are those of the call, and the state is completed.
     """
 
     __slots__ = ("_added", "_queue", "_record", "_since", "id", "is_duplicate")
@@ -124,6 +126,15 @@ class Job(Generic[T_co]):
             return dict(decode_options(self.record.opts).metadata or {})
         except ValueError:  # options of another program, which cannot be read
             return {}
+
+    @property
+    def deduplication_key(self) -> str | None:
+        """The key that it was added with by unique, throttle, debounce or latest; None without one.
+
+        A job that another program has added may have any key.
+        """
+        id = read_deduplication_id(self.record.opts)
+        return None if id is None else to_key(self.name, id)
 
     @property
     def value(self) -> T_co | None:

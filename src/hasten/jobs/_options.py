@@ -23,6 +23,14 @@ from hasten._durations import MAX_MS, MAX_SECONDS, Duration, is_duration, to_nea
 from hasten._escapes import is_printable
 from hasten.errors import InvalidOption
 from hasten.jobs._backoff import Backoff, BackoffFunction, Custom, Exponential, Fixed
+from hasten.jobs._deduplication import (
+    Deduplication,
+    DeduplicationKey,
+    DeduplicationMode,
+    DeduplicationRule,
+    check_deduplication,
+    encode_deduplication,
+)
 from hasten.jobs._encoding import UNDECODABLE, describe_decoding_error
 from hasten.jobs._functions import is_generator
 from hasten.jobs._releases import check_release
@@ -104,6 +112,10 @@ class TaskOptions(TypedDict, total=False):
     keep_failed: Keep | bool | int | None
     keep_logs: int
     since: str | None
+    unique: DeduplicationKey | None
+    throttle: tuple[DeduplicationKey, Duration] | None
+    debounce: tuple[DeduplicationKey, Duration, Duration] | None
+    latest: DeduplicationKey | None
 
 
 class JobOptions(TaskOptions, total=False):
@@ -138,13 +150,17 @@ class Options:
     job_id: str | None = None
     since: str | None = None  # the release that a worker must have at least
     metadata: Mapping[str, str] | None = None  # of middlewares
+    deduplication: DeduplicationRule | None = None
 
-    def with_expiry_time(self, now_ms: int) -> Options:
-        """Return the options of a job added at now_ms: expires_ms is converted to expires_at_ms."""
+    def with_expiry_time(self, now_ms: int, *, longest_wait_ms: int = 0) -> Options:
+        """Return the options of a job added at now_ms: expires_ms is converted to expires_at_ms.
+
+        longest_wait_ms is how long the job may be delayed in all, if that is longer than its delay.
+        """
         if self.expires_ms is None:
             return self
-        expires_at_ms = now_ms + self.delay_ms + self.expires_ms
-        return replace(self, expires_ms=None, expires_at_ms=expires_at_ms)
+        due_ms = now_ms + max(self.delay_ms, longest_wait_ms)
+        return replace(self, expires_ms=None, expires_at_ms=due_ms + self.expires_ms)
 
 
 DEFAULT_OPTIONS: Final = Options()
@@ -154,6 +170,8 @@ _BOUNDS: Final = {
     "priority": (0, MAX_PRIORITY),
     "keep_logs": (1, MAX_KEEP_LOGS),
 }
+
+_DEDUPLICATION_MODES: Final = frozenset(DeduplicationMode)
 
 _TASK_OPTION_NAMES: Final = frozenset(TaskOptions.__annotations__)
 _JOB_OPTION_NAMES: Final = frozenset(JobOptions.__annotations__)
@@ -204,9 +222,7 @@ def _merge_options(
                     raise InvalidOption(
                         option, value, "given without delay=: use either at or delay"
                     )
-                changes["delay_ms"] = max(0, _datetime_to_epoch_ms(option, value) - now_ms)
-                if changes["delay_ms"] > MAX_MS:
-                    raise InvalidOption(option, value, "a time in the next hundred years")
+                changes["delay_ms"] = _to_delay_ms(option, value, now_ms)
             case "timeout" | "expires":
                 ms = None if value is None else to_nearest_ms(option, value, at_least_ms=1)
                 changes[f"{option}_ms"] = ms
@@ -218,7 +234,40 @@ def _merge_options(
                 changes[option] = check_job_id(value)
             case "since":
                 changes[option] = check_release(option, value)
-    return replace(base, **changes)
+            case "unique" | "throttle" | "debounce" | "latest":
+                rule = check_deduplication(
+                    DeduplicationMode(option), value, may_be_parameter=known is _TASK_OPTION_NAMES
+                )
+                changes["deduplication"] = changes.get("deduplication") or rule
+    merged = replace(base, **changes)
+    if merged.deduplication is not None:
+        _reject_conflicts(merged, merged.deduplication, given)
+    return merged
+
+
+def _reject_conflicts(options: Options, rule: DeduplicationRule, given: Mapping[str, Any]) -> None:
+    """Raise `InvalidOption` for options that cannot be combined with deduplication.
+
+    options are the merged options, rule is their deduplication, and given are those of this call.
+    """
+    modes = [each for each in given if each in _DEDUPLICATION_MODES and given[each] is not None]
+    if len(modes) > 1:
+        raise InvalidOption.conflict(modes[1], given[modes[1]], modes[0])
+    if modes:
+        other: str = rule.mode
+    else:
+        other = f"{rule.mode} of its task: add {rule.mode}=None to add a job without it"
+    if options.job_id is not None:
+        raise InvalidOption.conflict("job_id", options.job_id, other)
+    if rule.mode is DeduplicationMode.DEBOUNCE:
+        for option in given.keys() & {"delay", "at"}:
+            raise InvalidOption.conflict(option, given[option], f"{other} (it sets the delay)")
+    if rule.mode is DeduplicationMode.LATEST and options.expires_ms is not None:
+        raise InvalidOption.conflict(
+            "expires",
+            options.expires_ms / 1000,
+            f"{other} (a job that is kept until another one ends would expire meanwhile)",
+        )
 
 
 def check_backoff(value: object) -> Backoff | None:
@@ -338,6 +387,14 @@ def check_name(kind: str, name: object) -> str:
     return name
 
 
+def _to_delay_ms(option: str, value: object, now_ms: int) -> int:
+    """Return the time from now_ms to a datetime, 0 if it has passed. Raises `InvalidOption`."""
+    delay_ms = max(0, _datetime_to_epoch_ms(option, value) - now_ms)
+    if delay_ms > MAX_MS:
+        raise InvalidOption(option, value, "a time in the next hundred years")
+    return delay_ms
+
+
 def _datetime_to_epoch_ms(option: str, value: object) -> int:
     """Convert a datetime with a time zone to ms since the epoch. Raises `InvalidOption`."""
     since_epoch = check_aware_datetime(option, value) - datetime(1970, 1, 1, tzinfo=UTC)
@@ -347,7 +404,7 @@ def _datetime_to_epoch_ms(option: str, value: object) -> int:
 # Wire format --------------------------------------------------------------------------------------
 
 
-def encode_options(options: Options) -> str:
+def encode_options(options: Options, deduplication: Deduplication | None = None) -> str:
     """Return the JSON that is stored for options with an absolute expiry, in BullMQ's format.
 
     Times are in ms, except the age of retention rules: it is in seconds.
@@ -377,6 +434,8 @@ def encode_options(options: Options) -> str:
         wire["removeOnFail"] = _encode_keep(options.keep_failed)
     if options.keep_logs is not None:
         wire["kl"] = options.keep_logs
+    if deduplication is not None:
+        wire["de"] = encode_deduplication(deduplication)
     ours |= _encode_hasten_options(options)
     if ours:
         wire["hasten"] = ours

@@ -42,8 +42,10 @@ from hasten.errors import (
     PayloadTooLarge,
     WrongState,
 )
+from hasten.jobs._arguments import TaskParameters
 from hasten.jobs._backoff import BackoffFunction
 from hasten.jobs._context import Context, encode_progress, make_log_line
+from hasten.jobs._deduplication import check_key_text, to_id
 from hasten.jobs._encoding import NotStorable, decode_json, encode_json
 from hasten.jobs._engine import Engine
 from hasten.jobs._engines import open_engine
@@ -132,7 +134,7 @@ class Queue:
         if self.shared_store.existing_store is not None:
             # This opens no connection yet, but rejects wrong options.
             open_engine(self.shared_store.existing_store)
-        self.producer = Producer(self)
+        self.producer = Producer(self, self._get_parameters)
         self._results = PerLoop(lambda: ResultWaiter(lambda: self.engine, self.name))
         self._watches = PerLoop(lambda: Watches(lambda: self.engine, self.name))
 
@@ -253,6 +255,21 @@ class Queue:
         - keep_logs: how many of the newest lines of `ctx.log` to keep, 1,000 by default.
         - since: the release that a worker must have at least to run the job, such as "2026.12".
           Other workers hand the job back: see `Worker`.
+        - unique: a key. While a job with this key has not ended, no further one is added.
+        - throttle: (key, time). After a job with this key was added, no further one is added until
+          the time has passed, even if the first one has ended.
+        - debounce: (key, quiet time, longest wait). The job runs when no further one has been added
+          for the quiet time, with the arguments of the last call, and at the latest when it has
+          waited for the longest wait. It is delayed until then.
+        - latest: a key. While a job with this key waits, further calls replace its arguments. While
+          it runs, the arguments of the last call are kept, and one more job runs with them after it
+          has ended.
+
+        A job has at most one of the last four. A call that adds no job returns the existing one:
+        see `Job`, `job.is_duplicate`. Each task has keys of its own. A key is a text of up to 512
+        characters: the name of a parameter (for its argument), any other text, or a function that
+        returns one. The function is called with those arguments that its parameters name. None
+        turns off for a job what its task sets.
 
         Times are `Duration`s. Raises `InvalidOption`, also if another task of this queue object has
         the same name, and `InvalidTask` for a function whose arguments cannot be stored as JSON.
@@ -384,7 +401,8 @@ class Queue:
 
         data is a dict of the arguments by parameter name, or any JSON value that the other program
         accepts. If this queue object has the task, data is checked against its parameters. options
-        are those of `task`, and those of `JobOptions`: at and job_id.
+        are those of `task`, and those of `JobOptions`: at and job_id. A deduplication key is a
+        literal text, or a function that is called with members of data.
 
         Raises `InvalidArgument` for data that does not fit the task, `PayloadTooLarge` or
         `StoreError`.
@@ -400,10 +418,10 @@ class Queue:
         """Add several jobs, each given as `(name, data)` or `(name, data, options)`.
 
         Up to 1,000 jobs are added in one transaction: all or none. A job with a delay, a priority
-        or a job_id counts as two of them, and every 2,000 bytes of data count as one more. A larger
-        call uses several transactions, in the order of the jobs. If one of the jobs is invalid,
-        nothing is added. If the store fails after the first transaction, `AddedInPart` is raised
-        with the ids of the jobs that were stored.
+        or a job_id counts as two of them, one with a deduplication key as four, and every 2,000
+        bytes of data count as one more. A larger call uses several transactions, in the order of
+        the jobs. If one of the jobs is invalid, nothing is added. If the store fails after the
+        first transaction, `AddedInPart` is raised with the ids of the jobs that were stored.
         """
         if self.producer.middlewares:
             calls = [self._prepare_call(*_unpack_job_spec(job)) for job in jobs]
@@ -417,7 +435,7 @@ class Queue:
     ) -> tuple[JobTemplate, str]:
         options = merge_job_options(given, self._default_options(name), now_ms=self.clock.now_ms())
         text = self._encode_data(name, data)
-        return self.producer.make_template(check_name("task", name), options), text
+        return self.producer.make_template(check_name("task", name), options, data), text
 
     def _prepare_call(
         self, name: str, data: object, given: Mapping[str, Any]
@@ -430,6 +448,10 @@ class Queue:
             self.name, name, {} if data is None else data, cast(JobOptions, {**given})
         )
         return call, defaults, text
+
+    def _get_parameters(self, task: str) -> TaskParameters | None:
+        definition = self.tasks.get(task)
+        return None if definition is None else definition.parameters
 
     def _default_options(self, task: str) -> Options:
         """Return the options of the task, or those of the queue for a task it does not have."""
@@ -644,6 +666,17 @@ class Queue:
         found = await self.engine.remove(self.name, chosen, now_ms=self.clock.now_ms())
         return _select_ids(chosen, found, lambda state: state is not State.ACTIVE)
 
+    async def remove_deduplication_key(self, task: str, key: str) -> bool:
+        """Make a deduplication key free, so that the next job of the task with this key is added.
+
+        task is the name of the task. The job that owns the key is not changed. With `latest`, the
+        job that is kept until the owner ends is added then nevertheless, unless another job with
+        this key was added before. Returns False if the key was not taken.
+        """
+        id = to_id(check_name("task", task), check_key_text("key", key))
+        now_ms = self.clock.now_ms()
+        return await self.engine.remove_deduplication_key(self.name, id, now_ms=now_ms)
+
     async def drain(self, *, delayed: bool = False) -> int:
         """Delete the jobs that are ready to run, and with `delayed=True` also the delayed jobs.
 
@@ -807,6 +840,10 @@ class SyncQueue:
     def remove(self, *ids: str) -> list[str]:
         """Delete jobs; see `Queue.remove`."""
         return _portal.run_for_sync_method(self._queue.remove(*ids))
+
+    def remove_deduplication_key(self, task: str, key: str) -> bool:
+        """Make a deduplication key free; see `Queue.remove_deduplication_key`."""
+        return _portal.run_for_sync_method(self._queue.remove_deduplication_key(task, key))
 
     def drain(self, *, delayed: bool = False) -> int:
         """Delete the jobs that are ready to run; see `Queue.drain`."""

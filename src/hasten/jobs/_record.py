@@ -6,10 +6,12 @@ frozen dataclass takes several times as long to create.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final, Literal, TypeAlias, get_args
 
 import msgspec
 
+from hasten.jobs._deduplication import Deduplication, DeduplicationMode
 from hasten.jobs._options import (
     DEFAULT_KEEP_COMPLETED,
     DEFAULT_KEEP_FAILED,
@@ -26,12 +28,23 @@ class JobTemplate(msgspec.Struct, frozen=True, gc=False):
     name: str
     opts: str  # the options as the JSON that is stored
     options: Options  # with an absolute time of expiry: see `Options.with_expiry_time`
+    deduplication: Deduplication | None = None
 
     @classmethod
-    def of(cls, name: str, options: Options, *, now_ms: int) -> JobTemplate:
-        """Return the template of jobs that are added at now_ms, from which their expiry counts."""
-        resolved = options.with_expiry_time(now_ms)
-        return cls(name, encode_options(resolved), resolved)
+    def of(
+        cls, name: str, options: Options, *, now_ms: int, deduplication: Deduplication | None = None
+    ) -> JobTemplate:
+        """Return the template of jobs that are added at now_ms, from which their expiry counts.
+
+        deduplication is that of these jobs, if they have a key.
+        """
+        if deduplication is None:
+            resolved = options.with_expiry_time(now_ms)
+        else:
+            if deduplication.mode is DeduplicationMode.DEBOUNCE:
+                options = replace(options, delay_ms=deduplication.window_ms)
+            resolved = options.with_expiry_time(now_ms, longest_wait_ms=deduplication.max_wait_ms)
+        return cls(name, encode_options(resolved, deduplication), resolved, deduplication)
 
     @property
     def is_fifo(self) -> bool:
@@ -89,8 +102,9 @@ class NewJob(msgspec.Struct, frozen=True, gc=False):
 class AddResult(msgspec.Struct, frozen=True, gc=False):
     """What happened to a `NewJob`: the id of the job, and whether it was a duplicate.
 
-    existing is the job in the queue that already had this id, None if the new job was added. cursor
-    is a position in the queue's events before all later events of the job.
+    existing is the job in the queue that already had this id or owns the deduplication key, None if
+    the new job was added. cursor is a position in the queue's events before all later events of the
+    job.
     """
 
     id: str
@@ -126,6 +140,28 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     tracebacks: list[str] = []  # one text per failed run, oldest first
     cancel_requested: bool = False
     parent: ParentLink | None = None  # on Redis, also a parent that was deleted
+
+
+def record_of_deleted_owner(job: NewJob, id: str) -> JobRecord:
+    """Return a record for the deleted job with this id that owns the deduplication key of a job.
+
+    Its state is completed, and its other fields are those of the new job.
+    """
+    template = job.template
+    return JobRecord(
+        queue=job.queue,
+        id=id,
+        name=template.name,
+        data=job.data,
+        opts=template.opts,
+        state=State.COMPLETED,
+        priority=template.options.priority,
+        delay_ms=0,
+        created_ms=0,
+        attempts_made=0,
+        attempts_started=0,
+        crashes=0,
+    )
 
 
 def is_first_start(job: JobRecord, options: Options) -> bool:
@@ -318,9 +354,13 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     """Something that happened to a job or a queue. kind is BullMQ's name for it.
 
     Kinds of job events: added, waiting, delayed, active, progress, completed, failed,
-    retries-exhausted, stalled, removed, duplicated. Kinds of queue events, with job_id "": paused,
-    resumed, drained, cleaned. On Redis other programs may emit events of any other kind; details
-    has the fields that are not attributes here.
+    retries-exhausted, stalled, removed, duplicated, deduplicated, debounced. Kinds of queue events,
+    with job_id "": paused, resumed, drained, cleaned. On Redis other programs may emit events of
+    any other kind; details has the fields that are not attributes here.
+
+    For a call that adds no job because of its deduplication key, debounced is emitted with
+    debounce, deduplicated otherwise. job_id is the job that remains; details has deduplicationId
+    (the task, a colon and the key) and deduplicatedJobId (the id that a new job would have had).
 
     The kind missed, with job_id "", exists in hasten only. A reader that is too slow gets it in
     place of the events that were deleted before the reader has read them.

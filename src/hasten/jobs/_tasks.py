@@ -53,10 +53,11 @@ class Enqueuer(Generic[P, T]):
         self._options = options
         # Merged into _options at each call, because `at` depends on the time.
         self._overrides = given
-        # A template has the absolute time of expiry, so with `expires` each call needs a new one.
-        depends_on_time = bool(given) or options.expires_ms is not None
+        # A template has the absolute time of expiry and the deduplication key, so with `expires` or
+        # a key each call needs a new one.
+        depends_on_call = bool(given) or options.expires_ms is not None or options.deduplication
         self._template = (
-            None if depends_on_time else producer.make_template(definition.name, options)
+            None if depends_on_call else producer.make_template(definition.name, options)
         )
 
     def __repr__(self) -> str:
@@ -79,7 +80,7 @@ class Enqueuer(Generic[P, T]):
         if self._producer.middlewares:
             call = self._make_call(arguments)
             return await self._producer.submit_through_middlewares(call, self._options, data)
-        return await self._producer.submit(self._template or self._make_template(), data)
+        return await self._producer.submit(self._template or self._make_template(arguments), data)
 
     def args(self, *args: P.args, **kwargs: P.kwargs) -> Arguments[P]:
         """Return the arguments of a call, to pass several of them to `enqueue_many`. Adds no job.
@@ -106,10 +107,16 @@ class Enqueuer(Generic[P, T]):
                     for arguments in calls
                 ]
             )
-        template = self._template or self._make_template()
-        return await self._producer.submit_many(
-            [(template, self._encode_arguments(arguments)) for arguments in calls]
-        )
+        template = self._template
+        options = self._options if template is not None else self._merge_options()
+        jobs: list[tuple[JobTemplate, str]] = []
+        for arguments in calls:
+            data = self._encode_arguments(arguments)
+            if template is None or template.deduplication is not None:
+                name = self.definition.name
+                template = self._producer.make_template(name, options, arguments.by_name)
+            jobs.append((template, data))
+        return await self._producer.submit_many(jobs)
 
     def _make_call(self, arguments: dict[str, Any]) -> EnqueueCall:
         """Return what the middlewares of the queue receive for a job with these arguments."""
@@ -136,10 +143,14 @@ class Enqueuer(Generic[P, T]):
         merge_job_options(given, self._options, now_ms=self._producer.now_ms())
         return Enqueuer(self.definition, self._producer, self._options, given)
 
-    def _make_template(self) -> JobTemplate:
-        """Return the template of jobs that are added now."""
-        options = merge_job_options(self._overrides, self._options, now_ms=self._producer.now_ms())
-        return self._producer.make_template(self.definition.name, options)
+    def _make_template(self, arguments: dict[str, Any]) -> JobTemplate:
+        """Return the template of a job with these arguments that is added now."""
+        options = self._merge_options()
+        return self._producer.make_template(self.definition.name, options, arguments)
+
+    def _merge_options(self) -> Options:
+        """Return the options of jobs that are added now."""
+        return merge_job_options(self._overrides, self._options, now_ms=self._producer.now_ms())
 
     @property
     def sync(self) -> SyncEnqueuer[P, T]:

@@ -157,7 +157,8 @@ class AddReply(msgspec.Struct, array_like=True, gc=False):
     """The reply of the script `add`; see the head of `lua/add.lua`."""
 
     first: int  # the number of the first job: the id of a job that was added without an id
-    existing: list[tuple[int, str, int | float | bool, list[str]]]  # jobs whose id was taken
+    duplicates: list[tuple[int, str]]  # place in the call, from 1, and id of the existing job
+    existing: list[tuple[str, str, int | float | bool, list[str]]]  # id, state, due, fields
     cursor: str
 
 

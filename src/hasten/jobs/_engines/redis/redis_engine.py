@@ -74,6 +74,7 @@ from hasten.jobs._record import (
     Parked,
     Update,
     WhyFacts,
+    record_of_deleted_owner,
 )
 from hasten.jobs._states import State, StatesBefore
 from hasten.jobs._worker_info import WorkerInfo, decode_worker_info, encode_worker_info
@@ -223,12 +224,14 @@ class RedisEngine:
             AddResult(str(number + index) if job.id is None else job.id, None, cursor)
             for index, job in enumerate(jobs)
         ]
-        for place, state, due_ms, fields in added.existing:
-            id = answers[place - 1].id
-            due = int(due_ms) if due_ms else None
-            answers[place - 1] = AddResult(
-                id, self._to_job(queue, id, State(state), due, fields), cursor
-            )
+        existing = {
+            id: self._to_job(queue, id, State(state), int(due_ms) if due_ms else None, fields)
+            for id, state, due_ms, fields in added.existing
+            if fields
+        }
+        for place, id in added.duplicates:
+            record = existing.get(id) or record_of_deleted_owner(jobs[place - 1], id)
+            answers[place - 1] = AddResult(id, record, cursor)
         return answers
 
     def check_flow_queues(self, queues: Collection[str]) -> None:
@@ -747,6 +750,10 @@ class RedisEngine:
                 "remove_descendants", queue, {"keys": portion}, repeatable=True
             )
             job_keys = [*map(decode_text, left), *rest]
+
+    async def remove_deduplication_key(self, queue: str, id: str, *, now_ms: int) -> bool:
+        key = f"{self._keys.queue_prefix(queue)}de:{id}"
+        return bool(await self._server.run_command("DEL", key, key=key))
 
     async def purge(
         self,

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from hasten.jobs._deduplication import Deduplication
 from hasten.jobs._options import DEFAULT_KEEP_FAILED, Keep
 from hasten.jobs._record import (
     ClaimRequest,
@@ -172,12 +173,12 @@ def make_add_request(
         if not is_same or own is not has_ids:
             template, has_ids, datas, ids = job.template, own, [], []
             options = template.options
-            groups.append(
-                (
-                    template.name, template.opts, options.delay_ms, options.priority,
-                    options.lifo, datas, ids if own else False,
-                )
+            group = (
+                template.name, template.opts, options.delay_ms, options.priority, options.lifo,
+                datas, ids if own else False,
             )  # fmt: skip
+            deduplication = template.deduplication
+            groups.append(group if deduplication is None else (*group, _settings(deduplication)))
         datas.append(job.data)
         if job.id is not None:
             ids.append(job.id)
@@ -185,6 +186,14 @@ def make_add_request(
     if idempotency is not None:
         request["idempotency"] = idempotency
     return request
+
+
+def _settings(deduplication: Deduplication) -> dict[str, object]:
+    """Return the deduplication of a group of jobs, as the scripts read it."""
+    return {
+        "id": deduplication.id, "mode": deduplication.mode.value,
+        "window": deduplication.window_ms, "max_wait": deduplication.max_wait_ms,
+    }  # fmt: skip
 
 
 def make_update_request(updates: Sequence[Update], now_ms: int) -> dict[str, object]:

@@ -12,6 +12,8 @@ from typing import NamedTuple, TypeAlias
 
 from hasten.jobs._engine import CANCELLED_ERROR, resolve_keep
 from hasten.jobs._engines.sqlite import flows
+from hasten.jobs._engines.sqlite.deduplicating import release_keys
+from hasten.jobs._engines.sqlite.ending_keys import end_keys
 from hasten.jobs._engines.sqlite.event_rows import EventGroup
 from hasten.jobs._engines.sqlite.job_rows import (
     decode_options_or_default,
@@ -21,6 +23,7 @@ from hasten.jobs._engines.sqlite.job_rows import (
     ready_state_and_rank,
 )
 from hasten.jobs._engines.sqlite.job_statements import execute, execute_rows
+from hasten.jobs._engines.sqlite.links import read_links
 from hasten.jobs._engines.sqlite.queue_ledger import Ledger, UnitOfWork
 from hasten.jobs._engines.sqlite.retention import Retention, Rules
 from hasten.jobs._engines.sqlite.transaction_limits import LOOKED_AT_ONCE, DeletionBudget, MoreLeft
@@ -122,6 +125,8 @@ def cancel(
                 keep = resolve_keep(
                     decode_options_or_default(opts).keep_failed, DEFAULT_KEEP_FAILED
                 )
+                links = read_links(connection, ledger, [seq])
+                end_keys(unit, ledger, links, keeps_windows=False)
                 _fail_unstarted(unit, ledger, seq, keep)
                 end = flows.ChildEnd(seq, State.FAILED, CANCELLED_ERROR, keep.keeps_nothing)
                 flows.end_children(unit, ledger, [end])
@@ -174,6 +179,7 @@ def remove(
             answers.append(state)
             if state is None or state is State.ACTIVE:
                 continue
+            release_keys(unit, ledger, read_links(connection, ledger, [seq]))
             execute(connection, "delete_job", seq=seq)
             ledger.adjust_count(state, -1)
             ledger.emit(EventGroup("removed", [id], previous=state))
@@ -229,8 +235,9 @@ def purge_found(
 
     def delete(count: int) -> int:
         nonlocal deleted
-        portion = found[deleted : deleted + count]
-        execute(connection, "delete_jobs", seqs=encode_json([seq for seq, _ in portion]))
+        portion = [seq for seq, _ in found[deleted : deleted + count]]
+        release_keys(unit, ledger, read_links(connection, ledger, portion))
+        execute(connection, "delete_jobs", seqs=encode_json(portion))
         deleted += len(portion)
         return len(portion)
 
@@ -284,6 +291,18 @@ def obliterate_next_events(connection: Connection, queue: str) -> MoreLeft:
 
     def delete(count: int) -> int:
         return execute(connection, "obliterate_events", queue=queue, limit=count).rowcount
+
+    return DeletionBudget(connection).delete_until_exhausted(delete)
+
+
+def obliterate_next_keys(connection: Connection, queue: str) -> MoreLeft:
+    """Delete deduplication keys, up to the limits of one transaction.
+
+    Returns whether more may exist.
+    """
+
+    def delete(count: int) -> int:
+        return execute(connection, "obliterate_keys", queue=queue, limit=count).rowcount
 
     return DeletionBudget(connection).delete_until_exhausted(delete)
 

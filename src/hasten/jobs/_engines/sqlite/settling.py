@@ -9,10 +9,12 @@ from typing import Any, Final, TypeAlias
 from hasten.jobs._engine import max_event_result_bytes
 from hasten.jobs._engines.sqlite import flows
 from hasten.jobs._engines.sqlite.claiming import JobSizes, claim_jobs
+from hasten.jobs._engines.sqlite.ending_keys import end_keys
 from hasten.jobs._engines.sqlite.event_rows import EventGroup, make_event_group_with_values
 from hasten.jobs._engines.sqlite.job_rows import encode_json, find_seqs, read_json
 from hasten.jobs._engines.sqlite.job_statements import execute, execute_rows
 from hasten.jobs._engines.sqlite.leasing import read_tokens
+from hasten.jobs._engines.sqlite.links import read_links
 from hasten.jobs._engines.sqlite.queue_ledger import Ledger, UnitOfWork
 from hasten.jobs._engines.sqlite.retention import Retention, Rules
 from hasten.jobs._record import (
@@ -66,6 +68,10 @@ def settle(
             pairs: list[SeqAndOutcome] = list(zip(seqs, outcomes, strict=True))
             if check_leases:
                 pairs, lost = _separate_lost(connection, queue, pairs)
+            if ledger.linked:
+                ended = [seq for seq, end in pairs if isinstance(end, Completed | Failed)]
+                links = read_links(connection, ledger, ended)
+                end_keys(unit, ledger, links, keeps_windows=True)
             _store_outcomes(unit, ledger, pairs, retention)
             touched.update(unit.queues)
         batch = ClaimedJobs([], None, lost)

@@ -23,6 +23,7 @@ from hasten.jobs._engine import check_cursor
 from hasten.jobs._engines.sqlite import (
     adding,
     administration,
+    deduplicating,
     event_rows,
     flows,
     leasing,
@@ -369,6 +370,10 @@ class SqliteEngine:
             descendants = await self._run_portion(touched, delete, is_continuation=True)
         return answers
 
+    async def remove_deduplication_key(self, queue: str, id: str, *, now_ms: int) -> bool:
+        work = partial(deduplicating.remove_key, queue=queue, key=id, now_ms=now_ms)
+        return await self._database.run(work, topic=queue)
+
     async def _run_in_portions(
         self, topic: str | set[str], work: Callable[..., list[State | None]], ids: Sequence[str]
     ) -> StatesBefore:
@@ -476,6 +481,9 @@ class SqliteEngine:
             await self._repeat_while_rows_left(touched, delete)
         await self._repeat_while_rows_left(
             queue, partial(administration.obliterate_next_events, queue=queue)
+        )
+        await self._repeat_while_rows_left(
+            queue, partial(administration.obliterate_next_keys, queue=queue)
         )
         end = partial(administration.end_obliterating, queue=queue)
         await self._run_portion(queue, end, is_continuation=True, is_last=True)

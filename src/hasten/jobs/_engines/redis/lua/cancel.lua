@@ -27,6 +27,9 @@ for index, id in ipairs(request.ids) do
     local fields = { parentKey = job[1], parent = job[2], deid = job[3] }
     remove_from_state(q, id, state)
     fail(q, id, fields, reason, {}, whole(job[4]), keep[1] ~= 0, now, state)
+    if job[3] then
+      release_window(q, id, job[3])
+    end
     if keep[1] ~= 0 then
       rules[keep[1] .. ' ' .. keep[2]] = keep
     end

@@ -1,4 +1,4 @@
--- uses: flows
+-- uses: flows deduplication
 -- Deleting jobs.
 
 -- Deletes all keys of a job, except its lock, which was released before or expires. UNLINK frees the memory of a long
@@ -15,12 +15,4 @@ local function delete_job(q, id)
     attempt(id, unlink, parent_key, q.base .. id)
   end
   delete_keys(q.base .. id)
-end
-
--- Releases the deduplication id that a job owns. For jobs that are removed; jobs that retention deletes keep it.
-local function release_deduplication(q, id)
-  local deduplication = read_field(q.base .. id, 'deid')
-  if deduplication and read('GET', q.base .. 'de:' .. deduplication) == id then
-    call('DEL', q.base .. 'de:' .. deduplication, q.base .. 'dn:' .. deduplication)
-  end
 end
