@@ -12,6 +12,9 @@ from hasten.jobs._middleware import Call, CallNext, Carry, EnqueueCall, Middlewa
 from hasten.jobs._options import JobOptions, Keep, TaskOptions
 from hasten.jobs._queue import JobSpec, Queue, SyncQueue
 from hasten.jobs._record import Event, JobRecord
+from hasten.jobs._schedule_record import Missed, Overlap
+from hasten.jobs._schedules import Schedule, Schedules, SyncSchedules
+from hasten.jobs._slot import Slot
 from hasten.jobs._states import State
 from hasten.jobs._sync_events import SyncQueueEvents
 from hasten.jobs._task_definition import RunIn
@@ -39,17 +42,23 @@ __all__ = [
     "JobSpec",
     "Keep",
     "Middleware",
+    "Missed",
+    "Overlap",
     "Queue",
     "QueueEvents",
     "Reason",
     "RetryAfter",
     "RunCall",
     "RunIn",
+    "Schedule",
+    "Schedules",
+    "Slot",
     "State",
     "SyncEnqueuer",
     "SyncJob",
     "SyncQueue",
     "SyncQueueEvents",
+    "SyncSchedules",
     "Task",
     "TaskOptions",
     "Unrecoverable",

@@ -47,7 +47,7 @@ def next_match_ms(pattern: str, after_ms: int, zone: str | None) -> int:
     `ValueError` for an invalid pattern or zone, and `MissingExtra` if croniter is not installed.
     """
     fields = _split_fields(pattern)
-    zone_info = _load_zone(zone)
+    zone_info = load_zone(zone)
     after = _EPOCH + timedelta(milliseconds=after_ms)
     if fields[2].startswith("*"):
         found = _next_match_by_elapsed_time(fields, after, zone_info)
@@ -70,13 +70,22 @@ def _split_fields(pattern: str) -> list[str]:
     return fields
 
 
-def _load_zone(name: str | None) -> tzinfo | None:
+def is_known_zone(name: str) -> bool:
+    """Return whether there is a time zone with this name on this machine."""
+    try:
+        load_zone(name)
+    except ValueError:
+        return False
+    return True
+
+
+def load_zone(name: str | None) -> tzinfo | None:
     """Return the time zone with this name; None for the zone of this machine."""
     if name is None:
         return None
     try:
         return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError) as exc:
+    except (ZoneInfoNotFoundError, ValueError, OSError) as exc:
         raise ValueError(
             f"time zone {name!r}: expected an IANA name, such as Europe/Madrid"
         ) from exc

@@ -46,6 +46,7 @@ from hasten.jobs._record import (
     Update,
     WhyFacts,
 )
+from hasten.jobs._schedule_record import NewSchedule, ScheduleRecord
 from hasten.jobs._states import State, StatesBefore
 from hasten.jobs._worker_info import WorkerInfo
 
@@ -300,6 +301,58 @@ class Engine(Protocol):
         """Start to read the current events cursor, and return a future of it. For any thread.
 
         All events that this process causes after this call come after the cursor.
+        """
+
+    # Schedules ----------------------------------------------------------------------------------
+
+    async def upsert_schedule(
+        self, queue: str, schedule: NewSchedule, *, now_ms: int
+    ) -> ScheduleRecord | None:
+        """Store a schedule, or change the stored one with the same id. Returns it.
+
+        If nothing differs from the stored schedule, nothing is written, except that a missing
+        pending job is added again. If the times are unchanged, the pending job is replaced for the
+        same slot. Otherwise the next slot is the first one after now and after the latest run. The
+        count is kept, and a paused schedule stays paused. Returns None, and stores nothing, if the
+        schedule would have no slot, because its end is over.
+        """
+
+    async def get_schedules(self, queue: str, ids: Sequence[str]) -> list[ScheduleRecord | None]:
+        """Return the schedules with these ids, in the same order; None for a missing one."""
+
+    async def list_schedules(self, queue: str, *, offset: int, limit: int) -> list[ScheduleRecord]:
+        """Return a page of the schedules: those with the earliest slot first, paused ones last."""
+
+    async def late_schedules(
+        self, queue: str, *, before_ms: int, limit: int
+    ) -> list[ScheduleRecord]:
+        """Return schedules that are late: see `ScheduleRecord.is_late`. The latest come first.
+
+        At most limit schedules are returned. Cheap, whatever the number of schedules.
+        """
+
+    async def pause_schedule(self, queue: str, id: str, *, now_ms: int) -> bool:
+        """Delete the pending job of a schedule, and add no other one until `resume_schedule`.
+
+        Returns whether the schedule exists. Safe to call twice.
+        """
+
+    async def resume_schedule(self, queue: str, id: str, *, now_ms: int) -> bool:
+        """Add a pending job for the first slot after now to a paused schedule.
+
+        Returns whether the schedule exists. Safe to call twice.
+        """
+
+    async def run_schedule(self, queue: str, id: str, *, now_ms: int) -> str | None:
+        """Add a job of a schedule that is ready now, besides the pending one.
+
+        Returns the id of the job, None if the schedule does not exist.
+        """
+
+    async def remove_schedules(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[bool]:
+        """Delete schedules with their pending jobs. Returns for each id whether it existed.
+
+        A job that has started, or is ready to start, is kept and runs.
         """
 
     # Administration -----------------------------------------------------------------------------
