@@ -32,7 +32,7 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Final, Protocol
 
-from hasten.errors import InvalidOption
+from hasten.errors import InvalidOption, WrongState
 from hasten.jobs._options import Keep
 from hasten.jobs._record import (
     Added,
@@ -313,8 +313,8 @@ class Engine(Protocol):
         If nothing differs from the stored schedule, nothing is written, except that a missing
         pending job is added again. If the times are unchanged, the pending job is replaced for the
         same slot. Otherwise the next slot is the first one after now and after the latest run. The
-        count is kept, and a paused schedule stays paused. Returns None, and stores nothing, if the
-        schedule would have no slot, because its end is over.
+        count is kept, and a paused schedule stays paused. Returns None, and stores nothing, for a
+        new schedule without a slot, because its end is over.
         """
 
     async def get_schedules(self, queue: str, ids: Sequence[str]) -> list[ScheduleRecord | None]:
@@ -371,14 +371,16 @@ class Engine(Protocol):
         """Fail jobs that have not started, and request that the workers of running jobs stop them.
 
         Finished jobs are not changed. Returns the state that each job was in before the call, in
-        the order of ids; None for a job that does not exist.
+        the order of ids; None for a job that does not exist. Raises `WrongState` if one is the
+        pending job of a schedule, after the others are cancelled.
         """
 
     async def remove(self, queue: str, ids: Sequence[str], *, now_ms: int) -> StatesBefore:
         """Delete jobs with their logs and child jobs, but not running ones.
 
         Returns the state that each job was in before the call, in the order of ids; None for a job
-        that does not exist.
+        that does not exist. Raises `WrongState` if one is the pending job of a schedule, after the
+        others are deleted.
         """
 
     async def purge(
@@ -394,11 +396,12 @@ class Engine(Protocol):
 
         If before_ms is given, only jobs are deleted that finished at this time or earlier;
         unfinished jobs are deleted if they were added at this time or earlier. None for limit means
-        no limit. Active jobs can be deleted, too; their workers lose the leases.
+        no limit. Active jobs can be deleted, too; their workers lose the leases. The pending jobs
+        of schedules are kept.
         """
 
     async def obliterate(self, queue: str) -> None:
-        """Delete a queue: its jobs in all states, its events and its settings.
+        """Delete a queue: its jobs in all states, its schedules, its events and its settings.
 
         A worker that still runs reports itself again.
         """
@@ -450,3 +453,14 @@ def check_cursor(after: object) -> str:
 def resolve_keep(own: Keep | None, default: Keep) -> Keep:
     """Return the retention rule that applies to a finished job: its own, or else the default."""
     return default if own is None else own
+
+
+def raise_if_scheduled(queue: str, ids: Collection[str], what: str) -> None:
+    """Raise `WrongState` if there are ids. They are those of pending jobs of schedules.
+
+    Without that job the schedule would add no further jobs. what is "cancelled" or "removed".
+    """
+    for id in ids:
+        raise WrongState(
+            queue, id, "the next run of a scheduler", [f"{what} together with its scheduler"]
+        )

@@ -50,7 +50,7 @@ from hasten.jobs._engines.redis.decoding import (
 from hasten.jobs._engines.redis.job_scripts import SCRIPTS
 from hasten.jobs._engines.redis.marker_waiter import MarkerWaiter
 from hasten.jobs._engines.redis.queue_keys import DEFAULT_PREFIX, STATE_KEYS, QueueKeys
-from hasten.jobs._engines.redis.skipped_runs import SkippedScheduledJobs
+from hasten.jobs._engines.skipped_runs import SkippedScheduledJobs
 from hasten.jobs._epoch import to_datetime
 from hasten.jobs._record import (
     COUNTED_AHEAD,

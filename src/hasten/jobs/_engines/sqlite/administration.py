@@ -11,6 +11,7 @@ from sqlite3 import Connection
 from typing import TypeAlias
 
 from hasten.jobs._engine import CANCELLED_ERROR, resolve_keep
+from hasten.jobs._engines.sqlite import schedules
 from hasten.jobs._engines.sqlite.event_rows import EventGroup
 from hasten.jobs._engines.sqlite.job_rows import (
     encode_json,
@@ -21,6 +22,7 @@ from hasten.jobs._engines.sqlite.job_rows import (
 from hasten.jobs._engines.sqlite.job_statements import execute, execute_rows
 from hasten.jobs._engines.sqlite.queue_ledger import Ledger, UnitOfWork
 from hasten.jobs._engines.sqlite.retention import Retention, Rules
+from hasten.jobs._engines.sqlite.scheduled_runs import end_runs
 from hasten.jobs._engines.sqlite.transaction_limits import LOOKED_AT_ONCE, DeletionBudget
 from hasten.jobs._options import (
     DEFAULT_KEEP_FAILED,
@@ -84,9 +86,14 @@ def _make_ready(
 
 
 def cancel(
-    connection: Connection, queue: str, ids: Sequence[str], retention: Retention, now_ms: int
+    connection: Connection,
+    queue: str,
+    ids: Sequence[str],
+    retention: Retention,
+    scheduled: set[str],
+    now_ms: int,
 ) -> StatesBefore:
-    """Cancel jobs; see `Engine.cancel`.
+    """Cancel jobs; see `Engine.cancel`. Adds to scheduled the pending jobs of schedules.
 
     Returns the states of the first ids only, if deleting the jobs takes long. The caller calls it
     again for the others.
@@ -101,10 +108,13 @@ def cancel(
             answers.append(state)
             if state is State.ACTIVE:
                 execute(connection, "cancel_active", seq=seq, error=CANCELLED_ERROR)
+            elif schedules.find_pending_runs(connection, ledger, [seq]):
+                scheduled.add(id)
             elif state is not None and state not in FINISHED:
                 keep = resolve_keep(_decode_options(opts).keep_failed, DEFAULT_KEEP_FAILED)
                 _fail_unstarted(unit, ledger, seq, keep)
                 ledger.emit(EventGroup("failed", [id], errors=[CANCELLED_ERROR], previous=state))
+                end_runs(unit, ledger, [seq])
                 if not keep.keeps_nothing:
                     rules.add((State.FAILED, keep))
                 elif budget.is_exhausted:
@@ -133,8 +143,10 @@ def _decode_options(opts: str) -> Options:
         return DEFAULT_OPTIONS
 
 
-def remove(connection: Connection, queue: str, ids: Sequence[str]) -> StatesBefore:
-    """Delete jobs; see `Engine.remove`.
+def remove(
+    connection: Connection, queue: str, ids: Sequence[str], scheduled: set[str]
+) -> StatesBefore:
+    """Delete jobs; see `Engine.remove`. Adds to scheduled the pending jobs of schedules.
 
     Returns the states of the first ids only, if deleting the jobs takes long. The caller calls it
     again for the others.
@@ -148,7 +160,11 @@ def remove(connection: Connection, queue: str, ids: Sequence[str]) -> StatesBefo
             answers.append(state)
             if state is None or state is State.ACTIVE:
                 continue
+            if schedules.find_pending_runs(connection, ledger, [seq]):
+                scheduled.add(id)
+                continue
             execute(connection, "delete_job", seq=seq)
+            end_runs(unit, ledger, [seq])
             ledger.adjust_count(state, -1)
             ledger.emit(EventGroup("removed", [id], previous=state))
             if budget.is_exhausted:
@@ -175,8 +191,10 @@ def find_purgeable(
         limit=LOOKED_AT_ONCE,
     )  # fmt: skip
     found: list[SeqAndId] = []
+    ledger = Ledger(connection, queue, now_ms=0)
+    pending = schedules.find_pending_runs(connection, ledger, [seq for _, seq, _, _ in rows])
     for rank, seq, id, age_ms in rows:
-        if before_ms is None or age_ms <= before_ms:
+        if (before_ms is None or age_ms <= before_ms) and seq not in pending:
             found.append((seq, id))
             if len(found) == limit:
                 return found, (rank, seq)
@@ -207,6 +225,7 @@ def purge_found(
         ledger = unit.open(queue)
         DeletionBudget(connection).delete_until_exhausted(delete)
         ledger.adjust_count(state, -deleted)
+        end_runs(unit, ledger, [seq for seq, _ in found[:deleted]])
     return [id for _, id in found[:deleted]], found[deleted:]
 
 

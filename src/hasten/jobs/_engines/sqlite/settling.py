@@ -7,6 +7,7 @@ from sqlite3 import Connection
 from typing import Any, Final, TypeAlias
 
 from hasten.jobs._engine import max_event_result_bytes
+from hasten.jobs._engines.skipped_runs import SkippedScheduledJobs
 from hasten.jobs._engines.sqlite.claiming import JobSizes, claim_jobs
 from hasten.jobs._engines.sqlite.event_rows import EventGroup, make_event_group_with_values
 from hasten.jobs._engines.sqlite.job_rows import encode_json, find_seqs, read_json
@@ -14,6 +15,7 @@ from hasten.jobs._engines.sqlite.job_statements import execute, execute_rows
 from hasten.jobs._engines.sqlite.leasing import read_tokens
 from hasten.jobs._engines.sqlite.queue_ledger import Ledger, UnitOfWork
 from hasten.jobs._engines.sqlite.retention import Retention, Rules
+from hasten.jobs._engines.sqlite.scheduled_runs import end_runs
 from hasten.jobs._record import (
     Claim,
     ClaimedJobs,
@@ -44,6 +46,7 @@ def settle(
     claim: Claim | None,
     retention: Retention,
     sizes: JobSizes,
+    skipped: SkippedScheduledJobs,
     now_ms: int,
     *,
     check_leases: bool,
@@ -53,7 +56,7 @@ def settle(
     Lost leases are rare. Without check_leases, only the number of changed rows is compared with the
     number of outcomes. If they differ, `LeaseMismatch` is raised, which rolls the transaction back.
     With check_leases, each lease is checked first, and outcomes without a valid lease are left out.
-    sizes is for `claim_jobs`.
+    sizes and skipped are for `claim_jobs`.
     """
     lost: list[str] = []
     with UnitOfWork(connection, now_ms) as unit:
@@ -64,9 +67,11 @@ def settle(
             if check_leases:
                 pairs, lost = _separate_lost(connection, queue, pairs)
             _store_outcomes(unit, ledger, pairs, retention)
+            if ledger.linked:
+                end_runs(unit, ledger, [seq for seq, _ in pairs])
         batch = ClaimedJobs([], None, lost)
         if claim is not None:
-            batch = claim_jobs(unit, ledger, claim, lost, sizes)
+            batch = claim_jobs(unit, ledger, claim, lost, sizes, skipped)
         if outcomes and not batch.leases and _is_drained(connection, queue):
             ledger.emit(EventGroup("drained", [""]))
     return batch
@@ -234,12 +239,13 @@ def release_claim(
     token: str,
     retention: Retention,
     sizes: JobSizes,
+    skipped: SkippedScheduledJobs,
     now_ms: int,
 ) -> None:
     """Make the jobs of a claim ready again, because the caller that claimed them was cancelled.
 
-    sizes is not used, because no jobs are claimed here.
+    sizes and skipped are not used, because no jobs are claimed here.
     """
     ids = read_json(connection, "read_claimed", queue=queue, token=token)
     released = [Released(id, token) for id in ids]
-    settle(connection, queue, released, None, retention, sizes, now_ms, check_leases=True)
+    settle(connection, queue, released, None, retention, sizes, skipped, now_ms, check_leases=True)
