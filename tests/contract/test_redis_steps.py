@@ -46,13 +46,13 @@ async def engine(tmp_path: Path) -> AsyncIterator[RedisEngine]:
 @pytest.fixture
 def scripts(engine: RedisEngine, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the scripts that the engine has run."""
-    run, names = engine._server.run, []
+    run, names = engine._server.run_script, []
 
     async def recorded(script: Any, *args: Any, **options: Any) -> Any:
         names.append(script.name)
         return await run(script, *args, **options)
 
-    monkeypatch.setattr(engine._server, "run", recorded)
+    monkeypatch.setattr(engine._server, "run_script", recorded)
     return names
 
 
@@ -161,7 +161,7 @@ class TestClientWithoutCroniter:
 
     @pytest.fixture(autouse=True)
     def without_croniter(self, engine: RedisEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(engine, "_has_cron", False)
+        monkeypatch.setattr(engine, "_can_parse_cron", False)
         monkeypatch.setitem(sys.modules, "croniter", None)
 
     async def test_leaves_the_pending_run_to_other_workers(

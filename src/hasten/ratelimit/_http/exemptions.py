@@ -15,7 +15,7 @@ from hasten._asgi import Scope
 from hasten._frameworks import framework_of
 from hasten.ratelimit._http.paths import LimitPaths
 from hasten.ratelimit._http.registry import is_exempt, registry
-from hasten.ratelimit._http.root_paths import RouterPaths, find_applications
+from hasten.ratelimit._http.root_paths import RouterPaths, find_wrapped_applications
 
 MAX_DEPTH: Final = 8
 """How many levels of mounted applications and included routers are searched for a handler."""
@@ -44,14 +44,17 @@ class Exemptions:
         seen = [
             path for alternative in router_paths.alternatives for path in alternative
         ] or router_paths.paths
-        return all(paths.find_limit_indexes(path) and not _has_dot_segment(path) for path in seen)
+        return all(
+            paths.find_indexes_of_matching_limits(path) and not _has_dot_segment(path)
+            for path in seen
+        )
 
     def _find_handler(self, scope: Scope) -> object:
         own = scope.get("route_handler")
         if own is not None:  # Litestar runs its middlewares after the router
             return getattr(own, "fn", own)
         if self._apps is None:
-            self._apps = find_applications(self._app)
+            self._apps = find_wrapped_applications(self._app)
         apps = [*self._apps, scope.get("app")]
         for app in apps:
             match framework_of(app):

@@ -93,7 +93,10 @@ class RouterPathFinder:
     def _strip_root_path_per_framework(
         self, scope: Scope, path: str, root_path: str
     ) -> list[set[str]]:
-        """Return the path without the root path, as one set of paths for each possible router."""
+        """Return the path without the root path, as one set of paths for each possible router.
+
+        There is one set if the framework of the router is known.
+        """
         frameworks = self._frameworks
         assert frameworks is not None
         outer_websocket = framework_of(scope.get("app"))
@@ -130,7 +133,7 @@ class RouterPathFinder:
 
     def _inspect_applications(self, scope: Scope) -> None:
         """Find and store the frameworks, root paths and mounts of the wrapped applications."""
-        apps = find_applications(self._app)
+        apps = find_wrapped_applications(self._app)
         self._frameworks = frozenset(filter(None, map(framework_of, apps)))
         outer_websocket = scope.get("app")
         own = {own for app in (*apps, outer_websocket) for own in _iter_root_path_options(app)}
@@ -165,7 +168,7 @@ def _strip_like_litestar(path: str, root_path: str) -> set[str]:
 
 
 def _strip_like_quart_and_django(path: str, root_path: str) -> set[str]:
-    """Return the path without the prefix, which may end within a segment in Quart and Django."""
+    """Return the path without the root path, even if that ends within a segment of the path."""
     return {"/" + path.removeprefix(root_path)}
 
 
@@ -180,8 +183,11 @@ _RULES: Final[Mapping[str, Callable[[str, str], set[str]]]] = {
 # What a middleware wraps --------------------------------------------------------------------------
 
 
-def find_applications(app: object) -> list[object]:
-    """Return the applications of known frameworks that app is, or that it wraps in any depth."""
+def find_wrapped_applications(app: object) -> list[object]:
+    """Return app if it is of a known framework, else such applications that it wraps.
+
+    Middlewares may wrap each other in any depth.
+    """
     found: list[object] = []
     seen: set[int] = set()
     waiting = [app]
@@ -234,7 +240,7 @@ def _iter_root_path_options(app: object, depth: int = 0) -> Iterator[str]:
         yield own
     for route in getattr(app, "routes", None) or ():
         for mounted in _iter_mounted_applications(route):
-            for each in find_applications(mounted):
+            for each in find_wrapped_applications(mounted):
                 yield from _iter_root_path_options(each, depth + 1)
 
 
