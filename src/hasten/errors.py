@@ -28,6 +28,7 @@ HastenError
 │   │   └── StoreTimeout    no response in time: the operation may or may not have been applied
 │   └── AddedInPart         only the first jobs of a large call were added: add the remaining ones
 ├── JobNotFound             the job never existed, or was removed            (also LookupError)
+├── ScheduleNotFound        the schedule never existed, or was removed       (also LookupError)
 ├── WrongState              the state of the job does not allow the operation
 ├── JobFailed               the awaited job failed and will not be retried: see the message
 │   └── JobCancelled        the awaited job was cancelled
@@ -466,6 +467,15 @@ class JobNotFound(HastenError, LookupError):
         super().__init__(f"queue {queue!r} has no job {job_id!r}{reason and ': '}{reason}")
         self.queue = queue
         self.job_id = job_id
+
+
+class ScheduleNotFound(HastenError, LookupError):
+    """The queue has no schedule with this id: it never existed, or was removed."""
+
+    def __init__(self, queue: str, schedule_id: str) -> None:
+        super().__init__(f"queue {queue!r} has no schedule {schedule_id!r}")
+        self.queue = queue
+        self.schedule_id = schedule_id
 
 
 class WrongState(HastenError):

@@ -35,6 +35,7 @@ from hasten.jobs._options import (
     merge_task_options,
 )
 from hasten.jobs._record import JobTemplate
+from hasten.jobs._task_definition import INJECTED
 
 UNIQUE, THROTTLE, DEBOUNCE, LATEST = DeduplicationMode
 
@@ -357,6 +358,6 @@ class TestDebounce:
 def test_parameters_have_names_and_defaults() -> None:
     def send(account: str, n: int = 3, *, tags: str = "x") -> None: ...
 
-    parameters = TaskParameters(send, "send", Context)
+    parameters = TaskParameters(send, "send", INJECTED)
     assert parameters.stored_names == ("account", "n", "tags")
     assert parameters.add_defaults({"n": 5}) == {"n": 5, "tags": "x"}

@@ -13,6 +13,9 @@ from hasten.jobs._middleware import Call, CallNext, Carry, EnqueueCall, Middlewa
 from hasten.jobs._options import JobOptions, Keep, TaskOptions
 from hasten.jobs._queue import JobSpec, Queue, SyncQueue
 from hasten.jobs._record import Event, JobRecord, OnFailure, ParentLink
+from hasten.jobs._schedule_record import Missed, Overlap
+from hasten.jobs._schedules import Schedule, Schedules, SyncSchedules
+from hasten.jobs._slot import Slot
 from hasten.jobs._states import State
 from hasten.jobs._sync_events import SyncQueueEvents
 from hasten.jobs._task_definition import RunIn
@@ -41,7 +44,9 @@ __all__ = [
     "JobSpec",
     "Keep",
     "Middleware",
+    "Missed",
     "OnFailure",
+    "Overlap",
     "ParentLink",
     "Queue",
     "QueueEvents",
@@ -49,11 +54,15 @@ __all__ = [
     "RetryAfter",
     "RunCall",
     "RunIn",
+    "Schedule",
+    "Schedules",
+    "Slot",
     "State",
     "SyncEnqueuer",
     "SyncJob",
     "SyncQueue",
     "SyncQueueEvents",
+    "SyncSchedules",
     "Task",
     "TaskOptions",
     "Unrecoverable",

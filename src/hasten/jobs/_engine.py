@@ -32,7 +32,7 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Final, Protocol
 
-from hasten.errors import InvalidOption
+from hasten.errors import InvalidOption, WrongState
 from hasten.jobs._options import Keep
 from hasten.jobs._record import (
     AddResult,
@@ -48,6 +48,7 @@ from hasten.jobs._record import (
     Update,
     WhyFacts,
 )
+from hasten.jobs._schedule_record import NewSchedule, ScheduleRecord
 from hasten.jobs._states import State, StatesBefore
 from hasten.jobs._worker_info import WorkerInfo
 
@@ -351,6 +352,58 @@ class Engine(Protocol):
         All events that this process causes after this call come after the cursor.
         """
 
+    # Schedules ----------------------------------------------------------------------------------
+
+    async def upsert_schedule(
+        self, queue: str, schedule: NewSchedule, *, now_ms: int
+    ) -> ScheduleRecord | None:
+        """Store a schedule, or change the stored one with the same id. Returns it.
+
+        If nothing differs from the stored schedule, nothing is written, except that a missing
+        pending job is added again. If the times are unchanged, the pending job is replaced for the
+        same slot. Otherwise the next slot is the first one after now and after the latest run. The
+        count is kept, and a paused schedule stays paused. Returns None, and stores nothing, for a
+        new schedule without a slot, because its end is over.
+        """
+
+    async def get_schedules(self, queue: str, ids: Sequence[str]) -> list[ScheduleRecord | None]:
+        """Return the schedules with these ids, in the same order; None for a missing one."""
+
+    async def list_schedules(self, queue: str, *, offset: int, limit: int) -> list[ScheduleRecord]:
+        """Return a page of the schedules: those with the earliest slot first, paused ones last."""
+
+    async def late_schedules(
+        self, queue: str, *, before_ms: int, limit: int
+    ) -> list[ScheduleRecord]:
+        """Return schedules that are late: see `ScheduleRecord.is_late`. The latest come first.
+
+        At most limit schedules are returned. Cheap, whatever the number of schedules.
+        """
+
+    async def pause_schedule(self, queue: str, id: str, *, now_ms: int) -> bool:
+        """Delete the pending job of a schedule, and add no other one until `resume_schedule`.
+
+        Returns whether the schedule exists. Safe to call twice.
+        """
+
+    async def resume_schedule(self, queue: str, id: str, *, now_ms: int) -> bool:
+        """Add a pending job for the first slot after now to a paused schedule.
+
+        Returns whether the schedule exists. Safe to call twice.
+        """
+
+    async def run_schedule(self, queue: str, id: str, *, now_ms: int) -> str | None:
+        """Add a job of a schedule that is ready now, besides the pending one.
+
+        Returns the id of the job, None if the schedule does not exist.
+        """
+
+    async def remove_schedules(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[bool]:
+        """Delete schedules with their pending jobs. Returns for each id whether it existed.
+
+        A job that has started, or is ready to start, is kept and runs.
+        """
+
     # Administration -----------------------------------------------------------------------------
 
     async def requeue(
@@ -371,7 +424,8 @@ class Engine(Protocol):
         """Fail jobs that have not started, and request that the workers of running jobs stop them.
 
         Finished jobs are not changed. Returns the state that each job was in before the call, in
-        the order of ids; None for a job that does not exist.
+        the order of ids; None for a job that does not exist. Raises `WrongState` if one is the
+        pending job of a schedule, after the others are cancelled.
         """
 
     async def remove(self, queue: str, ids: Sequence[str], *, now_ms: int) -> StatesBefore:
@@ -382,7 +436,8 @@ class Engine(Protocol):
         children.
 
         Returns the state that each job was in before the call, in the order of ids; None for a job
-        that does not exist.
+        that does not exist. Raises `WrongState` if one is the pending job of a schedule, after the
+        others are deleted.
         """
 
     async def remove_deduplication_key(self, queue: str, id: str, *, now_ms: int) -> bool:
@@ -406,11 +461,12 @@ class Engine(Protocol):
 
         If before_ms is given, only jobs are deleted that finished at this time or earlier;
         unfinished jobs are deleted if they were added at this time or earlier. None for limit means
-        no limit. Active jobs can be deleted, too; their workers lose the leases.
+        no limit. Active jobs can be deleted, too; their workers lose the leases. The pending jobs
+        of schedules are kept.
         """
 
     async def obliterate(self, queue: str) -> None:
-        """Delete a queue: its jobs in all states, its events and its settings.
+        """Delete a queue: its jobs in all states, its schedules, its events and its settings.
 
         A worker that still runs reports itself again.
         """
@@ -462,3 +518,14 @@ def check_cursor(after: object) -> str:
 def resolve_keep(own: Keep | None, default: Keep) -> Keep:
     """Return the retention rule that applies to a finished job: its own, or else the default."""
     return default if own is None else own
+
+
+def raise_if_scheduled(queue: str, ids: Collection[str], what: str) -> None:
+    """Raise `WrongState` if there are ids. They are those of pending jobs of schedules.
+
+    Without such a job, the schedule would add no more jobs. what is "cancelled" or "removed".
+    """
+    for id in ids:
+        raise WrongState(
+            queue, id, "the next run of a schedule", [f"{what} together with its schedule"]
+        )

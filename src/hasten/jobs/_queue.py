@@ -12,6 +12,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from datetime import datetime
 from functools import partial
 from types import TracebackType
 from typing import (
@@ -68,11 +69,13 @@ from hasten.jobs._per_loop import PerLoop
 from hasten.jobs._producer import Producer
 from hasten.jobs._record import JobChange, JobRecord, JobTemplate, Update
 from hasten.jobs._results import ResultWaiter
+from hasten.jobs._schedule_record import Missed, Overlap
+from hasten.jobs._schedules import Declaration, Schedules, SyncSchedules
 from hasten.jobs._shared_store import get_or_make_shared_store
 from hasten.jobs._states import FINISHED, State
 from hasten.jobs._sync_events import SyncQueueEvents
 from hasten.jobs._task_definition import RunIn, TaskDefinition, check_function
-from hasten.jobs._tasks import ContextTask, Task
+from hasten.jobs._tasks import ContextTask, Enqueuer, Task
 from hasten.jobs._watching import Watches
 from hasten.jobs._why import Why, explain
 from hasten.jobs._worker_info import WorkerInfo
@@ -81,6 +84,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 M = TypeVar("M", bound=Middleware)
+TaskT = TypeVar("TaskT", bound=Enqueuer[Any, Any])
 
 DEFAULT_MAX_SIZE: Final = "1mb"
 # Bytes. Every store can hold a value of this size, also together with the other fields of a job.
@@ -135,6 +139,7 @@ class Queue:
             # This opens no connection yet, but rejects wrong options.
             open_engine(self.shared_store.existing_store)
         self.producer = Producer(self, self._get_parameters)
+        self.schedules = Schedules(self)
         self._results = PerLoop(lambda: ResultWaiter(lambda: self.engine, self.name))
         self._watches = PerLoop(lambda: Watches(lambda: self.engine, self.name))
 
@@ -339,6 +344,90 @@ class Queue:
             f"{second} another name with @queue.task(name=…)",
         )
 
+    def cron(
+        self,
+        pattern: str,
+        *,
+        id: str | None = None,
+        tz: str | None = None,
+        limit: int | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        jitter: Duration = 0,
+        missed: Missed = "last",
+        overlap: Overlap = "allow",
+        arguments: Mapping[str, Any] | None = None,
+        **options: Unpack[TaskOptions],
+    ) -> Callable[[TaskT], TaskT]:
+        """Run a task at the times of a cron pattern. Written above the task::
+
+            @queue.cron("0 7 * * mon-fri", tz="Europe/Madrid")
+            @queue.task
+            async def send_report() -> None: ...
+
+        The schedule is stored when a worker starts: see `Schedules.upsert` for the options. id is
+        the id of the schedule, by default the name of the task. A task may have several schedules
+        with different ids. options are options of the jobs, in place of those of the task.
+
+        A schedule that is no longer declared keeps running until it is deleted with
+        `Schedules.prune` or `Schedules.remove`. Raises `InvalidOption`.
+        """
+        times = {"cron": pattern, "tz": tz, "limit": limit, "start": start, "end": end}
+        policy = {"jitter": jitter, "missed": missed, "overlap": overlap}
+        return self._declare_schedule(
+            id, {**times, **policy, "arguments": arguments, "options": options}
+        )
+
+    def every(
+        self,
+        interval: Duration,
+        *,
+        id: str | None = None,
+        offset: Duration | None = None,
+        limit: int | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        jitter: Duration = 0,
+        missed: Missed = "last",
+        overlap: Overlap = "allow",
+        arguments: Mapping[str, Any] | None = None,
+        **options: Unpack[TaskOptions],
+    ) -> Callable[[TaskT], TaskT]:
+        """Run a task at an interval: `@queue.every("10m")` above `@queue.task`. See `cron`."""
+        times = {"every": interval, "offset": offset, "limit": limit, "start": start, "end": end}
+        policy = {"jitter": jitter, "missed": missed, "overlap": overlap}
+        return self._declare_schedule(
+            id, {**times, **policy, "arguments": arguments, "options": options}
+        )
+
+    def _declare_schedule(
+        self, id: str | None, options: Mapping[str, Any]
+    ) -> Callable[[TaskT], TaskT]:
+        """Return a decorator that declares a schedule of a task."""
+
+        def declare(task: TaskT) -> TaskT:
+            if not isinstance(task, Task) or self.tasks.get(task.name) is not task.definition:
+                raise InvalidOption(
+                    "task", task, f"a task of queue {self.name!r}: write @queue.cron and "
+                    "@queue.every above @queue.task",
+                )  # fmt: skip
+            self.schedules.declare(Declaration(task.name if id is None else id, task, options))
+            return task
+
+        return declare
+
+    def prepare_template(
+        self, task: str, data: object, options: Mapping[str, Any]
+    ) -> tuple[str, Options]:
+        """Check the arguments and options of the jobs of a schedule. Returns data and options.
+
+        Raises `InvalidOption`, `InvalidArgument` and `PayloadTooLarge`.
+        """
+        checked = merge_job_options(
+            options, self._default_options(task), now_ms=self.clock.now_ms()
+        )
+        return self._encode_data(task, data), checked
+
     def use(self, middleware: M) -> M:
         """Add a middleware around each enqueue and each run: ``queue.use(middleware)``.
 
@@ -384,6 +473,7 @@ class Queue:
         """
         for definition in self.tasks.values():
             definition.check_after_import()
+        self.schedules.check_declared()
 
     def decode_result(self, task: str, text: str) -> Any:
         """Decode the JSON text of a job's result.
@@ -876,6 +966,11 @@ class SyncQueue:
     def is_paused(self) -> bool:
         """Return whether the queue is paused; see `Queue.is_paused`."""
         return _portal.run_for_sync_method(self._queue.is_paused())
+
+    @property
+    def schedules(self) -> SyncSchedules:
+        """The schedules of the queue; see `Schedules`."""
+        return self._queue.schedules.sync
 
     def close(self) -> None:
         """Close the store if the queue created it; see `Queue.aclose`."""

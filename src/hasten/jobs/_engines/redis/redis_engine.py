@@ -26,17 +26,16 @@ from hasten._redis.listener import BlockingConnection
 from hasten._redis.server import Server
 from hasten._store_url import DEFAULT_TIMEOUT, RedisAddress
 from hasten.errors import (
-    HastenError,
     InvalidOption,
+    MissingExtra,
     StoreError,
     StoreInterrupted,
     StoreRejected,
-    WrongState,
 )
 from hasten.jobs import _cron as cron
 from hasten.jobs._encoding import UNDECODABLE
-from hasten.jobs._engine import CANCELLED_ERROR, CRASH_ERROR, check_cursor
-from hasten.jobs._engines.redis import flow_requests, script_requests
+from hasten.jobs._engine import CANCELLED_ERROR, CRASH_ERROR, check_cursor, raise_if_scheduled
+from hasten.jobs._engines.redis import flow_requests, schedules, script_requests
 from hasten.jobs._engines.redis.decoding import (
     SettleReply,
     decode_add_reply,
@@ -52,7 +51,7 @@ from hasten.jobs._engines.redis.decoding import (
 from hasten.jobs._engines.redis.job_scripts import SCRIPTS
 from hasten.jobs._engines.redis.marker_waiter import MarkerWaiter
 from hasten.jobs._engines.redis.queue_keys import DEFAULT_PREFIX, STATE_KEYS, QueueKeys
-from hasten.jobs._engines.redis.skipped_runs import SkippedScheduledJobs
+from hasten.jobs._engines.skipped_runs import SkippedScheduledJobs
 from hasten.jobs._epoch import to_datetime
 from hasten.jobs._record import (
     CHILDREN_READ,
@@ -76,6 +75,7 @@ from hasten.jobs._record import (
     WhyFacts,
     record_of_deleted_owner,
 )
+from hasten.jobs._schedule_record import NewSchedule, ScheduleRecord
 from hasten.jobs._states import State, StatesBefore
 from hasten.jobs._worker_info import WorkerInfo, decode_worker_info, encode_worker_info
 
@@ -314,14 +314,14 @@ class RedisEngine:
                 )  # fmt: skip
             if reply.skipped:
                 self._skipped.add(queue, reply.skipped)
+            token = "" if claim is None else claim.token
+            leases = [Lease(job, token) for job in reply.jobs]
             if reply.cron_jobs:
-                await self._add_next_cron_jobs(queue, reply, now_ms)
+                leases = await self._start_scheduled(queue, reply, leases, now_ms)
         except (StoreInterrupted, asyncio.CancelledError):
             if claim is not None:
                 self._orphans.add(queue, claim, now_ms)
             raise
-        token = "" if claim is None else claim.token
-        leases = [Lease(job, token) for job in reply.jobs]
         next_due_ms = reply.next_due_ms
         return ClaimedJobs(leases, None if next_due_ms is False else int(next_due_ms), reply.lost)
 
@@ -339,24 +339,66 @@ class RedisEngine:
         queue = self._keys.queue_of_meta_key(f"{place}:meta") or place
         return f"its child {id!r} cannot be added: another job of queue {queue!r} has this id"
 
-    async def _add_next_cron_jobs(self, queue: str, reply: SettleReply, now_ms: int) -> None:
-        """Add the next job of each cron scheduler whose job was claimed.
+    async def _start_scheduled(
+        self, queue: str, reply: SettleReply, leases: list[Lease], now_ms: int
+    ) -> list[Lease]:
+        """Add the next jobs of the schedules whose jobs were claimed.
 
-        The server cannot parse cron patterns, so the due times are computed here.
+        The server cannot parse cron patterns, so the slots are computed here. Returns the leases
+        without those of jobs that must not run now. Raises `StoreInterrupted` if the store fails:
+        then the next claim releases the jobs of this one, and adds the next jobs.
         """
-        for id, scheduler, opts in reply.cron_jobs:
-            try:
-                due_ms = _next_repeat_ms(opts, now_ms)
-                request = {
-                    "now": now_ms, "id": id, "scheduler": scheduler, "opts": opts, "due": due_ms,
-                }  # fmt: skip
-                await self._run_script("add_next_run", queue, request, repeatable=True)
-            except (*UNDECODABLE, ArithmeticError, HastenError) as error:
-                # The claimed job runs nevertheless. Its scheduler adds no further jobs.
-                logger.error(
-                    "queue %s: cannot add the next run of scheduler %s: %s",
-                    queue, scheduler, error,
-                )  # fmt: skip
+        ours = {id: name for id, name, opts in reply.cron_jobs if schedules.has_policy(opts)}
+        try:
+            for id, scheduler, opts in reply.cron_jobs:
+                if id not in ours:
+                    await self._add_next_run(queue, id, scheduler, opts, now_ms)
+            if not ours:
+                return leases
+            return await self._start_runs(queue, leases, ours, now_ms)
+        except StoreInterrupted:
+            raise
+        except StoreError as error:
+            raise StoreInterrupted(error.store, error.reason) from error
+
+    async def _start_runs(
+        self, queue: str, leases: list[Lease], scheduled: Mapping[str, str], now_ms: int
+    ) -> list[Lease]:
+        """Add the next jobs of schedules that hasten has stored; see `_start_scheduled`.
+
+        scheduled has the schedules of the jobs by job id.
+        """
+        planned = [lease for lease in leases if lease.job.id in scheduled]
+        try:
+            found = await schedules.start_runs(self._run_script, queue, planned, scheduled, now_ms)
+        except StoreRejected as error:  # the keys of the schedules are damaged
+            self._log_no_next_run(queue, ", ".join(scheduled.values()), error)
+            return leases
+        started = {lease.job.id: lease for lease in found}
+        return [
+            started.get(lease.job.id, lease)
+            for lease in leases
+            if lease.job.id not in scheduled or lease.job.id in started
+        ]
+
+    async def _add_next_run(
+        self, queue: str, id: str, scheduler: str, opts: str, now_ms: int
+    ) -> None:
+        """Add the next job of a cron scheduler that BullMQ has stored."""
+        try:
+            due_ms = _next_repeat_ms(opts, now_ms)
+            request = {
+                "now": now_ms, "id": id, "scheduler": scheduler, "opts": opts, "due": due_ms,
+            }  # fmt: skip
+            await self._run_script("add_next_run", queue, request, repeatable=True)
+        except (*UNDECODABLE, ArithmeticError, MissingExtra, StoreRejected) as error:
+            self._log_no_next_run(queue, scheduler, error)
+
+    def _log_no_next_run(self, queue: str, scheduler: str, error: Exception) -> None:
+        """Log that the claimed job runs, but its schedule adds no more jobs."""
+        logger.error(
+            "queue %s: cannot add the next run of scheduler %s: %s", queue, scheduler, error
+        )
 
     def renew(
         self, queue: str, tokens_by_id: Mapping[str, str], *, lease_ms: int, now_ms: int
@@ -716,6 +758,36 @@ class RedisEngine:
             key=key, name=self._keys.event_reader_connection_name(queue)
         )
 
+    # Schedules ----------------------------------------------------------------------------------
+
+    async def upsert_schedule(
+        self, queue: str, schedule: NewSchedule, *, now_ms: int
+    ) -> ScheduleRecord | None:
+        return await schedules.upsert(self._run_script, queue, schedule, now_ms)
+
+    async def get_schedules(self, queue: str, ids: Sequence[str]) -> list[ScheduleRecord | None]:
+        return await schedules.get(self._run_script, queue, ids)
+
+    async def list_schedules(self, queue: str, *, offset: int, limit: int) -> list[ScheduleRecord]:
+        return await schedules.read_page(self._run_script, queue, offset, limit)
+
+    async def late_schedules(
+        self, queue: str, *, before_ms: int, limit: int
+    ) -> list[ScheduleRecord]:
+        return await schedules.read_late(self._run_script, queue, before_ms, limit)
+
+    async def pause_schedule(self, queue: str, id: str, *, now_ms: int) -> bool:
+        return await schedules.pause(self._run_script, queue, id, now_ms)
+
+    async def resume_schedule(self, queue: str, id: str, *, now_ms: int) -> bool:
+        return await schedules.resume(self._run_script, queue, id, now_ms)
+
+    async def run_schedule(self, queue: str, id: str, *, now_ms: int) -> str | None:
+        return await schedules.run_now(self._run_script, queue, id, now_ms)
+
+    async def remove_schedules(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[bool]:
+        return await schedules.remove(self._run_script, queue, ids)
+
     # Administration -----------------------------------------------------------------------------
 
     async def requeue(
@@ -729,7 +801,7 @@ class RedisEngine:
             "now": now_ms, "error": CANCELLED_ERROR, "keep_failed": script_requests.KEEP_FAILED,
         }  # fmt: skip
         answers = await self._run_in_portions("cancel", queue, ids, request)
-        _raise_if_scheduled(queue, ids, answers, "cancelled")
+        raise_if_scheduled(queue, _scheduled_ids(ids, answers), "cancelled")
         return _to_states(answers)
 
     async def remove(self, queue: str, ids: Sequence[str], *, now_ms: int) -> StatesBefore:
@@ -739,7 +811,7 @@ class RedisEngine:
             answers_now, left = await self._run_script("remove", queue, {"ids": portion})
             answers += answers_now
             await self._remove_descendants(queue, list(map(decode_text, left)))
-        _raise_if_scheduled(queue, ids, answers, "removed")
+        raise_if_scheduled(queue, _scheduled_ids(ids, answers), "removed")
         return _to_states(answers)
 
     async def _remove_descendants(self, queue: str, job_keys: list[str]) -> None:
@@ -934,18 +1006,9 @@ def _to_states(answers: Sequence[bytes | None]) -> StatesBefore:
     return [None if answer is None else State(decode_text(answer)) for answer in answers]
 
 
-def _raise_if_scheduled(
-    queue: str, ids: Sequence[str], answers: Sequence[bytes | None], action: str
-) -> None:
-    """Raise `WrongState` if the script has left out a job because it is a scheduler's next run.
-
-    Without that job the scheduler would add no further jobs. action is "cancelled" or "removed".
-    """
-    for id, answer in zip(ids, answers, strict=True):
-        if answer == b"scheduled":
-            raise WrongState(
-                queue, id, "the next run of a scheduler", [f"{action} together with its scheduler"]
-            )
+def _scheduled_ids(ids: Sequence[str], answers: Sequence[bytes | None]) -> list[str]:
+    """Return the ids of the jobs that a script has left out, because a schedule needs them."""
+    return [id for id, answer in zip(ids, answers, strict=True) if answer == b"scheduled"]
 
 
 def _escape_glob(text: str) -> str:

@@ -11,7 +11,7 @@ from sqlite3 import Connection
 from typing import NamedTuple, TypeAlias
 
 from hasten.jobs._engine import CANCELLED_ERROR, resolve_keep
-from hasten.jobs._engines.sqlite import flows
+from hasten.jobs._engines.sqlite import flows, schedules
 from hasten.jobs._engines.sqlite.deduplicating import release_keys
 from hasten.jobs._engines.sqlite.ending_keys import end_keys
 from hasten.jobs._engines.sqlite.event_rows import EventGroup
@@ -26,6 +26,7 @@ from hasten.jobs._engines.sqlite.job_statements import execute, execute_rows
 from hasten.jobs._engines.sqlite.links import read_links
 from hasten.jobs._engines.sqlite.queue_ledger import Ledger, UnitOfWork
 from hasten.jobs._engines.sqlite.retention import Retention, Rules
+from hasten.jobs._engines.sqlite.scheduled_runs import end_runs
 from hasten.jobs._engines.sqlite.transaction_limits import LOOKED_AT_ONCE, DeletionBudget, MoreLeft
 from hasten.jobs._options import DEFAULT_KEEP_FAILED, Keep
 from hasten.jobs._states import FINISHED, State, StatesBefore
@@ -103,10 +104,14 @@ def cancel(
     queue: str,
     ids: Sequence[str],
     retention: Retention,
+    scheduled: set[str],
     now_ms: int,
     touched: set[str],
 ) -> StatesBefore:
-    """Cancel jobs; see `Engine.cancel`. Adds the names of other changed queues to touched.
+    """Cancel jobs; see `Engine.cancel`.
+
+    Adds the names of other changed queues to touched, and the ids of the pending jobs of schedules,
+    which are not cancelled, to scheduled.
 
     A cancelled job whose keep rule keeps nothing is deleted. If deleting takes long, only the first
     ids are handled, and their states are returned. The caller calls it again for the others.
@@ -121,6 +126,8 @@ def cancel(
             answers.append(state)
             if state is State.ACTIVE:
                 execute(connection, "cancel_active", seq=seq, error=CANCELLED_ERROR)
+            elif schedules.find_pending_runs(connection, ledger, [seq]):
+                scheduled.add(id)
             elif state is not None and state not in FINISHED:
                 keep = resolve_keep(
                     decode_options_or_default(opts).keep_failed, DEFAULT_KEEP_FAILED
@@ -131,6 +138,7 @@ def cancel(
                 end = flows.ChildEnd(seq, State.FAILED, CANCELLED_ERROR, keep.keeps_nothing)
                 flows.end_children(unit, ledger, [end])
                 ledger.emit(EventGroup("failed", [id], errors=[CANCELLED_ERROR], previous=state))
+                end_runs(unit, ledger, [seq])
                 if not keep.keeps_nothing:
                     rules.add((State.FAILED, keep))
                 elif budget.is_exhausted:
@@ -158,11 +166,13 @@ def remove(
     ids: Sequence[str],
     descendants: list[int],
     touched: set[str],
+    scheduled: set[str],
 ) -> StatesBefore:
-    """Delete jobs; see `Engine.remove`. Adds the names of other changed queues to touched.
+    """Delete jobs; see `Engine.remove`.
 
-    Adds the seqs of descendants that are left for the next transaction to descendants.
-    If deleting takes long, only the first ids are handled, and their states are returned. The
+    Adds the names of other changed queues to touched, the ids of the pending jobs of schedules to
+    scheduled, and the seqs of descendants that are left for the next transaction to descendants. If
+    deleting takes long, only the first ids are handled, and their states are returned. The
     caller calls it again for the others.
     """
     answers: list[State | None] = []
@@ -179,8 +189,12 @@ def remove(
             answers.append(state)
             if state is None or state is State.ACTIVE:
                 continue
+            if schedules.find_pending_runs(connection, ledger, [seq]):
+                scheduled.add(id)
+                continue
             release_keys(unit, ledger, read_links(connection, ledger, [seq]))
             execute(connection, "delete_job", seq=seq)
+            end_runs(unit, ledger, [seq])
             ledger.adjust_count(state, -1)
             ledger.emit(EventGroup("removed", [id], previous=state))
             flows.unlink(unit, ledger, [seq])
@@ -211,8 +225,10 @@ def find_purgeable(
         limit=LOOKED_AT_ONCE,
     )  # fmt: skip
     found: list[SeqAndId] = []
+    ledger = Ledger(connection, queue, now_ms=0)
+    pending = schedules.find_pending_runs(connection, ledger, [seq for _, seq, _, _ in rows])
     for rank, seq, id, age_ms in rows:
-        if before_ms is None or age_ms <= before_ms:
+        if (before_ms is None or age_ms <= before_ms) and seq not in pending:
             found.append((seq, id))
             if len(found) == limit:
                 return found, (rank, seq)
@@ -247,6 +263,7 @@ def purge_found(
         ledger.adjust_count(state, -deleted)
         flows.unlink(unit, ledger, [seq for seq, _ in found[:deleted]])
         touched.update(unit.queues)
+        end_runs(unit, ledger, [seq for seq, _ in found[:deleted]])
     return [id for _, id in found[:deleted]], found[deleted:]
 
 

@@ -1,4 +1,4 @@
-"""The SQL expressions that read the fields of a `JobRecord`, in the order of its fields."""
+"""The SQL expressions that read the fields of jobs and schedules, in the order of the fields."""
 
 from __future__ import annotations
 
@@ -55,3 +55,12 @@ CLAIMED_RECORD: Final = ", ".join(
     _CLAIMED.get(field, _COLUMNS[field]) for field in _FIELDS[: _FIELDS.index("due_ms")]
 )
 """The columns of a job as they are after its claim, read before the claim is written."""
+
+PENDING_ID: Final = "'repeat:' || schedule.id || ':' || schedule.slot_ms"
+"""The id of the pending job of a schedule."""
+
+SCHEDULE: Final = """schedule.id, rule, policy, task, schedule.data, schedule.opts, declared,
+    paused, ended, count, slot_ms, previous_ms, dropped, skipped, caught_up, runs, waits_for,
+    job.seq, job.state, CASE job.state WHEN 'delayed' THEN job.rank END"""
+"""The columns of a schedule and of its pending job, in the order of the fields of `StoredSchedule`.
+"""

@@ -7,6 +7,7 @@ from sqlite3 import Connection
 from typing import Any, Final, TypeAlias
 
 from hasten.jobs._engine import max_event_result_bytes
+from hasten.jobs._engines.skipped_runs import SkippedScheduledJobs
 from hasten.jobs._engines.sqlite import flows
 from hasten.jobs._engines.sqlite.claiming import JobSizes, claim_jobs
 from hasten.jobs._engines.sqlite.ending_keys import end_keys
@@ -17,6 +18,7 @@ from hasten.jobs._engines.sqlite.leasing import read_tokens
 from hasten.jobs._engines.sqlite.links import read_links
 from hasten.jobs._engines.sqlite.queue_ledger import Ledger, UnitOfWork
 from hasten.jobs._engines.sqlite.retention import Retention, Rules
+from hasten.jobs._engines.sqlite.scheduled_runs import end_runs
 from hasten.jobs._record import (
     ClaimedJobs,
     ClaimRequest,
@@ -48,6 +50,7 @@ def settle(
     claim: ClaimRequest | None,
     retention: Retention,
     sizes: JobSizes,
+    skipped: SkippedScheduledJobs,
     now_ms: int,
     touched: set[str],
     *,
@@ -58,7 +61,7 @@ def settle(
     Lost leases are rare. Without check_leases, only the number of changed rows is compared with the
     number of outcomes. If they differ, `LeaseMismatch` is raised, which rolls the transaction back.
     With check_leases, each lease is checked first, and outcomes without a valid lease are left out.
-    sizes is for `claim_jobs`. Adds the names of other changed queues to touched.
+    sizes and skipped are for `claim_jobs`. Adds the names of other changed queues to touched.
     """
     lost: list[str] = []
     with UnitOfWork(connection, now_ms) as unit:
@@ -73,10 +76,12 @@ def settle(
                 links = read_links(connection, ledger, ended)
                 end_keys(unit, ledger, links, keeps_windows=True)
             _store_outcomes(unit, ledger, pairs, retention)
+            if ledger.linked:
+                end_runs(unit, ledger, [seq for seq, _ in pairs])
             touched.update(unit.queues)
         batch = ClaimedJobs([], None, lost)
         if claim is not None:
-            batch = claim_jobs(unit, ledger, claim, lost, sizes)
+            batch = claim_jobs(unit, ledger, claim, lost, sizes, skipped)
         if outcomes and not batch.leases and _is_drained(connection, queue):
             ledger.emit(EventGroup("drained", [""]))
     return batch
@@ -256,12 +261,24 @@ def release_jobs_of_claim(
     token: str,
     retention: Retention,
     sizes: JobSizes,
+    skipped: SkippedScheduledJobs,
     now_ms: int,
 ) -> None:
     """Make the jobs of a claim ready again, because the caller that claimed them was cancelled.
 
-    sizes is not used, because no jobs are claimed here.
+    sizes and skipped are not used, because no jobs are claimed here.
     """
     ids = read_json(connection, "read_claimed", queue=queue, token=token)
     released = [Released(id, token) for id in ids]
-    settle(connection, queue, released, None, retention, sizes, now_ms, set(), check_leases=True)
+    settle(
+        connection,
+        queue,
+        released,
+        None,
+        retention,
+        sizes,
+        skipped,
+        now_ms,
+        set(),
+        check_leases=True,
+    )

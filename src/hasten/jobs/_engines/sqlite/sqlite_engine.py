@@ -19,7 +19,8 @@ from typing import Final, Literal, TypeVar
 from hasten._sqlite import GROUP_WEIGHT, Database
 from hasten._store_url import DEFAULT_TIMEOUT, SqliteFile
 from hasten.errors import StoreRejected
-from hasten.jobs._engine import check_cursor
+from hasten.jobs._engine import check_cursor, raise_if_scheduled
+from hasten.jobs._engines.skipped_runs import SkippedScheduledJobs
 from hasten.jobs._engines.sqlite import (
     adding,
     administration,
@@ -27,6 +28,7 @@ from hasten.jobs._engines.sqlite import (
     event_rows,
     flows,
     leasing,
+    schedules,
     settling,
     situations,
     updating,
@@ -62,6 +64,7 @@ from hasten.jobs._record import (
     Update,
     WhyFacts,
 )
+from hasten.jobs._schedule_record import NewSchedule, ScheduleRecord
 from hasten.jobs._states import State, StatesBefore
 from hasten.jobs._worker_info import WorkerInfo, encode_worker_info
 
@@ -109,6 +112,7 @@ class SqliteEngine:
         self._flushes = path is not None and file.synchronous == "FULL"
         self._retention = Retention()
         self._sizes: JobSizes = {}
+        self._skipped = SkippedScheduledJobs()
 
     @property
     def url(self) -> str:
@@ -164,6 +168,7 @@ class SqliteEngine:
             claim=claim,
             retention=self._retention,
             sizes=self._sizes,
+            skipped=self._skipped,
             now_ms=now_ms,
             touched=touched,
         )
@@ -187,6 +192,7 @@ class SqliteEngine:
                         token=claim.token,
                         retention=self._retention,
                         sizes=self._sizes,
+                        skipped=self._skipped,
                         now_ms=now_ms,
                     ),
                     topic=queue,
@@ -344,6 +350,51 @@ class SqliteEngine:
         newest_cursor = partial(event_rows.newest_cursor, queue=queue)
         return self._database.submit(newest_cursor, write=False)
 
+    # Schedules ----------------------------------------------------------------------------------
+
+    async def upsert_schedule(
+        self, queue: str, schedule: NewSchedule, *, now_ms: int
+    ) -> ScheduleRecord | None:
+        work = partial(schedules.upsert, queue=queue, schedule=schedule, now_ms=now_ms)
+        return await self._database.run(work, topic=queue)
+
+    async def get_schedules(self, queue: str, ids: Sequence[str]) -> list[ScheduleRecord | None]:
+        return await self._read(partial(schedules.get, queue=queue, ids=ids))
+
+    async def list_schedules(self, queue: str, *, offset: int, limit: int) -> list[ScheduleRecord]:
+        return await self._read(
+            partial(schedules.read_page, queue=queue, offset=offset, limit=limit)
+        )
+
+    async def late_schedules(
+        self, queue: str, *, before_ms: int, limit: int
+    ) -> list[ScheduleRecord]:
+        return await self._read(
+            partial(schedules.read_late, queue=queue, before_ms=before_ms, limit=limit)
+        )
+
+    async def pause_schedule(self, queue: str, id: str, *, now_ms: int) -> bool:
+        work = partial(schedules.pause, queue=queue, id=id, now_ms=now_ms)
+        return await self._database.run(work, topic=queue)
+
+    async def resume_schedule(self, queue: str, id: str, *, now_ms: int) -> bool:
+        work = partial(schedules.resume, queue=queue, id=id, now_ms=now_ms)
+        return await self._database.run(work, topic=queue)
+
+    async def run_schedule(self, queue: str, id: str, *, now_ms: int) -> str | None:
+        work = partial(schedules.run, queue=queue, id=id, now_ms=now_ms)
+        return await self._database.run(work, topic=queue)
+
+    async def remove_schedules(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[bool]:
+        removed: list[bool] = []
+        for first in range(0, len(ids), MOVED_AT_ONCE):
+            portion = ids[first : first + MOVED_AT_ONCE]
+            work = partial(schedules.remove, queue=queue, ids=portion, now_ms=now_ms)
+            removed += await self._run_portion(
+                queue, work, is_continuation=first > 0, is_last=first + len(portion) == len(ids)
+            )
+        return removed
+
     # Administration -----------------------------------------------------------------------------
 
     async def requeue(
@@ -354,20 +405,28 @@ class SqliteEngine:
 
     async def cancel(self, queue: str, ids: Sequence[str], *, now_ms: int) -> StatesBefore:
         touched = {queue}
+        scheduled: set[str] = set()
         work = partial(
             administration.cancel, queue=queue, retention=self._retention, now_ms=now_ms,
-            touched=touched,
+            touched=touched, scheduled=scheduled,
         )  # fmt: skip
-        return await self._run_in_portions(touched, work, ids)
+        states = await self._run_in_portions(touched, work, ids)
+        raise_if_scheduled(queue, scheduled, "cancelled")
+        return states
 
     async def remove(self, queue: str, ids: Sequence[str], *, now_ms: int) -> StatesBefore:
         descendants: list[int] = []
         touched = {queue}
-        work = partial(administration.remove, queue=queue, descendants=descendants, touched=touched)
+        scheduled: set[str] = set()
+        work = partial(
+            administration.remove, queue=queue, descendants=descendants, touched=touched,
+            scheduled=scheduled,
+        )  # fmt: skip
         answers = await self._run_in_portions(touched, work, ids)
         while descendants:
             delete = partial(flows.delete_next_descendants, seqs=descendants, touched=touched)
             descendants = await self._run_portion(touched, delete, is_continuation=True)
+        raise_if_scheduled(queue, scheduled, "removed")
         return answers
 
     async def remove_deduplication_key(self, queue: str, id: str, *, now_ms: int) -> bool:
@@ -479,6 +538,7 @@ class SqliteEngine:
                 administration.obliterate_next_jobs, queue=queue, state=state, touched=touched
             )
             await self._repeat_while_rows_left(touched, delete)
+        await self._repeat_while_rows_left(queue, partial(schedules.obliterate_next, queue=queue))
         await self._repeat_while_rows_left(
             queue, partial(administration.obliterate_next_events, queue=queue)
         )
