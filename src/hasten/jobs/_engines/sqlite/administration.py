@@ -11,8 +11,8 @@ from sqlite3 import Connection
 from typing import NamedTuple, TypeAlias
 
 from hasten.jobs._engine import CANCELLED_ERROR, resolve_keep
-from hasten.jobs._engines.sqlite.deduplicating import release_keys
-from hasten.jobs._engines.sqlite.ending_keys import end_keys
+from hasten.jobs._engines.sqlite.deduplicating import release_keys_of_deleted_jobs
+from hasten.jobs._engines.sqlite.ending_keys import release_keys_of_ended_jobs
 from hasten.jobs._engines.sqlite.event_rows import EventGroup
 from hasten.jobs._engines.sqlite.job_rows import (
     encode_json,
@@ -111,7 +111,7 @@ def cancel(
             elif state is not None and state not in FINISHED:
                 keep = resolve_keep(_decode_options(opts).keep_failed, DEFAULT_KEEP_FAILED)
                 links = read_links(connection, ledger, [seq])
-                end_keys(unit, ledger, links, keeps_windows=False)
+                release_keys_of_ended_jobs(unit, ledger, links, keeps_windows=False)
                 _fail_unstarted(unit, ledger, seq, keep)
                 ledger.emit(EventGroup("failed", [id], errors=[CANCELLED_ERROR], previous=state))
                 if not keep.keeps_nothing:
@@ -157,7 +157,7 @@ def remove(connection: Connection, queue: str, ids: Sequence[str]) -> StatesBefo
             answers.append(state)
             if state is None or state is State.ACTIVE:
                 continue
-            release_keys(unit, ledger, read_links(connection, ledger, [seq]))
+            release_keys_of_deleted_jobs(unit, ledger, read_links(connection, ledger, [seq]))
             execute(connection, "delete_job", seq=seq)
             ledger.adjust_count(state, -1)
             ledger.emit(EventGroup("removed", [id], previous=state))
@@ -210,7 +210,7 @@ def purge_found(
     def delete(count: int) -> int:
         nonlocal deleted
         portion = [seq for seq, _ in found[deleted : deleted + count]]
-        release_keys(unit, ledger, read_links(connection, ledger, portion))
+        release_keys_of_deleted_jobs(unit, ledger, read_links(connection, ledger, portion))
         execute(connection, "delete_jobs", seqs=encode_json(portion))
         deleted += len(portion)
         return len(portion)
