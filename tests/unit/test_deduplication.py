@@ -24,9 +24,9 @@ from hasten.jobs._deduplication import (
     DeduplicationMode,
     DeduplicationRule,
     debounced_due_ms,
+    make_deduplication,
     read_deduplication_id,
-    resolve,
-    to_key,
+    to_deduplication_key,
 )
 from hasten.jobs._options import (
     DEFAULT_OPTIONS,
@@ -211,8 +211,8 @@ def key_of(task: Any, options: Options | None = None, **arguments: Any) -> str:
     used: Options = task.definition.options if options is None else options
     arguments = {"account": "ada", **arguments}
     assert used.deduplication is not None
-    resolved = resolve(used.deduplication, "send", arguments, task.definition.parameters)
-    return to_key("send", resolved.id)
+    resolved = make_deduplication(used.deduplication, "send", arguments, task.definition.parameters)
+    return to_deduplication_key("send", resolved.id)
 
 
 class Color(enum.Enum):
@@ -289,11 +289,13 @@ class TestKeysOfAJob:
     def test_of_a_task_that_is_not_known_here(self) -> None:
         """`queue.add` may add jobs of other programs: their data is what the function gets."""
         of_data = DeduplicationRule(UNIQUE, of_account)
-        assert resolve(of_data, "send", {"account": "eve"}, None).id == "send:account eve"
+        assert (
+            make_deduplication(of_data, "send", {"account": "eve"}, None).id == "send:account eve"
+        )
         with pytest.raises(InvalidOption, match=r"it has no 'account'$"):
-            resolve(of_data, "send", [1], None)
+            make_deduplication(of_data, "send", [1], None)
         named = DeduplicationRule(UNIQUE, "account", may_be_parameter=True)
-        assert resolve(named, "send", {"account": "eve"}, None).id == "send:account"
+        assert make_deduplication(named, "send", {"account": "eve"}, None).id == "send:account"
 
     @given(st.text(min_size=1, max_size=MAX_KEY))
     def test_any_text_is_a_key_or_refused(self, text: str) -> None:
@@ -305,11 +307,11 @@ class TestKeysOfAJob:
             )
             return
         assert found is not None
-        resolved = resolve(found, "a:b", {}, None)
+        resolved = make_deduplication(found, "a:b", {}, None)
         template = JobTemplate.of("a:b", Options(), now_ms=0, deduplication=resolved)
         stored = read_deduplication_id(template.opts)
         assert stored is not None
-        assert to_key("a:b", stored) == text
+        assert to_deduplication_key("a:b", stored) == text
 
 
 class TestStoredOptions:

@@ -2,8 +2,8 @@
 
 A job has a deduplication key if its task, or the call that adds it, has one of the options unique,
 throttle, debounce and latest. The job that took the key first is its owner. While the key is taken,
-other jobs of the task with this key are duplicates and are not added. `decide` has the rules. The
-SQLite engine calls it, and the script `lua/lib/deduplication.lua` does the same on Redis.
+other jobs of the task with this key are duplicates and are not added. `decide_on_new_job` has the
+rules. The SQLite engine calls it; on Redis, the script `lua/lib/deduplication.lua` does the same.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Deduplication(msgspec.Struct, frozen=True, gc=False):
     max_wait_ms: int = 0
 
 
-class Parameters(Protocol):
+class StoredParameters(Protocol):
     """What a key needs of the parameters of a task."""
 
     @property
@@ -87,7 +87,7 @@ class Parameters(Protocol):
 # Checking options ---------------------------------------------------------------------------------
 
 
-def check_deduplication(
+def to_deduplication_rule(
     mode: DeduplicationMode, value: object, *, may_be_parameter: bool
 ) -> DeduplicationRule | None:
     """Convert the value of one of the four options to a rule. None means no deduplication.
@@ -126,11 +126,13 @@ def _check_key(mode: DeduplicationMode, key: object) -> DeduplicationKey:
         raise InvalidOption(mode, key, _A_KEY)
     if is_async(key) or is_generator(key):
         raise InvalidOption(mode, key, f"{_A_KEY}, not async and not a generator")
-    _parameters_of(mode, key)
+    _get_parameters_of_function(mode, key)
     return key
 
 
-def _parameters_of(mode: DeduplicationMode, function: Callable[..., str]) -> list[Parameter]:
+def _get_parameters_of_function(
+    mode: DeduplicationMode, function: Callable[..., str]
+) -> list[Parameter]:
     """Return the parameters of a key function. Raises `InvalidOption` if they cannot be named."""
     try:
         parameters = list(inspect.signature(function).parameters.values())
@@ -144,12 +146,12 @@ def _parameters_of(mode: DeduplicationMode, function: Callable[..., str]) -> lis
 
 def check_key_text(option: str, key: object) -> str:
     """Return the key if it is a text that can be a deduplication key. Raises `InvalidOption`."""
-    if isinstance(key, str) and _is_valid(key):
+    if isinstance(key, str) and _is_valid_key_text(key):
         return key
     raise InvalidOption(option, key, _KEY_TEXT)
 
 
-def _is_valid(key: str) -> bool:
+def _is_valid_key_text(key: str) -> bool:
     """Return whether a text can be a deduplication key."""
     if not 0 < len(key) <= MAX_KEY:
         return False
@@ -161,7 +163,7 @@ def _is_unstorable(character: str) -> bool:
     return character < " " or "\x7f" <= character < "\xa0" or "\ud800" <= character <= "\udfff"
 
 
-def check_rule_of_task(rule: DeduplicationRule, task: str, parameters: Parameters) -> None:
+def check_rule_of_task(rule: DeduplicationRule, task: str, parameters: StoredParameters) -> None:
     """Check the key of a task's option against the parameters of the task.
 
     Raises `InvalidOption` for a function that needs an argument which the task does not have, and
@@ -175,7 +177,7 @@ def check_rule_of_task(rule: DeduplicationRule, task: str, parameters: Parameter
             expected = f"the name of a parameter, or a text less similar to {near[0]!r}: {known}"
             raise InvalidOption(rule.mode, rule.key, expected)
         return
-    for parameter in _parameters_of(rule.mode, rule.key):
+    for parameter in _get_parameters_of_function(rule.mode, rule.key):
         if parameter.name not in names and parameter.default is Parameter.empty:
             raise InvalidOption(
                 rule.mode, rule.key, "a function whose parameters have the names of parameters of "
@@ -186,8 +188,8 @@ def check_rule_of_task(rule: DeduplicationRule, task: str, parameters: Parameter
 # The key of a job ---------------------------------------------------------------------------------
 
 
-def resolve(
-    rule: DeduplicationRule, task: str, arguments: object, parameters: Parameters | None
+def make_deduplication(
+    rule: DeduplicationRule, task: str, arguments: object, parameters: StoredParameters | None
 ) -> Deduplication:
     """Return the deduplication of a job with these arguments, which are usually a dict by name.
 
@@ -196,24 +198,26 @@ def resolve(
     """
     given = arguments if isinstance(arguments, Mapping) else {}
     if isinstance(rule.key, str):
-        key = _key_of_text(rule, given, parameters)
+        key = _resolve_text(rule, given, parameters)
     else:
-        key = _call_key_function(rule, rule.key, given, parameters)
-    return Deduplication(rule.mode, to_id(task, key), rule.window_ms, rule.max_wait_ms)
+        key = _resolve_function(rule, rule.key, given, parameters)
+    return Deduplication(
+        rule.mode, to_deduplication_id(task, key), rule.window_ms, rule.max_wait_ms
+    )
 
 
-def to_id(task: str, key: str) -> str:
+def to_deduplication_id(task: str, key: str) -> str:
     """Return the deduplication id that is stored for a key of a task."""
     return f"{task}:{key}"
 
 
-def to_key(task: str, id: str) -> str:
+def to_deduplication_key(task: str, id: str) -> str:
     """Return the key in a stored deduplication id. An id of another program is its own key."""
     return id.removeprefix(f"{task}:")
 
 
-def _key_of_text(
-    rule: DeduplicationRule, given: Mapping[str, Any], parameters: Parameters | None
+def _resolve_text(
+    rule: DeduplicationRule, given: Mapping[str, Any], parameters: StoredParameters | None
 ) -> str:
     """Return the key for a text: the argument of the parameter with this name, or the text."""
     name = str(rule.key)
@@ -221,8 +225,8 @@ def _key_of_text(
         return name
     value = given[name] if name in given else parameters.add_defaults(given).get(name)
     if type(value) is not str:
-        value = _text_of(value)
-    if value is None or not _is_valid(value):
+        value = _scalar_to_text(value)
+    if value is None or not _is_valid_key_text(value):
         found = "too long" if value else "empty" if value == "" else "of another type"
         raise InvalidOption(
             rule.mode, name, f"a parameter whose argument is {_KEY_TEXT}, or a number, a flag, a "
@@ -231,7 +235,7 @@ def _key_of_text(
     return value
 
 
-def _text_of(value: object) -> str | None:
+def _scalar_to_text(value: object) -> str | None:
     """Return the text of a value that JSON stores as a text, a number or a flag; else None."""
     encoded = encode(value)
     if encoded[:1] == b'"':
@@ -239,16 +243,16 @@ def _text_of(value: object) -> str | None:
     return None if encoded[:1] in b"[{n" else encoded.decode()
 
 
-def _call_key_function(
+def _resolve_function(
     rule: DeduplicationRule,
     function: Callable[..., str],
     given: Mapping[str, Any],
-    parameters: Parameters | None,
+    parameters: StoredParameters | None,
 ) -> str:
     """Return the key that the function makes of the arguments that it names."""
     available = given if parameters is None else parameters.add_defaults(given)
     args, kwargs = [], {}
-    for parameter in _parameters_of(rule.mode, function):
+    for parameter in _get_parameters_of_function(rule.mode, function):
         if parameter.name not in available:
             if parameter.default is Parameter.empty:
                 expected = f"a function of arguments that the job has: it has no {parameter.name!r}"
@@ -265,7 +269,7 @@ def _call_key_function(
     if not isinstance(key, str):
         expected = f"a function that returns {_KEY_TEXT}: it returned an object of another type, "
         raise InvalidOption(rule.mode, function, f"{expected}{type(key).__name__}")
-    if not _is_valid(key):
+    if not _is_valid_key_text(key):
         expected = f"a function that returns {_KEY_TEXT}: it returned {len(key):,} characters"
         raise InvalidOption(rule.mode, function, expected)
     return key
@@ -291,7 +295,9 @@ class Decision(Enum):
     KEEP_NEXT = "keep-next"  # it is added when the owner ends
 
 
-def decide(mode: DeduplicationMode, owner: OwnerStage | None, *, has_window: bool) -> Decision:
+def decide_on_new_job(
+    mode: DeduplicationMode, owner: OwnerStage | None, *, has_window: bool
+) -> Decision:
     """Decide what to do with a new job.
 
     owner is None if nobody owns the key. has_window: the key was taken by throttle, and stays taken

@@ -15,7 +15,7 @@ from hasten._clock import Clock
 from hasten._durations import Duration, to_seconds
 from hasten._escapes import escape_unprintable
 from hasten.errors import JobNotFound
-from hasten.jobs._deduplication import read_deduplication_id, to_key
+from hasten.jobs._deduplication import read_deduplication_id, to_deduplication_key
 from hasten.jobs._encoding import decode_json
 from hasten.jobs._engine import Engine
 from hasten.jobs._epoch import to_datetime
@@ -134,7 +134,7 @@ class Job(Generic[T_co]):
         A job that another program has added may have any key.
         """
         id = read_deduplication_id(self.record.opts)
-        return None if id is None else to_key(self.name, id)
+        return None if id is None else to_deduplication_key(self.name, id)
 
     @property
     def value(self) -> T_co | None:

@@ -28,8 +28,8 @@ from hasten.jobs._deduplication import (
     DeduplicationKey,
     DeduplicationMode,
     DeduplicationRule,
-    check_deduplication,
     encode_deduplication,
+    to_deduplication_rule,
 )
 from hasten.jobs._encoding import UNDECODABLE, describe_decoding_error
 from hasten.jobs._functions import is_generator
@@ -235,7 +235,7 @@ def _merge_options(
             case "since":
                 changes[option] = check_release(option, value)
             case "unique" | "throttle" | "debounce" | "latest":
-                rule = check_deduplication(
+                rule = to_deduplication_rule(
                     DeduplicationMode(option), value, may_be_parameter=known is _TASK_OPTION_NAMES
                 )
                 changes["deduplication"] = changes.get("deduplication") or rule

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from hasten._coalescing import Coalescer, split_by_weight
 from hasten.errors import AddedInPart, StoreError
-from hasten.jobs._deduplication import Parameters, resolve
+from hasten.jobs._deduplication import StoredParameters, make_deduplication
 from hasten.jobs._job import Job, JobQueue
 from hasten.jobs._middleware import EnqueueCall, Middleware, add_many_through, add_through
 from hasten.jobs._options import Options, check_metadata, check_name, merge_job_options
@@ -26,7 +26,9 @@ BYTES_PER_WEIGHT: Final = 2_000
 class Producer:
     """Adds jobs to one queue, in batches."""
 
-    def __init__(self, queue: JobQueue, get_parameters: Callable[[str], Parameters | None]) -> None:
+    def __init__(
+        self, queue: JobQueue, get_parameters: Callable[[str], StoredParameters | None]
+    ) -> None:
         """get_parameters returns the parameters of a task, None if its function is not known."""
         self._queue = queue
         self._get_parameters = get_parameters
@@ -56,7 +58,7 @@ class Producer:
         rule = options.deduplication
         if rule is None:
             return JobTemplate.of(task, options, now_ms=self.now_ms())
-        deduplication = resolve(rule, task, arguments, self._get_parameters(task))
+        deduplication = make_deduplication(rule, task, arguments, self._get_parameters(task))
         return JobTemplate.of(task, options, now_ms=self.now_ms(), deduplication=deduplication)
 
     def submit(self, template: JobTemplate, data: str) -> Awaitable[Job[Any]]:

@@ -46,7 +46,7 @@ from hasten.errors import (
 from hasten.jobs._arguments import TaskParameters
 from hasten.jobs._backoff import BackoffFunction
 from hasten.jobs._context import Context, encode_progress, make_log_line
-from hasten.jobs._deduplication import check_key_text, to_id
+from hasten.jobs._deduplication import check_key_text, to_deduplication_id
 from hasten.jobs._encoding import NotStorable, decode_json, encode_json
 from hasten.jobs._engine import Engine
 from hasten.jobs._engines import open_engine
@@ -763,7 +763,7 @@ class Queue:
         job that is kept until the owner ends is added then nevertheless, unless another job with
         this key was added before. Returns False if the key was not taken.
         """
-        id = to_id(check_name("task", task), check_key_text("key", key))
+        id = to_deduplication_id(check_name("task", task), check_key_text("key", key))
         now_ms = self.clock.now_ms()
         return await self.engine.remove_deduplication_key(self.name, id, now_ms=now_ms)
 

@@ -178,7 +178,9 @@ def make_add_request(
                 datas, ids if own else False,
             )  # fmt: skip
             deduplication = template.deduplication
-            groups.append(group if deduplication is None else (*group, _settings(deduplication)))
+            groups.append(
+                group if deduplication is None else (*group, _deduplication_settings(deduplication))
+            )
         datas.append(job.data)
         if job.id is not None:
             ids.append(job.id)
@@ -188,7 +190,7 @@ def make_add_request(
     return request
 
 
-def _settings(deduplication: Deduplication) -> dict[str, object]:
+def _deduplication_settings(deduplication: Deduplication) -> dict[str, object]:
     """Return the deduplication of a group of jobs, as the scripts read it."""
     return {
         "id": deduplication.id, "mode": deduplication.mode.value,

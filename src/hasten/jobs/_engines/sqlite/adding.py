@@ -108,7 +108,7 @@ def _add_with_any_templates(
             seqs_by_id[id] = seq
         state, rank = find_state_and_rank(job, ledger, unit.now_ms)
         if keys is not None and job.template.deduplication is not None:
-            owner = keys.find_owner(seq, job, rank if state is State.DELAYED else None)
+            owner = keys.take_key_or_find_owner(seq, job, rank if state is State.DELAYED else None)
             if owner is not None:
                 duplicates[len(ids) - 1] = owner
                 ids[-1] = str(owner)
@@ -128,19 +128,19 @@ def _add_with_any_templates(
     execute_rows(unit.connection, "add", rows)
     ledger.emit(EventGroup("added", waiting.ids + delayed.ids), waiting, delayed, duplicated)
     if keys is not None:
-        keys.write()
+        keys.write_changes()
     found = read_jobs(unit.connection, list(set(duplicates.values()))) if duplicates else {}
     return [
         AddResult(
             id,
-            _existing(found, duplicates[index], id, job) if index in duplicates else None,
+            _get_existing_job(found, duplicates[index], id, job) if index in duplicates else None,
             cursor,
         )
         for index, (id, job) in enumerate(zip(ids, jobs, strict=True))
     ]
 
 
-def _existing(found: dict[int, JobRecord], seq: int, id: str, job: NewJob) -> JobRecord:
+def _get_existing_job(found: dict[int, JobRecord], seq: int, id: str, job: NewJob) -> JobRecord:
     """Return the existing job of which a new job is a duplicate.
 
     The job that owns the key of a throttle may have been deleted when it ended. Then a record like

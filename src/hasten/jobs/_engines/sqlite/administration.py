@@ -12,8 +12,8 @@ from typing import NamedTuple, TypeAlias
 
 from hasten.jobs._engine import CANCELLED_ERROR, resolve_keep
 from hasten.jobs._engines.sqlite import flows, schedules
-from hasten.jobs._engines.sqlite.deduplicating import release_keys
-from hasten.jobs._engines.sqlite.ending_keys import end_keys
+from hasten.jobs._engines.sqlite.deduplicating import release_keys_of_deleted_jobs
+from hasten.jobs._engines.sqlite.ending_keys import release_keys_of_ended_jobs
 from hasten.jobs._engines.sqlite.event_rows import EventGroup
 from hasten.jobs._engines.sqlite.job_rows import (
     decode_options_or_default,
@@ -133,7 +133,7 @@ def cancel(
                     decode_options_or_default(opts).keep_failed, DEFAULT_KEEP_FAILED
                 )
                 links = read_links(connection, ledger, [seq])
-                end_keys(unit, ledger, links, keeps_windows=False)
+                release_keys_of_ended_jobs(unit, ledger, links, keeps_windows=False)
                 _fail_unstarted(unit, ledger, seq, keep)
                 end = flows.ChildEnd(seq, State.FAILED, CANCELLED_ERROR, keep.keeps_nothing)
                 flows.end_children(unit, ledger, [end])
@@ -192,7 +192,7 @@ def remove(
             if schedules.find_pending_runs(connection, ledger, [seq]):
                 scheduled.add(id)
                 continue
-            release_keys(unit, ledger, read_links(connection, ledger, [seq]))
+            release_keys_of_deleted_jobs(unit, ledger, read_links(connection, ledger, [seq]))
             execute(connection, "delete_job", seq=seq)
             end_runs(unit, ledger, [seq])
             ledger.adjust_count(state, -1)
@@ -252,7 +252,7 @@ def purge_found(
     def delete(count: int) -> int:
         nonlocal deleted
         portion = [seq for seq, _ in found[deleted : deleted + count]]
-        release_keys(unit, ledger, read_links(connection, ledger, portion))
+        release_keys_of_deleted_jobs(unit, ledger, read_links(connection, ledger, portion))
         execute(connection, "delete_jobs", seqs=encode_json(portion))
         deleted += len(portion)
         return len(portion)

@@ -16,7 +16,7 @@ from hasten.jobs._deduplication import (
     DeduplicationMode,
     OwnerStage,
     debounced_due_ms,
-    decide,
+    decide_on_new_job,
 )
 from hasten.jobs._engines.sqlite.event_rows import EventGroup
 from hasten.jobs._engines.sqlite.job_rows import encode_json, read_json
@@ -50,13 +50,13 @@ class NewJobKeys:
         self._unit = unit
         self._ledger = ledger
         keys = {job.template.deduplication.id for job in jobs if job.template.deduplication}
-        self._taken = _read_taken(unit.connection, ledger.name, keys, unit.now_ms)
+        self._taken = _read_taken_keys(unit.connection, ledger.name, keys, unit.now_ms)
         self._owners: list[tuple[int, str]] = []  # seq and key of the new jobs that own one
         self._replaced: dict[int, tuple[str, int | None]] = {}  # by seq: data, new due time or None
         self._delayed: list[tuple[int, int]] = []  # owner and new due time of debounced jobs
         self._dropped: dict[str, list[tuple[int, dict[str, str]]]] = {}  # by the kind of event
 
-    def find_owner(self, seq: int, job: NewJob, due_ms: int | None) -> int | None:
+    def take_key_or_find_owner(self, seq: int, job: NewJob, due_ms: int | None) -> int | None:
         """Return the seq of the job of which the new job is a duplicate; None if it is added.
 
         due_ms is when the new job would be due, None if it would not be delayed. A job that is
@@ -67,7 +67,7 @@ class NewJobKeys:
         taken = self._taken.get(deduplication.id)
         owner_stage = None if taken is None else taken.stage
         has_window = taken is not None and taken.expires_ms is not None
-        decision = decide(deduplication.mode, owner_stage, has_window=has_window)
+        decision = decide_on_new_job(deduplication.mode, owner_stage, has_window=has_window)
         if decision is Decision.ADD or taken is None:
             self._take(seq, deduplication, due_ms)
             return None
@@ -79,7 +79,7 @@ class NewJobKeys:
             # The key is no longer bound to a time: it is free when its owner ends.
             taken.is_changed = taken.is_changed or has_window or taken.next_job is not None
             taken.expires_ms = taken.window_ms = None
-        self._collect_event(taken.owner, seq, deduplication)
+        self._collect_event_of_duplicate(taken.owner, seq, deduplication)
         return taken.owner
 
     def _take(self, seq: int, deduplication: Deduplication, due_ms: int | None) -> None:
@@ -104,13 +104,15 @@ class NewJobKeys:
                 self._delayed.append((taken.owner, due_ms))
         self._replaced[taken.owner] = data, moved_to_ms
 
-    def _collect_event(self, owner: int, seq: int, deduplication: Deduplication) -> None:
+    def _collect_event_of_duplicate(
+        self, owner: int, seq: int, deduplication: Deduplication
+    ) -> None:
         is_debounced = deduplication.mode is DeduplicationMode.DEBOUNCE
         details = {"deduplicationId": deduplication.id, "deduplicatedJobId": str(seq)}
         kind = "debounced" if is_debounced else "deduplicated"
         self._dropped.setdefault(kind, []).append((owner, details))
 
-    def write(self) -> None:
+    def write_changes(self) -> None:
         """Store the changes. Called after the new jobs are stored."""
         connection, queue, now_ms = self._unit.connection, self._ledger.name, self._unit.now_ms
         if self._owners:
@@ -141,7 +143,9 @@ class NewJobKeys:
             self._ledger.emit(EventGroup(kind, owners, details=[each for _, each in dropped]))
 
 
-def assign_keys(unit: UnitOfWork, ledger: Ledger, owners: Sequence[tuple[int, str]]) -> None:
+def assign_keys_to_jobs(
+    unit: UnitOfWork, ledger: Ledger, owners: Sequence[tuple[int, str]]
+) -> None:
     """Let jobs (seq and key) own keys until they end, whoever owned them before."""
     execute_rows(unit.connection, "set_dedup_keys", owners)
     rows = [(ledger.name, key, seq, None, None, None, None, None) for seq, key in owners]
@@ -153,7 +157,7 @@ def _next_columns(taken: _TakenKey) -> tuple[str | None, str | None, str | None]
     return (None,) * 3 if job is None else (job.template.name, job.template.opts, job.data)
 
 
-def _read_taken(
+def _read_taken_keys(
     connection: Connection, queue: str, keys: set[str], now_ms: int
 ) -> dict[str, _TakenKey]:
     """Return those of the keys that are taken now."""
@@ -171,14 +175,16 @@ def _read_taken(
     return taken
 
 
-def release_keys(unit: UnitOfWork, ledger: Ledger, deleted: Sequence[LinkedJob]) -> None:
+def release_keys_of_deleted_jobs(
+    unit: UnitOfWork, ledger: Ledger, deleted: Sequence[LinkedJob]
+) -> None:
     """Release the deduplication keys of jobs that are deleted, with the next jobs of these keys."""
     owners = [(job.dedup_key, job.seq) for job in deleted if job.dedup_key is not None]
     if owners:
         execute(unit.connection, "release_keys", queue=ledger.name, owners=encode_json(owners))
 
 
-def remove_key(connection: Connection, queue: str, key: str, now_ms: int) -> bool:
+def free_key(connection: Connection, queue: str, key: str, now_ms: int) -> bool:
     """Make a deduplication key free; see `Engine.remove_deduplication_key`."""
     row = execute(connection, "remove_key", queue=queue, key=key, now=now_ms).fetchone()
     if row is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hasten.jobs._engines.sqlite.adding import add_to_queue
-from hasten.jobs._engines.sqlite.deduplicating import assign_keys
+from hasten.jobs._engines.sqlite.deduplicating import assign_keys_to_jobs
 from hasten.jobs._engines.sqlite.job_rows import encode_json, read_json
 from hasten.jobs._engines.sqlite.job_statements import execute
 from hasten.jobs._engines.sqlite.links import LinkedJob
@@ -14,7 +14,7 @@ from hasten.jobs._options import decode_options
 from hasten.jobs._record import JobTemplate, NewJob
 
 
-def end_keys(
+def release_keys_of_ended_jobs(
     unit: UnitOfWork, ledger: Ledger, ended: Sequence[LinkedJob], *, keeps_windows: bool
 ) -> None:
     """Release the keys of jobs that have completed or failed, and add the next jobs of these keys.
@@ -42,4 +42,4 @@ def end_keys(
     if followers:
         added = add_to_queue(unit, ledger.name, followers)
         seqs = [int(each.id) for each in added]
-        assign_keys(unit, ledger, list(zip(seqs, followed, strict=True)))
+        assign_keys_to_jobs(unit, ledger, list(zip(seqs, followed, strict=True)))

@@ -10,7 +10,7 @@ from hasten.jobs._engine import max_event_result_bytes
 from hasten.jobs._engines.skipped_runs import SkippedScheduledJobs
 from hasten.jobs._engines.sqlite import flows
 from hasten.jobs._engines.sqlite.claiming import JobSizes, claim_jobs
-from hasten.jobs._engines.sqlite.ending_keys import end_keys
+from hasten.jobs._engines.sqlite.ending_keys import release_keys_of_ended_jobs
 from hasten.jobs._engines.sqlite.event_rows import EventGroup, make_event_group_with_values
 from hasten.jobs._engines.sqlite.job_rows import encode_json, find_seqs, read_json
 from hasten.jobs._engines.sqlite.job_statements import execute, execute_rows
@@ -74,7 +74,7 @@ def settle(
             if ledger.linked:
                 ended = [seq for seq, end in pairs if isinstance(end, Completed | Failed)]
                 links = read_links(connection, ledger, ended)
-                end_keys(unit, ledger, links, keeps_windows=True)
+                release_keys_of_ended_jobs(unit, ledger, links, keeps_windows=True)
             _store_outcomes(unit, ledger, pairs, retention)
             if ledger.linked:
                 end_runs(unit, ledger, [seq for seq, _ in pairs])

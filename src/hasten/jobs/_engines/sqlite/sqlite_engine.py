@@ -430,7 +430,7 @@ class SqliteEngine:
         return answers
 
     async def remove_deduplication_key(self, queue: str, id: str, *, now_ms: int) -> bool:
-        work = partial(deduplicating.remove_key, queue=queue, key=id, now_ms=now_ms)
+        work = partial(deduplicating.free_key, queue=queue, key=id, now_ms=now_ms)
         return await self._database.run(work, topic=queue)
 
     async def _run_in_portions(

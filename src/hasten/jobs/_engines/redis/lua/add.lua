@@ -3,7 +3,7 @@
 -- KEYS  1 the beginning of the queue's keys
 -- ARGV  1 {now, count, idempotency or nil, groups = {group, …}}
 --         A group is {name, opts, delay in ms, priority, lifo, {data, …}, {id, …} or false, deduplication or nil}:
---         consecutive jobs that differ only in data and id. deduplication: see `find_duplicate`.
+--         consecutive jobs that differ only in data and id. deduplication: see `take_id_or_find_owner`.
 --         idempotency is {key, ms}: the reply is stored for this long. A second call with the same key adds nothing and
 --         returns the same reply. Of existing jobs only the ids are stored, because the jobs may be large.
 -- Returns packed {first number, {{n, id}, …}, {{id, state, due in ms or false, {field, value, …}}, …}, cursor}
@@ -50,7 +50,7 @@ for _, group in ipairs(request.groups) do
   for index, data in ipairs(datas) do
     at, number = at + 1, number + 1
     local id = ids and ids[index] or string.format('%.0f', number)
-    local owner = deduplication and find_duplicate(q, id, deduplication, name, data, opts, now)
+    local owner = deduplication and take_id_or_find_owner(q, id, deduplication, name, data, opts, now)
     if owner then
       found[#found + 1] = { at, owner }
     elseif ids and call('EXISTS', q.base .. id) == 1 then

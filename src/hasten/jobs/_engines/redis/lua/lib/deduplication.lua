@@ -38,7 +38,7 @@ end
 
 -- Decides whether a new job is added. If it is, it owns its deduplication id from now on. Otherwise returns the id of the
 -- job of which it is a duplicate. settings are {id, mode, window in ms, max_wait in ms}.
-local function find_duplicate(q, id, settings, name, data, opts, now)
+local function take_id_or_find_owner(q, id, settings, name, data, opts, now)
   local deduplication, mode = settings.id, settings.mode
   local owner_key, next_key = q.base .. 'de:' .. deduplication, q.base .. 'dn:' .. deduplication
   local owner = owner_of(q, deduplication)
