@@ -16,10 +16,9 @@ from functools import lru_cache
 from time import monotonic
 from typing import Any, Final
 
-import msgspec
 from msgspec.structs import replace
 from opentelemetry import context as contexts
-from opentelemetry import propagate, trace
+from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanKind, StatusCode
 
@@ -28,19 +27,15 @@ from hasten._logs import get_logger
 from hasten._repeated_errors import ThrottledErrorLog
 from hasten.jobs._job import Job
 from hasten.jobs._options import decode_options
+from hasten.jobs._propagation import Propagation
 from hasten.jobs._record import Completed, Failed, JobRecord, JobTemplate, Outcome, Retry
 from hasten.jobs._run import Run
-from hasten.jobs._trace_context import add_context, read_context
 
 SYSTEM: Final = "hasten"
 
 CHECK_SECONDS: Final = 1.0  # how soon a tracer provider that is set later is noticed
 
-# A key of the stored context: the job was added in bulk. Programs in other languages ignore it.
-BULK: Final = "hasten-bulk"
-
 _NO_PROVIDER: Final = (trace.ProxyTracerProvider, trace.NoOpTracerProvider)
-_decode_carrier: Final = msgspec.json.Decoder(dict[str, str]).decode
 
 
 class Spans:
@@ -50,6 +45,7 @@ class Spans:
         self._is_on = False
         self._check_at = 0.0
         self._tracer = trace.get_tracer("hasten", hasten.__version__)
+        self._propagation = Propagation()
         self._errors = ThrottledErrorLog(get_logger("hasten.tracing"))
 
     @property
@@ -78,10 +74,7 @@ class Spans:
         if span is None:
             return await submit(template)
         try:
-            carrier = self._carrier_of(span)
-            if carrier is not None:
-                template = replace(template, opts=add_context(template.opts, carrier))
-            job = await submit(template)
+            job = await submit(self._with_context(template, span))
         except BaseException as error:
             self._end_send_span(span, error)
             raise
@@ -99,16 +92,13 @@ class Spans:
         if span is None:
             return await submit(jobs)
         try:
-            carrier = self._carrier_of(span, {BULK: "1"})
-            if carrier is not None:
-                # Jobs with the same template keep sharing one: they are stored faster.
-                templates = {id(template): template for template, _ in jobs}
-                traced = {
-                    key: replace(template, opts=add_context(template.opts, carrier))
-                    for key, template in templates.items()
-                }
-                jobs = [(traced[id(template)], data) for template, data in jobs]
-            added = await submit(jobs)
+            # Jobs with the same template keep sharing one: they are stored faster.
+            templates = {id(template): template for template, _ in jobs}
+            traced = {
+                key: self._with_context(template, span, is_bulk=True)
+                for key, template in templates.items()
+            }
+            added = await submit([(traced[id(template)], data) for template, data in jobs])
         except BaseException as error:
             self._end_send_span(span, error)
             raise
@@ -118,10 +108,9 @@ class Spans:
     def _start_send_span(self, queue: str, attribute: str, value: str | int) -> Span | None:
         """Start the span of a call that adds jobs, with an attribute. None if that fails."""
         try:
+            name, attributes = _name_and_attributes(queue, "send")
             return self._tracer.start_span(
-                f"send {queue}",
-                kind=SpanKind.PRODUCER,
-                attributes={**_attributes(queue, "send"), attribute: value},
+                name, None, SpanKind.PRODUCER, {**attributes, attribute: value}
             )
         except Exception:  # noqa: BLE001  # of a sampler or a processor of the application
             self._errors.exception("cannot start the span of an added job")
@@ -142,17 +131,16 @@ class Spans:
         except Exception:  # noqa: BLE001  # the job may be stored: the call must not fail
             self._errors.exception("cannot end the span of an added job")
 
-    def _carrier_of(self, span: Span, extra: Mapping[str, str] = {}) -> str | None:
-        """Return the context of a span as a JSON object, in the form that is stored with a job.
-
-        extra are further entries of the object. Returns None if no propagator is configured.
-        """
-        carrier: dict[str, str] = {}
+    def _with_context(
+        self, template: JobTemplate, span: Span, *, is_bulk: bool = False
+    ) -> JobTemplate:
+        """Return the template of jobs with the context of a span."""
         try:
-            propagate.inject(carrier, trace.set_span_in_context(span))
+            opts = self._propagation.add_to_options(template.opts, span, is_bulk=is_bulk)
         except Exception:  # noqa: BLE001  # of a propagator of the application
             self._errors.exception("cannot store the trace context of an added job")
-        return msgspec.json.encode({**carrier, **extra}).decode() if carrier else None
+            return template
+        return replace(template, opts=opts)
 
     # Running ------------------------------------------------------------------------------------
 
@@ -168,26 +156,26 @@ class Spans:
 
     def _start_process_span(self, job: JobRecord) -> tuple[Span, Context]:
         """Start the span "process" of a run. Return it, and the context that it was started in."""
-        carrier = _read_carrier(job)
-        # Not the context of the code that started the worker: its jobs do not belong to it.
-        parent = propagate.extract(carrier, Context())
-        sender = trace.get_current_span(parent).get_span_context()
+        parent, is_bulk = self._propagation.from_options(job.opts)
         links: list[Link] | None = None
-        if carrier and sender.is_valid and _should_link(job, carrier):
-            links = [Link(sender)]
-            parent = trace.set_span_in_context(trace.INVALID_SPAN, parent)  # baggage stays
+        if is_bulk or _is_not_first_run_at_once(job):
+            sender = trace.get_current_span(parent).get_span_context()
+            if sender.is_valid:
+                links = [Link(sender)]
+                parent = trace.set_span_in_context(trace.INVALID_SPAN, parent)  # baggage stays
+        name, attributes = _name_and_attributes(job.queue, "process")
         span = self._tracer.start_span(
-            f"process {job.queue}",
+            name,
             parent,
-            kind=SpanKind.CONSUMER,
-            attributes={
-                **_attributes(job.queue, "process"),
+            SpanKind.CONSUMER,
+            {
+                **attributes,
                 "messaging.message.id": job.id,
                 "hasten.task": job.name,
                 "hasten.attempt": job.attempts_made + 1,
                 "hasten.worker": job.worker or "",
             },
-            links=links,
+            links,
         )
         return span, parent
 
@@ -198,16 +186,7 @@ class Spans:
             return
         try:
             if type(outcome) is not Completed:
-                name = "lost" if outcome is None else type(outcome).__name__.lower()
-                span.set_attribute("hasten.outcome", name)
-            if isinstance(outcome, Failed | Retry):
-                kind, _, text = outcome.error.partition(": ")
-                span.set_attribute("error.type", kind)
-                span.set_status(StatusCode.ERROR, outcome.error)
-                exception = {"exception.type": kind, "exception.message": text}
-                if outcome.traceback:
-                    exception["exception.stacktrace"] = outcome.traceback
-                span.add_event("exception", exception)
+                _set_outcome(span, outcome)
             span.end()
         except Exception:  # noqa: BLE001
             self._errors.exception("cannot end the span of a job")
@@ -216,12 +195,18 @@ class Spans:
 
     def carrier_of_run(self, run: Run) -> str | None:
         """Return the context of the span of a run as JSON, for a handler in another process."""
-        return None if run.span is None else self._carrier_of(run.span)
+        if run.span is None:
+            return None
+        try:
+            return self._propagation.to_json(run.span)
+        except Exception:  # noqa: BLE001  # of a propagator of the application
+            self._errors.exception("cannot pass on the trace context of a job")
+            return None
 
     @contextlib.contextmanager
     def use_context(self, carrier: str) -> Iterator[None]:
         """Use a context of another process in this one."""
-        token = contexts.attach(propagate.extract(_decode(carrier), Context()))
+        token = contexts.attach(self._propagation.from_json(carrier))
         try:
             yield
         finally:
@@ -229,9 +214,9 @@ class Spans:
 
 
 @lru_cache(256)
-def _attributes(queue: str, operation: str) -> Mapping[str, str]:
-    """Return the attributes of all spans of an operation on a queue."""
-    return {
+def _name_and_attributes(queue: str, operation: str) -> tuple[str, Mapping[str, str]]:
+    """Return the name and the attributes of all spans of an operation on a queue."""
+    return f"{operation} {queue}", {
         "messaging.system": SYSTEM,
         "messaging.destination.name": queue,
         "messaging.operation.name": operation,
@@ -239,23 +224,24 @@ def _attributes(queue: str, operation: str) -> Mapping[str, str]:
     }
 
 
-def _read_carrier(job: JobRecord) -> dict[str, str]:
-    context = read_context(job.opts)
-    return {} if context is None else _decode(context)
+def _set_outcome(span: Span, outcome: Outcome | None) -> None:
+    """Set the attributes, the status and the event of a run that has not completed."""
+    name = "lost" if outcome is None else type(outcome).__name__.lower()
+    span.set_attribute("hasten.outcome", name)
+    if isinstance(outcome, Failed | Retry):
+        kind, _, text = outcome.error.partition(": ")
+        span.set_attribute("error.type", kind)
+        span.set_status(StatusCode.ERROR, outcome.error)
+        exception = {"exception.type": kind, "exception.message": text}
+        if outcome.traceback:
+            exception["exception.stacktrace"] = outcome.traceback
+        span.add_event("exception", exception)
 
 
-def _decode(carrier: str) -> dict[str, str]:
-    try:
-        return _decode_carrier(carrier)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):  # of another program
-        return {}
-
-
-def _should_link(job: JobRecord, carrier: Mapping[str, str]) -> bool:
-    """Return whether the run is linked to the span that added its job, and not a child of it."""
+def _is_not_first_run_at_once(job: JobRecord) -> bool:
+    """Return whether the run is a retry, or that of a delayed job or of a scheduler."""
     return (
-        BULK in carrier
-        or job.attempts_started > 1
+        job.attempts_started > 1
         or job.attempts_made > 0
         or _was_added_with_delay(job)
         or job.id.startswith("repeat:")  # of a scheduler of BullMQ
@@ -264,6 +250,8 @@ def _should_link(job: JobRecord, carrier: Mapping[str, str]) -> bool:
 
 def _was_added_with_delay(job: JobRecord) -> bool:
     # In the record, the delay of a job that is due is 0.
+    if '"delay"' not in job.opts:
+        return False
     try:
         return decode_options(job.opts).delay_ms > 0
     except ValueError:  # of another program
