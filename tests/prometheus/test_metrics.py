@@ -150,7 +150,9 @@ class TestJobs:
     async def test_the_longest_wait_is_found_with_few_reads(
         self, queue: Queue, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        await queue.add_many([("a", {}), *[("a", {}, {"lifo": True})] * 500])
+        await queue.add("a")
+        for _ in range(2):
+            await queue.add_many([("a", {}, {"lifo": True})] * 250)
         clock.advance(10)
         reads: list[int] = []
         get_page = type(queue.engine).get_page
