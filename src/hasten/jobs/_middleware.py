@@ -104,7 +104,9 @@ def call_through(
     middlewares: Sequence[Middleware], call: C, innermost: Callable[[C], Awaitable[Any]]
 ) -> Awaitable[Any]:
     """Call the first middleware, which calls the next one, and so on. The last calls innermost."""
-    return _SingleUseNext(middlewares, 0, innermost).proceed(call)
+    if not middlewares:
+        return innermost(call)
+    return middlewares[0](call, _SingleUseNext(middlewares, 1, innermost))
 
 
 class _SingleUseNext:
@@ -137,15 +139,11 @@ class _SingleUseNext:
                 f"a middleware called call_next({call!r}): pass the call that it received"
             )
         self._was_called = True
-        return await self.proceed(call)
-
-    def proceed(self, call: Any) -> Awaitable[Any]:
-        """Call the next middleware, or innermost behind the last one."""
-        position = self._position
-        if position == len(self._middlewares):
-            return self._innermost(call)
-        call_next = _SingleUseNext(self._middlewares, position + 1, self._innermost)
-        return self._middlewares[position](call, call_next)
+        middlewares, position = self._middlewares, self._position
+        if position == len(middlewares):
+            return await self._innermost(call)
+        call_next = _SingleUseNext(middlewares, position + 1, self._innermost)
+        return await middlewares[position](call, call_next)
 
 
 async def add_through(
@@ -268,7 +266,8 @@ class _Bulk:
             self.running -= 1
             if not self.running:
                 self.have_ended.set()
-            self._mark_accounted_for(index)
+            if index in self._missing:
+                self._mark_accounted_for(index)
 
     def _add(self, index: int, call: EnqueueCall) -> Awaitable[Job[Any]]:
         """Let a call wait for its job."""
