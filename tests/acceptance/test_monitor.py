@@ -416,10 +416,13 @@ class TestSeveralProcesses:
         await place.until("/readyz", lambda answer: answer.status == 200)
         os.kill(hanging, signal.SIGSTOP)
         try:
-            dead = await place.get("/livez")
+            # The process may still answer a request while the signal is delivered.
+            dead = await place.until("/livez", lambda answer: answer.status == 503)
             assert dead.body["reasons"] == ["process 2: does not answer within 1 s"]
-            page = await place.get("/metrics")
-            assert page.metric("hasten_worker_up", process="2") == 0
+            page = await place.until(
+                "/metrics", lambda page: page.metric("hasten_worker_up", process="2") == 0
+            )
+            assert page.metric("hasten_worker_up", process="1") == 1
         finally:
             os.kill(hanging, signal.SIGCONT)
         await place.until("/livez", lambda answer: answer.status == 200)

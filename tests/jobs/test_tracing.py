@@ -28,7 +28,7 @@ from hasten.errors import StoreUnavailable
 from hasten.jobs import Queue, RetryAfter, Worker
 from hasten.jobs import _tracing as tracing
 from hasten.jobs._options import Options, decode_options, encode_options
-from hasten.jobs._propagation import Propagation
+from hasten.jobs._spans import Propagation
 from hasten.jobs._trace_context import MAX_CONTEXT, add_context, read_context, split_context
 from hasten.testing import ManualClock
 from tests.jobs import observed_tasks
