@@ -155,9 +155,10 @@ class RedisOnTestTime(RedisEngine):
 
     def report_worker(
         self, queue: str, worker: WorkerInfo, *, lifetime_ms: int, now_ms: int
-    ) -> None:
-        super().report_worker(queue, worker, lifetime_ms=FOR_EVER_MS, now_ms=now_ms)
+    ) -> bool:
+        is_paused = super().report_worker(queue, worker, lifetime_ms=FOR_EVER_MS, now_ms=now_ms)
         self._reported_ms[queue, worker.id] = now_ms, lifetime_ms
+        return is_paused
 
     async def workers(self, queue: str, *, now_ms: int) -> list[WorkerInfo]:
         living = []

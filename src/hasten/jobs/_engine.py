@@ -249,10 +249,10 @@ class Engine(Protocol):
 
     def report_worker(
         self, queue: str, worker: WorkerInfo, *, lifetime_ms: int, now_ms: int
-    ) -> None:
+    ) -> bool:
         """Store what a worker does. It counts as dead after lifetime_ms without another report.
 
-        Blocks, like `renew`.
+        Returns whether the queue is paused. Blocks, like `renew`.
         """
 
     async def unregister_worker(self, queue: str, worker_id: str) -> None:

@@ -78,24 +78,63 @@ async def _read_paused_flag(queue: Queue) -> QueueReading:
 async def _read_counts_and_waits(queue: Queue) -> QueueReading:
     engine, name = queue.engine, queue.name
     counts = await engine.count(name)
-    first: list[JobRecord] = []
-    # The oldest job is the next to run, except for `lifo` jobs and priorities. To find it then,
-    # the engine would have to read all jobs; the ends of the list are near enough.
-    for state in READY:
-        if counts[state]:
-            first += await engine.get_page(name, state, offset=0, limit=1, newest_first=False)
-    if counts[State.PRIORITIZED] > 1:
-        first += await engine.get_page(
-            name, State.PRIORITIZED, offset=0, limit=1, newest_first=True
-        )
+    oldest = [
+        *await _read_oldest_waiting(queue, counts[State.WAITING]),
+        *await _read_ends_of_prioritized(queue, counts[State.PRIORITIZED]),
+    ]
     now_ms = queue.clock.now_ms()
     return QueueReading(
         name,
         counts,
-        oldest_wait=max([0.0, *((now_ms - _estimate_ready_since_ms(job)) / 1000 for job in first)]),
+        oldest_wait=max(
+            [0.0, *((now_ms - _estimate_ready_since_ms(job)) / 1000 for job in oldest)]
+        ),
         is_paused=await engine.is_paused(name),
         slots=sum(info.slots for info in await engine.workers(name, now_ms=now_ms)),
     )
+
+
+async def _read_oldest_waiting(queue: Queue, count: int) -> list[JobRecord]:
+    """Return jobs without a priority, among them the one that waits longest. count is their number.
+
+    In the order of claiming, `lifo` jobs come first, the newest first. The others follow, the
+    oldest first. So the oldest job is on one of the two sides of the border between them. A binary
+    search finds it, with 20 reads for a million jobs; without `lifo` jobs it is the first job.
+    """
+    before: list[JobRecord] = []
+    after: list[JobRecord] = []
+    first, end = 0, count  # the border is at one of these positions
+    while first < end:
+        # The first position at first: usually there are no `lifo` jobs.
+        middle = 0 if not before and not after else (first + end) // 2
+        page = await queue.engine.get_page(
+            queue.name, State.WAITING, offset=middle, limit=1, newest_first=False
+        )
+        if page and _is_lifo(page[0]):
+            before, first = page, middle + 1
+        else:  # also if there are fewer jobs by now
+            after, end = page or after, middle
+    return before + after
+
+
+async def _read_ends_of_prioritized(queue: Queue, count: int) -> list[JobRecord]:
+    """Return the first and the last job with a priority. count is the number of these jobs.
+
+    To find the oldest one, the engine would have to read all of them.
+    """
+    jobs: list[JobRecord] = []
+    for newest_first in (False, True)[:count]:
+        jobs += await queue.engine.get_page(
+            queue.name, State.PRIORITIZED, offset=0, limit=1, newest_first=newest_first
+        )
+    return jobs
+
+
+def _is_lifo(job: JobRecord) -> bool:
+    try:
+        return decode_options(job.opts).lifo
+    except ValueError:  # of another program
+        return False
 
 
 def _estimate_ready_since_ms(job: JobRecord) -> int:

@@ -35,7 +35,7 @@ from hasten.jobs._epoch import to_datetime
 from hasten.jobs._failures import describe_exception
 from hasten.jobs._heartbeat import Heartbeat, report_lifetime_ms
 from hasten.jobs._leases import RENEWALS_PER_LEASE, LeaseKeeper
-from hasten.jobs._loop_lag import LoopLag
+from hasten.jobs._loop_lag import BlockedLoopLog, LoopLag
 from hasten.jobs._options import (
     DEFAULT_KEEP_COMPLETED,
     DEFAULT_KEEP_FAILED,
@@ -140,6 +140,7 @@ class Worker:
         self._id = secrets.token_hex(8)
         self._host = socket.gethostname()
         self._loop_lag = LoopLag()
+        self._blocked_loop_log = BlockedLoopLog(self.name, self._loop_lag)
         self._heartbeats: list[Heartbeat] = []
         self._consumers: list[QueueConsumer] = []
         self._stopping = False
@@ -206,6 +207,8 @@ class Worker:
 
     def _store_worker_info(self, consumers: list[QueueConsumer]) -> None:
         """Store what the worker does in each of these queues, for `Queue.workers`. Blocks."""
+        if consumers[0] is self._consumers[0]:  # not in the threads of the other stores
+            self._blocked_loop_log.update()
         for consumer in consumers:
             consumer.report_worker(self._info_of(consumer), report_lifetime_ms(self._lease_ms))
 

@@ -45,7 +45,8 @@ def queue_families(readings: Sequence[QueueReading]) -> Iterator[Metric]:
     )
     oldest = GaugeMetricFamily(
         "hasten_oldest_wait_seconds",
-        "How long the job that waits longest has been ready to run; 0 if no job waits.",
+        "How long the job that waits longest has been ready to run; 0 if no job waits. Of the jobs "
+        "with a priority, only the first and the last one count.",
         labels=["queue"],
     )
     paused = GaugeMetricFamily(

@@ -470,10 +470,10 @@ class RedisEngine:
 
     def report_worker(
         self, queue: str, worker: WorkerInfo, *, lifetime_ms: int, now_ms: int
-    ) -> None:
+    ) -> bool:
         info = encode_worker_info(worker)
         request = {"id": worker.id, "info": info, "lifetime": lifetime_ms}
-        self._run_script_blocking("report_worker", queue, request)
+        return bool(self._run_script_blocking("report_worker", queue, request))
 
     async def wait_for_jobs(
         self, queue: str, *, next_due_ms: int | None, worker_id: str = ""

@@ -249,13 +249,13 @@ class SqliteEngine:
 
     def report_worker(
         self, queue: str, worker: WorkerInfo, *, lifetime_ms: int, now_ms: int
-    ) -> None:
+    ) -> bool:
         work = partial(
             workers.report, queue=queue, id=worker.id,
             encoded_info=encode_worker_info(worker),
             lifetime_ms=lifetime_ms, now_ms=now_ms,
         )  # fmt: skip
-        self._database.run_blocking(work, durable=False, topic=workers.TOPIC)
+        return self._database.run_blocking(work, durable=False, topic=workers.TOPIC)
 
     async def unregister_worker(self, queue: str, worker_id: str) -> None:
         work = partial(workers.delete, queue=queue, id=worker_id)
