@@ -73,7 +73,7 @@ FLOORS: Final = {
     "hasten.compression._media_types": 1,
     "hasten.compression._head": 1,
     "hasten.compression._breach": 1,
-    "hasten.compression._effort": 1,
+    "hasten.compression._level_policy": 1,
     "hasten.compression._options": 1,
     "hasten.compression._request_target": 1,
     "hasten.ratelimit._rates": 1,

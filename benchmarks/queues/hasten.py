@@ -53,12 +53,12 @@ class Hasten(AsyncContestant):
 
     async def _count_runs(self, count: int) -> Cost:
         """Call the observer of runs as the worker does: with a job that has waited and has run."""
-        from hasten.jobs._record import Claim, Completed
+        from hasten.jobs._record import ClaimRequest, Completed
         from hasten.jobs._run import Run
 
         job = await self._task.enqueue(1)
         engine, now_ms = self._queue.engine, self._queue.clock.now_ms()
-        claim = Claim(1, "token", "bench", 60_000)
+        claim = ClaimRequest(1, "token", "bench", 60_000)
         batch = await engine.claim(self._queue.name, claim, now_ms=now_ms)
         run = Run(batch.leases[0], asyncio.get_running_loop(), lambda _: None)  # type: ignore[arg-type, return-value]  # no handler uses the context
         run.began_at = run.loop.time()
@@ -81,18 +81,18 @@ class Hasten(AsyncContestant):
         from opentelemetry.context import Context
         from opentelemetry.sdk.trace import TracerProvider
 
-        from hasten.jobs._record import Claim, Completed, JobTemplate
+        from hasten.jobs._record import ClaimRequest, Completed, JobTemplate
         from hasten.jobs._run import Run
         from hasten.jobs._spans import Spans
 
         trace.set_tracer_provider(TracerProvider())
         job = await self._task.enqueue(1)
         engine, now_ms = self._queue.engine, self._queue.clock.now_ms()
-        claim = Claim(1, "token", "bench", 60_000)
+        claim = ClaimRequest(1, "token", "bench", 60_000)
         batch = await engine.claim(self._queue.name, claim, now_ms=now_ms)
         run = Run(batch.leases[0], asyncio.get_running_loop(), lambda _: None)  # type: ignore[arg-type, return-value]  # no handler uses the context
         outcome = Completed(job.id, "token", "null")
-        template = self._queue.producer.template("noop", self._task.definition.options)
+        template = self._queue.producer.make_template("noop", self._task.definition.options)
 
         async def submit(_: JobTemplate) -> Any:
             return job

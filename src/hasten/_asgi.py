@@ -18,7 +18,7 @@ ASGI requires lower-case names, but not all applications follow it.
 """
 
 
-def header_values(headers: Headers, name: bytes) -> bytes | None:
+def join_header_values(headers: Headers, name: bytes) -> bytes | None:
     """Return the value of a header, or None if it is missing. RFC 9110, section 5.3.
 
     The values of several lines with this name are joined with commas. name is in lower case.

@@ -6,8 +6,8 @@ Call them in constructors, so that a mistake fails at start-up and not during a 
     self.on_event = check_function("on_event", on_event, "event")
 
 The first argument is the name of the option as the caller wrote it. Durations and sizes are checked
-and converted by `hasten._durations.to_ms` and `hasten._sizes.to_bytes`. Where no function fits,
-raise the errors directly:
+and converted by `hasten._durations.to_nearest_ms` and `hasten._sizes.to_byte_count`. Where no
+function fits, raise the errors directly:
 
 - `InvalidOption(option, value, "a list of paths")` for other wrong values. The last argument
   completes the message "must be …".
@@ -30,31 +30,31 @@ F = TypeVar("F")
 Choice = TypeVar("Choice", bound=str)
 
 
-def is_whole_number(value: object) -> TypeGuard[int]:
+def is_int_not_bool(value: object) -> TypeGuard[int]:
     """Return whether a value is an int, but not a bool."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def is_number(value: object) -> TypeGuard[float]:
+def is_int_or_float_not_bool(value: object) -> TypeGuard[float]:
     """Return whether a value is an int or a float, but not a bool."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def check_whole_number(option: str, value: object, least: int, most: int | None = None) -> int:
     """Return the value if it is an int from least to most, both included."""
-    if is_whole_number(value) and least <= value and (most is None or value <= most):
+    if is_int_not_bool(value) and least <= value and (most is None or value <= most):
         return value
     bounds = f"of at least {least:,}" if most is None else f"from {least:,} to {most:,}"
-    code = "out_of_range" if is_whole_number(value) else "invalid"
+    code = "out_of_range" if is_int_not_bool(value) else "invalid"
     raise InvalidOption(option, value, f"a whole number {bounds}", code=code)
 
 
 def check_number(option: str, value: object, least: float, most: float) -> float:
     """Return the value if it is a number from least to most, both included."""
-    if is_number(value) and least <= value <= most:  # never true of NaN
+    if is_int_or_float_not_bool(value) and least <= value <= most:  # never true of NaN
         return value
     expected = f"a number from {least:g} to {most:g}"
-    code = "out_of_range" if is_number(value) else "invalid"
+    code = "out_of_range" if is_int_or_float_not_bool(value) else "invalid"
     raise InvalidOption(option, value, expected, code=code)
 
 
@@ -101,24 +101,26 @@ def check_instance(option: str, value: T, kind: type) -> T:
     raise InvalidOption(option, value, f"{kind.__name__}(…) or None")
 
 
-def check_function(option: str, value: F, *parameters: str, may_be_async: bool = False) -> F:
-    """Return the value if it is None or a function that can be called with these parameters.
+def check_function(option: str, value: F, *arguments: str, may_be_async: bool = False) -> F:
+    """Return the value if it is None or a function that accepts these positional arguments.
 
-    parameters are names for the positional arguments, which the error message shows:
-    "on_event(event)". If there are none, the number of arguments is not checked. An async function
-    is rejected unless may_be_async is set, because the caller would not await its result.
+    arguments are names that stand for the positional arguments in the error message, such as
+    "on_event(event)". The parameters of the function may have other names. Without arguments, any
+    function is accepted. An async function is rejected unless may_be_async is set, because the
+    caller would not await its result.
     """
     if value is None:
         return value
     if (
         callable(value)
-        and _accepts_arguments(value, parameters)
+        and _accepts_positional_arguments(value, arguments)
         and (may_be_async or not is_async(value))
     ):
         return value
-    kind = "function" if may_be_async else "function that is not async"
-    call = f", that accepts the call {option}({', '.join(parameters)})" if parameters else ""
-    raise InvalidOption(option, value, f"a {kind}{call}")
+    expected = "a function" if may_be_async else "a function that is not async"
+    if arguments:
+        expected += f", that accepts the call {option}({', '.join(arguments)})"
+    raise InvalidOption(option, value, expected)
 
 
 def is_async(function: object) -> bool:
@@ -131,11 +133,13 @@ def is_async(function: object) -> bool:
     )
 
 
-def _accepts_arguments(function: Callable[..., object], parameters: Collection[str]) -> bool:
-    if not parameters:
+def _accepts_positional_arguments(
+    function: Callable[..., object], arguments: Collection[str]
+) -> bool:
+    if not arguments:
         return True
     try:
-        inspect.signature(function).bind(*parameters)
+        inspect.signature(function).bind(*arguments)
     except TypeError:
         return False
     except ValueError:  # a built-in function without a signature: assume that it does
@@ -143,7 +147,7 @@ def _accepts_arguments(function: Callable[..., object], parameters: Collection[s
     return True
 
 
-def check_time(option: str, value: object) -> datetime:
+def check_aware_datetime(option: str, value: object) -> datetime:
     """Return the value if it is a datetime with a time zone."""
     if not isinstance(value, datetime):
         raise InvalidOption(option, value, "a datetime")

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol, runtime_checkable
 
-from hasten._checks import is_whole_number
+from hasten._checks import is_int_not_bool
 from hasten.errors import InvalidOption
 
 
@@ -65,7 +65,7 @@ def check_clock(clock: object) -> Clock:
     if isinstance(clock, type) or not isinstance(clock, Clock):
         raise InvalidOption("clock", clock, expected)
     now_ms: object = clock.now_ms()
-    if not is_whole_number(now_ms):
+    if not is_int_not_bool(now_ms):
         raise InvalidOption("clock", clock, f"{expected}; its now_ms() returns {now_ms!r}")
     return clock
 
@@ -73,7 +73,8 @@ def check_clock(clock: object) -> Clock:
 def make_now_ns(clock: Clock | None) -> Callable[[], int]:
     """Return a function that returns the time of the clock in nanoseconds.
 
-    Without a clock, this is `time.monotonic_ns`, which does not jump when the wall clock is set.
+    If the clock has only milliseconds, they are multiplied. Without a clock, the function is
+    `time.monotonic_ns`, which does not jump when the wall clock is set.
     """
     if clock is None:
         return time.monotonic_ns

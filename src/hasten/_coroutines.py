@@ -1,7 +1,7 @@
 """Run coroutines without an event loop.
 
 Code that has async and blocking callers is written once, as coroutines. A blocking caller passes
-functions that never suspend to such a coroutine, and runs it with `run_without_loop`.
+functions that never suspend to such a coroutine, and runs it with `run_without_suspending`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def run_without_loop(coroutine: Coroutine[Any, Any, T]) -> T:
+def run_without_suspending(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine that never suspends, and return its result.
 
     Raises `RuntimeError` if the coroutine does suspend.

@@ -17,8 +17,8 @@ from hasten._logs import get_logger
 logger = get_logger("hasten.worker")
 
 
-def settings_module() -> str | None:
-    """Return the name of the settings module, DJANGO_SETTINGS_MODULE.
+def get_pending_settings_module() -> str | None:
+    """Return the name of the settings module that `set_up` would use: DJANGO_SETTINGS_MODULE.
 
     Returns None if it is not set, or if Django is not installed or is set up already.
     """
@@ -33,7 +33,7 @@ def set_up() -> None:
 
     An exception that the settings or an application raise while they are imported is not caught.
     """
-    if settings_module() is None:
+    if get_pending_settings_module() is None:
         return
     disabled = {name for name, found in _get_hasten_loggers() if found.disabled}
     importlib.import_module("django").setup()

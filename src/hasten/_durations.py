@@ -6,7 +6,7 @@ import re
 from datetime import timedelta
 from typing import Final, TypeAlias
 
-from hasten._checks import is_number
+from hasten._checks import is_int_or_float_not_bool
 from hasten.errors import InvalidOption
 
 Duration: TypeAlias = float | timedelta | str
@@ -28,13 +28,19 @@ _TEXT: Final = re.compile(rf"\s*(?:{_PIECE.pattern})+", re.ASCII)
 _MAX_CHARS: Final = 100
 
 
-def to_ms(option: str, value: object, *, at_least_ms: int = 0) -> int:
-    """Convert a duration to milliseconds, rounded to a whole number. Raises `InvalidOption`."""
+def to_nearest_ms(option: str, value: object, *, at_least_ms: int = 0) -> int:
+    """Convert a duration to milliseconds, rounded to the nearest whole number.
+
+    Raises `InvalidOption`, also for a duration of less than at_least_ms.
+    """
     return _to_whole_units(option, value, 1_000, at_least_ms)
 
 
-def to_us(option: str, value: object, *, at_least_us: int = 0) -> int:
-    """Convert a duration to microseconds, rounded to a whole number. Raises `InvalidOption`."""
+def to_nearest_us(option: str, value: object, *, at_least_us: int = 0) -> int:
+    """Convert a duration to microseconds, rounded to the nearest whole number.
+
+    Raises `InvalidOption`, also for a duration of less than at_least_us.
+    """
     if isinstance(value, timedelta):  # exact, while a float of seconds could be rounded
         whole = value // timedelta(microseconds=1)
         if at_least_us <= whole <= MAX_SECONDS * 1_000_000:
@@ -43,7 +49,7 @@ def to_us(option: str, value: object, *, at_least_us: int = 0) -> int:
 
 
 def to_seconds(option: str, value: object) -> float:
-    """Convert a duration to seconds. Raises `InvalidOption`."""
+    """Convert a duration to seconds. Raises `InvalidOption`, also for a negative duration."""
     return float(_checked_seconds(option, value, 0))
 
 
@@ -60,16 +66,17 @@ def _to_whole_units(option: str, value: object, units_per_second: int, at_least:
     return converted
 
 
-def _checked_seconds(option: str, value: object, least: float) -> int | float:
+def _checked_seconds(option: str, value: object, least_in_message: float) -> int | float:
     """Return the seconds of a duration. Raises `InvalidOption` if it is negative or too long.
 
-    least is the minimum, in seconds, that the error message for a negative duration names.
+    least_in_message is the minimum, in seconds, that the error message for a negative duration
+    names. Only the caller checks it for other durations.
     """
     seconds = _seconds_of(value)
     if seconds is None:
         raise InvalidOption(option, value, _EXPECTED)
     if not seconds >= 0:  # negative or NaN
-        raise _too_short_error(option, value, least)
+        raise _too_short_error(option, value, least_in_message)
     if seconds > MAX_SECONDS:
         raise InvalidOption(
             option, value, "less than a hundred years; numbers are in seconds", code="out_of_range"
@@ -87,7 +94,7 @@ def _seconds_of(value: object) -> int | float | None:
     """Return the seconds of a duration, or None if the value is not a duration."""
     if isinstance(value, timedelta):
         return value.total_seconds()
-    if is_number(value):
+    if is_int_or_float_not_bool(value):
         return value
     if isinstance(value, str) and len(value) <= _MAX_CHARS and _TEXT.fullmatch(value):
         return sum(float(number) * _UNITS[unit] for number, unit in _PIECE.findall(value))

@@ -17,7 +17,7 @@ _ESCAPED: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _JOINERS: Final = "\u200c\u200d"  # invisible but harmless: they join letters and emoji
 
 
-def printable(text: str, *, keep: str = "") -> str:
+def escape_unprintable(text: str, *, keep: str = "") -> str:
     r"""Return the text with control characters escaped, such as `\n`, `\x1b` or `\u202e`.
 
     The characters in keep are not escaped.
@@ -26,11 +26,11 @@ def printable(text: str, *, keep: str = "") -> str:
 
 
 def is_printable(text: str) -> bool:
-    """Return whether `printable` would return the text unchanged."""
+    """Return whether `escape_unprintable` would return the text unchanged."""
     return text.isprintable() or not any(map(_needs_escape, text))
 
 
-def printable_json(value: object) -> str:
+def to_printable_json(value: object) -> str:
     """Return a value as indented JSON. Of the characters outside of ASCII, only those that could
     control a terminal are escaped.
     """

@@ -48,7 +48,7 @@ class Inbox(Generic[T]):
             item = self._items.get_nowait()
             self._waker = None
             return item
-        watch.wait(timeout)
+        watch.wait_for_write_or_waker(timeout)
         self._waker = None
         return self._items.get_nowait()
 
@@ -67,6 +67,7 @@ class FileWatch:
         self._watch = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if self._watch < 0:
             raise OSError(ctypes.get_errno(), "inotify_init1")
+        # Another thread writes to this file descriptor to end `wait_for_write_or_waker`.
         self.waker = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poll = select.poll()
         self._poll.register(self._watch, select.POLLIN)
@@ -77,20 +78,23 @@ class FileWatch:
 
         Raises `OSError` if the file cannot be watched.
         """
-        self.was_written()
+        self.check_and_reset_written()
         mask = IN_MODIFY | IN_ONESHOT
         if self._libc.inotify_add_watch(self._watch, os.fsencode(path), ctypes.c_uint32(mask)) < 0:
             raise OSError(ctypes.get_errno(), "inotify_add_watch", str(path))
 
-    def was_written(self) -> bool:
-        """Return whether a write was detected since `arm`, and reset this for the next call."""
+    def check_and_reset_written(self) -> bool:
+        """Return whether a write was detected since `arm` or the previous call."""
         try:
             return bool(os.read(self._watch, 4096))
         except BlockingIOError:
             return False
 
-    def wait(self, timeout: float | None) -> None:
-        """Wait until the file or `waker` is written, for at most timeout seconds."""
+    def wait_for_write_or_waker(self, timeout: float | None) -> None:
+        """Wait until the file is written, or another thread writes to the file descriptor `waker`.
+
+        Waits for at most timeout seconds.
+        """
         self._poll.poll(None if timeout is None else timeout * 1000)
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self.waker)

@@ -21,8 +21,8 @@ T = TypeVar("T")
 _firsts: Final[deque[tuple[object, object, object]]] = deque(maxlen=16)
 
 
-def find_first_equal_middleware(scope: Scope, instance: T, options: object) -> T:
-    """Return the first middleware instance equal to this one, whose state this one must use.
+def find_first_with_equal_options(scope: Scope, instance: T, options: object) -> T:
+    """Return the middleware instance whose state this one must use.
 
     instance serves the request, and was created with these options. In Litestar, the first instance
     that has served a request of the same application and has equal options is returned: all of

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Final
 
-from hasten._escapes import printable
+from hasten._escapes import escape_unprintable
 
 _INDENT: Final = "    "
 _HEADING: Final = "Traceback (most recent call last):\n"
@@ -46,40 +46,43 @@ def reenable_disabled_loggers() -> None:
 def _escape_record_filter(record: logging.LogRecord) -> bool:
     """Escape the arguments and the traceback of a log record. Returns True: a filter keeps it."""
     if isinstance(record.args, tuple):
-        record.args = tuple(map(_printable_argument, record.args))
+        record.args = tuple(map(_escape_argument, record.args))
     # exc_info is (None, None, None) if exc_info=True was passed outside of an except block.
     if isinstance(record.exc_info, tuple) and isinstance(record.exc_info[1], BaseException):
         # A faulty method of the exception, such as __str__, may raise an error here. The logging
         # handler formats the exception again, and reports this error.
         with contextlib.suppress(Exception):
-            plain, safe = _format_tracebacks(record.exc_info)
+            plain, safe = _format_traceback_plain_and_escaped(record.exc_info)
             if safe != plain:
                 record.exc_text = safe  # formatters print this instead of exc_info
     return True
 
 
-def _printable_argument(argument: object) -> object:
-    """Return the text of a string or an exception if it needs escaping, else the argument."""
+def _escape_argument(argument: object) -> object:
+    """Return the escaped text of a string or an exception if it needs escaping.
+
+    Any other argument is returned unchanged.
+    """
     if not isinstance(argument, str | BaseException):
         return argument
     text = str(argument)
-    safe = printable(text)
+    safe = escape_unprintable(text)
     return argument if safe == text else safe
 
 
 def format_traceback(error: BaseException) -> str:
     """Return the traceback of an error, with its message escaped so that it cannot forge frames."""
-    return _format_tracebacks((type(error), error, error.__traceback__))[1]
+    return _format_traceback_plain_and_escaped((type(error), error, error.__traceback__))[1]
 
 
-def _format_tracebacks(exc_info: ExcInfo) -> tuple[str, str]:
+def _format_traceback_plain_and_escaped(exc_info: ExcInfo) -> tuple[str, str]:
     """Return the traceback as Python formats it, and the same text escaped."""
     chunks = list(traceback.TracebackException(*exc_info).format())
-    plain, safe = "".join(chunks), "".join(_printable_chunks(chunks))
+    plain, safe = "".join(chunks), "".join(_escape_chunks(chunks))
     return plain.removesuffix("\n"), safe.removesuffix("\n")
 
 
-def _printable_chunks(chunks: Iterable[str]) -> Iterator[str]:
+def _escape_chunks(chunks: Iterable[str]) -> Iterator[str]:
     """Escape the chunks of a formatted traceback: headings, frames, exception messages and notes.
 
     All lines of a message but the first, and all notes, are indented, so that none of them looks
@@ -87,7 +90,7 @@ def _printable_chunks(chunks: Iterable[str]) -> Iterator[str]:
     """
     is_note = False
     for chunk in chunks:
-        shown = printable(chunk, keep="\n\t")
+        shown = escape_unprintable(chunk, keep="\n\t")
         if chunk.startswith((" ", "\n")) or chunk == _HEADING:
             is_note = False
             yield shown

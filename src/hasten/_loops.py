@@ -22,7 +22,7 @@ from hasten.errors import AsyncioRequired
 T = TypeVar("T")
 
 
-def is_asyncio() -> bool:
+def is_asyncio_running() -> bool:
     """Return whether an asyncio event loop is running in this thread."""
     try:
         asyncio.get_running_loop()
@@ -37,28 +37,28 @@ def require_asyncio(what: str, instead: str) -> None:
     what names the feature that needs asyncio, and instead says what to do. Both are for the error
     message.
     """
-    if not is_asyncio():
+    if not is_asyncio_running():
         raise AsyncioRequired(what, instead)
 
 
 def is_running() -> bool:
     """Return whether an event loop, asyncio's or trio's, is running in this thread."""
-    return is_asyncio() or _find_running_trio() is not None
+    return is_asyncio_running() or _find_running_trio() is not None
 
 
 def current_trio_token() -> Any:
     """Return the trio token, with which other threads can run functions on this event loop."""
-    return _import_running_trio().lowlevel.current_trio_token()
+    return _require_running_trio().lowlevel.current_trio_token()
 
 
 def make_lock() -> asyncio.Lock | Any:
     """Return a lock of the running event loop: an `asyncio.Lock` or a `trio.Lock`."""
-    return asyncio.Lock() if is_asyncio() else _import_running_trio().Lock()
+    return asyncio.Lock() if is_asyncio_running() else _require_running_trio().Lock()
 
 
 def call_next_turn(function: Callable[[], object]) -> None:
     """Call a function in the next iteration of the running event loop."""
-    if is_asyncio():
+    if is_asyncio_running():
         # Not call_soon, which may still call the function in this iteration.
         asyncio.get_running_loop().call_later(0, function)
     else:
@@ -67,24 +67,24 @@ def call_next_turn(function: Callable[[], object]) -> None:
 
 async def run_in_thread(work: Callable[..., T], *args: object) -> T:
     """Call a function in a worker thread of the running event loop, and return its result."""
-    if is_asyncio():
+    if is_asyncio_running():
         return await asyncio.to_thread(work, *args)
-    result: T = await _import_running_trio().to_thread.run_sync(work, *args)
+    result: T = await _require_running_trio().to_thread.run_sync(work, *args)
     return result
 
 
-async def wait_for_future(future: Future[T]) -> T:
-    """Wait for a future of another thread, and return its result.
+async def wait_for_concurrent_future(future: Future[T]) -> T:
+    """Wait for a future of `concurrent.futures`, and return its result.
 
     Cancelling the waiting task does not cancel the future.
     """
     done: asyncio.Event | Any
     wake: Callable[[Callable[[], object]], object]
-    if is_asyncio():
+    if is_asyncio_running():
         done = asyncio.Event()
         wake = asyncio.get_running_loop().call_soon_threadsafe
     else:
-        done = _import_running_trio().Event()
+        done = _require_running_trio().Event()
         wake = current_trio_token().run_sync_soon
 
     def on_done(_: Future[T]) -> None:
@@ -96,7 +96,9 @@ async def wait_for_future(future: Future[T]) -> T:
     return future.result()
 
 
-def run_on_loop(loop: asyncio.AbstractEventLoop | Any, work: Coroutine[Any, Any, T]) -> T:
+def run_on_loop_of_other_thread(
+    loop: asyncio.AbstractEventLoop | Any, work: Coroutine[Any, Any, T]
+) -> T:
     """Run a coroutine on the event loop of another thread, wait for it, and return its result.
 
     loop is an asyncio event loop, or the trio token of a trio event loop.
@@ -123,7 +125,7 @@ def _find_running_trio() -> Any | None:
     return trio
 
 
-def _import_running_trio() -> Any:
+def _require_running_trio() -> Any:
     """Return the module trio if trio runs the caller. Raises `AsyncioRequired` otherwise."""
     trio = _find_running_trio()
     if trio is None:

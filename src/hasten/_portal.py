@@ -50,22 +50,25 @@ class _Portal:
 _portal = _Portal()
 
 
-def run_checked(coroutine: Coroutine[Any, Any, T], *, waits_for_tasks: bool = False) -> T:
+def run_for_sync_method(coroutine: Coroutine[Any, Any, T], *, may_deadlock: bool = False) -> T:
     """Run the coroutine of a `.sync` method, wait for it, and return its result.
 
-    In a thread with a running event loop, the call would block that loop. A short call only issues
-    a `RuntimeWarning` there. With waits_for_tasks=True, the coroutine may have to wait for an
-    asyncio task of that loop. The call then raises `UsageError`, because it could wait forever.
+    In a thread with a running event loop, the call blocks that loop and issues a `RuntimeWarning`.
+    may_deadlock: the coroutine may have to wait for an asyncio task of that loop, which could take
+    forever. So the call raises `UsageError` there, and does not run the coroutine.
     """
     try:
-        _check_no_running_loop(coroutine, waits_for_tasks=waits_for_tasks)
+        _warn_or_raise_in_running_loop(coroutine, may_deadlock=may_deadlock)
     except BaseException:
         coroutine.close()
         raise
     return _portal.run(coroutine)
 
 
-def _check_no_running_loop(coroutine: Coroutine[Any, Any, Any], *, waits_for_tasks: bool) -> None:
+def _warn_or_raise_in_running_loop(
+    coroutine: Coroutine[Any, Any, Any], *, may_deadlock: bool
+) -> None:
+    """Check for a running event loop in this thread; see `run_for_sync_method`."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -74,7 +77,7 @@ def _check_no_running_loop(coroutine: Coroutine[Any, Any, Any], *, waits_for_tas
     owner, _, method = coroutine.__qualname__.rpartition(".")  # type: ignore[attr-defined]
     owner = "task" if owner == "Enqueuer" else owner.lower()
     instead = f"use 'await {owner}.{method}(…)', or call it from a thread (asyncio.to_thread)"
-    if waits_for_tasks:
+    if may_deadlock:
         raise UsageError(f"a .sync call that waits would block the running event loop: {instead}")
     # stacklevel: the warning names the line that has called the `.sync` method.
     warnings.warn(
@@ -82,11 +85,11 @@ def _check_no_running_loop(coroutine: Coroutine[Any, Any, Any], *, waits_for_tas
     )
 
 
-def run_unchecked(coroutine: Coroutine[Any, Any, T]) -> T:
+def run_without_loop_check(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine, wait for it, and return its result.
 
-    Unlike `run_checked`, this does not check that the thread has no running event loop. The caller
-    must ensure that, because the loop would be blocked.
+    Unlike `run_for_sync_method`, this does not check that the thread has no running event loop. The
+    caller must ensure that, because the loop would be blocked.
     """
     return _portal.run(coroutine)
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Final
 
-from hasten._quality import parse_weights
+from hasten._quality import parse_weights_in_thousandths
 from hasten._responses import EncodedResponse
 from hasten.errors import _limit_problem
 
@@ -27,11 +27,11 @@ _JSON_RANGES: Final = (
 )
 
 
-def make_refusal(
+def make_refusal_response(
     message: str | Mapping[str, object] | None,
     *,
     status: int,
-    limits: Sequence[str],
+    exceeded_limits: Sequence[str],
     server_lacks_capacity: bool = False,
     is_text: bool = False,
 ) -> EncodedResponse:
@@ -39,14 +39,14 @@ def make_refusal(
 
     A message is the whole body: a string is sent as text/plain (as HTML it could inject scripts), a
     mapping as JSON. Without a message, the body is a problem document (RFC 9457) with the names of
-    the exceeded limits, or a short plain text if is_text is set. server_lacks_capacity: the request
-    is refused because the server lacks capacity, not because the client has exceeded a limit.
-    Caches must not store the response (RFC 6585, section 4).
+    exceeded_limits, or a short plain text if is_text is set. With server_lacks_capacity, it does
+    not say that the client has exceeded a limit, but that the server lacks capacity. Caches must
+    not store the response (RFC 6585, section 4).
     """
     if isinstance(message, Mapping):
         return _make_response(status, "application/json", json.dumps(message))
     if message is None:
-        message = _default_body(status, tuple(limits), server_lacks_capacity, is_text)
+        message = _default_body(status, tuple(exceeded_limits), server_lacks_capacity, is_text)
         if not is_text:
             return _make_response(status, "application/problem+json", message)
     return _make_response(status, "text/plain; charset=utf-8", message)
@@ -72,9 +72,9 @@ def _make_response(status: int, media_type: str, body: str) -> EncodedResponse:
 
 @lru_cache(maxsize=256)
 def _default_body(
-    status: int, limits: tuple[str, ...], server_lacks_capacity: bool, is_text: bool
+    status: int, exceeded_limits: tuple[str, ...], server_lacks_capacity: bool, is_text: bool
 ) -> str:
-    problem = _limit_problem(status, _title_of(status), limits, server_lacks_capacity)
+    problem = _limit_problem(status, _title_of(status), exceeded_limits, server_lacks_capacity)
     return str(problem["detail"]) if is_text else json.dumps(problem)
 
 
@@ -88,13 +88,13 @@ def _title_of(status: int) -> str:
 # A client that is refused again and again sends the same header each time: parse it only once.
 @lru_cache(maxsize=256)
 def _prefers_text(accept: str) -> bool:
-    weights = parse_weights(accept)
-    return _weight_of(weights, _TEXT_RANGES) > max(
-        _weight_of(weights, ranges) for ranges in _JSON_RANGES
+    weights = parse_weights_in_thousandths(accept)
+    return _get_most_specific_weight(weights, _TEXT_RANGES) > max(
+        _get_most_specific_weight(weights, ranges) for ranges in _JSON_RANGES
     )
 
 
-def _weight_of(weights: Mapping[str, int], ranges: Sequence[str]) -> int:
+def _get_most_specific_weight(weights: Mapping[str, int], ranges: Sequence[str]) -> int:
     """Return the weight of the first media range that is in weights, or 0 if none is.
 
     weights are those of the Accept header. ranges begin with the most specific one.

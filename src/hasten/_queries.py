@@ -65,7 +65,7 @@ def to_query_pairs(query: QueryLike) -> Pairs:
     return list(pairs)
 
 
-def get_request_header(query: QueryLike, name: str) -> str | None:
+def get_header_if_request(query: QueryLike, name: str) -> str | None:
     """Return a header of the request.
 
     Returns None if the request does not have this header, or if query is not a request.
@@ -77,7 +77,7 @@ def get_request_header(query: QueryLike, name: str) -> str | None:
     return value
 
 
-def is_app_in_debug_mode(query: QueryLike) -> bool:
+def is_request_of_app_in_debug_mode(query: QueryLike) -> bool:
     """Return whether query is a request of an application in debug mode."""
     scope: Any = getattr(query, "scope", None) or {}
     return bool(getattr(scope.get("app"), "debug", False))

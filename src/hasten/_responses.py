@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Final, NamedTuple, Protocol
 
-from hasten._asgi import Headers, Receive, Scope, Send, header_values
+from hasten._asgi import Headers, Receive, Scope, Send, join_header_values
 from hasten.errors import RequestRefused
 
 
@@ -86,13 +86,13 @@ async def send_response(
 
     The response to a HEAD request is sent without its body: RFC 9110, section 9.3.2.
     """
-    tag = header_values(headers, b"etag")
+    tag = join_header_values(headers, b"etag")
     if tag is not None:
-        given = header_values(list(scope["headers"]), b"if-none-match")
+        given = join_header_values(list(scope["headers"]), b"if-none-match")
         if _is_not_modified(scope["method"], status, tag.decode("latin-1"), _decode_header(given)):
             status, body = 304, b""
             headers = [each for each in headers if each[0].decode("latin-1") not in _BODY_HEADERS]
-    if status != 304 and header_values(headers, b"content-length") is None:
+    if status != 304 and join_header_values(headers, b"content-length") is None:
         headers = [*headers, (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     if scope["method"] == "HEAD":
@@ -100,10 +100,11 @@ async def send_response(
     await send({"type": "http.response.body", "body": body})
 
 
-def etag_of(parts: Sequence[bytes] | bytes, *, weak: bool = False) -> str:
-    """Return an ETag: a hash of the body or of other values that identify the content.
+def make_etag(parts: Sequence[bytes] | bytes, *, weak: bool = False) -> str:
+    """Return an ETag, with its quotes: a hash of the body or of other parts of the content.
 
-    A weak ETag promises that the content is equivalent, but not that each byte is the same.
+    The parts are hashed as if they were concatenated. A weak ETag promises that the content is
+    equivalent, but not that each byte is the same.
     """
     digest = blake2b(digest_size=15)
     for part in [parts] if isinstance(parts, bytes) else parts:
@@ -112,8 +113,8 @@ def etag_of(parts: Sequence[bytes] | bytes, *, weak: bool = False) -> str:
     return f'W/"{tag}"' if weak else f'"{tag}"'
 
 
-def contains_etag(if_none_match: str | None, tag: str) -> bool:
-    """Return whether an If-None-Match header contains an ETag. RFC 9110, section 13.1.2.
+def matches_if_none_match(if_none_match: str | None, tag: str) -> bool:
+    """Return whether an If-None-Match header contains an ETag or is "*". RFC 9110, section 13.1.2.
 
     The comparison is weak: the prefix W/ does not count.
     """
@@ -137,7 +138,7 @@ def _is_not_modified(
         status == 200
         and tag is not None
         and method in ("GET", "HEAD")
-        and contains_etag(if_none_match, tag)
+        and matches_if_none_match(if_none_match, tag)
     )
 
 

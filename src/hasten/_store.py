@@ -32,7 +32,7 @@ class StorePart(Protocol):
     async def aclose(self) -> None:
         """Close the connections. The part is not used afterwards."""
 
-    def close_now(self) -> None:
+    def close_without_event_loop(self) -> None:
         """Close the connections without an event loop, when the process ends."""
 
 
@@ -134,7 +134,7 @@ class Store(AsyncClosable):
         parts, self._parts = self._parts, {}
         for part in parts.values():
             with contextlib.suppress(Exception):
-                part.close_now()
+                part.close_without_event_loop()
 
     def _reset_lock_after_fork(self) -> None:
         self._lock = threading.Lock()  # at the fork, another thread may have held the old one

@@ -68,7 +68,7 @@ class SqliteFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class RedisAddress:
     """The location of a Redis or Valkey server, and how to connect to it.
 
     - shown: the URL without passwords, for messages and for comparisons of stores.
@@ -96,7 +96,7 @@ class Address:
     connections: int = 8
 
 
-Location: TypeAlias = SqliteFile | Address
+Location: TypeAlias = SqliteFile | RedisAddress
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ def parse_store_url(url: str) -> StoreUrl:
     these options:
 
     - SQLite and memory: timeout (seconds), synchronous ('full', 'normal', 'extra' or 'off')
-    - servers: timeout, wait and connections as in `Address`, prefix, and db for a Unix socket
+    - servers: timeout, wait and connections as in `RedisAddress`, prefix, and db for a Unix socket
     - servers with TLS: ssl_ca_certs, ssl_certfile and ssl_keyfile (paths), ssl_cert_reqs
       ('required' or 'none'), ssl_check_hostname ('true' or 'false')
     - Sentinels with a user of their own: sentinel_username, sentinel_password
@@ -219,8 +219,8 @@ def _parse_server(url: str, scheme: str, rest: str) -> StoreUrl:
         nodes = tuple(_parse_node(url, node, _PORTS[kind]) for node in hosts.split(",") if hosts)
     service, db = _parse_service_and_database(url, kind, [part for part in parts if part], given)
     timeout = _parse_timeout(given)
-    address = Address(
-        shown=_normalize(url),
+    address = RedisAddress(
+        shown=_normalize_without_password(url),
         kind=kind,
         nodes=nodes or (() if path else (("localhost", _PORTS[kind]),)),
         path=path,
@@ -240,8 +240,11 @@ def _parse_server(url: str, scheme: str, rest: str) -> StoreUrl:
     return StoreUrl(address, timeout, given.get("prefix"))
 
 
-def _normalize(url: str) -> str:
-    """Return a normalized URL without passwords. Equivalent URLs have the same normalized form."""
+def _normalize_without_password(url: str) -> str:
+    """Return the URL without passwords, without "/" at its end, and with sorted options.
+
+    So equivalent URLs are equal.
+    """
     location, _, query = without_password(url).partition("?")
     pairs = sorted(parse_qsl(query, keep_blank_values=True))
     return location.rstrip("/") + (

@@ -65,7 +65,7 @@ async def done_within(future: asyncio.Future[Any], seconds: float) -> bool:
     return False
 
 
-class BlockAwareTimeout:
+class TimeoutExcludingBlockedTime:
     """A variant of `asyncio.timeout` that does not count time in which the event loop was busy.
 
     Use it with `async with`, which raises `TimeoutError` when the time is over.

@@ -51,7 +51,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from hasten._decision import Decision
-from hasten._escapes import printable
+from hasten._escapes import escape_unprintable
 
 
 class HastenError(Exception):
@@ -62,7 +62,7 @@ class HastenError(Exception):
     """
 
     def __str__(self) -> str:
-        return printable(super().__str__(), keep="\n\t")
+        return escape_unprintable(super().__str__(), keep="\n\t")
 
     def __reduce__(self) -> tuple[object, ...]:
         # A handler in its own process sends its exception pickled to the worker. By default, pickle
@@ -342,21 +342,22 @@ class LimitExceeded(RequestRefused):
 
 
 def _limit_problem(
-    status: int, title: str, limits: Sequence[str], is_busy: bool
+    status: int, title: str, limits: Sequence[str], server_lacks_capacity: bool
 ) -> dict[str, object]:
     """Return the problem document of a request that was refused by a limit or by load shedding.
 
-    is_busy: the server has no capacity or no store; the client has not exceeded a limit.
+    server_lacks_capacity chooses the problem type for a server without capacity or store, instead
+    of the one for a client that has exceeded a limit.
     """
-    kind = "temporary-reduced-capacity" if is_busy else "quota-exceeded"
-    detail = "The server is busy" if is_busy else "Too many requests"
+    kind = "temporary-reduced-capacity" if server_lacks_capacity else "quota-exceeded"
+    detail = "The server is busy" if server_lacks_capacity else "Too many requests"
     problem: dict[str, object] = {
         "type": f"https://iana.org/assignments/http-problem-types#{kind}",
         "title": title,
         "status": status,
         "detail": f"{detail}, please try again later.",
     }
-    return problem if is_busy else {**problem, "violated-policies": list(limits)}
+    return problem if server_lacks_capacity else {**problem, "violated-policies": list(limits)}
 
 
 class LimitNotFound(HastenError, LookupError):
@@ -493,7 +494,7 @@ class JobFailed(HastenError):
     """The awaited job failed and will not be retried. error is the stored error of the job."""
 
     def __init__(self, job_id: str, error: str) -> None:
-        super().__init__(f"job {job_id!r} failed: {printable(error)}")
+        super().__init__(f"job {job_id!r} failed: {escape_unprintable(error)}")
         self.job_id = job_id
         self.error = error
 

@@ -24,8 +24,8 @@ import threading
 from datetime import UTC, datetime
 from typing import Final
 
-from hasten._checks import check_time
-from hasten._durations import Duration, to_ms
+from hasten._checks import check_aware_datetime
+from hasten._durations import Duration, to_nearest_ms
 
 __all__ = ["ManualClock"]
 
@@ -49,7 +49,7 @@ class ManualClock:
     """
 
     def __init__(self, start: datetime = DEFAULT_START) -> None:
-        self._now_ms = round(check_time("start", start).timestamp() * 1000)
+        self._now_ms = round(check_aware_datetime("start", start).timestamp() * 1000)
         self._lock = threading.Lock()
         self._asleep: set[_Sleeper] = set()
 
@@ -71,7 +71,7 @@ class ManualClock:
         what they do, for example with `job.result(timeout=5)`.
         """
         with self._lock:
-            self._now_ms += to_ms("advance", duration)
+            self._now_ms += to_nearest_ms("advance", duration)
             due = {sleeper for sleeper in self._asleep if sleeper.due_ms <= self._now_ms}
             self._asleep -= due
         for sleeper in due:
@@ -106,9 +106,9 @@ class _Sleeper:
     def wake(self) -> None:
         """Wake the sleeping task. Can be called from any thread."""
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._set_awake)
+            self._loop.call_soon_threadsafe(self._wake_in_own_loop)
 
-    def _set_awake(self) -> None:
-        """Wake the sleeping task, in the event loop of the task."""
+    def _wake_in_own_loop(self) -> None:
+        """Wake the sleeping task. Must be called in the event loop of the task."""
         if not self.awake.done():
             self.awake.set_result(None)

@@ -167,7 +167,10 @@ class TestOneProcess:
         """The folder may be the wrong one."""
         worker = await place.worker()
         url = f"sqlite:///{place.folder}/hasten.db"
-        assert f"WARNING  hasten.cli: queue mail: creating a new store: {url}: " in worker.log
+        assert (
+            f"WARNING  hasten.cli: queue mail: no store found, creating a new one: {url}: "
+            in worker.log
+        )
         again = await place.worker()
         assert "new store" not in again.log
 

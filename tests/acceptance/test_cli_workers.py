@@ -104,7 +104,7 @@ async def test_no_workers_are_no_lines(folder: Path, show: Show) -> None:
 async def test_a_terminal_gets_a_table(
     folder: Path, show: Show, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hasten._cli.workers.is_terminal", lambda: True)
+    monkeypatch.setattr("hasten._cli.workers.is_stdout_terminal", lambda: True)
     monkeypatch.setenv("COLUMNS", "120")
     async with running(folder):
         _, out, _ = await show("app")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hasten.jobs import Queue, State
-from hasten.jobs._record import Claim
+from hasten.jobs._record import ClaimRequest
 from tests.acceptance import app
 from tests.acceptance.figures import SCALE, Figures
 from tests.acceptance.site import Site
@@ -67,7 +67,7 @@ async def test_a_call_that_a_stopped_server_executes_late_reclaims_nothing(tmp_p
     queue = Queue("late", server.url)
     try:
         await queue.add("hold", {})
-        claim = Claim(1, "token", "worker", lease_ms=1000)
+        claim = ClaimRequest(1, "token", "worker", lease_ms=1000)
         await queue.engine.claim("late", claim, now_ms=queue.clock.now_ms())
         await queue.engine.wait_until_writable("late")
         with frozen(server):

@@ -159,7 +159,7 @@ class TestFullDisk:
 async def limit_pages(queue: Queue, count: int) -> None:
     """Limit the size of the file, like a disk with little space."""
     database = getattr(queue.engine, "_database")  # noqa: B009  # private, of one engine
-    database.call(
+    database.run_blocking(
         lambda connection: connection.execute(f"PRAGMA max_page_count = {count}").fetchall()
     )
 

@@ -83,7 +83,7 @@ class Model:
         assert job.state in INITIAL
         return True
 
-    def claim(self, claim: records.Claim, now_ms: int) -> tuple[list[str], int | None]:
+    def claim(self, claim: records.ClaimRequest, now_ms: int) -> tuple[list[str], int | None]:
         """Return the ids of the claimed jobs, and the next due time if there are too few."""
         for job in self.listed(State.DELAYED):
             if job.due_ms is not None and job.due_ms <= now_ms:
@@ -148,7 +148,7 @@ class Model:
                 job.progress = value
             case records.LogLine(_, line, keep):
                 job.logs = [*job.logs, line][-keep:]
-            case records.Change() if job.state in update.allowed_states:
+            case records.JobChange() if job.state in update.required_states:
                 job.data = job.data if update.data is None else update.data
                 job.progress = job.progress if update.progress is None else update.progress
                 if update.priority is not None:

@@ -12,7 +12,7 @@ import msgspec
 
 from hasten.jobs._engine import Engine
 from hasten.jobs._options import Options
-from hasten.jobs._record import Claim, Event, JobRecord, JobTemplate, Lease, NewJob
+from hasten.jobs._record import ClaimRequest, Event, JobRecord, JobTemplate, Lease, NewJob
 from hasten.jobs._states import State
 from tests.patience import DEADLINE_SECONDS
 
@@ -42,8 +42,8 @@ def new_job(
     return NewJob(queue, JobTemplate(name, opts, options), data, id)
 
 
-def claim(count: int = 1, token: str = "t1", *, lease_ms: int = LEASE_MS) -> Claim:
-    return Claim(count, token, worker=f"worker of {token}", lease_ms=lease_ms)
+def claim(count: int = 1, token: str = "t1", *, lease_ms: int = LEASE_MS) -> ClaimRequest:
+    return ClaimRequest(count, token, worker=f"worker of {token}", lease_ms=lease_ms)
 
 
 async def add(engine: Engine, *ids: str, now_ms: int = NOW, **options: Any) -> None:
@@ -107,7 +107,7 @@ async def exists(engine: Engine, id: str, queue: str = QUEUE) -> bool:
 
 async def ids_in(engine: Engine, state: State, queue: str = QUEUE) -> list[str]:
     """Return the ids of the jobs in a state, in the order in which they would be claimed."""
-    page = await engine.page(queue, state, offset=0, limit=1000, newest_first=False)
+    page = await engine.get_page(queue, state, offset=0, limit=1000, newest_first=False)
     return [record.id for record in page]
 
 

@@ -12,7 +12,7 @@ from hasten.jobs._engine import Engine
 from hasten.jobs._engines.redis import RedisEngine, script_requests
 from hasten.jobs._engines.redis.decoding import decode_add_reply, to_dict
 from hasten.jobs._options import KEEP_NONE
-from hasten.jobs._record import Added, Completed, Failed, JobRecord
+from hasten.jobs._record import AddResult, Completed, Failed, JobRecord
 from hasten.jobs._states import State
 from tests.contract.engines import open_for_test
 from tests.contract.steps import (
@@ -38,7 +38,7 @@ OPTIONS_BY_STATE: Final[dict[str, dict[str, Any]]] = {
 }
 
 
-def was_added(answers: Iterable[Added]) -> list[tuple[str, bool]]:
+def was_added(answers: Iterable[AddResult]) -> list[tuple[str, bool]]:
     """Return the ids, each with whether the job is new."""
     return [(answer.id, answer.existing is None) for answer in answers]
 
@@ -252,7 +252,7 @@ class TestAllOrNothing:
         with pytest.raises(HastenError):
             await engine.add(jobs, now_ms=NOW)
         added = await counts(engine)
-        assert added == ({} if engine.adds_across_queues else {State.WAITING: 2})
+        assert added == ({} if engine.adds_atomically_across_queues else {State.WAITING: 2})
         assert await counts(engine, "other") == {}
 
     @pytest.mark.parametrize("bad", BAD)
@@ -283,4 +283,4 @@ async def test_the_remembered_answer_of_redis_has_no_data_of_existing_jobs(tmp_p
         assert (place, state, len(to_dict(fields)["data"])) == (1, "waiting", 100_002)
         assert await counts(engine) == {State.WAITING: 3}
         key = f"{engine._keys.queue_prefix(QUEUE)}hasten:added:m"
-        assert await engine._server.command("STRLEN", key, key=key) < 1_000
+        assert await engine._server.run_command("STRLEN", key, key=key) < 1_000

@@ -316,7 +316,7 @@ class TestPurge:
         assert purged == [*reversed(old[30:]), *old[:10]]
         assert await purge(engine, State.WAITING, before_ms=NOW) == old[10:30]
         assert (await counts(engine))[State.WAITING] == 2_700
-        left = await engine.page(QUEUE, State.WAITING, offset=0, limit=5000, newest_first=False)
+        left = await engine.get_page(QUEUE, State.WAITING, offset=0, limit=5000, newest_first=False)
         assert [record.id for record in left] == [
             *(f"younger{n}" for n in reversed(range(600))),
             *(f"young{n}" for n in reversed(range(2_100))),

@@ -91,17 +91,19 @@ class TestWhole:
     @given(parts=pieces, data=st.data())
     def test_others_decode_it(self, codec: Codec, parts: list[bytes], data: st.DataObject) -> None:
         body = b"".join(parts)
-        level = data.draw(st.sampled_from([level for level in codec.effort.levels if level < 19]))
+        level = data.draw(
+            st.sampled_from([level for level in codec.level_policy.levels if level < 19])
+        )
         for given_body in (body, memoryview(body)):
             assert decode(codec.coding, codec.compress(given_body, level)) == body
 
     def test_every_level_works(self, codec: Codec) -> None:
-        for level in codec.effort.levels:
+        for level in codec.level_policy.levels:
             for body in (b"", ORDERS, noise(3000)):
                 assert decode(codec.coding, codec.compress(body, level)) == body
 
     def test_is_smaller(self, codec: Codec) -> None:
-        for level in codec.effort.levels:
+        for level in codec.level_policy.levels:
             assert len(codec.compress(ORDERS, level)) < len(ORDERS) / 2
 
     @repeatable
@@ -110,7 +112,7 @@ class TestWhole:
     def test_is_the_same_for_the_same(self, codec: Codec, parts: list[bytes]) -> None:
         """A compressor that is used again does not depend on earlier bodies."""
         body = b"".join(parts)
-        level = codec.effort.choose_level(len(body))
+        level = codec.level_policy.choose_level(len(body))
         first = codec.compress(body, level)
         codec.compress(ORDERS, level)
         assert codec.compress(body, level) == first
@@ -118,7 +120,7 @@ class TestWhole:
 
     def test_large_bodies_are_decoded(self, codec: Codec) -> None:
         body = ORDERS * 100
-        level = codec.effort.choose_level(len(body))
+        level = codec.level_policy.choose_level(len(body))
         assert decode(codec.coding, codec.compress(body, level)) == body
 
 
@@ -128,7 +130,9 @@ class TestStreamed:
     def test_is_decoded_by_others(
         self, codec: Codec, parts: list[bytes], data: st.DataObject, *, flushes: bool
     ) -> None:
-        level = data.draw(st.sampled_from([level for level in codec.effort.levels if level < 19]))
+        level = data.draw(
+            st.sampled_from([level for level in codec.level_policy.levels if level < 19])
+        )
         memory = data.draw(st.sampled_from([0, 10_000, 32 * KIB, 64 * KIB, 100_000, 1 << 20]))
         for encoder in (codec.make_encoder(level), codec.make_live_stream_encoder(level, memory)):
             assert decode(codec.coding, streamed(encoder, parts, flushes=flushes)) == b"".join(
@@ -142,8 +146,8 @@ class TestStreamed:
     ) -> None:
         memory = data.draw(st.sampled_from([0, 32 * KIB, 1 << 20]))
         for encoder in (
-            codec.make_encoder(codec.effort.streaming),
-            codec.make_live_stream_encoder(codec.effort.live, memory),
+            codec.make_encoder(codec.level_policy.streaming),
+            codec.make_live_stream_encoder(codec.level_policy.live, memory),
         ):
             coded = so_far = b""
             for part in parts:
@@ -155,7 +159,7 @@ class TestStreamed:
             assert decode(codec.coding, coded) == so_far
 
     def test_every_level_works(self, codec: Codec) -> None:
-        for level in codec.effort.levels:
+        for level in codec.level_policy.levels:
             if level < 20:
                 coded = streamed(codec.make_encoder(level), [ORDERS, memoryview(ORDERS)])  # type: ignore[list-item]
                 assert decode(codec.coding, coded) == ORDERS * 2
@@ -166,7 +170,7 @@ class TestStreamed:
 
     @repeatable
     def test_is_the_same_for_the_same(self, codec: Codec) -> None:
-        for level in (codec.effort.streaming, codec.effort.fastest):
+        for level in (codec.level_policy.streaming, codec.level_policy.fastest):
             first, second = (
                 streamed(codec.make_encoder(level), [ORDERS, b"end"]) for _ in range(2)
             )
@@ -175,7 +179,7 @@ class TestStreamed:
     def test_events_refer_to_earlier_ones(self, codec: Codec) -> None:
         events = tokens(300)
         for memory in (0, 32 * KIB, 1 << 20):
-            encoder = codec.make_live_stream_encoder(codec.effort.live, memory)
+            encoder = codec.make_live_stream_encoder(codec.level_policy.live, memory)
             assert len(streamed(encoder, events, flushes=True)) < sum(map(len, events)) / 2
 
 
@@ -184,7 +188,7 @@ class TestWindow:
 
     def test_of_a_whole_body(self) -> None:
         codec = make("zstd")
-        for level in codec.effort.levels:
+        for level in codec.level_policy.levels:
             for size in (0, 1, 100_000):
                 coded = codec.compress(bytes(size), level)
                 assert zstd_window_bytes(coded) <= MAX_WINDOW_BYTES
@@ -198,7 +202,7 @@ class TestWindow:
 
     def test_of_a_stream(self) -> None:
         codec = make("zstd")
-        for level in codec.effort.levels:
+        for level in codec.level_policy.levels:
             coded = codec.make_encoder(level).finish()
             assert zstd_window_bytes(coded) <= MAX_WINDOW_BYTES
             for memory in (0, 32 * KIB, 1 << 20, 1 << 30):
@@ -217,7 +221,7 @@ class TestWindow:
 class TestThreads:
     def test_share_a_codec(self, codec: Codec) -> None:
         bodies = [ORDERS[number:] * (1 + number % 3) for number in range(24)]
-        level = codec.effort.fastest
+        level = codec.level_policy.fastest
         barrier = threading.Barrier(8)
 
         def work(number: int) -> list[bytes]:
@@ -234,7 +238,7 @@ class TestThreads:
         barrier = threading.Barrier(8)
 
         def work(number: int) -> bytes:
-            encoder = codec.make_live_stream_encoder(codec.effort.live, 32 * KIB)
+            encoder = codec.make_live_stream_encoder(codec.level_policy.live, 32 * KIB)
             barrier.wait(10)
             return streamed(encoder, [b"%d" % number, ORDERS] * 5, flushes=True)
 
@@ -257,7 +261,7 @@ codec, memory, count = make(sys.argv[1]), int(sys.argv[2]), 300
 events = tokens(40)
 
 def stream():
-    encoder = codec.make_live_stream_encoder(codec.effort.live, memory)
+    encoder = codec.make_live_stream_encoder(codec.level_policy.live, memory)
     for event in events:
         encoder.write(event)
         encoder.flush()
@@ -298,7 +302,7 @@ def drain(decoder: Decoder, parts: Sequence[bytes], at_most: int = 4096) -> byte
     for part in parts:
         plain += bounded(decoder.decode(part, at_most), at_most)
         silent = 0
-        while decoder.has_more:
+        while decoder.has_pending_output:
             more = bounded(decoder.decode(b"", at_most), at_most)
             plain += more
             silent = 0 if more else silent + 1
@@ -330,8 +334,8 @@ class TestDecoder:
         body = b"".join(parts)
         decoder = decoder_of(coding)
         assert drain(decoder, cut(encode(coding, body), places), at_most) == body
-        assert decoder.at_end
-        assert not decoder.has_more
+        assert decoder.is_body_complete
+        assert not decoder.has_pending_output
 
     def test_takes_byte_after_byte(self, coding: Coding) -> None:
         coded = encode(coding, ORDERS)
@@ -339,7 +343,7 @@ class TestDecoder:
         plain = b""
         for number, byte in enumerate(coded, 1):
             plain += drain(decoder, [bytes([byte])])
-            assert decoder.at_end == (number == len(coded))
+            assert decoder.is_body_complete == (number == len(coded))
         assert plain == ORDERS
 
     def test_gives_a_piece_at_a_time(self, coding: Coding) -> None:
@@ -348,27 +352,27 @@ class TestDecoder:
         decoder = decoder_of(coding)
         first = decoder.decode(encode(coding, body), 1000)
         bounded(first, 1000)
-        assert decoder.has_more
-        assert not decoder.at_end
+        assert decoder.has_pending_output
+        assert not decoder.is_body_complete
         assert len(first) + len(drain(decoder, [b""], 65536)) == len(body)
-        assert decoder.at_end
+        assert decoder.is_body_complete
 
     @pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4097, 8192, 12_288])
     def test_ends_where_the_piece_ends(self, coding: Coding, size: int) -> None:
         decoder = decoder_of(coding)
         assert drain(decoder, [encode(coding, noise(size))]) == noise(size)
-        assert decoder.at_end
+        assert decoder.is_body_complete
 
     def test_nothing_is_not_the_end(self, coding: Coding) -> None:
         decoder = decoder_of(coding)
         assert drain(decoder, [b"", b""]) == b""
-        assert not decoder.at_end
-        assert not decoder.has_more
+        assert not decoder.is_body_complete
+        assert not decoder.has_pending_output
 
     def test_nothing_more_is_no_harm(self, coding: Coding) -> None:
         decoder = decoder_of(coding)
         assert drain(decoder, [encode(coding, b"abc"), b"", b""]) == b"abc"
-        assert decoder.at_end
+        assert decoder.is_body_complete
 
     @pytest.mark.parametrize("coding", [Coding.ZSTD, Coding.GZIP])
     @lasting
@@ -380,20 +384,20 @@ class TestDecoder:
         coded = b"".join(encode(coding, body) for body in bodies)
         decoder = decoder_of(coding)
         assert drain(decoder, cut(coded, places), 700) == b"".join(bodies)
-        assert decoder.at_end
+        assert decoder.is_body_complete
 
     def test_a_begun_member_is_not_the_end(self) -> None:
         for coding in (Coding.ZSTD, Coding.GZIP):
             coded = encode(coding, ORDERS)
             decoder = decoder_of(coding)
             drain(decoder, [coded + coded[:20]])
-            assert not decoder.at_end
+            assert not decoder.is_body_complete
 
     def test_frames_are_skipped(self) -> None:
         skipped = b"\x5a\x2a\x4d\x18\x05\x00\x00\x00hello"
         decoder = decoder_of(Coding.ZSTD)
         assert drain(decoder, [skipped, encode("zstd", b"abc") + skipped]) == b"abc"
-        assert decoder.at_end
+        assert decoder.is_body_complete
 
     @pytest.mark.parametrize(
         ("coding", "empty"),
@@ -449,7 +453,7 @@ class TestBadData:
         part = coded[: length % len(coded)]
         decoder = decoder_of(coding)
         assert ORDERS.startswith(drain(decoder, cut(part, places)))
-        assert not decoder.at_end
+        assert not decoder.is_body_complete
 
     @effort(50)
     @given(
@@ -487,7 +491,7 @@ def tolerated(coding: Coding, parts: Sequence[bytes], at_most: int) -> None:
             while True:
                 plain += len(bounded(decoder.decode(data, at_most), at_most))
                 data = b""
-                if not decoder.has_more or plain > 1 << 20:
+                if not decoder.has_pending_output or plain > 1 << 20:
                     break
     except MalformedBody as error:
         assert str(error)  # noqa: PT017 - it may come or not
@@ -514,7 +518,8 @@ class TestMissing:
         monkeypatch.setattr(libraries, "isal", None)
         codec = make("gzip-isal")
         assert (
-            decode("gzip", codec.compress(ORDERS, codec.effort.choose_level(len(ORDERS)))) == ORDERS
+            decode("gzip", codec.compress(ORDERS, codec.level_policy.choose_level(len(ORDERS))))
+            == ORDERS
         )
         assert codec.compress(ORDERS, 9) == make("gzip-zlib").compress(ORDERS, 9)
 

@@ -192,7 +192,9 @@ async def redis_page(engine: Engine) -> None:
     found: list[str] = []
 
     async def page() -> None:
-        page = await engine.page(QUEUE, State.WAITING, offset=1, limit=9_999, newest_first=False)
+        page = await engine.get_page(
+            QUEUE, State.WAITING, offset=1, limit=9_999, newest_first=False
+        )
         found.extend(record.id for record in page)
 
     check_scripts(await commands_of(page()), at_least=8)
@@ -387,7 +389,7 @@ async def take_back(engine: Engine) -> None:
     await start_many(engine)
     later = NOW + 1_000 + LEASE_MS
     assert await engine.reclaim(QUEUE, crash_limit=3, now_ms=later) == MANY
-    page = await engine.page(QUEUE, State.WAITING, offset=0, limit=3_000, newest_first=False)
+    page = await engine.get_page(QUEUE, State.WAITING, offset=0, limit=3_000, newest_first=False)
     assert [record.id for record in page] == MANY
 
 

@@ -28,10 +28,10 @@ from hasten.jobs._engines.sqlite import SqliteEngine
 from hasten.jobs._engines.sqlite.job_statements import MIGRATIONS
 from hasten.jobs._options import KEEP_ALL, KEEP_NONE, Keep
 from hasten.jobs._record import (
-    Change,
     Completed,
     Event,
     Failed,
+    JobChange,
     Postponed,
     Progress,
     Released,
@@ -340,7 +340,7 @@ class TestBeginning:
         """Even while the event loop that requested it is blocked."""
         for n in range(20):
             beginning = engine.start_reading_latest_cursor(QUEUE)
-            _portal.run_unchecked(add(engine, f"j{n}"))
+            _portal.run_without_loop_check(add(engine, f"j{n}"))
             found = await happened(engine, await soon(asyncio.wrap_future(beginning)))
             assert found == [event("added", f"j{n}"), event("waiting", f"j{n}")]
 
@@ -444,7 +444,9 @@ class TestLargeValues:
         """Progress from the handler and from other callers."""
         now = await started(engine, "a")
         value = text_of(VALUE_BYTES + 1)
-        await engine.update(QUEUE, [Progress("a", value), Change("a", progress=value)], now_ms=NOW)
+        await engine.update(
+            QUEUE, [Progress("a", value), JobChange("a", progress=value)], now_ms=NOW
+        )
         told = event("progress", "a", omitted_bytes=VALUE_BYTES + 1)
         assert await happened_to(engine, "a", now) == [told, told]
         assert (await job(engine, "a")).progress == value

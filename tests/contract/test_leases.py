@@ -44,11 +44,11 @@ async def reclaim(engine: Engine, now_ms: int, *, crash_limit: int = 5) -> list[
 
 async def expire(engine: Engine, *ids: str) -> None:
     """Expire leases by the clock of the server. On other engines now_ms decides."""
-    if engine.uses_server_clock:
+    if engine.leases_use_server_clock:
         assert isinstance(engine, RedisEngine)
         for id in ids:
             lock = f"{engine._keys.queue_prefix(QUEUE)}{id}:lock"
-            await engine._server.command("DEL", lock, key=lock)
+            await engine._server.run_command("DEL", lock, key=lock)
 
 
 class TestReclaim:

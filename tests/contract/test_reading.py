@@ -92,7 +92,7 @@ class TestList:
     )
     async def test_is_paged(self, engine: Engine, first: int, count: int, expected: str) -> None:
         await add(engine, *"abcde")
-        page = await engine.page(
+        page = await engine.get_page(
             QUEUE, State.WAITING, offset=first, limit=count, newest_first=False
         )
         assert [record.id for record in page] == list(expected)
@@ -105,7 +105,9 @@ class TestList:
     ) -> None:
         """In reverse order."""
         await add(engine, *"abcde")
-        page = await engine.page(QUEUE, State.WAITING, offset=first, limit=count, newest_first=True)
+        page = await engine.get_page(
+            QUEUE, State.WAITING, offset=first, limit=count, newest_first=True
+        )
         assert [record.id for record in page] == list(expected)
 
     @pytest.mark.parametrize("state", State)
@@ -116,7 +118,7 @@ class TestList:
         """The same records as `get`."""
         await start(engine, "a", data='"x"')
         await settled(engine, Failed("a", "t1", "no", "trace"))
-        page = await engine.page(QUEUE, State.FAILED, offset=0, limit=1, newest_first=True)
+        page = await engine.get_page(QUEUE, State.FAILED, offset=0, limit=1, newest_first=True)
         assert page == await engine.get(QUEUE, ["a"])
         assert page[0].tracebacks == ["trace"]
 

@@ -45,13 +45,13 @@ async def engine(tmp_path: Path) -> AsyncIterator[RedisEngine]:
 @pytest.fixture
 def scripts(engine: RedisEngine, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the scripts that the engine has run."""
-    run, names = engine._server.run, []
+    run, names = engine._server.run_script, []
 
     async def recorded(script: Any, *args: Any, **options: Any) -> Any:
         names.append(script.name)
         return await run(script, *args, **options)
 
-    monkeypatch.setattr(engine._server, "run", recorded)
+    monkeypatch.setattr(engine._server, "run_script", recorded)
     return names
 
 
@@ -160,7 +160,7 @@ class TestClientWithoutCroniter:
 
     @pytest.fixture(autouse=True)
     def without_croniter(self, engine: RedisEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(engine, "_has_cron", False)
+        monkeypatch.setattr(engine, "_can_parse_cron", False)
         monkeypatch.setitem(sys.modules, "croniter", None)
 
     async def test_leaves_the_pending_run_to_other_workers(
@@ -275,7 +275,7 @@ async def test_a_claim_cancelled_while_it_adds_a_cron_job_is_orphaned(
         raise asyncio.CancelledError
 
     with monkeypatch.context() as patched:
-        patched.setattr(engine, "_add_next_runs", cancelled)
+        patched.setattr(engine, "_add_next_cron_jobs", cancelled)
         with pytest.raises(asyncio.CancelledError):
             await take(engine)
     assert await take(engine, 1, "t2") == [run]

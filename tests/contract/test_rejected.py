@@ -11,7 +11,7 @@ import pytest
 from hasten.errors import InvalidOption, StoreRejected
 from hasten.jobs._engine import Engine
 from hasten.jobs._options import Keep
-from hasten.jobs._record import Change, Completed, Failed, LogLine, Postponed, Progress, Retry
+from hasten.jobs._record import Completed, Failed, JobChange, LogLine, Postponed, Progress, Retry
 from hasten.jobs._states import State
 from tests.contract.steps import (
     NOW,
@@ -43,7 +43,7 @@ CALLS: dict[str, Callable[[Engine], Awaitable[object]]] = {
     "add": lambda engine: engine.add([new_job(data=f'"{NO_TEXT}"')], now_ms=NOW),
     "add of a number": lambda engine: engine.add([new_job("b", priority=2**70)], now_ms=NOW),
     "claim": lambda engine: engine.claim(QUEUE, claim(1, NO_TEXT), now_ms=NOW),
-    "change": lambda engine: engine.update(QUEUE, [Change("a", priority=2**70)], now_ms=NOW),
+    "change": lambda engine: engine.update(QUEUE, [JobChange("a", priority=2**70)], now_ms=NOW),
     "log": lambda engine: engine.update(QUEUE, [LogLine("a", NO_TEXT, 5)], now_ms=NOW),
     "get": lambda engine: engine.get(QUEUE, [NO_TEXT]),
     "logs": lambda engine: engine.logs(QUEUE, NO_TEXT),

@@ -37,7 +37,6 @@ from tests.contract.steps import (
     job,
     settled,
     soon,
-    take,
     waiting,
 )
 

@@ -1,4 +1,4 @@
-"""What decides whether a job runs now: what `Engine.situation` returns."""
+"""What decides whether a job runs now: what `Engine.get_why_facts` returns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.contract.steps import LEASE_MS, NOW, QUEUE, add, job, new_job, settle
 
 
 async def situation(engine: Engine, id: str, *, now_ms: int = NOW) -> WhyFacts:
-    found = await engine.situation(QUEUE, id, now_ms=now_ms)
+    found = await engine.get_why_facts(QUEUE, id, now_ms=now_ms)
     assert found is not None
     return found
 
@@ -21,7 +21,7 @@ async def situation(engine: Engine, id: str, *, now_ms: int = NOW) -> WhyFacts:
 @pytest.mark.parametrize("id", ["no such job", "7", "0", ""])
 async def test_a_missing_job_has_none(engine: Engine, id: str) -> None:
     await add(engine, "a", queue="other")
-    assert await engine.situation(QUEUE, id, now_ms=NOW) is None
+    assert await engine.get_why_facts(QUEUE, id, now_ms=NOW) is None
 
 
 async def test_it_has_the_job_in_any_state(engine: Engine) -> None:

@@ -26,10 +26,10 @@ from hypothesis.stateful import (
 
 from hasten.jobs._options import KEEP_ALL, KEEP_NONE, Keep
 from hasten.jobs._record import (
-    Change,
-    Claim,
+    ClaimRequest,
     Completed,
     Failed,
+    JobChange,
     JobRecord,
     LogLine,
     NewJob,
@@ -154,9 +154,11 @@ class JobsMachine(RuleBasedStateMachine):
             return Retry(id, token, f"oops {token}", "trace", self.delay_ms(data, dues))
         return Postponed(id, token, self.delay_ms(data, dues))
 
-    def new_claim(self, data: st.DataObject) -> Claim:
+    def new_claim(self, data: st.DataObject) -> ClaimRequest:
         lease_ms = data.draw(st.sampled_from([10, 50, 1000]), label="lease")
-        return Claim(data.draw(counts, label="count"), f"t{next(self.numbers)}", "worker", lease_ms)
+        return ClaimRequest(
+            data.draw(counts, label="count"), f"t{next(self.numbers)}", "worker", lease_ms
+        )
 
     # The verbs ----------------------------------------------------------------------------------
 
@@ -172,7 +174,7 @@ class JobsMachine(RuleBasedStateMachine):
             new_job("j0004", delay_ms=10, priority=1),
         ]
         self.add_all(jobs)
-        self.claim_with(Claim(4, "t0", "worker", lease_ms=50))
+        self.claim_with(ClaimRequest(4, "t0", "worker", lease_ms=50))
 
     @rule(data=st.data())
     def a_verb(self, data: st.DataObject) -> None:
@@ -198,11 +200,11 @@ class JobsMachine(RuleBasedStateMachine):
     def claim(self, data: st.DataObject) -> None:
         self.claim_with(self.new_claim(data))
 
-    def claim_with(self, claim: Claim) -> None:
+    def claim_with(self, claim: ClaimRequest) -> None:
         batch = self.run(self.engine.claim(QUEUE, claim, now_ms=self.now_ms))
         self.check_claim(claim, batch)
 
-    def check_claim(self, claim: Claim, batch: Any) -> None:
+    def check_claim(self, claim: ClaimRequest, batch: Any) -> None:
         ids = [lease.job.id for lease in batch.leases]
         assert (ids, batch.next_due_ms) == self.model.claim(claim, self.now_ms)
         for lease in batch.leases:
@@ -272,12 +274,12 @@ class JobsMachine(RuleBasedStateMachine):
         found = self.run(self.engine.update(QUEUE, changes, now_ms=self.now_ms))
         assert found == self.model.update(changes, self.now_ms)
 
-    def new_change(self, data: st.DataObject, id: str, dues: set[int]) -> Change:
+    def new_change(self, data: st.DataObject, id: str, dues: set[int]) -> JobChange:
         what = data.draw(st.sampled_from(["data", "priority", "delay", "all"]), label="what")
         # Jobs in front of their priority are ordered by ids, which have to be in the order of age.
         priority = 0 if id.isdecimal() else data.draw(st.integers(0, 2), label="priority")
         delay_ms = self.free_delay_ms(data.draw(delays, label="delay"), dues)
-        return Change(
+        return JobChange(
             id,
             data=f'{{"at":{self.now_ms}}}' if what in {"data", "all"} else None,
             priority=priority if what in {"priority", "all"} else None,
@@ -344,7 +346,7 @@ class JobsMachine(RuleBasedStateMachine):
         """Read everything in one step."""
         engine, ids = self.engine, list(self.model.jobs)
         pages = asyncio.gather(
-            *(engine.page(QUEUE, s, offset=0, limit=1000, newest_first=False) for s in State)
+            *(engine.get_page(QUEUE, s, offset=0, limit=1000, newest_first=False) for s in State)
         )
         logs = asyncio.gather(*(engine.logs(QUEUE, id) for id in ids))
         found = await asyncio.gather(pages, engine.count(QUEUE), engine.is_paused(QUEUE), logs)

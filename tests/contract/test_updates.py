@@ -8,9 +8,9 @@ import pytest
 from hasten.jobs._engine import Engine
 from hasten.jobs._options import KEEP_NONE
 from hasten.jobs._record import (
-    Change,
     Completed,
     Failed,
+    JobChange,
     LogLine,
     Postponed,
     Progress,
@@ -133,10 +133,10 @@ class TestUpdates:
             engine,
             Progress("gone", "1"),
             LogLine("gone", "line", 10),
-            Change("gone", data='"new"'),
+            JobChange("gone", data='"new"'),
             Progress("17", "1"),
             LogLine("17", "line", 10),
-            Change("17", data='"new"', delay_ms=5),
+            JobChange("17", data='"new"', delay_ms=5),
             Progress("a", "5"),
         )
         assert found == [None] * 6 + [State.ACTIVE]
@@ -150,7 +150,7 @@ class TestUpdates:
         numbers = [str(n) for n in range(10)]
         await update(engine, *(Progress(n, "1") for n in numbers))
         await update(engine, *(LogLine(n, "line", 10) for n in numbers))
-        assert await update(engine, *(Change(n, data="7") for n in numbers)) == [None] * 10
+        assert await update(engine, *(JobChange(n, data="7") for n in numbers)) == [None] * 10
         assert (await job(engine, "a")).progress is None
         assert (await job(engine, "a")).data == "{}"
         assert await engine.logs(QUEUE, "a") == []
@@ -158,7 +158,7 @@ class TestUpdates:
     async def test_stay_within_their_queue(self, engine: Engine) -> None:
         (answer,) = await engine.add([new_job(queue="other")], now_ms=NOW)
         await update(engine, Progress(answer.id, "1"), LogLine(answer.id, "line", 10))
-        assert await update(engine, Change(answer.id, data="7")) == [None]
+        assert await update(engine, JobChange(answer.id, data="7")) == [None]
         record = await job(engine, answer.id, "other")
         assert (record.progress, record.data) == (None, "{}")
         assert await engine.logs("other", answer.id) == []
@@ -175,15 +175,15 @@ class TestUpdates:
         states = [State.ACTIVE, State.COMPLETED, State.DELAYED, State.PRIORITIZED, None]
         assert await update(engine, *(Progress(id, "1") for id in ids)) == states
         assert await update(engine, *(LogLine(id, "line", 5) for id in ids)) == states
-        assert await update(engine, *(Change(id) for id in ids)) == states
+        assert await update(engine, *(JobChange(id) for id in ids)) == states
 
     async def test_are_made_in_their_order(self, engine: Engine) -> None:
         await add(engine, "a", "b")
         found = await update(
             engine,
-            Change("a", data="1", priority=2),
-            Change("a", data="2"),
-            Change("a", priority=0),
+            JobChange("a", data="1", priority=2),
+            JobChange("a", data="2"),
+            JobChange("a", priority=0),
         )
         assert found == [State.WAITING, State.PRIORITIZED, State.PRIORITIZED]
         record = await job(engine, "a")
@@ -196,13 +196,13 @@ class TestData:
         id = await one_in(engine, state)
         before = await job(engine, id)
         now = await cursor(engine)
-        assert await update(engine, Change(id, data='{"n":2}')) == [state]
+        assert await update(engine, JobChange(id, data='{"n":2}')) == [state]
         assert await job(engine, id) == msgspec.structs.replace(before, data='{"n":2}')
         assert await happened_to(engine, id, now) == []
 
     async def test_of_a_running_job_is_for_its_next_run(self, engine: Engine) -> None:
         await start(engine, "a")
-        await update(engine, Change("a", data='{"n":2}'))
+        await update(engine, JobChange("a", data='{"n":2}'))
         await settled(engine, Retry("a", "t1", "no", "trace", 0))
         (lease,) = (await engine.claim(QUEUE, claim(1, "t2"), now_ms=NOW)).leases
         assert lease.job.data == '{"n":2}'
@@ -213,7 +213,7 @@ class TestChangedProgress:
     async def test_may_come_from_outside(self, engine: Engine, state: State) -> None:
         id = await one_in(engine, state)
         now = await cursor(engine)
-        assert await update(engine, Change(id, progress='{"of":2}')) == [state]
+        assert await update(engine, JobChange(id, progress='{"of":2}')) == [state]
         assert (await job(engine, id)).progress == '{"of":2}'
         assert await happened_to(engine, id, now) == [event("progress", id, value='{"of":2}')]
 
@@ -225,10 +225,10 @@ class TestPriority:
         await add(engine, "p3", priority=7)
         assert await update(
             engine,
-            Change("w1", priority=5),
-            Change("w2", priority=0),
-            Change("p1", priority=0),
-            Change("p3", priority=1),
+            JobChange("w1", priority=5),
+            JobChange("w2", priority=0),
+            JobChange("p1", priority=0),
+            JobChange("p3", priority=1),
         ) == [State.WAITING, State.WAITING, State.PRIORITIZED, State.PRIORITIZED]
         assert await ids_in(engine, State.WAITING) == ["w3", "w2", "p1"]
         assert await ids_in(engine, State.PRIORITIZED) == ["p3", "p2", "w1"]
@@ -238,7 +238,7 @@ class TestPriority:
     async def test_of_a_delayed_job_is_for_when_it_is_due(self, engine: Engine) -> None:
         await add(engine, "a", "b", delay_ms=5, priority=3)
         await add(engine, "c", priority=2)
-        assert await update(engine, Change("b", priority=1)) == [State.DELAYED]
+        assert await update(engine, JobChange("b", priority=1)) == [State.DELAYED]
         assert await take(engine, 3, now_ms=NOW + 5) == ["b", "c", "a"]
 
     @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ class TestPriority:
     )
     async def test_of_a_running_job_is_for_its_next_run(self, engine: Engine, back: Any) -> None:
         await start(engine, "a")
-        assert await update(engine, Change("a", priority=2)) == [State.ACTIVE]
+        assert await update(engine, JobChange("a", priority=2)) == [State.ACTIVE]
         await add(engine, "b", priority=1)
         await settled(engine, back)
         assert await take_all(engine) == ["b", "a"]
@@ -255,7 +255,7 @@ class TestPriority:
     async def test_of_a_finished_job_stays(self, engine: Engine, state: State) -> None:
         id = await one_in(engine, state)
         before = await job(engine, id)
-        assert await update(engine, Change(id, priority=2, data="2", progress="2")) == [state]
+        assert await update(engine, JobChange(id, priority=2, data="2", progress="2")) == [state]
         assert await job(engine, id) == before
 
     async def test_wakes_a_waiting_worker(self, engine: Engine) -> None:
@@ -264,7 +264,7 @@ class TestPriority:
         async with waiting(engine, next_due_ms=NOW + 10**6) as wait:
             await add(engine, "b")
             await soon(wait)
-        await update(engine, Change("b", priority=1))
+        await update(engine, JobChange("b", priority=1))
         async with waiting(engine) as wait:
             await soon(wait)
 
@@ -272,7 +272,7 @@ class TestPriority:
         """As in BullMQ."""
         await add(engine, "a")
         now = await cursor(engine)
-        await update(engine, Change("a", priority=1))
+        await update(engine, JobChange("a", priority=1))
         assert await happened_to(engine, "a", now) == []
 
 
@@ -280,7 +280,7 @@ class TestDelay:
     async def test_counts_from_now(self, engine: Engine) -> None:
         await add(engine, "a", "b", delay_ms=100)
         now = await cursor(engine)
-        assert await update(engine, Change("b", delay_ms=20), now_ms=NOW + 10) == [State.DELAYED]
+        assert await update(engine, JobChange("b", delay_ms=20), now_ms=NOW + 10) == [State.DELAYED]
         record = await job(engine, "b")
         assert (record.due_ms, record.delay_ms) == (NOW + 30, 20)
         assert await ids_in(engine, State.DELAYED) == ["b", "a"]
@@ -291,19 +291,19 @@ class TestDelay:
 
     async def test_may_be_longer(self, engine: Engine) -> None:
         await add(engine, "a", delay_ms=10)
-        await update(engine, Change("a", delay_ms=1000))
+        await update(engine, JobChange("a", delay_ms=1000))
         assert await take(engine, 1, now_ms=NOW + 999) == []
         assert await take(engine, 1, now_ms=NOW + 1000) == ["a"]
 
     async def test_of_nothing_makes_it_due(self, engine: Engine) -> None:
         await add(engine, "a", delay_ms=1000)
-        await update(engine, Change("a", delay_ms=0))
+        await update(engine, JobChange("a", delay_ms=0))
         assert await take(engine, 1) == ["a"]
 
     async def test_wakes_a_worker_that_waits_for_a_later_job(self, engine: Engine) -> None:
         await add(engine, "a", delay_ms=10**6)
         async with waiting(engine, next_due_ms=NOW + 10**6) as wait:
-            await update(engine, Change("a", delay_ms=5))
+            await update(engine, JobChange("a", delay_ms=5))
             await soon(wait)
 
     @pytest.mark.parametrize("state", [state for state in STATES if state is not State.DELAYED])
@@ -311,13 +311,13 @@ class TestDelay:
         """The whole update is refused."""
         id = await one_in(engine, state)
         before = await job(engine, id)
-        change = Change(id, delay_ms=5, data="2", priority=2, progress="2")
+        change = JobChange(id, delay_ms=5, data="2", priority=2, progress="2")
         assert await update(engine, change) == [state]
         assert await job(engine, id) == before
 
     async def test_comes_with_other_changes(self, engine: Engine) -> None:
         await add(engine, "a", delay_ms=100)
-        change = Change("a", data="2", priority=3, delay_ms=5, progress="4")
+        change = JobChange("a", data="2", priority=3, delay_ms=5, progress="4")
         assert await update(engine, change) == [State.DELAYED]
         record = await job(engine, "a")
         assert (record.data, record.priority, record.due_ms) == ("2", 3, NOW + 5)

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from hasten._store_url import Address, parse_store_url
+from hasten._store_url import RedisAddress, parse_store_url
 from hasten.jobs._engine import Engine
 from hasten.jobs._engines.redis import RedisEngine
 from hasten.jobs._epoch import to_datetime
@@ -173,7 +173,7 @@ class TestRedis:
     @pytest.fixture
     async def redis(self, prefix: str) -> AsyncIterator[RedisEngine]:
         address = parse_store_url(shared_redis().url).location
-        assert isinstance(address, Address)
+        assert isinstance(address, RedisAddress)
         engine = RedisEngine(address, prefix=prefix)
         yield engine
         await engine.aclose()

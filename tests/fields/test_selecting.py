@@ -10,7 +10,7 @@ from typing import Any, Final
 import pytest
 from sqlalchemy import Select, event, func, orm, select, text, union_all
 
-from hasten._coroutines import run_without_loop
+from hasten._coroutines import run_without_suspending
 from hasten._sqlalchemy.execution import Database, wrap_blocking_session
 from hasten.errors import InvalidOption, InvalidParameter, RowNotFound
 from hasten.fields import AllowedFields, FieldSelector
@@ -313,7 +313,7 @@ class TestToMany:
                 return connection.execute(statement, parameters)
 
             database = Database(connection, execute, is_async=False)
-            run_without_loop(fields._require_loaders().fetch(database, select(User), chosen))
+            run_without_suspending(fields._require_loaders().fetch(database, select(User), chosen))
         related = executed[1]
         with made.begin() as connection:
             connection.execute(text("SET LOCAL enable_seqscan = off"))
@@ -472,7 +472,7 @@ class TestShapes:
         with orm.Session(engine(database)) as session, statements_of(engine(database)) as log:
             found = session.execute(shape.make_select(statement)).all()
             execute = wrap_blocking_session(session).execute
-            rows = run_without_loop(
+            rows = run_without_suspending(
                 shape.read_nested_dicts(found, execute, session.get_bind().dialect.name)
             )
         assert "JOIN" not in log[0]

@@ -29,7 +29,7 @@ from hasten.jobs._engines.redis.decoding import (
     to_event,
     to_job_record,
 )
-from hasten.jobs._options import decode_options, read_keep_logs
+from hasten.jobs._options import decode_keep_logs, decode_options
 from hasten.jobs._states import State
 from hasten.pagination import Paginator
 from hasten.pagination._cursor import Cursor, SigningKeys, _compute_mac, _to_base64
@@ -99,10 +99,10 @@ def cursor() -> Target:
 
     def parse(data: bytes) -> None:
         with contextlib.suppress(InvalidParameter):
-            keys.decode_for_any_query(data.decode("latin-1"))
+            keys.decode_and_verify_signature(data.decode("latin-1"))
         # As an attacker who knows the secret would write it: valid signature, random content.
         try:
-            found = keys.decode_for_any_query(
+            found = keys.decode_and_verify_signature(
                 _to_base64(data + _compute_mac(SECRET.encode(), data))
             )
         except InvalidParameter:
@@ -224,7 +224,7 @@ def job_hash() -> Target:
         job = to_job_record("q", "1", State.FAILED, None, stored)
         assert all(isinstance(trace, str) for trace in job.tracebacks)
         to_event("1-1", dict(zip(["event", "jobId", "data", "delay"], values, strict=False)))
-        read_keep_logs(job.opts)
+        decode_keep_logs(job.opts)
         for text in (job.data, job.opts, values[0]):
             with contextlib.suppress(ValueError):
                 decode_json(text)

@@ -458,7 +458,7 @@ class TestRecompress:
         compress = Zstd.compress
 
         def failing(codec: Zstd, body: Any, level: int) -> bytes:
-            if level == codec.effort.smallest:
+            if level == codec.level_policy.smallest:
                 raise MemoryError("no more")
             return compress(codec, body, level)
 

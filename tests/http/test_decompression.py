@@ -379,12 +379,12 @@ class Watched:
         self.overlaps = 0
 
     @property
-    def has_more(self) -> bool:
-        return self.decoder.has_more
+    def has_pending_output(self) -> bool:
+        return self.decoder.has_pending_output
 
     @property
-    def at_end(self) -> bool:
-        return self.decoder.at_end
+    def is_body_complete(self) -> bool:
+        return self.decoder.is_body_complete
 
     def decode(self, data: bytes, at_most: int) -> bytes:
         self.calls += 1

@@ -29,7 +29,7 @@ from hasten.compression import (
     no_compression,
 )
 from hasten.compression._codecs import Zlib, _BrotliEncoder, _ZlibEncoder, make_codecs
-from hasten.compression._effort import ZLIB
+from hasten.compression._level_policy import ZLIB
 from hasten.compression._negotiation import Coding
 from hasten.compression._pool import CompressionThreads
 from hasten.errors import InvalidOption
@@ -511,7 +511,7 @@ class TestPool:
         for _ in range(3):
             with pytest.raises(RuntimeError):
                 await pool.run(int)
-        assert not pool.is_full
+        assert not pool.is_queue_full
         assert pool.queue_length == 0
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")

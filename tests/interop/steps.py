@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from typing import Final
 
-from hasten.jobs._record import Claim, Completed
+from hasten.jobs._record import ClaimRequest, Completed
 from tests.interop.shared_queue import SharedQueue
 
 RUNNERS: Final = ("python", "node")
@@ -21,7 +21,7 @@ def now_ms() -> int:
 
 async def take(shared: SharedQueue, count: int = 1, *, lease_ms: int = 30_000) -> list[str]:
     """Claim jobs as a Python worker would, and return their ids."""
-    claim = Claim(count, "a token", "by hand", lease_ms)
+    claim = ClaimRequest(count, "a token", "by hand", lease_ms)
     batch = await shared.queue.engine.claim(shared.name, claim, now_ms=now_ms())
     return [lease.job.id for lease in batch.leases]
 

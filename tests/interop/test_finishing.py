@@ -9,7 +9,7 @@ import pytest
 
 from hasten.errors import JobFailed
 from hasten.jobs import Exponential, Fixed, Job, Keep, State
-from hasten.jobs._record import Claim, Completed
+from hasten.jobs._record import ClaimRequest, Completed
 from tests.interop.peer import NodeError
 from tests.interop.shared_queue import SharedQueue
 from tests.interop.steps import RUNNERS, complete, now_ms, start, take
@@ -53,7 +53,7 @@ class TestPythonCompletes:
         events = await shared.node_events()
         ids = await take(shared, 100)
         ends = [Completed(id, "a token", "1") for id in ids]
-        claim = Claim(1, "another token", "by hand", 1000)
+        claim = ClaimRequest(1, "another token", "by hand", 1000)
         await shared.queue.engine.settle(shared.name, ends, claim, now_ms=now_ms())
         heard = await shared.until_heard(events, "drained")
         assert [each["jobId"] for each in heard if each["event"] == "completed"] == ids

@@ -193,7 +193,7 @@ class TestCron:
     async def test_node_continues_what_python_without_croniter_leaves(
         self, shared: SharedQueue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(shared.queue.engine, "_has_cron", False)
+        monkeypatch.setattr(shared.queue.engine, "_can_parse_cron", False)
         await schedule(shared, {"pattern": "0 0 1 1 *"})
         (first,) = pending(shared)
         await shared.queue.promote(first)

@@ -130,7 +130,7 @@ class TestAnnotations:
         ],
     )
     def test_that_json_can_be_decoded_to_are_accepted(self, queue: Queue, annotation: Any) -> None:
-        queue.task(taking(annotation)).definition.check()
+        queue.task(taking(annotation)).definition.check_after_import()
 
     @pytest.mark.parametrize(
         "code",

@@ -132,7 +132,7 @@ async def test_an_unrunnable_job_is_logged(queue: Queue, caplog: pytest.LogCaptu
 
     unknown = await queue.add("cube", {"number": 2})
     unfit = await queue.producer.submit(
-        queue.producer.template("square", square.definition.options), '{"number": "two"}'
+        queue.producer.make_template("square", square.definition.options), '{"number": "two"}'
     )
     async with Worker(queue, grace=0):
         await fail(unknown)

@@ -14,7 +14,7 @@ import pytest
 from hasten.jobs import Job, Queue, State, Worker
 from hasten.jobs import _options as options
 from hasten.jobs._options import Options, decode_options
-from hasten.jobs._record import Claim, Completed, Failed, JobTemplate, NewJob, Progress
+from hasten.jobs._record import ClaimRequest, Completed, Failed, JobTemplate, NewJob, Progress
 from hasten.ratelimit._http.addresses import AddressKeys
 from hasten.ratelimit._http.proxies import Proxies
 from tests.jobs.eventually import fails
@@ -80,7 +80,7 @@ async def test_too_much_memory_fails_once(queue: Queue, monkeypatch: pytest.Monk
 async def test_values_raise_what_other_invalid_json_raises(queue: Queue) -> None:
     job = await add(queue, DEEP)
     now_ms = queue.clock.now_ms()
-    await queue.engine.claim("mail", Claim(1, "t", "w", 60_000), now_ms=now_ms)
+    await queue.engine.claim("mail", ClaimRequest(1, "t", "w", 60_000), now_ms=now_ms)
     await queue.engine.update("mail", [Progress(job.id, DEEP)], now_ms=now_ms)
     await queue.engine.settle("mail", [Completed(job.id, "t", DEEP)], None, now_ms=now_ms)
     await job.refresh()
@@ -102,7 +102,7 @@ async def fail_all(queue: Queue, count: int) -> list[str]:
     """Run that many jobs, and return the ids of the failed ones."""
     ids = [(await add(queue)).id for _ in range(count)]
     now_ms = queue.clock.now_ms()
-    await queue.engine.claim("mail", Claim(count, "t", "w", 60_000), now_ms=now_ms)
+    await queue.engine.claim("mail", ClaimRequest(count, "t", "w", 60_000), now_ms=now_ms)
     failures = [Failed(id, "t", "no", "trace") for id in ids]
     await queue.engine.settle("mail", failures, None, now_ms=now_ms)
     return ids

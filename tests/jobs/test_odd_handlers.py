@@ -20,7 +20,7 @@ from hasten.errors import StoreUnavailable
 from hasten.jobs import Context, Job, Queue, RetryAfter, State, Unrecoverable, Worker
 from hasten.jobs._consumer import QueueConsumer
 from hasten.jobs._outbox import OutboxPortion
-from hasten.jobs._record import Claim
+from hasten.jobs._record import ClaimRequest
 from hasten.jobs._run import Run
 from tests.jobs import process_tasks
 from tests.jobs.eventually import fails, result_of, until, until_state, until_true
@@ -337,7 +337,7 @@ class TestCancellingAllTasks:
     async def test_a_run_that_was_cancelled_before_its_first_step_counts_as_an_attempt(
         self, queue: Queue, clock: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        begin = QueueConsumer._start_task
+        begin = QueueConsumer._create_run_task
         cancelled: list[Run] = []
 
         def begin_and_cancel(self: QueueConsumer, run: Run) -> None:
@@ -347,7 +347,7 @@ class TestCancellingAllTasks:
                 run.task.cancel()
                 cancelled.append(run)
 
-        monkeypatch.setattr(QueueConsumer, "_start_task", begin_and_cancel)
+        monkeypatch.setattr(QueueConsumer, "_create_run_task", begin_and_cancel)
 
         @queue.task(attempts=2)
         async def fine() -> str:
@@ -643,7 +643,7 @@ class TestStoppingUnderAttack:
     async def test_a_fetcher_that_fails_once_still_stores_outcomes(
         self, queue: Queue, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        settle = QueueConsumer._settle
+        settle = QueueConsumer._store_updates_and_settle
         failed: list[int] = []
 
         async def fail_once(self: QueueConsumer, portion: OutboxPortion, claim: Any) -> Any:
@@ -652,7 +652,7 @@ class TestStoppingUnderAttack:
                 raise TypeError("a fault of ours")
             return await settle(self, portion, claim)
 
-        monkeypatch.setattr(QueueConsumer, "_settle", fail_once)
+        monkeypatch.setattr(QueueConsumer, "_store_updates_and_settle", fail_once)
 
         @queue.task
         async def run() -> str:
@@ -710,23 +710,23 @@ async def test_a_suspect_starts_although_the_tasks_of_its_worker_were_cancelled(
     queue: Queue, clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A job that crashed its worker waits for pending claims, and those were cancelled."""
-    settle = QueueConsumer._settle
+    settle = QueueConsumer._store_updates_and_settle
     cancelled: list[int] = []
 
     async def cancel_second(self: QueueConsumer, portion: OutboxPortion, claim: Any) -> Any:
-        if self._poison_jobs.is_blocking_claims and not cancelled:
+        if self._poison_jobs.must_pause_claiming and not cancelled:
             cancelled.append(1)
             raise asyncio.CancelledError
         return await settle(self, portion, claim)
 
-    monkeypatch.setattr(QueueConsumer, "_settle", cancel_second)
+    monkeypatch.setattr(QueueConsumer, "_store_updates_and_settle", cancel_second)
 
     @queue.task
     async def run() -> str:
         return "done"
 
     jobs = await run.enqueue_many([run.args()] * 4)
-    claim = Claim(4, "dead:1", "dead", lease_ms=1)
+    claim = ClaimRequest(4, "dead:1", "dead", lease_ms=1)
     for _ in range(2):
         await queue.engine.claim("mail", claim, now_ms=clock.now_ms())
         clock.advance(1)
@@ -757,7 +757,9 @@ async def test_a_listener_that_is_cancelled_alone_does_no_harm(queue: Queue) -> 
 
     def listeners() -> set[asyncio.Task[Any]]:
         return {
-            t for t in asyncio.all_tasks() if "QueueConsumer._run_listener" in repr(t.get_coro())
+            t
+            for t in asyncio.all_tasks()
+            if "QueueConsumer._run_job_listener" in repr(t.get_coro())
         }
 
     async with Worker(queue) as worker:

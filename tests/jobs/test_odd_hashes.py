@@ -12,7 +12,7 @@ import pytest
 
 from hasten.errors import JobFailed, JobNotFound, StoreError, StoreRejected
 from hasten.jobs import Job, Queue, State, Worker
-from hasten.jobs._record import Claim
+from hasten.jobs._record import ClaimRequest
 from hasten.testing import ManualClock
 from tests.jobs.eventually import until_true
 from tests.servers.redis import shared_redis
@@ -352,7 +352,7 @@ async def test_a_lock_of_another_type_loses_no_other_lease(queue: Queue, keys: K
     keys.replace(f"{jobs[1].id}:lock")
     assert await run_all(queue, jobs) == [0, 2, 4]
     again = await queue.add_many([("double", {"number": 1})] * 3)
-    await queue.engine.claim("mail", Claim(3, "t", "w", 60_000), now_ms=queue.clock.now_ms())
+    await queue.engine.claim("mail", ClaimRequest(3, "t", "w", 60_000), now_ms=queue.clock.now_ms())
     keys.replace(f"{again[1].id}:lock")
     leases = {job.id: "t" for job in again}
     renew = queue.engine.renew
@@ -365,7 +365,7 @@ async def test_a_lock_of_another_type_loses_no_other_lease(queue: Queue, keys: K
 async def test_a_damaged_job_is_taken_back_as_none(queue: Queue, keys: Keys, how: str) -> None:
     """The workers of the other jobs have died, too."""
     jobs = await three(queue)
-    await queue.engine.claim("mail", Claim(3, "t", "w", 60_000), now_ms=queue.clock.now_ms())
+    await queue.engine.claim("mail", ClaimRequest(3, "t", "w", 60_000), now_ms=queue.clock.now_ms())
     for job in jobs:
         keys.redis.delete(keys(f"{job.id}:lock"))
     if how == "replace":
@@ -430,7 +430,7 @@ async def test_a_missing_permission_is_not_odd_data(queue: Queue, url: str, keys
 
 
 async def run_claim(queue: Queue) -> None:
-    await queue.engine.claim("mail", Claim(3, "t", "w", 60_000), now_ms=0)
+    await queue.engine.claim("mail", ClaimRequest(3, "t", "w", 60_000), now_ms=0)
 
 
 async def _all(queue: Queue) -> list[Job[Any]]:

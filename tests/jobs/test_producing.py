@@ -29,7 +29,7 @@ from hasten.errors import (
 )
 from hasten.jobs import Job, Queue, State, Worker
 from hasten.jobs._options import Options
-from hasten.jobs._record import Added, NewJob
+from hasten.jobs._record import AddResult, NewJob
 from hasten.testing import ManualClock
 from tests.jobs.eventually import result_of
 from tests.patience import DEADLINE_SECONDS
@@ -351,7 +351,7 @@ class TestLargeCalls:
         """The other jobs are added."""
         add = queue.engine.add
 
-        async def picky(jobs: Sequence[NewJob], *, now_ms: int) -> list[Added]:
+        async def picky(jobs: Sequence[NewJob], *, now_ms: int) -> list[AddResult]:
             if any(job.data == "1200" for job in jobs):
                 raise StoreRejected(queue.engine.url, "not this one")
             return await add(jobs, now_ms=now_ms)
@@ -386,7 +386,7 @@ def fail_adds(
     """Let the store fail after this number of calls."""
     add, calls = queue.engine.add, itertools.count()
 
-    async def failing(jobs: Sequence[NewJob], *, now_ms: int) -> list[Added]:
+    async def failing(jobs: Sequence[NewJob], *, now_ms: int) -> list[AddResult]:
         if next(calls) >= after:
             raise error
         return await add(jobs, now_ms=now_ms)
@@ -398,7 +398,7 @@ def count_adds(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return a list of the number of jobs of each later call of the engine."""
     add, sizes = queue.engine.add, []
 
-    async def counted(jobs: Sequence[NewJob], *, now_ms: int) -> list[Added]:
+    async def counted(jobs: Sequence[NewJob], *, now_ms: int) -> list[AddResult]:
         sizes.append(len(jobs))
         return await add(jobs, now_ms=now_ms)
 
@@ -678,7 +678,7 @@ async def test_using_checks_its_options_at_once(queue: Queue) -> None:
 class TestCallsOfOneTick:
     async def test_one_that_the_store_refuses_fails_alone(self, queue: Queue) -> None:
         """The store refuses a whole transaction, so the jobs are then added one by one."""
-        template = queue.producer.template("keep", Options())
+        template = queue.producer.make_template("keep", Options())
         answers: list[object] = await asyncio.gather(
             queue.add("keep", 1),
             queue.producer.submit(template, '"\ud800"'),

@@ -97,10 +97,10 @@ def test_releases_are_compared_by_their_numbers(one: list[int], other: list[int]
 def test_the_pause_grows_with_the_jobs_of_a_minute() -> None:
     now = 0.0
     gate = AppReleaseGate("1", lambda: now)
-    pauses = [gate.postpone_ms("mail", "send", "2") or 0 for _ in range(10_000)]
+    pauses = [gate.find_postponement_ms("mail", "send", "2") or 0 for _ in range(10_000)]
     assert pauses == sorted(pauses)
     assert (pauses[0] // 1000, pauses[-1]) == (FIRST_PAUSE_MS // 1000, LAST_PAUSE_MS)
     now += WINDOW_SECONDS
-    assert gate.postpone_ms("mail", "send", "2") == pauses[0]
-    assert gate.postpone_ms("mail", "send", "1.0") is None
-    assert gate.postpone_ms("mail", "send", "made by another program") is None
+    assert gate.find_postponement_ms("mail", "send", "2") == pauses[0]
+    assert gate.find_postponement_ms("mail", "send", "1.0") is None
+    assert gate.find_postponement_ms("mail", "send", "made by another program") is None

@@ -8,7 +8,7 @@ import pytest
 
 from hasten import Store
 from hasten.jobs import Keep, Queue, State, Worker
-from hasten.jobs._record import Claim
+from hasten.jobs._record import ClaimRequest
 from hasten.testing import ManualClock
 from tests.jobs.eventually import fails, result_of, until, until_state
 
@@ -131,7 +131,7 @@ async def test_a_lease_expires_by_the_clock(clock: ManualClock) -> None:
 
         job = await run.enqueue()
         expires_ms = clock.now_ms() + 60_000
-        claim = Claim(1, "dead:1", "dead", lease_ms=60_000)
+        claim = ClaimRequest(1, "dead:1", "dead", lease_ms=60_000)
         await queue.engine.claim("mail", claim, now_ms=clock.now_ms())
 
         def has_run_a_second_later() -> bool:

@@ -53,7 +53,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def stop(worker: Worker, job: Job[Any], reason: StopReason) -> None:
     """Set the time-out exception, perhaps before the function has started."""
-    worker._consumers[0].runs[job.id].stop(reason)
+    worker._consumers[0].runs[job.id].request_stop(reason)
 
 
 def messages(caplog: pytest.LogCaptureFixture, level: int) -> list[str]:

@@ -65,7 +65,7 @@ async def test_of_an_internal_task_that_fails_while_the_worker_ends(
             await asyncio.Event().wait()
         raise OfOurs
 
-    monkeypatch.setattr(QueueConsumer, "_run_listener", listen)
+    monkeypatch.setattr(QueueConsumer, "_run_job_listener", listen)
     async with Worker(queue):
         await until(lambda: tasks)
     await until(tasks[0].done)

@@ -11,7 +11,7 @@ import pytest
 from hasten.errors import InvalidOption, JobFailed, JobNotFound
 from hasten.jobs import Context, Queue, Reason, RetryAfter, State, Why, Worker
 from hasten.jobs._engine import CANCELLED_ERROR
-from hasten.jobs._record import Claim
+from hasten.jobs._record import ClaimRequest
 from hasten.testing import ManualClock
 from tests.jobs.eventually import until, until_state, until_true
 from tests.patience import DEADLINE_SECONDS
@@ -98,7 +98,7 @@ async def test_a_running_job(queue: Queue, clock: ManualClock) -> None:
 async def test_an_expired_lease(queue: Queue, clock: ManualClock) -> None:
     """Its worker has died. Others say how soon they take the job back."""
     job = await queue.add("send")
-    claim = Claim(1, "token", "dead worker", lease_ms=50)
+    claim = ClaimRequest(1, "token", "dead worker", lease_ms=50)
     await queue.engine.claim(queue.name, claim, now_ms=clock.now_ms())
     clock.advance(1)
     why = await until_why(queue, job.id, Reason.LEASE_EXPIRED)
@@ -289,7 +289,7 @@ async def test_a_job_that_expired_before_it_could_start(queue: Queue, clock: Man
 async def test_a_job_that_crashed_too_often(queue: Queue, clock: ManualClock) -> None:
     job = await queue.add("send")
     engine = queue.engine
-    await engine.claim(queue.name, Claim(1, "token", "w", lease_ms=1), now_ms=clock.now_ms())
+    await engine.claim(queue.name, ClaimRequest(1, "token", "w", lease_ms=1), now_ms=clock.now_ms())
     clock.advance(1)
 
     async def is_taken_back() -> bool:

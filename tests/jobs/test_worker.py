@@ -20,10 +20,10 @@ import pytest
 from hasten import Store
 from hasten.errors import InvalidOption, JobCancelled, UsageError
 from hasten.jobs import Context, Job, Queue, State, Worker
-from hasten.jobs import _store_use as store_use
+from hasten.jobs import _shared_store as shared_store
 from hasten.jobs._consumer import QueueConsumer
 from hasten.jobs._outbox import BYTES_PER_WEIGHT, OutboxPortion
-from hasten.jobs._record import Claim, ClaimedJobs, Completed, Outcome, Progress, Update
+from hasten.jobs._record import ClaimedJobs, ClaimRequest, Completed, Outcome, Progress, Update
 from hasten.jobs._run import Run, StopReason
 from hasten.testing import ManualClock
 from tests.jobs.eventually import result_of, until, until_state
@@ -115,10 +115,10 @@ class Calls:
         self.bytes: list[int] = []
         self.claims: list[int] = []
         self.updates: list[int] = []
-        settle = QueueConsumer._settle
+        settle = QueueConsumer._store_updates_and_settle
 
         async def watched(
-            consumer: QueueConsumer, portion: OutboxPortion, claim: Claim | None
+            consumer: QueueConsumer, portion: OutboxPortion, claim: ClaimRequest | None
         ) -> ClaimedJobs:
             self.updates.append(len(portion.updates))
             self.outcomes.append(len(portion.outcomes))
@@ -126,7 +126,7 @@ class Calls:
             self.claims.append(claim.count if claim else 0)
             return await settle(consumer, portion, claim)
 
-        monkeypatch.setattr(QueueConsumer, "_settle", watched)
+        monkeypatch.setattr(QueueConsumer, "_store_updates_and_settle", watched)
 
 
 @pytest.fixture
@@ -155,9 +155,9 @@ class TestCalls:
             await until(lambda: len(running) == count)
             may_end.set()
             await until(lambda: sum(calls.outcomes) >= count)
-        assert max(calls.claims) <= queue.engine.max_jobs_per_call
-        assert max(calls.outcomes) <= queue.engine.max_jobs_per_call
-        assert max(calls.bytes) < queue.engine.max_jobs_per_call * BYTES_PER_WEIGHT + 1_000_000
+        assert max(calls.claims) <= queue.engine.max_jobs_per_settle
+        assert max(calls.outcomes) <= queue.engine.max_jobs_per_settle
+        assert max(calls.bytes) < queue.engine.max_jobs_per_settle * BYTES_PER_WEIGHT + 1_000_000
         assert (await queue.counts())[State.COMPLETED] == count
 
     async def test_claim_nothing_with_results_unstored(self, queue: Queue, calls: Calls) -> None:
@@ -182,7 +182,7 @@ class TestCalls:
 
         job = await run.enqueue()
         await result_of(queue, job, keep_completed=True)
-        assert max(calls.updates) <= queue.engine.max_jobs_per_call
+        assert max(calls.updates) <= queue.engine.max_jobs_per_settle
         assert await job.logs() == [str(number) for number in range(600)]
 
 
@@ -248,7 +248,7 @@ class TestStopping:
 
     async def test_keeps_jobs_in_order(self, queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
         """The second claim returns while the worker is stopping."""
-        settle = QueueConsumer._settle
+        settle = QueueConsumer._store_updates_and_settle
         may_arrive, is_under_way = asyncio.Event(), asyncio.Event()
         started: list[int] = []
 
@@ -259,7 +259,7 @@ class TestStopping:
                 await may_arrive.wait()
             return batch
 
-        monkeypatch.setattr(QueueConsumer, "_settle", settle_late)
+        monkeypatch.setattr(QueueConsumer, "_store_updates_and_settle", settle_late)
 
         @queue.task
         async def run(number: int) -> None:
@@ -376,7 +376,7 @@ def test_two_objects_for_one_queue_are_refused(queue: Queue, tmp_path: Path) -> 
         Worker(Queue("mail"), Queue("mail"))
     Worker(queue, queue, Queue("other", queue.store))
     Worker(Queue("mail", "memory://"), Queue("mail", "memory://"), Queue("mail"))
-    assert store_use.DEFAULT_STORE_USE.existing_store is None
+    assert shared_store.DEFAULT_SHARED_STORE.existing_store is None
     assert not (tmp_path / "jobs.db").exists()
 
 
@@ -471,7 +471,7 @@ async def test_a_busy_default_executor_delays_no_recovery(queue: Queue, clock: M
         return "done"
 
     job = await run.enqueue()
-    claim = Claim(1, "dead:1", "dead", lease_ms=1)
+    claim = ClaimRequest(1, "dead:1", "dead", lease_ms=1)
     await queue.engine.claim("mail", claim, now_ms=clock.now_ms())
     clock.advance(1)
     try:
@@ -565,7 +565,7 @@ async def test_large_results_and_progress_are_stored_a_few_megabytes_at_a_time(
     all_run = asyncio.Event()
 
     async def note_settle(
-        name: str, outcomes: Sequence[Outcome], claim: Claim | None, **options: Any
+        name: str, outcomes: Sequence[Outcome], claim: ClaimRequest | None, **options: Any
     ) -> ClaimedJobs:
         results = [len(end.result) for end in outcomes if isinstance(end, Completed)]
         noted["results"].append(sum(results))
@@ -596,7 +596,7 @@ async def test_large_results_and_progress_are_stored_a_few_megabytes_at_a_time(
             assert await job.result(timeout=20) == "r" * size
     for sizes in noted.values():
         assert sum(sizes) == count * (size + 2)
-        assert max(sizes) <= engine.max_jobs_per_call * BYTES_PER_WEIGHT + size + 2
+        assert max(sizes) <= engine.max_jobs_per_settle * BYTES_PER_WEIGHT + size + 2
 
 
 @pytest.mark.parametrize("reason", [StopReason.CANCELLED, StopReason.RELEASED, StopReason.LOST])
@@ -604,16 +604,16 @@ async def test_a_run_that_is_stopped_before_it_begins_frees_its_place(
     queue: Queue, monkeypatch: pytest.MonkeyPatch, reason: StopReason
 ) -> None:
     """The reason may come from a thread, between two steps of the event loop."""
-    begin = QueueConsumer._start_task
+    begin = QueueConsumer._create_run_task
     told: list[Run] = []
 
     def begin_and_stop(self: QueueConsumer, run: Run) -> None:
         begin(self, run)
         if not told:
             told.append(run)
-            run.stop(reason)
+            run.request_stop(reason)
 
-    monkeypatch.setattr(QueueConsumer, "_start_task", begin_and_stop)
+    monkeypatch.setattr(QueueConsumer, "_create_run_task", begin_and_stop)
 
     @queue.task
     async def noop() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from hasten._coroutines import run_without_loop
+from hasten._coroutines import run_without_suspending
 from hasten._sqlalchemy.analysis import AnalyzedSelect
 from hasten._sqlalchemy.execution import (
     AsyncExecutor,
@@ -34,7 +34,7 @@ def fetch(
 ) -> T:
     """Fetch on a blocking session or connection."""
     statements, execute = PageStatements(analyzed, keys), wrap_blocking_session(executor).execute
-    return run_without_loop(function(statements, execute, *arguments, **options))
+    return run_without_suspending(function(statements, execute, *arguments, **options))
 
 
 async def fetch_async(

@@ -11,18 +11,18 @@ from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from hasten._sqlalchemy.analysis import analyze
+from hasten._sqlalchemy.analysis import analyze_select
 from hasten._sqlalchemy.execution import wrap_async_session, wrap_blocking_session
 from hasten.errors import MissingExtra
-from hasten.pagination._counts import Capped, Count, Uncached
+from hasten.pagination._counts import Capped, Count, UncachedCounting
 from hasten.pagination._order import Order, SortKey
 from hasten.pagination._slices import OffsetSlice
-from hasten.pagination._sql.counting import to_count, to_estimated_count
+from hasten.pagination._sql.counting import parse_estimated_count, to_capped_count
 from hasten.pagination._sql.fetching import fetch_keyset_slice, fetch_offset_slice
 from hasten.pagination._sql.offset_select import (
     can_use_deferred_join,
-    select_page,
-    to_limit_and_offset_from_end,
+    select_page_at_offset,
+    to_limit_and_offset_from_end_if_cheaper,
 )
 from hasten.pagination._sql.query_planner import resolve_sort_columns
 from tests.effort import effort
@@ -55,20 +55,30 @@ def test_deferred_and_reversed_pages_are_the_same_pages(
         wanted = expected(everything(connection, dataset), order)[offset : offset + limit]
         for statement in (of_columns(dataset), of_entities(dataset)):
             analyzed, keys = plan(statement, order)
-            for defer in (False, True):
-                found = select_page(
-                    analyzed, keys, limit=limit, offset=offset, dialect=database, defer=defer
+            for use_deferred_join in (False, True):
+                found = select_page_at_offset(
+                    analyzed,
+                    keys,
+                    limit=limit,
+                    offset=offset,
+                    dialect=database,
+                    use_deferred_join=use_deferred_join,
                 )
                 with Session(connection) as session:
                     ids = [getattr(row[0], "id", row[0]) for row in session.execute(found)]
                 assert ids == wanted
-            turned = to_limit_and_offset_from_end(limit=limit, offset=offset, total=60)
+            turned = to_limit_and_offset_from_end_if_cheaper(limit=limit, offset=offset, total=60)
             assert (turned is not None) == (bool(wanted) and 60 - offset - len(wanted) < offset)
             if turned is not None:
                 backward = tuple(key.reverse(database) for key in keys)
                 size, skipped = turned
-                reverse = select_page(
-                    analyzed, backward, limit=size, offset=skipped, dialect=database, defer=False
+                reverse = select_page_at_offset(
+                    analyzed,
+                    backward,
+                    limit=size,
+                    offset=skipped,
+                    dialect=database,
+                    use_deferred_join=False,
                 )
                 with Session(connection) as session:
                     ids = [getattr(row[0], "id", row[0]) for row in session.execute(reverse)]
@@ -80,7 +90,7 @@ class TestEveryExecutor:
     """The same code runs with and without await."""
 
     @pytest.mark.parametrize("count", ["exact", Capped(9), "estimated", "none"])
-    async def test_at_an_offset(self, database: str, kind: str, count: Uncached) -> None:
+    async def test_at_an_offset(self, database: str, kind: str, count: UncachedCounting) -> None:
         select_and_keys = plan(of_columns(1), (SortKey("made"),))
         how = {"limit": 7, "offset": 14, "dialect": database, "count": count}
         one, other = await self.both(database, kind, fetch_offset_slice, *select_and_keys, **how)
@@ -111,7 +121,7 @@ class TestEveryExecutor:
 
 
 async def test_entities_come_from_an_asynchronous_session_too() -> None:
-    analyzed = analyze(select(Post).join(Post.tags))
+    analyzed = analyze_select(select(Post).join(Post.tags))
     keys = resolve_sort_columns(analyzed, (), {})
     with async_engine("postgresql") as made:
         async with AsyncSession(made) as session:
@@ -146,7 +156,7 @@ class TestStatements:
         ],
     )
     def test_a_page_by_number_takes_few_statements(
-        self, database: str, is_entity: bool, offset: int, count: Uncached, statements: int
+        self, database: str, is_entity: bool, offset: int, count: UncachedCounting, statements: int
     ) -> None:
         analyzed, keys = plan(of_entities(0) if is_entity else of_columns(0), ())
         with Session(engine(database)) as session, statements_of(engine(database)) as seen:
@@ -210,7 +220,7 @@ def test_the_rows_are_those_that_were_selected(database: str) -> None:
             (select(Item.id, Item.label), several),
             (select(Item.grade, Item.made, Item.id), several),
         ):
-            analyzed = analyze(statement)
+            analyzed = analyze_select(statement)
             keys = resolve_sort_columns(
                 analyzed, order if "items" in str(statement) else (), COLUMNS
             )
@@ -231,18 +241,20 @@ def test_the_rows_are_those_that_were_selected(database: str) -> None:
 
 
 def test_what_is_grouped_or_keyed_is_not_deferred() -> None:
-    assert can_use_deferred_join(analyze(select(Post)))
-    assert not can_use_deferred_join(analyze(select(Post.title).distinct(), key=[Post.title]))
-    assert not can_use_deferred_join(analyze(select(Post.id).group_by(Post.id)))
+    assert can_use_deferred_join(analyze_select(select(Post)))
+    assert not can_use_deferred_join(
+        analyze_select(select(Post.title).distinct(), identifying_columns=[Post.title])
+    )
+    assert not can_use_deferred_join(analyze_select(select(Post.id).group_by(Post.id)))
 
 
 def test_a_total_has_a_relation() -> None:
-    assert to_count(5, None) == Count(5)
-    assert to_count(5, 5) == Count(5)
-    assert to_count(6, 5) == Count(5, "gte")
-    assert to_estimated_count(7) == Count(7, "estimate")
-    assert to_estimated_count(-1) is None
-    assert to_estimated_count('[{"Plan": {"Plan Rows": 3}}]') == Count(3, "estimate")
+    assert to_capped_count(5, None) == Count(5)
+    assert to_capped_count(5, 5) == Count(5)
+    assert to_capped_count(6, 5) == Count(5, "gte")
+    assert parse_estimated_count(7) == Count(7, "estimate")
+    assert parse_estimated_count(-1) is None
+    assert parse_estimated_count('[{"Plan": {"Plan Rows": 3}}]') == Count(3, "estimate")
 
 
 def test_without_sqlalchemy_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from hasten._sqlalchemy.analysis import analyze
+from hasten._sqlalchemy.analysis import analyze_select
 from hasten.pagination._order import Order, SortKey
 from hasten.pagination._slices import KeysetSlice
 from hasten.pagination._sql.query_planner import resolve_sort_columns
@@ -77,7 +77,7 @@ def full(database: sa.Connection, order: Order) -> list[Any]:
 
 async def walk(driver: str, order: Order) -> list[int]:
     made = create_async_engine(url("postgresql", 1).replace("asyncpg", driver))
-    analyzed = analyze(sa.select(edges.c.id))
+    analyzed = analyze_select(sa.select(edges.c.id))
     keys = resolve_sort_columns(analyzed, order, dict(edges.c.items()))
     seen: list[int] = []
     page = KeysetSlice([], has_more=True, first=None, last=None)

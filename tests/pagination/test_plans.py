@@ -14,8 +14,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import registry
 
-from hasten._coroutines import run_without_loop
-from hasten._sqlalchemy.analysis import AnalyzedSelect, analyze
+from hasten._coroutines import run_without_suspending
+from hasten._sqlalchemy.analysis import AnalyzedSelect, analyze_select
 from hasten._sqlalchemy.selects import Selection
 from hasten._sqlalchemy.sort_columns import SortColumns
 from hasten.pagination._counts import Capped, Count
@@ -23,7 +23,10 @@ from hasten.pagination._order import Order, SortKey
 from hasten.pagination._sql.counting import make_count_select, make_estimate_statement
 from hasten.pagination._sql.fetching import fetch_count, fetch_keyset_slice, fetch_offset_slice
 from hasten.pagination._sql.keyset import find_key_indexes
-from hasten.pagination._sql.offset_select import select_page, to_limit_and_offset_from_end
+from hasten.pagination._sql.offset_select import (
+    select_page_at_offset,
+    to_limit_and_offset_from_end_if_cheaper,
+)
 from hasten.pagination._sql.page_statements import PageStatements
 from hasten.pagination._sql.query_planner import resolve_sort_columns
 from tests.pagination import costs
@@ -176,7 +179,7 @@ def cost(
         return connection.execute(statement, parameters)
 
     statements = PageStatements(analyzed, keys)
-    found = run_without_loop(function(statements, execute, *arguments, **options))
+    found = run_without_suspending(function(statements, execute, *arguments, **options))
     return total, found
 
 
@@ -194,11 +197,13 @@ def test_a_deep_page_costs_what_a_shallow_one_does(
     connection: sa.Connection, order: Order, backwards: bool, kind: str
 ) -> None:
     dialect = connection.dialect.name
-    analyzed, of_columns = analyze(SELECTS[kind]), analyze(SELECTS["columns"])
+    analyzed, of_columns = analyze_select(SELECTS[kind]), analyze_select(SELECTS["columns"])
     keys = resolve_sort_columns(analyzed, order, COLUMNS)
     spent = []
     for depth in (30 if backwards else 10, DEEP):
-        found = select_page(of_columns, keys, limit=1, offset=depth, dialect=dialect, defer=False)
+        found = select_page_at_offset(
+            of_columns, keys, limit=1, offset=depth, dialect=dialect, use_deferred_join=False
+        )
         row = connection.execute(found).one()
         position = [row[place] for place in find_key_indexes(of_columns, keys)]
         total, found_slice = cost(
@@ -242,7 +247,7 @@ def test_a_page_across_the_border_of_a_block_costs_no_more(
     connection: sa.Connection, order: Order, at: dict[str, object], backwards: bool, kind: str
 ) -> None:
     dialect = connection.dialect.name
-    analyzed = analyze(SELECTS[kind])
+    analyzed = analyze_select(SELECTS[kind])
     keys = resolve_sort_columns(analyzed, order, COLUMNS)
     position = [at[key.column.name] for key in keys]
     total, found_slice = cost(
@@ -283,7 +288,7 @@ def test_uneven_rows_are_found_in_the_index(postgres: sa.Connection, descending:
             postgres
         )
         postgres.execute(sa.text("VACUUM ANALYZE uneven"))
-        analyzed = analyze(sa.select(uneven))
+        analyzed = analyze_select(sa.select(uneven))
         by_status = SortKey("status", descending=True, nulls="first")
         keys = resolve_sort_columns(analyzed, (by_status, SortKey("id")), dict(uneven.c.items()))
         total, found_slice = cost(
@@ -298,18 +303,23 @@ def test_uneven_rows_are_found_in_the_index(postgres: sa.Connection, descending:
 @pytest.mark.parametrize("kind", SELECTS)
 def test_a_deep_offset_is_skipped_in_the_index(connection: sa.Connection, kind: str) -> None:
     dialect = connection.dialect.name
-    analyzed = analyze(SELECTS[kind])
+    analyzed = analyze_select(SELECTS[kind])
     keys = resolve_sort_columns(analyzed, (SortKey("made", descending=True),), COLUMNS)
 
-    def at(offset: int, *, defer: bool) -> tuple[int, list[Any]]:
-        statement = select_page(
-            analyzed, keys, limit=20, offset=offset, dialect=dialect, defer=defer
+    def at(offset: int, *, use_deferred_join: bool) -> tuple[int, list[Any]]:
+        statement = select_page_at_offset(
+            analyzed,
+            keys,
+            limit=20,
+            offset=offset,
+            dialect=dialect,
+            use_deferred_join=use_deferred_join,
         )
         measure = buffers if dialect == "postgresql" else work
         return measure(connection, statement), list(connection.execute(statement))
 
-    plain, rows = at(DEEP, defer=False)
-    deferred, same = at(DEEP, defer=True)
+    plain, rows = at(DEEP, use_deferred_join=False)
+    deferred, same = at(DEEP, use_deferred_join=True)
     print(f"{dialect}: {kind}, offset {DEEP}: {plain}, deferred {deferred}")
     assert rows == same
     assert deferred < plain / (10 if dialect == "postgresql" else 1)
@@ -318,14 +328,18 @@ def test_a_deep_offset_is_skipped_in_the_index(connection: sa.Connection, kind: 
 @pytest.mark.parametrize("kind", SELECTS)
 def test_a_page_near_the_end_is_read_from_the_end(connection: sa.Connection, kind: str) -> None:
     dialect = connection.dialect.name
-    analyzed = analyze(SELECTS[kind])
+    analyzed = analyze_select(SELECTS[kind])
     keys = resolve_sort_columns(analyzed, (SortKey("made", descending=True),), COLUMNS)
     offset = ROWS - 30
-    assert to_limit_and_offset_from_end(limit=20, offset=offset, total=ROWS) == (20, 10)
+    assert to_limit_and_offset_from_end_if_cheaper(limit=20, offset=offset, total=ROWS) == (20, 10)
     backward = tuple(key.reverse(dialect) for key in keys)
-    statement = select_page(analyzed, backward, limit=20, offset=10, dialect=dialect, defer=False)
+    statement = select_page_at_offset(
+        analyzed, backward, limit=20, offset=10, dialect=dialect, use_deferred_join=False
+    )
     spent = (buffers if dialect == "postgresql" else work)(connection, statement)
-    forward = select_page(analyzed, keys, limit=20, offset=offset, dialect=dialect, defer=True)
+    forward = select_page_at_offset(
+        analyzed, keys, limit=20, offset=offset, dialect=dialect, use_deferred_join=True
+    )
     print(f"{dialect}: {kind}, tail: {spent}")
     rows, reverse = connection.execute(forward).all(), connection.execute(statement).all()
     assert rows == reverse[::-1]
@@ -337,7 +351,7 @@ def test_a_page_near_the_end_is_read_from_the_end(connection: sa.Connection, kin
 def test_no_page_past_the_end_is_sought(connection: sa.Connection, kind: str, offset: int) -> None:
     """A page and its total cost little more than the total alone."""
     dialect = connection.dialect.name
-    analyzed = analyze(SELECTS[kind])
+    analyzed = analyze_select(SELECTS[kind])
     keys = resolve_sort_columns(analyzed, (SortKey("made", descending=True),), COLUMNS)
     measure = buffers if dialect == "postgresql" else work
     alone = measure(connection, make_count_select(analyzed))
@@ -351,7 +365,7 @@ def test_no_page_past_the_end_is_sought(connection: sa.Connection, kind: str, of
 
 
 def test_the_rows_of_a_short_list_are_not_sorted_past_the_end(postgres: sa.Connection) -> None:
-    analyzed = analyze(sa.select(*wide.c).where(wide.c.skew > ROWS - 20_000))
+    analyzed = analyze_select(sa.select(*wide.c).where(wide.c.skew > ROWS - 20_000))
     keys = resolve_sort_columns(analyzed, (SortKey("id"),), COLUMNS)
     alone = buffers(postgres, make_count_select(analyzed))
     total, found = cost(
@@ -368,7 +382,9 @@ def test_a_capped_total_does_not_depend_on_the_size_of_the_table(connection: sa.
         exact, capped, less = (
             measure(
                 connection,
-                make_count_select(analyze(statement), cap=cap, dialect=connection.dialect.name),
+                make_count_select(
+                    analyze_select(statement), cap=cap, dialect=connection.dialect.name
+                ),
             )
             for cap in (None, 1_000, 100)
         )
@@ -383,7 +399,7 @@ def test_a_table_that_has_grown_costs_no_more(connection: sa.Connection) -> None
     spent = {}
     for size in (20_000, ROWS):
         # Statistics of a table of this size, the rest of which is behind the index range.
-        analyzed = analyze(sa.select(wide).where(wide.c.id <= size, wide.c.id > 0))
+        analyzed = analyze_select(sa.select(wide).where(wide.c.id <= size, wide.c.id > 0))
         keys = resolve_sort_columns(analyzed, (SortKey("id"),), COLUMNS)
         total, found = cost(
             connection,
@@ -403,14 +419,19 @@ def test_a_table_that_has_grown_costs_no_more(connection: sa.Connection) -> None
 
 def test_an_estimate_comes_from_the_catalogue_or_the_planner(postgres: sa.Connection) -> None:
     whole = fetch(
-        postgres, fetch_count, analyze(sa.select(Wide)), (), dialect="postgresql", count="estimated"
+        postgres,
+        fetch_count,
+        analyze_select(sa.select(Wide)),
+        (),
+        dialect="postgresql",
+        count="estimated",
     )
     assert whole == Count(ROWS, "estimate")
-    filtered = analyze(sa.select(Wide).where(wide.c.status == "live"))
+    filtered = analyze_select(sa.select(Wide).where(wide.c.status == "live"))
     some = fetch(postgres, fetch_count, filtered, (), dialect="postgresql", count="estimated")
     assert some.relation == "estimate"
     assert some.total == pytest.approx(ROWS / 3, rel=0.1)
-    assert "pg_class" in str(make_estimate_statement(analyze(sa.select(Wide))))
+    assert "pg_class" in str(make_estimate_statement(analyze_select(sa.select(Wide))))
 
 
 def test_a_table_that_was_never_analyzed_is_counted(postgres: sa.Connection) -> None:
@@ -418,7 +439,7 @@ def test_a_table_that_was_never_analyzed_is_counted(postgres: sa.Connection) -> 
     fresh.create(postgres)
     try:
         postgres.execute(fresh.insert(), [{"id": number} for number in range(30)])
-        rows = analyze(sa.select(fresh))
+        rows = analyze_select(sa.select(fresh))
         found = fetch(postgres, fetch_count, rows, (), dialect="postgresql", count="estimated")
         assert found == Count(30)
     finally:

@@ -7,7 +7,7 @@ from typing import Any, Final
 import pytest
 from sqlalchemy import distinct, func, literal_column, orm, select, text, union, union_all
 
-from hasten._sqlalchemy.analysis import analyze
+from hasten._sqlalchemy.analysis import analyze_select
 from hasten._sqlalchemy.selects import Selection
 from hasten._sqlalchemy.sort_columns import SortColumn, SortColumns
 from hasten.errors import InvalidOption
@@ -15,8 +15,8 @@ from hasten.pagination._counts import NOT_COUNTED, Capped, Count
 from hasten.pagination._order import SortKey
 from hasten.pagination._slices import KeysetSlice
 from hasten.pagination._sql.counting import make_count_select
-from hasten.pagination._sql.indexes import find_index
-from hasten.pagination._sql.offset_select import select_page as page_of
+from hasten.pagination._sql.indexes import find_index_for_order
+from hasten.pagination._sql.offset_select import select_page_at_offset as page_of
 from hasten.pagination._sql.page_statements import PageStatements
 from hasten.pagination._sql.query_planner import resolve_sort_columns
 from tests.pagination.databases import (
@@ -51,7 +51,7 @@ def names(keys: SortColumns) -> list[str]:
 
 
 def order_of(statement: Selection, *order: SortKey) -> list[str]:
-    return names(resolve_sort_columns(analyze(statement), order, COLUMNS))
+    return names(resolve_sort_columns(analyze_select(statement), order, COLUMNS))
 
 
 class TestOrder:
@@ -74,7 +74,7 @@ class TestOrder:
         statement = select(Post).order_by(Post.title.desc().nulls_first())
         assert order_of(statement) == ["-posts.title", "-posts.id"]
         assert order_of(statement, SortKey("id")) == ["posts.id"]
-        (key, _) = resolve_sort_columns(analyze(statement), (), {})
+        (key, _) = resolve_sort_columns(analyze_select(statement), (), {})
         assert key.nulls == "first"
 
     def test_a_unique_key_that_is_never_null_needs_no_primary_key(self) -> None:
@@ -91,20 +91,22 @@ class TestOrder:
 
     def test_columns_of_an_outer_join_may_be_null(self) -> None:
         statement = select(Post).outerjoin(Post.author)
-        (key, _) = resolve_sort_columns(analyze(statement), (SortKey("email"),), COLUMNS)
+        (key, _) = resolve_sort_columns(analyze_select(statement), (SortKey("email"),), COLUMNS)
         assert key.nullable
-        (key, *_) = resolve_sort_columns(analyze(select(Author)), (SortKey("email"),), COLUMNS)
+        (key, *_) = resolve_sort_columns(
+            analyze_select(select(Author)), (SortKey("email"),), COLUMNS
+        )
         assert not key.nullable
 
     def test_an_expression_may_be_null(self) -> None:
         (key, _) = resolve_sort_columns(
-            analyze(select(Post)), (SortKey("x"),), {"x": func.length(Post.title)}
+            analyze_select(select(Post)), (SortKey("x"),), {"x": func.length(Post.title)}
         )
         assert key.nullable
 
     def test_a_sort_key_without_a_column_is_refused(self) -> None:
         with pytest.raises(InvalidOption, match=r"sort='body': must be one of 'id', 'title'"):
-            resolve_sort_columns(analyze(select(Post)), (SortKey("body"),), COLUMNS)
+            resolve_sort_columns(analyze_select(select(Post)), (SortKey("body"),), COLUMNS)
 
 
 class TestRefusals:
@@ -125,33 +127,33 @@ class TestRefusals:
     )
     def test_rows_without_a_key_are_refused(self, statement: Selection, message: str) -> None:
         with pytest.raises(InvalidOption, match=f"{message}.*map a class to them"):
-            analyze(statement)
+            analyze_select(statement)
 
     def test_a_select_with_a_limit_is_refused(self) -> None:
         with pytest.raises(InvalidOption, match=r"a select with LIMIT.*from statement\.subquery"):
-            analyze(select(Post).limit(5))
+            analyze_select(select(Post).limit(5))
         with pytest.raises(InvalidOption, match=r"a select with FETCH.*from statement\.subquery"):
-            analyze(select(Post).fetch(5))
+            analyze_select(select(Post).fetch(5))
         with pytest.raises(InvalidOption, match=r"a select with DISTINCT ON.*subquery\(\)"):
-            analyze(distinct_on(select(Post), Post.title))
+            analyze_select(distinct_on(select(Post), Post.title))
 
     def test_a_union_is_refused_with_advice_to_select_from_it(self) -> None:
         whole: Any = union(select(Post.id), select(Author.id))
         with pytest.raises(InvalidOption, match=r"for a UNION, use select\(union.subquery\(\)\)"):
-            analyze(whole)
+            analyze_select(whole)
 
     def test_an_order_by_a_joined_collection_is_refused(self) -> None:
-        analyzed = analyze(select(Post).join(Post.tags))
+        analyzed = analyze_select(select(Post).join(Post.tags))
         with pytest.raises(InvalidOption, match=r"tags.name.*one value in each row"):
             resolve_sort_columns(analyzed, (SortKey("tag"),), COLUMNS)
 
     def test_contains_eager_of_a_collection_is_refused(self) -> None:
         statement = select(Post).join(Post.tags).options(orm.contains_eager(Post.tags))
         with pytest.raises(InvalidOption, match=r"contains_eager\(\).*selectinload\(\)"):
-            analyze(statement)
+            analyze_select(statement)
 
     def test_an_order_that_distinct_does_not_select_is_refused(self) -> None:
-        analyzed = analyze(select(Post.title).distinct(), key=[Post.title])
+        analyzed = analyze_select(select(Post.title).distinct(), identifying_columns=[Post.title])
         keys = resolve_sort_columns(analyzed, (SortKey("id"),), COLUMNS)
         with pytest.raises(InvalidOption, match="a column that the select with DISTINCT"):
             PageStatements(analyzed, keys).select_after_position("sqlite", None, backwards=False)
@@ -268,7 +270,7 @@ def _has_entities(statement: Selection) -> bool:
 def check(session: orm.Session, statement: Selection, wanted: list[Any], key: Any = ()) -> None:
     """Check that pages by cursor and by number, and totals, equal a full read."""
     dialect = session.get_bind().dialect.name
-    analyzed = analyze(statement, key=key)
+    analyzed = analyze_select(statement, identifying_columns=key)
     keys = resolve_sort_columns(analyzed, (), {})
     page = KeysetSlice([], has_more=True, first=None, last=None)
     seen: list[Any] = []
@@ -281,8 +283,8 @@ def check(session: orm.Session, statement: Selection, wanted: list[Any], key: An
         session, analyzed, keys, None, limit=len(seen) + 1, dialect=dialect, backwards=True
     )
     assert back.rows == seen
-    plain = page_of(analyzed, keys, limit=3, offset=1, dialect=dialect, defer=False)
-    deferred = page_of(analyzed, keys, limit=3, offset=1, dialect=dialect, defer=True)
+    plain = page_of(analyzed, keys, limit=3, offset=1, dialect=dialect, use_deferred_join=False)
+    deferred = page_of(analyzed, keys, limit=3, offset=1, dialect=dialect, use_deferred_join=True)
     assert _unique(session, deferred, statement) == _unique(session, plain, statement)
     for offset in (0, 3, len(wanted) - 2, len(wanted), 500, 5_000):
         exact = offset_slice(session, analyzed, keys, limit=3, offset=offset, dialect=dialect)
@@ -330,7 +332,7 @@ def test_groups_and_unions_with_a_key_are_paged(name: str, session: orm.Session)
 def test_groups_can_be_sorted_by_an_aggregate(database: str) -> None:
     number = func.count(Post.id)
     statement = select(Author.id, number.label("n")).join(Author.posts).group_by(Author.id)
-    analyzed = analyze(statement)
+    analyzed = analyze_select(statement)
     keys = resolve_sort_columns(analyzed, (SortKey("n", descending=True),), {"n": number})
     with orm.Session(engine(database)) as session:
         wanted = sorted(full_read(session, statement), key=lambda row: (-row[1], -row[0]))
@@ -343,7 +345,7 @@ def test_groups_can_be_sorted_by_an_aggregate(database: str) -> None:
 
 
 def test_the_limit_applies_to_parents_with_all_their_children(database: str) -> None:
-    analyzed = analyze(select(Post).options(orm.joinedload(Post.tags)))
+    analyzed = analyze_select(select(Post).options(orm.joinedload(Post.tags)))
     keys = resolve_sort_columns(analyzed, (SortKey("title"),), COLUMNS)
     with orm.Session(engine(database)) as session:
         page = keyset_slice(session, analyzed, keys, None, limit=7, dialect=database)
@@ -356,21 +358,21 @@ def test_the_limit_applies_to_parents_with_all_their_children(database: str) -> 
 
 def test_a_join_to_one_stays_a_join() -> None:
     for name in ("join to one", "outer join to one", "where it joins", "a joined group"):
-        assert " IN (SELECT" not in str(analyze(SINGLE[name]).statement).replace("\n", "")
+        assert " IN (SELECT" not in str(analyze_select(SINGLE[name]).statement).replace("\n", "")
 
 
 class TestCountStatements:
     def test_a_count_drops_the_order_and_eager_options(self) -> None:
         statement = select(Post).options(orm.joinedload(Post.tags)).order_by(Post.title)
-        words = str(make_count_select(analyze(statement))).split()
+        words = str(make_count_select(analyze_select(statement))).split()
         assert words == ["SELECT", "count(*)", "AS", "count_1", "FROM", "posts"]
 
     def test_a_count_keeps_loader_criteria(self) -> None:
-        assert "WHERE posts.id > " in str(make_count_select(analyze(SINGLE["criteria"])))
+        assert "WHERE posts.id > " in str(make_count_select(analyze_select(SINGLE["criteria"])))
 
     def test_a_count_selects_no_columns(self) -> None:
         statement = select(Author.id, Author.name).join(Author.posts).group_by(Author.id)
-        assert "name" not in str(make_count_select(analyze(statement)))
+        assert "name" not in str(make_count_select(analyze_select(statement)))
 
     def test_postgresql_omits_an_outer_join_from_a_count(self) -> None:
         with engine("postgresql").connect() as connection:
@@ -379,7 +381,7 @@ class TestCountStatements:
                 (select(Post).join(Post.author), True),
             ):
                 plan = connection.execute(
-                    text(f"EXPLAIN {make_count_select(analyze(statement))}")
+                    text(f"EXPLAIN {make_count_select(analyze_select(statement))}")
                 ).all()
                 assert ("authors" in str(plan)) == is_read
 
@@ -390,20 +392,23 @@ class TestIndexes:
     def test_the_primary_key_is_an_index(self) -> None:
         slots = Slot.__table__.c
         keys = (SortColumn(slots.day), SortColumn(slots.hour))
-        assert find_index((), keys, "postgresql") is not None
-        assert find_index((), keys[::-1], "postgresql") is None
-        assert find_index((), (keys[0], SortColumn(slots.hour, descending=True)), "sqlite") is None
+        assert find_index_for_order((), keys, "postgresql") is not None
+        assert find_index_for_order((), keys[::-1], "postgresql") is None
+        assert (
+            find_index_for_order((), (keys[0], SortColumn(slots.hour, descending=True)), "sqlite")
+            is None
+        )
 
     def test_constant_keys_may_have_any_direction(self) -> None:
         slots = Slot.__table__.c
         day, hour = SortColumn(slots.day, descending=True), SortColumn(slots.hour)
-        found = find_index((day,), (hour,), "postgresql")
+        found = find_index_for_order((day,), (hour,), "postgresql")
         assert found is not None
         assert [key.descending for key in found] == [False, False]
 
     def test_an_expression_has_no_index(self) -> None:
         key = SortColumn(func.lower(Item.label))
-        assert find_index((), (key,), "postgresql") is None
+        assert find_index_for_order((), (key,), "postgresql") is None
 
 
 def test_a_full_read_of_the_test_data_has_what_these_tests_are_about() -> None:

@@ -177,7 +177,7 @@ async def test_tenants_of_asynchronous_sessions_are_distinguished() -> None:
         default = notes.fields.allowed.default
         return notes._planner.make_page_query(
             wrap_blocking_session(executor), select(Note), default, ()
-        ).find_translated_schemas()
+        ).find_schema_translation_pairs()
 
     ways: list[Callable[[str], Awaitable[Any]]] = [
         by_engine, by_connection_of_session, by_scoped_session, by_connection,

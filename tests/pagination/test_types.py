@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.types import TypeEngine
 
-from hasten._sqlalchemy.analysis import analyze
+from hasten._sqlalchemy.analysis import analyze_select
 from hasten.pagination._order import SortKey
 from hasten.pagination._slices import KeysetSlice
 from hasten.pagination._sql.query_planner import resolve_sort_columns
@@ -85,7 +85,7 @@ def database(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.mark.parametrize("column", list(table.c.keys())[1:])
 async def test_walks_continue_after_any_type(database: str, column: str, descending: bool) -> None:
     """With row values and with ranges, on both drivers."""
-    analyzed = analyze(sa.select(table.c.id))
+    analyzed = analyze_select(sa.select(table.c.id))
     columns = dict(table.c.items())
     for order in (
         (SortKey(column, descending),),

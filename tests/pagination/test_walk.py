@@ -15,13 +15,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeEngine
 
-from hasten._sqlalchemy.analysis import AnalyzedSelect, analyze
+from hasten._sqlalchemy.analysis import AnalyzedSelect, analyze_select
 from hasten._sqlalchemy.selects import Selection
 from hasten._sqlalchemy.sort_columns import SortColumns
 from hasten.errors import InvalidOption
 from hasten.pagination._order import Order, SortKey
 from hasten.pagination._slices import KeysetSlice
-from hasten.pagination._sql.keyset import select_after
+from hasten.pagination._sql.keyset import select_rows_after
 from hasten.pagination._sql.query_planner import resolve_sort_columns
 from tests.effort import effort
 from tests.pagination.databases import Item, async_engine, engine, item
@@ -71,7 +71,7 @@ def everything(connection: sa.Connection, dataset: int) -> list[Any]:
 
 
 def plan(statement: Selection, order: Order) -> tuple[AnalyzedSelect, SortColumns]:
-    analyzed = analyze(statement)
+    analyzed = analyze_select(statement)
     return analyzed, resolve_sort_columns(analyzed, order, COLUMNS)
 
 
@@ -234,8 +234,8 @@ def test_no_statement_has_an_or_nor_more_than_two_ranges_per_key(
         data.draw(st.none()) if key.nullable and data.draw(st.booleans()) else 1 for key in keys
     ]
     for in_turn in (True, False):
-        statements = select_after(
-            analyzed, keys, values, limit=5, dialect=dialect, allow_several=in_turn
+        statements = select_rows_after(
+            analyzed, keys, values, limit=5, dialect=dialect, allow_several_statements=in_turn
         )
         assert len(statements) <= (2 * len(keys) if in_turn else 1)
         for statement in statements:
@@ -248,7 +248,9 @@ def test_row_values_are_for_postgresql_one_direction_and_no_nulls() -> None:
     def text(dialect: str, *order: SortKey) -> str:
         analyzed, keys = plan(of_columns(0), order)
         values = [1] * len(keys)
-        return " ".join(map(str, select_after(analyzed, keys, values, limit=5, dialect=dialect)))
+        return " ".join(
+            map(str, select_rows_after(analyzed, keys, values, limit=5, dialect=dialect))
+        )
 
     made = SortKey("made", descending=True)
     assert "(items.made, items.id) < (" in text("postgresql", made)
@@ -263,8 +265,13 @@ def test_a_null_key_orders_nulls_where_the_dialect_has_no_keywords() -> None:
             of_columns(0), (SortKey("grade", descending, nulls=nulls), SortKey("id"))
         )
         # Behind a range of another key, so that the database sorts by this key.
-        statement = select_after(
-            analyzed, (*keys[1:], keys[0]), [1, 1], limit=5, dialect=dialect, allow_several=True
+        statement = select_rows_after(
+            analyzed,
+            (*keys[1:], keys[0]),
+            [1, 1],
+            limit=5,
+            dialect=dialect,
+            allow_several_statements=True,
         )[-1]
         return str(statement).rpartition("ORDER BY ")[2].partition("\n")[0].replace("items.", "")
 
@@ -295,19 +302,19 @@ class TestPositions:
     def test_a_position_has_one_value_per_key(self) -> None:
         analyzed, keys = plan(of_columns(0), (SortKey("made"),))
         with pytest.raises(ValueError, match=r"position=\[1\]: must be 2 values, one per sort key"):
-            select_after(analyzed, keys, [1], limit=5, dialect="sqlite")
+            select_rows_after(analyzed, keys, [1], limit=5, dialect="sqlite")
 
     def test_a_key_that_is_never_null_needs_a_value(self) -> None:
         analyzed, keys = plan(of_columns(0), (SortKey("made"),))
         with pytest.raises(
             ValueError, match=r"must be a list without NULL for items.made, which is not nullable"
         ):
-            select_after(analyzed, keys, [None, 1], limit=5, dialect="sqlite")
+            select_rows_after(analyzed, keys, [None, 1], limit=5, dialect="sqlite")
 
 
 def test_a_walk_by_an_expression_leaves_the_comparison_to_the_database(database: str) -> None:
     """The expression ignores case, which only the database can compare."""
-    analyzed = analyze(of_columns(0))
+    analyzed = analyze_select(of_columns(0))
     columns = {"label": sa.func.lower(Item.label), "id": Item.id}
     keys = resolve_sort_columns(
         analyzed, (SortKey("label"), SortKey("id", descending=True)), columns
@@ -330,8 +337,8 @@ def test_types_that_mysql_compares_and_sorts_differently_are_refused(kind: TypeE
     for dialect in ("mysql", "mariadb"):
         for position in (None, ["a", 1]):
             with pytest.raises(InvalidOption, match=r"kinds\.key.*MySQL"):
-                select_after(analyzed, keys, position, limit=5, dialect=dialect)
-    assert select_after(analyzed, keys, None, limit=5, dialect="postgresql")
+                select_rows_after(analyzed, keys, position, limit=5, dialect=dialect)
+    assert select_rows_after(analyzed, keys, None, limit=5, dialect="postgresql")
 
 
 @pytest.mark.parametrize(
@@ -339,7 +346,7 @@ def test_types_that_mysql_compares_and_sorts_differently_are_refused(kind: TypeE
     [sa.Enum("z", "a", native_enum=False), sa.Double(), sa.REAL(), sa.Float(53), sa.Numeric(5, 2)],
 )
 def test_types_that_mysql_compares_as_it_sorts_are_accepted(kind: TypeEngine[Any]) -> None:
-    assert select_after(*of_kind(kind), None, limit=5, dialect="mysql")
+    assert select_rows_after(*of_kind(kind), None, limit=5, dialect="mysql")
 
 
 def of_kind(kind: TypeEngine[Any]) -> tuple[AnalyzedSelect, SortColumns]:
@@ -349,5 +356,5 @@ def of_kind(kind: TypeEngine[Any]) -> tuple[AnalyzedSelect, SortColumns]:
         sa.Column("id", sa.Integer, primary_key=True),
         sa.Column("key", kind),
     )
-    analyzed = analyze(sa.select(kinds.c.id))
+    analyzed = analyze_select(sa.select(kinds.c.id))
     return analyzed, resolve_sort_columns(analyzed, (SortKey("key"),), dict(kinds.c.items()))

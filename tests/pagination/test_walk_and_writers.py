@@ -34,7 +34,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, Session, mapped_column, registry
 
-from hasten._sqlalchemy.analysis import analyze
+from hasten._sqlalchemy.analysis import analyze_select
 from hasten._sqlalchemy.selects import Selection
 from hasten.pagination._order import Order, SortKey
 from hasten.pagination._sql.query_planner import resolve_sort_columns
@@ -178,7 +178,7 @@ def walk(
     between: Callable[[], None],
 ) -> list[int]:
     """Return the ids in the order of the walk."""
-    analyzed = analyze(statement)
+    analyzed = analyze_select(statement)
     keys = resolve_sort_columns(analyzed, order, COLUMNS)
     dialect = session.get_bind().dialect.name
     seen: list[int] = []

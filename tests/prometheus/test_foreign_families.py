@@ -10,9 +10,9 @@ from hasten.jobs import Queue
 from hasten.prometheus import Metrics
 from hasten.prometheus._foreign_families import (
     collect_foreign_families,
-    decode_families,
+    decode_families_of_process,
     encode_families,
-    merge_families,
+    merge_families_with_same_name,
 )
 
 
@@ -22,7 +22,9 @@ def test_the_processes_are_told_apart_by_a_label() -> None:
     Histogram("sizes", "Sizes.", buckets=[1, 2], registry=registry).observe(1.5)
     Gauge("level", "Level.", registry=registry).set(float("nan"))
     encoded = encode_families(collect_foreign_families(registry))
-    merged = merge_families([*decode_families(encoded, 1), *decode_families(encoded, 2)])
+    merged = merge_families_with_same_name(
+        [*decode_families_of_process(encoded, 1), *decode_families_of_process(encoded, 2)]
+    )
     assert [(each.name, each.type) for each in merged] == [
         ("letters", "counter"),
         ("sizes", "histogram"),

@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from hasten.compression import CompressionMiddleware, CompressionStats
 from hasten.errors import InvalidOption, StoreUnavailable
 from hasten.jobs import Job, Queue, RetryAfter, Worker
-from hasten.jobs._record import Claim
+from hasten.jobs._record import ClaimRequest
 from hasten.jobs._run_totals import BOUNDS
 from hasten.loadshedding import LoadSheddingStats
 from hasten.prometheus import Metrics
@@ -258,7 +258,7 @@ class TestRuns:
         async def send() -> None: ...
 
         await send.enqueue()
-        claim = Claim(1, "token", "dead", lease_ms=1000)
+        claim = ClaimRequest(1, "token", "dead", lease_ms=1000)
         await queue.engine.claim("mail", claim, now_ms=clock.now_ms())
         clock.advance(10)
         async with Worker(queue, lease=1) as worker:

@@ -109,9 +109,9 @@ class WatchedStore(ResilientStore):
     """Calls of the store that failed."""
     hits_without_store = 0
 
-    def _record_failure(self, error: StoreError, call: int) -> None:
+    def _record_failure(self, error: StoreError, call_number: int) -> None:
         self.errors += 1
-        super()._record_failure(error, call)
+        super()._record_failure(error, call_number)
 
     def _decide_without_store(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
         self.hits_without_store += 1
@@ -130,7 +130,7 @@ class Oracle:
         for group in groups:
             places = [(check.bucket, check.key) for check in group]
             states = [self._states.get(place, ()) for place in places]
-            states, outcomes = algorithms.hit(group, states, self._clock.now_us)
+            states, outcomes = algorithms.hit_group(group, states, self._clock.now_us)
             self._states.update(zip(places, states, strict=True))
             answer.append(outcomes)
             if is_group_denied(group, outcomes):
@@ -160,6 +160,6 @@ class Oracle:
         state = self._states.get((bucket, key), ())
         if state or for_us:
             until_us = self._clock.now_us + for_us if for_us else 0
-            self._states[bucket, key] = algorithms.set_block(state, until_us)
+            self._states[bucket, key] = algorithms.replace_block(state, until_us)
 
     async def aclose(self) -> None: ...

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hasten._timeouts import BlockAwareTimeout, done_within
+from hasten._timeouts import TimeoutExcludingBlockedTime, done_within
 from hasten.errors import StoreUnavailable
 from hasten.ratelimit import Limiter
 from hasten.ratelimit._circuit_breaker import FAILURES
@@ -84,7 +84,7 @@ async def test_a_timeout_ends_on_a_slow_event_loop() -> None:
             assert time.monotonic() - began >= 0.02
             began = time.monotonic()
             with pytest.raises(TimeoutError):
-                async with BlockAwareTimeout(0.02):
+                async with TimeoutExcludingBlockedTime(0.02):
                     await never
             assert time.monotonic() - began >= 0.02
 
@@ -135,7 +135,7 @@ async def test_one_short_delay_is_not_an_outage(server: RedisServer) -> None:
         return outcome.remaining == 999 - len(asking)
 
     await until(is_up_to_date)  # the late hit was counted
-    await resilient.finish_calls()
+    await resilient.wait_for_unfinished_calls()
 
 
 async def test_repeated_outages_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:

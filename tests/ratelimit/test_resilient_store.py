@@ -71,7 +71,7 @@ async def resilient(server: RedisServer, clock: Clock) -> AsyncIterator[WatchedS
     """Yield a resilient store on a server of its own. Its time-out is real time."""
     resilient = WatchedStore(counter_store(server.url), clock=clock, store_timeout=0.25)
     yield resilient
-    await resilient.finish_calls()
+    await resilient.wait_for_unfinished_calls()
 
 
 async def hit(resilient: WatchedStore, *checks: Check) -> list[Outcome]:
@@ -113,7 +113,7 @@ class TestOutage:
         await until_unavailable(resilient)
         assert [(await hit(resilient, check(10)))[0].ok for _ in range(4)] == [True] * 3 + [False]
         assert (await resilient.peek([check(10)]))[0].limit == 3
-        await resilient.finish_calls()
+        await resilient.wait_for_unfinished_calls()
 
     async def test_allow_and_deny_apply(self, resilient: WatchedStore, server: RedisServer) -> None:
         server.kill()
@@ -213,7 +213,7 @@ class TestOutage:
         before = commands(server)
         await hit(resilient, check(9, name="next"))
         assert commands(server) == before + 1
-        await resilient.finish_calls()
+        await resilient.wait_for_unfinished_calls()
         server.kill()
 
     async def test_reservations_that_end_during_an_outage_are_settled_after_it(
@@ -322,7 +322,7 @@ class TestDenials:
         before = commands(server)
         for passed in range(1, 101):
             clock.advance(0.009)
-            assert resilient.try_hit_now([[one]]) is not None
+            assert resilient.hit_now_if_possible([[one]]) is not None
             [again] = await hit(resilient, one)
             assert (again.ok, again.retry_us) == (
                 False,
@@ -377,7 +377,7 @@ class TestDenials:
         for number in range(1000):
             one = check(1)._replace(key=hash_client(str(number)))
             outcome = Outcome(False, 1, 0, SECOND, SECOND, certain=True)
-            denials.add_if_denied([[one]], [[outcome]], number * SECOND // 10)
+            denials.update_from_outcomes([[one]], [[outcome]], number * SECOND // 10)
             assert len(denials) <= 100
             assert denials.find_denied_group([[one]], number * SECOND // 10) is not None
 
@@ -435,7 +435,7 @@ def test_a_repeated_denial_equals_a_fresh_one(steps: list[tuple[list[Check], int
                 await asyncio.sleep(0)  # so that the store has started to settle
                 await plain.settle([Settlement(other, choice % 2)])
             clock.now_us += passed_us
-        await resilient.finish_calls()
+        await resilient.wait_for_unfinished_calls()
 
     asyncio.run(walk())
     assert resilient.errors == 0
@@ -446,7 +446,7 @@ class TestWithoutWaiting:
         [outcome] = await hit(resilient, check(3, later=True))
         assert outcome.reservation is not None
         resilient.settle_in_background([Settlement(outcome.reservation)])
-        await resilient.finish_calls()
+        await resilient.wait_for_unfinished_calls()
         store = counter_store(server.url)
 
         async def is_given_back() -> bool:  # a busy machine may miss the time-out
@@ -464,7 +464,7 @@ class TestWithoutWaiting:
     async def test_a_store_in_memory_is_called_without_waiting(self) -> None:
         resilient = WatchedStore(MemoryStore())
         assert resilient.immediate is resilient.store
-        answer = resilient.try_hit_now([[check(1, later=True)]])
+        answer = resilient.hit_now_if_possible([[check(1, later=True)]])
         assert answer is not None
         [[outcome]] = answer
         assert outcome.reservation is not None
@@ -472,4 +472,4 @@ class TestWithoutWaiting:
         assert at_once(resilient.hit([[check(1)]]))[0][0].ok
         assert not at_once(resilient.peek([check(1)]))[0].ok
         at_once(resilient.reset([("api", ADA)]))
-        await resilient.finish_calls()
+        await resilient.wait_for_unfinished_calls()

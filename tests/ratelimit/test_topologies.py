@@ -52,7 +52,7 @@ async def test_the_new_master_is_found_after_a_failover(sentinels: SentinelPair)
     await until(is_back)
     [[outcome]] = await resilient.hit([[check(5)]])
     assert not outcome.ok  # the new master has the counts of the old one
-    await resilient.finish_calls()
+    await resilient.wait_for_unfinished_calls()
 
 
 async def test_a_key_keeps_its_count_when_its_slot_moves_to_another_node(tmp_path: Path) -> None:

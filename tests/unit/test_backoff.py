@@ -20,7 +20,7 @@ randoms = st.floats(0, 1, exclude_max=True)
 
 
 def wait(backoff: Fixed | Exponential | None, attempt: int = 1, random: float = 0.5) -> int:
-    return retry_delay_ms(backoff, attempt=attempt, random=random)
+    return retry_delay_ms(backoff, failed_attempt=attempt, random=random)
 
 
 class TestNone:

@@ -20,7 +20,7 @@ class Queues:
 
     def _share(self) -> QueueShare:
         share = QueueShare(lambda: self.awake.add(share))
-        self.capacity.mark_ready(share)
+        self.capacity.mark_may_have_work(share)
         self.awake.add(share)
         return share
 
@@ -80,7 +80,7 @@ def test_no_place_is_left_unused(size: int, count: int, steps: list[tuple[str, i
             case "empty":
                 queues.capacity.mark_empty(share)
             case "ready":
-                queues.capacity.mark_ready(share)
+                queues.capacity.mark_may_have_work(share)
                 queues.awake.add(share)
         queues.ask(amount)
         queues.check()

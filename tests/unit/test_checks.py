@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import pytest
 
 from hasten._checks import (
+    check_aware_datetime,
     check_choice,
     check_flag,
     check_function,
@@ -17,7 +18,6 @@ from hasten._checks import (
     check_number,
     check_text,
     check_texts,
-    check_time,
     check_whole_number,
     is_async,
 )
@@ -102,9 +102,9 @@ class TestObjects:
 
     def test_a_time_has_a_time_zone(self) -> None:
         noon = datetime(2030, 1, 1, 12, tzinfo=UTC)
-        assert check_time("x", noon) is noon
-        assert refused(check_time, noon.timestamp()) == "must be a datetime"
-        assert refused(check_time, noon.replace(tzinfo=None)).startswith(
+        assert check_aware_datetime("x", noon) is noon
+        assert refused(check_aware_datetime, noon.timestamp()) == "must be a datetime"
+        assert refused(check_aware_datetime, noon.replace(tzinfo=None)).startswith(
             "must be a datetime with a time zone"
         )
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten._durations import to_seconds
-from hasten._sizes import to_bytes
+from hasten._sizes import to_byte_count
 from hasten.compression import (
     DEFAULT_MEDIA_TYPES,
     BreachGuard,
@@ -251,25 +251,25 @@ class TestToBytes:
         ],
     )
     def test_a_size_has_a_unit(self, value: object, size: int) -> None:
-        assert to_bytes("size", value) == size
+        assert to_byte_count("size", value) == size
 
     @given(st.integers(0, 1 << 62))
     def test_a_number_is_bytes(self, size: int) -> None:
-        assert to_bytes("size", size) == size
+        assert to_byte_count("size", size) == size
 
     def test_a_size_has_a_minimum(self) -> None:
-        assert to_bytes("size", 1, at_least=1) == 1
+        assert to_byte_count("size", 1, at_least=1) == 1
         with pytest.raises(InvalidOption, match=r"^size='0kb': .*at least 1 byte$"):
-            to_bytes("size", "0kb", at_least=1)
+            to_byte_count("size", "0kb", at_least=1)
 
     @given(st.text(max_size=20) | st.text("0123456789. kmgb", max_size=500))
     def test_any_text_is_a_size_or_invalid(self, value: str) -> None:
         with contextlib.suppress(InvalidOption):
-            assert to_bytes("size", value) >= 0
+            assert to_byte_count("size", value) >= 0
 
     def test_a_huge_number_is_invalid(self) -> None:
         with pytest.raises(InvalidOption):
-            to_bytes("size", "9" * 400)
+            to_byte_count("size", "9" * 400)
 
 
 class TestTheOthers:

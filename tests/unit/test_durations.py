@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hasten._durations import MAX_MS, to_ms
+from hasten._durations import MAX_MS, to_nearest_ms
 from hasten.errors import InvalidOption
 
 A_DURATION = "seconds (a number), a timedelta or a string such as '15m'"
@@ -37,20 +37,20 @@ class TestToMs:
         ],
     )
     def test_a_duration_is_rounded_to_milliseconds(self, value: object, ms: int) -> None:
-        assert to_ms("delay", value) == ms
+        assert to_nearest_ms("delay", value) == ms
 
     @given(st.integers(0, MAX_MS))
     def test_no_millisecond_is_lost(self, ms: int) -> None:
         """Options are stored as seconds and read again, without drift."""
-        assert to_ms("delay", ms / 1000) == ms
-        assert to_ms("delay", timedelta(milliseconds=ms)) == ms
+        assert to_nearest_ms("delay", ms / 1000) == ms
+        assert to_nearest_ms("delay", timedelta(milliseconds=ms)) == ms
 
     @pytest.mark.parametrize(
         "value", [None, True, "5", b"5", 1j, [1], "", "m", "5 minutes", "-5m", "5M", "1m" * 60]
     )
     def test_refuses_a_value_that_is_not_a_duration(self, value: object) -> None:
         with pytest.raises(InvalidOption) as caught:
-            to_ms("delay", value)
+            to_nearest_ms("delay", value)
         assert str(caught.value) == f"delay={value!r}: must be {A_DURATION}"
 
     @pytest.mark.parametrize(
@@ -71,15 +71,15 @@ class TestToMs:
     def test_refuses_a_duration_out_of_bounds(self, value: object, reason: str) -> None:
         """The error is never an OverflowError."""
         with pytest.raises(InvalidOption) as caught:
-            to_ms("delay", value)
+            to_nearest_ms("delay", value)
         shown = repr(value) if len(repr(value)) <= 200 else f"{value!r}"[:200] + "…"
         assert str(caught.value) == f"delay={shown}: {reason}"
 
     def test_a_duration_has_a_minimum(self) -> None:
         """A time-out of 0 would end every run."""
-        assert to_ms("timeout", 0.001, at_least_ms=1) == 1
+        assert to_nearest_ms("timeout", 0.001, at_least_ms=1) == 1
         with pytest.raises(InvalidOption) as caught:
-            to_ms("timeout", 0, at_least_ms=1)
+            to_nearest_ms("timeout", 0, at_least_ms=1)
         assert str(caught.value) == "timeout=0: must be at least 0.001 seconds"
         with pytest.raises(InvalidOption, match=r"^lease=0\.2: must be at least 1 second$"):
-            to_ms("lease", 0.2, at_least_ms=1_000)
+            to_nearest_ms("lease", 0.2, at_least_ms=1_000)

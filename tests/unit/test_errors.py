@@ -15,7 +15,7 @@ import pytest
 import hasten
 from hasten import errors
 from hasten._decision import Decision
-from hasten._problems import make_refusal
+from hasten._problems import make_refusal_response
 from hasten._responses import EncodedResponse
 
 NOT_INSTALLED = (
@@ -138,7 +138,7 @@ OUTSIDE: Final = {
     "hasten.jobs._engines.sqlite.settling.LeaseMismatch": "ends a transaction",
     "hasten.jobs._failure_log.RemoteTraceback": "the cause of an error, shown and never raised",
     "hasten.jobs._processes.ProcessDied": "fails the job; its text is the reason",
-    "hasten.jobs._processes._RequestNotReceived": "ends an attempt to begin",
+    "hasten.jobs._processes._ChildEndedBeforeRequest": "ends an attempt to begin",
     "hasten.ratelimit._http.request_checks.LimitFunctionFailed": "turned into a refusal",
     # Advice.
     "hasten.errors.PaginationWarning": "a warning",
@@ -259,14 +259,16 @@ class TestLimitExceeded:
         assert (answer.status, answer.headers["retry-after"]) == (429, "3600")
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.headers["cache-control"] == "no-store"
-        refused = make_refusal(None, status=429, limits=["login"])
+        refused = make_refusal_response(None, status=429, exceeded_limits=["login"])
         assert json.loads(answer.body) == json.loads(refused.body)
 
     def test_without_a_store_it_is_a_503(self) -> None:
         away = Decision("login", False, 5, 0, 1, 1, unavailable=True)
         answer = EncodedResponse.for_error(errors.LimitExceeded(away))
         assert (answer.status, answer.headers["retry-after"]) == (503, "1")
-        refused = make_refusal(None, status=503, limits=[], server_lacks_capacity=True)
+        refused = make_refusal_response(
+            None, status=503, exceeded_limits=[], server_lacks_capacity=True
+        )
         assert json.loads(answer.body) == json.loads(refused.body)
 
 

@@ -142,7 +142,8 @@ class TestChoosing:
         error = refusal(POSTS, text)
         assert error.code == "not_expandable"
         assert str(error) == (
-            "fields='author.name': this field has no nested fields; request it without names in it"
+            "fields='author.name': this field has no nested fields; "
+            "request it without names after it"
         )
 
     def test_the_parameter_may_have_another_name(self) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from hasten.jobs._health import HealthResponse, judge_liveness, judge_readiness, predict_wait
 from hasten.jobs._run_totals import Totals
-from hasten.jobs._worker_state import ProcessReport, ServedQueue, WorkerState
+from hasten.jobs._worker_state import ServedQueue, WorkerProcessReport, WorkerState
 
 BLOCKED: Final = "worker w: the event loop has been blocked for {} s by code that does not await"
 
@@ -21,7 +21,7 @@ def queue(**facts: Any) -> ServedQueue:
             "fetch_age": 1.0,
             "running": 0,
             "running_seconds": 0.0,
-            "average_seconds": None,
+            "average_run_seconds": None,
             "store_error": None,
             "failing_seconds": 0.0,
             **facts,
@@ -47,8 +47,10 @@ def worker(*queues: ServedQueue, **facts: Any) -> WorkerState:
     )
 
 
-def report(*workers: WorkerState, number: int = 1, problem: str | None = None) -> ProcessReport:
-    return ProcessReport(number, list(workers), Totals(), problem)
+def report(
+    *workers: WorkerState, number: int = 1, problem: str | None = None
+) -> WorkerProcessReport:
+    return WorkerProcessReport(number, list(workers), Totals(), problem)
 
 
 def reasons(response: HealthResponse) -> list[str]:
@@ -137,21 +139,21 @@ def predicted(*queues: ServedQueue, **facts: Any) -> float:
 
 class TestPredictedWait:
     def test_is_the_backlog_divided_by_the_throughput(self) -> None:
-        assert predicted(queue(average_seconds=2.0)) == 20
-        assert predicted(queue(average_seconds=2.0), slots=20) == 10
+        assert predicted(queue(average_run_seconds=2.0)) == 20
+        assert predicted(queue(average_run_seconds=2.0), slots=20) == 10
 
     def test_uses_the_average_of_all_processes(self) -> None:
-        assert predicted(queue(average_seconds=1.0), queue(average_seconds=3.0)) == 20
+        assert predicted(queue(average_run_seconds=1.0), queue(average_run_seconds=3.0)) == 20
 
     def test_jobs_that_do_not_end_count(self) -> None:
-        assert predicted(queue(average_seconds=0.1, running=2, running_seconds=120.0)) == 600
+        assert predicted(queue(average_run_seconds=0.1, running=2, running_seconds=120.0)) == 600
 
     def test_is_0_before_any_run_and_for_a_paused_queue(self) -> None:
         assert predicted(queue()) == 0
-        assert predicted(queue(average_seconds=2.0), is_paused=True) == 0
+        assert predicted(queue(average_run_seconds=2.0), is_paused=True) == 0
 
     def test_without_slots_it_is_that_of_one(self) -> None:
-        assert predicted(queue(average_seconds=2.0), slots=0) == 200
+        assert predicted(queue(average_run_seconds=2.0), slots=0) == 200
 
     @pytest.mark.parametrize(("replicas", "target"), [(1, 30.0), (4, 30.0), (10, 7.0)])
     def test_leads_keda_to_enough_replicas(self, replicas: int, target: float) -> None:
@@ -159,9 +161,9 @@ class TestPredictedWait:
 
         With so many replicas, the wait is at most the target.
         """
-        wait = predicted(queue(average_seconds=3.0), backlog=5_000, slots=replicas * 20)
+        wait = predicted(queue(average_run_seconds=3.0), backlog=5_000, slots=replicas * 20)
         wanted = math.ceil(replicas * wait / target)
-        later = predicted(queue(average_seconds=3.0), backlog=5_000, slots=wanted * 20)
+        later = predicted(queue(average_run_seconds=3.0), backlog=5_000, slots=wanted * 20)
         assert later <= target
-        fewer = predicted(queue(average_seconds=3.0), backlog=5_000, slots=(wanted - 1) * 20)
+        fewer = predicted(queue(average_run_seconds=3.0), backlog=5_000, slots=(wanted - 1) * 20)
         assert fewer > target

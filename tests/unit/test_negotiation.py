@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hasten._asgi import header_values
+from hasten._asgi import join_header_values
 from hasten.compression._negotiation import (
     MAX_HEADER_BYTES,
     Coding,
@@ -79,7 +79,7 @@ class TestChoose:
         assert " ".join(choose_codings(header, OFFER).codings) == codings
 
     @pytest.mark.parametrize(
-        ("header", "refuses", "accepts_nothing"),
+        ("header", "refuses", "refuses_codings_and_identity"),
         [
             ("gzip", False, False),
             ("identity;q=0", True, True),
@@ -92,10 +92,12 @@ class TestChoose:
             ("identity;q=nonsense", True, True),
         ],
     )
-    def test_refusing_identity(self, header: str, *, refuses: bool, accepts_nothing: bool) -> None:
+    def test_refusing_identity(
+        self, header: str, *, refuses: bool, refuses_codings_and_identity: bool
+    ) -> None:
         wishes = choose_codings(header, OFFER)
         assert wishes.refuses_identity is refuses
-        assert wishes.accepts_nothing is accepts_nothing
+        assert wishes.refuses_codings_and_identity is refuses_codings_and_identity
 
     @pytest.mark.parametrize("offer", [OFFER, OFFER[::-1], (Coding.GZIP,), ()])
     def test_the_offer_decides_between_equal_weights(self, offer: tuple[Coding, ...]) -> None:
@@ -154,7 +156,7 @@ class TestChoose:
             (data.draw(st.sampled_from([b"accept-encoding", b"Accept-Encoding"])), line.encode())
             for line in (",".join(parts[:cut]), ",".join(parts[cut:]))
         ]
-        combined = header_values(lines, b"accept-encoding")
+        combined = join_header_values(lines, b"accept-encoding")
         assert combined is not None
         assert choose_codings(combined.decode(), OFFER) == choose_codings(
             written(wanted) or ",", OFFER

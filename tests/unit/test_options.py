@@ -34,10 +34,10 @@ from hasten.jobs._options import (
     Options,
     TaskOptions,
     check_job_id,
-    check_job_options,
-    check_task_options,
     decode_options,
     encode_options,
+    merge_job_options,
+    merge_task_options,
 )
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -58,7 +58,7 @@ PER_JOB = (
 
 
 def check(base: Options = DEFAULT_OPTIONS, *, now_ms: int = 0, **given: Any) -> Options:
-    return check_job_options(given, base, now_ms=now_ms)
+    return merge_job_options(given, base, now_ms=now_ms)
 
 
 def refused(message: str) -> AbstractContextManager[object]:
@@ -123,11 +123,11 @@ class TestGoodValues:
         ],
     )
     def test_are_taken(self, option: str, value: object, expected: Options) -> None:
-        assert check_job_options({option: value}, DEFAULT_OPTIONS, now_ms=0) == expected
+        assert merge_job_options({option: value}, DEFAULT_OPTIONS, now_ms=0) == expected
 
     def test_of_a_call_lie_over_those_of_its_task(self) -> None:
         """Options that the call does not set are those of the task."""
-        task = check_task_options({"attempts": 5, "delay": 60, "timeout": 30})
+        task = merge_task_options({"attempts": 5, "delay": 60, "timeout": 30})
         call = check(task, delay=0, timeout=None)
         assert call == Options(attempts=5, delay_ms=0, timeout_ms=None)
 
@@ -138,7 +138,7 @@ class TestGoodValues:
 
     def test_a_function_is_for_tasks(self) -> None:
         """The worker calls the function of its own task."""
-        assert check_task_options({"backoff": decide}).backoff == Custom()
+        assert merge_task_options({"backoff": decide}).backoff == Custom()
 
 
 class TestAt:
@@ -153,7 +153,7 @@ class TestAt:
         assert check(at=NOON, now_ms=NOON_MS + 250).delay_ms == 0
 
     def test_takes_the_place_of_the_delay_of_the_task(self) -> None:
-        task = check_task_options({"delay": 60})
+        task = merge_task_options({"delay": 60})
         assert check(task, at=NOON, now_ms=NOON_MS).delay_ms == 0
 
 
@@ -196,11 +196,11 @@ class TestBadValues:
             ("backoff", timedelta.max, IN_RANGE),
         ],
     )
-    @pytest.mark.parametrize("whose", [check_task_options, check])
+    @pytest.mark.parametrize("whose", [merge_task_options, check])
     def test_have_their_remedy(self, whose: Any, option: str, value: object, expected: str) -> None:
         """For options of a task and of a call."""
         with pytest.raises(InvalidOption) as caught:
-            check_task_options({option: value}) if whose is not check else check(**{option: value})
+            merge_task_options({option: value}) if whose is not check else check(**{option: value})
         shown = repr(value) if len(repr(value)) <= 200 else f"{value!r}"[:200] + "…"
         assert str(caught.value) == f"{option}={shown}: must be {expected}"
         assert caught.value.option == option
@@ -229,7 +229,7 @@ class TestBadValues:
     def test_at_and_delay_exclude_each_other(self, order: tuple[str, str]) -> None:
         both = {"at": NOON, "delay": 5}
         with refused(f"at={NOON!r}: must be given without delay=: use either at or delay"):
-            check_job_options({o: both[o] for o in order}, DEFAULT_OPTIONS, now_ms=0)
+            merge_job_options({o: both[o] for o in order}, DEFAULT_OPTIONS, now_ms=0)
 
     def test_a_function_is_not_for_calls(self) -> None:
         """A function cannot be stored with a job."""
@@ -242,7 +242,7 @@ class TestBadValues:
     def test_a_back_off_is_made_before_it_is_given(self) -> None:
         """A class is callable, too, but no backoff function."""
         with refused(f"backoff={Exponential!r}: must be {A_BACKOFF}"):
-            check_task_options({"backoff": Exponential})
+            merge_task_options({"backoff": Exponential})
 
     @pytest.mark.parametrize(
         "function", [decide_later, functools.partial(decide_later), DecidesLater(), decide_in_steps]
@@ -252,7 +252,7 @@ class TestBadValues:
         with refused(
             f"backoff={function!r}: must be a plain function, not async and not a generator"
         ):
-            check_task_options({"backoff": function})
+            merge_task_options({"backoff": function})
 
     @pytest.mark.parametrize(
         ("function", "complaint"),
@@ -268,7 +268,7 @@ class TestBadValues:
     def test_backoff_functions_take_attempt_and_error(self, function: Any, complaint: str) -> None:
         """Otherwise it would fail after each failed run."""
         with pytest.raises(InvalidOption) as caught:
-            check_task_options({"backoff": function})
+            merge_task_options({"backoff": function})
         expected = "a function of two arguments, the number of the attempt and its error: "
         assert str(caught.value).endswith(f": must be {expected}{complaint}")
 
@@ -283,7 +283,7 @@ class TestBadValues:
         ],
     )
     def test_a_back_off_function_may_be_anything_else(self, function: Any) -> None:
-        assert check_task_options({"backoff": function}).backoff == Custom()
+        assert merge_task_options({"backoff": function}).backoff == Custom()
 
     def test_an_unknown_option_gets_the_list(self) -> None:
         with refused(f"retries=3: must be one of the options {PER_JOB}"):
@@ -292,7 +292,7 @@ class TestBadValues:
     @pytest.mark.parametrize("option", ["at", "job_id"])
     def test_a_task_has_no_options_of_a_single_job(self, option: str) -> None:
         with refused(f"{option}='x': must be one of the options {PER_TASK}"):
-            check_task_options({option: "x"})
+            merge_task_options({option: "x"})
 
     def test_leave_the_base_as_it_was(self) -> None:
         base = Options(attempts=5)

@@ -110,11 +110,11 @@ def test_an_outage_lasts_until_no_activity_fails(
 
 
 def test_it_returns_how_long_no_call_has_failed(outage: OutageLog, monotonic: Monotonic) -> None:
-    assert outage.seconds_without_failure() == math.inf
+    assert outage.seconds_since_failure() == math.inf
     outage.record_failure("settle jobs of queue a", DOWN)
     monotonic.now += 3
     outage.record_success("settle jobs of queue a")
-    assert outage.seconds_without_failure() == 3
+    assert outage.seconds_since_failure() == 3
     outage.record_slow_call_as_failure()
     monotonic.now += 2
-    assert outage.seconds_without_failure() == 2
+    assert outage.seconds_since_failure() == 2

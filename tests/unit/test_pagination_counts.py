@@ -36,10 +36,10 @@ class TestCapped:
 
     def test_a_page_within_the_cap_does_not_change_the_count(self) -> None:
         count = Count(10_000, "gte")
-        assert count._correct_by_page(40, 20, has_more=True) == count
+        assert count._correct_total_by_page(40, 20, has_more=True) == count
 
     def test_a_page_beyond_the_cap_raises_the_count(self) -> None:
-        count = Count(10_000, "gte")._correct_by_page(20_000, 20, has_more=True)
+        count = Count(10_000, "gte")._correct_total_by_page(20_000, 20, has_more=True)
         assert count == Count(20_021, "gte")
 
     @pytest.mark.parametrize("limit", [0, -1, True, 1.5, "10"])
@@ -50,41 +50,45 @@ class TestCapped:
 
 class TestEstimated:
     def test_an_estimate_below_the_rows_seen_is_raised(self) -> None:
-        assert Count(7, "estimate")._correct_by_page(40, 20, has_more=True) == Count(61, "estimate")
+        assert Count(7, "estimate")._correct_total_by_page(40, 20, has_more=True) == Count(
+            61, "estimate"
+        )
 
     def test_an_estimate_above_the_rows_seen_is_kept(self) -> None:
-        assert Count(999, "estimate")._correct_by_page(40, 20, has_more=True) == Count(
+        assert Count(999, "estimate")._correct_total_by_page(40, 20, has_more=True) == Count(
             999, "estimate"
         )
 
     def test_the_estimate_of_an_unanalysed_table_is_raised_to_the_rows_seen(self) -> None:
-        assert Count(-1, "estimate")._correct_by_page(20, 20, has_more=True) == Count(
+        assert Count(-1, "estimate")._correct_total_by_page(20, 20, has_more=True) == Count(
             41, "estimate"
         )
-        assert Count(-1, "estimate")._correct_by_page(20, 0, has_more=False) == Count(0, "estimate")
+        assert Count(-1, "estimate")._correct_total_by_page(20, 0, has_more=False) == Count(
+            0, "estimate"
+        )
 
     @pytest.mark.parametrize("relation", ["estimate", "gte"])
     def test_the_last_page_makes_the_total_exact(self, relation: Relation) -> None:
-        assert Count(999, relation)._correct_by_page(40, 3, has_more=False) == Count(43)
-        assert Count(999, relation)._correct_by_page(0, 0, has_more=False) == Count(0)
+        assert Count(999, relation)._correct_total_by_page(40, 3, has_more=False) == Count(43)
+        assert Count(999, relation)._correct_total_by_page(0, 0, has_more=False) == Count(0)
 
 
 class TestExact:
     def test_an_empty_table_has_a_total_of_zero(self) -> None:
-        assert Count(0)._correct_by_page(0, 0, has_more=False) == Count(0)
+        assert Count(0)._correct_total_by_page(0, 0, has_more=False) == Count(0)
 
     def test_an_exact_total_is_kept_past_the_end(self) -> None:
-        assert Count(43)._correct_by_page(1_000, 0, has_more=False) == Count(43)
+        assert Count(43)._correct_total_by_page(1_000, 0, has_more=False) == Count(43)
 
     def test_rows_deleted_between_count_and_page_lower_the_total(self) -> None:
-        assert Count(43)._correct_by_page(40, 1, has_more=False) == Count(41)
-        assert Count(43)._correct_by_page(40, 0, has_more=False) == Count(40)
+        assert Count(43)._correct_total_by_page(40, 1, has_more=False) == Count(41)
+        assert Count(43)._correct_total_by_page(40, 0, has_more=False) == Count(40)
 
     def test_rows_added_between_count_and_page_raise_the_total(self) -> None:
-        assert Count(40)._correct_by_page(20, 20, has_more=True) == Count(41)
+        assert Count(40)._correct_total_by_page(20, 20, has_more=True) == Count(41)
 
     def test_a_page_does_not_change_a_missing_count(self) -> None:
-        assert NOT_COUNTED._correct_by_page(0, 5, has_more=False) == NOT_COUNTED
+        assert NOT_COUNTED._correct_total_by_page(0, 5, has_more=False) == NOT_COUNTED
 
 
 @given(
@@ -97,7 +101,7 @@ class TestExact:
 def test_a_total_never_contradicts_the_rows_seen(
     total: int, relation: Relation, offset: int, rows: int, has_more: bool
 ) -> None:
-    count = Count(total, relation)._correct_by_page(offset, rows, has_more=has_more)
+    count = Count(total, relation)._correct_total_by_page(offset, rows, has_more=has_more)
     assert count.total is not None
     assert count.total >= 0
     if rows:

@@ -245,7 +245,7 @@ class TestWhatItBelongsTo:
 
     def test_a_token_can_be_read_before_its_query_is_known(self) -> None:
         """So a request can be refused before its statement is built."""
-        cursor = KEYS.decode_for_any_query(TOKEN)
+        cursor = KEYS.decode_and_verify_signature(TOKEN)
         assert cursor == CURSOR
         cursor.check(QUERY)
         with pytest.raises(InvalidParameter):

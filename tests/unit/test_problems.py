@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hasten._problems import MAX_ACCEPT_CHARS, make_refusal, prefers_text
+from hasten._problems import MAX_ACCEPT_CHARS, make_refusal_response, prefers_text
 from hasten.errors import InvalidOption
 from hasten.ratelimit._http.addresses import AddressKeys
 from hasten.ratelimit._http.policy_headers import HeaderWriter, PolicyState, RateLimitPolicy
@@ -18,7 +18,9 @@ PROBLEM = "application/problem+json"
 
 
 def media_type(accept: str | None) -> str:
-    found = make_refusal(None, status=429, limits=["a"], is_text=prefers_text(accept))
+    found = make_refusal_response(
+        None, status=429, exceeded_limits=["a"], is_text=prefers_text(accept)
+    )
     return found.headers["content-type"]
 
 
@@ -80,4 +82,4 @@ def test_draft_7_describes_exactly_the_limits_of_the_request() -> None:
         ([short], b"3;w=2"),
     ] * 2:
         states = [PolicyState(policy, 1, 1) for policy in policies]
-        assert dict(writer.write(states))[b"ratelimit-policy"] == line
+        assert dict(writer.make_headers(states))[b"ratelimit-policy"] == line

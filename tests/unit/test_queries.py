@@ -11,7 +11,7 @@ from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from werkzeug.datastructures import MultiDict as OfWerkzeug
 
-from hasten._queries import get_request_header, is_app_in_debug_mode, to_query_pairs
+from hasten._queries import get_header_if_request, is_request_of_app_in_debug_mode, to_query_pairs
 from tests.http.hosts import django_app, untyped
 
 PAIRS = [("a", "1 &"), ("a", ""), ("b", "é")]
@@ -56,13 +56,13 @@ def test_a_query_may_be_a_dict() -> None:
 
 
 def test_a_request_has_headers() -> None:
-    assert get_request_header(request_of(), "if-none-match") == '"a"'
-    assert get_request_header(request_of(), "etag") is None
-    assert get_request_header(QueryParams(TEXT), "if-none-match") is None
+    assert get_header_if_request(request_of(), "if-none-match") == '"a"'
+    assert get_header_if_request(request_of(), "etag") is None
+    assert get_header_if_request(QueryParams(TEXT), "if-none-match") is None
 
 
 def test_a_request_shows_if_its_application_is_in_debug_mode() -> None:
-    assert is_app_in_debug_mode(request_of(Starlette(debug=True)))
-    assert not is_app_in_debug_mode(request_of(Starlette()))
-    assert not is_app_in_debug_mode(request_of())
-    assert not is_app_in_debug_mode(TEXT)
+    assert is_request_of_app_in_debug_mode(request_of(Starlette(debug=True)))
+    assert not is_request_of_app_in_debug_mode(request_of(Starlette()))
+    assert not is_request_of_app_in_debug_mode(request_of())
+    assert not is_request_of_app_in_debug_mode(TEXT)

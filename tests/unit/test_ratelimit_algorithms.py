@@ -41,7 +41,7 @@ class Client:
             Check(str(place), KEY, rule, cost, later, block_us)
             for place, rule in enumerate(self.rules)
         ]
-        self.states, outcomes = algorithms.hit(checks, self.states, self.now_us)
+        self.states, outcomes = algorithms.hit_group(checks, self.states, self.now_us)
         return outcomes
 
     def ask(self, cost: int = 1, *, later: bool = False) -> Outcome:
@@ -193,7 +193,7 @@ class TestBounds:
         asker = Client([make_rule(Rate(quick, 1)), make_rule(Rate(slow, 60), "sliding")])
         for pause in steps:
             asker.now_us += pause
-            before = [algorithms.drop_expired(r, s, asker.now_us) for r, s in zip(
+            before = [algorithms.drop_expired_parts(r, s, asker.now_us) for r, s in zip(
                 asker.rules, asker.states, strict=True)]  # fmt: skip
             outcomes = asker.hit()
             if not all(outcome.ok for outcome in outcomes):
@@ -212,7 +212,7 @@ class TestBounds:
         asker = Client([rule])
         for pause, cost in steps:
             asker.now_us += pause
-            before = algorithms.drop_expired(rule, asker.states[0], asker.now_us)
+            before = algorithms.drop_expired_parts(rule, asker.states[0], asker.now_us)
             if not asker.ask(cost).ok:
                 assert asker.states[0] == before
 
@@ -223,10 +223,10 @@ class TestBounds:
             asker.now_us += pause
             asker.ask(cost)
         [state] = asker.states
-        end_us = algorithms.find_expiry_us(rule, state)
-        assert algorithms.drop_expired(rule, state, end_us) == ()
+        end_us = algorithms.find_state_expiry_time_us(rule, state)
+        assert algorithms.drop_expired_parts(rule, state, end_us) == ()
         if end_us > asker.now_us:
-            assert algorithms.drop_expired(rule, state, end_us - 1) != ()
+            assert algorithms.drop_expired_parts(rule, state, end_us - 1) != ()
 
 
 class TestOutcomesDecide:
@@ -375,7 +375,7 @@ class TestOutcomesDecide:
     def test_forced_takes_what_does_not_fit(self) -> None:
         rule = make_rule(Rate(2, 60))
         check = Check("a", KEY, rule, 5, forced=True)
-        [state], [outcome] = algorithms.hit([check], [()], 0)
+        [state], [outcome] = algorithms.hit_group([check], [()], 0)
         assert (outcome.ok, outcome.remaining) == (False, 0)
         assert state[2] == 5
 
@@ -384,7 +384,7 @@ class TestBlocks:
     def test_a_block_denies_and_ends(self) -> None:
         asker = client(5, 60)
         asker.ask()
-        asker.states = [algorithms.set_block(asker.states[0], asker.now_us + 10 * SECOND)]
+        asker.states = [algorithms.replace_block(asker.states[0], asker.now_us + 10 * SECOND)]
         assert asker.ask() == Outcome(False, 5, 0, 10 * SECOND, 10 * SECOND, certain=True)
         asker.now_us += 10 * SECOND
         assert asker.ask().remaining == 3

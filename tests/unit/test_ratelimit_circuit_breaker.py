@@ -13,7 +13,9 @@ def fails(breaker: CircuitBreaker, times: int = 1, now_us: int = 0) -> bool:
     opened = False
     for _ in range(times):
         call = next(CALLS)
-        opened = breaker.record_failure(now_us, call_number=call, latest_call_number=call)
+        opened = breaker.record_failure(
+            now_us, failed_call_number=call, last_started_call_number=call
+        )
     return opened
 
 
@@ -36,7 +38,9 @@ class TestCircuitBreaker:
         for first in range(0, 100 * FAILURES, 100):
             for call in range(first, first + 100):
                 assert not breaker.is_open
-                breaker.record_failure(0, call_number=call, latest_call_number=first + 99)
+                breaker.record_failure(
+                    0, failed_call_number=call, last_started_call_number=first + 99
+                )
                 if first == 100 * (FAILURES - 1):
                     break
         assert breaker.is_open

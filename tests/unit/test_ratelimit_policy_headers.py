@@ -15,8 +15,8 @@ from hasten.ratelimit._http.policy_headers import (
     HeaderWriter,
     PolicyState,
     RateLimitPolicy,
+    round_up_to_seconds,
     to_retry_after_seconds,
-    to_whole_seconds,
 )
 
 GENERAL = RateLimitPolicy("100-in-15min", 100, 900_000_000)
@@ -24,7 +24,7 @@ LOGIN = RateLimitPolicy("5-in-1hr", 5, 3_600_000_000)
 
 
 def lines(styles: Any, *states: PolicyState, shown: int | None = None) -> dict[str, str]:
-    found = HeaderWriter(styles, lambda: 1_000.2).write(states, shown)
+    found = HeaderWriter(styles, lambda: 1_000.2).make_headers(states, shown)
     names = [name for name, _ in found]
     assert len(names) == len(set(names))
     assert NAMES.issuperset(names)
@@ -70,7 +70,7 @@ def test_the_newest_draft_parses_as_structured_fields(given_states: list[PolicyS
     headers = lines(["standard"], *given_states)
     for (name, parameters), state in zip(parse(headers["ratelimit"]), given_states, strict=True):
         assert name == state.policy.name
-        assert parameters == {"r": state.remaining, "t": to_whole_seconds(state.reset_us)}
+        assert parameters == {"r": state.remaining, "t": round_up_to_seconds(state.reset_us)}
     for (name, parameters), state in zip(
         parse(headers["ratelimit-policy"]), given_states, strict=True
     ):
@@ -95,7 +95,7 @@ def test_the_newest_draft_parses_as_structured_fields(given_states: list[PolicyS
 )
 def test_every_style_writes_its_headers(given_states: list[PolicyState], styles: Any) -> None:
     writer = HeaderWriter(styles, lambda: 77.5)
-    found = [name.decode() for name, _ in writer.write(given_states)]
+    found = [name.decode() for name, _ in writer.make_headers(given_states)]
     described = ["ratelimit-policy", "ratelimit"] * (styles[:1] != ("legacy",) and bool(styles))
     legacy = ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"]
     assert found == described + legacy * ("legacy" in styles)
@@ -106,7 +106,7 @@ def test_retry_after_is_never_too_short(retry_us: int, reset_us: int) -> None:
     """A client that waits as long as Retry-After has waited long enough."""
     assert to_retry_after_seconds(retry_us) >= 1
     assert to_retry_after_seconds(retry_us) * 1_000_000 >= retry_us
-    assert to_retry_after_seconds(max(retry_us, reset_us)) >= to_whole_seconds(reset_us)
+    assert to_retry_after_seconds(max(retry_us, reset_us)) >= round_up_to_seconds(reset_us)
 
 
 def test_each_style_of_headers_shows_both_limits() -> None:

@@ -49,7 +49,7 @@ class TestKeys:
         keys = QueueKeys("bull", tagged=False)
         assert keys.worker_connection_name("w", "wrk-1") == "bull:dw==:w:wrk-1"
         assert keys.worker_connection_name("w", "a b\n") == "bull:dw==:w:a-b-"
-        assert keys.reader_connection_name("w") == "bull:dw==:qe"
+        assert keys.event_reader_connection_name("w") == "bull:dw==:qe"
 
 
 class TestFields:

@@ -38,7 +38,7 @@ def test_responses_of_any_size_arrive() -> None:
     with connected(lambda request: content[request]) as (client, _, _):
         for _ in range(3):
             for request, expected in content.items():
-                assert client.ask(request, DEADLINE_SECONDS) == expected
+                assert client.request_report(request, DEADLINE_SECONDS) == expected
 
 
 def test_health_is_answered_while_metrics_are_collected() -> None:
@@ -50,18 +50,18 @@ def test_health_is_answered_while_metrics_are_collected() -> None:
         return request
 
     with connected(make) as (client, _, _):
-        assert client.ask(METRICS, 0.05) is None
-        assert client.ask(HEALTH, DEADLINE_SECONDS) == HEALTH
+        assert client.request_report(METRICS, 0.05) is None
+        assert client.request_report(HEALTH, DEADLINE_SECONDS) == HEALTH
         may_end.set()
-        assert client.ask(HEALTH, DEADLINE_SECONDS) == HEALTH  # not the late response
-        assert client.ask(METRICS, DEADLINE_SECONDS) == METRICS
+        assert client.request_report(HEALTH, DEADLINE_SECONDS) == HEALTH  # not the late response
+        assert client.request_report(METRICS, DEADLINE_SECONDS) == METRICS
 
 
 def test_the_process_answers_after_it_was_asked_to_stop() -> None:
     with connected(lambda request: request) as (client, stopped, _):
         client.request_stop()
         assert stopped.wait(DEADLINE_SECONDS)
-        assert client.ask(HEALTH, DEADLINE_SECONDS) == HEALTH
+        assert client.request_report(HEALTH, DEADLINE_SECONDS) == HEALTH
 
 
 def test_several_threads_may_ask() -> None:
@@ -69,7 +69,7 @@ def test_several_threads_may_ask() -> None:
         found: list[bytes | None] = []
 
         def ask(request: bytes) -> None:
-            found.extend(client.ask(request, DEADLINE_SECONDS) for _ in range(20))
+            found.extend(client.request_report(request, DEADLINE_SECONDS) for _ in range(20))
 
         threads = [threading.Thread(target=ask, args=(each,)) for each in (HEALTH, METRICS)]
         for thread in threads:
@@ -87,5 +87,5 @@ def test_a_closed_connection_is_an_error_at_once() -> None:
     with ours:
         theirs.close()
         with pytest.raises(ConnectionError):
-            ReportClient(ours).ask(HEALTH, DEADLINE_SECONDS)
+            ReportClient(ours).request_report(HEALTH, DEADLINE_SECONDS)
         ReportClient(ours).request_stop()  # ignored

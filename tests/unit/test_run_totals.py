@@ -11,7 +11,7 @@ from hasten.jobs._run_totals import (
     add_totals,
     empty_histogram,
 )
-from hasten.jobs._worker_state import ProcessReport, decode_report, encode_report
+from hasten.jobs._worker_state import WorkerProcessReport, decode_report, encode_report
 
 
 def totals(count: int) -> Totals:
@@ -40,5 +40,5 @@ def test_different_labels_stay_apart() -> None:
 
 
 def test_a_report_can_be_sent_to_another_process() -> None:
-    report = ProcessReport(3, [], totals(5), "down")
+    report = WorkerProcessReport(3, [], totals(5), "down")
     assert decode_report(encode_report(report)) == report

@@ -91,7 +91,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 async def test_deleted_data_is_not_overwritten(database: Database) -> None:
     """Some builds of SQLite overwrite it by default."""
-    setting = database.call(lambda connection: connection.execute("PRAGMA secure_delete"))
+    setting = database.run_blocking(lambda connection: connection.execute("PRAGMA secure_delete"))
     assert setting.fetchone() == (0,)
 
 

@@ -199,7 +199,7 @@ async def until_armed(database: Database) -> None:
 async def test_commits_are_noticed_without_file_notifications(
     tmp_path: Path, waiting: Waiting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(FileWatch, "was_written", lambda watch: False)
+    monkeypatch.setattr(FileWatch, "check_and_reset_written", lambda watch: False)
     path = tmp_path / "topics.db"
     for topic in TOPICS[: watches.UNNOTICED_COMMITS + 2]:
         write_twice(path, topic)

@@ -12,7 +12,7 @@ import pytest
 
 from hasten import Store
 from hasten._store import to_store
-from hasten._store_url import Address, SqliteFile
+from hasten._store_url import RedisAddress, SqliteFile
 from hasten.errors import InvalidOption
 from hasten.testing import ManualClock
 
@@ -27,7 +27,7 @@ class Recorded:
     async def aclose(self) -> None:
         self.closed += 1
 
-    def close_now(self) -> None:
+    def close_without_event_loop(self) -> None:
         self.closed += 100
 
 
@@ -47,7 +47,7 @@ class TestUrl:
 
     @pytest.mark.parametrize("url", ["redis://host:1234/2", "rediss://host", "unix:///run/r.sock"])
     def test_a_store_on_a_server(self, url: str) -> None:
-        assert isinstance(Store(url).location, Address)
+        assert isinstance(Store(url).location, RedisAddress)
 
     @pytest.mark.parametrize(
         "url",
@@ -151,7 +151,7 @@ class TestParts:
             "class Part:\n"
             "    def __init__(self, store): pass\n"
             "    async def aclose(self): pass\n"
-            "    def close_now(self): print('closed')\n"
+            "    def close_without_event_loop(self): print('closed')\n"
             "store = Store('memory://'); store.get_or_make_part('jobs', Part)\n"
             f"{end}\n"
         )
@@ -166,7 +166,7 @@ class TestParts:
             "from hasten import Store\n"
             "class Part:\n"
             "    def __init__(self, store): pass\n"
-            "    def close_now(self): pass\n"
+            "    def close_without_event_loop(self): pass\n"
             "store = Store('memory://')\n"
             "store._lock.acquire()\n"
             "child = os.fork()\n"

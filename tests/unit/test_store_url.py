@@ -10,16 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten import Store
-from hasten._store_url import Address, ServerKind, parse_store_url, without_password
+from hasten._store_url import RedisAddress, ServerKind, parse_store_url, without_password
 from hasten.errors import InvalidOption
 
 # Characters that need no escape. Others are written as %40 etc.
 _unreserved = st.text(st.characters(blacklist_characters="@/?#&"))
 
 
-def server_of(url: str) -> Address:
+def server_of(url: str) -> RedisAddress:
     found = parse_store_url(url).location
-    assert isinstance(found, Address)
+    assert isinstance(found, RedisAddress)
     return found
 
 

@@ -22,13 +22,14 @@ def main(
 
     - arguments: the arguments of the command line, by default those of this process.
     - name: the name of the command in messages and help texts.
-    - launch: the command, without arguments, with which --processes starts worker processes.
+    - launch: the first part of the command that starts a worker process of --processes. The
+      arguments of `hasten` are appended to it.
     """
     try:
         require("typer", extra="cli")
         # Imported late, because it imports typer, which is optional.
-        from hasten._cli.commands import run  # noqa: PLC0415
+        from hasten._cli.commands import run_command_line  # noqa: PLC0415
 
-        run(arguments, name, launch)
+        run_command_line(arguments, name, launch)
     except HastenError as error:
         sys.exit(f"{name}: {error}")

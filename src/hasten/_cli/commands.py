@@ -11,8 +11,8 @@ import typer
 import hasten
 from hasten._cli import jobs, logs, workers
 from hasten._cli.durations import parse_duration
-from hasten._cli.output import escape_unencodable_output
-from hasten._cli.serve import describe_queue, detach_stdin_as_parent_pipe, serve
+from hasten._cli.output import make_stdout_escape_unencodable
+from hasten._cli.serve import describe_queue, move_parent_pipe_from_stdin, run_worker_until_stopped
 from hasten._cli.supervisor import supervise
 from hasten._cli.target import load_queues
 from hasten._logs import get_logger
@@ -38,9 +38,9 @@ app.add_typer(jobs.app, name="jobs")
 app.command()(workers.workers)
 
 
-def run(arguments: Sequence[str] | None, name: str, launch: Sequence[str]) -> None:
+def run_command_line(arguments: Sequence[str] | None, name: str, launch: Sequence[str]) -> None:
     """Run the command line. The parameters are those of `hasten._cli.main`."""
-    escape_unencodable_output()
+    make_stdout_escape_unencodable()
     app(arguments, prog_name=name, obj=launch)
 
 
@@ -143,8 +143,20 @@ def worker(
             "[default: 30s]",
         ),
     ] = 30.0,
-    is_supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
-    is_reporting: Annotated[bool, typer.Option("--reporting", hidden=True)] = False,
+    is_supervised: Annotated[
+        bool,
+        typer.Option(
+            "--supervised", hidden=True, help="Standard input is the pipe from the parent."
+        ),
+    ] = False,
+    is_reporting: Annotated[
+        bool,
+        typer.Option(
+            "--reporting",
+            hidden=True,
+            help="Standard input is a socket. Respond to requests for reports on it.",
+        ),
+    ] = False,
 ) -> None:
     """Run the jobs of queues until SIGTERM or Ctrl+C.
 
@@ -152,7 +164,7 @@ def worker(
     those that do not are returned to their queue, to be run again. A second signal ends the worker
     at once.
     """
-    pipe = detach_stdin_as_parent_pipe() if is_supervised else None
+    pipe = move_parent_pipe_from_stdin() if is_supervised else None
     logs.set_up(log_level, log_format)
     queues = load_queues(targets)
     if not is_supervised:
@@ -167,7 +179,7 @@ def worker(
     monitor = None
     if metrics_port is not None:
         checks = HealthChecks(queues, max_blocked=max_blocked, max_fetch_age=max_fetch_age)
-        monitor = _open_monitor(metrics_host, metrics_port, queues, checks)
+        monitor = _make_listening_monitor(metrics_host, metrics_port, queues, checks)
     if processes == 1:
         worker = Worker(
             *queues,
@@ -178,12 +190,17 @@ def worker(
             bullmq_metrics_minutes=bullmq_metrics_minutes,
         )
         if is_reporting:
-            serve(worker, queues, parent_pipe=pipe, answer=_own_process(worker).answer)
+            make_report = _make_own_process(worker).make_report_content
+            run_worker_until_stopped(
+                worker, queues, parent_pipe=pipe, make_report_content=make_report
+            )
         elif monitor is not None:
-            monitor.start(_own_process(worker))
-            serve(worker, queues, parent_pipe=pipe, on_stopped=monitor.close)
+            monitor.start(_make_own_process(worker))
+            run_worker_until_stopped(
+                worker, queues, parent_pipe=pipe, on_worker_stopped=monitor.close
+            )
         else:
-            serve(worker, queues, parent_pipe=pipe)
+            run_worker_until_stopped(worker, queues, parent_pipe=pipe)
         return
     options = ["--concurrency", str(concurrency), "--grace", str(grace)]
     options += ["--log-level", log_level, "--log-format", log_format]
@@ -205,13 +222,15 @@ def worker(
 # The modules of the monitor import prometheus_client, which is optional.
 
 
-def _open_monitor(host: str, port: int, queues: Sequence[Queue], checks: HealthChecks) -> Monitor:
+def _make_listening_monitor(
+    host: str, port: int, queues: Sequence[Queue], checks: HealthChecks
+) -> Monitor:
     from hasten._cli.monitor import Monitor  # noqa: PLC0415
 
     return Monitor(host, port, queues, checks)
 
 
-def _own_process(worker: Worker) -> OwnProcess:
+def _make_own_process(worker: Worker) -> OwnProcess:
     from hasten._cli.sources import OwnProcess  # noqa: PLC0415
 
     return OwnProcess(worker)
@@ -239,7 +258,7 @@ def _warn_if_store_is_missing(queue: Queue) -> None:
     try:
         queue.engine.require_existing_store()
     except StoreUnavailable as error:
-        logger.warning("queue %s: creating a new store: %s", queue.name, error)
+        logger.warning("queue %s: no store found, creating a new one: %s", queue.name, error)
 
 
 def _make_worker_command(

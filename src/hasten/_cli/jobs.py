@@ -11,10 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
-from hasten._cli.output import is_terminal, print_json, print_tab_separated, print_table
+from hasten._cli.output import is_stdout_terminal, print_json, print_tab_separated, print_table
 from hasten._cli.run_in_store import run_in_existing_store
 from hasten._cli.target import load_queue, load_queues
-from hasten._escapes import printable
+from hasten._escapes import escape_unprintable
 from hasten.errors import JobNotFound
 from hasten.jobs import Job, Queue, State, Why
 from hasten.jobs._encoding import UNDECODABLE
@@ -53,11 +53,11 @@ def counts(
                 for queue, of_queue in zip(queues, counted, strict=True)
             ]
         )
-    elif is_terminal():
+    elif is_stdout_terminal():
         print_table(
             ["state", *(queue.name for queue in queues)],
             [[state, *(f"{of_queue[state]:,}" for of_queue in counted)] for state in State],
-            numeric=True,
+            right_align_after_first=True,
         )
     else:
         print_tab_separated(
@@ -84,25 +84,30 @@ def list_jobs(
     jobs = run_in_existing_store(queue, partial(queue.jobs, state, limit=limit, newest_first=True))
     if as_json:
         print_json([_to_json_object(job) for job in jobs])
-    elif not is_terminal():
-        print_tab_separated(_to_row(job, _format_iso_time(_last_changed_at(job))) for job in jobs)
+    elif not is_stdout_terminal():
+        print_tab_separated(
+            _to_row(job, _format_iso_time(_finished_started_or_created_at(job))) for job in jobs
+        )
     elif jobs:
         last = "error" if state is State.FAILED else "data"
         print_table(
             ["id", "task", "attempts", "since", last],
-            [_to_row(job, _format_local_time(_last_changed_at(job))) for job in jobs],
+            [
+                _to_row(job, _format_local_time(_finished_started_or_created_at(job)))
+                for job in jobs
+            ],
         )
     else:
-        typer.echo(f"queue {printable(queue.name)} has no {state} jobs", err=True)
+        typer.echo(f"queue {escape_unprintable(queue.name)} has no {state} jobs", err=True)
 
 
-def _to_row(job: Job[Any], time: str) -> Sequence[str]:
+def _to_row(job: Job[Any], formatted_time: str) -> Sequence[str]:
     """Return the columns of a job in a list: id, task, attempts, time, and error or data."""
     text = job.error if job.state is State.FAILED else job.record.data
-    return job.id, job.name, str(job.attempts_made), time, text or ""
+    return job.id, job.name, str(job.attempts_made), formatted_time, text or ""
 
 
-def _last_changed_at(job: Job[Any]) -> datetime:
+def _finished_started_or_created_at(job: Job[Any]) -> datetime:
     """Return when a job has finished, or else when it was last started or created."""
     return job.finished_at or job.started_at or job.created_at
 
@@ -118,11 +123,11 @@ def _to_json_object(job: Job[Any]) -> dict[str, object]:
         "id": record.id,
         "name": record.name,
         "state": record.state,
-        "data": _parse_json(record.data),
+        "data": _parse_json_or_keep_text(record.data),
         "priority": record.priority,
         "attempts_made": record.attempts_made,
-        "progress": _parse_json(record.progress),
-        "value": _parse_json(record.result),
+        "progress": _parse_json_or_keep_text(record.progress),
+        "value": _parse_json_or_keep_text(record.result),
         "error": record.error,
         "tracebacks": record.tracebacks,
         "worker": record.worker,
@@ -133,7 +138,7 @@ def _to_json_object(job: Job[Any]) -> dict[str, object]:
     }
 
 
-def _parse_json(text: str | None) -> object:
+def _parse_json_or_keep_text(text: str | None) -> object:
     """Return the value of a JSON text. A text that is not JSON is returned unchanged."""
     try:
         return None if text is None else json.loads(text)
@@ -163,13 +168,16 @@ def why(
     explained = run_in_existing_store(queue, partial(_explain, queue, ids))
     if as_json:
         print_json([_reason_to_json_object(reason) for reason in explained.values()])
-    elif is_terminal():
+    elif is_stdout_terminal():
         for reason in explained.values():
-            typer.echo(printable(reason.text))
+            typer.echo(escape_unprintable(reason.text))
     else:
         print_tab_separated([id, reason.code, reason.text] for id, reason in explained.items())
     for id in (id for id in ids if id not in explained):
-        typer.echo(f"{printable(id)}: no such job in queue {printable(queue.name)}", err=True)
+        typer.echo(
+            f"{escape_unprintable(id)}: no such job in queue {escape_unprintable(queue.name)}",
+            err=True,
+        )
     if len(explained) < len(ids):
         raise typer.Exit(1)
 
@@ -210,7 +218,7 @@ def retry(
         typer.Option("--all", help="Run all failed jobs again. Pass no ids then."),
     ] = False,
 ) -> None:
-    """Run finished jobs again. Their attempts are counted from zero.
+    """Run completed or failed jobs again. Their attempts are counted from zero.
 
     The exit status is 1 if a job with one of the ids could not be queued again.
     """
@@ -222,7 +230,9 @@ def retry(
     typer.echo(f"{len(retried)} {'job' if len(retried) == 1 else 'jobs'} queued again")
     not_retried = [id for id in dict.fromkeys(ids or ()) if id not in retried]
     for id in not_retried:
-        typer.echo(f"{printable(id)}: not queued again: not finished, or no such job", err=True)
+        typer.echo(
+            f"{escape_unprintable(id)}: not queued again: not finished, or no such job", err=True
+        )
     if not_retried:
         raise typer.Exit(1)
 
@@ -241,7 +251,7 @@ def cancel(
     target: OneQueue,
     ids: Annotated[list[str], typer.Argument(metavar="ID", help="Ids of jobs.")],
 ) -> None:
-    """Cancel jobs that are waiting or running.
+    """Cancel jobs that have not finished.
 
     Prints a line for each job. The exit status is 1 if one of the jobs could not be cancelled.
     """
@@ -250,6 +260,6 @@ def cancel(
     cancelled = run_in_existing_store(queue, partial(queue.cancel, *ids))
     for id in ids:
         how = "cancelled" if id in cancelled else "not cancelled: already finished, or no such job"
-        typer.echo(f"{printable(id)}: {how}")
+        typer.echo(f"{escape_unprintable(id)}: {how}")
     if len(cancelled) < len(ids):
         raise typer.Exit(1)

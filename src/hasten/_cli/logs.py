@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from hasten._escapes import printable
+from hasten._escapes import escape_unprintable
 from hasten.jobs import JobLogFilter
 from hasten.jobs._job_log_filter import ATTRIBUTES
 
@@ -59,7 +59,7 @@ class TextFormatter(logging.Formatter):
         facts = [record.__dict__.get(name) for name in ATTRIBUTES]
         if None in facts or record.name.startswith("hasten."):
             return line  # hasten's own messages name the job
-        queue, task, id, attempt = (printable(str(fact)) for fact in facts)
+        queue, task, id, attempt = (escape_unprintable(str(fact)) for fact in facts)
         return f"{line} [{queue} {task} {id} #{attempt}]"
 
 
@@ -86,10 +86,10 @@ class JsonFormatter(logging.Formatter):
         try:
             return msgspec.json.encode(line, enc_hook=str).decode()
         except Exception:  # noqa: BLE001  # of a value: not Unicode, too deep, a faulty method, …
-            return msgspec.json.encode({name: _to_text(line[name]) for name in line}).decode()
+            return msgspec.json.encode({name: _to_ascii_text(line[name]) for name in line}).decode()
 
 
-def _to_text(value: object) -> str:
+def _to_ascii_text(value: object) -> str:
     try:
         return ascii(value)[1:-1] if isinstance(value, str) else ascii(value)
     except Exception:  # noqa: BLE001  # a faulty method of the object

@@ -26,7 +26,7 @@ from hasten.jobs._health_app import (
     encode_response,
 )
 from hasten.jobs._queue_readings import start_reading_queues
-from hasten.jobs._worker_state import ProcessReport
+from hasten.jobs._worker_state import WorkerProcessReport
 from hasten.prometheus._command_page import make_worker_command_page
 from hasten.prometheus._foreign_families import Family
 
@@ -41,13 +41,13 @@ CLOSE_SECONDS: Final = 1.0  # how long responses in progress may take when the s
 METRICS: Final = "metrics"
 
 
-class Source(Protocol):
+class ReportSource(Protocol):
     """Where the server gets the reports of the processes from. Called in several threads."""
 
-    def read_health(self) -> list[ProcessReport]:
+    def read_health(self) -> list[WorkerProcessReport]:
         """Return a report of each process, for the health endpoints."""
 
-    def read_metrics(self) -> tuple[list[ProcessReport], list[Family]]:
+    def read_metrics(self) -> tuple[list[WorkerProcessReport], list[Family]]:
         """Return a report of each process, and the metrics of other libraries in them."""
 
 
@@ -91,7 +91,7 @@ class Monitor:
         name = host.decode() if isinstance(host, bytes) else str(host)
         return f"http://{f'[{name}]' if ':' in name else name}:{port}"
 
-    def start(self, source: Source) -> None:
+    def start(self, source: ReportSource) -> None:
         """Begin to answer requests."""
         self._source = source
         logger.info("metrics: %s/metrics; health: /livez, /readyz, /scale?queue=NAME", self.url)
@@ -117,7 +117,7 @@ class Monitor:
             )
             return Response(200, written.headers, written.body)
         if page in ENDPOINTS:
-            response = self._checks.start(page, query, self._source.read_health()).result()
+            response = self._checks.start_check(page, query, self._source.read_health()).result()
             return _json_response(response.status, encode_response(response))
         pages = [f"/{name}" for name in (METRICS, *ENDPOINTS)]
         return _json_response(404, json.dumps({"status": "no such page", "pages": pages}).encode())
@@ -157,13 +157,14 @@ class _Server(HTTPServer):
                 return
         self._connections[request] = time.monotonic()
         threading.Thread(
-            target=self._handle,
+            target=self._run_connection_thread,
             args=(request, client_address),
             name="hasten monitor request",
             daemon=True,
         ).start()
 
-    def _handle(self, request: Any, client_address: Any) -> None:
+    def _run_connection_thread(self, request: Any, client_address: Any) -> None:
+        """Respond to the request of a connection, and log errors. This is a thread's function."""
         try:
             self.finish_request(request, client_address)
         except OSError as error:  # includes TimeoutError
@@ -184,9 +185,10 @@ class _Server(HTTPServer):
                     connection.shutdown(socket.SHUT_RDWR)
 
     def close(self, *, is_serving: bool) -> None:
-        """Accept no more connections, and wait a moment for the others. Safe to call twice.
+        """Accept no more connections, and wait for the responses in progress. Safe to call twice.
 
-        is_serving is whether `serve_forever` is running.
+        The wait takes at most `CLOSE_SECONDS`. is_serving: `serve_forever` is running in a thread,
+        and is stopped first.
         """
         if self._is_closed:
             return

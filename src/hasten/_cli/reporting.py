@@ -1,4 +1,4 @@
-"""The reports that worker processes send to their supervisor when it asks.
+"""The reports that worker processes send to their supervisor when it requests them.
 
 Standard input of a worker process is a socket that connects it with the supervisor. A request is a
 line: a letter and a number. A response is a line with the same number and the size of the content,
@@ -25,33 +25,35 @@ SEPARATOR: Final = b"\n"
 
 
 def answer_requests(
-    connection: int, stop: Callable[[], object], make: Callable[[bytes], bytes]
+    connection_fd: int,
+    request_stop: Callable[[], object],
+    make_report_content: Callable[[bytes], bytes],
 ) -> None:
     """Answer the requests of the supervisor until the connection ends.
 
-    Calls stop when the connection ends, or when the supervisor requests it.
+    Calls request_stop when the connection ends, and when the supervisor requests a stop.
 
-    connection is a file descriptor of a socket, or of a pipe on which nothing arrives. make returns
-    the content for `HEALTH` or `METRICS`, and must not raise.
+    connection_fd is a file descriptor of a socket, or of a pipe on which nothing arrives.
+    make_report_content is called with `HEALTH` or `METRICS`, and must not raise.
     """
     writing = threading.Lock()
-    slow_requests: SimpleQueue[bytes] = SimpleQueue()
+    metrics_requests: SimpleQueue[bytes] = SimpleQueue()
 
     def answer(request: bytes) -> None:
-        content = make(request[:1])
+        content = make_report_content(request[:1])
         with writing, contextlib.suppress(OSError):  # the supervisor has gone
-            _write_all(connection, b"%s %d\n%s" % (request[1:], len(content), content))
+            _write_all(connection_fd, b"%s %d\n%s" % (request[1:], len(content), content))
 
-    def answer_slow_requests() -> None:
+    def answer_metrics_requests() -> None:
         while True:
-            answer(slow_requests.get())
+            answer(metrics_requests.get())
 
     # The metrics of the application may take long, and health must be answered meanwhile.
-    threading.Thread(target=answer_slow_requests, name="hasten reports", daemon=True).start()
+    threading.Thread(target=answer_metrics_requests, name="hasten reports", daemon=True).start()
     rest = b""
     while True:
         try:
-            received = os.read(connection, CHUNK_BYTES)
+            received = os.read(connection_fd, CHUNK_BYTES)
         except OSError:
             received = b""
         if not received:
@@ -60,18 +62,18 @@ def answer_requests(
         for request in requests:
             match request[:1]:
                 case b"s":
-                    stop()
+                    request_stop()
                 case b"h":
                     answer(request)
                 case b"m":
-                    slow_requests.put(request)
-    stop()
+                    metrics_requests.put(request)
+    request_stop()
 
 
-def _write_all(connection: int, content: bytes) -> None:
+def _write_all(connection_fd: int, content: bytes) -> None:
     view = memoryview(content)
     while view:
-        view = view[os.write(connection, view) :]
+        view = view[os.write(connection_fd, view) :]
 
 
 class ReportClient:
@@ -83,13 +85,14 @@ class ReportClient:
         self._received = b""
         self._number = 0
 
-    def ask(self, request: bytes, seconds: float) -> bytes | None:
-        """Return the response to a request, or None if there is none within this time.
+    def request_report(self, request: bytes, timeout_seconds: float) -> bytes | None:
+        """Send `HEALTH` or `METRICS`, and return the content of the response.
 
-        Raises `ConnectionError` if the process has closed the connection.
+        Returns None if there is no response within timeout_seconds. Raises `ConnectionError` if the
+        process has closed the connection.
         """
-        deadline = time.monotonic() + seconds
-        if not self._lock.acquire(timeout=seconds):
+        deadline = time.monotonic() + timeout_seconds
+        if not self._lock.acquire(timeout=timeout_seconds):
             return None
         try:
             self._number += 1

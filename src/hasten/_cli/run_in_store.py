@@ -1,4 +1,4 @@
-"""Run what a command does with a queue, in a store that exists."""
+"""Run the async work of a command on a queue. The store of the queue must exist."""
 
 from __future__ import annotations
 

@@ -29,47 +29,48 @@ logger = get_logger("hasten.cli")
 THREADS_SECONDS: Final = 3.0
 
 
-def serve(
+def run_worker_until_stopped(
     worker: Worker,
     queues: Sequence[Queue],
     *,
     parent_pipe: int | None = None,
-    answer: Callable[[bytes], bytes] | None = None,
-    on_stopped: Callable[[], object] | None = None,
+    make_report_content: Callable[[bytes], bytes] | None = None,
+    on_worker_stopped: Callable[[], object] | None = None,
 ) -> None:
     """Run a worker until a signal or the end of parent_pipe (a file descriptor) stops it.
 
-    answer makes the responses to requests for reports that arrive on parent_pipe, which is a socket
-    then. on_stopped is called when the worker has stopped, also after an error.
+    If make_report_content is given, parent_pipe is a socket, and requests for reports that arrive
+    on it are answered with the returned content; see `answer_requests`. on_worker_stopped is called
+    when the worker has stopped, also after an error.
     """
-    asyncio.run(_run_worker(worker, queues, parent_pipe, answer, on_stopped))
+    asyncio.run(_run_worker(worker, queues, parent_pipe, make_report_content, on_worker_stopped))
 
 
 async def _run_worker(
     worker: Worker,
     queues: Sequence[Queue],
     parent_pipe: int | None,
-    answer: Callable[[bytes], bytes] | None,
-    on_stopped: Callable[[], object] | None,
+    make_report_content: Callable[[bytes], bytes] | None,
+    on_worker_stopped: Callable[[], object] | None,
 ) -> None:
     if parent_pipe is not None:
         loop = asyncio.get_running_loop()
-        stop = partial(_call_soon, loop, worker.request_stop)
-        listen = partial(_stop_at_pipe_end, parent_pipe, stop)
-        if answer is not None:
-            listen = partial(answer_requests, parent_pipe, stop, answer)
+        request_stop = partial(_call_in_loop_unless_closed, loop, worker.request_stop)
+        listen = partial(_request_stop_at_pipe_end, parent_pipe, request_stop)
+        if make_report_content is not None:
+            listen = partial(answer_requests, parent_pipe, request_stop, make_report_content)
         threading.Thread(target=listen, name="hasten parent", daemon=True).start()
     try:
         await worker.run()
     finally:
-        if on_stopped is not None:
-            on_stopped()
+        if on_worker_stopped is not None:
+            on_worker_stopped()
     for queue in queues:
         await queue.aclose()
-    _schedule_exit_despite_threads()
+    _start_exit_timer()
 
 
-def detach_stdin_as_parent_pipe() -> int:
+def move_parent_pipe_from_stdin() -> int:
     """Move the pipe from the parent process, which is standard input, to a new file descriptor.
 
     Returns the descriptor. Standard input becomes an empty file, so that handlers cannot read from
@@ -82,30 +83,32 @@ def detach_stdin_as_parent_pipe() -> int:
     return pipe
 
 
-def _stop_at_pipe_end(pipe: int, stop: Callable[[], object]) -> None:
+def _request_stop_at_pipe_end(pipe: int, request_stop: Callable[[], object]) -> None:
     while os.read(pipe, 1):
         pass
-    stop()
+    request_stop()
 
 
-def _call_soon(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> None:
+def _call_in_loop_unless_closed(
+    loop: asyncio.AbstractEventLoop, function: Callable[[], object]
+) -> None:
     """Call a function in an event loop of another thread, if the loop is not closed."""
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(function)
 
 
-def _schedule_exit_despite_threads() -> None:
+def _start_exit_timer() -> None:
     """Start a timer that ends the process after `THREADS_SECONDS`, even if handlers still run.
 
     Python itself would wait for the threads of the handlers without a limit.
     """
 
-    def exit_process() -> None:
+    def exit_without_waiting_for_threads() -> None:
         logger.warning("ending the process although threads of handlers are still running")
         logging.shutdown()
         os._exit(0)
 
-    timer = threading.Timer(THREADS_SECONDS, exit_process)
+    timer = threading.Timer(THREADS_SECONDS, exit_without_waiting_for_threads)
     timer.daemon = True
     timer.start()
 

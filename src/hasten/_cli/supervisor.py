@@ -39,13 +39,13 @@ HAND_BACK_SECONDS: Final = 20.0
 class Observer(Protocol):
     """Gets the connection with a child, to request reports over it. See `sources.py`."""
 
-    def started(self, client: ReportClient) -> None:
+    def on_started(self, client: ReportClient) -> None:
         """A process was started. client is connected with its standard input."""
 
-    def stopping(self) -> None:
+    def on_stopping(self) -> None:
         """The process was asked to stop."""
 
-    def ended(self, problem: str | None) -> None:
+    def on_ended(self, problem: str | None) -> None:
         """The process has ended. problem says how, None if it was asked to stop."""
 
 
@@ -55,7 +55,11 @@ def supervise(
     """Run each command in a process, and restart it when it ends, until a signal stops all.
 
     grace is the grace period of the workers, in seconds. If there are observers, there is one for
-    each command. Returns the exit status for this process.
+    each command.
+
+    Returns the exit status for this process: 0 if all processes stopped with status 0, 1 if one
+    had another status or was killed after the grace period, and 128 + the number of the signal if a
+    second signal ended them.
     """
     slots = [
         _ProcessSlot(n, command, observer)
@@ -102,7 +106,9 @@ class _ProcessSlot:
         try:
             self._process = self._start(popen_options)
         except OSError as error:  # such as no memory or too many processes, which may be temporary
-            self._schedule_next(0.0, f"process {self._number} could not be started ({error})", now)
+            self._schedule_restart(
+                0.0, f"process {self._number} could not be started ({error})", now
+            )
             return
         self._started = now
         logger.info("process %d started with pid %d", self._number, self._process.pid)
@@ -122,13 +128,13 @@ class _ProcessSlot:
                 ours.close()
                 raise
         self._client = ReportClient(ours)
-        self._observer.started(self._client)
+        self._observer.on_started(self._client)
         return process
 
-    def check_if_running(self, now: float, *, stopping: bool) -> bool:
-        """Check for the end of the process, and return whether it is running.
+    def poll_and_handle_exit(self, now: float, *, is_stopping: bool) -> bool:
+        """Return whether the process is running. If it has just ended, log how.
 
-        If it has just ended, log how. Unless stopping is set, also schedule the next process.
+        Unless is_stopping is set, which means that it was asked to stop, also schedule its restart.
         """
         process = self._process
         if process is None:
@@ -140,24 +146,26 @@ class _ProcessSlot:
         self._process = None
         how = f"process {self._number} (pid {process.pid}) {describe_exit(status)}"
         if self._observer is not None:
-            self._observer.ended(None if stopping else f"{describe_exit(status)}, is restarted")
-        if stopping:
+            self._observer.on_ended(
+                None if is_stopping else f"{describe_exit(status)}, is restarted"
+            )
+        if is_stopping:
             logger.log(logging.WARNING if status else logging.INFO, "%s", how)
             self.stopped_with_error = status != 0
             return False
-        self._schedule_next(now - self._started, how, now)
+        self._schedule_restart(now - self._started, how, now)
         return False
 
-    def _schedule_next(self, lived: float, how: str, now: float) -> None:
+    def _schedule_restart(self, lived: float, what_happened: str, now: float) -> None:
         self._pause = next_restart_pause(lived, self._pause)
         self._due = now + self._pause
-        logger.warning("%s; another one starts in %g s", how, self._pause)
+        logger.warning("%s; another one starts in %g s", what_happened, self._pause)
 
     def request_stop(self) -> None:
         """Let the process stop gracefully, by closing the pipe to it, or with a request."""
         if self._client is not None:
             if self._observer is not None:
-                self._observer.stopping()
+                self._observer.on_stopping()
             self._client.request_stop()
         else:
             self._close_pipe()
@@ -190,7 +198,7 @@ class _Supervisor:
             while not self.signals:
                 now = time.monotonic()
                 for slot in self._slots:
-                    if not slot.check_if_running(now, stopping=False):
+                    if not slot.poll_and_handle_exit(now, is_stopping=False):
                         slot.start_if_due(now)
                 time.sleep(POLL_SECONDS)
             return self._stop_all()
@@ -221,7 +229,7 @@ class _Supervisor:
 
     def _is_any_running(self) -> bool:
         now = time.monotonic()
-        running = [slot.check_if_running(now, stopping=True) for slot in self._slots]
+        running = [slot.poll_and_handle_exit(now, is_stopping=True) for slot in self._slots]
         return any(running)
 
 

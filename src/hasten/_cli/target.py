@@ -44,7 +44,7 @@ def load_queue(target: str) -> Queue:
 
 
 def _set_up_django() -> None:
-    settings = _django.settings_module()
+    settings = _django.get_pending_settings_module()
     if settings is None:
         return
     try:

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from hasten._cli.output import is_terminal, print_json, print_tab_separated, print_table
+from hasten._cli.output import is_stdout_terminal, print_json, print_tab_separated, print_table
 from hasten._cli.run_in_store import run_in_existing_store
 from hasten._cli.target import load_queues
-from hasten._escapes import printable
+from hasten._escapes import escape_unprintable
 from hasten.jobs import WorkerInfo
 
 
@@ -37,7 +37,7 @@ def workers(
     found = [info for queue in queues for info in run_in_existing_store(queue, queue.workers)]
     if as_json:
         print_json([_to_json_object(info) for info in found])
-    elif not is_terminal():
+    elif not is_stdout_terminal():
         print_tab_separated(_to_tab_separated_fields(info) for info in found)
     elif found:
         print_table(
@@ -45,7 +45,7 @@ def workers(
             [_to_table_cells(info) for info in found],
         )
     else:
-        names = ", ".join(printable(queue.name) for queue in queues)
+        names = ", ".join(escape_unprintable(queue.name) for queue in queues)
         typer.echo(f"no worker of hasten takes jobs of {names}", err=True)
 
 

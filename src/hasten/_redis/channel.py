@@ -41,7 +41,7 @@ class PipelinedConnection:
         sent, breaks = False, 0
         try:
             async with self._sending:
-                before = await self._ensure_open()
+                before = await self._open_and_get_previous_turn()
                 self._latest, breaks, sent = turn, self._breaks, True
                 await self._link.send(commands)
             if before is not None:
@@ -58,7 +58,7 @@ class PipelinedConnection:
         # that is open now is a new one.
         raise foreign.ConnectionError("connection closed before the reply arrived")
 
-    async def _ensure_open(self) -> asyncio.Future[None] | None:
+    async def _open_and_get_previous_turn(self) -> asyncio.Future[None] | None:
         """Connect if needed. Return a future that is done when the previous request is complete.
 
         Returns None if no earlier request is still waiting for replies.

@@ -13,8 +13,8 @@ from hasten._redis import errors
 from hasten._redis.channel import NotSent, PipelinedConnection
 from hasten._redis.connections import Endpoint, Link, Part, Pool
 from hasten._redis.topology import make_topology
-from hasten._store_url import Address
-from hasten._timeouts import BlockAwareTimeout
+from hasten._store_url import RedisAddress
+from hasten._timeouts import TimeoutExcludingBlockedTime
 from hasten.errors import StoreError, StoreInterrupted, StoreTimeout, StoreUnavailable
 
 logger = get_logger("hasten.redis")
@@ -36,7 +36,7 @@ class Client:
     keys causes no warning.
     """
 
-    def __init__(self, address: Address, *, may_evict: bool = False) -> None:
+    def __init__(self, address: RedisAddress, *, may_evict: bool = False) -> None:
         self._address = address
         self._may_evict = may_evict
         self._topology = make_topology(address)
@@ -50,7 +50,7 @@ class Client:
         self.listeners: weakref.WeakSet[Closable] = weakref.WeakSet()
 
     @contextlib.contextmanager
-    def track_request(self) -> Iterator[None]:
+    def count_as_request_in_progress(self) -> Iterator[None]:
         """Count the block of `with` as a request in progress. `close` waits for such requests."""
         self._requests += 1
         try:
@@ -83,7 +83,7 @@ class Client:
         """Send a command to the server at this endpoint, and return the reply; see `request`."""
         return await self._send(self._get_pool(endpoint), parts)
 
-    async def request_together(self, calls: Sequence[tuple[Part, Sequence[Part]]]) -> list[Any]:
+    async def request_pipelined(self, calls: Sequence[tuple[Part, Sequence[Part]]]) -> list[Any]:
         """Send many commands with one write per server, and return the replies in their order.
 
         Each call is a key, which selects the server, and a command. Each server runs its commands
@@ -104,7 +104,7 @@ class Client:
                 else:
                     by_endpoint.setdefault(endpoint, []).append(index)
             sending = [
-                self._send_together(endpoint, [calls[index][1] for index in indexes])
+                self._send_pipelined(endpoint, [calls[index][1] for index in indexes])
                 for endpoint, indexes in by_endpoint.items()
             ]
             answered = [await sending[0]] if len(sending) == 1 else await asyncio.gather(*sending)
@@ -119,18 +119,20 @@ class Client:
             answers[index] = self._too_many_redirects_error()
         return answers
 
-    async def _send_together(
+    async def _send_pipelined(
         self, endpoint: Endpoint, commands: Sequence[Sequence[Part]]
     ) -> list[Any]:
-        """Send commands to one server, on its pipelined connection; see `request_together`."""
+        """Send commands to one server, on its pipelined connection; see `request_pipelined`."""
         channel = self._channels.get(endpoint)
         if channel is None:
             link = Link(self._address, endpoint)
-            channel = self._channels[endpoint] = PipelinedConnection(link, self.check_server)
+            channel = self._channels[endpoint] = PipelinedConnection(
+                link, self.check_version_and_eviction_policy
+            )
         try:
-            async with BlockAwareTimeout(self._address.timeout):
+            async with TimeoutExcludingBlockedTime(self._address.timeout):
                 answers = await channel.request(commands)
-        except StoreError as error:  # `check_server` has rejected the server
+        except StoreError as error:  # `check_version_and_eviction_policy` has rejected the server
             return [error] * len(commands)
         except NotSent as error:
             return [self._connection_error(error.__cause__ or error)] * len(commands)
@@ -163,16 +165,16 @@ class Client:
     async def endpoint_of(self, key: Part) -> Endpoint:
         """Return the endpoint of the server that has the key. Raises `StoreError`."""
         try:
-            async with BlockAwareTimeout(self._address.timeout):
+            async with TimeoutExcludingBlockedTime(self._address.timeout):
                 return await self._topology.endpoint_of(key)
         except errors.FOREIGN as error:
             raise self._connection_error(error) from error
 
-    async def endpoints(self) -> list[Endpoint]:
+    async def writable_endpoints(self) -> list[Endpoint]:
         """Return the endpoints of all servers that accept writes. Raises `StoreError`."""
         try:
-            async with BlockAwareTimeout(self._address.timeout):
-                return await self._topology.endpoints()
+            async with TimeoutExcludingBlockedTime(self._address.timeout):
+                return await self._topology.writable_endpoints()
         except errors.FOREIGN as error:
             raise self._connection_error(error) from error
 
@@ -187,10 +189,10 @@ class Client:
         """Send a command on a connection of the pool, and return the reply."""
         sent = False
         try:
-            async with BlockAwareTimeout(self._address.timeout), pool.borrow() as link:
+            async with TimeoutExcludingBlockedTime(self._address.timeout), pool.borrow() as link:
                 await link.open()
                 if link.endpoint not in self._checked:
-                    await self.check_server(link)
+                    await self.check_version_and_eviction_policy(link)
                 sent = True
                 return await link.request(*parts)
         except errors.FOREIGN as error:
@@ -229,7 +231,7 @@ class Client:
 
     # The first connection to a server ------------------------------------------------------------
 
-    async def check_server(self, link: Link) -> None:
+    async def check_version_and_eviction_policy(self, link: Link) -> None:
         """Check a server on its first connection.
 
         Raises `StoreUnavailable` if its version is too old. Logs a warning if it is configured to

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from redis import exceptions as foreign
 from redis.asyncio import Connection, SSLConnection, UnixDomainSocketConnection
 
-from hasten._store_url import Address
+from hasten._store_url import RedisAddress
 
 Part = bytes | str | int | float
 """A command, or one of its arguments."""
@@ -33,7 +33,7 @@ class Link:
     name is the name of the connection on the server (CLIENT SETNAME).
     """
 
-    def __init__(self, address: Address, endpoint: Endpoint, name: str | None = None) -> None:
+    def __init__(self, address: RedisAddress, endpoint: Endpoint, name: str | None = None) -> None:
         self.endpoint = endpoint
         self._connection = _make_connection(address, endpoint, name)
         self._loop = asyncio.get_running_loop()
@@ -84,7 +84,7 @@ class Link:
 class Pool:
     """The connections of one event loop to one server. The URL limits their number."""
 
-    def __init__(self, address: Address, endpoint: Endpoint) -> None:
+    def __init__(self, address: RedisAddress, endpoint: Endpoint) -> None:
         self._address = address
         self._endpoint = endpoint
         self._free = asyncio.Semaphore(address.connections)
@@ -111,7 +111,7 @@ class Pool:
             await link.close()
 
 
-def _make_connection(address: Address, endpoint: Endpoint, name: str | None) -> Any:
+def _make_connection(address: RedisAddress, endpoint: Endpoint, name: str | None) -> Any:
     """Make a connection object of `redis` without connecting.
 
     It has no read time-out, because `Client` and `BlockingConnection` limit the time of each

@@ -90,12 +90,12 @@ def error_from_reply(store: str, error: BaseException) -> StoreError:
 
 
 def connection_error(
-    store: str, error: BaseException, seconds: float, event: str = "cannot connect"
+    store: str, error: BaseException, timeout_seconds: float, what_happened: str = "cannot connect"
 ) -> StoreError:
     """Return the `StoreError` for a connection that could not be opened or was lost.
 
-    store is the URL of the store, for the message. seconds is the time-out, which the message names
-    if it was exceeded. event is what has happened, for other errors.
+    The other arguments are for the message: store is the URL of the store, timeout_seconds the
+    time-out, named if it was exceeded, and what_happened a text for all other errors.
     """
     text = str(error)
     for pattern, kind, meaning in _ERROR_REPLIES:
@@ -108,5 +108,5 @@ def connection_error(
     ):
         return StoreUnavailable(store, f"authentication failed: {text}")
     if is_timeout(error):
-        return StoreUnavailable(store, f"no response within {seconds:g} s")
-    return StoreUnavailable(store, f"{event}: {text or type(error).__name__}")
+        return StoreUnavailable(store, f"no response within {timeout_seconds:g} s")
+    return StoreUnavailable(store, f"{what_happened}: {text or type(error).__name__}")

@@ -12,11 +12,11 @@ from redis import exceptions as foreign
 from hasten._redis import errors
 from hasten._redis.client import Client
 from hasten._redis.connections import Link, Part
-from hasten._store_url import Address
+from hasten._store_url import RedisAddress
 from hasten.errors import StoreError, StoreUnavailable
 
 
-def store_closed_error(address: Address) -> StoreError:
+def store_closed_error(address: RedisAddress) -> StoreError:
     """Return the error for a call after the store was closed."""
     return StoreUnavailable(address.shown, "the store is closed")
 
@@ -28,7 +28,7 @@ class BlockingConnection:
     name is the name of the connection on the server.
     """
 
-    def __init__(self, address: Address, client: Client, key: str, name: str | None) -> None:
+    def __init__(self, address: RedisAddress, client: Client, key: str, name: str | None) -> None:
         self._address = address
         self._client = client
         self._key = key
@@ -37,16 +37,24 @@ class BlockingConnection:
         self._id: int | None = None  # the server's id of the connection, for CLIENT UNBLOCK
         client.listeners.add(self)
 
-    async def command(self, *parts: Part, block_seconds: float = 0.0) -> Any:
-        """Run a command that may block on the server for this many seconds, and return its reply.
+    async def run_command(self, *parts: Part, block_seconds: float = 0.0) -> Any:
+        """Run a command that may block on the server, and return its reply.
 
-        Raises `StoreError`, also if the reply takes longer than that plus the URL's time-out.
+        block_seconds is for how long it may block, 0 if it does not block. The command contains
+        this time, too. Raises `StoreError`, also if there is no reply within block_seconds plus the
+        URL's time-out.
         """
-        (answer,) = await self.commands(parts, block_seconds=block_seconds)
+        (answer,) = await self.run_commands(parts, block_seconds=block_seconds)
         return answer
 
-    async def commands(self, *commands: Sequence[Part], block_seconds: float = 0.0) -> list[Any]:
-        """Run several commands, sent in one write, and return their replies; see `command`."""
+    async def run_commands(
+        self, *commands: Sequence[Part], block_seconds: float = 0.0
+    ) -> list[Any]:
+        """Run several commands, sent in one write, and return their replies; see `run_command`.
+
+        Raises the first error reply as `StoreError`. Returns None for each command if another node
+        of the cluster has the key now.
+        """
         if self._client.is_closed:
             raise store_closed_error(self._address)
         try:

@@ -17,7 +17,7 @@ from hasten._redis import errors
 from hasten._redis.client import Client
 from hasten._redis.connections import Part
 from hasten._redis.listener import BlockingConnection, store_closed_error
-from hasten._store_url import Address, ServerKind
+from hasten._store_url import RedisAddress, ServerKind
 from hasten.errors import StoreBusy, StoreInterrupted, StoreReadOnly, StoreUnavailable
 
 # The pauses between attempts to reach a server, in seconds. Each is twice as long as the previous.
@@ -49,7 +49,7 @@ class Server:
     that is configured to evict keys.
     """
 
-    def __init__(self, address: Address, *, may_evict: bool = False) -> None:
+    def __init__(self, address: RedisAddress, *, may_evict: bool = False) -> None:
         self.address = address
         self._may_evict = may_evict
         self._lock = threading.Lock()
@@ -66,7 +66,7 @@ class Server:
 
     # Requests -----------------------------------------------------------------------------------
 
-    async def run(
+    async def run_script(
         self, script: Script, key: str, argument: bytes, *, repeatable: bool = False
     ) -> Any:
         """Run a script and return its reply. Strings in the reply are bytes.
@@ -86,10 +86,10 @@ class Server:
                     raise
             return await client.request(key, "EVAL", script.text, 1, key, argument)
 
-        with client.track_request():
+        with client.count_as_request_in_progress():
             return await self._retry(attempt, repeatable)
 
-    async def run_together(
+    async def run_script_pipelined(
         self, script: Script, calls: Sequence[tuple[Sequence[bytes], bytes]]
     ) -> list[Any]:
         """Run a script several times, once for each pair of keys and argument.
@@ -102,34 +102,36 @@ class Server:
         client = self._get_client()
 
         def make_commands(
-            command: str, body: str, chosen: Sequence[int]
+            command: str, sha_or_text: str, call_indexes: Sequence[int]
         ) -> list[tuple[Part, list[Part]]]:
             return [
-                (keys[0], [command, body, len(keys), *keys, argument])
-                for keys, argument in (calls[index] for index in chosen)
+                (keys[0], [command, sha_or_text, len(keys), *keys, argument])
+                for keys, argument in (calls[index] for index in call_indexes)
             ]
 
-        with client.track_request():
+        with client.count_as_request_in_progress():
             everything = range(len(calls))
-            answers = await client.request_together(
+            answers = await client.request_pipelined(
                 make_commands("EVALSHA", script.sha, everything)
             )
             unknown = [index for index in everything if errors.is_unknown_script(answers[index])]
             if unknown:  # first use, a restart of the server, or SCRIPT FLUSH
-                again = await client.request_together(make_commands("EVAL", script.text, unknown))
+                again = await client.request_pipelined(make_commands("EVAL", script.text, unknown))
                 for index, answer in zip(unknown, again, strict=True):
                     answers[index] = answer
             return answers
 
-    async def command(self, *parts: Part, key: str) -> Any:
+    async def run_command(self, *parts: Part, key: str) -> Any:
         """Run an idempotent command on the server that has the key, with retries."""
         client = self._get_client()
-        with client.track_request():
+        with client.count_as_request_in_progress():
             return await self._retry(lambda: client.request(key, *parts), repeatable=True)
 
-    def run_from_thread(self, script: Script, key: str, argument: bytes) -> Any:
-        """Run a repeatable script from a thread without an event loop; see `run`."""
-        return _portal.run_unchecked(self.run(script, key, argument, repeatable=True))
+    def run_script_from_thread(self, script: Script, key: str, argument: bytes) -> Any:
+        """Run a repeatable script from a thread without an event loop; see `run_script`."""
+        return _portal.run_without_loop_check(
+            self.run_script(script, key, argument, repeatable=True)
+        )
 
     async def scan(self, pattern: str) -> list[bytes]:
         """Return the keys that match a glob pattern, from all servers of the cluster.
@@ -138,7 +140,7 @@ class Server:
         """
         client = self._get_client()
         found: list[bytes] = []
-        for endpoint in await client.endpoints():
+        for endpoint in await client.writable_endpoints():
             cursor: Any = 0
             while True:
                 cursor, keys = await client.request_at(
@@ -209,10 +211,10 @@ class Server:
             elif loop.is_running():
                 await asyncio.wrap_future(_submit_to_loop(loop, client.close()))
 
-    def close_now(self) -> None:
+    def close_without_event_loop(self) -> None:
         """Close the connections when the interpreter exits, from a thread without an event loop."""
         if any(loop.is_running() for loop in list(self._clients)):
-            _portal.run_unchecked(self.close())
+            _portal.run_without_loop_check(self.close())
 
 
 def _submit_to_loop(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> Any:

@@ -18,7 +18,7 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
 from hasten._redis.connections import Endpoint, Part
-from hasten._store_url import Address, ServerKind
+from hasten._store_url import RedisAddress, ServerKind
 
 
 class Topology(Protocol):
@@ -27,7 +27,7 @@ class Topology(Protocol):
     async def endpoint_of(self, key: Part) -> Endpoint:
         """Return the endpoint of the server that has the key. Raises exceptions of `redis`."""
 
-    async def endpoints(self) -> list[Endpoint]:
+    async def writable_endpoints(self) -> list[Endpoint]:
         """Return the endpoints of all servers that accept writes."""
 
     def forget_endpoints(self) -> None:
@@ -36,7 +36,7 @@ class Topology(Protocol):
     async def close(self) -> None: ...
 
 
-def make_topology(address: Address) -> Topology:
+def make_topology(address: RedisAddress) -> Topology:
     """Make the topology for the kind of an address: one server, Sentinel or a cluster."""
     match address.kind:
         case ServerKind.SINGLE:
@@ -50,13 +50,13 @@ def make_topology(address: Address) -> Topology:
 class _SingleServerTopology:
     """The topology of a URL that names one server, or a Unix socket."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: RedisAddress) -> None:
         self._endpoint = Endpoint(address.path, 0) if address.path else Endpoint(*address.nodes[0])
 
     async def endpoint_of(self, key: Part) -> Endpoint:
         return self._endpoint
 
-    async def endpoints(self) -> list[Endpoint]:
+    async def writable_endpoints(self) -> list[Endpoint]:
         return [self._endpoint]
 
     def forget_endpoints(self) -> None:
@@ -68,7 +68,7 @@ class _SingleServerTopology:
 class _SentinelTopology:
     """The topology of a URL that names Sentinels: the master that they know has all keys."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: RedisAddress) -> None:
         self._address = address
         self._master: Endpoint | None = None
         self._lookup = asyncio.Lock()
@@ -79,7 +79,7 @@ class _SentinelTopology:
                 self._master = await self._find_master()
             return self._master
 
-    async def endpoints(self) -> list[Endpoint]:
+    async def writable_endpoints(self) -> list[Endpoint]:
         return [await self.endpoint_of("")]
 
     def forget_endpoints(self) -> None:
@@ -106,7 +106,7 @@ class _SentinelTopology:
 class _ClusterTopology:
     """The topology of a cluster. It uses the slot map of `redis`, but not its connections."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: RedisAddress) -> None:
         self._address = address
         self._map: RedisCluster | None = None
         self._known = list(address.nodes)
@@ -119,7 +119,7 @@ class _ClusterTopology:
             raise foreign.ClusterDownError("Hash slot not served")
         return Endpoint(str(node.host), int(node.port))
 
-    async def endpoints(self) -> list[Endpoint]:
+    async def writable_endpoints(self) -> list[Endpoint]:
         return [
             Endpoint(str(n.host), int(n.port)) for n in (await self._get_slot_map()).get_primaries()
         ]
@@ -163,7 +163,7 @@ class _ClusterTopology:
                 await loaded.aclose()
 
 
-def _connection_settings(address: Address) -> dict[str, Any]:
+def _connection_settings(address: RedisAddress) -> dict[str, Any]:
     """Return the settings of the Sentinel and cluster clients of `redis`."""
     settings: dict[str, Any] = {
         "protocol": 2,

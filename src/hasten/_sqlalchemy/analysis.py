@@ -46,7 +46,7 @@ from hasten.errors import InvalidOption
 class AnalyzedSelect:
     """A select without ORDER BY, whose joins return no row twice, and facts about the select.
 
-    `analyze` makes it from the select of the application.
+    `analyze_select` makes it from the select of the application.
     """
 
     statement: Selection
@@ -69,7 +69,7 @@ class AnalyzedSelect:
     repeated_by: tuple[FromClause, ...] = ()
     """The joined tables that would repeat rows, and that a semi-join replaces."""
 
-    def find_column(self, column: Expression) -> int | None:
+    def find_column_index(self, column: Expression) -> int | None:
         """Return the index of a column in a result row.
 
         Returns None if the column is not selected, and for rows that contain ORM objects.
@@ -95,7 +95,7 @@ class AnalyzedSelect:
         """
         keys = keys or self.order
         for key in keys:
-            _check_not_replaced_by_semi_join(key.column, self)
+            _check_column_is_in_sources(key.column, self)
         if _is_total_order(keys, self):
             return keys
         descending = keys[-1].descending if keys else False
@@ -107,10 +107,12 @@ class AnalyzedSelect:
         return (*keys, *missing)
 
 
-def analyze(statement: Selection, *, key: Sequence[Any] = ()) -> AnalyzedSelect:
+def analyze_select(
+    statement: Selection, *, identifying_columns: Sequence[Any] = ()
+) -> AnalyzedSelect:
     """Analyze a select of entities or of columns.
 
-    key names the columns that identify a row. It is needed where the select has no primary key: for
+    identifying_columns identify a row. They are needed where the select has no primary key: for
     GROUP BY and DISTINCT without it, and for rows of a sub-query. These columns may be NULL. Raises
     `InvalidOption` if nothing identifies a row.
     """
@@ -121,24 +123,25 @@ def analyze(statement: Selection, *, key: Sequence[Any] = ()) -> AnalyzedSelect:
     analyzed = AnalyzedSelect(
         statement=bare,
         identity=tuple(
-            SortColumn(to_expression(each), nullable=_may_be_null(each, sources)) for each in key
+            SortColumn(to_expression(each), nullable=_may_be_null(each, sources))
+            for each in identifying_columns
         ),
         order=_read_order_by(statement, sources),
         width=len(statement.column_descriptions),
         holds_entities=any(_is_entity(each) for each in statement.column_descriptions),
         is_grouped=bool(bare._group_by_clauses or bare._having_criteria),
         is_distinct=bare._distinct,
-        is_keyed=bool(key),
-        table=_find_unfiltered_table(bare, sources, root),
+        is_keyed=bool(identifying_columns),
+        table=_find_table_returned_whole(bare, sources, root),
         mapper=root.mapper if root else None,
         sources=sources,
     )
-    if key:
+    if identifying_columns:
         return analyzed
     if root is None or not root.primary_key:
         raise InvalidOption("statement", "a select without a primary key", NAME_THE_KEY)
     if analyzed.is_grouped:
-        return replace(analyzed, identity=_find_group_identity(bare, root, sources))
+        return replace(analyzed, identity=_find_identity_of_grouped_rows(bare, root, sources))
     return _with_row_identity(analyzed, root)
 
 
@@ -212,7 +215,7 @@ def _make_entity_root(entity: Any) -> _RootEntity:
     return _RootEntity(source, primary_key, entity, mapper)
 
 
-def _find_group_identity(
+def _find_identity_of_grouped_rows(
     statement: Selection, root: _RootEntity, sources: FromSources
 ) -> SortColumns:
     """Return the columns that identify a row of a select with GROUP BY.
@@ -239,7 +242,7 @@ def _with_row_identity(analyzed: AnalyzedSelect, root: _RootEntity) -> AnalyzedS
     if sources.are_all_determined_by([root.source]) and root.source not in sources.outer:
         return _with_identity(analyzed, _to_sort_columns(root.primary_key, sources))
     if _selects_root_only(analyzed.statement, root):
-        return _to_semi_join(analyzed, root)
+        return _replace_joins_by_semi_join(analyzed, root)
     return _with_identity(
         analyzed, _to_sort_columns(_combine_primary_keys(analyzed, root), sources)
     )
@@ -328,7 +331,7 @@ def _without_distinct(statement: Selection) -> Selection:
     return plain
 
 
-def _to_semi_join(analyzed: AnalyzedSelect, root: _RootEntity) -> AnalyzedSelect:
+def _replace_joins_by_semi_join(analyzed: AnalyzedSelect, root: _RootEntity) -> AnalyzedSelect:
     """Replace the joins of a select by ``WHERE id IN (SELECT id …)``, so that no row is repeated.
 
     The joins and conditions move into the sub-query; the outer select reads the root only. Raises
@@ -402,7 +405,7 @@ def _is_selected(column: Expression, statement: Selection) -> bool:
     return False
 
 
-def _find_unfiltered_table(
+def _find_table_returned_whole(
     statement: Selection, sources: FromSources, root: _RootEntity | None
 ) -> Table | None:
     """Return the table if the select returns all rows of one table; None if it has a condition."""
@@ -471,10 +474,10 @@ def _is_total_order(keys: SortColumns, analyzed: AnalyzedSelect) -> bool:
         for key in keys
         if isinstance(key.column, Column) and key.column.table == table
     }
-    return any(key <= names for key in find_unique_keys(table, not_null=True))
+    return any(key <= names for key in find_unique_keys(table, only_not_null=True))
 
 
-def _check_not_replaced_by_semi_join(column: Expression, analyzed: AnalyzedSelect) -> None:
+def _check_column_is_in_sources(column: Expression, analyzed: AnalyzedSelect) -> None:
     """Raise `InvalidOption` for a sort column of a joined table that a semi-join has replaced.
 
     The select can no longer refer to such a column, which had several values for each row.

@@ -2,8 +2,8 @@
 
 Code that reads a database is written once, as coroutines that await an `Execute` function. For an
 asynchronous session, this function is its ``execute`` method. For a blocking session, it is a
-coroutine function that never suspends, so `hasten._coroutines.run_without_loop` can run the whole
-coroutine without an event loop.
+coroutine function that never suspends, so `hasten._coroutines.run_without_suspending` can run the
+whole coroutine without an event loop.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ class Database:
         name: str = bind.dialect.name
         return name
 
-    async def call_application_function(
+    async def call_sync_or_async(
         self, function: Callable[..., object], *arguments: object
     ) -> object:
         """Call a function of the application, and await its result if that is awaitable.
 
-        The session or connection is passed as the first argument. Raises `InvalidOption` for an
-        async function on a blocking session.
+        The session or connection is passed as the first argument, before arguments. Raises
+        `InvalidOption` for an async function on a blocking session.
         """
         result = function(self.executor, *arguments)
         if not isawaitable(result):
@@ -77,14 +77,14 @@ class Database:
             "count", "an async function", "a function that is not async: .sync.page() cannot await"
         )
 
-    def find_translated_schemas(
-        self, mapper: Mapper[Any] | None, statement: Any, options: Mapping[str, Any]
+    def find_schema_translation_pairs(
+        self, mapper: Mapper[Any] | None, statement: Any, execution_options: Mapping[str, Any]
     ) -> list[list[str | None]]:
         """Return the ``schema_translate_map`` that applies to a statement, as sorted pairs.
 
         Each pair is a schema name in the table definitions and the name that replaces it. The list
-        is empty if no schema is replaced. options are the execution options of the statement. A map
-        that an event listener of the session sets is not found.
+        is empty if no schema is replaced. execution_options are those of the statement. A map that
+        an event listener of the session sets is not found.
         """
         executor = self.executor
         if isinstance(executor, Connection | AsyncConnection):
@@ -95,10 +95,10 @@ class Database:
             # The connection of the current transaction; before that, the engine.
             known = getattr(session.get_transaction(), "_connections", {}).get(bind)
             found = _get_schema_translate_map(bind if known is None else known[0])
-            if _TRANSLATE not in options:
+            if _TRANSLATE not in execution_options:
                 # From SQLAlchemy 2.1 on, options of the session override those of its connection.
                 found = getattr(session, "execution_options", {}).get(_TRANSLATE) or found
-        found = found or options.get(_TRANSLATE)
+        found = found or execution_options.get(_TRANSLATE)
         return sorted(([k, v] for k, v in found.items()), key=repr) if found else []
 
     def make_identity(self, mapper: Mapper[Any] | None, statement: Any) -> DatabaseIdentity:

@@ -118,12 +118,14 @@ def _add_sources(clause: FromClause, sources: FromSources) -> list[FromClause]:
 
 
 def _add_equalities(
-    criterion: ClauseElement, sources: FromSources, targets: Collection[FromClause] | None = None
+    criterion: ClauseElement,
+    sources: FromSources,
+    only_columns_of: Collection[FromClause] | None = None,
 ) -> None:
     """Add the equalities ``column = column`` and ``column = parameter`` of a condition.
 
-    With targets, only columns of these sources are added: the ON condition of an outer join says
-    nothing about the rows of the other side, which are returned without a match, too.
+    With only_columns_of, columns of other sources are not added: the ON condition of an outer join
+    says nothing about the rows of the other side, which are returned without a match, too.
     """
     for condition in _split_conjuncts(criterion):
         if not isinstance(condition, BinaryExpression) or condition.operator is not operators.eq:
@@ -134,7 +136,7 @@ def _add_equalities(
             source = getattr(other, "table", None)
             if table is None or (source is None and not isinstance(other, BindParameter)):
                 continue
-            if targets is None or any(table == each for each in targets):
+            if only_columns_of is None or any(table == each for each in only_columns_of):
                 sources.equal.append((column, source))
 
 
@@ -154,18 +156,18 @@ def _split_conjuncts(criterion: ClauseElement) -> Iterator[ClauseElement]:
 # Unique keys --------------------------------------------------------------------------------------
 
 
-def find_unique_keys(source: FromClause, *, not_null: bool = False) -> list[set[str]]:
+def find_unique_keys(source: FromClause, *, only_not_null: bool = False) -> list[set[str]]:
     """Return the unique keys of a source: each is a set of column names.
 
     These are the primary key, unique constraints and unique indexes of a table, or the GROUP BY
-    columns of a sub-query. If not_null, keys with a nullable column are left out, because a unique
-    index may hold several NULLs.
+    columns of a sub-query. With only_not_null, keys with a nullable column are left out, because a
+    unique index may hold several NULLs.
     """
     element: Any = source
     while isinstance(element, Alias):
         element = element.element
     if isinstance(element, (Subquery, CTE)):
-        return [] if not_null else _find_group_by_key(element)
+        return [] if only_not_null else _find_group_by_key(element)
     if not isinstance(element, Table):
         return []
     keys = [list(element.primary_key)]
@@ -176,7 +178,7 @@ def find_unique_keys(source: FromClause, *, not_null: bool = False) -> list[set[
     return [
         {column.name for column in key}
         for key in keys
-        if key and not (not_null and any(column.nullable for column in key))
+        if key and not (only_not_null and any(column.nullable for column in key))
     ]
 
 

@@ -102,8 +102,8 @@ def is_same_expression(one: Expression, other: Expression) -> bool:
 # Options ------------------------------------------------------------------------------------------
 
 
-def keep_filter_options(options: Iterable[Any]) -> tuple[Any, ...]:
-    """Return the statement options that filter rows, or that event listeners of the session read.
+def pick_filter_options(options: Iterable[Any]) -> tuple[Any, ...]:
+    """Return those statement options that filter rows or that event listeners of the session read.
 
     Loader options, such as ``selectinload()``, are left out.
     """
@@ -118,7 +118,7 @@ _FILTERS: Final = (LoaderCriteriaOption, UserDefinedOption)
 def without_order_and_loading(statement: Selection) -> Selection:
     """Return the select without its ORDER BY and without its loader options."""
     plain = statement.order_by(None)
-    plain._with_options = keep_filter_options(statement._with_options)
+    plain._with_options = pick_filter_options(statement._with_options)
     return plain
 
 
@@ -131,7 +131,7 @@ def select_only(statement: Selection, *columns: Any) -> Selection:
     return bare.with_only_columns(*columns, maintain_column_froms=True)
 
 
-def copy_orm_filters(inner: Selection, outer: Selection) -> Selection:
+def copy_orm_filters_to_outer(inner: Selection, outer: Selection) -> Selection:
     """Return outer, which selects from the sub-query inner, with the ORM filters of inner added.
 
     The ORM applies ``with_loader_criteria()`` and session listeners only to the statement that is
@@ -142,7 +142,7 @@ def copy_orm_filters(inner: Selection, outer: Selection) -> Selection:
     # entities, in _memoized_select_entities.
     earlier: Any = inner._memoized_select_entities
     options = [option for each in (*earlier, inner) for option in each._with_options]
-    found = outer.options(*keep_filter_options(options))
+    found = outer.options(*pick_filter_options(options))
     found._propagate_attrs = inner._propagate_attrs
     return found
 
@@ -150,7 +150,7 @@ def copy_orm_filters(inner: Selection, outer: Selection) -> Selection:
 # Replacing columns --------------------------------------------------------------------------------
 
 
-def make_columns_replaceable(statement: Selection, entity: Any) -> Selection:
+def make_safe_for_with_only_columns(statement: Selection, entity: Any) -> Selection:
     """Return a copy of the select that still works after ``with_only_columns()``.
 
     Loader options are removed; filter options stay. A string in ORDER BY is replaced by the
@@ -167,7 +167,7 @@ def make_columns_replaceable(statement: Selection, entity: Any) -> Selection:
     plain = statement
     if statement._with_options:
         plain = statement.where()
-        plain._with_options = keep_filter_options(statement._with_options)
+        plain._with_options = pick_filter_options(statement._with_options)
     orders = order_by_clauses(statement, entity)
     if not orders:
         return plain
@@ -176,7 +176,7 @@ def make_columns_replaceable(statement: Selection, entity: Any) -> Selection:
     )
 
 
-def has_limit_or_grouping(statement: Selection) -> bool:
+def has_limit_distinct_or_group_by(statement: Selection) -> bool:
     """Return whether the select has LIMIT, OFFSET, FETCH, DISTINCT or GROUP BY.
 
     A join that is added to such a select would change which rows it returns.
@@ -189,7 +189,7 @@ def has_limit_or_grouping(statement: Selection) -> bool:
     )
 
 
-def without_repeated_rows(statement: Selection, mapper: Mapper[Any]) -> Selection:
+def without_rows_repeated_by_joins(statement: Selection, mapper: Mapper[Any]) -> Selection:
     """Return a select that returns each row once where a one-to-many join would repeat it.
 
     The new select has no ORDER BY. A select without joins, or with LIMIT, DISTINCT or GROUP BY, is
@@ -199,11 +199,11 @@ def without_repeated_rows(statement: Selection, mapper: Mapper[Any]) -> Selectio
     is_joined = (
         statement._setup_joins or statement._from_obj or len(statement.get_final_froms()) > 1
     )
-    if has_limit_or_grouping(statement) or not is_joined:
+    if has_limit_distinct_or_group_by(statement) or not is_joined:
         return statement
     names = [mapper.get_property_by_column(column).key for column in mapper.primary_key]
     keys = [getattr(entity, name) for name in names]
-    plain = make_columns_replaceable(statement, entity)
+    plain = make_safe_for_with_only_columns(statement, entity)
     inside = plain.order_by(None).with_only_columns(*keys, maintain_column_froms=True)
     key = keys[0] if len(keys) == 1 else tuple_(*keys)
     found: Selection = select(entity).where(key.in_(inside.correlate(None)))

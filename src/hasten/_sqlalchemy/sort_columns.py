@@ -47,7 +47,7 @@ class SortColumn:
         """
         return self.descending == (dialect in NULLS_ARE_LARGEST)
 
-    def has_default_null_order(self, dialect: str) -> bool:
+    def matches_default_null_order(self, dialect: str) -> bool:
         """Return whether NULLs are wanted where the database puts them anyway.
 
         Then ORDER BY needs no NULLS clause, and an index without one can serve it. True as well if
@@ -61,7 +61,7 @@ class SortColumn:
 SortColumns: TypeAlias = tuple[SortColumn, ...]
 
 
-def order_by(keys: SortColumns, dialect: str) -> list[Expression]:
+def make_order_by_terms(keys: SortColumns, dialect: str) -> list[Expression]:
     """Return the terms of an ORDER BY clause.
 
     NULLS FIRST or NULLS LAST is only written where it differs from the default of the database.
@@ -69,7 +69,7 @@ def order_by(keys: SortColumns, dialect: str) -> list[Expression]:
     terms: list[Expression] = []
     for key in keys:
         term = key.column.desc() if key.descending else key.column.asc()
-        if not key.has_default_null_order(dialect):
+        if not key.matches_default_null_order(dialect):
             first = key.sorts_nulls_first(dialect)
             if dialect in WITHOUT_NULLS_SYNTAX:
                 is_null = key.column.is_(None)

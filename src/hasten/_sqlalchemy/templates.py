@@ -33,7 +33,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.sql.visitors import cloned_traverse
 
 from hasten._sqlalchemy.execution import Execute, Rows
-from hasten._sqlalchemy.selects import Selection, keep_filter_options
+from hasten._sqlalchemy.selects import Selection, pick_filter_options
 from hasten.errors import InvalidOption
 
 M = TypeVar("M")
@@ -59,11 +59,15 @@ class RequestBindings:
     parameters: Sequence[BindParameter[Any]] | None = field(default=None, repr=False)
     """All parameters of the select, in order; None if SQLAlchemy has no cache key for it."""
 
-    def bind_values_and_options(self, execute: Execute) -> Execute:
+    def wrap_execute_with_values_and_options(self, execute: Execute) -> Execute:
         """Wrap execute for statements built from the select: it adds the values and options."""
-        return self._wrap(execute, self.values) if self.values else self.bind_options(execute)
+        return (
+            self._wrap(execute, self.values)
+            if self.values
+            else self.wrap_execute_with_options(execute)
+        )
 
-    def bind_options(self, execute: Execute) -> Execute:
+    def wrap_execute_with_options(self, execute: Execute) -> Execute:
         """Wrap execute for statements not built from the select: it adds only the options."""
         if not self.options and not self.execution_options:
             return execute
@@ -114,7 +118,7 @@ class SelectCache(Generic[M]):
         if key is None:
             return self._build(plain, *build_arguments), RequestBindings(options, execution_options)
         parameters = key.bindparams
-        if _has_all_values(key):
+        if _has_values_of_all_parameters(key):
             found = self._find_or_build(
                 _SelectStructureKey(key.key, plain, parameters), *build_arguments
             )
@@ -133,7 +137,7 @@ class SelectCache(Generic[M]):
         self, structure: _SelectStructureKey, *build_arguments: Hashable
     ) -> _CacheEntry[M] | None:
         """Build the result for a template of the select; None if it cannot be cached."""
-        template = _make_template(*structure.take_select_and_parameters())
+        template = _make_template(*structure.pop_select_and_parameters())
         if template is None:
             return None
         try:
@@ -168,7 +172,7 @@ class _SelectStructureKey:
         self._key = key
         self._taken: tuple[Selection, Sequence[BindParameter[Any]]] | None = statement, parameters
 
-    def take_select_and_parameters(self) -> tuple[Selection, Sequence[BindParameter[Any]]]:
+    def pop_select_and_parameters(self) -> tuple[Selection, Sequence[BindParameter[Any]]]:
         """Return the select and its parameters, and drop them.
 
         Can be called once. After that, this cache key contains no values and can be cached.
@@ -184,26 +188,26 @@ class _SelectStructureKey:
         return hash(self._key)
 
 
-def _has_all_values(key: Any) -> bool:
+def _has_values_of_all_parameters(cache_key: Any) -> bool:
     """Return whether the parameters of a select hold all its values now.
 
     They do not if ``.params()`` has set values (SQLAlchemy 2.1 stores them elsewhere), if a
     parameter has no value (SQLAlchemy raises an error when the select is executed), or if a
     function returns the value at execution, such as the id of an object that is not flushed yet.
     """
-    if any(key[2:]):
+    if any(cache_key[2:]):
         return False
-    for each in key.bindparams:  # noqa: SIM110 - in each request: all() takes twice as long
+    for each in cache_key.bindparams:  # noqa: SIM110 - in each request: all() takes twice as long
         if each.required or each.callable is not None:
             return False
     return True
 
 
 def _split_filter_options(statement: Selection) -> tuple[Selection, tuple[Any, ...]]:
-    """Split a select into one without filter options, and those options (`keep_filter_options`)."""
+    """Split a select into one without filter options, and those options (`pick_filter_options`)."""
     if not statement._with_options:
         return statement, ()
-    options = keep_filter_options(statement._with_options)
+    options = pick_filter_options(statement._with_options)
     if not options:
         return statement, ()
     plain = statement.where()

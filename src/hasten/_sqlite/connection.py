@@ -10,7 +10,7 @@ from typing import Final
 
 from hasten._logs import get_logger
 from hasten._sqlite.errors import to_store_error, to_store_rejected
-from hasten._sqlite.files import check_file_is_usable, check_has_own_tables, file_identity
+from hasten._sqlite.files import check_file_is_usable, check_not_of_other_program, file_identity
 from hasten.errors import StoreBusy, StoreRejected, StoreUnavailable
 
 logger = get_logger("hasten.sqlite")
@@ -48,7 +48,7 @@ class Connector:
         self._file: tuple[int, int] | None = None
 
     @property
-    def is_open_on_same_file(self) -> bool:
+    def is_open_on_file_at_path(self) -> bool:
         """Whether the connection is open and its file has not been moved, deleted or replaced."""
         if self.connection is None:
             return False
@@ -95,10 +95,10 @@ class Connector:
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
 
-    def set_flushing(self, connection: sqlite3.Connection, should_flush: bool) -> None:
-        """Set whether the next commits are flushed to the disk. A flush includes earlier commits.
+    def set_flush_at_commit(self, connection: sqlite3.Connection, should_flush: bool) -> None:
+        """Set whether each commit is flushed to the disk from now on.
 
-        Has an effect only if `synchronous` is FULL.
+        A flush includes earlier commits. Has an effect only if `synchronous` is FULL.
         """
         if self._synchronous == "FULL" and should_flush != self._is_flushing:
             connection.execute(f"PRAGMA synchronous = {'FULL' if should_flush else 'NORMAL'}")
@@ -127,7 +127,7 @@ class Connector:
         # Some builds of SQLite overwrite deleted data with zeros, which is several times slower.
         connection.execute("PRAGMA secure_delete = OFF")
         if self.path is not None:
-            check_has_own_tables(
+            check_not_of_other_program(
                 self.name, connection
             )  # again: `check_file_is_usable` skips it for a locked file
             (pages,) = connection.execute("PRAGMA page_count").fetchone()

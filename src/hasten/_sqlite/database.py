@@ -55,8 +55,9 @@ class Database:
     the schema. synchronous is SQLite's setting: with FULL, commits survive a power cut; with
     NORMAL, the last commits may be lost. With FULL, a transaction without `durable` work is not
     flushed to the disk until a later transaction is. busy_seconds is how long to wait for a lock
-    that another process holds. read_marks finds the topics that other processes have changed: only
-    `wait_until` needs it.
+    that another process holds. read_marks is called with the connection and topics, and returns a
+    number for each topic, which every change of the topic changes: so `wait_until` finds the topics
+    that other processes have changed.
     """
 
     def __init__(
@@ -97,7 +98,8 @@ class Database:
         """Run work in a transaction, and return its result after the commit.
 
         write: the work writes. durable: flush its commit to the disk. weight: its cost, roughly in
-        rows. topic: the part of the data that it may change, None for any part.
+        rows, of which one transaction has at most `GROUP_WEIGHT`. topic: the part of the data that
+        it may change, None for any part; callers of `wait_until` for this topic check again.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
@@ -108,7 +110,7 @@ class Database:
         )
         return await future
 
-    def call(
+    def run_blocking(
         self, work: Work[T], *, write: bool = True, durable: bool = True, topic: str | None = None
     ) -> T:
         """Run work and block until its commit, for threads without an event loop; see `run`."""
@@ -119,7 +121,7 @@ class Database:
     ) -> concurrent.futures.Future[T]:
         """Put work into the inbox, and return a future of its result without waiting; see `run`.
 
-        The work runs before all work that is put into the inbox later.
+        Work runs in the order in which it was put into the inbox.
         """
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
         self._put_into_inbox(
@@ -132,7 +134,7 @@ class Database:
     def submit_and_forget(self, work: Work[None], *, topic: str | None = None) -> None:
         """Put work into the inbox without waiting for its result. Errors are logged.
 
-        The work runs after all work that was put into the inbox earlier.
+        Work runs in the order in which it was put into the inbox.
         """
         self._put_into_inbox(
             TransactionCall(work, True, False, 1, topic, None, self._log_failed_transaction)
@@ -204,11 +206,11 @@ class Database:
         Then schedule maintenance, and check the conditions that callers wait for in the topics that
         the group has written.
         """
-        self._watches.before_own_commit()
+        self._watches.disarm_before_own_commit()
         self._run_and_deliver(group)
         topics = {call.topic for call in group if call.write}
-        self._maintenance.schedule(has_written=bool(topics))
-        self._watches.after_own_commit(topics)
+        self._maintenance.schedule_after_transaction(has_written=bool(topics))
+        self._watches.check_after_own_commit(topics)
 
     def _next_group(self) -> list[TransactionCall[Any]] | None:
         """Wait for work, and return the calls to run in one transaction, up to `GROUP_WEIGHT`.
@@ -225,7 +227,9 @@ class Database:
                 if group:
                     item = self._inbox.get_nowait()
                 else:
-                    item = self._inbox.get(self._seconds_to_wait(), self._watches.armed_file_watch)
+                    item = self._inbox.get(
+                        self._seconds_to_wait(), self._watches.file_watch_if_armed
+                    )
             except queue.Empty:
                 break
             match item:
@@ -296,7 +300,7 @@ class Database:
         with self._connector.translate_errors():
             connection = self._connector.connect()
             is_durable = any(call.durable and call.write for call in group)
-            self._connector.set_flushing(connection, is_durable)
+            self._connector.set_flush_at_commit(connection, is_durable)
             try:
                 connection.execute(begin)
                 enough = connection.total_changes + GROUP_ROWS

@@ -30,7 +30,7 @@ def check_file_is_usable(name: str, path: Path) -> None:
     with contextlib.suppress(sqlite3.Error):
         address = read_only_uri(path)
         with contextlib.closing(sqlite3.connect(address, uri=True, timeout=0)) as connection:
-            check_has_own_tables(name, connection)
+            check_not_of_other_program(name, connection)
 
 
 def _check_access(name: str, path: Path) -> None:
@@ -84,7 +84,7 @@ def _create_file(name: str, path: Path) -> None:
         raise kind(name, f"cannot create the file: {exc.strerror}") from exc
 
 
-def check_has_own_tables(name: str, connection: sqlite3.Connection) -> None:
+def check_not_of_other_program(name: str, connection: sqlite3.Connection) -> None:
     """Raise `StoreCorrupt` if the database has tables, but none of hasten's."""
     rows = connection.execute("SELECT name FROM sqlite_schema")
     names = [found for (found,) in rows if not found.startswith("sqlite_")]

@@ -33,7 +33,7 @@ class Maintenance:
         self.due_at: float | None = None
         """When the next step is due, None if there is nothing to do."""
 
-    def schedule(self, has_written: bool) -> None:
+    def schedule_after_transaction(self, *, has_written: bool) -> None:
         """Schedule maintenance for when the database has been idle for `QUIET_SECONDS` from now.
 
         Called after each transaction. If it has not written, only maintenance that is already
@@ -53,16 +53,22 @@ class Maintenance:
         connector = self._connector
         # Errors are ignored: the next work fails with them and reports them. Maintenance must not
         # connect, because that would create a file that was moved or deleted.
-        if connector.connection is not None and connector.path and connector.is_open_on_same_file:
+        if (
+            connector.connection is not None
+            and connector.path
+            and connector.is_open_on_file_at_path
+        ):
             try:
-                wait = self._run_step(connector.connection, connector.path)
+                wait = self._run_step_and_get_wait_seconds(connector.connection, connector.path)
             except sqlite3.OperationalError:  # usually because another process holds a lock
                 wait = RETRY_SECONDS
             except sqlite3.Error:
                 wait = None
         self.due_at = None if wait is None else time.monotonic() + wait
 
-    def _run_step(self, connection: sqlite3.Connection, path: Path) -> float | None:
+    def _run_step_and_get_wait_seconds(
+        self, connection: sqlite3.Connection, path: Path
+    ) -> float | None:
         """Do one step. Returns the seconds until the next step, None if maintenance is complete."""
         (version,) = connection.execute("PRAGMA data_version").fetchone()
         if version != self._known_version:
@@ -70,7 +76,7 @@ class Maintenance:
             return QUIET_SECONDS  # another process has written, so the file is not idle
         spare = count_free_pages(connection) - FREE_PAGES
         if spare > 0:
-            self._connector.set_flushing(connection, should_flush=False)
+            self._connector.set_flush_at_commit(connection, should_flush=False)
             # This PRAGMA returns a row per page, and `execute` would stop after the first row.
             pages = min(spare, PAGES_AT_ONCE)
             connection.executescript(f"PRAGMA incremental_vacuum({pages})")

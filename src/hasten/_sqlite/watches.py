@@ -82,7 +82,7 @@ class ConditionWatches:
         self._by_topic = {}
 
     @property
-    def armed_file_watch(self) -> FileWatch | None:
+    def file_watch_if_armed(self) -> FileWatch | None:
         """The file watch, if it is armed: it will report the next write. Otherwise None."""
         return self._file_watch if self._is_armed else None
 
@@ -93,11 +93,11 @@ class ConditionWatches:
 
     def add(self, watch: ConditionWatch[Any]) -> None:
         """Check the condition of a new watch. If it is not met, keep the watch for later checks."""
-        if self._check_watches([watch]):
+        if self._deliver_met_and_return_unmet([watch]):
             waiting = self._by_topic.get(watch.topic, [])
             self._by_topic[watch.topic] = [w for w in waiting if not w.is_done()] + [watch]
 
-    def before_own_commit(self) -> None:
+    def disarm_before_own_commit(self) -> None:
         """Prepare for a commit of this process: check soon for commits of other processes.
 
         The file watch cannot tell which process has written. It would report the commit of this
@@ -106,7 +106,7 @@ class ConditionWatches:
         self._is_armed = False
         self._check_at = min(self._check_at, self._checked_at + POLL_SECONDS)
 
-    def after_own_commit(self, topics: set[str | None]) -> None:
+    def check_after_own_commit(self, topics: set[str | None]) -> None:
         """Check the conditions of callers that wait for topics that this process has just written.
 
         None in topics means any topic.
@@ -126,14 +126,16 @@ class ConditionWatches:
             self._unnoticed = 0
         elif now < self._check_at:
             return
-        changed = self._check_changed_topics()
+        changed = self._check_topics_if_others_committed()
         if changed and self._is_armed and not self._has_file_watch_fired():
             self._unnoticed += 1
             if self._unnoticed == UNNOTICED_COMMITS:
                 self.stop_file_watch()
         may_arm = not changed and self._pause >= POLL_SECONDS and not self._is_armed
         if may_arm and self._arm_file_watch():
-            changed = self._check_changed_topics()  # a commit just before the file was watched
+            changed = (
+                self._check_topics_if_others_committed()
+            )  # a commit just before the file was watched
         if changed or (self._pause >= POLL_SECONDS and not self._is_armed):
             self._pause = POLL_SECONDS
         self._checked_at, self._check_at = now, now + self._pause
@@ -141,7 +143,11 @@ class ConditionWatches:
 
     def _has_file_watch_fired(self) -> bool:
         """Return whether the file watch has reported a write. It is then no longer armed."""
-        if self._is_armed and self._file_watch is not None and self._file_watch.was_written():
+        if (
+            self._is_armed
+            and self._file_watch is not None
+            and self._file_watch.check_and_reset_written()
+        ):
             self._is_armed = False
             return True
         return False
@@ -158,7 +164,7 @@ class ConditionWatches:
                 self.stop_file_watch()
         return self._is_armed
 
-    def _check_changed_topics(self) -> bool:
+    def _check_topics_if_others_committed(self) -> bool:
         """Check the conditions of callers that wait for topics that other processes have changed.
 
         Returns whether another process has committed since the last check.
@@ -183,13 +189,15 @@ class ConditionWatches:
         """Check the watches of these topics, and keep those whose condition is not met."""
         for topic in [topic for topic in topics if topic in self._by_topic]:
             assert topic is not None
-            remaining = self._check_watches(self._by_topic[topic])
+            remaining = self._deliver_met_and_return_unmet(self._by_topic[topic])
             if remaining:
                 self._by_topic[topic] = remaining
             else:
                 del self._by_topic[topic]
 
-    def _check_watches(self, watches: list[ConditionWatch[Any]]) -> list[ConditionWatch[Any]]:
+    def _deliver_met_and_return_unmet(
+        self, watches: list[ConditionWatch[Any]]
+    ) -> list[ConditionWatch[Any]]:
         """Check conditions and deliver the results of those that are met.
 
         Returns the watches whose condition is not met.

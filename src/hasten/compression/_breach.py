@@ -46,32 +46,33 @@ class BreachGuard:
         object.__setattr__(self, "_trusted", frozenset(map(_parse_trusted_origin, origins)))
         check_flag("same_site", self.same_site)
 
-    def _forbids_compression(self, headers: Mapping[bytes, bytes]) -> bool:
+    def _forbids_compression(self, request_headers: Mapping[bytes, bytes]) -> bool:
         """Return whether the response to a request must not be compressed.
 
-        This is so if a page of another site made the request with the user's credentials. headers
-        are those of the request, with names in lower case. Browsers send the relation of the two
-        sites in Sec-Fetch-Site. For browsers from before 2023, the host in Origin or Referer is
-        compared with the Host header.
+        This is so if a page of another site made the request with the user's credentials. The names
+        of the headers are in lower case. Browsers send the relation of the two sites in
+        Sec-Fetch-Site. For browsers from before 2023, the host in Origin or Referer is compared
+        with the Host header.
         """
-        if not _has_ambient_credentials(headers):
+        if not _has_ambient_credentials(request_headers):
             return False
-        site = headers.get(b"sec-fetch-site")
+        site = request_headers.get(b"sec-fetch-site")
         if site in _OWN:
             return False
         if site is None:
-            return self._has_foreign_origin(headers)
+            return self._has_foreign_origin(request_headers)
         if site not in (_FOREIGN_OR_SAME_SITE if self.same_site else _FOREIGN):
             return False
         return not (
-            _is_navigation(headers) or _find_origin_and_host_of_page(headers)[0] in self._trusted
+            _is_navigation(request_headers)
+            or _find_origin_and_host_of_requesting_page(request_headers)[0] in self._trusted
         )
 
     def _has_foreign_origin(self, headers: Mapping[bytes, bytes]) -> bool:
         """Return whether Origin or Referer names another host, which is not trusted."""
         if b"origin" not in headers and b"referer" not in headers:
             return False
-        origin, host = _find_origin_and_host_of_page(headers)
+        origin, host = _find_origin_and_host_of_requesting_page(headers)
         return origin not in self._trusted and host != _find_request_host(headers)
 
 
@@ -119,7 +120,7 @@ def _serialize_origin(parts: SplitResult) -> str:
     return f"{parts.scheme}://{host}{port}".lower()
 
 
-def _find_origin_and_host_of_page(headers: Mapping[bytes, bytes]) -> tuple[bytes, bytes]:
+def _find_origin_and_host_of_requesting_page(headers: Mapping[bytes, bytes]) -> tuple[bytes, bytes]:
     """Return the origin and host name of the page that made a request, both empty if unknown.
 
     They are taken from Origin or, without it, from Referer.

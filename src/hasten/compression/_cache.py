@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from hasten._asgi import Headers, header_values
+from hasten._asgi import Headers, join_header_values
 from hasten._checks import check_flag
-from hasten._loops import is_asyncio, require_asyncio
-from hasten._sizes import Size, to_bytes
+from hasten._loops import is_asyncio_running, require_asyncio
+from hasten._sizes import Size, to_byte_count
 from hasten.compression._codecs import Codec
 from hasten.compression._head import ResponseHead, allows_shared_caching
 from hasten.compression._negotiation import Coding
@@ -60,7 +60,7 @@ def is_cacheable(target: RequestTarget, request_headers: Headers, head: Response
         and b"set-cookie" not in found
         and head.varies_at_most_by({b"accept-encoding", b"origin"})
         and allows_shared_caching(found.get(b"cache-control", b""))
-        and header_values(request_headers, b"authorization") is None
+        and join_header_values(request_headers, b"authorization") is None
     )
 
 
@@ -103,7 +103,7 @@ class CompressionCache:
     """
 
     def __init__(self, max_size: Size = "64mb", *, recompress: bool = False) -> None:
-        self._max_bytes = to_bytes("max_size", max_size)
+        self._max_bytes = to_byte_count("max_size", max_size)
         self.recompress = check_flag("recompress", recompress)
         self._bytes = 0
         self._entries: OrderedDict[CacheKey, _CachedBody] = OrderedDict()
@@ -123,7 +123,7 @@ class CompressionCache:
         """The approximate memory that the cache uses, in bytes."""
         return self._bytes
 
-    def _check_event_loop(self) -> None:
+    def _require_asyncio_for_recompress(self) -> None:
         """Raise `AsyncioRequired` if recompress is set and the event loop is not asyncio's."""
         if self.recompress:
             require_asyncio(
@@ -131,7 +131,7 @@ class CompressionCache:
                 "remove recompress, or run the server on asyncio",
             )
 
-    def _find_compressed_body(
+    def _find_body_and_recompress_if_due(
         self, key: CacheKey, codec: Codec, body: bytes, compress_if_idle: CompressIfIdle
     ) -> bytes | None:
         """Return a compressed body from the cache, or None.
@@ -159,7 +159,7 @@ class CompressionCache:
 
         Requests that need the same body at the same time wait for a single call of compress.
         """
-        if not is_asyncio():
+        if not is_asyncio_running():
             return await self._compress_and_store(key, compress), False
         here = (asyncio.get_running_loop(), key)
         task = self._pending.get(here)

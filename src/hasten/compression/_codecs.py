@@ -7,7 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from hasten.compression import _libraries as libraries
-from hasten.compression._effort import BROTLI, ISAL, KIB, ZLIB, ZSTD, Effort, with_fixed_level
+from hasten.compression._level_policy import (
+    BROTLI,
+    ISAL,
+    KIB,
+    ZLIB,
+    ZSTD,
+    LevelPolicy,
+    with_fixed_level,
+)
 from hasten.compression._libraries import GZIP_WBITS, MAX_WINDOW_LOG, ZLIB_WBITS
 from hasten.compression._negotiation import Coding
 
@@ -34,10 +42,10 @@ class Codec(Protocol):
     """Compresses bodies and streams with one content coding. It is thread-safe."""
 
     coding: Coding
-    effort: Effort
+    level_policy: LevelPolicy
 
     @property
-    def live_stream_codec(self) -> Codec:
+    def codec_for_live_streams(self) -> Codec:
         """The codec that compresses live streams in this coding: usually this codec itself."""
 
     def compress(self, body: Bytes, level: int) -> bytes:
@@ -50,8 +58,8 @@ class Codec(Protocol):
     def make_encoder(self, level: int) -> Encoder:
         """Return an encoder for a stream of unknown length."""
 
-    def make_live_stream_encoder(self, level: int, memory: int) -> Encoder:
-        """Return an encoder for a live stream, which uses about memory bytes.
+    def make_live_stream_encoder(self, level: int, memory_bytes: int) -> Encoder:
+        """Return an encoder for a live stream, which uses about that much memory.
 
         If the codec needs more than that, it uses its minimum.
         """
@@ -78,20 +86,20 @@ def make_zstd_codec_with_dictionary(dictionary: bytes) -> Codec | None:
 def _make_codec(coding: Coding, level: int | None) -> Codec | None:
     match coding:
         case Coding.ZSTD:
-            return Zstd(_choose_effort(ZSTD, level)) if libraries.zstd else None
+            return Zstd(_choose_level_policy(ZSTD, level)) if libraries.zstd else None
         case Coding.BROTLI:
-            return Brotli(_choose_effort(BROTLI, level)) if libraries.brotli else None
+            return Brotli(_choose_level_policy(BROTLI, level)) if libraries.brotli else None
         case Coding.GZIP:
             # A level from the user is a zlib level: the levels of isal differ.
             if libraries.isal and level is None:
                 return Isal(ISAL)
-            return Zlib(coding, _choose_effort(ZLIB, level))
+            return Zlib(coding, _choose_level_policy(ZLIB, level))
         case Coding.DEFLATE:
-            return Zlib(coding, _choose_effort(ZLIB, level))
+            return Zlib(coding, _choose_level_policy(ZLIB, level))
 
 
-def _choose_effort(default_effort: Effort, fixed_level: int | None) -> Effort:
-    return default_effort if fixed_level is None else with_fixed_level(fixed_level, default_effort)
+def _choose_level_policy(default: LevelPolicy, fixed_level: int | None) -> LevelPolicy:
+    return default if fixed_level is None else with_fixed_level(fixed_level, default)
 
 
 # zstd ---------------------------------------------------------------------------------------------
@@ -109,13 +117,13 @@ class Zstd:
     # log2 of the window: 1 MB is enough to find repetitions, and every browser supports it.
     STREAM_WINDOW_LOG: Final = 20
 
-    def __init__(self, effort: Effort, dictionary: Any = None) -> None:
-        self.effort = effort
+    def __init__(self, level_policy: LevelPolicy, dictionary: Any = None) -> None:
+        self.level_policy = level_policy
         self._dictionary = dictionary
-        self._idle: dict[int, list[Any]] = {level: [] for level in effort.levels}
+        self._idle: dict[int, list[Any]] = {level: [] for level in level_policy.levels}
 
     @property
-    def live_stream_codec(self) -> Codec:
+    def codec_for_live_streams(self) -> Codec:
         return self
 
     def compress(self, body: Bytes, level: int) -> bytes:
@@ -135,11 +143,11 @@ class Zstd:
     def make_encoder(self, level: int) -> Encoder:
         return _ZstdEncoder(_make_zstd_compressor(level, self.STREAM_WINDOW_LOG))
 
-    def make_live_stream_encoder(self, level: int, memory: int) -> Encoder:
+    def make_live_stream_encoder(self, level: int, memory_bytes: int) -> Encoder:
         p = libraries.zstd.CompressionParameter
-        if memory < 80 * KIB:
+        if memory_bytes < 80 * KIB:
             small = {p.window_log: 12, p.hash_log: 11, p.chain_log: 11}
-        elif memory < 128 * KIB:
+        elif memory_bytes < 128 * KIB:
             small = {p.window_log: 14, p.hash_log: 12, p.chain_log: 12}
         else:
             small = {p.window_log: 17}
@@ -192,11 +200,11 @@ class Brotli:
 
     coding = Coding.BROTLI
 
-    def __init__(self, effort: Effort) -> None:
-        self.effort = effort
+    def __init__(self, level_policy: LevelPolicy) -> None:
+        self.level_policy = level_policy
 
     @property
-    def live_stream_codec(self) -> Codec:
+    def codec_for_live_streams(self) -> Codec:
         return self
 
     def compress(self, body: Bytes, level: int) -> bytes:
@@ -206,7 +214,7 @@ class Brotli:
     def make_encoder(self, level: int) -> Encoder:
         return _BrotliEncoder(libraries.brotli.Compressor(quality=level, lgwin=20))
 
-    def make_live_stream_encoder(self, level: int, memory: int) -> Encoder:
+    def make_live_stream_encoder(self, level: int, memory_bytes: int) -> Encoder:
         # Brotli needs at least 300 kB, whatever the window is. Qualities 2 to 4 use as much or more
         # memory than 5, for half its compression ratio. 0 and 1 do not make events smaller.
         return _BrotliEncoder(
@@ -239,13 +247,13 @@ class _BrotliEncoder:
 class Zlib:
     """Compresses to gzip or deflate with the zlib of the standard library."""
 
-    def __init__(self, coding: Coding, effort: Effort) -> None:
+    def __init__(self, coding: Coding, level_policy: LevelPolicy) -> None:
         self.coding = coding
-        self.effort = effort
+        self.level_policy = level_policy
         self._wbits = GZIP_WBITS if coding is Coding.GZIP else ZLIB_WBITS
 
     @property
-    def live_stream_codec(self) -> Codec:
+    def codec_for_live_streams(self) -> Codec:
         return self
 
     def compress(self, body: Bytes, level: int) -> bytes:
@@ -254,19 +262,19 @@ class Zlib:
     def make_encoder(self, level: int) -> Encoder:
         return _ZlibEncoder(zlib.compressobj(level, zlib.DEFLATED, self._wbits), zlib)
 
-    def make_live_stream_encoder(self, level: int, memory: int) -> Encoder:
-        window_log, memory_level = _choose_zlib_window_and_mem_level(memory)
+    def make_live_stream_encoder(self, level: int, memory_bytes: int) -> Encoder:
+        window_log, memory_level = _choose_zlib_window_log_and_mem_level(memory_bytes)
         wbits = self._wbits - zlib.MAX_WBITS + window_log
         return _ZlibEncoder(zlib.compressobj(level, zlib.DEFLATED, wbits, memory_level), zlib)
 
 
-def _choose_zlib_window_and_mem_level(max_memory: int) -> tuple[int, int]:
-    """Return the log2 of the window and the memLevel for a zlib compressor of limited memory.
+def _choose_zlib_window_log_and_mem_level(max_memory_bytes: int) -> tuple[int, int]:
+    """Return the log2 of the window size and the memLevel for zlib to use at most this memory.
 
-    max_memory is in bytes. The formula is in zlib's zconf.h.
+    The formula is in zlib's zconf.h.
     """
     for window_log, memory_level in ((15, 8), (14, 7), (13, 6), (13, 5), (12, 5), (12, 4), (11, 4)):
-        if (1 << (window_log + 2)) + (1 << (memory_level + 9)) + 6 * KIB <= max_memory:
+        if (1 << (window_log + 2)) + (1 << (memory_level + 9)) + 6 * KIB <= max_memory_bytes:
             return window_log, memory_level
     return 10, 4
 
@@ -279,10 +287,10 @@ class Isal:
 
     coding = Coding.GZIP
 
-    def __init__(self, effort: Effort) -> None:
-        self.effort = effort
+    def __init__(self, level_policy: LevelPolicy) -> None:
+        self.level_policy = level_policy
         # zlib compresses live streams, because it supports small windows, which save memory.
-        self.live_stream_codec: Codec = Zlib(Coding.GZIP, ZLIB)
+        self.codec_for_live_streams: Codec = Zlib(Coding.GZIP, ZLIB)
 
     def compress(self, body: Bytes, level: int) -> bytes:
         coded: bytes = libraries.isal.compress(body, level, GZIP_WBITS)
@@ -293,8 +301,8 @@ class Isal:
             libraries.isal.compressobj(level, libraries.isal.DEFLATED, GZIP_WBITS), libraries.isal
         )
 
-    def make_live_stream_encoder(self, level: int, memory: int) -> Encoder:
-        return self.live_stream_codec.make_live_stream_encoder(level, memory)
+    def make_live_stream_encoder(self, level: int, memory_bytes: int) -> Encoder:
+        return self.codec_for_live_streams.make_live_stream_encoder(level, memory_bytes)
 
 
 class _ZlibEncoder:

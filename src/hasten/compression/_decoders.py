@@ -23,16 +23,17 @@ class Decoder(Protocol):
     def decode(self, data: bytes, max_output_bytes: int) -> bytes:
         """Decode more input, and return not much more than max_output_bytes of output.
 
-        While `has_more` is true, call it with b"" to get the rest of the output. Raises
-        `MalformedBody`.
+        While `has_pending_output` is true, call it with b"" to get the rest of the output.
+
+        Raises `MalformedBody`.
         """
 
     @property
-    def has_more(self) -> bool:
+    def has_pending_output(self) -> bool:
         """Whether the next call of `decode` has output to return even without new input."""
 
     @property
-    def at_end(self) -> bool:
+    def is_body_complete(self) -> bool:
         """Whether the input so far is a complete compressed body."""
 
 
@@ -61,7 +62,7 @@ class _EmptyMemberCounter:
     def __init__(self) -> None:
         self._seen = 0
 
-    def count_start(self) -> None:
+    def count_member_start(self) -> None:
         """Count the start of another member or frame.
 
         Raises `MalformedBody` if too many have started since the last output.
@@ -84,7 +85,7 @@ class _ZstdDecoder:
         self._decompressor = self._make_decompressor()
         self._rest = b""
         self._empty = _EmptyMemberCounter()
-        self.at_end = False
+        self.is_body_complete = False
 
     @staticmethod
     def _make_decompressor() -> Any:
@@ -92,7 +93,7 @@ class _ZstdDecoder:
         return libraries.zstd.ZstdDecompressor(options=limit)
 
     @property
-    def has_more(self) -> bool:
+    def has_pending_output(self) -> bool:
         return bool(self._rest) or not (self._decompressor.needs_input or self._decompressor.eof)
 
     def decode(self, data: bytes, max_output_bytes: int) -> bytes:
@@ -101,7 +102,7 @@ class _ZstdDecoder:
         if self._decompressor.eof:
             if not data:
                 return b""
-            self._empty.count_start()
+            self._empty.count_member_start()
             self._decompressor = self._make_decompressor()
         try:
             decoded: bytes = self._decompressor.decompress(data, max_output_bytes)
@@ -109,8 +110,8 @@ class _ZstdDecoder:
             raise MalformedBody(f"malformed zstd: {exc}") from exc
         if decoded:
             self._empty.reset()
-        self.at_end = self._decompressor.eof
-        if self.at_end:
+        self.is_body_complete = self._decompressor.eof
+        if self.is_body_complete:
             self._rest = self._decompressor.unused_data
         return decoded
 
@@ -122,21 +123,21 @@ class _BrotliDecoder:
         self._decompressor = libraries.brotli.Decompressor()
         self._filled = False
         self._is_bad = False
-        self.at_end = False
+        self.is_body_complete = False
 
     @property
-    def has_more(self) -> bool:
+    def has_pending_output(self) -> bool:
         # _filled is needed, too: can_accept_more_data() may be true although output is left.
-        if self.at_end or self._is_bad:
+        if self.is_body_complete or self._is_bad:
             return False
         return self._filled or not self._decompressor.can_accept_more_data()
 
     def decode(self, data: bytes, max_output_bytes: int) -> bytes:
-        if self._is_bad or (self.at_end and data):
-            raise MalformedBody(DATA_AFTER_END if self.at_end else "malformed brotli")
+        if self._is_bad or (self.is_body_complete and data):
+            raise MalformedBody(DATA_AFTER_END if self.is_body_complete else "malformed brotli")
         try:
             decoded: bytes = self._decompressor.process(data, output_buffer_limit=max_output_bytes)
-            self.at_end = self._decompressor.is_finished()
+            self.is_body_complete = self._decompressor.is_finished()
         except libraries.brotli.error as exc:
             self._is_bad = True
             raise MalformedBody("malformed brotli") from exc
@@ -153,11 +154,11 @@ class _ZlibDecoder:
         self._rest = b""
         self._empty = _EmptyMemberCounter()
         self._filled = False
-        self.at_end = False
+        self.is_body_complete = False
 
     @property
-    def has_more(self) -> bool:
-        return bool(self._rest) or (self._filled and not self.at_end)
+    def has_pending_output(self) -> bool:
+        return bool(self._rest) or (self._filled and not self.is_body_complete)
 
     def decode(self, data: bytes, max_output_bytes: int) -> bytes:
         data = self._rest + data
@@ -166,7 +167,7 @@ class _ZlibDecoder:
                 return b""
             if self._wbits == ZLIB_WBITS:
                 raise MalformedBody(DATA_AFTER_END)
-            self._empty.count_start()
+            self._empty.count_member_start()
             self._decompressor = zlib.decompressobj(self._wbits)
         try:
             decoded = self._decompressor.decompress(data, max_output_bytes)
@@ -174,9 +175,11 @@ class _ZlibDecoder:
             raise MalformedBody(f"malformed gzip or deflate: {exc}") from exc
         if decoded:
             self._empty.reset()
-        self.at_end = self._decompressor.eof
+        self.is_body_complete = self._decompressor.eof
         self._rest = (
-            self._decompressor.unused_data if self.at_end else self._decompressor.unconsumed_tail
+            self._decompressor.unused_data
+            if self.is_body_complete
+            else self._decompressor.unconsumed_tail
         )
         # If the output has exactly the maximum size, zlib may have more of it.
         self._filled = len(decoded) >= max_output_bytes

@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, Final, TypeAlias
 
-from hasten._asgi import ASGIApp, Headers, Message, Receive, Scope, Send, header_values
+from hasten._asgi import ASGIApp, Headers, Message, Receive, Scope, Send, join_header_values
 from hasten._checks import check_flag, check_whole_number
 from hasten._durations import Duration, to_seconds
-from hasten._loops import wait_for_future
+from hasten._loops import wait_for_concurrent_future
 from hasten._responses import EncodedResponse
-from hasten._sizes import Size, to_bytes
+from hasten._sizes import Size, to_byte_count
 from hasten.compression import _decoders as decoders
 from hasten.compression._decoders import Decoder, MalformedBody
 from hasten.compression._negotiation import Coding, normalize_coding
@@ -47,18 +47,19 @@ A small body of zeros has a huge ratio, too, but is harmless.
 NS_PER_BYTE: Final = 3
 """About how many nanoseconds the slowest coding needs to decode one byte of output."""
 
-STEPS_ON_LOOP: Final = 16
-"""How many decoding steps run on the event loop before a thread continues.
+DECODER_CALLS_ON_LOOP: Final = 16
+"""How many calls of a decoder run on the event loop before a thread continues.
 
-16 steps take about 100 µs if each starts another zstd frame.
+16 calls take about 100 µs if each starts another zstd frame.
 """
 
-# One body may take FREE_STEPS steps, and more in proportion to its encoded and decoded bytes. The
-# limit is needed because starting a gzip member or a zstd frame takes up to 10 µs, and a frame of
-# only 9 bytes may have no output.
-FREE_STEPS: Final = 100
-BYTES_PER_STEP: Final = 512
-OUTPUT_BYTES_PER_STEP: Final = PIECE_BYTES // 4
+# Each body may take this many extra calls of its decoder, and more in proportion to its encoded and
+# decoded bytes. A call is extra if it starts another gzip member or zstd frame, or only gets more
+# output. The limit is needed because starting a gzip member or a zstd frame takes up to 10 µs, and
+# a frame of only 9 bytes may have no output.
+FREE_DECODER_CALLS: Final = 100
+INPUT_BYTES_PER_DECODER_CALL: Final = 512
+OUTPUT_BYTES_PER_DECODER_CALL: Final = PIECE_BYTES // 4
 
 # Headers that are wrong for the decoded body are removed. The values of _KEPT are available to the
 # application in scope["extensions"].
@@ -115,7 +116,7 @@ class DecompressionMiddleware:
     ) -> None:
         self.app = app
         self._buffered = check_flag("buffered", buffered)
-        self._max_bytes = to_bytes("max_size", max_size, at_least=1)
+        self._max_bytes = to_byte_count("max_size", max_size, at_least=1)
         self._max_ratio = check_whole_number("max_ratio", max_ratio, 1)
         self._max_codings = check_whole_number("max_encodings", max_encodings, 1)
         self._max_seconds = to_seconds("max_time", max_time)
@@ -135,7 +136,9 @@ class DecompressionMiddleware:
         return self._max_bytes + self._max_bytes // 100 + 1024
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        coded = header_values(scope["headers"], b"content-encoding") if _is_http(scope) else None
+        coded = (
+            join_header_values(scope["headers"], b"content-encoding") if _is_http(scope) else None
+        )
         names = _parse_content_encoding(coded)
         if not names:
             await self.app(scope, receive, send)
@@ -148,7 +151,7 @@ class DecompressionMiddleware:
             refusal.headers = {"accept-encoding": self._accepted_encodings}
             await EncodedResponse.for_error(refusal)(scope, receive, send)
             return
-        length = header_values(scope["headers"], b"content-length") or b""
+        length = join_header_values(scope["headers"], b"content-length") or b""
         if length.isdigit() and (len(length) > 18 or int(length) > self._max_compressed_bytes):
             refusal = BodyRefused(413, self._make_too_large_reason())
             await EncodedResponse.for_error(refusal)(scope, receive, send)
@@ -157,7 +160,7 @@ class DecompressionMiddleware:
             [make() for make in decoders], self._max_compressed_bytes, self._max_ratio
         )
         request = _DecodedRequest(self, decoder, scope, receive, send)
-        with _use_decoded_headers(scope):
+        with _use_headers_of_decoded_body(scope):
             await request.run(self.app)
 
     def _check_limits(self, bytes_in: int, bytes_out: int, seconds: float) -> None:
@@ -209,8 +212,10 @@ class _DecodedRequest:
     ) -> None:
         self._limits = limits
         self._decoder = decoder
-        # With several codings, one step may do more work than its output shows.
-        self._steps_on_loop = 1 if isinstance(decoder, _DecoderChain) else STEPS_ON_LOOP
+        # With several codings, one call may do more work than its output shows.
+        self._decoder_calls_on_loop = (
+            1 if isinstance(decoder, _DecoderChain) else DECODER_CALLS_ON_LOOP
+        )
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -218,7 +223,7 @@ class _DecodedRequest:
         self._bytes_in = 0
         self._bytes_out = 0
         self._seconds = 0.0
-        self._steps = 0
+        self._extra_decoder_calls = 0
         self._has_read_all = False
         self._is_done = False
         self._has_started = False
@@ -301,8 +306,8 @@ class _DecodedRequest:
                 self._has_read_all = not message.get("more_body", False)
             decoded = await self._decode_next_piece()
             self._limits._check_limits(self._bytes_in, self._bytes_out, self._seconds)
-            if self._has_read_all and not self._input and not self._decoder.has_more:
-                if not self._decoder.at_end:
+            if self._has_read_all and not self._input and not self._decoder.has_pending_output:
+                if not self._decoder.is_body_complete:
                     raise MalformedBody("the compressed data ends too early")
                 self._is_done = True
                 _set_content_length(self._scope, self._bytes_out)
@@ -312,20 +317,20 @@ class _DecodedRequest:
 
     @property
     def _needs_input(self) -> bool:
-        is_idle = self._work is None and not self._decoder.has_more
+        is_idle = self._work is None and not self._decoder.has_pending_output
         return is_idle and not self._input and not self._has_read_all
 
     async def _decode_next_piece(self) -> bytes:
         if self._work is None:
-            is_fresh = not self._decoder.has_more
+            is_fresh = not self._decoder.has_pending_output
             data = self._take_encoded_input() if is_fresh else b""
             # The first piece of output is quick to decode. If there is more, a thread continues,
             # because the body is large or a bomb.
             if is_fresh and self._limits._pool.offload_after >= PIECE_BYTES * NS_PER_BYTE * 1e-9:
-                return self._add_to_totals(self._decode_piece(data, self._steps_on_loop))
+                return self._add_to_totals(self._decode_piece(data, self._decoder_calls_on_loop))
             self._work = self._limits._pool.submit(self._decode_piece, data, INPUT_BYTES)
         # If the application is cancelled here, its next read waits for the same work.
-        done = await wait_for_future(self._work)
+        done = await wait_for_concurrent_future(self._work)
         self._work = None
         return self._add_to_totals(done)
 
@@ -335,43 +340,50 @@ class _DecodedRequest:
         self._bytes_in += len(data)
         return data
 
-    def _decode_piece(self, data: bytes, max_steps: int) -> tuple[bytes, Seconds]:
+    def _decode_piece(self, data: bytes, max_decoder_calls: int) -> tuple[bytes, Seconds]:
         """Return decoded output, and the seconds that decoding took.
 
         Decoding stops when the output reaches PIECE_BYTES, when there is no more output, or after
-        max_steps steps. The time does not include the wait for a thread.
+        max_decoder_calls calls of the decoder. The time does not include the wait for a thread.
         """
         start = perf_counter()
         decoder = self._decoder
-        if decoder.at_end if data else decoder.has_more:
-            self._count_and_limit_steps(self._bytes_out)
+        if decoder.is_body_complete if data else decoder.has_pending_output:
+            self._limit_extra_decoder_calls(self._bytes_out)
         decoded = decoder.decode(data, PIECE_BYTES)
-        if decoder.has_more and len(decoded) < PIECE_BYTES:
-            decoded = self._decode_more(decoded, max_steps - 1)
+        if decoder.has_pending_output and len(decoded) < PIECE_BYTES:
+            decoded = self._decode_rest_of_piece(decoded, max_decoder_calls - 1)
         return decoded, perf_counter() - start
 
-    def _decode_more(self, decoded: bytes, max_steps: int) -> bytes:
-        """Return the output so far plus the output that needs no more input, up to PIECE_BYTES."""
-        parts = [decoded]
-        size = len(decoded)
-        for _ in range(max_steps):
-            self._count_and_limit_steps(self._bytes_out + size)
+    def _decode_rest_of_piece(self, beginning: bytes, max_decoder_calls: int) -> bytes:
+        """Return the beginning of a piece plus the output that needs no more input.
+
+        The piece has at most about PIECE_BYTES.
+        """
+        parts = [beginning]
+        size = len(beginning)
+        for _ in range(max_decoder_calls):
+            self._limit_extra_decoder_calls(self._bytes_out + size)
             parts.append(self._decoder.decode(b"", PIECE_BYTES - size))
             size += len(parts[-1])
-            if size >= PIECE_BYTES or not self._decoder.has_more:
+            if size >= PIECE_BYTES or not self._decoder.has_pending_output:
                 break
         return b"".join(parts)
 
-    def _count_and_limit_steps(self, total_bytes_out: int) -> None:
-        """Count a decoding step that starts another gzip member or zstd frame, or gets more output.
+    def _limit_extra_decoder_calls(self, total_bytes_out: int) -> None:
+        """Count an extra call of the decoder.
 
+        Such a call starts another gzip member or zstd frame, or only gets more output.
         total_bytes_out is the number of bytes that were decoded so far. Raises `MalformedBody` if
-        the body takes too many steps for its size.
+        the body takes too many extra calls for its size.
         """
-        self._steps += 1
-        allowed = self._bytes_in // BYTES_PER_STEP + total_bytes_out // OUTPUT_BYTES_PER_STEP
-        if self._steps > FREE_STEPS + allowed:
-            raise MalformedBody("too many gzip members or zstd frames for its size")
+        self._extra_decoder_calls += 1
+        allowed = (
+            self._bytes_in // INPUT_BYTES_PER_DECODER_CALL
+            + total_bytes_out // OUTPUT_BYTES_PER_DECODER_CALL
+        )
+        if self._extra_decoder_calls > FREE_DECODER_CALLS + allowed:
+            raise MalformedBody("too many gzip members or zstd frames for the size of the body")
 
     def _add_to_totals(self, output_and_seconds: tuple[bytes, Seconds]) -> bytes:
         decoded, seconds = output_and_seconds
@@ -397,25 +409,25 @@ class _DecoderChain:
         self._between = 0
 
     @property
-    def has_more(self) -> bool:
-        return any(stage.has_more for stage in self._stages)
+    def has_pending_output(self) -> bool:
+        return any(stage.has_pending_output for stage in self._stages)
 
     @property
-    def at_end(self) -> bool:
-        return all(stage.at_end for stage in self._stages)
+    def is_body_complete(self) -> bool:
+        return all(stage.is_body_complete for stage in self._stages)
 
     def decode(self, data: bytes, max_output_bytes: int) -> bytes:
         self._received += len(data)
         # Begin with the last stage that has output left: a stage must not get new input before its
         # output was taken.
-        waiting = [i for i, stage in enumerate(self._stages) if stage.has_more]
+        waiting = [i for i, stage in enumerate(self._stages) if stage.has_pending_output]
         for stage in self._stages[waiting[-1] if waiting else 0 :]:
             data = stage.decode(data, max_output_bytes)
             if stage is not self._stages[-1]:
                 self._between += len(data)
         allowed = max(RATIO_COUNTS_FROM_BYTES, self._received * self._max_ratio)
         if self._between > min(allowed, self._max_between):
-            raise BodyRefused(413, "decoding one of its encodings produces too much data")
+            raise BodyRefused(413, "the body is too large after one of its encodings is decoded")
         return data
 
 
@@ -448,8 +460,10 @@ def _parse_content_encoding(header: bytes | None) -> list[str]:
 
 
 @contextmanager
-def _use_decoded_headers(scope: Scope) -> Iterator[None]:
-    """Change the headers in the scope to those of the decoded body, and restore them at the end.
+def _use_headers_of_decoded_body(scope: Scope) -> Iterator[None]:
+    """Within a ``with`` block, change the headers in the scope to those of the decoded body.
+
+    The original headers are restored at the end.
 
     The scope itself is changed, not a copy: routers add to it, mainly the endpoint, and outer
     middlewares may need what they have added.
@@ -457,7 +471,7 @@ def _use_decoded_headers(scope: Scope) -> Iterator[None]:
     before = {key: scope[key] for key in ("headers", "extensions") if key in scope}
     headers: Headers = scope["headers"]
     facts: dict[str, Any] = {
-        name.decode().replace("-", "_"): header_values(headers, name) for name in _KEPT
+        name.decode().replace("-", "_"): join_header_values(headers, name) for name in _KEPT
     }
     scope["headers"] = [line for line in headers if line[0] not in _ABOUT_ENCODED_BODY]
     scope["extensions"] = {**(scope.get("extensions") or {}), EXTENSION: facts}

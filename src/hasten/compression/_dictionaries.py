@@ -21,10 +21,10 @@ from fnmatch import fnmatchcase
 from hashlib import sha256
 from typing import Final
 
-from hasten._asgi import Headers, Scope, header_values
+from hasten._asgi import Headers, Scope, join_header_values
 from hasten._checks import check_texts
-from hasten._quality import parse_weights
-from hasten._sizes import Size, to_bytes
+from hasten._quality import parse_weights_in_thousandths
+from hasten._sizes import Size, to_byte_count
 from hasten.compression import _codecs as codecs
 from hasten.compression._head import ResponseHead, allows_shared_caching
 from hasten.compression._request_target import RequestTarget
@@ -89,7 +89,7 @@ class Dictionaries:
             raise InvalidOption("credential_headers", credential_headers, expected)
         self._credential_headers = frozenset(name.lower().encode() for name in names)
         self._owner_headers = self._credential_headers | {h.encode() for h in CREDENTIAL_HEADERS}
-        self._max_bytes = to_bytes("max_size", max_size)
+        self._max_bytes = to_byte_count("max_size", max_size)
         self._bytes = 0
         self._responses: OrderedDict[tuple[bytes, bytes], bytes] = OrderedDict()
         self._lock = threading.Lock()
@@ -129,45 +129,46 @@ class Dictionaries:
         vary = {name.strip() for name in found.get(b"vary", b"").lower().split(b",")}
         if b"no-store" in cache_control.lower() or b"*" in vary:
             return None
-        certificate = _get_client_certificate(scope)
+        certificate = _get_client_certificate_name_and_chain(scope)
         has_credential = certificate or any(
-            header_values(request_headers, name) for name in self._credential_headers
+            join_header_values(request_headers, name) for name in self._credential_headers
         )
         if not has_credential and (
             b"set-cookie" in found or not allows_shared_caching(cache_control)
         ):
             return None
         names = sorted((vary - _ABOUT_CODING) | self._owner_headers)
-        values = [(name, header_values(request_headers, name)) for name in names]
+        values = [(name, join_header_values(request_headers, name)) for name in names]
         return sha256(repr((target._replace(path=path), certificate, values)).encode()).digest()
 
     def _make_use_as_dictionary_headers(
-        self, target: RequestTarget | None, owner: bytes | None
+        self, target: RequestTarget | None, user_and_query_digest: bytes | None
     ) -> Headers:
         """Return the Use-As-Dictionary header, which asks a client to store the response.
 
-        The list is empty if the response must not become a dictionary. owner is the digest of
-        `_make_user_and_query_digest`.
+        The list is empty if the response must not become a dictionary. For user_and_query_digest,
+        see `_make_user_and_query_digest`.
         """
         path = target and self._find_matching_pattern(target)
-        if path is None or owner is None:
+        if path is None or user_and_query_digest is None:
             return []
         return [(b"use-as-dictionary", f'match="{path}"'.encode())]
 
     async def _compress_as_delta(
         self,
-        owner: bytes,
+        user_and_query_digest: bytes,
         request_headers: Headers,
         body: bytes,
-        run: Callable[[Callable[[], bytes | None]], Awaitable[bytes | None]],
+        run_in_thread: Callable[[Callable[[], bytes | None]], Awaitable[bytes | None]],
     ) -> bytes | None:
         """Compress the body as a difference to a response that the client has.
 
         The result is None if the client names no response, or one that is not stored. The body is
-        stored in any case, as a dictionary for later responses. run calls a function in a thread.
+        stored in any case, as a dictionary for later responses. run_in_thread calls a function in a
+        thread, and returns its result.
         """
         named = _get_offered_dictionary_hash(request_headers)
-        dictionary = self._responses.get((owner, named)) if named else None
+        dictionary = self._responses.get((user_and_query_digest, named)) if named else None
         body = bytes(body)
 
         def compress_and_store() -> bytes | None:
@@ -177,30 +178,31 @@ class Dictionaries:
                 if dictionary is not None
                 else None
             )
-            self._store((owner, digest), body)
+            self._store((user_and_query_digest, digest), body)
             if codec is None or named is None:
                 return None
             return _MAGIC + named + codec.compress(body, DCZ_LEVEL)
 
-        return await run(compress_and_store)
+        return await run_in_thread(compress_and_store)
 
-    def _store(self, key: tuple[bytes, bytes], body: bytes) -> None:
+    def _store(self, user_and_body_digests: tuple[bytes, bytes], body: bytes) -> None:
         """Store a body, and drop the least recently used ones if there is no room.
 
-        key is the owner digest and the SHA-256 of the body.
+        user_and_body_digests are the digest of `_make_user_and_query_digest` and the SHA-256 of the
+        body.
         """
         with self._lock:
-            if key in self._responses:
-                self._responses.move_to_end(key)
+            if user_and_body_digests in self._responses:
+                self._responses.move_to_end(user_and_body_digests)
             elif MIN_BYTES <= len(body) <= self._max_bytes:
-                self._responses[key] = body
+                self._responses[user_and_body_digests] = body
                 self._bytes += len(body)
                 while self._bytes > self._max_bytes:
                     _, oldest = self._responses.popitem(last=False)
                     self._bytes -= len(oldest)
 
 
-def _get_client_certificate(scope: Scope) -> tuple[object, ...]:
+def _get_client_certificate_name_and_chain(scope: Scope) -> tuple[object, ...]:
     """Return the name and chain of the client certificate, () if there is none.
 
     ASGI servers pass both in the TLS extension of the scope.
@@ -216,10 +218,12 @@ def _get_offered_dictionary_hash(headers: Headers) -> bytes | None:
     The hash is in the header Available-Dictionary. The result is None if the client does not accept
     dcz, or if a page of another site made the request.
     """
-    accepted = header_values(headers, b"accept-encoding") or b""
-    named = (header_values(headers, b"available-dictionary") or b"").strip()
-    site = header_values(headers, b"sec-fetch-site")
-    if len(accepted) > 1024 or not parse_weights(accepted.decode("latin-1")).get(DCZ):
+    accepted = join_header_values(headers, b"accept-encoding") or b""
+    named = (join_header_values(headers, b"available-dictionary") or b"").strip()
+    site = join_header_values(headers, b"sec-fetch-site")
+    if len(accepted) > 1024 or not parse_weights_in_thousandths(accepted.decode("latin-1")).get(
+        DCZ
+    ):
         return None
     if site is not None and site not in _SAME_ORIGIN:
         return None

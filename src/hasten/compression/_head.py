@@ -138,20 +138,20 @@ class ResponseHead:
         etag says what happens to a strong ETag. length is that of the compressed body, None if
         unknown. vary is the value to add to Vary.
         """
-        headers = self.make_body_independent_headers(coding, etag, vary)
+        headers = self.make_compressed_headers_for_head_request(coding, etag, vary)
         headers.append((b"content-encoding", coding.encode()))
         if length is not None:
             headers.append((b"content-length", b"%d" % length))
         return headers
 
-    def make_body_independent_headers(
+    def make_compressed_headers_for_head_request(
         self, coding: str, etag: ETagPolicy, vary: bytes = b"Accept-Encoding"
     ) -> Headers:
         """Return the headers of the compressed response that do not depend on its body.
 
-        Content-Encoding and Content-Length are not among them. A response to HEAD has only these
-        headers, because without the body nobody knows whether compression would make it smaller.
-        The list is a new one.
+        A response to HEAD has only these. Content-Encoding and Content-Length are not among them,
+        because without the body nobody knows whether compression would make it smaller. The list
+        is a new one.
         """
         found = self.found
         headers = [line for line in self.headers if line[0].lower() not in _REPLACED]

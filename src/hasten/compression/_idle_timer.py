@@ -10,7 +10,7 @@ class IdleTimer:
     """Runs an action if `restart` is not called again for some seconds.
 
     If seconds is None, the action never runs. It runs in a task of its own. If it raises an
-    exception, the exception is stored in `failure`, so that the next send can raise it.
+    exception, the exception is stored in `failure`, so that the owner of the timer can raise it.
     """
 
     __slots__ = ("_action", "_loop", "_seconds", "_since", "_task", "_timer", "failure")
@@ -40,8 +40,8 @@ class IdleTimer:
             self._timer.cancel()
             self._timer = None
 
-    async def close(self) -> None:
-        """Stop the timer, and cancel the action if it is running."""
+    async def stop_and_cancel_action(self) -> None:
+        """Stop the timer, cancel the action if it is running, and wait for its end."""
         self.stop()
         if self._task is not None:
             self._task.cancel()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 
 from hasten._asgi import ASGIApp, Headers, Receive, Scope, Send
 from hasten._checks import check_flag, check_function, check_instance
-from hasten._sizes import Size, to_bytes
+from hasten._sizes import Size, to_byte_count
 from hasten.compression._cache import CompressionCache
 from hasten.compression._codecs import make_codecs
 from hasten.compression._dictionaries import Dictionaries
@@ -110,12 +110,12 @@ class CompressionMiddleware:
             codecs=codecs,
             choose=make_cached_chooser(tuple(codecs)),
             choose_live=make_cached_chooser(to_live_stream_codings(stream_encodings, codecs)),
-            minimum_size=to_bytes("minimum_size", minimum_size),
+            minimum_size=to_byte_count("minimum_size", minimum_size),
             classify_media_type=to_media_type_classifier(media_types),
             filter=check_function("filter", filter, "scope", "status", "headers"),
             flush=to_flush_rules(flush),
-            stream_memory=to_bytes("stream_memory", stream_memory),
-            etag=to_etag_policy(etag, recompresses=cache is not None and cache.recompress),
+            stream_memory=to_byte_count("stream_memory", stream_memory),
+            etag=to_etag_policy(etag, cache_recompresses=cache is not None and cache.recompress),
             guard=to_breach_guard(breach),
             strict=check_flag("strict", strict),
             cache=cache,
@@ -133,7 +133,7 @@ class CompressionMiddleware:
             await self.app(scope, receive, send)
             return
         settings = self._settings
-        if settings.strict and settings.client_accepts_nothing(scope):
+        if settings.strict and settings.client_refuses_codings_and_identity(scope):
             await self._send_not_acceptable(send)
             return
         headers = scope["headers"]
@@ -144,7 +144,7 @@ class CompressionMiddleware:
         try:
             await self.app(scope, receive, response.send)
         except BaseException:
-            await response.abandon()
+            await response.release_without_sending()
             raise
         if response.is_open:
             await response.close()

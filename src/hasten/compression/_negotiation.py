@@ -8,7 +8,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Final
 
-from hasten._quality import parse_weights
+from hasten._quality import parse_weights_in_thousandths
 
 MAX_HEADER_BYTES: Final = 1024
 """A longer Accept-Encoding is ignored: no real client sends one."""
@@ -39,7 +39,7 @@ class CodingPreferences:
     """Whether the header has ``identity;q=0``, or ``*;q=0`` without a weight for identity."""
 
     @property
-    def accepts_nothing(self) -> bool:
+    def refuses_codings_and_identity(self) -> bool:
         """Whether the client accepts neither an offered coding nor an uncompressed body."""
         return self.refuses_identity and not self.codings
 
@@ -56,7 +56,7 @@ def choose_codings(header: str | None, offered: Sequence[Coding]) -> CodingPrefe
     """
     if not header or len(header) > MAX_HEADER_BYTES:
         return NO_PREFERENCES
-    weights = parse_weights(header, normalize_coding)
+    weights = parse_weights_in_thousandths(header, normalize_coding)
     others = weights.get("*", 0)
     # If the header does not mention identity, it is acceptable, but any coding is preferred to it.
     identity = weights.get(IDENTITY, weights.get("*"))

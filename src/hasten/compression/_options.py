@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
-from hasten._checks import check_choice, is_whole_number
+from hasten._checks import check_choice, is_int_not_bool
 from hasten._durations import Duration
 from hasten.compression._breach import BreachGuard
-from hasten.compression._effort import LEVELS
 from hasten.compression._head import ETagPolicy
+from hasten.compression._level_policy import LEVELS
 from hasten.compression._negotiation import Coding
 from hasten.errors import InvalidOption
 
@@ -53,7 +53,7 @@ def to_levels(value: object, codings: Sequence[Coding]) -> dict[Coding, int]:
     """
     if value == "auto":
         return {}
-    if is_whole_number(value):
+    if is_int_not_bool(value):
         return {coding: _to_level("level", value, coding) for coding in codings}
     if not isinstance(value, Mapping):
         expected = "'auto', a level for all encodings, or a level for each, such as {'zstd': 3}"
@@ -67,7 +67,7 @@ def to_levels(value: object, codings: Sequence[Coding]) -> dict[Coding, int]:
 
 def _to_level(option: str, level: object, coding: Coding) -> int:
     allowed = LEVELS[coding]
-    if is_whole_number(level) and level in allowed:
+    if is_int_not_bool(level) and level in allowed:
         return level
     expected = f"a whole number from {allowed[0]} to {allowed[-1]} for {str(coding)!r}"
     raise InvalidOption(option, level, expected, code="out_of_range")
@@ -82,14 +82,14 @@ def to_live_stream_codings(value: object, codecs: Collection[Coding]) -> tuple[C
     return (*first, *(coding for coding in codecs if coding not in first))
 
 
-def to_etag_policy(value: object, *, recompresses: bool) -> ETagPolicy:
+def to_etag_policy(value: object, *, cache_recompresses: bool) -> ETagPolicy:
     """Return the option etag, or raise `InvalidOption` if it is unknown or conflicts.
 
-    recompresses is whether the cache may later replace a compressed body with a smaller one. A
-    strong ETag would then name two different bodies, so only "weaken" and "drop" are allowed.
+    cache_recompresses is whether the cache may later replace a compressed body with a smaller one.
+    A strong ETag would then name two different bodies, so only "weaken" and "drop" are allowed.
     """
     policy: ETagPolicy = check_choice("etag", value, get_args(ETagPolicy))
-    if recompresses and policy in {"keep", "suffix"}:
+    if cache_recompresses and policy in {"keep", "suffix"}:
         expected = "'weaken' or 'drop', because the cache is CompressionCache(recompress=True)"
         raise InvalidOption("etag", value, expected, code="conflict")
     return policy

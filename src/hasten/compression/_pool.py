@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, ParamSpec, TypeVar
 
 from hasten._checks import check_whole_number
-from hasten._loops import wait_for_future
+from hasten._loops import wait_for_concurrent_future
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -49,12 +49,12 @@ class CompressionThreads:
         return max(self._unfinished - self.threads, 0)
 
     @property
-    def is_busy(self) -> bool:
+    def is_queue_long(self) -> bool:
         """Whether the queue is so long that callers should choose a faster compression level."""
         return self.queue_length > 2 * self.threads
 
     @property
-    def is_full(self) -> bool:
+    def is_queue_full(self) -> bool:
         """Whether callers should skip optional work. The pool itself rejects nothing."""
         return self._unfinished >= self.threads + self.max_queue
 
@@ -66,7 +66,7 @@ class CompressionThreads:
         """
         future = self.submit(function, *args, **kwargs)
         try:
-            return await wait_for_future(future)
+            return await wait_for_concurrent_future(future)
         except BaseException:
             future.cancel()
             raise

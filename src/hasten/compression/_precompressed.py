@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from hasten._asgi import ASGIApp, Message, Receive, Scope, Send, header_values
+from hasten._asgi import ASGIApp, Message, Receive, Scope, Send, join_header_values
 from hasten._loops import run_in_thread
 from hasten.compression._head import ResponseHead
 from hasten.compression._negotiation import (
@@ -71,7 +71,7 @@ class Precompressed:
         if not found:
             await self.app(scope, receive, send)
             return
-        accepted = header_values(scope["headers"], b"accept-encoding") or b""
+        accepted = join_header_values(scope["headers"], b"accept-encoding") or b""
         preferences = (
             self._choose(accepted) if len(accepted) <= MAX_HEADER_BYTES else NO_PREFERENCES
         )

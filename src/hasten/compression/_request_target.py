@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from hasten._asgi import Headers, Scope, header_values
+from hasten._asgi import Headers, Scope, join_header_values
 
 
 class RequestTarget(NamedTuple):
@@ -32,7 +32,7 @@ def make_request_target(scope: Scope) -> RequestTarget:
     return RequestTarget(
         scope["method"],
         scope.get("scheme", "http"),
-        header_values(headers, b"host") or b"",
+        join_header_values(headers, b"host") or b"",
         scope.get("root_path", ""),
         scope["path"],
         scope.get("query_string", b""),

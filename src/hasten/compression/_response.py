@@ -25,8 +25,8 @@ from enum import Enum
 from time import perf_counter
 from typing import Final, NamedTuple, TypeAlias
 
-from hasten._asgi import Headers, Message, Scope, Send, header_values
-from hasten._loops import is_asyncio, make_lock
+from hasten._asgi import Headers, Message, Scope, Send, join_header_values
+from hasten._loops import is_asyncio_running, make_lock
 from hasten.compression._cache import HASHED_AT_ONCE_BYTES, CacheKey, is_cacheable, make_cache_key
 from hasten.compression._codecs import Codec
 from hasten.compression._dictionaries import DCZ, DCZ_LEVEL
@@ -116,7 +116,10 @@ class ResponseCompressor:
     _is_broken: bool
 
     is_open: bool
-    """Whether `close` or `abandon` must be called, because something is held back or running."""
+    """Whether `close` or `release_without_sending` must be called.
+
+    It must be if a part of the response is held back, or an encoder or a timer is running.
+    """
 
     def __init__(
         self,
@@ -144,10 +147,10 @@ class ResponseCompressor:
         match message["type"]:
             case "http.response.body":
                 if self._state is HELD and (
-                    not message.get("more_body") or self._has_declared_length(message)
+                    not message.get("more_body") or self._contains_whole_body(message)
                 ):
                     self.is_open = False
-                    await self._send_whole(message.get("body", b""))
+                    await self._send_whole_response(message.get("body", b""))
                 else:
                     await self._on_body(message)
             case "http.response.start" if self._state is NEW:
@@ -167,14 +170,14 @@ class ResponseCompressor:
         elif self._state is BUFFERING and not self._is_broken:
             async with self._lock:
                 await self._fall_back_to_uncompressed("unfinished")
-        await self.abandon()
+        await self.release_without_sending()
 
-    async def abandon(self) -> None:
+    async def release_without_sending(self) -> None:
         """Stop the idle timer and discard the encoder, without sending anything."""
         if self.is_open and self._state is not HELD:
             if self._stream is not None:
-                self._stream.close()
-            await self._idle_timer.close()
+                self._stream.release()
+            await self._idle_timer.stop_and_cancel_action()
 
     # The head -------------------------------------------------------------------------------------
 
@@ -203,7 +206,7 @@ class ResponseCompressor:
         self._vary = vary
         self._declared = length
         if head.status == 304:
-            held = header_values(self._request_headers, b"if-none-match")
+            held = join_header_values(self._request_headers, b"if-none-match")
             self._head = ResponseHead(304, head.make_not_modified_headers(held, settings.etag))
             return self._make_uncompressed_start("not_modified")
         is_live = length is None and kind is LIVE
@@ -215,7 +218,7 @@ class ResponseCompressor:
             return self._make_uncompressed_start("too_small")
         if self._scope["method"] == "HEAD":
             self._shared.emit_skipped("head_request")
-            headers = head.make_body_independent_headers(
+            headers = head.make_compressed_headers_for_head_request(
                 preferences.codings[0], settings.etag, self._vary
             )
             return {**message, "headers": headers}
@@ -268,10 +271,10 @@ class ResponseCompressor:
             coding, self._settings.etag, length, self._vary
         )
         if self._settings.has_extras:
-            headers += self._make_optional_headers(coding, seconds)
+            headers += self._make_dictionary_and_timing_headers(coding, seconds)
         return {**self._message, "headers": headers}
 
-    def _make_optional_headers(self, coding: str, seconds: float | None) -> Headers:
+    def _make_dictionary_and_timing_headers(self, coding: str, seconds: float | None) -> Headers:
         """Return the headers Use-As-Dictionary and Server-Timing, if these options are used."""
         headers = []
         if self._settings.dictionaries is not None:
@@ -291,7 +294,7 @@ class ResponseCompressor:
             self._start_buffering()
         if self._state is BUFFERING or self._state is STREAMING:
             async with self._lock:
-                self._mark_broken_before_sending()
+                self._mark_broken_until_sent()
                 await self._on_chunk(body, more=message.get("more_body", False))
                 self._is_broken = False
         elif self._state is BROKEN:
@@ -299,7 +302,7 @@ class ResponseCompressor:
         elif body or self._state is NEW:
             await self._send(message)  # out of order: the server raises an error
 
-    def _has_declared_length(self, message: Message) -> bool:
+    def _contains_whole_body(self, message: Message) -> bool:
         """Return whether a message contains the whole body, by its Content-Length.
 
         Some frameworks send the whole body with more_body, and then an empty message.
@@ -317,7 +320,7 @@ class ResponseCompressor:
             self._idle_timer.restart()  # the stream may end without an event
             return
         async with self._lock:
-            self._mark_broken_before_sending()
+            self._mark_broken_until_sent()
             await self._start_stream()
             if self._stream is None:
                 self._state = PASSING
@@ -327,7 +330,7 @@ class ResponseCompressor:
         """Prepare for a body that arrives in pieces, and enter the state BUFFERING."""
         flush = self._settings.flush
         self._lock = make_lock()
-        has_timer = is_asyncio()
+        has_timer = is_asyncio_running()
         idle_seconds = flush.idle_seconds if has_timer else None
         self._idle_timer = IdleTimer(idle_seconds, self._on_pause)
         self._awaits_pauses = flush.flushes_on_short_pause and has_timer
@@ -339,7 +342,7 @@ class ResponseCompressor:
         self._is_broken = False
         self._state = BUFFERING
 
-    def _mark_broken_before_sending(self) -> None:
+    def _mark_broken_until_sent(self) -> None:
         """Mark the response as broken. The caller removes the mark when it has sent its data.
 
         If the caller is cancelled or fails in between, compressed data is lost. The stream must not
@@ -349,10 +352,10 @@ class ResponseCompressor:
             raise ResponseBroken(_CUT_SHORT) from self._idle_timer.failure
         self._is_broken = True
 
-    async def _on_chunk(self, body: bytes, *, more: bool, after_pause: bool = False) -> None:
+    async def _on_chunk(self, body: bytes, *, more: bool, send_buffered: bool = False) -> None:
         """Handle a piece of the body: buffer it, compress it, or pass it on.
 
-        With after_pause, body is empty, and the buffered data is sent.
+        With send_buffered, body is empty, and the data buffered so far is sent, however little.
         """
         self._size += len(body)
         newest = body
@@ -360,9 +363,9 @@ class ResponseCompressor:
             self._buffered.append(bytes(body))  # the application may reuse its buffer
             if not more:
                 self._idle_timer.stop()
-                await self._send_whole(self._take_buffered())
+                await self._send_whole_response(self._take_buffered())
                 return
-            if not after_pause and not self._should_start_stream(body):
+            if not send_buffered and not self._should_start_stream(body):
                 self._idle_timer.restart()
                 return
             await self._start_stream()
@@ -399,8 +402,9 @@ class ResponseCompressor:
     def _should_start_stream(self, newest: bytes) -> bool:
         """Return whether compression can start now, before the whole body is known.
 
-        It cannot if the data so far is smaller than minimum_size, because it may be the whole body.
-        Some settings compress small bodies, too. newest is the last piece of the body.
+        It cannot if the data so far is smaller than minimum_size, because it may be the whole body,
+        unless it must be compressed or flushed anyway, or is longer by its Content-Length. newest
+        is the latest piece.
         """
         settings = self._settings
         return self._size > 0 and (
@@ -419,14 +423,14 @@ class ResponseCompressor:
                 return
             self._is_broken = True
             if self._state is BUFFERING and (self._size or self._is_live):
-                await self._on_chunk(b"", more=True, after_pause=True)
+                await self._on_chunk(b"", more=True, send_buffered=True)
             elif self._stream is not None:
                 await self._stream.flush()
             self._is_broken = False
 
     # Whole bodies --------------------------------------------------------------------------------
 
-    async def _send_whole(self, body: bytes) -> None:
+    async def _send_whole_response(self, body: bytes) -> None:
         """Send a response whose whole body is known. Compress it if that makes it smaller."""
         self._state = BROKEN  # stays so if sending fails
         await self._compress_and_send(body)
@@ -442,7 +446,7 @@ class ResponseCompressor:
             await self._send_uncompressed(body, "wrong_length")  # the server raises an error
             return
         codec = settings.codecs[self._coding]
-        level = codec.effort.choose_level(size)
+        level = codec.level_policy.choose_level(size)
         shared = self._shared
         if (
             settings.has_extras
@@ -468,11 +472,11 @@ class ResponseCompressor:
         key = await self._make_cache_key_if_cacheable(codec, body)
         whole = self._find_cached(key, codec, body)
         if whole is None and not self._shared.is_quick_to_compress(codec, level, len(body)):
-            if self._shared.pool.is_full and not self._must_compress:
+            if self._shared.pool.is_queue_full and not self._must_compress:
                 await self._send_uncompressed(body, "busy")
                 return
-            if self._shared.pool.is_busy:
-                level = codec.effort.fastest
+            if self._shared.pool.is_queue_long:
+                level = codec.level_policy.fastest
             if len(body) > SLICED_ABOVE_BYTES:
                 await self._send_in_slices(codec, level, body)
                 return
@@ -508,7 +512,7 @@ class ResponseCompressor:
             return None
         if len(body) <= HASHED_AT_ONCE_BYTES:
             return make_cache_key(target, self._head, codec.coding, body)
-        if pool.is_full:
+        if pool.is_queue_full:
             return None
         return await pool.run(make_cache_key, target, self._head, codec.coding, body)
 
@@ -531,7 +535,9 @@ class ResponseCompressor:
         cache = self._settings.cache
         kept = None
         if cache is not None and key is not None:
-            kept = cache._find_compressed_body(key, codec, body, self._compress_if_thread_is_idle)
+            kept = cache._find_body_and_recompress_if_due(
+                key, codec, body, self._compress_if_thread_is_idle
+            )
         if kept is None:
             return None
         return _CompressedBody(kept, codec.coding, 0, cached=True)
@@ -567,7 +573,7 @@ class ResponseCompressor:
         pool = self._shared.pool
         if pool.queue_length:
             return None
-        return await pool.run(codec.compress, body, codec.effort.smallest)
+        return await pool.run(codec.compress, body, codec.level_policy.smallest)
 
     async def _send_in_slices(self, codec: Codec, level: int, body: bytes) -> None:
         """Compress a large body slice by slice, and send each slice at once.
@@ -580,14 +586,14 @@ class ResponseCompressor:
             view = memoryview(body)
             coded = await stream.compress_in_thread(view[:SLICE_BYTES], FlushMode.FLUSH)
             if len(coded) >= SLICE_BYTES and not self._must_compress:
-                stream.discard()
+                stream.release_without_event()
                 await self._send_uncompressed(body, "not_smaller")
                 return
             await self._send(self._make_compressed_start(codec.coding, None, None))
             await self._send({"type": "http.response.body", "body": coded, "more_body": True})
             await stream.write(view[SLICE_BYTES:], more=False)
         finally:
-            stream.close()
+            stream.release()
 
     # Streams --------------------------------------------------------------------------------------
 
@@ -601,11 +607,13 @@ class ResponseCompressor:
         codec = settings.codecs[self._coding]
         if self._is_live:
             self._idle_timer.stop()  # no longer needed: each event is flushed
-            codec = codec.live_stream_codec
-            encoder = codec.make_live_stream_encoder(codec.effort.live, settings.stream_memory)
-            level = codec.effort.live
+            codec = codec.codec_for_live_streams
+            encoder = codec.make_live_stream_encoder(
+                codec.level_policy.live, settings.stream_memory
+            )
+            level = codec.level_policy.live
         else:
-            level = codec.effort.streaming
+            level = codec.level_policy.streaming
             encoder = codec.make_encoder(level)
         flushes = self._flushes or (self._is_live and settings.flush.after_live_messages)
         self._state = STREAMING
@@ -634,7 +642,7 @@ class ResponseCompressor:
             await self._send(message)
         elif self._state is HELD:
             if kind == "http.response.pathsend":
-                if self._shared.pool.is_full and not self._must_compress:
+                if self._shared.pool.is_queue_full and not self._must_compress:
                     reason = "busy"
                 elif await self._send_file_at_path(message):
                     return
@@ -646,7 +654,7 @@ class ResponseCompressor:
             raise ResponseBroken(_CUT_SHORT)
         else:
             async with self._lock:
-                self._mark_broken_before_sending()
+                self._mark_broken_until_sent()
                 if self._state is BUFFERING and self._is_live:
                     await self._start_stream()
                 elif self._state is BUFFERING:
@@ -666,11 +674,11 @@ class ResponseCompressor:
             return False
         if body is not None:
             self.is_open = False
-            await self._send_whole(body)
+            await self._send_whole_response(body)
             return True
         self._start_buffering()
         async with self._lock:
-            self._mark_broken_before_sending()
+            self._mark_broken_until_sent()
             await self._start_stream()
             await self._pass_to_stream(message)
             self._is_broken = False

@@ -8,7 +8,7 @@ from enum import Enum
 from functools import lru_cache
 from typing import Final
 
-from hasten._asgi import Headers, Scope, header_values
+from hasten._asgi import Headers, Scope, join_header_values
 from hasten._checks import check_texts
 from hasten._durations import to_seconds
 from hasten.compression._breach import BreachGuard
@@ -88,12 +88,12 @@ class Settings:
     ) -> CodingPreferences | SkipReason:
         """Return the encodings that a client accepts, or the reason not to compress for it.
 
-        The reason can be the Accept-Encoding or the Cache-Control of the request, or the BREACH
-        guard.
+        For a live stream (is_live), the encodings of the option stream_encodings are preferred. The
+        reason can be the Accept-Encoding or the Cache-Control of the request, or the BREACH guard.
         """
         headers: dict[bytes, bytes] = dict(request_headers)
         if len(headers) != len(request_headers):  # rare: a header occurs twice
-            headers = {name: header_values(request_headers, name) or b"" for name in headers}
+            headers = {name: join_header_values(request_headers, name) or b"" for name in headers}
         accepted = headers.get(b"accept-encoding")
         # choose() caches its results by header: long headers would let clients fill the memory.
         if accepted is None or len(accepted) > MAX_HEADER_BYTES:
@@ -107,13 +107,15 @@ class Settings:
             return "cross_site"
         return preferences
 
-    def client_accepts_nothing(self, scope: Scope) -> bool:
+    def client_refuses_codings_and_identity(self, scope: Scope) -> bool:
         """Return whether Accept-Encoding refuses every offered encoding and identity, too.
 
         With strict, the response is then 406.
         """
-        accepted = header_values(scope["headers"], b"accept-encoding") or b""
-        return len(accepted) <= MAX_HEADER_BYTES and self.choose(accepted).accepts_nothing
+        accepted = join_header_values(scope["headers"], b"accept-encoding") or b""
+        return (
+            len(accepted) <= MAX_HEADER_BYTES and self.choose(accepted).refuses_codings_and_identity
+        )
 
     def make_request_target_if_needed(self, scope: Scope) -> RequestTarget | None:
         """Return the method and URL of a request, or None without a cache and dictionaries.
@@ -124,7 +126,7 @@ class Settings:
         if self.cache is None and self.dictionaries is None:
             return None
         if self.cache is not None:
-            self.cache._check_event_loop()
+            self.cache._require_asyncio_for_recompress()
         return make_request_target(scope)
 
     def make_vary_value(self, target: RequestTarget | None) -> bytes:

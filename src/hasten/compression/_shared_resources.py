@@ -51,7 +51,7 @@ class SharedResources:
         try:
             return size <= self._quick_sizes[codec, level]
         except KeyError:
-            most = codec.effort.estimate_max_bytes(level, self.pool.offload_after)
+            most = codec.level_policy.estimate_max_bytes(level, self.pool.offload_after)
             self._quick_sizes[codec, level] = min(most, SLICED_ABOVE_BYTES)
             return self.is_quick_to_compress(codec, level, size)
 

@@ -78,7 +78,7 @@ class CompressedStream:
         if not more:
             compressed = await self.compress(data, flush_mode)
             await self._send({"type": "http.response.body", "body": compressed})
-            self.close()
+            self.release()
         elif data or self.has_unflushed:
             await self._send_piece(await self.compress(data, flush_mode))
 
@@ -120,7 +120,8 @@ class CompressedStream:
             return await self.compress_in_thread(data, flush_mode)
         start = perf_counter()
         compressed = _compress_data(self._require_open_encoder, data, flush_mode)
-        return self._record_progress(start, data, compressed, flush_mode)
+        self._record_progress(start, data, compressed, flush_mode)
+        return compressed
 
     async def compress_in_thread(self, data: bytes | memoryview, flush_mode: FlushMode) -> bytes:
         """Compress data in a thread, and return the output without sending it.
@@ -131,7 +132,8 @@ class CompressedStream:
         compressed = await self._shared.pool.run(
             _compress_data, self._require_open_encoder, data, flush_mode
         )
-        return self._record_progress(start, data, compressed, flush_mode)
+        self._record_progress(start, data, compressed, flush_mode)
+        return compressed
 
     @property
     def _require_open_encoder(self) -> Encoder:
@@ -140,21 +142,20 @@ class CompressedStream:
 
     def _record_progress(
         self, start: float, data: bytes | memoryview, compressed: bytes, flush_mode: FlushMode
-    ) -> bytes:
+    ) -> None:
         self._seconds += perf_counter() - start
         self._bytes_before += len(data)
         self._bytes_after += len(compressed)
         self._bytes_since_output = 0 if compressed else self._bytes_since_output + len(data)
         self.has_unflushed = flush_mode is FlushMode.NONE
-        return compressed
 
-    def close(self) -> None:
+    def release(self) -> None:
         """Discard the encoder, and emit the `Compressed` event. Safe to call twice.
 
         This does not complete the body: only `write` with more=False does.
         """
         if self._encoder is not None:
-            self.discard()
+            self.release_without_event()
             self._shared.emit(
                 Compressed(
                     str(self._codec.coding),
@@ -166,8 +167,8 @@ class CompressedStream:
                 )
             )
 
-    def discard(self) -> None:
-        """Discard the encoder. No compression event is emitted."""
+    def release_without_event(self) -> None:
+        """Discard the encoder, but emit no event. Call it at most once."""
         self._encoder = None
         self._shared.open_streams -= 1
 

@@ -151,12 +151,14 @@ def _find_limits_of_operation(app: FastAPI, path: str, method: str) -> list[Limi
 def _find_middleware_limits(app: FastAPI, path: str, method: str) -> Iterator[Limit]:
     for options in _iter_middleware_options(app):
         excluded = options.get("exclude_paths") or ()
-        if excluded and LimitPaths([check_paths("exclude_paths", excluded)]).find_limit_indexes(
-            path
-        ):
+        if excluded and LimitPaths(
+            [check_paths("exclude_paths", excluded)]
+        ).find_indexes_of_matching_limits(path):
             continue
         limits = cast("Sequence[Limit]", options.get("limits", ()))
-        for i in LimitPaths([limit.paths for limit in limits]).find_limit_indexes(path):
+        for i in LimitPaths([limit.paths for limit in limits]).find_indexes_of_matching_limits(
+            path
+        ):
             limit = limits[i]
             if limit.per == "request" and (limit.methods is None or method in limit.methods):
                 yield limit

@@ -12,6 +12,7 @@ from typing import (
     Any,
     Final,
     Literal,
+    TypeAlias,
     TypeVar,
     Unpack,
     cast,
@@ -28,8 +29,8 @@ from pydantic_core import SchemaSerializer, core_schema
 
 from hasten import fields as _fields
 from hasten import pagination as _pagination
-from hasten._asgi import Headers, Receive, Scope, Send, header_values
-from hasten._responses import etag_of, send_response
+from hasten._asgi import Headers, Receive, Scope, Send, join_header_values
+from hasten._responses import make_etag, send_response
 from hasten.errors import InvalidParameter, RowNotFound
 from hasten.fields import FieldSet, Partial, Row, encode
 from hasten.pagination import CursorPage, Envelope, Page, PageParams
@@ -133,9 +134,9 @@ class Paginate(_pagination.Paginator[P]):
         with http_errors():
             return await super()._read_source_page(*arguments)
 
-    def _prepare_page_response(self, page: Any, q: PageParams) -> P:
+    def _attach_responder(self, page: Any, q: PageParams) -> P:
         """Return the page as a response of FastAPI, with its status and headers."""
-        super()._prepare_page_response(page, q)
+        super()._attach_responder(page, q)
         response = _PageResponse(page) if isinstance(page, Page) else _CursorPageResponse(page)
         response._set_response_attributes(
             *page._responder.make_status_and_headers(page), has_etag=self._etag
@@ -266,27 +267,27 @@ class _LazilyEncodedResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         status, headers = self.status_code, self.raw_headers
         body = bytes(self.body)
-        if self._has_etag and header_values(headers, b"etag") is None:
-            headers = [*headers, (b"etag", etag_of(body).encode())]
+        if self._has_etag and join_header_values(headers, b"etag") is None:
+            headers = [*headers, (b"etag", make_etag(body).encode())]
         # FastAPI merges status and headers of dependencies only into responses that it creates.
         others: Response | None = scope.get(_DEPENDENCY_RESPONSE)
         if status == 200:
             of_route = getattr(scope.get("route"), "status_code", None)
             status = (others and others.status_code) or of_route or 200
         if others is not None and others.raw_headers:
-            headers = _merge_headers(headers, others.raw_headers)
+            headers = _merge_dependency_headers(headers, others.raw_headers)
         await send_response(scope, send, status, headers, body)
         if self.background is not None:
             await self.background()
 
 
-def _merge_headers(own: Headers, others: Headers) -> Headers:
-    """Return the headers of a response together with those that dependencies have set (others).
+def _merge_dependency_headers(own: Headers, of_dependencies: Headers) -> Headers:
+    """Return the headers of a response together with those that dependencies have set.
 
-    If both have a header that may occur only once, such as ETag, the value from others is used.
+    If both have a header that may occur only once, such as ETag, that of the dependency is used.
     """
-    instead = _ONLY_ONCE.intersection(name for name, _ in others)
-    return [*(each for each in own if each[0] not in instead), *others]
+    instead = _ONLY_ONCE.intersection(name for name, _ in of_dependencies)
+    return [*(each for each in own if each[0] not in instead), *of_dependencies]
 
 
 class _PageResponseBase(_LazilyEncodedResponse):
@@ -322,7 +323,7 @@ class _PageResponse(Page[Any], _PageResponseBase):
 
     def __init__(self, page: Page[Any]) -> None:
         Page.__init__(self, page.data, page.page, page.limit, page.count, page.has_more)
-        _copy_page_state(self, page)
+        _copy_attributes_to_response(page, self)
 
 
 class _CursorPageResponse(CursorPage[Any], _PageResponseBase):
@@ -332,7 +333,7 @@ class _CursorPageResponse(CursorPage[Any], _PageResponseBase):
         CursorPage.__init__(
             self, page.data, page.limit, page.next_cursor, page.prev_cursor, page.count
         )
-        _copy_page_state(self, page)
+        _copy_attributes_to_response(page, self)
 
 
 class _RowResponse(Partial[Any], _LazilyEncodedResponse):
@@ -353,7 +354,7 @@ class _RowResponse(Partial[Any], _LazilyEncodedResponse):
 _JSON: Final = {"content-type": "application/json"}
 
 
-def _copy_page_state(response: Any, page: Any) -> None:
+def _copy_attributes_to_response(page: Any, response: Any) -> None:
     """Copy those attributes of a page to its response that are not constructor arguments."""
     response.etag = page.etag
     response.not_modified = page.not_modified
@@ -412,6 +413,8 @@ def _to_error_context(error: InvalidParameter) -> dict[str, Any]:
 
 # Routes -------------------------------------------------------------------------------------------
 
+_IsInOpenAPI: TypeAlias = bool
+
 
 class _RouteParameterNames(Collection[str]):
     """The names of the query parameters of a route.
@@ -420,14 +423,14 @@ class _RouteParameterNames(Collection[str]):
     message does not reveal them.
     """
 
-    def __init__(self, declared: Iterable[tuple[str, bool]]) -> None:
+    def __init__(self, declared: Iterable[tuple[str, _IsInOpenAPI]]) -> None:
         self._is_shown = dict(declared)
 
     def __contains__(self, name: object) -> bool:
         return name in self._is_shown
 
     def __iter__(self) -> Iterator[str]:
-        return (name for name, is_always_shown in self._is_shown.items() if is_always_shown)
+        return (name for name, is_shown in self._is_shown.items() if is_shown)
 
     def __len__(self) -> int:
         return len(self._is_shown)
@@ -442,7 +445,7 @@ def _find_parameter_names_of_route(request: Request) -> _RouteParameterNames:
     return _RouteParameterNames(() if dependant is None else _iter_query_parameters(dependant))
 
 
-def _iter_query_parameters(dependant: Any) -> Iterator[tuple[str, bool]]:
+def _iter_query_parameters(dependant: Any) -> Iterator[tuple[str, _IsInOpenAPI]]:
     """Yield the name of each query parameter of a route, and whether OpenAPI shows it.
 
     dependant is FastAPI's description of the route or of one of its dependencies.

@@ -294,15 +294,15 @@ class AllowedFields:
         expand: Mapping[str, AllowedFields],
         opaque: Collection[str],
         wildcard: bool,
-        known: _Known,
+        existing: _AllowedByModelId,
     ) -> None:
         """Set all attributes from a schema except for the default fields.
 
-        known has the `AllowedFields` of models that were read before, because models may refer to
-        each other.
+        existing has the `AllowedFields` of models that were read before, because models may refer
+        to each other.
         """
         # Stored before it is complete, because models may refer to each other.
-        known[id(schema)] = self
+        existing[id(schema)] = self
         self._origin: AllowedFields | None = None
         self._is_copy = False
         self._wildcard = wildcard
@@ -316,10 +316,10 @@ class AllowedFields:
         }
         # A list in expand is used for all fields with its model.
         for name, given in expand.items():
-            known.setdefault(id(nested[name].to), given)
+            existing.setdefault(id(nested[name].to), given)
         for part in model_fields:
             to, many = nested[part.name]
-            relation = expand.get(part.name) or _to_nested_allowed_fields(to, wildcard, known)
+            relation = expand.get(part.name) or _to_nested_allowed_fields(to, wildcard, existing)
             if relation is not None:
                 wanted: tuple[str, ...] = ()
             elif part.name in needs:
@@ -413,7 +413,7 @@ class AllowedFields:
                 raise InvalidParameter(
                     parameter.parameter,
                     ".".join((*parent_path, name)),
-                    "this field has no nested fields; request it without names in it",
+                    "this field has no nested fields; request it without names after it",
                     code="not_expandable",
                 )
             elif inner is not None or every:
@@ -448,15 +448,15 @@ class AllowedFields:
 
 
 def _to_nested_allowed_fields(
-    nested_model: type | AllowedFields | None, wildcard: bool, known: _Known
+    nested_model: type | AllowedFields | None, wildcard: bool, existing: _AllowedByModelId
 ) -> AllowedFields | None:
     """Return the list of fields of a nested model; None if there is no model."""
     if nested_model is None or isinstance(nested_model, AllowedFields):
         return nested_model
-    if id(nested_model) in known:
-        return known[id(nested_model)]
+    if id(nested_model) in existing:
+        return existing[id(nested_model)]
     nested = AllowedFields.__new__(AllowedFields)
-    nested._initialize(nested_model, {}, {}, (), wildcard, known)
+    nested._initialize(nested_model, {}, {}, (), wildcard, existing)
     nested._default = nested._select_flat_fields()
     return nested
 
@@ -525,13 +525,13 @@ def _check_names(
                 "fields", name, "a name that is not empty, has no spaces around it and no ,().*"
             )
         if names.count(name) > 1:
-            raise InvalidOption("fields", name, "the name of only one field")
+            raise InvalidOption("fields", name, "a name that no other field has")
     for name, attributes in needs.items():
         if isinstance(attributes, str) or not all(isinstance(each, str) for each in attributes):
             raise InvalidOption(f"needs[{name!r}]", attributes, "a sequence of attribute names")
 
 
-_Known = dict[int, AllowedFields]
+_AllowedByModelId = dict[int, AllowedFields]
 """The lists of fields that exist already, by ``id()`` of their model."""
 
 
@@ -556,8 +556,11 @@ class _ModelField(NamedTuple):
     is_conditional: bool = False
 
 
-class ModelMember(NamedTuple):
-    """One field of a model: what `Partial` needs to create the pydantic schema of the model."""
+class ResolvedModelField(NamedTuple):
+    """A field of a model, and the nested model in its annotation.
+
+    `Partial` needs it to create the pydantic schema of the model.
+    """
 
     name: str
     """The public name, which is used in JSON."""
@@ -568,11 +571,13 @@ class ModelMember(NamedTuple):
     """Whether the field is a list of nested models."""
 
 
-def iter_model_members(model: type) -> Iterator[ModelMember]:
+def iter_resolved_model_fields(model: type) -> Iterator[ResolvedModelField]:
     """Iterate over the fields of a model."""
     for part in _read_fields(model):
         to, many = _find_nested_model(part.kind)
-        yield ModelMember(part.name, part.attribute, to if isinstance(to, type) else None, many)
+        yield ResolvedModelField(
+            part.name, part.attribute, to if isinstance(to, type) else None, many
+        )
 
 
 def _read_fields(schema: object) -> Iterable[_ModelField]:
@@ -641,7 +646,7 @@ def _read_pydantic(model: Any) -> Iterator[_ModelField]:
         )
 
 
-def is_always_shown(name: str, allowed: AllowedFields) -> bool:
+def is_shown_in_every_row(name: str, allowed: AllowedFields) -> bool:
     """Return whether this field is allowed, and no row omits it because of ``exclude_if``."""
     field = allowed.fields.get(name)
     return field is not None and not field.is_conditional

@@ -16,8 +16,8 @@ from hasten.fields._rows import (
     Compute,
     FieldBuilder,
     Values,
-    find_annotated_types,
-    find_optional_keys,
+    find_not_required_keys,
+    find_value_types_by_attribute,
     make_field_builder,
 )
 
@@ -28,8 +28,8 @@ class _RowPlan(NamedTuple):
     """How to build rows that have the same requested fields."""
 
     builder: FieldBuilder
-    build: BuildFields | None
-    """The function for the fields that are not copied unchanged; None if all are."""
+    build_changed: BuildFields | None
+    """The function for the fields whose values are not used unchanged; None if all are."""
     is_flat: bool
     """Whether no field is nested."""
     optional: frozenset[str]
@@ -62,13 +62,13 @@ class ItemRowBuilder:
 
     def build_row(self, item: object, chosen: FieldSet) -> Values:
         """Return the requested fields of one item."""
-        builder, build, is_flat, optional = self._cached_plan_row(chosen)
+        builder, build_changed, is_flat, optional = self._cached_plan_row(chosen)
         if optional and isinstance(item, Mapping) and not optional <= item.keys():
             lacking = optional - item.keys()
             given = [each for each in chosen.members if each[0].name not in lacking]
             return self.build_row(item, FieldSet(tuple(given), chosen.allowed))
-        if build is not None:
-            made = self._build_flat(item, chosen, builder, build)
+        if build_changed is not None:
+            made = self._build_flat_fields(item, chosen, builder, build_changed)
         else:
             made = {
                 field.name: get_field_value(item, field.name, field.attribute)
@@ -100,14 +100,17 @@ class ItemRowBuilder:
             ]
         return self.build_row(value, nested_fields)
 
-    def _build_flat(
-        self, item: object, chosen: FieldSet, builder: FieldBuilder, build: BuildFields
+    def _build_flat_fields(
+        self, item: object, chosen: FieldSet, builder: FieldBuilder, build_changed: BuildFields
     ) -> Values:
-        """Return the requested fields of an item, except for nested ones."""
+        """Return the requested fields of an item, except for nested ones.
+
+        builder knows which values are used unchanged; build_changed builds the other fields.
+        """
         names = {field.attribute: field.name for field in chosen.allowed.fields.values()}
         values = {need: get_field_value(item, names.get(need, need), need) for need in chosen.needs}
         is_valid = builder.model is not None and isinstance(item, builder.model)
-        made = build(values, item) if is_valid else build(values)
+        made = build_changed(values, item) if is_valid else build_changed(values)
         made |= {
             field.name: values[field.attribute]
             for field, inner in chosen.members
@@ -133,7 +136,7 @@ class ItemRowBuilder:
         if allowed in self._builders:
             return
         self._builders[allowed] = make_field_builder(
-            allowed, find_annotated_types(allowed.model), self._compute
+            allowed, find_value_types_by_attribute(allowed.model), self._compute
         )
         for field in allowed.fields.values():
             if field.relation is not None:
@@ -143,7 +146,7 @@ class ItemRowBuilder:
         """Return the plan for rows with these fields. `_cached_plan_row` caches it."""
         fields = [field for field, inner in chosen.members if inner is None]
         builder = self._builders[chosen.allowed]
-        optional = find_optional_keys(chosen.allowed.model) & set(chosen.names)
+        optional = find_not_required_keys(chosen.allowed.model) & set(chosen.names)
         return _RowPlan(
             builder,
             builder.make_build_function(fields),

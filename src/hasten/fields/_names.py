@@ -19,7 +19,7 @@ _MAX_CHARS: Final = 100
 """A longer unknown name is truncated in the error message, and no name is suggested."""
 
 
-def check_unknown_policy(value: object) -> Unknown:
+def check_unknown_names_policy(value: object) -> Unknown:
     """Check the value of an option ``unknown=``, and return it. Raises `InvalidOption`."""
     choices: tuple[Unknown, ...] = get_args(Unknown)
     return check_choice("unknown", value, choices)

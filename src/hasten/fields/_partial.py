@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final, Generic, TypeAlias, TypeVar, get_args, get_origin
 
-from hasten._responses import EncodedResponse, RequestLike, etag_of
-from hasten.fields._allowed import ModelMember, iter_model_members
+from hasten._responses import EncodedResponse, RequestLike, make_etag
+from hasten.fields._allowed import ResolvedModelField, iter_resolved_model_fields
 from hasten.fields._rows import encode, get_annotations_by_attribute
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ class Partial(dict[str, object], Generic[T]):
         body = encode(self)
         headers = {"content-type": "application/json"}
         if self.has_etag:
-            headers["etag"] = etag_of(body)
+            headers["etag"] = make_etag(body)
         response = EncodedResponse(body, 200, headers)
         return response if request is None else response.to(request)
 
@@ -68,33 +68,37 @@ def is_partial(annotation: Any) -> bool:
     return get_origin(annotation) is Partial
 
 
-def _make_partial_schema(model: Any, handler: Any, depth: int) -> dict[str, Any]:
-    """Return the pydantic-core schema of a row of a model in which each field may be missing."""
+def _make_partial_schema(model: Any, handler: Any, max_depth: int) -> dict[str, Any]:
+    """Return the pydantic-core schema of a row of a model in which each field may be missing.
+
+    max_depth is how many levels of models the schema may have, 1 for none that is nested.
+    """
     kinds = get_annotations_by_attribute(model)
+    name_of_model = f"{model.__module__}.{model.__qualname__}:{id(model)}"
     return {
         "type": "typed-dict",
         "fields": {
             name: {"type": "typed-dict-field", "schema": schema, "required": False}
-            for member in iter_model_members(model)
-            for name, schema in _make_member_schema(
-                member, kinds.get(member.attribute, Any), handler, depth
+            for field in iter_resolved_model_fields(model)
+            for name, schema in _make_field_schema(
+                field, kinds.get(field.attribute, Any), handler, max_depth
             )
         },
         "config": {"title": f"Partial[{model.__name__}]"},
         # Pydantic shortens a ref of this form to a readable name in the OpenAPI document.
-        "ref": f"{__name__}.Partial:{depth}[{model.__module__}.{model.__qualname__}:{id(model)}]",
+        "ref": f"{__name__}.Partial:{max_depth}[{name_of_model}]",
     }
 
 
-def _make_member_schema(
-    member: ModelMember, annotation: Any, handler: Any, depth: int
+def _make_field_schema(
+    field: ResolvedModelField, annotation: Any, handler: Any, max_depth: int
 ) -> Iterator[tuple[str, Any]]:
-    """Return the name and schema of a field; nothing for a nested model below the depth."""
-    if member.nested is None:
-        yield member.name, handler.generate_schema(annotation)
-    elif depth > 1:
-        inner = _make_partial_schema(member.nested, handler, depth - 1)
-        if member.many:
-            yield member.name, {"type": "list", "items_schema": inner}
+    """Yield the name and schema of a field; yield nothing for a nested model if max_depth is 1."""
+    if field.nested is None:
+        yield field.name, handler.generate_schema(annotation)
+    elif max_depth > 1:
+        inner = _make_partial_schema(field.nested, handler, max_depth - 1)
+        if field.many:
+            yield field.name, {"type": "list", "items_schema": inner}
         else:
-            yield member.name, {"type": "nullable", "schema": inner}
+            yield field.name, {"type": "nullable", "schema": inner}

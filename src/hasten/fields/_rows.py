@@ -124,7 +124,7 @@ def make_field_builder(
     model: Any = allowed.model
     if model is None or not hasattr(model, "__pydantic_decorators__"):
         if model is not None:
-            _check_has_no_pydantic_options(model, allowed)
+            _reject_ineffective_pydantic_options(model, allowed)
         for field in fields:
             if field.is_computed and field not in own_computed:
                 raise InvalidOption(
@@ -245,7 +245,7 @@ def _iter_whole_model_rules(model: Any) -> Iterator[str]:
             yield name
 
 
-def _check_has_no_pydantic_options(model: Any, allowed: AllowedFields) -> None:
+def _reject_ineffective_pydantic_options(model: Any, allowed: AllowedFields) -> None:
     """Raise `InvalidOption` if a class that is not a BaseModel has options of pydantic.
 
     Such options, for example validators in ``Annotated``, would be ignored.
@@ -457,7 +457,7 @@ def get_annotations_by_attribute(model: Any) -> dict[str, Any]:
     }
 
 
-def find_optional_keys(model: Any) -> frozenset[str]:
+def find_not_required_keys(model: Any) -> frozenset[str]:
     """Return the keys that a TypedDict does not require; an empty set for other models."""
     if not hasattr(model, "__optional_keys__"):
         return frozenset()
@@ -467,26 +467,24 @@ def find_optional_keys(model: Any) -> frozenset[str]:
     return frozenset(model.__optional_keys__ | marked)
 
 
-def find_annotated_types(model: Any) -> dict[str, type | None]:
+def find_value_types_by_attribute(model: Any) -> dict[str, type | None]:
     """Return the type that each attribute of a pydantic model is annotated with, None if unclear.
 
     Values of items in memory are assumed to have these types.
     """
     if not hasattr(model, "__pydantic_decorators__"):
         return {}
-    return {
-        name: _find_annotated_type(info.annotation) for name, info in _field_infos(model).items()
-    }
+    return {name: _find_value_type(info.annotation) for name, info in _field_infos(model).items()}
 
 
-def _find_annotated_type(annotation: Any) -> type | None:
+def _find_value_type(annotation: Any) -> type | None:
     """Return the type in an annotation: int for ``int | None``; None if there are several."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _find_annotated_type(arguments[0])
+        return _find_value_type(arguments[0])
     if origin in (Union, types.UnionType):
         rest = [each for each in arguments if each is not types.NoneType]
-        return _find_annotated_type(rest[0]) if len(rest) == 1 else None
+        return _find_value_type(rest[0]) if len(rest) == 1 else None
     if origin is Literal:
         return type(arguments[0])
     kind = origin or annotation

@@ -17,13 +17,13 @@ from typing import (
 )
 
 from hasten._checks import check_whole_number
-from hasten._coroutines import run_without_loop
+from hasten._coroutines import run_without_suspending
 from hasten._queries import Pairs, QueryLike, to_query_pairs
 from hasten.errors import InvalidOption, RowNotFound, UsageError
 from hasten.fields._allowed import AllowedFields, Field, FieldSet, select_same_fields
 from hasten.fields._items import ItemRowBuilder
 from hasten.fields._mask import MAX_NAMES
-from hasten.fields._names import Unknown, check_parameter_names, check_unknown_policy
+from hasten.fields._names import Unknown, check_parameter_names, check_unknown_names_policy
 from hasten.fields._partial import Partial, Row
 
 if TYPE_CHECKING:
@@ -84,7 +84,8 @@ class FieldSelector(Generic[T]):
     - more_suffix: the suffix of the marker's name.
     - parameter: the name of the query parameter.
     - etag: add an ETag, computed from the body, to responses that consist of one row.
-    - unknown: "refuse" rejects unknown query parameters, such as ``?field=id``, with 422.
+    - unknown: "ignore" ignores unknown query parameters, such as ``?field=id``; "refuse" rejects
+      them with 422.
 
     Raises `InvalidOption` for a field that is not mapped, and for other invalid options.
     """
@@ -138,25 +139,32 @@ class FieldSelector(Generic[T]):
         self.max_names: Final = max_names
         self.parameter: Final = parameter
         self.etag: Final = etag
-        self._refuses_unknown = check_unknown_policy(unknown) == "refuse"
+        self._refuses_unknown = check_unknown_names_policy(unknown) == "refuse"
         self._more = more_suffix
         self._compute = dict(compute or {})
         self._max_related = max_related if isinstance(max_related, int) else dict(max_related)
-        self._set_allowed(schema)
+        self._set_allowed_fields(schema)
 
     def __repr__(self) -> str:
         model = f", model={self.model.__name__}" if self.model is not None else ""
         return f"{type(self).__name__}({self.allowed!r}{model})"
 
-    def _set_allowed(self, allowed: AllowedFields, *, strict: bool = True) -> None:
+    def _set_allowed_fields(
+        self, allowed: AllowedFields, *, reject_unknown_paths: bool = True
+    ) -> None:
         """Set the allowed fields, and prepare to build rows with them.
 
-        strict=False ignores paths in the options that do not exist, because `without` removed them.
+        reject_unknown_paths=False ignores paths in the options that do not exist, because `without`
+        removed them.
         """
         self.allowed = allowed
         self._convert = lru_cache(MAX_CONVERTED)(partial(select_same_fields, allowed=allowed))
-        caps = self._make_max_related_function(strict)
-        compute = dict(_resolve_paths("compute", allowed, self._compute, strict=strict))
+        caps = self._make_max_related_getter(reject_unknown_paths=reject_unknown_paths)
+        compute = dict(
+            _resolve_paths(
+                "compute", allowed, self._compute, reject_unknown_paths=reject_unknown_paths
+            )
+        )
         _check_truncation_marker_names(allowed, self._more)
         self._loaders: FieldLoaderCache | None = None
         if self.model is None:
@@ -180,18 +188,28 @@ class FieldSelector(Generic[T]):
         With a mapped class, it is created at its first use, because some schemas work for rows of a
         database but not for items in memory.
         """
-        compute = dict(_resolve_paths("compute", self.allowed, self._compute, strict=False))
-        cap = self._make_max_related_function(strict=False)
+        compute = dict(
+            _resolve_paths("compute", self.allowed, self._compute, reject_unknown_paths=False)
+        )
+        cap = self._make_max_related_getter(reject_unknown_paths=False)
         return ItemRowBuilder(self.allowed, cap=cap, more_suffix=self._more, compute=compute)
 
-    def _make_max_related_function(self, strict: bool) -> Callable[[Field], int]:
-        """Return a function that returns how many items of a list field a row shows."""
+    def _make_max_related_getter(self, *, reject_unknown_paths: bool) -> Callable[[Field], int]:
+        """Return a function that returns how many items of a list field a row shows.
+
+        reject_unknown_paths raises `InvalidOption` for an unknown path in the option max_related.
+        Otherwise, such a path is skipped.
+        """
         given = self._max_related
         if isinstance(given, int):
             usual, caps = given, {}
         else:
             usual = MAX_RELATED
-            caps = dict(_resolve_paths("max_related", self.allowed, given, strict=strict))
+            caps = dict(
+                _resolve_paths(
+                    "max_related", self.allowed, given, reject_unknown_paths=reject_unknown_paths
+                )
+            )
         for value in (usual, *caps.values()):
             check_whole_number("max_related", value, 1)
         return lambda field: caps.get(field, usual)
@@ -210,7 +228,7 @@ class FieldSelector(Generic[T]):
             for name, value in self.__dict__.items()
             if not isinstance(getattr(type(self), name, None), cached_property)
         )
-        less._set_allowed(self.allowed.without(*paths), strict=False)
+        less._set_allowed_fields(self.allowed.without(*paths), reject_unknown_paths=False)
         return less
 
     def _to_fields_of_this_selector(self, fields: FieldSet) -> FieldSet:
@@ -265,12 +283,12 @@ class FieldSelector(Generic[T]):
         return await self._read_many(self._wrap_database(db, is_async=True), statement, fields)
 
     def _read_one_sync(self, db: Executor, statement: Selection, fields: FieldSet) -> Partial[T]:
-        return run_without_loop(
+        return run_without_suspending(
             self._read_one(self._wrap_database(db, is_async=False), statement, fields)
         )
 
     def _read_many_sync(self, db: Executor, statement: Selection, fields: FieldSet) -> list[Row]:
-        return run_without_loop(
+        return run_without_suspending(
             self._read_many(self._wrap_database(db, is_async=False), statement, fields)
         )
 
@@ -295,10 +313,10 @@ class FieldSelector(Generic[T]):
         database: Database,
         statement: Selection,
         fields: FieldSet,
-        max_rows: int | None = None,
+        row_limit: int | None = None,
     ) -> list[Row]:
         return await self._require_loaders().fetch(
-            database, statement, self._to_fields_of_this_selector(fields), max_rows=max_rows
+            database, statement, self._to_fields_of_this_selector(fields), row_limit=row_limit
         )
 
     def _wrap_database(self, db: Any, *, is_async: bool) -> Database:
@@ -369,11 +387,12 @@ def _to_allowed_fields(schema_or_fields: object) -> AllowedFields:
 
 
 def _resolve_paths(
-    option: str, allowed: AllowedFields, values: Mapping[str, Any], *, strict: bool
+    option: str, allowed: AllowedFields, values: Mapping[str, Any], *, reject_unknown_paths: bool
 ) -> Iterator[tuple[Field, Any]]:
     """Yield the field that each path, such as "author.posts", names, with the value for the path.
 
-    An unknown path is skipped, or raises `InvalidOption` if strict.
+    An unknown path raises `InvalidOption` if reject_unknown_paths is true, and otherwise is
+    skipped.
     """
     for path, value in values.items():
         *through, name = path.split(".")
@@ -383,7 +402,7 @@ def _resolve_paths(
             where = field.relation if field else None
         if where is not None and name in where.fields:
             yield where.fields[name], value
-        elif strict:
+        elif reject_unknown_paths:
             raise InvalidOption(option, path, "the path of a field in the schema")
 
 

@@ -56,12 +56,12 @@ def _examine_uncached(annotation: Any) -> AnnotationFindings:
         described = types.type_info(annotation)
     except TypeError:  # msgspec decodes some types that it cannot describe
         return AnnotationFindings()
-    for part in _iter_nested_types(described, set(), include_optional=False):
+    for part in _iter_nested_types(described, set(), include_optional_fields=False):
         if problem := _why_not_decodable(part):
             return AnnotationFindings(problem)
     is_untyped = any(
         _accepts_any_value(part)
-        for part in _iter_nested_types(described, set(), include_optional=True)
+        for part in _iter_nested_types(described, set(), include_optional_fields=True)
     )
     return AnnotationFindings(untyped=described if is_untyped else None)
 
@@ -71,22 +71,22 @@ _examine_cached: Final = functools.lru_cache(maxsize=1024)(_examine_uncached)
 
 
 def _iter_nested_types(
-    described: types.Type, seen: set[int], *, include_optional: bool
+    described: types.Type, seen: set[int], *, include_optional_fields: bool
 ) -> Iterator[types.Type]:
     """Yield a type and all types inside it.
 
-    include_optional is whether to include those fields of a record that have a default value. seen
-    has the ids of the types that were yielded already.
+    include_optional_fields is whether to include those fields of a record that have a default
+    value. seen has the ids of the types that were yielded already.
     """
     if id(described) in seen:  # a type may contain itself
         return
     seen.add(id(described))
     yield described
-    for part in _inner_types(described, include_optional=include_optional):
-        yield from _iter_nested_types(part, seen, include_optional=include_optional)
+    for part in _inner_types(described, include_optional_fields=include_optional_fields):
+        yield from _iter_nested_types(part, seen, include_optional_fields=include_optional_fields)
 
 
-def _inner_types(described: types.Type, *, include_optional: bool) -> Iterable[types.Type]:
+def _inner_types(described: types.Type, *, include_optional_fields: bool) -> Iterable[types.Type]:
     """Return the types directly inside a type: of its items, keys, values, members or fields."""
     match described:
         case types.Metadata(type=inner) | types.CollectionType(item_type=inner):
@@ -95,10 +95,14 @@ def _inner_types(described: types.Type, *, include_optional: bool) -> Iterable[t
             return parts
         case types.DictType(key_type=key, value_type=value):
             return (key, value)
-    return (field.type for field in _record_fields(described) if field.required or include_optional)
+    return (
+        field.type
+        for field in _get_record_fields(described)
+        if field.required or include_optional_fields
+    )
 
 
-def _record_fields(described: types.Type) -> tuple[types.Field, ...]:
+def _get_record_fields(described: types.Type) -> tuple[types.Field, ...]:
     """Return the fields of a record type; an empty tuple for any other type."""
     fields: tuple[types.Field, ...] = getattr(described, "fields", ())
     return fields
@@ -145,7 +149,9 @@ def _accepts_any_value(described: types.Type) -> bool:
 # Values -------------------------------------------------------------------------------------------
 
 
-def find_type_change(described: types.Type, value: object, path: str) -> PathAndChange | None:
+def find_type_change_by_json(
+    described: types.Type, value: object, path: str
+) -> PathAndChange | None:
     """Find a value that would reach the task as another type, because it has no annotation.
 
     described is msgspec's description of the annotation of value, path the path to value. Returns
@@ -158,7 +164,7 @@ def find_type_change(described: types.Type, value: object, path: str) -> PathAnd
         if change:
             return change
     for part, member, where in _inner_values(described, value, path):
-        if change := find_type_change(part, member, where):
+        if change := find_type_change_by_json(part, member, where):
             return change
     return None
 
@@ -193,7 +199,7 @@ def _field_values(
     described: Any, value: object, path: str
 ) -> Iterator[tuple[types.Type, object, str]]:
     """Yield the values of the fields of a record, each with its described type and its path."""
-    for field in _record_fields(described):
+    for field in _get_record_fields(described):
         if isinstance(value, dict):  # a TypedDict, or a dict that decodes to the record
             if field.encode_name in value:
                 yield field.type, value[field.encode_name], append_to_path(path, field.encode_name)
@@ -216,7 +222,7 @@ def _find_non_json_value(value: Any, path: str) -> PathAndChange | None:
             return change
         members = value.items()
     else:
-        arrives_as = _decoded_type_name(value)
+        arrives_as = _get_type_name_after_decoding(value)
         return path, f"is of type {qualified_type_name(kind)}, which would arrive as {arrives_as}"
     found = (_find_non_json_value(member, append_to_path(path, key)) for key, member in members)
     return next(filter(None, found), None)
@@ -236,7 +242,7 @@ def _find_non_string_key(value: dict[Any, Any], path: str) -> PathAndChange | No
     return None
 
 
-def _decoded_type_name(value: object) -> str:
+def _get_type_name_after_decoding(value: object) -> str:
     """Return the name of the type that a value has after encoding and decoding."""
     return type(msgspec.json.decode(encode_json(value))).__name__
 

@@ -26,7 +26,7 @@ from hasten.jobs import _functions as functions
 from hasten.jobs._annotations import (
     AnnotationFindings,
     examine_annotation,
-    find_type_change,
+    find_type_change_by_json,
     is_pydantic_model,
 )
 from hasten.jobs._encoding import (
@@ -63,7 +63,7 @@ class TaskParameters:
     values of the data.
 
     Raises `InvalidTask` for parameters whose arguments cannot be stored. Annotations that refer to
-    names that are not defined yet are checked at the first use, or by `check`.
+    names that are not defined yet are checked at the first use, or by `check_annotations`.
     """
 
     def __init__(
@@ -92,9 +92,9 @@ class TaskParameters:
                     f"so *{parameter.name} is not supported: use a list or a dict"
                 )
         with contextlib.suppress(UnresolvedAnnotation):
-            self.check()
+            self.check_annotations()
 
-    def check(self) -> None:
+    def check_annotations(self) -> None:
         """Raise `InvalidTask` if JSON cannot be decoded to one of the annotations."""
         self._stored_annotations  # noqa: B018  # the property checks them when it is first computed
 
@@ -210,22 +210,23 @@ class TaskParameters:
             named = _QUOTED_NAME.search(str(exc))
             raise InvalidArgument.of_call(self._task, named[1] if named else "", str(exc)) from None
 
-    def encode(self, arguments: dict[str, Any], max_bytes: int, *, check: bool) -> str:
+    def encode(self, arguments: dict[str, Any], max_bytes: int, *, check_decodable: bool) -> str:
         """Encode arguments as JSON. Raises `InvalidArgument`, or its subclass `PayloadTooLarge`.
 
-        check is whether the arguments are also checked against the annotations, as before a run.
+        check_decodable is whether the arguments are also checked against the annotations, by
+        decoding them as a worker will.
         """
         try:
             data = encode(arguments)
             # The names of the arguments are distinct, but two keys of a dict inside may collide.
-            if (self._untyped_parameters or data.find(b"{", 1) > 0) and not has_only_json_types(
-                arguments
-            ):
+            if (
+                self._loosely_typed_parameters or data.find(b"{", 1) > 0
+            ) and not has_only_json_types(arguments):
                 reject_colliding_keys(arguments, data)
                 self._reject_type_changes(arguments)
             if data.find(b"null") >= 0:  # twice as fast as `in`
                 reject_non_finite(arguments)
-            if check:
+            if check_decodable:
                 self._check_decodable(data)
         except InvalidArgument:
             raise
@@ -268,7 +269,7 @@ class TaskParameters:
                 raise InvalidArgument(self._task, name, reason) from exc
 
     @functools.cached_property
-    def _untyped_parameters(self) -> tuple[tuple[str, Any], ...]:
+    def _loosely_typed_parameters(self) -> tuple[tuple[str, msgspec.inspect.Type], ...]:
         """The parameters whose annotations give some value no type, such as `Any` or a bare `list`.
 
         Each is a pair of its name and msgspec's description of the annotation. Most tasks have
@@ -282,21 +283,21 @@ class TaskParameters:
 
     def _reject_type_changes(self, arguments: Mapping[str, Any]) -> None:
         """Raise `InvalidArgument` for a value that would reach the task as another type."""
-        for name, described in self._untyped_parameters:
-            if found := find_type_change(described, arguments.get(name), ""):
+        for name, described in self._loosely_typed_parameters:
+            if found := find_type_change_by_json(described, arguments.get(name), ""):
                 path, change = found
                 remedy = f"annotate the parameter {name!r} with its type"
                 raise InvalidArgument(self._task, name, f"{change}: {remedy}", path)
 
-    def check_data(self, data: object, text: str, *, check: bool) -> None:
-        """Check the data of a job that is added by the name of its task. text is data as JSON.
+    def check_data(self, data: object, data_as_json: str, *, check_decodable: bool) -> None:
+        """Check the data of a job that is added by the name of its task.
 
-        Raises `InvalidArgument` if a worker would reject the data before the run (unless check is
-        False), or if a value would reach the task as another type.
+        Raises `InvalidArgument` if check_decodable is true and a worker would reject the data
+        before the run, or if a value would reach the task as another type.
         """
-        if check:
+        if check_decodable:
             try:
-                self._decode_data(text)
+                self._decode_data(data_as_json)
             except ValueError as exc:
                 reason = f"does not fit the task: {exc}"
                 raise InvalidArgument(self._task, "data", reason) from None

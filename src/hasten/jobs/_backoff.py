@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hasten._checks import check_number
-from hasten._durations import MAX_MS, Duration, to_ms
+from hasten._durations import MAX_MS, Duration, to_nearest_ms
 
 DEFAULT_CAP: Final = 3600.0
 
@@ -29,7 +29,7 @@ class Fixed:
     jitter: float = 0.0
 
     def __post_init__(self) -> None:
-        to_ms("backoff", self.delay)
+        to_nearest_ms("backoff", self.delay)
         check_number("jitter", self.jitter, 0, 1)
 
 
@@ -45,9 +45,9 @@ class Exponential:
     jitter: float = 0.5
 
     def __post_init__(self) -> None:
-        to_ms("backoff", self.delay)
+        to_nearest_ms("backoff", self.delay)
         if self.cap is not None:
-            to_ms("backoff cap", self.cap)
+            to_nearest_ms("backoff cap", self.cap)
         check_number("jitter", self.jitter, 0, 1)
 
 
@@ -70,25 +70,28 @@ BackoffFunction = Callable[[int, BaseException], Duration | None]
 Its arguments are the number of the failed attempt (from 1) and the error."""
 
 
-def retry_delay_ms(backoff: Fixed | Exponential | None, *, attempt: int, random: float) -> int:
-    """Return the delay in ms after attempt number `attempt` (from 1) has failed.
+def retry_delay_ms(
+    backoff: Fixed | Exponential | None, *, failed_attempt: int, random: float
+) -> int:
+    """Return the delay in ms after an attempt has failed.
 
-    random is a random number in [0, 1). Without a backoff the delay is 0.
+    failed_attempt is the number of the attempt, from 1. random is a random number in [0, 1).
+    Without a backoff the delay is 0.
     """
     match backoff:
         case None:
             return 0
         case Fixed(delay, jitter):
-            return _randomize(to_ms("backoff", delay), jitter, random)
+            return _shorten_randomly(to_nearest_ms("backoff", delay), jitter, random)
         case Exponential(delay, cap, jitter):
             # A factor of 2^42 exceeds every limit. A larger one would only make huge integers.
-            doubled = to_ms("backoff", delay) * 2 ** min(attempt - 1, 42)
-            limit = MAX_MS if cap is None else to_ms("backoff cap", cap)
-            return _randomize(min(doubled, limit), jitter, random)
+            doubled = to_nearest_ms("backoff", delay) * 2 ** min(failed_attempt - 1, 42)
+            limit = MAX_MS if cap is None else to_nearest_ms("backoff cap", cap)
+            return _shorten_randomly(min(doubled, limit), jitter, random)
 
 
-def _randomize(delay: int, jitter: float, random: float) -> int:
+def _shorten_randomly(delay_ms: int, jitter: float, random: float) -> int:
     """Return a delay in ms, of which the fraction jitter is multiplied by the random number."""
     if jitter == 0:
-        return delay
-    return int(random * delay * jitter + delay * (1 - jitter))
+        return delay_ms
+    return int(random * delay_ms * jitter + delay_ms * (1 - jitter))

@@ -39,8 +39,8 @@ class WorkerCapacity:
     """The places for the jobs that a worker runs at once, for which its queues take turns.
 
     A single queue gets all places. If several queues may have work, each may use an equal share of
-    the places, or as many as its turn allows (`QueueShare.turn`) if these are more. The queue that
-    has waited longest is next.
+    the places, or as many as its turn allows, if these are more. A turn is the chance to reserve
+    free places, at most `QueueShare.turn` of them; the queue that has waited longest is next.
     """
 
     def __init__(self, size: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -54,7 +54,7 @@ class WorkerCapacity:
         # Use their whole share, and get no more until another queue is empty.
         self._at_limit: dict[QueueShare, None] = {}
 
-    def mark_ready(self, share: QueueShare) -> None:
+    def mark_may_have_work(self, share: QueueShare) -> None:
         """Record that this queue may have jobs, and so needs a share of the capacity.
 
         Its consumer then calls `reserve` whenever it is woken.
@@ -121,13 +121,19 @@ class WorkerCapacity:
             share.in_use += used - reserved
 
     def skip_turn(self, share: QueueShare) -> None:
-        """Let the other queues reserve the places that were kept free for this queue."""
+        """Let the other queues reserve the places that were kept free for this queue.
+
+        Call it if this queue cannot claim jobs now.
+        """
         if share.offered:
             self._give_up_kept_places(share)
             self._keep_places_for_waiting_queues()
 
     def release(self, share: QueueShare, count: int = 1) -> None:
-        """Free places of this queue, because jobs have ended or a claim returned fewer jobs."""
+        """Free the places of jobs of this queue that have ended.
+
+        `finish_claim` also calls it, for reserved places for which the claim returned no jobs.
+        """
         self._in_use -= count
         share.in_use -= count
         if self._ready > 1:
@@ -137,7 +143,7 @@ class WorkerCapacity:
         self._keep_places_for_waiting_queues()
 
     def _places_per_queue(self) -> int:
-        """Return the number of places divided by the number of queues that may have work."""
+        """Return the number of places divided by the number of queues with work, rounded up."""
         return self.size if self._ready <= 1 else -(-self.size // self._ready)
 
     def _give_up_kept_places(self, share: QueueShare) -> None:

@@ -197,7 +197,10 @@ class _WorkerConnection:
 
 
 def _pipe_identity(pipe: Connection) -> tuple[int, int] | None:
-    """Return the device and inode of a pipe, which show whether it is still the same file."""
+    """Return the device and inode of a pipe, which show whether it is still the same file.
+
+    Returns None on Windows.
+    """
     if sys.platform == "win32":
         return None  # not a file descriptor that a handler could close by accident
     status = os.fstat(pipe.fileno())
@@ -285,7 +288,7 @@ def _run_requested_job(
         # Context variables that a handler sets must not be visible to the next one.
         call = partial(task.function, *args, **kwargs)
         value = contextvars.copy_context().run(
-            _call, call, context, middlewares, request.trace_context
+            _call_handler, call, context, middlewares, request.trace_context
         )
         return HandlerReturned(encode_result(value, request.max_bytes))
     except BaseException as error:
@@ -314,13 +317,17 @@ def _to_failure(error: BaseException, job: JobRecord, task: TaskDefinition | Non
         )
 
 
-def _call(
+def _call_handler(
     call: Callable[[], Any],
     context: Context,
     middlewares: Sequence[Middleware],
     trace_context: str | None,
 ) -> Any:
-    """Call the handler, with the context variables that its job carries."""
+    """Call the handler with `current_job` set, and return its value.
+
+    The variables of `Carry` middlewares have the values that the job carries, and the trace context
+    of the job is active.
+    """
     running_job.set(_RunningJob(context))
     carriers = [each for each in middlewares if isinstance(each, Carry)]
     metadata = (decode_options(context.job.opts).metadata if carriers else None) or {}
@@ -329,7 +336,7 @@ def _call(
             stack.enter_context(carrier.restored(metadata))
         # The module of the task, or the handler itself, may set a tracer provider later.
         if trace_context is not None and (spans := get_or_make_spans()) is not None:
-            stack.enter_context(spans.attached(trace_context))
+            stack.enter_context(spans.use_context(trace_context))
         value = call()
         return asyncio.run(_await_value(value)) if inspect.isawaitable(value) else value
 
@@ -357,7 +364,7 @@ def _import_task(request: RunRequest) -> Task[..., Any, Any]:
 
 
 def _to_run_report(request: RunRequest, update: RunUpdate) -> RunReport:
-    """Return the message for progress or a log line that a handler reports."""
+    """Return the message to the worker for progress or a log line that a handler reports."""
     match update:
         case Progress(value=value):
             return RunReport(request.number, progress=value)

@@ -40,7 +40,15 @@ from hasten.jobs._outbox import Outbox, OutboxPortion
 from hasten.jobs._poison_jobs import PoisonJobIsolator
 from hasten.jobs._processes import Processes
 from hasten.jobs._queue import Queue
-from hasten.jobs._record import Claim, ClaimedJobs, Completed, Lease, Outcome, Postponed, Released
+from hasten.jobs._record import (
+    ClaimedJobs,
+    ClaimRequest,
+    Completed,
+    Lease,
+    Outcome,
+    Postponed,
+    Released,
+)
 from hasten.jobs._release_gate import AppReleaseGate
 from hasten.jobs._run import Run, StopReason
 from hasten.jobs._runner import Runner
@@ -70,12 +78,12 @@ class RunObserver(Protocol):
     def ended(self, run: Run, outcome: Outcome | None) -> None:
         """A run has ended. outcome is None if its lease was lost.
 
-        If the run ended before it started, `started` was not called.
+        If the run ended before its handler was called, `started` was not called.
         """
 
 
 @dataclass(frozen=True, slots=True)
-class SharedWorkerParts:
+class ConsumerDependencies:
     """The settings and objects of a worker that the consumers of all its queues use."""
 
     name: str
@@ -99,7 +107,7 @@ class SharedWorkerParts:
 class QueueConsumer:
     """Claims the jobs of one queue for a worker, runs them and stores their outcomes."""
 
-    def __init__(self, queue: Queue, worker: SharedWorkerParts, outage: OutageLog) -> None:
+    def __init__(self, queue: Queue, worker: ConsumerDependencies, outage: OutageLog) -> None:
         self.name = queue.name
         self.clock = queue.clock
         self.tasks = queue.tasks
@@ -112,11 +120,11 @@ class QueueConsumer:
         self._poison_jobs = worker.poison_jobs
         self._outage = outage
         self._activity = f"settle jobs of queue {queue.name}"
-        self._find_engine = queue.store_use.engine
+        self._find_engine = queue.shared_store.engine
         self._loop = asyncio.get_running_loop()
         self._outbox = Outbox(
             queue.name,
-            max_jobs_per_call=self.engine.max_jobs_per_call,
+            max_jobs_per_settle=self.engine.max_jobs_per_settle,
             keep_failed=worker.keep_failed,
             on_add=self._wake_from_any_thread,
         )
@@ -135,10 +143,10 @@ class QueueConsumer:
         self.runs = worker.leases.add_queue(queue.name, self._find_engine, outage, self.clock)
         self._max_in_flight = self.engine.max_concurrent_settles
         self._max_claim = min(
-            -(-self._capacity.size // self._max_in_flight), self.engine.max_jobs_per_call
+            -(-self._capacity.size // self._max_in_flight), self.engine.max_jobs_per_settle
         )
         self._share = QueueShare(self.wake)
-        self._capacity.mark_ready(self._share)
+        self._capacity.mark_may_have_work(self._share)
         self._is_stopping = False
         self._in_flight = 0  # calls of the store by fetchers that have not returned
         self._next_due_ms: int | None = None
@@ -160,7 +168,7 @@ class QueueConsumer:
         # A new partial for each fetcher, because `BackgroundServices` takes equal callables for
         # one service.
         return [
-            self._run_listener,
+            self._run_job_listener,
             *(partial(self._run_fetcher) for _ in range(self._max_in_flight)),
         ]
 
@@ -187,9 +195,9 @@ class QueueConsumer:
                 self._awake.clear()
                 await self._awake.wait()
             else:
-                await self._settle_and_start(portion, claim)
+                await self._settle_and_start_jobs(portion, claim)
 
-    def _next_claim(self) -> Claim | None:
+    def _next_claim(self) -> ClaimRequest | None:
         """Reserve capacity for the next jobs, and return a claim for as many.
 
         Returns None if no jobs may be claimed now, or the queue is known to have none.
@@ -198,7 +206,7 @@ class QueueConsumer:
             self._is_stopping
             or not self._share.may_have_work
             or self._outbox.has_waiting_outcomes
-            or self._poison_jobs.is_blocking_claims
+            or self._poison_jobs.must_pause_claiming
         ):
             self._capacity.skip_turn(self._share)
             return None
@@ -206,42 +214,46 @@ class QueueConsumer:
         if not count:
             return None
         worker = self._worker
-        return Claim(count, next(worker.tokens), worker.name, worker.lease_ms)
+        return ClaimRequest(count, next(worker.tokens), worker.name, worker.lease_ms)
 
-    async def _settle_and_start(self, portion: OutboxPortion, claim: Claim | None) -> None:
+    async def _settle_and_start_jobs(
+        self, portion: OutboxPortion, claim: ClaimRequest | None
+    ) -> None:
         """Store a portion of the outbox, and start the jobs that the claim returns."""
         self._in_flight += 1
         try:
             # Single items are stored one after the other, so that two fetchers keep their order.
             async with self._storing_single if portion.is_single else contextlib.nullcontext():
-                batch = await self._settle(portion, claim)
-        except BaseException as error:  # noqa: BLE001  # raised again by `_handle_error`
-            self._finish_claim(claim, used=0)
-            self._poison_jobs.start_chosen_suspect()
-            await self._handle_error(error, portion)
+                batch = await self._store_updates_and_settle(portion, claim)
+        except BaseException as error:  # noqa: BLE001  # raised again by `_handle_settle_error`
+            self._free_unused_capacity(claim, returned_count=0)
+            self._poison_jobs.try_start_chosen_suspect()
+            await self._handle_settle_error(error, portion)
         else:
             self._pause_seconds = FIRST_PAUSE_SECONDS
             self._outage.record_success(self._activity)
             if claim is not None:
                 self.last_fetch_ms = self.clock.now_ms()
-            self._finish_claim(claim, used=len(batch.leases))
+            self._free_unused_capacity(claim, returned_count=len(batch.leases))
             self._remove_settled_runs(portion.outcomes)
             self._observers = self._worker.observers
             if (spans := get_spans_if_tracing()) is not None:
                 self._observers = [spans, *self._observers]
             self._logs_runs = logger.isEnabledFor(logging.DEBUG)
             for lease in batch.leases:
-                self._start_job(lease)
+                self._start_or_hand_back(lease)
             self.lost_leases += len(batch.lost)
             self._outbox.mark_stored(portion.outcomes, batch.lost)  # last, because it logs
-            self._poison_jobs.start_chosen_suspect()
+            self._poison_jobs.try_start_chosen_suspect()
             if claim is not None and len(batch.leases) < claim.count:
                 self._mark_empty(batch.next_due_ms)
         finally:
             self._in_flight -= 1
             self._returned.set()
 
-    async def _settle(self, portion: OutboxPortion, claim: Claim | None) -> ClaimedJobs:
+    async def _store_updates_and_settle(
+        self, portion: OutboxPortion, claim: ClaimRequest | None
+    ) -> ClaimedJobs:
         """Store a portion of the outbox and claim jobs, in one call of `Engine.settle`.
 
         Progress and log lines are stored before, in a call of `Engine.update`.
@@ -262,20 +274,20 @@ class QueueConsumer:
             metrics_minutes=self._worker.metrics_minutes,
         )
 
-    def _finish_claim(self, claim: Claim | None, *, used: int) -> None:
+    def _free_unused_capacity(self, claim: ClaimRequest | None, *, returned_count: int) -> None:
         """Free the capacity that was reserved for a claim, except for the jobs that it returned.
 
-        used is the number of these jobs. claim is None if none was made.
+        returned_count is the number of these jobs. claim is None if none was made.
         """
         if claim is not None:
-            self._capacity.finish_claim(self._share, claim.count, used)
+            self._capacity.finish_claim(self._share, claim.count, returned_count)
 
     def _remove_settled_runs(self, outcomes: list[Outcome]) -> None:
         """Remove the runs whose outcomes are stored, so that their leases are not renewed."""
         if outcomes:
             for outcome in outcomes:
                 self._remove_run(outcome.id, outcome.token)
-            self._poison_jobs.mark_settled(outcome.id for outcome in outcomes)
+            self._poison_jobs.mark_outcomes_stored(outcome.id for outcome in outcomes)
 
     def _remove_run(self, id: str, token: str) -> None:
         """Remove the run with this token, but not a later run of the same job."""
@@ -283,14 +295,14 @@ class QueueConsumer:
         if run is not None and run.lease.token == token:
             del self.runs[id]
 
-    async def _handle_error(self, error: BaseException, portion: OutboxPortion) -> None:
+    async def _handle_settle_error(self, error: BaseException, portion: OutboxPortion) -> None:
         """Put a portion that could not be stored back into the outbox, and wait for a moment.
 
         If the store has rejected the data of the portion, the items are stored one at a time
         instead. Raises the error again unless it is a `StoreError`.
         """
         if isinstance(error, StoreRejected) and not portion.is_empty:
-            for outcome in self._outbox.reject(portion, error):
+            for outcome in self._outbox.handle_rejected_portion(portion, error):
                 self._remove_run(outcome.id, outcome.token)
             self.wake()
             return
@@ -310,21 +322,23 @@ class QueueConsumer:
 
     # Running ------------------------------------------------------------------------------------
 
-    def _start_job(self, lease: Lease) -> None:
+    def _start_or_hand_back(self, lease: Lease) -> None:
         """Start a claimed job, or hand it back if it must not run now."""
         job = lease.job
         run = Run(lease, self._loop, self._make_context)
         if (older := self.runs.get(job.id)) is not None:
-            older.stop(StopReason.LOST)  # its lease expired, and this worker claimed the job again
+            older.request_stop(
+                StopReason.LOST
+            )  # its lease expired, and this worker claimed the job again
         self.runs[job.id] = run
         if self._is_stopping:  # the claim was in progress when the worker began to stop
             self._end_run(run, Released(job.id, lease.token))
         elif not self._poison_jobs.is_suspect(job):
-            self._start_task(run)
-        elif not self._poison_jobs.try_choose_suspect(run, partial(self._start_task, run)):
+            self._create_run_task(run)
+        elif not self._poison_jobs.try_choose_run(run, partial(self._create_run_task, run)):
             self._end_run(run, Postponed(job.id, lease.token, poison_jobs.PAUSE_MS))
 
-    def _start_task(self, run: Run) -> None:
+    def _create_run_task(self, run: Run) -> None:
         """Create the asyncio task that runs the job."""
         run.task = self._loop.create_task(self._run_job(run))
 
@@ -333,14 +347,14 @@ class QueueConsumer:
         run.has_begun = True
         running_job.set(run)  # in the context of this task only
         if self._observers or self._logs_runs:
-            self._report_start(run)
+            self._notify_start(run)
         try:
             outcome = await self._runner.run(run)
         except BaseException as error:
             # A handler can throw an exception into this coroutine: a GeneratorExit that it raises
             # closes the coroutines that await it. This counts as a failed attempt, like any other
             # error: otherwise the job would run again and again.
-            outcome = self._runner.outcome_of_error_outside_run(error, run)
+            outcome = self._runner.outcome_of_unhandled_error(error, run)
             if isinstance(error, KeyboardInterrupt) and not self._worker.handles_signals():
                 self._end_run(run, outcome)
                 assert run.task is not None
@@ -350,18 +364,18 @@ class QueueConsumer:
         self._end_run(run, outcome)
         run.task = None  # its context refers to the run: the cycle would be garbage
 
-    def _report_start(self, run: Run) -> None:
+    def _notify_start(self, run: Run) -> None:
         run.began_at = self._loop.time()
         for observer in self._observers:
             observer.started(run)
         if self._logs_runs:
             failure_log.log_started_run(run.lease.job)
 
-    def _report_end(self, run: Run, outcome: Outcome | None) -> None:
+    def _notify_end(self, run: Run, outcome: Outcome | None) -> None:
         for observer in self._observers:
             observer.ended(run, outcome)
         if self._logs_runs:
-            failure_log.log_ended_run(run.lease.job, outcome, run.seconds())
+            failure_log.log_ended_run(run.lease.job, outcome, run.elapsed_seconds())
 
     def _end_run(self, run: Run, outcome: Outcome | None) -> None:
         """Free the capacity of a run, and add its outcome to the outbox.
@@ -381,15 +395,15 @@ class QueueConsumer:
         run.mark_ended()
         job = run.lease.job
         if self._observers or self._logs_runs:
-            self._report_end(run, outcome)
+            self._notify_end(run, outcome)
         if outcome is None:
             self.lost_leases += 1
             self._remove_run(job.id, run.lease.token)
         else:
-            size = len(job.data)
+            length = len(job.data)
             if type(outcome) is Completed:
-                size += len(outcome.result)
-            self._outbox.add_outcome(outcome, size)
+                length += len(outcome.result)
+            self._outbox.add_outcome(outcome, length)
         self.wake()
 
     def running_tasks(self) -> list[asyncio.Task[None]]:
@@ -407,11 +421,11 @@ class QueueConsumer:
 
     def _mark_ready(self) -> None:
         """Let the fetchers claim jobs again."""
-        self._capacity.mark_ready(self._share)
+        self._capacity.mark_may_have_work(self._share)
         self._is_empty.clear()
         self.wake()
 
-    async def _run_listener(self) -> None:
+    async def _run_job_listener(self) -> None:
         """Whenever the queue is empty, wait until it may have a job, and mark it as ready."""
         with contextlib.suppress(StoreError):  # a fetcher has the same problem, and logs it
             await self.engine.register_worker(self.name, self._worker.id, name=self._worker.name)
@@ -430,7 +444,9 @@ class QueueConsumer:
     async def _wait_for_work(self) -> None:
         """Wait until the queue may have a job to claim, but not longer than `MAX_IDLE_SECONDS`."""
         due_ms = self._next_due_ms
-        waits = [self.engine.wait_for_jobs(self.name, next_due_ms=due_ms, worker=self._worker.id)]
+        waits = [
+            self.engine.wait_for_jobs(self.name, next_due_ms=due_ms, worker_id=self._worker.id)
+        ]
         if due_ms is not None:
             waits.append(self.clock.sleep_until(due_ms))
         tasks = [self._loop.create_task(wait) for wait in waits]
@@ -456,7 +472,7 @@ class QueueConsumer:
         for run in list(self.runs.values()):
             if run.task is not None and run.task.done() and not run.has_ended:
                 self._end_run(
-                    run, self._runner.outcome_of_error_outside_run(asyncio.CancelledError(), run)
+                    run, self._runner.outcome_of_unhandled_error(asyncio.CancelledError(), run)
                 )
 
     async def reclaim(self, store_wait_began_at: float, now_ms: int) -> None:
@@ -477,7 +493,7 @@ class QueueConsumer:
             if self._loop.time() - store_wait_began_at > lease_seconds / RENEWALS_PER_LEASE:
                 self._outage.record_slow_call_as_failure()
             ids = []
-            if self._outage.seconds_without_failure() >= lease_seconds:
+            if self._outage.seconds_since_failure() >= lease_seconds:
                 ids = await self.engine.reclaim(
                     self.name, crash_limit=self._worker.crash_limit, now_ms=now_ms
                 )
@@ -497,7 +513,7 @@ class QueueConsumer:
     def stop_claiming(self) -> None:
         """Claim no more jobs. The worker is stopping."""
         self._is_stopping = True
-        self._outbox.delay_storing_released_jobs()
+        self._outbox.hold_released_jobs()
 
     def stop_runs(self) -> None:
         """Request that all running jobs stop. They are then handed back to the queue."""
@@ -506,9 +522,9 @@ class QueueConsumer:
                 # A suspected poison job that has not started.
                 self._end_run(run, Released(run.lease.job.id, run.lease.token))
             else:
-                run.stop(StopReason.RELEASED)
+                run.request_stop(StopReason.RELEASED)
 
-    def hand_back_running(self) -> None:
+    def hand_back_running_jobs(self) -> None:
         """Hand back the jobs whose handlers are still running after the request to stop."""
         for run in list(self.runs.values()):
             if not run.has_ended:
@@ -518,7 +534,7 @@ class QueueConsumer:
                 )
                 self._add_outcome(run, Released(run.lease.job.id, run.lease.token))
 
-    async def flush(self) -> None:
+    async def store_all_outcomes(self) -> None:
         """Store all outcomes. The worker has stopped claiming jobs.
 
         Jobs that a claim in progress still returns are handed back together with the other jobs.
@@ -526,14 +542,17 @@ class QueueConsumer:
         while self._share.claims:
             self._returned.clear()
             await self._returned.wait()
-        self._outbox.hand_back(self.runs)
+        self._outbox.add_held_jobs(self.runs)
         while self._outbox or self._in_flight:
             self._returned.clear()
             self.wake()
             await self._returned.wait()
 
-    def report(self, info: WorkerInfo, lifetime_ms: int) -> None:
-        """Store what the worker does. Blocks; called from a thread. Errors are logged."""
+    def report_worker(self, info: WorkerInfo, lifetime_ms: int) -> None:
+        """Store what the worker does. Without another report it counts as dead after lifetime_ms.
+
+        Blocks, so it is called from a thread. Errors are logged.
+        """
         activity = f"report the worker of queue {self.name}"
         try:
             self.engine.report_worker(
@@ -546,8 +565,11 @@ class QueueConsumer:
         else:
             self._outage.record_success(activity)
 
-    def state(self, average_seconds: float | None) -> ServedQueue:
-        """Return what the worker does for the queue at present. Safe to call from any thread."""
+    def state(self, average_run_seconds: float | None) -> ServedQueue:
+        """Return what the worker does for the queue at present. Safe to call from any thread.
+
+        average_run_seconds is how long the last runs took on average, None if there were none.
+        """
         runs = self.runs.copy()
         now_ms, fetched_ms = self.clock.now_ms(), self.last_fetch_ms
         error, failing = self._outage.current_failure() or (None, 0.0)
@@ -555,8 +577,8 @@ class QueueConsumer:
             queue=self.name,
             fetch_age=None if fetched_ms is None else max(0.0, (now_ms - fetched_ms) / 1000),
             running=len(runs),
-            running_seconds=sum(run.seconds() for run in runs.values()),
-            average_seconds=average_seconds,
+            running_seconds=sum(run.elapsed_seconds() for run in runs.values()),
+            average_run_seconds=average_run_seconds,
             store_error=error,
             failing_seconds=failing,
         )

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from hasten._escapes import printable
+from hasten._escapes import escape_unprintable
 from hasten._logs import get_logger
 from hasten.errors import InvalidOption
 from hasten.jobs._encoding import encode_json
-from hasten.jobs._options import read_keep_logs
+from hasten.jobs._options import decode_keep_logs
 from hasten.jobs._record import JobRecord, LogLine, Progress, RunUpdate
 
 logger = get_logger("hasten.worker")
@@ -49,7 +49,7 @@ class Context:
         """The number of this attempt, from 1. Postponed runs and runs handed back do not count."""
 
     def __repr__(self) -> str:
-        return printable(
+        return escape_unprintable(
             f"<Context of job {self._job.id} {self._job.name}, attempt {self.attempt}>"
         )
 
@@ -79,8 +79,8 @@ class Context:
         """Store the progress of the job, any JSON value, in place of the previous one.
 
         Raises `InvalidOption` for a value that cannot be stored as JSON or has more bytes than the
-        queue's max_size. A value of more than 64 KiB is stored with the job, but is not in the
-        event.
+        queue's max_size. A value of more than 64 KiB is stored with the job, but left out of its
+        "progress" event.
         """
         self._pass_to_worker(Progress(self._job.id, encode_progress(value, self._max_bytes)))
 
@@ -129,4 +129,4 @@ def make_log_line(job: JobRecord, line: str) -> LogLine:
     text = encoded[:MAX_LINE_BYTES].decode(errors="ignore")
     if len(encoded) > MAX_LINE_BYTES:
         text += f"… (cut: it had {len(encoded):,} bytes)"
-    return LogLine(job.id, text, read_keep_logs(job.opts))
+    return LogLine(job.id, text, decode_keep_logs(job.opts))

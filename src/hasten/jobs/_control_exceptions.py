@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hasten._durations import Duration, to_ms
+from hasten._durations import Duration, to_nearest_ms
 
 
 class RetryAfter(Exception):
@@ -13,7 +13,7 @@ class RetryAfter(Exception):
     """
 
     def __init__(self, delay: Duration) -> None:
-        self.delay_ms = to_ms("RetryAfter", delay)
+        self.delay_ms = to_nearest_ms("RetryAfter", delay)
         super().__init__(delay)  # the argument from which pickle and copy recreate the exception
 
     def __str__(self) -> str:

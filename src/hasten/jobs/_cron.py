@@ -35,7 +35,7 @@ _ALIASES: Final = {
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def is_available() -> bool:
+def is_croniter_installed() -> bool:
     """Return whether croniter is installed, the library that parses the patterns."""
     return importlib.util.find_spec("croniter") is not None
 
@@ -133,7 +133,10 @@ def _next_match_by_elapsed_time(
 def _find_offset_change(
     offset: timedelta, first: datetime, last: datetime, zone_info: tzinfo | None
 ) -> datetime:
-    """Return when the UTC offset changes between first and last, to the second."""
+    """Return the first moment with another UTC offset than offset, to the second.
+
+    offset is the UTC offset at first. At last, the offset has changed.
+    """
     low, high = int(first.timestamp()), int(last.timestamp())
     while high - low > 1:
         middle = (low + high) // 2

@@ -88,16 +88,16 @@ def reject_non_finite(value: object) -> None:
     _reject_non_finite_inside(msgspec.to_builtins(value, enc_hook=_to_json_types), "")
 
 
-def reject_colliding_keys(value: object, data: bytes) -> None:
+def reject_colliding_keys(value: object, encoded: bytes) -> None:
     """Raise `NotStorable` if two keys of a dict have the same name in JSON, such as 1 and "1".
 
-    data is the JSON of value.
+    encoded is the JSON of value.
     """
-    if b'nan":' in data or b'inf":' in data:
+    if b'nan":' in encoded or b'inf":' in encoded:
         reject_non_finite(value)
-    # Decoding keeps only one of two members with the same name, so encoding again gives other data.
-    if encode(_decode(data)) != data:
-        _reject_repeated_names(json.loads(data, object_pairs_hook=_ObjectMembers), "")
+    # Decoding keeps only one of two members with the same name, so encoding again gives other JSON.
+    if encode(_decode(encoded)) != encoded:
+        _reject_repeated_names(json.loads(encoded, object_pairs_hook=_ObjectMembers), "")
 
 
 def append_to_path(path: str, key: object) -> str:
@@ -129,12 +129,15 @@ class _ObjectMembers(list[tuple[str, Any]]):
 
 def _reject_repeated_names(value: object, path: str) -> None:
     """Raise `NotStorable` if an object in decoded JSON has two members of the same name."""
-    for name, member in _iter_members(value, path):
+    for name, member in _iter_keys_and_members(value, path):
         _reject_repeated_names(member, append_to_path(path, name))
 
 
-def _iter_members(value: object, path: str) -> Iterator[tuple[object, object]]:
-    """Yield the keys and values of an object or array. Raises `NotStorable` for a repeated name."""
+def _iter_keys_and_members(value: object, path: str) -> Iterator[tuple[object, object]]:
+    """Yield the keys and values of an object or array.
+
+    Raises `NotStorable` with the path of the object for a repeated name.
+    """
     if isinstance(value, _ObjectMembers):
         names: set[str] = set()
         for name, member in value:
@@ -159,7 +162,10 @@ def _encode_pydantic_model(value: Any) -> Any:
 
 
 def _to_json_types(value: Any) -> Any:
-    """Convert a pydantic model or encoded JSON to dicts, lists and other types of JSON."""
+    """Convert a pydantic model or encoded JSON to dicts, lists and other types of JSON.
+
+    msgspec calls this for types that it does not know.
+    """
     if isinstance(value, msgspec.Raw):
         return _decode(value)
     return value.model_dump(mode="json")  # a pydantic model: `encode` has rejected other classes

@@ -15,7 +15,7 @@ operation on jobs. Three rules apply to all of them:
 - *Every verb takes many jobs.* A single job is a batch of one. `settle` stores the outcomes of one
   batch and claims the next batch in the same transaction.
 - *The time is an argument*, `now_ms`, in milliseconds since the epoch. On a server, leases expire
-  by the clock of the server, which all workers share: see `Engine.uses_server_clock`.
+  by the clock of the server, which all workers share: see `Engine.leases_use_server_clock`.
 
 A job changes its state only as `hasten.jobs._states.TRANSITIONS` allows. Jobs are claimed in
 BullMQ's order: first the jobs without a priority, the oldest first, but `lifo` jobs before them;
@@ -35,9 +35,9 @@ from typing import Final, Protocol
 from hasten.errors import InvalidOption, WrongState
 from hasten.jobs._options import Keep
 from hasten.jobs._record import (
-    Added,
-    Claim,
+    AddResult,
     ClaimedJobs,
+    ClaimRequest,
     EventPage,
     JobEnd,
     JobRecord,
@@ -68,7 +68,8 @@ BRIEFLY_MS: Final = 60_000
 def max_event_result_bytes(keep: Keep) -> int:
     """Return how large a result may be to be stored in the job's "completed" event, in bytes.
 
-    keep is the retention rule of the job.
+    This is `VALUE_BYTES`, and `EVENT_BYTES` if the job may be deleted soon after it has completed:
+    the event is then the only place of its result. keep is the retention rule of the job.
     """
     is_brief = (keep.count is not None and keep.count < FEW_KEPT) or (
         keep.age_ms is not None and keep.age_ms < BRIEFLY_MS
@@ -98,21 +99,21 @@ class Engine(Protocol):
         """How many calls of `settle` a worker should make at once to use the store fully."""
 
     @property
-    def max_jobs_per_call(self) -> int:
+    def max_jobs_per_settle(self) -> int:
         """The maximum number of jobs to settle or claim in one call.
 
         It is limited because all other users of the store wait during the call.
         """
 
     @property
-    def adds_across_queues(self) -> bool:
+    def adds_atomically_across_queues(self) -> bool:
         """Whether one `add` of jobs of several queues is atomic.
 
         If not, it is atomic for the jobs of each queue.
         """
 
     @property
-    def uses_server_clock(self) -> bool:
+    def leases_use_server_clock(self) -> bool:
         """Whether leases expire by the clock of the database server instead of `now_ms`."""
 
     def require_existing_store(self) -> None:
@@ -124,18 +125,18 @@ class Engine(Protocol):
 
     # Adding -------------------------------------------------------------------------------------
 
-    async def add(self, jobs: Sequence[NewJob], *, now_ms: int) -> list[Added]:
+    async def add(self, jobs: Sequence[NewJob], *, now_ms: int) -> list[AddResult]:
         """Add all of the jobs, or none if the call raises. The jobs may be of several queues.
 
-        If `adds_across_queues` is False, this holds for the jobs of each queue. Returns one `Added`
-        per job, in order. A job whose id is in its queue already is not added, and its `Added` has
-        the existing job, which is not changed. The same applies to the second of two jobs with the
-        same id in one call.
+        If `adds_atomically_across_queues` is False, this holds for the jobs of each queue. Returns
+        one `AddResult` per job, in order. A job whose id is in its queue already is not added, and
+        its `AddResult` has the existing job, which is not changed. The same applies to the second
+        of two jobs with the same id in one call.
         """
 
     # Claiming and settling ----------------------------------------------------------------------
 
-    async def claim(self, queue: str, claim: Claim, *, now_ms: int) -> ClaimedJobs:
+    async def claim(self, queue: str, claim: ClaimRequest, *, now_ms: int) -> ClaimedJobs:
         """Move up to `claim.count` ready jobs to active, and lease them to the worker.
 
         Delayed jobs that are due become ready first. If the jobs are large, fewer are returned, and
@@ -147,7 +148,7 @@ class Engine(Protocol):
         self,
         queue: str,
         outcomes: Sequence[Outcome],
-        claim: Claim | None,
+        claim: ClaimRequest | None,
         *,
         now_ms: int,
         metrics_minutes: int | None = None,
@@ -167,12 +168,13 @@ class Engine(Protocol):
         """
 
     def renew(
-        self, queue: str, leases: Mapping[str, str], *, lease_ms: int, now_ms: int
+        self, queue: str, tokens_by_id: Mapping[str, str], *, lease_ms: int, now_ms: int
     ) -> LostIds:
-        """Extend the leases of running jobs (job id → token) to now_ms + lease_ms.
+        """Extend the leases of running jobs to now_ms + lease_ms.
 
-        Returns the ids of the jobs whose lease is lost: it no longer has this token. An expired
-        lease can still be renewed until `reclaim` has taken the job back.
+        tokens_by_id has the token of each lease, by the id of its job. Returns the ids of the jobs
+        whose lease is lost: it no longer has this token. An expired lease can still be renewed
+        until `reclaim` has taken the job back.
 
         This method blocks. It is called in a thread, because leases must also be renewed while a
         handler blocks the event loop.
@@ -203,14 +205,14 @@ class Engine(Protocol):
         """Store progress and log lines, and change jobs, in the order of updates.
 
         Returns the state that each job was in before its update, in the same order; None for a job
-        that does not exist. A `Change` is skipped if the job is in a state that does not allow it:
-        see `Change.allowed_states`.
+        that does not exist. A `JobChange` is skipped if the job is in a state that does not allow
+        it: see `JobChange.required_states`.
         """
 
-    async def register_worker(self, queue: str, worker: str, *, name: str) -> None:
+    async def register_worker(self, queue: str, worker_id: str, *, name: str) -> None:
         """Prepare `wait_for_jobs` calls of a worker, and make the worker visible in the store.
 
-        worker is an id that is unique among all workers, also in `wait_for_jobs` and
+        worker_id is unique among all workers. The caller passes the same id to `wait_for_jobs` and
         `unregister_worker`.
         name is the name of the worker, which need not be unique.
         """
@@ -223,19 +225,22 @@ class Engine(Protocol):
         Blocks, like `renew`.
         """
 
-    async def unregister_worker(self, queue: str, worker: str) -> None:
+    async def unregister_worker(self, queue: str, worker_id: str) -> None:
         """Close what `register_worker` has opened, and delete the report of the worker.
 
         Safe to call twice.
         """
 
-    async def wait_for_jobs(self, queue: str, *, next_due_ms: int | None, worker: str = "") -> None:
+    async def wait_for_jobs(
+        self, queue: str, *, next_due_ms: int | None, worker_id: str = ""
+    ) -> None:
         """Wait until the queue may have a job to claim. It may also return when there is none.
 
         It returns when the queue has a ready job and is not paused, or when a delayed job is due
         earlier than next_due_ms. next_due_ms is the `ClaimedJobs.next_due_ms` of the last claim:
         when the earliest delayed job is due, None if there is none. The engine does not wait
-        until this time: the caller does that itself, and then claims.
+        until this time: the caller does that itself, and then claims. worker_id is the id that the
+        caller has passed to `register_worker`; "" if it has registered no worker.
         """
 
     # Reading ------------------------------------------------------------------------------------
@@ -243,10 +248,11 @@ class Engine(Protocol):
     async def get(self, queue: str, ids: Sequence[str]) -> list[JobRecord | None]:
         """Return the jobs with these ids, in the same order; None for a job that does not exist."""
 
-    async def situation(self, queue: str, id: str, *, now_ms: int) -> WhyFacts | None:
+    async def get_why_facts(self, queue: str, id: str, *, now_ms: int) -> WhyFacts | None:
         """Return a job with what decides whether it runs now; None for a missing job.
 
-        All but the states of children is read in one step. Times are by the clock of now_ms.
+        All but the states of children is read in one step. Times in the result are by the caller's
+        clock, from which now_ms comes, even if leases expire by the clock of the server.
         """
 
     async def count_other_workers(
@@ -254,7 +260,8 @@ class Engine(Protocol):
     ) -> int:
         """Return how many workers serve the queue that are not among the known ones.
 
-        On Redis, these are workers of other programs, and those that have not reported yet.
+        On Redis, these are workers of other programs, and those that have not reported yet. In
+        SQLite, these are workers of later versions of hasten, whose reports cannot be decoded.
         """
 
     async def get_ends(self, queue: str, ids: Sequence[str]) -> list[JobEnd | None]:
@@ -263,7 +270,7 @@ class Engine(Protocol):
         Used by callers that wait for results. Cheaper than `get`, because it reads fewer fields.
         """
 
-    async def page(
+    async def get_page(
         self, queue: str, state: State, *, offset: int, limit: int, newest_first: bool
     ) -> list[JobRecord]:
         """Return a page of the jobs in a state, in the order in which they would be claimed.
@@ -392,7 +399,7 @@ class Engine(Protocol):
         limit: int | None,
         now_ms: int,
     ) -> list[str]:
-        """Delete at most limit jobs in these states, in the order of `page`. Returns their ids.
+        """Delete at most limit jobs in these states, in the order of `get_page`. Returns their ids.
 
         If before_ms is given, only jobs are deleted that finished at this time or earlier;
         unfinished jobs are deleted if they were added at this time or earlier. None for limit means
@@ -424,7 +431,7 @@ class Engine(Protocol):
     async def aclose(self) -> None:
         """Wait for the calls in progress, and close the connections. Safe to call twice."""
 
-    def close_now(self) -> None:
+    def close_without_event_loop(self) -> None:
         """Close the connections without an event loop, when the interpreter exits."""
 
 

@@ -61,7 +61,7 @@ class QueueEvents:
         assert task is not None
         cancelling = task.cancelling()
         try:
-            cursor = await self._wait_until_started()
+            cursor = await self._wait_for_start_cursor()
             page = await self._engine().events(self._queue, after=cursor)
         except asyncio.CancelledError:
             if not self._closed or task.uncancel() > cancelling:
@@ -71,7 +71,7 @@ class QueueEvents:
         finally:
             self._reader = None
 
-    async def _wait_until_started(self) -> str:
+    async def _wait_for_start_cursor(self) -> str:
         """Wait until reading has started, and return the cursor after which to read."""
         if self._cursor is None:
             if self._start is None:
@@ -92,7 +92,7 @@ class QueueEvents:
             self._reader.cancel()
 
     async def __aenter__(self) -> Self:
-        await self._wait_until_started()
+        await self._wait_for_start_cursor()
         return self
 
     async def __aexit__(

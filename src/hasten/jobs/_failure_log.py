@@ -13,10 +13,10 @@ import logging
 import sys
 from typing import Any, Final
 
-from hasten._escapes import printable
+from hasten._escapes import escape_unprintable
 from hasten._logs import format_traceback, get_logger
 from hasten.jobs._engine import CANCELLED_ERROR
-from hasten.jobs._failures import Failure, cut_to_handler_frames
+from hasten.jobs._failures import Failure, skip_library_frames
 from hasten.jobs._record import Failed, JobRecord, Outcome, Postponed, Retry
 
 logger = get_logger("hasten.worker")
@@ -27,7 +27,7 @@ MAX_SHOWN: Final = 500  # the longest error in a log message, in characters
 def log_failed_run(
     job: JobRecord, outcome: Outcome, failure: Failure, attempts: int, error: BaseException
 ) -> None:
-    """Log a run that failed, as an ERROR, WARNING or INFO depending on its outcome.
+    """Log a run that failed: as ERROR for good, as WARNING if retried, as INFO if postponed.
 
     attempts is the maximum number of attempts of the job.
     """
@@ -37,21 +37,21 @@ def log_failed_run(
     shown = _to_one_line(failure.error)
     match outcome:
         case Failed():
-            _log_safely(
+            _log_without_raising(
                 logging.ERROR, "queue %s: job %s (%s) failed for good, attempt %d of %d: %s",
                 job.queue, job.id, job_name, number, attempts, shown,
                 attributes=attributes,
-                exc_info=(type(error), error, cut_to_handler_frames(error.__traceback__)),
+                exc_info=(type(error), error, skip_library_frames(error.__traceback__)),
             )  # fmt: skip
         case Retry(delay_ms=delay_ms):
-            _log_safely(
+            _log_without_raising(
                 logging.WARNING,
                 "queue %s: job %s (%s) failed, attempt %d of %d, runs again in %g s: %s",
                 job.queue, job.id, job_name, number, attempts, delay_ms / 1000, shown,
                 attributes={**attributes, "retry_in": delay_ms / 1000},
             )  # fmt: skip
         case Postponed(delay_ms=delay_ms):
-            _log_safely(
+            _log_without_raising(
                 logging.INFO, "queue %s: job %s (%s) postponed by its handler, runs again in %g s",
                 job.queue, job.id, job_name, delay_ms / 1000,
                 attributes={**attributes, "retry_in": delay_ms / 1000},
@@ -60,7 +60,7 @@ def log_failed_run(
 
 def log_started_run(job: JobRecord) -> None:
     """Log the start of a run, as DEBUG."""
-    _log_safely(
+    _log_without_raising(
         logging.DEBUG, "queue %s: job %s (%s) started, attempt %d",
         job.queue, job.id, _to_one_line(job.name), job.attempts_made + 1,
         attributes=_make_log_attributes(job),
@@ -70,7 +70,7 @@ def log_started_run(job: JobRecord) -> None:
 def log_ended_run(job: JobRecord, outcome: Outcome | None, seconds: float) -> None:
     """Log the end of a run and its outcome, as DEBUG. outcome is None if the lease was lost."""
     name = "lease lost" if outcome is None else type(outcome).__name__.lower()
-    _log_safely(
+    _log_without_raising(
         logging.DEBUG, "queue %s: job %s (%s) ended after %.3f s: %s",
         job.queue, job.id, _to_one_line(job.name), seconds, name,
         attributes={**_make_log_attributes(job), "seconds": seconds, "outcome": name},
@@ -82,7 +82,7 @@ def log_failed_without_run(job: JobRecord, error: str) -> None:
 
     For instance because the worker has no such task, or because the job has expired.
     """
-    _log_safely(
+    _log_without_raising(
         logging.ERROR, "queue %s: job %s (%s) failed without a run: %s",
         job.queue, job.id, _to_one_line(job.name), _to_one_line(error),
         attributes=_make_log_attributes(job, error),
@@ -91,7 +91,7 @@ def log_failed_without_run(job: JobRecord, error: str) -> None:
 
 def log_cancelled(job: JobRecord) -> None:
     """Log a job that failed because it was cancelled."""
-    _log_safely(
+    _log_without_raising(
         logging.INFO, "queue %s: job %s (%s) was cancelled",
         job.queue, job.id, _to_one_line(job.name),
         attributes=_make_log_attributes(job, CANCELLED_ERROR),
@@ -101,7 +101,7 @@ def log_cancelled(job: JobRecord) -> None:
 def log_outcome_not_stored(queue: str, job_id: str, error: str) -> None:
     """Log that the store has rejected the outcome of a job. error is the reason."""
     attributes: dict[str, object] = {"queue": queue, "job_id": job_id, "error": error}
-    _log_safely(
+    _log_without_raising(
         logging.ERROR,
         "queue %s: job %s: %s",
         queue,
@@ -111,7 +111,7 @@ def log_outcome_not_stored(queue: str, job_id: str, error: str) -> None:
     )
 
 
-def _log_safely(
+def _log_without_raising(
     level: int, message: str, *args: object, attributes: dict[str, object], exc_info: Any = None
 ) -> None:
     """Log without raising exceptions, also if the program's own logging code does.
@@ -125,7 +125,7 @@ def _log_safely(
             logger.log(level, message, *args, exc_info=exc_info)
     except Exception as error:  # noqa: BLE001  # raised by a filter or handler of the application
         with contextlib.suppress(Exception):
-            print(printable(message % args), file=sys.stderr)  # noqa: T201
+            print(escape_unprintable(message % args), file=sys.stderr)  # noqa: T201
             print(format_traceback(error), file=sys.stderr)  # noqa: T201
 
 
@@ -156,5 +156,5 @@ def _make_log_attributes(job: JobRecord, error: str | None = None) -> dict[str, 
 
 def _to_one_line(text: str) -> str:
     """Return a text on one line, shortened, with control characters escaped."""
-    line = printable(" ".join(text[:MAX_SHOWN].split()))
+    line = escape_unprintable(" ".join(text[:MAX_SHOWN].split()))
     return line if len(text) <= MAX_SHOWN else line + "…"

@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from hasten._durations import to_ms
+from hasten._durations import to_nearest_ms
 from hasten.errors import InvalidResult
 from hasten.jobs._backoff import BackoffFunction, Custom, retry_delay_ms
 from hasten.jobs._control_exceptions import RetryAfter, Unrecoverable
@@ -57,7 +57,7 @@ def classify_exception(
     """
     text, trace = describe_exception(error), _format_traceback(error)
     try:
-        return _apply_rules(error, text, trace, attempt, give_up_on, backoff_function)
+        return _classify_by_rules(error, text, trace, attempt, give_up_on, backoff_function)
     except BaseException as exc:  # noqa: BLE001  # a backoff function may even call sys.exit()
         # Both errors are reported. The job is retried, with the delay for tasks without a function.
         what = "deciding on a retry" if backoff_function is None else "its backoff function"
@@ -65,7 +65,7 @@ def classify_exception(
         return Failure(_truncate(both, MAX_ERROR_LENGTH), trace)
 
 
-def _apply_rules(
+def _classify_by_rules(
     error: BaseException,
     text: str,
     trace: str,
@@ -73,7 +73,7 @@ def _apply_rules(
     give_up_on: tuple[type[BaseException], ...],
     backoff_function: BackoffFunction | None,
 ) -> Failure:
-    """Apply the rules for control exceptions, give_up_on and the backoff function to an exception.
+    """Classify an exception by the rules for control exceptions, give_up_on and the backoff.
 
     text and trace describe the exception in the result. An exception of the backoff function is not
     caught.
@@ -81,7 +81,7 @@ def _apply_rules(
     final: tuple[type[BaseException], ...] = (Unrecoverable, InvalidResult, *give_up_on)
     members = [error] if isinstance(error, final) else _leaf_exceptions(error)
     delays = [
-        max(to_ms("RetryAfter", member.delay_ms / 1000), MIN_POSTPONE_MS)
+        max(to_nearest_ms("RetryAfter", member.delay_ms / 1000), MIN_POSTPONE_MS)
         for member in members
         if isinstance(member, RetryAfter)
     ]
@@ -95,7 +95,7 @@ def _apply_rules(
     delay = backoff_function(attempt, error)
     if delay is None:
         return Failure(text, trace, final=True)
-    return Failure(text, trace, delay_ms=to_ms("backoff", delay))
+    return Failure(text, trace, delay_ms=to_nearest_ms("backoff", delay))
 
 
 def _leaf_exceptions(error: BaseException) -> list[BaseException]:
@@ -145,7 +145,7 @@ def _delay_by_job_backoff_ms(options: Options, attempt: int) -> int:
     """Return the delay before the next attempt by the job's own backoff option, in ms."""
     if isinstance(options.backoff, Custom):
         return 0  # a name that only another worker has a backoff function for
-    return retry_delay_ms(options.backoff, attempt=attempt, random=random.random())  # noqa: S311
+    return retry_delay_ms(options.backoff, failed_attempt=attempt, random=random.random())  # noqa: S311
 
 
 def describe_exception(error: BaseException) -> str:
@@ -180,7 +180,7 @@ def _format_traceback(error: BaseException) -> str:
     """Return the traceback as text, only its end if it is long. Never raises."""
     try:
         lines = traceback.format_exception(
-            type(error), error, cut_to_handler_frames(error.__traceback__)
+            type(error), error, skip_library_frames(error.__traceback__)
         )
         text = _replace_surrogates("".join(lines))
     except BaseException as exc:  # noqa: BLE001  # the attributes of the exception may raise
@@ -188,8 +188,8 @@ def _format_traceback(error: BaseException) -> str:
     return text if len(text) <= MAX_TRACEBACK_LENGTH else "…" + text[-MAX_TRACEBACK_LENGTH:]
 
 
-def cut_to_handler_frames(trace: TracebackType | None) -> TracebackType | None:
-    """Return the part of a traceback that begins with the first frame of the handler."""
+def skip_library_frames(trace: TracebackType | None) -> TracebackType | None:
+    """Return the traceback without the library's frames before the first frame of the handler."""
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OWN_FOLDER):
         if trace.tb_next is None:
             break

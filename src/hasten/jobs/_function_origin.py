@@ -29,8 +29,8 @@ class CodeExecution:
     spec: object  # the module's __spec__, which a reload replaces; it keeps the namespace
 
     @classmethod
-    def that_defines(cls, code: types.CodeType, namespace: Mapping[str, Any]) -> CodeExecution:
-        """Return the execution that defines this code. namespace has its global variables."""
+    def defining(cls, code: types.CodeType, namespace: Mapping[str, Any]) -> CodeExecution:
+        """Return the execution that has defined this code. namespace has its global variables."""
         return cls(code, code.co_filename, namespace, namespace.get("__spec__"))
 
     @property
@@ -38,7 +38,7 @@ class CodeExecution:
         """Whether a module was executed, and not a cell of a notebook or a line of a shell."""
         return _is_same_file(self.namespace.get("__file__"), self.file)
 
-    def is_rerun_of(self, other: CodeExecution) -> bool:
+    def is_module_rerun_of(self, other: CodeExecution) -> bool:
         """Return whether this is another execution of the same file as other, as a module."""
         return (
             (self.namespace is not other.namespace or self.spec is not other.spec)
@@ -46,7 +46,7 @@ class CodeExecution:
             and self.is_module
         )
 
-    def is_newer_than(self, other: CodeExecution) -> bool:
+    def is_later_cell_than(self, other: CodeExecution) -> bool:
         """Return whether this is a later cell of the same notebook, or line of the same shell.
 
         It then executed other code with the same global variables, and may redefine functions.
@@ -81,7 +81,7 @@ class FunctionOrigin:
         return cls(
             function,
             made_in,
-            CodeExecution.that_defines(code, inner.__globals__) if code else None,
+            CodeExecution.defining(code, inner.__globals__) if code else None,
         )
 
     def may_replace(self, other: FunctionOrigin) -> bool:
@@ -96,14 +96,16 @@ class FunctionOrigin:
         if _get_qualname(self.function) != _get_qualname(other.function):
             return False
         if mine is None or theirs is None:
-            return mine is theirs and self._is_redefinition(other)
-        if mine.is_rerun_of(theirs) or mine.is_newer_than(theirs):
+            return mine is theirs and self._is_made_again_after(other)
+        if mine.is_module_rerun_of(theirs) or mine.is_later_cell_than(theirs):
             return True
-        return self._is_redefinition(other) and _is_same_file(mine.file, theirs.file)
+        return self._is_made_again_after(other) and _is_same_file(mine.file, theirs.file)
 
-    def _is_redefinition(self, other: FunctionOrigin) -> bool:
-        """Return whether the code that called `queue.task` for other was executed again."""
-        return self.made_in.is_rerun_of(other.made_in) or self.made_in.is_newer_than(other.made_in)
+    def _is_made_again_after(self, other: FunctionOrigin) -> bool:
+        """Return whether code that made other a task was executed again, and has made this one."""
+        return self.made_in.is_module_rerun_of(other.made_in) or self.made_in.is_later_cell_than(
+            other.made_in
+        )
 
 
 def _get_qualname(function: Function) -> object:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from hasten.jobs._worker_state import ProcessReport, ServedQueue, WorkerState
+from hasten.jobs._worker_state import ServedQueue, WorkerProcessReport, WorkerState
 
 OK: Final = 200
 NOT_FOUND: Final = 404
@@ -19,7 +19,7 @@ class HealthResponse(NamedTuple):
     body: dict[str, Any]
 
 
-def judge_liveness(reports: Sequence[ProcessReport], *, max_blocked: float) -> HealthResponse:
+def judge_liveness(reports: Sequence[WorkerProcessReport], *, max_blocked: float) -> HealthResponse:
     """Return whether the event loops of all workers turn.
 
     A loop may be blocked for max_blocked seconds. A worker that has not been started, or that was
@@ -28,12 +28,12 @@ def judge_liveness(reports: Sequence[ProcessReport], *, max_blocked: float) -> H
     reasons = [
         reason
         for report in reports
-        for reason in _prefixed(report, reports, _why_not_alive(report, max_blocked))
+        for reason in _prefix_with_process(report, reports, _why_not_alive(report, max_blocked))
     ]
-    return _respond("alive", "not alive", reasons)
+    return _make_response("alive", "not alive", reasons)
 
 
-def _why_not_alive(report: ProcessReport, max_blocked: float) -> list[str]:
+def _why_not_alive(report: WorkerProcessReport, max_blocked: float) -> list[str]:
     if report.problem is not None:
         return [report.problem]
     reasons = []
@@ -46,7 +46,7 @@ def _why_not_alive(report: ProcessReport, max_blocked: float) -> list[str]:
 
 
 def judge_readiness(
-    reports: Sequence[ProcessReport], paused: Sequence[str], *, max_fetch_age: float
+    reports: Sequence[WorkerProcessReport], paused: Sequence[str], *, max_fetch_age: float
 ) -> HealthResponse:
     """Return whether all workers get jobs from all of their queues.
 
@@ -58,15 +58,15 @@ def judge_readiness(
     reasons = [
         reason
         for report in reports
-        for reason in _prefixed(report, reports, _why_not_ready(report, max_fetch_age))
+        for reason in _prefix_with_process(report, reports, _why_not_ready(report, max_fetch_age))
     ]
-    response = _respond("ready", "not ready", reasons)
+    response = _make_response("ready", "not ready", reasons)
     if paused:
         response.body["paused"] = list(paused)
     return response
 
 
-def _why_not_ready(report: ProcessReport, max_fetch_age: float) -> list[str]:
+def _why_not_ready(report: WorkerProcessReport, max_fetch_age: float) -> list[str]:
     if report.problem is not None:
         return [report.problem]
     if not report.workers:
@@ -87,23 +87,25 @@ def _why_worker_not_ready(worker: WorkerState, max_fetch_age: float) -> list[str
         return [f"worker {worker.name}: stopping"]
     if worker.blocked_seconds > max_fetch_age:
         return [_describe_blocked_loop(worker)]
-    is_full = worker.slots_used >= worker.slots
+    is_worker_full = worker.slots_used >= worker.slots
     reasons = []
     for queue in worker.queues:
-        reason = _why_queue_not_ready(queue, is_full, max_fetch_age)
+        reason = _why_queue_not_ready(queue, is_worker_full, max_fetch_age)
         if reason is not None:
             reasons.append(f"queue {queue.queue}: {reason}")
     return reasons
 
 
-def _why_queue_not_ready(queue: ServedQueue, is_full: bool, max_fetch_age: float) -> str | None:
+def _why_queue_not_ready(
+    queue: ServedQueue, is_worker_full: bool, max_fetch_age: float
+) -> str | None:
     if queue.fetch_age is not None and queue.fetch_age <= max_fetch_age:
         return None
     if queue.store_error is not None:
         return f"store unavailable for {queue.failing_seconds:.0f} s: {queue.store_error}"
     if queue.fetch_age is None:
         return "no fetch has succeeded yet"
-    if is_full:
+    if is_worker_full:
         return None
     return f"the last successful fetch was {queue.fetch_age:.0f} s ago"
 
@@ -115,21 +117,21 @@ def _describe_blocked_loop(worker: WorkerState) -> str:
     )
 
 
-def _prefixed(
-    report: ProcessReport, reports: Sequence[ProcessReport], reasons: Sequence[str]
+def _prefix_with_process(
+    report: WorkerProcessReport, reports: Sequence[WorkerProcessReport], reasons: Sequence[str]
 ) -> list[str]:
     """Return reasons with the number of the process, if there are several processes."""
     return [f"process {report.number}: {each}" if len(reports) > 1 else each for each in reasons]
 
 
-def _respond(good: str, bad: str, reasons: list[str]) -> HealthResponse:
+def _make_response(good: str, bad: str, reasons: list[str]) -> HealthResponse:
     if reasons:
         return HealthResponse(UNAVAILABLE, {"status": bad, "reasons": reasons})
     return HealthResponse(OK, {"status": good})
 
 
 def predict_wait(
-    reports: Sequence[ProcessReport],
+    reports: Sequence[WorkerProcessReport],
     queue: str,
     *,
     backlog: int,
@@ -137,15 +139,16 @@ def predict_wait(
     slots: int,
     is_paused: bool,
 ) -> HealthResponse:
-    """Return how long a new job will wait, from the backlog and the throughput of a queue.
+    """Return how long a new job will wait: the backlog of a queue divided by its throughput.
 
-    With all slots in use, the throughput is the number of slots divided by the average run time.
-    That is the average of the last runs, or the average age of the running jobs if that is longer:
+    backlog is the number of jobs that are ready, running the number of those that run. The
+    throughput is that with all slots in use: the number of slots divided by the run time of a job.
+    Its average is that of the last runs, or the average age of the running jobs if that is longer:
     jobs that do not end count, too. If no job has run yet, 0 seconds are predicted. slots are those
     of all workers of the queue, and at least 1. More workers do not help a paused queue, so its
     wait is 0.
     """
-    seconds = 0.0 if is_paused else backlog * _average_run(reports, queue) / max(slots, 1)
+    seconds = 0.0 if is_paused else backlog * _average_run_seconds(reports, queue) / max(slots, 1)
     body = {
         "queue": queue,
         "wait_seconds": round(seconds, 3),
@@ -157,7 +160,7 @@ def predict_wait(
     return HealthResponse(OK, body)
 
 
-def _average_run(reports: Sequence[ProcessReport], queue: str) -> float:
+def _average_run_seconds(reports: Sequence[WorkerProcessReport], queue: str) -> float:
     served = [
         each
         for report in reports
@@ -165,7 +168,7 @@ def _average_run(reports: Sequence[ProcessReport], queue: str) -> float:
         for each in worker.queues
         if each.queue == queue
     ]
-    averages = [each.average_seconds for each in served if each.average_seconds is not None]
+    averages = [each.average_run_seconds for each in served if each.average_run_seconds is not None]
     running = sum(each.running for each in served)
     return max(
         sum(averages) / len(averages) if averages else 0.0,
@@ -173,8 +176,11 @@ def _average_run(reports: Sequence[ProcessReport], queue: str) -> float:
     )
 
 
-def no_such_queue(queue: str | None, known: Sequence[str]) -> HealthResponse:
-    """Return the response to a request for the wait of an unknown queue."""
+def make_no_such_queue_response(queue: str | None, known: Sequence[str]) -> HealthResponse:
+    """Return the response to a request for the wait of an unknown queue.
+
+    queue is None if the request names no queue.
+    """
     names = ", ".join(known)
     detail = (
         f"add the name of a queue: /scale?queue=NAME, one of {names}"
@@ -184,6 +190,6 @@ def no_such_queue(queue: str | None, known: Sequence[str]) -> HealthResponse:
     return HealthResponse(NOT_FOUND, {"status": "no such queue", "detail": detail})
 
 
-def store_unavailable(error: str) -> HealthResponse:
+def make_store_unavailable_response(error: str) -> HealthResponse:
     """Return the response if the wait is unknown, because the store cannot be read."""
     return HealthResponse(UNAVAILABLE, {"status": "store unavailable", "detail": error})

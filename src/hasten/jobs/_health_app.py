@@ -9,24 +9,28 @@ from typing import Final
 from urllib.parse import parse_qs
 
 from hasten._asgi import Receive, Scope, Send
-from hasten._durations import Duration, to_ms
-from hasten._loops import wait_for_future
+from hasten._durations import Duration, to_nearest_ms
+from hasten._loops import wait_for_concurrent_future
 from hasten._responses import send_response
 from hasten.errors import InvalidOption
 from hasten.jobs._health import (
     HealthResponse,
     judge_liveness,
     judge_readiness,
-    no_such_queue,
+    make_no_such_queue_response,
+    make_store_unavailable_response,
     predict_wait,
-    store_unavailable,
 )
 from hasten.jobs._queue import Queue
-from hasten.jobs._queue_readings import QueueReading, start_reading_pauses, start_reading_queues
+from hasten.jobs._queue_readings import (
+    QueueReading,
+    start_reading_paused_flags,
+    start_reading_queues,
+)
 from hasten.jobs._run_totals import add_totals
 from hasten.jobs._states import State
 from hasten.jobs._worker import Worker
-from hasten.jobs._worker_state import ProcessReport
+from hasten.jobs._worker_state import WorkerProcessReport
 
 DEFAULT_MAX_BLOCKED: Final = 30.0
 DEFAULT_MAX_FETCH_AGE: Final = 30.0
@@ -57,36 +61,38 @@ class HealthChecks:
         self._max_fetch_age = max_fetch_age
         self._store_timeout = store_timeout
 
-    def start(
-        self, endpoint: str, query: str, reports: Sequence[ProcessReport]
+    def start_check(
+        self, endpoint: str, query: str, reports: Sequence[WorkerProcessReport]
     ) -> Future[HealthResponse]:
         """Begin to respond to a request, and return the future of the response.
 
         endpoint is one of `ENDPOINTS`, and query the query string of the request.
         """
         if endpoint == LIVENESS:
-            return _done(judge_liveness(reports, max_blocked=self._max_blocked))
+            return _completed_future(judge_liveness(reports, max_blocked=self._max_blocked))
         if endpoint == READINESS:
             queues = list(self._queues.values())
-            pauses = start_reading_pauses(queues, self._store_timeout)
-            return _then(pauses, lambda readings: self._judge_readiness(reports, readings))
+            pauses = start_reading_paused_flags(queues, self._store_timeout)
+            return _respond_when_read(
+                pauses, lambda readings: self._judge_readiness(reports, readings)
+            )
         name = parse_qs(query).get("queue", [None])[-1]
         queue = None if name is None else self._queues.get(name)
         if queue is None:
-            return _done(no_such_queue(name, list(self._queues)))
+            return _completed_future(make_no_such_queue_response(name, list(self._queues)))
         found = start_reading_queues([queue], self._store_timeout)
-        return _then(found, lambda readings: _predict_wait(reports, readings[0]))
+        return _respond_when_read(found, lambda readings: _predict_wait(reports, readings[0]))
 
     def _judge_readiness(
-        self, reports: Sequence[ProcessReport], readings: Sequence[QueueReading]
+        self, reports: Sequence[WorkerProcessReport], readings: Sequence[QueueReading]
     ) -> HealthResponse:
         paused = [each.queue for each in readings if each.is_paused]
         return judge_readiness(reports, paused, max_fetch_age=self._max_fetch_age)
 
 
-def _predict_wait(reports: Sequence[ProcessReport], reading: QueueReading) -> HealthResponse:
+def _predict_wait(reports: Sequence[WorkerProcessReport], reading: QueueReading) -> HealthResponse:
     if reading.error is not None:
-        return store_unavailable(reading.error)
+        return make_store_unavailable_response(reading.error)
     return predict_wait(
         reports,
         reading.queue,
@@ -97,13 +103,13 @@ def _predict_wait(reports: Sequence[ProcessReport], reading: QueueReading) -> He
     )
 
 
-def _done(response: HealthResponse) -> Future[HealthResponse]:
+def _completed_future(response: HealthResponse) -> Future[HealthResponse]:
     future: Future[HealthResponse] = Future()
     future.set_result(response)
     return future
 
 
-def _then(
+def _respond_when_read(
     readings: Future[list[QueueReading]], respond: Callable[[list[QueueReading]], HealthResponse]
 ) -> Future[HealthResponse]:
     """Return the future of a response that is made from readings."""
@@ -124,10 +130,13 @@ def encode_response(response: HealthResponse) -> bytes:
     return json.dumps(response.body).encode() + b"\n"
 
 
-def report_of_workers(workers: Sequence[Worker], number: int = 1) -> ProcessReport:
-    """Return the report of the workers of this process. Safe to call from any thread."""
-    return ProcessReport(
-        number,
+def report_of_workers(workers: Sequence[Worker], process_number: int = 1) -> WorkerProcessReport:
+    """Return the report of the workers of this process. Safe to call from any thread.
+
+    process_number is the number of this process among several, from 1.
+    """
+    return WorkerProcessReport(
+        process_number,
         [worker.state() for worker in workers],
         add_totals([worker.totals() for worker in workers]),
     )
@@ -163,9 +172,9 @@ class Health:
         self._workers = workers
         self._checks = HealthChecks(
             list(dict.fromkeys(queue for worker in workers for queue in worker.queues)),
-            max_blocked=to_ms("max_blocked", max_blocked, at_least_ms=1) / 1000,
-            max_fetch_age=to_ms("max_fetch_age", max_fetch_age, at_least_ms=1) / 1000,
-            store_timeout=to_ms("store_timeout", store_timeout, at_least_ms=1) / 1000,
+            max_blocked=to_nearest_ms("max_blocked", max_blocked, at_least_ms=1) / 1000,
+            max_fetch_age=to_nearest_ms("max_fetch_age", max_fetch_age, at_least_ms=1) / 1000,
+            store_timeout=to_nearest_ms("store_timeout", store_timeout, at_least_ms=1) / 1000,
         )
         for worker in workers:
             worker.start_counting_runs()
@@ -186,7 +195,9 @@ class Health:
         else:
             query = scope.get("query_string", b"").decode("latin-1")
             report = report_of_workers(self._workers)
-            response = await wait_for_future(self._checks.start(endpoint, query, [report]))
+            response = await wait_for_concurrent_future(
+                self._checks.start_check(endpoint, query, [report])
+            )
         headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
         if response.status == 405:
             headers.append((b"allow", b"GET, HEAD"))

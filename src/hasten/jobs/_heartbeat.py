@@ -39,10 +39,10 @@ class Heartbeat:
         """Call the function no more, and end the thread."""
         self._is_stopped.set()
 
-    async def wait_for_end(self, seconds: float) -> None:
-        """Wait until the thread has ended, for this many seconds at most."""
+    async def wait_for_thread_end(self, timeout_seconds: float) -> None:
+        """Wait until the thread has ended, for at most timeout_seconds."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(timeout_seconds):
                 # If the caller is cancelled, the future must not be: it may be awaited again.
                 await asyncio.shield(asyncio.wrap_future(self._ended))
 

@@ -13,7 +13,7 @@ from msgspec import UNSET
 from hasten import _portal
 from hasten._clock import Clock
 from hasten._durations import Duration, to_seconds
-from hasten._escapes import printable
+from hasten._escapes import escape_unprintable
 from hasten.errors import JobNotFound
 from hasten.jobs._encoding import decode_json
 from hasten.jobs._engine import Engine
@@ -184,7 +184,7 @@ class Job(Generic[T_co]):
         return None if ms is None else to_datetime(ms)
 
     def __repr__(self) -> str:
-        return printable(f"<Job {self.id} {self.name} of {self.queue}, {self.state}>")
+        return escape_unprintable(f"<Job {self.id} {self.name} of {self.queue}, {self.state}>")
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Job):
@@ -222,9 +222,9 @@ class Job(Generic[T_co]):
         """Follow the job: `async for job in job.watch():`.
 
         Yields the job as it is now, and then a new object after every change of its state or its
-        progress, in any process, until it has finished. No change between the two is missed; of
-        progress that is reported faster than it is read, the newest is kept. All jobs that an event
-        loop follows share one reader of the queue's events.
+        progress, in any process, until it has finished. No change of state is missed between two
+        objects; of progress that is reported faster than it is read, the newest is kept. All jobs
+        that an event loop follows share one reader of the queue's events.
 
         Raises `JobNotFound` if the job does not exist or is removed, and `StoreError`: call `watch`
         again to continue.
@@ -309,11 +309,11 @@ class SyncJob(Generic[T_co]):
 
     def refresh(self) -> Job[T_co]:
         """Read the job from the store again; see `Job.refresh`."""
-        return _portal.run_checked(self._job.refresh())
+        return _portal.run_for_sync_method(self._job.refresh())
 
     def result(self, timeout: Duration | None = None) -> T_co:
         """Wait until the job has finished, and return its result; see `Job.result`."""
-        return _portal.run_checked(self._job.result(timeout), waits_for_tasks=True)
+        return _portal.run_for_sync_method(self._job.result(timeout), may_deadlock=True)
 
     def watch(self) -> Generator[Job[T_co]]:
         """Follow the job; see `Job.watch`."""
@@ -333,22 +333,22 @@ class SyncJob(Generic[T_co]):
             await changes.aclose()
 
         try:
-            while (job := _portal.run_checked(read_next(), waits_for_tasks=True)) is not None:
+            while (job := _portal.run_for_sync_method(read_next(), may_deadlock=True)) is not None:
                 yield job
         finally:
-            _portal.run_unchecked(close())
+            _portal.run_without_loop_check(close())
 
     def logs(self) -> list[str]:
         """Return the lines of the job's log; see `Job.logs`."""
-        return _portal.run_checked(self._job.logs())
+        return _portal.run_for_sync_method(self._job.logs())
 
     def why(self) -> Why:
         """Return why the job does not run now; see `Job.why`."""
-        return _portal.run_checked(self._job.why())
+        return _portal.run_for_sync_method(self._job.why())
 
     def cancel(self) -> bool:
         """Cancel the job; see `Job.cancel`."""
-        return _portal.run_checked(self._job.cancel())
+        return _portal.run_for_sync_method(self._job.cancel())
 
     def update(
         self,
@@ -359,25 +359,25 @@ class SyncJob(Generic[T_co]):
         progress: object = UNSET,
     ) -> None:
         """Change the data, priority, delay or progress of the job; see `Job.update`."""
-        _portal.run_checked(
+        _portal.run_for_sync_method(
             self._job.update(data=data, priority=priority, delay=delay, progress=progress)
         )
 
     def log(self, line: str) -> None:
         """Add a line to the job's log; see `Job.log`."""
-        _portal.run_checked(self._job.log(line))
+        _portal.run_for_sync_method(self._job.log(line))
 
     def retry(self) -> bool:
         """Queue the finished job again; see `Job.retry`."""
-        return _portal.run_checked(self._job.retry())
+        return _portal.run_for_sync_method(self._job.retry())
 
     def promote(self) -> bool:
         """Make the delayed job ready to run now; see `Job.promote`."""
-        return _portal.run_checked(self._job.promote())
+        return _portal.run_for_sync_method(self._job.promote())
 
     def remove(self) -> bool:
         """Delete the job; see `Job.remove`."""
-        return _portal.run_checked(self._job.remove())
+        return _portal.run_for_sync_method(self._job.remove())
 
 
 def _build_record(id: str, job: NewJob, now_ms: int) -> JobRecord:

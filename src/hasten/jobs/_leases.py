@@ -37,7 +37,7 @@ class LeaseKeeper:
 
     def __init__(self, lease_ms: int) -> None:
         self._lease_ms = lease_ms
-        self._queues: list[_ServedQueue] = []
+        self._queues: list[_QueueLeases] = []
         self._is_stopped = False
         self._wake = threading.Event()
         self._requests: SimpleQueue[Future[None]] = SimpleQueue()
@@ -55,7 +55,7 @@ class LeaseKeeper:
         Returns a dict of the runs by job id, initially empty. The caller adds a run to it when it
         starts, and removes the run when its outcome is stored.
         """
-        served = _ServedQueue(queue, engine, outage, clock, {})
+        served = _QueueLeases(queue, engine, outage, clock, {})
         self._queues.append(served)
         return served.runs
 
@@ -64,10 +64,11 @@ class LeaseKeeper:
         self._is_stopped = True
         self._wake.set()
 
-    def renew(self) -> Future[None]:
-        """Renew all leases now. Returns a future that is done when the store has responded.
+    def request_renewal(self) -> Future[None]:
+        """Let the thread renew all leases now.
 
-        The future never has an exception: if the store fails, this is logged.
+        Returns a future that is done when the store has responded. The future never has an
+        exception: if the store fails, this is logged.
         """
         request: Future[None] = Future()
         self._requests.put(request)
@@ -85,25 +86,25 @@ class LeaseKeeper:
                 return
             requests = self._take_renewal_requests()
             if requests or time.monotonic() >= renew_at:
-                renewed = self._for_each_queue("renew the leases", self._renew_queue_leases)
+                renewed = self._try_for_each_queue("renew the leases", self._renew_queue_leases)
                 # After a failure try again soon: when the store works again, the leases must be
                 # renewed before other workers take back the jobs.
                 renew_at = time.monotonic() + (interval if renewed else POLL_SECONDS)
                 for request in requests:
                     if request.set_running_or_notify_cancel():
                         request.set_result(None)
-            self._for_each_queue("look for cancelled jobs", self._stop_cancelled_runs)
+            self._try_for_each_queue("look for cancelled jobs", self._stop_cancelled_runs)
 
     def _take_renewal_requests(self) -> list[Future[None]]:
-        """Return the futures of the `renew` calls that were not handled yet."""
+        """Return the futures of the `request_renewal` calls that were not handled yet."""
         requests: list[Future[None]] = []
         with contextlib.suppress(Empty):
             while True:
                 requests.append(self._requests.get_nowait())
         return requests
 
-    def _for_each_queue(
-        self, description: str, action: Callable[[_ServedQueue, RunsById], None]
+    def _try_for_each_queue(
+        self, description: str, action: Callable[[_QueueLeases, RunsById], None]
     ) -> bool:
         """Call action for each queue that has runs. Returns whether all calls succeeded.
 
@@ -129,7 +130,7 @@ class LeaseKeeper:
                 served.outage.record_success(activity)
         return succeeded_all
 
-    def _renew_queue_leases(self, served: _ServedQueue, runs: RunsById) -> None:
+    def _renew_queue_leases(self, served: _QueueLeases, runs: RunsById) -> None:
         """Renew the leases of a queue, and stop the runs whose lease was lost."""
         tokens = {id: run.lease.token for id, run in runs.items()}
         now_ms = served.clock.now_ms()
@@ -142,15 +143,15 @@ class LeaseKeeper:
                     "its outcome is discarded",
                     id,
                 )
-                _stop_run_from_thread(runs[id], StopReason.LOST)
+                _stop_run_threadsafe(runs[id], StopReason.LOST)
 
-    def _stop_cancelled_runs(self, served: _ServedQueue, runs: RunsById) -> None:
+    def _stop_cancelled_runs(self, served: _QueueLeases, runs: RunsById) -> None:
         """Stop the runs of a queue whose jobs were cancelled."""
         for id in served.engine().find_cancelled(served.queue, list(runs)):
-            _stop_run_from_thread(runs[id], StopReason.CANCELLED)
+            _stop_run_threadsafe(runs[id], StopReason.CANCELLED)
 
 
-class _ServedQueue(NamedTuple):
+class _QueueLeases(NamedTuple):
     """A queue whose leases are renewed, with its runs by job id."""
 
     queue: str
@@ -160,7 +161,7 @@ class _ServedQueue(NamedTuple):
     runs: RunsById
 
 
-def _stop_run_from_thread(run: Run, reason: StopReason) -> None:
-    """Stop a run in its event loop, from this thread."""
+def _stop_run_threadsafe(run: Run, reason: StopReason) -> None:
+    """Stop a run in its event loop. Called in the thread of the leases."""
     with contextlib.suppress(RuntimeError):  # the loop is closed, so the run has ended
-        run.loop.call_soon_threadsafe(run.stop, reason)
+        run.loop.call_soon_threadsafe(run.request_stop, reason)

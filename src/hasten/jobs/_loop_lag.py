@@ -29,8 +29,11 @@ class LoopLag:
             self._timer.cancel()
             self._timer = None
 
-    def seconds(self) -> float:
-        """Return the largest delay in the last seconds. It grows while the loop is blocked."""
+    def largest_recent_seconds(self) -> float:
+        """Return the largest of the last `TICKS_KEPT` delays, which are measured once a second.
+
+        It grows while the loop is blocked.
+        """
         overdue = 0.0 if self._timer is None else time.monotonic() - self._due
         return max(0.0, overdue, *self._lags.copy())  # `copy` is atomic: the loop adds to it
 

@@ -82,7 +82,7 @@ Middleware = Callable[[Any, CallNext], Awaitable[Any]]
 
 
 def check_middleware(middleware: object) -> Middleware:
-    """Return a middleware. Raises `InvalidOption`."""
+    """Return middleware if it is an async function of two parameters. Raises `InvalidOption`."""
     expected = "an async function of two parameters, (call, call_next)"
     if not callable(middleware) or inspect.isclass(middleware):
         raise InvalidOption("middleware", middleware, expected)
@@ -96,16 +96,17 @@ def check_middleware(middleware: object) -> Middleware:
 
 
 async def call_through(
-    middlewares: Sequence[Middleware], call: C, last: Callable[[C], Awaitable[Any]]
+    middlewares: Sequence[Middleware], call: C, innermost: Callable[[C], Awaitable[Any]]
 ) -> Any:
-    """Call the first middleware, which calls the next one, and so on. The last one calls last."""
+    """Call the first middleware, which calls the next one, and so on. The last calls innermost."""
     if not middlewares:
-        return await last(call)
-    return await middlewares[0](call, _Once(partial(call_through, middlewares[1:], last=last)))
+        return await innermost(call)
+    call_next = _SingleUseNext(partial(call_through, middlewares[1:], innermost=innermost))
+    return await middlewares[0](call, call_next)
 
 
-class _Once:
-    """Calls a function once. A second call raises `UsageError`.
+class _SingleUseNext:
+    """The call_next of one call of a middleware. A second call of it raises `UsageError`.
 
     It would add another job, or run the job again.
     """
@@ -118,7 +119,9 @@ class _Once:
 
     async def __call__(self, call: Any) -> Any:
         if self._was_called:
-            raise UsageError("a middleware called call_next() twice: call it once for each call")
+            raise UsageError(
+                "a middleware called call_next() twice: call it once each time the middleware runs"
+            )
         if not isinstance(call, EnqueueCall | RunCall):
             raise UsageError(
                 f"a middleware called call_next({call!r}): pass the call that it received"
@@ -163,13 +166,13 @@ async def add_many_through(
         for index, call in enumerate(calls)
     ]
     for index, task in enumerate(tasks):
-        task.add_done_callback(partial(gathered.ended, index))
+        task.add_done_callback(partial(gathered.mark_ended, index))
     try:
         await gathered.complete.wait()
         for task in tasks:
             if task.done():
                 task.result()  # raises the error of a middleware
-        arrived = gathered.take()
+        arrived = gathered.take_waiting()
         if arrived:
             try:
                 jobs = await add_many({index: call for index, (call, _) in arrived.items()})
@@ -213,25 +216,25 @@ class _GatheredCalls:
     def add(self, index: int, call: EnqueueCall) -> Awaitable[Job[Any]]:
         """Let a call wait for its job."""
         if self._is_taken:
-            raise UsageError("a middleware called call_next() after it had returned")
+            raise UsageError("call_next() was called after its middleware had returned")
         future: asyncio.Future[Job[Any]] = asyncio.get_running_loop().create_future()
         self._arrived[index] = call, future
-        self._check_off(index)
+        self._mark_accounted_for(index)
         return future
 
-    def ended(self, index: int, task: asyncio.Task[Job[Any]]) -> None:
+    def mark_ended(self, index: int, task: asyncio.Task[Job[Any]]) -> None:
         """Record that the middlewares of a call have returned or raised."""
         if task.cancelled() or task.exception() is not None:
             self.complete.set()
-        self._check_off(index)
+        self._mark_accounted_for(index)
 
-    def _check_off(self, index: int) -> None:
+    def _mark_accounted_for(self, index: int) -> None:
         self._missing.discard(index)
         if not self._missing:
             self.complete.set()
 
-    def take(self) -> Arrived:
-        """Return the calls that still wait for their job, in their order."""
+    def take_waiting(self) -> Arrived:
+        """Return the calls that still wait for their job, by index. No more may arrive."""
         self._is_taken = True
         return {
             index: (call, future)

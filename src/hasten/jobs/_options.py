@@ -18,8 +18,8 @@ from typing import Any, Final, TypedDict
 import msgspec
 
 from hasten._caches import cache_results_for_short_texts
-from hasten._checks import check_flag, check_time, check_whole_number, is_async
-from hasten._durations import MAX_MS, MAX_SECONDS, Duration, is_duration, to_ms
+from hasten._checks import check_aware_datetime, check_flag, check_whole_number, is_async
+from hasten._durations import MAX_MS, MAX_SECONDS, Duration, is_duration, to_nearest_ms
 from hasten._escapes import is_printable
 from hasten.errors import InvalidOption
 from hasten.jobs._backoff import Backoff, BackoffFunction, Custom, Exponential, Fixed
@@ -66,7 +66,7 @@ class Keep:
         if self.count is not None:
             check_whole_number("Keep(count)", self.count, 0, MAX_COUNT)
         if self.age is not None:
-            to_ms("Keep(age)", self.age)
+            to_nearest_ms("Keep(age)", self.age)
 
     @property
     def keeps_nothing(self) -> bool:
@@ -76,7 +76,7 @@ class Keep:
     @property
     def age_ms(self) -> int | None:
         """The maximum age in ms; None means no limit."""
-        return None if self.age is None else to_ms("Keep(age)", self.age)
+        return None if self.age is None else to_nearest_ms("Keep(age)", self.age)
 
 
 KEEP_ALL: Final = Keep()
@@ -130,7 +130,7 @@ class Options:
     priority: int = 0
     lifo: bool = False
     timeout_ms: int | None = None
-    expires_ms: int | None = None  # after the due time; `resolved` converts it to expires_at_ms
+    expires_ms: int | None = None  # after the due time; see `with_expiry_time`
     expires_at_ms: int | None = None  # since the epoch; the only form that is stored
     keep_completed: Keep | None = None
     keep_failed: Keep | None = None
@@ -140,7 +140,7 @@ class Options:
     metadata: Mapping[str, str] | None = None  # of middlewares
 
     def with_expiry_time(self, now_ms: int) -> Options:
-        """Return these options for a job that is added at now_ms, with its time of expiry."""
+        """Return the options of a job added at now_ms: expires_ms is converted to expires_at_ms."""
         if self.expires_ms is None:
             return self
         expires_at_ms = now_ms + self.delay_ms + self.expires_ms
@@ -159,7 +159,7 @@ _TASK_OPTION_NAMES: Final = frozenset(TaskOptions.__annotations__)
 _JOB_OPTION_NAMES: Final = frozenset(JobOptions.__annotations__)
 
 
-def check_task_options(given: Mapping[str, Any], base: Options = DEFAULT_OPTIONS) -> Options:
+def merge_task_options(given: Mapping[str, Any], base: Options = DEFAULT_OPTIONS) -> Options:
     """Validate the options of a queue or a task, and return base updated with them.
 
     Raises `InvalidOption`.
@@ -167,7 +167,7 @@ def check_task_options(given: Mapping[str, Any], base: Options = DEFAULT_OPTIONS
     return _merge_options(given, base, _TASK_OPTION_NAMES, now_ms=0)
 
 
-def check_job_options(given: Mapping[str, Any], base: Options, *, now_ms: int) -> Options:
+def merge_job_options(given: Mapping[str, Any], base: Options, *, now_ms: int) -> Options:
     """Validate the options of one call, and return the options of its task updated with them.
 
     base are the options of the task. Raises `InvalidOption` with the name of the option and its
@@ -198,17 +198,17 @@ def _merge_options(
             case "lifo":
                 changes[option] = check_flag(option, value)
             case "delay":
-                changes["delay_ms"] = to_ms(option, value)
+                changes["delay_ms"] = to_nearest_ms(option, value)
             case "at":
                 if "delay" in given:
                     raise InvalidOption(
                         option, value, "given without delay=: use either at or delay"
                     )
-                changes["delay_ms"] = max(0, _to_epoch_ms(option, value) - now_ms)
+                changes["delay_ms"] = max(0, _datetime_to_epoch_ms(option, value) - now_ms)
                 if changes["delay_ms"] > MAX_MS:
                     raise InvalidOption(option, value, "a time in the next hundred years")
             case "timeout" | "expires":
-                ms = None if value is None else to_ms(option, value, at_least_ms=1)
+                ms = None if value is None else to_nearest_ms(option, value, at_least_ms=1)
                 changes[f"{option}_ms"] = ms
             case "backoff":
                 changes[option] = check_backoff(value)
@@ -241,8 +241,8 @@ def check_backoff(value: object) -> Backoff | None:
             _check_backoff_function(value)
             return Custom()
         case _ if not isinstance(value, bool):
-            to_ms("backoff", value)
-            return Fixed(value)  # type: ignore[arg-type]  # to_ms has checked it
+            to_nearest_ms("backoff", value)
+            return Fixed(value)  # type: ignore[arg-type]  # to_nearest_ms has checked it
     raise InvalidOption(
         "backoff",
         value,
@@ -338,9 +338,9 @@ def check_name(kind: str, name: object) -> str:
     return name
 
 
-def _to_epoch_ms(option: str, value: object) -> int:
+def _datetime_to_epoch_ms(option: str, value: object) -> int:
     """Convert a datetime with a time zone to ms since the epoch. Raises `InvalidOption`."""
-    since_epoch = check_time(option, value) - datetime(1970, 1, 1, tzinfo=UTC)
+    since_epoch = check_aware_datetime(option, value) - datetime(1970, 1, 1, tzinfo=UTC)
     return round(since_epoch.total_seconds() * 1000)
 
 
@@ -348,7 +348,7 @@ def _to_epoch_ms(option: str, value: object) -> int:
 
 
 def encode_options(options: Options) -> str:
-    """Return the JSON that is stored for resolved options, in BullMQ's format.
+    """Return the JSON that is stored for options with an absolute expiry, in BullMQ's format.
 
     Times are in ms, except the age of retention rules: it is in seconds.
     """
@@ -368,7 +368,7 @@ def encode_options(options: Options) -> str:
         case Exponential(delay, cap, jitter):
             wire["backoff"] = _encode_backoff("exponential", delay, jitter)
             if cap is not None:
-                ours["cap"] = to_ms("backoff cap", cap)
+                ours["cap"] = to_nearest_ms("backoff cap", cap)
         case Custom(name):
             wire["backoff"] = {"type": name}
     if options.keep_completed is not None:
@@ -377,14 +377,14 @@ def encode_options(options: Options) -> str:
         wire["removeOnFail"] = _encode_keep(options.keep_failed)
     if options.keep_logs is not None:
         wire["kl"] = options.keep_logs
-    ours |= _to_wire_hasten_options(options)
+    ours |= _encode_hasten_options(options)
     if ours:
         wire["hasten"] = ours
     return msgspec.json.encode(wire).decode()
 
 
-def _to_wire_hasten_options(options: Options) -> dict[str, Any]:
-    """Return the options that BullMQ does not have."""
+def _encode_hasten_options(options: Options) -> dict[str, Any]:
+    """Return the options that BullMQ does not have, for the member `hasten`."""
     ours: dict[str, Any] = {}
     if options.timeout_ms is not None:
         ours["timeout"] = options.timeout_ms
@@ -398,7 +398,7 @@ def _to_wire_hasten_options(options: Options) -> dict[str, Any]:
 
 
 def _encode_backoff(kind: str, delay: Duration, jitter: float) -> dict[str, Any]:
-    wire: dict[str, Any] = {"type": kind, "delay": to_ms("backoff", delay)}
+    wire: dict[str, Any] = {"type": kind, "delay": to_nearest_ms("backoff", delay)}
     if jitter:
         wire["jitter"] = jitter
     return wire
@@ -481,16 +481,17 @@ def _to_options(wire: _WireOptions) -> Options:
     # BullMQ writes 0 attempts for a single one. In the other fields, 0 or less means "not set".
     expires_at_ms, timeout_ms = wire.hasten.expiresAt, wire.hasten.timeout
     return Options(
-        attempts=_read_whole_number("attempts", wire.attempts, 1, MAX_COUNT),
+        attempts=_read_clamped_whole_number("attempts", wire.attempts, 1, MAX_COUNT),
         backoff=_read_backoff(wire.backoff, wire.hasten.cap),
         delay_ms=_read_ms("delay", wire.delay),
-        priority=_read_whole_number("priority", wire.priority, 0, MAX_PRIORITY),
+        priority=_read_clamped_whole_number("priority", wire.priority, 0, MAX_PRIORITY),
         lifo=wire.lifo is True,
         timeout_ms=_read_ms("hasten.timeout", timeout_ms) or None,
-        expires_at_ms=_read_whole_number("hasten.expiresAt", expires_at_ms, 0, MAX_COUNT) or None,
+        expires_at_ms=_read_clamped_whole_number("hasten.expiresAt", expires_at_ms, 0, MAX_COUNT)
+        or None,
         keep_completed=_read_keep("removeOnComplete", wire.removeOnComplete),
         keep_failed=_read_keep("removeOnFail", wire.removeOnFail),
-        keep_logs=_read_whole_number("keepLogs", wire.kl, 0, MAX_KEEP_LOGS) or None,
+        keep_logs=_read_clamped_whole_number("keepLogs", wire.kl, 0, MAX_KEEP_LOGS) or None,
         job_id=wire.jobId if isinstance(wire.jobId, str) else None,
         since=wire.hasten.since if isinstance(wire.hasten.since, str) else None,
         metadata=_read_metadata(wire.hasten.metadata),
@@ -515,8 +516,8 @@ def _read_number(option: str, value: object) -> float | None:
     return number
 
 
-def _read_whole_number(option: str, value: object, least: int, most: int) -> int:
-    """Return a whole number, limited to least…most; least if the member is missing."""
+def _read_clamped_whole_number(option: str, value: object, least: int, most: int) -> int:
+    """Return a number, rounded up and limited to least…most; least if the member is missing."""
     number = _read_number(option, value)
     return least if number is None else math.ceil(min(max(number, least), most))
 
@@ -561,11 +562,11 @@ def _read_keep(option: str, wire: object) -> Keep | None:
         case dict():
             age = _read_number(f"{option}.age", wire.get("age"))
             return Keep(
-                count=_read_count(f"{option}.count", wire.get("count")),
+                count=_read_kept_count(f"{option}.count", wire.get("count")),
                 age=None if age is None or age < 0 else min(age, MAX_SECONDS),
             )
         case _:
-            return Keep(count=_read_count(option, wire))
+            return Keep(count=_read_kept_count(option, wire))
 
 
 def _read_metadata(wire: object) -> Mapping[str, str] | None:
@@ -574,14 +575,14 @@ def _read_metadata(wire: object) -> Mapping[str, str] | None:
     return {str(name): value for name, value in wire.items() if isinstance(value, str)}
 
 
-def _read_count(option: str, wire: object) -> int | None:
+def _read_kept_count(option: str, wire: object) -> int | None:
     """Return how many finished jobs to keep, from an option of BullMQ; None means no limit."""
     number = _read_number(option, wire)
     # BullMQ's -1 means that all jobs are kept.
     return None if number is None or number < 0 else math.ceil(min(number, MAX_COUNT))
 
 
-def read_keep_logs(text: str) -> int:
+def decode_keep_logs(text: str) -> int:
     """Return how many log lines to keep for a job with these options.
 
     Returns the default if the options do not set it or cannot be decoded.

@@ -69,7 +69,7 @@ class OutageLog:
         """Count a call as a failure because leases may have expired while it was in progress."""
         self._last_failure = self._monotonic()
 
-    def seconds_without_failure(self) -> float:
+    def seconds_since_failure(self) -> float:
         """Return for how long no call has failed or been slow; infinity if none ever has."""
         return self._monotonic() - self._last_failure
 

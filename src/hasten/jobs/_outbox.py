@@ -16,7 +16,7 @@ logger = get_logger("hasten.worker")
 Item = TypeVar("Item")
 
 # While one call is processed, all other users of the store wait. So the total weight of its items
-# is limited to the engine's `max_jobs_per_call`. An item weighs 1, and 1 more for this many bytes.
+# is limited to the engine's `max_jobs_per_settle`. An item weighs 1, plus 1 for this many bytes.
 BYTES_PER_WEIGHT: Final = 10_000
 
 
@@ -44,15 +44,15 @@ class Outbox:
     """
 
     def __init__(
-        self, queue: str, *, max_jobs_per_call: int, keep_failed: Keep, on_add: Callable[[], None]
+        self, queue: str, *, max_jobs_per_settle: int, keep_failed: Keep, on_add: Callable[[], None]
     ) -> None:
         self._queue = queue
-        self._max_batch = max_jobs_per_call
+        self._max_batch = max_jobs_per_settle
         self._keep_failed = keep_failed
         self._on_add = on_add
         self._updates: list[RunUpdate] = []
         self._outcomes: list[Outcome] = []
-        # A list while the worker stops: see `delay_storing_released_jobs`.
+        # A list while the worker stops: see `hold_released_jobs`.
         self._released: list[Outcome] | None = None
         self._weights: dict[str, int] = {}  # by job id, for outcomes that weigh more than 1
         self._singles = 0  # how many of the next items must be stored one at a time
@@ -79,31 +79,30 @@ class Outbox:
         self._updates.append(update)
         self._on_add()
 
-    def add_outcome(self, outcome: Outcome, size: int) -> None:
-        """Add the outcome of a run. size is the length of the job's data and result together."""
+    def add_outcome(self, outcome: Outcome, length: int) -> None:
+        """Add the outcome of a run. length is that of the job's data and result in characters."""
         if self._released is not None and isinstance(outcome, Released):
             self._released.append(outcome)
             return
-        if size > BYTES_PER_WEIGHT:
-            self._weights[outcome.id] = 1 + size // BYTES_PER_WEIGHT
+        if length > BYTES_PER_WEIGHT:
+            self._weights[outcome.id] = 1 + length // BYTES_PER_WEIGHT
         self._outcomes.append(outcome)
 
-    def delay_storing_released_jobs(self) -> None:
-        """Keep the jobs that are released from now on, until `hand_back` stores them together.
+    def hold_released_jobs(self) -> None:
+        """Keep the jobs that are released from now on out of the portions until `add_held_jobs`.
 
         Called when the worker begins to stop.
         """
         self._released = []
 
-    def hand_back(self, claimed: Iterable[str]) -> None:
-        """Let the next call store all released jobs that were kept back.
+    def add_held_jobs(self, claim_order: Iterable[str]) -> None:
+        """Add the released jobs that were kept back, so that the next call stores them together.
 
-        They are stored in the order of claimed, the ids of all jobs in the order in which they were
-        claimed. A call puts its released jobs in front of the queue, so two calls would reverse
-        their order.
+        claim_order has the ids of all jobs in the order in which they were claimed. A call puts its
+        released jobs in front of the queue, so two calls would reverse this order.
         """
         released, self._released = self._released or [], None
-        order = {id: number for number, id in enumerate(claimed)}
+        order = {id: number for number, id in enumerate(claim_order)}
         self._outcomes += sorted(released, key=lambda outcome: order.get(outcome.id, 0))
 
     # Storing items ------------------------------------------------------------------------------
@@ -120,21 +119,21 @@ class Outbox:
             if self._outcomes:
                 return OutboxPortion([], [self._outcomes.pop(0)], is_single=True)
         updates, self._updates = self._updates, []
-        if left := _split_off_excess(updates, _weigh_update, self._max_batch):
+        if left := _remove_excess(updates, _weigh_update, self._max_batch):
             self._updates[:0] = left
             # No outcomes: the remaining updates must be stored before the outcomes of their jobs.
             return OutboxPortion(updates, [])
         outcomes, self._outcomes = self._outcomes, []
         if self._weights or len(outcomes) > self._max_batch:
-            self._outcomes = _split_off_excess(outcomes, self._weigh_outcome, self._max_batch)
+            self._outcomes = _remove_excess(outcomes, self._weigh_outcome, self._max_batch)
         return OutboxPortion(updates, outcomes)
 
-    def mark_stored(self, outcomes: list[Outcome], lost: Collection[str]) -> None:
-        """Record that a call has stored these outcomes, except those of the jobs in lost.
+    def mark_stored(self, outcomes: list[Outcome], lost_ids: Collection[str]) -> None:
+        """Record that a call has stored these outcomes, except those of the jobs in lost_ids.
 
-        lost are the ids of jobs whose lease this worker has lost. This is logged.
+        lost_ids are the ids of jobs whose lease this worker has lost. This is logged.
         """
-        for id in lost:
+        for id in lost_ids:
             if id in self._maybe_stored:
                 logger.info(
                     "job %s: outcome not stored again: an earlier call stored it, or the lease was "
@@ -154,7 +153,8 @@ class Outbox:
     def put_back(self, portion: OutboxPortion, *, maybe_stored: bool) -> None:
         """Put a portion whose call failed back at the beginning of the outbox.
 
-        maybe_stored is whether the store may have stored it nevertheless.
+        maybe_stored is whether the store may have stored it nevertheless. If it has, the jobs have
+        no leases when the portion is stored again, and `mark_stored` does not log that as a loss.
         """
         if maybe_stored:
             self._maybe_stored.update(outcome.id for outcome in portion.outcomes)
@@ -162,7 +162,9 @@ class Outbox:
         self._updates[:0] = portion.updates
         self._outcomes[:0] = portion.outcomes
 
-    def reject(self, portion: OutboxPortion, error: StoreRejected) -> list[Outcome]:
+    def handle_rejected_portion(
+        self, portion: OutboxPortion, error: StoreRejected
+    ) -> list[Outcome]:
         """Handle a portion that the store has rejected because it cannot store one of the items.
 
         The items of a larger portion are stored again one at a time, so that only the job of the
@@ -173,7 +175,7 @@ class Outbox:
         The leases of these jobs expire.
         """
         if not portion.is_single:
-            self._put_back_one_at_a_time(portion)
+            self._put_back_as_singles(portion)
             return []
         for update in portion.updates:
             logger.error(
@@ -181,11 +183,13 @@ class Outbox:
                 self._queue, update.id, error.reason,
             )  # fmt: skip
         return [
-            outcome for outcome in portion.outcomes if not self._replace_by_failure(outcome, error)
+            outcome
+            for outcome in portion.outcomes
+            if not self._try_replace_by_failure(outcome, error)
         ]
 
-    def _put_back_one_at_a_time(self, portion: OutboxPortion) -> None:
-        """Put a portion back, to be stored in portions of a single item."""
+    def _put_back_as_singles(self, portion: OutboxPortion) -> None:
+        """Put a portion back, so that each of its items is stored in a portion of its own."""
         self._singles += len(portion.updates) + len(portion.outcomes)
         # Each released job is put in front of its queue: the one to run first must be stored last.
         released: list[Outcome] = [
@@ -197,7 +201,7 @@ class Outbox:
         self._updates[:0] = portion.updates
         self._outcomes[:0] = others + released[::-1]
 
-    def _replace_by_failure(self, outcome: Outcome, error: StoreRejected) -> bool:
+    def _try_replace_by_failure(self, outcome: Outcome, error: StoreRejected) -> bool:
         """Replace a rejected outcome by a failure of its job, to be stored next.
 
         Returns False if the outcome was such a failure already.
@@ -217,16 +221,16 @@ class Outbox:
     def _weigh_outcome(self, outcome: Outcome) -> int:
         """Return the weight of an outcome: 1, or more if it is large."""
         if isinstance(outcome, Released):
-            return 0  # never split: `hand_back` explains why
+            return 0  # never split: `add_held_jobs` explains why
         return self._weights.get(outcome.id, 1)
 
 
-def _split_off_excess(items: list[Item], weigh: Callable[[Item], int], most: int) -> list[Item]:
-    """Remove the items beyond a total weight of most from the end of a list, and return them."""
+def _remove_excess(items: list[Item], weigh: Callable[[Item], int], max_weight: int) -> list[Item]:
+    """Remove the items beyond a total weight from the end of a list, and return them."""
     weight = 0
     for end, item in enumerate(items):
         weight += weigh(item)
-        if weight > most and end:
+        if weight > max_weight and end:
             left = items[end:]
             # Keeps an item that another thread adds at this moment.
             del items[end : end + len(left)]

@@ -40,6 +40,6 @@ class PerLoop(Generic[T]):
         return own
 
     def drop_all(self) -> None:
-        """Drop the objects of all event loops."""
+        """Forget the objects of all event loops, without closing them."""
         self._latest = None
         self._made.clear()

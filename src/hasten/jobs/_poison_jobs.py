@@ -45,7 +45,7 @@ class PoisonJobIsolator:
         self._is_stopped = False
 
     @property
-    def is_blocking_claims(self) -> bool:
+    def must_pause_claiming(self) -> bool:
         """Whether the worker must claim no jobs, because the chosen suspect has not started."""
         return self._start is not None
 
@@ -56,20 +56,20 @@ class PoisonJobIsolator:
         """
         return job.crashes >= self._suspect_crashes and job.deferred_failure is None
 
-    def try_choose_suspect(self, run: Run, start_later: Callable[[], None]) -> bool:
-        """Choose the suspect of this run to be started, unless another suspect is chosen.
+    def try_choose_run(self, run: Run, start: Callable[[], None]) -> bool:
+        """Choose this run, of a suspect, as the one to start, unless another one is chosen.
 
-        start_later starts the run; `start_chosen_suspect` calls it. Returns False if another
-        suspect is chosen already: the caller must hand this job back to its queue.
+        `try_start_chosen_suspect` calls start later. Returns False if another run is chosen
+        already: the caller must hand this job back to its queue.
         """
         if self._chosen is None:
-            self._chosen, self._start = run, start_later
+            self._chosen, self._start = run, start
             return True
         if self._start is not None:
             self._unsettled.add(run.lease.job.id)
         return False
 
-    def mark_settled(self, ids: Iterable[str]) -> None:
+    def mark_outcomes_stored(self, ids: Iterable[str]) -> None:
         """Record that the outcomes of the jobs with these ids are stored.
 
         So the suspects among them are back in their queues.
@@ -77,7 +77,7 @@ class PoisonJobIsolator:
         if self._unsettled:
             self._unsettled.difference_update(ids)
 
-    def start_chosen_suspect(self) -> None:
+    def try_start_chosen_suspect(self) -> None:
         """Start the chosen suspect, unless it is too early for that.
 
         It is too early while other suspects still have to be handed back, and while a claim is in

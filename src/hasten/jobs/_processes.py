@@ -58,7 +58,7 @@ _spawning: Final = multiprocessing.get_context("spawn")
 _request_numbers: Final = itertools.count()
 
 
-class _RequestNotReceived(Exception):
+class _ChildEndedBeforeRequest(Exception):
     """The child ended after it had run other jobs, and before it received this one."""
 
 
@@ -103,11 +103,11 @@ class Processes:
                 raise asyncio.CancelledError
             started()
             while True:
-                child = self._get_idle_child()
+                child = self._take_or_make_idle_child()
                 run.interrupt = child.kill
                 try:
                     result = await child.run(request, report)
-                except _RequestNotReceived:
+                except _ChildEndedBeforeRequest:
                     self._children.discard(child)
                     if run.should_stop():
                         raise asyncio.CancelledError from None
@@ -122,7 +122,7 @@ class Processes:
                         self._idle.append(child)
                     return result
 
-    def _get_idle_child(self) -> _Child:
+    def _take_or_make_idle_child(self) -> _Child:
         """Return an idle child that is still alive, or a new one."""
         while self._idle:
             child = self._idle.pop()
@@ -196,37 +196,37 @@ class _Child:
         self.has_ended = False
 
     async def run(self, request: RunRequest, report: Callable[[RunUpdate], None]) -> str | Failure:
-        """Send a job to the child, and wait for its result. Raises `_RequestNotReceived`."""
+        """Send a job to the child, and wait for its result. Raises `_ChildEndedBeforeRequest`."""
         call = _RunningRequest(request, report)
         with self._lock:
             if self.has_ended:
-                raise _RequestNotReceived
+                raise _ChildEndedBeforeRequest
             self._call = call
             if self._thread is None:
                 self._thread = threading.Thread(
-                    target=self._run_thread, name="hasten child", daemon=True
+                    target=self._run_process, name="hasten child", daemon=True
                 )
                 self._thread.start()
                 _running_children.add(self)
-        self._send(encode(request))
+        self._send_request(encode(request))
         return await call.future
 
-    def _send(self, data: bytes) -> None:
+    def _send_request(self, data: bytes) -> None:
         """Send data to the child without blocking the event loop."""
         if len(data) <= SMALL_REQUEST_BYTES:
-            self._write(data)
+            self._write_to_pipe(data)
         else:  # writing blocks until the child has read most of it: not in the event loop
             threading.Thread(
-                target=self._write, args=(data,), name="hasten request", daemon=True
+                target=self._write_to_pipe, args=(data,), name="hasten request", daemon=True
             ).start()
 
-    def _write(self, data: bytes) -> None:
+    def _write_to_pipe(self, data: bytes) -> None:
         """Write data to the pipe. Ignores that the child may have ended."""
         with (
             self._write_lock,
             contextlib.suppress(OSError),
         ):
-            # The child has ended, which `_run_thread` handles.
+            # The child has ended, which `_run_process` handles.
             self._worker_end.send_bytes(data)
 
     def kill(self) -> None:
@@ -243,13 +243,13 @@ class _Child:
 
     # In its thread ------------------------------------------------------------------------------
 
-    def _run_thread(self) -> None:
-        """Start the process, handle its messages, and clean up when it has ended."""
+    def _run_process(self) -> None:
+        """Start the process, handle its messages, and clean up when it has ended. Blocks."""
         try:
             process = self._start_process()
         except Exception as error:  # noqa: BLE001  # such as too little memory, or too many processes
             self._mark_ended(error)
-            self._close_pipe_and_process()
+            self._close_pipe_and_process(None)
             return
         with contextlib.suppress(Exception):  # ended, or a handler has written to the pipe
             while True:
@@ -314,12 +314,12 @@ class _Child:
         elif call.has_started:
             call.end_with(ProcessDied(reason))
         elif self._has_served:
-            call.end_with(_RequestNotReceived())
+            call.end_with(_ChildEndedBeforeRequest())
         else:
             call.end_with(ProcessDied(reason, while_starting=True))
 
-    def _close_pipe_and_process(self, process: SpawnProcess | None = None) -> None:
-        """Close both ends of the pipe and the process object."""
+    def _close_pipe_and_process(self, process: SpawnProcess | None) -> None:
+        """Close both ends of the pipe, and the process object if the process has started."""
         self._child_end.close()
         with self._write_lock:  # no thread may write to the file descriptor after it is closed
             self._worker_end.close()

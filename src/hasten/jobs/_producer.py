@@ -10,7 +10,7 @@ from hasten._coalescing import Coalescer, split_by_weight
 from hasten.errors import AddedInPart, StoreError
 from hasten.jobs._job import Job, JobQueue
 from hasten.jobs._middleware import EnqueueCall, Middleware, add_many_through, add_through
-from hasten.jobs._options import Options, check_job_options, check_metadata, check_name
+from hasten.jobs._options import Options, check_metadata, check_name, merge_job_options
 from hasten.jobs._per_loop import PerLoop
 from hasten.jobs._record import JobTemplate, NewJob
 from hasten.jobs._tracing import get_spans_if_tracing
@@ -42,9 +42,9 @@ class Producer:
         """Return the current time of the store's clock, in ms since the epoch."""
         return self._queue.clock.now_ms()
 
-    def template(self, name: str, options: Options) -> JobTemplate:
-        """Return the template of jobs of a task that are added now. name is that of the task."""
-        return JobTemplate.of(name, options, now_ms=self.now_ms())
+    def make_template(self, task: str, options: Options) -> JobTemplate:
+        """Return the template of the jobs of this task that are added now."""
+        return JobTemplate.of(task, options, now_ms=self.now_ms())
 
     def submit(self, template: JobTemplate, data: str) -> Awaitable[Job[Any]]:
         """Add one job, together with all other jobs of this tick of the event loop."""
@@ -78,23 +78,31 @@ class Producer:
                 raise AddedInPart(error, [job.id for job in added], len(new)) from error
         return added
 
-    async def submit_through(self, call: EnqueueCall, defaults: Options, data: str) -> Job[Any]:
-        """Add one job through the middlewares. data is the encoded form of `call.data`."""
+    async def submit_through_middlewares(
+        self, call: EnqueueCall, defaults: Options, data: str
+    ) -> Job[Any]:
+        """Add one job through the middlewares. data is the encoded form of `call.data`.
+
+        defaults are the options of the task, which apply where `call.options` has none.
+        """
 
         async def add(call: EnqueueCall) -> Job[Any]:
             return await self.submit(self._template_of(call, defaults), data)
 
         return await add_through(self.middlewares, call, add)
 
-    async def submit_many_through(
+    async def submit_many_through_middlewares(
         self, jobs: Sequence[tuple[EnqueueCall, Options, str]]
     ) -> list[Job[Any]]:
-        """Add jobs through the middlewares. Those that reach the end are added together."""
+        """Add jobs through the middlewares. Those that reach the end are added together.
 
-        async def add_many(calls: Mapping[int, EnqueueCall]) -> list[Job[Any]]:
+        Each job has the arguments of `submit_through_middlewares`.
+        """
+
+        async def add_many(calls_by_index: Mapping[int, EnqueueCall]) -> list[Job[Any]]:
             new: list[tuple[JobTemplate, str]] = []
             last: tuple[EnqueueCall, Options, JobTemplate] | None = None
-            for index, call in calls.items():
+            for index, call in calls_by_index.items():
                 _, defaults, data = jobs[index]
                 if last is None or not _have_equal_templates(last[0], call, last[1], defaults):
                     last = call, defaults, self._template_of(call, defaults)
@@ -104,10 +112,10 @@ class Producer:
         return await add_many_through(self.middlewares, [call for call, _, _ in jobs], add_many)
 
     def _template_of(self, call: EnqueueCall, defaults: Options) -> JobTemplate:
-        options = check_job_options(call.options, defaults, now_ms=self.now_ms())
+        options = merge_job_options(call.options, defaults, now_ms=self.now_ms())
         if call.metadata:
             options = replace(options, metadata=check_metadata(call.metadata))
-        return self.template(check_name("task", call.task), options)
+        return self.make_template(check_name("task", call.task), options)
 
     def _new_job(self, template: JobTemplate, data: str) -> NewJob:
         """Return the record of a job to add."""

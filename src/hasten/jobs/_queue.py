@@ -33,8 +33,8 @@ from msgspec import UNSET
 from hasten import _portal
 from hasten._checks import check_flag, check_whole_number
 from hasten._clock import SYSTEM_CLOCK, Clock
-from hasten._durations import Duration, to_ms
-from hasten._sizes import Size, to_bytes
+from hasten._durations import Duration, to_nearest_ms
+from hasten._sizes import Size, to_byte_count
 from hasten._store import Store
 from hasten.errors import (
     InvalidArgument,
@@ -59,18 +59,18 @@ from hasten.jobs._options import (
     JobOptions,
     Options,
     TaskOptions,
-    check_job_options,
     check_name,
-    check_task_options,
+    merge_job_options,
+    merge_task_options,
 )
 from hasten.jobs._per_loop import PerLoop
 from hasten.jobs._producer import Producer
-from hasten.jobs._record import Change, JobRecord, JobTemplate, Update
+from hasten.jobs._record import JobChange, JobRecord, JobTemplate, Update
 from hasten.jobs._results import ResultWaiter
 from hasten.jobs._schedule_record import Missed, Overlap
 from hasten.jobs._schedules import Declaration, Schedules, SyncSchedules
+from hasten.jobs._shared_store import get_or_make_shared_store
 from hasten.jobs._states import FINISHED, State
-from hasten.jobs._store_use import get_store_use
 from hasten.jobs._sync_events import SyncQueueEvents
 from hasten.jobs._task_definition import RunIn, TaskDefinition, check_function
 from hasten.jobs._tasks import ContextTask, Enqueuer, Task
@@ -101,11 +101,12 @@ class Queue:
     process, which all queues without a store share; `Store.from_env()` creates it at the first use.
     Files and connections are opened at the first use, too, and not by this constructor.
 
-    max_size is the largest size of a job's data, result or progress as JSON. show_values is whether
-    error messages about data that does not fit a task may contain its values: such errors are
-    stored with the job and logged. check_arguments is whether arguments are checked against the
-    annotations of the task when a job is added; without this check, a job whose arguments do not
-    fit fails when a worker runs it. options are the default options of all tasks of the queue.
+    max_size is the largest size of a job's data, result or progress, in bytes of JSON. show_values
+    is whether error messages about data that does not fit a task may contain its values: such
+    errors are stored with the job and logged. check_arguments is whether arguments are checked
+    against the annotations of the task when a job is added; without this check, a job whose
+    arguments do not fit fails when a worker runs it. options are the default options of all tasks
+    of the queue.
 
     A queue may be used from several event loops and threads, and after a fork. `aclose`, or leaving
     an `async with` block, closes the connections that the queue has opened.
@@ -122,37 +123,37 @@ class Queue:
         **options: Unpack[TaskOptions],
     ) -> None:
         self.name = check_name("queue", name)
-        self.max_size = to_bytes("max_size", max_size, at_least=1)
+        self.max_size = to_byte_count("max_size", max_size, at_least=1)
         if self.max_size > MAX_SIZE:
             raise InvalidOption("max_size", max_size, "at most 256mb, the limit of some stores")
         self.show_values = check_flag("show_values", show_values)
         self.check_arguments = check_flag("check_arguments", check_arguments)
         self.tasks: dict[str, TaskDefinition] = {}
-        self._options = check_task_options(options)
+        self._options = merge_task_options(options)
         self._backoff_function = _get_backoff_function(options)
-        self.store_use = get_store_use(store)
+        self.shared_store = get_or_make_shared_store(store)
         self._is_open = False
-        if self.store_use.existing_store is not None:
+        if self.shared_store.existing_store is not None:
             # This opens no connection yet, but rejects wrong options.
-            open_engine(self.store_use.existing_store)
+            open_engine(self.shared_store.existing_store)
         self.producer = Producer(self)
         self.schedules = Schedules(self)
         self._results = PerLoop(lambda: ResultWaiter(lambda: self.engine, self.name))
         self._watches = PerLoop(lambda: Watches(lambda: self.engine, self.name))
 
     def __repr__(self) -> str:
-        store = self.store_use.existing_store
+        store = self.shared_store.existing_store
         return f"<Queue {self.name}{'' if store is None else f' in {store.url}'}>"
 
     @property
     def store(self) -> Store:
         """The store that holds the jobs of this queue."""
-        return self.store_use.store
+        return self.shared_store.store
 
     @property
     def clock(self) -> Clock:
         """The clock of the store; all times of the queue are read from it."""
-        store = self.store_use.existing_store
+        store = self.shared_store.existing_store
         # The default store may not exist yet. It uses the system clock.
         return SYSTEM_CLOCK if store is None else store.clock
 
@@ -165,8 +166,8 @@ class Queue:
         """
         if not self._is_open:
             self._is_open = True
-            self.store_use.acquire(self)
-        return self.store_use.engine()
+            self.shared_store.acquire(self)
+        return self.shared_store.engine()
 
     async def aclose(self) -> None:
         """Close the store if the queue created it from a URL and no worker uses it.
@@ -179,7 +180,7 @@ class Queue:
         self.producer.close()
         self._results.drop_all()
         self._watches.drop_all()
-        await self.store_use.release(self)
+        await self.shared_store.release(self)
 
     async def __aenter__(self) -> Self:
         return self
@@ -266,7 +267,7 @@ class Queue:
         running during the next attempt.
         """
         caller = sys._getframe(1)
-        made_in = CodeExecution.that_defines(caller.f_code, caller.f_globals)
+        made_in = CodeExecution.defining(caller.f_code, caller.f_globals)
         add = partial(
             self._add_task,
             name=name,
@@ -300,7 +301,7 @@ class Queue:
         definition = TaskDefinition(
             function,
             check_name("task", name),
-            check_task_options(options, self._options),
+            merge_task_options(options, self._options),
             run_in=run_in,
             give_up_on=give_up_on,
             check_arguments=check_arguments,
@@ -309,11 +310,11 @@ class Queue:
             show_values=self.show_values,
             made_in=made_in,
         )
-        self._check_unique(definition)
+        self._check_task_name_is_unique(definition)
         self.tasks[definition.name] = definition
         return Task(definition, self.producer)
 
-    def _check_unique(self, definition: TaskDefinition) -> None:
+    def _check_task_name_is_unique(self, definition: TaskDefinition) -> None:
         other = self.tasks.get(definition.name)
         if other is None or definition.origin.may_replace(other.origin):
             return
@@ -405,7 +406,9 @@ class Queue:
 
         Raises `InvalidOption`, `InvalidArgument` and `PayloadTooLarge`.
         """
-        checked = check_job_options(options, self._defaults(task), now_ms=self.clock.now_ms())
+        checked = merge_job_options(
+            options, self._default_options(task), now_ms=self.clock.now_ms()
+        )
         return self._encode_data(task, data), checked
 
     def use(self, middleware: M) -> M:
@@ -452,7 +455,7 @@ class Queue:
         and `InvalidOption` for a task with run_in="process" that a child process could not import.
         """
         for definition in self.tasks.values():
-            definition.check()
+            definition.check_after_import()
         self.schedules.check_declared()
 
     def decode_result(self, task: str, text: str) -> Any:
@@ -477,7 +480,9 @@ class Queue:
         `StoreError`.
         """
         if self.producer.middlewares:
-            return await self.producer.submit_through(*self._prepare_call(name, data, options))
+            return await self.producer.submit_through_middlewares(
+                *self._prepare_call(name, data, options)
+            )
         template, text = self._prepare_job(name, data, options)
         return await self.producer.submit(template, text)
 
@@ -492,7 +497,7 @@ class Queue:
         """
         if self.producer.middlewares:
             calls = [self._prepare_call(*_unpack_job_spec(job)) for job in jobs]
-            return await self.producer.submit_many_through(calls)
+            return await self.producer.submit_many_through_middlewares(calls)
         return await self.producer.submit_many(
             [self._prepare_job(*_unpack_job_spec(job)) for job in jobs]
         )
@@ -500,23 +505,24 @@ class Queue:
     def _prepare_job(
         self, name: str, data: object, given: Mapping[str, Any]
     ) -> tuple[JobTemplate, str]:
-        options = check_job_options(given, self._defaults(name), now_ms=self.clock.now_ms())
+        options = merge_job_options(given, self._default_options(name), now_ms=self.clock.now_ms())
         text = self._encode_data(name, data)
-        return self.producer.template(check_name("task", name), options), text
+        return self.producer.make_template(check_name("task", name), options), text
 
     def _prepare_call(
         self, name: str, data: object, given: Mapping[str, Any]
     ) -> tuple[EnqueueCall, Options, str]:
         """Check a job, and return it for the middlewares, with its default options and its JSON."""
-        defaults = self._defaults(check_name("task", name))
-        check_job_options(given, defaults, now_ms=self.clock.now_ms())
+        defaults = self._default_options(check_name("task", name))
+        merge_job_options(given, defaults, now_ms=self.clock.now_ms())
         text = self._encode_data(name, data)
         call = EnqueueCall(
             self.name, name, {} if data is None else data, cast(JobOptions, {**given})
         )
         return call, defaults, text
 
-    def _defaults(self, task: str) -> Options:
+    def _default_options(self, task: str) -> Options:
+        """Return the options of the task, or those of the queue for a task it does not have."""
         definition = self.tasks.get(task)
         return definition.options if definition else self._options
 
@@ -536,7 +542,7 @@ class Queue:
         text = encoded.decode()
         definition = self.tasks.get(name)
         if definition is not None:
-            definition.parameters.check_data(data, text, check=definition.check_arguments)
+            definition.parameters.check_data(data, text, check_decodable=definition.check_arguments)
         return text
 
     @property
@@ -568,7 +574,7 @@ class Queue:
         _check_id(id)
         now_ms = self.clock.now_ms()
         situation, workers = await asyncio.gather(
-            self.engine.situation(self.name, id, now_ms=now_ms),
+            self.engine.get_why_facts(self.name, id, now_ms=now_ms),
             self.engine.workers(self.name, now_ms=now_ms),
         )
         if situation is None:
@@ -588,7 +594,7 @@ class Queue:
         Redis a long page is read in several calls: a job that changes its state between two of them
         may be missing.
         """
-        records = await self.engine.page(
+        records = await self.engine.get_page(
             self.name,
             _check_state(state),
             offset=check_whole_number("offset", offset, 0, MAX_COUNT),
@@ -662,7 +668,7 @@ class Queue:
         changes. Then nothing is changed.
         """
         _check_id(id)
-        change = Change(
+        change = JobChange(
             id,
             data=None
             if data is UNSET
@@ -670,12 +676,12 @@ class Queue:
             priority=None
             if priority is None
             else check_whole_number("priority", priority, 0, MAX_PRIORITY),
-            delay_ms=None if delay is None else to_ms("delay", delay),
+            delay_ms=None if delay is None else to_nearest_ms("delay", delay),
             progress=None if progress is UNSET else encode_progress(progress, self.max_size),
         )
         found = await self._apply_update(change)
-        if found not in change.allowed_states:
-            raise WrongState(self.name, id, found, change.allowed_states)
+        if found not in change.required_states:
+            raise WrongState(self.name, id, found, change.required_states)
 
     async def log(self, id: str, line: str) -> None:
         """Add a line to a job's log, as `ctx.log` does. Raises `JobNotFound`."""
@@ -760,12 +766,16 @@ class Queue:
             )
         if limit is not None:
             check_whole_number("limit", limit, 0, MAX_COUNT)
-        before_ms = self.clock.now_ms() - to_ms("older_than", older_than)
+        before_ms = self.clock.now_ms() - to_nearest_ms("older_than", older_than)
         return await self._purge({checked}, before_ms, limit)
 
     async def _purge(
         self, states: set[State], before_ms: int | None, limit: int | None
     ) -> list[str]:
+        """Delete jobs in these states, at most limit, and return their ids.
+
+        With before_ms, only those that finished, or were added if unfinished, before this time.
+        """
         now_ms = self.clock.now_ms()
         return await self.engine.purge(
             self.name, states, before_ms=before_ms, limit=limit, now_ms=now_ms
@@ -817,35 +827,35 @@ class SyncQueue:
 
     def add(self, name: str, data: object = None, **options: Unpack[JobOptions]) -> Job[Any]:
         """Add a job by the name of its task; see `Queue.add`."""
-        return _portal.run_checked(self._queue.add(name, data, **options))
+        return _portal.run_for_sync_method(self._queue.add(name, data, **options))
 
     def add_many(self, jobs: Iterable[JobSpec]) -> list[Job[Any]]:
         """Add several jobs; see `Queue.add_many`."""
-        return _portal.run_checked(self._queue.add_many(jobs))
+        return _portal.run_for_sync_method(self._queue.add_many(jobs))
 
     def get(self, id: str) -> Job[Any] | None:
         """Return the job with this id, or None; see `Queue.get`."""
-        return _portal.run_checked(self._queue.get(id))
+        return _portal.run_for_sync_method(self._queue.get(id))
 
     def why(self, id: str) -> Why:
         """Return why a job does not run now; see `Queue.why`."""
-        return _portal.run_checked(self._queue.why(id))
+        return _portal.run_for_sync_method(self._queue.why(id))
 
     def jobs(
         self, state: State | str, *, offset: int = 0, limit: int = 100, newest_first: bool = False
     ) -> list[Job[Any]]:
         """Return a page of the jobs in a state; see `Queue.jobs`."""
-        return _portal.run_checked(
+        return _portal.run_for_sync_method(
             self._queue.jobs(state, offset=offset, limit=limit, newest_first=newest_first)
         )
 
     def counts(self) -> dict[State, int]:
         """Return the number of jobs in each state; see `Queue.counts`."""
-        return _portal.run_checked(self._queue.counts())
+        return _portal.run_for_sync_method(self._queue.counts())
 
     def workers(self) -> list[WorkerInfo]:
         """Return the workers of the queue; see `Queue.workers`."""
-        return _portal.run_checked(self._queue.workers())
+        return _portal.run_for_sync_method(self._queue.workers())
 
     def events(self, *, after: str | None = None) -> SyncQueueEvents:
         """Return an iterator over the events: `for event in queue.sync.events():`.
@@ -856,7 +866,7 @@ class SyncQueue:
 
     def cancel(self, *ids: str) -> list[str]:
         """Cancel jobs; see `Queue.cancel`."""
-        return _portal.run_checked(self._queue.cancel(*ids))
+        return _portal.run_for_sync_method(self._queue.cancel(*ids))
 
     def update(
         self,
@@ -868,29 +878,29 @@ class SyncQueue:
         progress: object = UNSET,
     ) -> None:
         """Change the data, priority, delay or progress of a job; see `Queue.update`."""
-        _portal.run_checked(
+        _portal.run_for_sync_method(
             self._queue.update(id, data=data, priority=priority, delay=delay, progress=progress)
         )
 
     def log(self, id: str, line: str) -> None:
         """Add a line to a job's log; see `Queue.log`."""
-        _portal.run_checked(self._queue.log(id, line))
+        _portal.run_for_sync_method(self._queue.log(id, line))
 
     def retry(self, *ids: str) -> list[str]:
         """Queue finished jobs again; see `Queue.retry`."""
-        return _portal.run_checked(self._queue.retry(*ids))
+        return _portal.run_for_sync_method(self._queue.retry(*ids))
 
     def promote(self, *ids: str) -> list[str]:
         """Make delayed jobs ready to run now; see `Queue.promote`."""
-        return _portal.run_checked(self._queue.promote(*ids))
+        return _portal.run_for_sync_method(self._queue.promote(*ids))
 
     def remove(self, *ids: str) -> list[str]:
         """Delete jobs; see `Queue.remove`."""
-        return _portal.run_checked(self._queue.remove(*ids))
+        return _portal.run_for_sync_method(self._queue.remove(*ids))
 
     def drain(self, *, delayed: bool = False) -> int:
         """Delete the jobs that are ready to run; see `Queue.drain`."""
-        return _portal.run_checked(self._queue.drain(delayed=delayed))
+        return _portal.run_for_sync_method(self._queue.drain(delayed=delayed))
 
     def clean(
         self,
@@ -900,23 +910,25 @@ class SyncQueue:
         limit: int | None = None,
     ) -> list[str]:
         """Delete the old jobs in one state; see `Queue.clean`."""
-        return _portal.run_checked(self._queue.clean(state, older_than=older_than, limit=limit))
+        return _portal.run_for_sync_method(
+            self._queue.clean(state, older_than=older_than, limit=limit)
+        )
 
     def obliterate(self, *, force: bool = False) -> None:
         """Delete the queue with all its jobs; see `Queue.obliterate`."""
-        _portal.run_checked(self._queue.obliterate(force=force))
+        _portal.run_for_sync_method(self._queue.obliterate(force=force))
 
     def pause(self) -> None:
         """Keep workers from claiming jobs; see `Queue.pause`."""
-        _portal.run_checked(self._queue.pause())
+        _portal.run_for_sync_method(self._queue.pause())
 
     def resume(self) -> None:
         """Let workers claim jobs again; see `Queue.resume`."""
-        _portal.run_checked(self._queue.resume())
+        _portal.run_for_sync_method(self._queue.resume())
 
     def is_paused(self) -> bool:
         """Return whether the queue is paused; see `Queue.is_paused`."""
-        return _portal.run_checked(self._queue.is_paused())
+        return _portal.run_for_sync_method(self._queue.is_paused())
 
     @property
     def schedules(self) -> SyncSchedules:
@@ -925,9 +937,9 @@ class SyncQueue:
 
     def close(self) -> None:
         """Close the store if the queue created it; see `Queue.aclose`."""
-        # waits_for_tasks: raises UsageError in a running event loop, whose connections could not be
+        # may_deadlock: raises UsageError in a running event loop, whose connections could not be
         # closed while this call blocks it.
-        _portal.run_checked(self._queue.aclose(), waits_for_tasks=True)
+        _portal.run_for_sync_method(self._queue.aclose(), may_deadlock=True)
 
 
 class TaskDecorator(Protocol):
@@ -977,11 +989,11 @@ def _check_ids(ids: Iterable[object]) -> list[str]:
 
 
 def _select_ids(
-    ids: Sequence[str], found: Sequence[State | None], is_match: Callable[[State], bool]
+    ids: Sequence[str], states: Sequence[State | None], is_match: Callable[[State], bool]
 ) -> list[str]:
-    """Return the ids whose state is_match accepts. found has one state per id, None if missing."""
+    """Return the ids whose state is_match accepts. A state is None if the job does not exist."""
     return [
-        id for id, state in zip(ids, found, strict=True) if state is not None and is_match(state)
+        id for id, state in zip(ids, states, strict=True) if state is not None and is_match(state)
     ]
 
 

@@ -44,24 +44,24 @@ def start_reading_queues(
     The future never has an exception: a reading that takes longer than timeout_seconds has an
     error.
     """
-    return _portal.start(_read_all(_read, queues, timeout_seconds))
+    return _portal.start(_read_all(_read_counts_and_waits, queues, timeout_seconds))
 
 
-def start_reading_pauses(
+def start_reading_paused_flags(
     queues: Sequence[Queue], timeout_seconds: float
 ) -> Future[list[QueueReading]]:
     """Begin to read which queues are paused, like `start_reading_queues`. The counts are empty."""
-    return _portal.start(_read_all(_read_pause, queues, timeout_seconds))
+    return _portal.start(_read_all(_read_paused_flag, queues, timeout_seconds))
 
 
-Read = Callable[[Queue], Awaitable[QueueReading]]
+ReadQueue = Callable[[Queue], Awaitable[QueueReading]]
 
 
-async def _read_all(read: Read, queues: Sequence[Queue], seconds: float) -> list[QueueReading]:
+async def _read_all(read: ReadQueue, queues: Sequence[Queue], seconds: float) -> list[QueueReading]:
     return await asyncio.gather(*(_read_within(read, queue, seconds) for queue in queues))
 
 
-async def _read_within(read: Read, queue: Queue, seconds: float) -> QueueReading:
+async def _read_within(read: ReadQueue, queue: Queue, seconds: float) -> QueueReading:
     try:
         async with asyncio.timeout(seconds):
             return await read(queue)
@@ -71,11 +71,11 @@ async def _read_within(read: Read, queue: Queue, seconds: float) -> QueueReading
         return QueueReading(queue.name, {}, error=str(error))
 
 
-async def _read_pause(queue: Queue) -> QueueReading:
+async def _read_paused_flag(queue: Queue) -> QueueReading:
     return QueueReading(queue.name, {}, is_paused=await queue.is_paused())
 
 
-async def _read(queue: Queue) -> QueueReading:
+async def _read_counts_and_waits(queue: Queue) -> QueueReading:
     engine, name = queue.engine, queue.name
     counts = await engine.count(name)
     first: list[JobRecord] = []
@@ -83,9 +83,11 @@ async def _read(queue: Queue) -> QueueReading:
     # the engine would have to read all jobs; the ends of the list are near enough.
     for state in READY:
         if counts[state]:
-            first += await engine.page(name, state, offset=0, limit=1, newest_first=False)
+            first += await engine.get_page(name, state, offset=0, limit=1, newest_first=False)
     if counts[State.PRIORITIZED] > 1:
-        first += await engine.page(name, State.PRIORITIZED, offset=0, limit=1, newest_first=True)
+        first += await engine.get_page(
+            name, State.PRIORITIZED, offset=0, limit=1, newest_first=True
+        )
     now_ms = queue.clock.now_ms()
     return QueueReading(
         name,

@@ -25,7 +25,7 @@ class JobTemplate(msgspec.Struct, frozen=True, gc=False):
 
     name: str
     opts: str  # the options as the JSON that is stored
-    options: Options  # with an absolute time of expiry: see `Options.resolved`
+    options: Options  # with an absolute time of expiry: see `Options.with_expiry_time`
 
     @classmethod
     def of(cls, name: str, options: Options, *, now_ms: int) -> JobTemplate:
@@ -52,7 +52,7 @@ class NewJob(msgspec.Struct, frozen=True, gc=False):
     id: str | None = None
 
 
-class Added(msgspec.Struct, frozen=True, gc=False):
+class AddResult(msgspec.Struct, frozen=True, gc=False):
     """What happened to a `NewJob`: the id of the job, and whether it was a duplicate.
 
     existing is the job in the queue that already had this id, None if the new job was added. cursor
@@ -112,7 +112,7 @@ class Lease(msgspec.Struct, frozen=True, gc=False):
     token: str
 
 
-class Claim(msgspec.Struct, frozen=True, gc=False):
+class ClaimRequest(msgspec.Struct, frozen=True, gc=False):
     """A request of a worker for up to count jobs.
 
     token is the fencing token of the jobs' runs. It is unique among all claims of all workers, so
@@ -161,7 +161,8 @@ class Failed(msgspec.Struct, frozen=True, gc=False):
 class Retry(msgspec.Struct, frozen=True, gc=False):
     """The outcome of a failed attempt, after which the job runs again in delay_ms.
 
-    If delay_ms is 0, the job is placed behind all waiting jobs.
+    If delay_ms is 0, the job is placed behind the waiting jobs of its priority, or in front of them
+    if it has the option lifo.
     """
 
     id: str
@@ -289,7 +290,7 @@ RunUpdate = Progress | LogLine
 """Data that a handler reports while it runs, and that is stored before its outcome."""
 
 
-class Change(msgspec.Struct, frozen=True, gc=False):
+class JobChange(msgspec.Struct, frozen=True, gc=False):
     """A change to a stored job by other code than its handler, such as `Queue.update`.
 
     None leaves a field as it is. data and progress are JSON. If the state of the job does not allow
@@ -304,7 +305,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     progress: str | None = None
 
     @property
-    def allowed_states(self) -> list[State]:
+    def required_states(self) -> list[State]:
         """The states in which a job allows this change.
 
         The delay can be changed only while the job is delayed, the priority only until it has
@@ -317,4 +318,4 @@ class Change(msgspec.Struct, frozen=True, gc=False):
         return list(State)
 
 
-Update = RunUpdate | Change
+Update = RunUpdate | JobChange

@@ -32,7 +32,7 @@ class AppReleaseGate:
         self._handed_back = 0
         self._logged: set[tuple[str, str]] = set()
 
-    def postpone_ms(self, queue: str, task: str, min_release: str) -> int | None:
+    def find_postponement_ms(self, queue: str, task: str, min_release: str) -> int | None:
         """Return for how long to postpone a job, None if this worker may run it.
 
         min_release is the lowest release of the application that can run the job.

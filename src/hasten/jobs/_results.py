@@ -75,8 +75,8 @@ class ResultWaiter:
                 self._start_reader()
             elif self._cursor is not None:
                 # The job may have ended before: then the reader has already read its event.
-                awaited.set_search_start(self._cursor)
-                self._start_check([id])
+                awaited.set_default_search_start(self._cursor)
+                self._start_delivering_ends([id])
         awaited.callers += 1
         return awaited
 
@@ -91,17 +91,17 @@ class ResultWaiter:
         if reader.cancelled() and reader is self._reader:
             # `_remove_caller` has not done this: all tasks of the event loop are being cancelled.
             asyncio.get_running_loop().call_later(
-                RESTART_SECONDS, self._restart_if_still_current, reader
+                RESTART_SECONDS, self._restart_unless_replaced, reader
             )
 
-    def _restart_if_still_current(self, reader: asyncio.Task[None]) -> None:
+    def _restart_unless_replaced(self, reader: asyncio.Task[None]) -> None:
         """Start a new reader, unless this one was replaced already or no caller waits."""
         if reader is self._reader and self._awaited:
             self._start_reader()
 
-    def _start_check(self, ids: Sequence[str]) -> None:
+    def _start_delivering_ends(self, ids: Sequence[str]) -> None:
         """Start a task that checks whether these jobs have ended."""
-        check = asyncio.create_task(self._check_ended(ids))
+        check = asyncio.create_task(self._deliver_ends_or_error(ids))
         self._checking.add(check)
         check.add_done_callback(self._checking.discard)
 
@@ -122,8 +122,8 @@ class ResultWaiter:
         try:
             self._cursor = (await self._engine().events(self._queue, after=None)).cursor
             for awaited in self._awaited.values():
-                awaited.set_search_start(self._cursor)
-            await self._check_ended(list(self._awaited))
+                awaited.set_default_search_start(self._cursor)
+            await self._deliver_ends_or_error(list(self._awaited))
             loop = asyncio.get_running_loop()
             next_check = loop.time() + CHECK_SECONDS
             while True:
@@ -131,7 +131,7 @@ class ResultWaiter:
                     async with asyncio.timeout_at(next_check):
                         page = await self._engine().events(self._queue, after=self._cursor)
                 except TimeoutError:
-                    await self._check_ended(self._next_ids_to_check())
+                    await self._deliver_ends_or_error(self._take_longest_unchecked_ids())
                     next_check = loop.time() + CHECK_SECONDS
                     continue
                 self._cursor = page.cursor
@@ -142,7 +142,7 @@ class ResultWaiter:
             for awaited in self._awaited.values():
                 awaited.fail(error)
 
-    def _next_ids_to_check(self) -> list[str]:
+    def _take_longest_unchecked_ids(self) -> list[str]:
         """Return the jobs that were not checked for the longest time, and put them at the end."""
         ids = list(itertools.islice(self._awaited, CHECKED_AT_ONCE))
         for id in ids:
@@ -152,14 +152,14 @@ class ResultWaiter:
     def _handle_event(self, event: Event) -> None:
         """Pass the end of a job that an event reports to the callers that wait for the job."""
         if event.kind == MISSED:
-            self._start_check(list(self._awaited))
+            self._start_delivering_ends(list(self._awaited))
         awaited = self._awaited.get(event.job_id)
         if awaited is None:
             return
         match event.kind:
             case "completed" if event.omitted_bytes is not None:
                 # The event has no value, but the job has the result.
-                self._start_check([event.job_id])
+                self._start_delivering_ends([event.job_id])
             case "completed":
                 awaited.complete(event.value)
             case "failed":
@@ -167,7 +167,7 @@ class ResultWaiter:
             case "removed":
                 awaited.fail(JobNotFound(self._queue, event.job_id, "it was removed"))
 
-    async def _check_ended(self, ids: Sequence[str]) -> None:
+    async def _deliver_ends_or_error(self, ids: Sequence[str]) -> None:
         """Read these jobs, and pass the ends of those that have ended to the waiting callers.
 
         If the store fails, the callers of all these jobs get the error.
@@ -239,7 +239,7 @@ class _AwaitedJob:
         self._added = since
         self.since = ""
 
-    def set_search_start(self, cursor: str) -> None:
+    def set_default_search_start(self, cursor: str) -> None:
         """Set `since` when the reader begins to read the events after this cursor.
 
         If the caller has passed an earlier cursor, `since` is that one.

@@ -74,7 +74,7 @@ class Run:
         self._next_request: asyncio.TimerHandle | None = None
         self._stop_requests = 0
 
-    def seconds(self) -> float:
+    def elapsed_seconds(self) -> float:
         """Return for how long the run has lasted, 0 if its beginning was not recorded."""
         return 0.0 if self.began_at is None else self.loop.time() - self.began_at
 
@@ -100,7 +100,7 @@ class Run:
 
     def start_timeout(self, seconds: float) -> None:
         """Stop the run with the reason `TIMEOUT` if it has not ended after this time."""
-        self._timer = self.loop.call_later(seconds, self.stop, StopReason.TIMEOUT)
+        self._timer = self.loop.call_later(seconds, self.request_stop, StopReason.TIMEOUT)
 
     def cancel_timeout(self) -> None:
         """Stop the timer of `start_timeout`, if it runs. It may be started again."""
@@ -108,7 +108,7 @@ class Run:
             self._timer.cancel()
             self._timer = None
 
-    def stop(self, reason: StopReason) -> None:
+    def request_stop(self, reason: StopReason) -> None:
         """Request that the handler stops, for this reason, and repeat that until the run has ended.
 
         If the run is being stopped already, the first reason is kept, except that `LOST` replaces
@@ -123,12 +123,12 @@ class Run:
         self.stop_reason = reason
         if self._context is not None:
             self._context.stop()
-        self._request_stop()
+        self._interrupt_or_cancel()
 
-    def _request_stop(self) -> None:
+    def _interrupt_or_cancel(self) -> None:
         # First, because the rest may raise: the application's logging code may have errors.
         """Interrupt the handler or cancel the task, and schedule the next request."""
-        self._next_request = self.loop.call_later(REPEAT_STOP_SECONDS, self._request_stop)
+        self._next_request = self.loop.call_later(REPEAT_STOP_SECONDS, self._interrupt_or_cancel)
         job = self.lease.job
         if self.abandon is not None and self._stop_requests >= MAX_STOP_REQUESTS:
             self.abandon()

@@ -1,7 +1,7 @@
 """Count the runs of a worker and measure how long they wait and run.
 
-This is done for each job, so it uses lists and dicts instead of the classes of a metrics library:
-see decision 53.
+This is done for each job, so it uses lists and dicts, which are faster than the classes of a
+metrics library.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ class RunCounters:
             found = self._get_or_make_totals(job.queue, job.name, name)
         found.count += 1
         if job.attempts_started <= 1 and job.started_ms is not None:
-            _observe(found.wait, _waited_ms(job, job.started_ms) / 1000)
+            _observe(found.wait, _ms_ready_before_first_run(job, job.started_ms) / 1000)
         if run.has_begun and name is not totals.NOT_RUN:
-            seconds = run.seconds()
+            seconds = run.elapsed_seconds()
             _observe(found.run, seconds)
             average = self._averages.get(job.queue)
             self._averages[job.queue] = (
@@ -99,13 +99,16 @@ class RunCounters:
             for each in list(self._totals.values())
         ]
 
-    def average_run_seconds(self, queue: str) -> float | None:
-        """Return how long a run of this queue takes on average; None before the first has ended."""
+    def moving_average_run_seconds(self, queue: str) -> float | None:
+        """Return how long the recent runs of a queue took on average: see `WEIGHT`.
+
+        None before the first has ended.
+        """
         return self._averages.get(queue)
 
 
-def _waited_ms(job: JobRecord, started_ms: int) -> int:
-    """Return for how long a job was ready before this first run, in milliseconds."""
+def _ms_ready_before_first_run(job: JobRecord, started_ms: int) -> int:
+    """Return for how long a job was ready before its first run, which began at started_ms."""
     delay_ms = 0
     if '"delay"' in job.opts:
         try:

@@ -27,7 +27,11 @@ ATTEMPTS: Final = frozenset({COMPLETED, FAILED, RETRIED})
 
 
 class Histogram(msgspec.Struct):
-    """How many values are in each bucket of `BOUNDS`, then those above, and their sum."""
+    """How many values are in each bucket, and the sum of all values.
+
+    A bucket has the values above the bound before it, up to and including its own bound in
+    `BOUNDS`. The last one has the values above all bounds.
+    """
 
     counts: list[int]
     total: float = 0.0
@@ -45,7 +49,7 @@ class RunTotals(msgspec.Struct):
 
 
 class QueueTotals(msgspec.Struct):
-    """What else a process has counted for a queue."""
+    """What a process has counted for a queue as a whole, and not for each task."""
 
     queue: str
     reclaimed: int = 0  # jobs of dead workers that were taken back

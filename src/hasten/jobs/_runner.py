@@ -70,24 +70,24 @@ class Runner:
 
         An exception of the handler leads to an outcome, too. Only a `KeyboardInterrupt` of a
         handler in the event loop is raised again, because it may be the user's Ctrl+C; the caller
-        then gets the outcome from `outcome_of_error_outside_run`.
+        then gets the outcome from `outcome_of_unhandled_error`.
         """
         lease = run.lease
         job = lease.job
         try:
             options = decode_options(job.opts)
         except ValueError as exc:
-            return self._fail_without_run(run, str(exc), DEFAULT_OPTIONS)
+            return self._fail_without_running(run, str(exc), DEFAULT_OPTIONS)
         reason = job.deferred_failure
         if reason is None and options.expires_at_ms is not None:
             reason = self._find_expiry_error(job, options, options.expires_at_ms)
         if reason is None and options.since is not None:
-            pause_ms = self._gate.postpone_ms(job.queue, job.name, options.since)
+            pause_ms = self._gate.find_postponement_ms(job.queue, job.name, options.since)
             if pause_ms is not None:
                 return Postponed(job.id, lease.token, pause_ms)
         task = self._queue.tasks.get(job.name)
         if reason is not None or task is None:
-            return self._fail_without_run(run, reason or self._unknown_task_error(job), options)
+            return self._fail_without_running(run, reason or self._unknown_task_error(job), options)
         try:
             if (
                 task.run_in == "thread"
@@ -101,7 +101,7 @@ class Runner:
                 result = await self._call_through(middlewares, task, run, options)
             else:
                 result = await self._call_handler(task, run, options)
-        except JobFailedWithDecision as error:
+        except JobFailedWithRetryDecision as error:
             loggable = _to_loggable_error(job.id, error.failure)
             return self._log_and_decide_outcome(error.failure, run, options, loggable)
         except BaseException as error:  # sys.exit() in a handler ends its job, not the worker
@@ -111,16 +111,16 @@ class Runner:
         keep = resolve_keep(options.keep_completed, self._keep_completed)
         return Completed(job.id, lease.token, result, keep)
 
-    def outcome_of_error_outside_run(self, error: BaseException, run: Run) -> Outcome | None:
+    def outcome_of_unhandled_error(self, error: BaseException, run: Run) -> Outcome | None:
         """Return the outcome of a run that ended with an exception that `run` has not handled."""
         job = run.lease.job
         try:
             options = decode_options(job.opts)
         except ValueError as exc:
-            return self._fail_without_run(run, str(exc), DEFAULT_OPTIONS)
+            return self._fail_without_running(run, str(exc), DEFAULT_OPTIONS)
         return self._outcome_of_run_exception(error, self._queue.tasks.get(job.name), run, options)
 
-    def _fail_without_run(self, run: Run, reason: str, options: Options) -> Outcome:
+    def _fail_without_running(self, run: Run, reason: str, options: Options) -> Outcome:
         """Log that a job fails without being run, and return this outcome."""
         keep = resolve_keep(options.keep_failed, self._keep_failed)
         outcome = failures.make_failed_outcome(run.lease, reason, keep)
@@ -177,7 +177,8 @@ class Runner:
     async def _call_handler(self, task: TaskDefinition, run: Run, options: Options) -> str:
         """Decode the data and call the task's function in the event loop, a thread or a process.
 
-        Returns its result as JSON. Raises the error of the function, or `JobFailedWithDecision`.
+        Returns its result as JSON. Raises the error of the function, or
+        `JobFailedWithRetryDecision`.
         """
         job = run.lease.job
         if run.should_stop():
@@ -190,13 +191,13 @@ class Runner:
             finally:
                 run.interrupt = None  # the process may run another job already
             if isinstance(result, Failure):
-                raise JobFailedWithDecision(job.id, result)
+                raise JobFailedWithRetryDecision(job.id, result)
             return result
         context = run.context if task.parameters.wants_context else None
         try:
             args, kwargs = task.parameters.decode(job.data, context)
         except ValueError as exc:
-            raise JobFailedWithDecision(job.id, Failure(str(exc), "", final=True)) from None
+            raise JobFailedWithRetryDecision(job.id, Failure(str(exc), "", final=True)) from None
         _start_timeout(run, options)
         if task.run_in == "loop":
             value = await task.function(*args, **kwargs)
@@ -207,13 +208,15 @@ class Runner:
     async def _call_in_thread(self, run: Run, call: Callable[[], Any]) -> Any:
         """Call a handler in a thread. If it returns an awaitable, await that in the event loop."""
 
-        def set_controls(interrupt: Callable[[], None], abandon: Callable[[], None]) -> None:
+        def set_interrupt_and_abandon(
+            interrupt: Callable[[], None], abandon: Callable[[], None]
+        ) -> None:
             run.interrupt, run.abandon = interrupt, abandon
 
         job = run.lease.job
         try:
             value = await self._threads.run(
-                call, set_controls, description=f"job {job.id} ({job.name})"
+                call, set_interrupt_and_abandon, description=f"job {job.id} ({job.name})"
             )
         finally:
             run.interrupt = run.abandon = None
@@ -283,7 +286,7 @@ def _start_timeout(run: Run, options: Options) -> None:
         run.start_timeout(options.timeout_ms / 1000)
 
 
-class JobFailedWithDecision(JobFailed):
+class JobFailedWithRetryDecision(JobFailed):
     """Raised if a run failed in a child process, or the data of its job could not be decoded.
 
     failure has the error, and decides whether the job is retried.

@@ -11,9 +11,9 @@ from typing import Any, Final, Protocol, get_args
 from msgspec import structs
 
 from hasten import _portal
-from hasten._checks import check_choice, check_text, check_time, check_whole_number
+from hasten._checks import check_aware_datetime, check_choice, check_text, check_whole_number
 from hasten._clock import Clock
-from hasten._durations import Duration, to_ms
+from hasten._durations import Duration, to_nearest_ms
 from hasten._escapes import is_printable
 from hasten._logs import get_logger
 from hasten.errors import InvalidOption, JobNotFound, ScheduleNotFound, UsageError
@@ -231,7 +231,7 @@ class Schedules:
         Broken schedules are included. The latest come first, at most limit of them. The call is
         cheap, whatever the number of schedules.
         """
-        before_ms = self._queue.clock.now_ms() - to_ms("by", by)
+        before_ms = self._queue.clock.now_ms() - to_nearest_ms("by", by)
         records = await self._queue.engine.late_schedules(
             self._queue.name,
             before_ms=before_ms,
@@ -330,7 +330,7 @@ class Schedules:
         """
         self._check_unique(declaration)
         self.declared[declaration.id] = declaration
-        if declaration.options.get("cron") is None or cron_patterns.is_available():
+        if declaration.options.get("cron") is None or cron_patterns.is_croniter_installed():
             declaration.check_times(self._queue.clock.now_ms())
 
     def _check_unique(self, new: Declaration) -> None:
@@ -460,7 +460,7 @@ class SyncSchedules:
         overlap: Overlap = "allow",
     ) -> Schedule:
         """Store or change a schedule; see `Schedules.upsert`."""
-        return _portal.run_checked(
+        return _portal.run_for_sync_method(
             self._schedules.upsert(
                 id, task, every=every, cron=cron, tz=tz, offset=offset, limit=limit, start=start,
                 end=end, jitter=jitter, arguments=arguments, options=options, missed=missed,
@@ -470,39 +470,39 @@ class SyncSchedules:
 
     def get(self, id: str) -> Schedule | None:
         """Return the schedule with this id, or None; see `Schedules.get`."""
-        return _portal.run_checked(self._schedules.get(id))
+        return _portal.run_for_sync_method(self._schedules.get(id))
 
     def list(self, *, offset: int = 0, limit: int = 100) -> builtins.list[Schedule]:
         """Return a page of the schedules; see `Schedules.list`."""
-        return _portal.run_checked(self._schedules.list(offset=offset, limit=limit))
+        return _portal.run_for_sync_method(self._schedules.list(offset=offset, limit=limit))
 
     def late(self, by: Duration = "1m", *, limit: int = 100) -> builtins.list[Schedule]:
         """Return the schedules that are late; see `Schedules.late`."""
-        return _portal.run_checked(self._schedules.late(by, limit=limit))
+        return _portal.run_for_sync_method(self._schedules.late(by, limit=limit))
 
     def pause(self, id: str) -> None:
         """Keep a schedule from adding jobs; see `Schedules.pause`."""
-        _portal.run_checked(self._schedules.pause(id))
+        _portal.run_for_sync_method(self._schedules.pause(id))
 
     def resume(self, id: str) -> None:
         """End a pause; see `Schedules.resume`."""
-        _portal.run_checked(self._schedules.resume(id))
+        _portal.run_for_sync_method(self._schedules.resume(id))
 
     def run_now(self, id: str) -> Job[Any]:
         """Add a job that runs at once; see `Schedules.run_now`."""
-        return _portal.run_checked(self._schedules.run_now(id))
+        return _portal.run_for_sync_method(self._schedules.run_now(id))
 
     def preview(self, id: str, count: int = 10) -> builtins.list[datetime]:
         """Return the next slots of a schedule; see `Schedules.preview`."""
-        return _portal.run_checked(self._schedules.preview(id, count))
+        return _portal.run_for_sync_method(self._schedules.preview(id, count))
 
     def remove(self, *ids: str) -> builtins.list[str]:
         """Delete schedules; see `Schedules.remove`."""
-        return _portal.run_checked(self._schedules.remove(*ids))
+        return _portal.run_for_sync_method(self._schedules.remove(*ids))
 
     def prune(self) -> builtins.list[str]:
         """Delete the schedules that are no longer declared; see `Schedules.prune`."""
-        return _portal.run_checked(self._schedules.prune())
+        return _portal.run_for_sync_method(self._schedules.prune())
 
 
 @dataclass(frozen=True, slots=True)
@@ -547,12 +547,12 @@ def make_rule(
         limit=None if limit is None else check_whole_number("limit", limit, 1, MAX_COUNT),
     )
     if every is not None:
-        every_ms = to_ms("every", every, at_least_ms=MIN_EVERY_MS)
+        every_ms = to_nearest_ms("every", every, at_least_ms=MIN_EVERY_MS)
         if tz is not None:
             raise InvalidOption.conflict(
                 "tz", tz, "every: an interval does not depend on a time zone. Use cron instead"
             )
-        offset_ms = None if offset is None else to_ms("offset", offset)
+        offset_ms = None if offset is None else to_nearest_ms("offset", offset)
         if offset_ms is not None and offset_ms >= every_ms:
             raise InvalidOption("offset", offset, f"less than the interval, which is {every}")
         return structs.replace(rule, every_ms=every_ms, offset_ms=offset_ms)
@@ -569,7 +569,9 @@ def make_policy(
     """Validate the policy of a schedule. Raises `InvalidOption`."""
     checked = check_choice("missed", missed, get_args(Missed))
     policy = SchedulePolicy(
-        checked, check_choice("overlap", overlap, get_args(Overlap)), to_ms("jitter", jitter)
+        checked,
+        check_choice("overlap", overlap, get_args(Overlap)),
+        to_nearest_ms("jitter", jitter),
     )
     if policy.missed == "all" and policy.overlap == "skip":
         raise InvalidOption.conflict(
@@ -705,4 +707,4 @@ def _to_epoch_ms(option: str, value: object) -> int | None:
     """Convert a datetime with a time zone to ms since the epoch. Raises `InvalidOption`."""
     if value is None:
         return None
-    return round(check_time(option, value).timestamp() * 1000)
+    return round(check_aware_datetime(option, value).timestamp() * 1000)

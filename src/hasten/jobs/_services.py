@@ -43,13 +43,15 @@ class BackgroundServices:
         self._to_restart: list[Service] = []
         self._failed_once: set[Service] = set()
         self._is_over = False
-        self._loop_watcher = self._call_at_loop_end(loop_ended)
+        self._loop_watcher = self._call_when_loop_closes(loop_ended)
 
     async def open(self) -> None:
         """Start to watch for the end of the event loop. Called once, before `start`."""
         await anext(self._loop_watcher)
 
-    async def _call_at_loop_end(self, loop_ended: Callable[[], None]) -> AsyncGenerator[None, None]:
+    async def _call_when_loop_closes(
+        self, loop_ended: Callable[[], None]
+    ) -> AsyncGenerator[None, None]:
         """Call loop_ended when the event loop ends.
 
         A loop closes its asynchronous generators then, such as this one.
@@ -102,7 +104,7 @@ class BackgroundServices:
                 self._worker, len(cancelled),
             )  # fmt: skip
 
-    async def end(self) -> None:
+    async def cancel_all(self) -> None:
         """Cancel all services, except the one that makes this call."""
         self._is_over = True
         for task in self._tasks - {asyncio.current_task()}:

@@ -73,8 +73,8 @@ class Spans:
         template: JobTemplate,
         submit: Callable[[JobTemplate], Awaitable[Job[Any]]],
     ) -> Job[Any]:
-        """Add a job in a span, with the context of the span."""
-        span = self._start_send(queue, "hasten.task", template.name)
+        """Add a job in a span, and store the context of the span with the job."""
+        span = self._start_send_span(queue, "hasten.task", template.name)
         if span is None:
             return await submit(template)
         try:
@@ -83,9 +83,9 @@ class Spans:
                 template = replace(template, opts=add_context(template.opts, carrier))
             job = await submit(template)
         except BaseException as error:
-            self._end_send(span, error)
+            self._end_send_span(span, error)
             raise
-        self._end_send(span, None, job.id)
+        self._end_send_span(span, None, job.id)
         return job
 
     async def send_many(
@@ -94,8 +94,8 @@ class Spans:
         jobs: Sequence[tuple[JobTemplate, str]],
         submit: Callable[[Sequence[tuple[JobTemplate, str]]], Awaitable[list[Job[Any]]]],
     ) -> list[Job[Any]]:
-        """Add jobs in one span, with the context of the span."""
-        span = self._start_send(queue, "messaging.batch.message_count", len(jobs))
+        """Add jobs in one span, and store the context of the span with each job."""
+        span = self._start_send_span(queue, "messaging.batch.message_count", len(jobs))
         if span is None:
             return await submit(jobs)
         try:
@@ -110,24 +110,26 @@ class Spans:
                 jobs = [(traced[id(template)], data) for template, data in jobs]
             added = await submit(jobs)
         except BaseException as error:
-            self._end_send(span, error)
+            self._end_send_span(span, error)
             raise
-        self._end_send(span, None)
+        self._end_send_span(span, None)
         return added
 
-    def _start_send(self, queue: str, key: str, value: str | int) -> Span | None:
+    def _start_send_span(self, queue: str, attribute: str, value: str | int) -> Span | None:
         """Start the span of a call that adds jobs, with an attribute. None if that fails."""
         try:
             return self._tracer.start_span(
                 f"send {queue}",
                 kind=SpanKind.PRODUCER,
-                attributes={**_attributes(queue, "send"), key: value},
+                attributes={**_attributes(queue, "send"), attribute: value},
             )
         except Exception:  # noqa: BLE001  # of a sampler or a processor of the application
             self._errors.exception("cannot start the span of an added job")
             return None
 
-    def _end_send(self, span: Span, error: BaseException | None, id: str | None = None) -> None:
+    def _end_send_span(
+        self, span: Span, error: BaseException | None, id: str | None = None
+    ) -> None:
         """End the span of a call that adds jobs, with its error or the id of its one job."""
         try:
             if error is not None:
@@ -171,7 +173,7 @@ class Spans:
         parent = propagate.extract(carrier, Context())
         sender = trace.get_current_span(parent).get_span_context()
         links: list[Link] | None = None
-        if carrier and sender.is_valid and _is_linked(job, carrier):
+        if carrier and sender.is_valid and _should_link(job, carrier):
             links = [Link(sender)]
             parent = trace.set_span_in_context(trace.INVALID_SPAN, parent)  # baggage stays
         span = self._tracer.start_span(
@@ -217,7 +219,7 @@ class Spans:
         return None if run.span is None else self._carrier_of(run.span)
 
     @contextlib.contextmanager
-    def attached(self, carrier: str) -> Iterator[None]:
+    def use_context(self, carrier: str) -> Iterator[None]:
         """Use a context of another process in this one."""
         token = contexts.attach(propagate.extract(_decode(carrier), Context()))
         try:
@@ -249,18 +251,18 @@ def _decode(carrier: str) -> dict[str, str]:
         return {}
 
 
-def _is_linked(job: JobRecord, carrier: Mapping[str, str]) -> bool:
+def _should_link(job: JobRecord, carrier: Mapping[str, str]) -> bool:
     """Return whether the run is linked to the span that added its job, and not a child of it."""
     return (
         BULK in carrier
         or job.attempts_started > 1
         or job.attempts_made > 0
-        or _is_delayed(job)
+        or _was_added_with_delay(job)
         or job.id.startswith("repeat:")  # of a scheduler of BullMQ
     )
 
 
-def _is_delayed(job: JobRecord) -> bool:
+def _was_added_with_delay(job: JobRecord) -> bool:
     # In the record, the delay of a job that is due is 0.
     try:
         return decode_options(job.opts).delay_ms > 0

@@ -29,16 +29,16 @@ class SyncQueueEvents:
 
     def __next__(self) -> Event:
         try:
-            return _portal.run_checked(self._events.__anext__(), waits_for_tasks=True)
+            return _portal.run_for_sync_method(self._events.__anext__(), may_deadlock=True)
         except StopAsyncIteration:
             raise StopIteration from None
 
     def close(self) -> None:
         """End the iteration, also if another thread is waiting for the next event."""
-        _portal.run_checked(self._events.aclose())
+        _portal.run_for_sync_method(self._events.aclose())
 
     def __enter__(self) -> Self:
-        _portal.run_checked(self._events.__aenter__(), waits_for_tasks=True)
+        _portal.run_for_sync_method(self._events.__aenter__(), may_deadlock=True)
         return self
 
     def __exit__(

@@ -53,15 +53,15 @@ class TaskDefinition:
         self.parameters = TaskParameters(function, name, Context, show_values=show_values)
         self.origin = FunctionOrigin.of(function, made_in)
 
-    def check(self) -> None:
+    def check_after_import(self) -> None:
         """Check what can only be checked after the module of the task has been executed.
 
         Raises `InvalidTask` for an annotation that cannot be used, and `InvalidOption` for
         run_in="process" if a child process could not import the task.
         """
-        self.parameters.check()
+        self.parameters.check_annotations()
         if self.run_in == "process":
-            _check_importable_as_task(self.name, self.function)
+            _check_name_refers_to_task(self.name, self.function)
 
 
 def check_function(function: object) -> None:
@@ -93,7 +93,7 @@ def _check_run_in(name: str, function: Callable[..., Any], run_in: RunIn | None)
         case None:
             return "loop" if in_loop else "thread"
         case "process":
-            _check_importable(name, function)
+            _check_is_at_top_level(name, function)
             return run_in
         case "loop" if in_loop:
             return run_in
@@ -103,7 +103,7 @@ def _check_run_in(name: str, function: Callable[..., Any], run_in: RunIn | None)
     raise InvalidOption("run_in", run_in, f"{expected} for the task {name!r}")
 
 
-def _check_importable(name: str, function: Callable[..., Any]) -> None:
+def _check_is_at_top_level(name: str, function: Callable[..., Any]) -> None:
     """Raise `InvalidOption` unless the function is at the top level of a module."""
     # Partials and objects have no __qualname__.
     qualname = getattr(function, "__qualname__", "<none>")
@@ -114,7 +114,7 @@ def _check_importable(name: str, function: Callable[..., Any]) -> None:
         )  # fmt: skip
 
 
-def _check_importable_as_task(name: str, function: Callable[..., Any]) -> None:
+def _check_name_refers_to_task(name: str, function: Callable[..., Any]) -> None:
     """Raise `InvalidOption` unless the name of the function refers to a task in its module."""
     found: Any = sys.modules.get(function.__module__)
     for part in function.__qualname__.split("."):

@@ -11,7 +11,7 @@ from hasten.errors import InvalidOption
 from hasten.jobs._context import Context
 from hasten.jobs._job import Job
 from hasten.jobs._middleware import EnqueueCall
-from hasten.jobs._options import JobOptions, Options, check_job_options
+from hasten.jobs._options import JobOptions, Options, merge_job_options
 from hasten.jobs._producer import Producer
 from hasten.jobs._record import JobTemplate
 from hasten.jobs._task_definition import TaskDefinition
@@ -55,7 +55,9 @@ class Enqueuer(Generic[P, T]):
         self._overrides = given
         # A template has the absolute time of expiry, so with `expires` each call needs a new one.
         depends_on_time = bool(given) or options.expires_ms is not None
-        self._template = None if depends_on_time else producer.template(definition.name, options)
+        self._template = (
+            None if depends_on_time else producer.make_template(definition.name, options)
+        )
 
     def __repr__(self) -> str:
         given = ", ".join(f"{option}={value!r}" for option, value in self._overrides.items())
@@ -71,10 +73,12 @@ class Enqueuer(Generic[P, T]):
         definition = self.definition
         parameters = definition.parameters
         arguments = parameters.bind(args, kwargs)
-        data = parameters.encode(arguments, definition.max_size, check=definition.check_arguments)
+        data = parameters.encode(
+            arguments, definition.max_size, check_decodable=definition.check_arguments
+        )
         if self._producer.middlewares:
             call = self._make_call(arguments)
-            return await self._producer.submit_through(call, self._options, data)
+            return await self._producer.submit_through_middlewares(call, self._options, data)
         return await self._producer.submit(self._template or self._make_template(), data)
 
     def args(self, *args: P.args, **kwargs: P.kwargs) -> Arguments[P]:
@@ -92,7 +96,7 @@ class Enqueuer(Generic[P, T]):
         and `AddedInPart`.
         """
         if self._producer.middlewares:
-            return await self._producer.submit_many_through(
+            return await self._producer.submit_many_through_middlewares(
                 [
                     (
                         self._make_call(arguments.by_name),
@@ -119,22 +123,23 @@ class Enqueuer(Generic[P, T]):
             expected = f"arguments created with {definition.name}.args(…)"
             raise InvalidOption("calls", arguments, expected, is_private=True)
         return definition.parameters.encode(
-            arguments.by_name, definition.max_size, check=definition.check_arguments
+            arguments.by_name, definition.max_size, check_decodable=definition.check_arguments
         )
 
     def using(self, **options: Unpack[JobOptions]) -> Enqueuer[P, T]:
-        """Return an object that adds jobs of this task with other options.
+        """Return an object that adds jobs of this task with these options.
 
+        Options that are not given stay as they are for this object.
         Example: `task.using(delay=60).enqueue(…)`. Raises `InvalidOption`.
         """
         given: JobOptions = {**self._overrides, **options}
-        check_job_options(given, self._options, now_ms=self._producer.now_ms())
+        merge_job_options(given, self._options, now_ms=self._producer.now_ms())
         return Enqueuer(self.definition, self._producer, self._options, given)
 
     def _make_template(self) -> JobTemplate:
         """Return the template of jobs that are added now."""
-        options = check_job_options(self._overrides, self._options, now_ms=self._producer.now_ms())
-        return self._producer.template(self.definition.name, options)
+        options = merge_job_options(self._overrides, self._options, now_ms=self._producer.now_ms())
+        return self._producer.make_template(self.definition.name, options)
 
     @property
     def sync(self) -> SyncEnqueuer[P, T]:
@@ -156,7 +161,7 @@ class SyncEnqueuer(Generic[P, T]):
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[T]:
         """Add a job that calls the task with these arguments; see `Enqueuer.enqueue`."""
-        return _portal.run_checked(self._enqueuer.enqueue(*args, **kwargs))
+        return _portal.run_for_sync_method(self._enqueuer.enqueue(*args, **kwargs))
 
     def args(self, *args: P.args, **kwargs: P.kwargs) -> Arguments[P]:
         """Return the arguments of a call, for `enqueue_many`; see `Enqueuer.args`."""
@@ -164,7 +169,7 @@ class SyncEnqueuer(Generic[P, T]):
 
     def enqueue_many(self, calls: Iterable[Arguments[P]]) -> list[Job[T]]:
         """Add one job for each of several calls; see `Enqueuer.enqueue_many`."""
-        return _portal.run_checked(self._enqueuer.enqueue_many(calls))
+        return _portal.run_for_sync_method(self._enqueuer.enqueue_many(calls))
 
     def using(self, **options: Unpack[JobOptions]) -> SyncEnqueuer[P, T]:
         """Return an object that adds jobs with other options; see `Enqueuer.using`."""

@@ -62,14 +62,14 @@ class Threads:
     async def run(
         self,
         call: Callable[[], T],
-        set_controls: Callable[[Callable[[], None], Callable[[], None]], None],
+        set_interrupt_and_abandon: Callable[[Callable[[], None], Callable[[], None]], None],
         *,
         description: str,
     ) -> T:
         """Run call in a thread, and return its result. description names the call in the log.
 
-        Before the call starts, set_controls is called with two functions: one interrupts the call,
-        the other one abandons its thread.
+        Before the call starts, set_interrupt_and_abandon is called with two functions: one
+        interrupts the call, the other one abandons its thread.
         """
         loop = asyncio.get_running_loop()
         interruptible = _InterruptibleCall()
@@ -108,9 +108,9 @@ class Threads:
             if not future.done() and interruptible.try_abandon_thread():
                 self._count_as_abandoned()
                 _set_future_outcome(future, (None, Interrupted()))
-                self._warn_of_running_handler(description, interruptible)
+                self._warn_if_abandoned_handler_runs(description, interruptible)
 
-        set_controls(interruptible.interrupt, abandon_thread)
+        set_interrupt_and_abandon(interruptible.interrupt, abandon_thread)
         try:
             self._submit(run_and_check_thread_kept)
             result, error = await future
@@ -122,7 +122,7 @@ class Threads:
                 with contextlib.suppress(RuntimeError):  # the loop is closed
                     loop.call_later(
                         WARN_AFTER_SECONDS,
-                        self._warn_of_running_handler,
+                        self._warn_if_abandoned_handler_runs,
                         description,
                         interruptible,
                     )
@@ -168,7 +168,9 @@ class Threads:
         self._count -= 1
         self._abandoned += 1
 
-    def _warn_of_running_handler(self, description: str, interruptible: _InterruptibleCall) -> None:
+    def _warn_if_abandoned_handler_runs(
+        self, description: str, interruptible: _InterruptibleCall
+    ) -> None:
         """Log that the handler of an abandoned thread is still running."""
         if (thread_id := interruptible.thread_id) is None:
             return  # the handler has ended in the meantime

@@ -16,23 +16,29 @@ if TYPE_CHECKING:
 
 
 def get_spans_if_tracing() -> Spans | None:
-    """Return the object that makes spans, None if tracing is off or no spans are recorded."""
+    """Return the object that makes the spans, None if tracing is off at present.
+
+    For code that is about to make a span.
+    """
     spans = get_or_make_spans()
     return spans if spans is not None and spans.is_on else None
 
 
 def get_or_make_spans() -> Spans | None:
-    """Return the object that makes the spans, None if HASTEN_TRACING is 0 or nothing is traced.
+    """Return the object that makes the spans, also if no tracer provider is set.
 
-    An application that has set a tracer provider has imported OpenTelemetry. Without that, the
-    import, which takes 50 ms, would delay the first job for nothing.
+    None if HASTEN_TRACING is 0, or if the process has not imported OpenTelemetry: then no tracer
+    provider is set, and the import would delay the first job by 50 ms for nothing.
     """
     return make_spans() if "opentelemetry.trace" in sys.modules else None
 
 
 @cache
 def make_spans() -> Spans | None:
-    """Return the object that makes the spans of this process, None if HASTEN_TRACING is 0."""
+    """Import OpenTelemetry, and return the object that makes the spans of this process.
+
+    None if HASTEN_TRACING is 0 or OpenTelemetry is not installed.
+    """
     if os.environ.get("HASTEN_TRACING") == "0":
         return None
     try:

@@ -51,24 +51,25 @@ class Watches:
         """
         inbox = self._add(id)
         try:
-            await self._listen()
+            await self._ensure_listening()
             record = await inbox.read_current_record(self._engine(), self._queue, id)
             yield record
             while record.state not in FINISHED:
                 event = await inbox.next(CHECK_SECONDS)
-                changed = await self._read_record_after(event, record, inbox)
+                changed = await self._read_if_changed(event, record, inbox)
                 if changed is not None:
                     record = changed
                     yield record
         finally:
             self._remove(id, inbox)
 
-    async def _read_record_after(
+    async def _read_if_changed(
         self, event: Event | None, record: JobRecord, inbox: _Inbox
     ) -> JobRecord | None:
         """Return the record of the job after an event; None if nothing has changed.
 
-        Reads the job again if the event alone does not say what has changed.
+        event is None after some time without events. The job is then read again, and also if the
+        event alone does not tell what has changed.
         """
         engine, queue, id = self._engine(), self._queue, record.id
         if event is None or event.kind == MISSED or not inbox.is_later_than_last_read(event):
@@ -112,17 +113,17 @@ class Watches:
             self._reader.cancel()
             self._reader = None
 
-    async def _listen(self) -> None:
+    async def _ensure_listening(self) -> None:
         """Start the reader if it does not run, and wait until it listens."""
         if self._reader is None or self._reader.done():
             self._listening = asyncio.get_running_loop().create_future()
             # In a context of its own: it serves all callers, not only the job of the first one.
-            self._reader = asyncio.create_task(self._read(self._listening), context=Context())
+            self._reader = asyncio.create_task(self._run_reader(self._listening), context=Context())
         assert self._listening is not None
         # Not cancelled together with one of the callers that wait for it.
         await asyncio.shield(self._listening)
 
-    async def _read(self, listening: asyncio.Future[None]) -> None:
+    async def _run_reader(self, listening: asyncio.Future[None]) -> None:
         """Deliver the events to the inboxes, as long as a job is followed."""
         try:
             cursor = (await self._engine().events(self._queue, after=None)).cursor
@@ -134,12 +135,14 @@ class Watches:
                     self._deliver(event)
         except asyncio.CancelledError:
             # By `_remove`, or with all tasks of the event loop: nobody must wait for ever.
-            self._fail(listening, None)
+            self._fail_or_cancel_callers(listening, None)
             raise
         except Exception as error:  # noqa: BLE001  # delivered to the callers
-            self._fail(listening, error)
+            self._fail_or_cancel_callers(listening, error)
 
-    def _fail(self, listening: asyncio.Future[None], error: Exception | None) -> None:
+    def _fail_or_cancel_callers(
+        self, listening: asyncio.Future[None], error: Exception | None
+    ) -> None:
         """End the reader: let all callers raise the error, or be cancelled if it is None."""
         if not listening.done():
             if error is None:
@@ -151,7 +154,7 @@ class Watches:
             return  # another reader serves the present callers
         for inboxes in self._inboxes.values():
             for inbox in inboxes:
-                inbox.fail(error)
+                inbox.fail_or_cancel(error)
 
     def _deliver(self, event: Event) -> None:
         if event.kind == MISSED:
@@ -183,7 +186,7 @@ class _Inbox:
         self._events.append(event)
         self._arrived.set()
 
-    def fail(self, error: BaseException | None) -> None:
+    def fail_or_cancel(self, error: BaseException | None) -> None:
         """Let `next` raise the error, or `asyncio.CancelledError` for None."""
         self._error = asyncio.CancelledError() if error is None else error
         self._arrived.set()

@@ -92,14 +92,18 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def explain(
-    situation: WhyFacts, workers: Sequence[WorkerInfo], other_worker_count: int, *, now_ms: int
+    situation: WhyFacts,
+    workers: Sequence[WorkerInfo],
+    unknown_worker_count: int,
+    *,
+    now_ms: int,
 ) -> Why:
     """Return why a job does not run now.
 
-    workers are the running workers of its queue. other_worker_count is how many more workers there
-    are, whose tasks and slots are unknown.
+    workers are the running workers of its queue. unknown_worker_count is how many more workers
+    there are, whose tasks and slots are unknown.
     """
-    return _Explanation(situation, workers, other_worker_count, now_ms).explain()
+    return _Explanation(situation, workers, unknown_worker_count, now_ms).explain()
 
 
 class _Explanation:
@@ -107,7 +111,7 @@ class _Explanation:
         self,
         situation: WhyFacts,
         workers: Sequence[WorkerInfo],
-        other_worker_count: int,
+        unknown_worker_count: int,
         now_ms: int,
     ) -> None:
         self._situation = situation
@@ -115,26 +119,28 @@ class _Explanation:
         self._options = _options_of(situation.job)
         self._since = _parse_release(self._options.since)
         self._workers = workers
-        self._other_worker_count = other_worker_count
+        self._unknown_worker_count = unknown_worker_count
         self._now_ms = now_ms
 
     def explain(self) -> Why:
         job = self._job
         match job.state:
             case State.COMPLETED:
-                return self._why(Reason.COMPLETED, f"has completed{self._ended()}")
+                return self._make_why(Reason.COMPLETED, f"has completed{self._format_end_time()}")
             case State.FAILED:
-                return self._failed()
+                return self._explain_failed()
             case State.ACTIVE:
-                return self._active()
+                return self._explain_active()
             case State.WAITING_CHILDREN:
-                return self._waits_for_children()
+                return self._explain_waiting_for_children()
             case State.DELAYED if job.due_ms is not None and job.due_ms > self._now_ms:
-                return self._not_due(job.due_ms)
+                return self._explain_not_due(job.due_ms)
             case State.DELAYED | State.WAITING | State.PRIORITIZED:
-                return self._ready()
+                return self._explain_ready()
 
-    def _why(self, code: Reason, text: str, until_ms: int | None = None, **facts: object) -> Why:
+    def _make_why(
+        self, code: Reason, text: str, until_ms: int | None = None, **facts: object
+    ) -> Why:
         job = self._job
         return Why(
             queue=job.queue,
@@ -149,35 +155,41 @@ class _Explanation:
 
     # Finished and running jobs --------------------------------------------------------------------
 
-    def _ended(self) -> str:
+    def _format_end_time(self) -> str:
         ms = self._job.finished_ms
-        return "" if ms is None else f" at {_time(ms)}"
+        return "" if ms is None else f" at {_format_time(ms)}"
 
-    def _failed(self) -> Why:
+    def _explain_failed(self) -> Why:
         error = self._job.error or ""
         if error == CANCELLED_ERROR:
-            return self._why(Reason.FAILED, f"was cancelled{self._ended()}", error=error)
+            return self._make_why(
+                Reason.FAILED, f"was cancelled{self._format_end_time()}", error=error
+            )
         made = self._job.attempts_made
-        attempts = f", after {_count(made, 'attempt')}" if made else ", before it could start"
-        return self._why(
-            Reason.FAILED, f"has failed{self._ended()}{attempts}: {_short(error)}", error=error
+        attempts = (
+            f", after {_format_count(made, 'attempt')}" if made else ", before it could start"
+        )
+        return self._make_why(
+            Reason.FAILED,
+            f"has failed{self._format_end_time()}{attempts}: {_short(error)}",
+            error=error,
         )
 
-    def _active(self) -> Why:
+    def _explain_active(self) -> Why:
         job, until_ms = self._job, self._situation.lease_until_ms
         on = f" on worker {job.worker}" if job.worker else ""
         if until_ms is not None and until_ms > self._now_ms:
-            since = "" if job.started_ms is None else f" since {_time(job.started_ms)}"
+            since = "" if job.started_ms is None else f" since {_format_time(job.started_ms)}"
             cancelled = ", and is being cancelled" if job.cancel_requested else ""
-            return self._why(
+            return self._make_why(
                 Reason.RUNNING,
                 f"is running{on}{since}{cancelled}; the lease of the worker ends at "
-                f"{self._until(until_ms)} unless it is renewed",
+                f"{self._format_until(until_ms)} unless it is renewed",
                 until_ms,
                 worker=job.worker,
             )
         lost = f"was running{on}, whose lease has expired" if on else "has an expired lease"
-        return self._why(
+        return self._make_why(
             Reason.LEASE_EXPIRED,
             f"{lost}: {self._describe_when_taken_back()}",
             until_ms,
@@ -189,24 +201,24 @@ class _Explanation:
         if self._workers:
             seconds = min(info.lease for info in self._workers) / CHECKS_PER_LEASE
             return f"another worker takes the job back within about {seconds:.3g} s"
-        if self._other_worker_count:
+        if self._unknown_worker_count:
             return "another worker takes the job back when it next looks for such jobs"
         return "the job runs again when a worker of the queue is started"
 
     # Unfinished jobs ------------------------------------------------------------------------------
 
-    def _waits_for_children(self) -> Why:
+    def _explain_waiting_for_children(self) -> Why:
         pending = self._situation.pending
         children = self._situation.children
         if not pending:
-            return self._why(
+            return self._make_why(
                 Reason.WAITING_CHILDREN, "waits for its children, of which none is unfinished"
             )
-        which = f"waits for {_count(pending, 'child', 'children')}"
+        which = f"waits for {_format_count(pending, 'child', 'children')}"
         if not children:
-            return self._why(Reason.WAITING_CHILDREN, which)
+            return self._make_why(Reason.WAITING_CHILDREN, which)
         child = children[0]
-        return self._why(
+        return self._make_why(
             Reason.WAITING_CHILDREN,
             f"{which}: job {child.id} of queue {child.queue} {_describe_child(child)}",
             child=child.id,
@@ -214,16 +226,21 @@ class _Explanation:
             error=child.error,
         )
 
-    def _not_due(self, due_ms: int) -> Why:
+    def _explain_not_due(self, due_ms: int) -> Why:
         job, since = self._job, self._since
         paused = ", and the queue is paused" if self._situation.is_paused else ""
-        at = f"{self._until(due_ms)}{paused}"
+        at = f"{self._format_until(due_ms)}{paused}"
         was_handed_back = job.attempts_started > job.attempts_made
-        if was_handed_back and not job.crashes and since is not None and self._all_are_too_old():
-            return self._no_worker_of_release(since, due_ms, f"; it is offered again at {at}")
+        if (
+            was_handed_back
+            and not job.crashes
+            and since is not None
+            and self._all_workers_are_too_old()
+        ):
+            return self._explain_missing_release(since, due_ms, f"; it is offered again at {at}")
         if job.error is not None and job.attempts_made:
             of = f" of {self._options.attempts}" if self._options.attempts > 1 else ""
-            return self._why(
+            return self._make_why(
                 Reason.RETRY,
                 f"runs again at {at}: attempt {job.attempts_made}{of} failed: {_short(job.error)}",
                 due_ms,
@@ -231,23 +248,23 @@ class _Explanation:
             )
         if was_handed_back:
             text = f"was handed back by its last run and is due at {at}"
-            return self._why(Reason.POSTPONED, text, due_ms)
-        return self._why(Reason.DELAYED, f"is due at {at}", due_ms)
+            return self._make_why(Reason.POSTPONED, text, due_ms)
+        return self._make_why(Reason.DELAYED, f"is due at {at}", due_ms)
 
-    def _ready(self) -> Why:
+    def _explain_ready(self) -> Why:
         return (
-            self._cannot_start()
-            or self._queue_is_paused()
-            or self._no_worker_takes_it()
-            or self._limited()
-            or self._workers_are_busy()
-            or self._is_next()
+            self._explain_if_it_cannot_start()
+            or self._explain_if_queue_is_paused()
+            or self._explain_if_no_worker_takes_it()
+            or self._explain_if_limited()
+            or self._explain_if_workers_are_busy()
+            or self._explain_next()
         )
 
-    def _cannot_start(self) -> Why | None:
+    def _explain_if_it_cannot_start(self) -> Why | None:
         failure, expires_at_ms = self._job.deferred_failure, self._options.expires_at_ms
         if failure is not None:
-            return self._why(
+            return self._make_why(
                 Reason.WILL_FAIL,
                 f"is not run again: the next worker that claims it fails it: {_short(failure)}",
                 error=failure,
@@ -256,17 +273,17 @@ class _Explanation:
         starts = self._job.attempts_made if self._since is not None else self._job.attempts_started
         if expires_at_ms is None or starts or expires_at_ms > self._now_ms:
             return None
-        return self._why(
+        return self._make_why(
             Reason.EXPIRED,
-            f"expired at {_time(expires_at_ms)}, before it could start: the next worker that "
-            "claims it fails it",
+            f"expired at {_format_time(expires_at_ms)}, before it could start: the next worker "
+            "that claims it fails it",
         )
 
-    def _queue_is_paused(self) -> Why | None:
+    def _explain_if_queue_is_paused(self) -> Why | None:
         if not self._situation.is_paused:
             return None
         text = f"waits because queue {self._job.queue} is paused: resume the queue"
-        return self._why(Reason.PAUSED, text, ahead=self._situation.ahead)
+        return self._make_why(Reason.PAUSED, text, ahead=self._situation.ahead)
 
     def _workers_that_still_claim(self) -> list[WorkerInfo]:
         """Return the workers that still take jobs."""
@@ -283,75 +300,76 @@ class _Explanation:
             if (release := _parse_release(info.release)) and is_at_least(release, since)
         ]
 
-    def _all_are_too_old(self) -> bool:
-        return not self._other_worker_count and not self._filter_by_required_release(
+    def _all_workers_are_too_old(self) -> bool:
+        return not self._unknown_worker_count and not self._filter_by_required_release(
             self._workers_that_still_claim()
         )
 
-    def _no_worker_takes_it(self) -> Why | None:
-        if self._other_worker_count:
+    def _explain_if_no_worker_takes_it(self) -> Why | None:
+        if self._unknown_worker_count:
             return None  # they may have its task
         job, since = self._job, self._since
         taking = self._workers_that_still_claim()
         if not taking:
             hint = "those that run are about to stop" if self._workers else "start a worker"
-            return self._why(
+            return self._make_why(
                 Reason.NO_WORKER,
                 f"waits because no worker takes jobs of queue {job.queue}: {hint}",
                 ahead=self._situation.ahead,
             )
         able = self._filter_by_required_release(taking)
         if not able and since is not None:
-            return self._no_worker_of_release(since)
+            return self._explain_missing_release(since)
         if any(job.name in info.tasks for info in able):
             return None
         known = ", ".join(sorted({task for info in able for task in info.tasks})) or "none"
-        return self._why(
+        return self._make_why(
             Reason.NO_TASK,
             f"waits, and no worker of queue {job.queue} has its task: a worker that claims it "
             f"fails it (tasks of the workers: {_short(known)})",
             ahead=self._situation.ahead,
         )
 
-    def _no_worker_of_release(
-        self, min_release: str, until_ms: int | None = None, text_end: str = ""
+    def _explain_missing_release(
+        self, min_release: str, until_ms: int | None = None, text_suffix: str = ""
     ) -> Why:
         releases = sorted({info.release or "none" for info in self._workers_that_still_claim()})
         own = f" (releases of the workers: {', '.join(releases)})" if releases else ""
-        return self._why(
+        return self._make_why(
             Reason.NO_RELEASE,
-            f"needs a worker of release {min_release} or later, and none is running{own}{text_end}",
+            f"needs a worker of release {min_release} or later, and none is running{own}"
+            f"{text_suffix}",
             until_ms,
             since=min_release,
         )
 
-    def _limited(self) -> Why | None:
+    def _explain_if_limited(self) -> Why | None:
         situation = self._situation
         if situation.limited_until_ms is not None:
-            return self._why(
+            return self._make_why(
                 Reason.RATE_LIMIT,
                 f"waits for the rate limit of queue {self._job.queue} until "
-                f"{self._until(situation.limited_until_ms)}{self._describe_jobs_ahead()}",
+                f"{self._format_until(situation.limited_until_ms)}{self._describe_jobs_ahead()}",
                 situation.limited_until_ms,
                 ahead=situation.ahead,
             )
         if situation.full is None:
             return None
-        return self._why(
+        return self._make_why(
             Reason.CONCURRENCY,
-            f"waits because {_count(situation.full, 'job')} of queue {self._job.queue} run, as "
-            f"many as its global concurrency allows{self._describe_jobs_ahead()}",
+            f"waits because {_format_count(situation.full, 'job')} of queue {self._job.queue} run, "
+            f"as many as its global concurrency allows{self._describe_jobs_ahead()}",
             ahead=situation.ahead,
         )
 
-    def _workers_are_busy(self) -> Why | None:
+    def _explain_if_workers_are_busy(self) -> Why | None:
         able = self._filter_by_required_release(self._workers_that_still_claim())
-        if self._other_worker_count or not able:
+        if self._unknown_worker_count or not able:
             return None
         blocked = [info for info in able if info.loop_lag > BLOCKED_SECONDS]
         if len(blocked) == len(able):
             worst = max(blocked, key=lambda info: info.loop_lag)
-            return self._why(
+            return self._make_why(
                 Reason.BLOCKED,
                 f"waits because a handler blocks the event loop of every worker: that of worker "
                 f"{worst.name} for {worst.loop_lag:.1f} s{self._describe_jobs_ahead()}",
@@ -361,16 +379,16 @@ class _Explanation:
         if any(info.slots_used < info.slots for info in able):
             return None
         slots = sum(info.slots for info in able)
-        return self._why(
+        return self._make_why(
             Reason.BUSY,
-            f"waits because all {_count(slots, 'slot')} of {_count(len(able), 'worker')} are used"
-            f"{self._describe_jobs_ahead()}",
+            f"waits because all {_format_count(slots, 'slot')} of "
+            f"{_format_count(len(able), 'worker')} are used{self._describe_jobs_ahead()}",
             ahead=self._situation.ahead,
         )
 
-    def _is_next(self) -> Why:
+    def _explain_next(self) -> Why:
         text = f"is ready{self._describe_jobs_ahead() or ': a worker takes it next'}"
-        return self._why(Reason.READY, text, ahead=self._situation.ahead)
+        return self._make_why(Reason.READY, text, ahead=self._situation.ahead)
 
     # Words ----------------------------------------------------------------------------------------
 
@@ -380,10 +398,10 @@ class _Explanation:
             return ""
         if ahead >= COUNTED_AHEAD:
             return f"; {ahead:,} jobs or more are in front of it"
-        return f"; {_count(ahead, 'job')} {'is' if ahead == 1 else 'are'} in front of it"
+        return f"; {_format_count(ahead, 'job')} {'is' if ahead == 1 else 'are'} in front of it"
 
-    def _until(self, ms: int) -> str:
-        return f"{_time(ms)} (in {_seconds(ms - self._now_ms)})"
+    def _format_until(self, ms: int) -> str:
+        return f"{_format_time(ms)} (in {_format_duration(ms - self._now_ms)})"
 
 
 def _options_of(job: JobRecord) -> Options:
@@ -413,15 +431,15 @@ def _describe_child(child: ChildJob) -> str:
             return f"is {child.state}"
 
 
-def _count(number: int, one: str, several: str | None = None) -> str:
-    return f"{number:,} {one if number == 1 else several or f'{one}s'}"
+def _format_count(number: int, singular: str, plural: str | None = None) -> str:
+    return f"{number:,} {singular if number == 1 else plural or f'{singular}s'}"
 
 
-def _time(ms: int) -> str:
+def _format_time(ms: int) -> str:
     return to_datetime(ms).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def _seconds(ms: int) -> str:
+def _format_duration(ms: int) -> str:
     seconds = ms / 1000
     if seconds < 120:
         return f"{seconds:.3g} s"

@@ -25,12 +25,12 @@ from typing import Any, Final, Self
 import hasten
 from hasten._checks import check_whole_number
 from hasten._clock import Clock
-from hasten._durations import Duration, to_ms
+from hasten._durations import Duration, to_nearest_ms
 from hasten._logs import get_logger, reenable_disabled_loggers
 from hasten._store_url import SqliteFile
 from hasten.errors import InvalidOption, StoreError, UsageError
 from hasten.jobs._capacity import WorkerCapacity
-from hasten.jobs._consumer import QueueConsumer, RunObserver, SharedWorkerParts
+from hasten.jobs._consumer import ConsumerDependencies, QueueConsumer, RunObserver
 from hasten.jobs._epoch import to_datetime
 from hasten.jobs._failures import describe_exception
 from hasten.jobs._heartbeat import Heartbeat, report_lifetime_ms
@@ -119,8 +119,8 @@ class Worker:
         self.name = check_name("worker", name or f"{socket.gethostname()}:{os.getpid()}")
         self._queues = tuple(dict.fromkeys(queues))
         self._concurrency = check_whole_number("concurrency", concurrency, 1, MAX_COUNT)
-        self._lease_ms = to_ms("lease", lease, at_least_ms=1000)
-        self._grace = to_ms("grace", grace) / 1000
+        self._lease_ms = to_nearest_ms("lease", lease, at_least_ms=1000)
+        self._grace = to_nearest_ms("grace", grace) / 1000
         self._crash_limit = check_whole_number("crash_limit", crash_limit, 1, MAX_COUNT)
         self._keep_completed = (
             check_keep("keep_completed", keep_completed) or DEFAULT_KEEP_COMPLETED
@@ -205,9 +205,9 @@ class Worker:
             heartbeat.start()
 
     def _store_worker_info(self, consumers: list[QueueConsumer]) -> None:
-        """Store what the worker does in each of these queues, for `Queue.workers`."""
+        """Store what the worker does in each of these queues, for `Queue.workers`. Blocks."""
         for consumer in consumers:
-            consumer.report(self._info_of(consumer), report_lifetime_ms(self._lease_ms))
+            consumer.report_worker(self._info_of(consumer), report_lifetime_ms(self._lease_ms))
 
     def _stop_threads(self) -> None:
         self._leases.stop()
@@ -220,7 +220,7 @@ class Worker:
     def _make_consumers(self) -> list[QueueConsumer]:
         """Create a consumer for each queue. Queues in the same store share an `OutageLog`."""
         id = self._id
-        parts = SharedWorkerParts(
+        parts = ConsumerDependencies(
             name=self.name,
             id=id,
             tokens=(f"{id}:{number}" for number in itertools.count(1)),
@@ -241,8 +241,8 @@ class Worker:
         outages: dict[str, OutageLog] = {}
         consumers = []
         for queue in self._queues:
-            queue.store_use.acquire(self)  # the store stays open when the queue is closed
-            url = queue.store_use.engine().url
+            queue.shared_store.acquire(self)  # the store stays open when the queue is closed
+            url = queue.shared_store.engine().url
             outage = outages.setdefault(url, OutageLog(url))
             consumers.append(QueueConsumer(queue, parts, outage))
         return consumers
@@ -350,7 +350,7 @@ class Worker:
         Raises the error of a worker that has failed. Raises `UsageError` if a handler stops its own
         worker: the worker stops, but the handler cannot wait for that.
         """
-        await self._stop(self._grace if grace is None else to_ms("grace", grace) / 1000)
+        await self._stop(self._grace if grace is None else to_nearest_ms("grace", grace) / 1000)
         if self._failure is not None:
             raise self._failure
 
@@ -358,7 +358,7 @@ class Worker:
         if not self._consumers:  # the worker was never started
             return
         self._begin_stop(grace)
-        if asyncio.current_task() in self._running_tasks():
+        if asyncio.current_task() in self._running_asyncio_tasks():
             # Not cancelled: its job would be handed back, and would stop the next worker, too.
             raise UsageError(
                 "a handler cannot wait until its own worker has stopped; the worker is stopping now"
@@ -394,7 +394,7 @@ class Worker:
         """
         try:
             await self._wait_for_handlers()
-            await self._hand_back_unfinished()
+            await self._cancel_and_hand_back_running()
             self._stop_heartbeats()  # their threads end while the last outcomes are stored
             await self._flush_outcomes()
         except Exception as error:  # noqa: BLE001  # the worker must stop even after an internal error
@@ -402,7 +402,7 @@ class Worker:
         self._stop_threads()
         self._loop_lag.stop()
         try:
-            await self._services.end()
+            await self._services.cancel_all()
             await self._release_stores()
         finally:
             self._threads.close()
@@ -410,13 +410,13 @@ class Worker:
             self._stopped.set()
             logger.info("worker %s has stopped", self.name)
 
-    def _running_tasks(self) -> list[asyncio.Task[None]]:
+    def _running_asyncio_tasks(self) -> list[asyncio.Task[None]]:
         """Return the asyncio tasks that run jobs."""
         return [task for consumer in self._consumers for task in consumer.running_tasks()]
 
     async def _wait_for_handlers(self) -> None:
         """Wait until all handlers have ended, at most until the end of the grace period."""
-        running = self._running_tasks()
+        running = self._running_asyncio_tasks()
         seconds = self._grace_until - self._loop.time()
         if running and seconds > 0:
             with contextlib.suppress(TimeoutError):
@@ -424,20 +424,22 @@ class Worker:
                     await asyncio.wait(running)
         self._grace_period = None
 
-    async def _hand_back_unfinished(self) -> None:
+    async def _cancel_and_hand_back_running(self) -> None:
         """Cancel the handlers that still run, and hand their jobs back to the queues."""
         for consumer in self._consumers:
             consumer.stop_runs()
-        if running := self._running_tasks():
+        if running := self._running_asyncio_tasks():
             await asyncio.wait(running, timeout=END_SECONDS)
         for consumer in self._consumers:
-            consumer.hand_back_running()
+            consumer.hand_back_running_jobs()
 
     async def _flush_outcomes(self) -> None:
         """Store all outcomes that are not stored yet, or log that it takes too long."""
         try:
             async with asyncio.timeout(END_SECONDS):
-                await asyncio.gather(*(consumer.flush() for consumer in self._consumers))
+                await asyncio.gather(
+                    *(consumer.store_all_outcomes() for consumer in self._consumers)
+                )
         except TimeoutError:
             logger.error(
                 "worker %s: some outcomes could not be stored within %g s; "
@@ -449,7 +451,7 @@ class Worker:
     async def _release_stores(self) -> None:
         """Unregister the worker in the stores, and close the stores that have no other user."""
         # A report that is under way must not be stored after its deletion.
-        ends = (heartbeat.wait_for_end(END_SECONDS) for heartbeat in self._heartbeats)
+        ends = (heartbeat.wait_for_thread_end(END_SECONDS) for heartbeat in self._heartbeats)
         await asyncio.gather(*ends)
         for consumer in self._consumers:
             with contextlib.suppress(StoreError, TimeoutError):
@@ -458,7 +460,7 @@ class Worker:
         for queue in self._queues:
             with contextlib.suppress(StoreError, TimeoutError):
                 async with asyncio.timeout(END_SECONDS):
-                    await queue.store_use.release(self)
+                    await queue.shared_store.release(self)
 
     # Reporting ----------------------------------------------------------------------------------
 
@@ -489,7 +491,7 @@ class Worker:
             running=len(consumer.runs),
             lease=self._lease_ms / 1000,
             stopping=self._stopping,
-            loop_lag=round(self._loop_lag.seconds(), 6),
+            loop_lag=round(self._loop_lag.largest_recent_seconds(), 6),
             memory=resident_memory(),
             last_fetch_at=None if fetched_ms is None else to_datetime(fetched_ms),
             last_seen_at=to_datetime(consumer.clock.now_ms()),
@@ -525,11 +527,13 @@ class Worker:
             is_stopping=self._stopping,
             failure=None if failure is None else describe_exception(failure),
             blocked_seconds=self._loop_lag.currently_blocked_seconds(),
-            lag_seconds=self._loop_lag.seconds(),
+            lag_seconds=self._loop_lag.largest_recent_seconds(),
             slots=self._concurrency,
             slots_used=sum(len(each.runs) for each in consumers),
             memory=resident_memory(),
-            queues=[each.state(counters.average_run_seconds(each.name)) for each in consumers],
+            queues=[
+                each.state(counters.moving_average_run_seconds(each.name)) for each in consumers
+            ],
         )
 
     def totals(self) -> Totals:
@@ -552,7 +556,7 @@ class Worker:
             # expired, and the worker must not take back its own jobs.
             store_wait_began_at = self._loop.time()
             times = [consumer.clock.now_ms() for consumer in self._consumers]
-            await asyncio.wrap_future(self._leases.renew())
+            await asyncio.wrap_future(self._leases.request_renewal())
             for consumer, now_ms in zip(self._consumers, times, strict=True):
                 consumer.end_unstarted_runs()
                 await consumer.reclaim(store_wait_began_at, now_ms)
@@ -565,7 +569,7 @@ def _identify_queue(queue: Queue) -> tuple[object, ...]:
 
     It is equal for two `Queue` objects of the same name in the same store.
     """
-    store = queue.store_use.existing_store
+    store = queue.shared_store.existing_store
     if store is None or store.location == SqliteFile(None):  # no location outside this object
-        return id(store or queue.store_use), queue.name
-    return queue.store_use.engine().url, store.prefix, queue.name
+        return id(store or queue.shared_store), queue.name
+    return queue.shared_store.engine().url, store.prefix, queue.name

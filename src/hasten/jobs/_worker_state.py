@@ -16,7 +16,7 @@ class ServedQueue(msgspec.Struct, frozen=True):
     fetch_age: float | None  # since the last successful fetch; None before the first
     running: int  # jobs that the worker holds
     running_seconds: float  # for how long they have run, in total
-    average_seconds: float | None  # how long a run takes on average; None if not known
+    average_run_seconds: float | None  # how long a run takes on average; None if not known
     store_error: str | None  # the last error while the store is failing, else None
     failing_seconds: float  # for how long the store has been failing
 
@@ -36,7 +36,7 @@ class WorkerState(msgspec.Struct, frozen=True):
     queues: list[ServedQueue]
 
 
-class ProcessReport(msgspec.Struct, frozen=True):
+class WorkerProcessReport(msgspec.Struct, frozen=True):
     """The workers of one process and its totals.
 
     number distinguishes the processes of a supervisor, from 1. problem says why the process has
@@ -49,5 +49,5 @@ class ProcessReport(msgspec.Struct, frozen=True):
     problem: str | None = None
 
 
-decode_report: Final = msgspec.json.Decoder(ProcessReport).decode
+decode_report: Final = msgspec.json.Decoder(WorkerProcessReport).decode
 encode_report: Final = msgspec.json.Encoder().encode

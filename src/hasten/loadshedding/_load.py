@@ -39,12 +39,12 @@ class LoadTracker:
         self._window = _WindowSamples(now())
         stats.limit = bounds.minimum
 
-    def has_capacity(self, reserved_fraction: float = 0.0) -> bool:
+    def has_capacity(self, keep_free_fraction: float = 0.0) -> bool:
         """Return whether one more request fits into the limit.
 
-        reserved_fraction is the share of the limit to keep free for critical requests.
+        keep_free_fraction is the share of the limit that this request must leave free.
         """
-        return self.in_flight < max(1, int(self.level.limit * (1 - reserved_fraction)))
+        return self.in_flight < max(1, int(self.level.limit * (1 - keep_free_fraction)))
 
     def begin_request(self) -> None:
         """Count one more request in progress."""
@@ -58,8 +58,11 @@ class LoadTracker:
         self.in_flight -= 1
         self.stats.in_flight = self.in_flight
 
-    def record_duration(self, seconds: float) -> None:
-        """Record how long a successful request took. At the end of a window, adapt the limit."""
+    def record_request_duration(self, seconds: float) -> None:
+        """Record the time until the start of a successful response.
+
+        At the end of a window, this adapts the limit.
+        """
         window = self._window
         window.count += 1
         window.seconds += seconds
@@ -118,7 +121,7 @@ class TrackedRequest:
             return await self._receive()
         load = self._load
         before = load.now()
-        self._leave_in_flight_count()
+        self._remove_from_in_flight_count()
         try:
             message = await self._receive()
         finally:
@@ -135,15 +138,15 @@ class TrackedRequest:
             self.end_tracking()
             # Only successful responses are measured, because many errors are faster than usual.
             if message["status"] < 400:
-                self._load.record_duration(self._load.now() - self._since)
+                self._load.record_request_duration(self._load.now() - self._since)
         await self._send(message)
 
     def end_tracking(self) -> None:
         """Stop counting the request. Safe to call twice."""
         self._has_begun_response = True
-        self._leave_in_flight_count()
+        self._remove_from_in_flight_count()
 
-    def _leave_in_flight_count(self) -> None:
+    def _remove_from_in_flight_count(self) -> None:
         """Remove the request from the number of requests in flight, if it is counted there."""
         if self._is_counted:
             self._is_counted = False
@@ -164,7 +167,10 @@ class LagMeter:
         self._worst = 0.0
 
     def start_measurement(self) -> None:
-        """Start to measure the lag, unless a measurement is running or has just ended."""
+        """Start to measure the lag.
+
+        Does nothing while a measurement is running, and for `LAG_EVERY_US` after one has ended.
+        """
         now = self._now()
         if self._started_at is None and (now - self._measured_at) * 1_000_000 >= LAG_EVERY_US:
             self._started_at = now

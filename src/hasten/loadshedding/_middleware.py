@@ -17,12 +17,17 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias, TypeVar
 
 from hasten._asgi import ASGIApp, Receive, Scope, Send
-from hasten._checks import check_function, check_instance, check_whole_number, is_number
+from hasten._checks import (
+    check_function,
+    check_instance,
+    check_whole_number,
+    is_int_or_float_not_bool,
+)
 from hasten._clock import SYSTEM_CLOCK, Clock, check_clock, make_now_ns
-from hasten._durations import Duration, to_us
-from hasten._litestar import find_first_equal_middleware
+from hasten._durations import Duration, to_nearest_us
+from hasten._litestar import find_first_with_equal_options
 from hasten._logs import get_logger
-from hasten._problems import make_refusal, prefers_text
+from hasten._problems import make_refusal_response, prefers_text
 from hasten._repeated_errors import ThrottledErrorLog
 from hasten._request_info import RequestInfo
 from hasten.errors import InvalidOption
@@ -69,8 +74,9 @@ class LoadSheddingMiddleware:
     - min_concurrency, max_concurrency: the bounds of the limit. It starts at min_concurrency, which
       is 20 unless max_concurrency is lower. If both are equal, the limit is fixed.
     - critical: a function of the request that returns whether it may use the reserved share of the
-      limit. It cannot be async. reserved: the share of the limit to keep for critical requests.
-    - max_lag: the limit falls if the event loop runs callbacks later than this.
+      limit. It cannot be async. reserved: this share, as a number from 0 to less than 1.
+    - max_lag: the limit falls if the event loop runs callbacks later than this: seconds, a
+      `timedelta`, or a text such as "50ms".
     - retry_after: the minimum of the header Retry-After, in seconds. Each response has a random
       value, up to twice as long, so that clients do not return at the same moment.
     - message: the body of the 503 response: a string, or a dict for JSON; by default problem+json.
@@ -106,11 +112,11 @@ class LoadSheddingMiddleware:
         self._critical = check_function("critical", critical, "request")
         share = _check_fraction("reserved", reserved)
         self._reserved = share if critical is not None else 0.0
-        self._retry_after = max(1, math.ceil(to_us("retry_after", retry_after) / 1_000_000))
-        self._message = _check_message(message)
+        self._retry_after = max(1, math.ceil(to_nearest_us("retry_after", retry_after) / 1_000_000))
+        self._message = _check_message_option(message)
         self._on_shed = check_function("on_shed", on_shed, "shed")
         self._errors = ThrottledErrorLog(logger)
-        self._load = LoadTracker(bounds, self.stats, _make_timer(clock))
+        self._load = LoadTracker(bounds, self.stats, _make_now_seconds(clock))
         self._definition = bounds, critical, reserved
         self._has_started = False
 
@@ -125,13 +131,13 @@ class LoadSheddingMiddleware:
             return
         if not self._has_started:
             self._has_started = True
-            self._load = find_first_equal_middleware(scope, self, self._definition)._load
-        if self._accept_or_shed(scope):
+            self._load = find_first_with_equal_options(scope, self, self._definition)._load
+        if self._decide_and_count(scope):
             await self._run_application(TrackedRequest(self._load, receive, send), scope)
         else:
             await self._refuse(scope, receive, send)
 
-    def _accept_or_shed(self, scope: Scope) -> IsAccepted:
+    def _decide_and_count(self, scope: Scope) -> IsAccepted:
         """Decide whether to accept a request, and count the decision. Returns the decision."""
         load, stats = self._load, self._load.stats
         accepts = load.has_capacity(self._reserved)
@@ -166,8 +172,12 @@ class LoadSheddingMiddleware:
         retry_after = random.randint(minimum, 2 * minimum)  # noqa: S311
         self._call_on_shed(request, retry_after)
         is_text = prefers_text(request.header("accept"))
-        response = make_refusal(
-            self._message, status=503, limits=[], server_lacks_capacity=True, is_text=is_text
+        response = make_refusal_response(
+            self._message,
+            status=503,
+            exceeded_limits=[],
+            server_lacks_capacity=True,
+            is_text=is_text,
         )
         headers = response.headers | {"retry-after": str(retry_after)}
         await response._replace(headers=headers)(scope, receive, send)
@@ -187,7 +197,7 @@ def _make_request_info(scope: Scope) -> RequestInfo:
     return RequestInfo(scope, client[0] if client else "unknown")
 
 
-def _make_timer(clock: Clock | None) -> Callable[[], float]:
+def _make_now_seconds(clock: Clock | None) -> Callable[[], float]:
     """Return a function that returns the time of a clock, in seconds.
 
     For None and the system clock it is a monotonic timer.
@@ -211,16 +221,16 @@ def _make_bounds(
     if minimum > maximum:
         expected = f"at most max_concurrency, which is {maximum}"
         raise InvalidOption("min_concurrency", minimum, expected, code="out_of_range")
-    return LimitBounds(minimum, maximum, to_us("max_lag", max_lag, at_least_us=1))
+    return LimitBounds(minimum, maximum, to_nearest_us("max_lag", max_lag, at_least_us=1))
 
 
 def _check_fraction(option: str, value: object) -> float:
-    if is_number(value) and 0 <= value < 1:
+    if is_int_or_float_not_bool(value) and 0 <= value < 1:
         return value
     raise InvalidOption(option, value, "a number from 0 to less than 1")
 
 
-def _check_message(message: T) -> T:
+def _check_message_option(message: T) -> T:
     if message is None or isinstance(message, str):
         return message
     try:

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from threading import Lock
 
 from hasten._clock import SYSTEM_CLOCK, make_now_ns
-from hasten._durations import to_us
+from hasten._durations import to_nearest_us
 from hasten.pagination._counts import Cached, Count
 
 
@@ -17,7 +17,7 @@ class CountCache:
     """
 
     def __init__(self, cached: Cached) -> None:
-        self._ttl_ns = to_us("Cached(ttl)", cached.ttl) * 1000
+        self._ttl_ns = to_nearest_us("Cached(ttl)", cached.ttl) * 1000
         self._max_entries = cached.max_entries
         # The system clock may be set back: then a monotonic timer is used instead.
         self._now_ns = make_now_ns(None if cached.clock is SYSTEM_CLOCK else cached.clock)

@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias, get_args
 
-from hasten._checks import check_whole_number, is_whole_number
+from hasten._checks import check_whole_number, is_int_not_bool
 from hasten._clock import Clock, check_clock
-from hasten._durations import Duration, to_us
+from hasten._durations import Duration, to_nearest_us
 from hasten.errors import InvalidOption
 
 Relation = Literal["eq", "gte", "estimate"]
@@ -68,13 +68,13 @@ class Cached:
         if isinstance(count, Cached):
             raise InvalidOption("Cached(count)", count, "a way to count other than Cached")
         check_count_option(count)
-        to_us("Cached(ttl)", self.ttl, at_least_us=1)
+        to_nearest_us("Cached(ttl)", self.ttl, at_least_us=1)
         check_whole_number("max_entries", self.max_entries, 1)
         if self.clock is not None:
             check_clock(self.clock)
 
 
-Uncached: TypeAlias = CountName | Capped
+UncachedCounting: TypeAlias = CountName | Capped
 """The ways to count that need no cache and no function of the application."""
 
 Counting: TypeAlias = CountName | Capped | Cached | CountFunction
@@ -90,7 +90,7 @@ class Count:
     """The number; None if the rows were not counted."""
     relation: Relation = "eq"
 
-    def _correct_by_page(self, offset: int, row_count: int, *, has_more: bool) -> Count:
+    def _correct_total_by_page(self, offset: int, row_count: int, *, has_more: bool) -> Count:
         """Return the count, corrected by what a page at an offset shows.
 
         row_count is the number of rows on the page. The total is raised to at least the rows that
@@ -116,14 +116,14 @@ class Count:
 NOT_COUNTED: Final = Count(None)
 
 
-def check_count_result(result: object) -> Count:
+def to_checked_count(result: object) -> Count:
     """Convert the result of a count function or a source to a `Count`.
 
     Raises `InvalidOption` unless it is a `Count` or an int of at least 0.
     """
     if isinstance(result, Count):
         return result
-    if is_whole_number(result) and result >= 0:
+    if is_int_not_bool(result) and result >= 0:
         return Count(result)
     raise InvalidOption("count", result, "a function that returns an int of at least 0, or a Count")
 

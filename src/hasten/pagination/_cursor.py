@@ -58,12 +58,16 @@ NextIndex: TypeAlias = int
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """The row after which a page begins, given by the values of the sort keys in that row."""
+    """A position in the sorted rows, and the direction in which a page is read from it.
+
+    The position is a row, given by the values of its sort keys. The page begins after this row; if
+    backwards, it ends before it.
+    """
 
     values: tuple[object, ...]
-    """The values of the sort keys; empty for the start of all rows."""
+    """The values of the sort keys; empty for the start of all rows (backwards: for their end)."""
     backwards: bool = False
-    """Whether the page is read in the other direction: it ends before the row with the values."""
+    """Whether the page ends before the position, instead of beginning after it."""
 
     fingerprint: bytes = field(default=b"", compare=False)
     """The fingerprint of the query that the token was created for; empty without a token."""
@@ -122,14 +126,15 @@ class SigningKeys:
     def verify(self, token: str, fingerprint: bytes) -> Cursor:
         """Decode a token, and check that it belongs to the query with this fingerprint.
 
-        Raises `InvalidParameter` (400) if it does not, and in the cases of `decode_for_any_query`.
+        Raises `InvalidParameter` (400) if it does not, and in the cases of
+        `decode_and_verify_signature`.
         """
-        cursor = self.decode_for_any_query(token)
+        cursor = self.decode_and_verify_signature(token)
         cursor.check(fingerprint)
         return cursor
 
-    def decode_for_any_query(self, token: str) -> Cursor:
-        """Verify the signature of a token, and decode it, whatever query it belongs to.
+    def decode_and_verify_signature(self, token: str) -> Cursor:
+        """Verify the signature of a token, and decode it. It may belong to any query.
 
         Raises `InvalidParameter` (400) with the code "invalid_cursor" if the signature is invalid,
         or "cursor_expired" if the token has the format of another version of hasten.
@@ -254,9 +259,9 @@ def _encode_value(value: object) -> bytes:
         value = value.value
     if value is None:
         return b"n\0"
-    for kind, letter, to_bytes in _ENCODERS:
+    for kind, letter, to_byte_count in _ENCODERS:
         if isinstance(value, kind):
-            raw = to_bytes(value)
+            raw = to_byte_count(value)
             return letter + _encode_length(len(raw)) + raw
     raise InvalidOption(
         "sort",

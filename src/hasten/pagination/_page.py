@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Generic, TypeAlias, TypeVar, get_args
 
-from hasten._responses import EncodedResponse, RequestLike, etag_of
+from hasten._responses import EncodedResponse, RequestLike, make_etag
 from hasten.errors import InvalidOption
 from hasten.fields._partial import Row, is_partial, unwrap_partial
 from hasten.fields._rows import encode
@@ -222,7 +222,7 @@ class PageResponder:
         status, headers = self.make_status_and_headers(page)
         body = b"" if page.not_modified else encode(self._envelope.wrap(page))
         if self._has_etag and page.etag is None:
-            headers["etag"] = etag_of(body)
+            headers["etag"] = make_etag(body)
         return EncodedResponse(body, status, headers)
 
     def make_status_and_headers(self, page: Any) -> tuple[int, dict[str, str]]:

@@ -35,7 +35,7 @@ class CursorSigner:
 def build_page(q: PageParams, rows: list[Any], count: Count, *, has_more: bool) -> Page[Any]:
     """Build a page by number. The count is corrected by the rows that the page shows."""
     assert q.page is not None
-    known = count._correct_by_page(q.offset, len(rows), has_more=has_more)
+    known = count._correct_total_by_page(q.offset, len(rows), has_more=has_more)
     return Page(rows, q.page, q.limit, known, has_more)
 
 

@@ -22,13 +22,18 @@ from typing import (
     overload,
 )
 
-from hasten._coroutines import run_without_loop
-from hasten._queries import QueryLike, get_request_header, is_app_in_debug_mode, to_query_pairs
-from hasten._responses import EncodedResponse, contains_etag, etag_of
+from hasten._coroutines import run_without_suspending
+from hasten._queries import (
+    QueryLike,
+    get_header_if_request,
+    is_request_of_app_in_debug_mode,
+    to_query_pairs,
+)
+from hasten._responses import EncodedResponse, make_etag, matches_if_none_match
 from hasten.errors import InvalidOption, UsageError
-from hasten.fields._allowed import AllowedFields, FieldSet, is_always_shown
+from hasten.fields._allowed import AllowedFields, FieldSet, is_shown_in_every_row
 from hasten.fields._items import get_field_value
-from hasten.fields._names import Unknown, check_parameter_names, check_unknown_policy
+from hasten.fields._names import Unknown, check_parameter_names, check_unknown_names_policy
 from hasten.fields._partial import is_partial, unwrap_partial
 from hasten.fields._rows import encode
 from hasten.fields._selector import FieldSelector
@@ -119,15 +124,16 @@ class Paginator(Generic[P]):
     - count: how to count the rows: "exact", "estimated" (PostgreSQL only), "none", `Capped`,
       `Cached`, or a function that is called with the session and the select. "auto" counts exactly
       for pages by number, and does not count for pages by cursor.
-    - fields: the fields that a request may choose, and how they are read; by default all fields of
-      the schema, with the fields of nested models except those that are nested further.
+    - fields: the fields that a request may choose, and how they are read. By default, these are all
+      fields of the schema and of the models nested in it, but not of models nested in those.
     - envelope: the key names in the response.
     - etag: add an ETag that is computed from the body of the response.
     - version: one or several SQL expressions whose values change when the rows change, such as
       ``func.max(Post.updated_at)``. They are read before the page, and the ETag is computed from
       them. If the client has this version, the response is 304 and the page is not read. The
       example does not notice deleted rows (add ``func.count()``) and changes in other tables.
-    - unknown: "refuse" rejects unknown query parameters, such as ``?pgae=2``, with 422.
+    - unknown: "ignore" ignores unknown query parameters, such as ``?pgae=2``; "refuse" rejects
+      them with 422.
     - advise: issue a `PaginationWarning` if no index has the requested order, and about other
       things that are slow when the table is large. Each of the first 100 different queries is
       checked once. "auto" does this in development: with ``python -X dev``, and when `parse` gets
@@ -201,7 +207,7 @@ class Paginator(Generic[P]):
         self._version = _to_version_expressions(version)
         if etag and self._version:
             raise InvalidOption.conflict("etag", etag, "version=, which sets the ETag")
-        self._known_names = self._known_parameter_names(check_unknown_policy(unknown))
+        self._known_names = self._known_parameter_names(check_unknown_names_policy(unknown))
         self._advise = advise if advise == "auto" else _to_flag("advise", advise)
         if self.fields.model is not model:
             raise InvalidOption(
@@ -216,7 +222,7 @@ class Paginator(Generic[P]):
                 raise InvalidOption.conflict("unique", unique, "model=, which has a primary key")
             self._set_up_model(model, sort, default_sort, unique)
         if self._keys is not None:
-            self._sorting.check_no_hidden_cursor_values()
+            self._sorting.check_cursors_reveal_no_hidden_fields()
             if model is None:
                 self._require_unique_option()
 
@@ -242,8 +248,8 @@ class Paginator(Generic[P]):
             is_nullable=lambda attribute: cursor_values.is_nullable(mapper, attribute),
         )
         if self._keys is not None:
-            attributes = self._sorting.find_cursor_attributes()
-            cursor_values.check_fits_in_cursor(mapper, attributes, "sort")
+            attributes = self._sorting.find_attributes_in_cursors()
+            cursor_values.check_types_allowed_in_cursor(mapper, attributes, "sort")
         self._planner = query_planner.QueryPlanner(
             mapper,
             self.fields._require_loaders(),
@@ -285,8 +291,12 @@ class Paginator(Generic[P]):
         """
         pairs = to_query_pairs(query)
         if hasattr(query, "query_params"):
-            if_none_match = if_none_match or get_request_header(query, "if-none-match")
-            if self._advise == "auto" and self.model is not None and is_app_in_debug_mode(query):
+            if_none_match = if_none_match or get_header_if_request(query, "if-none-match")
+            if (
+                self._advise == "auto"
+                and self.model is not None
+                and is_request_of_app_in_debug_mode(query)
+            ):
                 self._planner.advise = True
         q = params.parse_page_params(
             pairs,
@@ -334,7 +344,7 @@ class Paginator(Generic[P]):
         scope: object,
     ) -> P:
         database = self._import_execution_module().wrap_blocking_session(db)
-        return run_without_loop(self._read_select_page(database, statement, q, fields, scope))
+        return run_without_suspending(self._read_select_page(database, statement, q, fields, scope))
 
     async def from_source(
         self,
@@ -367,7 +377,7 @@ class Paginator(Generic[P]):
         """
         attributes = self._sorting.attributes
         source = ListSource(items, lambda item, name: get_field_value(item, name, attributes[name]))
-        return run_without_loop(self._read_source_page(source, "list", q, fields, scope))
+        return run_without_suspending(self._read_source_page(source, "list", q, fields, scope))
 
     def encode(self, page: Page[Any] | CursorPage[Any]) -> bytes:
         """Encode a page as JSON. Its rows are not validated again."""
@@ -387,13 +397,16 @@ class Paginator(Generic[P]):
         """Return the response of a page: JSON, with a Link header, and an ETag if configured."""
         return PageResponder(self.envelope, q, has_etag=self._etag)(page)
 
-    def _prepare_page_response(self, page: Any, q: PageParams) -> P:
+    def _attach_responder(self, page: Any, q: PageParams) -> P:
         """Return the page, after giving it the function that builds its response."""
         page._responder = PageResponder(self.envelope, q, has_etag=self._etag)
         return cast("P", page)
 
     def _known_parameter_names(self, unknown_option: Unknown) -> tuple[str, ...] | None:
-        """Return the names of all query parameters; None if unknown parameters are ignored."""
+        """Return the names of the query parameters that `parse` reads.
+
+        Returns None if unknown_option, the option unknown=, is to ignore all others.
+        """
         if unknown_option == "ignore":
             return None
         names = params.parameter_names(self._limits.mode)
@@ -422,38 +435,45 @@ class Paginator(Generic[P]):
     ) -> P:
         chosen, allowed = self._choose_fields(q, fields)
         query = self._planner.make_page_query(database, statement, chosen, q.order)
-        origin = self._make_scope_and_database(query, q, scope)
+        scope_and_database = self._make_scope_and_database(query, q, scope)
         signer = None
         if q.page is None:
-            query.check_no_hidden_cursor_values(allowed)
+            query.check_cursors_reveal_no_hidden_fields(allowed)
             signer = self._make_signer(
                 q,
                 "cursor",
                 _get_model_name(self.model),
-                origin.scope,
+                scope_and_database.scope,
                 query.make_fingerprint_values(),
             )
         tag = None
         if self._version:
             values = await query.read_aggregates(self._version)
-            tag = _make_version_etag(query, q, chosen, origin, values)
+            tag = _make_version_etag(query, q, chosen, scope_and_database, values)
         page: Page[Any] | CursorPage[Any]
-        if tag is not None and contains_etag(q.if_none_match, tag):
+        if tag is not None and matches_if_none_match(q.if_none_match, tag):
             page = build_not_modified_page(q, tag)
         elif signer is None:
-            page = await self._read_offset_page(query, statement, q, origin)
+            page = await self._read_offset_page(query, statement, q, scope_and_database)
         else:
-            page = await self._read_cursor_page(query, statement, q, origin, signer)
+            page = await self._read_cursor_page(query, statement, q, scope_and_database, signer)
         page.etag = tag
-        return self._prepare_page_response(page, q)
+        return self._attach_responder(page, q)
 
     async def _read_offset_page(
-        self, query: PageQuery, statement: Selection, q: PageParams, origin: _ScopeAndDatabase
+        self,
+        query: PageQuery,
+        statement: Selection,
+        q: PageParams,
+        scope_and_database: _ScopeAndDatabase,
     ) -> Page[Any]:
         counting = self._count_pages
         known = None
         if isinstance(counting, Cached) or callable(counting):
-            known, counting = await self._read_count(query, statement, origin, counting), "none"
+            known, counting = (
+                await self._read_count(query, statement, scope_and_database, counting),
+                "none",
+            )
         found = await query.read_offset_slice(limit=q.limit, offset=q.offset, count=counting)
         return build_page(q, found.rows, known or found.count, has_more=found.has_more)
 
@@ -462,7 +482,7 @@ class Paginator(Generic[P]):
         query: PageQuery,
         statement: Selection,
         q: PageParams,
-        origin: _ScopeAndDatabase,
+        scope_and_database: _ScopeAndDatabase,
         signer: CursorSigner,
     ) -> CursorPage[Any]:
         cursor = q.cursor or START
@@ -471,17 +491,24 @@ class Paginator(Generic[P]):
         )
         counting, count = self._count_cursor_pages, NOT_COUNTED
         if counting != "none":
-            count = await self._read_count(query, statement, origin, counting)
+            count = await self._read_count(query, statement, scope_and_database, counting)
         return build_cursor_page(q, found.rows, found, count, signer)
 
     async def _read_count(
-        self, query: PageQuery, statement: Selection, origin: _ScopeAndDatabase, counting: Counting
+        self,
+        query: PageQuery,
+        statement: Selection,
+        scope_and_database: _ScopeAndDatabase,
+        counting: Counting,
     ) -> Count:
         if not isinstance(counting, Cached):
             return await query.count_rows(counting, statement)
         assert self._count_cache is not None
         key = compute_fingerprint(
-            "count", _get_model_name(self.model), *origin, query.make_fingerprint_values()
+            "count",
+            _get_model_name(self.model),
+            *scope_and_database,
+            query.make_fingerprint_values(),
         )
         count = self._count_cache.get(key)
         if count is None:
@@ -500,7 +527,7 @@ class Paginator(Generic[P]):
         is_needed = bool(self._version or self._count_cache)
         if q.page is not None and not is_needed:
             return _ScopeAndDatabase(scope)
-        schemas = query.find_translated_schemas()
+        schemas = query.find_schema_translation_pairs()
         scope = [scope, schemas] if schemas else scope
         return (
             _ScopeAndDatabase(scope, *query.database_identity())
@@ -511,7 +538,12 @@ class Paginator(Generic[P]):
     # Sources -------------------------------------------------------------------------------------
 
     async def _read_source_page(
-        self, source: Source, name: str, q: PageParams, fields: FieldSet | None, scope: object
+        self,
+        source: Source,
+        source_name: str,
+        q: PageParams,
+        fields: FieldSet | None,
+        scope: object,
     ) -> P:
         chosen, allowed = self._choose_fields(q, fields)
         order = self._sorting.make_total_order(q.order)
@@ -520,13 +552,13 @@ class Paginator(Generic[P]):
             found = await fetch_offset_slice(source, window, self._count_pages)
             rows = self.fields.from_items(found.rows, chosen)
             page: Any = build_page(q, rows, found.count, has_more=found.has_more)
-            return self._prepare_page_response(page, q)
+            return self._attach_responder(page, q)
         self._require_unique_option()
         for key in order:
-            if not is_always_shown(key.name, allowed):
+            if not is_shown_in_every_row(key.name, allowed):
                 raise hidden_sort_key_error(key.name)
         keys = [[key.name, key.descending, key.nulls] for key in order]
-        signer = self._make_signer(q, "source", name, scope, keys)
+        signer = self._make_signer(q, "source", source_name, scope, keys)
         attributes = [(key.name, self._sorting.attributes[key.name]) for key in order]
         count = await fetch_count(source, self._count_cursor_pages)
         cursor = q.cursor or START
@@ -537,7 +569,7 @@ class Paginator(Generic[P]):
             backwards=cursor.backwards,
         )
         rows = self.fields.from_items(part.rows, chosen)
-        return self._prepare_page_response(build_cursor_page(q, rows, part, count, signer), q)
+        return self._attach_responder(build_cursor_page(q, rows, part, count, signer), q)
 
     def _require_unique_option(self) -> None:
         if not self._sorting.unique:
@@ -605,7 +637,7 @@ class SyncPaginator(Generic[P]):
 
 
 class _ScopeAndDatabase(NamedTuple):
-    """The scope and the database of a query. The same SQL may return other rows in others."""
+    """The scope and the database of a query. In another one, the same SQL may return other rows."""
 
     scope: object
     """The ``scope=`` of the request, with its ``schema_translate_map`` if it has one."""
@@ -664,6 +696,7 @@ def _to_flag(option: str, value: object) -> bool:
 
 
 def _to_version_expressions(version: object) -> tuple[Any, ...]:
+    """Return the SQL expressions of the option version=. Raises `InvalidOption`."""
     if version is None:
         return ()
     parts = tuple(version) if isinstance(version, list | tuple) else (version,)
@@ -681,18 +714,18 @@ def _make_version_etag(
     query: PageQuery,
     q: PageParams,
     chosen: FieldSet,
-    origin: _ScopeAndDatabase,
+    scope_and_database: _ScopeAndDatabase,
     version_values: Sequence[object],
 ) -> str:
     """Return the ETag of a page, computed without reading it.
 
     It depends on version_values, the results of the ``version=`` expressions, and on everything
-    else that the response depends on: the query, its origin, the chosen fields and the query
-    parameters.
+    else that the response depends on: the query, its scope and database, the chosen fields
+    and the query parameters.
     """
     parameters = [[name, value] for name, value in q.query]
-    of = [origin.scope, origin.database]
+    of = [scope_and_database.scope, scope_and_database.database]
     parts = compute_fingerprint(
         "etag", of, query.make_fingerprint_values(), parameters, str(chosen), list(version_values)
     )
-    return etag_of(parts, weak=True)
+    return make_etag(parts, weak=True)

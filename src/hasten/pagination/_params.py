@@ -100,7 +100,7 @@ def parse_page_params(
     sort by. signing_keys verify cursors; they are required unless the mode is "page". Raises
     `InvalidParameter`: 422, or 400 for a cursor with an invalid signature.
     """
-    given = _pick_parameters(query_pairs)
+    given = _pick_page_parameters(query_pairs)
     limit = _parse_limit(given.get("limit"), limits)
     order = parse_sort(given["sort"], sorts or {}) if "sort" in given else default_order
     cursor: Cursor | None = None
@@ -108,16 +108,17 @@ def parse_page_params(
     if _is_by_cursor(given, limits.mode):
         if token := given.get("cursor"):
             assert signing_keys is not None, "this mode requires keys for cursors"
-            cursor = signing_keys.decode_for_any_query(token)
+            cursor = signing_keys.decode_and_verify_signature(token)
     else:
         page = _parse_page(given.get("page"), limit, limits)
     return PageParams(page, limit, order, cursor, tuple(query_pairs))
 
 
-def _pick_parameters(query_pairs: Pairs) -> dict[str, str]:
-    """Return the values of ``page``, ``limit``, ``sort`` and ``cursor`` in a query.
+def _pick_page_parameters(query_pairs: Pairs) -> dict[str, str]:
+    """Return the ``page``, ``limit``, ``sort`` and ``cursor`` that a query has, as text.
 
-    Several ``sort`` are joined by commas. Raises `InvalidParameter` if another one is repeated.
+    Several ``sort`` are joined by commas. Raises `InvalidParameter` if ``page``, ``limit`` or
+    ``cursor`` is repeated.
     """
     given: dict[str, str] = {}
     for name, value in query_pairs:
@@ -141,11 +142,11 @@ def _is_by_cursor(parameters: Mapping[str, str], mode: Mode) -> bool:
     match mode:
         case "page":
             if parameters.get("cursor"):
-                raise _make_unused_parameter_error("cursor", "use page= to select a page")
+                raise _make_wrong_mode_error("cursor", "use page= to select a page")
             return False
         case "cursor":
             if "page" in parameters:
-                raise _make_unused_parameter_error("page", "use cursor= from the previous response")
+                raise _make_wrong_mode_error("page", "use cursor= from the previous response")
             return True
         case "both":
             if "page" in parameters and "cursor" in parameters:
@@ -158,7 +159,7 @@ def _is_by_cursor(parameters: Mapping[str, str], mode: Mode) -> bool:
             return "cursor" in parameters
 
 
-def _make_unused_parameter_error(parameter: str, remedy: str) -> InvalidParameter:
+def _make_wrong_mode_error(parameter: str, remedy: str) -> InvalidParameter:
     return InvalidParameter(parameter, None, f"not used here: {remedy}", code="not_used")
 
 
@@ -205,13 +206,13 @@ def _parse_whole_number(text: str) -> int | None:
 
 def _make_number_error(parameter: str, text: str, maximum: int, remedy: str) -> InvalidParameter:
     """Return the error for a value that is out of range or is not a whole number."""
-    is_number = _parse_whole_number(text) is not None
-    form = "" if is_number else ", in digits"
+    is_int_or_float_not_bool = _parse_whole_number(text) is not None
+    form = "" if is_int_or_float_not_bool else ", in digits"
     return InvalidParameter(
         parameter,
         text,
         f"expected a whole number from 1 to {maximum}{form}{remedy}",
-        code="out_of_range" if is_number else "not_a_number",
+        code="out_of_range" if is_int_or_float_not_bool else "not_a_number",
         minimum=1,
         maximum=maximum,
     )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from hasten.errors import InvalidOption, InvalidParameter
-from hasten.fields._allowed import AllowedFields, is_always_shown
+from hasten.fields._allowed import AllowedFields, is_shown_in_every_row
 from hasten.pagination._cursor import hidden_sort_key_error
 from hasten.pagination._order import Order, SortKey, parse_sort
 
@@ -42,20 +42,21 @@ class SortOptions:
     def make_total_order(self, order: Order) -> Order:
         """Return an order followed by the unique fields, so that no two items are equal in it.
 
-        The unique fields get the direction of the last key.
+        Fields that the order contains already are not repeated. The others get the direction of its
+        last key, or ascend if it is empty.
         """
         descending = bool(order) and order[-1].descending
         named = {key.name for key in order}
         rest = [SortKey(name, descending) for name in self.unique if name not in named]
         return (*order, *rest)
 
-    def check_no_hidden_cursor_values(self) -> None:
+    def check_cursors_reveal_no_hidden_fields(self) -> None:
         """Raise `InvalidOption` if a cursor could contain a value that some rows do not show."""
         for name in [*self.sorts, *(key.name for key in self.default), *self.unique]:
-            if not is_always_shown(name, self._allowed):
+            if not is_shown_in_every_row(name, self._allowed):
                 raise hidden_sort_key_error(name)
 
-    def find_cursor_attributes(self) -> list[str]:
+    def find_attributes_in_cursors(self) -> list[str]:
         """Return the names of the attributes whose values cursors may contain."""
         return [self.attributes[key.name] for key in (*self.sorts.values(), *self.default)]
 

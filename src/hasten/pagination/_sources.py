@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from hasten.errors import InvalidOption
 from hasten.fields._allowed import FieldSet
-from hasten.pagination._counts import NOT_COUNTED, Capped, Count, Counting, check_count_result
+from hasten.pagination._counts import NOT_COUNTED, Capped, Count, Counting, to_checked_count
 from hasten.pagination._order import Order, SortKey
 from hasten.pagination._slices import KeysetSlice, OffsetSlice
 
@@ -60,7 +60,7 @@ async def fetch_offset_slice(source: Source, window: Window, counting: Counting)
     """
     counted = await fetch_count(source, counting)
     items, has_more = await _fetch_and_check_for_more(source, window)
-    known = counted._correct_by_page(window.offset, len(items), has_more=has_more)
+    known = counted._correct_total_by_page(window.offset, len(items), has_more=has_more)
     return OffsetSlice(items, has_more, known)
 
 
@@ -73,7 +73,8 @@ async def fetch_keyset_slice(
 ) -> KeysetSlice:
     """Fetch the items after ``window.after``, or before it if backwards.
 
-    position_of returns the sort key values of an item.
+    They are returned in the order of the window in both cases. position_of returns
+    the sort key values of an item.
     """
     if backwards:
         window = replace(window, order=tuple(map(_reverse_sort_key, window.order)))
@@ -96,7 +97,7 @@ async def fetch_count(source: Source, counting: Counting) -> Count:
     found = await source.count(cap)
     if isinstance(found, int) and not isinstance(found, bool):
         return counting._to_capped_count(found) if isinstance(counting, Capped) else Count(found)
-    return NOT_COUNTED if found is None else check_count_result(found)
+    return NOT_COUNTED if found is None else to_checked_count(found)
 
 
 async def _fetch_and_check_for_more(source: Source, window: Window) -> tuple[list[object], HasMore]:

@@ -8,9 +8,9 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from hasten.jobs._queue_readings import QueueReading
-from hasten.jobs._worker_state import ProcessReport
-from hasten.prometheus._foreign_families import merge_families
-from hasten.prometheus._job_families import queue_families, run_families, worker_families
+from hasten.jobs._worker_state import WorkerProcessReport
+from hasten.prometheus._foreign_families import merge_families_with_same_name
+from hasten.prometheus._job_families import job_run_families, queue_families, worker_families
 from hasten.prometheus._page import Page, make_page
 
 
@@ -26,7 +26,7 @@ class _Families(Collector):
 
 def make_worker_command_page(
     readings: Sequence[QueueReading],
-    reports: Sequence[ProcessReport],
+    reports: Sequence[WorkerProcessReport],
     foreign: Sequence[Metric],
     *,
     accept: str,
@@ -36,7 +36,9 @@ def make_worker_command_page(
 
     foreign are the metrics of other libraries.
     """
-    ours = [*queue_families(readings), *run_families(reports), *worker_families(reports)]
+    ours = [*queue_families(readings), *job_run_families(reports), *worker_families(reports)]
     names = {family.name for family in ours}
-    others = [family for family in merge_families(foreign) if family.name not in names]
+    others = [
+        family for family in merge_families_with_same_name(foreign) if family.name not in names
+    ]
     return make_page(_Families([*ours, *others]), accept, accept_encoding)

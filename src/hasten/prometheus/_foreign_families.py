@@ -21,12 +21,13 @@ leaves_out_hasten: Final = ContextVar("leaves_out_hasten", default=False)
 
 def collect_foreign_families(registry: CollectorRegistry = REGISTRY) -> list[Metric]:
     """Collect the metrics of a registry, without those of `Metrics` objects in it."""
-    with _without_hasten():
+    with _leaving_out_hasten_metrics():
         return list(registry.collect())
 
 
 @contextmanager
-def _without_hasten() -> Iterator[None]:
+def _leaving_out_hasten_metrics() -> Iterator[None]:
+    """Let `Metrics` objects generate nothing within the ``with`` block."""
     token = leaves_out_hasten.set(True)
     try:
         yield
@@ -49,19 +50,19 @@ def encode_families(families: Sequence[Metric]) -> bytes:
     ).encode()
 
 
-def decode_families(encoded: bytes, process: int) -> list[Metric]:
+def decode_families_of_process(encoded: bytes, process_number: int) -> list[Metric]:
     """Decode the metrics of a process, and add its number to them as the label process."""
     found: list[dict[str, Any]] = json.loads(encoded)
     families = []
     for each in found:
         family = Metric(each["name"], each["documentation"], each["type"])
         for name, labels, value in each["samples"]:
-            family.add_sample(name, {**labels, "process": str(process)}, value)
+            family.add_sample(name, {**labels, "process": str(process_number)}, value)
         families.append(family)
     return families
 
 
-def merge_families(families: Sequence[Metric]) -> list[Metric]:
+def merge_families_with_same_name(families: Sequence[Metric]) -> list[Metric]:
     """Put the samples of all families with the same name into one family."""
     merged: dict[str, Metric] = {}
     for family in families:

@@ -24,7 +24,7 @@ from hasten.jobs._run_totals import (
     RunTotals,
     add_totals,
 )
-from hasten.jobs._worker_state import ProcessReport, WorkerState
+from hasten.jobs._worker_state import WorkerProcessReport, WorkerState
 
 
 def queue_families(readings: Sequence[QueueReading]) -> Iterator[Metric]:
@@ -63,7 +63,7 @@ def queue_families(readings: Sequence[QueueReading]) -> Iterator[Metric]:
     yield from (up, jobs, same, oldest, paused)
 
 
-def run_families(reports: Sequence[ProcessReport]) -> Iterator[Metric]:
+def job_run_families(reports: Sequence[WorkerProcessReport]) -> Iterator[Metric]:
     """Generate the histograms and counters of runs: the totals of all processes."""
     totals = add_totals(report.totals for report in reports)
     labels = ["queue", "task", "outcome"]
@@ -125,23 +125,28 @@ def _attempts(runs: Iterable[RunTotals]) -> Metric:
 
 
 def _make_finished_jobs_counter(
-    name: str, what: str, runs: Iterable[RunTotals], outcomes: set[str], queues: set[str]
+    name: str,
+    help_adjective: str,
+    runs: Iterable[RunTotals],
+    counted_outcomes: set[str],
+    queues_to_show: set[str],
 ) -> Metric:
-    """Return a counter, by queue, of the jobs whose run ended with one of these outcomes.
+    """Return a counter, by queue, of the jobs whose run ended with one of counted_outcomes.
 
-    what is an adjective for its help text, "Total number of … jobs".
+    help_adjective is for its help text, "Total number of … jobs". Each of queues_to_show has a
+    sample, which is 0 if no run ended so.
     """
-    family = CounterMetricFamily(name, f"Total number of {what} jobs", labels=["queue"])
-    counts = dict.fromkeys(sorted(queues), 0)
+    family = CounterMetricFamily(name, f"Total number of {help_adjective} jobs", labels=["queue"])
+    counts = dict.fromkeys(sorted(queues_to_show), 0)
     for each in runs:
-        if each.outcome in outcomes:
+        if each.outcome in counted_outcomes:
             counts[each.queue] += each.count
     for queue, count in counts.items():
         family.add_metric([queue], count)
     return family
 
 
-def worker_families(reports: Sequence[ProcessReport]) -> Iterator[Metric]:
+def worker_families(reports: Sequence[WorkerProcessReport]) -> Iterator[Metric]:
     """Generate the gauges of worker processes, by the number of the process."""
     up = GaugeMetricFamily(
         "hasten_worker_up", "Whether the process has reported: 1, or 0.", labels=["process"]
@@ -178,13 +183,17 @@ def worker_families(reports: Sequence[ProcessReport]) -> Iterator[Metric]:
         lag.add_metric([process], max(each.lag_seconds for each in workers))
         if workers[0].memory is not None:
             memory.add_metric([process], workers[0].memory)
-        for queue, age in _seconds_since_last_fetch(workers).items():
+        for queue, age in _find_seconds_since_fetch_by_queue(workers).items():
             fetch.add_metric([queue, process], age)
     yield from (up, slots, used, lag, memory, fetch)
 
 
-def _seconds_since_last_fetch(workers: Iterable[WorkerState]) -> dict[str, float]:
-    """Return the seconds since the last fetch of each queue that has been fetched from."""
+def _find_seconds_since_fetch_by_queue(workers: Iterable[WorkerState]) -> dict[str, float]:
+    """Return for each queue the seconds since the last fetch by a worker of the process.
+
+    If several workers fetch from a queue, the result is that of the worker with the oldest last
+    fetch. Queues that no worker has fetched from are left out.
+    """
     ages: dict[str, float] = {}
     for worker in workers:
         for each in worker.queues:

@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from hasten._asgi import ASGIApp
 from hasten._checks import check_instance
-from hasten._durations import Duration, to_ms
+from hasten._durations import Duration, to_nearest_ms
 from hasten.errors import InvalidOption
 from hasten.jobs import Queue, Worker
 from hasten.jobs._health_app import DEFAULT_STORE_TIMEOUT, report_of_workers
@@ -23,7 +23,7 @@ from hasten.prometheus._http_families import (
     load_shedding_families,
     rate_limit_families,
 )
-from hasten.prometheus._job_families import queue_families, run_families, worker_families
+from hasten.prometheus._job_families import job_run_families, queue_families, worker_families
 from hasten.prometheus._page import MetricsPage
 
 if TYPE_CHECKING:
@@ -67,16 +67,16 @@ class Metrics(Collector):
         queues = [source for source in sources if isinstance(source, Queue)]
         queues += [queue for worker in self._workers for queue in worker.queues]
         self._queues = list({queue.name: queue for queue in queues}.values())
-        self._compression = _check_counters(
+        self._compression = _check_stats_option(
             "compression", compression, "hasten.compression", "CompressionStats"
         )
-        self._rate_limits = _check_counters(
+        self._rate_limits = _check_stats_option(
             "rate_limits", rate_limits, "hasten.ratelimit", "RateLimitStats"
         )
-        self._load_shedding = _check_counters(
+        self._load_shedding = _check_stats_option(
             "load_shedding", load_shedding, "hasten.loadshedding", "LoadSheddingStats"
         )
-        self._store_seconds = to_ms("store_timeout", store_timeout, at_least_ms=1) / 1000
+        self._store_seconds = to_nearest_ms("store_timeout", store_timeout, at_least_ms=1) / 1000
         for worker in self._workers:
             worker.start_counting_runs()
         self._registry = registry
@@ -90,7 +90,7 @@ class Metrics(Collector):
     def describe(self) -> Iterator[Metric]:
         """Generate the metrics without values. A registry checks their names with it."""
         yield from queue_families([])
-        yield from run_families([])
+        yield from job_run_families([])
         yield from worker_families([])
         if self._compression is not None:
             yield from compression_families(type(self._compression)())
@@ -109,7 +109,7 @@ class Metrics(Collector):
             yield from queue_families(readings)
         if self._workers:
             reports = [report_of_workers(self._workers)]
-            yield from run_families(reports)
+            yield from job_run_families(reports)
             yield from worker_families(reports)
         if self._compression is not None:
             yield from compression_families(self._compression)
@@ -128,11 +128,12 @@ class Metrics(Collector):
         return MetricsPage(self._registry or self)
 
 
-def _check_counters(option: str, value: T, package: str, name: str) -> T:
-    """Return the value if it is None or an object of a class, which is imported only then.
+def _check_stats_option(option: str, value: T, module: str, class_name: str) -> T:
+    """Return the value if it is None or an object of a class. Else raises `InvalidOption`.
 
-    So a worker process does not load the packages for HTTP.
+    The class is imported only if the value is not None, so that a worker process does not load the
+    packages for HTTP.
     """
     if value is None:
         return value
-    return check_instance(option, value, getattr(importlib.import_module(package), name))
+    return check_instance(option, value, getattr(importlib.import_module(module), class_name))

@@ -8,9 +8,9 @@ from typing import NamedTuple
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from hasten._asgi import Headers, Receive, Scope, Send, header_values
+from hasten._asgi import Headers, Receive, Scope, Send, join_header_values
 from hasten._loops import run_in_thread
-from hasten._quality import parse_weights
+from hasten._quality import parse_weights_in_thousandths
 from hasten._responses import send_response
 
 
@@ -29,7 +29,7 @@ def make_page(collector: Collector, accept: str, accept_encoding: str) -> Page:
     encode, content_type = choose_encoder(accept)
     body = encode(collector)
     headers = {"content-type": content_type, "vary": "accept, accept-encoding"}
-    if parse_weights(accept_encoding).get("gzip", 0):
+    if parse_weights_in_thousandths(accept_encoding).get("gzip", 0):
         body = gzip.compress(body, compresslevel=5, mtime=0)
         headers["content-encoding"] = "gzip"
     return Page(body, headers)
@@ -55,4 +55,4 @@ class MetricsPage:
 
 
 def _header(scope: Scope, name: bytes) -> str:
-    return (header_values(list(scope["headers"]), name) or b"").decode("latin-1")
+    return (join_header_values(list(scope["headers"]), name) or b"").decode("latin-1")

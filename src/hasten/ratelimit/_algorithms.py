@@ -45,7 +45,7 @@ ReservedAtUs: TypeAlias = int
 _new: Final = tuple.__new__  # twice as fast as the constructor of a named tuple
 
 
-def hit(
+def hit_group(
     checks: Sequence[Check], states: Sequence[CounterState], now_us: int
 ) -> tuple[list[CounterState], list[Outcome]]:
     """Decide a group of checks: all of them take their cost, or none does.
@@ -56,7 +56,7 @@ def hit(
     pending = [
         (
             check,
-            state := drop_expired(check.rule, stored, now_us),
+            state := drop_expired_parts(check.rule, stored, now_us),
             _compute_wait(check, state, now_us),
         )
         for check, stored in zip(checks, states, strict=True)
@@ -69,23 +69,25 @@ def hit(
 
 
 def hit_one(check: Check, state: CounterState, now_us: int) -> tuple[CounterState, Outcome]:
-    """Decide a group that has only one check. The result is the same as that of `hit`."""
-    state = drop_expired(check.rule, state, now_us)
+    """Decide a group that has only one check. The result is the same as that of `hit_group`."""
+    state = drop_expired_parts(check.rule, state, now_us)
     wait = _compute_wait(check, state, now_us)
     if wait.wait_us and not check.forced:
         return _deny_check(check, state, wait, now_us)
     return _accept_check(check, state, wait, now_us)
 
 
-def decide_fixed_window(rule: Rule, used_cost: int, window_left_us: int, cost: int) -> Outcome:
+def decide_fixed_window(
+    rule: Rule, used_cost_before: int, window_left_us: int, cost: int
+) -> Outcome:
     """Return the outcome of `hit_one` for a simple "fixed" check, without making a state.
 
     A check is simple if it is counted at once, its cost is from 1 to the limit, and its key has
-    neither a block nor reservations. used_cost is the cost that is used in the current window,
-    which ends after window_left_us.
+    neither a block nor reservations. used_cost_before is the cost that is used in the current
+    window before this check. The window ends after window_left_us.
     """
     limit = rule.limit
-    remaining = limit - used_cost - cost
+    remaining = limit - used_cost_before - cost
     if remaining >= 0:
         return _new(Outcome, (True, limit, remaining, window_left_us, 0, False, None, False))
     remaining = max(0, remaining + cost)
@@ -94,28 +96,28 @@ def decide_fixed_window(rule: Rule, used_cost: int, window_left_us: int, cost: i
     )
 
 
-def decide_gcra(rule: Rule, tat_ahead_us: int, cost: int) -> Outcome:
+def decide_gcra(rule: Rule, tat_ahead_before_us: int, cost: int) -> Outcome:
     """Return the outcome of `hit_one` for a simple "gcra" check, without making a state.
 
     A check is simple if it is counted at once, its cost is from 1 to the burst, and its key has
-    neither a block nor reservations. tat_ahead_us is how far the theoretical arrival time (TAT) is
-    ahead of now.
+    neither a block nor reservations. tat_ahead_before_us is how far the theoretical arrival time
+    (TAT) is ahead of now, before this check.
     """
     interval_us, tolerance_us = rule.interval_us, rule.tolerance_us
-    after_us = tat_ahead_us + cost * interval_us
+    after_us = tat_ahead_before_us + cost * interval_us
     if after_us <= tolerance_us:
         remaining = (tolerance_us - after_us) // interval_us
         reset_us = after_us - tolerance_us + (remaining + 1) * interval_us
         return _new(Outcome, (True, rule.burst, remaining, reset_us, 0, False, None, False))
     wait_us = after_us - tolerance_us
-    remaining = max(0, (tolerance_us - tat_ahead_us) // interval_us)
-    reset_us = min(tat_ahead_us - tolerance_us + (remaining + 1) * interval_us, wait_us)
+    remaining = max(0, (tolerance_us - tat_ahead_before_us) // interval_us)
+    reset_us = min(tat_ahead_before_us - tolerance_us + (remaining + 1) * interval_us, wait_us)
     return _new(Outcome, (False, rule.burst, remaining, reset_us, wait_us, True, None, False))
 
 
 def peek(check: Check, state: CounterState, now_us: int) -> Outcome:
     """Return the outcome that a check would have now. Nothing is counted."""
-    state = drop_expired(check.rule, state, now_us)
+    state = drop_expired_parts(check.rule, state, now_us)
     return _make_outcome(check, state, _compute_wait(check, state, now_us), None, now_us)
 
 
@@ -127,7 +129,7 @@ def settle_reservation(
     kept_cost is the cost that stays charged; the rest is refunded.
     """
     rule, cost = reservation.rule, reservation.cost
-    state = drop_expired(rule, state, now_us)
+    state = drop_expired_parts(rule, state, now_us)
     match rule.kind:
         case "fixed":
             if len(state) == 1 or not state or state[1] != reservation.at_us:
@@ -139,21 +141,21 @@ def settle_reservation(
             if runs is None:
                 return state
             tat_us = max(state[1], now_us) + kept_cost * rule.interval_us if kept_cost else state[1]
-            return drop_expired(rule, (state[0], tat_us, *runs), now_us)
+            return drop_expired_parts(rule, (state[0], tat_us, *runs), now_us)
         case _:
-            # "concurrency" ignores keep: a request that has ended must not be counted any more.
+            # "concurrency" ignores kept_cost: a request that has ended is not counted any more.
             runs = _settle_in_hit_runs(
                 state[1:], reservation, kept_cost if rule.kind == "sliding" else 0
             )
-            return state if runs is None else drop_expired(rule, (state[0], *runs), now_us)
+            return state if runs is None else drop_expired_parts(rule, (state[0], *runs), now_us)
 
 
-def set_block(state: CounterState, until_us: int) -> CounterState:
-    """Return the state with a block until until_us; 0 ends a block."""
-    return (until_us, *state[1:])
+def replace_block(state: CounterState, blocked_until_us: int) -> CounterState:
+    """Return the state with a block until blocked_until_us; 0 ends a block."""
+    return (blocked_until_us, *state[1:])
 
 
-def find_expiry_us(rule: Rule, state: CounterState) -> int:
+def find_state_expiry_time_us(rule: Rule, state: CounterState) -> int:
     """Return the time after which the state has no effect any more; 0 for the empty state."""
     if len(state) < 2:
         return state[0] if state else 0
@@ -184,7 +186,7 @@ class WaitTime(NamedTuple):
 PASSES: Final = WaitTime(0, 0)
 
 
-def drop_expired(rule: Rule, state: CounterState, now_us: int) -> CounterState:
+def drop_expired_parts(rule: Rule, state: CounterState, now_us: int) -> CounterState:
     """Return the state without an expired block, window, arrival time or runs of hits.
 
     It is the same object if nothing has expired.
@@ -198,10 +200,10 @@ def drop_expired(rule: Rule, state: CounterState, now_us: int) -> CounterState:
             case "fixed":
                 kept = kept if state[1] > now_us else 1
             case "gcra":
-                kept -= _count_items_of_expired_hit_runs(state, 2, now_us - rule.life_us)
+                kept -= _count_state_items_of_expired_hit_runs(state, 2, now_us - rule.life_us)
                 kept = 1 if kept == 2 and state[1] <= now_us else kept
             case _:
-                kept -= _count_items_of_expired_hit_runs(state, 1, now_us - rule.life_us)
+                kept -= _count_state_items_of_expired_hit_runs(state, 1, now_us - rule.life_us)
     if kept == len(state) and blocked_us == state[0] and (blocked_us or kept > 1):
         return state
     if kept == 1:
@@ -213,7 +215,7 @@ def drop_expired(rule: Rule, state: CounterState, now_us: int) -> CounterState:
 def _compute_wait(check: Check, state: CounterState, now_us: int) -> WaitTime:
     """Return how long a check has to wait.
 
-    state must not have expired parts (see `drop_expired`).
+    state must not have expired parts (see `drop_expired_parts`).
     """
     wait = _compute_wait_without_block(check.rule, state, check.cost, now_us)
     if state and state[0] > now_us:
@@ -246,25 +248,30 @@ def _compute_wait_without_block(
             if excess <= 0:
                 return PASSES
             certain_excess = excess - sum(state[3::3])
-            wait_us = _find_time_cost_is_free_us(rule, state, excess, with_in_flight=True) - now_us
+            wait_us = (
+                _find_expiry_of_oldest_hit_runs_us(rule, state, excess, count_in_flight=True)
+                - now_us
+            )
             if certain_excess <= 0:
                 return WaitTime(0, wait_us)
             certain_us = (
-                _find_time_cost_is_free_us(rule, state, certain_excess, with_in_flight=False)
+                _find_expiry_of_oldest_hit_runs_us(
+                    rule, state, certain_excess, count_in_flight=False
+                )
                 - now_us
             )
             return WaitTime(certain_us, wait_us)
 
 
-def _find_time_cost_is_free_us(
-    rule: Rule, state: CounterState, cost: int, *, with_in_flight: bool
+def _find_expiry_of_oldest_hit_runs_us(
+    rule: Rule, state: CounterState, cost: int, *, count_in_flight: bool
 ) -> int:
-    """Return the time when so many of the oldest runs of hits have expired that this cost is free.
+    """Return the time when the oldest runs of hits that together have at least this cost expire.
 
-    with_in_flight: whether the reserved costs of these runs become free, too.
+    count_in_flight: whether the reserved costs of the runs are included in their costs.
     """
     for i in range(1, len(state), 3):
-        cost -= state[i + 1] - (0 if with_in_flight else state[i + 2])
+        cost -= state[i + 1] - (0 if count_in_flight else state[i + 2])
         if cost <= 0:
             return state[i] + rule.life_us
     raise AssertionError("the runs of hits in the state cost less than what must become free")
@@ -300,7 +307,7 @@ def take_cost(check: Check, state: CounterState, now_us: int) -> tuple[CounterSt
 def find_remaining_and_reset_us(rule: Rule, state: CounterState, now_us: int) -> tuple[int, int]:
     """Return the cost that can still pass, and the microseconds until it increases.
 
-    The time is 0 if nothing is used. state must not have expired parts (see `drop_expired`).
+    The time is 0 if nothing is used. state must not have expired parts (see `drop_expired_parts`).
     """
     if len(state) < 2 or not rule.limit:
         return rule.capacity, 0
@@ -321,7 +328,7 @@ def find_remaining_and_reset_us(rule: Rule, state: CounterState, now_us: int) ->
 # Runs of hits -------------------------------------------------------------------------------------
 
 
-def _count_items_of_expired_hit_runs(
+def _count_state_items_of_expired_hit_runs(
     state: CounterState, first_index: int, latest_begin_us: int
 ) -> int:
     """Return how many items of the state belong to runs of hits that have expired.
@@ -336,17 +343,18 @@ def _count_items_of_expired_hit_runs(
 
 
 def _add_to_hit_runs(
-    rule: Rule, runs: CounterState, cost: int, in_flight: int, now_us: int
+    rule: Rule, runs: CounterState, cost: int, in_flight_cost: int, now_us: int
 ) -> tuple[CounterState, ReservedAtUs]:
     """Add a hit to the newest run, or to a new run if that one is too old.
 
-    Returns the runs, and the time of the first hit in the run that now has the hit.
+    in_flight_cost is the part of the cost that is reserved. Returns the runs, and the time of the
+    first hit in the run that now has the hit.
     """
     # If the clock was set back, the hit joins the newest run, too, so that runs stay in order.
     if runs and now_us - runs[-3] <= rule.run_us:
         *older, first_us, used, before = runs
-        return (*older, first_us, used + cost, before + in_flight), first_us
-    return (*runs, now_us, cost, in_flight), now_us
+        return (*older, first_us, used + cost, before + in_flight_cost), first_us
+    return (*runs, now_us, cost, in_flight_cost), now_us
 
 
 def _settle_in_hit_runs(
@@ -378,7 +386,7 @@ def _deny_check(
     # another block.
     blocks = check.block_us >= check.rule.life_us and not check.forced
     if blocks and wait.certain_us and not is_blocked:
-        state = set_block(state, now_us + check.block_us)
+        state = replace_block(state, now_us + check.block_us)
         wait = _compute_wait(check, state, now_us)
     return state, _make_outcome(check, state, wait, None, now_us)
 

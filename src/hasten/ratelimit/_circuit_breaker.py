@@ -31,16 +31,16 @@ class CircuitBreaker:
         self._probe_at_us = 0
 
     def record_failure(
-        self, now_us: int, *, call_number: int, latest_call_number: int
+        self, now_us: int, *, failed_call_number: int, last_started_call_number: int
     ) -> HasOpened:
         """Record that a call failed. Returns whether this failure opens the breaker.
 
-        call_number is the number of the failed call, latest_call_number that of the latest call
-        that has begun.
+        failed_call_number is the number of the failed call, last_started_call_number that of the
+        latest call that has begun, whether it has ended or not.
         """
-        if call_number > self._failed_at:
+        if failed_call_number > self._failed_at:
             self._failures += 1
-            self._failed_at = latest_call_number
+            self._failed_at = last_started_call_number
         self._probe_at_us = now_us + self._pause_us
         if self.is_open or self._failures < self._limit:
             return False

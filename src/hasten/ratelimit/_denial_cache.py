@@ -51,13 +51,13 @@ class DenialCache:
     def __len__(self) -> int:
         return len(self._denials)
 
-    def add_if_denied(
+    def update_from_outcomes(
         self,
         groups: Sequence[CheckGroup],
         outcomes_by_group: Sequence[Sequence[Outcome]],
         call_began_us: int,
     ) -> None:
-        """If the store has denied a group, and the denial is certain, cache it.
+        """Cache the denial of a group if it is certain. Delete the denials of checks that passed.
 
         outcomes_by_group is the result of `CounterStore.hit` for these groups. call_began_us is the
         time when that call began.

@@ -11,7 +11,7 @@ from hasten._checks import check_choice, check_text, check_whole_number
 from hasten._clock import make_now_ns
 from hasten._closing import AsyncClosable
 from hasten._decision import Decision
-from hasten._durations import Duration, to_us
+from hasten._durations import Duration, to_nearest_us
 from hasten._loops import require_asyncio
 from hasten._store import Store
 from hasten.errors import InvalidOption, LimitExceeded
@@ -27,7 +27,12 @@ from hasten.ratelimit._counter_store import (
 )
 from hasten.ratelimit._rates import MAX_LIMIT, Rate, Rates, to_rates
 from hasten.ratelimit._resilient_store import STORE_TIMEOUT, BucketKey, ResilientStore
-from hasten.ratelimit._rules import Algorithm, check_block_time, make_bucket_name, make_rule
+from hasten.ratelimit._rules import (
+    Algorithm,
+    check_block_outlasts_denials,
+    make_bucket_name,
+    make_rule,
+)
 from hasten.ratelimit._stores import resolve_counter_store
 
 MAX_CACHED_KEYS: Final = 10_000
@@ -70,8 +75,8 @@ class Limiter(AsyncClosable):
         self.rates: Final = to_rates("rate", rate)
         rules = [make_rule(rate, algorithm) for rate in self.rates]
         self._capacity = min(rule.capacity for rule in rules)
-        block_us = to_us("block_for", block_for)
-        check_block_time(block_us, rules)
+        block_us = to_nearest_us("block_for", block_for)
+        check_block_outlasts_denials(block_us, rules)
         self._checks = [
             Check(
                 make_bucket_name(name, rule), b"", rule, block_us=block_us, on_error=on_store_error
@@ -135,7 +140,7 @@ class Limiter(AsyncClosable):
             expected = f"at most {self._capacity}, because a higher cost never fits"
             raise InvalidOption("cost", cost, expected, code="out_of_range")
         require_asyncio("Limiter.wait", "call hit, and sleep for decision.retry_after seconds")
-        timeout_s = None if timeout is None else to_us("timeout", timeout) / 1_000_000
+        timeout_s = None if timeout is None else to_nearest_us("timeout", timeout) / 1_000_000
         since_ns = self._now_ns()
         while True:
             decision = await self.hit(key, cost)
@@ -169,14 +174,14 @@ class Limiter(AsyncClosable):
         unavailable. Waits for the store as long as the store's own time-out, 5 seconds by default.
         Raises `StoreError`.
         """
-        await self._store.block(self._make_bucket_keys(key), to_us("seconds", seconds))
+        await self._store.block(self._make_bucket_keys(key), to_nearest_us("seconds", seconds))
 
     async def aclose(self) -> None:
         """Wait for unfinished calls of the store, and close the store if it was given as a URL.
 
         Safe to call twice.
         """
-        await self._store.finish_calls()
+        await self._store.wait_for_unfinished_calls()
         await self._counters.aclose()
 
     def _make_bucket_keys(self, key: str) -> list[BucketKey]:
@@ -208,28 +213,30 @@ class SyncLimiter:
 
     def hit(self, key: str, cost: int = 1) -> Decision:
         """Synchronous version of `Limiter.hit`."""
-        return _portal.run_checked(self._limiter.hit(key, cost))
+        return _portal.run_for_sync_method(self._limiter.hit(key, cost))
 
     def wait(self, key: str, timeout: Duration | None = None, cost: int = 1) -> Decision:
         """Synchronous version of `Limiter.wait`."""
-        return _portal.run_checked(self._limiter.wait(key, timeout, cost), waits_for_tasks=True)
+        return _portal.run_for_sync_method(
+            self._limiter.wait(key, timeout, cost), may_deadlock=True
+        )
 
     def check(self, key: str, cost: int = 1) -> Decision:
         """Synchronous version of `Limiter.check`."""
-        return _portal.run_checked(self._limiter.check(key, cost))
+        return _portal.run_for_sync_method(self._limiter.check(key, cost))
 
     def peek(self, key: str, cost: int = 1) -> Decision:
         """Synchronous version of `Limiter.peek`."""
-        return _portal.run_checked(self._limiter.peek(key, cost))
+        return _portal.run_for_sync_method(self._limiter.peek(key, cost))
 
     def reset(self, key: str) -> None:
         """Synchronous version of `Limiter.reset`."""
-        _portal.run_checked(self._limiter.reset(key))
+        _portal.run_for_sync_method(self._limiter.reset(key))
 
     def block(self, key: str, seconds: Duration) -> None:
         """Synchronous version of `Limiter.block`."""
-        _portal.run_checked(self._limiter.block(key, seconds))
+        _portal.run_for_sync_method(self._limiter.block(key, seconds))
 
     def close(self) -> None:
         """Synchronous version of `Limiter.aclose`."""
-        _portal.run_checked(self._limiter.aclose(), waits_for_tasks=True)
+        _portal.run_for_sync_method(self._limiter.aclose(), may_deadlock=True)

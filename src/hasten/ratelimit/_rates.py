@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Final
 
 from hasten._checks import check_whole_number
-from hasten._durations import Duration, to_us
+from hasten._durations import Duration, to_nearest_us
 from hasten.errors import InvalidOption
 
 MAX_LIMIT: Final = 2**31 - 1
@@ -52,14 +52,14 @@ class Rate:
 
     def __post_init__(self) -> None:
         check_whole_number("limit", self.limit, 0, MAX_LIMIT)
-        to_us("per", self.per, at_least_us=1_000)
+        to_nearest_us("per", self.per, at_least_us=1_000)
         if self.burst is not None:
             check_whole_number("burst", self.burst, 1, MAX_LIMIT)
 
     @property
     def window_us(self) -> int:
         """The length of the span (`per`), in microseconds."""
-        return to_us("per", self.per)
+        return to_nearest_us("per", self.per)
 
     @property
     def name(self) -> str:

@@ -22,9 +22,9 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 from hasten._checks import check_whole_number
 from hasten._clock import Clock, make_now_ns
-from hasten._durations import Duration, to_us
+from hasten._durations import Duration, to_nearest_us
 from hasten._logs import get_logger
-from hasten._timeouts import BlockAwareTimeout
+from hasten._timeouts import TimeoutExcludingBlockedTime
 from hasten.errors import InvalidOption, StoreError
 from hasten.ratelimit._circuit_breaker import PAUSE_US, CircuitBreaker
 from hasten.ratelimit._counter_store import (
@@ -85,7 +85,7 @@ class ResilientStore:
         self.immediate: Final = store if isinstance(store, ImmediateStore) else None
         """The counter store if it never waits, so that no call can fail; else None."""
         self._processes = check_whole_number("processes", processes, 1)
-        self._timeout_us = to_us("store_timeout", store_timeout, at_least_us=1)
+        self._timeout_us = to_nearest_us("store_timeout", store_timeout, at_least_us=1)
         self._clock_ns = make_now_ns(clock)
         self._local = MemoryStore(clock=clock)
         self._shares: dict[Rule, Rule] = {}
@@ -128,7 +128,7 @@ class ResilientStore:
             answer.append(outcomes)
         return answer
 
-    def try_hit_now(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]] | None:
+    def hit_now_if_possible(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]] | None:
         """Return the result of `hit` if there is no need to wait for it; else None."""
         if self.immediate is not None:
             return self.immediate.hit_now(groups)
@@ -152,7 +152,7 @@ class ResilientStore:
         if self._breaker.is_open:
             self._unsettled.extend(remote)
         else:
-            self._run_in_background(self._settle_in_store(remote, self.store.settle(remote)))
+            self._run_in_background(self._await_settling(remote, self.store.settle(remote)))
 
     async def peek(self, checks: Sequence[Check]) -> list[Outcome]:
         """Return the outcome that each check would have now. Never raises `StoreError`.
@@ -160,11 +160,11 @@ class ResilientStore:
         If the store does not respond, the outcomes are based on the counts of this process.
         """
         if not self._breaker.is_open:
-            call = self._next_call_number()
+            call_number = self._next_call_number()
             try:
                 return await self.root.peek(checks)
             except StoreError as error:
-                self._record_failure(error, call)
+                self._record_failure(error, call_number)
         return self._local.peek_now([self._divide_limit_by_processes(check) for check in checks])
 
     async def reset(self, keys: Sequence[BucketKey]) -> None:
@@ -185,7 +185,7 @@ class ResilientStore:
             self._local.block_now(*key, for_us)
         await _await_store_calls(self.root, [self.root.block(*key, for_us) for key in keys])
 
-    async def finish_calls(self) -> None:
+    async def wait_for_unfinished_calls(self) -> None:
         """Wait for unfinished settlements and probes.
 
         The store stays open, as others may use it.
@@ -204,25 +204,25 @@ class ResilientStore:
         called_us = self._now_us()
         if self._breaker.is_open:
             if self._breaker.start_probe_if_due(called_us):
-                self._run_in_background(self._probe_store(groups[0][0]))
+                self._run_in_background(self._probe_with_peek(groups[0][0]))
             return self._decide_without_store(groups)
-        call = self._next_call_number()
+        call_number = self._next_call_number()
         try:
             answer = await self._await_with_timeout(self.store.hit(groups))
         except StoreError as error:
             self._failed_check = groups[0][0]
-            self._record_failure(error, call)
+            self._record_failure(error, call_number)
             return self._decide_without_store(groups)
         if self._breaker.record_success():
             self._resume_using_store()
-        self._denials.add_if_denied(groups, answer, called_us)
+        self._denials.update_from_outcomes(groups, answer, called_us)
         return answer
 
     async def _await_with_timeout(self, call: Awaitable[T]) -> T:
         if self._is_timed:
             return await call
         try:
-            async with BlockAwareTimeout(self._timeout_us / 1_000_000):
+            async with TimeoutExcludingBlockedTime(self._timeout_us / 1_000_000):
                 return await call
         except TimeoutError as exc:
             raise make_timeout_error(type(self.store).__name__, self._timeout_us) from exc
@@ -231,9 +231,9 @@ class ResilientStore:
         self._calls += 1
         return self._calls
 
-    def _record_failure(self, error: StoreError, call: int) -> None:
+    def _record_failure(self, error: StoreError, call_number: int) -> None:
         if self._breaker.record_failure(
-            self._now_us(), call_number=call, latest_call_number=self._calls
+            self._now_us(), failed_call_number=call_number, last_started_call_number=self._calls
         ):
             # Repeated outages must not fill the log.
             self._is_outage_logged = time.monotonic() - self._logged_at_s >= LOGGED_EVERY_S
@@ -246,15 +246,16 @@ class ResilientStore:
 
     def _probe_after_late_response(self) -> None:
         if self._breaker.is_open and self._failed_check is not None and not self._is_probing:
-            self._run_in_background(self._probe_store(self._failed_check))
+            self._run_in_background(self._probe_with_peek(self._failed_check))
 
-    async def _probe_store(self, check: Check) -> None:
+    async def _probe_with_peek(self, check: Check) -> None:
+        """Call the store without counting anything, to find out whether it responds."""
         self._is_probing = True
-        call = self._next_call_number()
+        call_number = self._next_call_number()
         try:
             await self._await_with_timeout(self.store.peek([check]))
         except StoreError as error:
-            self._record_failure(error, call)
+            self._record_failure(error, call_number)
         else:
             if self._breaker.record_success():
                 self._resume_using_store()
@@ -271,14 +272,15 @@ class ResilientStore:
             self._unsettled.clear()
             self.settle_in_background(unsettled)
 
-    async def _settle_in_store(
+    async def _await_settling(
         self, settlements: Sequence[Settlement], settling: Awaitable[None]
     ) -> None:
-        call = self._next_call_number()
+        """Await the call of the store that settles; if it fails, settle after the outage."""
+        call_number = self._next_call_number()
         try:
             await self._await_with_timeout(settling)
         except StoreError as error:
-            self._record_failure(error, call)
+            self._record_failure(error, call_number)
             self._unsettled.extend(settlements)
 
     def _run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
@@ -347,7 +349,7 @@ class ResilientStore:
 
 
 async def reset_keys(store: CounterStore, keys: Sequence[BucketKey]) -> None:
-    """Delete the counts of keys in a store, and their cached denials and counts in this process.
+    """Delete the counts and blocks of keys in a store, and what this process holds of them.
 
     Raises `StoreError`.
     """
@@ -373,7 +375,7 @@ async def _await_store_calls(
 
 
 async def delete_all_counts(store: CounterStore) -> None:
-    """Delete all keys of a store, and their cached denials and counts in this process.
+    """Delete all counts and blocks in a store, and what this process holds of them.
 
     Raises `StoreError`, and `InvalidOption` for a custom store without `clear`.
     """

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
 from hasten._checks import check_choice, check_whole_number
-from hasten._durations import MAX_SECONDS, Duration, to_us
+from hasten._durations import MAX_SECONDS, Duration, to_nearest_us
 from hasten.errors import InvalidOption
 from hasten.ratelimit._rates import MAX_LIMIT, Rate
 
@@ -121,11 +121,11 @@ def make_concurrency_rule(limit: int, lease: Duration) -> Rule:
     return Rule(
         "concurrency",
         check_whole_number("limit", limit, 0, MAX_LIMIT),
-        to_us("lease", lease, at_least_us=1_000),
+        to_nearest_us("lease", lease, at_least_us=1_000),
     )
 
 
-def check_block_time(block_us: int, rules: Sequence[Rule]) -> None:
+def check_block_outlasts_denials(block_us: int, rules: Sequence[Rule]) -> None:
     """Raise `InvalidOption` if a block could end before the denial that starts it."""
     longest_us = max((rule.life_us for rule in rules), default=0)
     if 0 < block_us < longest_us:

@@ -107,7 +107,7 @@ def _resolve_entity(
         return known[allowed, mapper]
     needs = {need: each for each in allowed.fields.values() for need in each.needs}
     for need, each in needs.items():
-        _check_column(mapper, need, each)
+        _check_is_selectable(mapper, need, each)
     primary_key = tuple(_find_attribute_names(mapper, mapper.primary_key, "the primary key"))
     builder = make_field_builder(allowed, _find_column_types(mapper, needs), compute)
     entity = MappedEntity(mapper, builder, primary_key)
@@ -121,7 +121,7 @@ def _resolve_entity(
     return entity
 
 
-def _check_column(mapper: Mapper[Any], attribute: str, field: Field) -> None:
+def _check_is_selectable(mapper: Mapper[Any], attribute: str, field: Field) -> None:
     """Raise `InvalidOption` if an attribute that a field needs cannot be selected."""
     if attribute in mapper.column_attrs:
         return
@@ -188,7 +188,7 @@ def _find_relationship(mapper: Mapper[Any], field: Field) -> Relationship:
 def _make_link(
     mapper: Mapper[Any], relationship: Relationship, target: MappedEntity
 ) -> RelationshipLink:
-    _check_order(relationship)
+    _check_sorts_by_own_columns(relationship)
     is_joined = relationship.direction is MANYTOONE and _refers_to_unique_key(relationship)
     if not is_joined:
         is_indexed = _has_owner_index(relationship)
@@ -260,7 +260,7 @@ def _has_owner_index(relationship: Relationship) -> bool:
     return any(set(index[: len(columns)]) == columns for index in indexes)
 
 
-def _check_order(relationship: Relationship) -> None:
+def _check_sorts_by_own_columns(relationship: Relationship) -> None:
     """Raise `InvalidOption` if a relationship is sorted by columns of another table."""
     for clause in relationship.order_by or ():
         for column in iterate(clause):
@@ -274,18 +274,18 @@ def _check_order(relationship: Relationship) -> None:
                 )
 
 
-def _find_attribute_names(mapper: Mapper[Any], columns: Any, mapping_part: str) -> Iterator[str]:
+def _find_attribute_names(mapper: Mapper[Any], columns: Any, needed_by: str) -> Iterator[str]:
     """Return the names of the attributes that map these columns.
 
-    Raises `InvalidOption` for a column that is not mapped. The error names mapping_part: the part
-    of the mapping that needs the columns.
+    Raises `InvalidOption` for a column that is not mapped. The error names needed_by: the part
+    of the mapping that needs the columns, such as "the primary key".
     """
     for column in columns:
         if column not in mapper._columntoproperty:
             raise InvalidOption(
                 "model",
                 mapper.class_,
-                f"a class that maps the column {column}: {mapping_part} needs it",
+                f"a class that maps the column {column}: {needed_by} needs it",
             )
         yield mapper.get_property_by_column(column).key
 

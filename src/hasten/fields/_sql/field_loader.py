@@ -30,10 +30,10 @@ from hasten._sqlalchemy.execution import Database, Execute
 from hasten._sqlalchemy.selects import (
     Selection,
     get_selected_entity,
-    has_limit_or_grouping,
-    make_columns_replaceable,
+    has_limit_distinct_or_group_by,
+    make_safe_for_with_only_columns,
     order_by_clauses,
-    without_repeated_rows,
+    without_rows_repeated_by_joins,
 )
 from hasten._sqlalchemy.templates import SelectCache
 from hasten.fields._allowed import AllowedFields, Field, FieldSet
@@ -87,7 +87,7 @@ class FieldLoader:
             without_joins=without_joins,
         )
         self.has_related: Final = self._root.has_related
-        self._columns = list(self._root.columns(entity.mapper.class_))
+        self._columns = list(self._root.own_and_joined_columns(entity.mapper.class_))
         # If a column of the table is selected, the table stays in FROM anyway. Then
         # with_only_columns() need not keep it, which takes time.
         self._keep = bool(self._root.joined) or not any(
@@ -100,12 +100,12 @@ class FieldLoader:
         A LIMIT of the select is applied before related rows are joined.
         """
         entity = get_selected_entity(statement, self._root.entity.mapper)
-        plain = make_columns_replaceable(statement, entity)
-        if self._root.joined and has_limit_or_grouping(statement):
+        plain = make_safe_for_with_only_columns(statement, entity)
+        if self._root.joined and has_limit_distinct_or_group_by(statement):
             return self._join_to_limited_subquery(plain, entity)
         columns = self._columns
         if entity is not self._root.entity.mapper.class_:
-            columns = list(self._root.columns(entity))
+            columns = list(self._root.own_and_joined_columns(entity))
         narrow = plain.with_only_columns(*columns, maintain_column_froms=self._keep)
         if not self._keep:
             return narrow
@@ -199,40 +199,42 @@ class FieldLoaderCache:
         statement: Selection,
         chosen: FieldSet,
         *,
-        max_rows: int | None = None,
+        row_limit: int | None = None,
     ) -> list[dict[str, object]]:
         """Read the chosen fields of all rows of a select.
 
-        max_rows is the maximum number of rows to read. If it is given, the order of the select is
-        ignored, and rows that a one-to-many join repeats are returned once.
+        row_limit is the LIMIT to add to a select without LIMIT and grouping. If it is given, the
+        order of the select is ignored, and rows that a one-to-many join repeats are returned once.
         """
         get_selected_entity(statement, self.mapper)
         state = self.make_cache_key_of_hybrid_sql(chosen)
-        select, bindings = self._selects.get(statement, chosen, max_rows, state)
+        select, bindings = self._selects.get(statement, chosen, row_limit, state)
         rows = (
-            await bindings.bind_values_and_options(database.execute)(select.statement, {})
+            await bindings.wrap_execute_with_values_and_options(database.execute)(
+                select.statement, {}
+            )
         ).all()
         if not select.loader.has_related:
             return select.loader.build_dicts(rows)
         dialect = database.find_dialect(self.mapper)
         return await select.loader.read_nested_dicts(
-            rows, bindings.bind_options(database.execute), dialect
+            rows, bindings.wrap_execute_with_options(database.execute), dialect
         )
 
     def _get_fields_select(
         self,
         statement: Selection,
         chosen: FieldSet,
-        max_rows: int | None,
+        row_limit: int | None,
         _hybrid_cache_key: Hashable,
     ) -> _FieldsSelect:
         """Return the select that `fetch` executes, and the field loader for its rows."""
         loader = self.get(statement, chosen)
-        if max_rows is not None:
-            statement = without_repeated_rows(statement, self.mapper)
+        if row_limit is not None:
+            statement = without_rows_repeated_by_joins(statement, self.mapper)
         narrow = loader.make_select(statement)
-        if max_rows is not None and not has_limit_or_grouping(narrow):
-            narrow = narrow.limit(max_rows)
+        if row_limit is not None and not has_limit_distinct_or_group_by(narrow):
+            narrow = narrow.limit(row_limit)
         return _FieldsSelect(narrow, loader)
 
     @property
@@ -310,7 +312,7 @@ class _FieldTreeNode:
         that the join to the owner compares. For the other parameters, see `FieldLoader`.
         """
         self.entity = entity
-        self.joined: list[_JoinedClass] = []
+        self.joined: list[_LeftJoinedClass] = []
         self.related: list[_RelatedRowsQuery] = []
         self._chosen = chosen
         self._more = more_suffix
@@ -334,7 +336,7 @@ class _FieldTreeNode:
                     start=self.end,
                     remote=link.remote,
                 )
-                self.joined.append(_JoinedClass(each, link, node))
+                self.joined.append(_LeftJoinedClass(each, link, node))
                 self.end = node.end
             else:
                 self.related.append(_RelatedRowsQuery(entity, each, link, inner, cap, more_suffix))
@@ -342,7 +344,7 @@ class _FieldTreeNode:
             [self.places[name] for name in entity.primary_key] if with_primary_key else None
         )
         self.key = _make_key_getter(key_places) if key_places is not None else None
-        relations: dict[Field, _JoinedClass | _RelatedRowsQuery] = {
+        relations: dict[Field, _LeftJoinedClass | _RelatedRowsQuery] = {
             **{each.field: each for each in self.joined},
             **{each.field: each for each in self.related},
         }
@@ -360,7 +362,7 @@ class _FieldTreeNode:
         for name in self.attributes:
             yield getattr(entity, name).label(f"hasten_{self.places[name]}")
 
-    def columns(self, entity: Any) -> Iterator[Any]:
+    def own_and_joined_columns(self, entity: Any) -> Iterator[Any]:
         """Return the columns of this node and of the nodes that are joined to it.
 
         entity is the mapped class, or an alias of it that the select uses.
@@ -418,11 +420,11 @@ class _FieldTreeNode:
         if not self.has_related:
             return list(map(self.build_own, rows))
         found: _AllRelated = {}
-        await self._read_related(rows, found, execute, dialect)
+        await self._read_related_into(found, rows, execute, dialect)
         return [self.build_dict(row, found) for row in rows]
 
-    async def _read_related(
-        self, rows: Rows, results: _AllRelated, execute: Execute, dialect: str
+    async def _read_related_into(
+        self, results: _AllRelated, rows: Rows, execute: Execute, dialect: str
     ) -> None:
         """Read the related rows of this node and of the joined nodes, and add them to results."""
         for each in self.related:
@@ -430,7 +432,7 @@ class _FieldTreeNode:
             keys = {key for row in rows if None not in (key := self.key(row))}
             results[each] = await each.read_by_owner(list(keys), execute, dialect)
         for joined in self.joined:
-            await joined.node._read_related(rows, results, execute, dialect)
+            await joined.node._read_related_into(results, rows, execute, dialect)
 
     def build_dict(self, row: Any, related: _AllRelated) -> dict[str, object]:
         """Build the dict of a row, with its nested dicts and lists."""
@@ -442,7 +444,7 @@ class _FieldTreeNode:
             if to is None:
                 if each.name in made:
                     built[each.name] = made[each.name]
-            elif isinstance(to, _JoinedClass):
+            elif isinstance(to, _LeftJoinedClass):
                 built[each.name] = to.build_dict(row, related)
             else:
                 assert self.key is not None
@@ -487,7 +489,7 @@ class _FieldTreeNode:
         return build_row
 
 
-class _JoinedClass:
+class _LeftJoinedClass:
     """A related class with at most one row for each owner, which is read with a LEFT JOIN.
 
     The join is to a sub-query of the class, which databases optimize away. SQLAlchemy applies

@@ -20,7 +20,7 @@ from hasten._sqlalchemy.analysis import AnalyzedSelect
 from hasten._sqlalchemy.sort_columns import SortColumn, SortColumns
 from hasten.errors import PaginationWarning
 from hasten.pagination._order import Order
-from hasten.pagination._sql.indexes import find_index
+from hasten.pagination._sql.indexes import find_index_for_order
 
 MANY_ROWS: Final = 1_000_000
 """An exact count of more rows than this causes a warning."""
@@ -67,7 +67,7 @@ class QueryAdvisor:
             for text in self._find_query_warnings(dialect):
                 _issue_warning(text)
 
-    def warn_about_count(self, total: int) -> None:
+    def warn_about_large_count(self, total: int) -> None:
         """Warn once if more than `MANY_ROWS` rows were counted exactly."""
         if total > MANY_ROWS and not self._has_warned_about_count:
             self._has_warned_about_count = True
@@ -96,8 +96,10 @@ class QueryAdvisor:
                 )
 
     def _find_query_warnings(self, dialect: str) -> Iterator[str]:
-        yield from _find_join_warnings(self._mapper.class_.__name__, self._analyzed)
-        yield from _find_null_warnings(self._mapper, self._keys, self._order, self._explicit_nulls)
+        yield from _find_repeated_row_warnings(self._mapper.class_.__name__, self._analyzed)
+        yield from _find_null_order_warnings(
+            self._mapper, self._keys, self._order, self._explicit_nulls
+        )
         yield from _find_index_warnings(self._mapper, self._analyzed, self._keys, dialect)
 
 
@@ -150,19 +152,19 @@ def _is_hasten_module(module: str) -> bool:
 # Joins and NULLs ----------------------------------------------------------------------------------
 
 
-def _find_join_warnings(model: str, analyzed: AnalyzedSelect) -> Iterator[str]:
+def _find_repeated_row_warnings(model_name: str, analyzed: AnalyzedSelect) -> Iterator[str]:
     """Return a warning if a join would repeat rows, and so was replaced by a semi-join."""
     if analyzed.repeated_by:
         tables = ", ".join(str(source) for source in analyzed.repeated_by)
         yield (
-            f"{model}: the join to {tables} repeats rows, so hasten replaced it by WHERE … IN "
-            f"(SELECT …), which returns and counts each {model} once. To avoid this warning, write "
-            f".where({model}.….any(…)) or .where(exists().where(…)) in the select instead of the "
-            "join"
+            f"{model_name}: the join to {tables} repeats rows, so hasten replaced it by WHERE … IN "
+            f"(SELECT …), which returns and counts each {model_name} once. To avoid this warning, "
+            f"write .where({model_name}.….any(…)) or .where(exists().where(…)) in the select "
+            "instead of the join"
         )
 
 
-def _find_null_warnings(
+def _find_null_order_warnings(
     mapper: Mapper[Any], keys: SortColumns, order: Order, explicit_nulls: Collection[str]
 ) -> Iterator[str]:
     """Return a warning for each nullable sort key whose place of NULLs is not declared."""
@@ -241,7 +243,7 @@ def _has_index_for_first_keys(
     wanted = keys[:key_count]
     for size in range(len(equality_columns) + 1):
         for prefix in permutations(equality_columns, size):
-            indexed = find_index(prefix, wanted, dialect)
+            indexed = find_index_for_order(prefix, wanted, dialect)
             if indexed is not None and _has_nulls_in_same_place(indexed[size], wanted[0], dialect):
                 return True
     return False
@@ -266,15 +268,17 @@ def _format_index_to_add(
 ) -> str:
     """Return the Python code of the suggested index, as it is written in ``__table_args__``."""
     # Databases can read an index backwards, so it needs no desc() if all keys descend.
-    are_plain = all(key.has_default_null_order(dialect) or dialect != "postgresql" for key in keys)
+    are_plain = all(
+        key.matches_default_null_order(dialect) or dialect != "postgresql" for key in keys
+    )
     is_read_backwards = are_plain and all(key.descending for key in keys)
     parts = [_format_attribute(mapper, key) for key in equality_columns]
     for key in keys:
         part = _format_attribute(mapper, key)
         if key.descending and not is_read_backwards:
             part += ".desc()"
-        if dialect == "postgresql" and not key.has_default_null_order(dialect):
-            part += ".sorts_nulls_first()" if key.sorts_nulls_first(dialect) else ".nulls_last()"
+        if dialect == "postgresql" and not key.matches_default_null_order(dialect):
+            part += ".nulls_first()" if key.sorts_nulls_first(dialect) else ".nulls_last()"
         parts.append(part)
     names = [str(getattr(key.column, "name", "")) for key in (*equality_columns, *keys)]
     name = "_".join(["ix", table.name, *names])[:_MAX_NAME]

@@ -35,8 +35,8 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.visitors import InternalTraversal
 
 from hasten._sqlalchemy.analysis import AnalyzedSelect
-from hasten._sqlalchemy.selects import Selection, copy_orm_filters, select_only
-from hasten._sqlalchemy.sort_columns import SortColumn, SortColumns, order_by
+from hasten._sqlalchemy.selects import Selection, copy_orm_filters_to_outer, select_only
+from hasten._sqlalchemy.sort_columns import SortColumn, SortColumns, make_order_by_terms
 from hasten.pagination._counts import Count
 from hasten.pagination._sql.keyset import Amount, find_key_indexes
 
@@ -49,14 +49,14 @@ def make_count_select(
 ) -> Select[int]:
     """Return a select that counts the rows. With a cap, counting stops at cap + 1."""
     if cap is not None and dialect == "sqlite" and analyzed.table is not None:
-        return _make_sqlite_table_count(analyzed, cap)
+        return _make_capped_sqlite_row_count(analyzed, cap)
     if cap is not None:
         some = select_only(analyzed.statement, literal_column("1")).limit(cap + 1)
         if analyzed.is_grouped or analyzed.is_distinct:
-            some = _select_distinct_columns_only(analyzed).limit(cap + 1)
+            some = _select_columns_needed_to_count(analyzed).limit(cap + 1)
         return _make_subquery_count(some)
     if analyzed.is_grouped or analyzed.is_distinct:
-        return _make_subquery_count(_select_distinct_columns_only(analyzed))
+        return _make_subquery_count(_select_columns_needed_to_count(analyzed))
     counted: Any = select_only(analyzed.statement, func.count())
     found: Select[int] = counted
     return found
@@ -64,12 +64,12 @@ def make_count_select(
 
 def _make_subquery_count(rows: Selection) -> Select[int]:
     """Return ``SELECT count(*) FROM (rows)``."""
-    found: Any = copy_orm_filters(rows, select(func.count()).select_from(rows.subquery()))
+    found: Any = copy_orm_filters_to_outer(rows, select(func.count()).select_from(rows.subquery()))
     counted: Select[int] = found
     return counted
 
 
-def _make_sqlite_table_count(analyzed: AnalyzedSelect, cap: int) -> Select[int]:
+def _make_capped_sqlite_row_count(analyzed: AnalyzedSelect, cap: int) -> Select[int]:
     """Return a select that counts all rows of a SQLite table, up to cap + 1.
 
     This takes less than half the time of counting a sub-query with a LIMIT. It first checks whether
@@ -80,25 +80,26 @@ def _make_sqlite_table_count(analyzed: AnalyzedSelect, cap: int) -> Select[int]:
     whole: Any = select_only(analyzed.statement, func.count()).correlate(None)
     is_longer = row.limit(1).offset(cap).exists()
     total = case((is_longer, cap + 1), else_=whole.scalar_subquery())
-    found: Any = copy_orm_filters(row, select(total))
+    found: Any = copy_orm_filters_to_outer(row, select(total))
     counted: Select[int] = found
     return counted
 
 
-def to_count(counted_rows: int, cap: int | None) -> Count:
+def to_capped_count(counted_rows: int, cap: int | None) -> Count:
     """Convert the number that a select of `make_count_select` returned to a `Count`.
 
-    cap must be the one that the select was built with.
+    Above the cap, which must be the one that the select was built with, the `Count` is "at least
+    cap".
     """
     if cap is not None and counted_rows > cap:
         return Count(cap, "gte")
     return Count(counted_rows)
 
 
-def _select_distinct_columns_only(analyzed: AnalyzedSelect) -> Selection:
-    """Return a select with as many rows, but only with the columns that DISTINCT compares.
+def _select_columns_needed_to_count(analyzed: AnalyzedSelect) -> Selection:
+    """Return a select with as many rows, but only with the columns that their number depends on.
 
-    Without DISTINCT, the only column is the constant 1.
+    Those are the columns that DISTINCT compares. Without DISTINCT, the column is the constant 1.
     """
     statement = analyzed.statement
     if analyzed.is_distinct:
@@ -112,21 +113,23 @@ def _select_distinct_columns_only(analyzed: AnalyzedSelect) -> Selection:
 def make_estimate_statement(analyzed: AnalyzedSelect) -> Executable:
     """Return a PostgreSQL statement that estimates the number of rows.
 
-    `to_estimated_count` converts its result. For a whole table, the statement reads the statistics
-    of the table; for another select, it is EXPLAIN.
+    `parse_estimated_count` converts its result. For a whole table, the statement reads the
+    statistics of the table; for another select, it is EXPLAIN.
     """
     if analyzed.table is None:
-        return _Explain(_select_distinct_columns_only(analyzed))
+        return _Explain(_select_columns_needed_to_count(analyzed))
     name = cast(_TableName(analyzed.table), REGCLASS)
     catalogue = table("pg_class", column("oid", Integer), column("reltuples", BigInteger))
     return select(cast(catalogue.c.reltuples, BigInteger)).where(catalogue.c.oid == name)
 
 
-def to_estimated_count(value: object) -> Count | None:
+def parse_estimated_count(plan_or_reltuples: object) -> Count | None:
     """Convert the result of `make_estimate_statement` to a `Count`.
 
-    Returns None if PostgreSQL has no statistics yet.
+    That is the plan of EXPLAIN, or ``reltuples`` of the table. Returns None if PostgreSQL has no
+    statistics yet.
     """
+    value = plan_or_reltuples
     if isinstance(value, str):
         value = json.loads(value)
     if isinstance(value, list):
@@ -177,7 +180,7 @@ def _compile_explain(element: _Explain, compiler: SQLCompiler, **options: Any) -
 # Page and total in one statement ------------------------------------------------------------------
 
 
-def add_total(page: Selection, count_select: Select[int]) -> Selection:
+def add_total_column(page: Selection, count_select: Select[int]) -> Selection:
     """Append the total to the rows of a page, as a sub-query in its columns.
 
     An empty page has no row to carry the total. (``count(*) OVER ()`` is not used, because it would
@@ -186,10 +189,10 @@ def add_total(page: Selection, count_select: Select[int]) -> Selection:
     return page.add_columns(count_select.correlate(None).scalar_subquery().label("hasten_total"))
 
 
-def add_total_and_check_offset(
+def add_total_column_unless_past_end(
     page: Selection, count_select: Select[int], *, offset: Amount
 ) -> Selection:
-    """Append the total to the rows of a page, and skip the page if it is past the end.
+    """Append the total to the rows of a page, but return no rows if the page is past the end.
 
     PostgreSQL counts once, and does not read the page if the total is not higher than the offset.
     """
@@ -198,7 +201,7 @@ def add_total_and_check_offset(
     return page.where(number > offset).add_columns(number.label("hasten_total"))
 
 
-def join_total(
+def left_join_page_to_total(
     analyzed: AnalyzedSelect,
     page: Selection,
     count_select: Select[int],
@@ -232,6 +235,6 @@ def join_total(
     found = (
         select(*own, columns[-1], total.c.total)
         .select_from(total.outerjoin(rows, true()))
-        .order_by(*order_by(moved, dialect))
+        .order_by(*make_order_by_terms(moved, dialect))
     )
-    return copy_orm_filters(analyzed.statement, found)
+    return copy_orm_filters_to_outer(analyzed.statement, found)

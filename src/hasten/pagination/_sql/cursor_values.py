@@ -1,4 +1,4 @@
-"""Convert column values for cursors, and values in filters for the fingerprints of queries."""
+"""Convert values of cursors for their columns, and values of filters for query fingerprints."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from hasten.errors import InvalidOption
 from hasten.pagination._cursor import expired_cursor_error
 
 
-def check_fits_in_cursor(mapper: Mapper[Any], attributes: Collection[str], option: str) -> None:
+def check_types_allowed_in_cursor(
+    mapper: Mapper[Any], attributes: Collection[str], option: str
+) -> None:
     """Raise `InvalidOption` for an attribute whose column has a type that cursors cannot contain.
 
     option is the name of the option that the attributes were passed in.
@@ -56,10 +58,11 @@ def is_nullable(mapper: Mapper[Any], attribute: str) -> bool:
     return column is None or bool(getattr(column, "nullable", True))
 
 
-def to_column_value(key: SortColumn, value: object) -> object:
-    """Convert a value from a cursor for comparison with its column: to a member if it is an Enum.
+def cursor_value_to_column_value(key: SortColumn, value: object) -> object:
+    """Convert a value from a cursor for comparison with the column of a sort key.
 
-    Other values are returned unchanged. Raises `InvalidParameter` if the Enum no longer has a
+    If the column has the type of an Enum, the result is a member of it. Other values are returned
+    unchanged. Raises `InvalidParameter` if the Enum no longer has a
     member with this value.
     """
     kind = key.column.type

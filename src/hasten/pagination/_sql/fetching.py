@@ -7,7 +7,7 @@ from typing import Any
 
 from hasten._sqlalchemy.analysis import AnalyzedSelect
 from hasten._sqlalchemy.execution import Execute, Rows
-from hasten.pagination._counts import Capped, Count, Uncached
+from hasten.pagination._counts import Capped, Count, UncachedCounting
 from hasten.pagination._slices import KeysetSlice, OffsetSlice
 from hasten.pagination._sql import counting, offset_select
 from hasten.pagination._sql.page_statements import (
@@ -39,7 +39,7 @@ async def fetch_keyset_slice(
     for statement in statements.select_after_position(dialect, position, backwards=backwards):
         missing = limit + 1 - len(rows)
         found = await execute(statement, keyset_parameters(position, limit=missing))
-        rows += _without_duplicates(statements.analyzed, found).all()
+        rows += _without_repeated_objects(statements.analyzed, found).all()
         if len(rows) > limit:
             break
     has_more = len(rows) > limit
@@ -59,7 +59,7 @@ async def fetch_offset_slice(
     limit: int,
     offset: int,
     dialect: str,
-    count: Uncached = "exact",
+    count: UncachedCounting = "exact",
 ) -> OffsetSlice:
     """Fetch up to limit rows at an offset, and the total.
 
@@ -70,50 +70,50 @@ async def fetch_offset_slice(
     # Reading one row more than the page shows whether there are more.
     most = limit + 1
     if count == "none":
-        rows = await _fetch_rows(statements, execute, most, offset, dialect)
+        rows = await _fetch_rows_at_offset(statements, execute, most, offset, dialect)
         return OffsetSlice(rows[:limit], len(rows) > limit)
     if count != "estimated" and offset < offset_select.DEFER_FROM:
         return await _fetch_page_and_count(
-            statements, execute, limit, offset, dialect, _get_cap(count)
+            statements, execute, limit, offset, dialect, _get_count_cap(count)
         )
     total = await fetch_count(statements, execute, dialect=dialect, count=count)
     if total.relation == "eq":
         assert total.total is not None
         if offset >= total.total:
             return OffsetSlice([], has_more=False, count=total)
-        tail = offset_select.to_limit_and_offset_from_end(
+        tail = offset_select.to_limit_and_offset_from_end_if_cheaper(
             limit=limit, offset=offset, total=total.total
         )
         if tail is not None:
-            rows = await _fetch_rows(statements, execute, *tail, dialect, from_end=True)
+            rows = await _fetch_rows_at_offset(statements, execute, *tail, dialect, from_end=True)
             return OffsetSlice(rows, offset + limit < total.total, total)
-    rows = await _fetch_rows(statements, execute, most, offset, dialect)
+    rows = await _fetch_rows_at_offset(statements, execute, most, offset, dialect)
     return OffsetSlice(rows[:limit], len(rows) > limit, total)
 
 
 async def fetch_count(
-    statements: PageStatements, execute: Execute, *, dialect: str, count: Uncached = "exact"
+    statements: PageStatements, execute: Execute, *, dialect: str, count: UncachedCounting = "exact"
 ) -> Count:
     """Count the rows, or read PostgreSQL's estimate for ``count="estimated"``.
 
     If there is no estimate, and on other databases, the rows are counted.
     """
     if count == "estimated" and dialect == "postgresql":
-        estimated = counting.to_estimated_count(
-            (await execute(statements.get_statement(make_estimate_statement), {})).scalar()
+        estimated = counting.parse_estimated_count(
+            (await execute(statements.get_or_build_statement(make_estimate_statement), {})).scalar()
         )
         if estimated is not None:
             return estimated
-    cap = _get_cap(count)
-    found = await execute(statements.get_statement(make_count_select, dialect, cap), {})
-    return counting.to_count(int(found.scalar_one()), cap)
+    cap = _get_count_cap(count)
+    found = await execute(statements.get_or_build_statement(make_count_select, dialect, cap), {})
+    return counting.to_capped_count(int(found.scalar_one()), cap)
 
 
-def _get_cap(counting: Uncached) -> int | None:
-    return counting.limit if isinstance(counting, Capped) else None
+def _get_count_cap(count: UncachedCounting) -> int | None:
+    return count.limit if isinstance(count, Capped) else None
 
 
-async def _fetch_rows(
+async def _fetch_rows_at_offset(
     statements: PageStatements,
     execute: Execute,
     limit: int,
@@ -126,11 +126,13 @@ async def _fetch_rows(
 
     If from_end, the offset counts from the last row backwards.
     """
-    defer = offset >= offset_select.DEFER_FROM
-    statement = statements.get_statement(select_at_offset, dialect, defer, from_end)
+    use_deferred_join = offset >= offset_select.DEFER_FROM
+    statement = statements.get_or_build_statement(
+        select_at_offset, dialect, use_deferred_join, from_end
+    )
     found = await execute(statement, offset_parameters(limit=limit, offset=offset))
     rows = _without_extra_columns(
-        statements.analyzed, list(_without_duplicates(statements.analyzed, found).all())
+        statements.analyzed, list(_without_repeated_objects(statements.analyzed, found).all())
     )
     return rows[::-1] if from_end else rows
 
@@ -147,14 +149,16 @@ async def _fetch_page_and_count(
 
     An empty page may need a second one for the total. See `select_at_offset_with_count`.
     """
-    statement = statements.get_statement(select_at_offset_with_count, dialect, cap)
+    statement = statements.get_or_build_statement(select_at_offset_with_count, dialect, cap)
     parameters = offset_parameters(limit=limit + 1, offset=offset, cap=cap)
     rows = list(
-        _without_duplicates(statements.analyzed, await execute(statement, parameters)).all()
+        _without_repeated_objects(statements.analyzed, await execute(statement, parameters)).all()
     )
     if not rows and offset:
         # The page is past the end, so no row carried the total.
-        found = await execute(statements.get_statement(make_count_select, dialect, cap), {})
+        found = await execute(
+            statements.get_or_build_statement(make_count_select, dialect, cap), {}
+        )
         number = int(found.scalar_one())
     else:
         number = int(rows[0][-1]) if rows else 0
@@ -163,13 +167,13 @@ async def _fetch_page_and_count(
         rows = []
     has_more = len(rows) > limit
     shown = _without_extra_columns(statements.analyzed, rows[:limit])
-    return OffsetSlice(shown, has_more, counting.to_count(number, cap))
+    return OffsetSlice(shown, has_more, counting.to_capped_count(number, cap))
 
 
 # Rows ---------------------------------------------------------------------------------------------
 
 
-def _without_duplicates(analyzed: AnalyzedSelect, rows: Rows) -> Rows:
+def _without_repeated_objects(analyzed: AnalyzedSelect, rows: Rows) -> Rows:
     """Remove repeated ORM objects, which ``joinedload()`` of a collection causes."""
     return rows.unique() if analyzed.holds_entities else rows
 

@@ -7,8 +7,8 @@ after the position are divided into these ranges, the nearest first:
     …
     k1 > v1
 
-(The condition is `<` for a descending key and `IS NULL` for a value that is NULL. If NULLs are
-sorted last, they are one more range.)
+(For a descending key, `<` replaces `>`. For a value that is NULL, `IS NULL` replaces `= v`. If
+NULLs are sorted last, they are one more range.)
 
 Each range is a contiguous part of an index on the keys, whatever the directions of the keys. There
 are two alternatives:
@@ -50,15 +50,15 @@ from sqlalchemy import (
 from sqlalchemy.sql.elements import ColumnElement
 
 from hasten._sqlalchemy.analysis import AnalyzedSelect
-from hasten._sqlalchemy.selects import Expression, Selection, copy_orm_filters
+from hasten._sqlalchemy.selects import Expression, Selection, copy_orm_filters_to_outer
 from hasten._sqlalchemy.sort_columns import (
     WITHOUT_NULLS_SYNTAX,
     SortColumn,
     SortColumns,
-    order_by,
+    make_order_by_terms,
 )
 from hasten.errors import InvalidOption
-from hasten.pagination._sql.indexes import find_index
+from hasten.pagination._sql.indexes import find_index_for_order
 from hasten.pagination._sql.infinities import make_date_or_infinity_expression
 
 HIDDEN: Final = "hasten_key_"
@@ -70,7 +70,7 @@ Amount: TypeAlias = int | BindParameter[int]
 """A LIMIT or OFFSET: a number, or a parameter for it."""
 
 
-def select_after(
+def select_rows_after(
     analyzed: AnalyzedSelect,
     keys: SortColumns,
     position: Sequence[object] | None,
@@ -78,7 +78,7 @@ def select_after(
     limit: Amount,
     dialect: str,
     backwards: bool = False,
-    allow_several: bool | None = None,
+    allow_several_statements: bool | None = None,
 ) -> list[Selection]:
     """Return the statements that read up to limit rows after a position, or before it if backwards.
 
@@ -87,31 +87,32 @@ def select_after(
     the select does not contain are appended to each row (see `find_key_indexes`).
 
     If several statements are returned, execute them one after the other until there are limit rows.
-    allow_several=False returns one statement. That is the default on PostgreSQL, to save round
-    trips, unless rows contain ORM objects. (On SQLite, two short statements are faster than one.)
+    allow_several_statements=False returns one statement. That is the default on PostgreSQL, to save
+    round trips, unless rows contain ORM objects. (On SQLite, two short statements are faster than
+    one.)
 
     Raises `InvalidOption` for a column whose comparison does not match its sort order on MySQL.
     """
     _check_comparable(keys, dialect)
     if position is not None:
-        check_position(position, keys)
-    if allow_several is None:
-        allow_several = analyzed.holds_entities or dialect != "postgresql"
+        check_position_matches_keys(position, keys)
+    if allow_several_statements is None:
+        allow_several_statements = analyzed.holds_entities or dialect != "postgresql"
     keys = _reverse_order(keys, dialect) if backwards else keys
     source = append_sort_keys(analyzed, keys)
     ranges = _make_ranges_after(keys, position, dialect)
     statements = [
-        _add_conditions(source, analyzed, conditions)
-        .order_by(*order_by(rest, dialect))
+        _add_where_or_having(source, analyzed, conditions)
+        .order_by(*make_order_by_terms(rest, dialect))
         .limit(limit)
         for conditions, rest in ranges
     ]
-    if len(statements) == 1 or allow_several:
+    if len(statements) == 1 or allow_several_statements:
         return statements
-    return [_combine_statements(statements, analyzed, keys, limit=limit, dialect=dialect)]
+    return [_combine_with_union_all(statements, analyzed, keys, limit=limit, dialect=dialect)]
 
 
-def check_position(position: Sequence[object], keys: SortColumns) -> None:
+def check_position_matches_keys(position: Sequence[object], keys: SortColumns) -> None:
     """Raise `InvalidOption` unless a position has one value per key, and NULL only if nullable."""
     if len(position) != len(keys):
         raise InvalidOption("position", list(position), f"{len(keys)} values, one per sort key")
@@ -129,7 +130,7 @@ def find_key_indexes(analyzed: AnalyzedSelect, keys: SortColumns) -> list[int]:
     places = []
     end = analyzed.width
     for key in keys:
-        place = analyzed.find_column(key.column)
+        place = analyzed.find_column_index(key.column)
         if place is None:
             place, end = end, end + 1
         places.append(place)
@@ -138,14 +139,14 @@ def find_key_indexes(analyzed: AnalyzedSelect, keys: SortColumns) -> list[int]:
 
 def append_sort_keys(analyzed: AnalyzedSelect, keys: SortColumns) -> Selection:
     """Return the select with the sort keys that it does not contain, appended as columns."""
-    check_selected_by_distinct(analyzed, keys)
+    check_keys_selected_if_distinct(analyzed, keys)
     hidden = _find_unselected_keys(analyzed, keys)
     return analyzed.statement.add_columns(
         *(key.column.label(f"{HIDDEN}{number}") for number, key in enumerate(hidden))
     )
 
 
-def check_selected_by_distinct(analyzed: AnalyzedSelect, keys: SortColumns) -> None:
+def check_keys_selected_if_distinct(analyzed: AnalyzedSelect, keys: SortColumns) -> None:
     """Raise `InvalidOption` if a select with DISTINCT does not contain a sort key.
 
     Adding the key to its columns would change which rows are distinct.
@@ -159,7 +160,7 @@ def check_selected_by_distinct(analyzed: AnalyzedSelect, keys: SortColumns) -> N
 
 def _find_unselected_keys(analyzed: AnalyzedSelect, keys: SortColumns) -> list[SortColumn]:
     """Return the sort keys that are not among the columns of the select."""
-    return [key for key in keys if analyzed.find_column(key.column) is None]
+    return [key for key in keys if analyzed.find_column_index(key.column) is None]
 
 
 def _check_comparable(keys: SortColumns, dialect: str) -> None:
@@ -197,7 +198,9 @@ def _reverse_order(keys: SortColumns, dialect: str) -> SortColumns:
 
 # Ranges -------------------------------------------------------------------------------------------
 
-_Range: TypeAlias = tuple[list[Condition], SortColumns]
+_KeysToSortBy: TypeAlias = SortColumns
+
+_Range: TypeAlias = tuple[list[Condition], _KeysToSortBy]
 """A range of rows: the conditions that select them, and the keys to sort them by."""
 
 
@@ -206,26 +209,26 @@ def _make_ranges_after(
 ) -> list[_Range]:
     """Return the ranges that contain the rows after a position, the nearest first."""
     if position is None:
-        return _make_first_page_ranges(keys, dialect)
+        return _make_ranges_of_all_rows(keys, dialect)
     if dialect == "postgresql" and _can_compare_row_values(keys):
         return [([_make_row_value_comparison(keys, position, dialect)], keys)]
     ranges: list[_Range] = []
     for index in reversed(range(len(keys))):
         prefix, values = keys[:index], position[:index]
         for condition, rest in _make_conditions_after_value(keys[index:], position[index], dialect):
-            at, order = _make_prefix_conditions(prefix, values, rest, dialect)
+            at, order = _make_prefix_equalities(prefix, values, rest, dialect)
             ranges.append(([*at, condition], order))
     return ranges
 
 
-def _make_first_page_ranges(keys: SortColumns, dialect: str) -> list[_Range]:
+def _make_ranges_of_all_rows(keys: SortColumns, dialect: str) -> list[_Range]:
     """Return the ranges that contain all rows: one or two.
 
     If no index sorts the NULLs of the first key as requested, the rows with NULL are a range of
     their own, so that an index can be used for both ranges.
     """
     key = keys[0]
-    if key.has_default_null_order(dialect) or _has_index_for_keys(keys, dialect):
+    if key.matches_default_null_order(dialect) or _has_index_for_keys(keys, dialect):
         return [([], keys)]
     order = (_as_not_nullable(key), *keys[1:])
     with_value: _Range = ([key.column.is_not(None)], order)
@@ -235,7 +238,7 @@ def _make_first_page_ranges(keys: SortColumns, dialect: str) -> list[_Range]:
 
 def _has_index_for_keys(keys: SortColumns, dialect: str) -> bool:
     """Return whether an index has the order of the keys, including the NULLs of the first key."""
-    found = find_index((), keys, dialect)
+    found = find_index_for_order((), keys, dialect)
     return found is not None and found[0].sorts_nulls_first(dialect) == keys[0].sorts_nulls_first(
         dialect
     )
@@ -243,7 +246,7 @@ def _has_index_for_keys(keys: SortColumns, dialect: str) -> bool:
 
 def _make_conditions_after_value(
     keys: SortColumns, value: object, dialect: str
-) -> list[tuple[Condition, SortColumns]]:
+) -> list[tuple[Condition, _KeysToSortBy]]:
     """Return the conditions for rows whose first key is sorted after a value.
 
     There are up to two: for greater (or lower) values, and for NULLs if they are sorted last. Each
@@ -254,7 +257,7 @@ def _make_conditions_after_value(
     if value is None:
         return [(key.column.is_not(None), order)] if key.sorts_nulls_first(dialect) else []
     bound = _bind_value(key, value, dialect)
-    found: list[tuple[Condition, SortColumns]] = [
+    found: list[tuple[Condition, _KeysToSortBy]] = [
         (key.column < bound if key.descending else key.column > bound, order)
     ]
     if key.nullable and not key.sorts_nulls_first(dialect):
@@ -262,9 +265,9 @@ def _make_conditions_after_value(
     return found
 
 
-def _make_prefix_conditions(
+def _make_prefix_equalities(
     prefix_keys: SortColumns, values: Sequence[object], remaining_keys: SortColumns, dialect: str
-) -> tuple[list[Condition], SortColumns]:
+) -> tuple[list[Condition], _KeysToSortBy]:
     """Return the conditions that prefix_keys equal these values, and the keys to sort by.
 
     A key that equals one value need not be in ORDER BY. But if PostgreSQL knows that, it may scan
@@ -274,10 +277,14 @@ def _make_prefix_conditions(
     ``k >= v AND k <= v``, and k stays in ORDER BY, with the direction that it has in the index.
     """
     pairs = list(zip(prefix_keys, values, strict=True))
-    indexed = find_index(prefix_keys, remaining_keys, dialect) if dialect == "postgresql" else None
+    indexed = (
+        find_index_for_order(prefix_keys, remaining_keys, dialect)
+        if dialect == "postgresql"
+        else None
+    )
     if indexed is not None:
         number = len(prefix_keys) + 1
-        return [_make_index_friendly_equality(*pair, dialect) for pair in pairs], (
+        return [_make_equality_as_range(*pair, dialect) for pair in pairs], (
             *indexed[:number],
             *remaining_keys[1:],
         )
@@ -292,7 +299,7 @@ def _make_equality(key: SortColumn, value: object, dialect: str) -> Condition:
     return key.column.is_(None) if value is None else key.column == _bind_value(key, value, dialect)
 
 
-def _make_index_friendly_equality(key: SortColumn, value: object, dialect: str) -> Condition:
+def _make_equality_as_range(key: SortColumn, value: object, dialect: str) -> Condition:
     """Return the condition ``k >= v AND k <= v``, or ``k IS NULL``."""
     if value is None:
         return key.column.is_(None)
@@ -349,7 +356,7 @@ def _bind_value(key: SortColumn, value: object, dialect: str) -> Expression:
     return bound
 
 
-def _add_conditions(
+def _add_where_or_having(
     source: Selection, analyzed: AnalyzedSelect, conditions: list[Condition]
 ) -> Selection:
     """Add the conditions of a range to a select: in HAVING if it has GROUP BY, else in WHERE."""
@@ -361,7 +368,7 @@ def _add_conditions(
     return add(and_(*conditions))
 
 
-def _combine_statements(
+def _combine_with_union_all(
     statements: list[Selection],
     analyzed: AnalyzedSelect,
     keys: SortColumns,
@@ -390,5 +397,5 @@ def _combine_statements(
         for place, key in zip(places, keys, strict=True)
     )
     named = [column.label(name) for column, name in zip(columns, names, strict=True)]
-    combined = select(*named).order_by(*order_by(moved, dialect)).limit(limit)
-    return copy_orm_filters(analyzed.statement, combined)
+    combined = select(*named).order_by(*make_order_by_terms(moved, dialect)).limit(limit)
+    return copy_orm_filters_to_outer(analyzed.statement, combined)

@@ -10,10 +10,10 @@ from hasten._sqlalchemy.selects import Selection, select_only
 from hasten._sqlalchemy.templates import RequestBindings
 from hasten.errors import InvalidOption
 from hasten.fields._allowed import AllowedFields
-from hasten.pagination._counts import Count, CountFunction, Uncached, check_count_result
+from hasten.pagination._counts import Count, CountFunction, UncachedCounting, to_checked_count
 from hasten.pagination._cursor import hidden_sort_key_error
 from hasten.pagination._slices import KeysetSlice, OffsetSlice
-from hasten.pagination._sql.cursor_values import to_column_value, to_fingerprint_value
+from hasten.pagination._sql.cursor_values import cursor_value_to_column_value, to_fingerprint_value
 from hasten.pagination._sql.fetching import fetch_count, fetch_keyset_slice, fetch_offset_slice
 from hasten.pagination._sql.query_plan import QueryPlan
 
@@ -28,11 +28,13 @@ class PageQuery:
         self._bindings = bindings
         self._database = database
         self._dialect = database.find_dialect(plan.analyzed.mapper, plan.analyzed.statement)
-        self._execute = bindings.bind_values_and_options(database.execute)
+        self._execute = bindings.wrap_execute_with_values_and_options(database.execute)
 
-    async def read_offset_slice(self, *, limit: int, offset: int, count: Uncached) -> OffsetSlice:
+    async def read_offset_slice(
+        self, *, limit: int, offset: int, count: UncachedCounting
+    ) -> OffsetSlice:
         """Read up to limit rows at an offset, with the requested fields only."""
-        self._warn_about_query()
+        self._warn_about_query_once()
         found = await fetch_offset_slice(
             self._plan.statements,
             self._execute,
@@ -41,7 +43,7 @@ class PageQuery:
             dialect=self._dialect,
             count=count,
         )
-        self._warn_about_count(found.count)
+        self._warn_about_large_count(found.count)
         return OffsetSlice(await self._build_rows(found.rows), found.has_more, found.count)
 
     async def read_keyset_slice(
@@ -51,10 +53,12 @@ class PageQuery:
 
         The rows contain the requested fields only.
         """
-        self._warn_about_query()
+        self._warn_about_query_once()
         if position is not None:
             keys = self._plan.keys
-            position = [to_column_value(*each) for each in zip(keys, position, strict=True)]
+            position = [
+                cursor_value_to_column_value(*each) for each in zip(keys, position, strict=True)
+            ]
         found = await fetch_keyset_slice(
             self._plan.statements,
             self._execute,
@@ -66,20 +70,20 @@ class PageQuery:
         rows = await self._build_rows(found.rows)
         return KeysetSlice(rows, found.has_more, found.first, found.last)
 
-    async def count_rows(self, counting: Uncached | CountFunction, statement: Selection) -> Count:
+    async def count_rows(
+        self, counting: UncachedCounting | CountFunction, statement: Selection
+    ) -> Count:
         """Count the rows.
 
         If counting is a function of the application, it is called with the session and with
         statement, which is the original select.
         """
         if callable(counting):
-            return check_count_result(
-                await self._database.call_application_function(counting, statement)
-            )
+            return to_checked_count(await self._database.call_sync_or_async(counting, statement))
         found = await fetch_count(
             self._plan.statements, self._execute, dialect=self._dialect, count=counting
         )
-        self._warn_about_count(found)
+        self._warn_about_large_count(found)
         return found
 
     async def read_aggregates(self, expressions: Sequence[Any]) -> list[object]:
@@ -93,7 +97,7 @@ class PageQuery:
             )
         return list((await self._execute(select_only(analyzed.statement, *expressions), {})).one())
 
-    def check_no_hidden_cursor_values(self, allowed: AllowedFields) -> None:
+    def check_cursors_reveal_no_hidden_fields(self, allowed: AllowedFields) -> None:
         """Raise `InvalidOption` if a cursor would contain a value that the response hides.
 
         allowed are the fields that the request may choose from.
@@ -109,7 +113,7 @@ class PageQuery:
         """
         plan, bindings = self._plan, self._bindings
         if bindings.parameters is None:
-            compiled = plan.make_filter_select(bindings).compile()
+            compiled = plan.make_filter_only_select(bindings).compile()
             values = [to_fingerprint_value(value) for _, value in sorted(compiled.params.items())]
             return [plan.sort_keys_for_fingerprint, str(compiled), values]
         found = [each.effective_value for each in bindings.parameters]
@@ -117,17 +121,17 @@ class PageQuery:
             plan.advisor.warn_about_filter(found)
         return [
             plan.sort_keys_for_fingerprint,
-            plan.make_filter_sql(bindings),
+            plan.make_filter_sql_for_fingerprint(bindings),
             [to_fingerprint_value(each) for each in found],
         ]
 
-    def find_translated_schemas(self) -> list[list[str | None]]:
+    def find_schema_translation_pairs(self) -> list[list[str | None]]:
         """Return the ``schema_translate_map`` of the request as sorted pairs.
 
-        See `Database.find_translated_schemas`.
+        See `Database.find_schema_translation_pairs`.
         """
         analyzed = self._plan.analyzed
-        return self._database.find_translated_schemas(
+        return self._database.find_schema_translation_pairs(
             analyzed.mapper, analyzed.statement, self._bindings.execution_options
         )
 
@@ -143,13 +147,15 @@ class PageQuery:
         loader = self._plan.loader
         if not loader.has_related:
             return loader.build_dicts(rows)
-        execute = self._bindings.bind_options(self._database.execute)
+        execute = self._bindings.wrap_execute_with_options(self._database.execute)
         return await loader.read_nested_dicts(rows, execute, self._dialect)
 
-    def _warn_about_query(self) -> None:
+    def _warn_about_query_once(self) -> None:
+        """Warn about the joins, NULLs and indexes of the query, once for each plan."""
         if self._plan.advisor is not None:
             self._plan.advisor.warn_about_query(self._dialect)
 
-    def _warn_about_count(self, count: Count) -> None:
+    def _warn_about_large_count(self, count: Count) -> None:
+        """Warn once if the exact count is large."""
         if self._plan.advisor is not None and count.total is not None and count.relation == "eq":
-            self._plan.advisor.warn_about_count(count.total)
+            self._plan.advisor.warn_about_large_count(count.total)

@@ -51,12 +51,12 @@ class PageStatements:
         """The index of each sort key's value in a result row of the keyset statements."""
         return keyset.find_key_indexes(self.analyzed, self.keys)
 
-    def get_statement(self, build: Callable[..., S], *options: Hashable) -> S:
-        """Return the cached statement that ``build(analyzed, keys, *options)`` builds.
+    def get_or_build_statement(self, build: Callable[..., S], *build_arguments: Hashable) -> S:
+        """Return the cached statement that ``build(analyzed, keys, *build_arguments)`` builds.
 
         build is one of the functions below.
         """
-        statement: S = self._built(build, *options)
+        statement: S = self._built(build, *build_arguments)
         return statement
 
     def select_after_position(
@@ -69,18 +69,18 @@ class PageStatements:
         """
         nulls = None
         if position is not None:
-            keyset.check_position(position, self.keys)
+            keyset.check_position_matches_keys(position, self.keys)
             if dialect == "postgresql" and may_contain_infinity(position, self.keys):
                 # The value becomes part of the statement, so this statement is not cached.
-                return keyset.select_after(
+                return keyset.select_rows_after(
                     self.analyzed, self.keys, position,
                     limit=_LIMIT, dialect=dialect, backwards=backwards,
                 )  # fmt: skip
             nulls = tuple([value is None for value in position])
-        return self.get_statement(_select_after_bound_position, dialect, nulls, backwards)
+        return self.get_or_build_statement(_select_after_bound_position, dialect, nulls, backwards)
 
-    def _build(self, build: Callable[..., S], *options: Hashable) -> S:
-        return build(self.analyzed, self.keys, *options)
+    def _build(self, build: Callable[..., S], *build_arguments: Hashable) -> S:
+        return build(self.analyzed, self.keys, *build_arguments)
 
 
 def offset_parameters(*, limit: int, offset: int = 0, cap: int | None = None) -> dict[str, object]:
@@ -103,24 +103,24 @@ def select_at_offset(
     analyzed: AnalyzedSelect,
     keys: SortColumns,
     dialect: str,
-    defer: bool,
-    backwards: bool = False,
+    use_deferred_join: bool,
+    from_end: bool = False,
     with_sort_keys: bool = False,
 ) -> Selection:
     """Return a select of the rows at an offset.
 
-    If backwards, the offset counts from the last row, and the rows are in reverse order. For defer
-    and with_sort_keys, see `offset_select.select_page`.
+    If from_end, the offset counts from the last row, and the rows are in reverse order. For
+    use_deferred_join and with_sort_keys, see `offset_select.select_page_at_offset`.
     """
-    if backwards:
+    if from_end:
         keys = tuple(key.reverse(dialect) for key in keys)
-    return offset_select.select_page(
+    return offset_select.select_page_at_offset(
         analyzed,
         keys,
         limit=_LIMIT,
         offset=_OFFSET,
         dialect=dialect,
-        defer=defer,
+        use_deferred_join=use_deferred_join,
         with_sort_keys=with_sort_keys,
     )
 
@@ -135,13 +135,17 @@ def select_at_offset_with_count(
     empty page has no row to carry the total, so the caller must count separately.
     """
     is_lateral = dialect == "postgresql" and not analyzed.holds_entities
-    page = select_at_offset(analyzed, keys, dialect, defer=False, with_sort_keys=is_lateral)
+    page = select_at_offset(
+        analyzed, keys, dialect, use_deferred_join=False, with_sort_keys=is_lateral
+    )
     counted = counting.make_count_select(analyzed, cap=cap, dialect=dialect)
     if dialect != "postgresql":
-        return counting.add_total(page, counted)
+        return counting.add_total_column(page, counted)
     if analyzed.holds_entities:
-        return counting.add_total_and_check_offset(page, counted, offset=_KNOWN)
-    return counting.join_total(analyzed, page, counted, keys, offset=_KNOWN, dialect=dialect)
+        return counting.add_total_column_unless_past_end(page, counted, offset=_KNOWN)
+    return counting.left_join_page_to_total(
+        analyzed, page, counted, keys, offset=_KNOWN, dialect=dialect
+    )
 
 
 def make_count_select(
@@ -157,7 +161,7 @@ def make_count_select(
 def make_estimate_statement(analyzed: AnalyzedSelect, _keys: SortColumns) -> Executable:
     """Return a PostgreSQL statement that estimates the number of rows.
 
-    `counting.to_estimated_count` converts its result.
+    `counting.parse_estimated_count` converts its result.
     """
     return counting.make_estimate_statement(analyzed)
 
@@ -166,20 +170,20 @@ def _select_after_bound_position(
     analyzed: AnalyzedSelect,
     keys: SortColumns,
     dialect: str,
-    are_values_null: Sequence[bool] | None,
+    null_flags_of_position: Sequence[bool] | None,
     backwards: bool,
 ) -> list[Selection]:
     """Return the statements for the rows after a position whose values are bound parameters.
 
-    are_values_null has a bool for each value of the position: whether it is NULL. None stands for
-    the start of all rows.
+    null_flags_of_position has a bool for each value of the position: whether it is NULL. None
+    stands for the start of all rows.
     """
     position = None
-    if are_values_null is not None:
+    if null_flags_of_position is not None:
         position = [
             None if is_null else bindparam(f"{_AT}{place}", type_=key.column.type, required=True)
-            for place, (key, is_null) in enumerate(zip(keys, are_values_null, strict=True))
+            for place, (key, is_null) in enumerate(zip(keys, null_flags_of_position, strict=True))
         ]
-    return keyset.select_after(
+    return keyset.select_rows_after(
         analyzed, keys, position, limit=_LIMIT, dialect=dialect, backwards=backwards
     )

@@ -16,7 +16,7 @@ from hasten._sqlalchemy.analysis import AnalyzedSelect
 from hasten._sqlalchemy.selects import Expression, Selection, is_same_expression, select_only
 from hasten._sqlalchemy.sort_columns import SortColumn, SortColumns
 from hasten._sqlalchemy.templates import RequestBindings
-from hasten.fields._allowed import AllowedFields, is_always_shown
+from hasten.fields._allowed import AllowedFields, is_shown_in_every_row
 from hasten.fields._sql.field_loader import FieldLoader
 from hasten.pagination._order import Order
 from hasten.pagination._sql.advice import QueryAdvisor
@@ -55,7 +55,9 @@ class QueryPlan:
 
     def _find_hidden_sort_key(self, allowed: AllowedFields) -> SortColumn | None:
         """Return a sort key that these fields do not always show; None if there is none."""
-        shown = [each for name, each in self._columns.items() if is_always_shown(name, allowed)]
+        shown = [
+            each for name, each in self._columns.items() if is_shown_in_every_row(name, allowed)
+        ]
         for key in self.keys:
             if not any(is_same_expression(key.column, each) for each in shown):
                 return key
@@ -69,18 +71,18 @@ class QueryPlan:
             for key in self.keys
         ]
 
-    def make_filter_sql(self, bindings: RequestBindings) -> str:
-        """Return the SQL text of `make_filter_select`, without the values of its parameters.
+    def make_filter_sql_for_fingerprint(self, bindings: RequestBindings) -> str:
+        """Return the SQL text of `make_filter_only_select`, without the values of its parameters.
 
         It is the same in every process. bindings has the options of the request's select, such as
         ``with_loader_criteria``.
         """
         # All selects of this plan have the same options except for values, so one SQL fits all.
         if self._text is None:
-            self._text = str(self.make_filter_select(bindings).compile())
+            self._text = str(self.make_filter_only_select(bindings).compile())
         return self._text
 
-    def make_filter_select(self, bindings: RequestBindings) -> Selection:
+    def make_filter_only_select(self, bindings: RequestBindings) -> Selection:
         """Return the select with its tables and conditions, but without its columns and ORDER BY.
 
         The options in bindings are added, because they may filter rows.

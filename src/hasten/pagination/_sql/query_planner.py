@@ -12,12 +12,12 @@ from typing import Any, Final
 from sqlalchemy import Select
 from sqlalchemy.orm import Mapper
 
-from hasten._sqlalchemy.analysis import AnalyzedSelect, analyze
+from hasten._sqlalchemy.analysis import AnalyzedSelect, analyze_select
 from hasten._sqlalchemy.execution import Database
 from hasten._sqlalchemy.selects import (
     Selection,
     get_selected_entity,
-    keep_filter_options,
+    pick_filter_options,
     to_expression,
 )
 from hasten._sqlalchemy.sort_columns import SortColumn, SortColumns
@@ -81,9 +81,9 @@ class QueryPlanner:
                 statement, self._mapper
             )  # raises an error that says what is expected
         options = statement._with_options
-        is_filtered = bool(options and keep_filter_options(options))
+        has_filter_options = bool(options and pick_filter_options(options))
         state = self._make_cache_key_of_hybrid_sql(chosen, order)
-        plan, bindings = self._plans.get(statement, chosen, order, is_filtered, state)
+        plan, bindings = self._plans.get(statement, chosen, order, has_filter_options, state)
         return PageQuery(plan, bindings, database)
 
     @property
@@ -111,16 +111,20 @@ class QueryPlanner:
         statement: Selection,
         chosen: FieldSet,
         order: Order,
-        is_filtered: bool,
+        has_filter_options: bool,
         _hybrid_cache_key: Hashable,
     ) -> QueryPlan:
-        """Make the plan for a select. is_filtered: the select has options that filter rows."""
+        """Make the plan for a select.
+
+        has_filter_options: the select has options that filter rows. _hybrid_cache_key is only part
+        of the cache key of the plan.
+        """
         entity = get_selected_entity(statement, self._mapper)
         columns = {
             name: to_expression(getattr(entity, attribute))
             for name, attribute in self._attributes.items()
         }
-        whole = analyze(statement)
+        whole = analyze_select(statement)
         keys = resolve_sort_columns(whole, order, columns)
         loader = self._loaders.get(whole.statement, chosen, without_joins=True)
         narrow = loader.make_select(whole.statement)
@@ -129,7 +133,7 @@ class QueryPlanner:
             statement=narrow,
             width=len(narrow.column_descriptions),
             holds_entities=False,
-            table=None if is_filtered else whole.table,
+            table=None if has_filter_options else whole.table,
         )
         return QueryPlan(analyzed, keys, loader, columns, order)
 

@@ -60,11 +60,11 @@ class AddressKeys:
         return str(network)
 
 
-def parse_address(text: str, *, unwrap_translated: bool = True) -> Address | None:
+def parse_address(text: str, *, unwrap_nat64_and_6to4: bool = True) -> Address | None:
     """Parse an IP address with or without port, brackets and zone; None if it is not an address.
 
     An IPv6 address with an embedded IPv4 address is converted to the IPv4 address: a mapped one, as
-    dual-stack sockets have, and with unwrap_translated also an address of 6to4 or NAT64.
+    dual-stack sockets have, and with unwrap_nat64_and_6to4 also an address of 6to4 or NAT64.
     """
     if len(text) > MAX_CHARS:
         return None
@@ -76,7 +76,11 @@ def parse_address(text: str, *, unwrap_translated: bool = True) -> Address | Non
         address = ip_address(text.partition("%")[0])
     except (ValueError, AddressValueError):
         return None
-    return address if isinstance(address, IPv4Address) else _unwrap_ipv4(address, unwrap_translated)
+    return (
+        address
+        if isinstance(address, IPv4Address)
+        else _unwrap_ipv4(address, unwrap_nat64_and_6to4)
+    )
 
 
 def is_private_address(text: str | None) -> bool:
@@ -85,10 +89,10 @@ def is_private_address(text: str | None) -> bool:
     return address is not None and (address.is_private or address.is_loopback)
 
 
-def _unwrap_ipv4(address: IPv6Address, unwrap_translated: bool) -> Address:
+def _unwrap_ipv4(address: IPv6Address, unwrap_nat64_and_6to4: bool) -> Address:
     if address.ipv4_mapped is not None:
         return address.ipv4_mapped
-    if unwrap_translated:
+    if unwrap_nat64_and_6to4:
         inner = address.sixtofour
         if address in _NAT64:
             inner = IPv4Address(int(address) & 0xFFFFFFFF)

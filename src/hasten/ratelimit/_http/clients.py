@@ -47,6 +47,6 @@ class ClientResolver:
     def _warn_about_untrusted_proxy(self, scope: Scope, address: str | None) -> None:
         """Log a warning if the request seems to come from a proxy that is not trusted."""
         self._to_examine -= 1
-        if self._proxies.is_forwarded(scope) and is_private_address(address):
+        if self._proxies.has_forwarding_header(scope) and is_private_address(address):
             self._to_examine = 0
             self._warnings.warn_once("FORWARDED_HEADER", f"its address is {address}")

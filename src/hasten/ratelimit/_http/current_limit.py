@@ -37,14 +37,14 @@ class CurrentLimit:
 
         Raises `UsageError` if the limit does not count by the response, or the response has begun.
         """
-        self._override_counting(keep=True)
+        self._override_counting(keep_cost=True)
 
     def refund(self) -> None:
         """Do not count this request, whatever the status of its response will be.
 
         Raises `UsageError` if the limit does not count by the response, or the response has begun.
         """
-        self._override_counting(keep=False)
+        self._override_counting(keep_cost=False)
 
     async def charge(self, cost: int) -> None:
         """Charge an additional cost for this request, even if it exceeds the limit.
@@ -72,7 +72,7 @@ class CurrentLimit:
         keys = [(check.bucket, check.key) for check in self._result.checks]
         await self._request.enforcer.store.reset(keys)
 
-    def _override_counting(self, *, keep: bool) -> None:
+    def _override_counting(self, *, keep_cost: bool) -> None:
         limit = self._result.limit
         if not limit.reserves or limit.is_concurrency:
             raise UsageError(
@@ -84,7 +84,7 @@ class CurrentLimit:
                 f"limit {limit.name!r}: count_request() and refund() must be called before "
                 "the response begins"
             )
-        self._result.keep = keep
+        self._result.keep_cost = keep_cost
 
 
 class SyncCurrentLimit:

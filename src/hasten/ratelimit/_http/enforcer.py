@@ -106,12 +106,14 @@ class Enforcer:
                 return [LimitResult(failed.limit, (), (_UNAVAILABLE,), refuses=True)]
             if not groups:
                 return []
-        outcomes = self.store.try_hit_now(groups)
+        outcomes = self.store.hit_now_if_possible(groups)
         if outcomes is None:
             outcomes = await self.store.hit(groups)
         return self.record_outcomes(limits, groups, outcomes)
 
-    async def notify_observers(self, results: Sequence[LimitResult], request: RequestInfo) -> None:
+    async def call_on_decision_and_on_limited(
+        self, results: Sequence[LimitResult], request: RequestInfo
+    ) -> None:
         """Call the functions on_decision and on_limited with the decisions of these results."""
         for result in results:
             if not result.checks:

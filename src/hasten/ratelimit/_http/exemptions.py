@@ -44,7 +44,10 @@ class Exemptions:
         seen = [
             path for alternative in router_paths.alternatives for path in alternative
         ] or router_paths.paths
-        return all(paths.find_limit_indexes(path) and not _has_dot_segment(path) for path in seen)
+        return all(
+            paths.find_indexes_of_matching_limits(path) and not _has_dot_segment(path)
+            for path in seen
+        )
 
     def _find_handler(self, scope: Scope) -> object:
         own = scope.get("route_handler")

@@ -8,18 +8,18 @@ from typing import Any, Final, Literal, TypeAlias, TypedDict, TypeVar, Unpack, g
 from hasten._asgi import ASGIApp
 from hasten._checks import check_choice, check_flag, check_function, check_whole_number
 from hasten._decision import Decision
-from hasten._durations import Duration, to_us
+from hasten._durations import Duration, to_nearest_us
 from hasten._request_info import RequestInfo
 from hasten.errors import InvalidOption
 from hasten.ratelimit._counter_store import ON_STORE_ERROR, Check, OnStoreError, hash_client
 from hasten.ratelimit._http.limit_options import (
+    check_counted_statuses,
     check_key,
-    check_message,
     check_methods,
     check_name,
     check_paths,
-    check_status,
-    check_statuses,
+    check_refusal_message,
+    check_refusal_status,
     to_reproducible_text,
 )
 from hasten.ratelimit._http.policy_headers import RateLimitPolicy
@@ -27,7 +27,7 @@ from hasten.ratelimit._rates import MAX_LIMIT, Rate, Rates, to_rates
 from hasten.ratelimit._rules import (
     Algorithm,
     Rule,
-    check_block_time,
+    check_block_outlasts_denials,
     make_bucket_name,
     make_concurrency_rule,
     make_rule,
@@ -171,29 +171,29 @@ class Limit:
             else check_whole_number("cost", cost, 0, MAX_LIMIT)
         )
         self.skip: Final = _check_function("skip", skip)
-        self.count_statuses: Final = check_statuses(count_statuses)
+        self.count_statuses: Final = check_counted_statuses(count_statuses)
         self.skip_successful: Final = check_flag("skip_successful", skip_successful)
         self.skip_failed: Final = check_flag("skip_failed", skip_failed)
         self.is_success: Final = _check_function("is_success", is_success)
-        self.message: Final = check_message(message)
-        self.status: Final = check_status(status)
+        self.message: Final = check_refusal_message(message)
+        self.status: Final = check_refusal_status(status)
         self.on_limited: Final = _check_function("on_limited", on_limited, "decision")
         self.shadow: Final = check_flag("shadow", shadow)
         self.headers: Final = check_flag("headers", headers)
-        self.block_us: Final = to_us("block_for", block_for)
+        self.block_us: Final = to_nearest_us("block_for", block_for)
         self.on_store_error: Final[OnStoreError | None] = (
             None
             if on_store_error is None
             else check_choice("on_store_error", on_store_error, ON_STORE_ERROR)
         )
         self.per: Final[Per] = check_choice("per", per, get_args(Per))
-        self._check_success_options()
+        self._check_options_for_counting_by_response()
         self.rules: Final = self._make_rules()
         self._is_named: Final = name is not None
         self.name: Final = check_name(name) or self._make_default_name()
         self.bucket: Final = name or self._make_default_bucket()
         self._check_cost()
-        check_block_time(self.block_us, self.rules)
+        check_block_outlasts_denials(self.block_us, self.rules)
 
         self.is_concurrency: Final = bool(self.rules) and self.rules[0].kind == "concurrency"
         self.reserves: Final = (
@@ -273,7 +273,7 @@ class Limit:
     def parse_returned_rate(self, rate: object) -> tuple[Rule, ...]:
         """Return the rules for a rate that a function has returned. Raises `InvalidOption`."""
         rules = tuple(make_rule(each, self.algorithm) for each in to_rates("rate", rate))
-        check_block_time(self.block_us, rules)
+        check_block_outlasts_denials(self.block_us, rules)
         return rules
 
     def make_policy(self, rule: Rule) -> RateLimitPolicy:
@@ -325,7 +325,8 @@ class Limit:
         rate = self.rates[self.rules.index(rule)].name
         return f"{self.name}-{rate}" if self._is_named else rate
 
-    def _check_success_options(self) -> None:
+    def _check_options_for_counting_by_response(self) -> None:
+        """Raise `InvalidOption` if these options conflict with each other, or with ``per``."""
         used: dict[str, object] = {
             "skip_successful": self.skip_successful or None,
             "skip_failed": self.skip_failed or None,

@@ -58,7 +58,7 @@ def check_key(value: object) -> Any:
     raise InvalidOption("key", value, expected)
 
 
-def check_statuses(value: object) -> frozenset[int] | None:
+def check_counted_statuses(value: object) -> frozenset[int] | None:
     """Return the statuses of `count_statuses` as a set; None if the option is not set."""
     if value is None:
         return None
@@ -70,7 +70,7 @@ def check_statuses(value: object) -> frozenset[int] | None:
     )
 
 
-def check_message(value: object) -> Any:
+def check_refusal_message(value: object) -> Any:
     """Return the option `message`: a string, a dict for JSON, a function, or None."""
     if callable(value):
         return check_function("message", value, "request", may_be_async=True)
@@ -87,7 +87,7 @@ def check_message(value: object) -> Any:
     raise InvalidOption("message", value, expected)
 
 
-def check_status(value: object) -> int:
+def check_refusal_status(value: object) -> int:
     """Return the option `status`: the status of the response to refused requests."""
     if isinstance(value, int) and 400 <= value <= 599:
         return value

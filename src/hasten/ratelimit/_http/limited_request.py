@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from typing import Any, Final, TypeAlias, TypeVar
 
 from hasten._asgi import Headers, Message, Scope, Send
-from hasten._loops import current_trio_token, is_running, run_on_loop
+from hasten._loops import current_trio_token, is_running, run_on_loop_of_other_thread
 from hasten._request_info import RequestInfo
 from hasten.errors import MissingMiddleware, UsageError
 from hasten.ratelimit._counter_store import ImmediateStore, Settlement
@@ -93,9 +93,9 @@ class LimitedRequest:
     async def enforce(self, plan: LimitPlan) -> None:
         """Check the request against the limits of a plan, and record the results."""
         results = await self.enforcer.enforce(self.info, plan, self._route_of)
-        # Before observers run: if one is cancelled, `settle_remaining` needs the results.
+        # Before observers run: if one is cancelled, `settle_at_request_end` needs the results.
         self._add_results(plan, results)
-        await self.enforcer.notify_observers(results, self.info)
+        await self.enforcer.call_on_decision_and_on_limited(results, self.info)
 
     def enforce_now(self, plan: LimitPlan, store: ImmediateStore) -> None:
         """Run `enforce` synchronously, with a store that never waits (`Enforcer.immediate`).
@@ -140,7 +140,7 @@ class LimitedRequest:
         """Synchronous version of `enforce_limit`, for a handler without async."""
         return self.run_coroutine_from_sync(self.enforce_limit(limit))
 
-    async def _enforce_limits_of_uncalled_handler(self, status: int) -> IsAllowed:
+    async def _enforce_limits_if_body_refused(self, status: int) -> IsAllowed:
         """Apply the limits of a route whose handler was not called, as the body is malformed.
 
         status is the response of the framework. Returns False if a limit refuses the request.
@@ -148,7 +148,7 @@ class LimitedRequest:
         if not registry.has_limits or active_request.get() is not self:
             return True
         taken = [result.limit for result in self.results]
-        for limit in registry.get_limits_of_uncalled_handler(self.scope, status):
+        for limit in registry.get_limits_if_body_refused(self.scope, status):
             if limit not in taken and not await self.enforce_limit(limit):
                 return False
         return True
@@ -160,7 +160,7 @@ class LimitedRequest:
         itself, the coroutine must finish without waiting: otherwise `UsageError` is raised.
         """
         if not is_running():
-            return run_on_loop(self.loop, coroutine)
+            return run_on_loop_of_other_thread(self.loop, coroutine)
         try:
             coroutine.send(None)
         except StopIteration as end:
@@ -194,11 +194,11 @@ class LimitedRequest:
             if self.denied is not None:
                 return  # the refusal replaces the response of the framework
             status = message["status"]
-            if status >= 400 and not await self._enforce_limits_of_uncalled_handler(status):
+            if status >= 400 and not await self._enforce_limits_if_body_refused(status):
                 return
             self.has_started = True
             if self.reserves:
-                await self.settle(status)
+                await self.settle_by_status(status)
             write, results = self._write_headers, self.results
             if write is not None and len(results) == 1:  # the most frequent case
                 lines = write(results[0].outcomes, None)
@@ -216,9 +216,9 @@ class LimitedRequest:
         elif self.denied is not None and not self.has_started:
             return
         await self.server_send(message)
-        if self.reserves and is_last_message(message):
+        if self.reserves and is_last_response_message(message):
             # Background tasks that run after the response are not part of the request.
-            await self.settle_remaining()
+            await self.settle_at_request_end()
 
     def make_headers(self) -> Headers:
         """Return the rate limit headers of the response, for all limits of the request.
@@ -247,15 +247,15 @@ class LimitedRequest:
             self.outer._inner_states, self.outer._inner_shown = states, shown
             self.outer._write_headers = None
             return []
-        return self.enforcer.writer.write(states, shown)
+        return self.enforcer.writer.make_headers(states, shown)
 
     # The end of the request -----------------------------------------------------------------------
 
-    async def settle(self, status: int | None) -> None:
+    async def settle_by_status(self, status: int | None) -> None:
         """Charge or refund the reserved costs, according to the status of the response.
 
         status is None if there is no response. Limits of concurrent requests are settled later, by
-        `settle_remaining`, because the body of the response is not sent yet.
+        `settle_at_request_end`, because the body of the response is not sent yet.
         """
         if not self.reserves:
             return
@@ -265,11 +265,11 @@ class LimitedRequest:
             limit = result.limit
             if not limit.reserves or result.is_settled or limit.is_concurrency:
                 continue
-            keep = result.keep
-            if keep is None:
-                keep = limit.is_counted(status, await self._is_success(limit, status))
-            settlements += result.pop_settlements(keep=keep)
-            if not keep:
+            keep_cost = result.keep_cost
+            if keep_cost is None:
+                keep_cost = limit.is_counted(status, await self._is_success(limit, status))
+            settlements += result.pop_settlements(keep_cost=keep_cost)
+            if not keep_cost:
                 result.add_refund_to_remaining()
         if settlements:
             self.enforcer.store.settle_in_background(settlements)
@@ -280,19 +280,19 @@ class LimitedRequest:
         Does nothing if a response has begun.
         """
         if not self.has_started:
-            await self.settle(500)
+            await self.settle_by_status(500)
 
-    async def settle_remaining(self) -> None:
+    async def settle_at_request_end(self) -> None:
         """Settle the remaining reservations at the end of the request. Safe to call twice."""
         if not self.reserves:
             return
         if not self.has_started:
-            await self.settle(None if self.denied is None else self.denied.limit.status)
+            await self.settle_by_status(None if self.denied is None else self.denied.limit.status)
         settlements = [
             settlement
             for result in self.results
             if result.limit.is_concurrency
-            for settlement in result.pop_settlements(keep=False)
+            for settlement in result.pop_settlements(keep_cost=False)
         ]
         if settlements:
             self.enforcer.store.settle_in_background(settlements)
@@ -323,7 +323,7 @@ def require_active_request(feature: str) -> LimitedRequest:
     return request
 
 
-def is_last_message(message: Message) -> bool:
+def is_last_response_message(message: Message) -> bool:
     """Return whether an ASGI message is the last one of a response."""
     match message["type"]:
         case "http.response.body":

@@ -8,7 +8,7 @@ from typing import Final, overload
 from hasten import _portal
 from hasten._clock import Clock
 from hasten._closing import AsyncClosable
-from hasten._durations import Duration, to_us
+from hasten._durations import Duration, to_nearest_us
 from hasten._store import Store
 from hasten.errors import InvalidOption
 from hasten.ratelimit._counter_store import CounterStore, hash_client
@@ -44,7 +44,7 @@ class Limits(Sequence[Limit], AsyncClosable):
         store_timeout: Duration = STORE_TIMEOUT,
     ) -> None:
         check_limits(limits)
-        to_us("store_timeout", store_timeout, at_least_us=1)
+        to_nearest_us("store_timeout", store_timeout, at_least_us=1)
         self._counters: Final = resolve_counter_store(store)
         self.ipv6_prefix: Final = ipv6_prefix
         self.store_timeout: Final = store_timeout
@@ -141,15 +141,15 @@ class SyncLimits:
 
     def reset(self, name: str, key: object = None, *, rate: RateLike | None = None) -> None:
         """Synchronous version of `Limits.reset`."""
-        _portal.run_checked(self._limits.reset(name, key, rate=rate))
+        _portal.run_for_sync_method(self._limits.reset(name, key, rate=rate))
 
     def reset_all(self) -> None:
         """Synchronous version of `Limits.reset_all`."""
-        _portal.run_checked(self._limits.reset_all())
+        _portal.run_for_sync_method(self._limits.reset_all())
 
     def close(self) -> None:
         """Synchronous version of `Limits.aclose`."""
-        _portal.run_checked(self._limits.aclose(), waits_for_tasks=True)
+        _portal.run_for_sync_method(self._limits.aclose(), may_deadlock=True)
 
 
 def check_limits(limits: object) -> None:

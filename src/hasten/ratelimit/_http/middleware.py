@@ -12,7 +12,7 @@ from hasten._clock import Clock, make_now_ns
 from hasten._closing import AsyncClosable
 from hasten._decision import Decision
 from hasten._durations import Duration
-from hasten._litestar import find_first_equal_middleware
+from hasten._litestar import find_first_with_equal_options
 from hasten._logs import get_logger
 from hasten._repeated_errors import ThrottledErrorLog
 from hasten._store import Store
@@ -96,7 +96,7 @@ class RateLimitMiddleware(AsyncClosable):
     ) -> None:
         self._owned_limits: Limits | None = None
         if isinstance(limits, Limits):
-            _reject_options_of_limits(
+            _reject_options_given_with_limits(
                 store=store, ipv6_prefix=ipv6_prefix, store_timeout=store_timeout
             )
         else:
@@ -165,7 +165,7 @@ class RateLimitMiddleware(AsyncClosable):
 
         Safe to call twice. A `Store` or `Limits` object stays open: its owner closes it.
         """
-        await self.enforcer.store.finish_calls()
+        await self.enforcer.store.wait_for_unfinished_calls()
         if self._owned_limits is not None:
             await self._owned_limits.aclose()
 
@@ -196,7 +196,7 @@ class RateLimitMiddleware(AsyncClosable):
                 await self._refusals.refuse(request, send)
         finally:
             if request.reserves:
-                await request.settle_remaining()
+                await request.settle_at_request_end()
 
     def _begin_request(self, scope: Scope, send: Send) -> LimitedRequest | None:
         """Return the request with the results of its limits; None if no limit can apply to it.
@@ -229,7 +229,7 @@ class RateLimitMiddleware(AsyncClosable):
 
     async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._has_started:
-            self._share_state_under_litestar(scope)
+            self._share_enforcer_under_litestar(scope)
         planner = self._planner
         plan, message_plan = planner.find_handshake_plan(scope), planner.find_message_plan(scope)
         if self._add_namespace_to_scope(scope):
@@ -251,7 +251,7 @@ class RateLimitMiddleware(AsyncClosable):
             if socket.needs_refusal:
                 await self._refusals.refuse_handshake(socket, send)
         finally:
-            await socket.settle_remaining()
+            await socket.settle_at_request_end()
 
     async def _call_app_for_websocket(self, socket: LimitedWebSocket) -> None:
         token = active_request.set(socket)
@@ -266,18 +266,18 @@ class RateLimitMiddleware(AsyncClosable):
 
     def _find_plan(self, scope: Scope) -> LimitPlan | None:
         if not self._has_started:
-            self._share_state_under_litestar(scope)
+            self._share_enforcer_under_litestar(scope)
         return self._planner.find_http_plan(scope)
 
-    def _share_state_under_litestar(self, scope: Scope) -> None:
-        """At the first request, share the state of the first middleware of the same application.
+    def _share_enforcer_under_litestar(self, scope: Scope) -> None:
+        """At the first request, take over the enforcer of the first middleware of the application.
 
         Litestar makes one middleware for each route, and they must count together. Under other
         frameworks there is nothing to share.
         """
         self.enforcer.require_supported_event_loop()
         self._has_started = True
-        first = find_first_equal_middleware(scope, self, self._definition)
+        first = find_first_with_equal_options(scope, self, self._definition)
         if first is not self:
             self.enforcer = first.enforcer
             if is_mounted(scope):  # the middleware wraps a mounted application with other paths
@@ -315,7 +315,8 @@ class RateLimitMiddleware(AsyncClosable):
         return self.enforcer.get_plan(left) if left else None
 
 
-def _reject_options_of_limits(**options: object) -> None:
+def _reject_options_given_with_limits(**options: object) -> None:
+    """Raise `InvalidOption` for an option that belongs to the `Limits` object which was passed."""
     for name, value in options.items():
         if value is not None:
             raise InvalidOption.conflict(name, value, f"Limits(…): pass {name} to Limits")

@@ -28,7 +28,7 @@ class LimitPaths:
             for paths in patterns
         ]
 
-    def find_limit_indexes(self, *paths: str) -> tuple[int, ...]:
+    def find_indexes_of_matching_limits(self, *paths: str) -> tuple[int, ...]:
         """Return the indexes of the limits that apply to any of these paths, in order."""
         found = [normalize_path(path) for path in paths]
         return tuple(

@@ -79,9 +79,9 @@ class LimitPlanner:
         router_paths = self._root_paths.find_router_paths(scope)
         if self._exemptions.is_request_exempt(scope, router_paths):
             return None
-        indexes = self._paths.find_limit_indexes(*router_paths.paths)
+        indexes = self._paths.find_indexes_of_matching_limits(*router_paths.paths)
         if any(
-            self._paths.find_limit_indexes(*alternative) != indexes
+            self._paths.find_indexes_of_matching_limits(*alternative) != indexes
             for alternative in router_paths.alternatives
         ):
             code = "MOUNT_PATH" if self._root_paths.find_mount_paths(scope) else "ROOT_PATH"

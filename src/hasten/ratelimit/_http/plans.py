@@ -39,7 +39,10 @@ class LimitPlan:
         self._on_error: OnStoreError = on_error
 
     def make_check_groups(self, client: str) -> list[list[Check]]:
-        """Return the checks of a request of a client. Only for plans with has_address_keys."""
+        """Return a group of checks for each limit, for a request of a client (its address key).
+
+        Only for plans whose checks depend only on the client's address (has_address_keys).
+        """
         groups = self.cached_groups.get(client)
         if groups is None:
             if len(self.cached_groups) >= MAX_CACHED:

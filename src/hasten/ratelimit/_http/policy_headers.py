@@ -93,7 +93,9 @@ class HeaderWriter:
         self._now = now
         self._cache: dict[tuple[RateLimitPolicy, ...], WriteHeaders] = {}
 
-    def write(self, states: Sequence[PolicyState], shown_index: int | None = None) -> Headers:
+    def make_headers(
+        self, states: Sequence[PolicyState], shown_index: int | None = None
+    ) -> Headers:
         """Return the headers that describe these states; [] if there are none.
 
         Some styles can describe only one state: shown_index is the index of that state, None for
@@ -128,30 +130,34 @@ class HeaderWriter:
             for policy in policies
         )
 
-        def write(left: Sequence[RemainingQuota], shown: int | None) -> Headers:
+        def write(remaining_quotas: Sequence[RemainingQuota], shown_index: int | None) -> Headers:
             if is_single:
-                shown = 0
-            elif shown is None:
-                order = [(each.remaining, quota) for each, quota in zip(left, quotas, strict=True)]
-                shown = order.index(min(order))
-            remaining, reset_us = left[shown].remaining, left[shown].reset_us
+                shown_index = 0
+            elif shown_index is None:
+                order = [
+                    (each.remaining, quota)
+                    for each, quota in zip(remaining_quotas, quotas, strict=True)
+                ]
+                shown_index = order.index(min(order))
+            shown = remaining_quotas[shown_index]
+            remaining, reset_us = shown.remaining, shown.reset_us
             reset_s = -(-reset_us // SECOND_US)
             lines: Headers = []
             if is_standard:
                 numbers = [remaining, reset_s]
                 if not is_single:
                     numbers = []
-                    for each in left:
+                    for each in remaining_quotas:
                         numbers += each.remaining, -(-each.reset_us // SECOND_US)
                 lines += policy_line, (b"ratelimit", template % tuple(numbers))
             elif is_draft_7:
                 value = b"limit=%d, remaining=%d, reset=%d"
-                value %= quotas[shown], remaining, reset_s
+                value %= quotas[shown_index], remaining, reset_s
                 lines += policy_line, (b"ratelimit", value)
             if is_legacy:
                 reset_at = ceil(now() + reset_us / SECOND_US)
                 lines += (
-                    limit_lines[shown],
+                    limit_lines[shown_index],
                     (b"x-ratelimit-remaining", b"%d" % remaining),
                     (b"x-ratelimit-reset", b"%d" % reset_at),
                 )
@@ -160,13 +166,13 @@ class HeaderWriter:
         return write
 
 
-def to_whole_seconds(us: int) -> int:
-    """Convert microseconds to whole seconds. Rounds up, so that waiting this long is enough."""
+def round_up_to_seconds(us: int) -> int:
+    """Convert microseconds to whole seconds, rounded up, so that waiting this long is enough."""
     return -(-us // SECOND_US)
 
 
 def to_retry_after_seconds(retry_us: int) -> int:
-    """Return the value of the header Retry-After: seconds, at least 1. RFC 9110, section 10.2.3."""
+    """Return the value of the header Retry-After (RFC 9110): seconds, rounded up, at least 1."""
     return max(1, -(-retry_us // SECOND_US))
 
 
@@ -184,7 +190,7 @@ def _encode_policy(policy: RateLimitPolicy) -> bytes:
     unit = b"" if policy.unit is None else b";qu=" + _quote_structured_string(policy.unit)
     window = b""
     if policy.window_us is not None:
-        window = b";w=%d" % max(1, to_whole_seconds(policy.window_us))
+        window = b";w=%d" % max(1, round_up_to_seconds(policy.window_us))
     return b"%b;q=%d%b%b" % (_quote_structured_string(policy.name), policy.quota, unit, window)
 
 
@@ -192,7 +198,7 @@ def _encode_draft_7_policy(policy: RateLimitPolicy) -> bytes:
     """Return a policy as the header RateLimit-Policy has it in draft 7: without a name."""
     if policy.window_us is None:
         return b"%d" % policy.quota
-    return b"%d;w=%d" % (policy.quota, to_whole_seconds(policy.window_us))
+    return b"%d;w=%d" % (policy.quota, round_up_to_seconds(policy.window_us))
 
 
 def _quote_structured_string(text: str) -> bytes:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 from typing import Final, NamedTuple, TypeAlias
 
-from hasten._asgi import Scope, header_values
+from hasten._asgi import Scope, join_header_values
 from hasten._checks import check_whole_number
 from hasten.errors import InvalidOption
 from hasten.ratelimit._http.addresses import MAX_CHARS as ADDRESS_CHARS
@@ -108,13 +108,13 @@ class Proxies:
         return self._find_client_by_trusted_addresses(peer, scope)
 
     @staticmethod
-    def is_forwarded(scope: Scope) -> bool:
-        """Return whether the request has a header that proxies set."""
+    def has_forwarding_header(scope: Scope) -> bool:
+        """Return whether the request has any header in which proxies send the client's address."""
         return any(name.lower() in _FORWARDING for name, _ in scope["headers"])
 
     def _find_client_by_trusted_addresses(self, peer: str | None, scope: Scope) -> ClientAddress:
         last = None
-        for element in self._iter_addresses(scope):
+        for element in self._iter_addresses_from_nearest_proxy(scope):
             address = parse_address(element)
             if address is None:
                 # The elements to the left of it were not written by a trusted proxy.
@@ -128,7 +128,7 @@ class Proxies:
 
     def _find_client_by_hops(self, peer: str | None, scope: Scope) -> ClientAddress:
         number = 0
-        for number, element in enumerate(self._iter_addresses(scope), 1):
+        for number, element in enumerate(self._iter_addresses_from_nearest_proxy(scope), 1):
             if number == self._hops:
                 address = parse_address(element)
                 if address is not None:
@@ -141,11 +141,11 @@ class Proxies:
         )
 
     def _choose_warning_for_missing_header(self, scope: Scope) -> str | None:
-        return "OTHER_HEADER" if self.is_forwarded(scope) else None
+        return "OTHER_HEADER" if self.has_forwarding_header(scope) else None
 
-    def _iter_addresses(self, scope: Scope) -> Iterator[str]:
+    def _iter_addresses_from_nearest_proxy(self, scope: Scope) -> Iterator[str]:
         """Yield the elements of the header as text, beginning with the one of the nearest proxy."""
-        value = header_values(scope["headers"], self._name)
+        value = join_header_values(scope["headers"], self._name)
         if value is None:
             return
         text = value.decode("latin-1")
@@ -165,7 +165,7 @@ class Proxies:
         known = self._known.get(text)
         if known is None:
             # Not translated: anyone could embed the address of a trusted proxy in an IPv6 address.
-            address = parse_address(text, unwrap_translated=False)
+            address = parse_address(text, unwrap_nat64_and_6to4=False)
             known = address is not None and any(
                 _is_in_network(each, address) for each in self._trusted
             )

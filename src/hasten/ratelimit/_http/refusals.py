@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, cast
 
 from hasten._asgi import ASGIApp, Headers, Message, Send
-from hasten._problems import make_refusal, prefers_text
+from hasten._problems import make_refusal_response, prefers_text
 from hasten._request_info import RequestInfo
 from hasten.ratelimit._http.limit import Limit
 from hasten.ratelimit._http.limited_request import LimitedRequest
@@ -22,7 +22,7 @@ MAX_CACHED: Final = 1_000
 _REPLACED: Final = NAMES | {b"retry-after"}
 
 
-class Refusal(NamedTuple):
+class RefusalResponse(NamedTuple):
     """The part of the response to a refused request that is the same for all clients."""
 
     status: int
@@ -34,7 +34,7 @@ class RefusalSender:
     """Sends responses to refused requests. Caches them, so that refusals are cheap under attack."""
 
     def __init__(self) -> None:
-        self._cache: dict[tuple[Limit, bool, bool, tuple[str, ...]], Refusal] = {}
+        self._cache: dict[tuple[Limit, bool, bool, tuple[str, ...]], RefusalResponse] = {}
 
     async def refuse(self, request: LimitedRequest, send: Send) -> None:
         """Send the response to a request that its limit `request.denied` refuses."""
@@ -66,12 +66,12 @@ class RefusalSender:
             await send({"type": "websocket.close", "code": POLICY_VIOLATION})
             return
 
-        async def send_for_handshake(message: Message) -> None:
+        async def send_as_handshake_response(message: Message) -> None:
             await send({**message, "type": f"websocket.{message['type']}"})
 
-        await self.refuse(request, send_for_handshake)
+        await self.refuse(request, send_as_handshake_response)
 
-    def _find_or_build_refusal(self, info: RequestInfo, denied: LimitResult) -> Refusal:
+    def _find_or_build_refusal(self, info: RequestInfo, denied: LimitResult) -> RefusalResponse:
         limit = denied.limit
         is_text = limit.message is None and prefers_text(info.header("accept"))
         key = limit, denied.decisive_outcome.unavailable, is_text, denied.violated_policy_names
@@ -83,17 +83,17 @@ class RefusalSender:
         return found
 
 
-def _build_refusal(denied: LimitResult, message: Any, *, is_text: bool) -> Refusal:
+def _build_refusal(denied: LimitResult, message: Any, *, is_text: bool) -> RefusalResponse:
     is_unavailable = denied.decisive_outcome.unavailable
-    response = make_refusal(
+    response = make_refusal_response(
         cast("str | Mapping[str, object] | None", message),
         status=503 if is_unavailable else denied.limit.status,
-        limits=denied.violated_policy_names,
+        exceeded_limits=denied.violated_policy_names,
         server_lacks_capacity=is_unavailable,
         is_text=is_text,
     )
     headers = [(name.encode(), value.encode("latin-1")) for name, value in response.headers.items()]
-    return Refusal(response.status, headers, response.body)
+    return RefusalResponse(response.status, headers, response.body)
 
 
 async def _call_message_function(limit: Limit, request: LimitedRequest) -> object:
@@ -131,8 +131,8 @@ async def _settle_refused_request(request: LimitedRequest, status: int) -> None:
 
     Call it before the rate limit headers are made: they show what remains after the settlement.
     """
-    await request.settle(status)
-    await request.settle_remaining()
+    await request.settle_by_status(status)
+    await request.settle_at_request_end()
 
 
 def _make_retry_after_header(denied: LimitResult) -> tuple[bytes, bytes]:

@@ -47,11 +47,12 @@ class RouteLimitRegistry:
         """Return the limits of routes that `Limits.reset` can find by their names."""
         return list(self._named)
 
-    def get_limits_of_uncalled_handler(self, scope: Scope, status: int) -> list[Limit]:
+    def get_limits_if_body_refused(self, scope: Scope, status: int) -> list[Limit]:
         """Return the limits of the route if the framework has refused the body of a request.
 
-        status is the status of the response. For a refused body the handler was not called, so its
-        limits were not applied. Such a request is counted, too: parsing its body took time.
+        status is the status of the response; [] is returned unless it is that of a refused body.
+        Then the handler was not called, so its limits were not applied. Such a request is counted,
+        too: parsing its body took time.
         """
         if status not in _BODY_REFUSED:
             return []

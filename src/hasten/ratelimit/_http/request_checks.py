@@ -74,7 +74,7 @@ class CheckBuilder:
         for limit in plan.limits:
             if limit.skip is not None and await self._is_skipped(request, limit):
                 continue
-            key = await self._find_key(request, limit, find_route_path)
+            key = await self._find_key_if_counted(request, limit, find_route_path)
             if key is None:
                 continue
             rules: Sequence[Rule] = limit.rules
@@ -89,9 +89,10 @@ class CheckBuilder:
             groups.append(limit.make_checks(key, cost, rules, self._on_error))
         return limits, groups
 
-    async def _find_key(
+    async def _find_key_if_counted(
         self, request: RequestInfo, limit: Limit, find_route_path: Callable[[Scope], str]
     ) -> str | None:
+        """Return the key that the limit counts a request by; None if the request is not counted."""
         if limit.key == "ip":
             return request.client
         if limit.key == "global":
@@ -105,7 +106,7 @@ class CheckBuilder:
             text = key_to_text(key)
         except Exception:  # noqa: BLE001  # raised by the application's function
             # The key is unknown. Not counting the request would be a way to bypass the limit.
-            policy = self._handle_function_failure(limit, "key", _KEY_FAILED)
+            policy = self._log_failure_and_get_policy(limit, "key", _KEY_FAILED)
             return request.client if policy == "local" else None
         if text != request.client and text == (request.scope.get("client") or (None,))[0]:
             self._warnings.warn_once("KEY_ADDRESS", limit.name)
@@ -131,7 +132,7 @@ class CheckBuilder:
         try:
             return rates.parse(await await_if_needed(limit.rate_of(request)))
         except Exception:  # noqa: BLE001  # raised by the application's function
-            policy = self._handle_function_failure(limit, "rate", _RATE_FAILED)
+            policy = self._log_failure_and_get_policy(limit, "rate", _RATE_FAILED)
             return rates.lowest if policy == "local" else ()
 
     async def _find_cost(self, request: RequestInfo, limit: Limit) -> int:
@@ -144,16 +145,16 @@ class CheckBuilder:
             self._errors.exception(f"limit {limit.name!r}: cost() failed; the request costs 1")
             return 1
 
-    def _handle_function_failure(
-        self, limit: Limit, function: str, log_texts: Mapping[OnStoreError, str]
+    def _log_failure_and_get_policy(
+        self, limit: Limit, option: str, log_texts: Mapping[OnStoreError, str]
     ) -> OnStoreError:
-        """Log that a function of a limit failed, and return the on_store_error of the limit.
+        """Log that the function of an option failed, and return the on_store_error of the limit.
 
         log_texts has for each on_store_error what the log says about the consequence. Raises
         `LimitFunctionFailed` if on_store_error is "deny".
         """
         policy: OnStoreError = limit.on_store_error or self._on_error
-        self._errors.exception(f"limit {limit.name!r}: {function}() failed; {log_texts[policy]}")
+        self._errors.exception(f"limit {limit.name!r}: {option}() failed; {log_texts[policy]}")
         if policy == "deny":
             raise LimitFunctionFailed(limit)
         return policy
@@ -174,13 +175,15 @@ class ReturnedRateCache:
 
     def _parse_uncached(self, rate: object) -> tuple[Rule, ...]:
         rules = self._limit.parse_returned_rate(rate)
-        if not self.lowest or _find_max_cost_per_us(rules) < _find_max_cost_per_us(self.lowest):
+        if not self.lowest or _find_lowest_rate_per_us(rules) < _find_lowest_rate_per_us(
+            self.lowest
+        ):
             self.lowest = rules
         return rules
 
 
-def _find_max_cost_per_us(rules: Sequence[Rule]) -> float:
-    """Return the highest average cost per microsecond that all these rates allow."""
+def _find_lowest_rate_per_us(rules: Sequence[Rule]) -> float:
+    """Return the cost per microsecond that the strictest of these rates allows in the long run."""
     return min(rule.limit / rule.window_us for rule in rules)
 
 

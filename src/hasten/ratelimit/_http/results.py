@@ -29,8 +29,8 @@ class LimitResult:
     checks: Sequence[Check]
     outcomes: Sequence[Outcome]
     refuses: bool
-    keep: bool | None = None
-    """Whether to count the request, if the handler called count_request() or refund(), or None."""
+    keep_cost: bool | None = None
+    """Whether the cost stays charged: set by count_request() and refund(), None without them."""
     is_settled: bool = False
 
     @property
@@ -62,16 +62,16 @@ class LimitResult:
             if not outcome.ok
         )
 
-    def pop_settlements(self, *, keep: bool) -> list[Settlement]:
+    def pop_settlements(self, *, keep_cost: bool) -> list[Settlement]:
         """Mark the reservations of this result as settled, and return their settlements.
 
-        keep: whether the whole cost stays charged, or is refunded. Returns [] at the second call.
+        keep_cost: whether the whole cost stays charged, or is refunded. The second call returns [].
         """
         if self.is_settled:
             return []
         self.is_settled = True
         return [
-            Settlement(outcome.reservation, check.cost if keep else 0)
+            Settlement(outcome.reservation, check.cost if keep_cost else 0)
             for check, outcome in zip(self.checks, self.outcomes, strict=True)
             if outcome.reservation is not None
         ]

@@ -93,7 +93,10 @@ class RouterPathFinder:
     def _strip_root_path_per_framework(
         self, scope: Scope, path: str, root_path: str
     ) -> list[set[str]]:
-        """Return the path without the root path, as one set of paths for each possible router."""
+        """Return the path without the root path, as one set of paths for each possible router.
+
+        There is one set if the framework of the router is known.
+        """
         frameworks = self._frameworks
         assert frameworks is not None
         outer_websocket = framework_of(scope.get("app"))
@@ -165,7 +168,7 @@ def _strip_like_litestar(path: str, root_path: str) -> set[str]:
 
 
 def _strip_like_quart_and_django(path: str, root_path: str) -> set[str]:
-    """Return the path without the prefix, which may end within a segment in Quart and Django."""
+    """Return the path without the root path, even if that ends within a segment of the path."""
     return {"/" + path.removeprefix(root_path)}
 
 

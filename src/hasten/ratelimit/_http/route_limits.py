@@ -60,9 +60,12 @@ def limit(
     return decorate
 
 
-def _make_placeholder_response(request: LimitedRequest, args: tuple[object, ...]) -> object:
-    """Return an empty response of the framework, which the middleware replaces with the refusal."""
-    if args and type(args[0]).__module__.startswith("django."):
+def _make_placeholder_response(request: LimitedRequest, handler_args: tuple[object, ...]) -> object:
+    """Return an empty response of the framework, which the middleware replaces with the refusal.
+
+    The first of handler_args shows whether the framework is Django.
+    """
+    if handler_args and type(handler_args[0]).__module__.startswith("django."):
         return _get_loaded_class("django.http", "HttpResponse")()
     match framework_of(request.scope.get("app")):
         case "litestar":

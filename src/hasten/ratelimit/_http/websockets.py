@@ -64,7 +64,10 @@ class LimitedWebSocket(LimitedRequest):
         )
 
     async def receive(self) -> Message:
-        """Receive a message. If it exceeds a limit, the client is disconnected."""
+        """Return the next message of the client.
+
+        If it exceeds a limit, close the connection and return a message of disconnection instead.
+        """
         if not self._is_closed:
             message = await self._receive()
             if message["type"] != "websocket.receive" or await self._is_message_allowed():
@@ -82,12 +85,12 @@ class LimitedWebSocket(LimitedRequest):
                 return  # the middleware sends the refusal instead
             if message["type"] in _STATUSES:
                 self.has_started = True
-                await self.settle(_STATUSES[message["type"]] or message.get("status"))
+                await self.settle_by_status(_STATUSES[message["type"]] or message.get("status"))
         await self.server_send(message)
 
     async def _is_message_allowed(self) -> bool:
         if self._message_plan is None:
             return True
         results = await self.enforcer.enforce(self.info, self._message_plan, self._route_of)
-        await self.enforcer.notify_observers(results, self.info)
+        await self.enforcer.call_on_decision_and_on_limited(results, self.info)
         return not any(result.refuses for result in results)

@@ -79,10 +79,10 @@ class StoreRateLimitPart:
         """Close the connections."""
         await self.counter_store.aclose()
 
-    def close_now(self) -> None:
+    def close_without_event_loop(self) -> None:
         """Close the connections that can be closed without an event loop."""
         if isinstance(self.counter_store, RemoteStore):
-            self.counter_store.close_now()
+            self.counter_store.close_without_event_loop()
 
     def _make_counter_store(self, store: Store) -> MemoryStore | RemoteStore:
         location = store.location

@@ -8,7 +8,7 @@ additional entries, and a keyed hash with a secret assigns each new key to one o
 client rejected, an attacker must use up the limit of that client's shared entry: if n of the shared
 entries are used up, a new client is rejected with a probability of n / number of shared entries.
 
-States are stored as compactly as possible (`_pack_state`): one takes no more memory than its key.
+States are stored compactly (`_pack_state`): a typical one is a single integer.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ _SECRET: Final = secrets.token_bytes(16)
 class MemoryStore:
     """A counter store in the memory of this process. Any thread may use it.
 
-    max_keys is how many keys each limit may have. When that many keys have used most of their
-    limit, new keys share additional entries, an eighth of max_keys. clock is for tests: a
+    max_keys is how many keys each rate of a limit may have. When that many keys have used most of
+    their limit, new keys share additional entries, an eighth of max_keys. clock is for tests: a
     `hasten.testing.ManualClock`.
     """
 
@@ -93,7 +93,7 @@ class MemoryStore:
             if packed is None:
                 key = table.reserve_own_or_shared_key(key, now_us)
                 if len(key) < KEY_BYTES:
-                    check = _without_block(check)
+                    check = _without_block_on_denial(check)
                     block_us = 0
                 packed = entries.get(key)
             # Most hits take one of these two shortcuts. Tests compare them with the general path.
@@ -136,11 +136,11 @@ class MemoryStore:
                 for table, check in zip(tables, group, strict=True)
             ]
             group = [
-                check if len(key) == KEY_BYTES else _without_block(check)
+                check if len(key) == KEY_BYTES else _without_block_on_denial(check)
                 for check, key in zip(group, keys, strict=True)
             ]
             stored = [table.read_state(key) for table, key in zip(tables, keys, strict=True)]
-            states, outcomes = algorithms.hit(group, stored, now_us)
+            states, outcomes = algorithms.hit_group(group, stored, now_us)
             for table, key, state in zip(tables, keys, states, strict=True):
                 table.write_state(key, state)
             return outcomes
@@ -189,7 +189,7 @@ class MemoryStore:
             if table.reserve_own_or_shared_key(key, now_us) != key:  # do not block a shared entry
                 table.evict_entry(now_us, may_evict_hot=True)
             table.write_state(
-                key, algorithms.set_block(table.read_state(key), for_us and now_us + for_us)
+                key, algorithms.replace_block(table.read_state(key), for_us and now_us + for_us)
             )
 
     def clear(self) -> None:
@@ -350,7 +350,7 @@ class _BucketTable:
         state = _unpack_state(rule, packed)
         if rule is None:
             return 1.0 if state[0] > now_us else None
-        state = algorithms.drop_expired(rule, state, now_us)
+        state = algorithms.drop_expired_parts(rule, state, now_us)
         if not state:
             return None
         if state[0] or not rule.capacity:
@@ -363,7 +363,7 @@ HOT: Final = 0.8
 """A key that has used at least this share of its limit is hot: it is not evicted."""
 
 
-def _without_block(check: Check) -> Check:
+def _without_block_on_denial(check: Check) -> Check:
     """Return the check without block_us, because a blocked shared entry denies other clients."""
     return check._replace(block_us=0)
 

@@ -15,7 +15,10 @@ class Hit(NamedTuple):
 
     @property
     def key(self) -> bytes:
-        """The client, as a hash. On a cluster, all checks of an operation have the same client."""
+        """The client of the first check, as a hash.
+
+        It selects the node of a cluster, where all checks of an operation have the same client.
+        """
         return self.groups[0][0].key
 
 

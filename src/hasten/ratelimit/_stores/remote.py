@@ -16,7 +16,7 @@ from typing import ClassVar, Final, Protocol, Self
 
 from hasten._clock import Clock, check_clock
 from hasten._coalescing import Coalescer
-from hasten._durations import Duration, to_us
+from hasten._durations import Duration, to_nearest_us
 from hasten._timeouts import done_within
 from hasten.errors import StoreError, StoreTimeout
 from hasten.ratelimit._counter_store import Check, CheckGroup, Outcome, Settlement
@@ -33,15 +33,16 @@ Other operations have no outcomes: [].
 class StoreUser(Protocol):
     """An object that uses a store, and may have unfinished calls when the store is closed."""
 
-    async def finish_calls(self) -> None:
+    async def wait_for_unfinished_calls(self) -> None:
         """Wait for the unfinished calls."""
 
 
 class RemoteStore(ABC):
     """A store outside of this process. It implements `TimedStore`.
 
-    store_timeout is how many seconds it waits for a response. With None it waits as long as the
-    connection does, and each error states whether the operation may have been applied.
+    store_timeout is how many seconds it waits for a response. With None it waits until the
+    connection times out. Only the errors of the connection state whether the operation may have
+    been applied.
     """
 
     max_batch: ClassVar[int | None] = None
@@ -68,7 +69,7 @@ class RemoteStore(ABC):
     def _set_timeout(self, seconds: Duration | None) -> None:
         self.on_late: Callable[[], None] | None = None
         self._timeout_us = (
-            None if seconds is None else to_us("store_timeout", seconds, at_least_us=1)
+            None if seconds is None else to_nearest_us("store_timeout", seconds, at_least_us=1)
         )
         self._late: set[asyncio.Future[list[Result]]] = set()
         self._coalescers: weakref.WeakKeyDictionary[
@@ -85,14 +86,14 @@ class RemoteStore(ABC):
         The next call opens them again.
         """
         for user in list(self.users):
-            await user.finish_calls()
+            await user.wait_for_unfinished_calls()
         await self._close()
 
     @abstractmethod
     async def _close(self) -> None: ...
 
     @abstractmethod
-    def close_now(self) -> None:
+    def close_without_event_loop(self) -> None:
         """Close the connections that can be closed without an event loop."""
 
     async def hit(self, groups: Sequence[CheckGroup]) -> list[list[Outcome]]:
@@ -106,7 +107,7 @@ class RemoteStore(ABC):
             # If the result has arrived already, its reservations must be refunded here: the caller
             # never receives it.
             if not future.cancelled() and future.done() and future.exception() is None:
-                self._refund_lost_result(future.result())
+                self._refund_unreceived_result(future.result())
             raise
 
     def settle(self, settlements: Sequence[Settlement]) -> Awaitable[None]:
@@ -138,7 +139,7 @@ class RemoteStore(ABC):
         if coalescer is None:
             coalescer = self._coalescers[loop] = Coalescer(
                 self._apply_with_timeout,
-                on_unclaimed=self._refund_lost_result,
+                on_unclaimed=self._refund_unreceived_result,
                 max_weight=self.max_batch,
             )
         return coalescer.put(operation)
@@ -151,10 +152,10 @@ class RemoteStore(ABC):
             return exchange.result()
         # The batch is not cancelled: that would break the connection because of a short delay.
         self._late.add(exchange)
-        exchange.add_done_callback(self._handle_late_results)
+        exchange.add_done_callback(self._refund_late_results)
         return [make_timeout_error(self.name, self._timeout_us)] * len(operations)
 
-    def _handle_late_results(self, late_results: asyncio.Future[list[Result]]) -> None:
+    def _refund_late_results(self, late_results: asyncio.Future[list[Result]]) -> None:
         """Refund the reservations in results that arrived after the time-out, and call on_late."""
         self._late.discard(late_results)
         if late_results.cancelled() or late_results.exception() is not None:
@@ -165,9 +166,9 @@ class RemoteStore(ABC):
         if self.on_late is not None:
             self.on_late()
         for result in results:
-            self._refund_lost_result(result)
+            self._refund_unreceived_result(result)
 
-    def _refund_lost_result(self, result: Result) -> None:
+    def _refund_unreceived_result(self, result: Result) -> None:
         """Refund the reservations of a result that its caller does not receive."""
         if isinstance(result, StoreError):
             return

@@ -27,13 +27,13 @@ class Command(BaseCommand):  # type: ignore[misc]  # Django has no types
         parser.add_argument("--settings")  # Django has stored it in the environment
         parser.add_argument("--pythonpath")
         known, arguments = parser.parse_known_args(rest)
-        launch = [*_launch_command(program), command]
+        launch = [*_make_launch_command(program), command]
         if known.pythonpath:
             launch += ["--pythonpath", known.pythonpath]
         main(arguments, name=f"{Path(program).name} {command}", launch=launch)
 
 
-def _launch_command(program: str) -> list[str]:
+def _make_launch_command(program: str) -> list[str]:
     """Return the command that starts this program: `python manage.py` or `python -m django`."""
     spec = sys.modules["__main__"].__spec__
     return [sys.executable, *(["-m", spec.parent] if spec and spec.parent else [program])]

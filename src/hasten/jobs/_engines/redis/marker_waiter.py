@@ -50,7 +50,7 @@ class MarkerWaiter:
         """Connect now, so that BullMQ can list the worker by the name of its connection."""
         if self._call is not None and not self._call.done():
             return  # an earlier call is still blocked, so it is connected
-        await self._listener.command("PING", block_seconds=BLOCK_SECONDS)
+        await self._listener.run_command("PING", block_seconds=BLOCK_SECONDS)
 
     async def wait_for_marker(self) -> float | None:
         """Wait until the marker wakes this worker.
@@ -73,9 +73,12 @@ class MarkerWaiter:
         return call.result()
 
     async def _pop_marker(self) -> float | None:
-        """Pop the marker and return its score. If no caller waits any more, put it back."""
+        """Wait up to `BLOCK_SECONDS` for the marker, pop it, and return its score: see above.
+
+        If no caller waits any more, the marker is put back.
+        """
         try:
-            popped = await self._listener.command(
+            popped = await self._listener.run_command(
                 "BZPOPMIN", self._marker, int(BLOCK_SECONDS), block_seconds=BLOCK_SECONDS
             )
         except StoreError:
@@ -92,7 +95,7 @@ class MarkerWaiter:
     async def _restore_marker(self) -> None:
         """Put the popped member back, which wakes another worker."""
         try:
-            await self._server.command("ZADD", self._marker, 0, "0", key=self._marker)
+            await self._server.run_command("ZADD", self._marker, 0, "0", key=self._marker)
         except StoreError as error:
             # All workers, including BullMQ's, check for jobs every few seconds anyway.
             logger.debug(
@@ -104,10 +107,10 @@ class MarkerWaiter:
         self._closed = True
         call, self._call = self._call, None
         if call is not None:
-            await self._end_call(call)
+            await self._end_blocked_call(call)
         await self._listener.close()
 
-    async def _end_call(self, call: asyncio.Task[float | None]) -> None:
+    async def _end_blocked_call(self, call: asyncio.Task[float | None]) -> None:
         """Make the blocked call return. If it has just popped the marker, put the marker back."""
         deadline = asyncio.get_running_loop().time() + END_SECONDS
         while not call.done() and asyncio.get_running_loop().time() < deadline:

@@ -75,28 +75,29 @@ class QueueKeys:
             return name
         return name[1:-1] if name[0] == "{" and name[-1] == "}" else None
 
-    def worker_connection_name(self, queue: str, worker: str) -> str:
+    def worker_connection_name(self, queue: str, worker_name: str) -> str:
         """Return the name of a worker's blocking connection, as BullMQ's getWorkers expects it."""
-        name = "".join(char if "!" <= char <= "~" else "-" for char in worker)
-        return f"{self._connection_name(queue)}:w:{name}" if name else self._connection_name(queue)
+        prefix = self._connection_name_prefix(queue)
+        name = "".join(char if "!" <= char <= "~" else "-" for char in worker_name)
+        return f"{prefix}:w:{name}" if name else prefix
 
-    def find_worker_connections(self, queue: str, listed: str) -> list[str]:
+    def find_worker_connection_names(self, queue: str, client_list: str) -> list[str]:
         """Return the names of the workers' connections in the reply of CLIENT LIST."""
-        own = self._connection_name(queue)
+        own = self._connection_name_prefix(queue)
         names = (
             part.removeprefix("name=")
-            for line in listed.splitlines()
+            for line in client_list.splitlines()
             for part in line.split(" ")
             if part.startswith("name=")
         )
         return [name for name in names if name == own or name.startswith(f"{own}:w:")]
 
-    def reader_connection_name(self, queue: str) -> str:
+    def event_reader_connection_name(self, queue: str) -> str:
         """Return the name of a connection that reads events, like that of BullMQ's QueueEvents."""
-        return f"{self._connection_name(queue)}:qe"
+        return f"{self._connection_name_prefix(queue)}:qe"
 
-    def _connection_name(self, queue: str) -> str:
-        """Return the common beginning of the names of all connections of a queue."""
+    def _connection_name_prefix(self, queue: str) -> str:
+        """Return the beginning of the names of all connections of a queue."""
         return f"{self.prefix}:{b64encode(self.bullmq_name(queue).encode()).decode()}"
 
 

@@ -24,7 +24,7 @@ from hasten._logs import get_logger
 from hasten._redis.connections import Part
 from hasten._redis.listener import BlockingConnection
 from hasten._redis.server import Server
-from hasten._store_url import DEFAULT_TIMEOUT, Address
+from hasten._store_url import DEFAULT_TIMEOUT, RedisAddress
 from hasten.errors import (
     HastenError,
     StoreError,
@@ -55,10 +55,10 @@ from hasten.jobs._epoch import to_datetime
 from hasten.jobs._record import (
     COUNTED_AHEAD,
     MISSED,
-    Added,
+    AddResult,
     ChildJob,
-    Claim,
     ClaimedJobs,
+    ClaimRequest,
     Event,
     EventPage,
     JobEnd,
@@ -105,12 +105,12 @@ class RedisEngine:
     max_concurrent_settles = (
         2  # the server processes one call while the worker runs the jobs of the other
     )
-    max_jobs_per_call = JOBS_AT_ONCE
-    adds_across_queues = False  # in a cluster, each queue may be on another server
-    uses_server_clock = True
+    max_jobs_per_settle = JOBS_AT_ONCE
+    adds_atomically_across_queues = False  # in a cluster, each queue may be on another server
+    leases_use_server_clock = True
 
     def __init__(
-        self, address: Address, *, timeout: float = DEFAULT_TIMEOUT, prefix: str | None = None
+        self, address: RedisAddress, *, timeout: float = DEFAULT_TIMEOUT, prefix: str | None = None
     ) -> None:
         self._server = Server(replace(address, timeout=timeout))
         self._keys = QueueKeys(
@@ -118,12 +118,12 @@ class RedisEngine:
         )
         self._url = address.shown
         self._orphans = _OrphanedClaims()
-        self._has_cron = cron.is_available()
+        self._can_parse_cron = cron.is_croniter_installed()
         self._skipped = SkippedScheduledJobs()
         self._probed_ms: dict[str, int] = {}  # by queue: the server's time at the last probe
         self._pending_cursors: dict[Future[str], int] = {}  # with the process id
         self._connections_by_loop: weakref.WeakKeyDictionary[
-            asyncio.AbstractEventLoop, _LoopConnections
+            asyncio.AbstractEventLoop, _EventLoopConnections
         ] = weakref.WeakKeyDictionary()
 
     @property
@@ -136,10 +136,14 @@ class RedisEngine:
     async def _run_script(
         self, verb: str, queue: str, request: Mapping[str, object], *, repeatable: bool = False
     ) -> Any:
-        """Run the script of an operation, and return its reply. repeatable: see `Server.run`."""
+        """Run the script of an operation, and return its reply. verb is the name of the script.
+
+        repeatable: running the script twice has the same effect as running it once, so it is sent
+        again if the connection is lost.
+        """
         if self._pending_cursors:
             await self._wait_for_pending_cursors()
-        return await self._server.run(
+        return await self._server.run_script(
             SCRIPTS[verb],
             self._keys.queue_prefix(queue),
             self._pack_request(verb, request),
@@ -158,7 +162,7 @@ class RedisEngine:
         """Run a script for `JOBS_AT_ONCE` ids at a time, and return the replies for all ids.
 
         A script that would take too long replies only for the first of its ids. The next call
-        begins after these.
+        begins after these. repeatable: see `_run_script`.
         """
         answers: list[Any] = []
         while len(answers) < len(ids):
@@ -184,26 +188,26 @@ class RedisEngine:
 
     def _run_script_blocking(self, verb: str, queue: str, request: Mapping[str, object]) -> Any:
         """Run a repeatable script from a thread without an event loop, and return its reply."""
-        return self._server.run_from_thread(
+        return self._server.run_script_from_thread(
             SCRIPTS[verb], self._keys.queue_prefix(queue), self._pack_request(verb, request)
         )
 
     # Adding -------------------------------------------------------------------------------------
 
-    async def add(self, jobs: Sequence[NewJob], *, now_ms: int) -> list[Added]:
+    async def add(self, jobs: Sequence[NewJob], *, now_ms: int) -> list[AddResult]:
         first = jobs[0].queue if jobs else ""
         if all(job.queue == first for job in jobs):
             return await self._add(first, jobs, now_ms)
         by_queue: dict[str, list[int]] = {}
         for index, job in enumerate(jobs):
             by_queue.setdefault(job.queue, []).append(index)
-        answers: dict[int, Added] = {}
+        answers: dict[int, AddResult] = {}
         for queue, indexes in by_queue.items():
             added = await self._add(queue, [jobs[index] for index in indexes], now_ms)
             answers.update(zip(indexes, added, strict=True))
         return [answers[index] for index in range(len(jobs))]
 
-    async def _add(self, queue: str, jobs: Sequence[NewJob], now_ms: int) -> list[Added]:
+    async def _add(self, queue: str, jobs: Sequence[NewJob], now_ms: int) -> list[AddResult]:
         """Add jobs to one queue; see `Engine.add`."""
         if not jobs:
             return []
@@ -215,27 +219,27 @@ class RedisEngine:
         added = decode_add_reply(packed)
         number, cursor = added.first, added.cursor
         answers = [
-            Added(str(number + index) if job.id is None else job.id, None, cursor)
+            AddResult(str(number + index) if job.id is None else job.id, None, cursor)
             for index, job in enumerate(jobs)
         ]
         for place, state, due_ms, fields in added.existing:
             id = answers[place - 1].id
             due = int(due_ms) if due_ms else None
-            answers[place - 1] = Added(
+            answers[place - 1] = AddResult(
                 id, _job_from_reply(queue, id, State(state), due, fields), cursor
             )
         return answers
 
     # Claiming and settling ----------------------------------------------------------------------
 
-    async def claim(self, queue: str, claim: Claim, *, now_ms: int) -> ClaimedJobs:
+    async def claim(self, queue: str, claim: ClaimRequest, *, now_ms: int) -> ClaimedJobs:
         return await self.settle(queue, (), claim, now_ms=now_ms)
 
     async def settle(
         self,
         queue: str,
         outcomes: Sequence[Outcome],
-        claim: Claim | None,
+        claim: ClaimRequest | None,
         *,
         now_ms: int,
         metrics_minutes: int | None = None,
@@ -243,8 +247,8 @@ class RedisEngine:
         verb = "settle" if outcomes or claim is None else "claim"
         row = None
         if claim is not None:
-            orphans = self._orphans.tokens_of(queue, now_ms)
-            row = script_requests.to_claim_row(claim, orphans, has_cron=self._has_cron)
+            orphans = self._orphans.unexpired_tokens(queue, now_ms)
+            row = script_requests.to_claim_row(claim, orphans, can_parse_cron=self._can_parse_cron)
         request = script_requests.make_settle_request(queue, outcomes, row, now_ms, metrics_minutes)
         try:
             reply = decode_settle_reply(await self._run_script(verb, queue, request))
@@ -256,7 +260,7 @@ class RedisEngine:
             if reply.skipped:
                 self._skipped.add(queue, reply.skipped)
             if reply.cron_jobs:
-                await self._add_next_runs(queue, reply, now_ms)
+                await self._add_next_cron_jobs(queue, reply, now_ms)
         except (StoreInterrupted, asyncio.CancelledError):
             if claim is not None:
                 self._orphans.add(queue, claim, now_ms)
@@ -266,7 +270,7 @@ class RedisEngine:
         next_due_ms = reply.next_due_ms
         return ClaimedJobs(leases, None if next_due_ms is False else int(next_due_ms), reply.lost)
 
-    async def _add_next_runs(self, queue: str, reply: SettleReply, now_ms: int) -> None:
+    async def _add_next_cron_jobs(self, queue: str, reply: SettleReply, now_ms: int) -> None:
         """Add the next job of each cron scheduler whose job was claimed.
 
         The server cannot parse cron patterns, so the due times are computed here.
@@ -286,10 +290,10 @@ class RedisEngine:
                 )  # fmt: skip
 
     def renew(
-        self, queue: str, leases: Mapping[str, str], *, lease_ms: int, now_ms: int
+        self, queue: str, tokens_by_id: Mapping[str, str], *, lease_ms: int, now_ms: int
     ) -> set[str]:
         lost: set[str] = set()
-        ids, tokens = list(leases), list(leases.values())
+        ids, tokens = list(tokens_by_id), list(tokens_by_id.values())
         done = 0
         while done < len(ids):
             part = slice(done, done + JOBS_AT_ONCE)
@@ -341,15 +345,17 @@ class RedisEngine:
 
     # Waiting ------------------------------------------------------------------------------------
 
-    async def register_worker(self, queue: str, worker: str, *, name: str) -> None:
+    async def register_worker(self, queue: str, worker_id: str, *, name: str) -> None:
         connection_name = self._keys.worker_connection_name(queue, name)
-        await self._get_loop_connections().get_waiter(self, queue, worker, connection_name).open()
+        await (
+            self._get_loop_connections().get_waiter(self, queue, worker_id, connection_name).open()
+        )
 
-    async def unregister_worker(self, queue: str, worker: str) -> None:
-        waiter = self._get_loop_connections().waiters.pop((queue, worker), None)
+    async def unregister_worker(self, queue: str, worker_id: str) -> None:
+        waiter = self._get_loop_connections().waiters.pop((queue, worker_id), None)
         if waiter is not None:
             await waiter.close()
-        await self._run_script("remove_worker", queue, {"id": worker}, repeatable=True)
+        await self._run_script("remove_worker", queue, {"id": worker_id}, repeatable=True)
 
     def report_worker(
         self, queue: str, worker: WorkerInfo, *, lifetime_ms: int, now_ms: int
@@ -358,7 +364,9 @@ class RedisEngine:
         request = {"id": worker.id, "info": info, "lifetime": lifetime_ms}
         self._run_script_blocking("report_worker", queue, request)
 
-    async def wait_for_jobs(self, queue: str, *, next_due_ms: int | None, worker: str = "") -> None:
+    async def wait_for_jobs(
+        self, queue: str, *, next_due_ms: int | None, worker_id: str = ""
+    ) -> None:
         def is_sooner(due_ms: float) -> bool:
             return next_due_ms is None or due_ms < next_due_ms
 
@@ -372,22 +380,22 @@ class RedisEngine:
             return
         if ready or (due_ms is not None and is_sooner(due_ms)):
             return
-        waiter = self._get_loop_connections().get_waiter(self, queue, worker)
+        waiter = self._get_loop_connections().get_waiter(self, queue, worker_id)
         while True:
             marked_ms = await waiter.wait_for_marker()
             if not marked_ms or is_sooner(marked_ms):
                 return
 
     def make_waiter(self, queue: str, connection_name: str | None) -> MarkerWaiter:
-        """Make the object that waits on the marker of a queue. `_LoopConnections` caches it."""
+        """Make the object that waits on a queue's marker. `_EventLoopConnections` caches it."""
         return MarkerWaiter(self._server, self._keys.queue_prefix(queue), connection_name)
 
-    def _get_loop_connections(self) -> _LoopConnections:
+    def _get_loop_connections(self) -> _EventLoopConnections:
         """Return the blocking connections of the running event loop."""
         loop = asyncio.get_running_loop()
         connections = self._connections_by_loop.get(loop)
         if connections is None:
-            connections = self._connections_by_loop[loop] = _LoopConnections()
+            connections = self._connections_by_loop[loop] = _EventLoopConnections()
         return connections
 
     # Reading ------------------------------------------------------------------------------------
@@ -401,7 +409,7 @@ class RedisEngine:
             for id, row in zip(ids, rows, strict=True)
         ]
 
-    async def situation(self, queue: str, id: str, *, now_ms: int) -> WhyFacts | None:
+    async def get_why_facts(self, queue: str, id: str, *, now_ms: int) -> WhyFacts | None:
         request = {"id": id, "most": COUNTED_AHEAD, "children": CHILDREN_READ}
         reply = await self._run_script("situation", queue, request, repeatable=True)
         if not reply:
@@ -418,11 +426,11 @@ class RedisEngine:
             children=await self._read_children(list(map(decode_text, children))),
         )
 
-    async def _read_children(self, job_keys: Sequence[str]) -> list[ChildJob]:
-        """Return children by the keys of their jobs, failed ones first."""
+    async def _read_children(self, child_keys: Sequence[str]) -> list[ChildJob]:
+        """Return the child jobs with these keys, failed ones first."""
         by_queue: dict[str, list[str]] = {}
-        for job_key in job_keys:
-            place, _, id = job_key.rpartition(":")
+        for child_key in child_keys:
+            place, _, id = child_key.rpartition(":")
             queue = self._keys.queue_of_meta_key(f"{place}:meta")
             if queue is not None:  # not of a queue with another prefix
                 by_queue.setdefault(queue, []).append(id)
@@ -439,10 +447,10 @@ class RedisEngine:
     ) -> int:
         key = self._keys.queue_prefix(queue) + "marker"
         try:
-            listed = await self._server.command("CLIENT", "LIST", key=key)
+            listed = await self._server.run_command("CLIENT", "LIST", key=key)
         except StoreError:  # the user of the connection may not list clients
             return 0
-        connections = self._keys.find_worker_connections(queue, decode_text(listed))
+        connections = self._keys.find_worker_connection_names(queue, decode_text(listed))
         for info in known:
             name = self._keys.worker_connection_name(queue, info.name)
             if name in connections:
@@ -458,7 +466,7 @@ class RedisEngine:
             for row in rows
         ]
 
-    async def page(
+    async def get_page(
         self, queue: str, state: State, *, offset: int, limit: int, newest_first: bool
     ) -> list[JobRecord]:
         found: dict[str, JobRecord] = {}  # by id: a job that moves meanwhile may be read twice
@@ -499,7 +507,7 @@ class RedisEngine:
             key.encode()
         except UnicodeEncodeError as exc:
             raise StoreRejected(self._url, f"invalid job id: {exc}") from exc
-        return list(map(decode_text, await self._server.command("LRANGE", key, 0, -1, key=key)))
+        return list(map(decode_text, await self._server.run_command("LRANGE", key, 0, -1, key=key)))
 
     async def events(self, queue: str, *, after: str | None, wait: bool = True) -> EventPage:
         key = self._keys.queue_prefix(queue) + "events"
@@ -509,14 +517,14 @@ class RedisEngine:
         streams: tuple[Part, ...] = "COUNT", EVENTS_AT_ONCE, "STREAMS", key, after
         last_read: list[Any] = []
         if not wait:
-            found = await self._server.command("XREAD", *streams, key=key)
+            found = await self._server.run_command("XREAD", *streams, key=key)
             if not found:
                 return EventPage([], after)
         else:
             found = None
             async with self._get_loop_connections().borrow_event_reader(self, queue) as listener:
                 while not found:
-                    last_read, found = await listener.commands(
+                    last_read, found = await listener.run_commands(
                         ["XRANGE", key, after, after],
                         ["XREAD", "BLOCK", int(READ_SECONDS * 1000), *streams],
                         block_seconds=READ_SECONDS,
@@ -530,18 +538,18 @@ class RedisEngine:
 
     async def _newest_cursor(self, key: str) -> str:
         """Return the id of the newest event in a stream; "0-0" if there is none."""
-        newest = await self._server.command("XREVRANGE", key, "+", "-", "COUNT", 1, key=key)
+        newest = await self._server.run_command("XREVRANGE", key, "+", "-", "COUNT", 1, key=key)
         return decode_text(newest[0][0]) if newest else "0-0"
 
-    async def _may_have_missed_events(self, key: str, after: str, first: str) -> bool:
+    async def _may_have_missed_events(self, key: str, after: str, first_read: str) -> bool:
         """Return whether events after the cursor may have been deleted before they were read.
 
-        first is the first existing event after the cursor.
+        first_read is the cursor of the first event that was read after the cursor.
         """
-        if stream_id_before(first) == after:
+        if stream_id_before(first_read) == after:
             return False
         try:
-            flat = await self._server.command("XINFO", "STREAM", key, key=key)
+            flat = await self._server.run_command("XINFO", "STREAM", key, key=key)
         except StoreError as error:
             if "no such key" in error.reason:
                 return False  # the queue has just been obliterated
@@ -577,10 +585,10 @@ class RedisEngine:
                 await asyncio.shield(waiting)  # other callers may wait for the same cursor
 
     def make_event_reader(self, queue: str) -> BlockingConnection:
-        """Make a connection that reads events. `_LoopConnections` caches it."""
+        """Make a connection that reads events. `_EventLoopConnections` caches it."""
         key = self._keys.queue_prefix(queue) + "events"
         return self._server.make_blocking_connection(
-            key=key, name=self._keys.reader_connection_name(queue)
+            key=key, name=self._keys.event_reader_connection_name(queue)
         )
 
     # Administration -----------------------------------------------------------------------------
@@ -655,7 +663,7 @@ class RedisEngine:
 
     async def is_paused(self, queue: str) -> bool:
         key = self._keys.queue_prefix(queue) + "meta"
-        return bool(await self._server.command("HEXISTS", key, "paused", key=key))
+        return bool(await self._server.run_command("HEXISTS", key, "paused", key=key))
 
     async def queues(self) -> list[str]:
         names = [name for name in await self._queues_with_meta_key() if name is not None]
@@ -680,11 +688,11 @@ class RedisEngine:
             await connections.close()
         await self._server.close()
 
-    def close_now(self) -> None:
-        self._server.close_now()
+    def close_without_event_loop(self) -> None:
+        self._server.close_without_event_loop()
 
 
-class _LoopConnections:
+class _EventLoopConnections:
     """The connections of one event loop on which workers and event readers block."""
 
     def __init__(self) -> None:
@@ -692,12 +700,12 @@ class _LoopConnections:
         self._idle_readers: dict[str, list[BlockingConnection]] = {}
 
     def get_waiter(
-        self, engine: RedisEngine, queue: str, worker: str, connection_name: str | None = None
+        self, engine: RedisEngine, queue: str, worker_id: str, connection_name: str | None = None
     ) -> MarkerWaiter:
         """Return the waiter of a worker and a queue. It is made on the first call."""
-        waiter = self.waiters.get((queue, worker))
+        waiter = self.waiters.get((queue, worker_id))
         if waiter is None:
-            waiter = self.waiters[queue, worker] = engine.make_waiter(queue, connection_name)
+            waiter = self.waiters[queue, worker_id] = engine.make_waiter(queue, connection_name)
         return waiter
 
     @contextlib.asynccontextmanager
@@ -725,7 +733,7 @@ class _LoopConnections:
 
 
 class _OrphanedClaims:
-    """Claims whose reply was lost. Their jobs may be leased but no worker runs them.
+    """Claims whose reply was lost. Their jobs may be leased, but no worker runs them.
 
     The next claims pass the tokens of these claims to the server, which makes their jobs ready
     again. They do so until the leases have expired, because a server that hangs may execute the
@@ -736,13 +744,13 @@ class _OrphanedClaims:
         # By queue: the token of each orphaned claim, and until when the server searches for it.
         self._until_ms: dict[str, dict[str, int]] = {}
 
-    def add(self, queue: str, claim: Claim, now_ms: int) -> None:
+    def add(self, queue: str, claim: ClaimRequest, now_ms: int) -> None:
         """Remember a claim whose reply was lost. now_ms is when it was sent."""
         # Twice the lease, because the server may have executed the claim after a delay.
         self._until_ms.setdefault(queue, {})[claim.token] = now_ms + 2 * claim.lease_ms
 
-    def tokens_of(self, queue: str, now_ms: int) -> list[str]:
-        """Return the tokens of the claims of a queue whose leases may still exist."""
+    def unexpired_tokens(self, queue: str, now_ms: int) -> list[str]:
+        """Return the tokens of a queue's claims whose leases may still exist. Forgets others."""
         tokens = self._until_ms.get(queue)
         if not tokens:
             return []
@@ -791,16 +799,16 @@ def _to_states(answers: Sequence[bytes | None]) -> StatesBefore:
 
 
 def _raise_if_scheduled(
-    queue: str, ids: Sequence[str], answers: Sequence[bytes | None], what: str
+    queue: str, ids: Sequence[str], answers: Sequence[bytes | None], action: str
 ) -> None:
     """Raise `WrongState` if the script has left out a job because it is a scheduler's next run.
 
-    Without that job the scheduler would add no further jobs. what is "cancelled" or "removed".
+    Without that job the scheduler would add no further jobs. action is "cancelled" or "removed".
     """
     for id, answer in zip(ids, answers, strict=True):
         if answer == b"scheduled":
             raise WrongState(
-                queue, id, "the next run of a scheduler", [f"{what} together with its scheduler"]
+                queue, id, "the next run of a scheduler", [f"{action} together with its scheduler"]
             )
 
 

@@ -9,10 +9,10 @@ import msgspec
 
 from hasten.jobs._options import DEFAULT_KEEP_FAILED, Keep
 from hasten.jobs._record import (
-    Change,
-    Claim,
+    ClaimRequest,
     Completed,
     Failed,
+    JobChange,
     JobTemplate,
     LogLine,
     NewJob,
@@ -31,13 +31,16 @@ Row = tuple[Any, ...]
 """A tuple in a request, such as one outcome. The head of the script's file explains its items."""
 
 
-def to_claim_row(claim: Claim, orphans: Sequence[str], *, has_cron: bool) -> Row:
+def to_claim_row(
+    claim: ClaimRequest, orphaned_tokens: Sequence[str], *, can_parse_cron: bool
+) -> Row:
     """Return the row of a request for a claim.
 
-    orphans are the tokens of earlier claims whose reply was lost: the script releases their jobs.
-    has_cron: this process can parse cron patterns.
+    orphaned_tokens are the tokens of earlier claims whose reply was lost: the script releases their
+    jobs.
+    can_parse_cron: this process can parse cron patterns.
     """
-    return claim.count, claim.token, claim.worker, claim.lease_ms, orphans, has_cron
+    return claim.count, claim.token, claim.worker, claim.lease_ms, orphaned_tokens, can_parse_cron
 
 
 def pack_keep_rule(keep: Keep) -> tuple[int, int]:
@@ -181,6 +184,6 @@ def _update_row(update: Update) -> Row:
             return 1, id, value
         case LogLine(id, line, keep):
             return 2, id, line, keep
-        case Change(id):
+        case JobChange(id):
             changes = update.data, update.priority, update.delay_ms, update.progress
             return 3, id, *(False if change is None else change for change in changes)

@@ -15,11 +15,11 @@ from hasten.jobs._engines.sqlite.job_rows import (
 )
 from hasten.jobs._engines.sqlite.job_statements import execute, execute_rows
 from hasten.jobs._engines.sqlite.queue_ledger import Ledger, UnitOfWork
-from hasten.jobs._record import Added, NewJob
+from hasten.jobs._record import AddResult, NewJob
 from hasten.jobs._states import State
 
 
-def add(connection: Connection, jobs: Sequence[NewJob], now_ms: int) -> list[Added]:
+def add(connection: Connection, jobs: Sequence[NewJob], now_ms: int) -> list[AddResult]:
     """Add jobs to one or more queues; see `Engine.add`."""
     queues = {job.queue for job in jobs}
     with UnitOfWork(connection, now_ms) as unit:
@@ -28,20 +28,20 @@ def add(connection: Connection, jobs: Sequence[NewJob], now_ms: int) -> list[Add
         by_queue: dict[str, list[int]] = {}
         for index, job in enumerate(jobs):
             by_queue.setdefault(job.queue, []).append(index)
-        answers: dict[int, Added] = {}
+        answers: dict[int, AddResult] = {}
         for queue, indexes in by_queue.items():
             added = _add_to_queue(unit, queue, [jobs[index] for index in indexes])
             answers.update(zip(indexes, added, strict=True))
         return [answers[index] for index in range(len(jobs))]
 
 
-def _add_to_queue(unit: UnitOfWork, queue: str, jobs: Sequence[NewJob]) -> list[Added]:
+def _add_to_queue(unit: UnitOfWork, queue: str, jobs: Sequence[NewJob]) -> list[AddResult]:
     """Add jobs to one queue. Each gets a new seq (the primary key)."""
     (last,) = execute(unit.connection, "take_ids", count=len(jobs)).fetchone()
     seqs = range(last - len(jobs) + 1, last + 1)
     if _differ_only_in_data(jobs):
-        return _add_with_common_template(unit, unit.open(queue), jobs, seqs)
-    return _add_mixed(unit, unit.open(queue), jobs, seqs)
+        return _add_with_common_template(unit, unit.get_ledger(queue), jobs, seqs)
+    return _add_with_any_templates(unit, unit.get_ledger(queue), jobs, seqs)
 
 
 def _differ_only_in_data(jobs: Sequence[NewJob]) -> bool:
@@ -57,28 +57,28 @@ def _differ_only_in_data(jobs: Sequence[NewJob]) -> bool:
 
 def _add_with_common_template(
     unit: UnitOfWork, ledger: Ledger, jobs: Sequence[NewJob], seqs: range
-) -> list[Added]:
+) -> list[AddResult]:
     """Add jobs that differ only in their data.
 
     Name and options are passed to SQLite once instead of with each row, which halves the cost.
     """
-    cursor = ledger.cursor
+    cursor = ledger.cursor_before_new_events
     rows = [(seq, job.data) for seq, job in zip(seqs, jobs, strict=True)]
     ahead = ledger.next_sequences(len(jobs))[0] - seqs[0]
     common = jobs[0].template
     alike = ledger.name, ahead, common.name, common.opts, unit.now_ms
-    execute_rows(unit.connection, "add_with_common_template", rows, before=alike)
+    execute_rows(unit.connection, "add_with_common_template", rows, leading=alike)
     ids = [str(seq) for seq in seqs]
     ledger.emit(EventGroup("added", ids), EventGroup("waiting", ids))
-    return [Added(id, None, cursor) for id in ids]
+    return [AddResult(id, None, cursor) for id in ids]
 
 
-def _add_mixed(
+def _add_with_any_templates(
     unit: UnitOfWork, ledger: Ledger, jobs: Sequence[NewJob], seqs: range
-) -> list[Added]:
+) -> list[AddResult]:
     """Add jobs with any templates and ids, except those whose id exists. seqs are their seqs."""
-    cursor = ledger.cursor
-    seqs_by_id = _find_existing(unit.connection, ledger.name, jobs)
+    cursor = ledger.cursor_before_new_events
+    seqs_by_id = _find_existing_seqs(unit.connection, ledger.name, jobs)
     ids: list[str] = []
     duplicates: dict[int, int] = {}  # index in the call → seq of the existing job
     rows: list[tuple[Any, ...]] = []
@@ -112,12 +112,14 @@ def _add_mixed(
     ledger.emit(EventGroup("added", waiting.ids + delayed.ids), waiting, delayed, duplicated)
     found = read_jobs(unit.connection, list(set(duplicates.values()))) if duplicates else {}
     return [
-        Added(id, found[duplicates[index]] if index in duplicates else None, cursor)
+        AddResult(id, found[duplicates[index]] if index in duplicates else None, cursor)
         for index, id in enumerate(ids)
     ]
 
 
-def _find_existing(connection: Connection, queue: str, jobs: Sequence[NewJob]) -> dict[str, int]:
+def _find_existing_seqs(
+    connection: Connection, queue: str, jobs: Sequence[NewJob]
+) -> dict[str, int]:
     """Return which of the new jobs' ids exist in the queue, with the seqs of the existing jobs.
 
     Ids that the engine generates never exist already, and are not looked up.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from sqlite3 import Connection
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from hasten.jobs._engine import CANCELLED_ERROR, resolve_keep
 from hasten.jobs._engines.sqlite import schedules
@@ -23,7 +23,7 @@ from hasten.jobs._engines.sqlite.job_statements import execute, execute_rows
 from hasten.jobs._engines.sqlite.queue_ledger import Ledger, UnitOfWork
 from hasten.jobs._engines.sqlite.retention import Retention, Rules
 from hasten.jobs._engines.sqlite.scheduled_runs import end_runs
-from hasten.jobs._engines.sqlite.transaction_limits import LOOKED_AT_ONCE, DeletionBudget
+from hasten.jobs._engines.sqlite.transaction_limits import LOOKED_AT_ONCE, DeletionBudget, MoreLeft
 from hasten.jobs._options import (
     DEFAULT_KEEP_FAILED,
     DEFAULT_OPTIONS,
@@ -36,23 +36,27 @@ from hasten.jobs._states import FINISHED, State, StatesBefore
 SeqAndId: TypeAlias = tuple[int, str]
 """The seq (primary key) of a job, and its id."""
 
-MoreLeft: TypeAlias = bool
-"""Whether rows are left for the next transaction to delete."""
-
 Position: TypeAlias = tuple[int, int]
 """The rank and the seq of a job, which order the jobs in a state."""
 
 
-def _read_state_and_options(
-    connection: Connection, queue: str, id: str
-) -> tuple[int, State | None, int, str]:
-    """Return the seq, state, priority and options of a job. The state of a missing job is None."""
+class _FoundJob(NamedTuple):
+    """What decides how to requeue, cancel or delete a job."""
+
+    seq: int
+    state: State | None  # None for a missing job
+    priority: int
+    opts: str
+
+
+def _find_job(connection: Connection, queue: str, id: str) -> _FoundJob:
+    """Read the state, priority and options of a job."""
     (seq,) = find_seqs(connection, queue, [id])
     row = execute(connection, "read_state", seq=seq, queue=queue, id=id).fetchone()
     if row is None:
-        return seq, None, 0, ""
+        return _FoundJob(seq, None, 0, "")
     state, priority, opts = row
-    return seq, State(state), priority, opts
+    return _FoundJob(seq, State(state), priority, opts)
 
 
 def requeue(
@@ -61,9 +65,9 @@ def requeue(
     """Make delayed or finished jobs ready; see `Engine.requeue`."""
     answers: list[State | None] = []
     with UnitOfWork(connection) as unit:
-        ledger = unit.open(queue)
+        ledger = unit.get_ledger(queue)
         for id in ids:
-            seq, state, priority, opts = _read_state_and_options(connection, queue, id)
+            seq, state, priority, opts = _find_job(connection, queue, id)
             answers.append(state)
             if state is not None and state in from_states:
                 _make_ready(unit, ledger, seq, state, priority, opts)
@@ -95,16 +99,16 @@ def cancel(
 ) -> StatesBefore:
     """Cancel jobs; see `Engine.cancel`. Adds to scheduled the pending jobs of schedules.
 
-    Returns the states of the first ids only, if deleting the jobs takes long. The caller calls it
-    again for the others.
+    A cancelled job whose keep rule keeps nothing is deleted. If deleting takes long, only the first
+    ids are handled, and their states are returned. The caller calls it again for the others.
     """
     answers: list[State | None] = []
     rules: Rules = set()
     budget = DeletionBudget(connection)
     with UnitOfWork(connection, now_ms) as unit:
-        ledger = unit.open(queue)
+        ledger = unit.get_ledger(queue)
         for id in ids:
-            seq, state, _, opts = _read_state_and_options(connection, queue, id)
+            seq, state, _, opts = _find_job(connection, queue, id)
             answers.append(state)
             if state is State.ACTIVE:
                 execute(connection, "cancel_active", seq=seq, error=CANCELLED_ERROR)
@@ -148,15 +152,15 @@ def remove(
 ) -> StatesBefore:
     """Delete jobs; see `Engine.remove`. Adds to scheduled the pending jobs of schedules.
 
-    Returns the states of the first ids only, if deleting the jobs takes long. The caller calls it
-    again for the others.
+    If deleting takes long, only the first ids are handled, and their states are returned. The
+    caller calls it again for the others.
     """
     answers: list[State | None] = []
     budget = DeletionBudget(connection)
     with UnitOfWork(connection) as unit:
-        ledger = unit.open(queue)
+        ledger = unit.get_ledger(queue)
         for id in ids:
-            seq, state, _, _ = _read_state_and_options(connection, queue, id)
+            seq, state, _, _ = _find_job(connection, queue, id)
             answers.append(state)
             if state is None or state is State.ACTIVE:
                 continue
@@ -177,13 +181,14 @@ def find_purgeable(
     queue: str,
     state: State,
     before_ms: int | None,
-    after: tuple[int, int],
+    after: Position,
     limit: int,
 ) -> tuple[list[SeqAndId], Position | None]:
     """Find jobs to purge among the next `LOOKED_AT_ONCE` jobs in a state. Deletes nothing.
 
-    after is the position (rank, seq) of the last job that was looked at. Returns seq and id of at
-    most limit jobs, and the position to continue from: None if no jobs follow.
+    after is the position of the last job that was looked at. before_ms is that of `Engine.purge`.
+    Returns seq and id of at most limit jobs, and the position to continue from: None if no jobs
+    follow.
     """
     rank, seq = after
     rows = read_json(
@@ -222,7 +227,7 @@ def purge_found(
         return len(portion)
 
     with UnitOfWork(connection) as unit:
-        ledger = unit.open(queue)
+        ledger = unit.get_ledger(queue)
         DeletionBudget(connection).delete_until_exhausted(delete)
         ledger.adjust_count(state, -deleted)
         end_runs(unit, ledger, [seq for seq, _ in found[:deleted]])
@@ -232,13 +237,13 @@ def purge_found(
 def emit_cleaned(connection: Connection, queue: str, count: int) -> None:
     """Emit the event "cleaned", which reports how many jobs `Engine.purge` has deleted."""
     with UnitOfWork(connection) as unit:
-        unit.open(queue).emit(EventGroup("cleaned", [""], count=count))
+        unit.get_ledger(queue).emit(EventGroup("cleaned", [""], count=count))
 
 
 def begin_obliterating(connection: Connection, queue: str) -> None:
     """Pause a queue before its jobs are deleted, so that no worker claims them meanwhile."""
     with UnitOfWork(connection) as unit:
-        unit.open(queue).paused = True
+        unit.get_ledger(queue).paused = True
 
 
 def obliterate_next_jobs(connection: Connection, queue: str, state: State) -> MoreLeft:
@@ -247,7 +252,7 @@ def obliterate_next_jobs(connection: Connection, queue: str, state: State) -> Mo
     Returns whether more may exist.
     """
     with UnitOfWork(connection) as unit:
-        ledger = unit.open(queue)
+        ledger = unit.get_ledger(queue)
 
         def delete(count: int) -> int:
             gone = execute(connection, "obliterate_jobs", queue=queue, state=state, limit=count)
@@ -270,12 +275,12 @@ def end_obliterating(connection: Connection, queue: str) -> None:
     """End the pause of a deleted queue. Its row stays, so that no sequence number is reused."""
     execute(connection, "obliterate_workers", queue=queue)
     with UnitOfWork(connection) as unit:
-        unit.open(queue).paused = False
+        unit.get_ledger(queue).paused = False
 
 
 def set_paused(connection: Connection, queue: str, *, paused: bool) -> None:
     """Pause or resume a queue; see `Engine.pause` and `Engine.resume`."""
     with UnitOfWork(connection) as unit:
-        ledger = unit.open(queue)
+        ledger = unit.get_ledger(queue)
         ledger.paused = paused
         ledger.emit(EventGroup("paused" if paused else "resumed", [""]))

@@ -16,7 +16,7 @@ from hasten.jobs._engines.sqlite.job_rows import (
 from hasten.jobs._engines.sqlite.job_statements import execute, execute_rows
 from hasten.jobs._engines.sqlite.queue_ledger import Ledger, UnitOfWork
 from hasten.jobs._engines.sqlite.scheduled_runs import start_runs
-from hasten.jobs._record import Claim, ClaimedJobs, JobRecord, Lease
+from hasten.jobs._record import ClaimedJobs, ClaimRequest, JobRecord, Lease
 from hasten.jobs._states import State
 
 PROMOTE_AT_ONCE: Final = 1000  # how many delayed jobs one claim makes ready, at most
@@ -35,14 +35,14 @@ _record_decoder: Final = msgspec.json.Decoder(list[JobRecord])
 def claim_jobs(
     unit: UnitOfWork,
     ledger: Ledger,
-    claim: Claim,
-    lost: list[str],
+    claim: ClaimRequest,
+    lost_ids: list[str],
     sizes: JobSizes,
     skipped: SkippedScheduledJobs,
 ) -> ClaimedJobs:
     """Lease ready jobs, and return them in a batch; see `Engine.claim`.
 
-    lost are the ids of lost leases, from the settle step before; they become part of the batch.
+    lost_ids are the jobs whose leases the settle step before found lost; the result includes them.
     sizes has the average size of the jobs in the last claim of each queue. The claim decides by it
     how many jobs to read at once, and then updates it. skipped is for `start_runs`.
     """
@@ -59,7 +59,7 @@ def claim_jobs(
     next_due_ms = None
     if len(leases) < claim.count:
         (next_due_ms,) = execute(unit.connection, "next_due", queue=ledger.name).fetchone()
-    return ClaimedJobs(leases, next_due_ms, lost)
+    return ClaimedJobs(leases, next_due_ms, lost_ids)
 
 
 def _promote_due(unit: UnitOfWork, ledger: Ledger) -> None:
@@ -76,7 +76,7 @@ def _promote_due(unit: UnitOfWork, ledger: Ledger) -> None:
     ledger.emit(EventGroup("waiting", [id for _, id, _ in due], previous=State.DELAYED))
 
 
-def _lease_ready(unit: UnitOfWork, queue: str, claim: Claim, sizes: JobSizes) -> list[Lease]:
+def _lease_ready(unit: UnitOfWork, queue: str, claim: ClaimRequest, sizes: JobSizes) -> list[Lease]:
     """Lease the jobs that are first in line: as many as claimed, or about `BYTES_AT_ONCE`."""
     leases: list[Lease] = []
     size = 0
@@ -96,17 +96,17 @@ def _lease_ready(unit: UnitOfWork, queue: str, claim: Claim, sizes: JobSizes) ->
 
 
 def _lease_in_state(
-    unit: UnitOfWork, queue: str, state: State, claim: Claim, count: int
+    unit: UnitOfWork, queue: str, state: State, claim: ClaimRequest, count: int
 ) -> tuple[list[Lease], int]:
     """Lease up to count jobs in a ready state. Returns them and their total size in characters."""
     which = {"queue": queue, "state": state, "now": unit.now_ms, "worker": claim.worker}
 
-    def read(limit: int) -> str:
+    def read_ready(limit: int) -> str:
         which["limit"] = limit
         text: str = execute(unit.connection, "read_ready", **which).fetchone()[0]
         return text
 
-    text = read_with_shrinking_count(read, count)
+    text = read_with_shrinking_count(read_ready, count)
     leases = [Lease(record, claim.token) for record in _record_decoder.decode(text)]
     if leases:
         until_ms, length_ms = unit.now_ms + claim.lease_ms, claim.lease_ms

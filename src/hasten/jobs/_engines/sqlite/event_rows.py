@@ -55,12 +55,12 @@ class EventGroup(msgspec.Struct, omit_defaults=True, rename=STORED_NAMES):
     dues: list[int] | None = None
     count: int | None = None
 
-    def to_events(self, row: int, first: int) -> Iterator[Event]:
-        """Yield the single events of the group. first is the index of the first one in its row."""
+    def to_events(self, row_seq: int, first_index: int) -> Iterator[Event]:
+        """Yield the single events of the group. first_index is that of the first one in its row."""
         for index, id in enumerate(self.ids):
             omitted = None if self.omitted is None else self.omitted[index] or None
             yield Event(
-                f"{row}-{first + index}",
+                f"{row_seq}-{first_index + index}",
                 self.kind,
                 id,
                 value=None if self.values is None or omitted else self.values[index],
@@ -143,20 +143,20 @@ def newest_cursor(connection: Connection, queue: str) -> str:
     return "0-0" if row is None else f"{row[0]}-{row[1]}"
 
 
-def read_after(connection: Connection, queue: str, cursor: str) -> EventPage | None:
+def read_events_after(connection: Connection, queue: str, cursor: str) -> EventPage | None:
     """Return the next events after a cursor; None if there are none yet."""
     row, _, index = cursor.partition("-")
 
-    def read(limit: int, *, as_text: bool = False) -> tuple[int, str]:
+    def read_rows(limit: int, *, as_text: bool = False) -> tuple[int, str]:
         of = {"queue": queue, "first": int(row), "limit": limit, "as_text": as_text}
         return limit, execute(connection, "read_events", **of).fetchone()[0]
 
-    limit, text = read_with_shrinking_count(read, ROWS_AT_ONCE)
+    limit, text = read_with_shrinking_count(read_rows, ROWS_AT_ONCE)
     found: list[Event] = []
     try:
         rows = _row_decoder.decode(text)
     except UNDECODABLE:  # decode each row on its own, and skip those that cannot be decoded
-        limit, text = read_with_shrinking_count(partial(read, as_text=True), ROWS_AT_ONCE)
+        limit, text = read_with_shrinking_count(partial(read_rows, as_text=True), ROWS_AT_ONCE)
         rows = [
             (seq, _decode_groups(queue, seq, body))
             for seq, body in _undecoded_row_decoder.decode(text)

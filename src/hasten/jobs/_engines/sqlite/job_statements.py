@@ -33,14 +33,16 @@ _COLUMNS: Final = {
 }
 
 
-def _with_columns(text: str) -> str:
+def _expand_columns(text: str) -> str:
     """Replace `<record>` and similar names with the columns that they stand for."""
     for name, columns in _COLUMNS.items():
         text = text.replace(name, columns)
     return text
 
 
-SQL: Final = {name: _with_columns(text) for name, text in load_scripts(__package__, "sql").items()}
+SQL: Final = {
+    name: _expand_columns(text) for name, text in load_scripts(__package__, "sql").items()
+}
 
 MIGRATIONS: Final = list(load_scripts(__package__, "migrations").values())
 
@@ -67,12 +69,12 @@ def execute_rows(
     connection: Connection,
     name: str,
     parameters: Sequence[Sequence[Any]],
-    *after: Any,
-    before: Sequence[Any] = (),
+    *trailing: Any,
+    leading: Sequence[Any] = (),
 ) -> int:
     """Run a statement for many rows; each item of parameters is bound to one repeated group.
 
-    before and after are bound to the parameters of the statement before and after the groups.
+    leading and trailing are bound to the parameters before and after the groups in the statement.
     Returns how many rows of the table were changed.
     """
     changed = 0
@@ -80,6 +82,6 @@ def execute_rows(
         portion = parameters[start : start + _PORTION]
         sql = sql_for_rows(name, len(portion))
         changed += connection.execute(
-            sql, [*before, *chain.from_iterable(portion), *after]
+            sql, [*leading, *chain.from_iterable(portion), *trailing]
         ).rowcount
     return changed

@@ -19,21 +19,21 @@ from hasten.jobs._states import State
 
 
 def renew(
-    connection: Connection, queue: str, leases: Mapping[str, str], lease_ms: int, now_ms: int
+    connection: Connection, queue: str, tokens_by_id: Mapping[str, str], lease_ms: int, now_ms: int
 ) -> set[str]:
-    """Extend leases (job id → token). Return the ids of the jobs whose lease is lost.
+    """Extend the leases with these tokens. Return the ids of the jobs whose lease is lost.
 
     See `Engine.renew`.
     """
-    seqs = find_seqs(connection, queue, list(leases))
+    seqs = find_seqs(connection, queue, list(tokens_by_id))
     rows = [
         (seq, token, now_ms + lease_ms, lease_ms)
-        for seq, token in zip(seqs, leases.values(), strict=True)
+        for seq, token in zip(seqs, tokens_by_id.values(), strict=True)
     ]
     if execute_rows(connection, "renew", rows, queue) == len(rows):
         return set()
     tokens = read_tokens(connection, queue, seqs)
-    pairs = zip(seqs, leases.items(), strict=True)
+    pairs = zip(seqs, tokens_by_id.items(), strict=True)
     return {id for seq, (id, token) in pairs if tokens.get(seq) != token}
 
 
@@ -67,7 +67,7 @@ def reclaim(
     execute(connection, "shorten_leases", **of)
     found = read_json(connection, "read_expired", **of)
     with UnitOfWork(connection, now_ms) as unit:
-        ledger = unit.open(queue)
+        ledger = unit.get_ledger(queue)
         # In front of the queue, a larger sequence number comes first: the oldest job gets the
         # largest.
         sequences = reversed(ledger.next_sequences(len(found)))

@@ -15,7 +15,7 @@ from hasten.jobs._engines.sqlite.queue_ledger import Ledger
 
 
 class LinkedJob(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A stored job that is connected with other jobs, and how. Fields are None if they are unset."""
+    """A stored job that is connected with other jobs, and how. Unset fields are None."""
 
     seq: int
     id: str

@@ -19,8 +19,8 @@ from hasten.jobs._states import State
 class UnitOfWork:
     """One operation on any number of queues. Use it with `with`, inside a transaction.
 
-    Within the block, `open` returns the ledger of a queue: its counters and new events. If the
-    block ends without an error, the opened ledgers are written. Otherwise the caller rolls the
+    Within the block, `get_ledger` returns the ledger of a queue: its counters and new events. If
+    the block ends without an error, these ledgers are written. Otherwise the caller rolls the
     transaction back, and nothing is stored.
     """
 
@@ -31,7 +31,7 @@ class UnitOfWork:
         self.now_ms = now_ms
         self._ledgers: dict[str, Ledger] = {}
 
-    def open(self, queue: str) -> Ledger:
+    def get_ledger(self, queue: str) -> Ledger:
         """Return the ledger of a queue. It is read on the first call for that queue."""
         ledger = self._ledgers.get(queue)
         if ledger is None:
@@ -56,9 +56,9 @@ class Ledger:
     """The counters of one queue, and the events that the current operation emits.
 
     finished is the number of jobs in each finished state, sequence the last sequence number that
-    was issued, event_bytes the size of all events ever stored, linked whether the queue has ever had
-    a job that is connected with other jobs (see `links`), and has_due whether a delayed job is due
-    at now_ms.
+    was issued, event_bytes the size of all events ever stored, linked whether the queue has ever
+    had a job that is connected with other jobs (see `links`), and has_due whether a delayed job is
+    due at now_ms.
     """
 
     __slots__ = (
@@ -87,7 +87,7 @@ class Ledger:
         self._events: list[event_rows.EventGroup] = []
 
     @property
-    def cursor(self) -> str:
+    def cursor_before_new_events(self) -> str:
         """A cursor after all events that are stored, and before those that will be emitted."""
         return f"{self.sequence + 1}-0"
 

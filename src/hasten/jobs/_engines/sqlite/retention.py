@@ -29,42 +29,46 @@ class Retention:
 
     def __init__(self) -> None:
         self._oldest_ms: dict[tuple[str, State], int] = {}
-        self._first: dict[str, int] = {}  # by queue: how many jobs to delete in the first statement
+        # By queue: how many jobs to delete in the first statement.
+        self._first_counts: dict[str, int] = {}
 
     def apply(self, unit: UnitOfWork, ledger: Ledger, rules: Iterable[tuple[State, Keep]]) -> None:
         """Delete finished jobs that the rules do not keep, up to the limits of one transaction."""
-        deletions = _Deletions(unit, ledger, self._first.get(ledger.name, 1))
+        deleter = _FinishedJobDeleter(unit, ledger, self._first_counts.get(ledger.name, 1))
         for state, keep in rules:
             if keep.age_ms is not None:
-                self._apply_age_limit(deletions, state, keep.age_ms)
+                self._apply_age_limit(deleter, state, keep.age_ms)
             if keep.count is not None and (excess := ledger.finished[state] - keep.count) > 0:
-                deletions.delete_finished("trim_by_count", state, excess)
-        if deletions.budget is not None and deletions.budget.rows:
-            is_small = deletions.budget.freed_pages <= deletions.budget.rows
-            self._first[ledger.name] = MOST_IN_STATEMENT if is_small else 1
+                deleter.delete_finished("trim_by_count", state, excess)
+        if deleter.budget is not None and deleter.budget.rows:
+            is_small = deleter.budget.freed_pages <= deleter.budget.rows
+            self._first_counts[ledger.name] = MOST_IN_STATEMENT if is_small else 1
 
-    def _apply_age_limit(self, deletions: _Deletions, state: State, age_ms: int) -> None:
+    def _apply_age_limit(self, deleter: _FinishedJobDeleter, state: State, age_ms: int) -> None:
         """Delete jobs that finished longer ago than age_ms, if the oldest one may be that old."""
-        key, now_ms = (deletions.ledger.name, state), deletions.unit.now_ms
+        key, now_ms = (deleter.ledger.name, state), deleter.unit.now_ms
         cut_off_ms = now_ms - age_ms
         # If the time is in the future, the clock was set back, and the time is not trusted.
         if cut_off_ms < self._oldest_ms.get(key, cut_off_ms) <= now_ms:
             return
-        deletions.delete_finished("trim_by_age", state, cut_off=cut_off_ms)
-        of = {"queue": deletions.ledger.name, "state": state}
-        oldest = execute(deletions.unit.connection, "oldest_finished", **of).fetchone()
+        deleter.delete_finished("trim_by_age", state, cut_off=cut_off_ms)
+        of = {"queue": deleter.ledger.name, "state": state}
+        oldest = execute(deleter.unit.connection, "oldest_finished", **of).fetchone()
         if oldest is not None:
             self._oldest_ms[key] = min(oldest[0], now_ms)
 
 
-class _Deletions:
-    """The deletions of one call of `Retention.apply`, which share the limits of a transaction."""
+class _FinishedJobDeleter:
+    """Deletes finished jobs in one call of `Retention.apply`, up to the limits of a transaction.
 
-    def __init__(self, unit: UnitOfWork, ledger: Ledger, first: int) -> None:
+    first_count is how many jobs the first statement deletes.
+    """
+
+    def __init__(self, unit: UnitOfWork, ledger: Ledger, first_count: int) -> None:
         self.unit = unit
         self.ledger = ledger
         self.budget: DeletionBudget | None = None  # None before the first deletion
-        self._first = first
+        self._first_count = first_count
 
     def delete_finished(
         self, statement: str, state: State, most: int = DELETED_AT_ONCE, **parameters: Any
@@ -88,4 +92,4 @@ class _Deletions:
 
         if self.budget is None:
             self.budget = DeletionBudget(self.unit.connection)
-        self.budget.delete_until_exhausted(delete, first=self._first)
+        self.budget.delete_until_exhausted(delete, first_count=self._first_count)

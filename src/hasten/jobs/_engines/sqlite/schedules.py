@@ -177,7 +177,7 @@ def _write(
 ) -> None:
     """Store a change of a schedule, and replace its pending job."""
     with UnitOfWork(connection, now_ms) as unit:
-        ledger = unit.open(queue)
+        ledger = unit.get_ledger(queue)
         ledger.linked = True
         if stored is not None:
             _delete_pending(unit, ledger, stored)
@@ -262,7 +262,7 @@ def run(connection: Connection, queue: str, id: str, now_ms: int) -> str | None:
     if stored is None:
         return None
     with UnitOfWork(connection, now_ms) as unit:
-        ledger = unit.open(queue)
+        ledger = unit.get_ledger(queue)
         opts = with_slot(stored.opts, now_ms, stored.previous_ms, 0)
         seq, job_id = _insert(unit, ledger, id, stored, None, opts, 0)
         runs = encode_json([*unfinished_runs(connection, stored), seq][-MAX_RUNS:])
@@ -280,7 +280,7 @@ def remove(connection: Connection, queue: str, ids: Sequence[str], now_ms: int) 
     """Delete schedules; see `Engine.remove_schedules`."""
     found = read(connection, queue, ids)
     with UnitOfWork(connection, now_ms) as unit:
-        ledger = unit.open(queue)
+        ledger = unit.get_ledger(queue)
         for id, stored in found.items():
             if stored.job_state == State.DELAYED:
                 _delete_pending(unit, ledger, stored)

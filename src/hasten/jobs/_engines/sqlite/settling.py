@@ -17,8 +17,8 @@ from hasten.jobs._engines.sqlite.queue_ledger import Ledger, UnitOfWork
 from hasten.jobs._engines.sqlite.retention import Retention, Rules
 from hasten.jobs._engines.sqlite.scheduled_runs import end_runs
 from hasten.jobs._record import (
-    Claim,
     ClaimedJobs,
+    ClaimRequest,
     Completed,
     Failed,
     Outcome,
@@ -43,7 +43,7 @@ def settle(
     connection: Connection,
     queue: str,
     outcomes: Sequence[Outcome],
-    claim: Claim | None,
+    claim: ClaimRequest | None,
     retention: Retention,
     sizes: JobSizes,
     skipped: SkippedScheduledJobs,
@@ -60,7 +60,7 @@ def settle(
     """
     lost: list[str] = []
     with UnitOfWork(connection, now_ms) as unit:
-        ledger = unit.open(queue)
+        ledger = unit.get_ledger(queue)
         if outcomes:
             seqs = find_seqs(connection, queue, [outcome.id for outcome in outcomes])
             pairs: list[SeqAndOutcome] = list(zip(seqs, outcomes, strict=True))
@@ -194,7 +194,7 @@ def _return_to_queue(
     waiting, delayed, dues = [], [], []
     for (seq, end), sequence in zip(pairs, sequences, strict=True):
         delay_ms = 0 if isinstance(end, Released) else end.delay_ms
-        rows.append((seq, end.token, *_kind_error_traceback(end), delay_ms, sequence, unit.now_ms))
+        rows.append((seq, end.token, *_put_back_values(end), delay_ms, sequence, unit.now_ms))
         if delay_ms > 0:
             delayed.append(end.id)
             dues.append(unit.now_ms + delay_ms)
@@ -207,8 +207,8 @@ def _return_to_queue(
     return execute_rows(unit.connection, "put_back", rows, ledger.name)
 
 
-def _kind_error_traceback(end: Retry | Postponed | Released) -> tuple[str, str | None, str | None]:
-    """Return the kind of an outcome as put_back.sql names it, its error and its traceback."""
+def _put_back_values(end: Retry | Postponed | Released) -> tuple[str, str | None, str | None]:
+    """Return the values for put_back.sql: the kind of the outcome, its error and its traceback."""
     match end:
         case Retry(_, _, error, traceback):
             return "retry", error, traceback
@@ -233,7 +233,7 @@ It adds the keep rules to apply to its last argument, and returns how many jobs 
 """
 
 
-def release_claim(
+def release_jobs_of_claim(
     connection: Connection,
     queue: str,
     token: str,

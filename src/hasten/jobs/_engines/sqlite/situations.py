@@ -1,4 +1,4 @@
-"""Read the facts from which `Queue.why` explains why a job does not run: `Engine.situation`."""
+"""Read the facts from which `Queue.why` explains why a job does not run: `Engine.get_why_facts`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hasten.jobs._record import COUNTED_AHEAD, WhyFacts
 from hasten.jobs._states import READY, State
 
 
-def read(connection: Connection, queue: str, id: str) -> WhyFacts | None:
-    """Return a job and its situation; None for a missing job."""
+def read_why_facts(connection: Connection, queue: str, id: str) -> WhyFacts | None:
+    """Return a job with what decides whether it runs now; None for a missing job."""
     (job,) = read_jobs_by_id(connection, queue, [id])
     if job is None:
         return None
@@ -28,13 +28,16 @@ def read(connection: Connection, queue: str, id: str) -> WhyFacts | None:
 
 def _count_ahead(connection: Connection, queue: str, state: State, rank: int) -> int:
     """Count the ready jobs in front of a ready job, up to `COUNTED_AHEAD`."""
-    count = _count(connection, queue, state, rank, COUNTED_AHEAD)
+    count = _count_below_rank(connection, queue, state, rank, COUNTED_AHEAD)
     if state is State.PRIORITIZED:
-        count += _count(connection, queue, State.WAITING, 2**62, COUNTED_AHEAD - count)
+        count += _count_below_rank(connection, queue, State.WAITING, 2**62, COUNTED_AHEAD - count)
     return count
 
 
-def _count(connection: Connection, queue: str, state: State, rank: int, limit: int) -> int:
+def _count_below_rank(
+    connection: Connection, queue: str, state: State, rank: int, limit: int
+) -> int:
+    """Count the jobs in a state whose rank is lower than rank, up to limit."""
     (count,) = execute(
         connection, "count_ahead", queue=queue, state=state, rank=rank, limit=limit
     ).fetchone()

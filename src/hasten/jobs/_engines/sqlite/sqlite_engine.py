@@ -43,14 +43,14 @@ from hasten.jobs._engines.sqlite.job_statements import execute
 from hasten.jobs._engines.sqlite.jobs_schema import migrate, require_existing_store
 from hasten.jobs._engines.sqlite.queue_ledger import Ledger
 from hasten.jobs._engines.sqlite.retention import Retention
-from hasten.jobs._engines.sqlite.transaction_limits import MOVED_AT_ONCE
+from hasten.jobs._engines.sqlite.transaction_limits import MOVED_AT_ONCE, MoreLeft
 from hasten.jobs._record import (
-    Added,
-    Change,
-    Claim,
+    AddResult,
     ClaimedJobs,
+    ClaimRequest,
     Completed,
     EventPage,
+    JobChange,
     JobEnd,
     JobRecord,
     NewJob,
@@ -86,9 +86,9 @@ class SqliteEngine:
     """
 
     max_concurrent_settles = 1
-    max_jobs_per_call = 500
-    adds_across_queues = True
-    uses_server_clock = False
+    max_jobs_per_settle = 500
+    adds_atomically_across_queues = True
+    leases_use_server_clock = False
 
     def __init__(self, file: SqliteFile, *, timeout: float = DEFAULT_TIMEOUT) -> None:
         self._path = path = file.path
@@ -117,7 +117,7 @@ class SqliteEngine:
 
     # Adding -------------------------------------------------------------------------------------
 
-    async def add(self, jobs: Sequence[NewJob], *, now_ms: int) -> list[Added]:
+    async def add(self, jobs: Sequence[NewJob], *, now_ms: int) -> list[AddResult]:
         work = partial(adding.add, jobs=jobs, now_ms=now_ms)
         size = sum(len(job.data) for job in jobs)
         queues = {job.queue for job in jobs}
@@ -129,14 +129,14 @@ class SqliteEngine:
 
     # Claiming and settling ----------------------------------------------------------------------
 
-    async def claim(self, queue: str, claim: Claim, *, now_ms: int) -> ClaimedJobs:
+    async def claim(self, queue: str, claim: ClaimRequest, *, now_ms: int) -> ClaimedJobs:
         return await self.settle(queue, (), claim, now_ms=now_ms)
 
     async def settle(
         self,
         queue: str,
         outcomes: Sequence[Outcome],
-        claim: Claim | None,
+        claim: ClaimRequest | None,
         *,
         now_ms: int,
         metrics_minutes: int | None = None,
@@ -166,7 +166,7 @@ class SqliteEngine:
                 # The thread executes the claim nevertheless, but nobody receives its jobs.
                 self._database.submit_and_forget(
                     partial(
-                        settling.release_claim,
+                        settling.release_jobs_of_claim,
                         queue=queue,
                         token=claim.token,
                         retention=self._retention,
@@ -179,20 +179,20 @@ class SqliteEngine:
             raise
 
     def renew(
-        self, queue: str, leases: Mapping[str, str], *, lease_ms: int, now_ms: int
+        self, queue: str, tokens_by_id: Mapping[str, str], *, lease_ms: int, now_ms: int
     ) -> set[str]:
         lost: set[str] = set()
-        ids = list(leases)
+        ids = list(tokens_by_id)
         for first in range(0, len(ids), MOVED_AT_ONCE):
-            portion = {id: leases[id] for id in ids[first : first + MOVED_AT_ONCE]}
+            portion = {id: tokens_by_id[id] for id in ids[first : first + MOVED_AT_ONCE]}
             work = partial(
-                leasing.renew, queue=queue, leases=portion, lease_ms=lease_ms, now_ms=now_ms
+                leasing.renew, queue=queue, tokens_by_id=portion, lease_ms=lease_ms, now_ms=now_ms
             )
-            lost |= self._database.call(work, durable=False, topic=queue)
+            lost |= self._database.run_blocking(work, durable=False, topic=queue)
         return lost
 
     def find_cancelled(self, queue: str, ids: Collection[str]) -> set[str]:
-        return self._database.call(
+        return self._database.run_blocking(
             partial(leasing.find_cancelled, queue=queue, ids=ids), write=False
         )
 
@@ -220,26 +220,29 @@ class SqliteEngine:
     async def update(self, queue: str, updates: Sequence[Update], *, now_ms: int) -> StatesBefore:
         work = partial(updating.update, queue=queue, updates=updates, now_ms=now_ms)
         # Progress and log lines need not survive a power cut.
-        durable = any(isinstance(update, Change) for update in updates)
+        durable = any(isinstance(update, JobChange) for update in updates)
         return await self._database.run(work, durable=durable, topic=queue)
 
-    async def register_worker(self, queue: str, worker: str, *, name: str) -> None:
+    async def register_worker(self, queue: str, worker_id: str, *, name: str) -> None:
         """Do nothing: the first report announces the worker."""
 
     def report_worker(
         self, queue: str, worker: WorkerInfo, *, lifetime_ms: int, now_ms: int
     ) -> None:
         work = partial(
-            workers.report, queue=queue, id=worker.id, text=encode_worker_info(worker),
+            workers.report, queue=queue, id=worker.id,
+            encoded_info=encode_worker_info(worker),
             lifetime_ms=lifetime_ms, now_ms=now_ms,
         )  # fmt: skip
-        self._database.call(work, durable=False, topic=workers.TOPIC)
+        self._database.run_blocking(work, durable=False, topic=workers.TOPIC)
 
-    async def unregister_worker(self, queue: str, worker: str) -> None:
-        work = partial(workers.delete, queue=queue, id=worker)
+    async def unregister_worker(self, queue: str, worker_id: str) -> None:
+        work = partial(workers.delete, queue=queue, id=worker_id)
         await self._database.run(work, durable=False, topic=workers.TOPIC)
 
-    async def wait_for_jobs(self, queue: str, *, next_due_ms: int | None, worker: str = "") -> None:
+    async def wait_for_jobs(
+        self, queue: str, *, next_due_ms: int | None, worker_id: str = ""
+    ) -> None:
         next_due = NEVER if next_due_ms is None else next_due_ms
 
         def true_if_ready(connection: Connection) -> Literal[True] | None:
@@ -253,14 +256,14 @@ class SqliteEngine:
     async def get(self, queue: str, ids: Sequence[str]) -> list[JobRecord | None]:
         return await self._read(partial(read_jobs_by_id, queue=queue, ids=ids))
 
-    async def situation(self, queue: str, id: str, *, now_ms: int) -> WhyFacts | None:
-        return await self._read(partial(situations.read, queue=queue, id=id))
+    async def get_why_facts(self, queue: str, id: str, *, now_ms: int) -> WhyFacts | None:
+        return await self._read(partial(situations.read_why_facts, queue=queue, id=id))
 
     async def count_other_workers(
         self, queue: str, known: Sequence[WorkerInfo], *, now_ms: int
     ) -> int:
         # All of them report. Those of later versions of hasten may do so in a form that is unknown.
-        counted = await self._read(partial(workers.count, queue=queue, now_ms=now_ms))
+        counted = await self._read(partial(workers.count_running, queue=queue, now_ms=now_ms))
         return max(0, counted - len(known))
 
     async def get_ends(self, queue: str, ids: Sequence[str]) -> list[JobEnd | None]:
@@ -270,7 +273,7 @@ class SqliteEngine:
             ends += await self._read(partial(_read_ends, queue=queue, ids=portion))
         return ends
 
-    async def page(
+    async def get_page(
         self, queue: str, state: State, *, offset: int, limit: int, newest_first: bool
     ) -> list[JobRecord]:
         statement = "list_newest" if newest_first else "list_oldest"
@@ -302,7 +305,7 @@ class SqliteEngine:
         if after is None:
             return EventPage([], await self._read(partial(event_rows.newest_cursor, queue=queue)))
         check_cursor(after)
-        read = partial(event_rows.read_after, queue=queue, cursor=after)
+        read = partial(event_rows.read_events_after, queue=queue, cursor=after)
         if not wait:
             return await self._read(read) or EventPage([], after)
         return await self._database.wait_until(queue, read)
@@ -416,12 +419,14 @@ class SqliteEngine:
         write.
         is_last: its commit flushes all of the transactions to the disk. The log is also flushed
         before that, so that the commit holds the lock only while its own pages are written.
+        weight: about how many rows it writes, which limits how many transactions are committed
+        together.
         """
         if is_continuation:
             await asyncio.sleep(YIELD_SECONDS)
             if is_last and self._flushes:
                 log = f"{self._path}-wal"
-                await self._read(lambda connection: _flush_file(log))
+                await self._read(lambda connection: _fsync_file(log))
         return await self._database.run(work, durable=is_last, weight=weight, topic=queue)
 
     async def purge(
@@ -471,18 +476,20 @@ class SqliteEngine:
         )
         # Active jobs are deleted first. After that, no job of the paused queue changes its state.
         for state in (State.ACTIVE, *State):
-            await self._repeat_until_done(
+            await self._repeat_while_rows_left(
                 queue, partial(administration.obliterate_next_jobs, queue=queue, state=state)
             )
-        await self._repeat_until_done(queue, partial(schedules.obliterate_next, queue=queue))
-        await self._repeat_until_done(
+        await self._repeat_while_rows_left(queue, partial(schedules.obliterate_next, queue=queue))
+        await self._repeat_while_rows_left(
             queue, partial(administration.obliterate_next_events, queue=queue)
         )
         end = partial(administration.end_obliterating, queue=queue)
         await self._run_portion(queue, end, is_continuation=True, is_last=True)
 
-    async def _repeat_until_done(self, queue: str, work: Callable[[Connection], bool]) -> None:
-        """Run work in one transaction after another until it returns False."""
+    async def _repeat_while_rows_left(
+        self, queue: str, work: Callable[[Connection], MoreLeft]
+    ) -> None:
+        """Run work in one transaction after another, until no rows are left for it."""
         is_continuation = False
         while await self._run_portion(queue, work, is_continuation=is_continuation):
             is_continuation = True
@@ -512,9 +519,9 @@ class SqliteEngine:
         return await self._database.run(work, write=False)
 
     async def aclose(self) -> None:
-        self.close_now()
+        self.close_without_event_loop()
 
-    def close_now(self) -> None:
+    def close_without_event_loop(self) -> None:
         """Close the database, without an event loop. Blocks until the waiting work is done."""
         self._database.close()
 
@@ -525,8 +532,8 @@ def _read_change_numbers(connection: Connection, queues: list[str]) -> dict[str,
     return marks
 
 
-def _flush_file(path: str) -> None:
-    """Flush a file to the disk. Errors are ignored."""
+def _fsync_file(path: str) -> None:
+    """Flush a file to the disk with fsync. Errors are ignored."""
     with contextlib.suppress(OSError):  # the commit that follows reports them
         file = os.open(path, os.O_RDWR)
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from sqlite3 import Connection
-from typing import Final
+from typing import Final, TypeAlias
 
 # How many jobs one transaction moves to another state, with several statements for each job.
 MOVED_AT_ONCE: Final = 256
@@ -19,6 +19,9 @@ LOOKED_AT_ONCE: Final = 2_048
 DELETED_AT_ONCE: Final = 2_048
 FREED_AT_ONCE: Final = 2_048
 MOST_IN_STATEMENT: Final = 64  # how many jobs one DELETE deletes, at most
+
+MoreLeft: TypeAlias = bool
+"""Whether rows are left for the next transaction to delete."""
 
 
 class DeletionBudget:
@@ -44,14 +47,16 @@ class DeletionBudget:
         """Whether the transaction should delete no more rows, because a limit is reached."""
         return self.rows >= DELETED_AT_ONCE or self.freed_pages >= FREED_AT_ONCE
 
-    def delete_until_exhausted(self, delete: Callable[[int], int], *, first: int = 1) -> bool:
+    def delete_until_exhausted(
+        self, delete: Callable[[int], int], *, first_count: int = 1
+    ) -> MoreLeft:
         """Call delete until a limit is reached or no rows are left.
 
         Returns whether rows may be left. delete takes the largest number of rows to delete, and
-        returns how many it has deleted. That number starts with first, which should be small if the
-        rows may be large, and doubles with each call.
+        returns how many it has deleted. That number starts with first_count, which should be small
+        if the rows may be large, and doubles with each call.
         """
-        count = first
+        count = first_count
         while not self.is_exhausted:
             deleted = delete(count)
             self.rows += deleted

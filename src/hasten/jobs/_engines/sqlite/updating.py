@@ -10,7 +10,7 @@ from hasten.jobs._engines.sqlite.event_rows import EventGroup, make_event_group_
 from hasten.jobs._engines.sqlite.job_rows import find_seqs, ready_state_and_rank
 from hasten.jobs._engines.sqlite.job_statements import execute
 from hasten.jobs._engines.sqlite.queue_ledger import Ledger, UnitOfWork
-from hasten.jobs._record import Change, LogLine, Progress, Update
+from hasten.jobs._record import JobChange, LogLine, Progress, Update
 from hasten.jobs._states import READY, State, StatesBefore
 
 
@@ -20,7 +20,7 @@ def update(
     """Apply updates in order; see `Engine.update`."""
     seqs = find_seqs(connection, queue, [update.id for update in updates])
     with UnitOfWork(connection, now_ms) as unit:
-        ledger = unit.open(queue)
+        ledger = unit.get_ledger(queue)
         return [
             _apply_update(unit, ledger, seq, update)
             for seq, update in zip(seqs, updates, strict=True)
@@ -45,17 +45,19 @@ def _apply_update(unit: UnitOfWork, ledger: Ledger, seq: int, update: Update) ->
             execute(unit.connection, "add_log_line", seq=seq, n=n, line=line)
             execute(unit.connection, "trim_log", seq=seq, last=n - keep)
             return State(state)
-        case Change():
+        case JobChange():
             row = execute(unit.connection, "read_state", **job).fetchone()
             if row is None:
                 return None
             found = State(row[0])
-            if found in update.allowed_states:
+            if found in update.required_states:
                 _apply_change(unit, ledger, seq, update, found)
             return found
 
 
-def _apply_change(unit: UnitOfWork, ledger: Ledger, seq: int, change: Change, found: State) -> None:
+def _apply_change(
+    unit: UnitOfWork, ledger: Ledger, seq: int, change: JobChange, found: State
+) -> None:
     """Change a job that was found in a state that allows the change."""
     state, rank = found, None
     if change.priority is not None and found in READY:

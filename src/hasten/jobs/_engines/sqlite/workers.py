@@ -14,13 +14,13 @@ TOPIC: Final = ""
 
 
 def report(
-    connection: Connection, queue: str, id: str, text: str, lifetime_ms: int, now_ms: int
+    connection: Connection, queue: str, id: str, encoded_info: str, lifetime_ms: int, now_ms: int
 ) -> None:
     """Store what a worker reports, and delete dead workers; see `Engine.report_worker`."""
     execute(connection, "delete_dead_workers", queue=queue, now=now_ms)
     execute(
         connection, "write_worker", queue=queue, id=id, seen=now_ms, expires=now_ms + lifetime_ms,
-        info=text,
+        info=encoded_info,
     )  # fmt: skip
 
 
@@ -31,7 +31,7 @@ def read(connection: Connection, queue: str, now_ms: int) -> list[WorkerInfo]:
     return [info for info in found if info is not None]
 
 
-def count(connection: Connection, queue: str, now_ms: int) -> int:
+def count_running(connection: Connection, queue: str, now_ms: int) -> int:
     """Return how many workers of a queue are running, also those that `read` cannot decode."""
     return len(execute(connection, "read_workers", queue=queue, now=now_ms).fetchall())
 

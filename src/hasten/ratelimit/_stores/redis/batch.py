@@ -38,12 +38,12 @@ class ScriptBatch:
         self._rules: dict[int, int] = {}  # by identity: the hash of a rule is slow
         self._rule_rows: list[tuple[int, ...]] = []
 
-    def get_key_number(self, bucket: str, key: bytes) -> int:
-        """Return the number of a key in this batch. Adds the key if it is new."""
+    def get_or_add_key_number(self, bucket: str, key: bytes) -> int:
+        """Return the number of a key in this batch, from 1. Adds the key if it is new."""
         return self._keys.setdefault((bucket, key), len(self._keys) + 1)
 
-    def get_rule_number(self, rule: Rule) -> int:
-        """Return the number of a rule in this batch. Adds the rule if it is new."""
+    def get_or_add_rule_number(self, rule: Rule) -> int:
+        """Return the number of a rule in this batch, from 1. Adds the rule if it is new."""
         number = self._rules.get(id(rule))
         if number is None:
             self._rule_rows.append(_encode_rule(rule))
@@ -54,13 +54,13 @@ class ScriptBatch:
         """Return the Redis keys of the batch, in the order of their numbers."""
         return [self._name(bucket, key) for bucket, key in self._keys]
 
-    def pack(self, now_us: int | None, linger_ms: int) -> bytes:
+    def pack(self, now_us: int | None, min_ttl_ms: int) -> bytes:
         """Encode the batch as the argument of the script.
 
-        now_us is None for the time of the server. linger_ms is the minimum time to live of keys.
+        now_us is None for the time of the server. min_ttl_ms is the minimum time to live of keys.
         """
         now: int | bool = False if now_us is None else now_us
-        return _pack((now, linger_ms, self._rule_rows, self.rows))
+        return _pack((now, min_ttl_ms, self._rule_rows, self.rows))
 
 
 def unpack_results(results: bytes) -> list[list[int]]:
@@ -82,23 +82,23 @@ def add_operation(batch: ScriptBatch, operation: Operation) -> None:
             batch.rows.append([_HIT, *(_encode_group(batch, group) for group in groups)])
         case Settle((reservation, keep)):
             key, rule = (
-                batch.get_key_number(reservation.bucket, reservation.key),
-                batch.get_rule_number(reservation.rule),
+                batch.get_or_add_key_number(reservation.bucket, reservation.key),
+                batch.get_or_add_rule_number(reservation.rule),
             )
             batch.rows.append([_SETTLE, key, rule, reservation.at_us, reservation.cost, keep])
         case Peek(checks):
             row = [_PEEK]
             for check in checks:
                 row += (
-                    batch.get_key_number(check.bucket, check.key),
-                    batch.get_rule_number(check.rule),
+                    batch.get_or_add_key_number(check.bucket, check.key),
+                    batch.get_or_add_rule_number(check.rule),
                     check.cost,
                 )
             batch.rows.append(row)
         case Reset(bucket, key_):
-            batch.rows.append([_RESET, batch.get_key_number(bucket, key_)])
+            batch.rows.append([_RESET, batch.get_or_add_key_number(bucket, key_)])
         case Block(bucket, key_, for_us):
-            batch.rows.append([_BLOCK, batch.get_key_number(bucket, key_), for_us])
+            batch.rows.append([_BLOCK, batch.get_or_add_key_number(bucket, key_), for_us])
 
 
 def _encode_group(batch: ScriptBatch, group: CheckGroup) -> list[int]:
@@ -106,8 +106,8 @@ def _encode_group(batch: ScriptBatch, group: CheckGroup) -> list[int]:
     for bucket, key, rule, cost, counted_later, block_us, forced, shadow, _ in group:
         flags = counted_later * _LATER + forced * _FORCED + shadow * _SHADOW
         numbers += (
-            batch.get_key_number(bucket, key),
-            batch.get_rule_number(rule),
+            batch.get_or_add_key_number(bucket, key),
+            batch.get_or_add_rule_number(rule),
             cost,
             flags,
             block_us,

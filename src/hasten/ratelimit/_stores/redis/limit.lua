@@ -58,7 +58,7 @@ local function clear(state, from)
 end
 
 -- Remove an expired block, window, TAT and runs from a state.
-local function drop_expired(key, rule)
+local function drop_expired_parts(key, rule)
   local state = states[key]
   local count = #state
   if count == 0 then
@@ -230,7 +230,7 @@ end
 -- Return one check of a group: its rule, its state, how long it has to wait, and its flags.
 local function examine(group, place)
   local rule, flags = rules[group[place + 1]], group[place + 3]
-  local state = drop_expired(group[place], rule)
+  local state = drop_expired_parts(group[place], rule)
   local certain, wait = compute_wait(rule, state, group[place + 2])
   return {
     rule = rule, state = state, certain = certain, wait = wait,
@@ -308,7 +308,7 @@ end
 local function settle(operation)
   local key, rule, at = operation[2], rules[operation[3]], operation[4]
   local cost, keep = operation[5], operation[6]
-  local state = drop_expired(key, rule)
+  local state = drop_expired_parts(key, rule)
   if rule.kind == FIXED then
     if state[2] ~= at then
       return {}
@@ -323,7 +323,7 @@ local function settle(operation)
     if rule.kind == GCRA and keep > 0 then
       state[2] = max(state[2], now) + keep * rule.interval
     end
-    drop_expired(key, rule)
+    drop_expired_parts(key, rule)
   end
   rule_of[key] = rule
   return {}
@@ -333,7 +333,7 @@ local function peek(operation)
   local answer = {}
   for place = 2, #operation, 3 do
     local rule = rules[operation[place + 1]]
-    local state = drop_expired(operation[place], rule)
+    local state = drop_expired_parts(operation[place], rule)
     local certain, wait = compute_wait(rule, state, operation[place + 2])
     report(answer, rule, state, certain, wait, 0)
   end

@@ -24,7 +24,7 @@ from urllib.parse import quote
 from hasten._clock import Clock, make_now_ns
 from hasten._durations import Duration
 from hasten._redis.server import Script, Server
-from hasten._store_url import Address, ServerKind
+from hasten._store_url import RedisAddress, ServerKind
 from hasten.errors import StoreError
 from hasten.ratelimit._counter_store import Check, CheckGroup, Outcome, is_group_denied
 from hasten.ratelimit._stores.lazy_connection import LazyConnection
@@ -45,7 +45,7 @@ SCRIPT: Final = Script.of(
 
 # The minimum time to live of a key while a test sets the clock: the server expires keys by its own
 # clock, which the test does not control.
-LINGER_MS: Final = 600_000
+MIN_TTL_MS: Final = 600_000
 
 DELETED_AT_ONCE: Final = 100
 
@@ -63,7 +63,7 @@ class RedisStore(RemoteStore):
 
     def __init__(
         self,
-        address: Address,
+        address: RedisAddress,
         *,
         prefix: str = DEFAULT_PREFIX,
         store_timeout: Duration | None = None,
@@ -106,7 +106,7 @@ class RedisStore(RemoteStore):
         for start in range(0, len(names), DELETED_AT_ONCE):
             chunk = names[start : start + DELETED_AT_ONCE]
             await asyncio.gather(
-                *(server.command("UNLINK", name, key=name.decode()) for name in chunk)
+                *(server.run_command("UNLINK", name, key=name.decode()) for name in chunk)
             )
 
     async def _close(self) -> None:
@@ -114,25 +114,25 @@ class RedisStore(RemoteStore):
         if server is not None:
             await server.close()
 
-    def close_now(self) -> None:
+    def close_without_event_loop(self) -> None:
         """Close the connections of event loops that have ended."""
         server = self._server.detach()
         if server is not None:
-            server.close_now()
+            server.close_without_event_loop()
 
     async def _apply_batch(self, operations: Sequence[Operation]) -> list[Result]:
         now_us = None if self._now_ns is None else self._now_ns() // 1000
-        linger_ms = 0 if now_us is None else LINGER_MS
+        min_ttl_ms = 0 if now_us is None else MIN_TTL_MS
         calls, members = [], []
-        for indexes in self._split_into_batch_indexes(operations):
+        for indexes in self._iter_operation_indexes_by_call(operations):
             batch = ScriptBatch(self._make_redis_key)
             for i in indexes:
                 add_operation(batch, operations[i])
-            calls.append((batch.get_key_names(), batch.pack(now_us, linger_ms)))
+            calls.append((batch.get_key_names(), batch.pack(now_us, min_ttl_ms)))
             members.append(indexes)
         results: list[Result] = [[]] * len(operations)
         for indexes, returned in zip(
-            members, await self._server.get().run_together(SCRIPT, calls), strict=True
+            members, await self._server.get().run_script_pipelined(SCRIPT, calls), strict=True
         ):
             if isinstance(returned, StoreError):
                 for i in indexes:
@@ -142,7 +142,9 @@ class RedisStore(RemoteStore):
                 results[i] = parse_outcomes(operations[i], numbers)
         return results
 
-    def _split_into_batch_indexes(self, operations: Sequence[Operation]) -> Iterator[Sequence[int]]:
+    def _iter_operation_indexes_by_call(
+        self, operations: Sequence[Operation]
+    ) -> Iterator[Sequence[int]]:
         """Yield the indexes of the operations for each call of the script.
 
         There is one call for all operations, or on a cluster one for each client.

@@ -82,7 +82,7 @@ class SqliteStore(RemoteStore):
         if database is not None:
             await asyncio.to_thread(database.close)  # waits for running transactions
 
-    def close_now(self) -> None:
+    def close_without_event_loop(self) -> None:
         """Close the file."""
         database = self._database.detach()
         if database is not None:
@@ -131,7 +131,9 @@ class _StateBatch:
         for name, rule in self._changed.items():
             state = self._states[name]
             if state:
-                expires_us = state[0] if rule is None else algorithms.find_expiry_us(rule, state)
+                expires_us = (
+                    state[0] if rule is None else algorithms.find_state_expiry_time_us(rule, state)
+                )
                 kept.append((name, expires_us, json.dumps(state)))
             else:
                 deleted.append(name)
@@ -164,7 +166,7 @@ class _StateBatch:
         for group in groups:
             names = [_make_row_name(check.bucket, check.key) for check in group]
             states = [self._states.get(name, ()) for name in names]
-            states, outcomes = algorithms.hit(group, states, self._now_us)
+            states, outcomes = algorithms.hit_group(group, states, self._now_us)
             for check, name, state in zip(group, names, states, strict=True):
                 self._set_state(name, state, check.rule)
             answer.append(outcomes)
@@ -182,7 +184,7 @@ class _StateBatch:
             until_us = self._now_us + for_us if for_us else 0
             # The rule is unknown here, so the expiry of the counts is, too. `write.sql` keeps the
             # later of the stored expiry and the end of the block.
-            self._set_state(name, algorithms.set_block(state, until_us), None)
+            self._set_state(name, algorithms.replace_block(state, until_us), None)
 
     def _set_state(self, name: str, state: CounterState, rule: Rule | None) -> None:
         if self._states.get(name, ()) != state:
@@ -203,9 +205,9 @@ def _find_row_names(operation: Operation) -> Iterable[str]:
 
 
 def _make_row_name(bucket: str, key: bytes) -> str:
-    return f"{_encode_bucket(bucket)}:{key.hex()}"
+    return f"{_encode_bucket_as_json(bucket)}:{key.hex()}"
 
 
 @lru_cache(maxsize=10_000)
-def _encode_bucket(bucket: str) -> str:
+def _encode_bucket_as_json(bucket: str) -> str:
     return json.dumps(bucket)  # JSON, because SQLite cannot store every string

@@ -1,4 +1,4 @@
-"""`StoreUse`: a store with its users, which is closed when the last user releases it."""
+"""`SharedStore`: a store with its users, which is closed when the last user releases it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hasten.jobs._engine import Engine
 from hasten.jobs._engines import open_engine
 
 
-class StoreUse:
+class SharedStore:
     """A store, and the queues and workers that use it.
 
     A store that was created from a URL and the default store are closed when the last queue or
@@ -59,10 +59,10 @@ class StoreUse:
                 await store.aclose()
 
 
-DEFAULT_STORE_USE: Final = StoreUse(None)
+DEFAULT_SHARED_STORE: Final = SharedStore(None)
 """The default store, which all queues without a store of their own share."""
 
 
-def get_store_use(store: str | Store | None) -> StoreUse:
-    """Return the `StoreUse` for the option store of a queue. Raises `InvalidOption`."""
-    return DEFAULT_STORE_USE if store is None else StoreUse(store)
+def get_or_make_shared_store(store: str | Store | None) -> SharedStore:
+    """Return the `SharedStore` for the option store of a queue. Raises `InvalidOption`."""
+    return DEFAULT_SHARED_STORE if store is None else SharedStore(store)

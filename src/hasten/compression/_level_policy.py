@@ -15,8 +15,8 @@ from hasten.compression._negotiation import Coding
 
 
 @dataclass(frozen=True, slots=True)
-class Effort:
-    """The levels of one compressor: which one to use when, and how much time each takes."""
+class LevelPolicy:
+    """Which level a compressor uses when, and how much time each level takes."""
 
     levels: range
     """All levels that the compressor supports."""
@@ -68,7 +68,7 @@ KIB: Final = 1024
 
 # Level 1 of zstd is faster than 3 for large bodies. For small ones, 3 is as fast, and its output is
 # smaller.
-ZSTD: Final = Effort(
+ZSTD: Final = LevelPolicy(
     levels=range(-7, 23),
     ns_per_byte={-1: 0.8, 1: 1.0, 3: 1.3, 4: 1.5, 6: 4, 9: 7, 12: 20, 15: 40, 19: 250, 22: 400},
     fixed_ns=3_000,
@@ -78,7 +78,7 @@ ZSTD: Final = Effort(
     fastest=1,
     smallest=19,
 )
-BROTLI: Final = Effort(
+BROTLI: Final = LevelPolicy(
     levels=range(12),
     ns_per_byte={0: 1.3, 1: 1.7, 3: 3, 4: 4.5, 5: 9, 6: 12, 7: 18, 9: 40, 10: 400, 11: 1500},
     fixed_ns=12_000,
@@ -88,7 +88,7 @@ BROTLI: Final = Effort(
     fastest=1,
     smallest=9,
 )
-ZLIB: Final = Effort(
+ZLIB: Final = LevelPolicy(
     levels=range(1, 10),
     ns_per_byte={1: 4.5, 3: 6, 4: 7, 5: 9, 6: 12, 7: 15, 9: 38},
     fixed_ns=5_000,
@@ -99,7 +99,7 @@ ZLIB: Final = Effort(
     smallest=9,
 )
 # Level 3 takes three times as long as 1, and its output is only 2 % smaller.
-ISAL: Final = Effort(
+ISAL: Final = LevelPolicy(
     levels=range(4),
     ns_per_byte={0: 0.7, 1: 0.8, 2: 0.8, 3: 2.5},
     fixed_ns=4_000,
@@ -119,18 +119,18 @@ LEVELS: Final = {
 """The numbers that the option level of `CompressionMiddleware` accepts."""
 
 
-def with_fixed_level(level: int, effort: Effort) -> Effort:
-    """Return a copy of effort that uses one level for all body sizes.
+def with_fixed_level(level: int, level_policy: LevelPolicy) -> LevelPolicy:
+    """Return a copy of level_policy that uses one level for all body sizes.
 
     The level is still lowered under load, and raised for work in the background.
     """
-    return Effort(
-        effort.levels,
-        effort.ns_per_byte,
-        effort.fixed_ns,
+    return LevelPolicy(
+        level_policy.levels,
+        level_policy.ns_per_byte,
+        level_policy.fixed_ns,
         by_size=((0, level),),
         streaming=level,
         live=level,
-        fastest=min(level, effort.fastest),
-        smallest=max(level, effort.smallest),
+        fastest=min(level, level_policy.fastest),
+        smallest=max(level, level_policy.smallest),
     )
