@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from hasten.jobs._engines.redis import RedisEngine, skipped_runs
+from hasten.jobs._engines import skipped_runs
+from hasten.jobs._engines.redis import RedisEngine
 from hasten.jobs._engines.redis.redis_engine import JOBS_AT_ONCE
 from hasten.jobs._record import Completed
 from hasten.jobs._states import State

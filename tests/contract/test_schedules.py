@@ -12,8 +12,8 @@ import pytest
 
 from hasten.errors import WrongState
 from hasten.jobs._engine import Engine
-from hasten.jobs._options import Options
-from hasten.jobs._record import Completed, Failed, JobRecord, Lease, Released, Retry
+from hasten.jobs._options import Options, decode_options
+from hasten.jobs._record import Completed, Failed, Lease, Released, Retry
 from hasten.jobs._schedule_record import (
     MAX_CATCH_UP,
     NewSchedule,
@@ -405,8 +405,6 @@ class TestClaim:
         assert record == await upsert(engine, schedule("s7", jitter_ms=30_000), now_ms=NOW + 40_000)
 
     async def test_the_expiry_counts_from_each_slot(self, engine: Engine) -> None:
-        from hasten.jobs._options import decode_options
-
         await upsert(engine, schedule(options=Options(expires_ms=5_000)))
         for minute in range(3):
             (lease,) = await claim_all(engine, NOW + minute * MINUTE)
@@ -482,6 +480,7 @@ class TestMissed:
         assert await claim_all(engine, START + 5 * MINUTE + 1) == []
         kinds = [event.kind for event in await happened(engine, after)]
         assert kinds == ["waiting", "removed", "added", "delayed"]
+        assert len(await claim_all(engine, START)) == 1  # the job with which the events were read
         record = await get(engine)
         assert (record.slot_ms, record.dropped) == (START + 6 * MINUTE, 5)
         assert record.previous_ms == START
@@ -833,7 +832,3 @@ async def test_n_workers_with_wrong_clocks_run_each_slot_once(engine: Engine) ->
         assert set(found) <= set(grid)
         if id != "last":
             assert sorted(found) == grid
-
-
-def _last(record: JobRecord) -> str:
-    return record.id

@@ -213,7 +213,7 @@ class TestGuarding:
         """Otherwise the schedule would end."""
         await schedule(shared, {"pattern": "0 0 1 1 *"})
         (job,) = pending(shared)
-        with pytest.raises(WrongState, match="the next run of a scheduler"):
+        with pytest.raises(WrongState, match="the next run of a schedule"):
             await shared.queue.remove(job)
         assert await shared.queue.drain(delayed=True) == 0
         assert await shared.queue.clean("delayed", older_than=0) == []
@@ -223,7 +223,7 @@ class TestGuarding:
         """Otherwise the schedule would end: no worker would claim the job that continues it."""
         await schedule(shared, {"pattern": "0 0 1 1 *"})
         (job,) = pending(shared)
-        with pytest.raises(WrongState, match="the next run of a scheduler"):
+        with pytest.raises(WrongState, match="the next run of a schedule"):
             await shared.queue.cancel(job)
         assert pending(shared) == [job]
 

@@ -143,6 +143,16 @@ def worker(
             "[default: 30s]",
         ),
     ] = 30.0,
+    max_schedule_lateness: Annotated[
+        float | None,
+        typer.Option(
+            parser=parse_duration,
+            metavar="DURATION",
+            show_default=False,
+            help="How late the run of a schedule may be until /readyz fails, such as 5m.  "
+            "[default: late schedules do not affect /readyz]",
+        ),
+    ] = None,
     is_supervised: Annotated[
         bool,
         typer.Option(
@@ -178,7 +188,12 @@ def worker(
     # Before anything starts: an optional package may be missing, or the port be in use.
     monitor = None
     if metrics_port is not None:
-        checks = HealthChecks(queues, max_blocked=max_blocked, max_fetch_age=max_fetch_age)
+        checks = HealthChecks(
+            queues,
+            max_blocked=max_blocked,
+            max_fetch_age=max_fetch_age,
+            max_schedule_lateness=max_schedule_lateness,
+        )
         monitor = _make_listening_monitor(metrics_host, metrics_port, queues, checks)
     if processes == 1:
         worker = Worker(

@@ -330,6 +330,9 @@ class Engine(Protocol):
     async def list_schedules(self, queue: str, *, offset: int, limit: int) -> list[ScheduleRecord]:
         """Return a page of the schedules: those with the earliest slot first, paused ones last."""
 
+    async def count_schedules(self, queue: str) -> int:
+        """Return how many schedules the queue has, including paused and ended ones. Cheap."""
+
     async def late_schedules(
         self, queue: str, *, before_ms: int, limit: int
     ) -> list[ScheduleRecord]:
@@ -465,9 +468,9 @@ def resolve_keep(own: Keep | None, default: Keep) -> Keep:
 def raise_if_scheduled(queue: str, ids: Collection[str], what: str) -> None:
     """Raise `WrongState` if there are ids. They are those of pending jobs of schedules.
 
-    Without that job the schedule would add no further jobs. what is "cancelled" or "removed".
+    Without such a job, the schedule would add no more jobs. what is "cancelled" or "removed".
     """
     for id in ids:
         raise WrongState(
-            queue, id, "the next run of a scheduler", [f"{what} together with its scheduler"]
+            queue, id, "the next run of a schedule", [f"{what} together with its schedule"]
         )

@@ -130,8 +130,8 @@ class Options:
     priority: int = 0
     lifo: bool = False
     timeout_ms: int | None = None
-    expires_ms: int | None = None  # after the due time; see `with_expiry_time`
-    expires_at_ms: int | None = None  # since the epoch; the only form that is stored
+    expires_ms: int | None = None  # after the due time; `with_expiry_time` makes it expires_at_ms
+    expires_at_ms: int | None = None  # since the epoch; the form that is stored with a job
     keep_completed: Keep | None = None
     keep_failed: Keep | None = None
     keep_logs: int | None = None  # log lines; None means `DEFAULT_KEEP_LOGS`
@@ -390,6 +390,8 @@ def _encode_hasten_options(options: Options) -> dict[str, Any]:
         ours["timeout"] = options.timeout_ms
     if options.expires_at_ms is not None:
         ours["expiresAt"] = options.expires_at_ms
+    if options.expires_ms is not None:  # of a schedule: it applies to each of its jobs
+        ours["expires"] = options.expires_ms
     if options.since is not None:
         ours["since"] = options.since
     if options.metadata:
@@ -426,6 +428,7 @@ class _WireHastenOptions(msgspec.Struct):
 
     timeout: Any = None
     expiresAt: Any = None
+    expires: Any = None
     cap: Any = None
     since: Any = None
     metadata: Any = None
@@ -438,6 +441,7 @@ class _WireOptions(msgspec.Struct):
     attempts: Any = None
     backoff: Any = None
     delay: Any = None
+    timestamp: Any = None
     priority: Any = None
     lifo: Any = None
     jobId: Any = None
@@ -488,7 +492,7 @@ def _to_options(wire: _WireOptions) -> Options:
         lifo=wire.lifo is True,
         timeout_ms=_read_ms("hasten.timeout", timeout_ms) or None,
         expires_at_ms=_read_clamped_whole_number("hasten.expiresAt", expires_at_ms, 0, MAX_COUNT)
-        or None,
+        or _read_expiry_of_scheduled(wire),
         keep_completed=_read_keep("removeOnComplete", wire.removeOnComplete),
         keep_failed=_read_keep("removeOnFail", wire.removeOnFail),
         keep_logs=_read_clamped_whole_number("keepLogs", wire.kl, 0, MAX_KEEP_LOGS) or None,
@@ -496,6 +500,15 @@ def _to_options(wire: _WireOptions) -> Options:
         since=wire.hasten.since if isinstance(wire.hasten.since, str) else None,
         metadata=_read_metadata(wire.hasten.metadata),
     )
+
+
+def _read_expiry_of_scheduled(wire: _WireOptions) -> int | None:
+    """Return when a job of a schedule expires. Its options have the time from its due time on."""
+    expires_ms = _read_ms("hasten.expires", wire.hasten.expires)
+    added_ms = _read_clamped_whole_number("timestamp", wire.timestamp, 0, MAX_COUNT)
+    if not expires_ms or not added_ms:
+        return None
+    return added_ms + _read_ms("delay", wire.delay) + expires_ms
 
 
 def _read_number(option: str, value: object) -> float | None:

@@ -352,15 +352,14 @@ class Schedules:
         for declaration in self.declared.values():
             self._make_schedule(declaration.id, declaration.task, **declaration.options)
 
-    async def store_declared(self) -> None:
-        """Store the declared schedules. Called when a worker starts. Raises `StoreError`."""
-        for declaration in [*self.declared.values()]:
-            new = self._make_schedule(declaration.id, declaration.task, **declaration.options)
-            if await self._store(structs.replace(new, is_declared=True)) is None:
-                logger.warning(
-                    "queue %s: schedule %s not stored: its end is over",
-                    self._queue.name, declaration.id,
-                )  # fmt: skip
+    async def store_declaration(self, declaration: Declaration) -> None:
+        """Store a declared schedule. A worker does this when it starts. Raises `StoreError`."""
+        new = self._make_schedule(declaration.id, declaration.task, **declaration.options)
+        if await self._store(structs.replace(new, is_declared=True)) is None:
+            logger.warning(
+                "queue %s: schedule %s not stored: its end is over",
+                self._queue.name, declaration.id,
+            )  # fmt: skip
 
     # Helpers ------------------------------------------------------------------------------------
 

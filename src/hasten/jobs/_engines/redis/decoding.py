@@ -161,7 +161,7 @@ class SettleReply(msgspec.Struct, array_like=True, gc=False):
     jobs: list[JobRecord]
     next_due_ms: int | float | bool  # False if no job is delayed
     lost: list[str]  # ids of jobs whose lease is lost
-    cron_jobs: list[tuple[str, str, str]]  # claimed jobs of cron schedulers: id, scheduler, options
+    cron_jobs: list[tuple[str, str, str]]  # claimed jobs of schedulers: id, scheduler, options
     errors: list[tuple[str, str]]  # id of a job, and the error in an update of related jobs
     skipped: list[str]  # ids of jobs that only a worker with croniter can run
 

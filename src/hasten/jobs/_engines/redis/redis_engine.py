@@ -30,12 +30,11 @@ from hasten.errors import (
     StoreError,
     StoreInterrupted,
     StoreRejected,
-    WrongState,
 )
 from hasten.jobs import _cron as cron
 from hasten.jobs._encoding import UNDECODABLE
-from hasten.jobs._engine import CANCELLED_ERROR, CRASH_ERROR, check_cursor
-from hasten.jobs._engines.redis import script_requests
+from hasten.jobs._engine import CANCELLED_ERROR, CRASH_ERROR, check_cursor, raise_if_scheduled
+from hasten.jobs._engines.redis import schedules, script_requests
 from hasten.jobs._engines.redis.decoding import (
     SettleReply,
     decode_add_reply,
@@ -69,6 +68,7 @@ from hasten.jobs._record import (
     Update,
     WhyFacts,
 )
+from hasten.jobs._schedule_record import NewSchedule, ScheduleRecord
 from hasten.jobs._states import State, StatesBefore
 from hasten.jobs._worker_info import WorkerInfo, decode_worker_info, encode_worker_info
 
@@ -259,35 +259,85 @@ class RedisEngine:
                 )  # fmt: skip
             if reply.skipped:
                 self._skipped.add(queue, reply.skipped)
+            token = "" if claim is None else claim.token
+            leases = [Lease(job, token) for job in reply.jobs]
+            dropped_slots = 0
             if reply.cron_jobs:
-                await self._add_next_cron_jobs(queue, reply, now_ms)
+                leases, dropped_slots = await self._start_scheduled(queue, reply, leases, now_ms)
         except (StoreInterrupted, asyncio.CancelledError):
             if claim is not None:
                 self._orphans.add(queue, claim, now_ms)
             raise
-        token = "" if claim is None else claim.token
-        leases = [Lease(job, token) for job in reply.jobs]
         next_due_ms = reply.next_due_ms
-        return ClaimedJobs(leases, None if next_due_ms is False else int(next_due_ms), reply.lost)
+        due_ms = None if next_due_ms is False else int(next_due_ms)
+        return ClaimedJobs(leases, due_ms, reply.lost, dropped_slots)
 
-    async def _add_next_cron_jobs(self, queue: str, reply: SettleReply, now_ms: int) -> None:
-        """Add the next job of each cron scheduler whose job was claimed.
+    async def _start_scheduled(
+        self, queue: str, reply: SettleReply, leases: list[Lease], now_ms: int
+    ) -> tuple[list[Lease], int]:
+        """Add the next jobs of the schedules whose jobs were claimed.
 
-        The server cannot parse cron patterns, so the due times are computed here.
+        The server cannot parse cron patterns, so the slots are computed here. Returns the leases
+        without those of jobs that must not run now, and how many slots get no run. If the store
+        fails, its leases expire, and the next worker that claims their jobs adds the next ones.
         """
-        for id, scheduler, opts in reply.cron_jobs:
-            try:
-                due_ms = _next_repeat_ms(opts, now_ms)
-                request = {
-                    "now": now_ms, "id": id, "scheduler": scheduler, "opts": opts, "due": due_ms,
-                }  # fmt: skip
-                await self._run_script("add_next_run", queue, request, repeatable=True)
-            except (*UNDECODABLE, ArithmeticError, HastenError) as error:
-                # The claimed job runs nevertheless. Its scheduler adds no further jobs.
-                logger.error(
-                    "queue %s: cannot add the next run of scheduler %s: %s",
-                    queue, scheduler, error,
-                )  # fmt: skip
+        ours = {id: name for id, name, opts in reply.cron_jobs if schedules.has_policy(opts)}
+        others = [row for row in reply.cron_jobs if row[0] not in ours]
+        dropped: set[str] = set()
+        kept: list[Lease] = []
+        dropped_slots = 0
+        try:
+            planned = [lease for lease in leases if lease.job.id in ours]
+            if planned:
+                kept, dropped_slots = await schedules.start_runs(
+                    self._run_script, queue, planned, ours, now_ms
+                )
+        except StoreError as error:
+            self._log_unstarted(queue, list(ours), error)
+        for id, scheduler, opts in others:
+            if not await self._add_next_run(queue, id, scheduler, opts, now_ms):
+                dropped.add(id)
+        started = {lease.job.id: lease for lease in kept}
+        remaining = [
+            started.get(lease.job.id, lease)
+            for lease in leases
+            if lease.job.id not in dropped and (lease.job.id not in ours or lease.job.id in started)
+        ]
+        return remaining, dropped_slots
+
+    async def _add_next_run(
+        self, queue: str, id: str, scheduler: str, opts: str, now_ms: int
+    ) -> bool:
+        """Add the next job of a cron scheduler of BullMQ. Returns whether its claimed job can run.
+
+        It cannot if the store has failed: then another claim of the job must add the next one.
+        """
+        try:
+            due_ms = _next_repeat_ms(opts, now_ms)
+            request = {
+                "now": now_ms, "id": id, "scheduler": scheduler, "opts": opts, "due": due_ms,
+            }  # fmt: skip
+            await self._run_script("add_next_run", queue, request, repeatable=True)
+        except StoreRejected as error:
+            logger.error(
+                "queue %s: cannot add the next run of scheduler %s: %s", queue, scheduler, error
+            )
+        except StoreError as error:
+            self._log_unstarted(queue, [id], error)
+            return False
+        except (*UNDECODABLE, ArithmeticError, HastenError) as error:
+            # The claimed job runs nevertheless. Its scheduler adds no further jobs.
+            logger.error(
+                "queue %s: cannot add the next run of scheduler %s: %s", queue, scheduler, error
+            )
+        return True
+
+    def _log_unstarted(self, queue: str, ids: list[str], error: StoreError) -> None:
+        logger.warning(
+            "queue %s: scheduled jobs not started, they start again when their leases have "
+            "expired: %s (%s)",
+            queue, ", ".join(ids), error,
+        )  # fmt: skip
 
     def renew(
         self, queue: str, tokens_by_id: Mapping[str, str], *, lease_ms: int, now_ms: int
@@ -591,6 +641,42 @@ class RedisEngine:
             key=key, name=self._keys.event_reader_connection_name(queue)
         )
 
+    # Schedules ----------------------------------------------------------------------------------
+
+    async def upsert_schedule(
+        self, queue: str, schedule: NewSchedule, *, now_ms: int
+    ) -> ScheduleRecord | None:
+        return await schedules.upsert(self._run_script, queue, schedule, now_ms)
+
+    async def get_schedules(self, queue: str, ids: Sequence[str]) -> list[ScheduleRecord | None]:
+        return await schedules.get(self._run_script, queue, ids)
+
+    async def list_schedules(self, queue: str, *, offset: int, limit: int) -> list[ScheduleRecord]:
+        return await schedules.read_page(self._run_script, queue, offset, limit)
+
+    async def count_schedules(self, queue: str) -> int:
+        prefix = self._keys.queue_prefix(queue)
+        # Paused schedules are not in BullMQ's set.
+        counted = [("ZCARD", prefix + "repeat"), ("HLEN", prefix + "hasten:paused")]
+        return sum([await self._server.run_command(*each, key=each[1]) for each in counted])
+
+    async def late_schedules(
+        self, queue: str, *, before_ms: int, limit: int
+    ) -> list[ScheduleRecord]:
+        return await schedules.read_late(self._run_script, queue, before_ms, limit)
+
+    async def pause_schedule(self, queue: str, id: str, *, now_ms: int) -> bool:
+        return await schedules.pause(self._run_script, queue, id, now_ms)
+
+    async def resume_schedule(self, queue: str, id: str, *, now_ms: int) -> bool:
+        return await schedules.resume(self._run_script, queue, id, now_ms)
+
+    async def run_schedule(self, queue: str, id: str, *, now_ms: int) -> str | None:
+        return await schedules.run_now(self._run_script, queue, id, now_ms)
+
+    async def remove_schedules(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[bool]:
+        return await schedules.remove(self._run_script, queue, ids)
+
     # Administration -----------------------------------------------------------------------------
 
     async def requeue(
@@ -604,12 +690,12 @@ class RedisEngine:
             "now": now_ms, "error": CANCELLED_ERROR, "keep_failed": script_requests.KEEP_FAILED,
         }  # fmt: skip
         answers = await self._run_in_portions("cancel", queue, ids, request)
-        _raise_if_scheduled(queue, ids, answers, "cancelled")
+        raise_if_scheduled(queue, _scheduled_ids(ids, answers), "cancelled")
         return _to_states(answers)
 
     async def remove(self, queue: str, ids: Sequence[str], *, now_ms: int) -> StatesBefore:
         answers = await self._run_in_portions("remove", queue, ids)
-        _raise_if_scheduled(queue, ids, answers, "removed")
+        raise_if_scheduled(queue, _scheduled_ids(ids, answers), "removed")
         return _to_states(answers)
 
     async def purge(
@@ -798,18 +884,9 @@ def _to_states(answers: Sequence[bytes | None]) -> StatesBefore:
     return [None if answer is None else State(decode_text(answer)) for answer in answers]
 
 
-def _raise_if_scheduled(
-    queue: str, ids: Sequence[str], answers: Sequence[bytes | None], action: str
-) -> None:
-    """Raise `WrongState` if the script has left out a job because it is a scheduler's next run.
-
-    Without that job the scheduler would add no further jobs. action is "cancelled" or "removed".
-    """
-    for id, answer in zip(ids, answers, strict=True):
-        if answer == b"scheduled":
-            raise WrongState(
-                queue, id, "the next run of a scheduler", [f"{action} together with its scheduler"]
-            )
+def _scheduled_ids(ids: Sequence[str], answers: Sequence[bytes | None]) -> list[str]:
+    """Return the ids of the jobs that a script has left out, because a schedule needs them."""
+    return [id for id, answer in zip(ids, answers, strict=True) if answer == b"scheduled"]
 
 
 def _escape_glob(text: str) -> str:

@@ -22,9 +22,9 @@ for index, id in ipairs(request.ids) do
   elseif state and state ~= 'completed' and state ~= 'failed' and is_pending_run(q, id) then
     answers[index] = 'scheduled'
   elseif state and state ~= 'completed' and state ~= 'failed' then
-    local job = read_fields(job_key, 'parentKey', 'parent', 'deid', 'atm', 'opts')
+    local job = read_fields(job_key, 'parentKey', 'parent', 'deid', 'atm', 'opts', 'rjk')
     local keep = keep_rule_of(job[5], 'removeOnFail', request.keep_failed)
-    local fields = { parentKey = job[1], parent = job[2], deid = job[3] }
+    local fields = { parentKey = job[1], parent = job[2], deid = job[3], rjk = job[6] }
     remove_from_state(q, id, state)
     fail(q, id, fields, reason, {}, whole(job[4]), keep[1] ~= 0, now, state)
     if keep[1] ~= 0 then

@@ -50,7 +50,7 @@ local function begin(outcome)
     return nil
   end
   held[lock_key] = 'settled' -- a second outcome of the same run is rejected as lost
-  local job = read_fields(job_key, 'name', 'data', 'atm', 'parentKey', 'parent', 'deid')
+  local job = read_fields(job_key, 'name', 'data', 'atm', 'parentKey', 'parent', 'deid', 'rjk')
   if not job[1] and not job[2] then
     lost[#lost + 1] = id
     return nil
@@ -85,7 +85,7 @@ end
 -- Fails a job that will not be retried. Returns how many attempts it has made.
 local function fail_for_good(id, job, reason, trace, keep, counts)
   local attempts = whole(job[3]) + (counts and 1 or 0)
-  local fields = { parentKey = job[4], parent = job[5], deid = job[6] }
+  local fields = { parentKey = job[4], parent = job[5], deid = job[6], rjk = job[7] }
   fail(q, id, fields, reason, trace_of(q.base .. id, trace), attempts, keep[1] ~= 0, now, 'active')
   ended.failed = ended.failed + 1
   if keep[1] ~= 0 then
@@ -113,6 +113,9 @@ local function complete(outcome, job)
   end
   if job[4] then
     attempt(id, child_completed, job[4], job_key, value, now)
+  end
+  if job[7] then
+    attempt(id, run_ended, q, job[7], id)
   end
   clear_cancellation(q, id)
   if keep[1] == 0 then

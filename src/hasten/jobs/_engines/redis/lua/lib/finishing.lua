@@ -137,7 +137,7 @@ local function clear_cancellation(q, id)
   end
 end
 
--- Fails a job that was removed from its state before. fields are parentKey, parent and deid of its hash; trace_fields
+-- Fails a job that was removed from its state before. fields are parentKey, parent, deid and rjk of its hash; trace_fields
 -- are further fields and values to write; keeps_it is false if the keep rule deletes the job at once.
 local function fail(q, id, fields, reason, trace_fields, attempts, keeps_it, now, previous)
   local job_key = q.base .. id
@@ -146,6 +146,9 @@ local function fail(q, id, fields, reason, trace_fields, attempts, keeps_it, now
   end
   if fields.parentKey then
     attempt(id, child_failed, fields.parentKey, fields.parent, job_key, reason, now)
+  end
+  if fields.rjk then
+    attempt(id, run_ended, q, fields.rjk, id)
   end
   clear_cancellation(q, id)
   if keeps_it then
