@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from hasten._clock import Clock
 from hasten.jobs._engine import Engine
@@ -34,25 +34,16 @@ class LateSchedule:
     is_broken: bool = False
 
 
-class WatchedQueue(Protocol):
-    """The attributes of `Queue` that are used here."""
-
-    name: str
-
-    @property
-    def clock(self) -> Clock: ...
-    @property
-    def engine(self) -> Engine: ...
-
-
-async def find_late_schedules(queue: WatchedQueue, seconds: float = 0.0) -> list[LateSchedule]:
+async def find_late_schedules(
+    engine: Engine, queue: str, clock: Clock, seconds: float = 0.0
+) -> list[LateSchedule]:
     """Return the schedules that are late by more than this, the latest first.
 
     One call of the store, which returns at most `MAX_LATE` schedules. Raises `StoreError`.
     """
-    now_ms = queue.clock.now_ms()
+    now_ms = clock.now_ms()
     before_ms = now_ms - round(seconds * 1000)
-    found = await queue.engine.late_schedules(queue.name, before_ms=before_ms, limit=MAX_LATE)
+    found = await engine.late_schedules(queue, before_ms=before_ms, limit=MAX_LATE)
     late = [_to_late_schedule(record, now_ms) for record in found]
     return sorted(late, key=lambda each: -each.seconds)
 

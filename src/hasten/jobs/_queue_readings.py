@@ -89,7 +89,8 @@ async def _read_paused_flag(queue: Queue) -> QueueReading:
 
 async def _read_paused_flag_and_schedules(queue: Queue) -> QueueReading:
     is_paused = await queue.is_paused()
-    return QueueReading(queue.name, {}, is_paused=is_paused, due=await find_late_schedules(queue))
+    due = await find_late_schedules(queue.engine, queue.name, queue.clock)
+    return QueueReading(queue.name, {}, is_paused=is_paused, due=due)
 
 
 async def _read_counts_and_waits(queue: Queue) -> QueueReading:
@@ -114,7 +115,7 @@ async def _read_counts_and_waits(queue: Queue) -> QueueReading:
         is_paused=await engine.is_paused(name),
         slots=sum(info.slots for info in await engine.workers(name, now_ms=now_ms)),
         schedules=schedules,
-        due=await find_late_schedules(queue) if schedules else [],
+        due=await find_late_schedules(engine, name, queue.clock) if schedules else [],
     )
 
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from hasten._logs import get_logger
 from hasten.errors import HastenError, StoreError, StoreUnavailable
+from hasten.jobs._engine import Engine
 from hasten.jobs._epoch import to_datetime
 from hasten.jobs._late_schedules import (
     LATE_SECONDS,
@@ -33,18 +34,25 @@ class ScheduleWatch:
     """Watches the schedules of one queue for a worker. `run` is a service of the worker."""
 
     def __init__(self, queue: Queue, outage: OutageLog) -> None:
-        self._queue = queue
+        self._schedules = queue.schedules
         self._name = queue.name
+        self._clock = queue.clock
+        # Not `queue.engine`, which would open the queue again after its user has closed it.
+        self._find_engine = queue.shared_store.engine
         self._outage = outage
         self._unstored = list(queue.schedules.declared.values())
         self._late: dict[str, float] = {}  # the lateness of those that are logged, in seconds
+
+    @property
+    def _engine(self) -> Engine:
+        return self._find_engine()
 
     async def run(self) -> None:
         """Store the declared schedules, and then look for late schedules again and again."""
         await self._store_declared()
         seconds = FIRST_CHECK_SECONDS
         while True:
-            await self._queue.clock.sleep(RETRY_SECONDS if self._unstored else seconds)
+            await self._clock.sleep(RETRY_SECONDS if self._unstored else seconds)
             if self._unstored:
                 await self._store_declared()
             else:
@@ -66,7 +74,13 @@ class ScheduleWatch:
     async def _store(self, declaration: Declaration) -> None:
         """Store a declared schedule. Logs errors, except that the store is unavailable."""
         try:
-            await self._queue.schedules.store_declaration(declaration)
+            new = self._schedules.make_declared(declaration)
+            now_ms = self._clock.now_ms()
+            if await self._engine.upsert_schedule(self._name, new, now_ms=now_ms) is None:
+                logger.warning(
+                    "queue %s: declared schedule %s not stored: its end is over",
+                    self._name, declaration.id,
+                )  # fmt: skip
         except StoreUnavailable:
             raise
         except HastenError as error:
@@ -80,9 +94,10 @@ class ScheduleWatch:
         """Log the schedules that have become late, and those that are late no longer."""
         activity = f"look for late schedules of queue {self._name}"
         try:
-            late = await find_late_schedules(self._queue, LATE_SECONDS)
+            engine = self._engine
+            late = await find_late_schedules(engine, self._name, self._clock, LATE_SECONDS)
             # The runs of a paused queue wait because somebody wants that.
-            if late and await self._queue.is_paused():
+            if late and await engine.is_paused(self._name):
                 late = []
             self._log_changes(late)
             for each in late:
@@ -95,7 +110,7 @@ class ScheduleWatch:
 
     async def _repair(self, late: LateSchedule) -> None:
         """Store a declared schedule again whose next job was deleted."""
-        declaration = self._queue.schedules.declared.get(late.id)
+        declaration = self._schedules.declared.get(late.id)
         if declaration is not None:
             await self._store(declaration)
             logger.warning(

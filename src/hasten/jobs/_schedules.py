@@ -15,7 +15,6 @@ from hasten._checks import check_aware_datetime, check_choice, check_text, check
 from hasten._clock import Clock
 from hasten._durations import Duration, to_nearest_ms
 from hasten._escapes import is_printable
-from hasten._logs import get_logger
 from hasten.errors import InvalidOption, JobNotFound, ScheduleNotFound, UsageError
 from hasten.jobs import _cron as cron_patterns
 from hasten.jobs._encoding import UNDECODABLE, decode_json
@@ -41,8 +40,6 @@ from hasten.jobs._schedule_record import (
 from hasten.jobs._schedule_times import next_slot_ms, with_offset
 from hasten.jobs._task_definition import TaskDefinition
 from hasten.jobs._tasks import Arguments, Enqueuer, Task
-
-logger: Final = get_logger("hasten.schedules")
 
 DEFAULT_ZONE: Final = "UTC"
 MIN_EVERY_MS: Final = 1_000
@@ -352,14 +349,10 @@ class Schedules:
         for declaration in self.declared.values():
             self._make_schedule(declaration.id, declaration.task, **declaration.options)
 
-    async def store_declaration(self, declaration: Declaration) -> None:
-        """Store a declared schedule. A worker does this when it starts. Raises `StoreError`."""
+    def make_declared(self, declaration: Declaration) -> NewSchedule:
+        """Return a declared schedule to store. A worker stores it when it starts."""
         new = self._make_schedule(declaration.id, declaration.task, **declaration.options)
-        if await self._store(structs.replace(new, is_declared=True)) is None:
-            logger.warning(
-                "queue %s: schedule %s not stored: its end is over",
-                self._queue.name, declaration.id,
-            )  # fmt: skip
+        return structs.replace(new, is_declared=True)
 
     # Helpers ------------------------------------------------------------------------------------
 
