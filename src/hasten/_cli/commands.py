@@ -1,4 +1,4 @@
-"""The commands: `hasten worker`, and those of `jobs.py` and `workers.py`."""
+"""The commands: `hasten worker`, and those of `jobs.py`, `schedules.py` and `workers.py`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import hasten
-from hasten._cli import jobs, logs, workers
+from hasten._cli import jobs, logs, schedules, workers
 from hasten._cli.durations import parse_duration
 from hasten._cli.output import make_stdout_escape_unencodable
 from hasten._cli.serve import describe_queue, move_parent_pipe_from_stdin, run_worker_until_stopped
@@ -35,6 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(schedules.app, name="schedules")
 app.command()(workers.workers)
 
 
