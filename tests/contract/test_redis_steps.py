@@ -276,7 +276,7 @@ async def test_a_claim_cancelled_while_it_adds_a_cron_job_is_orphaned(
         raise asyncio.CancelledError
 
     with monkeypatch.context() as patched:
-        patched.setattr(engine, "_add_next_cron_jobs", cancelled)
+        patched.setattr(engine, "_start_scheduled", cancelled)
         with pytest.raises(asyncio.CancelledError):
             await take(engine)
     assert await take(engine, 1, "t2") == [run]

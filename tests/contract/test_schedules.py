@@ -12,7 +12,7 @@ import pytest
 
 from hasten.errors import WrongState
 from hasten.jobs._engine import Engine
-from hasten.jobs._options import Options, decode_options
+from hasten.jobs._options import DEFAULT_OPTIONS, Options, decode_options
 from hasten.jobs._record import Completed, Failed, Lease, Released, Retry
 from hasten.jobs._schedule_record import (
     MAX_CATCH_UP,
@@ -51,7 +51,7 @@ def schedule(
     *,
     data: str = "{}",
     task: str = "send",
-    options: Options = Options(),
+    options: Options = DEFAULT_OPTIONS,
     is_declared: bool = False,
     **policy: Any,
 ) -> NewSchedule:
@@ -349,8 +349,11 @@ class TestClaim:
 
     @pytest.mark.parametrize("kind_of_end", ["limit", "end"])
     async def test_a_schedule_ends(self, engine: Engine, kind_of_end: str) -> None:
-        ends = {"limit": {"limit": 3}, "end": {"end_ms": NOW + 3 * MINUTE - 1}}[kind_of_end]
-        new = schedule(rule=ScheduleRule(every_ms=MINUTE, **ends))
+        rules = {
+            "limit": ScheduleRule(every_ms=MINUTE, limit=3),
+            "end": ScheduleRule(every_ms=MINUTE, end_ms=NOW + 3 * MINUTE - 1),
+        }
+        new = schedule(rule=rules[kind_of_end])
         await upsert(engine, new)
         slots = []
         for minute in range(6):
@@ -622,7 +625,7 @@ class TestOverlap:
         self, engine: Engine, rule: ScheduleRule
     ) -> None:
         leases = await self.begin(engine, rule, overlap="queue", missed="all")
-        slots = []
+        slots: list[int] = []
         now_ms = START + 3 * MINUTE
         for _ in range(3):
             assert await claim_all(engine, now_ms, "t2") == []

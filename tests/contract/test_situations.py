@@ -76,4 +76,4 @@ async def test_a_lease_ends_when_it_was_renewed_last(engine: Engine) -> None:
 
 
 async def test_no_other_workers_serve_a_queue_without_any(engine: Engine) -> None:
-    assert await engine.count_other_workers(QUEUE, [], now_ms=NOW) == 0
+    assert await engine.count_workers_except(QUEUE, [], now_ms=NOW) == 0

@@ -57,7 +57,7 @@ async def test_a_worker_of_node_is_a_worker(shared: SharedQueue) -> None:
     assert (await job.why()).code is Reason.NO_WORKER
     await shared.queue.pause()
     await shared.node_worker(idle=False)
-    assert await shared.queue.engine.count_other_workers(shared.name, [], now_ms=0) == 1
+    assert await shared.queue.engine.count_workers_except(shared.name, [], now_ms=0) == 1
     assert await shared.queue.workers() == []
     assert (await job.why()).code is Reason.PAUSED
     await shared.queue.resume()
@@ -78,7 +78,7 @@ async def test_our_own_workers_are_not_counted_as_others(shared: SharedQueue) ->
 
     async def are_both_known() -> bool:
         known = await shared.queue.workers()
-        others = await shared.queue.engine.count_other_workers(shared.name, known, now_ms=0)
+        others = await shared.queue.engine.count_workers_except(shared.name, known, now_ms=0)
         return len(known) == 2 and others == 0
 
     await until_true(are_both_known)

@@ -60,8 +60,8 @@ class Client:
             if not self._requests:
                 self._idle.set()
 
-    async def request(self, key: str, *parts: Part) -> Any:
-        """Send a command to the server that has the key, and return the reply.
+    async def request(self, routing_key: str, *parts: Part) -> Any:
+        """Send a command, made of parts, to the server that has routing_key. Return the reply.
 
         Raises `StoreError`, also when the URL's time-out is exceeded. After `StoreInterrupted` the
         command may or may not have been applied. If the server does not have the script of an
@@ -70,7 +70,7 @@ class Client:
         if self._end is None:
             await self._close_on_loop_end()
         for _ in range(MAX_REDIRECTS):
-            endpoint = await self.endpoint_of(key)
+            endpoint = await self.endpoint_of(routing_key)
             try:
                 return await self._send(self._get_pool(endpoint), parts)
             except errors.FOREIGN as error:

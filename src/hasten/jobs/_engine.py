@@ -255,7 +255,7 @@ class Engine(Protocol):
         clock, from which now_ms comes, even if leases expire by the clock of the server.
         """
 
-    async def count_other_workers(
+    async def count_workers_except(
         self, queue: str, known: Sequence[WorkerInfo], *, now_ms: int
     ) -> int:
         """Return how many workers serve the queue that are not among the known ones.
@@ -299,9 +299,10 @@ class Engine(Protocol):
         `InvalidOption` for an invalid cursor. Entries that cannot be decoded are skipped.
 
         At least the newest 10,000 events are kept, fewer if their large values exceed `EVENT_BYTES`
-        in total; the events of the latest call are always kept. If events after the cursor have
-        been deleted, the first event is a "missed" event. A result or progress value of more than
-        `VALUE_BYTES` is not in its event; `max_event_result_bytes` has the exception.
+        in total; the events of the latest call that has added events are always kept. If events
+        after the cursor have been deleted, the first event is a "missed" event. A result or
+        progress value of more than `VALUE_BYTES` is not in its event; `max_event_result_bytes` has
+        the exception.
         """
 
     def start_reading_latest_cursor(self, queue: str) -> Future[str]:

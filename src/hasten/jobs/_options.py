@@ -130,7 +130,7 @@ class Options:
     priority: int = 0
     lifo: bool = False
     timeout_ms: int | None = None
-    expires_ms: int | None = None  # after the due time; `with_expiry_time` makes it expires_at_ms
+    expires_ms: int | None = None  # after the due time; see `with_expiry_time`
     expires_at_ms: int | None = None  # since the epoch; the form that is stored with a job
     keep_completed: Keep | None = None
     keep_failed: Keep | None = None

@@ -579,7 +579,7 @@ class Queue:
         )
         if situation is None:
             raise JobNotFound(self.name, id)
-        others = await self.engine.count_other_workers(
+        others = await self.engine.count_workers_except(
             self.name, workers, now_ms=self.clock.now_ms()
         )
         return explain(situation, workers, others, now_ms=now_ms)

@@ -126,8 +126,11 @@ class Run:
         self._interrupt_or_cancel()
 
     def _interrupt_or_cancel(self) -> None:
+        """Ask the run to stop, and do so again after a while if it still runs.
+
+        The handler is interrupted, or the task is cancelled.
+        """
         # First, because the rest may raise: the application's logging code may have errors.
-        """Interrupt the handler or cancel the task, and schedule the next request."""
         self._next_request = self.loop.call_later(REPEAT_STOP_SECONDS, self._interrupt_or_cancel)
         job = self.lease.job
         if self.abandon is not None and self._stop_requests >= MAX_STOP_REQUESTS:

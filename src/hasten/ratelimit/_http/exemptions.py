@@ -15,7 +15,7 @@ from hasten._asgi import Scope
 from hasten._frameworks import framework_of
 from hasten.ratelimit._http.paths import LimitPaths
 from hasten.ratelimit._http.registry import is_exempt, registry
-from hasten.ratelimit._http.root_paths import RouterPaths, find_applications
+from hasten.ratelimit._http.root_paths import RouterPaths, find_wrapped_applications
 
 MAX_DEPTH: Final = 8
 """How many levels of mounted applications and included routers are searched for a handler."""
@@ -54,7 +54,7 @@ class Exemptions:
         if own is not None:  # Litestar runs its middlewares after the router
             return getattr(own, "fn", own)
         if self._apps is None:
-            self._apps = find_applications(self._app)
+            self._apps = find_wrapped_applications(self._app)
         apps = [*self._apps, scope.get("app")]
         for app in apps:
             match framework_of(app):

@@ -133,7 +133,7 @@ class RouterPathFinder:
 
     def _inspect_applications(self, scope: Scope) -> None:
         """Find and store the frameworks, root paths and mounts of the wrapped applications."""
-        apps = find_applications(self._app)
+        apps = find_wrapped_applications(self._app)
         self._frameworks = frozenset(filter(None, map(framework_of, apps)))
         outer_websocket = scope.get("app")
         own = {own for app in (*apps, outer_websocket) for own in _iter_root_path_options(app)}
@@ -183,8 +183,11 @@ _RULES: Final[Mapping[str, Callable[[str, str], set[str]]]] = {
 # What a middleware wraps --------------------------------------------------------------------------
 
 
-def find_applications(app: object) -> list[object]:
-    """Return the applications of known frameworks that app is, or that it wraps in any depth."""
+def find_wrapped_applications(app: object) -> list[object]:
+    """Return app if it is of a known framework, else such applications that it wraps.
+
+    Middlewares may wrap each other in any depth.
+    """
     found: list[object] = []
     seen: set[int] = set()
     waiting = [app]
@@ -237,7 +240,7 @@ def _iter_root_path_options(app: object, depth: int = 0) -> Iterator[str]:
         yield own
     for route in getattr(app, "routes", None) or ():
         for mounted in _iter_mounted_applications(route):
-            for each in find_applications(mounted):
+            for each in find_wrapped_applications(mounted):
                 yield from _iter_root_path_options(each, depth + 1)
 
 

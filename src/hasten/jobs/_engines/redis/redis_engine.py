@@ -26,7 +26,7 @@ from hasten._redis.listener import BlockingConnection
 from hasten._redis.server import Server
 from hasten._store_url import DEFAULT_TIMEOUT, RedisAddress
 from hasten.errors import (
-    HastenError,
+    MissingExtra,
     StoreError,
     StoreInterrupted,
     StoreRejected,
@@ -278,66 +278,64 @@ class RedisEngine:
         """Add the next jobs of the schedules whose jobs were claimed.
 
         The server cannot parse cron patterns, so the slots are computed here. Returns the leases
-        without those of jobs that must not run now, and how many slots get no run. If the store
-        fails, its leases expire, and the next worker that claims their jobs adds the next ones.
+        without those of jobs that must not run now, and how many slots get no run. Raises
+        `StoreInterrupted` if the store fails: then the next claim releases the jobs of this one,
+        and adds the next jobs.
         """
         ours = {id: name for id, name, opts in reply.cron_jobs if schedules.has_policy(opts)}
-        others = [row for row in reply.cron_jobs if row[0] not in ours]
-        dropped: set[str] = set()
-        kept: list[Lease] = []
-        dropped_slots = 0
         try:
-            planned = [lease for lease in leases if lease.job.id in ours]
-            if planned:
-                kept, dropped_slots = await schedules.start_runs(
-                    self._run_script, queue, planned, ours, now_ms
-                )
+            for id, scheduler, opts in reply.cron_jobs:
+                if id not in ours:
+                    await self._add_next_run(queue, id, scheduler, opts, now_ms)
+            if not ours:
+                return leases, 0
+            return await self._start_runs(queue, leases, ours, now_ms)
+        except StoreInterrupted:
+            raise
         except StoreError as error:
-            self._log_unstarted(queue, list(ours), error)
-        for id, scheduler, opts in others:
-            if not await self._add_next_run(queue, id, scheduler, opts, now_ms):
-                dropped.add(id)
-        started = {lease.job.id: lease for lease in kept}
+            raise StoreInterrupted(error.store, error.reason) from error
+
+    async def _start_runs(
+        self, queue: str, leases: list[Lease], scheduled: Mapping[str, str], now_ms: int
+    ) -> tuple[list[Lease], int]:
+        """Add the next jobs of schedules that hasten has stored; see `_start_scheduled`.
+
+        scheduled has the schedules of the jobs by job id.
+        """
+        planned = [lease for lease in leases if lease.job.id in scheduled]
+        try:
+            found, dropped_slots = await schedules.start_runs(
+                self._run_script, queue, planned, scheduled, now_ms
+            )
+        except StoreRejected as error:  # the keys of the schedules are damaged
+            self._log_no_next_run(queue, ", ".join(scheduled.values()), error)
+            return leases, 0
+        started = {lease.job.id: lease for lease in found}
         remaining = [
             started.get(lease.job.id, lease)
             for lease in leases
-            if lease.job.id not in dropped and (lease.job.id not in ours or lease.job.id in started)
+            if lease.job.id not in scheduled or lease.job.id in started
         ]
         return remaining, dropped_slots
 
     async def _add_next_run(
         self, queue: str, id: str, scheduler: str, opts: str, now_ms: int
-    ) -> bool:
-        """Add the next job of a cron scheduler of BullMQ. Returns whether its claimed job can run.
-
-        It cannot if the store has failed: then another claim of the job must add the next one.
-        """
+    ) -> None:
+        """Add the next job of a cron scheduler that BullMQ has stored."""
         try:
             due_ms = _next_repeat_ms(opts, now_ms)
             request = {
                 "now": now_ms, "id": id, "scheduler": scheduler, "opts": opts, "due": due_ms,
             }  # fmt: skip
             await self._run_script("add_next_run", queue, request, repeatable=True)
-        except StoreRejected as error:
-            logger.error(
-                "queue %s: cannot add the next run of scheduler %s: %s", queue, scheduler, error
-            )
-        except StoreError as error:
-            self._log_unstarted(queue, [id], error)
-            return False
-        except (*UNDECODABLE, ArithmeticError, HastenError) as error:
-            # The claimed job runs nevertheless. Its scheduler adds no further jobs.
-            logger.error(
-                "queue %s: cannot add the next run of scheduler %s: %s", queue, scheduler, error
-            )
-        return True
+        except (*UNDECODABLE, ArithmeticError, MissingExtra, StoreRejected) as error:
+            self._log_no_next_run(queue, scheduler, error)
 
-    def _log_unstarted(self, queue: str, ids: list[str], error: StoreError) -> None:
-        logger.warning(
-            "queue %s: scheduled jobs not started, they start again when their leases have "
-            "expired: %s (%s)",
-            queue, ", ".join(ids), error,
-        )  # fmt: skip
+    def _log_no_next_run(self, queue: str, scheduler: str, error: Exception) -> None:
+        """Log that the claimed job runs, but its schedule adds no more jobs."""
+        logger.error(
+            "queue %s: cannot add the next run of scheduler %s: %s", queue, scheduler, error
+        )
 
     def renew(
         self, queue: str, tokens_by_id: Mapping[str, str], *, lease_ms: int, now_ms: int
@@ -492,7 +490,7 @@ class RedisEngine:
                 found.append(ChildJob(queue, id, state, error))
         return sorted(found, key=lambda child: child.state is not State.FAILED)
 
-    async def count_other_workers(
+    async def count_workers_except(
         self, queue: str, known: Sequence[WorkerInfo], *, now_ms: int
     ) -> int:
         key = self._keys.queue_prefix(queue) + "marker"

@@ -259,7 +259,7 @@ class SqliteEngine:
     async def get_why_facts(self, queue: str, id: str, *, now_ms: int) -> WhyFacts | None:
         return await self._read(partial(situations.read_why_facts, queue=queue, id=id))
 
-    async def count_other_workers(
+    async def count_workers_except(
         self, queue: str, known: Sequence[WorkerInfo], *, now_ms: int
     ) -> int:
         # All of them report. Those of later versions of hasten may do so in a form that is unknown.
