@@ -467,14 +467,12 @@ class TestMissed:
         (lease,) = await claim_all(engine, START + 5 * MINUTE + 1)
         assert slot_ms(lease) == START + MINUTE
         slot = slot_of(lease.job)
-        assert slot is not None
         assert (slot.planned, slot.previous, slot.missed) == (at(START + MINUTE), at(START), 4)
         await complete(engine, [lease])
         record = await get(engine)
         assert (record.slot_ms, record.dropped) == (START + 6 * MINUTE, 4)
         (lease,) = await claim_all(engine, START + 6 * MINUTE)
         slot = slot_of(lease.job)
-        assert slot is not None
         assert (slot.previous, slot.missed) == (at(START + MINUTE), 0)
 
     async def test_skip_runs_none_of_them(self, engine: Engine, rule: ScheduleRule) -> None:
@@ -489,7 +487,6 @@ class TestMissed:
         assert record.previous_ms == START
         (lease,) = await claim_all(engine, START + 6 * MINUTE + 59_999)
         slot = slot_of(lease.job)
-        assert slot is not None
         assert (slot_ms(lease), slot.previous, slot.missed) == (START + 6 * MINUTE, at(START), 5)
         assert not await exists(engine, f"repeat:tick:{START + MINUTE}")
 
@@ -555,7 +552,6 @@ class TestOverlap:
         await complete(engine, leases)
         (lease,) = await claim_all(engine, START + 4 * MINUTE)
         slot = slot_of(lease.job)
-        assert slot is not None
         assert (slot.previous, slot.missed) == (at(START), 3)
 
     @pytest.mark.parametrize("how", ["retry", "fail", "reclaim"])
@@ -734,7 +730,6 @@ class TestAdministration:
         assert (lease.job.id, lease.job.name, lease.job.data) == (id, "send", '{"a":1}')
         assert (lease.job.priority, json.loads(lease.job.opts)["attempts"]) == (2, 3)
         slot = slot_of(lease.job)
-        assert slot is not None
         assert (slot.planned, slot.previous, slot.missed) == (at(NOW + 5), at(NOW), 0)
         await complete(engine, [lease])
         assert await get(engine) == before

@@ -103,6 +103,7 @@ MESSAGES = [
         "sqlite:///a.db: only the first 2 of 3,000 jobs were added, then: no space left",
     ),
     (errors.JobNotFound("mail", "7"), "queue 'mail' has no job '7'"),
+    (errors.ScheduleNotFound("mail", "a"), "queue 'mail' has no schedule 'a'"),
     (
         errors.WrongState("mail", "7", "active", ["failed", "completed"]),
         "job '7' of queue 'mail' is active: must be failed or completed",

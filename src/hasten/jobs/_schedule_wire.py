@@ -140,8 +140,8 @@ def _to_object(text: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def slot_of(job: JobRecord) -> Slot | None:
-    """Return the slot of a claimed job; None if no schedule has added the job."""
+def slot_of(job: JobRecord) -> Slot:
+    """Return the slot of a claimed job. Without a schedule, it is when the job was added."""
     slot = _decode_options(job.opts).hasten.slot
     planned_ms, previous_ms, missed = slot if _is_slot(slot) else (None, None, 0)
     of_schedule = split_job_id(job.id)
@@ -149,7 +149,7 @@ def slot_of(job: JobRecord) -> Slot | None:
         # A worker in another language has copied the options of the job before it.
         planned_ms, previous_ms, missed = of_schedule[1], None, 0
     if planned_ms is None:
-        return None
+        planned_ms = job.created_ms
     previous = None if previous_ms is None else to_datetime(previous_ms)
     return Slot(to_datetime(planned_ms), previous, missed)
 

@@ -6,43 +6,33 @@ import builtins
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Protocol, get_args
+from typing import Any, Final, Protocol
 
 from msgspec import structs
 
 from hasten import _portal
-from hasten._checks import check_aware_datetime, check_choice, check_text, check_whole_number
+from hasten._checks import check_whole_number
 from hasten._clock import Clock
 from hasten._durations import Duration, to_nearest_ms
-from hasten._escapes import is_printable
 from hasten.errors import InvalidOption, JobNotFound, ScheduleNotFound, UsageError
 from hasten.jobs import _cron as cron_patterns
 from hasten.jobs._encoding import UNDECODABLE, decode_json
 from hasten.jobs._engine import Engine
 from hasten.jobs._epoch import to_datetime
 from hasten.jobs._job import Job
-from hasten.jobs._options import (
-    MAX_COUNT,
-    MAX_NAME,
-    PRINTABLE_TEXT,
-    JobOptions,
-    Options,
-    check_name,
+from hasten.jobs._options import MAX_COUNT, JobOptions, Options, check_name
+from hasten.jobs._schedule_options import (
+    check_id,
+    check_new_id,
+    check_template_options,
+    make_policy,
+    make_rule,
 )
-from hasten.jobs._schedule_record import (
-    Missed,
-    NewSchedule,
-    Overlap,
-    SchedulePolicy,
-    ScheduleRecord,
-    ScheduleRule,
-)
+from hasten.jobs._schedule_record import Missed, NewSchedule, Overlap, ScheduleRecord
 from hasten.jobs._schedule_times import next_slot_ms, with_offset
 from hasten.jobs._task_definition import TaskDefinition
 from hasten.jobs._tasks import Arguments, Enqueuer, Task
 
-DEFAULT_ZONE: Final = "UTC"
-MIN_EVERY_MS: Final = 1_000
 MAX_PREVIEWED: Final = 10_000
 LISTED_AT_ONCE: Final = 100
 """How many schedules one call of the store reads."""
@@ -109,6 +99,23 @@ class Schedule:
         now is the current time, with a time zone.
         """
         return None if self.due is None or now <= self.due else now - self.due
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """A schedule that `Queue.cron` or `Queue.every` declares. options are those of `upsert`."""
+
+    id: str
+    task: Enqueuer[Any, Any]
+    options: Mapping[str, Any]
+
+    def check_times(self, now_ms: int) -> None:
+        """Check when it is due, and what happens with missed slots. Raises `InvalidOption`."""
+        names = ("every", "cron", "tz", "offset", "limit", "start", "end")
+        times = {name: self.options.get(name) for name in names}
+        rule = make_rule(now_ms, **times)
+        options = self.options
+        make_policy(rule, options["missed"], options["overlap"], options["jitter"], now_ms)
 
 
 class ScheduledQueue(Protocol):
@@ -207,7 +214,7 @@ class Schedules:
 
     async def get(self, id: str) -> Schedule | None:
         """Return the schedule with this id, None if there is none."""
-        (record,) = await self._queue.engine.get_schedules(self._queue.name, [_check_id(id)])
+        (record,) = await self._queue.engine.get_schedules(self._queue.name, [check_id(id)])
         return None if record is None else self._to_schedule(record)
 
     async def list(self, *, offset: int = 0, limit: int = 100) -> builtins.list[Schedule]:
@@ -243,7 +250,7 @@ class Schedules:
         """
         now_ms = self._queue.clock.now_ms()
         if not await self._queue.engine.pause_schedule(
-            self._queue.name, _check_id(id), now_ms=now_ms
+            self._queue.name, check_id(id), now_ms=now_ms
         ):
             raise ScheduleNotFound(self._queue.name, id)
 
@@ -254,7 +261,7 @@ class Schedules:
         """
         now_ms = self._queue.clock.now_ms()
         if not await self._queue.engine.resume_schedule(
-            self._queue.name, _check_id(id), now_ms=now_ms
+            self._queue.name, check_id(id), now_ms=now_ms
         ):
             raise ScheduleNotFound(self._queue.name, id)
 
@@ -266,7 +273,7 @@ class Schedules:
         """
         now_ms = self._queue.clock.now_ms()
         job_id = await self._queue.engine.run_schedule(
-            self._queue.name, _check_id(id), now_ms=now_ms
+            self._queue.name, check_id(id), now_ms=now_ms
         )
         if job_id is None:
             raise ScheduleNotFound(self._queue.name, id)
@@ -282,7 +289,7 @@ class Schedules:
         have if it was resumed now. Raises `ScheduleNotFound`.
         """
         check_whole_number("count", count, 0, MAX_PREVIEWED)
-        (record,) = await self._queue.engine.get_schedules(self._queue.name, [_check_id(id)])
+        (record,) = await self._queue.engine.get_schedules(self._queue.name, [check_id(id)])
         if record is None:
             raise ScheduleNotFound(self._queue.name, id)
         return _preview(record, count, self._queue.clock.now_ms())
@@ -292,7 +299,7 @@ class Schedules:
 
         Jobs that have started, or are ready to start, are kept.
         """
-        chosen = builtins.list(dict.fromkeys(map(_check_id, ids)))
+        chosen = builtins.list(dict.fromkeys(map(check_id, ids)))
         now_ms = self._queue.clock.now_ms()
         removed = await self._queue.engine.remove_schedules(self._queue.name, chosen, now_ms=now_ms)
         return [id for id, existed in zip(chosen, removed, strict=True) if existed]
@@ -373,14 +380,14 @@ class Schedules:
         **times: Any,
     ) -> NewSchedule:
         """Validate a schedule. Raises `InvalidOption` and `InvalidArgument`."""
-        _check_new_id(id)
+        check_new_id(id)
         rule = make_rule(self._queue.clock.now_ms(), **times)
         policy = make_policy(rule, missed, overlap, jitter, self._queue.clock.now_ms())
         name = _name_of(task, self._queue)
         data = arguments.by_name if isinstance(arguments, Arguments) else arguments
         if options is not None and not isinstance(options, Mapping):
             raise InvalidOption("options", options, "a dict of options of the jobs")
-        given = _check_template_options(options or {})
+        given = check_template_options(options or {})
         text, checked = self._queue.prepare_template(name, data, given)
         return NewSchedule(id, rule, policy, name, text, checked)
 
@@ -497,158 +504,6 @@ class SyncSchedules:
         return _portal.run_for_sync_method(self._schedules.prune())
 
 
-@dataclass(frozen=True, slots=True)
-class Declaration:
-    """A schedule that `Queue.cron` or `Queue.every` declares. options are those of `upsert`."""
-
-    id: str
-    task: Enqueuer[Any, Any]
-    options: Mapping[str, Any]
-
-    def check_times(self, now_ms: int) -> None:
-        """Check when it is due, and what happens with missed slots. Raises `InvalidOption`."""
-        times = {name: self.options.get(name) for name in TIME_OPTIONS}
-        rule = make_rule(now_ms, **times)
-        options = self.options
-        make_policy(rule, options["missed"], options["overlap"], options["jitter"], now_ms)
-
-
-TIME_OPTIONS: Final = ("every", "cron", "tz", "offset", "limit", "start", "end")
-
-
-def make_rule(
-    now_ms: int,
-    *,
-    every: Duration | None = None,
-    cron: str | None = None,
-    tz: str | None = None,
-    offset: Duration | None = None,
-    limit: int | None = None,
-    start: datetime | None = None,
-    end: datetime | None = None,
-) -> ScheduleRule:
-    """Validate the times of a schedule. Raises `InvalidOption`."""
-    if (every is None) == (cron is None):
-        raise InvalidOption("every", every, "given if cron is not, and only then")
-    start_ms, end_ms = _to_epoch_ms("start", start), _to_epoch_ms("end", end)
-    if start_ms is not None and end_ms is not None and end_ms < start_ms:
-        raise InvalidOption("end", end, f"not before start, which is {start}")
-    rule = ScheduleRule(
-        start_ms=start_ms,
-        end_ms=end_ms,
-        limit=None if limit is None else check_whole_number("limit", limit, 1, MAX_COUNT),
-    )
-    if every is not None:
-        every_ms = to_nearest_ms("every", every, at_least_ms=MIN_EVERY_MS)
-        if tz is not None:
-            raise InvalidOption.conflict(
-                "tz", tz, "every: an interval does not depend on a time zone. Use cron instead"
-            )
-        offset_ms = None if offset is None else to_nearest_ms("offset", offset)
-        if offset_ms is not None and offset_ms >= every_ms:
-            raise InvalidOption("offset", offset, f"less than the interval, which is {every}")
-        return structs.replace(rule, every_ms=every_ms, offset_ms=offset_ms)
-    if offset is not None:
-        raise InvalidOption.conflict("offset", offset, "cron: write the times into the pattern")
-    rule = structs.replace(rule, cron=check_text("cron", cron), tz=_check_zone(tz))
-    _check_pattern(rule, now_ms)
-    return rule
-
-
-def make_policy(
-    rule: ScheduleRule, missed: object, overlap: object, jitter: Duration, now_ms: int
-) -> SchedulePolicy:
-    """Validate the policy of a schedule. Raises `InvalidOption`."""
-    checked = check_choice("missed", missed, get_args(Missed))
-    policy = SchedulePolicy(
-        checked,
-        check_choice("overlap", overlap, get_args(Overlap)),
-        to_nearest_ms("jitter", jitter),
-    )
-    if policy.missed == "all" and policy.overlap == "skip":
-        raise InvalidOption.conflict(
-            "missed", missed, "overlap='skip', which gives some slots no run: use overlap='queue'"
-        )
-    if policy.missed == "all" and rule.limit is not None:
-        raise InvalidOption.conflict(
-            "missed", missed, "limit, which ends the schedule before all slots have a run"
-        )
-    if policy.jitter_ms:
-        _check_jitter(rule, policy.jitter_ms, jitter, now_ms)
-    return policy
-
-
-def _check_jitter(rule: ScheduleRule, jitter_ms: int, jitter: Duration, now_ms: int) -> None:
-    """Raise `InvalidOption` unless the jitter is shorter than the time between two slots."""
-    gap_ms = rule.every_ms
-    if gap_ms is None:
-        first_ms = next_slot_ms(rule, now_ms)
-        second_ms = None if first_ms is None else next_slot_ms(rule, first_ms)
-        if first_ms is None or second_ms is None:
-            return
-        gap_ms = second_ms - first_ms
-    if jitter_ms >= gap_ms:
-        raise InvalidOption(
-            "jitter", jitter, f"shorter than the time between two slots, {gap_ms / 1000:g} s"
-        )
-
-
-def _check_pattern(rule: ScheduleRule, now_ms: int) -> None:
-    """Raise `InvalidOption` for a cron pattern that is invalid, or matches no time."""
-    try:
-        next_slot_ms(structs.replace(rule, start_ms=None, end_ms=None), now_ms)
-    except (ValueError, OverflowError) as exc:
-        raise InvalidOption("cron", rule.cron, f"a cron pattern: {exc}") from exc
-
-
-def _check_zone(tz: object) -> str:
-    """Return the name of a time zone, `DEFAULT_ZONE` for None. Raises `InvalidOption`."""
-    if tz is None:
-        return DEFAULT_ZONE
-    if isinstance(tz, str) and cron_patterns.is_known_zone(tz):
-        return tz
-    raise InvalidOption(
-        "tz", tz, "the IANA name of a time zone, such as 'Europe/Madrid'. If the name is right, "
-        "install the tzdata package",
-    )  # fmt: skip
-
-
-def _check_id(id: object) -> str:
-    if not isinstance(id, str) or not 0 < len(id) <= MAX_NAME:
-        raise InvalidOption("id", id, f"a string of 1 to {MAX_NAME} characters")
-    return id
-
-
-def _check_new_id(id: object) -> str:
-    """Return the id of a schedule to store. Raises `InvalidOption`."""
-    checked = _check_id(id)
-    if ":" in checked:
-        raise InvalidOption(
-            "id", id, "an id without ':', because ':' separates the parts of a Redis key"
-        )
-    if not is_printable(checked):
-        raise InvalidOption("id", id, PRINTABLE_TEXT)
-    return checked
-
-
-def _check_template_options(options: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Check that the options may be those of many jobs. Raises `InvalidOption`."""
-    remedies = {
-        "delay": "the slots of the schedule say when its jobs run: use offset or jitter",
-        "at": "the slots of the schedule say when its jobs run: use start",
-        "job_id": "each job of a schedule has its own id",
-        **dict.fromkeys(
-            ("unique", "throttle", "debounce", "latest"),
-            "each slot has one job already. Use overlap to keep two of them from running at once",
-        ),
-    }
-    for option, value in options.items():
-        remedy = remedies.get(option)
-        if remedy is not None:
-            raise InvalidOption.conflict(option, value, f"a schedule: {remedy}")
-    return options
-
-
 def _name_of(task: object, queue: ScheduledQueue) -> str:
     """Return the name of a task that was given as itself or by name. Raises `InvalidOption`."""
     if isinstance(task, str):
@@ -693,10 +548,3 @@ def _to_timedelta(ms: int | None) -> timedelta | None:
 
 def _to_time(ms: int | None) -> datetime | None:
     return None if ms is None else to_datetime(ms)
-
-
-def _to_epoch_ms(option: str, value: object) -> int | None:
-    """Convert a datetime with a time zone to ms since the epoch. Raises `InvalidOption`."""
-    if value is None:
-        return None
-    return round(check_aware_datetime(option, value).timestamp() * 1000)

@@ -10,8 +10,9 @@ from datetime import datetime
 class Slot:
     """The slot of a schedule that a run belongs to.
 
-    A task gets it through a parameter with this annotation. If the parameter is annotated
-    `Slot | None`, it is None in jobs that no schedule has added.
+    A task gets it through a parameter with this annotation. If the task is also enqueued by other
+    code, annotate the parameter as `Slot | None = None`, so that this code need not pass it; a
+    worker passes a slot nevertheless, with the time at which the job was added.
 
     planned is the time of the slot. Compare it with the current time to see how late the run is.
     previous is the slot of the run of the schedule that started before this one, None for the first

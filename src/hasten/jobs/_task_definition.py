@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal
 
 from hasten._checks import is_async
 from hasten.errors import InvalidOption, InvalidTask
@@ -15,9 +15,18 @@ from hasten.jobs._context import Context
 from hasten.jobs._function_origin import CodeExecution, FunctionOrigin
 from hasten.jobs._functions import describe_function, is_generator
 from hasten.jobs._options import Options
+from hasten.jobs._schedule_wire import slot_of
+from hasten.jobs._slot import Slot
 
 RunIn = Literal["loop", "thread", "process"]
 """Where a task's function runs: in the worker's event loop, in a thread, or in a child process."""
+
+
+INJECTED: Final[Mapping[type, Callable[[Any], object]]] = {
+    Context: lambda context: context,
+    Slot: lambda context: slot_of(context.job),
+}
+"""The classes of which the worker passes an object to a task, made from the context of its job."""
 
 
 class TaskDefinition:
@@ -50,7 +59,7 @@ class TaskDefinition:
         self.check_arguments = check_arguments
         self.backoff_function = backoff_function
         self.max_size = max_size
-        self.parameters = TaskParameters(function, name, Context, show_values=show_values)
+        self.parameters = TaskParameters(function, name, INJECTED, show_values=show_values)
         self.origin = FunctionOrigin.of(function, made_in)
 
     def check_after_import(self) -> None:

@@ -166,7 +166,9 @@ def _to_schedule(queue: str, row: Sequence[Any]) -> StoredSchedule:
         is_declared=own.declared is True,
         has_ended=own.ended is True,
     )
-    if record.is_broken and _has_ended(rule, slot_ms or 0, count):
+    if record.is_pending:  # a worker of BullMQ has stored the schedule again
+        record = structs.replace(record, has_ended=False)
+    elif record.is_broken and _has_ended(rule, slot_ms or 0, count):
         record = structs.replace(record, has_ended=True)
     return StoredSchedule(record, decode_text(version))
 

@@ -11,15 +11,16 @@ local late = {}
 for index = 1, #checked, 2 do
   local scheduler, slot = checked[index], checked[index + 1]
   local own = state_of_schedule(q, scheduler)
-  if not own.ended and own.held ~= tonumber(slot) then
-    local id = 'repeat:' .. scheduler .. ':' .. slot
-    local state, due
-    if exists(q, id) then
-      state, due = state_of(q, id)
-    end
-    if state ~= 'active' and not (due and due >= request.before) then
-      late[#late + 1] = scheduler
-    end
+  local id = 'repeat:' .. scheduler .. ':' .. slot
+  local state, due
+  if exists(q, id) then
+    state, due = state_of(q, id)
+  end
+  local is_pending = state == 'waiting' or state == 'prioritized' or state == 'delayed'
+  local is_late = is_pending and own.held ~= tonumber(slot) and not (due and due >= request.before)
+  local is_broken = not is_pending and state ~= 'active' and not own.ended
+  if is_late or is_broken then
+    late[#late + 1] = scheduler
   end
 end
 return { late, #checked / 2 }

@@ -15,9 +15,9 @@ for index, scheduler in ipairs(request.ids) do
     end
     call('ZREM', q.base .. 'repeat', scheduler)
     call('DEL', q.base .. 'repeat:' .. scheduler)
-    call('HDEL', q.base .. 'hasten:schedules', scheduler)
     call('HDEL', q.base .. 'hasten:paused', scheduler)
   end
+  call('HDEL', q.base .. 'hasten:schedules', scheduler)
 end
 close_all()
 return answers

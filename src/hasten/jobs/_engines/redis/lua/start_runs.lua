@@ -76,7 +76,7 @@ local function start(run)
     opts['repeat'] = {}
   end
 
-  own.held = nil
+  own.held, own.ended = nil, nil
   own.dropped = whole(own.dropped) + passed
   local text = false
   if drops then

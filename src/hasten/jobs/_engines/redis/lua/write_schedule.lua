@@ -31,7 +31,7 @@ if not chosen and #request.runs > 0 then
 end
 
 -- The first write: if the memory is full, Redis rejects it, and nothing has been changed.
-local own = state_of_schedule(q, scheduler)
+local own = found and state_of_schedule(q, scheduler) or {} -- BullMQ removes its record only
 own.held = nil
 own.ended = request.ended or nil
 own.declared = request.declared or nil

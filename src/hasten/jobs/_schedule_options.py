@@ -1,0 +1,161 @@
+"""Validate the options of schedules, and convert them to a rule and a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final, get_args
+
+from msgspec import structs
+
+from hasten._checks import check_aware_datetime, check_choice, check_text, check_whole_number
+from hasten._durations import Duration, to_nearest_ms
+from hasten._escapes import is_printable
+from hasten.errors import InvalidOption
+from hasten.jobs import _cron as cron_patterns
+from hasten.jobs._options import MAX_COUNT, MAX_NAME, PRINTABLE_TEXT
+from hasten.jobs._schedule_record import Missed, Overlap, SchedulePolicy, ScheduleRule
+from hasten.jobs._schedule_times import next_slot_ms
+
+DEFAULT_ZONE: Final = "UTC"
+MIN_EVERY_MS: Final = 1_000
+
+
+def make_rule(
+    now_ms: int,
+    *,
+    every: Duration | None = None,
+    cron: str | None = None,
+    tz: str | None = None,
+    offset: Duration | None = None,
+    limit: int | None = None,
+    start: datetime | None = None,
+    end: datetime | None = None,
+) -> ScheduleRule:
+    """Validate the times of a schedule. Raises `InvalidOption`."""
+    if (every is None) == (cron is None):
+        raise InvalidOption("every", every, "given if cron is not, and only then")
+    start_ms, end_ms = _to_epoch_ms("start", start), _to_epoch_ms("end", end)
+    if start_ms is not None and end_ms is not None and end_ms < start_ms:
+        raise InvalidOption("end", end, f"not before start, which is {start}")
+    rule = ScheduleRule(
+        start_ms=start_ms,
+        end_ms=end_ms,
+        limit=None if limit is None else check_whole_number("limit", limit, 1, MAX_COUNT),
+    )
+    if every is not None:
+        every_ms = to_nearest_ms("every", every, at_least_ms=MIN_EVERY_MS)
+        if tz is not None:
+            raise InvalidOption.conflict(
+                "tz", tz, "every: an interval does not depend on a time zone. Use cron instead"
+            )
+        offset_ms = None if offset is None else to_nearest_ms("offset", offset)
+        if offset_ms is not None and offset_ms >= every_ms:
+            raise InvalidOption("offset", offset, f"less than the interval, which is {every}")
+        return structs.replace(rule, every_ms=every_ms, offset_ms=offset_ms)
+    if offset is not None:
+        raise InvalidOption.conflict("offset", offset, "cron: write the times into the pattern")
+    rule = structs.replace(rule, cron=check_text("cron", cron), tz=_check_zone(tz))
+    _check_pattern(rule, now_ms)
+    return rule
+
+
+def make_policy(
+    rule: ScheduleRule, missed: object, overlap: object, jitter: Duration, now_ms: int
+) -> SchedulePolicy:
+    """Validate the policy of a schedule. Raises `InvalidOption`."""
+    checked = check_choice("missed", missed, get_args(Missed))
+    policy = SchedulePolicy(
+        checked,
+        check_choice("overlap", overlap, get_args(Overlap)),
+        to_nearest_ms("jitter", jitter),
+    )
+    if policy.missed == "all" and policy.overlap == "skip":
+        raise InvalidOption.conflict(
+            "missed", missed, "overlap='skip', which gives some slots no run: use overlap='queue'"
+        )
+    if policy.missed == "all" and rule.limit is not None:
+        raise InvalidOption.conflict(
+            "missed", missed, "limit, which ends the schedule before all slots have a run"
+        )
+    if policy.jitter_ms:
+        _check_jitter(rule, policy.jitter_ms, jitter, now_ms)
+    return policy
+
+
+def _check_jitter(rule: ScheduleRule, jitter_ms: int, jitter: Duration, now_ms: int) -> None:
+    """Raise `InvalidOption` unless the jitter is shorter than the time between two slots."""
+    gap_ms = rule.every_ms
+    if gap_ms is None:
+        first_ms = next_slot_ms(rule, now_ms)
+        second_ms = None if first_ms is None else next_slot_ms(rule, first_ms)
+        if first_ms is None or second_ms is None:
+            return
+        gap_ms = second_ms - first_ms
+    if jitter_ms >= gap_ms:
+        raise InvalidOption(
+            "jitter", jitter, f"shorter than the time between two slots, {gap_ms / 1000:g} s"
+        )
+
+
+def _check_pattern(rule: ScheduleRule, now_ms: int) -> None:
+    """Raise `InvalidOption` for a cron pattern that is invalid, or matches no time."""
+    try:
+        next_slot_ms(structs.replace(rule, start_ms=None, end_ms=None), now_ms)
+    except (ValueError, OverflowError) as exc:
+        raise InvalidOption("cron", rule.cron, f"a cron pattern: {exc}") from exc
+
+
+def _check_zone(tz: object) -> str:
+    """Return the name of a time zone, `DEFAULT_ZONE` for None. Raises `InvalidOption`."""
+    if tz is None:
+        return DEFAULT_ZONE
+    if isinstance(tz, str) and cron_patterns.is_known_zone(tz):
+        return tz
+    raise InvalidOption(
+        "tz", tz, "the IANA name of a time zone, such as 'Europe/Madrid'. If the name is right, "
+        "install the tzdata package",
+    )  # fmt: skip
+
+
+def check_id(id: object) -> str:
+    if not isinstance(id, str) or not 0 < len(id) <= MAX_NAME:
+        raise InvalidOption("id", id, f"a string of 1 to {MAX_NAME} characters")
+    return id
+
+
+def check_new_id(id: object) -> str:
+    """Return the id of a schedule to store. Raises `InvalidOption`."""
+    checked = check_id(id)
+    if ":" in checked:
+        raise InvalidOption(
+            "id", id, "an id without ':', because ':' separates the parts of a Redis key"
+        )
+    if not is_printable(checked):
+        raise InvalidOption("id", id, PRINTABLE_TEXT)
+    return checked
+
+
+def check_template_options(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Check that the options may be those of many jobs. Raises `InvalidOption`."""
+    remedies = {
+        "delay": "the slots of the schedule say when its jobs run: use offset or jitter",
+        "at": "the slots of the schedule say when its jobs run: use start",
+        "job_id": "each job of a schedule has its own id",
+        **dict.fromkeys(
+            ("unique", "throttle", "debounce", "latest"),
+            "each slot has one job already. Use overlap to keep two of them from running at once",
+        ),
+    }
+    for option, value in options.items():
+        remedy = remedies.get(option)
+        if remedy is not None:
+            raise InvalidOption.conflict(option, value, f"a schedule: {remedy}")
+    return options
+
+
+def _to_epoch_ms(option: str, value: object) -> int | None:
+    """Convert a datetime with a time zone to ms since the epoch. Raises `InvalidOption`."""
+    if value is None:
+        return None
+    return round(check_aware_datetime(option, value).timestamp() * 1000)
