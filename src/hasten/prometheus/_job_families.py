@@ -121,7 +121,7 @@ def job_run_families(reports: Sequence[WorkerProcessReport]) -> Iterator[Metric]
     )
     dropped = CounterMetricFamily(
         "hasten_schedule_slots_dropped",
-        "Slots of schedules that got no run, because they were missed or an earlier run went on.",
+        "Slots of schedules that got no run, because they were missed or overlapped another run.",
         labels=["queue"],
     )
     for of_queue in totals.queues:
