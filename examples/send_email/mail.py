@@ -54,10 +54,10 @@ history: deque[dict[str, object]] = deque(maxlen=100)
 
 
 # keep_completed: otherwise these jobs would be in the list of mails, too.
-@queue.every("2s", keep_completed=0)
+@queue.every("1m", keep_completed=0)
 @queue.task
 async def record_counts(slot: Slot) -> None:
-    """Count the jobs every two seconds, for a chart."""
+    """Count the jobs every minute, for a chart."""
     history.append({"at": slot.planned, "counts": await queue.counts()})
 
 
