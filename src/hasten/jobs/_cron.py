@@ -12,6 +12,7 @@ time. A pattern for every hour, or every few hours, follows elapsed time.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import re
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
@@ -102,7 +103,7 @@ def _next_match_by_local_time(
     left_out = _utc_offset(after, zone_info) - _utc_offset(after - timedelta(hours=3), zone_info)
     wall -= max(left_out, timedelta())
     while True:
-        wall = _next_match_without_zone(fields, wall)
+        wall = _next_match_without_zone(" ".join(fields), wall)
         # With fold=0, a time in a skipped hour has the offset from before the change, and a time in
         # a repeated hour is the first of the two.
         found = wall.replace(tzinfo=zone_info, fold=0).astimezone(UTC)
@@ -120,9 +121,8 @@ def _next_match_by_elapsed_time(
     offset = _utc_offset(after, zone_info)
     while True:
         fixed = timezone(offset)
-        found = _next_match_without_zone(
-            fields, after.astimezone(fixed).replace(tzinfo=None)
-        ).replace(tzinfo=fixed)
+        wall = after.astimezone(fixed).replace(tzinfo=None)
+        found = _next_match_without_zone(" ".join(fields), wall).replace(tzinfo=fixed)
         if _utc_offset(found, zone_info) == offset:
             return found.astimezone(UTC)
         change = _find_offset_change(offset, after, found.astimezone(UTC), zone_info)
@@ -154,12 +154,20 @@ def _utc_offset(moment: datetime, zone_info: tzinfo | None) -> timedelta:
     return offset
 
 
-def _next_match_without_zone(fields: list[str], wall: datetime) -> datetime:
+def _next_match_without_zone(pattern: str, wall: datetime) -> datetime:
     """Return the next match by croniter, in local times without a zone. Raises `ValueError`."""
+    require("croniter", extra="schedules")
+    return _find_match(pattern, wall)
+
+
+# Parsing a pattern and finding a match take about half a millisecond, and many schedules have the
+# same pattern.
+@functools.lru_cache(maxsize=4_096)
+def _find_match(pattern: str, wall: datetime) -> datetime:
     croniter = require("croniter", extra="schedules").croniter
     try:
-        found = croniter(" ".join(fields), wall, second_at_beginning=True).get_next(datetime)
+        found = croniter(pattern, wall, second_at_beginning=True).get_next(datetime)
     except (ValueError, KeyError, AttributeError) as exc:
-        raise ValueError(f"cron pattern {' '.join(fields)!r}: {exc}") from exc
+        raise ValueError(f"cron pattern {pattern!r}: {exc}") from exc
     assert isinstance(found, datetime)
     return found

@@ -89,7 +89,11 @@ class ScheduleRecord(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_pending(self) -> bool:
         """Whether a job for the next slot exists that has not started."""
-        return self.pending is not None and self.pending not in {State.ACTIVE, *FINISHED}
+        return (
+            self.pending is not None
+            and self.pending not in {State.ACTIVE, *FINISHED}
+            and self.previous_ms != self.slot_ms  # else it is the last run, and waits for a retry
+        )
 
     @property
     def is_broken(self) -> bool:

@@ -256,7 +256,9 @@ async def _write(
     """Store a change of a schedule. Returns False if it was computed from an old version."""
     options = decode_options(change.opts)
     record = None if stored is None else stored.record
-    previous_ms = None if record is None else record.slot_ms or record.previous_ms
+    previous_ms = None
+    if record is not None:
+        previous_ms = record.previous_ms if record.is_pending else record.slot_ms
     request = {
         "now": now_ms,
         "id": id,

@@ -53,7 +53,7 @@ def start_runs(
     for lease, slot in zip(leases, slots, strict=True):
         schedule = None if slot is None else found.get(slot[0])
         # Otherwise it is a job without a schedule, or another attempt of an earlier run.
-        if slot is not None and schedule is not None and schedule.slot_ms == slot[1]:
+        if slot is not None and schedule is not None and _is_pending(schedule, slot[1]):
             run, without_run = _start_run(unit, ledger, lease, schedule, slot[1], skipped)
             dropped += without_run
             if run is not None:
@@ -61,6 +61,11 @@ def start_runs(
         else:
             started.append(lease)
     return started, dropped
+
+
+def _is_pending(schedule: StoredSchedule, slot_ms: int) -> bool:
+    """Return whether the slot is the next one. The last run may be claimed again for a retry."""
+    return schedule.slot_ms == slot_ms != schedule.previous_ms
 
 
 def _start_run(
@@ -189,12 +194,20 @@ def end_runs(unit: UnitOfWork, ledger: Ledger, seqs: Sequence[int]) -> None:
     ).fetchall()
     found = schedules.read(unit.connection, ledger.name, [id for (id,) in rows]) if rows else {}
     for schedule in found.values():
-        execute(unit.connection, "hold_schedule", queue=ledger.name, id=schedule.id, waits_for=None)
-        if schedule.job_state == State.DELAYED:
-            record = schedule.to_record(ledger.name)
-            assert record.slot_ms is not None
-            priority = decode_options(schedule.opts).priority
-            place = ready_state_and_rank(priority, ledger.next_sequence(), front=True)
-            execute_rows(unit.connection, "make_ready", [(schedule.job, *place)])
-            id = job_id_of(schedule.id, record.slot_ms)
-            ledger.emit(EventGroup("waiting", [id], previous=State.DELAYED))
+        runs = schedules.unfinished_runs(unit.connection, schedule)
+        execute(
+            unit.connection, "hold_schedule", queue=ledger.name, id=schedule.id,
+            waits_for=runs[0] if runs else None,
+        )  # fmt: skip
+        if not runs and schedule.job_state == State.DELAYED:
+            _release(unit, ledger, schedule)
+
+
+def _release(unit: UnitOfWork, ledger: Ledger, schedule: StoredSchedule) -> None:
+    """Make the pending job of a schedule ready, which waited for the end of an earlier run."""
+    assert schedule.slot_ms is not None
+    priority = decode_options(schedule.opts).priority
+    place = ready_state_and_rank(priority, ledger.next_sequence(), front=True)
+    execute_rows(unit.connection, "make_ready", [(schedule.job, *place)])
+    id = job_id_of(schedule.id, schedule.slot_ms)
+    ledger.emit(EventGroup("waiting", [id], previous=State.DELAYED))

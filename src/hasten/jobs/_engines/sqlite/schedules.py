@@ -187,7 +187,7 @@ def _write(
         ledger.linked = True
         if stored is not None:
             _delete_pending(unit, ledger, stored)
-        slot_ms = None if change.is_paused else stored and stored.slot_ms
+        slot_ms = None if change.is_paused or stored is None else _started_slot(stored, queue)
         for candidate_ms in change.slots():
             job_id = job_id_of(id, candidate_ms)
             if not read_json(connection, "find_custom_ids", queue=queue, ids=encode_json([job_id])):
@@ -200,6 +200,12 @@ def _write(
             opts=change.opts, declared=change.is_declared, paused=change.is_paused,
             ended=change.has_ended, count=change.count, slot=slot_ms,
         )  # fmt: skip
+
+
+def _started_slot(stored: StoredSchedule, queue: str) -> int | None:
+    """Return the slot of the latest run of a schedule; None if there was none."""
+    is_started = stored.slot_ms is not None and not stored.to_record(queue).is_pending
+    return stored.slot_ms if is_started else stored.previous_ms
 
 
 def _delete_pending(unit: UnitOfWork, ledger: Ledger, stored: StoredSchedule) -> None:

@@ -10,7 +10,7 @@ for index, scheduler in ipairs(request.ids) do
   local found = find_schedule(q, scheduler)
   answers[index] = found and 1 or 0
   if found then
-    if found[1] then
+    if found[1] and not has_started(q, scheduler, found[1]) then
       remove_pending(q, scheduler, found[1], { delayed = true }, delete_keys)
     end
     call('ZREM', q.base .. 'repeat', scheduler)

@@ -14,7 +14,8 @@ if version_of(found) ~= request.version then
 end
 local UNSTARTED = { waiting = true, prioritized = true, delayed = true }
 local pending = found and found[1] and 'repeat:' .. scheduler .. ':' .. found[1]
-local is_pending = pending and exists(q, pending) and UNSTARTED[state_of(q, pending) or ''] or false
+local is_pending = pending and exists(q, pending) and UNSTARTED[state_of(q, pending) or '']
+  and not has_started(q, scheduler, found[1]) or false
 if is_pending ~= request.is_pending then
   return 0
 end

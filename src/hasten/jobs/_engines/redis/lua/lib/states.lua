@@ -158,11 +158,19 @@ local function remove_from_state(q, id, state)
   return call('ZREM', q.base .. state, id) > 0
 end
 
+-- Whether the run for this slot has started, as hasten knows: see lib/schedule_states.lua. Otherwise the score of a
+-- scheduler is the slot of its pending job, or of the last one if it has ended.
+local function has_started(q, scheduler, slot)
+  local text = read('HGET', q.base .. 'hasten:schedules', scheduler)
+  return type(text) == 'string' and string.find(text, '"ran":' .. slot .. '[,}]') ~= nil
+end
+
 -- Whether the job is the pending one of a scheduler. If it was deleted, the scheduler would add no further jobs.
 local function is_pending_run(q, id)
   local scheduler = read_field(q.base .. id, 'rjk')
   local pending = scheduler and read('ZSCORE', q.base .. 'repeat', scheduler)
   return type(pending) == 'string' and id == 'repeat:' .. scheduler .. ':' .. pending
+    and not has_started(q, scheduler, pending)
 end
 
 -- Whether the options of a job, as JSON, have `lifo`.
