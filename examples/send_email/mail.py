@@ -5,6 +5,7 @@ the file `hasten.db`.
 """
 
 import os
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from email.message import EmailMessage
@@ -15,7 +16,7 @@ import aiosmtplib
 from fastapi import APIRouter, HTTPException, Query
 from pydantic import BaseModel, EmailStr, Field
 
-from hasten.jobs import Job, Queue, State, Worker
+from hasten.jobs import Job, Queue, Slot, State, Worker
 
 SMTP_HOST = os.environ.get("SMTP_HOST", "127.0.0.1")
 SMTP_PORT = int(os.environ.get("SMTP_PORT", "1025"))
@@ -47,6 +48,17 @@ async def send(mail: Mail, message_id: str) -> str:
     message.set_content(mail.text)
     await aiosmtplib.send(message, hostname=SMTP_HOST, port=SMTP_PORT)
     return message_id
+
+
+history: deque[dict[str, object]] = deque(maxlen=100)
+
+
+# keep_completed: otherwise these jobs would be in the list of mails, too.
+@queue.every("1m", keep_completed=0)
+@queue.task
+async def record_counts(slot: Slot) -> None:
+    """Count the jobs every minute, for a chart."""
+    history.append({"at": slot.planned, "counts": await queue.counts()})
 
 
 @asynccontextmanager
@@ -94,6 +106,11 @@ async def mails(
 @router.get("/jobs")
 async def counts() -> dict[State, int]:
     return await queue.counts()
+
+
+@router.get("/history")
+async def counts_until_now() -> list[dict[str, object]]:
+    return list(history)
 
 
 @router.get("/jobs/{job_id}")

@@ -1,7 +1,8 @@
-"""Part four: a mail that cannot be delivered, in the log of the worker and in the metrics."""
+"""Part four: a schedule, and a mail that cannot be delivered, in the log and in the metrics."""
 
 import logging
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,11 +12,29 @@ from prometheus_client.parser import text_string_to_metric_families
 from examples.send_email.tour.mail import MAIL, wait_until_finished
 from examples.send_email.tour.shared import Row, switch_client
 
+TIME_LIMIT_SECONDS = 30
+
 FAILED = {"queue": "mail", "task": "send", "outcome": "failed"}
 
 
 def try_operations(client: httpx.Client) -> list[Row]:
     switch_client(client)
+    return [*try_schedule(client), *try_failure(client)]
+
+
+def try_schedule(client: httpx.Client) -> list[Row]:
+    """Wait until the schedule of the application has run. Its first slot is at the start."""
+    deadline = time.monotonic() + TIME_LIMIT_SECONDS
+    while True:
+        slots = [each["at"] for each in client.get("/history").raise_for_status().json()]
+        if slots or time.monotonic() > deadline:
+            break
+        time.sleep(0.2)
+    each_once = len(set(slots)) == len(slots) >= 1
+    return [("runs of a schedule, one for each slot", str(len(slots)), each_once)]
+
+
+def try_failure(client: httpx.Client) -> list[Row]:
     with errors_of_worker() as errors:
         queued = client.post("/send-email", json={**MAIL, "to": "full@example.org"})
         (job,) = wait_until_finished(client, [queued.raise_for_status().json()["id"]])

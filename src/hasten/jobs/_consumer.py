@@ -113,6 +113,7 @@ class QueueConsumer:
         self.tasks = queue.tasks
         self.reclaimed = 0  # jobs of dead workers that this worker has taken back
         self.lost_leases = 0
+        self.dropped_slots = 0  # slots of schedules that got no run
         self._report_errors = ThrottledErrorLog(logger)
         self._was_paused = False  # at the time of the last report
         self.last_fetch_ms: int | None = None  # when a claim last succeeded
@@ -244,6 +245,7 @@ class QueueConsumer:
             for lease in batch.leases:
                 self._start_or_hand_back(lease)
             self.lost_leases += len(batch.lost)
+            self.dropped_slots += batch.dropped_slots
             self._outbox.mark_stored(portion.outcomes, batch.lost)  # last, because it logs
             self._poison_jobs.try_start_chosen_suspect()
             if claim is not None and len(batch.leases) < claim.count:

@@ -372,6 +372,9 @@ class Engine(Protocol):
     async def list_schedules(self, queue: str, *, offset: int, limit: int) -> list[ScheduleRecord]:
         """Return a page of the schedules: those with the earliest slot first, paused ones last."""
 
+    async def count_schedules(self, queue: str) -> int:
+        """Return how many schedules the queue has, including paused and ended ones. Cheap."""
+
     async def late_schedules(
         self, queue: str, *, before_ms: int, limit: int
     ) -> list[ScheduleRecord]:

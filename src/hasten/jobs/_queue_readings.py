@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hasten import _portal
 from hasten.errors import StoreError
+from hasten.jobs._late_schedules import LateSchedule, find_late_schedules
 from hasten.jobs._options import decode_options
 from hasten.jobs._queue import Queue
 from hasten.jobs._record import JobRecord
@@ -20,7 +21,8 @@ class QueueReading:
     """The jobs of a queue, or the error with which its store could not be read.
 
     oldest_wait is for how long the job that waits longest has been ready, in seconds; 0 if none is.
-    slots is the number of slots of all workers of the queue.
+    slots is the number of slots of all workers of the queue. schedules is how many it has, and due
+    those whose next run is due, the latest first, at most `MAX_LATE`.
     """
 
     queue: str
@@ -28,12 +30,18 @@ class QueueReading:
     oldest_wait: float = 0.0
     is_paused: bool = False
     slots: int = 0
+    schedules: int = 0
+    due: list[LateSchedule] = field(default_factory=list)
     error: str | None = None
 
     @property
     def backlog(self) -> int:
         """How many jobs are ready to run."""
         return sum(self.counts.get(state, 0) for state in READY)
+
+    def find_late(self, seconds: float) -> list[LateSchedule]:
+        """Return those of the due schedules that are late by more than this."""
+        return [each for each in self.due if each.seconds > seconds]
 
 
 def start_reading_queues(
@@ -48,10 +56,14 @@ def start_reading_queues(
 
 
 def start_reading_paused_flags(
-    queues: Sequence[Queue], timeout_seconds: float
+    queues: Sequence[Queue], timeout_seconds: float, *, with_schedules: bool = False
 ) -> Future[list[QueueReading]]:
-    """Begin to read which queues are paused, like `start_reading_queues`. The counts are empty."""
-    return _portal.start(_read_all(_read_paused_flag, queues, timeout_seconds))
+    """Begin to read which queues are paused, like `start_reading_queues`. The counts are empty.
+
+    with_schedules: also read which schedules are due.
+    """
+    read = _read_paused_flag_and_schedules if with_schedules else _read_paused_flag
+    return _portal.start(_read_all(read, queues, timeout_seconds))
 
 
 ReadQueue = Callable[[Queue], Awaitable[QueueReading]]
@@ -75,6 +87,12 @@ async def _read_paused_flag(queue: Queue) -> QueueReading:
     return QueueReading(queue.name, {}, is_paused=await queue.is_paused())
 
 
+async def _read_paused_flag_and_schedules(queue: Queue) -> QueueReading:
+    is_paused = await queue.is_paused()
+    due = await find_late_schedules(queue.engine, queue.name, queue.clock)
+    return QueueReading(queue.name, {}, is_paused=is_paused, due=due)
+
+
 async def _read_counts_and_waits(queue: Queue) -> QueueReading:
     engine, name = queue.engine, queue.name
     counts = await engine.count(name)
@@ -83,6 +101,7 @@ async def _read_counts_and_waits(queue: Queue) -> QueueReading:
         *await _read_ends_of_prioritized(queue, counts[State.PRIORITIZED]),
     ]
     now_ms = queue.clock.now_ms()
+    schedules = await engine.count_schedules(name)
     return QueueReading(
         name,
         counts,
@@ -91,6 +110,8 @@ async def _read_counts_and_waits(queue: Queue) -> QueueReading:
         ),
         is_paused=await engine.is_paused(name),
         slots=sum(info.slots for info in await engine.workers(name, now_ms=now_ms)),
+        schedules=schedules,
+        due=await find_late_schedules(engine, name, queue.clock) if schedules else [],
     )
 
 

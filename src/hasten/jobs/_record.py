@@ -203,6 +203,7 @@ class ClaimedJobs(msgspec.Struct, frozen=True):
     # Due time of the earliest delayed job, if fewer leases than requested.
     next_due_ms: int | None = None
     lost: list[str] = []  # ids of jobs whose outcome was not stored, because their lease was lost
+    dropped_slots: int = 0  # slots of schedules that get no run because of missed or overlap
 
 
 class Completed(msgspec.Struct, frozen=True, gc=False):

@@ -54,6 +54,7 @@ class QueueTotals(msgspec.Struct):
     queue: str
     reclaimed: int = 0  # jobs of dead workers that were taken back
     lost_leases: int = 0
+    dropped_slots: int = 0  # slots of schedules that got no run
 
 
 class Totals(msgspec.Struct):
@@ -84,6 +85,7 @@ def add_totals(all_totals: Iterable[Totals]) -> Totals:
             so_far = queues.setdefault(of_queue.queue, QueueTotals(of_queue.queue))
             so_far.reclaimed += of_queue.reclaimed
             so_far.lost_leases += of_queue.lost_leases
+            so_far.dropped_slots += of_queue.dropped_slots
     return Totals(list(runs.values()), list(queues.values()))
 
 

@@ -54,6 +54,7 @@ from hasten.jobs._release_gate import AppReleaseGate
 from hasten.jobs._releases import check_release
 from hasten.jobs._run_counters import RunCounters
 from hasten.jobs._run_totals import QueueTotals, Totals
+from hasten.jobs._schedule_watch import ScheduleWatch
 from hasten.jobs._services import BackgroundServices
 from hasten.jobs._stop_signals import handle_stop_signals
 from hasten.jobs._threads import Threads
@@ -184,10 +185,13 @@ class Worker:
             self.name, failed=self._stop_after_internal_error, loop_ended=self._stop_threads
         )
         await self._services.open()
+        self._schedule_watches: list[ScheduleWatch] = []
         self._consumers = self._make_consumers()
         for consumer in self._consumers:
             for service in consumer.services():
                 self._services.start(service)
+        for watch in self._schedule_watches:
+            self._services.start(watch.run)
         self._services.start(self._reclaim_repeatedly)
         self._leases.start()
         self._started_ms = self._clock.now_ms()
@@ -221,7 +225,10 @@ class Worker:
             heartbeat.stop()
 
     def _make_consumers(self) -> list[QueueConsumer]:
-        """Create a consumer for each queue. Queues in the same store share an `OutageLog`."""
+        """Create a consumer and a `ScheduleWatch` for each queue.
+
+        Queues in the same store share an `OutageLog`.
+        """
         id = self._id
         parts = ConsumerDependencies(
             name=self.name,
@@ -248,6 +255,7 @@ class Worker:
             url = queue.shared_store.engine().url
             outage = outages.setdefault(url, OutageLog(url))
             consumers.append(QueueConsumer(queue, parts, outage))
+            self._schedule_watches.append(ScheduleWatch(queue, outage))
         return consumers
 
     def _wake_consumers(self) -> None:
@@ -547,7 +555,10 @@ class Worker:
         """
         return Totals(
             self.start_counting_runs().run_totals(),
-            [QueueTotals(each.name, each.reclaimed, each.lost_leases) for each in self._consumers],
+            [
+                QueueTotals(each.name, each.reclaimed, each.lost_leases, each.dropped_slots)
+                for each in self._consumers
+            ],
         )
 
     # Recovering ---------------------------------------------------------------------------------

@@ -316,14 +316,16 @@ class RedisEngine:
                 self._skipped.add(queue, reply.skipped)
             token = "" if claim is None else claim.token
             leases = [Lease(job, token) for job in reply.jobs]
+            dropped_slots = 0
             if reply.cron_jobs:
-                leases = await self._start_scheduled(queue, reply, leases, now_ms)
+                leases, dropped_slots = await self._start_scheduled(queue, reply, leases, now_ms)
         except (StoreInterrupted, asyncio.CancelledError):
             if claim is not None:
                 self._orphans.add(queue, claim, now_ms)
             raise
         next_due_ms = reply.next_due_ms
-        return ClaimedJobs(leases, None if next_due_ms is False else int(next_due_ms), reply.lost)
+        due_ms = None if next_due_ms is False else int(next_due_ms)
+        return ClaimedJobs(leases, due_ms, reply.lost, dropped_slots)
 
     def _make_rows_of_children(self, queue: str, end: Parked) -> flow_requests.FlowRows:
         """Return the rows of the children of a parked job. Raises `StoreRejected`."""
@@ -341,12 +343,13 @@ class RedisEngine:
 
     async def _start_scheduled(
         self, queue: str, reply: SettleReply, leases: list[Lease], now_ms: int
-    ) -> list[Lease]:
+    ) -> tuple[list[Lease], int]:
         """Add the next jobs of the schedules whose jobs were claimed.
 
         The server cannot parse cron patterns, so the slots are computed here. Returns the leases
-        without those of jobs that must not run now. Raises `StoreInterrupted` if the store fails:
-        then the next claim releases the jobs of this one, and adds the next jobs.
+        without those of jobs that must not run now, and how many slots get no run. Raises
+        `StoreInterrupted` if the store fails: then the next claim releases the jobs of this one,
+        and adds the next jobs.
         """
         ours = {id: name for id, name, opts in reply.cron_jobs if schedules.has_policy(opts)}
         try:
@@ -354,7 +357,7 @@ class RedisEngine:
                 if id not in ours:
                     await self._add_next_run(queue, id, scheduler, opts, now_ms)
             if not ours:
-                return leases
+                return leases, 0
             return await self._start_runs(queue, leases, ours, now_ms)
         except StoreInterrupted:
             raise
@@ -363,23 +366,26 @@ class RedisEngine:
 
     async def _start_runs(
         self, queue: str, leases: list[Lease], scheduled: Mapping[str, str], now_ms: int
-    ) -> list[Lease]:
+    ) -> tuple[list[Lease], int]:
         """Add the next jobs of schedules that hasten has stored; see `_start_scheduled`.
 
         scheduled has the schedules of the jobs by job id.
         """
         planned = [lease for lease in leases if lease.job.id in scheduled]
         try:
-            found = await schedules.start_runs(self._run_script, queue, planned, scheduled, now_ms)
+            found, dropped_slots = await schedules.start_runs(
+                self._run_script, queue, planned, scheduled, now_ms
+            )
         except StoreRejected as error:  # the keys of the schedules are damaged
             self._log_no_next_run(queue, ", ".join(scheduled.values()), error)
-            return leases
+            return leases, 0
         started = {lease.job.id: lease for lease in found}
-        return [
+        remaining = [
             started.get(lease.job.id, lease)
             for lease in leases
             if lease.job.id not in scheduled or lease.job.id in started
         ]
+        return remaining, dropped_slots
 
     async def _add_next_run(
         self, queue: str, id: str, scheduler: str, opts: str, now_ms: int
@@ -773,6 +779,12 @@ class RedisEngine:
 
     async def list_schedules(self, queue: str, *, offset: int, limit: int) -> list[ScheduleRecord]:
         return await schedules.read_page(self._run_script, queue, offset, limit)
+
+    async def count_schedules(self, queue: str) -> int:
+        prefix = self._keys.queue_prefix(queue)
+        # Paused schedules are not in BullMQ's set.
+        counted = [("ZCARD", prefix + "repeat"), ("HLEN", prefix + "hasten:paused")]
+        return sum([await self._server.run_command(*each, key=each[1]) for each in counted])
 
     async def late_schedules(
         self, queue: str, *, before_ms: int, limit: int

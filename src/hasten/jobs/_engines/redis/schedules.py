@@ -389,14 +389,16 @@ def has_policy(opts: str) -> bool:
 
 async def start_runs(
     run: RunScript, queue: str, leases: Sequence[Lease], schedules: Mapping[str, str], now_ms: int
-) -> list[Lease]:
+) -> tuple[list[Lease], int]:
     """Decide whether claimed jobs of schedules run now, and add the next jobs of the schedules.
 
-    schedules has the schedules of the jobs by job id. Returns the leases of the jobs that run.
+    schedules has the schedules of the jobs by job id. Returns the leases of the jobs that run, and
+    how many slots get no run.
     """
     planned = [_plan(queue, lease, schedules[lease.job.id], now_ms) for lease in leases]
     by_id = {lease.job.id: lease for lease in leases}
     started: list[Lease] = []
+    dropped = 0
     for _ in range(MAX_TAKEN):
         if not planned:
             break
@@ -408,6 +410,7 @@ async def start_runs(
                 again.append(each.with_next_slot())
                 continue
             if done in {b"run", b"dropped"} and each.plan is not None:
+                dropped += each.plan.passed + (done == b"dropped")
                 log_left_out(
                     queue, each.schedule, each.slot_ms, each.plan,
                     is_dropped=done == b"dropped", overlaps=bool(overlaps),
@@ -419,7 +422,7 @@ async def start_runs(
                     lease = structs.replace(lease, job=job)
                 started.append(lease)
         planned = again
-    return started
+    return started, dropped
 
 
 def _plan(queue: str, lease: Lease, schedule: str, now_ms: int) -> _Run:

@@ -49,17 +49,18 @@ def claim_jobs(
     if ledger.has_due:
         _promote_due(unit, ledger)
     leases: list[Lease] = []
+    dropped_slots = 0
     if not ledger.paused:
         leases = _lease_ready(unit, ledger.name, claim, sizes)
         if leases and ledger.linked:
-            leases = start_runs(unit, ledger, leases, skipped)
+            leases, dropped_slots = start_runs(unit, ledger, leases, skipped)
     if leases:
         ids = [lease.job.id for lease in leases]
         ledger.emit(EventGroup("active", ids, previous=State.WAITING))
     next_due_ms = None
     if len(leases) < claim.count:
         (next_due_ms,) = execute(unit.connection, "next_due", queue=ledger.name).fetchone()
-    return ClaimedJobs(leases, next_due_ms, lost_ids)
+    return ClaimedJobs(leases, next_due_ms, lost_ids, dropped_slots)
 
 
 def _promote_due(unit: UnitOfWork, ledger: Ledger) -> None:

@@ -37,28 +37,30 @@ SKIPPED_MS: Final = 5_000
 
 def start_runs(
     unit: UnitOfWork, ledger: Ledger, leases: list[Lease], skipped: SkippedScheduledJobs
-) -> list[Lease]:
+) -> tuple[list[Lease], int]:
     """Add the next jobs of the schedules whose pending jobs were leased.
 
-    Returns the leases without those of jobs that must not run now. skipped logs the jobs that only
-    a worker with croniter can run.
+    Returns the leases without those of jobs that must not run now, and how many slots get no run.
+    skipped logs the jobs that only a worker with croniter can run.
     """
     slots = [split_job_id(lease.job.id) for lease in leases]
     ids = [slot[0] for slot in slots if slot is not None]
     if not ids:
-        return leases
+        return leases, 0
     found = schedules.read(unit.connection, ledger.name, ids)
     started = []
+    dropped = 0
     for lease, slot in zip(leases, slots, strict=True):
         schedule = None if slot is None else found.get(slot[0])
         # Otherwise it is a job without a schedule, or another attempt of an earlier run.
         if slot is not None and schedule is not None and _is_pending(schedule, slot[1]):
-            run = _start_run(unit, ledger, lease, schedule, slot[1], skipped)
+            run, without_run = _start_run(unit, ledger, lease, schedule, slot[1], skipped)
+            dropped += without_run
             if run is not None:
                 started.append(run)
         else:
             started.append(lease)
-    return started
+    return started, dropped
 
 
 def _is_pending(schedule: StoredSchedule, slot_ms: int) -> bool:
@@ -73,21 +75,24 @@ def _start_run(
     schedule: StoredSchedule,
     slot_ms: int,
     skipped: SkippedScheduledJobs,
-) -> Lease | None:
-    """Decide what happens with the pending job of a schedule. Returns its lease if it runs now."""
+) -> tuple[Lease | None, int]:
+    """Decide what happens with the pending job of a schedule.
+
+    Returns its lease if it runs now, and how many slots get no run.
+    """
     rule, policy = schedules.decode_rule(schedule.rule), schedules.decode_policy(schedule.policy)
     must_run = lease.job.deferred_failure is not None  # it only has to fail
     if rule.cron is not None and not cron.is_croniter_installed() and not must_run:
         _put_back(unit, ledger, lease, schedule, SKIPPED_MS)
         skipped.add(ledger.name, [lease.job.id])
-        return None
+        return None, 0
     try:
         plan = plan_slot(rule, policy, slot_ms, unit.now_ms, schedule.caught_up)
     except (ValueError, ArithmeticError, MissingExtra) as error:
         logger.error(
             "queue %s: cannot add the next run of schedule %s: %s", ledger.name, schedule.id, error
         )
-        return lease
+        return lease, 0
     runs = schedules.unfinished_runs(unit.connection, schedule)
     is_dropped = plan.is_dropped and not must_run
     overlaps = bool(runs) and policy.overlap != "allow" and not must_run
@@ -96,15 +101,15 @@ def _start_run(
         execute(
             unit.connection, "hold_schedule", queue=ledger.name, id=schedule.id, waits_for=runs[0]
         )
-        return None
+        return None, 0
     is_dropped = is_dropped or overlaps
     log_left_out(
         ledger.name, schedule.id, slot_ms, plan, is_dropped=is_dropped, overlaps=overlaps
     )  # fmt: skip
     if is_dropped:
         _drop(unit, ledger, lease, schedule, plan, runs)
-        return None
-    return _run(unit, ledger, lease, schedule, plan, runs)
+        return None, plan.passed + 1
+    return _run(unit, ledger, lease, schedule, plan, runs), plan.passed
 
 
 def _run(

@@ -112,6 +112,12 @@ def read_page(connection: Connection, queue: str, offset: int, limit: int) -> li
     return [StoredSchedule(*row).to_record(queue) for row in rows.fetchall()]
 
 
+def count(connection: Connection, queue: str) -> int:
+    """Return how many schedules a queue has; see `Engine.count_schedules`."""
+    (found,) = execute(connection, "count_schedules", queue=queue).fetchone()
+    return int(found)
+
+
 def read_late(
     connection: Connection, queue: str, before_ms: int, limit: int
 ) -> list[ScheduleRecord]:

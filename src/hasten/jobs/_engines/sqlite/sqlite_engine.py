@@ -366,6 +366,9 @@ class SqliteEngine:
             partial(schedules.read_page, queue=queue, offset=offset, limit=limit)
         )
 
+    async def count_schedules(self, queue: str) -> int:
+        return await self._read(partial(schedules.count, queue=queue))
+
     async def late_schedules(
         self, queue: str, *, before_ms: int, limit: int
     ) -> list[ScheduleRecord]:
