@@ -50,7 +50,7 @@ from hasten.jobs._states import FINISHED, State
 UNFINISHED_CHILDREN: Final = "its children have not all finished"
 FAILED_CHILD: Final = "one of its children failed"
 
-Job = tuple[str, str]
+JobKey = tuple[str, str]
 """The queue and the id of a job."""
 
 
@@ -122,7 +122,7 @@ def _find_parents_of_existing(
     return [(id, parent) for id, parent in found]
 
 
-def _insert(unit: UnitOfWork, jobs: Sequence[NewJob], known: Mapping[Job, int]) -> None:
+def _insert(unit: UnitOfWork, jobs: Sequence[NewJob], known: Mapping[JobKey, int]) -> None:
     """Insert jobs whose ids are new. known are the seqs of parents that exist."""
     (last,) = execute(unit.connection, "take_ids", count=len(jobs)).fetchone()
     seqs = dict(known)
@@ -245,7 +245,7 @@ def _without_known(connection: Connection, seq: int, end: Parked) -> list[NewJob
         for queue, ids in _ids_by_queue(end.children).items()
         for id, parent in _find_parents_of_existing(connection, queue, ids)
     }
-    known: set[Job] = set()
+    known: set[JobKey] = set()
     new: list[NewJob] = []
     for child in end.children:
         assert child.parent is not None
@@ -270,8 +270,8 @@ class _Change:
     """What the ends of children in one operation mean for their parent."""
 
     ended: int = 0  # how many children are no longer pending
-    deleted: bool = False  # some of them were deleted
-    failed: Job | None = None  # one that fails the parent
+    deleted: bool = False  # one was deleted while it was pending
+    failed: JobKey | None = None  # one that fails the parent
     continues: bool = False  # one has failed with on_failure="continue"
 
 
@@ -299,7 +299,7 @@ def end_children(unit: UnitOfWork, ledger: Ledger, ends: Iterable[ChildEnd]) -> 
         change.ended += 1
         if outcome is None:
             gone.append(seq)
-            change.deleted |= end.state is None or end.is_deleted
+            change.deleted |= end.state is None or on_failure == "wait"
             continue
         recorded.append((seq, outcome, end.value))
         if outcome == "failed":
