@@ -521,6 +521,11 @@ class TestDeleting:
         await engine.obliterate(QUEUE)
         assert await counts(engine) == {}
 
+    async def test_a_delayed_child_is_not_waited_for(self, engine: Engine) -> None:
+        await add_flow(engine, new_job("parent"), child("a", delay_ms=10**6))
+        await engine.remove(IMAGES, ["a"], now_ms=NOW)
+        assert await state(engine) == State.WAITING
+
     async def test_others_are_still_waited_for(self, engine: Engine) -> None:
         await add_flow(engine, new_job("parent"), child("a"), child("b"))
         await engine.remove(IMAGES, ["b"], now_ms=NOW)
@@ -727,6 +732,15 @@ class TestParking:
         assert await counts(engine, IMAGES) == {State.WAITING: 1}
         await settled(engine, failed("parent"))
 
+    async def test_one_id_of_two_jobs_is_rejected(self, engine: Engine) -> None:
+        await start(engine, "p1", "p2")
+        ends = [Parked(id, "t1", [child("a", id)]) for id in ("p1", "p2")]
+        with pytest.raises(StoreRejected, match="'a' cannot be added"):
+            await engine.settle(QUEUE, ends, None, now_ms=NOW)
+        await settled(engine, ends[0])
+        assert await outcomes(engine, "p1") == {"a": "pending"}
+        assert await state(engine, "p2") == State.ACTIVE
+
     async def test_one_id_twice_is_rejected(self, engine: Engine) -> None:
         await start(engine, "parent")
         outcome = Parked("parent", "t1", [child("a"), child("a")])
@@ -920,7 +934,10 @@ async def test_redis_repeats_a_call_whose_reply_was_lost(tmp_path: Path) -> None
     async with open_for_test("redis", tmp_path) as engine:
         assert isinstance(engine, RedisEngine)
         groups, orders = make_flow_rows([new_job("parent"), child("a")], engine._keys)
-        request = {"now": NOW, "groups": groups, "orders": orders, "idempotency": ("m", 60_000)}
+        request = {
+            "now": NOW, "parents": [], "groups": groups, "orders": orders,
+            "idempotency": ("m", 60_000),
+        }  # fmt: skip
         replies = [await engine._run_script("add_flow", QUEUE, request) for _ in range(2)]
         assert decode_flow_reply(replies[0]) == decode_flow_reply(replies[1])
         assert isinstance(decode_flow_reply(replies[0]).cursors, dict)
