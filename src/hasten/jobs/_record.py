@@ -270,7 +270,8 @@ class Parked(msgspec.Struct, frozen=True, gc=False):
 
     children are added together with this outcome. They may be parents themselves: the parent of
     each of them is this job, or a job before it in the list. A child of this job that is in its
-    queue already is not added again, and neither are its descendants.
+    queue already is not added again, and neither are its descendants. A job without a parent in
+    the list is added, too, as a job of its own, unless its id exists in its queue.
 
     add_calls is how many calls of `ctx.children.add` this job has made in this run, all of whose
     children are stored now. `ChildCounts.add_calls` returns it: a later run of the same handler
@@ -355,10 +356,10 @@ CHILDREN_READ: Final = 100
 class Event(msgspec.Struct, frozen=True, gc=False):
     """Something that happened to a job or a queue. kind is BullMQ's name for it.
 
-    Kinds of job events: added, waiting, delayed, active, progress, completed, failed,
-    retries-exhausted, stalled, removed, duplicated, deduplicated, debounced. Kinds of queue events,
-    with job_id "": paused, resumed, drained, cleaned. On Redis other programs may emit events of
-    any other kind; details has the fields that are not attributes here.
+    Kinds of job events: added, waiting, delayed, waiting-children, active, progress, completed,
+    failed, retries-exhausted, stalled, removed, duplicated, deduplicated, debounced. Kinds of queue
+    events, with job_id "": paused, resumed, drained, cleaned. On Redis other programs may emit
+    events of any other kind; details has the fields that are not attributes here.
 
     For a call that adds no job because of its deduplication key, debounced is emitted with
     debounce, deduplicated otherwise. job_id is the job that remains; details has deduplicationId

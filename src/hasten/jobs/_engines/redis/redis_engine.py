@@ -27,6 +27,7 @@ from hasten._redis.server import Server
 from hasten._store_url import DEFAULT_TIMEOUT, RedisAddress
 from hasten.errors import (
     InvalidOption,
+    JobNotFound,
     MissingExtra,
     StoreError,
     StoreInterrupted,
@@ -247,20 +248,32 @@ class RedisEngine:
     async def add_flow(self, jobs: Sequence[NewJob], *, now_ms: int) -> list[AddResult]:
         if not jobs:
             return []
-        self.check_flow_queues({job.queue for job in jobs})
+        parents = flow_requests.find_stored_parents(jobs)
+        self.check_flow_queues({job.queue for job in jobs} | {queue for queue, _ in parents})
         groups, orders = flow_requests.make_flow_rows(jobs, self._keys)
         idempotency = self._make_idempotency_key()
-        request = {"now": now_ms, "groups": groups, "orders": orders, "idempotency": idempotency}
+        by_key = {self._keys.queue_prefix(queue) + id: (queue, id) for queue, id in parents}
+        request = {
+            "now": now_ms,
+            "parents": list(by_key),
+            "groups": groups,
+            "orders": orders,
+            "idempotency": idempotency,
+        }
         packed = await self._run_script(
             "add_flow", jobs[0].queue, request, repeatable=idempotency is not None
         )
         reply = decode_flow_reply(packed)
         if not isinstance(reply.cursors, dict):
-            queue = next(
-                job.queue for job in jobs if self._keys.queue_prefix(job.queue) == reply.taken_base
-            )
-            expected = f"an id that no job of queue {queue!r} has"
-            raise InvalidOption("job_id", reply.taken_id, expected, code="duplicate")
+            found = str(reply.refused_for)
+            if reply.refused_key in by_key:
+                queue, id = by_key[reply.refused_key]
+                if not reply.refused_for:
+                    raise JobNotFound(queue, id)
+                raise WrongState(queue, id, found, ["unfinished"])
+            prefixes = {self._keys.queue_prefix(job.queue): job.queue for job in jobs}
+            expected = f"an id that no job of queue {prefixes[reply.refused_key]!r} has"
+            raise InvalidOption("job_id", found, expected, code="duplicate")
         cursors = reply.cursors
         return [
             AddResult(str(job.id), None, cursors[self._keys.queue_prefix(job.queue)])

@@ -22,20 +22,26 @@ local now = request.now
 local outcomes = request.outcomes
 local COMPLETED, FAILED, RETRY, POSTPONED, RELEASED, PARKED = 1, 2, 3, 4, 5, 6
 
--- The children of parked jobs that were added before, and their descendants: {key = true, …}.
-local known = {}
+-- The children of parked jobs that were added before, and their descendants, and the new ones: {key = true, …}.
+local known, new = {}, {}
 
 -- Returns the key of a child that cannot be added, nil if all can.
 local function find_taken(outcome)
   local job_key = q.base .. outcome[2]
   return find_in_groups(outcome[4], function(child_key, parent_key)
-    if known[parent_key] then
+    if not parent_key then
+      return nil -- no child: a job that is added with the outcome, unless it exists
+    elseif known[parent_key] then
       known[child_key] = true
     elseif call('EXISTS', child_key) == 1 then
       if parent_key ~= job_key or read_field(child_key, 'parentKey') ~= job_key then
         return child_key
       end
       known[child_key] = true
+    elseif new[child_key] then
+      return child_key -- another job of this call adds it
+    else
+      new[child_key] = true
     end
   end)
 end
