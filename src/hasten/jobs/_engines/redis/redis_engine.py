@@ -32,6 +32,7 @@ from hasten.errors import (
     StoreError,
     StoreInterrupted,
     StoreRejected,
+    WrongState,
 )
 from hasten.jobs import _cron as cron
 from hasten.jobs._encoding import UNDECODABLE
