@@ -36,6 +36,7 @@ HastenError
 └── RunFailed               hasten ended the run of a job: stored as the error of the job
     ├── JobTimeout          the run took longer than the job's time-out
     ├── InvalidResult       the result of the handler cannot be stored
+    ├── UnawaitedChildren   the handler returned without waiting for its child jobs
     └── ProcessDied         the process of the handler has ended
 
 Errors that callers handle in different ways have different classes. The exceptions that a handler
@@ -536,6 +537,10 @@ class JobTimeout(RunFailed):
 
 class InvalidResult(RunFailed):
     """The result of a handler cannot be stored. The job fails without a retry."""
+
+
+class UnawaitedChildren(RunFailed):
+    """A handler has returned without waiting for its child jobs. The job fails without a retry."""
 
 
 class ProcessDied(RunFailed):

@@ -1,21 +1,24 @@
 """Background jobs: add jobs to queues, and run them with workers in the same or other processes."""
 
 from hasten.jobs._backoff import Exponential, Fixed
+from hasten.jobs._children import Children, SyncChildren
 from hasten.jobs._context import Context
-from hasten.jobs._control_exceptions import RetryAfter, Unrecoverable
+from hasten.jobs._control_exceptions import RetryAfter, Unrecoverable, WaitForChildren
 from hasten.jobs._current import current_job
 from hasten.jobs._events import QueueEvents
+from hasten.jobs._family import Child, ChildProgress, JobTree
+from hasten.jobs._flow import Arguments, Flow, SyncFlow
 from hasten.jobs._health_app import Health
 from hasten.jobs._job import Job, SyncJob
 from hasten.jobs._job_log_filter import JobLogFilter
 from hasten.jobs._middleware import Call, CallNext, Carry, EnqueueCall, Middleware, RunCall
 from hasten.jobs._options import JobOptions, Keep, TaskOptions
 from hasten.jobs._queue import JobSpec, Queue, SyncQueue
-from hasten.jobs._record import Event, JobRecord
+from hasten.jobs._record import Event, JobRecord, OnFailure, ParentLink
 from hasten.jobs._states import State
 from hasten.jobs._sync_events import SyncQueueEvents
 from hasten.jobs._task_definition import RunIn
-from hasten.jobs._tasks import Arguments, Enqueuer, SyncEnqueuer, Task
+from hasten.jobs._tasks import Enqueuer, SyncEnqueuer, Task
 from hasten.jobs._why import Reason, Why
 from hasten.jobs._worker import Worker
 from hasten.jobs._worker_info import WorkerInfo
@@ -25,20 +28,27 @@ __all__ = [
     "Call",
     "CallNext",
     "Carry",
+    "Child",
+    "ChildProgress",
+    "Children",
     "Context",
     "EnqueueCall",
     "Enqueuer",
     "Event",
     "Exponential",
     "Fixed",
+    "Flow",
     "Health",
     "Job",
     "JobLogFilter",
     "JobOptions",
     "JobRecord",
     "JobSpec",
+    "JobTree",
     "Keep",
     "Middleware",
+    "OnFailure",
+    "ParentLink",
     "Queue",
     "QueueEvents",
     "Reason",
@@ -46,13 +56,16 @@ __all__ = [
     "RunCall",
     "RunIn",
     "State",
+    "SyncChildren",
     "SyncEnqueuer",
+    "SyncFlow",
     "SyncJob",
     "SyncQueue",
     "SyncQueueEvents",
     "Task",
     "TaskOptions",
     "Unrecoverable",
+    "WaitForChildren",
     "Why",
     "Worker",
     "WorkerInfo",

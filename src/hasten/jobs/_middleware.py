@@ -149,11 +149,10 @@ def _check_job(added: object) -> Job[Any]:
 
 
 async def add_many_through(
-    middlewares: Sequence[Middleware],
-    calls: Sequence[EnqueueCall],
+    calls: Sequence[tuple[Sequence[Middleware], EnqueueCall]],
     add_many: Callable[[Mapping[int, EnqueueCall]], Awaitable[Sequence[Job[Any]]]],
 ) -> list[Job[Any]]:
-    """Send each call through the middlewares, and add those that reach the end together.
+    """Send each call through its middlewares, and add those that reach the end together.
 
     add_many receives these calls by their index, as the middlewares have passed them on. If a
     middleware raises before that, nothing is added. Costs a task of the event loop per call.
@@ -163,7 +162,7 @@ async def add_many_through(
     gathered = _GatheredCalls(len(calls))
     tasks = [
         asyncio.create_task(add_through(middlewares, call, partial(gathered.add, index)))
-        for index, call in enumerate(calls)
+        for index, (middlewares, call) in enumerate(calls)
     ]
     for index, task in enumerate(tasks):
         task.add_done_callback(partial(gathered.mark_ended, index))

@@ -35,6 +35,7 @@ from hasten._clock import SYSTEM_CLOCK, Clock
 from hasten._durations import Duration, to_nearest_ms
 from hasten._sizes import Size, to_byte_count
 from hasten._store import Store
+from hasten._store_url import SqliteFile
 from hasten.errors import (
     InvalidArgument,
     InvalidOption,
@@ -50,7 +51,7 @@ from hasten.jobs._engines import open_engine
 from hasten.jobs._events import QueueEvents
 from hasten.jobs._function_origin import CodeExecution
 from hasten.jobs._functions import describe_function
-from hasten.jobs._job import Job
+from hasten.jobs._job import Job, JobQueue
 from hasten.jobs._middleware import EnqueueCall, Middleware, check_middleware
 from hasten.jobs._options import (
     MAX_COUNT,
@@ -83,6 +84,9 @@ M = TypeVar("M", bound=Middleware)
 DEFAULT_MAX_SIZE: Final = "1mb"
 # Bytes. Every store can hold a value of this size, also together with the other fields of a job.
 MAX_SIZE: Final = 256 * 1024 * 1024
+
+# A queue keeps so many objects for other queues of its store. They are made again when needed.
+MAX_OTHER_QUEUES: Final = 100
 
 JobSpec = tuple[str, object] | tuple[str, object, JobOptions]
 """A job to add: `(name of its task, data)` or `(name of its task, data, options)`."""
@@ -133,6 +137,7 @@ class Queue:
             # This opens no connection yet, but rejects wrong options.
             open_engine(self.shared_store.existing_store)
         self.producer = Producer(self)
+        self._others: dict[str, Queue] = {}
         self._results = PerLoop(lambda: ResultWaiter(lambda: self.engine, self.name))
         self._watches = PerLoop(lambda: Watches(lambda: self.engine, self.name))
 
@@ -144,6 +149,29 @@ class Queue:
     def store(self) -> Store:
         """The store that holds the jobs of this queue."""
         return self.shared_store.store
+
+    def queue_named(self, name: str) -> Queue:
+        """Return a queue of this store by name, which has no tasks; this object for its own name.
+
+        Used to read jobs that are connected with those of this queue.
+        """
+        if name == self.name:
+            return self
+        if name not in self._others:
+            if len(self._others) >= MAX_OTHER_QUEUES:
+                self._others.clear()
+            self._others[name] = Queue(name, self.store)
+        return self._others[name]
+
+    def shares_store_with(self, other: JobQueue) -> bool:
+        """Return whether jobs of this queue and of another one are in the same store."""
+        assert isinstance(other, Queue)
+        one, two = self.store, other.store
+        return one is two or (
+            one.location == two.location
+            and one.prefix == two.prefix
+            and one.location != SqliteFile(None)
+        )
 
     @property
     def clock(self) -> Clock:
@@ -175,6 +203,9 @@ class Queue:
         self.producer.close()
         self._results.drop_all()
         self._watches.drop_all()
+        others, self._others = self._others, {}
+        for other in others.values():
+            await other.aclose()
         await self.shared_store.release(self)
 
     async def __aenter__(self) -> Self:
