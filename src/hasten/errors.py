@@ -29,6 +29,7 @@ HastenError
 │   └── AddedInPart         only the first jobs of a large call were added: add the remaining ones
 ├── JobNotFound             the job never existed, or was removed            (also LookupError)
 ├── WrongState              the state of the job does not allow the operation
+├── BatchClosed             the batch takes no more jobs: open another one
 ├── JobFailed               the awaited job failed and will not be retried: see the message
 │   └── JobCancelled        the awaited job was cancelled
 ├── ResultTimeout           the awaited job is not finished yet: wait longer (also TimeoutError)
@@ -479,6 +480,17 @@ class WrongState(HastenError):
         self.queue = queue
         self.job_id = job_id
         self.state = state
+
+
+class BatchClosed(HastenError):
+    """The batch was closed or deleted, so no more jobs can be added to it."""
+
+    def __init__(self, queue: str, batch_id: str) -> None:
+        super().__init__(
+            f"batch {batch_id!r} of queue {queue!r} takes no more jobs: it was closed or deleted"
+        )
+        self.queue = queue
+        self.batch_id = batch_id
 
 
 class JobFailed(HastenError):

@@ -1,6 +1,7 @@
 """Background jobs: add jobs to queues, and run them with workers in the same or other processes."""
 
 from hasten.jobs._backoff import Exponential, Fixed
+from hasten.jobs._batch import Batch, SyncBatch
 from hasten.jobs._children import Children, SyncChildren
 from hasten.jobs._context import Context
 from hasten.jobs._control_exceptions import RetryAfter, Unrecoverable, WaitForChildren
@@ -25,6 +26,7 @@ from hasten.jobs._worker_info import WorkerInfo
 
 __all__ = [
     "Arguments",
+    "Batch",
     "Call",
     "CallNext",
     "Carry",
@@ -56,6 +58,7 @@ __all__ = [
     "RunCall",
     "RunIn",
     "State",
+    "SyncBatch",
     "SyncChildren",
     "SyncEnqueuer",
     "SyncFlow",

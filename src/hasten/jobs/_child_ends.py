@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Collection
 from typing import Final, Protocol, TypeVar
 
+from hasten._durations import Duration, to_seconds
 from hasten.errors import JobNotFound, ResultTimeout
 from hasten.jobs._engine import Engine
 from hasten.jobs._family import Child, read_portions, to_child
@@ -30,6 +31,11 @@ class WatchedQueue(Protocol):
     def engine(self) -> Engine: ...
     @property
     def watches(self) -> Watches: ...
+
+
+def to_timeout(timeout: Duration | None) -> float | None:
+    """Return a time-out in seconds, None for none. Raises `InvalidOption`."""
+    return None if timeout is None else to_seconds("timeout", timeout)
 
 
 async def wait_for(

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from hasten.errors import InvalidOption, UsageError
 from hasten.jobs import _moments as moments
 from hasten.jobs._engine import Engine
-from hasten.jobs._flow import Arguments, Flow, PlannedJob, plan_jobs
+from hasten.jobs._flow import Arguments, Flow, Moment, PlannedJob, plan_jobs
 from hasten.jobs._job import Job, build_record
 from hasten.jobs._middleware import EnqueueCall, add_many_through
 from hasten.jobs._options import Options
@@ -102,6 +102,30 @@ async def add_members(
     ids = [f"{group}-{n}" for n in range(len(plan))]
     jobs = await _Adding(plan, prepared, ids, parent, now_ms, store).add()
     return [job for job, each in zip(jobs, plan, strict=True) if each.parent is None]
+
+
+async def prepare_hooks(
+    producer: Producer, group: str, hooks: Mapping[Moment, Arguments[..., Any]]
+) -> dict[Moment, NewJob]:
+    """Return the jobs that are added at the moments of a batch with this id.
+
+    producer is that of the queue of the batch. Raises the exceptions of `Flow.enqueue`.
+    """
+    plan = [PlannedJob(job, None, "fail", has_children=False) for job in hooks.values()]
+    prepared = _prepare(plan, option="on_…")
+    jobs: list[NewJob] = []
+    if prepared:
+        check_same_store(producer, prepared[0].producer, "on_…")
+
+    async def keep(new: list[NewJob]) -> list[AddResult]:
+        jobs.extend(new)
+        return [AddResult(job.id or "") for job in new]
+
+    if plan:
+        ids = [moments.hook_id(group, moment) for moment in hooks]
+        await _Adding(plan, prepared, ids, None, producer.now_ms(), keep).add()
+    producer.queue.engine.check_flow_queues({producer.queue_name, *(job.queue for job in jobs)})
+    return dict(zip(hooks, jobs, strict=True))
 
 
 async def prepare_children(

@@ -361,9 +361,8 @@ class Job(Generic[T_co]):
     async def _wait_for_children(
         self, read: Callable[[WhyFacts], Awaitable[T | None]], timeout: Duration | None
     ) -> T:
-        seconds = None if timeout is None else to_seconds("timeout", timeout)
         return await child_ends.wait_for(
-            self._queue, self._queue.queue_named, self.id, read, seconds
+            self._queue, self._queue.queue_named, self.id, read, child_ends.to_timeout(timeout)
         )
 
     async def update(
