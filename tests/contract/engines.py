@@ -165,7 +165,7 @@ def orphans(engine: Engine, place: Path) -> list[str]:
         case SqliteEngine():
             return _sqlite_orphans(place / "jobs.db")
         case RedisEngine():
-            return _redis_orphans(_client("+cluster" in engine.url), _prefix(place))
+            return _redis_orphans(_client("+cluster" in engine.url), engine._keys.prefix)
         case _:
             raise LookupError(engine)
 
@@ -186,7 +186,12 @@ def _sqlite_orphans(path: Path) -> list[str]:
         rows = connection.execute(
             "SELECT job, line FROM hasten_logs WHERE job NOT IN (SELECT seq FROM hasten_jobs)"
         )
-        return [f"log line of job {job}: {line}" for job, line in rows]
+        found = [f"log line of job {job}: {line}" for job, line in rows]
+        rows = connection.execute(
+            "SELECT id, parent FROM hasten_children "
+            "WHERE parent NOT IN (SELECT seq FROM hasten_jobs)"
+        )
+        return found + [f"child {id} of job {parent}, which is gone" for id, parent in rows]
 
 
 # Keys of a queue that are not jobs.
@@ -210,7 +215,7 @@ def _redis_orphans(client: Any, prefix: str) -> list[str]:
         standing: list[str] = []
         for state in ("wait", "active"):
             standing += [id.decode() for id in client.lrange(base + state, 0, -1)]
-        for state in ("prioritized", "delayed", "completed", "failed"):
+        for state in ("prioritized", "delayed", "waiting-children", "completed", "failed"):
             standing += [id.decode() for id in client.zrange(base + state, 0, -1)]
         found += [f"{id} is in two places" for id in set(standing) if standing.count(id) > 1]
         found += [f"{id} stands somewhere without a hash" for id in set(standing) - hashes]

@@ -494,6 +494,17 @@ class TestDeleting:
             event("waiting", "parent", previous="waiting-children")
         ]
 
+    async def test_a_flow_in_one_queue_is_obliterated(self, engine: Engine) -> None:
+        await add_flow(
+            engine,
+            new_job("root"),
+            child("a", "root", queue=QUEUE),
+            child("b", "root", queue=QUEUE),
+        )
+        await run(engine, failed("a"), queue=QUEUE, count=1)
+        await engine.obliterate(QUEUE)
+        assert await counts(engine) == {}
+
     async def test_others_are_still_waited_for(self, engine: Engine) -> None:
         await add_flow(engine, new_job("parent"), child("a"), child("b"))
         await engine.remove(IMAGES, ["b"], now_ms=NOW)

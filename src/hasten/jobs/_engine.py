@@ -183,8 +183,8 @@ class Engine(Protocol):
         a job with its id exists and is not a child of the parked job.
 
         A parent fails instead of completing while one of its children is pending or failed, see
-        `ChildOutcome`. It may complete with pending children if a child with
-        `on_failure="continue"` has failed.
+        `ChildOutcome`. It may complete with pending children if it ignores the failure of a child:
+        with `on_failure="continue"` it runs before the others have finished.
 
         When a child has finished, its parent no longer waits for it, in the same transaction: see
         `OnFailure`. The same holds for the children that `cancel` fails, and for those that
@@ -363,8 +363,8 @@ class Engine(Protocol):
         each job was in before the call, in the order of ids; None for a job that does not exist.
 
         A finished child that runs again is pending again for its parent, if the parent exists and
-        has recorded its end. A finished parent with pending children waits for them. One with a
-        failed child, but no pending one, gets a `deferred_failure` again: run the child first.
+        has recorded its end. A finished parent with a failed child gets a `deferred_failure` again:
+        run the child first. One with pending children waits for them.
         """
 
     async def cancel(self, queue: str, ids: Sequence[str], *, now_ms: int) -> StatesBefore:

@@ -88,7 +88,7 @@ def _make_ready(
         execute_rows(unit.connection, "make_ready", [(seq, state, rank)])
         return state
     flows.relink(unit, ledger, seq)
-    if flows.find_state_of_rerun(unit, ledger, seq) is State.WAITING_CHILDREN:
+    if flows.waits_again(unit, ledger, seq):
         state, rank = State.WAITING_CHILDREN, unit.now_ms
     execute(unit.connection, "run_again", seq=seq, state=state, rank=rank)
     ledger.adjust_count(source, -1)

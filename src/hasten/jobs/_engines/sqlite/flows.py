@@ -396,20 +396,18 @@ def relink(unit: UnitOfWork, ledger: Ledger, seq: int) -> None:
             execute(unit.connection, "change_pending", seq=row[0], change=1)
 
 
-def find_state_of_rerun(unit: UnitOfWork, ledger: Ledger, seq: int) -> State | None:
-    """Return the state of a finished parent that runs again; None if its children do not matter.
+def waits_again(unit: UnitOfWork, ledger: Ledger, seq: int) -> bool:
+    """Return whether a finished job that runs again has to wait for pending children.
 
-    A parent with pending children waits for them. A parent with a failed child, but no pending one,
-    gets a `deferred_failure`, because it could not complete.
+    A parent with a failed child does not wait: it gets a `deferred_failure`.
     """
     if not ledger.linked:
-        return None
+        return False
     pending, failed, _ = execute(unit.connection, "read_blocking", seq=seq).fetchone()
-    if pending:
-        return State.WAITING_CHILDREN
     if failed is not None:
         execute(unit.connection, "defer_failure", seq=seq, error=f"child {failed} failed")
-    return None
+        return False
+    return bool(pending)
 
 
 # Deleting ---------------------------------------------------------------------------------------

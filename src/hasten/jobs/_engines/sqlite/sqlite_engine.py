@@ -466,9 +466,10 @@ class SqliteEngine:
         await self._database.run(
             partial(administration.begin_obliterating, queue=queue), topic=queue
         )
-        # Active jobs are deleted first. After that, no job of the paused queue changes its state.
+        # Active jobs are deleted first. After that, no job of the paused queue changes its state,
+        # except parents in waiting-children, when their children are deleted.
         touched = {queue}
-        for state in (State.ACTIVE, *State):
+        for state in (State.ACTIVE, State.WAITING_CHILDREN, *State):
             delete = partial(
                 administration.obliterate_next_jobs, queue=queue, state=state, touched=touched
             )

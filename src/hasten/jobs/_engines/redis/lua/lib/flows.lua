@@ -120,17 +120,16 @@ local function relink(parent_key, job_key, from)
   end
 end
 
--- Makes a finished parent that runs again wait for its pending children. If it has none, but a failed one, it is marked
--- to be failed. Returns whether it waits.
+-- Makes a finished parent that runs again wait for its pending children. A parent with a failed child does not wait: it
+-- is marked to be failed. Returns whether it waits.
 local function wait_again(q, id, now)
   local job_key = q.base .. id
-  if call('EXISTS', job_key .. ':dependencies') == 1 then
-    call('ZADD', q.base .. 'waiting-children', now, id)
-    return true
-  end
   local failed = read('ZRANGE', job_key .. ':unsuccessful', 0, 0)[1]
   if failed then
     call('HSET', job_key, 'defa', 'child ' .. failed .. ' failed')
+  elseif call('EXISTS', job_key .. ':dependencies') == 1 then
+    call('ZADD', q.base .. 'waiting-children', now, id)
+    return true
   end
   return false
 end
