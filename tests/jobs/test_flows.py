@@ -84,7 +84,7 @@ class TestEnqueue:
 
         @other.task
         async def outside(ctx: Context, number: int) -> int:
-            return number + sum(await ctx.children.results())
+            return number + sum(await ctx.children.results(tasks.square))
 
         job = await tasks.total.after(
             [outside.args(10).after(tasks.square.args(3)), outside.args(1)]

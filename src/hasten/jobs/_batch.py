@@ -12,10 +12,11 @@ from hasten.jobs import _child_ends as child_ends
 from hasten.jobs import _family as family
 from hasten.jobs import _flow_adding as flow_adding
 from hasten.jobs import _moments as moments
+from hasten.jobs._built_in_tasks import BATCH_TASK, opening_id
 from hasten.jobs._family import Child, ChildProgress
 from hasten.jobs._flow import Moment, Nodes, check_nodes
 from hasten.jobs._job import Job, JobQueue
-from hasten.jobs._moments import BATCH_TASK, HookJob, Members
+from hasten.jobs._moments import HookJob, Members
 from hasten.jobs._producer import Producer
 from hasten.jobs._record import JobRecord, NewJob, ParentLink, WhyFacts
 from hasten.jobs._states import FINISHED
@@ -86,9 +87,7 @@ class Batch:
         Any process can close it. The batch ends when its last member has ended.
         """
         now_ms = self._queue.clock.now_ms()
-        (state,) = await self._queue.engine.remove(
-            self.queue, [moments.opening_id(self.id)], now_ms=now_ms
-        )
+        (state,) = await self._queue.engine.remove(self.queue, [opening_id(self.id)], now_ms=now_ms)
         return state is not None and state not in FINISHED
 
     async def is_open(self) -> bool:

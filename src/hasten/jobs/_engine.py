@@ -148,6 +148,10 @@ class Engine(Protocol):
         is the order of adding. A parent is in waiting-children until none of its children is
         pending. Returns one `AddResult` per job, in order.
 
+        A parent that is not among the jobs must exist already, and waits for its new children from
+        now on, but is not moved. Raises `JobNotFound` if it does not exist, `WrongState` if it has
+        finished, and adds nothing.
+
         Raises `InvalidOption`, and adds nothing, if a job with one of the ids exists in its queue,
         or if `check_flow_queues` does. The caller limits the number of jobs.
         """

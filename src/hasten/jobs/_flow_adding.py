@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from hasten.errors import InvalidOption, UsageError
 from hasten.jobs import _moments as moments
+from hasten.jobs._built_in_tasks import FLOW_TASK
 from hasten.jobs._engine import Engine
 from hasten.jobs._flow import Arguments, Flow, Moment, PlannedJob, plan_jobs
 from hasten.jobs._job import Job, build_record
@@ -52,31 +53,32 @@ _Store = Callable[[list[NewJob]], Awaitable[list[AddResult]]]
 
 async def add_flow(flow: Flow[Any]) -> Job[Any]:
     """Add all jobs of a flow in one step, and return its root. See `Flow.enqueue`."""
-    plan = plan_jobs([(flow, "fail")], option="flow", may_have_hooks=True)
+    named = dict(flow.hooks)
+    policy = moments.policy_of(named)
+    plan = plan_jobs([(flow, policy)], option="flow", may_have_hooks=True)
     hooks = [PlannedJob(job, None, "fail", has_children=False) for _, job in flow.hooks]
     flow_id = uuid.uuid4().hex
 
-    def make_jobs(new: list[NewJob]) -> list[NewJob]:
-        """Return the jobs to store: with a job above the root if the flow has hooks."""
-        jobs = new[: len(plan)]
-        if not hooks:
-            return jobs
-        named = [moment for moment, _ in flow.hooks]
-        link, watcher = moments.watch_flow(
-            flow_id, dict(zip(named, new[len(plan) :], strict=True)), now_ms=now_ms
-        )
-        return [watcher, replace(jobs[0], parent=link), *jobs[1:]]
-
     async def store(new: list[NewJob]) -> list[AddResult]:
-        jobs = make_jobs(new)
-        added = (await engine.add_flow(jobs, now_ms=now_ms))[len(jobs) - len(plan) :]
-        return [*added, *(AddResult(job.id or "") for job in new[len(plan) :])]
+        jobs, later = new[: len(plan)], new[len(plan) :]
+        if link is None:
+            return await engine.add_flow(jobs, now_ms=now_ms)
+        engine.check_flow_queues({job.queue for job in new})
+        watcher = moments.make_watcher(
+            FLOW_TASK, link.queue, link.id, dict(zip(named, later, strict=True)), now_ms=now_ms
+        )
+        _, *added = await engine.add_flow([watcher, *jobs], now_ms=now_ms)
+        return [*added, *(AddResult(job.id or "") for job in later)]
 
     prepared = _prepare([*plan, *hooks], option="flow")
     engine, now_ms = prepared[0].producer.queue.engine, prepared[0].producer.now_ms()
+    link: ParentLink | None = None
+    if hooks:  # the watcher is in the queue of the first hook, which workers of hasten serve
+        queue = prepared[len(plan)].producer.queue_name
+        link = ParentLink(queue, moments.watcher_id(flow_id), policy)
     ids = [f"{flow_id}-{n}" for n in range(len(plan))]
     ids += [moments.hook_id(flow_id, moment) for moment, _ in flow.hooks]
-    adding = _Adding([*plan, *hooks], prepared, ids, None, now_ms, store)
+    adding = _Adding([*plan, *hooks], prepared, ids, link, now_ms, store)
     return (await adding.add())[0]
 
 

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import msgspec
 
+from hasten.jobs._built_in_tasks import BATCH_TASK, FLOW_TASK, OPENING_TASK, opening_id
 from hasten.jobs._engine import Engine
 from hasten.jobs._family import ChildProgress, has_unfinished
 from hasten.jobs._flow import MOMENTS, Moment
@@ -39,12 +40,6 @@ from hasten.jobs._record import (
     Postponed,
 )
 from hasten.jobs._states import FINISHED
-
-# The names of the tasks of built-in jobs. Every worker can run them.
-FLOW_TASK: Final = "hasten:flow"
-BATCH_TASK: Final = "hasten:batch"
-OPENING_TASK: Final = "hasten:open-batch"
-BUILT_IN_TASKS: Final = frozenset({FLOW_TASK, BATCH_TASK, OPENING_TASK})
 
 BITS: Final[Mapping[Moment, int]] = {"first_failure": 1, "ended": 2, "succeeded": 4}
 
@@ -107,26 +102,14 @@ def hook_id(group: str, moment: Moment) -> str:
     return f"{group}-{moment.replace('_', '-')}"
 
 
-def opening_id(batch: str) -> str:
-    """Return the id of the job that keeps a batch open."""
-    return f"{batch}-open"
-
-
 def policy_of(hooks: Mapping[Moment, Any]) -> OnFailure:
     """Return what the failure of a member does to the watcher."""
     return "continue" if "first_failure" in hooks else "ignore"
 
 
-def watch_flow(
-    flow_id: str, hooks: Mapping[Moment, NewJob], *, now_ms: int
-) -> tuple[ParentLink, NewJob]:
-    """Return the watcher of a flow, and the link of its root to it.
-
-    It is in the queue of the first of the hooks, which workers of hasten serve.
-    """
-    queue = next(iter(hooks.values())).queue
-    watcher = make_watcher(FLOW_TASK, queue, f"{flow_id}-flow", hooks, now_ms=now_ms)
-    return ParentLink(queue, f"{flow_id}-flow", policy_of(hooks)), watcher
+def watcher_id(flow_id: str) -> str:
+    """Return the id of the watcher of a flow."""
+    return f"{flow_id}-flow"
 
 
 def make_watcher(

@@ -46,6 +46,7 @@ from hasten.errors import (
 )
 from hasten.jobs._backoff import BackoffFunction
 from hasten.jobs._batch import MAX_BATCH_ID, Batch, find_batch, open_batch, to_batch
+from hasten.jobs._built_in_tasks import BATCH_TASK
 from hasten.jobs._context import Context, encode_progress, make_log_line
 from hasten.jobs._encoding import NotStorable, decode_json, encode_json
 from hasten.jobs._engine import Engine
@@ -57,7 +58,6 @@ from hasten.jobs._function_origin import CodeExecution
 from hasten.jobs._functions import describe_function
 from hasten.jobs._job import Job, JobQueue
 from hasten.jobs._middleware import EnqueueCall, Middleware, check_middleware
-from hasten.jobs._moments import BATCH_TASK
 from hasten.jobs._options import (
     MAX_COUNT,
     MAX_PRIORITY,

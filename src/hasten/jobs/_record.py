@@ -233,7 +233,8 @@ class Parked(msgspec.Struct, frozen=True, gc=False):
 
     children are added together with this outcome. They may be parents themselves: the parent of
     each of them is this job, or a job before it in the list. A child of this job that is in its
-    queue already is not added again, and neither are its descendants.
+    queue already is not added again, and neither are its descendants. A job without a parent in
+    the list is added, too, as a job of its own, unless its id exists in its queue.
 
     add_calls is how many calls of `ctx.children.add` this job has made in this run, all of whose
     children are stored now. `ChildCounts.add_calls` returns it: a later run of the same handler

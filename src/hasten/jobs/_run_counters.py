@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from typing import Final
 
 from hasten.jobs import _run_totals as totals
-from hasten.jobs._moments import BUILT_IN_TASKS
+from hasten.jobs._built_in_tasks import BUILT_IN_TASKS
 from hasten.jobs._options import decode_options
 from hasten.jobs._record import (
     Completed,

@@ -14,13 +14,14 @@ from hasten.errors import JobFailed, JobTimeout, StoreError
 from hasten.jobs import _failure_log as failure_log
 from hasten.jobs import _failures as failures
 from hasten.jobs._arguments import encode_result
+from hasten.jobs._built_in_tasks import BUILT_IN_TASKS
 from hasten.jobs._children import NewChildren
 from hasten.jobs._context import Context
 from hasten.jobs._control_exceptions import WaitForChildren
 from hasten.jobs._engine import CANCELLED_ERROR, resolve_keep
 from hasten.jobs._failures import Failure
 from hasten.jobs._middleware import Middleware, RunCall, call_through
-from hasten.jobs._moments import BUILT_IN_TASKS, run_built_in
+from hasten.jobs._moments import run_built_in
 from hasten.jobs._options import DEFAULT_OPTIONS, Keep, Options, decode_options
 from hasten.jobs._processes import Processes
 from hasten.jobs._queue import Queue

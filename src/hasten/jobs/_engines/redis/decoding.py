@@ -178,7 +178,7 @@ class FlowReply(msgspec.Struct, array_like=True, gc=False):
 
     cursors: dict[str, str] | bool  # by the beginning of a queue's keys; False if nothing was added
     taken_base: str = ""
-    taken_id: str = ""
+    taken_id: str | bool = ""
 
 
 _settle_replies: Final = msgspec.msgpack.Decoder(SettleReply)

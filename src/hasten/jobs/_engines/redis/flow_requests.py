@@ -70,6 +70,13 @@ def make_flow_rows(jobs: Sequence[NewJob], keys: QueueKeys) -> FlowRows:
     return FlowRows(rows, orders)
 
 
+def find_stored_parents(jobs: Sequence[NewJob]) -> set[tuple[str, str]]:
+    """Return the queues and ids of the parents that are not among the new jobs."""
+    new = {(job.queue, job.id) for job in jobs}
+    links = {(job.parent.queue, job.parent.id) for job in jobs if job.parent is not None}
+    return {link for link in links if link not in new}
+
+
 @dataclass(slots=True)
 class _Group:
     """Consecutive jobs that differ only in data and id. kind is queue, parent, and is it one."""

@@ -28,6 +28,7 @@ from hasten._store_url import DEFAULT_TIMEOUT, RedisAddress
 from hasten.errors import (
     HastenError,
     InvalidOption,
+    JobNotFound,
     StoreError,
     StoreInterrupted,
     StoreRejected,
@@ -244,15 +245,28 @@ class RedisEngine:
     async def add_flow(self, jobs: Sequence[NewJob], *, now_ms: int) -> list[AddResult]:
         if not jobs:
             return []
-        self.check_flow_queues({job.queue for job in jobs})
+        parents = flow_requests.find_stored_parents(jobs)
+        self.check_flow_queues({job.queue for job in jobs} | {queue for queue, _ in parents})
         groups, orders = flow_requests.make_flow_rows(jobs, self._keys)
         idempotency = self._make_idempotency_key()
-        request = {"now": now_ms, "groups": groups, "orders": orders, "idempotency": idempotency}
+        by_key = {self._keys.queue_prefix(queue) + id: (queue, id) for queue, id in parents}
+        request = {
+            "now": now_ms,
+            "parents": list(by_key),
+            "groups": groups,
+            "orders": orders,
+            "idempotency": idempotency,
+        }
         packed = await self._run_script(
             "add_flow", jobs[0].queue, request, repeatable=idempotency is not None
         )
         reply = decode_flow_reply(packed)
         if not isinstance(reply.cursors, dict):
+            if reply.taken_base in by_key:
+                queue, id = by_key[reply.taken_base]
+                if not reply.taken_id:
+                    raise JobNotFound(queue, id)
+                raise WrongState(queue, id, str(reply.taken_id), ["unfinished"])
             queue = next(
                 job.queue for job in jobs if self._keys.queue_prefix(job.queue) == reply.taken_base
             )

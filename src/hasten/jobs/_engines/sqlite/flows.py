@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from hasten.errors import InvalidOption
+from hasten.errors import InvalidOption, JobNotFound, WrongState
 from hasten.jobs._engine import resolve_keep
 from hasten.jobs._engines.sqlite.adding import find_state_and_rank
 from hasten.jobs._engines.sqlite.event_rows import EventGroup
@@ -88,13 +88,37 @@ def add_flow(
             if taken is not None:
                 expected = f"an id that no job of queue {queue!r} has"
                 raise InvalidOption("job_id", taken, expected, code="duplicate")
+        parents = _find_stored_parents(connection, jobs)
         cursors = {
             queue: unit.get_ledger(queue).cursor_before_new_events
             for queue in {job.queue for job in jobs}
         }
-        _insert(unit, jobs, {})
+        _insert(unit, jobs, parents)
         touched.update(unit.queues)
     return [AddResult(_id_of(job), None, cursors[job.queue]) for job in jobs]
+
+
+def _find_stored_parents(connection: Connection, jobs: Sequence[NewJob]) -> dict[Job, int]:
+    """Return the seqs of the parents that are not among the new jobs.
+
+    Raises `JobNotFound` if one does not exist, and `WrongState` if it has finished.
+    """
+    new = {(job.queue, job.id) for job in jobs}
+    seqs: dict[Job, int] = {}
+    for job in jobs:
+        if job.parent is None or (job.parent.queue, job.parent.id) in new:
+            continue
+        queue, id = job.parent.queue, job.parent.id
+        if (queue, id) in seqs:
+            continue
+        (seq,) = find_seqs(connection, queue, [id])
+        row = execute(connection, "read_state", seq=seq, queue=queue, id=id).fetchone()
+        if row is None:
+            raise JobNotFound(queue, id)
+        if State(row[0]) in FINISHED:
+            raise WrongState(queue, id, row[0], ["unfinished"])
+        seqs[queue, id] = seq
+    return seqs
 
 
 def _id_of(job: NewJob) -> str:
@@ -248,9 +272,11 @@ def _without_known(connection: Connection, seq: int, end: Parked) -> list[NewJob
     known: set[Job] = set()
     new: list[NewJob] = []
     for child in end.children:
-        assert child.parent is not None
         own = child.queue, _id_of(child)
-        if (child.parent.queue, child.parent.id) in known or parents.get(own) == seq:
+        if child.parent is None:
+            if own not in parents:
+                new.append(child)
+        elif (child.parent.queue, child.parent.id) in known or parents.get(own) == seq:
             known.add(own)
         elif own in parents:
             raise ChildExists(

@@ -29,7 +29,9 @@ local known = {}
 local function find_taken(outcome)
   local job_key = q.base .. outcome[2]
   return find_in_groups(outcome[4], function(child_key, parent_key)
-    if known[parent_key] then
+    if not parent_key then
+      known[child_key] = call('EXISTS', child_key) == 1 -- no child: a job that is added with the outcome
+    elseif known[parent_key] then
       known[child_key] = true
     elseif call('EXISTS', child_key) == 1 then
       if parent_key ~= job_key or read_field(child_key, 'parentKey') ~= job_key then
