@@ -35,9 +35,7 @@ class TestReprs:
             job: f"<Job {job.id} send of mail, waiting>",
             job.sync: f"<Job {job.id} send of mail, waiting>.sync",
             worker: "<Worker w1 of mail, other>",
-            Context(
-                job.record, print, max_bytes=1, queue=queue
-            ): f"<Context of job {job.id} send, attempt 1>",
+            context: f"<Context of job {job.id} send, attempt 1>",
             events: "<QueueEvents of mail, not started>",
         }
         assert {repr(each) for each in shown} == set(shown.values())

@@ -2,20 +2,20 @@
 
 from hasten.jobs._backoff import Exponential, Fixed
 from hasten.jobs._batch import Batch, SyncBatch
-from hasten.jobs._children import Children, SyncChildren
+from hasten.jobs._children import Children, ResultDecoder, SyncChildren
 from hasten.jobs._context import Context
 from hasten.jobs._control_exceptions import RetryAfter, Unrecoverable, WaitForChildren
 from hasten.jobs._current import current_job
 from hasten.jobs._events import QueueEvents
 from hasten.jobs._family import Child, ChildProgress, JobTree
-from hasten.jobs._flow import Arguments, Flow, SyncFlow
+from hasten.jobs._flow import Arguments, Flow, Node, Nodes, SyncFlow
 from hasten.jobs._health_app import Health
 from hasten.jobs._job import Job, SyncJob
 from hasten.jobs._job_log_filter import JobLogFilter
 from hasten.jobs._middleware import Call, CallNext, Carry, EnqueueCall, Middleware, RunCall
 from hasten.jobs._options import JobOptions, Keep, TaskOptions
 from hasten.jobs._queue import JobSpec, Queue, SyncQueue
-from hasten.jobs._record import Event, JobRecord, OnFailure, ParentLink
+from hasten.jobs._record import ChildOutcome, Event, JobRecord, OnFailure, ParentLink
 from hasten.jobs._states import State
 from hasten.jobs._sync_events import SyncQueueEvents
 from hasten.jobs._task_definition import RunIn
@@ -31,6 +31,7 @@ __all__ = [
     "CallNext",
     "Carry",
     "Child",
+    "ChildOutcome",
     "ChildProgress",
     "Children",
     "Context",
@@ -49,11 +50,14 @@ __all__ = [
     "JobTree",
     "Keep",
     "Middleware",
+    "Node",
+    "Nodes",
     "OnFailure",
     "ParentLink",
     "Queue",
     "QueueEvents",
     "Reason",
+    "ResultDecoder",
     "RetryAfter",
     "RunCall",
     "RunIn",

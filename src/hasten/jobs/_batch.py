@@ -172,7 +172,7 @@ class Batch:
         )
 
     async def _read(self) -> Members:
-        """Return what is known of the members. Raises `JobNotFound` if the batch was deleted."""
+        """Read the members of the batch. Raises `JobNotFound` if the batch was deleted."""
         members = await moments.read_members(self._queue.engine, BATCH_TASK, self.queue, self.id)
         if not members.is_open and not members.progress.total:
             await family.require_job(self._queue.engine, self.queue, self.id)

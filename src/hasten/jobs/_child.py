@@ -35,6 +35,7 @@ from hasten._logs import format_traceback
 from hasten.errors import UsageError
 from hasten.jobs import _failures as failures
 from hasten.jobs._arguments import encode_result
+from hasten.jobs._children import check_after_return
 from hasten.jobs._context import Context
 from hasten.jobs._current import running_job
 from hasten.jobs._failures import Failure
@@ -330,7 +331,7 @@ def _run_requested_job(
             _call_handler, call, context, middlewares, request.trace_context
         )
         if context.used_children is not None:
-            _portal.run_without_loop_check(context.used_children.check_after_return())
+            _portal.run_without_loop_check(check_after_return(context.used_children))
         return HandlerReturned(encode_result(value, request.max_bytes))
     except BaseException as error:
         if connection.is_forked:

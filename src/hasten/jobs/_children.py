@@ -194,7 +194,7 @@ class Children:
 
     async def progress(self) -> ChildProgress:
         """Return how many children are pending, have completed or have failed."""
-        return ChildProgress.of(await self._count())
+        return family.to_progress(await self._count())
 
     async def _read(self) -> AsyncIterator[ChildJob]:
         async for portion in family.read_portions(
@@ -206,11 +206,7 @@ class Children:
     async def _count(self) -> ChildCounts:
         return await self._queue.engine.count_children(self._job.queue, self._job.id)
 
-    async def check_after_return(self) -> None:
-        """Raise `UnawaitedChildren` if the handler has returned without waiting for its children.
-
-        Called by the worker.
-        """
+    async def _check_after_return(self) -> None:
         if self.parked is not None:
             raise UnawaitedChildren(
                 "the handler has caught the exception with which ctx.children.wait() ends the run: "
@@ -270,3 +266,8 @@ class SyncChildren:
     def progress(self) -> ChildProgress:
         """Return how many children have ended; see `Children.progress`."""
         return _portal.run_for_sync_method(self._children.progress())
+
+
+async def check_after_return(children: Children) -> None:
+    """Raise `UnawaitedChildren` if a handler has returned without waiting for its children."""
+    await children._check_after_return()

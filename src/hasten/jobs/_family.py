@@ -39,10 +39,10 @@ class ChildProgress(msgspec.Struct, frozen=True):
         """The number of all children."""
         return self.pending + self.completed + self.failed
 
-    @classmethod
-    def of(cls, counts: ChildCounts) -> ChildProgress:
-        """Return the progress for the counts that an engine returns."""
-        return cls(counts.pending, counts.completed, counts.ignored + counts.failed)
+
+def to_progress(counts: ChildCounts) -> ChildProgress:
+    """Return the progress for the counts that an engine returns."""
+    return ChildProgress(counts.pending, counts.completed, counts.ignored + counts.failed)
 
 
 class Child(msgspec.Struct, frozen=True):

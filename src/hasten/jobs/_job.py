@@ -297,7 +297,7 @@ class Job(Generic[T_co]):
     async def child_progress(self) -> ChildProgress:
         """Return how many children of this job are pending, have completed or have failed."""
         counts = await self._queue.engine.count_children(self.queue, self.id)
-        return ChildProgress.of(counts)
+        return family.to_progress(counts)
 
     async def tree(self, *, max_depth: int = 10, max_jobs: int = 1_000) -> JobTree:
         """Return this job with its children, their children, and so on.

@@ -23,7 +23,7 @@ import msgspec
 
 from hasten.jobs._built_in_tasks import BATCH_TASK, FLOW_TASK, OPENING_TASK, opening_id
 from hasten.jobs._engine import Engine
-from hasten.jobs._family import ChildProgress, has_unfinished
+from hasten.jobs._family import ChildProgress, has_unfinished, to_progress
 from hasten.jobs._flow import MOMENTS, Moment
 from hasten.jobs._options import KEEP_NONE, Options, decode_options, encode_options
 from hasten.jobs._record import (
@@ -151,7 +151,7 @@ async def read_members(engine: Engine, task: str, queue: str, id: str) -> Member
         (end,) = await engine.get_ends(queue, [opening_id(id)])
         is_open = end is not None and end.state not in FINISHED
     counts = await engine.count_children(queue, id)
-    progress = ChildProgress.of(counts)
+    progress = to_progress(counts)
     if is_open and progress.pending:
         progress = ChildProgress(progress.pending - 1, progress.completed, progress.failed)
     return Members(progress, is_open, counts.add_calls)

@@ -15,7 +15,7 @@ from hasten.jobs import _failure_log as failure_log
 from hasten.jobs import _failures as failures
 from hasten.jobs._arguments import encode_result
 from hasten.jobs._built_in_tasks import BUILT_IN_TASKS
-from hasten.jobs._children import NewChildren
+from hasten.jobs._children import NewChildren, check_after_return
 from hasten.jobs._context import Context
 from hasten.jobs._control_exceptions import WaitForChildren
 from hasten.jobs._engine import CANCELLED_ERROR, resolve_keep
@@ -115,7 +115,7 @@ class Runner:
             else:
                 result = await self._call_handler(task, run, options)
             if (children := run.used_children) is not None:
-                await children.check_after_return()
+                await check_after_return(children)
         except JobFailedWithRetryDecision as error:
             loggable = _to_loggable_error(job.id, error.failure)
             return self._log_and_decide_outcome(error.failure, run, options, loggable)

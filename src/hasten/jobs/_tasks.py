@@ -46,6 +46,7 @@ class Enqueuer(Generic[P, T]):
         self._overrides = given
         # A template has the absolute time of expiry, so with `expires` each call needs a new one.
         depends_on_time = bool(given) or options.expires_ms is not None
+        self._node_task = _NodeTask(self)
         self._template = (
             None if depends_on_time else producer.make_template(definition.name, options)
         )
@@ -77,7 +78,7 @@ class Enqueuer(Generic[P, T]):
 
         Raises `InvalidArgument` for arguments that the parameters do not accept.
         """
-        return Arguments(self, self.definition.parameters.bind(args, kwargs))
+        return Arguments(self._node_task, self.definition.parameters.bind(args, kwargs))
 
     def many(self, items: Iterable[Any]) -> list[Arguments[P, T]]:
         """Return the arguments of one call for each item, which is its first argument.
@@ -90,16 +91,14 @@ class Enqueuer(Generic[P, T]):
             expected = f"at most {MAX_FLOW_JOBS:,} items"
             raise InvalidOption("items", f"more than {MAX_FLOW_JOBS:,} items", expected)
         bind = self.definition.parameters.bind
-        return [Arguments(self, bind((item,), {})) for item in found]
+        return [Arguments(self._node_task, bind((item,), {})) for item in found]
 
     def after(self, children: Nodes, *, on_failure: OnFailure = "fail") -> Flow[T]:
         """Return a flow whose last job runs this task without arguments, after other jobs.
 
         Short for `task.args().after(…)`; see `Flow`. Adds no job.
         """
-        return Flow(Arguments(self, self.definition.parameters.bind((), {}))).after(
-            children, on_failure=on_failure
-        )
+        return self.args().after(children, on_failure=on_failure)  # type: ignore[call-arg]
 
     async def enqueue_many(self, calls: Iterable[Arguments[P, T]]) -> list[Job[T]]:
         """Add one job for each of several calls: `send.enqueue_many(map(send.args, names))`.
@@ -139,26 +138,6 @@ class Enqueuer(Generic[P, T]):
             arguments.by_name, definition.max_size, check_decodable=definition.check_arguments
         )
 
-    async def enqueue_flow(self, flow: Flow[Any]) -> Job[Any]:
-        """Add a flow, whose root is a job of this task, and return the root. See `Flow.enqueue`."""
-        return await flow_adding.add_flow(flow)
-
-    async def prepare_children(
-        self, plan: Sequence[PlannedJob], parent: ParentLink, ids: Sequence[str]
-    ) -> list[NewJob]:
-        """Return the jobs to add as children of a job, as the middlewares have changed them."""
-        return await flow_adding.prepare_children(plan, parent, ids)
-
-    def prepare(self, arguments: Arguments[Any, Any]) -> PreparedJob:
-        """Check the arguments of a call, and return what is needed to add it to a flow."""
-        return PreparedJob(
-            self._producer,
-            self._make_call(arguments.by_name),
-            self._options,
-            self._encode_arguments(arguments),
-            self._template,
-        )
-
     def decode_result(self, text: str) -> T:
         """Return the result of a job of this task. text is its JSON."""
         result: T = self.definition.parameters.decode_result(text)
@@ -186,6 +165,34 @@ class Enqueuer(Generic[P, T]):
         For instance for Flask, scripts or an interactive shell.
         """
         return SyncEnqueuer(self)
+
+
+class _NodeTask:
+    """Adds the jobs of flows that one `Enqueuer` has described: a `NodeTask`."""
+
+    def __init__(self, enqueuer: Enqueuer[Any, Any]) -> None:
+        self._enqueuer = enqueuer
+
+    async def enqueue_flow(self, flow: Flow[Any]) -> Job[Any]:
+        """Add a flow, and return its root. See `Flow.enqueue`."""
+        return await flow_adding.add_flow(flow)
+
+    async def prepare_children(
+        self, plan: Sequence[PlannedJob], parent: ParentLink, ids: Sequence[str]
+    ) -> list[NewJob]:
+        """Return the jobs to add as children of a job, as the middlewares have changed them."""
+        return await flow_adding.prepare_children(plan, parent, ids)
+
+    def prepare(self, arguments: Arguments[Any, Any]) -> PreparedJob:
+        """Check the arguments of a call, and return what is needed to add it to a flow."""
+        enqueuer = self._enqueuer
+        return PreparedJob(
+            enqueuer._producer,
+            enqueuer._make_call(arguments.by_name),
+            enqueuer._options,
+            enqueuer._encode_arguments(arguments),
+            enqueuer._template,
+        )
 
 
 class SyncEnqueuer(Generic[P, T]):
