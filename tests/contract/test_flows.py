@@ -826,3 +826,21 @@ class TestReading:
         assert facts is not None
         assert (facts.pending, facts.children) == (0, [])
         assert facts.job.state not in FINISHED
+
+
+class TestCluster:
+    async def test_queues_in_different_hash_slots_are_refused(self, tmp_path: Path) -> None:
+        """Without a hash tag in the prefix, each queue has its own hash slot."""
+        async with open_for_test("redis-cluster", tmp_path) as engine:
+            with pytest.raises(InvalidOption, match="must be a prefix with a hash tag, such as"):
+                await add_flow(engine, new_job("parent"), child("a"))
+            assert (await counts(engine), await counts(engine, IMAGES)) == ({}, {})
+            await add_flow(engine, new_job("parent"), child("a", queue=QUEUE))
+            assert await take(engine) == ["a"]
+            with pytest.raises(StoreRejected, match="in different hash slots"):
+                await engine.settle(QUEUE, [Parked("a", "t1", [child("b", "a")])], None, now_ms=NOW)
+            assert await state(engine, "a") == State.ACTIVE
+
+    @pytest.mark.parametrize("kind", ["sqlite-memory", "redis", "redis-cluster"])
+    async def test_queues_are_checked_before_a_call(self, engine: Engine) -> None:
+        engine.check_flow_queues({QUEUE, IMAGES})

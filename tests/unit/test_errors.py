@@ -141,6 +141,7 @@ OUTSIDE: Final = {
     "hasten.jobs._arguments.UnfitResult": "fails the job; its text is the reason",
     "hasten.jobs._arguments.UnresolvedAnnotation": "turned into the error of the task",
     "hasten.jobs._encoding.NotStorable": "turned into InvalidArgument",
+    "hasten.jobs._engines.sqlite.flows.ChildExists": "turned into StoreRejected",
     "hasten.jobs._engines.sqlite.settling.LeaseMismatch": "ends a transaction",
     "hasten.jobs._failure_log.RemoteTraceback": "the cause of an error, shown and never raised",
     "hasten.jobs._processes.ProcessDied": "fails the job; its text is the reason",

@@ -749,13 +749,18 @@ class RedisEngine:
             portion = ids[len(answers) : len(answers) + JOBS_AT_ONCE]
             answers_now, left = await self._run_script("remove", queue, {"ids": portion})
             answers += answers_now
-            while left:
-                keys = list(map(decode_text, left))
-                left = await self._run_script(
-                    "remove_descendants", queue, {"keys": keys}, repeatable=True
-                )
+            await self._remove_descendants(queue, list(map(decode_text, left)))
         _raise_if_scheduled(queue, ids, answers, "removed")
         return _to_states(answers)
+
+    async def _remove_descendants(self, queue: str, job_keys: list[str]) -> None:
+        """Delete descendants of deleted jobs, by the keys of their jobs."""
+        while job_keys:
+            portion, rest = job_keys[:JOBS_AT_ONCE], job_keys[JOBS_AT_ONCE:]
+            left = await self._run_script(
+                "remove_descendants", queue, {"keys": portion}, repeatable=True
+            )
+            job_keys = [*map(decode_text, left), *rest]
 
     async def purge(
         self,

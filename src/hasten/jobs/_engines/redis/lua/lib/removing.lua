@@ -4,14 +4,14 @@
 -- The suffixes of a parent's keys that hold the keys of its children, with the command that reads them.
 local CHILDREN = { dependencies = 'SMEMBERS', processed = 'HKEYS', failed = 'HKEYS', unsuccessful = 'ZRANGE' }
 
-local function place_of(job_key)
-  return tonumber(string.match(job_key, '%-(%d+)$')) or 0
-end
-
 -- Returns the keys of the children of a job in the order of the numbers at their ends. That is usually the order in
 -- which they are in `wait`, so that each is found there at once.
 local function children_of(job_key)
-  local found = {}
+  local found, places = {}, {}
+  if call('EXISTS', job_key .. ':dependencies', job_key .. ':processed', job_key .. ':failed',
+    job_key .. ':unsuccessful') == 0 then
+    return found
+  end
   for suffix, command in pairs(CHILDREN) do
     local keys
     if command == 'ZRANGE' then
@@ -22,11 +22,12 @@ local function children_of(job_key)
     for _, key in ipairs(keys) do
       if split(key) then
         found[#found + 1] = key
+        places[key] = tonumber(string.match(key, '%-(%d+)$')) or 0
       end
     end
   end
   table.sort(found, function(a, b)
-    local first, second = place_of(a), place_of(b)
+    local first, second = places[a], places[b]
     return first < second or (first == second and a < b)
   end)
   return found
@@ -75,8 +76,8 @@ local function remove_job(q, id, state)
   end
 end
 
--- Removes descendants of a deleted job, except those that run. Returns the keys that are left for the next script:
--- one script removes at most REMOVED_AT_ONCE, and searches lists only for a limited time.
+-- Removes descendants of deleted jobs, except those that run. Returns the keys that are left for the next script: one
+-- script removes at most REMOVED_AT_ONCE, and searches lists only for a limited time.
 local REMOVED_AT_ONCE = 250
 
 local function remove_descendants(job_keys)

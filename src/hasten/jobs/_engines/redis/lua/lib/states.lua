@@ -113,6 +113,7 @@ end
 -- to the id. `searched` is an upper bound for the number of elements that were compared. A script that removes many
 -- jobs returns early once it `has_searched_enough`, and its caller calls it again for the rest.
 local MAX_SEARCHED = 200000
+local NEAR_AN_END = 100
 local searched = 0
 
 local function has_searched_enough()
@@ -133,9 +134,15 @@ local function remove_from_list(key, id)
     call(last == id and 'RPOP' or 'LPOP', key)
     return 1
   end
-  searched = searched + length
   local number, newest, oldest = number_at_end(id), number_at_end(first), number_at_end(last)
   local is_old = number and newest and oldest and math.abs(number - oldest) < math.abs(number - newest)
+  for _, rank in ipairs(is_old and { -1, 1 } or { 1, -1 }) do
+    searched = searched + NEAR_AN_END
+    if call('LPOS', key, id, 'RANK', rank, 'MAXLEN', NEAR_AN_END) then
+      return call('LREM', key, rank, id)
+    end
+  end
+  searched = searched + length
   return call('LREM', key, is_old and -1 or 1, id)
 end
 
