@@ -11,6 +11,8 @@ from hasten import Store
 from hasten.errors import BatchClosed, InvalidOption, JobFailed, JobNotFound
 from hasten.jobs import Job, Queue, State, Worker
 from hasten.jobs._built_in_tasks import FLOW_TASK, OPENING_TASK
+from hasten.jobs._moments import run_built_in
+from hasten.jobs._record import ClaimRequest, Lease, Outcome, Parked
 from hasten.testing import ManualClock
 from tests.jobs.eventually import until, until_state, until_true
 
@@ -317,3 +319,63 @@ class TestHooksOfFlows:
         await job.cancel()
         (watcher,) = await tasks.queue.jobs(State.WAITING)
         assert "no worker takes jobs" in str(await watcher.why())
+
+
+class TestKilledWorkers:
+    """Workers die before or after they have stored the outcome of a watcher."""
+
+    async def test_jobs_are_added_once(self, tasks: Tasks, clock: ManualClock) -> None:
+        queue = tasks.queue
+        batch = await queue.batch(**tasks.hooks())
+        await batch.close()
+        engine = queue.engine
+
+        async def run_until_stored(token: str) -> tuple[Lease, Outcome]:
+            claim = ClaimRequest(1, token, "dead", 50)
+            (lease,) = (await engine.claim(queue.name, claim, now_ms=clock.now_ms())).leases
+            assert lease.job.id == batch.id
+            return lease, await run_built_in(engine, lease, clock.now_ms())
+
+        async def reclaim() -> None:
+            clock.advance(1)
+
+            async def is_taken_back() -> bool:
+                return bool(await engine.reclaim(queue.name, crash_limit=9, now_ms=clock.now_ms()))
+
+            await until_true(is_taken_back)
+
+        _, unstored = await run_until_stored("t1")
+        assert isinstance(unstored, Parked)
+        assert len(unstored.children) == 2
+        await reclaim()
+        _, outcome = await run_until_stored("t2")
+        assert (await settle(queue, outcome)) == []
+        assert (await settle(queue, outcome)) == [batch.id]  # the reply was lost: stored again
+        assert (await settle(queue, unstored)) == [batch.id]  # the first is not dead
+        (lease,) = (
+            await engine.claim(queue.name, ClaimRequest(1, "t3", "dead", 50), now_ms=clock.now_ms())
+        ).leases
+        assert lease.job.id == batch.id
+        await reclaim()
+        async with Worker(queue):
+            await until(lambda: len(tasks.happened) == 2)
+            await until_idle(queue)
+        assert sorted(tasks.happened) == ["ended", "succeeded"]
+
+    async def test_of_many_workers_only_one_adds_a_job(self, tasks: Tasks, store: Store) -> None:
+        queues = [Queue("mail", store) for _ in range(4)]
+        batches = [await tasks.queue.batch(on_ended=tasks.note.args(f"{n}")) for n in range(10)]
+        for batch in batches:
+            await batch.add(tasks.work.many(range(5)))
+            await batch.close()
+        for queue in queues:
+            queue.tasks.update(tasks.queue.tasks)
+        async with Worker(queues[0]), Worker(queues[1]), Worker(queues[2]), Worker(queues[3]):
+            await until_idle(tasks.queue)
+        assert sorted(tasks.happened) == [f"{n}" for n in range(10)]
+
+
+async def settle(queue: Queue, outcome: Outcome) -> list[str]:
+    """Store an outcome. Returns the ids of the jobs whose lease was lost."""
+    now_ms = queue.clock.now_ms()
+    return (await queue.engine.settle(queue.name, [outcome], None, now_ms=now_ms)).lost

@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.trace import SpanKind, StatusCode
 
 from hasten.errors import StoreUnavailable
-from hasten.jobs import Queue, RetryAfter, Worker
+from hasten.jobs import Context, Queue, RetryAfter, Worker
 from hasten.jobs import _tracing as tracing
 from hasten.jobs._options import Options, decode_options, encode_options
 from hasten.jobs._trace_context import MAX_CONTEXT, add_context, read_context, split_context
@@ -317,3 +317,46 @@ class TestContext:
 
     def test_bullmq_s_option_omit_context(self) -> None:
         assert read_context('{"tm":"{}","omc":true}') is None
+
+
+class TestFlows:
+    async def test_all_runs_are_linked_to_the_one_span_that_added_the_flow(
+        self, queue: Queue, spans: Spans
+    ) -> None:
+        """A trace with thousands of spans could not be read."""
+
+        @queue.task
+        async def send(number: int = 0) -> None: ...
+
+        job = await send.after(send.many(range(4))).on_ended(send.args(7)).enqueue()
+        async with Worker(queue):
+            await job.result(timeout=30)
+            await until(lambda: len([s for s in spans.named("process mail") if is_send(s)]) == 6)
+        (call,) = spans.named("send mail")
+        runs = [run for run in spans.named("process mail") if is_send(run)]
+        assert {parent_of(run) for run in runs} == {None}
+        assert [linked(run) for run in runs] == [[id_of(call)]] * 6
+
+    async def test_children_of_a_run_belong_to_its_span(self, queue: Queue, spans: Spans) -> None:
+        @queue.task
+        async def send(number: int) -> None: ...
+
+        @queue.task
+        async def report(ctx: Context) -> None:
+            ctx.children.add(send.many([1, 2]))
+            await ctx.children.wait()
+
+        job = await report.enqueue()
+        async with Worker(queue):
+            await job.result(timeout=30)
+            await until(lambda: len(spans.named("process mail")) == 4)
+        first, *children, last = spans.named("process mail")
+        (_, call) = spans.named("send mail")
+        assert (parent_of(call), facts(first)["hasten.outcome"]) == (id_of(first), "parked")
+        assert first.status.status_code is StatusCode.UNSET
+        assert [linked(run) for run in children] == [[id_of(call)]] * 2
+        assert linked(last) == [id_of(spans.named("send mail")[0])]
+
+
+def is_send(span: ReadableSpan) -> bool:
+    return bool(facts(span)["hasten.task"] == "send")

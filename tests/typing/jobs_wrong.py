@@ -136,3 +136,13 @@ async def working() -> None:
     Worker("mail")  # type: ignore[arg-type]
     Worker(mail, concurrency="10")  # type: ignore[arg-type]
     Worker(mail, workers=10)  # type: ignore[call-arg]
+
+
+async def flows(ctx: Context) -> None:
+    await send.after(7).enqueue()  # type: ignore[arg-type]
+    send.args(7).after([])  # type: ignore[arg-type]
+    flow = send.args("ada").after([], on_failure="retry")  # type: ignore[arg-type]
+    flow.on_ended(flow)  # type: ignore[arg-type]
+    ctx.children.add("send")  # type: ignore[arg-type]
+    await ctx.children.results(print)  # type: ignore[call-overload]
+    await mail.batch(on_ended=send)  # type: ignore[arg-type]
