@@ -153,7 +153,8 @@ class TestBatch:
             await until(lambda: len(tasks.happened) == 2)
             await until_idle(tasks.queue)
         assert tasks.happened == ["first failure", "ended"]
-        assert [c.error for c in await batch.failures()] == ["ValueError: a", "ValueError: b"]
+        found = sorted(str(child.error) for child in await batch.failures())
+        assert found == ["ValueError: a", "ValueError: b"]
         assert len(await batch.failures(limit=1)) == 1
 
     async def test_a_retry_before_the_end_counts(self, tasks: Tasks) -> None:
@@ -189,6 +190,20 @@ class TestBatch:
             await until_true(lambda: was_started(opening))
             await until_state(opening, State.DELAYED)
             assert await batch.is_open()
+
+    async def test_its_end_is_known_after_it_was_deleted(self, tasks: Tasks) -> None:
+        """Completed jobs of a queue are kept up to a number, and a batch is one of them."""
+        batch = await tasks.queue.batch()
+        await batch.add([tasks.work.args(1), tasks.fail.args("a")])
+        await batch.close()
+        async with Worker(tasks.queue):
+            await until_idle(tasks.queue)
+        await tasks.queue.clean("completed", older_than=0)
+        assert (await batch.ended(timeout=30)).total == 2
+        with pytest.raises(JobFailed, match="1 members have failed"):
+            await batch.succeeded(timeout=30)
+        with pytest.raises(JobNotFound, match="has ended and was deleted"):
+            await batch.first_failure(timeout=30)
 
     async def test_cancel(self, tasks: Tasks) -> None:
         batch = await tasks.queue.batch(on_ended=tasks.note.args("ended"))

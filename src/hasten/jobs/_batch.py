@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, TypeVar
 
 from hasten import _portal
+from hasten._checks import check_whole_number
 from hasten._durations import Duration
 from hasten.errors import BatchClosed, InvalidOption, JobFailed, JobNotFound, WrongState
 from hasten.jobs import _child_ends as child_ends
@@ -21,6 +22,9 @@ from hasten.jobs._producer import Producer
 from hasten.jobs._record import JobRecord, NewJob, ParentLink, WhyFacts
 from hasten.jobs._states import FINISHED
 
+T = TypeVar("T")
+
+MAX_FAILURES: Final = 500
 MAX_BATCH_ID: Final = 400
 """Ids of batches are shorter than those of jobs, because the ids of some jobs are made of them."""
 
@@ -37,11 +41,18 @@ class Batch:
     member has ended when it has completed, or has failed for good.
     """
 
-    __slots__ = ("_hooks", "_queue", "id")
+    __slots__ = ("_hooks", "_queue", "_since", "id")
 
-    def __init__(self, queue: JobQueue, id: str, hooks: Mapping[Moment, HookJob]) -> None:
+    def __init__(
+        self,
+        queue: JobQueue,
+        id: str,
+        hooks: Mapping[Moment, HookJob],
+        since: str | None = None,
+    ) -> None:
         self._queue = queue
         self._hooks = hooks
+        self._since = since  # cursor of the queue's events from before the batch could end
         self.id = id
 
     def __repr__(self) -> str:
@@ -103,14 +114,11 @@ class Batch:
         return (await self._read()).progress
 
     async def failures(self, *, limit: int = 100) -> list[Child]:
-        """Return members that have failed for good, at most limit, in the order of adding."""
-        found: list[Child] = []
-        async for portion in family.read_portions(self._queue.engine, self.queue, self.id):
-            failed = [child for child in portion if child.outcome in {"failed", "ignored"}]
-            found += [family.to_child(child, None) for child in failed[: limit - len(found)]]
-            if len(found) >= limit:
-                break
-        return found
+        """Return members that have failed for good, at most limit. The maximum of limit is 500."""
+        found = await self._queue.engine.failed_children(
+            self.queue, self.id, limit=check_whole_number("limit", limit, 1, MAX_FAILURES)
+        )
+        return [family.to_child(child, None) for child in found]
 
     async def ended(self, timeout: Duration | None = None) -> ChildProgress:
         """Wait until the batch is closed and all members have ended. Returns how they have ended.
@@ -122,9 +130,7 @@ class Batch:
         async def read(_facts: WhyFacts) -> ChildProgress | None:
             return _progress_if_ended(await self._read())
 
-        return await child_ends.wait_for(
-            self._queue, self._queue.queue_named, self.id, read, child_ends.to_timeout(timeout)
-        )
+        return await self._wait(read, lambda progress: progress, timeout)
 
     async def first_failure(self, timeout: Duration | None = None) -> Child | None:
         """Wait until a member has failed for good, and return it.
@@ -139,10 +145,13 @@ class Batch:
                 return (found,)
             return None if _progress_if_ended(await self._read()) is None else (None,)
 
-        found = await child_ends.wait_for(
-            self._queue, self._queue.queue_named, self.id, read, child_ends.to_timeout(timeout)
-        )
-        return found[0]
+        def convert(progress: ChildProgress) -> tuple[Child | None]:
+            if progress.failed:
+                reason = "the batch has ended and was deleted, with what is known of its members"
+                raise JobNotFound(self.queue, self.id, reason)
+            return (None,)
+
+        return (await self._wait(read, convert, timeout))[0]
 
     async def succeeded(self, timeout: Duration | None = None) -> ChildProgress:
         """Wait until the batch is closed and all members have completed.
@@ -156,9 +165,35 @@ class Batch:
                 raise JobFailed(failed.id, failed.error or "unknown error")
             return _progress_if_ended(await self._read())
 
-        return await child_ends.wait_for(
-            self._queue, self._queue.queue_named, self.id, read, child_ends.to_timeout(timeout)
-        )
+        def convert(progress: ChildProgress) -> ChildProgress:
+            if progress.failed:
+                raise JobFailed(self.id, f"{progress.failed:,} members have failed")
+            return progress
+
+        return await self._wait(read, convert, timeout)
+
+    async def _wait(
+        self,
+        read: Callable[[WhyFacts], Awaitable[T | None]],
+        convert: Callable[[ChildProgress], T],
+        timeout: Duration | None,
+    ) -> T:
+        """Wait until read returns something; see `child_ends.wait_for`.
+
+        If the batch has ended and was deleted meanwhile, its end may still be in the events of the
+        queue: then return what convert returns for it.
+        """
+        seconds = child_ends.to_timeout(timeout)
+        since = self._since
+        if since is None:
+            since = (await self._queue.engine.events(self.queue, after=None)).cursor
+        try:
+            return await child_ends.wait_for(
+                self._queue, self._queue.queue_named, self.id, read, seconds
+            )
+        except JobNotFound:
+            text = await self._queue.results.wait(self.id, seconds, since_cursor=since)
+            return convert(moments.decode_progress(text))
 
     async def cancel(self) -> int:
         """Close the batch, and cancel all of its members that have not ended. Returns their number.
@@ -199,13 +234,16 @@ async def open_batch(
     watcher = moments.make_watcher(BATCH_TASK, queue.name, id, hooks, now_ms=now_ms)
     opening = moments.make_opening(queue.name, id, open_ms=open_ms, now_ms=now_ms)
     try:
-        await queue.engine.add_flow([watcher, opening], now_ms=now_ms)
+        added = await queue.engine.add_flow([watcher, opening], now_ms=now_ms)
     except InvalidOption:
         found = await find_batch(queue, id)  # another process has opened it at the same time
         if found is None:
             raise
         return found
-    return Batch(queue, id, {moment: HookJob.of(job, now_ms) for moment, job in hooks.items()})
+    described: dict[Moment, HookJob] = {
+        moment: HookJob.of(job, now_ms) for moment, job in hooks.items()
+    }
+    return Batch(queue, id, described, added[0].cursor)
 
 
 async def find_batch(queue: JobQueue, id: str) -> Batch | None:

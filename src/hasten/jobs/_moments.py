@@ -83,6 +83,7 @@ class WatcherData(msgspec.Struct, frozen=True):
     hooks: dict[str, HookJob] = {}
 
 
+decode_progress: Final = msgspec.json.Decoder(ChildProgress).decode
 _decode_data: Final = msgspec.json.Decoder(WatcherData).decode
 
 
