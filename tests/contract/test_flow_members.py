@@ -6,7 +6,7 @@ import pytest
 
 from hasten.errors import JobNotFound, WrongState
 from hasten.jobs._engine import Engine
-from hasten.jobs._record import Completed, NewJob, OnFailure, ParentLink, Parked
+from hasten.jobs._record import Completed, Failed, NewJob, OnFailure, ParentLink, Parked
 from hasten.jobs._states import State
 from tests.contract.steps import NOW, QUEUE, new_job, take
 
