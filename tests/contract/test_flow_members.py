@@ -6,7 +6,7 @@ import pytest
 
 from hasten.errors import JobNotFound, WrongState
 from hasten.jobs._engine import Engine
-from hasten.jobs._record import Completed, Failed, NewJob, OnFailure, ParentLink, Parked
+from hasten.jobs._record import ClaimRequest, Completed, NewJob, OnFailure, ParentLink, Parked
 from hasten.jobs._states import State
 from tests.contract.steps import NOW, QUEUE, new_job, take
 
@@ -45,6 +45,26 @@ class TestStoredParents:
         await engine.add_flow([child("a", added.id)], now_ms=NOW)
         assert (await engine.count_children(QUEUE, added.id)).pending == 1
 
+    async def test_a_parent_that_completes_before_its_new_child_fails(self, engine: Engine) -> None:
+        await engine.add([new_job("parent")], now_ms=NOW)
+        assert await take(engine) == ["parent"]
+        await engine.add_flow([child("a")], now_ms=NOW)
+        await engine.settle(QUEUE, [Completed("parent", "t1", "1")], None, now_ms=NOW)
+        assert await state(engine, "parent") == State.FAILED
+
+    async def test_a_parent_in_another_queue(self, engine: Engine, kind: str) -> None:
+        if kind == "redis-cluster":
+            return  # its queues are in different hash slots here
+        await engine.add([new_job("parent", queue="other")], now_ms=NOW)
+        plain = new_job("a")
+        link = ParentLink("other", "parent")
+        await engine.add_flow([NewJob(QUEUE, plain.template, "{}", "a", link)], now_ms=NOW)
+        await engine.claim("other", ClaimRequest(1, "t1", "worker", 1000), now_ms=NOW)
+        await engine.settle("other", [Completed("parent", "t1", "1")], None, now_ms=NOW)
+        (record,) = await engine.get("other", ["parent"])
+        assert record is not None
+        assert record.state is State.FAILED
+
     async def test_a_missing_or_finished_parent_is_refused(self, engine: Engine) -> None:
         with pytest.raises(JobNotFound):
             await engine.add_flow([child("a")], now_ms=NOW)
@@ -74,37 +94,16 @@ class TestOtherJobs:
         assert (counts.total, counts.add_calls) == (0, 3)
         assert await take(engine, count=2) == ["watcher", "other"]
 
+    async def test_are_added_once_by_two_outcomes_of_a_call(self, engine: Engine) -> None:
+        await engine.add([new_job("one"), new_job("two")], now_ms=NOW)
+        assert await take(engine, count=2) == ["one", "two"]
+        ends = [Parked(id, "t1", [new_job("other")], 1) for id in ("one", "two")]
+        await engine.settle(QUEUE, ends, None, now_ms=NOW)
+        assert sorted(await take(engine, count=5, token="t2")) == ["one", "other", "two"]
+
     async def test_are_not_added_if_the_lease_is_lost(self, engine: Engine) -> None:
         await engine.add([new_job("watcher")], now_ms=NOW)
         await take(engine)
         end = Parked("watcher", "another", [new_job("other")], 3)
         await engine.settle(QUEUE, [end], None, now_ms=NOW)
         assert await state(engine, "other") is None
-
-
-class TestFailedChildren:
-    async def test_are_the_ignored_and_the_failed_ones(self, engine: Engine) -> None:
-        children = [child("a"), child("b", on_failure="continue"), child("c", on_failure="wait")]
-        children += [child("d", on_failure="remove"), child("e")]
-        await engine.add_flow([new_job("parent"), *children], now_ms=NOW)
-        assert await take(engine, count=5) == ["a", "b", "c", "d", "e"]
-        assert await engine.failed_children(QUEUE, "parent", limit=5) == []
-        ends = [Failed(id, "t1", f"error of {id}") for id in "abcd"]
-        await engine.settle(QUEUE, [*ends, Completed("e", "t1", "1")], None, now_ms=NOW)
-        found = await engine.failed_children(QUEUE, "parent", limit=5)
-        assert sorted((each.id, each.outcome, each.error) for each in found) == [
-            ("a", "ignored", "error of a"),
-            ("b", "ignored", "error of b"),
-        ]
-        assert len(await engine.failed_children(QUEUE, "parent", limit=1)) == 1
-
-    async def test_of_a_failed_parent(self, engine: Engine) -> None:
-        children = [child(f"{n}-x", on_failure="fail") for n in range(20)]
-        await engine.add_flow([new_job("parent"), *children], now_ms=NOW)
-        await take(engine, count=20)
-        ends = [Failed(job.id or "", "t1", "no") for job in children]
-        await engine.settle(QUEUE, ends, None, now_ms=NOW)
-        found = await engine.failed_children(QUEUE, "parent", limit=7)
-        assert {(each.outcome, each.state) for each in found} == {("failed", State.FAILED)}
-        assert len(found) == 7
-        assert await engine.failed_children(QUEUE, "unknown", limit=7) == []

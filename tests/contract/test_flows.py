@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ import pytest
 
 from hasten.errors import InvalidOption, StoreRejected
 from hasten.jobs._engine import CANCELLED_ERROR, Engine
+from hasten.jobs._engines.redis import RedisEngine
+from hasten.jobs._engines.redis.decoding import decode_flow_reply
+from hasten.jobs._engines.redis.flow_requests import make_flow_rows
 from hasten.jobs._options import KEEP_ALL, KEEP_NONE, Keep
 from hasten.jobs._record import (
     AddResult,
@@ -25,7 +29,7 @@ from hasten.jobs._record import (
     Retry,
 )
 from hasten.jobs._states import FINISHED, State
-from tests.contract.engines import open_for_test
+from tests.contract.engines import DURABLE, open_for_test
 from tests.contract.steps import (
     LEASE_MS,
     NOW,
@@ -422,6 +426,18 @@ class TestFailing:
         await run(engine, failed("a", "no", KEEP_NONE))
         assert (await state(engine), await pending(engine)) == (State.WAITING, 0)
 
+    @pytest.mark.parametrize(
+        ("on_failure", "released"),
+        [("ignore", State.DELAYED), ("remove", State.DELAYED), ("wait", State.WAITING)],
+    )
+    async def test_only_a_deleted_child_ends_the_delay_of_its_parent(
+        self, engine: Engine, on_failure: OnFailure, released: State
+    ) -> None:
+        """As in BullMQ. A child that is not kept is deleted after its failure was applied."""
+        await add_flow(engine, new_job("parent", delay_ms=500), child("a", on_failure=on_failure))
+        await run(engine, failed("a", "no", KEEP_NONE))
+        assert await state(engine) == released
+
     async def test_the_end_of_the_keep_rule_releases_a_parent_that_waits(
         self, engine: Engine
     ) -> None:
@@ -504,6 +520,11 @@ class TestDeleting:
         await run(engine, failed("a"), queue=QUEUE, count=1)
         await engine.obliterate(QUEUE)
         assert await counts(engine) == {}
+
+    async def test_a_delayed_child_is_not_waited_for(self, engine: Engine) -> None:
+        await add_flow(engine, new_job("parent"), child("a", delay_ms=10**6))
+        await engine.remove(IMAGES, ["a"], now_ms=NOW)
+        assert await state(engine) == State.WAITING
 
     async def test_others_are_still_waited_for(self, engine: Engine) -> None:
         await add_flow(engine, new_job("parent"), child("a"), child("b"))
@@ -711,6 +732,22 @@ class TestParking:
         assert await counts(engine, IMAGES) == {State.WAITING: 1}
         await settled(engine, failed("parent"))
 
+    async def test_one_id_of_two_jobs_is_rejected(self, engine: Engine) -> None:
+        await start(engine, "p1", "p2")
+        ends = [Parked(id, "t1", [child("a", id)]) for id in ("p1", "p2")]
+        with pytest.raises(StoreRejected, match="'a' cannot be added"):
+            await engine.settle(QUEUE, ends, None, now_ms=NOW)
+        await settled(engine, ends[0])
+        assert await outcomes(engine, "p1") == {"a": "pending"}
+        assert await state(engine, "p2") == State.ACTIVE
+
+    async def test_one_id_twice_is_rejected(self, engine: Engine) -> None:
+        await start(engine, "parent")
+        outcome = Parked("parent", "t1", [child("a"), child("a")])
+        with pytest.raises(StoreRejected, match="an id that no other job of the flow has"):
+            await engine.settle(QUEUE, [outcome], None, now_ms=NOW)
+        assert await state(engine) == State.ACTIVE
+
     async def test_a_lost_lease_adds_no_children(self, engine: Engine) -> None:
         await start(engine, "parent")
         outcome = Parked("parent", "other", [child("a")])
@@ -844,3 +881,65 @@ class TestCluster:
     @pytest.mark.parametrize("kind", ["sqlite-memory", "redis", "redis-cluster"])
     async def test_queues_are_checked_before_a_call(self, engine: Engine) -> None:
         engine.check_flow_queues({QUEUE, IMAGES})
+
+
+@pytest.mark.parametrize("kind", sorted(DURABLE))
+class TestTwoProcesses:
+    """Each engine is that of another process."""
+
+    async def test_the_end_of_a_child_wakes_the_worker_of_its_parent(
+        self, engine: Engine, kind: str, tmp_path: Path
+    ) -> None:
+        async with open_for_test(kind, tmp_path, one_slot=True) as other:
+            await add_flow(other, new_job("parent"), child("a"))
+            async with waiting(engine) as worker:
+                await run(other, done("a"))
+                await soon(worker)
+            assert await take(engine) == ["parent"]
+
+    async def test_children_that_end_at_the_same_time_release_their_parent_once(
+        self, engine: Engine, kind: str, tmp_path: Path
+    ) -> None:
+        async with open_for_test(kind, tmp_path, one_slot=True) as other:
+            ids = [f"c-{number}" for number in range(1, 21)]
+            await add_flow(other, new_job("parent"), *map(child, ids))
+            before = await cursor(engine)
+            await engine.claim(IMAGES, claim(20, "t1"), now_ms=NOW)
+            calls = [
+                [engine, other][index % 2].settle(IMAGES, [done(id)], None, now_ms=NOW)
+                for index, id in enumerate(ids)
+            ]
+            await asyncio.gather(*calls)
+            assert await pending(engine) == 0
+            assert await happened(engine, before) == [
+                event("waiting", "parent", previous="waiting-children")
+            ]
+
+    async def test_one_of_two_equal_flows_is_added(
+        self, engine: Engine, kind: str, tmp_path: Path
+    ) -> None:
+        async with open_for_test(kind, tmp_path, one_slot=True) as other:
+            flows = [
+                each.add_flow([new_job("parent"), child("a"), child("b")], now_ms=NOW)
+                for each in (engine, other)
+            ]
+            found = await asyncio.gather(*flows, return_exceptions=True)
+        assert sorted(isinstance(each, InvalidOption) for each in found) == [False, True]
+        assert await counts(engine, IMAGES) == {State.WAITING: 2}
+        assert await pending(engine) == 2
+
+
+async def test_redis_repeats_a_call_whose_reply_was_lost(tmp_path: Path) -> None:
+    """With `?wait=`, a producer repeats the call, and the flow is added once."""
+    async with open_for_test("redis", tmp_path) as engine:
+        assert isinstance(engine, RedisEngine)
+        groups, orders = make_flow_rows([new_job("parent"), child("a")], engine._keys)
+        request = {
+            "now": NOW, "parents": [], "groups": groups, "orders": orders,
+            "idempotency": ("m", 60_000),
+        }  # fmt: skip
+        replies = [await engine._run_script("add_flow", QUEUE, request) for _ in range(2)]
+        assert decode_flow_reply(replies[0]) == decode_flow_reply(replies[1])
+        assert isinstance(decode_flow_reply(replies[0]).cursors, dict)
+        assert await counts(engine, IMAGES) == {State.WAITING: 1}
+        assert await pending(engine) == 1

@@ -46,7 +46,6 @@ from hasten.jobs._record import (
     Completed,
     Lease,
     Outcome,
-    Parked,
     Postponed,
     Released,
 )
@@ -64,9 +63,6 @@ logger = get_logger("hasten.worker")
 # The longest wait for a message that the queue has a job to claim. After that the consumer tries a
 # claim, so that a lost message does not leave it idle for ever.
 MAX_IDLE_SECONDS: Final = 5.0
-
-# Storing a child job costs about as much as storing so many characters of a result.
-CHILD_LENGTH: Final = 10_000
 
 # Pauses between calls of a store that fails: each is twice as long as the previous one.
 FIRST_PAUSE_SECONDS: Final = 0.1
@@ -407,8 +403,6 @@ class QueueConsumer:
             length = len(job.data)
             if type(outcome) is Completed:
                 length += len(outcome.result)
-            elif type(outcome) is Parked:
-                length += sum(len(child.data) + CHILD_LENGTH for child in outcome.children)
             self._outbox.add_outcome(outcome, length)
         self.wake()
 

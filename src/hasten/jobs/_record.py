@@ -318,10 +318,10 @@ CHILDREN_READ: Final = 100
 class Event(msgspec.Struct, frozen=True, gc=False):
     """Something that happened to a job or a queue. kind is BullMQ's name for it.
 
-    Kinds of job events: added, waiting, delayed, active, progress, completed, failed,
-    retries-exhausted, stalled, removed, duplicated. Kinds of queue events, with job_id "": paused,
-    resumed, drained, cleaned. On Redis other programs may emit events of any other kind; details
-    has the fields that are not attributes here.
+    Kinds of job events: added, waiting, delayed, waiting-children, active, progress, completed,
+    failed, retries-exhausted, stalled, removed, duplicated. Kinds of queue events, with job_id "":
+    paused, resumed, drained, cleaned. On Redis other programs may emit events of any other kind;
+    details has the fields that are not attributes here.
 
     The kind missed, with job_id "", exists in hasten only. A reader that is too slow gets it in
     place of the events that were deleted before the reader has read them.

@@ -177,8 +177,10 @@ class FlowReply(msgspec.Struct, array_like=True, gc=False):
     """The reply of the script `add_flow`; see the head of `lua/add_flow.lua`."""
 
     cursors: dict[str, str] | bool  # by the beginning of a queue's keys; False if nothing was added
-    taken_base: str = ""
-    taken_id: str | bool = ""
+    # Why nothing was added: the beginning of a queue's keys and an id that exists in it, or the key
+    # of a parent and its state, False if it does not exist.
+    refused_key: str = ""
+    refused_for: str | bool = ""
 
 
 _settle_replies: Final = msgspec.msgpack.Decoder(SettleReply)

@@ -262,16 +262,15 @@ class RedisEngine:
         )
         reply = decode_flow_reply(packed)
         if not isinstance(reply.cursors, dict):
-            if reply.taken_base in by_key:
-                queue, id = by_key[reply.taken_base]
-                if not reply.taken_id:
+            found = str(reply.refused_for)
+            if reply.refused_key in by_key:
+                queue, id = by_key[reply.refused_key]
+                if not reply.refused_for:
                     raise JobNotFound(queue, id)
-                raise WrongState(queue, id, str(reply.taken_id), ["unfinished"])
-            queue = next(
-                job.queue for job in jobs if self._keys.queue_prefix(job.queue) == reply.taken_base
-            )
-            expected = f"an id that no job of queue {queue!r} has"
-            raise InvalidOption("job_id", reply.taken_id, expected, code="duplicate")
+                raise WrongState(queue, id, found, ["unfinished"])
+            prefixes = {self._keys.queue_prefix(job.queue): job.queue for job in jobs}
+            expected = f"an id that no job of queue {prefixes[reply.refused_key]!r} has"
+            raise InvalidOption("job_id", found, expected, code="duplicate")
         cursors = reply.cursors
         return [
             AddResult(str(job.id), None, cursors[self._keys.queue_prefix(job.queue)])

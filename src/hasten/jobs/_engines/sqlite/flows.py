@@ -50,7 +50,7 @@ from hasten.jobs._states import FINISHED, State
 UNFINISHED_CHILDREN: Final = "its children have not all finished"
 FAILED_CHILD: Final = "one of its children failed"
 
-Job = tuple[str, str]
+JobKey = tuple[str, str]
 """The queue and the id of a job."""
 
 
@@ -98,13 +98,13 @@ def add_flow(
     return [AddResult(_id_of(job), None, cursors[job.queue]) for job in jobs]
 
 
-def _find_stored_parents(connection: Connection, jobs: Sequence[NewJob]) -> dict[Job, int]:
+def _find_stored_parents(connection: Connection, jobs: Sequence[NewJob]) -> dict[JobKey, int]:
     """Return the seqs of the parents that are not among the new jobs.
 
     Raises `JobNotFound` if one does not exist, and `WrongState` if it has finished.
     """
     new = {(job.queue, job.id) for job in jobs}
-    seqs: dict[Job, int] = {}
+    seqs: dict[JobKey, int] = {}
     for job in jobs:
         if job.parent is None or (job.parent.queue, job.parent.id) in new:
             continue
@@ -146,7 +146,7 @@ def _find_parents_of_existing(
     return [(id, parent) for id, parent in found]
 
 
-def _insert(unit: UnitOfWork, jobs: Sequence[NewJob], known: Mapping[Job, int]) -> None:
+def _insert(unit: UnitOfWork, jobs: Sequence[NewJob], known: Mapping[JobKey, int]) -> None:
     """Insert jobs whose ids are new. known are the seqs of parents that exist."""
     (last,) = execute(unit.connection, "take_ids", count=len(jobs)).fetchone()
     seqs = dict(known)
@@ -180,6 +180,7 @@ def _insert(unit: UnitOfWork, jobs: Sequence[NewJob], known: Mapping[Job, int]) 
         unit.get_ledger(queue).emit(*of_queue.groups)
     for job_key, seq in known.items():
         if pending[job_key]:
+            unit.get_ledger(job_key[0]).linked = True
             execute(unit.connection, "change_pending", seq=seq, change=pending[job_key])
 
 
@@ -249,7 +250,6 @@ def store_parked(unit: UnitOfWork, ledger: Ledger, pairs: Sequence[tuple[int, Pa
         row = execute(unit.connection, "read_blocking", seq=seq).fetchone()
         is_cancelled = row is not None and row[-1] is not None
         if children and not is_cancelled:
-            ledger.linked = True
             _insert(unit, children, {(ledger.name, end.id): seq})
         row = execute(
             unit.connection, "park", seq=seq, queue=ledger.name, token=end.token, now=unit.now_ms,
@@ -269,7 +269,7 @@ def _without_known(connection: Connection, seq: int, end: Parked) -> list[NewJob
         for queue, ids in _ids_by_queue(end.children).items()
         for id, parent in _find_parents_of_existing(connection, queue, ids)
     }
-    known: set[Job] = set()
+    known: set[JobKey] = set()
     new: list[NewJob] = []
     for child in end.children:
         own = child.queue, _id_of(child)
@@ -296,8 +296,8 @@ class _Change:
     """What the ends of children in one operation mean for their parent."""
 
     ended: int = 0  # how many children are no longer pending
-    deleted: bool = False  # some of them were deleted
-    failed: Job | None = None  # one that fails the parent
+    deleted: bool = False  # one was deleted while it was pending
+    failed: JobKey | None = None  # one that fails the parent
     continues: bool = False  # one has failed with on_failure="continue"
 
 
@@ -325,7 +325,7 @@ def end_children(unit: UnitOfWork, ledger: Ledger, ends: Iterable[ChildEnd]) -> 
         change.ended += 1
         if outcome is None:
             gone.append(seq)
-            change.deleted |= end.state is None or end.is_deleted
+            change.deleted |= end.state is None or on_failure == "wait"
             continue
         recorded.append((seq, outcome, end.value))
         if outcome == "failed":

@@ -18,7 +18,7 @@ from typing import Final, Literal, TypeVar
 
 from hasten._sqlite import GROUP_WEIGHT, Database
 from hasten._store_url import DEFAULT_TIMEOUT, SqliteFile
-from hasten.errors import StoreRejected
+from hasten.errors import InvalidOption, StoreRejected
 from hasten.jobs._engine import check_cursor
 from hasten.jobs._engines.sqlite import (
     adding,
@@ -174,7 +174,7 @@ class SqliteEngine:
                 return await run(partial(settle, check_leases=False))
             except settling.LeaseMismatch:
                 return await run(partial(settle, check_leases=True))
-        except flows.ChildExists as error:
+        except (flows.ChildExists, InvalidOption) as error:
             raise StoreRejected(self._url, str(error)) from error
         except asyncio.CancelledError:
             if claim is not None:

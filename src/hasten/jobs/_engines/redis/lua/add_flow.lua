@@ -1,7 +1,8 @@
 -- uses: flow_adding
 -- add_flow: add jobs that are parents and children of each other, to any queues.
 -- KEYS  1 the beginning of the keys of the first job's queue
--- ARGV  1 {now, parents = {the key of a parent that exists already, …}, groups = {group, …}, orders: see lib/flow_adding.lua, idempotency or nil}
+-- ARGV  1 {now, parents = {the key of a parent that exists already, …}, groups = {group, …}, orders: see
+--         lib/flow_adding.lua, idempotency or nil}
 --         idempotency is {key, ms}: the reply is stored for this long. A second call with the same key adds nothing and
 --         returns the same reply.
 -- Returns packed {{the beginning of the keys of a queue = its cursor, …}}, or packed {false, the beginning of the keys of

@@ -22,15 +22,15 @@ local now = request.now
 local outcomes = request.outcomes
 local COMPLETED, FAILED, RETRY, POSTPONED, RELEASED, PARKED = 1, 2, 3, 4, 5, 6
 
--- The children of parked jobs that were added before, and their descendants: {key = true, …}.
-local known = {}
+-- The children of parked jobs that were added before, and their descendants, and the new ones: {key = true, …}.
+local known, new = {}, {}
 
 -- Returns the key of a child that cannot be added, nil if all can.
 local function find_taken(outcome)
   local job_key = q.base .. outcome[2]
   return find_in_groups(outcome[4], function(child_key, parent_key)
     if not parent_key then
-      known[child_key] = call('EXISTS', child_key) == 1 -- no child: a job that is added with the outcome
+      return nil -- no child: a job that is added with the outcome, unless it exists
     elseif known[parent_key] then
       known[child_key] = true
     elseif call('EXISTS', child_key) == 1 then
@@ -38,6 +38,10 @@ local function find_taken(outcome)
         return child_key
       end
       known[child_key] = true
+    elseif new[child_key] then
+      return child_key -- another job of this call adds it
+    else
+      new[child_key] = true
     end
   end)
 end

@@ -38,12 +38,12 @@ local function store_in_flow(q, group, id, data, now)
   return false
 end
 
--- Adds the jobs of the groups, except those whose key is in known.
+-- Adds the jobs of the groups, except those whose key is in known, and those without a parent that exist already.
 local function add_groups(groups, known, now)
   for _, group in ipairs(groups) do
     local q, waiting, keys = open(group[1]), {}, {}
     for index, id in ipairs(group[11]) do
-      if not known[q.base .. id] then
+      if not known[q.base .. id] and (group[7] or call('EXISTS', q.base .. id) == 0) then
         keys[#keys + 1] = q.base .. id
         if store_in_flow(q, group, id, group[10][index], now) then
           waiting[#waiting + 1] = id
