@@ -67,14 +67,6 @@ def test_jobs_are_retried_postponed_rejected_and_cancelled(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
-def test_flows_run_in_order(tmp_path: Path) -> None:
-    assert output_of("flows.py", tmp_path).splitlines() == [
-        "story: 10 words",
-        "10",
-        "ChildProgress(pending=0, completed=3, failed=0)",
-    ]
-
-
 def test_responses_are_compressed(tmp_path: Path) -> None:
     with serving("compress.py", tmp_path) as client:
         compressed = client.get("/numbers", headers={"accept-encoding": "gzip"})

@@ -147,7 +147,7 @@ class Batch:
 
         def convert(progress: ChildProgress) -> tuple[Child | None]:
             if progress.failed:
-                reason = "the batch has ended and was deleted, with what is known of its members"
+                reason = "the batch has ended and was deleted, and the names of its members with it"
                 raise JobNotFound(self.queue, self.id, reason)
             return (None,)
 
