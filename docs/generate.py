@@ -44,8 +44,9 @@ NOTE: Final = "<!-- Written by docs/generate.py from the docstrings: change thos
 # Classes whose objects hasten creates: their constructors are not shown.
 NOT_MADE_BY_USERS: Final = set(
     """
-    Arguments Context CurrentLimit Enqueuer Event Job JobRecord QueueEvents Schedule Schedules
-    SyncCurrentLimit SyncEnqueuer SyncJob SyncQueue SyncSchedules Task
+    Arguments Batch Child ChildProgress Children Context CurrentLimit Enqueuer Event Flow Job
+    JobRecord JobTree ParentLink QueueEvents Schedule Schedules SyncBatch SyncChildren
+    SyncCurrentLimit SyncEnqueuer SyncFlow SyncJob SyncQueue SyncSchedules Task
     """.split()
 )
 
@@ -54,8 +55,9 @@ FOR_HASTEN_ITSELF: Final = set(
     """
     Capped.count Count.with_page Context.close Context.stop Keep.keeps_nothing Keep.age_ms
     Queue.decode_result Queue.engine Queue.template Queue.submit Queue.submit_many Queue.results
-    Queue.watches Queue.prepare_template Schedules.check_declared Schedules.declare
-    Schedules.make_declared Worker.start_counting_runs Worker.state Worker.totals
+    Context.used_children Queue.prepare_template Queue.queue_named Queue.shares_store_with
+    Queue.watches Schedules.check_declared Schedules.declare Schedules.make_declared
+    Worker.start_counting_runs Worker.state Worker.totals
     Limit.identifying_options Limit.is_counted Limit.make_checks Limit.make_policy
     Limit.parse_returned_rate Limits.clock Limits.counter_store MemoryStore.hit_one
     MemoryStore.hit_now MemoryStore.settle_now MemoryStore.peek_now MemoryStore.reset_now

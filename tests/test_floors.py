@@ -46,7 +46,6 @@ FLOORS: Final = {
     "hasten.jobs._trace_context": 1,
     "hasten.jobs._functions": 1,
     "hasten.jobs._validation_errors": 1,
-    "hasten.jobs._context": 1,
     "hasten.jobs._cron": 1,
     "hasten.jobs._control_exceptions": 1,
     "hasten.jobs._epoch": 1,

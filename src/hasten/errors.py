@@ -30,6 +30,7 @@ HastenError
 ├── JobNotFound             the job never existed, or was removed            (also LookupError)
 ├── ScheduleNotFound        the schedule never existed, or was removed       (also LookupError)
 ├── WrongState              the state of the job does not allow the operation
+├── BatchClosed             the batch takes no more jobs: open another one
 ├── JobFailed               the awaited job failed and will not be retried: see the message
 │   └── JobCancelled        the awaited job was cancelled
 ├── ResultTimeout           the awaited job is not finished yet: wait longer (also TimeoutError)
@@ -37,6 +38,7 @@ HastenError
 └── RunFailed               hasten ended the run of a job: stored as the error of the job
     ├── JobTimeout          the run took longer than the job's time-out
     ├── InvalidResult       the result of the handler cannot be stored
+    ├── UnawaitedChildren   the handler returned without waiting for its child jobs
     └── ProcessDied         the process of the handler has ended
 
 Errors that callers handle in different ways have different classes. The exceptions that a handler
@@ -490,6 +492,17 @@ class WrongState(HastenError):
         self.state = state
 
 
+class BatchClosed(HastenError):
+    """The batch was closed or deleted, so no more jobs can be added to it."""
+
+    def __init__(self, queue: str, batch_id: str) -> None:
+        super().__init__(
+            f"batch {batch_id!r} of queue {queue!r} takes no more jobs: it was closed or deleted"
+        )
+        self.queue = queue
+        self.batch_id = batch_id
+
+
 class JobFailed(HastenError):
     """The awaited job failed and will not be retried. error is the stored error of the job."""
 
@@ -546,6 +559,10 @@ class JobTimeout(RunFailed):
 
 class InvalidResult(RunFailed):
     """The result of a handler cannot be stored. The job fails without a retry."""
+
+
+class UnawaitedChildren(RunFailed):
+    """A handler has returned without waiting for its child jobs. The job fails without a retry."""
 
 
 class ProcessDied(RunFailed):

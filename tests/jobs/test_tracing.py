@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry import baggage, context, propagate, trace
-from opentelemetry.context import Context
+from opentelemetry.context import Context as TraceContext
 from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.trace import (
@@ -25,7 +25,7 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from hasten.errors import StoreUnavailable
-from hasten.jobs import Queue, RetryAfter, Worker
+from hasten.jobs import Context, Queue, RetryAfter, Worker
 from hasten.jobs import _tracing as tracing
 from hasten.jobs._options import Options, decode_options, encode_options
 from hasten.jobs._spans import Propagation
@@ -245,7 +245,7 @@ class TestPropagation:
     ) -> None:
         sent = SpanContext(trace_id, span_id, is_remote=False, trace_flags=TraceFlags(flags))
         carrier: dict[str, str] = {}
-        propagate.inject(carrier, trace.set_span_in_context(NonRecordingSpan(sent), Context()))
+        propagate.inject(carrier, trace.set_span_in_context(NonRecordingSpan(sent), TraceContext()))
         opts = Propagation().add_to_options('{"attempts":1}', NonRecordingSpan(sent))
         assert json.loads(json.loads(opts).get("tm", "{}")) == carrier
         assert split_context(opts)[0] == '{"attempts":1}'
@@ -267,7 +267,7 @@ class TestPropagation:
         opts = add_context('{"attempts":1}', text)
         found, is_bulk = Propagation().from_options(opts)
         assert not is_bulk
-        expected = propagate.extract(carrier, Context())
+        expected = propagate.extract(carrier, TraceContext())
         assert dict(baggage.get_all(found)) == dict(baggage.get_all(expected))
         ours = trace.get_current_span(found).get_span_context()
         theirs = trace.get_current_span(expected).get_span_context()
@@ -277,7 +277,7 @@ class TestPropagation:
     def test_the_context_is_ignored_if_its_program_asks_for_it(self) -> None:
         """BullMQ's option omitContext."""
         opts = add_context('{"omc":true}', f'{{"traceparent":"00-{"1" * 32}-{"1" * 16}-01"}}')
-        assert Propagation().from_options(opts) == (Context(), False)
+        assert Propagation().from_options(opts) == (TraceContext(), False)
 
     async def test_a_trace_state_is_carried(self, queue: Queue, spans: Spans) -> None:
         @queue.task
@@ -423,3 +423,46 @@ class TestContext:
 
     def test_bullmq_s_option_omit_context(self) -> None:
         assert read_context('{"tm":"{}","omc":true}') is None
+
+
+class TestFlows:
+    async def test_all_runs_are_linked_to_the_one_span_that_added_the_flow(
+        self, queue: Queue, spans: Spans
+    ) -> None:
+        """A trace with thousands of spans could not be read."""
+
+        @queue.task
+        async def send(number: int = 0) -> None: ...
+
+        job = await send.after(send.many(range(4))).on_ended(send.args(7)).enqueue()
+        async with Worker(queue):
+            await job.result(timeout=30)
+            await until(lambda: len([s for s in spans.named("process mail") if is_send(s)]) == 6)
+        (call,) = spans.named("send mail")
+        runs = [run for run in spans.named("process mail") if is_send(run)]
+        assert {parent_of(run) for run in runs} == {None}
+        assert [linked(run) for run in runs] == [[id_of(call)]] * 6
+
+    async def test_children_of_a_run_belong_to_its_span(self, queue: Queue, spans: Spans) -> None:
+        @queue.task
+        async def send(number: int) -> None: ...
+
+        @queue.task
+        async def report(ctx: Context) -> None:
+            ctx.children.add(send.many([1, 2]))
+            await ctx.children.wait()
+
+        job = await report.enqueue()
+        async with Worker(queue):
+            await job.result(timeout=30)
+            await until(lambda: len(spans.named("process mail")) == 4)
+        first, *children, last = spans.named("process mail")
+        (_, call) = spans.named("send mail")
+        assert (parent_of(call), facts(first)["hasten.outcome"]) == (id_of(first), "parked")
+        assert first.status.status_code is StatusCode.UNSET
+        assert [linked(run) for run in children] == [[id_of(call)]] * 2
+        assert linked(last) == [id_of(spans.named("send mail")[0])]
+
+
+def is_send(span: ReadableSpan) -> bool:
+    return bool(facts(span)["hasten.task"] == "send")

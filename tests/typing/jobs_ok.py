@@ -10,11 +10,16 @@ from typing import Any, ParamSpec, TypeVar, assert_type
 
 from hasten import Store
 from hasten.jobs import (
+    Arguments,
+    Child,
+    ChildProgress,
     Context,
     Event,
     Exponential,
     Fixed,
+    Flow,
     Job,
+    JobTree,
     Keep,
     Queue,
     Schedule,
@@ -269,3 +274,29 @@ async def schedules() -> None:
     assert_type(await mail.schedules.list(), list[Schedule])
     assert_type(await mail.schedules.preview("a"), list[datetime])
     assert_type(mail.sync.schedules.get("a"), Schedule | None)
+
+
+async def flows(ctx: Context) -> None:
+    chunk, merge = render, charge
+    nodes: list[Arguments[Any, list[str]]] = [chunk.args(0), *chunk.many(range(3))]
+    assert_type(merge.args(1).after(nodes), Flow[None])
+    flow = merge.args(3).after(chunk.many([1, 2]), on_failure="ignore")
+    assert_type(flow, Flow[None])
+    assert_type(chunk.args(1).after(flow), Flow[list[str]])
+    job = await chunk.args(1).after([flow, send_in_thread.args("ada")]).enqueue()
+    assert_type(job, Job[list[str]])
+    assert_type(chunk.args(1).after([]).sync.enqueue(), Job[list[str]])
+    hooked = flow.on_ended(send_in_thread.args("ada")).on_succeeded(chunk.args(1))
+    assert_type(hooked.on_first_failure(chunk.args(1)), Flow[None])
+    ctx.children.add(chunk.many([1]))
+    ctx.children.add(flow, on_failure="wait")
+    await ctx.children.wait()
+    assert_type(await ctx.children.results(chunk), list[list[str]])
+    assert_type(await ctx.children.results(send_with_context), list[bytes])
+    assert_type(ctx.children.sync.results(send_in_thread), list[str])
+    assert_type(await ctx.children.results(), list[Any])
+    assert_type(await job.first_child_failure(), Child | None)
+    assert_type(await job.children_ended(timeout="1m"), ChildProgress)
+    assert_type(await job.tree(), JobTree)
+    batch = await mail.batch(on_ended=charge.args(1))
+    assert_type(await batch.add(chunk.many([1])), list[Job[Any]])

@@ -145,3 +145,13 @@ async def schedules() -> None:
     mail.cron("* * * * *", delay=[1])  # type: ignore[arg-type]
     await mail.schedules.upsert("a", "send", every=60, missed="some")  # type: ignore[arg-type]
     await mail.schedules.upsert("a", "send", every=60, options={"x": 1})  # type: ignore[arg-type]
+
+
+async def flows(ctx: Context) -> None:
+    await send.after(7).enqueue()  # type: ignore[arg-type]
+    send.args(7).after([])  # type: ignore[arg-type]
+    flow = send.args("ada").after([], on_failure="retry")  # type: ignore[arg-type]
+    flow.on_ended(flow)  # type: ignore[arg-type]
+    ctx.children.add("send")  # type: ignore[arg-type]
+    await ctx.children.results(print)  # type: ignore[call-overload]
+    await mail.batch(on_ended=send)  # type: ignore[arg-type]

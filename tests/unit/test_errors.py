@@ -108,6 +108,10 @@ MESSAGES = [
         errors.WrongState("mail", "7", "active", ["failed", "completed"]),
         "job '7' of queue 'mail' is active: must be failed or completed",
     ),
+    (
+        errors.BatchClosed("mail", "nightly"),
+        "batch 'nightly' of queue 'mail' takes no more jobs: it was closed or deleted",
+    ),
     (errors.JobFailed("7", "no such address"), "job '7' failed: no such address"),
     (errors.JobCancelled("7", "cancelled"), "job '7' failed: cancelled"),
     (errors.ResultTimeout("7", 2.50), "job '7' has not finished within 2.5 s"),
@@ -120,6 +124,7 @@ MESSAGES = [
     (errors.RunFailed("for some reason"), "for some reason"),
     (errors.JobTimeout(1.5), "timed out after 1.5 s"),
     (errors.InvalidResult("the return value is too large"), "the return value is too large"),
+    (errors.UnawaitedChildren("2 child jobs"), "2 child jobs"),
     (errors.ProcessDied("exit code 4"), "the handler's process died: exit code 4"),
     (errors.ProcessDied("exit code 4", while_starting=True), DIED_WHILE_STARTING),
 ]
@@ -129,6 +134,7 @@ OUTSIDE: Final = {
     # What handlers and functions of the application raise to steer hasten; hasten catches it.
     "hasten.jobs._control_exceptions.RetryAfter": "a handler raises it",
     "hasten.jobs._control_exceptions.Unrecoverable": "a handler raises it",
+    "hasten.jobs._control_exceptions.WaitForChildren": "a handler lets it pass",
     "hasten.jobs._threads.Interrupted": "a handler in a thread is interrupted with it",
     # Private control flow: caught inside, where it is raised.
     "hasten._redis.channel.NotSent": "turned into StoreUnavailable",

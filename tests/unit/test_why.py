@@ -136,7 +136,8 @@ class TestChildren:
             Reason.WAITING_CHILDREN, "3", "images", "no\ntrace",
         )  # fmt: skip
         assert found.text == (
-            "Job 7 (send) waits for 12 children: job 3 of queue images has failed: no."
+            "Job 7 (send) waits for 12 children: job 3 of queue images has failed: no; the job "
+            "waits until it is retried or removed."
         )
 
     @pytest.mark.parametrize(

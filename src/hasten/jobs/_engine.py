@@ -297,6 +297,13 @@ class Engine(Protocol):
         calls of the database.
         """
 
+    async def failed_children(self, queue: str, id: str, *, limit: int) -> list[ChildJob]:
+        """Return up to limit children of a job that have failed for good.
+
+        Those are the ones that `count_children` counts as ignored or failed. On Redis, they are in
+        any order.
+        """
+
     async def count_children(self, queue: str, id: str) -> ChildCounts:
         """Return how many children a job has, by what it knows about them."""
 

@@ -165,11 +165,10 @@ def _check_job(added: object) -> Job[Any]:
 
 
 async def add_many_through(
-    middlewares: Sequence[Middleware],
-    calls: Sequence[EnqueueCall],
+    calls: Sequence[tuple[Sequence[Middleware], EnqueueCall]],
     add_many: Callable[[Mapping[int, EnqueueCall]], Awaitable[Sequence[Job[Any]]]],
 ) -> list[Job[Any]]:
-    """Send each call through the middlewares, and add those that reach the end together.
+    """Send each call through its middlewares, and add those that reach the end together.
 
     add_many receives these calls by their index, as the middlewares have passed them on. If a
     middleware raises before that, nothing is added. Costs a task of the event loop per call.
@@ -181,7 +180,10 @@ async def add_many_through(
         return []
     bulk = _Bulk(len(calls))
     create_task = asyncio.get_running_loop().create_task
-    tasks = [create_task(bulk.run(index, middlewares, call)) for index, call in enumerate(calls)]
+    tasks = [
+        create_task(bulk.run(index, middlewares, call))
+        for index, (middlewares, call) in enumerate(calls)
+    ]
     try:
         await bulk.are_gathered.wait()
         bulk.raise_first_error()

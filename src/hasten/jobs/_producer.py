@@ -30,7 +30,7 @@ class Producer:
         self, queue: JobQueue, get_parameters: Callable[[str], StoredParameters | None]
     ) -> None:
         """get_parameters returns the parameters of a task, None if its function is not known."""
-        self._queue = queue
+        self.queue = queue
         self._get_parameters = get_parameters
         self.middlewares: tuple[Middleware, ...] = ()  # of the queue, outermost first
         self._coalescers = PerLoop(
@@ -42,11 +42,11 @@ class Producer:
     @property
     def queue_name(self) -> str:
         """The name of the queue."""
-        return self._queue.name
+        return self.queue.name
 
     def now_ms(self) -> int:
         """Return the current time of the store's clock, in ms since the epoch."""
-        return self._queue.clock.now_ms()
+        return self.queue.clock.now_ms()
 
     def make_template(self, task: str, options: Options, arguments: object = None) -> JobTemplate:
         """Return the template of jobs of this task that are added now.
@@ -102,7 +102,7 @@ class Producer:
         """
 
         async def add(call: EnqueueCall) -> Job[Any]:
-            return await self.submit(self._template_of(call, defaults), data)
+            return await self.submit(self.make_template_of_call(call, defaults), data)
 
         return await add_through(self.middlewares, call, add)
 
@@ -122,15 +122,20 @@ class Producer:
                 if (
                     last is None
                     or last[2].deduplication is not None
-                    or not _have_equal_templates(last[0], call, last[1], defaults)
+                    or not have_equal_templates(last[0], call, last[1], defaults)
                 ):
-                    last = call, defaults, self._template_of(call, defaults)
+                    last = call, defaults, self.make_template_of_call(call, defaults)
                 new.append((last[2], data))
             return await self.submit_many(new)
 
-        return await add_many_through(self.middlewares, [call for call, _, _ in jobs], add_many)
+        calls = [(self.middlewares, call) for call, _, _ in jobs]
+        return await add_many_through(calls, add_many)
 
-    def _template_of(self, call: EnqueueCall, defaults: Options) -> JobTemplate:
+    def make_template_of_call(self, call: EnqueueCall, defaults: Options) -> JobTemplate:
+        """Return the template of a job, as the middlewares have changed it.
+
+        defaults are the options of its task. Raises `InvalidOption`.
+        """
         options = merge_job_options(call.options, defaults, now_ms=self.now_ms())
         if call.metadata:
             options = replace(options, metadata=check_metadata(call.metadata))
@@ -138,11 +143,11 @@ class Producer:
 
     def _new_job(self, template: JobTemplate, data: str) -> NewJob:
         """Return the record of a job to add."""
-        return NewJob(self._queue.name, template, data, template.options.job_id)
+        return NewJob(self.queue.name, template, data, template.options.job_id)
 
     async def _send(self, jobs: Sequence[NewJob]) -> list[Job[Any]]:
         """Add jobs with one call of the store."""
-        queue, now_ms = self._queue, self.now_ms()
+        queue, now_ms = self.queue, self.now_ms()
         added = await queue.engine.add(jobs, now_ms=now_ms)
         return [
             Job(queue, answer.id, (job, now_ms), answer.cursor)
@@ -156,7 +161,7 @@ class Producer:
         self._coalescers.drop_all()
 
 
-def _have_equal_templates(
+def have_equal_templates(
     one: EnqueueCall, other: EnqueueCall, defaults: Options, other_defaults: Options
 ) -> bool:
     """Return whether the jobs of two calls have the same task, options and metadata."""

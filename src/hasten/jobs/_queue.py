@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import uuid
 from collections.abc import (
     Callable,
     Collection,
@@ -36,6 +37,7 @@ from hasten._clock import SYSTEM_CLOCK, Clock
 from hasten._durations import Duration, to_nearest_ms
 from hasten._sizes import Size, to_byte_count
 from hasten._store import Store
+from hasten._store_url import SqliteFile
 from hasten.errors import (
     InvalidArgument,
     InvalidOption,
@@ -45,15 +47,19 @@ from hasten.errors import (
 )
 from hasten.jobs._arguments import TaskParameters
 from hasten.jobs._backoff import BackoffFunction
+from hasten.jobs._batch import MAX_BATCH_ID, Batch, find_batch, open_batch, to_batch
+from hasten.jobs._built_in_tasks import BATCH_TASK
 from hasten.jobs._context import Context, encode_progress, make_log_line
 from hasten.jobs._deduplication import check_key_text, to_deduplication_id
 from hasten.jobs._encoding import NotStorable, decode_json, encode_json
 from hasten.jobs._engine import Engine
 from hasten.jobs._engines import open_engine
 from hasten.jobs._events import QueueEvents
+from hasten.jobs._flow import Arguments, Moment, check_hook
+from hasten.jobs._flow_adding import prepare_hooks
 from hasten.jobs._function_origin import CodeExecution
 from hasten.jobs._functions import describe_function
-from hasten.jobs._job import Job
+from hasten.jobs._job import Job, JobQueue
 from hasten.jobs._middleware import EnqueueCall, Middleware, check_middleware
 from hasten.jobs._options import (
     MAX_COUNT,
@@ -61,6 +67,7 @@ from hasten.jobs._options import (
     JobOptions,
     Options,
     TaskOptions,
+    check_job_id,
     check_name,
     merge_job_options,
     merge_task_options,
@@ -72,7 +79,7 @@ from hasten.jobs._results import ResultWaiter
 from hasten.jobs._schedule_record import Missed, Overlap
 from hasten.jobs._schedules import Declaration, Schedules, SyncSchedules
 from hasten.jobs._shared_store import get_or_make_shared_store
-from hasten.jobs._states import FINISHED, State
+from hasten.jobs._states import FINISHED, READY, State
 from hasten.jobs._sync_events import SyncQueueEvents
 from hasten.jobs._task_definition import RunIn, TaskDefinition, check_function
 from hasten.jobs._tasks import ContextTask, Enqueuer, Task
@@ -86,9 +93,13 @@ T = TypeVar("T")
 M = TypeVar("M", bound=Middleware)
 TaskT = TypeVar("TaskT", bound=Enqueuer[Any, Any])
 
+DEFAULT_MAX_OPEN: Final = "7d"
 DEFAULT_MAX_SIZE: Final = "1mb"
 # Bytes. Every store can hold a value of this size, also together with the other fields of a job.
 MAX_SIZE: Final = 256 * 1024 * 1024
+
+# A queue keeps so many objects for other queues of its store. They are made again when needed.
+MAX_OTHER_QUEUES: Final = 100
 
 JobSpec = tuple[str, object] | tuple[str, object, JobOptions]
 """A job to add: `(name of its task, data)` or `(name of its task, data, options)`."""
@@ -140,6 +151,7 @@ class Queue:
             open_engine(self.shared_store.existing_store)
         self.producer = Producer(self, self._get_parameters)
         self.schedules = Schedules(self)
+        self._others: dict[str, Queue] = {}
         self._results = PerLoop(lambda: ResultWaiter(lambda: self.engine, self.name))
         self._watches = PerLoop(lambda: Watches(lambda: self.engine, self.name))
 
@@ -151,6 +163,29 @@ class Queue:
     def store(self) -> Store:
         """The store that holds the jobs of this queue."""
         return self.shared_store.store
+
+    def queue_named(self, name: str) -> Queue:
+        """Return a queue of this store by name, which has no tasks; this object for its own name.
+
+        Used to read jobs that are connected with those of this queue.
+        """
+        if name == self.name:
+            return self
+        if name not in self._others:
+            if len(self._others) >= MAX_OTHER_QUEUES:
+                self._others.clear()
+            self._others[name] = Queue(name, self.store)
+        return self._others[name]
+
+    def shares_store_with(self, other: JobQueue) -> bool:
+        """Return whether jobs of this queue and of another one are in the same store."""
+        assert isinstance(other, Queue)
+        one, two = self.store, other.store
+        return one is two or (
+            one.location == two.location
+            and one.prefix == two.prefix
+            and one.location != SqliteFile(None)
+        )
 
     @property
     def clock(self) -> Clock:
@@ -182,6 +217,9 @@ class Queue:
         self.producer.close()
         self._results.drop_all()
         self._watches.drop_all()
+        others, self._others = self._others, {}
+        for other in others.values():
+            await other.aclose()
         await self.shared_store.release(self)
 
     async def __aenter__(self) -> Self:
@@ -567,6 +605,64 @@ class Queue:
             definition.parameters.check_data(data, text, check_decodable=definition.check_arguments)
         return text
 
+    async def batch(
+        self,
+        id: str | None = None,
+        *,
+        on_first_failure: Arguments[..., Any] | None = None,
+        on_ended: Arguments[..., Any] | None = None,
+        on_succeeded: Arguments[..., Any] | None = None,
+        max_open: Duration = DEFAULT_MAX_OPEN,
+    ) -> Batch:
+        """Open a batch, or return the one with this id: `batch = await queue.batch()`.
+
+        Jobs are added with `Batch.add` until `Batch.close` is called, in any process: another one
+        gets the same batch by its id. None for id creates a new id. If a batch with this id exists,
+        open or not, it is returned, and the other arguments are not used.
+
+        - on_first_failure: a job, such as `alert.args(…)`, that is added when a member has failed
+          for good, while others may still run.
+        - on_ended: a job that is added when the batch is closed and all members have ended.
+        - on_succeeded: a job that is added when the batch is closed and all members have completed.
+        - max_open: the batch is closed automatically after this time, in case that the program that
+          should close it does not. A `Duration`, one week by default.
+
+        Each of these jobs is added once, by a worker of this queue, also if workers are killed.
+        Raises `InvalidOption`, also if a job that is no batch has this id, and `StoreError`.
+        """
+        if id is None:
+            id = uuid.uuid4().hex
+        elif len(check_job_id(id)) > MAX_BATCH_ID:
+            raise InvalidOption("id", id, f"a string of at most {MAX_BATCH_ID} characters")
+        open_ms = to_nearest_ms("max_open", max_open, at_least_ms=1)
+        given: dict[Moment, Arguments[..., Any] | None] = {
+            "first_failure": on_first_failure, "ended": on_ended, "succeeded": on_succeeded,
+        }  # fmt: skip
+        hooks = {moment: job for moment, job in given.items() if job is not None}
+        for moment, job in hooks.items():
+            check_hook(moment, job)
+        found = await find_batch(self, id)
+        if found is not None:
+            return found
+        jobs = await prepare_hooks(self.producer, id, hooks)
+        return await open_batch(self, id, jobs, open_ms=open_ms)
+
+    async def batches(self, *, limit: int = 100) -> list[Batch]:
+        """Return the batches of this queue that have not ended, oldest first, at most limit."""
+        check_whole_number("limit", limit, 0, MAX_COUNT)
+        found: list[Batch] = []
+        for state in (State.WAITING_CHILDREN, *READY, State.ACTIVE):
+            offset = 0
+            while len(found) < limit:
+                page = await self.engine.get_page(
+                    self.name, state, offset=offset, limit=1_000, newest_first=False
+                )
+                if not page:
+                    break
+                offset += len(page)
+                found += [to_batch(self, job) for job in page if job.name == BATCH_TASK]
+        return found[:limit]
+
     @property
     def results(self) -> ResultWaiter:
         """The object through which `Job.result` waits for results in the running event loop."""
@@ -885,6 +981,30 @@ class SyncQueue:
     def counts(self) -> dict[State, int]:
         """Return the number of jobs in each state; see `Queue.counts`."""
         return _portal.run_for_sync_method(self._queue.counts())
+
+    def batch(
+        self,
+        id: str | None = None,
+        *,
+        on_first_failure: Arguments[..., Any] | None = None,
+        on_ended: Arguments[..., Any] | None = None,
+        on_succeeded: Arguments[..., Any] | None = None,
+        max_open: Duration = DEFAULT_MAX_OPEN,
+    ) -> Batch:
+        """Open a batch, or return the one with this id; see `Queue.batch`."""
+        return _portal.run_for_sync_method(
+            self._queue.batch(
+                id,
+                on_first_failure=on_first_failure,
+                on_ended=on_ended,
+                on_succeeded=on_succeeded,
+                max_open=max_open,
+            )
+        )
+
+    def batches(self, *, limit: int = 100) -> list[Batch]:
+        """Return the batches that have not ended; see `Queue.batches`."""
+        return _portal.run_for_sync_method(self._queue.batches(limit=limit))
 
     def workers(self) -> list[WorkerInfo]:
         """Return the workers of the queue; see `Queue.workers`."""

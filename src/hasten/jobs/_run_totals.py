@@ -19,6 +19,7 @@ FAILED: Final = "failed"  # for good, after a run
 NOT_RUN: Final = "not_run"  # failed without a run: it has expired, or its task is unknown
 RETRIED: Final = "retried"
 POSTPONED: Final = "postponed"
+PARKED: Final = "parked"  # the job waits for its children
 HANDED_BACK: Final = "handed_back"
 LOST: Final = "lost"  # the worker has lost the lease of the job
 

@@ -19,6 +19,7 @@ from hasten.jobs import _cron as cron_patterns
 from hasten.jobs._encoding import UNDECODABLE, decode_json
 from hasten.jobs._engine import Engine
 from hasten.jobs._epoch import to_datetime
+from hasten.jobs._flow import Arguments
 from hasten.jobs._job import Job
 from hasten.jobs._options import MAX_COUNT, JobOptions, Options, check_name
 from hasten.jobs._schedule_options import (
@@ -31,7 +32,7 @@ from hasten.jobs._schedule_options import (
 from hasten.jobs._schedule_record import Missed, NewSchedule, Overlap, ScheduleRecord
 from hasten.jobs._schedule_times import next_slot_ms, with_offset
 from hasten.jobs._task_definition import TaskDefinition
-from hasten.jobs._tasks import Arguments, Enqueuer, Task
+from hasten.jobs._tasks import Enqueuer, Task
 
 MAX_PREVIEWED: Final = 10_000
 LISTED_AT_ONCE: Final = 100
@@ -165,7 +166,7 @@ class Schedules:
         start: datetime | None = None,
         end: datetime | None = None,
         jitter: Duration = 0,
-        arguments: Mapping[str, Any] | Arguments[Any] | None = None,
+        arguments: Mapping[str, Any] | Arguments[Any, Any] | None = None,
         options: JobOptions | None = None,
         missed: Missed = "last",
         overlap: Overlap = "allow",
@@ -453,7 +454,7 @@ class SyncSchedules:
         start: datetime | None = None,
         end: datetime | None = None,
         jitter: Duration = 0,
-        arguments: Mapping[str, Any] | Arguments[Any] | None = None,
+        arguments: Mapping[str, Any] | Arguments[Any, Any] | None = None,
         options: JobOptions | None = None,
         missed: Missed = "last",
         overlap: Overlap = "allow",

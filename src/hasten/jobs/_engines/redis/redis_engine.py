@@ -577,6 +577,21 @@ class RedisEngine:
         ]
         stored_order = decode_text(order) if order else ""
         page = flow_requests.sort_children(found, stored_order)[offset : offset + limit]
+        return await self._read_child_facts(queue, id, page)
+
+    async def failed_children(self, queue: str, id: str, *, limit: int) -> list[ChildJob]:
+        request = {"id": id, "limit": limit}
+        ignored, failed = await self._run_script("failed_children", queue, request, repeatable=True)
+        found: list[tuple[str, ChildOutcome]] = [
+            *((decode_text(key), "failed") for key in failed),
+            *((decode_text(key), "ignored") for key in ignored),
+        ]
+        return await self._read_child_facts(queue, id, found[:limit])
+
+    async def _read_child_facts(
+        self, queue: str, id: str, page: Sequence[tuple[str, ChildOutcome]]
+    ) -> list[ChildJob]:
+        """Return children of a job, given by the keys of their jobs and their outcomes."""
         children: list[ChildJob] = []
         while len(children) < len(page):
             portion = page[len(children) : len(children) + JOBS_AT_ONCE]

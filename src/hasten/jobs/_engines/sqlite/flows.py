@@ -510,6 +510,13 @@ def read_children(
     return [msgspec.convert(row, _StoredChild).to_child() for row in rows]
 
 
+def read_failed_children(connection: Connection, queue: str, id: str, limit: int) -> list[ChildJob]:
+    """Return some children of a job that have failed; see `Engine.failed_children`."""
+    seq = _find_seq(connection, queue, id)
+    rows = read_json(connection, "read_failed_children", seq=seq, limit=limit)
+    return [msgspec.convert(row, _StoredChild).to_child() for row in rows]
+
+
 def count_children(connection: Connection, queue: str, id: str) -> ChildCounts:
     """Return how many children a job has; see `Engine.count_children`."""
     seq = _find_seq(connection, queue, id)

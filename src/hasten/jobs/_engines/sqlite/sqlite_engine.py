@@ -292,6 +292,12 @@ class SqliteEngine:
             found += page
         return found
 
+    async def failed_children(self, queue: str, id: str, *, limit: int) -> list[ChildJob]:
+        at_most = min(limit, ENDS_AT_ONCE)
+        return await self._read(
+            partial(flows.read_failed_children, queue=queue, id=id, limit=at_most)
+        )
+
     async def count_children(self, queue: str, id: str) -> ChildCounts:
         return await self._read(partial(flows.count_children, queue=queue, id=id))
 
