@@ -231,6 +231,21 @@ class TestRefusals:
         with pytest.raises(InvalidOption, match=r"'mail' and 'other'.*must be jobs of one store"):
             await tasks.total.after(outside.args()).enqueue()
 
+    async def test_jobs_with_a_deduplication_key(self, tasks: Tasks) -> None:
+        @tasks.queue.task(unique="number")
+        async def once(number: int) -> None: ...
+
+        expected = r"unique='number': cannot be combined with a flow: .*once\.using\(unique=None\)"
+        with pytest.raises(InvalidOption, match=expected):
+            await tasks.total.after(once.args(1)).enqueue()
+        with pytest.raises(InvalidOption, match=expected):
+            await once.args(1).after(tasks.square.args(1)).enqueue()
+        with pytest.raises(InvalidOption, match="latest='a': cannot be combined with a flow"):
+            await tasks.total.after(tasks.square.using(latest="a").args(1)).enqueue()
+        job = await tasks.total.after(once.using(unique=None).args(1)).enqueue()
+        assert job.state is State.WAITING_CHILDREN
+        await job.remove()
+
     async def test_hooks_of_a_child(self, tasks: Tasks) -> None:
         child = tasks.total.after([]).on_ended(tasks.square.args(1))
         with pytest.raises(InvalidOption, match="only the outermost flow may have them"):

@@ -122,6 +122,18 @@ class TestUpsert:
             await queue.schedules.upsert("a", report, **options)
         assert await queue.schedules.list() == []
 
+    async def test_a_task_with_a_deduplication_key(self, queue: Queue) -> None:
+        @queue.task(unique="report")
+        async def once() -> None: ...
+
+        expected = (
+            r"unique='report': cannot be combined with a schedule of task 'once': .*unique=None"
+        )
+        with pytest.raises(InvalidOption, match=expected):
+            await queue.schedules.upsert("a", once, every=60)
+        made = await queue.schedules.upsert("a", once, every=60, options={"unique": None})
+        assert made.task == "once"
+
     @pytest.mark.parametrize("id", ["", "a:b", "a\n", "x" * 256, 7, None])
     async def test_wrong_ids(self, queue: Queue, report: Any, id: Any) -> None:
         with pytest.raises(InvalidOption, match=r"^id="):

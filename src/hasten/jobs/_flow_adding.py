@@ -238,12 +238,13 @@ class _Adding:
                 made = prepared.producer.make_template_of_call(call, prepared.defaults)
                 last = self._last = call, prepared.defaults, made
             template = last[2]
-        if getattr(template.options, "deduplication", None) is not None:
-            raise InvalidOption(
-                "flow",
-                f"a job of the task {template.name!r} with deduplication",
-                "jobs without unique=, throttle=, debounce= and latest=: a job that is dropped "
-                "cannot be a parent or a child",
+        rule = template.options.deduplication
+        if rule is not None:
+            raise InvalidOption.conflict(
+                rule.mode,
+                rule.key,
+                f"a flow: a job that is dropped cannot be a parent or a child. Use "
+                f"{template.name}.using({rule.mode}=None) in the flow",
             )
         return template
 

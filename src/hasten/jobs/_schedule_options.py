@@ -13,7 +13,8 @@ from hasten._durations import Duration, to_nearest_ms
 from hasten._escapes import is_printable
 from hasten.errors import InvalidOption
 from hasten.jobs import _cron as cron_patterns
-from hasten.jobs._options import MAX_COUNT, MAX_NAME, PRINTABLE_TEXT
+from hasten.jobs._deduplication import DeduplicationMode
+from hasten.jobs._options import MAX_COUNT, MAX_NAME, PRINTABLE_TEXT, Options
 from hasten.jobs._schedule_record import Missed, Overlap, SchedulePolicy, ScheduleRule
 from hasten.jobs._schedule_times import next_slot_ms
 
@@ -136,17 +137,33 @@ def check_new_id(id: object) -> str:
     return checked
 
 
+_ONE_JOB_PER_SLOT: Final = (
+    "each slot has one job already. Use overlap to keep two of them from running at once"
+)
+
+
+def reject_deduplication(task: str, options: Options) -> None:
+    """Raise `InvalidOption` if the options of a task give its jobs a deduplication key.
+
+    A schedule would ignore the key.
+    """
+    rule = options.deduplication
+    if rule is not None:
+        raise InvalidOption.conflict(
+            rule.mode,
+            rule.key,
+            f"a schedule of task {task!r}: {_ONE_JOB_PER_SLOT}, and add {rule.mode}=None to the "
+            "options of the schedule",
+        )
+
+
 def check_template_options(options: Mapping[str, Any]) -> Mapping[str, Any]:
     """Check that the options may be those of many jobs. Raises `InvalidOption`."""
     remedies = {
         "delay": "the slots of the schedule say when its jobs run: use offset or jitter",
         "at": "the slots of the schedule say when its jobs run: use start",
         "job_id": "each job of a schedule has its own id",
-        **dict.fromkeys(
-            ("unique", "throttle", "debounce", "latest"),
-            "each slot has one job already. Use overlap to keep two of them from running at once",
-        ),
-    }
+    } | {mode: _ONE_JOB_PER_SLOT for mode in DeduplicationMode if options.get(mode) is not None}
     for option, value in options.items():
         remedy = remedies.get(option)
         if remedy is not None:

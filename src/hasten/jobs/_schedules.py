@@ -28,6 +28,7 @@ from hasten.jobs._schedule_options import (
     check_template_options,
     make_policy,
     make_rule,
+    reject_deduplication,
 )
 from hasten.jobs._schedule_record import Missed, NewSchedule, Overlap, ScheduleRecord
 from hasten.jobs._schedule_times import next_slot_ms, with_offset
@@ -390,6 +391,7 @@ class Schedules:
             raise InvalidOption("options", options, "a dict of options of the jobs")
         given = check_template_options(options or {})
         text, checked = self._queue.prepare_template(name, data, given)
+        reject_deduplication(name, checked)
         return NewSchedule(id, rule, policy, name, text, checked)
 
     def _to_schedule(self, record: ScheduleRecord) -> Schedule:
