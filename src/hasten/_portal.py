@@ -10,9 +10,9 @@ import asyncio
 import os
 import threading
 import warnings
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from hasten.errors import UsageError
 
@@ -44,8 +44,16 @@ class _Portal:
         if threading.current_thread() is self._thread:
             coroutine.close()
             raise UsageError("a .sync call cannot be made inside another one: use await")
+        if wait_for is not None:
+            return cast("T", wait_for(coroutine, loop))
         return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
 
+
+WaitFor = Callable[[Coroutine[Any, Any, Any], asyncio.AbstractEventLoop], Any]
+"""Runs a coroutine on the event loop of another thread, waits for it, and returns its result."""
+
+# Replaces the waiting thread's default way to wait. Set by `hasten.testing`.
+wait_for: WaitFor | None = None
 
 _portal = _Portal()
 

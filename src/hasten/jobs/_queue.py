@@ -66,8 +66,9 @@ from hasten.jobs._per_loop import PerLoop
 from hasten.jobs._producer import Producer
 from hasten.jobs._record import JobChange, JobRecord, JobTemplate, Update
 from hasten.jobs._results import ResultWaiter
-from hasten.jobs._shared_store import get_or_make_shared_store
+from hasten.jobs._shared_store import SharedStore, get_or_make_shared_store
 from hasten.jobs._states import FINISHED, State
+from hasten.jobs._store_substitution import register_queue
 from hasten.jobs._sync_events import SyncQueueEvents
 from hasten.jobs._task_definition import RunIn, TaskDefinition, check_function
 from hasten.jobs._tasks import ContextTask, Task
@@ -127,14 +128,17 @@ class Queue:
         self.tasks: dict[str, TaskDefinition] = {}
         self._options = merge_task_options(options)
         self._backoff_function = _get_backoff_function(options)
-        self.shared_store = get_or_make_shared_store(store)
+        self.own_store = get_or_make_shared_store(store)
+        self.shared_store = self.own_store
         self._is_open = False
+        self._is_own_store_open = False  # set while another store is used
         if self.shared_store.existing_store is not None:
             # This opens no connection yet, but rejects wrong options.
             open_engine(self.shared_store.existing_store)
         self.producer = Producer(self)
         self._results = PerLoop(lambda: ResultWaiter(lambda: self.engine, self.name))
         self._watches = PerLoop(lambda: Watches(lambda: self.engine, self.name))
+        register_queue(self)
 
     def __repr__(self) -> str:
         store = self.shared_store.existing_store
@@ -172,10 +176,25 @@ class Queue:
         its store when it is used again.
         """
         self._is_open = False
+        self.drop_pending_calls()
+        await self.shared_store.release(self)
+
+    def use_store(self, store: SharedStore) -> None:
+        """Use another store, or `own_store` again. For `hasten.testing`."""
+        if store is self.shared_store:
+            return
+        self.drop_pending_calls()
+        if self.shared_store is self.own_store:
+            self._is_own_store_open = self._is_open
+        self.shared_store = store
+        self._is_open = store is self.own_store and self._is_own_store_open
+        self.producer.after_add = store.after_add
+
+    def drop_pending_calls(self) -> None:
+        """Forget the calls of all event loops that wait for the store, for jobs or results."""
         self.producer.close()
         self._results.drop_all()
         self._watches.drop_all()
-        await self.shared_store.release(self)
 
     async def __aenter__(self) -> Self:
         return self
