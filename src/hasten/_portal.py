@@ -40,6 +40,7 @@ class _Portal:
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the event loop, wait for it, and return its result."""
+        __tracebackhide__ = True  # in tests that wait for jobs, pytest shows the handlers only
         loop = self.loop()
         if threading.current_thread() is self._thread:
             coroutine.close()
@@ -65,6 +66,7 @@ def run_for_sync_method(coroutine: Coroutine[Any, Any, T], *, may_deadlock: bool
     may_deadlock: the coroutine may have to wait for an asyncio task of that loop, which could take
     forever. So the call raises `UsageError` there, and does not run the coroutine.
     """
+    __tracebackhide__ = True
     try:
         _warn_or_raise_in_running_loop(coroutine, may_deadlock=may_deadlock)
     except BaseException:

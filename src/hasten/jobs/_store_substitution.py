@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import weakref
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Final, Protocol, TypeVar
 
 from hasten.jobs._shared_store import SharedStore
@@ -25,20 +27,22 @@ Q = TypeVar("Q", bound=QueueWithStore)
 SubstituteStore = Callable[[SharedStore], SharedStore]
 """Returns the store that replaces another one."""
 
-_queues: Final[weakref.WeakSet[QueueWithStore]] = weakref.WeakSet()
+# Each queue with its number in the order of creation.
+_queues: Final[weakref.WeakKeyDictionary[QueueWithStore, int]] = weakref.WeakKeyDictionary()
+_numbers: Final = itertools.count(1)
 _active: Final[list[SubstituteStore]] = []  # none or one
 
 
 def register_queue(queue: QueueWithStore) -> None:
     """Register a new queue, and replace its store if the stores are replaced at present."""
-    _queues.add(queue)
+    _queues[queue] = next(_numbers)
     if _active:
         queue.use_store(_active[0](queue.own_store))
 
 
 def registered_queues() -> list[QueueWithStore]:
-    """Return all queues that exist in this process, in any order."""
-    return list(_queues)
+    """Return all queues that exist in this process, in the order of their creation."""
+    return [queue for queue, _ in sorted(_queues.items(), key=itemgetter(1))]
 
 
 def substitute_stores(substitute: SubstituteStore) -> None:
