@@ -44,8 +44,8 @@ NOTE: Final = "<!-- Written by docs/generate.py from the docstrings: change thos
 # Classes whose objects hasten creates: their constructors are not shown.
 NOT_MADE_BY_USERS: Final = set(
     """
-    Arguments Context CurrentLimit Enqueuer Event Job JobRecord QueueEvents SyncCurrentLimit
-    SyncEnqueuer SyncJob SyncQueue Task
+    Arguments Context CrashDifference CrashReport CurrentLimit EnqueuedJob Enqueuer Event Job
+    JobRecord JobRun QueueEvents SyncCurrentLimit SyncEnqueuer SyncJob SyncJobsTester SyncQueue Task
     """.split()
 )
 
@@ -53,13 +53,14 @@ NOT_MADE_BY_USERS: Final = set(
 FOR_HASTEN_ITSELF: Final = set(
     """
     Capped.count Count.with_page Context.close Context.stop Keep.keeps_nothing Keep.age_ms
-    Queue.decode_result Queue.drop_pending_calls Queue.engine Queue.use_store Queue.template Queue.submit Queue.submit_many Queue.results
-    Queue.watches Store.close_without_event_loop Worker.start_counting_runs Worker.state Worker.totals
+    Queue.decode_result Queue.drop_pending_calls Queue.engine Queue.template Queue.submit
+    Queue.submit_many Queue.results Queue.use_store Queue.watches Store.close_without_event_loop
+    Worker.start_counting_runs Worker.state Worker.totals
     Limit.identifying_options Limit.is_counted Limit.make_checks Limit.make_policy
     Limit.parse_returned_rate Limits.clock Limits.counter_store MemoryStore.hit_one
     MemoryStore.hit_now MemoryStore.settle_now MemoryStore.peek_now MemoryStore.reset_now
-    MemoryStore.block_now MemoryStore.use_default_clock
-    Limiter.use_default_clock RateLimitStats.get_or_add_limit
+    MemoryStore.block_now MemoryStore.use_default_clock Limiter.use_default_clock
+    RateLimitStats.get_or_add_limit
     """.split()
 )
 

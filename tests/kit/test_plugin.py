@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import textwrap
-import tomllib
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.kit.projects import Project
 
 APPLICATION = """
 from hasten.jobs import Queue
@@ -31,77 +26,11 @@ async def send(to: str) -> str:
 """
 
 
-# pytest-asyncio warns in each project that does not set this option.
-SETTINGS = """
-[pytest]
-addopts = --strict-markers
-filterwarnings =
-    error
-    ignore:.*asyncio_default_fixture_loop_scope
-"""
-
-
-class Project:
-    """A folder with an application and its tests."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        # What an installation of hasten writes.
-        entry_points = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-        plugins = entry_points["project"]["entry-points"]["pytest11"]
-        self.installed = folder / "installed"
-        metadata = self.installed / "hasten_installed-1.dist-info"
-        metadata.mkdir(parents=True)
-        (metadata / "METADATA").write_text("Name: hasten-installed\nVersion: 1\n", encoding="utf-8")
-        lines = [f"{name} = {module}" for name, module in plugins.items()]
-        text = "\n".join(["[pytest11]", *lines, ""])
-        (metadata / "entry_points.txt").write_text(text, encoding="utf-8")
-        self.write("application.py", APPLICATION)
-        self.write("pytest.ini", SETTINGS)
-
-    def write(self, name: str, text: str) -> None:
-        (self.folder / name).write_text(textwrap.dedent(text), encoding="utf-8")
-
-    def run(self, *options: str) -> subprocess.CompletedProcess[str]:
-        paths = [
-            str(self.folder),
-            str(self.installed),
-            *filter(None, [os.environ.get("PYTHONPATH")]),
-        ]
-        return subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "pytest",
-                "-p",
-                "no:schemathesis",
-                "-p",
-                "no:cacheprovider",
-                *options,
-            ],
-            cwd=self.folder,
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join(paths),
-                "PYTHONDONTWRITEBYTECODE": "1",
-            },
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-
-    def expect(self, *options: str, **counts: int) -> str:
-        """Run the tests, and return the output. counts are the expected numbers of outcomes."""
-        done = self.run(*options)
-        for outcome, count in counts.items():
-            assert f"{count} {outcome}" in done.stdout, done.stdout + done.stderr
-        return done.stdout
-
-
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    return Project(tmp_path)
+    project = Project(tmp_path)
+    project.write("application.py", APPLICATION)
+    return project
 
 
 ISOLATED = """
@@ -210,8 +139,8 @@ def test_the_marker_sets_options(project: Project) -> None:
     )
     out = project.expect(passed=1, error=1)
     assert "unexpected keyword argument 'in_line'" in out
-    assert "@pytest.mark.hasten_jobs(inline=False" in project.run("--markers").stdout
-    assert "hasten_jobs" in project.run("--fixtures").stdout
+    assert "@pytest.mark.hasten_jobs(inline=False" in project.run("--markers")
+    assert "hasten_jobs" in project.run("--fixtures")
 
 
 def test_a_failure_shows_the_code_of_the_handler(project: Project) -> None:
