@@ -279,6 +279,15 @@ class JobDriver:
             task.add_done_callback(mark_error_retrieved)
 
 
+async def store_declared_schedules(queue: Queue, now_ms: int) -> None:
+    """Store the schedules that a queue object declares, if it has any."""
+    schedules: Any = getattr(queue, "schedules", None)
+    engine: Any = queue.engine
+    for declaration in list(schedules.declared.values()) if schedules is not None else ():
+        new = schedules.make_declared(declaration)
+        await engine.upsert_schedule(queue.name, new, now_ms=now_ms)
+
+
 def decode_or_keep(data: str) -> Any:
     """Return the data of a job. Data that is no JSON is returned as it is."""
     try:

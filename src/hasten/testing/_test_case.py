@@ -11,7 +11,7 @@ from hasten.testing._tester import JobsTester
 class JobsTestCase(unittest.TestCase):
     """A test case whose tests have a `JobsTester` as `self.jobs`.
 
-    It can be combined with other test cases, such as Django's; name it first::
+    It can be combined with other test cases, such as Django's, as the first base class:
 
         class SignUpTests(JobsTestCase, TestCase):
             def test_a_mail_is_sent(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import datetime, timedelta
@@ -15,14 +16,14 @@ from hasten._checks import check_flag, check_whole_number
 from hasten._durations import Duration, to_nearest_ms
 from hasten._loops import require_asyncio
 from hasten.errors import UsageError
-from hasten.jobs import Arguments
+from hasten.jobs import Arguments, Queue
 from hasten.jobs._record import AddResult, NewJob
 from hasten.testing._caller_thread import wait_in_this_thread
 from hasten.testing._crash_report import CrashReport
 from hasten.testing._crashes import CrashTest, EngineGate
 from hasten.testing._enqueued import AnyTask, EnqueuedJobs
 from hasten.testing._isolated_stores import IsolatedStores
-from hasten.testing._job_driver import JobDriver, raise_unrecovered
+from hasten.testing._job_driver import JobDriver, raise_unrecovered, store_declared_schedules
 from hasten.testing._jobs_clock import JobsClock
 from hasten.testing._manual_clock import DEFAULT_START, ManualClock
 from hasten.testing._records import EnqueuedJob, JobRun
@@ -70,6 +71,7 @@ class JobsTester:
         self._gate = EngineGate(self._record_added)
         self._stores = IsolatedStores(self._clock, self._gate)
         self._is_open = False
+        self._queues_with_schedules: weakref.WeakSet[Queue] = weakref.WeakSet()  # stored already
         self._endless: UsageError | None = None  # jobs run inside each other without an end
         self._previous_wait_for: _portal.WaitFor | None = None
 
@@ -117,7 +119,7 @@ class JobsTester:
     ) -> list[JobRun]:
         """Run all jobs that are ready, and those that they add, until none is ready.
 
-        Delayed jobs do not become due, because the time stands still; see `advance`. Returns the
+        The time does not change, so delayed jobs do not become due: see `advance`. Returns the
         runs, in order.
 
         If the latest run of a job has failed, its exception is raised at the end, when all jobs
@@ -281,6 +283,7 @@ class JobsTester:
             check_may_continue=self._raise_if_endless,
         )
         try:
+            await self._store_declared_schedules()
             await driver.run_until(target_ms)
         finally:
             driver.close()
@@ -288,6 +291,13 @@ class JobsTester:
         if raises:
             raise_unrecovered(driver.runs)
         return driver.runs
+
+    async def _store_declared_schedules(self) -> None:
+        """Store the schedules that the queues declare, as a worker does when it starts."""
+        for queue in self._stores.queues():
+            if queue not in self._queues_with_schedules:
+                self._queues_with_schedules.add(queue)
+                await store_declared_schedules(queue, self._clock.now_ms())
 
     def _check_usable(self, called: str) -> None:
         require_asyncio(
