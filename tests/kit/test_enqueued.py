@@ -66,6 +66,13 @@ async def test_duplicates_are_not_listed(jobs: JobsTester) -> None:
     assert len(jobs.enqueued()) == 1
 
 
+async def test_a_job_that_is_added_again_after_it_was_deleted_is_listed(jobs: JobsTester) -> None:
+    for _ in range(2):
+        await app.send.using(job_id="daily", keep_completed=False).enqueue("ada")
+        await jobs.run_until_idle()
+    assert len(jobs.enqueued()) == 2
+
+
 class TestMatching:
     async def test_some_of_the_arguments(self, jobs: JobsTester) -> None:
         await app.send.enqueue("ada", locale="fr")

@@ -49,9 +49,12 @@ class EngineGate:
     """Receives the operations of all engines, and holds those back whose worker is dead."""
 
     def __init__(
-        self, record_added: Callable[[Sequence[NewJob], Sequence[AddResult]], None]
+        self,
+        record_added: Callable[[Sequence[NewJob], Sequence[AddResult]], None],
+        record_settled: Callable[[Sequence[Outcome]], None],
     ) -> None:
         self._record_added = record_added
+        self._record_settled = record_settled
 
     async def before_call(self, operation: str) -> None:
         """Stop the caller for ever if its worker dies before this operation."""
@@ -64,6 +67,10 @@ class EngineGate:
     def after_add(self, jobs: Sequence[NewJob], results: Sequence[AddResult]) -> None:
         """Record added jobs."""
         self._record_added(jobs, results)
+
+    def after_settle(self, outcomes: Sequence[Outcome]) -> None:
+        """Record the jobs that were added together with outcomes."""
+        self._record_settled(outcomes)
 
 
 @dataclass(frozen=True, slots=True)

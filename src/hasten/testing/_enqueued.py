@@ -10,7 +10,7 @@ from hasten.errors import InvalidOption
 from hasten.jobs import Task
 from hasten.jobs._encoding import decode_json, encode_json
 from hasten.jobs._epoch import to_datetime
-from hasten.jobs._record import AddResult, NewJob
+from hasten.jobs._record import AddResult, NewJob, Outcome
 from hasten.jobs._tasks import Enqueuer
 from hasten.testing._job_driver import decode_or_keep
 from hasten.testing._records import EnqueuedJob, describe_call
@@ -33,6 +33,15 @@ class EnqueuedJobs:
         for job, result in zip(jobs, results, strict=True):
             if result.existing is None:
                 self._jobs.append(_to_enqueued_job(job, result.id, now_ms))
+
+    def record_children(self, outcomes: Sequence[Outcome], now_ms: int) -> None:
+        """Record the jobs that are added together with outcomes, unless they were added before."""
+        known = {(job.queue, job.job_id) for job in self._jobs}
+        for outcome in outcomes:
+            children: Sequence[NewJob] = getattr(outcome, "children", ())
+            for child in children:
+                if child.id is not None and (child.queue, child.id) not in known:
+                    self._jobs.append(_to_enqueued_job(child, child.id, now_ms))
 
     def clear(self) -> None:
         """Forget all jobs."""

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol, cast
 
 from hasten.jobs._engine import Engine
-from hasten.jobs._record import AddResult, NewJob
+from hasten.jobs._record import AddResult, NewJob, Outcome
 
 # The operations that add jobs. Both take a list of `NewJob`.
 ADDING: Final = frozenset({"add", "add_flow"})
@@ -22,6 +22,9 @@ class EngineObserver(Protocol):
 
     def after_add(self, jobs: Sequence[NewJob], results: Sequence[AddResult]) -> None:
         """Jobs were added. results has one `AddResult` for each of them."""
+
+    def after_settle(self, outcomes: Sequence[Outcome]) -> None:
+        """The outcomes of runs were stored."""
 
 
 class ObservedEngine:
@@ -48,6 +51,8 @@ class ObservedEngine:
             result = await operation(*args, **kwargs)
             if name in ADDING:
                 self._observer.after_add(args[0], result)
+            elif name == "settle":
+                self._observer.after_settle(args[1])
             return result
 
         return call

@@ -17,7 +17,7 @@ from hasten._durations import Duration, to_nearest_ms
 from hasten._loops import require_asyncio
 from hasten.errors import UsageError
 from hasten.jobs import Arguments, Queue
-from hasten.jobs._record import AddResult, NewJob
+from hasten.jobs._record import AddResult, NewJob, Outcome
 from hasten.testing._caller_thread import wait_in_this_thread
 from hasten.testing._crash_report import CrashReport
 from hasten.testing._crashes import CrashTest, EngineGate
@@ -68,7 +68,7 @@ class JobsTester:
         self._workers_may_start = check_flag("workers", workers)
         self._enqueued = EnqueuedJobs()
         self._runs: list[JobRun] = []
-        self._gate = EngineGate(self._record_added)
+        self._gate = EngineGate(self._record_added, self._record_settled)
         self._stores = IsolatedStores(self._clock, self._gate)
         self._is_open = False
         self._queues_with_schedules: weakref.WeakSet[Queue] = weakref.WeakSet()  # stored already
@@ -311,6 +311,9 @@ class JobsTester:
 
     def _record_added(self, jobs: Sequence[NewJob], results: Sequence[AddResult]) -> None:
         self._enqueued.record(jobs, results, self._clock.now_ms())
+
+    def _record_settled(self, outcomes: Sequence[Outcome]) -> None:
+        self._enqueued.record_children(outcomes, self._clock.now_ms())
 
     def _set_hooks(self) -> None:
         self._stores.set_hooks(
