@@ -123,14 +123,15 @@ class IsolatedStores:
 
     def _get_store(self, original: SharedStore) -> SharedStore:
         """Return the store that replaces another one."""
-        if isinstance(original, IsolatedStore):
-            return original
+        for store in self._stores.values():
+            if original.existing_store is store.store:  # a queue was given the store of another one
+                return store
         key = _identify(original)
-        store = self._stores.get(key)
-        if store is None:
-            store = self._stores[key] = IsolatedStore(self._clock, self._observer, original)
-            self._apply_hooks(store)
-        return store
+        found = self._stores.get(key)
+        if found is None:
+            found = self._stores[key] = IsolatedStore(self._clock, self._observer, original)
+            self._apply_hooks(found)
+        return found
 
     def _apply_hooks(self, store: IsolatedStore) -> None:
         store.starts_workers = self._workers_may_start
