@@ -15,7 +15,7 @@ from hasten.ratelimit import Limiter
 NO_SERVER = "redis://localhost:1/0"
 FILE = Path("hasten-of-the-kit-tests.db")  # never created
 
-mail = Queue("mail")
+mail = Queue("kit-mail")
 orders = Queue("orders", NO_SERVER)
 in_file = Queue("in-file", f"sqlite:///{FILE}")
 foreign = Queue("foreign", NO_SERVER)  # its jobs run in another program

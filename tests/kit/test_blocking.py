@@ -132,7 +132,7 @@ from django.test.utils import get_runner
 from hasten.jobs import Queue
 from hasten.testing import JobsTestCase
 
-mail = Queue("mail")
+mail = Queue("kit-mail")
 
 
 @mail.task

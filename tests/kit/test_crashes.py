@@ -76,7 +76,7 @@ async def test_a_plain_function_dies_after_each_of_its_statements(jobs: JobsTest
 
 async def test_jobs_that_are_added_twice_are_a_difference(jobs: JobsTester) -> None:
     report = await jobs.crash_everywhere(app.order, {"number": 7}, raises=False)
-    added = "send(to='customer 7') in queue mail"
+    added = "send(to='customer 7') in queue kit-mail"
     assert {
         (each.what, str(each.without_crash), str(each.with_crash)) for each in report.differences
     } == {("jobs added", str([added]), str([added, added]))}

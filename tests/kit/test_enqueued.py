@@ -25,8 +25,8 @@ async def test_jobs_are_listed_in_order_also_after_they_have_run(jobs: JobsTeste
     await jobs.run_until_idle()
     assert [(job.task, job.queue) for job in jobs.enqueued()] == [
         ("order", "orders"),
-        ("send", "mail"),
-        ("send", "mail"),
+        ("send", "kit-mail"),
+        ("send", "kit-mail"),
     ]
     assert [job.arguments["to"] for job in jobs.enqueued(app.send)] == ["ada", "customer 7"]
     assert jobs.enqueued("order") == jobs.enqueued(app.order)
@@ -37,7 +37,7 @@ async def test_a_job_has_its_options(jobs: JobsTester) -> None:
     now = jobs.clock.now()
     assert jobs.assert_enqueued(app.send_flaky) == EnqueuedJob(
         task="send_flaky",
-        queue="mail",
+        queue="kit-mail",
         job_id="1",
         arguments={"to": "ada"},
         at=now,
@@ -127,8 +127,8 @@ class TestMessages:
             jobs.assert_enqueued(app.send, to="bob")
         assert str(caught.value) == (
             "send(to='bob') was not enqueued. Enqueued instead:\n"
-            "  send(to='ada') in queue mail, due in 60 s, priority 3\n"
-            "  report() in queue mail"
+            "  send(to='ada') in queue kit-mail, due in 60 s, priority 3\n"
+            "  report() in queue kit-mail"
         )
 
     async def test_nothing(self, jobs: JobsTester) -> None:

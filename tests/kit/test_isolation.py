@@ -73,10 +73,10 @@ async def test_queues_share_a_store_inside_if_they_share_one_outside(jobs: JobsT
     await one.add("task")
     assert (await same.counts())[State.WAITING] == 1
     assert (await other.counts())[State.WAITING] == 0
-    same = Queue("mail", app.mail.store)  # the store in memory
+    same = Queue("kit-mail", app.mail.store)  # the store in memory
     await same.add("send", {"to": "ada"})
     assert await app.mail.drain() == 1
-    default = Queue("mail", "sqlite:///hasten.db")  # the default store is this file
+    default = Queue("kit-mail", "sqlite:///hasten.db")  # the default store is this file
     await default.add("send", {"to": "ada"})
     assert (await app.mail.counts())[State.WAITING] == 1
 

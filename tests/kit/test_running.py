@@ -19,7 +19,7 @@ async def test_it_returns_what_ran(jobs: JobsTester) -> None:
     job = await app.send.enqueue("ada")
     assert app.sent == []
     (run,) = await jobs.run_until_idle()
-    assert (run.task, run.queue, run.job_id) == ("send", "mail", job.id)
+    assert (run.task, run.queue, run.job_id) == ("send", "kit-mail", job.id)
     assert run.arguments == {"to": "ada"}
     assert (run.outcome, run.result, run.error, run.attempt) == (
         "completed",
@@ -127,7 +127,7 @@ async def test_jobs_for_other_programs_stay_in_their_queue(jobs: JobsTester) -> 
 
 
 async def test_several_queue_objects_of_one_queue(jobs: JobsTester) -> None:
-    other = Queue("mail")
+    other = Queue("kit-mail")
 
     @other.task
     async def only_here() -> str:
@@ -227,7 +227,9 @@ class TestFailures:
         assert frames[-1] == "send_flaky"
         assert "_call_handler" not in frames
         (note,) = caught.value.__notes__
-        assert note.startswith("job 1 (send_flaky) of queue mail failed in attempt 1 and will be")
+        assert note.startswith(
+            "job 1 (send_flaky) of queue kit-mail failed in attempt 1 and will be"
+        )
 
     async def test_it_is_raised_when_all_jobs_have_run(self, jobs: JobsTester) -> None:
         app.failures += [ValueError("two"), ValueError("one")]
@@ -268,7 +270,7 @@ class TestFailures:
             await jobs.run_until_idle()
 
     async def test_data_that_does_not_fit_fails(self, jobs: JobsTester) -> None:
-        await Queue("mail").add("send", {"to": 7})
+        await Queue("kit-mail").add("send", {"to": 7})
         with pytest.raises(JobFailed, match="does not fit the task 'send'"):
             await jobs.run_until_idle()
 
