@@ -7,14 +7,14 @@ hasten until a test uses the fixture.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 if TYPE_CHECKING:
     from hasten.testing import JobsTester
 
-MARKER = "hasten_jobs"
+MARKER: Final = "hasten_jobs"
 
 
 def pytest_configure(config: pytest.Config) -> None:
