@@ -111,6 +111,15 @@ class TestWorkers:
                 assert app.worker.info() == []
         assert [run.job_id for run in await jobs.run_until_idle()] == ["1", "2"]
 
+    async def test_that_have_run_outside_may_be_started_again(self) -> None:
+        queue = Queue("served", "memory://")
+        worker = Worker(queue)
+        async with queue, worker:
+            pass
+        with JobsTester():
+            async with queue, worker:
+                pass
+
     async def test_run_jobs_if_the_test_wants_that(self) -> None:
         with JobsTester(workers=True) as jobs:
             delayed = await app.send.using(delay=60).enqueue("bob")
