@@ -101,6 +101,7 @@ FLOORS: Final = {
     "hasten.ratelimit._http.stats": 1,
     "hasten.ratelimit._http.exemptions": 1,
     "hasten.ratelimit._denial_cache": 1,
+    "hasten.ratelimit._test_isolation": 1,
     "hasten.loadshedding._gradient": 1,
     "hasten.loadshedding._stats": 1,
     # engines
@@ -133,6 +134,8 @@ FLOORS: Final = {
     "hasten._cli": 5,
     "hasten._cli.*": 5,
     "hasten.testing": 5,
+    "hasten.testing.*": 5,
+    "hasten._pytest_plugin": 5,
     "hasten.fastapi": 5,
     "hasten.fastapi.*": 5,
     "hasten.django": 5,
@@ -180,6 +183,7 @@ DOORS: Final = {
         "hasten.fields._sql.*",
     ),
     "prometheus_client": ("hasten.prometheus", "hasten.prometheus.*"),
+    "pytest": ("hasten._pytest_plugin",),
     "typer": ("hasten._cli", "hasten._cli.*"),
     "rich": ("hasten._cli", "hasten._cli.*"),
 }

@@ -383,6 +383,14 @@ class TaskParameters:
             ) from None
         return self._call_arguments_arranger(decoded, context)
 
+    def decode_by_name(self, data: str) -> dict[str, Any]:
+        """Decode the data of a job to arguments by name, with the defaults of missing ones.
+
+        Raises `ValueError` if the data does not fit.
+        """
+        decoded = self._decode_data(data)
+        return {name: getattr(decoded, name) for name in self.stored_names}
+
     def _decode_data(self, data: str) -> Any:
         try:
             return self._data_decoder.decode(data)

@@ -33,6 +33,7 @@ class Producer:
         self.queue = queue
         self._get_parameters = get_parameters
         self.middlewares: tuple[Middleware, ...] = ()  # of the queue, outermost first
+        self.after_add: Callable[[], Awaitable[None]] | None = None  # see `SharedStore.after_add`
         self._coalescers = PerLoop(
             lambda: Coalescer(
                 self._send, max_weight=ADDED_AT_ONCE, weight_of=_weigh_job, sequential=True
@@ -65,8 +66,12 @@ class Producer:
         """Add one job, together with all other jobs of this tick of the event loop."""
         spans = get_spans_if_tracing()
         if spans is None:
-            return self._coalescers.get().put(self._new_job(template, data))
-        return spans.send(self.queue_name, template, lambda template: self._submit(template, data))
+            job: Awaitable[Job[Any]] = self._coalescers.get().put(self._new_job(template, data))
+        else:
+            job = spans.send(
+                self.queue_name, template, lambda template: self._submit(template, data)
+            )
+        return job if self.after_add is None else _call_after(job, self.after_add)
 
     def _submit(self, template: JobTemplate, data: str) -> Awaitable[Job[Any]]:
         return self._coalescers.get().put(self._new_job(template, data))
@@ -78,8 +83,12 @@ class Producer:
         """
         spans = get_spans_if_tracing()
         if spans is None:
-            return await self._submit_many(jobs)
-        return await spans.send_many(self.queue_name, jobs, self._submit_many)
+            added = await self._submit_many(jobs)
+        else:
+            added = await spans.send_many(self.queue_name, jobs, self._submit_many)
+        if self.after_add is not None:
+            await self.after_add()
+        return added
 
     async def _submit_many(self, jobs: Sequence[tuple[JobTemplate, str]]) -> list[Job[Any]]:
         new = [self._new_job(template, data) for template, data in jobs]
@@ -159,6 +168,14 @@ class Producer:
     def close(self) -> None:
         """Drop the batches of all event loops. Called when the queue is closed."""
         self._coalescers.drop_all()
+
+
+async def _call_after(
+    added: Awaitable[Job[Any]], after_add: Callable[[], Awaitable[None]]
+) -> Job[Any]:
+    job = await added
+    await after_add()
+    return job
 
 
 def have_equal_templates(

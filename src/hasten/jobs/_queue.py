@@ -78,8 +78,9 @@ from hasten.jobs._record import JobChange, JobRecord, JobTemplate, Update
 from hasten.jobs._results import ResultWaiter
 from hasten.jobs._schedule_record import Missed, Overlap
 from hasten.jobs._schedules import Declaration, Schedules, SyncSchedules
-from hasten.jobs._shared_store import get_or_make_shared_store
+from hasten.jobs._shared_store import SharedStore, get_or_make_shared_store
 from hasten.jobs._states import FINISHED, READY, State
+from hasten.jobs._store_substitution import register_queue
 from hasten.jobs._sync_events import SyncQueueEvents
 from hasten.jobs._task_definition import RunIn, TaskDefinition, check_function
 from hasten.jobs._tasks import ContextTask, Enqueuer, Task
@@ -144,8 +145,10 @@ class Queue:
         self.tasks: dict[str, TaskDefinition] = {}
         self._options = merge_task_options(options)
         self._backoff_function = _get_backoff_function(options)
-        self.shared_store = get_or_make_shared_store(store)
+        self.own_store = get_or_make_shared_store(store)
+        self.shared_store = self.own_store
         self._is_open = False
+        self._is_own_store_open = False  # set while another store is used
         if self.shared_store.existing_store is not None:
             # This opens no connection yet, but rejects wrong options.
             open_engine(self.shared_store.existing_store)
@@ -154,6 +157,7 @@ class Queue:
         self._others: dict[str, Queue] = {}
         self._results = PerLoop(lambda: ResultWaiter(lambda: self.engine, self.name))
         self._watches = PerLoop(lambda: Watches(lambda: self.engine, self.name))
+        register_queue(self)
 
     def __repr__(self) -> str:
         store = self.shared_store.existing_store
@@ -214,13 +218,29 @@ class Queue:
         its store when it is used again.
         """
         self._is_open = False
-        self.producer.close()
-        self._results.drop_all()
-        self._watches.drop_all()
+        self.drop_pending_calls()
         others, self._others = self._others, {}
         for other in others.values():
             await other.aclose()
         await self.shared_store.release(self)
+
+    def use_store(self, store: SharedStore) -> None:
+        """Use another store, or `own_store` again. For `hasten.testing`."""
+        if store is self.shared_store:
+            return
+        self.drop_pending_calls()
+        self._others = {}  # they use the store of this queue
+        if self.shared_store is self.own_store:
+            self._is_own_store_open = self._is_open
+        self.shared_store = store
+        self._is_open = store is self.own_store and self._is_own_store_open
+        self.producer.after_add = store.after_add
+
+    def drop_pending_calls(self) -> None:
+        """Forget the calls of all event loops that wait for the store, for jobs or results."""
+        self.producer.close()
+        self._results.drop_all()
+        self._watches.drop_all()
 
     async def __aenter__(self) -> Self:
         return self

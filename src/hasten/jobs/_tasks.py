@@ -52,6 +52,11 @@ class Enqueuer(Generic[P, T]):
             None if depends_on_call else producer.make_template(definition.name, options)
         )
 
+    @property
+    def queue_name(self) -> str:
+        """The name of the queue that the jobs are added to."""
+        return self._producer.queue_name
+
     def __repr__(self) -> str:
         given = ", ".join(f"{option}={value!r}" for option, value in self._overrides.items())
         return f"<Task {self.definition.name} of {self._producer.queue_name} using {given}>"
