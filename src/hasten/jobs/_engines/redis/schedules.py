@@ -266,7 +266,6 @@ async def _write(
         "is_pending": record is not None and record.is_pending,
         "fields": _to_fields(change),
         "declared": change.is_declared,
-        "ended": change.has_ended,
         "paused": change.is_paused,
         "slot": now_ms if previous_ms is None else previous_ms,
         "name": change.task,
@@ -278,6 +277,7 @@ async def _write(
     count = 1
     for _ in range(MAX_TAKEN):
         runs = [_to_run(id, change, slot_ms, now_ms) for slot_ms in islice(slots, count)]
+        request["ended"] = not runs and not change.is_paused
         done = await run("write_schedule", queue, {**request, "runs": runs})
         if done != 2:
             return bool(done)

@@ -164,8 +164,11 @@ def _advance(
     runs: list[int],
 ) -> None:
     """Store how far a schedule has come, and add its next job. count is the number of that job."""
-    limit = schedules.decode_rule(schedule.rule).limit
-    slot_ms = plan.next_ms if limit is None or count <= limit else None
+    rule = schedules.decode_rule(schedule.rule)
+    slot_ms = plan.next_ms if rule.limit is None or count <= rule.limit else None
+    slot_ms = schedules.first_free_slot(
+        unit.connection, ledger.name, schedule.id, rule, slot_ms
+    )  # fmt: skip
     if slot_ms is not None:
         schedules.add_job(unit, ledger, schedule.id, schedule, slot_ms, count)
     execute(
