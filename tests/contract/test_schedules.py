@@ -204,6 +204,27 @@ class TestUpsert:
         record = await upsert(engine, shorter, now_ms=NOW + MINUTE + 1)
         assert record.slot_ms == NOW + MINUTE + 1000
 
+    @pytest.mark.parametrize("cron", [None, "* * * * *"])
+    async def test_a_start_that_is_the_current_time_moves_nothing(
+        self, engine: Engine, cron: str | None
+    ) -> None:
+        """As code at the start of a process may pass it. Each process has another one."""
+        slots = []
+        for now_ms in range(NOW, NOW + 4 * MINUTE, 20_000):
+            rule = ScheduleRule(
+                every_ms=None if cron else MINUTE, cron=cron, tz=cron and "UTC", start_ms=now_ms
+            )
+            await upsert(engine, schedule(rule=rule), now_ms=now_ms)
+            slots += await run_all(engine, now_ms)
+        first_ms = NOW if cron is None else 17 * MINUTE
+        assert slots == [first_ms + minute * MINUTE for minute in range(4)]
+
+    async def test_a_start_in_the_future_moves_the_slots(self, engine: Engine) -> None:
+        for start_ms in NOW + 5_000, NOW + 7_000:
+            rule = ScheduleRule(every_ms=MINUTE, start_ms=start_ms)
+            assert (await upsert(engine, schedule(rule=rule))).slot_ms == start_ms
+        assert len(await pending(engine)) == 1
+
     async def test_an_interval_becomes_a_cron_pattern(self, engine: Engine) -> None:
         await upsert(engine, schedule())
         record = await upsert(engine, schedule(rule=DAILY))
@@ -577,6 +598,9 @@ class TestOverlap:
         record = await get(engine)
         assert (record.is_held, record.slot_ms, record.dropped) == (True, START + MINUTE, 0)
         assert record.pending is State.DELAYED
+        facts = await engine.get_why_facts(QUEUE, f"repeat:tick:{START + MINUTE}", now_ms=START)
+        assert facts is not None
+        assert facts.is_held
         assert await engine.late_schedules(QUEUE, before_ms=START + 300_000, limit=9) == []
         now_ms = START + 300_000
         ends = [Completed(lease.job.id, lease.token, "null") for lease in leases]

@@ -13,6 +13,7 @@ from hasten import Store
 from hasten.errors import InvalidArgument, InvalidOption, ScheduleNotFound, UsageError
 from hasten.jobs import Context, Job, Queue, Slot, State, Worker
 from hasten.testing import ManualClock
+from tests.jobs import process_tasks
 from tests.jobs.eventually import until
 
 HOUR: Final = timedelta(hours=1)
@@ -391,6 +392,16 @@ class TestSlot:
         async with Worker(queue):
             await until(lambda: found)
         assert found == [Slot(now(queue))]
+
+    async def test_a_handler_in_a_process(self) -> None:
+        queue = process_tasks.queue
+        async with Worker(queue, handler_processes=1):
+            made = await queue.schedules.upsert("slots", process_tasks.tell_slot, every=3600)
+            assert made.next is not None
+            job = await queue.get(f"repeat:slots:{round(made.next.timestamp() * 1000)}")
+            assert job is not None
+            assert await job.result(timeout=30) == [made.next.isoformat(), "None", "0"]
+        await queue.aclose()
 
     async def test_without_a_schedule_it_is_when_the_job_was_added(
         self, queue: Queue, report: Any, slots: list[Slot | None], clock: ManualClock

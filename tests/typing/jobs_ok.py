@@ -9,7 +9,20 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar, assert_type
 
 from hasten import Store
-from hasten.jobs import Context, Event, Exponential, Fixed, Job, Keep, Queue, State, Task, Worker
+from hasten.jobs import (
+    Context,
+    Event,
+    Exponential,
+    Fixed,
+    Job,
+    Keep,
+    Queue,
+    Schedule,
+    Slot,
+    State,
+    Task,
+    Worker,
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -234,3 +247,21 @@ async def working() -> None:
     async with worker as same:
         assert_type(same, Worker)
     await Worker(mail, keep_completed=Keep(age=60), keep_failed=True, handler_processes=2).run()
+
+
+@mail.cron("0 7 * * mon-fri", tz="Europe/Madrid", missed="skip", overlap="queue", attempts=3)
+@mail.every("10m", id="often", arguments={"to": "all"})
+@mail.task
+async def scheduled(to: str, slot: Slot | None = None) -> int:
+    return 0 if slot is None else slot.missed
+
+
+async def schedules() -> None:
+    assert_type(await scheduled("x"), int)
+    assert_type(await scheduled.enqueue("x"), Job[int])
+    made = await mail.schedules.upsert("a", scheduled, every=60, arguments=scheduled.args("x"))
+    assert_type(made, Schedule)
+    await mail.schedules.upsert("a", "scheduled", cron="* * * * *", options={"attempts": 3})
+    assert_type(await mail.schedules.list(), list[Schedule])
+    assert_type(await mail.schedules.preview("a"), list[datetime])
+    assert_type(mail.sync.schedules.get("a"), Schedule | None)

@@ -136,3 +136,10 @@ async def working() -> None:
     Worker("mail")  # type: ignore[arg-type]
     Worker(mail, concurrency="10")  # type: ignore[arg-type]
     Worker(mail, workers=10)  # type: ignore[call-arg]
+
+
+async def schedules() -> None:
+    mail.every("10m")(len)  # type: ignore[type-var]
+    mail.cron("* * * * *", delay=[1])  # type: ignore[arg-type]
+    await mail.schedules.upsert("a", "send", every=60, missed="some")  # type: ignore[arg-type]
+    await mail.schedules.upsert("a", "send", every=60, options={"x": 1})  # type: ignore[arg-type]

@@ -228,6 +228,7 @@ class WhyFacts(msgspec.Struct, frozen=True):
     full: int | None = None  # the global concurrency of the queue, if as many jobs run
     pending: int = 0  # children that the job waits for
     children: list[ChildJob] = []  # some of them, failed ones first
+    is_held: bool = False  # it waits until an earlier run of its schedule ends
 
 
 COUNTED_AHEAD: Final = 10_000

@@ -61,10 +61,12 @@ def plan_upsert(
     opts = encode_template(new.options, new.policy)
     if stored is None:
         rule = with_offset(new.rule, now_ms, None)
-        is_at_once = rule.every_ms is not None and new.rule.offset_ms is new.rule.start_ms is None
+        is_aligned = rule.every_ms is None or new.rule.offset_ms is not None
+        # The first slot may be now: that of an interval without an alignment, or the start.
+        is_at_once = not is_aligned if rule.start_ms is None else rule.start_ms >= now_ms
         change = ScheduleChange(rule, new.policy, new.task, new.data, opts, new.is_declared, 0)
         return _with_slot_after(change, now_ms - is_at_once)
-    has_times = has_same_times(new.rule, stored.rule)
+    has_times = has_same_times(new.rule, stored.rule, now_ms)
     if has_times:
         rule = structs.replace(stored.rule, end_ms=new.rule.end_ms, limit=new.rule.limit)
     else:

@@ -43,11 +43,20 @@ def with_offset(rule: ScheduleRule, now_ms: int, slot_ms: int | None) -> Schedul
     return structs.replace(rule, offset_ms=anchor_ms % rule.every_ms)
 
 
-def has_same_times(given: ScheduleRule, stored: ScheduleRule) -> bool:
-    """Return whether a given rule has the slots of a stored one, except for their end and limit."""
+def has_same_times(given: ScheduleRule, stored: ScheduleRule, now_ms: int) -> bool:
+    """Return whether a given rule has the slots of a stored one, except for their end and limit.
+
+    Starts in the past count as equal: code often passes the current time, which must not move the
+    slots each time that it runs.
+    """
     offset_ms = stored.offset_ms if given.offset_ms is None else given.offset_ms
+    is_start_over = (given.start_ms or 0) <= now_ms and (stored.start_ms or 0) <= now_ms
     comparable = structs.replace(
-        given, offset_ms=offset_ms, end_ms=stored.end_ms, limit=stored.limit
+        given,
+        offset_ms=offset_ms,
+        start_ms=stored.start_ms if is_start_over else given.start_ms,
+        end_ms=stored.end_ms,
+        limit=stored.limit,
     )
     return comparable == stored
 

@@ -41,6 +41,7 @@ class Reason(StrEnum):
     LEASE_EXPIRED = "lease-expired"  # the worker that ran the job has died or hangs
     WAITING_CHILDREN = "waiting-children"  # the job waits for its children
     DELAYED = "delayed"  # the job is not due yet
+    OVERLAP = "overlap"  # the job waits until an earlier run of its schedule ends
     RETRY = "retry"  # the job waits for its next attempt
     POSTPONED = "postponed"  # the last run of the job postponed it
     EXPIRED = "expired"  # the job did not start in time: the next worker fails it
@@ -229,6 +230,10 @@ class _Explanation:
     def _explain_not_due(self, due_ms: int) -> Why:
         job, since = self._job, self._since
         paused = ", and the queue is paused" if self._situation.is_paused else ""
+        if self._situation.is_held:
+            return self._make_why(
+                Reason.OVERLAP, f"waits until an earlier run of its schedule ends{paused}"
+            )
         at = f"{self._format_until(due_ms)}{paused}"
         was_handed_back = job.attempts_started > job.attempts_made
         if (

@@ -462,7 +462,9 @@ class RedisEngine:
         reply = await self._run_script("situation", queue, request, repeatable=True)
         if not reply:
             return None
-        state, due, fields, paused, lease_ms, ahead, limited_ms, full, pending, children = reply
+        state, due, fields, paused, lease_ms, ahead, limited_ms, full, pending, children, held = (
+            reply
+        )
         return WhyFacts(
             _job_from_reply(queue, id, State(decode_text(state)), due, fields),
             is_paused=bool(paused),
@@ -472,6 +474,7 @@ class RedisEngine:
             full=full,
             pending=pending,
             children=await self._read_children(list(map(decode_text, children))),
+            is_held=bool(held),
         )
 
     async def _read_children(self, child_keys: Sequence[str]) -> list[ChildJob]:
