@@ -58,3 +58,24 @@ class TestDroppedSlots:
 
     async def test_a_claim_without_schedules_has_none(self, engine: Engine) -> None:
         assert (await claim_jobs(engine, NOW)).dropped_slots == 0
+
+
+class TestLate:
+    async def test_at_most_the_limit_is_returned_the_latest_first(self, engine: Engine) -> None:
+        for number in range(130):
+            await upsert(engine, schedule(f"s{number:03}"), now_ms=NOW + number)
+        for limit in (0, 1, 100, 129, 130, 131, 1_000):
+            found = await engine.late_schedules(QUEUE, before_ms=NOW + MINUTE, limit=limit)
+            assert [each.id for each in found] == [f"s{n:03}" for n in range(min(limit, 130))]
+        found = await engine.late_schedules(QUEUE, before_ms=NOW + 5, limit=100)
+        assert len(found) == 5
+
+    async def test_those_that_have_ended_do_not_use_up_the_limit(self, engine: Engine) -> None:
+        for number in range(12):
+            once = ScheduleRule(every_ms=MINUTE, limit=1)
+            await upsert(engine, schedule(f"ended{number}", once))
+        await complete(engine, (await claim_jobs(engine, NOW)).leases)
+        for number in range(3):
+            await upsert(engine, schedule(f"late{number}"), now_ms=NOW + 1 + number)
+        found = await engine.late_schedules(QUEUE, before_ms=NOW + MINUTE, limit=2)
+        assert [each.id for each in found] == ["late0", "late1"]

@@ -123,18 +123,19 @@ async def read_late(run: RunScript, queue: str, before_ms: int, limit: int) -> l
     found: list[ScheduleRecord] = []
     offset = 0
     while len(found) < limit and offset < MOST_CHECKED:
-        request = {"before": before_ms, "offset": offset, "portion": CHECKED_AT_ONCE}
+        wanted = limit - len(found)
+        request = {
+            "before": before_ms, "offset": offset, "portion": CHECKED_AT_ONCE, "limit": wanted,
+        }  # fmt: skip
         ids, checked = await run("late_schedules", queue, request, repeatable=True)
         for first in range(0, len(ids), READ_AT_ONCE):
             portion = list(map(decode_text, ids[first : first + READ_AT_ONCE]))
             records = await get(run, queue, portion)
             found += (record for record in records if record and record.is_late(before_ms))
-            if len(found) >= limit:
-                break
         offset += checked
-        if checked < CHECKED_AT_ONCE:
+        if checked < CHECKED_AT_ONCE and len(ids) < wanted:
             break
-    return found[:limit]
+    return found
 
 
 def _to_schedule(queue: str, row: Sequence[Any]) -> StoredSchedule:

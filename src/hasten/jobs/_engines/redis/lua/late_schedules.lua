@@ -2,7 +2,7 @@
 -- late_schedules: find schedulers whose pending job was due before a time and has not started, or does not exist.
 -- KEYS  1 the beginning of the queue's keys
 -- ARGV  1 {before in ms, offset, portion: how many schedulers to check after the first `offset` ones, earliest slot
---         first}
+--         first, limit: how many to find at most}
 -- Returns {the ids of those that were found, how many were checked}.
 local q = open(KEYS[1])
 local checked = read('ZRANGEBYSCORE', q.base .. 'repeat', '-inf', '(' .. request.before, 'WITHSCORES', 'LIMIT',
@@ -21,6 +21,9 @@ for index = 1, #checked, 2 do
   local is_broken = not is_pending and state ~= 'active' and not own.ended
   if is_late or is_broken then
     late[#late + 1] = scheduler
+    if #late >= request.limit then
+      return { late, (index + 1) / 2 }
+    end
   end
 end
 return { late, #checked / 2 }
