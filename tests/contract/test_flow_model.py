@@ -119,6 +119,8 @@ class FlowMachine(RuleBasedStateMachine):
             verbs += ["requeue"] * 2
         if self.model.jobs:
             verbs += ["cancel", "remove"]
+        if self.unfinished():
+            verbs += ["add_below"]
         verbs += ["purge"]
         getattr(self, data.draw(st.sampled_from(verbs), label="verb"))(data)
 
@@ -127,6 +129,16 @@ class FlowMachine(RuleBasedStateMachine):
         jobs = self.new_tree(data, self.new_job(data), size)
         added = self.run(self.engine.add_flow(jobs, now_ms=self.now_ms))
         assert [each.id for each in added] == [each.id for each in jobs]
+        self.model.add(jobs)
+
+    def unfinished(self) -> list[Key]:
+        return [job.key for job in self.model.jobs.values() if job.state not in FINISHED]
+
+    def add_below(self, data: st.DataObject) -> None:
+        """Add children to a job that exists."""
+        parent = data.draw(st.sampled_from(self.unfinished()), label="parent")
+        jobs = self.new_tree(data, self.new_job(data, parent), data.draw(st.integers(0, 2)))
+        self.run(self.engine.add_flow(jobs, now_ms=self.now_ms))
         self.model.add(jobs)
 
     def claim(self, data: st.DataObject) -> None:
