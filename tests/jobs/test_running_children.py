@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hasten import Store
-from hasten.errors import InvalidArgument, InvalidOption
+from hasten.errors import InvalidArgument, InvalidOption, StoreUnavailable
 from hasten.jobs import (
     Context,
     Job,
@@ -22,6 +22,7 @@ from hasten.jobs import (
     Worker,
     current_job,
 )
+from hasten.jobs._record import ChildCounts
 from tests.jobs import flow_tasks
 from tests.jobs.eventually import fails, result_of, until, until_state
 
@@ -461,3 +462,54 @@ async def test_many_children_at_once(queue: Queue, square: Square) -> None:
     job = await report.enqueue()
     assert await result_of(queue, job, concurrency=100) == 1_000
     await until(lambda: len(square.runs) == 1_000)
+
+
+async def test_an_outage_while_waiting_uses_up_no_attempt(
+    queue: Queue, square: Square, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outages = 1
+    count_children = queue.engine.count_children
+
+    async def fail_once(queue: str, id: str) -> ChildCounts:
+        nonlocal outages
+        if outages:
+            outages -= 1
+            raise StoreUnavailable("the store", "no answer")
+        return await count_children(queue, id)
+
+    @queue.task
+    async def report(ctx: Context) -> list[int]:
+        ctx.children.add(square.task.args(2))
+        await ctx.children.wait()
+        return await ctx.children.results(square.task)
+
+    monkeypatch.setattr(queue.engine, "count_children", fail_once)
+    job = await report.enqueue()
+    async with Worker(queue):
+        await until_state(job, State.DELAYED)
+        await job.promote()
+        assert await job.result(timeout=30) == [4]
+    assert (await job.refresh()).attempts_made == 1
+
+
+async def test_an_outage_while_a_built_in_job_runs(
+    queue: Queue, square: Square, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count_children = queue.engine.count_children
+    is_down = True
+
+    async def fail_while_down(queue: str, id: str) -> ChildCounts:
+        if is_down:
+            raise StoreUnavailable("the store", "no answer")
+        return await count_children(queue, id)
+
+    batch = await queue.batch(on_ended=square.task.args(7))
+    await batch.close()
+    monkeypatch.setattr(queue.engine, "count_children", fail_while_down)
+    job = await queue.get(batch.id)
+    assert job is not None
+    async with Worker(queue):
+        await until_state(job, State.DELAYED)
+        is_down = False
+        await job.promote()
+        await until(lambda: square.runs == [7])

@@ -2,10 +2,14 @@
 -- Flows: parents and their children. A parent leaves `waiting-children` when its last child has finished. The keys of
 -- its children are in its set `:dependencies` until they finish, then in `:processed`, `:failed` or `:unsuccessful`.
 
--- Splits the key of a job, "prefix:queue:id", into the beginning of its queue's keys and its id. The id of a child has
--- no colon.
+-- Splits the key of a job, "prefix:queue:id", into the beginning of its queue's keys and its id. An id has no colon,
+-- except that of a job of a scheduler: "repeat:id of the scheduler:ms".
 local function split(job_key)
-  return string.match(job_key, '^(.*:)([^:]*)$')
+  local base, id = string.match(job_key, '^(.-:)(repeat:.+:%d+)$')
+  if not base or select(2, string.gsub(base, ':', '')) < 2 then
+    base, id = string.match(job_key, '^(.*:)([^:]*)$')
+  end
+  return base, id
 end
 
 -- Moves a parent from `waiting-children` to `delayed` or to the ready jobs.
