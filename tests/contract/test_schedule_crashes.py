@@ -7,6 +7,9 @@ because the server cannot parse cron patterns.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +22,7 @@ from hasten.jobs._record import Completed
 from hasten.jobs._schedule_record import ScheduleRule
 from hasten.jobs._states import State
 from tests.contract.engines import open_for_test
-from tests.contract.steps import LEASE_MS, QUEUE, add, claim, counts, job, settled, start
+from tests.contract.steps import LEASE_MS, NOW, QUEUE, add, claim, counts, job, settled, start
 from tests.contract.test_schedules import (
     CRON,
     EVERY,
@@ -195,10 +198,63 @@ async def test_damaged_keys_do_not_stop_the_queue(
     await add(engine, "a")
     ids = [lease.job.id for lease in await claim_all(engine, slot + MINUTE)]
     assert ids == ["a", f"repeat:tick:{slot + MINUTE}"]
-    assert "cannot add the next run of scheduler tick" in caplog.text
+    assert "cannot add the next run of schedule tick" in caplog.text
+
+
+@pytest.mark.parametrize("repeat", [{}, {"every": 0}, {"every": 1e300}, {"pattern": "x"}, 7, None])
+async def test_one_damaged_job_does_not_affect_others(
+    engine: RedisEngine, caplog: pytest.LogCaptureFixture, repeat: object
+) -> None:
+    """Without a rule, it runs, but adds no other job."""
+    await upsert(engine, schedule("other"))
+    slot = await first_slot(engine, EVERY)
+    damaged = f"{engine._keys.queue_prefix(QUEUE)}repeat:tick:{slot}"
+    with shared_redis().client() as client:
+        opts = {**json.loads(client.hget(damaged, "opts")), "repeat": repeat}
+        client.hset(damaged, "opts", json.dumps(opts))
+    assert await run_all(engine, slot) == [slot, slot]
+    assert await pending(engine) == [f"repeat:other:{slot + MINUTE}"]
+    assert "cannot add the next run of schedule tick" in caplog.text
+    assert (await get(engine)).is_broken
+    (late,) = await engine.late_schedules(QUEUE, before_ms=slot + 1, limit=9)
+    assert late.id == "tick"
+    await upsert(engine, schedule(overlap="skip"), now_ms=slot + 1)
+    assert len(await pending(engine)) == 2
 
 
 async def test_a_rejected_change_is_reported(engine: RedisEngine, breaks: Breaks) -> None:
     breaks.before["write_schedule"] = StoreRejected("redis", "too large")
     with pytest.raises(StoreRejected, match="too large"):
         await upsert(engine, schedule())
+
+
+async def test_a_damaged_schedule_does_not_stop_a_queue_in_sqlite(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A later version, or another program, has written it. Its pending job runs."""
+    async with open_for_test("sqlite-file", tmp_path) as engine:
+        await upsert(engine, schedule("tick"))
+        await upsert(engine, schedule("other"))
+        with contextlib.closing(sqlite3.connect(tmp_path / "jobs.db")) as connection, connection:
+            connection.execute("UPDATE hasten_schedules SET rule = '[7]' WHERE id = 'tick'")
+        assert len(await run_all(engine, NOW)) == 2
+        assert await pending(engine) == [f"repeat:other:{NOW + MINUTE}"]
+        assert "cannot add the next run of schedule tick" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["sqlite-memory", "redis"])
+async def test_a_worker_without_croniter_leaves_patterns_to_others(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_for_test(kind, tmp_path) as engine:
+        await upsert(engine, schedule(rule=CRON))
+        await upsert(engine, schedule("other"))
+        slot = (await get(engine)).slot_ms
+        assert slot is not None
+        with monkeypatch.context() as patched:
+            patched.setattr("hasten.jobs._cron.is_croniter_installed", lambda: False)
+            patched.setattr(engine, "_can_parse_cron", False, raising=False)
+            assert len(await run_all(engine, slot)) == 1
+        assert "pip install 'hasten[schedules]'" in caplog.text
+        assert await run_all(engine, slot + 5_000) == [slot]
+        assert (await get(engine)).slot_ms == slot + MINUTE

@@ -257,6 +257,18 @@ class TestUpsert:
         record = await upsert(engine, schedule(rule=rule), now_ms=0)
         assert record.slot_ms == 2 * MINUTE
 
+    async def test_the_next_slot_may_have_had_its_run(self, engine: Engine) -> None:
+        """As above, and only some of the slots had one."""
+        rule = ScheduleRule(every_ms=MINUTE, offset_ms=0)
+        await upsert(engine, schedule(rule=rule), now_ms=0)
+        for minute in 1, 2, 5, 6:
+            await run_all(engine, minute * MINUTE)
+        await engine.remove_schedules(QUEUE, ["tick"], now_ms=6 * MINUTE)
+        assert await run_all(engine, 6 * MINUTE) == []
+        await upsert(engine, schedule(rule=rule), now_ms=0)
+        slots = [slot for minute in range(10) for slot in await run_all(engine, minute * MINUTE)]
+        assert slots == [minute * MINUTE for minute in (4, 5, 7, 8, 9)]
+
     async def test_a_schedule_without_a_slot_is_not_stored(self, engine: Engine) -> None:
         over = schedule(rule=ScheduleRule(every_ms=MINUTE, end_ms=NOW - 1))
         assert await engine.upsert_schedule(QUEUE, over, now_ms=NOW) is None

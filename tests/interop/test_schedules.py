@@ -42,6 +42,7 @@ class TestNodeSeesOurs:
         [
             {"every": 3600, "limit": 5},
             {"every": 3600, "offset": 60},
+            {"every": 3600, "start": datetime(2090, 1, 1, tzinfo=UTC)},
             {"cron": "30 2 * * 1-5", "tz": "Europe/Madrid"},
             {"cron": "0 0 1 1 *", "limit": 2},
         ],
@@ -54,6 +55,7 @@ class TestNodeSeesOurs:
         assert (found["key"], found["name"], found["iterationCount"]) == ("tick", "echo", 1)
         assert found["next"] == ms(made.next)
         assert found["endDate"] == ms(end)
+        assert found.get("startDate") == ms(rule.get("start"))
         assert found.get("limit") == rule.get("limit")
         assert found.get("pattern") == rule.get("cron")
         assert found.get("every") == (HOUR if "every" in rule else None)

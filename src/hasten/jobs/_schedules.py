@@ -186,7 +186,8 @@ class Schedules:
           is "UTC".
         - offset: how long after each multiple of the interval (since 1970, in UTC) the slots are.
         - limit: the largest number of runs, over the whole life of the schedule.
-        - start, end: no slot is before start or after end.
+        - start, end: no slot is before start or after end. The slots of an interval without offset
+          begin at start. Of a schedule that is stored already, a start in the past moves no slot.
         - jitter: delay each job after its slot by a different time, up to this one, so that many
           schedules do not start their jobs at once. It must be shorter than the interval.
         - arguments: the arguments of the task, as a dict by parameter name or from `task.args(…)`.

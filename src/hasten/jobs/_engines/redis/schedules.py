@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 import msgspec
 from msgspec import structs
 
+from hasten._durations import MAX_MS
 from hasten._logs import get_logger
 from hasten.errors import MissingExtra, StoreError
 from hasten.jobs._encoding import UNDECODABLE
@@ -267,7 +268,6 @@ async def _write(
         "is_pending": record is not None and record.is_pending,
         "fields": _to_fields(change),
         "declared": change.is_declared,
-        "ended": change.has_ended,
         "paused": change.is_paused,
         "slot": now_ms if previous_ms is None else previous_ms,
         "name": change.task,
@@ -279,6 +279,7 @@ async def _write(
     count = 1
     for _ in range(MAX_TAKEN):
         runs = [_to_run(id, change, slot_ms, now_ms) for slot_ms in islice(slots, count)]
+        request["ended"] = not runs and not change.is_paused
         done = await run("write_schedule", queue, {**request, "runs": runs})
         if done != 2:
             return bool(done)
@@ -416,6 +417,9 @@ async def start_runs(
                     queue, each.schedule, each.slot_ms, each.plan,
                     is_dropped=done == b"dropped", overlaps=bool(overlaps),
                 )  # fmt: skip
+            if done == b"failed":
+                _log_no_next_run(queue, each.schedule, decode_text(opts))
+                started.append(by_id[each.id])
             if done == b"run":
                 lease = by_id[each.id]
                 if opts is not None:
@@ -437,12 +441,24 @@ def _plan(queue: str, lease: Lease, schedule: str, now_ms: int) -> _Run:
     try:
         options = _job_options.decode(job.opts)
         fields = {name: _to_text(value) for name, value in options.repeat.items()}
-        rule = _with_known_offset(decode_rule(fields), of[1])
+        rule = _with_known_offset(_check_rule(decode_rule(fields)), of[1])
         plan = plan_slot(rule, policy, of[1], now_ms, options.hasten.caught)
     except (*UNDECODABLE, ArithmeticError, MissingExtra) as error:
-        logger.error("queue %s: cannot add the next run of schedule %s: %s", queue, schedule, error)
+        _log_no_next_run(queue, schedule, error)
         return run
     return structs.replace(run, slot_ms=of[1], rule=rule, plan=plan)
+
+
+def _log_no_next_run(queue: str, schedule: str, error: object) -> None:
+    """Log that a claimed job runs, but its schedule adds no more jobs."""
+    logger.error("queue %s: cannot add the next run of schedule %s: %s", queue, schedule, error)
+
+
+def _check_rule(rule: ScheduleRule) -> ScheduleRule:
+    """Return the rule in the options of a job. Raises `ValueError` if it has no usable times."""
+    if rule.cron is None and not 1 <= (rule.every_ms or 0) <= MAX_MS:
+        raise ValueError(f"the interval is {rule.every_ms} ms: must be from 1 to {MAX_MS:,} ms")
+    return rule
 
 
 def _with_known_offset(rule: ScheduleRule, slot_ms: int) -> ScheduleRule:

@@ -80,13 +80,14 @@ def _start_run(
 
     Returns its lease if it runs now, and how many slots get no run.
     """
-    rule, policy = schedules.decode_rule(schedule.rule), schedules.decode_policy(schedule.policy)
     must_run = lease.job.deferred_failure is not None  # it only has to fail
-    if rule.cron is not None and not cron.is_croniter_installed() and not must_run:
-        _put_back(unit, ledger, lease, schedule, SKIPPED_MS)
-        skipped.add(ledger.name, [lease.job.id])
-        return None, 0
+    policy = schedules.decode_policy(schedule.policy)
     try:
+        rule = schedules.decode_rule(schedule.rule)
+        if rule.cron is not None and not cron.is_croniter_installed() and not must_run:
+            _put_back(unit, ledger, lease, schedule, SKIPPED_MS)
+            skipped.add(ledger.name, [lease.job.id])
+            return None, 0
         plan = plan_slot(rule, policy, slot_ms, unit.now_ms, schedule.caught_up)
     except (ValueError, ArithmeticError, MissingExtra) as error:
         logger.error(
@@ -164,8 +165,11 @@ def _advance(
     runs: list[int],
 ) -> None:
     """Store how far a schedule has come, and add its next job. count is the number of that job."""
-    limit = schedules.decode_rule(schedule.rule).limit
-    slot_ms = plan.next_ms if limit is None or count <= limit else None
+    rule = schedules.decode_rule(schedule.rule)
+    slot_ms = plan.next_ms if rule.limit is None or count <= rule.limit else None
+    slot_ms = schedules.first_free_slot(
+        unit.connection, ledger.name, schedule.id, rule, slot_ms
+    )  # fmt: skip
     if slot_ms is not None:
         schedules.add_job(unit, ledger, schedule.id, schedule, slot_ms, count)
     execute(

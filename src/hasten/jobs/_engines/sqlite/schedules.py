@@ -19,7 +19,7 @@ from hasten.jobs._engines.sqlite.transaction_limits import DeletionBudget
 from hasten.jobs._options import decode_options
 from hasten.jobs._schedule_changes import ScheduleChange, plan_pause, plan_resume, plan_upsert
 from hasten.jobs._schedule_record import NewSchedule, SchedulePolicy, ScheduleRecord, ScheduleRule
-from hasten.jobs._schedule_times import jitter_of
+from hasten.jobs._schedule_times import jitter_of, next_slot_ms
 from hasten.jobs._schedule_wire import job_id_of, make_job_options, with_slot
 from hasten.jobs._states import State
 
@@ -188,18 +188,31 @@ def _write(
         if stored is not None:
             _delete_pending(unit, ledger, stored)
         slot_ms = None if change.is_paused or stored is None else _started_slot(stored, queue)
-        for candidate_ms in change.slots():
-            job_id = job_id_of(id, candidate_ms)
-            if not read_json(connection, "find_custom_ids", queue=queue, ids=encode_json([job_id])):
-                slot_ms = candidate_ms
-                add_job(unit, ledger, id, change, slot_ms, change.count)
-                break
+        free_ms = first_free_slot(connection, queue, id, change.rule, change.first_ms)
+        if free_ms is not None:
+            slot_ms = free_ms
+            add_job(unit, ledger, id, change, slot_ms, change.count)
         execute(
             connection, "write_schedule", queue=queue, id=id, rule=encode_json(change.rule),
             policy=encode_json(change.policy), task=change.task, data=change.data,
             opts=change.opts, declared=change.is_declared, paused=change.is_paused,
-            ended=change.has_ended, count=change.count, slot=slot_ms,
+            ended=not change.is_paused and free_ms is None, count=change.count, slot=slot_ms,
         )  # fmt: skip
+
+
+def first_free_slot(
+    connection: Connection, queue: str, schedule: str, rule: ScheduleRule, slot_ms: int | None
+) -> int | None:
+    """Return the first slot from slot_ms on for which no job exists; None if there is none.
+
+    If the clock was set back, slots may have had their runs.
+    """
+    while slot_ms is not None:
+        ids = encode_json([job_id_of(schedule, slot_ms)])
+        if not read_json(connection, "find_custom_ids", queue=queue, ids=ids):
+            break
+        slot_ms = next_slot_ms(rule, slot_ms)
+    return slot_ms
 
 
 def _started_slot(stored: StoredSchedule, queue: str) -> int | None:

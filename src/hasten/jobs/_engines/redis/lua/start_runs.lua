@@ -12,6 +12,7 @@
 --         "held"     the job was delayed: it becomes ready when the earlier runs have ended
 --         "taken"    nothing: a job for the next slot exists
 --         "lost"     nothing: the lease is lost
+--         "failed"   the job runs. The second value is the error because of which no next job may have been added.
 local HELD_MS = 5000 -- how long a job is held at a time. If a worker of BullMQ ends the earlier run, it is not notified.
 local q = open(KEYS[1])
 local now = request.now
@@ -110,7 +111,11 @@ end
 begin_writing(q)
 local answers = {}
 for index, run in ipairs(request.runs) do
-  answers[index] = start(run)
+  local ok, answer = pcall(start, run) -- the keys of one scheduler may be damaged
+  if not ok then
+    answer = { 'failed', type(answer) == 'table' and answer.err or tostring(answer), 0 }
+  end
+  answers[index] = answer
 end
 close_all()
 return answers
