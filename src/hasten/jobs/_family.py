@@ -185,13 +185,11 @@ async def _read_names(engine: Engine, trees: Sequence[JobTree]) -> None:
                     tree.task, tree.error = record.name, record.error
 
 
-async def walk_levels(
-    engine: Engine, queue: str, id: str, *, finished_too: bool = True
-) -> AsyncIterator[list[ChildJob]]:
+async def walk_levels(engine: Engine, queue: str, id: str) -> AsyncIterator[list[ChildJob]]:
     """Yield the descendants of a job in portions, each after its parent.
 
-    Deleted ones are skipped. finished_too is whether jobs below completed ones are visited, too: a
-    job completes while its children are unfinished only with `on_failure="continue"`.
+    Deleted ones are skipped. Also the jobs below completed ones are visited: with
+    `on_failure="continue"`, a job completes while its children are unfinished.
     """
     parents: list[JobKey] = [(queue, id)]
     while parents:
@@ -199,11 +197,7 @@ async def walk_levels(
         for key in parents:
             async for portion in read_portions(engine, *key):
                 present = [child for child in portion if child.state is not None]
-                following += [
-                    (child.queue, child.id)
-                    for child in present
-                    if finished_too or child.state is not State.COMPLETED
-                ]
+                following += [(child.queue, child.id) for child in present]
                 yield present
         parents = following
 
