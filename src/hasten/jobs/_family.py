@@ -194,11 +194,20 @@ async def walk_levels(engine: Engine, queue: str, id: str) -> AsyncIterator[list
     parents: list[JobKey] = [(queue, id)]
     while parents:
         following: list[JobKey] = []
-        for key in parents:
-            async for portion in read_portions(engine, *key):
-                present = [child for child in portion if child.state is not None]
-                following += [(child.queue, child.id) for child in present]
-                yield present
+        for start in range(0, len(parents), AT_ONCE):
+            # Most jobs have no children, so the first portions of several are read together.
+            some = parents[start : start + AT_ONCE]
+            firsts = await asyncio.gather(
+                *(engine.children(name, parent, offset=0, limit=PORTION) for name, parent in some)
+            )
+            for (name, parent), first in zip(some, firsts, strict=True):
+                portion, offset = first, len(first)
+                while portion:
+                    present = [child for child in portion if child.state is not None]
+                    following += [(child.queue, child.id) for child in present]
+                    yield present
+                    portion = await engine.children(name, parent, offset=offset, limit=PORTION)
+                    offset += len(portion)
         parents = following
 
 

@@ -30,6 +30,7 @@ from typing import (
 )
 
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from hasten import _portal
 from hasten._checks import check_flag, check_whole_number
@@ -48,7 +49,7 @@ from hasten.errors import (
 from hasten.jobs._arguments import TaskParameters
 from hasten.jobs._backoff import BackoffFunction
 from hasten.jobs._batch import MAX_BATCH_ID, Batch, find_batch, open_batch, to_batch
-from hasten.jobs._built_in_tasks import BATCH_TASK
+from hasten.jobs._built_in_tasks import BATCH_TASK, opening_id
 from hasten.jobs._context import Context, encode_progress, make_log_line
 from hasten.jobs._deduplication import check_key_text, to_deduplication_id
 from hasten.jobs._encoding import NotStorable, decode_json, encode_json
@@ -74,7 +75,14 @@ from hasten.jobs._options import (
 )
 from hasten.jobs._per_loop import PerLoop
 from hasten.jobs._producer import Producer
-from hasten.jobs._record import JobChange, JobRecord, JobTemplate, Update
+from hasten.jobs._record import (
+    ChildJob,
+    JobChange,
+    JobRecord,
+    JobTemplate,
+    Update,
+    WhyFacts,
+)
 from hasten.jobs._results import ResultWaiter
 from hasten.jobs._schedule_record import Missed, Overlap
 from hasten.jobs._schedules import Declaration, Schedules, SyncSchedules
@@ -720,7 +728,21 @@ class Queue:
         others = await self.engine.count_workers_except(
             self.name, workers, now_ms=self.clock.now_ms()
         )
+        if situation.job.name == BATCH_TASK:
+            situation = await self._with_opening_first(situation)
         return explain(situation, workers, others, now_ms=now_ms)
+
+    async def _with_opening_first(self, situation: WhyFacts) -> WhyFacts:
+        """Return the facts about a batch with the job that keeps it open as the first child.
+
+        It may not be among those that were read.
+        """
+        opening = ChildJob(self.name, opening_id(situation.job.id), State.DELAYED)
+        (end,) = await self.engine.get_ends(self.name, [opening.id])
+        if end is None or end.state in FINISHED or not situation.pending:
+            return situation
+        others = [child for child in situation.children if child.id != opening.id]
+        return replace(situation, children=[opening, *others])
 
     async def jobs(
         self, state: State | str, *, offset: int = 0, limit: int = 100, newest_first: bool = False
