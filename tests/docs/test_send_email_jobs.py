@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from email.message import EmailMessage
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 
 from examples.send_email import mail
 from examples.send_email.app import app
-from hasten.testing import JobsTester
+from hasten.testing import JobRun, JobsTester
 
 MAIL = {"to": "ada@example.org", "subject": "Hello", "text": "How are you?"}
 
@@ -47,6 +47,11 @@ async def client(hasten_jobs: JobsTester) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
+def sent(runs: Iterable[JobRun]) -> list[JobRun]:
+    """Return the runs that send mails, without those of the demo's schedule."""
+    return [run for run in runs if run.task == mail.send.name]
+
+
 async def test_a_mail_is_queued_and_sent(
     client: httpx.AsyncClient, provider: Provider, hasten_jobs: JobsTester
 ) -> None:
@@ -54,7 +59,7 @@ async def test_a_mail_is_queued_and_sent(
     assert hasten_jobs.assert_enqueued(mail.send, mail=mail.Mail(**MAIL)).job_id == queued["id"]
     assert provider.mails == []
     assert (await client.get("/jobs")).json()["waiting"] == 1
-    (run,) = await hasten_jobs.run_until_idle()
+    (run,) = sent(await hasten_jobs.run_until_idle())
     (message,) = provider.mails
     assert (message["To"], message["Message-ID"]) == ("ada@example.org", run.result)
     status = (await client.get(f"/jobs/{queued['id']}")).json()
@@ -67,7 +72,7 @@ async def test_a_mail_is_retried_with_the_same_id(
 ) -> None:
     provider.failures = [aiosmtplib.SMTPServerDisconnected("gone")] * 2
     await client.post("/send-email", json=MAIL)
-    runs = await hasten_jobs.advance(hours=1)
+    runs = sent(await hasten_jobs.advance(hours=1))
     assert [run.outcome for run in runs] == ["retry", "retry", "completed"]
     assert [each["Message-ID"] for each in provider.mails] == [runs[-1].result]
 
@@ -79,7 +84,7 @@ async def test_a_refused_recipient_is_not_tried_again(
     await client.post("/send-email", json=MAIL)
     with pytest.raises(aiosmtplib.SMTPRecipientsRefused):
         await hasten_jobs.advance(hours=1)
-    assert len(hasten_jobs.runs) == 1
+    assert len(sent(hasten_jobs.runs)) == 1
 
 
 async def test_a_crash_sends_the_same_mail_twice_at_most(

@@ -136,6 +136,7 @@ OUTSIDE: Final = {
     "hasten.jobs._control_exceptions.Unrecoverable": "a handler raises it",
     "hasten.jobs._control_exceptions.WaitForChildren": "a handler lets it pass",
     "hasten.jobs._threads.Interrupted": "a handler in a thread is interrupted with it",
+    "hasten.testing._killable.Dropped": "ends the thread of a handler whose worker has died",
     # Private control flow: caught inside, where it is raised.
     "hasten._redis.channel.NotSent": "turned into StoreUnavailable",
     "hasten.compression._decoders.MalformedBody": "turned into BodyRefused",
