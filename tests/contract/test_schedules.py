@@ -14,6 +14,7 @@ from hasten.errors import WrongState
 from hasten.jobs._engine import Engine
 from hasten.jobs._options import DEFAULT_OPTIONS, Options, decode_options
 from hasten.jobs._record import Completed, Failed, Lease, Released, Retry
+from hasten.jobs._schedule_ids import split_job_id
 from hasten.jobs._schedule_record import (
     MAX_CATCH_UP,
     NewSchedule,
@@ -21,7 +22,7 @@ from hasten.jobs._schedule_record import (
     ScheduleRecord,
     ScheduleRule,
 )
-from hasten.jobs._schedule_wire import slot_of, split_job_id
+from hasten.jobs._schedule_wire import slot_of
 from hasten.jobs._states import State
 from tests.contract.steps import (
     LEASE_MS,

@@ -13,6 +13,7 @@ from hasten._durations import Duration, to_nearest_ms
 from hasten._escapes import is_printable
 from hasten.errors import InvalidOption
 from hasten.jobs import _cron as cron_patterns
+from hasten.jobs._cron_canonical import to_canonical_pattern
 from hasten.jobs._deduplication import DeduplicationMode
 from hasten.jobs._options import MAX_COUNT, MAX_NAME, PRINTABLE_TEXT, Options
 from hasten.jobs._schedule_record import Missed, Overlap, SchedulePolicy, ScheduleRule
@@ -57,8 +58,7 @@ def make_rule(
     if offset is not None:
         raise InvalidOption.conflict("offset", offset, "cron: write the times into the pattern")
     rule = structs.replace(rule, cron=check_text("cron", cron), tz=_check_zone(tz))
-    _check_pattern(rule, now_ms)
-    return rule
+    return _with_checked_pattern(rule, now_ms)
 
 
 def make_policy(
@@ -99,10 +99,14 @@ def _check_jitter(rule: ScheduleRule, jitter_ms: int, jitter: Duration, now_ms: 
         )
 
 
-def _check_pattern(rule: ScheduleRule, now_ms: int) -> None:
-    """Raise `InvalidOption` for a cron pattern that is invalid, or matches no time."""
+def _with_checked_pattern(rule: ScheduleRule, now_ms: int) -> ScheduleRule:
+    """Return a rule with its cron pattern as Node's workers accept it, too.
+
+    Raises `InvalidOption` for a pattern that is invalid, or matches no time.
+    """
     try:
         next_slot_ms(structs.replace(rule, start_ms=None, end_ms=None), now_ms)
+        return structs.replace(rule, cron=to_canonical_pattern(rule.cron or ""))
     except (ValueError, OverflowError) as exc:
         raise InvalidOption("cron", rule.cron, f"a cron pattern: {exc}") from exc
 

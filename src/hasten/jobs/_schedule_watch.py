@@ -17,7 +17,7 @@ from hasten.jobs._late_schedules import (
 )
 from hasten.jobs._outages import OutageLog
 from hasten.jobs._queue import Queue
-from hasten.jobs._schedule_wire import job_id_of
+from hasten.jobs._schedule_ids import job_id_of
 from hasten.jobs._schedules import Declaration
 
 logger: Final = get_logger("hasten.schedules")

@@ -397,7 +397,8 @@ class Schedules:
 
     def _to_schedule(self, record: ScheduleRecord) -> Schedule:
         rule, policy = record.rule, record.policy
-        is_due = (record.is_pending and not record.is_held) or record.is_broken
+        is_waiting = record.is_pending and not record.is_held
+        is_due = is_waiting or record.is_broken or record.is_abandoned
         due_ms = max(record.slot_ms or 0, record.due_ms or 0) if is_due else None
         shows_next = record.slot_ms is not None and (record.is_pending or is_due)
         return Schedule(

@@ -18,9 +18,10 @@ from hasten.jobs._engines.sqlite.queue_ledger import Ledger, UnitOfWork
 from hasten.jobs._engines.sqlite.transaction_limits import DeletionBudget
 from hasten.jobs._options import decode_options
 from hasten.jobs._schedule_changes import ScheduleChange, plan_pause, plan_resume, plan_upsert
+from hasten.jobs._schedule_ids import job_id_of
 from hasten.jobs._schedule_record import NewSchedule, SchedulePolicy, ScheduleRecord, ScheduleRule
 from hasten.jobs._schedule_times import jitter_of, next_slot_ms
-from hasten.jobs._schedule_wire import job_id_of, make_job_options, with_slot
+from hasten.jobs._schedule_wire import make_job_options, with_slot
 from hasten.jobs._states import State
 
 MAX_RUNS: Final = 100

@@ -103,7 +103,7 @@ local function version_of(found)
 end
 
 -- Returns what clients need of a scheduler: {scheduler, slot or false, fields and values, is paused, version, state of
--- the pending job or false, its due time or false, hasten's JSON or ''}.
+-- the pending job or false, its due time or false, hasten's JSON or '', 1 if that job is active without a lock}.
 local function describe_schedule(q, scheduler, found)
   local id = found[1] and 'repeat:' .. scheduler .. ':' .. found[1]
   local state, due
@@ -112,7 +112,7 @@ local function describe_schedule(q, scheduler, found)
   end
   return {
     scheduler, found[1] or false, found[2], found[3] and 1 or 0, version_of(found), state or false, due or false,
-    text_of_schedule(q, scheduler) or '',
+    text_of_schedule(q, scheduler) or '', state == 'active' and not read('GET', q.base .. id .. ':lock') and 1 or 0,
   }
 end
 
