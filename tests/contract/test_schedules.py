@@ -9,6 +9,7 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 import pytest
+from msgspec import structs
 
 from hasten.errors import WrongState
 from hasten.jobs._engine import Engine
@@ -22,6 +23,7 @@ from hasten.jobs._schedule_record import (
     ScheduleRecord,
     ScheduleRule,
 )
+from hasten.jobs._schedule_times import jitter_of
 from hasten.jobs._schedule_wire import slot_of
 from hasten.jobs._states import State
 from tests.contract.steps import (
@@ -446,6 +448,21 @@ class TestClaim:
         for minute in range(3):
             (lease,) = await claim_all(engine, NOW + minute * MINUTE)
             assert decode_options(lease.job.opts).expires_at_ms == NOW + minute * MINUTE + 5_000
+
+    @pytest.mark.parametrize("jitter_ms", [0, 30_000])
+    async def test_the_expiry_of_a_late_job_counts_from_its_slot(
+        self, engine: Engine, jitter_ms: int
+    ) -> None:
+        """Also if the job was added late: because of missed slots, or of another upsert."""
+        new = schedule(options=Options(expires_ms=5_000), missed="all", jitter_ms=jitter_ms)
+        await upsert(engine, new)
+        late_ms = NOW + 2 * MINUTE + 40_000
+        await upsert(engine, structs.replace(new, data='{"a":1}'), now_ms=late_ms)
+        leases = await claim_all(engine, late_ms)
+        assert len(leases) == 3
+        for lease in leases:
+            due_ms = slot_ms(lease) + jitter_of(new.policy, new.id, slot_ms(lease))
+            assert decode_options(lease.job.opts).expires_at_ms == due_ms + 5_000
 
 
 class TestTimeZones:
