@@ -621,6 +621,19 @@ class TestOverlap:
         expected = {"retry": [], "reclaim": [START], "fail": [START + MINUTE]}
         assert list(map(slot_ms, claimed)) == expected[how]
 
+    async def test_another_attempt_drops_no_slots(
+        self, engine: Engine, rule: ScheduleRule, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Even if it starts after the next slots, whose jobs have run."""
+        (lease,) = await self.begin(engine, rule)
+        id = lease.job.id
+        await settled(engine, Retry(id, lease.token, "no", "", 3 * MINUTE), now_ms=START)
+        for minute in 1, 2:
+            await claim_all(engine, START + minute * MINUTE)
+        claimed = await engine.claim(QUEUE, claim(50), now_ms=START + 3 * MINUTE)
+        assert id in [each.job.id for each in claimed.leases]
+        assert (claimed.dropped_slots, caplog.messages) == (0, [])
+
     async def test_queue_holds_the_second_one(self, engine: Engine, rule: ScheduleRule) -> None:
         leases = await self.begin(engine, rule, overlap="queue")
         for seconds in range(60, 300, 20):

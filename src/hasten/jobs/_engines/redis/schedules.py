@@ -411,7 +411,9 @@ async def start_runs(
             if done == b"taken":
                 again.append(each.with_next_slot())
                 continue
-            if done in {b"run", b"dropped"} and each.plan is not None:
+            # A run without options is another attempt: its slot has been decided before.
+            is_decided = done == b"dropped" or (done == b"run" and opts is not None)
+            if is_decided and each.plan is not None:
                 dropped += each.plan.passed + (done == b"dropped")
                 log_left_out(
                     queue, each.schedule, each.slot_ms, each.plan,
