@@ -122,6 +122,22 @@ class TestUpsert:
             await queue.schedules.upsert("a", report, **options)
         assert await queue.schedules.list() == []
 
+    @pytest.mark.parametrize("hour", [8, 12, 20])
+    def test_the_longest_jitter_does_not_depend_on_the_time(self, hour: int) -> None:
+        """Otherwise the same code would be accepted or rejected when it is imported."""
+        clock = ManualClock(datetime(2026, 12, 4, hour, tzinfo=UTC))
+        queue = Queue("shop", Store("memory://", clock=clock))
+
+        @queue.task
+        async def task() -> None: ...
+
+        queue.cron("0 9,17 * * *", id="a", jitter="7h")(task)
+        queue.cron("0 7 * * mon-fri", id="b", jitter="23h")(task)
+        with pytest.raises(InvalidOption, match=r"jitter='10h': must be .* may be 28800 s"):
+            queue.cron("0 9,17 * * *", id="c", jitter="10h")(task)
+        with pytest.raises(InvalidOption, match=r"jitter='30h': must be .* may be 86400 s"):
+            queue.cron("0 7 * * mon-fri", id="d", jitter="30h")(task)
+
     async def test_a_task_with_a_deduplication_key(self, queue: Queue) -> None:
         @queue.task(unique="report")
         async def once() -> None: ...

@@ -22,6 +22,11 @@ from hasten.jobs._schedule_times import next_slot_ms
 DEFAULT_ZONE: Final = "UTC"
 MIN_EVERY_MS: Final = 1_000
 
+# The slots of a pattern that are compared with its jitter: the first ones of these four years.
+_SPAN_START_MS: Final = 1_767_225_600_000  # 2026-01-01, a Thursday
+_SPAN_END_MS: Final = 1_893_456_000_000
+_COMPARED_SLOTS: Final = 60
+
 
 def make_rule(
     now_ms: int,
@@ -62,7 +67,7 @@ def make_rule(
 
 
 def make_policy(
-    rule: ScheduleRule, missed: object, overlap: object, jitter: Duration, now_ms: int
+    rule: ScheduleRule, missed: object, overlap: object, jitter: Duration
 ) -> SchedulePolicy:
     """Validate the policy of a schedule. Raises `InvalidOption`."""
     checked = check_choice("missed", missed, get_args(Missed))
@@ -80,23 +85,36 @@ def make_policy(
             "missed", missed, "limit, which ends the schedule before all slots have a run"
         )
     if policy.jitter_ms:
-        _check_jitter(rule, policy.jitter_ms, jitter, now_ms)
+        _check_jitter(rule, policy.jitter_ms, jitter)
     return policy
 
 
-def _check_jitter(rule: ScheduleRule, jitter_ms: int, jitter: Duration, now_ms: int) -> None:
+def _check_jitter(rule: ScheduleRule, jitter_ms: int, jitter: Duration) -> None:
     """Raise `InvalidOption` unless the jitter is shorter than the time between two slots."""
-    gap_ms = rule.every_ms
-    if gap_ms is None:
-        first_ms = next_slot_ms(rule, now_ms)
-        second_ms = None if first_ms is None else next_slot_ms(rule, first_ms)
-        if first_ms is None or second_ms is None:
-            return
-        gap_ms = second_ms - first_ms
-    if jitter_ms >= gap_ms:
+    gap_ms = rule.every_ms if rule.cron is None else _find_smallest_gap(rule)
+    if gap_ms is not None and jitter_ms >= gap_ms:
         raise InvalidOption(
-            "jitter", jitter, f"shorter than the time between two slots, {gap_ms / 1000:g} s"
-        )
+            "jitter", jitter, "shorter than the time between two slots, which may be "
+            f"{gap_ms / 1000:g} s",
+        )  # fmt: skip
+
+
+def _find_smallest_gap(rule: ScheduleRule) -> int | None:
+    """Return the shortest time between two of the first slots of a fixed time span, in ms.
+
+    The same pattern always has the same one, whatever the current time is.
+    """
+    rule = structs.replace(rule, start_ms=None, end_ms=None)
+    smallest_ms: int | None = None
+    slot_ms = next_slot_ms(rule, _SPAN_START_MS)
+    for _ in range(_COMPARED_SLOTS):
+        if slot_ms is None or slot_ms > _SPAN_END_MS:
+            break
+        previous_ms, slot_ms = slot_ms, next_slot_ms(rule, slot_ms)
+        if slot_ms is not None:
+            gap_ms = slot_ms - previous_ms
+            smallest_ms = gap_ms if smallest_ms is None else min(smallest_ms, gap_ms)
+    return smallest_ms
 
 
 def _with_checked_pattern(rule: ScheduleRule, now_ms: int) -> ScheduleRule:

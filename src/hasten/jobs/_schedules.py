@@ -117,7 +117,7 @@ class Declaration:
         times = {name: self.options.get(name) for name in names}
         rule = make_rule(now_ms, **times)
         options = self.options
-        make_policy(rule, options["missed"], options["overlap"], options["jitter"], now_ms)
+        make_policy(rule, options["missed"], options["overlap"], options["jitter"])
 
 
 class ScheduledQueue(Protocol):
@@ -385,7 +385,7 @@ class Schedules:
         """Validate a schedule. Raises `InvalidOption` and `InvalidArgument`."""
         check_new_id(id)
         rule = make_rule(self._queue.clock.now_ms(), **times)
-        policy = make_policy(rule, missed, overlap, jitter, self._queue.clock.now_ms())
+        policy = make_policy(rule, missed, overlap, jitter)
         name = _name_of(task, self._queue)
         data = arguments.by_name if isinstance(arguments, Arguments) else arguments
         if options is not None and not isinstance(options, Mapping):
