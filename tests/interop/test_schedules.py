@@ -218,6 +218,26 @@ class TestNodeChangesOurs:
         await shared.node("removeJobScheduler", "tick")
         assert await shared.queue.schedules.list() == []
 
+    @pytest.mark.parametrize("how", ["list", "count", "get", "claim"])
+    async def test_an_upsert_of_node_ends_a_pause(self, shared: SharedQueue, how: str) -> None:
+        """It is listed once, and does not come back when Node removes it."""
+        schedules = shared.queue.schedules
+        await upsert(shared, every=3600)
+        await schedules.pause("tick")
+        await shared.node("upsertJobScheduler", "tick", {"every": 5_000}, {"name": "echo"})
+        match how:
+            case "list":
+                assert [each.is_paused for each in await schedules.list()] == [False]
+            case "count":
+                assert await shared.queue.engine.count_schedules(shared.name) == 1
+            case "get":
+                assert not (await ours(shared)).is_paused
+            case _:
+                await shared.python_worker(idle=False)
+                await shared.until_counts(completed=1)
+        await shared.node("removeJobScheduler", "tick")
+        assert await schedules.list() == []
+
     async def test_node_continues_one_that_has_ended(self, shared: SharedQueue) -> None:
         await upsert(shared, every=3600, limit=1)
         await take(shared)

@@ -75,11 +75,32 @@ local function run_ended(q, scheduler, id)
   end
 end
 
+-- Deletes the record of a paused scheduler that a program in Node has stored again, which ends the pause. Otherwise the
+-- pause would come back if that program removed the scheduler.
+local function end_pause(base, scheduler)
+  read('HDEL', base .. 'hasten:paused', scheduler)
+end
+
+-- Returns the ids of the paused schedulers, in order.
+local function paused_schedulers(base)
+  local found = {}
+  for _, scheduler in ipairs(read('HKEYS', base .. 'hasten:paused')) do
+    if type(read('ZSCORE', base .. 'repeat', scheduler)) == 'string' then
+      end_pause(base, scheduler)
+    else
+      found[#found + 1] = scheduler
+    end
+  end
+  table.sort(found)
+  return found
+end
+
 -- Returns the record of a scheduler: its score in `repeat` (nil if it is paused), the fields and values of its record, and
 -- whether it is paused. Returns nil for an unknown scheduler.
 local function find_schedule(q, scheduler)
   local slot = read('ZSCORE', q.base .. 'repeat', scheduler)
   if type(slot) == 'string' then
+    end_pause(q.base, scheduler)
     return { slot, read('HGETALL', q.base .. 'repeat:' .. scheduler), false }
   end
   local fields = read('HGET', q.base .. 'hasten:paused', scheduler)
