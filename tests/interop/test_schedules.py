@@ -195,6 +195,21 @@ class TestNodeRunsOurs:
         assert await shared.node("getJobScheduler", "tick") == before
         assert troubles(shared) == []
 
+    async def test_overlap_sees_a_run_of_node(self, shared: SharedQueue) -> None:
+        schedules = shared.queue.schedules
+        await schedules.upsert("tick", "hold", every=1, overlap="skip")
+        await shared.node_worker(idle=False)
+        await shared.until(lambda: shared.ids("active"))
+        (id,) = shared.ids("active")
+        await shared.python_worker(idle=False)
+
+        async def has_dropped() -> bool:
+            return (await ours(shared)).dropped >= 2
+
+        await shared.until_true(has_dropped)
+        assert shared.ids("active") == [id]
+        await shared.peer.ask("release", job=id)
+
 
 class TestNodeChangesOurs:
     async def test_an_upsert_of_node_is_read(self, shared: SharedQueue) -> None:
