@@ -740,6 +740,39 @@ class TestAdministration:
         assert (record.is_paused, record.slot_ms, record.count) == (False, NOW + 6 * MINUTE, 2)
         assert await run_all(engine, NOW + 6 * MINUTE) == [NOW + 6 * MINUTE]
 
+    async def test_a_pause_after_the_end(self, engine: Engine) -> None:
+        await upsert(engine, schedule(rule=structs.replace(EVERY, limit=1)))
+        await run_all(engine, NOW)
+        await engine.pause_schedule(QUEUE, "tick", now_ms=NOW)
+        record = await get(engine)
+        assert (record.is_paused, record.has_ended) == (True, True)
+        await engine.resume_schedule(QUEUE, "tick", now_ms=NOW)
+        record = await get(engine)
+        assert (record.is_paused, record.has_ended, record.is_pending) == (False, True, False)
+
+    @pytest.mark.parametrize("how", ["resume", "upsert"])
+    async def test_a_change_ends_the_silence_after_a_wrong_clock(
+        self, engine: Engine, how: str
+    ) -> None:
+        """A worker whose clock was a day fast has run a slot of the next day."""
+        day_ms = 1440 * MINUTE
+        await upsert(engine, schedule())
+        await run_all(engine, NOW)
+        assert await run_all(engine, NOW + day_ms) == [NOW + MINUTE]
+        assert await run_all(engine, NOW + day_ms + MINUTE) == [NOW + day_ms + MINUTE]
+        now_ms = NOW + 5 * MINUTE + 1
+        if how == "resume":
+            await engine.pause_schedule(QUEUE, "tick", now_ms=now_ms)
+            await engine.resume_schedule(QUEUE, "tick", now_ms=now_ms)
+            record = await get(engine)
+        else:
+            record = await upsert(
+                engine, schedule(rule=ScheduleRule(every_ms=2 * MINUTE)), now_ms=now_ms
+            )
+        assert record.slot_ms is not None
+        assert now_ms < record.slot_ms <= now_ms + 2 * MINUTE
+        assert await run_all(engine, record.slot_ms) == [record.slot_ms]
+
     async def test_a_paused_schedule_stays_paused(self, engine: Engine) -> None:
         await upsert(engine, schedule(is_declared=True))
         await engine.pause_schedule(QUEUE, "tick", now_ms=NOW)

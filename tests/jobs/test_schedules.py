@@ -95,6 +95,9 @@ class TestUpsert:
             ({"cron": "* * * * *", "tz": "Mars"}, "tz='Mars': must be the IANA name .*tzdata"),
             ({"cron": "* * * * *", "tz": ""}, "tz='': must be the IANA name"),
             ({"cron": "* * * * *", "tz": "../x"}, "tz='../x': must be the IANA name"),
+            ({"cron": "* * * * *", "tz": "localtime"}, "tz='localtime': must be the IANA name"),
+            ({"cron": "* * * * *", "tz": "posix/UTC"}, "tz='posix/UTC': must be the IANA name"),
+            ({"cron": "R * * * *"}, "cron='R \\* \\* \\* \\*': must be a cron pattern"),
             ({"every": 60, "limit": 0}, "limit=0: must be a whole number from 1"),
             (
                 {"every": 60, "missed": "some"},
@@ -253,6 +256,20 @@ class TestPreview:
         await queue.schedules.upsert("a", report, every=60)
         first = now(queue)
         expected = [first + timedelta(minutes=number) for number in range(3)]
+        assert await queue.schedules.preview("a", 3) == expected
+
+    @pytest.mark.parametrize(
+        ("missed", "minutes"),
+        [("last", [1, 5, 6]), ("skip", [5, 6, 7]), ("all", [1, 2, 3])],
+    )
+    async def test_a_late_schedule(
+        self, queue: Queue, clock: ManualClock, report: Any, missed: Any, minutes: list[int]
+    ) -> None:
+        """The slots are those that get runs."""
+        start = now(queue) + timedelta(minutes=1)
+        await queue.schedules.upsert("a", report, every=60, start=start, missed=missed)
+        clock.advance(4 * 60 + 5)
+        expected = [start + timedelta(minutes=minute - 1) for minute in minutes]
         assert await queue.schedules.preview("a", 3) == expected
 
     async def test_a_pattern_in_its_time_zone(self, queue: Queue, report: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final, get_args
@@ -21,6 +22,9 @@ from hasten.jobs._schedule_times import next_slot_ms
 
 DEFAULT_ZONE: Final = "UTC"
 MIN_EVERY_MS: Final = 1_000
+
+# Files beside the time zones, which are not the same or do not exist on each machine.
+_OTHER_FILES: Final = re.compile("(localtime|posixrules|Factory)$|(posix|right)/")
 
 # The slots of a pattern that are compared with its jitter: the first ones of these four years.
 _SPAN_START_MS: Final = 1_767_225_600_000  # 2026-01-01, a Thursday
@@ -133,7 +137,7 @@ def _check_zone(tz: object) -> str:
     """Return the name of a time zone, `DEFAULT_ZONE` for None. Raises `InvalidOption`."""
     if tz is None:
         return DEFAULT_ZONE
-    if isinstance(tz, str) and cron_patterns.is_known_zone(tz):
+    if isinstance(tz, str) and not _OTHER_FILES.match(tz) and cron_patterns.is_known_zone(tz):
         return tz
     raise InvalidOption(
         "tz", tz, "the IANA name of a time zone, such as 'Europe/Madrid'. If the name is right, "

@@ -33,6 +33,10 @@ MAX_COUNTED: Final = 100
 """The missed slots of a cron pattern are counted up to this number."""
 
 
+MAX_CLOCK_DIFFERENCE_MS: Final = 60_000
+"""A run for a slot that is later than now by more than this was started by a wrong clock."""
+
+
 class ScheduleRule(msgspec.Struct, frozen=True):
     """When a schedule is due. Either every_ms or cron is set. Times are in ms since the epoch."""
 

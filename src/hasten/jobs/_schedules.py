@@ -31,7 +31,7 @@ from hasten.jobs._schedule_options import (
     reject_deduplication,
 )
 from hasten.jobs._schedule_record import Missed, NewSchedule, Overlap, ScheduleRecord
-from hasten.jobs._schedule_times import next_slot_ms, with_offset
+from hasten.jobs._schedule_times import next_slot_ms, plan_slot, with_offset
 from hasten.jobs._task_definition import TaskDefinition
 from hasten.jobs._tasks import Enqueuer, Task
 
@@ -533,9 +533,12 @@ def _preview(record: ScheduleRecord, count: int, now_ms: int) -> list[datetime]:
             return []
         rule = with_offset(rule, now_ms, record.slot_ms)
         slot_ms = next_slot_ms(rule, now_ms)
+    caught_up = 0
     while slot_ms is not None and len(slots) < count:
-        slots.append(to_datetime(slot_ms).astimezone(zone))
-        slot_ms = next_slot_ms(rule, max(now_ms, slot_ms))
+        plan = plan_slot(rule, record.policy, slot_ms, now_ms, caught_up)
+        if not plan.is_dropped:
+            slots.append(to_datetime(slot_ms).astimezone(zone))
+        slot_ms, caught_up = plan.next_ms, plan.caught_up
     return slots
 
 

@@ -279,7 +279,7 @@ async def _write(
     count = 1
     for _ in range(MAX_TAKEN):
         runs = [_to_run(id, change, slot_ms, now_ms) for slot_ms in islice(slots, count)]
-        request["ended"] = not runs and not change.is_paused
+        request["ended"] = change.has_ended if change.is_paused else not runs
         done = await run("write_schedule", queue, {**request, "runs": runs})
         if done != 2:
             return bool(done)

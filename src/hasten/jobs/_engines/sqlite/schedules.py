@@ -197,7 +197,8 @@ def _write(
             connection, "write_schedule", queue=queue, id=id, rule=encode_json(change.rule),
             policy=encode_json(change.policy), task=change.task, data=change.data,
             opts=change.opts, declared=change.is_declared, paused=change.is_paused,
-            ended=not change.is_paused and free_ms is None, count=change.count, slot=slot_ms,
+            ended=change.has_ended if change.is_paused else free_ms is None,
+            count=change.count, slot=slot_ms,
         )  # fmt: skip
 
 
