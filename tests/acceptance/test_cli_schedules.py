@@ -244,6 +244,9 @@ class TestList:
         for number in range(3):
             place.mail.schedules.upsert(f"s{number}", "clean", every="1h")
         assert len(place.json("list", "app:mail", "--limit", "2")) == 2
+        done = place.schedules("list", "app:mail", "--limit", "2")
+        assert done.err == "queue mail: only the first 2 schedules are shown: use --limit\n"
+        assert place.schedules("list", "app:mail", "--limit", "3").err == ""
 
     def test_can_show_the_late_ones_only(self, place: Place) -> None:
         place.mail.schedules.upsert("x", "clean", every="1h")

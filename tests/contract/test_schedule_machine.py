@@ -28,8 +28,9 @@ from hypothesis.stateful import (
 from hasten.jobs._epoch import to_datetime
 from hasten.jobs._options import DEFAULT_OPTIONS
 from hasten.jobs._record import ClaimRequest, Completed, Failed, Outcome, Retry
+from hasten.jobs._schedule_ids import job_id_of
 from hasten.jobs._schedule_record import Missed, NewSchedule, Overlap, SchedulePolicy, ScheduleRule
-from hasten.jobs._schedule_wire import job_id_of, slot_of
+from hasten.jobs._schedule_wire import slot_of
 from tests.contract.engines import KINDS, open_for_test
 from tests.contract.steps import LEASE_MS, QUEUE
 from tests.effort import effort

@@ -9,11 +9,13 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 import pytest
+from msgspec import structs
 
 from hasten.errors import WrongState
 from hasten.jobs._engine import Engine
 from hasten.jobs._options import DEFAULT_OPTIONS, Options, decode_options
 from hasten.jobs._record import Completed, Failed, Lease, Released, Retry
+from hasten.jobs._schedule_ids import split_job_id
 from hasten.jobs._schedule_record import (
     MAX_CATCH_UP,
     NewSchedule,
@@ -21,7 +23,8 @@ from hasten.jobs._schedule_record import (
     ScheduleRecord,
     ScheduleRule,
 )
-from hasten.jobs._schedule_wire import slot_of, split_job_id
+from hasten.jobs._schedule_times import jitter_of
+from hasten.jobs._schedule_wire import slot_of
 from hasten.jobs._states import State
 from tests.contract.steps import (
     LEASE_MS,
@@ -446,6 +449,21 @@ class TestClaim:
             (lease,) = await claim_all(engine, NOW + minute * MINUTE)
             assert decode_options(lease.job.opts).expires_at_ms == NOW + minute * MINUTE + 5_000
 
+    @pytest.mark.parametrize("jitter_ms", [0, 30_000])
+    async def test_the_expiry_of_a_late_job_counts_from_its_slot(
+        self, engine: Engine, jitter_ms: int
+    ) -> None:
+        """Also if the job was added late: because of missed slots, or of another upsert."""
+        new = schedule(options=Options(expires_ms=5_000), missed="all", jitter_ms=jitter_ms)
+        await upsert(engine, new)
+        late_ms = NOW + 2 * MINUTE + 40_000
+        await upsert(engine, structs.replace(new, data='{"a":1}'), now_ms=late_ms)
+        leases = await claim_all(engine, late_ms)
+        assert len(leases) == 3
+        for lease in leases:
+            due_ms = slot_ms(lease) + jitter_of(new.policy, new.id, slot_ms(lease))
+            assert decode_options(lease.job.opts).expires_at_ms == due_ms + 5_000
+
 
 class TestTimeZones:
     @pytest.mark.parametrize(
@@ -603,6 +621,19 @@ class TestOverlap:
         expected = {"retry": [], "reclaim": [START], "fail": [START + MINUTE]}
         assert list(map(slot_ms, claimed)) == expected[how]
 
+    async def test_another_attempt_drops_no_slots(
+        self, engine: Engine, rule: ScheduleRule, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Even if it starts after the next slots, whose jobs have run."""
+        (lease,) = await self.begin(engine, rule)
+        id = lease.job.id
+        await settled(engine, Retry(id, lease.token, "no", "", 3 * MINUTE), now_ms=START)
+        for minute in 1, 2:
+            await claim_all(engine, START + minute * MINUTE)
+        claimed = await engine.claim(QUEUE, claim(50), now_ms=START + 3 * MINUTE)
+        assert id in [each.job.id for each in claimed.leases]
+        assert (claimed.dropped_slots, caplog.messages) == (0, [])
+
     async def test_queue_holds_the_second_one(self, engine: Engine, rule: ScheduleRule) -> None:
         leases = await self.begin(engine, rule, overlap="queue")
         for seconds in range(60, 300, 20):
@@ -708,6 +739,39 @@ class TestAdministration:
         record = await get(engine)
         assert (record.is_paused, record.slot_ms, record.count) == (False, NOW + 6 * MINUTE, 2)
         assert await run_all(engine, NOW + 6 * MINUTE) == [NOW + 6 * MINUTE]
+
+    async def test_a_pause_after_the_end(self, engine: Engine) -> None:
+        await upsert(engine, schedule(rule=structs.replace(EVERY, limit=1)))
+        await run_all(engine, NOW)
+        await engine.pause_schedule(QUEUE, "tick", now_ms=NOW)
+        record = await get(engine)
+        assert (record.is_paused, record.has_ended) == (True, True)
+        await engine.resume_schedule(QUEUE, "tick", now_ms=NOW)
+        record = await get(engine)
+        assert (record.is_paused, record.has_ended, record.is_pending) == (False, True, False)
+
+    @pytest.mark.parametrize("how", ["resume", "upsert"])
+    async def test_a_change_ends_the_silence_after_a_wrong_clock(
+        self, engine: Engine, how: str
+    ) -> None:
+        """A worker whose clock was a day fast has run a slot of the next day."""
+        day_ms = 1440 * MINUTE
+        await upsert(engine, schedule())
+        await run_all(engine, NOW)
+        assert await run_all(engine, NOW + day_ms) == [NOW + MINUTE]
+        assert await run_all(engine, NOW + day_ms + MINUTE) == [NOW + day_ms + MINUTE]
+        now_ms = NOW + 5 * MINUTE + 1
+        if how == "resume":
+            await engine.pause_schedule(QUEUE, "tick", now_ms=now_ms)
+            await engine.resume_schedule(QUEUE, "tick", now_ms=now_ms)
+            record = await get(engine)
+        else:
+            record = await upsert(
+                engine, schedule(rule=ScheduleRule(every_ms=2 * MINUTE)), now_ms=now_ms
+            )
+        assert record.slot_ms is not None
+        assert now_ms < record.slot_ms <= now_ms + 2 * MINUTE
+        assert await run_all(engine, record.slot_ms) == [record.slot_ms]
 
     async def test_a_paused_schedule_stays_paused(self, engine: Engine) -> None:
         await upsert(engine, schedule(is_declared=True))

@@ -195,6 +195,21 @@ class TestNodeRunsOurs:
         assert await shared.node("getJobScheduler", "tick") == before
         assert troubles(shared) == []
 
+    async def test_overlap_sees_a_run_of_node(self, shared: SharedQueue) -> None:
+        schedules = shared.queue.schedules
+        await schedules.upsert("tick", "hold", every=1, overlap="skip")
+        await shared.node_worker(idle=False)
+        await shared.until(lambda: shared.ids("active"))
+        (id,) = shared.ids("active")
+        await shared.python_worker(idle=False)
+
+        async def has_dropped() -> bool:
+            return (await ours(shared)).dropped >= 2
+
+        await shared.until_true(has_dropped)
+        assert shared.ids("active") == [id]
+        await shared.peer.ask("release", job=id)
+
 
 class TestNodeChangesOurs:
     async def test_an_upsert_of_node_is_read(self, shared: SharedQueue) -> None:
@@ -217,6 +232,26 @@ class TestNodeChangesOurs:
         await upsert(shared, every=3600)
         await shared.node("removeJobScheduler", "tick")
         assert await shared.queue.schedules.list() == []
+
+    @pytest.mark.parametrize("how", ["list", "count", "get", "claim"])
+    async def test_an_upsert_of_node_ends_a_pause(self, shared: SharedQueue, how: str) -> None:
+        """It is listed once, and does not come back when Node removes it."""
+        schedules = shared.queue.schedules
+        await upsert(shared, every=3600)
+        await schedules.pause("tick")
+        await shared.node("upsertJobScheduler", "tick", {"every": 5_000}, {"name": "echo"})
+        match how:
+            case "list":
+                assert [each.is_paused for each in await schedules.list()] == [False]
+            case "count":
+                assert await shared.queue.engine.count_schedules(shared.name) == 1
+            case "get":
+                assert not (await ours(shared)).is_paused
+            case _:
+                await shared.python_worker(idle=False)
+                await shared.until_counts(completed=1)
+        await shared.node("removeJobScheduler", "tick")
+        assert await schedules.list() == []
 
     async def test_node_continues_one_that_has_ended(self, shared: SharedQueue) -> None:
         await upsert(shared, every=3600, limit=1)

@@ -146,6 +146,28 @@ class TestDeclared:
             await until_true(lambda: _true_if(logged(caplog, "ended not stored")))
         assert await queue.schedules.get("ended") is None
 
+    async def test_a_run_in_the_future_is_logged(
+        self, queue: Queue, site: Site, clock: ManualClock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A worker whose clock was fast has started it: the schedule has no runs until then."""
+        async with worker_of(queue):
+            await until_true(lambda: _has_run(queue, "tick"))
+        clock._now_ms -= 24 * HOUR * 1000
+        async with worker_of(queue):
+            await until_true(lambda: _true_if(logged(caplog, "tick was for")))
+        (record,) = logged(caplog, "which is in the future")
+        assert record.levelno == logging.WARNING
+
+    async def test_many_are_stored(self, queue: Queue) -> None:
+        @queue.task
+        async def task() -> None: ...
+
+        for number in range(120):
+            queue.every("1h", id=f"s{number}")(task)
+        async with worker_of(queue):
+            await until_true(lambda: is_stored(queue, "s119"))
+        assert len(await queue.schedules.list(limit=999)) == 120
+
 
 async def _true_if(value: object) -> bool:
     return bool(value)

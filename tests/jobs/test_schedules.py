@@ -95,6 +95,9 @@ class TestUpsert:
             ({"cron": "* * * * *", "tz": "Mars"}, "tz='Mars': must be the IANA name .*tzdata"),
             ({"cron": "* * * * *", "tz": ""}, "tz='': must be the IANA name"),
             ({"cron": "* * * * *", "tz": "../x"}, "tz='../x': must be the IANA name"),
+            ({"cron": "* * * * *", "tz": "localtime"}, "tz='localtime': must be the IANA name"),
+            ({"cron": "* * * * *", "tz": "posix/UTC"}, "tz='posix/UTC': must be the IANA name"),
+            ({"cron": "R * * * *"}, "cron='R \\* \\* \\* \\*': must be a cron pattern"),
             ({"every": 60, "limit": 0}, "limit=0: must be a whole number from 1"),
             (
                 {"every": 60, "missed": "some"},
@@ -121,6 +124,22 @@ class TestUpsert:
         with pytest.raises(InvalidOption, match=message):
             await queue.schedules.upsert("a", report, **options)
         assert await queue.schedules.list() == []
+
+    @pytest.mark.parametrize("hour", [8, 12, 20])
+    def test_the_longest_jitter_does_not_depend_on_the_time(self, hour: int) -> None:
+        """Otherwise the same code would be accepted or rejected when it is imported."""
+        clock = ManualClock(datetime(2026, 12, 4, hour, tzinfo=UTC))
+        queue = Queue("shop", Store("memory://", clock=clock))
+
+        @queue.task
+        async def task() -> None: ...
+
+        queue.cron("0 9,17 * * *", id="a", jitter="7h")(task)
+        queue.cron("0 7 * * mon-fri", id="b", jitter="23h")(task)
+        with pytest.raises(InvalidOption, match=r"jitter='10h': must be .* may be 28800 s"):
+            queue.cron("0 9,17 * * *", id="c", jitter="10h")(task)
+        with pytest.raises(InvalidOption, match=r"jitter='30h': must be .* may be 86400 s"):
+            queue.cron("0 7 * * mon-fri", id="d", jitter="30h")(task)
 
     async def test_a_task_with_a_deduplication_key(self, queue: Queue) -> None:
         @queue.task(unique="report")
@@ -237,6 +256,20 @@ class TestPreview:
         await queue.schedules.upsert("a", report, every=60)
         first = now(queue)
         expected = [first + timedelta(minutes=number) for number in range(3)]
+        assert await queue.schedules.preview("a", 3) == expected
+
+    @pytest.mark.parametrize(
+        ("missed", "minutes"),
+        [("last", [1, 5, 6]), ("skip", [5, 6, 7]), ("all", [1, 2, 3])],
+    )
+    async def test_a_late_schedule(
+        self, queue: Queue, clock: ManualClock, report: Any, missed: Any, minutes: list[int]
+    ) -> None:
+        """The slots are those that get runs."""
+        start = now(queue) + timedelta(minutes=1)
+        await queue.schedules.upsert("a", report, every=60, start=start, missed=missed)
+        clock.advance(4 * 60 + 5)
+        expected = [start + timedelta(minutes=minute - 1) for minute in minutes]
         assert await queue.schedules.preview("a", 3) == expected
 
     async def test_a_pattern_in_its_time_zone(self, queue: Queue, report: Any) -> None:

@@ -90,11 +90,14 @@ def list_schedules(
     schedule. With --json, there is an object with all attributes for each schedule.
     """
     queues = load_queues(targets)
-    found = [
-        (queue, schedule)
-        for queue in queues
-        for schedule in run_in_existing_store(queue, partial(_read, queue, only_late, limit))
-    ]
+    found: list[tuple[Queue, Schedule]] = []
+    cut: list[Queue] = []
+    for queue in queues:
+        # One more than is shown, to find out whether there are more.
+        read = run_in_existing_store(queue, partial(_read, queue, only_late, limit + 1))
+        found += ((queue, schedule) for schedule in read[:limit])
+        if len(read) > limit:
+            cut.append(queue)
     if as_json:
         print_json([_to_json_object(*each) for each in found])
     elif not is_stdout_terminal():
@@ -108,6 +111,11 @@ def list_schedules(
         names = ", ".join(escape_unprintable(queue.name) for queue in queues)
         late = "late " if only_late else ""
         typer.echo(f"no {late}schedules in {names}", err=True)
+    for queue in cut:
+        name = escape_unprintable(queue.name)
+        typer.echo(
+            f"queue {name}: only the first {limit:,} schedules are shown: use --limit", err=True
+        )
 
 
 async def _read(queue: Queue, only_late: bool, limit: int) -> list[Schedule]:
@@ -331,6 +339,12 @@ def add(
         what = "changed" if existed else "added"
         paused = ", but the schedule is paused" if schedule.is_paused else ""
         typer.echo(f"{escape_unprintable(id)}: {what}; next slot: {when}{paused}")
+    if schedule.has_ended:
+        typer.echo(
+            f"{escape_unprintable(id)}: has ended: its limit is reached, or its end is before the "
+            "next slot, so it adds no more jobs",
+            err=True,
+        )
     if id in queue.schedules.declared:
         typer.echo(
             f"{escape_unprintable(id)}: declared by the code, too: a worker that starts stores the "

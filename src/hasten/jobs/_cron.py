@@ -20,18 +20,7 @@ from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from hasten._extras import require
-
-_ALIASES: Final = {
-    "@yearly": "0 0 0 1 1 *",
-    "@annually": "0 0 0 1 1 *",
-    "@monthly": "0 0 0 1 * *",
-    "@weekly": "0 0 0 * * 0",
-    "@daily": "0 0 0 * * *",
-    "@midnight": "0 0 0 * * *",
-    "@hourly": "0 0 * * * *",
-    "@minutely": "0 * * * * *",
-    "@secondly": "* * * * * *",
-}
+from hasten.jobs._cron_canonical import split_pattern
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -58,16 +47,9 @@ def next_match_ms(pattern: str, after_ms: int, zone: str | None) -> int:
 
 
 def _split_fields(pattern: str) -> list[str]:
-    """Return the six fields of a pattern, with the seconds first. Raises `ValueError`."""
-    fields = _ALIASES.get(pattern.strip().lower(), pattern).split()
-    if len(fields) == 5:
-        fields = ["0", *fields]
-    if len(fields) != 6 or re.search(r"[HhWw]\b", fields[3]) or re.search(r"\b[Hh]\b", pattern):
-        raise ValueError(
-            f"cron pattern {pattern!r}: expected five fields, or six with seconds first, "
-            "without the letters H and W"
-        )
-    fields[5] = re.sub(r"\b([0-7])L\b", r"L\1", fields[5].upper())  # croniter writes 5L as L5
+    """Return the six fields of a pattern as croniter reads them. Raises `ValueError`."""
+    fields = list(split_pattern(pattern))
+    fields[5] = re.sub(r"\b([0-7])L\b", r"L\1", fields[5])  # croniter writes 5L as L5
     return fields
 
 

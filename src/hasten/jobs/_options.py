@@ -34,6 +34,7 @@ from hasten.jobs._deduplication import (
 from hasten.jobs._encoding import UNDECODABLE, describe_decoding_error
 from hasten.jobs._functions import is_generator
 from hasten.jobs._releases import check_release
+from hasten.jobs._schedule_ids import jitter_of_slot, split_job_id
 from hasten.jobs._trace_context import split_context
 
 MAX_PRIORITY: Final = 2**21 - 1  # as in BullMQ, whose sort keys have 21 bits for the priority
@@ -488,6 +489,7 @@ class _WireHastenOptions(msgspec.Struct):
     timeout: Any = None
     expiresAt: Any = None
     expires: Any = None
+    schedule: Any = None
     cap: Any = None
     since: Any = None
     metadata: Any = None
@@ -562,12 +564,24 @@ def _to_options(wire: _WireOptions) -> Options:
 
 
 def _read_expiry_of_scheduled(wire: _WireOptions) -> int | None:
-    """Return when a job of a schedule expires. Its options have the time from its due time on."""
+    """Return when a job of a schedule expires. Its options have the time from its slot on.
+
+    Without a slot, the time counts from when the job was due when it was added.
+    """
     expires_ms = _read_ms("hasten.expires", wire.hasten.expires)
-    added_ms = _read_clamped_whole_number("timestamp", wire.timestamp, 0, MAX_COUNT)
-    if not expires_ms or not added_ms:
+    if not expires_ms:
         return None
-    return added_ms + _read_ms("delay", wire.delay) + expires_ms
+    of = split_job_id(wire.jobId) if isinstance(wire.jobId, str) else None
+    if of is not None:
+        return of[1] + jitter_of_slot(_read_jitter(wire.hasten.schedule), *of) + expires_ms
+    added_ms = _read_clamped_whole_number("timestamp", wire.timestamp, 0, MAX_COUNT)
+    return added_ms + _read_ms("delay", wire.delay) + expires_ms if added_ms else None
+
+
+def _read_jitter(schedule: object) -> int:
+    """Return the jitter in the policy of a schedule, in ms; see `_schedule_wire`."""
+    jitter_ms = schedule.get("jitter") if isinstance(schedule, dict) else None
+    return jitter_ms if isinstance(jitter_ms, int) else 0
 
 
 def _read_number(option: str, value: object) -> float | None:

@@ -10,7 +10,13 @@ from dataclasses import dataclass, replace
 
 from msgspec import structs
 
-from hasten.jobs._schedule_record import NewSchedule, SchedulePolicy, ScheduleRecord, ScheduleRule
+from hasten.jobs._schedule_record import (
+    MAX_CLOCK_DIFFERENCE_MS,
+    NewSchedule,
+    SchedulePolicy,
+    ScheduleRecord,
+    ScheduleRule,
+)
 from hasten.jobs._schedule_times import has_same_times, next_slot_ms, with_offset
 from hasten.jobs._schedule_wire import encode_template
 
@@ -32,11 +38,12 @@ class ScheduleChange:
     count: int
     first_ms: int | None = None
     is_paused: bool = False
+    had_ended: bool = False  # before it was paused
 
     @property
     def has_ended(self) -> bool:
         """Whether the schedule adds no more jobs."""
-        return self.first_ms is None and not self.is_paused
+        return self.had_ended if self.is_paused else self.first_ms is None
 
     def slots(self) -> Iterator[int]:
         """Yield first_ms and the slots after it.
@@ -78,7 +85,8 @@ def plan_upsert(
     if change == _unchanged(stored) and not stored.is_broken:
         return None
     if stored.is_paused:
-        return replace(change, is_paused=True)
+        had_ended = stored.has_ended and change.rule == stored.rule
+        return replace(change, is_paused=True, had_ended=had_ended)
     if has_times and stored.is_pending and stored.slot_ms is not None:
         return _with_slot_after(change, stored.slot_ms - 1)
     return _with_next_slot(change, stored, now_ms)
@@ -86,7 +94,9 @@ def plan_upsert(
 
 def plan_pause(stored: ScheduleRecord) -> ScheduleChange | None:
     """Return what to store to pause a schedule; None if it is paused."""
-    return None if stored.is_paused else replace(_unchanged(stored), is_paused=True)
+    if stored.is_paused:
+        return None
+    return replace(_unchanged(stored), is_paused=True, had_ended=stored.has_ended)
 
 
 def plan_resume(stored: ScheduleRecord, now_ms: int) -> ScheduleChange | None:
@@ -108,9 +118,15 @@ def _unchanged(stored: ScheduleRecord) -> ScheduleChange:
 
 
 def _with_next_slot(change: ScheduleChange, stored: ScheduleRecord, now_ms: int) -> ScheduleChange:
-    """Return the change with a job for the first slot after now and after the latest run."""
+    """Return the change with a job for the first slot after now and after the latest run.
+
+    A latest run far in the future is ignored: a worker whose clock was wrong has started it, and
+    the schedule would have no runs until then.
+    """
     started_ms = None if stored.is_pending else stored.slot_ms
-    return _with_slot_after(change, max(now_ms, stored.previous_ms or 0, started_ms or 0))
+    latest_ms = (each for each in (stored.previous_ms, started_ms) if each is not None)
+    credible_ms = (each for each in latest_ms if each <= now_ms + MAX_CLOCK_DIFFERENCE_MS)
+    return _with_slot_after(change, max(now_ms, *credible_ms, 0))
 
 
 def _with_slot_after(change: ScheduleChange, after_ms: int) -> ScheduleChange:

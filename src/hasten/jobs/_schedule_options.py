@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final, get_args
@@ -13,6 +14,7 @@ from hasten._durations import Duration, to_nearest_ms
 from hasten._escapes import is_printable
 from hasten.errors import InvalidOption
 from hasten.jobs import _cron as cron_patterns
+from hasten.jobs._cron_canonical import to_canonical_pattern
 from hasten.jobs._deduplication import DeduplicationMode
 from hasten.jobs._options import MAX_COUNT, MAX_NAME, PRINTABLE_TEXT, Options
 from hasten.jobs._schedule_record import Missed, Overlap, SchedulePolicy, ScheduleRule
@@ -20,6 +22,14 @@ from hasten.jobs._schedule_times import next_slot_ms
 
 DEFAULT_ZONE: Final = "UTC"
 MIN_EVERY_MS: Final = 1_000
+
+# Files beside the time zones, which are not the same or do not exist on each machine.
+_OTHER_FILES: Final = re.compile("(localtime|posixrules|Factory)$|(posix|right)/")
+
+# The slots of a pattern that are compared with its jitter: the first ones of these four years.
+_SPAN_START_MS: Final = 1_767_225_600_000  # 2026-01-01, a Thursday
+_SPAN_END_MS: Final = 1_893_456_000_000
+_COMPARED_SLOTS: Final = 60
 
 
 def make_rule(
@@ -57,12 +67,11 @@ def make_rule(
     if offset is not None:
         raise InvalidOption.conflict("offset", offset, "cron: write the times into the pattern")
     rule = structs.replace(rule, cron=check_text("cron", cron), tz=_check_zone(tz))
-    _check_pattern(rule, now_ms)
-    return rule
+    return _with_checked_pattern(rule, now_ms)
 
 
 def make_policy(
-    rule: ScheduleRule, missed: object, overlap: object, jitter: Duration, now_ms: int
+    rule: ScheduleRule, missed: object, overlap: object, jitter: Duration
 ) -> SchedulePolicy:
     """Validate the policy of a schedule. Raises `InvalidOption`."""
     checked = check_choice("missed", missed, get_args(Missed))
@@ -80,29 +89,46 @@ def make_policy(
             "missed", missed, "limit, which ends the schedule before all slots have a run"
         )
     if policy.jitter_ms:
-        _check_jitter(rule, policy.jitter_ms, jitter, now_ms)
+        _check_jitter(rule, policy.jitter_ms, jitter)
     return policy
 
 
-def _check_jitter(rule: ScheduleRule, jitter_ms: int, jitter: Duration, now_ms: int) -> None:
+def _check_jitter(rule: ScheduleRule, jitter_ms: int, jitter: Duration) -> None:
     """Raise `InvalidOption` unless the jitter is shorter than the time between two slots."""
-    gap_ms = rule.every_ms
-    if gap_ms is None:
-        first_ms = next_slot_ms(rule, now_ms)
-        second_ms = None if first_ms is None else next_slot_ms(rule, first_ms)
-        if first_ms is None or second_ms is None:
-            return
-        gap_ms = second_ms - first_ms
-    if jitter_ms >= gap_ms:
+    gap_ms = rule.every_ms if rule.cron is None else _find_smallest_gap(rule)
+    if gap_ms is not None and jitter_ms >= gap_ms:
         raise InvalidOption(
-            "jitter", jitter, f"shorter than the time between two slots, {gap_ms / 1000:g} s"
-        )
+            "jitter", jitter, "shorter than the time between two slots, which may be "
+            f"{gap_ms / 1000:g} s",
+        )  # fmt: skip
 
 
-def _check_pattern(rule: ScheduleRule, now_ms: int) -> None:
-    """Raise `InvalidOption` for a cron pattern that is invalid, or matches no time."""
+def _find_smallest_gap(rule: ScheduleRule) -> int | None:
+    """Return the shortest time between two of the first slots of a fixed time span, in ms.
+
+    The same pattern always has the same one, whatever the current time is.
+    """
+    rule = structs.replace(rule, start_ms=None, end_ms=None)
+    smallest_ms: int | None = None
+    slot_ms = next_slot_ms(rule, _SPAN_START_MS)
+    for _ in range(_COMPARED_SLOTS):
+        if slot_ms is None or slot_ms > _SPAN_END_MS:
+            break
+        previous_ms, slot_ms = slot_ms, next_slot_ms(rule, slot_ms)
+        if slot_ms is not None:
+            gap_ms = slot_ms - previous_ms
+            smallest_ms = gap_ms if smallest_ms is None else min(smallest_ms, gap_ms)
+    return smallest_ms
+
+
+def _with_checked_pattern(rule: ScheduleRule, now_ms: int) -> ScheduleRule:
+    """Return a rule with its cron pattern as Node's workers accept it, too.
+
+    Raises `InvalidOption` for a pattern that is invalid, or matches no time.
+    """
     try:
         next_slot_ms(structs.replace(rule, start_ms=None, end_ms=None), now_ms)
+        return structs.replace(rule, cron=to_canonical_pattern(rule.cron or ""))
     except (ValueError, OverflowError) as exc:
         raise InvalidOption("cron", rule.cron, f"a cron pattern: {exc}") from exc
 
@@ -111,7 +137,7 @@ def _check_zone(tz: object) -> str:
     """Return the name of a time zone, `DEFAULT_ZONE` for None. Raises `InvalidOption`."""
     if tz is None:
         return DEFAULT_ZONE
-    if isinstance(tz, str) and cron_patterns.is_known_zone(tz):
+    if isinstance(tz, str) and not _OTHER_FILES.match(tz) and cron_patterns.is_known_zone(tz):
         return tz
     raise InvalidOption(
         "tz", tz, "the IANA name of a time zone, such as 'Europe/Madrid'. If the name is right, "

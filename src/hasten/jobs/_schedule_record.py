@@ -33,6 +33,10 @@ MAX_COUNTED: Final = 100
 """The missed slots of a cron pattern are counted up to this number."""
 
 
+MAX_CLOCK_DIFFERENCE_MS: Final = 60_000
+"""A run for a slot that is later than now by more than this was started by a wrong clock."""
+
+
 class ScheduleRule(msgspec.Struct, frozen=True):
     """When a schedule is due. Either every_ms or cron is set. Times are in ms since the epoch."""
 
@@ -81,6 +85,7 @@ class ScheduleRecord(msgspec.Struct, frozen=True, kw_only=True):
     pending: State | None = None  # the state of the pending job; None if it does not exist
     previous_ms: int | None = None  # the slot of the latest run that started; None: unknown
     dropped: int = 0  # how many slots got no run because of missed or overlap
+    is_unlocked: bool = False  # the job of the slot is active, but no worker has a lease on it
     is_held: bool = False  # the pending job waits until an earlier run ends
     is_paused: bool = False
     is_declared: bool = False  # it was stored for `Queue.cron` or `Queue.every`
@@ -104,12 +109,22 @@ class ScheduleRecord(msgspec.Struct, frozen=True, kw_only=True):
         is_claimed = self.pending is State.ACTIVE
         return not (self.is_paused or self.has_ended or self.is_pending or is_claimed)
 
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether a worker has claimed the pending job and left it before it added the next one.
+
+        On Redis: a worker of BullMQ whose cron parser failed, or a worker that was killed.
+        """
+        has_run = self.previous_ms is not None and self.previous_ms == self.slot_ms
+        return self.is_unlocked and not (self.is_paused or self.has_ended or has_run)
+
     def is_late(self, before_ms: int) -> bool:
         """Return whether the pending job was due before this time, and has not started.
 
-        Also True if the schedule is broken since before this time. A job that waits for the end of
-        an earlier run is not late.
+        Also True if the schedule is broken since before this time, or a worker has left the job. A
+        job that waits for the end of an earlier run is not late.
         """
-        if self.slot_ms is None or self.is_held or not (self.is_pending or self.is_broken):
+        is_waiting = self.is_pending or self.is_broken or self.is_abandoned
+        if self.slot_ms is None or self.is_held or not is_waiting:
             return False
         return max(self.slot_ms, self.due_ms or 0) < before_ms

@@ -5,12 +5,12 @@ Pure functions: the time is an argument.
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 
 from msgspec import structs
 
 from hasten.jobs import _cron as cron
+from hasten.jobs._schedule_ids import jitter_of_slot
 from hasten.jobs._schedule_record import MAX_CATCH_UP, MAX_COUNTED, SchedulePolicy, ScheduleRule
 
 
@@ -62,14 +62,8 @@ def has_same_times(given: ScheduleRule, stored: ScheduleRule, now_ms: int) -> bo
 
 
 def jitter_of(policy: SchedulePolicy, schedule: str, slot_ms: int) -> int:
-    """Return by how many ms the job of a slot is delayed.
-
-    It looks random, but is always the same for a slot. So a schedule that is stored again is the
-    same, and different schedules are spread.
-    """
-    if not policy.jitter_ms:
-        return 0
-    return zlib.crc32(f"{schedule}:{slot_ms}".encode()) % (policy.jitter_ms + 1)
+    """Return by how many ms the job of a slot is delayed."""
+    return jitter_of_slot(policy.jitter_ms, schedule, slot_ms)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 from hasten._logs import get_logger
@@ -17,13 +18,15 @@ from hasten.jobs._late_schedules import (
 )
 from hasten.jobs._outages import OutageLog
 from hasten.jobs._queue import Queue
-from hasten.jobs._schedule_wire import job_id_of
+from hasten.jobs._schedule_ids import job_id_of
+from hasten.jobs._schedule_record import MAX_CLOCK_DIFFERENCE_MS, ScheduleRecord
 from hasten.jobs._schedules import Declaration
 
 logger: Final = get_logger("hasten.schedules")
 
 FIRST_CHECK_SECONDS: Final = 3.0  # after the start, in which the worker starts what is due
 CHECK_SECONDS: Final = 10.0
+STORED_AT_ONCE: Final = 50  # declared schedules
 RETRY_SECONDS: Final = 1.0  # while declared schedules could not be stored
 
 # Of how many late schedules a worker remembers that they are in its log.
@@ -63,30 +66,55 @@ class ScheduleWatch:
         """Store the declared schedules that are not stored yet, until the store fails."""
         activity = f"store the declared schedules of queue {self._name}"
         while self._unstored:
-            try:
-                await self._store(self._unstored[0])
-            except StoreUnavailable as error:
-                self._outage.record_failure(activity, error)
-                return
-            del self._unstored[0]
+            portion = self._unstored[:STORED_AT_ONCE]
+            errors = await asyncio.gather(*map(self._try_to_store, portion))
+            self._unstored[: len(portion)] = [
+                declaration
+                for declaration, error in zip(portion, errors, strict=True)
+                if error is not None
+            ]
+            for error in errors:
+                if error is not None:
+                    self._outage.record_failure(activity, error)
+                    return
         self._outage.record_success(activity)
+
+    async def _try_to_store(self, declaration: Declaration) -> StoreUnavailable | None:
+        """Store a declared schedule. Returns the error if the store is unavailable."""
+        try:
+            await self._store(declaration)
+        except StoreUnavailable as error:
+            return error
+        return None
 
     async def _store(self, declaration: Declaration) -> None:
         """Store a declared schedule. Logs errors, except that the store is unavailable."""
         try:
             new = self._schedules.make_declared(declaration)
             now_ms = self._clock.now_ms()
-            if await self._engine.upsert_schedule(self._name, new, now_ms=now_ms) is None:
+            record = await self._engine.upsert_schedule(self._name, new, now_ms=now_ms)
+            if record is None:
                 logger.warning(
                     "queue %s: declared schedule %s not stored: its end is over",
                     self._name, declaration.id,
                 )  # fmt: skip
+            elif (record.previous_ms or 0) > now_ms + MAX_CLOCK_DIFFERENCE_MS:
+                self._log_future_run(record)
         except StoreUnavailable:
             raise
         except HastenError as error:
             logger.error(
                 "queue %s: declared schedule %s not stored: %s", self._name, declaration.id, error
             )
+
+    def _log_future_run(self, record: ScheduleRecord) -> None:
+        """Log that a worker whose clock was wrong has run a slot of the future."""
+        logger.warning(
+            "queue %s: the latest run of schedule %s was for %s, which is in the future: the clock "
+            "of a worker was wrong. Its next run is at %s. To run it earlier, pause and resume it",
+            self._name, record.id, to_datetime(record.previous_ms or 0).isoformat(),
+            "no time" if record.slot_ms is None else to_datetime(record.slot_ms).isoformat(),
+        )  # fmt: skip
 
     # Late schedules -----------------------------------------------------------------------------
 

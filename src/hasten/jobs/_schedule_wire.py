@@ -17,25 +17,9 @@ from hasten.jobs._encoding import UNDECODABLE
 from hasten.jobs._epoch import to_datetime
 from hasten.jobs._options import Options, encode_options
 from hasten.jobs._record import JobRecord
+from hasten.jobs._schedule_ids import split_job_id
 from hasten.jobs._schedule_record import SchedulePolicy, ScheduleRule
 from hasten.jobs._slot import Slot
-
-PREFIX: Final = "repeat:"
-"""The ids of the jobs of schedules begin with this."""
-
-
-def job_id_of(schedule: str, slot_ms: int) -> str:
-    """Return the id of the job for a slot."""
-    return f"{PREFIX}{schedule}:{slot_ms}"
-
-
-def split_job_id(id: str) -> tuple[str, int] | None:
-    """Return the schedule and the slot of a job by its id; None if no schedule has added it."""
-    if not id.startswith(PREFIX):
-        return None
-    schedule, _, slot = id.removeprefix(PREFIX).rpartition(":")
-    return (schedule, int(slot)) if slot.isascii() and slot.isdecimal() and len(slot) < 16 else None
-
 
 # Options ------------------------------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ from hasten.jobs._schedule_options import (
     reject_deduplication,
 )
 from hasten.jobs._schedule_record import Missed, NewSchedule, Overlap, ScheduleRecord
-from hasten.jobs._schedule_times import next_slot_ms, with_offset
+from hasten.jobs._schedule_times import next_slot_ms, plan_slot, with_offset
 from hasten.jobs._task_definition import TaskDefinition
 from hasten.jobs._tasks import Enqueuer, Task
 
@@ -117,7 +117,7 @@ class Declaration:
         times = {name: self.options.get(name) for name in names}
         rule = make_rule(now_ms, **times)
         options = self.options
-        make_policy(rule, options["missed"], options["overlap"], options["jitter"], now_ms)
+        make_policy(rule, options["missed"], options["overlap"], options["jitter"])
 
 
 class ScheduledQueue(Protocol):
@@ -385,7 +385,7 @@ class Schedules:
         """Validate a schedule. Raises `InvalidOption` and `InvalidArgument`."""
         check_new_id(id)
         rule = make_rule(self._queue.clock.now_ms(), **times)
-        policy = make_policy(rule, missed, overlap, jitter, self._queue.clock.now_ms())
+        policy = make_policy(rule, missed, overlap, jitter)
         name = _name_of(task, self._queue)
         data = arguments.by_name if isinstance(arguments, Arguments) else arguments
         if options is not None and not isinstance(options, Mapping):
@@ -397,7 +397,8 @@ class Schedules:
 
     def _to_schedule(self, record: ScheduleRecord) -> Schedule:
         rule, policy = record.rule, record.policy
-        is_due = (record.is_pending and not record.is_held) or record.is_broken
+        is_waiting = record.is_pending and not record.is_held
+        is_due = is_waiting or record.is_broken or record.is_abandoned
         due_ms = max(record.slot_ms or 0, record.due_ms or 0) if is_due else None
         shows_next = record.slot_ms is not None and (record.is_pending or is_due)
         return Schedule(
@@ -532,9 +533,12 @@ def _preview(record: ScheduleRecord, count: int, now_ms: int) -> list[datetime]:
             return []
         rule = with_offset(rule, now_ms, record.slot_ms)
         slot_ms = next_slot_ms(rule, now_ms)
+    caught_up = 0
     while slot_ms is not None and len(slots) < count:
-        slots.append(to_datetime(slot_ms).astimezone(zone))
-        slot_ms = next_slot_ms(rule, max(now_ms, slot_ms))
+        plan = plan_slot(rule, record.policy, slot_ms, now_ms, caught_up)
+        if not plan.is_dropped:
+            slots.append(to_datetime(slot_ms).astimezone(zone))
+        slot_ms, caught_up = plan.next_ms, plan.caught_up
     return slots
 
 

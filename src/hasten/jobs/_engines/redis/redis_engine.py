@@ -810,10 +810,7 @@ class RedisEngine:
         return await schedules.read_page(self._run_script, queue, offset, limit)
 
     async def count_schedules(self, queue: str) -> int:
-        prefix = self._keys.queue_prefix(queue)
-        # Paused schedules are not in BullMQ's set.
-        counted = [("ZCARD", prefix + "repeat"), ("HLEN", prefix + "hasten:paused")]
-        return sum([await self._server.run_command(*each, key=each[1]) for each in counted])
+        return int(await self._run_script("count_schedules", queue, {}, repeatable=True))
 
     async def late_schedules(
         self, queue: str, *, before_ms: int, limit: int

@@ -22,6 +22,7 @@ from hasten.jobs._engines.redis.decoding import decode_text, parse_and_clamp_cou
 from hasten.jobs._options import decode_options
 from hasten.jobs._record import Lease
 from hasten.jobs._schedule_changes import ScheduleChange, plan_pause, plan_resume, plan_upsert
+from hasten.jobs._schedule_ids import job_id_of, split_job_id
 from hasten.jobs._schedule_log import log_left_out
 from hasten.jobs._schedule_record import (
     NewSchedule,
@@ -34,9 +35,7 @@ from hasten.jobs._schedule_wire import (
     decode_policy,
     decode_rule,
     encode_rule,
-    job_id_of,
     make_job_options,
-    split_job_id,
     with_slot,
 )
 from hasten.jobs._states import State
@@ -141,7 +140,7 @@ async def read_late(run: RunScript, queue: str, before_ms: int, limit: int) -> l
 
 def _to_schedule(queue: str, row: Sequence[Any]) -> StoredSchedule:
     """Convert a schedule in the reply of a script."""
-    id, slot, flat, is_paused, version, state, due_ms, own_text = row
+    id, slot, flat, is_paused, version, state, due_ms, own_text, is_unlocked = row
     fields = to_dict(flat)
     opts = fields.get("opts", "{}")
     slot_ms = None if slot is None else parse_and_clamp_count(decode_text(slot))
@@ -163,6 +162,7 @@ def _to_schedule(queue: str, row: Sequence[Any]) -> StoredSchedule:
         pending=pending,
         previous_ms=own.ran if isinstance(own.ran, int) else None,
         dropped=own.dropped if isinstance(own.dropped, int) else 0,
+        is_unlocked=bool(is_unlocked),
         is_held=own.held is not None and own.held == slot_ms,
         is_paused=bool(is_paused),
         is_declared=own.declared is True,
@@ -170,7 +170,7 @@ def _to_schedule(queue: str, row: Sequence[Any]) -> StoredSchedule:
     )
     if record.is_pending:  # a worker of BullMQ has stored the schedule again
         record = structs.replace(record, has_ended=False)
-    elif record.is_broken and _has_ended(rule, slot_ms or 0, count):
+    elif (record.is_broken or record.is_abandoned) and _has_ended(rule, slot_ms or 0, count):
         record = structs.replace(record, has_ended=True)
     return StoredSchedule(record, decode_text(version))
 
@@ -279,7 +279,7 @@ async def _write(
     count = 1
     for _ in range(MAX_TAKEN):
         runs = [_to_run(id, change, slot_ms, now_ms) for slot_ms in islice(slots, count)]
-        request["ended"] = not runs and not change.is_paused
+        request["ended"] = change.has_ended if change.is_paused else not runs
         done = await run("write_schedule", queue, {**request, "runs": runs})
         if done != 2:
             return bool(done)
@@ -411,7 +411,9 @@ async def start_runs(
             if done == b"taken":
                 again.append(each.with_next_slot())
                 continue
-            if done in {b"run", b"dropped"} and each.plan is not None:
+            # A run without options is another attempt: its slot has been decided before.
+            is_decided = done == b"dropped" or (done == b"run" and opts is not None)
+            if is_decided and each.plan is not None:
                 dropped += each.plan.passed + (done == b"dropped")
                 log_left_out(
                     queue, each.schedule, each.slot_ms, each.plan,

@@ -22,9 +22,10 @@ from hasten.jobs._engines.sqlite.queue_ledger import Ledger, UnitOfWork
 from hasten.jobs._engines.sqlite.schedules import MAX_RUNS, StoredSchedule
 from hasten.jobs._options import decode_options
 from hasten.jobs._record import Lease
+from hasten.jobs._schedule_ids import job_id_of, split_job_id
 from hasten.jobs._schedule_log import log_left_out
 from hasten.jobs._schedule_times import SlotPlan, plan_slot
-from hasten.jobs._schedule_wire import job_id_of, split_job_id, with_slot
+from hasten.jobs._schedule_wire import with_slot
 from hasten.jobs._states import State
 
 logger: Final = get_logger("hasten.sqlite")

@@ -18,9 +18,10 @@ from hasten.jobs._engines.sqlite.queue_ledger import Ledger, UnitOfWork
 from hasten.jobs._engines.sqlite.transaction_limits import DeletionBudget
 from hasten.jobs._options import decode_options
 from hasten.jobs._schedule_changes import ScheduleChange, plan_pause, plan_resume, plan_upsert
+from hasten.jobs._schedule_ids import job_id_of
 from hasten.jobs._schedule_record import NewSchedule, SchedulePolicy, ScheduleRecord, ScheduleRule
 from hasten.jobs._schedule_times import jitter_of, next_slot_ms
-from hasten.jobs._schedule_wire import job_id_of, make_job_options, with_slot
+from hasten.jobs._schedule_wire import make_job_options, with_slot
 from hasten.jobs._states import State
 
 MAX_RUNS: Final = 100
@@ -196,7 +197,8 @@ def _write(
             connection, "write_schedule", queue=queue, id=id, rule=encode_json(change.rule),
             policy=encode_json(change.policy), task=change.task, data=change.data,
             opts=change.opts, declared=change.is_declared, paused=change.is_paused,
-            ended=not change.is_paused and free_ms is None, count=change.count, slot=slot_ms,
+            ended=change.has_ended if change.is_paused else free_ms is None,
+            count=change.count, slot=slot_ms,
         )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from hasten.jobs._engines.sqlite.job_rows import find_seqs, read_jobs_by_id
 from hasten.jobs._engines.sqlite.job_statements import execute
 from hasten.jobs._engines.sqlite.queue_ledger import Ledger
 from hasten.jobs._record import CHILDREN_READ, COUNTED_AHEAD, WhyFacts
-from hasten.jobs._schedule_wire import split_job_id
+from hasten.jobs._schedule_ids import split_job_id
 from hasten.jobs._states import READY, State
 
 

@@ -4,10 +4,9 @@
 -- ARGV  1 {offset, limit}
 local ids = read('ZRANGE', KEYS[1] .. 'repeat', request.offset, request.offset + request.limit - 1)
 if #ids < request.limit then
-  local paused = read('HKEYS', KEYS[1] .. 'hasten:paused')
+  local paused = paused_schedulers(KEYS[1])
   local count = read('ZCARD', KEYS[1] .. 'repeat')
   local first = math.max(0, request.offset - (tonumber(count) or 0))
-  table.sort(paused)
   for index = first + 1, math.min(#paused, first + request.limit - #ids) do
     ids[#ids + 1] = paused[index]
   end

@@ -33,6 +33,21 @@ local function hold(id, scheduler, own, slot)
   save_schedule(q, scheduler, own)
 end
 
+-- Adds to runs those that a worker of BullMQ has claimed, which does not store them as hasten's workers do.
+local function with_active_runs(runs, scheduler, except)
+  local known = { [except] = true }
+  for _, id in ipairs(runs) do
+    known[id] = true
+  end
+  local prefix = 'repeat:' .. scheduler .. ':'
+  for _, id in ipairs(read('LRANGE', q.base .. 'active', 0, -1)) do
+    if not known[id] and string.sub(id, 1, #prefix) == prefix then
+      with_run(runs, id)
+    end
+  end
+  return runs
+end
+
 local function begin(id)
   emit(q, 'active', 'jobId', id, 'prev', 'waiting')
 end
@@ -53,6 +68,9 @@ local function start(run)
   local opts = decode_object(job[1])
   local own = state_of_schedule(q, scheduler)
   local runs = unfinished_runs(q, own, id)
+  if overlap ~= 'allow' then
+    runs = with_active_runs(runs, scheduler, id)
+  end
   local overlaps = #runs > 0 and overlap ~= 'allow' and not job[2]
   drops = drops and not job[2]
   if overlaps and overlap == 'queue' and not drops then

@@ -75,11 +75,32 @@ local function run_ended(q, scheduler, id)
   end
 end
 
+-- Deletes the record of a paused scheduler that a program in Node has stored again, which ends the pause. Otherwise the
+-- pause would come back if that program removed the scheduler.
+local function end_pause(base, scheduler)
+  read('HDEL', base .. 'hasten:paused', scheduler)
+end
+
+-- Returns the ids of the paused schedulers, in order.
+local function paused_schedulers(base)
+  local found = {}
+  for _, scheduler in ipairs(read('HKEYS', base .. 'hasten:paused')) do
+    if type(read('ZSCORE', base .. 'repeat', scheduler)) == 'string' then
+      end_pause(base, scheduler)
+    else
+      found[#found + 1] = scheduler
+    end
+  end
+  table.sort(found)
+  return found
+end
+
 -- Returns the record of a scheduler: its score in `repeat` (nil if it is paused), the fields and values of its record, and
 -- whether it is paused. Returns nil for an unknown scheduler.
 local function find_schedule(q, scheduler)
   local slot = read('ZSCORE', q.base .. 'repeat', scheduler)
   if type(slot) == 'string' then
+    end_pause(q.base, scheduler)
     return { slot, read('HGETALL', q.base .. 'repeat:' .. scheduler), false }
   end
   local fields = read('HGET', q.base .. 'hasten:paused', scheduler)
@@ -103,7 +124,7 @@ local function version_of(found)
 end
 
 -- Returns what clients need of a scheduler: {scheduler, slot or false, fields and values, is paused, version, state of
--- the pending job or false, its due time or false, hasten's JSON or ''}.
+-- the pending job or false, its due time or false, hasten's JSON or '', 1 if that job is active without a lock}.
 local function describe_schedule(q, scheduler, found)
   local id = found[1] and 'repeat:' .. scheduler .. ':' .. found[1]
   local state, due
@@ -112,7 +133,7 @@ local function describe_schedule(q, scheduler, found)
   end
   return {
     scheduler, found[1] or false, found[2], found[3] and 1 or 0, version_of(found), state or false, due or false,
-    text_of_schedule(q, scheduler) or '',
+    text_of_schedule(q, scheduler) or '', state == 'active' and not read('GET', q.base .. id .. ':lock') and 1 or 0,
   }
 end
 

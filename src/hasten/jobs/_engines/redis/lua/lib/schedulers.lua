@@ -36,6 +36,7 @@ local function add_run(q, scheduler, slot, due, opts, now, count)
     return false
   end
   call('ZADD', q.base .. 'repeat', text, scheduler)
+  call('HDEL', q.base .. 'hasten:paused', scheduler) -- left by a pause that an upsert in Node has ended
   call('HINCRBY', q.base .. 'repeat:' .. scheduler, 'ic', count)
   call('INCR', q.base .. 'id')
   local priority = priority_of(opts.priority)
