@@ -72,6 +72,7 @@ def settle(
             if check_leases:
                 pairs, lost = _separate_lost(connection, queue, pairs)
             if ledger.linked:
+                pairs = flows.replace_blocked(unit, ledger, pairs)
                 ended = [seq for seq, end in pairs if isinstance(end, Completed | Failed)]
                 links = read_links(connection, ledger, ended)
                 release_keys_of_ended_jobs(unit, ledger, links, keeps_windows=True)
@@ -111,8 +112,6 @@ def _store_outcomes(
     unit: UnitOfWork, ledger: Ledger, pairs: Sequence[SeqAndOutcome], retention: Retention
 ) -> None:
     """Store outcomes, one kind at a time. Raises `LeaseMismatch` if too few jobs were changed."""
-    if ledger.linked:
-        pairs = flows.replace_blocked(unit, ledger, pairs)
     by_kind: dict[type[Outcome], list[SeqAndOutcome]] = {}
     for pair in pairs:
         by_kind.setdefault(type(pair[1]), []).append(pair)
