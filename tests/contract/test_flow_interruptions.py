@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,3 +56,50 @@ async def test_the_next_job_of_a_key_is_added_when_its_owner_fails_instead_of_wa
     assert await counts(engine) == {State.FAILED: 1, State.WAITING: 1}
     (next_id,) = await ids_in(engine, State.WAITING)
     assert (await job(engine, next_id)).data == "2"
+
+
+async def test_a_cancelled_parent_adds_its_children_when_it_runs_again(engine: Engine) -> None:
+    """A cancelled run adds no children, so its call of `add` must not count as stored."""
+    await engine.add([new_job("parent")], now_ms=NOW)
+    assert await take(engine, 1, "t1") == ["parent"]
+    await engine.cancel(QUEUE, ["parent"], now_ms=NOW)
+    await settled(engine, Parked("parent", "t1", [child("a", "parent")], 1))
+    assert await take(engine, 1, "t2") == ["parent"]
+    await settled(engine, Failed("parent", "t2", "cancelled"))
+    await engine.requeue(QUEUE, ["parent"], {State.FAILED}, now_ms=NOW)
+    assert (await engine.count_children(QUEUE, "parent")).add_calls == 0
+
+
+async def test_a_parent_that_starts_during_a_removal_does_not_wait_for_removed_children(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large flow is removed in several steps. A job that starts between them stays."""
+    many = [child(f"many-{n}", "root") for n in range(2_300)]
+    template, last = new_job().template, "parent-9999"
+    parent = NewJob("parents", template, "{}", last, ParentLink(QUEUE, "root"))
+    below = [
+        NewJob("below", template, "{}", "a", ParentLink("parents", last, "continue")),
+        NewJob("below", template, "{}", "b", ParentLink("parents", last, "fail")),
+    ]
+    await engine.add_flow([new_job("root"), *many, parent, *below], now_ms=NOW)
+    assert await take_from(engine, "below") == ["a"]
+    await engine.settle("below", [Failed("a", "t1", "no")], None, now_ms=NOW)
+    step = "_run_portion" if hasattr(engine, "_run_portion") else "_run_script"
+    run_step = getattr(engine, step)
+
+    async def start_parent_first(*args: Any, **options: Any) -> Any:
+        if options.get("is_continuation") or args[0] == "remove_descendants":
+            monkeypatch.setattr(engine, step, run_step)
+            assert await take_from(engine, "parents") == [last]
+        return await run_step(*args, **options)
+
+    monkeypatch.setattr(engine, step, start_parent_first)
+    assert await engine.remove(QUEUE, ["root"], now_ms=NOW) == [State.WAITING_CHILDREN]
+    assert await engine.get("below", ["b"]) == [None]
+    await engine.settle("parents", [Parked(last, "t1", [], 1)], None, now_ms=NOW)
+    assert await counts(engine, "parents") == {State.WAITING: 1}
+
+
+async def take_from(engine: Engine, queue: str) -> list[str]:
+    batch = await engine.claim(queue, claim(1, "t1"), now_ms=NOW)
+    return [lease.job.id for lease in batch.leases]

@@ -253,7 +253,7 @@ def store_parked(unit: UnitOfWork, ledger: Ledger, pairs: Sequence[tuple[int, Pa
             _insert(unit, children, {(ledger.name, end.id): seq})
         row = execute(
             unit.connection, "park", seq=seq, queue=ledger.name, token=end.token, now=unit.now_ms,
-            sequence=ledger.next_sequence(), add_calls=end.add_calls,
+            sequence=ledger.next_sequence(), add_calls=0 if is_cancelled else end.add_calls,
         ).fetchone()  # fmt: skip
         if row is not None:
             changed += 1
@@ -469,6 +469,8 @@ def delete_descendants(unit: UnitOfWork, seqs: Sequence[int], budget: DeletionBu
         execute(unit.connection, "delete_jobs", seqs=encode_json([row[0] for row in gone]))
         for _, queue, id, state in gone:
             by_place.setdefault((queue, State(state)), []).append(id)
+        if gone:  # a parent of theirs that has started meanwhile stays, and must not wait for them
+            unlink(unit, unit.get_ledger(gone[0][1]), [row[0] for row in gone])
         done += len(portion)
         return len(portion)
 
