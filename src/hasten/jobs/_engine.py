@@ -482,6 +482,7 @@ class Engine(Protocol):
     async def obliterate(self, queue: str) -> None:
         """Delete a queue: its jobs in all states, its schedules, its events and its settings.
 
+        On Redis, this goes through all keys of the server, to find deduplication keys without jobs.
         A worker that still runs reports itself again.
         """
 
