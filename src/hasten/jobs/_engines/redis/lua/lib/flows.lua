@@ -3,13 +3,17 @@
 -- its children are in its set `:dependencies` until they finish, then in `:processed`, `:failed` or `:unsuccessful`.
 
 -- Splits the key of a job, "prefix:queue:id", into the beginning of its queue's keys and its id. An id has no colon,
--- except that of a job of a scheduler: "repeat:id of the scheduler:ms".
+-- except that of a job of a scheduler, "repeat:scheduler:ms". The prefix and the queue may be or contain "repeat", so
+-- the hash of the job tells whether it has a scheduler.
 local function split(job_key)
-  local base, id = string.match(job_key, '^(.-:)(repeat:.+:%d+)$')
-  if not base or select(2, string.gsub(base, ':', '')) < 2 then
-    base, id = string.match(job_key, '^(.*:)([^:]*)$')
+  if string.find(job_key, ':repeat:.+:%d+$') then
+    local scheduler = read_field(job_key, 'rjk')
+    local ending = scheduler and ':repeat:' .. scheduler .. ':' .. string.match(job_key, '%d+$')
+    if ending and #ending < #job_key and string.sub(job_key, -#ending) == ending then
+      return string.sub(job_key, 1, -#ending), string.sub(ending, 2)
+    end
   end
-  return base, id
+  return string.match(job_key, '^(.*:)([^:]*)$')
 end
 
 -- Moves a parent from `waiting-children` to `delayed` or to the ready jobs.
