@@ -8,10 +8,19 @@ from typing import Any
 
 import pytest
 
+from hasten.errors import InvalidOption, StoreRejected
 from hasten.jobs._deduplication import Deduplication, DeduplicationMode
 from hasten.jobs._engine import Engine
 from hasten.jobs._options import Options
-from hasten.jobs._record import Failed, JobTemplate, NewJob, OnFailure, ParentLink, Parked
+from hasten.jobs._record import (
+    Completed,
+    Failed,
+    JobTemplate,
+    NewJob,
+    OnFailure,
+    ParentLink,
+    Parked,
+)
 from hasten.jobs._states import State
 from tests.contract.engines import open_for_test
 from tests.contract.steps import NOW, QUEUE, claim, counts, ids_in, job, new_job, settled, take
@@ -103,3 +112,53 @@ async def test_a_parent_that_starts_during_a_removal_does_not_wait_for_removed_c
 async def take_from(engine: Engine, queue: str) -> list[str]:
     batch = await engine.claim(queue, claim(1, "t1"), now_ms=NOW)
     return [lease.job.id for lease in batch.leases]
+
+
+async def test_children_with_chosen_ids_come_after_those_of_earlier_runs(engine: Engine) -> None:
+    """Their ids end with numbers, as the ids do that hasten makes."""
+    await engine.add([new_job("parent")], now_ms=NOW)
+    ids = ["page-5", "cover-1", "parent-3-0", "parent-4-0"]
+    for number, id in enumerate(ids, 1):
+        assert await take(engine) == ["parent"]
+        await settled(engine, Parked("parent", "t1", [child(id, "parent")], number))
+        assert await take_from(engine, CHILDREN) == [id]
+        await engine.settle(CHILDREN, [Completed(id, "t1", "1")], None, now_ms=NOW)
+    assert [each.id for each in await engine.children(QUEUE, "parent", limit=9)] == ids
+
+
+async def test_a_job_with_a_deduplication_key_is_no_member_of_a_flow(engine: Engine) -> None:
+    keyed = NewJob(QUEUE, latest("1").template, "{}", "kid", ParentLink(QUEUE, "parent"))
+    with pytest.raises(InvalidOption, match="latest"):
+        await engine.add_flow([new_job("parent"), keyed], now_ms=NOW)
+    assert await counts(engine) == {}
+    await engine.add([new_job("parent")], now_ms=NOW)
+    assert await take(engine) == ["parent"]
+    with pytest.raises(StoreRejected, match="latest"):
+        await settled(engine, Parked("parent", "t1", [keyed], 1))
+    assert await counts(engine) == {State.ACTIVE: 1}
+
+
+async def test_a_parent_that_runs_because_its_child_was_removed_has_no_delay(
+    engine: Engine,
+) -> None:
+    """It runs at once, without the delay that it has had when it was added."""
+    await engine.add_flow([new_job("parent", delay_ms=5_000), child("a", "parent")], now_ms=NOW)
+    await engine.remove(CHILDREN, ["a"], now_ms=NOW)
+    record = await job(engine, "parent")
+    assert (record.state, record.delay_ms) == (State.WAITING, 0)
+
+
+async def test_a_child_that_fails_together_with_its_parent_does_not_mark_it(
+    engine: Engine,
+) -> None:
+    """The parent may complete, because it ignores the failure of another child."""
+    kid = new_job().template
+    links = {"a": ParentLink(QUEUE, "p", "continue"), "b": ParentLink(QUEUE, "p", "fail")}
+    kids = [NewJob(QUEUE, kid, "{}", id, link) for id, link in links.items()]
+    await engine.add_flow([new_job("p"), *kids], now_ms=NOW)
+    assert await take(engine, 2) == ["a", "b"]
+    await settled(engine, Failed("a", "t1", "no"))
+    assert await take(engine) == ["p"]
+    await settled(engine, Completed("p", "t1", "1"), Failed("b", "t1", "no"))
+    record = await job(engine, "p")
+    assert (record.state, record.deferred_failure) == (State.COMPLETED, None)

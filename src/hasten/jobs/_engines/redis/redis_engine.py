@@ -345,7 +345,7 @@ class RedisEngine:
         """Return the rows of the children of a parked job. Raises `StoreRejected`."""
         try:
             self.check_flow_queues({queue, *(child.queue for child in end.children)})
-            return flow_requests.make_flow_rows(end.children, self._keys)
+            return flow_requests.make_flow_rows(end.children, self._keys, added_by=end.id)
         except InvalidOption as error:
             raise StoreRejected(self._url, str(error)) from error
 

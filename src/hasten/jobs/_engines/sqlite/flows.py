@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from hasten.errors import InvalidOption, JobNotFound, WrongState
-from hasten.jobs._engine import resolve_keep
+from hasten.jobs._engine import check_flow_jobs, resolve_keep
 from hasten.jobs._engines.sqlite.adding import find_state_and_rank
 from hasten.jobs._engines.sqlite.event_rows import EventGroup
 from hasten.jobs._engines.sqlite.job_rows import (
@@ -126,8 +126,12 @@ def _id_of(job: NewJob) -> str:
     return job.id
 
 
-def _ids_by_queue(jobs: Iterable[NewJob]) -> dict[str, list[str]]:
-    """Return the ids of new jobs by queue. Raises `InvalidOption` if two jobs have the same id."""
+def _ids_by_queue(jobs: Sequence[NewJob]) -> dict[str, list[str]]:
+    """Return the ids of the new jobs of a flow by queue.
+
+    Raises `InvalidOption` if two jobs have the same id, or one has a deduplication key.
+    """
+    check_flow_jobs(jobs)
     found: dict[str, dict[str, None]] = {}
     for job in jobs:
         ids, id = found.setdefault(job.queue, {}), _id_of(job)

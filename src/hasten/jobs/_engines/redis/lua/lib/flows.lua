@@ -55,7 +55,9 @@ end
 local function fail_parent(parent_key, job_key, now)
   call('ZADD', parent_key .. ':unsuccessful', now, job_key)
   local base, id = split(parent_key)
-  if call('EXISTS', parent_key) == 0 or call('ZSCORE', base .. 'failed', id) or call('ZSCORE', base .. 'completed', id) then
+  -- A job that completes in the same script is not in `completed` yet, but has the field `finishedOn`.
+  local fields = read_fields(parent_key, 'name', 'data', 'finishedOn')
+  if not (fields[1] or fields[2]) or fields[3] then
     return
   end
   call('HSETNX', parent_key, 'defa', 'child ' .. job_key .. ' failed')
@@ -104,6 +106,7 @@ local function unlink(parent_key, job_key)
   if call('EXISTS', parent_key .. ':dependencies') == 0
     and call('ZREM', base .. 'waiting-children', id) == 1 then
     local q = open(base)
+    call('HSET', parent_key, 'delay', 0)
     make_ready(q, id, 0, true)
     emit_waiting(q, id, 'waiting-children')
   end
