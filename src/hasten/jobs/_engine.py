@@ -154,7 +154,8 @@ class Engine(Protocol):
         finished, and adds nothing.
 
         Raises `InvalidOption`, and adds nothing, if a job with one of the ids exists in its queue,
-        if a job has a deduplication key, or if `check_flow_queues` does. The caller limits the number of jobs.
+        if a job has a deduplication key, or if `check_flow_queues` does. The caller limits the
+        number of jobs.
         """
 
     # Claiming and settling ----------------------------------------------------------------------

@@ -17,8 +17,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from hasten.errors import InvalidOption
-from hasten.jobs._engine import check_flow_jobs
 from hasten.jobs._encoding import UNDECODABLE
+from hasten.jobs._engine import check_flow_jobs
 from hasten.jobs._engines.redis.queue_keys import QueueKeys
 from hasten.jobs._record import ChildOutcome, NewJob, OnFailure, ParentLink
 
