@@ -37,6 +37,7 @@ from tests.contract.steps import (
     happened,
     ids_in,
     job,
+    new_job,
     settled,
     take,
     waiting,
@@ -634,6 +635,16 @@ class TestDeletingTheOwner:
                 await engine.obliterate(QUEUE)
         second = await enqueue(engine, mode)
         assert second.existing is None
+
+    async def test_frees_keys_of_jobs_that_were_deleted_before(self, engine: Engine) -> None:
+        """The ids of a deleted queue begin again: the owner would be an unrelated job."""
+        first = await enqueue(engine, THROTTLE)
+        await enqueue(engine, THROTTLE, queue="other")
+        await finish(engine, first.id, "not kept")
+        await engine.obliterate(QUEUE)
+        await engine.add([new_job()], now_ms=NOW)
+        assert (await enqueue(engine, THROTTLE)).existing is None
+        assert (await enqueue(engine, THROTTLE, queue="other")).existing is not None
 
     async def test_deletes_the_kept_job(self, engine: Engine) -> None:
         """As in BullMQ: what is deleted is all that was to run under this key."""

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from hasten.jobs._engine import Engine
+from hasten.jobs._engines.redis import RedisEngine
+from hasten.jobs._options import Options
 from hasten.jobs._record import Completed, Failed, NewJob, OnFailure, ParentLink, Parked
+from hasten.jobs._schedule_record import NewSchedule, SchedulePolicy, ScheduleRule
 from hasten.jobs._states import State
-from tests.contract.steps import NOW, QUEUE, new_job, take
+from tests.contract.engines import open_for_test
+from tests.contract.steps import NOW, QUEUE, claim, new_job, take, taken
 
-PARENT = "repeat:nightly:1700000000000"
+PARENT = f"repeat:nightly:{NOW}"
+ONCE = NewSchedule(
+    "nightly", ScheduleRule(every_ms=60_000, limit=1), SchedulePolicy(), "send", "{}", Options()
+)
 
 
 def child(id: str, on_failure: OnFailure) -> NewJob:
@@ -26,7 +35,7 @@ async def state(engine: Engine) -> State:
 @pytest.fixture
 async def parked(engine: Engine) -> Engine:
     """An engine with a parent that waits for the children a and b, which run."""
-    await engine.add([new_job(PARENT)], now_ms=NOW)
+    await engine.upsert_schedule(QUEUE, ONCE, now_ms=NOW)
     assert await take(engine) == [PARENT]
     children = [child("a", "fail"), child("b", "ignore")]
     await engine.settle(QUEUE, [Parked(PARENT, "t1", children, 1)], None, now_ms=NOW)
@@ -64,3 +73,35 @@ async def test_the_child_knows_its_parent(parked: Engine) -> None:
     (record,) = await parked.get(QUEUE, [page.id])
     assert record is not None
     assert record.parent == ParentLink(QUEUE, PARENT, "fail")
+
+
+@pytest.mark.parametrize("prefix", ["", ":a:repeat"])
+@pytest.mark.parametrize("queue", ["repeat", "mail"])
+async def test_names_that_look_like_ids_of_schedules(
+    kind: str, tmp_path: Path, queue: str, prefix: str
+) -> None:
+    """The key of a job on Redis is "prefix:queue:id", and each part may be or have "repeat"."""
+    async with open_for_test(kind, tmp_path) as engine:
+        if isinstance(engine, RedisEngine):
+            engine._keys.prefix += prefix
+        await engine.upsert_schedule(queue, ONCE, now_ms=NOW)
+        await run_with_child(engine, queue, PARENT)
+        (added,) = await engine.add([new_job(queue=queue)], now_ms=NOW)
+        await run_with_child(engine, queue, added.id)
+
+
+async def run_with_child(engine: Engine, queue: str, parent: str) -> None:
+    """Run a job that is ready and adds a child, then the child, then the job again."""
+    kid, plain = f"child of {parent[-1]}", new_job(queue=queue)
+    link = ParentLink(queue, parent, "fail")
+    outcomes = (
+        Parked(parent, "t1", [NewJob(queue, plain.template, "{}", kid, link)], 1),
+        Completed(kid, "t1", "1"),
+        Completed(parent, "t1", "1"),
+    )
+    for outcome in outcomes:
+        batch = await engine.claim(queue, claim(1, "t1"), now_ms=NOW)
+        assert taken(batch.leases) == [outcome.id]
+        await engine.settle(queue, [outcome], None, now_ms=NOW)
+    (found,) = await engine.children(queue, parent, limit=9)
+    assert (found.id, found.outcome) == (kid, "completed")

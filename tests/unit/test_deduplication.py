@@ -26,6 +26,7 @@ from hasten.jobs._deduplication import (
     debounced_due_ms,
     make_deduplication,
     read_deduplication_id,
+    to_deduplication_id,
     to_deduplication_key,
 )
 from hasten.jobs._options import (
@@ -312,6 +313,11 @@ class TestKeysOfAJob:
         stored = read_deduplication_id(template.opts)
         assert stored is not None
         assert to_deduplication_key("a:b", stored) == text
+
+    def test_two_tasks_have_different_ids(self) -> None:
+        assert to_deduplication_id("send", "a:b%") == "send:a:b%"
+        names = [("a", "b:c"), ("a:b", "c"), ("a%3Ab", "c")]
+        assert len({to_deduplication_id(task, key) for task, key in names}) == 3
 
 
 class TestStoredOptions:

@@ -64,7 +64,7 @@ class DeduplicationRule:
 class Deduplication(msgspec.Struct, frozen=True, gc=False):
     """The deduplication of one new job: a rule, with the key of this job.
 
-    id is the key as it is stored: the name of the task, a colon and the key.
+    id is the key as it is stored: see `to_deduplication_id`.
     """
 
     mode: DeduplicationMode
@@ -207,13 +207,22 @@ def make_deduplication(
 
 
 def to_deduplication_id(task: str, key: str) -> str:
-    """Return the deduplication id that is stored for a key of a task."""
-    return f"{task}:{key}"
+    """Return the deduplication id that is stored for a key of a task.
+
+    It is "task:key". A ":" in the name of the task is stored as "%3A", and a "%" as "%25":
+    otherwise the key "b:c" of a task "a" would be the key "c" of a task "a:b".
+    """
+    return _id_prefix(task) + key
 
 
 def to_deduplication_key(task: str, id: str) -> str:
     """Return the key in a stored deduplication id. An id of another program is its own key."""
-    return id.removeprefix(f"{task}:")
+    return id.removeprefix(_id_prefix(task))
+
+
+def _id_prefix(task: str) -> str:
+    """Return the beginning of the ids of a task."""
+    return task.replace("%", "%25").replace(":", "%3A") + ":"
 
 
 def _resolve_text(

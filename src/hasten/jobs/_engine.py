@@ -28,7 +28,7 @@ every engine.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Final, Protocol
 
@@ -154,7 +154,8 @@ class Engine(Protocol):
         finished, and adds nothing.
 
         Raises `InvalidOption`, and adds nothing, if a job with one of the ids exists in its queue,
-        or if `check_flow_queues` does. The caller limits the number of jobs.
+        if a job has a deduplication key, or if `check_flow_queues` does. The caller limits the
+        number of jobs.
         """
 
     # Claiming and settling ----------------------------------------------------------------------
@@ -185,7 +186,8 @@ class Engine(Protocol):
         `Postponed` with a delay moves the job to delayed. Without a delay, the job is placed behind
         all waiting jobs of its priority, or in front of them if it has `lifo`. A `Parked` job waits
         for its children, see there; it raises `StoreRejected` if a child cannot be added, because
-        a job with its id exists and is not a child of the parked job.
+        a job with its id exists and is not a child of the parked job, or because the child has a
+        deduplication key.
 
         A parent fails instead of completing while one of its children is pending or failed, see
         `ChildOutcome`. It may complete with pending children if it ignores the failure of a child:
@@ -196,6 +198,9 @@ class Engine(Protocol):
         `remove`, `purge`, `obliterate` or a retention rule deletes. A parent that waits for no
         other child becomes ready, in front of the queue or by its priority, or delayed if it has a
         delay. A job with a failed child gets a `deferred_failure`.
+
+        If one call has the outcomes of a parent and of its child, their order is undefined: the
+        parent may be stored as if the child were still pending.
 
         With metrics_minutes, Redis also counts the finished jobs per minute, as BullMQ does, and
         keeps the counts of that many minutes. Other stores ignore it.
@@ -482,6 +487,7 @@ class Engine(Protocol):
     async def obliterate(self, queue: str) -> None:
         """Delete a queue: its jobs in all states, its schedules, its events and its settings.
 
+        On Redis, this goes through all keys of the server, to find deduplication keys without jobs.
         A worker that still runs reports itself again.
         """
 
@@ -527,6 +533,14 @@ def check_cursor(after: object) -> str:
     if isinstance(after, str) and re.fullmatch(r"[0-9]{1,18}-[0-9]{1,18}", after):
         return after
     raise InvalidOption("after", after, "the cursor of an event, such as '1700000000000-0'")
+
+
+def check_flow_jobs(jobs: Iterable[NewJob]) -> None:
+    """Raise `InvalidOption` if a job has a deduplication key: one that is dropped is no child."""
+    for job in jobs:
+        rule = job.template.deduplication
+        if rule is not None:
+            raise InvalidOption(rule.mode, rule.id, "no deduplication key for a job of a flow")
 
 
 def resolve_keep(own: Keep | None, default: Keep) -> Keep:

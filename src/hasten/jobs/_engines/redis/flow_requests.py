@@ -18,6 +18,7 @@ import msgspec
 
 from hasten.errors import InvalidOption
 from hasten.jobs._encoding import UNDECODABLE
+from hasten.jobs._engine import check_flow_jobs
 from hasten.jobs._engines.redis.queue_keys import QueueKeys
 from hasten.jobs._record import ChildOutcome, NewJob, OnFailure, ParentLink
 
@@ -38,8 +39,15 @@ class FlowRows(NamedTuple):
     orders: list[tuple[str, bool, list[str]]]
 
 
-def make_flow_rows(jobs: Sequence[NewJob], keys: QueueKeys) -> FlowRows:
-    """Return the rows of new jobs. Raises `InvalidOption` if two of them have the same id."""
+def make_flow_rows(
+    jobs: Sequence[NewJob], keys: QueueKeys, *, added_by: str | None = None
+) -> FlowRows:
+    """Return the rows of new jobs.
+
+    added_by is the id of the job that adds them while it runs. Raises `InvalidOption` if two of
+    them have the same id, or one has a deduplication key.
+    """
+    check_flow_jobs(jobs)
     own_keys = [f"{keys.queue_prefix(job.queue)}{job.id}" for job in jobs]
     if len(set(own_keys)) < len(own_keys):
         doubled = next(
@@ -64,7 +72,12 @@ def make_flow_rows(jobs: Sequence[NewJob], keys: QueueKeys) -> FlowRows:
             children.setdefault(parent_key, []).append(own_key)
     rows = [group.to_row(keys) for group in groups]
     orders = [
-        (parent_key, _is_in_order(of_parent), of_parent)
+        (
+            parent_key,
+            _is_in_order(of_parent)
+            and (added_by is None or parent_key in own_keys or _are_of_run(of_parent, added_by)),
+            of_parent,
+        )
         for parent_key, of_parent in children.items()
     ]
     return FlowRows(rows, orders)
@@ -131,6 +144,15 @@ def _is_in_order(keys: Sequence[str]) -> bool:
     places = [_place_in_id(key) for key in keys]
     ends = all(_NUMBERS.search(key) for key in keys)
     return ends and all(a < b for a, b in pairwise(places))
+
+
+def _are_of_run(keys: Sequence[str], parent: str) -> bool:
+    """Return whether hasten has made the ids of children that a parent has added while it ran.
+
+    They have the number of the call in that run, and so come after the children of earlier calls.
+    """
+    generated = re.compile(re.escape(parent.replace(":", ".")) + r"-[0-9]+-[0-9]+")
+    return all(generated.fullmatch(key.rpartition(":")[2]) for key in keys)
 
 
 _NUMBERS: Final = re.compile(r"(?:-[0-9]{1,15})+\Z")

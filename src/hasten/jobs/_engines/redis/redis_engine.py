@@ -345,7 +345,7 @@ class RedisEngine:
         """Return the rows of the children of a parked job. Raises `StoreRejected`."""
         try:
             self.check_flow_queues({queue, *(child.queue for child in end.children)})
-            return flow_requests.make_flow_rows(end.children, self._keys)
+            return flow_requests.make_flow_rows(end.children, self._keys, added_by=end.id)
         except InvalidOption as error:
             raise StoreRejected(self._url, str(error)) from error
 
@@ -903,12 +903,24 @@ class RedisEngine:
         return purged
 
     async def obliterate(self, queue: str) -> None:
+        await self._delete_deduplication_keys(queue)
         while await self._run_script("obliterate", queue, {"limit": JOBS_AT_ONCE}, repeatable=True):
             pass
         # The id of an event contains the time in ms. If a queue with this name is used again, its
         # first event must have a later id than the last event of the deleted queue, because readers
         # continue from that.
         await asyncio.sleep(0.002)
+
+    async def _delete_deduplication_keys(self, queue: str) -> None:
+        """Delete all deduplication keys of a queue, also those of jobs that no longer exist.
+
+        Nothing refers to the key of a throttled job that was deleted, and programs in Node add such
+        keys, too. It is therefore searched for among all keys of the server.
+        """
+        found = await self._server.scan(f"{_escape_glob(self._keys.queue_prefix(queue))}d[en]:*")
+        for first in range(0, len(found), JOBS_AT_ONCE):
+            portion = found[first : first + JOBS_AT_ONCE]
+            await self._server.run_command("UNLINK", *portion, key=decode_text(portion[0]))
 
     async def pause(self, queue: str, *, now_ms: int) -> None:
         await self._run_script("pause", queue, {}, repeatable=True)

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from hasten.errors import InvalidOption, JobNotFound, WrongState
-from hasten.jobs._engine import resolve_keep
+from hasten.jobs._engine import check_flow_jobs, resolve_keep
 from hasten.jobs._engines.sqlite.adding import find_state_and_rank
 from hasten.jobs._engines.sqlite.event_rows import EventGroup
 from hasten.jobs._engines.sqlite.job_rows import (
@@ -126,8 +126,12 @@ def _id_of(job: NewJob) -> str:
     return job.id
 
 
-def _ids_by_queue(jobs: Iterable[NewJob]) -> dict[str, list[str]]:
-    """Return the ids of new jobs by queue. Raises `InvalidOption` if two jobs have the same id."""
+def _ids_by_queue(jobs: Sequence[NewJob]) -> dict[str, list[str]]:
+    """Return the ids of the new jobs of a flow by queue.
+
+    Raises `InvalidOption` if two jobs have the same id, or one has a deduplication key.
+    """
+    check_flow_jobs(jobs)
     found: dict[str, dict[str, None]] = {}
     for job in jobs:
         ids, id = found.setdefault(job.queue, {}), _id_of(job)
@@ -253,7 +257,7 @@ def store_parked(unit: UnitOfWork, ledger: Ledger, pairs: Sequence[tuple[int, Pa
             _insert(unit, children, {(ledger.name, end.id): seq})
         row = execute(
             unit.connection, "park", seq=seq, queue=ledger.name, token=end.token, now=unit.now_ms,
-            sequence=ledger.next_sequence(), add_calls=end.add_calls,
+            sequence=ledger.next_sequence(), add_calls=0 if is_cancelled else end.add_calls,
         ).fetchone()  # fmt: skip
         if row is not None:
             changed += 1
@@ -469,6 +473,8 @@ def delete_descendants(unit: UnitOfWork, seqs: Sequence[int], budget: DeletionBu
         execute(unit.connection, "delete_jobs", seqs=encode_json([row[0] for row in gone]))
         for _, queue, id, state in gone:
             by_place.setdefault((queue, State(state)), []).append(id)
+        if gone:  # a parent of theirs that has started meanwhile stays, and must not wait for them
+            unlink(unit, unit.get_ledger(gone[0][1]), [row[0] for row in gone])
         done += len(portion)
         return len(portion)
 

@@ -15,7 +15,7 @@ from hasten.jobs._engines.sqlite.event_rows import EventGroup, make_event_group_
 from hasten.jobs._engines.sqlite.job_rows import encode_json, find_seqs, read_json
 from hasten.jobs._engines.sqlite.job_statements import execute, execute_rows
 from hasten.jobs._engines.sqlite.leasing import read_tokens
-from hasten.jobs._engines.sqlite.links import read_links
+from hasten.jobs._engines.sqlite.links import LinkedJob, read_links
 from hasten.jobs._engines.sqlite.queue_ledger import Ledger, UnitOfWork
 from hasten.jobs._engines.sqlite.retention import Retention, Rules
 from hasten.jobs._engines.sqlite.scheduled_runs import end_runs
@@ -71,13 +71,14 @@ def settle(
             pairs: list[SeqAndOutcome] = list(zip(seqs, outcomes, strict=True))
             if check_leases:
                 pairs, lost = _separate_lost(connection, queue, pairs)
+            links: list[LinkedJob] = []
             if ledger.linked:
+                pairs = flows.replace_blocked(unit, ledger, pairs)
                 ended = [seq for seq, end in pairs if isinstance(end, Completed | Failed)]
                 links = read_links(connection, ledger, ended)
                 release_keys_of_ended_jobs(unit, ledger, links, keeps_windows=True)
-            _store_outcomes(unit, ledger, pairs, retention)
-            if ledger.linked:
-                end_runs(unit, ledger, [seq for seq, _ in pairs])
+            _store_outcomes(unit, ledger, pairs, links, retention)
+            end_runs(unit, ledger, [job.seq for job in links if job.schedule is not None])
             touched.update(unit.queues)
         batch = ClaimedJobs([], None, lost)
         if claim is not None:
@@ -108,11 +109,16 @@ def _is_drained(connection: Connection, queue: str) -> bool:
 
 
 def _store_outcomes(
-    unit: UnitOfWork, ledger: Ledger, pairs: Sequence[SeqAndOutcome], retention: Retention
+    unit: UnitOfWork,
+    ledger: Ledger,
+    pairs: Sequence[SeqAndOutcome],
+    links: Sequence[LinkedJob],
+    retention: Retention,
 ) -> None:
-    """Store outcomes, one kind at a time. Raises `LeaseMismatch` if too few jobs were changed."""
-    if ledger.linked:
-        pairs = flows.replace_blocked(unit, ledger, pairs)
+    """Store outcomes, one kind at a time. Raises `LeaseMismatch` if too few jobs were changed.
+
+    links are the links of the jobs that end.
+    """
     by_kind: dict[type[Outcome], list[SeqAndOutcome]] = {}
     for pair in pairs:
         by_kind.setdefault(type(pair[1]), []).append(pair)
@@ -122,8 +128,9 @@ def _store_outcomes(
         changed += _STORE_BY_KIND[kind](unit, ledger, of_kind, rules)
     if changed != len(pairs):
         raise LeaseMismatch
-    if ledger.linked:
-        flows.end_settled(unit, ledger, pairs)
+    children = {job.seq for job in links if job.parent is not None}
+    if children:
+        flows.end_settled(unit, ledger, [pair for pair in pairs if pair[0] in children])
     retention.apply(unit, ledger, rules)
 
 

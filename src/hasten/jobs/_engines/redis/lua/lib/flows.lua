@@ -3,13 +3,17 @@
 -- its children are in its set `:dependencies` until they finish, then in `:processed`, `:failed` or `:unsuccessful`.
 
 -- Splits the key of a job, "prefix:queue:id", into the beginning of its queue's keys and its id. An id has no colon,
--- except that of a job of a scheduler: "repeat:id of the scheduler:ms".
+-- except that of a job of a scheduler, "repeat:scheduler:ms". The prefix and the queue may be or contain "repeat", so
+-- the hash of the job tells whether it has a scheduler.
 local function split(job_key)
-  local base, id = string.match(job_key, '^(.-:)(repeat:.+:%d+)$')
-  if not base or select(2, string.gsub(base, ':', '')) < 2 then
-    base, id = string.match(job_key, '^(.*:)([^:]*)$')
+  if string.find(job_key, ':repeat:.+:%d+$') then
+    local scheduler = read_field(job_key, 'rjk')
+    local ending = scheduler and ':repeat:' .. scheduler .. ':' .. string.match(job_key, '%d+$')
+    if ending and #ending < #job_key and string.sub(job_key, -#ending) == ending then
+      return string.sub(job_key, 1, -#ending), string.sub(ending, 2)
+    end
   end
-  return base, id
+  return string.match(job_key, '^(.*:)([^:]*)$')
 end
 
 -- Moves a parent from `waiting-children` to `delayed` or to the ready jobs.
@@ -51,7 +55,9 @@ end
 local function fail_parent(parent_key, job_key, now)
   call('ZADD', parent_key .. ':unsuccessful', now, job_key)
   local base, id = split(parent_key)
-  if call('EXISTS', parent_key) == 0 or call('ZSCORE', base .. 'failed', id) or call('ZSCORE', base .. 'completed', id) then
+  -- A job that completes in the same script is not in `completed` yet, but has the field `finishedOn`.
+  local fields = read_fields(parent_key, 'name', 'data', 'finishedOn')
+  if not (fields[1] or fields[2]) or fields[3] then
     return
   end
   call('HSETNX', parent_key, 'defa', 'child ' .. job_key .. ' failed')
@@ -100,6 +106,7 @@ local function unlink(parent_key, job_key)
   if call('EXISTS', parent_key .. ':dependencies') == 0
     and call('ZREM', base .. 'waiting-children', id) == 1 then
     local q = open(base)
+    call('HSET', parent_key, 'delay', 0)
     make_ready(q, id, 0, true)
     emit_waiting(q, id, 'waiting-children')
   end
