@@ -16,7 +16,7 @@ import aiosmtplib
 from fastapi import APIRouter, HTTPException, Query
 from pydantic import BaseModel, EmailStr, Field
 
-from hasten.jobs import Job, Queue, Slot, State, Worker
+from hasten.jobs import Context, Job, Queue, Slot, State, Worker
 
 SMTP_HOST = os.environ.get("SMTP_HOST", "127.0.0.1")
 SMTP_PORT = int(os.environ.get("SMTP_PORT", "1025"))
@@ -27,6 +27,12 @@ worker = Worker(queue, concurrency=10)
 
 class Mail(BaseModel):
     to: EmailStr
+    subject: str = Field(max_length=200)
+    text: str = Field(max_length=100_000)
+
+
+class Newsletter(BaseModel):
+    to: list[EmailStr] = Field(min_length=1, max_length=100)
     subject: str = Field(max_length=200)
     text: str = Field(max_length=100_000)
 
@@ -48,6 +54,13 @@ async def send(mail: Mail, message_id: str) -> str:
     message.set_content(mail.text)
     await aiosmtplib.send(message, hostname=SMTP_HOST, port=SMTP_PORT)
     return message_id
+
+
+@queue.task
+async def report(ctx: Context) -> dict[str, int]:
+    """Count the mails of a newsletter, which are the children of this job."""
+    mails = await ctx.children.progress()
+    return {"sent": mails.completed, "failed": mails.failed}
 
 
 history: deque[dict[str, object]] = deque(maxlen=100)
@@ -82,6 +95,18 @@ async def send_email_now(mail: Mail) -> dict[str, str]:
     """Send a mail, and return when it has been sent."""
     message_id = await send(mail, make_msgid(domain="example.org"))
     return {"status": "sent", "message_id": message_id}
+
+
+@router.post("/newsletter", status_code=202)
+async def send_newsletter(newsletter: Newsletter) -> dict[str, str]:
+    """Queue a mail to each address, and a report, which is made when all mails have ended."""
+    content = newsletter.model_dump(exclude={"to"})
+    mails = [
+        send.args(Mail(to=address, **content), make_msgid(domain="example.org"))
+        for address in newsletter.to
+    ]
+    job = await report.after(mails, on_failure="ignore").enqueue()
+    return {"status": "queued", "id": job.id}
 
 
 @router.get("/mails")

@@ -87,6 +87,34 @@ async def test_a_refused_recipient_is_not_tried_again(
     assert len(sent(hasten_jobs.runs)) == 1
 
 
+async def test_a_newsletter_is_reported_when_all_mails_have_ended(
+    client: httpx.AsyncClient, provider: Provider, hasten_jobs: JobsTester
+) -> None:
+    """One mail fails for good, another one is retried."""
+    provider.failures = [
+        aiosmtplib.SMTPServerDisconnected("gone"),
+        aiosmtplib.SMTPRecipientsRefused([]),
+    ]
+    addresses = ["ada@example.org", "blaise@example.org", "chien@example.org"]
+    newsletter = {**MAIL, "to": addresses}
+    queued = (await client.post("/newsletter", json=newsletter)).json()
+    assert len(sent(await hasten_jobs.run_until_idle(raises=False))) == 3
+    assert (await client.get("/jobs")).json()["waiting-children"] == 1
+    await hasten_jobs.advance(hours=1, raises=False)
+    report = (await client.get(f"/jobs/{queued['id']}")).json()
+    assert (report["state"], report["result"]) == ("completed", {"sent": 2, "failed": 1})
+    assert len(provider.mails) == 2
+    assert {each["To"] for each in provider.mails} < set(addresses)
+
+
+@pytest.mark.parametrize("to", [[], ["nobody"], ["ada@example.org"] * 101])
+async def test_a_newsletter_without_valid_addresses_is_rejected(
+    client: httpx.AsyncClient, hasten_jobs: JobsTester, to: list[str]
+) -> None:
+    assert (await client.post("/newsletter", json={**MAIL, "to": to})).status_code == 422
+    assert (await client.get("/jobs")).json()["waiting-children"] == 0
+
+
 async def test_a_crash_sends_the_same_mail_twice_at_most(
     provider: Provider, hasten_jobs: JobsTester
 ) -> None:

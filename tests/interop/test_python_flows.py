@@ -319,6 +319,85 @@ class TestChanging:
         assert troubles(shared) == troubles(parents) == []
 
 
+class TestBullBoard:
+    """The tree of a flow of ours, and the buttons of a failed child."""
+
+    async def fail_a_child(self, shared: SharedQueue, on_failure: OnFailure) -> Board:
+        """Add a parent with a child that fails at first, and a delayed one."""
+        link = ParentLink(shared.name, "t-0", on_failure)
+        await add(
+            new(shared, "t-0", data={"value": "end"}),
+            new(shared, "t-1", "fail", {"message": "no", "times": 1}, parent=link),
+            new(shared, "t-2", data={"value": 2}, parent=link, delay=60),
+            to=shared,
+        )
+        await shared.python_worker(idle=False)
+        await shared.until_state("t-1", State.FAILED)
+        return await Board.of(shared)
+
+    async def test_it_shows_the_states(self, shared: SharedQueue) -> None:
+        board = await self.fail_a_child(shared, "ignore")
+        for id in "t-0", "t-1", "t-2":
+            tree = await board.get(f"/{shared.name}/{id}/flow")
+            assert states_in(tree["flowRoot"]) == {
+                "t-0": "waiting-children", "t-1": "failed", "t-2": "delayed"
+            }  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("on_failure", "before", "after", "children"),
+        [
+            ("fail", State.FAILED, State.FAILED, 2),
+            ("continue", State.COMPLETED, State.COMPLETED, 2),
+            ("ignore", State.WAITING_CHILDREN, State.COMPLETED, 2),
+            ("remove", State.WAITING_CHILDREN, State.COMPLETED, 1),
+            ("wait", State.WAITING_CHILDREN, State.COMPLETED, 2),
+        ],
+    )
+    async def test_its_retry_button(
+        self,
+        shared: SharedQueue,
+        on_failure: OnFailure,
+        before: State,
+        after: State,
+        children: int,
+    ) -> None:
+        """The states of the parent are those before the last child ends, and after that."""
+        board = await self.fail_a_child(shared, on_failure)
+        await shared.until_state("t-0", before)
+        await board.put(f"/{shared.name}/t-1/retry")
+        await shared.until_state("t-1", State.COMPLETED)
+        await shared.until_state("t-0", before)
+        await board.put(f"/{shared.name}/t-2/promote")
+        await shared.until_state("t-2", State.COMPLETED)
+        await shared.until_state("t-0", after)
+        counted = await shared.queue.engine.count_children(shared.name, "t-0")
+        assert counted == ChildCounts(completed=children)
+        assert troubles(shared) == []
+
+    @pytest.mark.parametrize(
+        ("on_failure", "before", "after"),
+        [
+            ("fail", State.FAILED, State.FAILED),
+            ("continue", State.COMPLETED, State.COMPLETED),
+            ("ignore", State.COMPLETED, State.COMPLETED),
+            ("remove", State.COMPLETED, State.COMPLETED),
+            ("wait", State.WAITING_CHILDREN, State.COMPLETED),
+        ],
+    )
+    async def test_its_remove_button(
+        self, shared: SharedQueue, on_failure: OnFailure, before: State, after: State
+    ) -> None:
+        """The states of the parent are those before and after the failed child is removed."""
+        board = await self.fail_a_child(shared, on_failure)
+        await board.put(f"/{shared.name}/t-2/promote")
+        await shared.until_state("t-2", State.COMPLETED)
+        await shared.until_state("t-0", before)
+        await board.put(f"/{shared.name}/t-1/clean")
+        assert await shared.queue.get("t-1") is None
+        await shared.until_state("t-0", after)
+        assert troubles(shared) == []
+
+
 class TestParking:
     async def test_node_runs_the_children_of_a_parked_job(
         self, shared: SharedQueue, parents: SharedQueue
@@ -361,6 +440,14 @@ class TestParking:
         await parents.python_worker(idle=False)
         await parents.until_state(parent, State.COMPLETED)
         assert troubles(shared) == troubles(parents) == []
+
+
+def states_in(node: Any) -> dict[str, str]:
+    """Return the states of all jobs of a tree of Bull Board, by id."""
+    states = {node["id"]: node["state"]}
+    for child in node["children"]:
+        states |= states_in(child)
+    return states
 
 
 def _facts(fields: dict[str, str]) -> dict[str, Any]:
