@@ -113,7 +113,7 @@ async def send_newsletter(newsletter: Newsletter) -> dict[str, str]:
 async def mails(
     state: State = State.COMPLETED, limit: Annotated[int, Query(ge=1, le=1000)] = 100
 ) -> list[dict[str, object]]:
-    """Return the newest mails in a state, without their texts."""
+    """Return the mails among the newest jobs in a state, without their texts."""
     jobs = await queue.jobs(state, limit=limit, newest_first=True)
     return [
         {
