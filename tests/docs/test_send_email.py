@@ -286,7 +286,9 @@ def test_ctrl_c_during_the_tour_ends_it_with_status_130() -> None:
         read_until(process, "Serving on")
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=90)
-        assert (process.returncode, err) == (130, "")
+    # A busy machine may block the event loop for seconds.
+    rest = [line for line in err.splitlines() if "event loop" not in line]
+    assert (process.returncode, rest) == (130, [])
 
 
 def test_a_busy_port_is_named_with_the_remedy() -> None:
