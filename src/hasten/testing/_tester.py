@@ -146,7 +146,9 @@ class JobsTester:
         """Advance the time, and run each job when it becomes due: `await jobs.advance(hours=1)`.
 
         The clock stops at each time at which a job is due. So jobs run in the order of their times,
-        and a job that is added or retried on the way runs, too, if it becomes due in time.
+        and a job that is added or retried on the way runs, too, if it becomes due in time. The
+        schedules that the code declares run, too; they begin with the first call that advances the
+        time.
 
         Returns the runs, and raises exceptions, as `run_until_idle` does. duration is added to the
         other arguments.
@@ -283,7 +285,8 @@ class JobsTester:
             check_may_continue=self._raise_if_endless,
         )
         try:
-            await self._store_declared_schedules()
+            if target_ms > self._clock.now_ms():
+                await self._store_declared_schedules()
             await driver.run_until(target_ms)
         finally:
             driver.close()
