@@ -44,8 +44,10 @@ NOTE: Final = "<!-- Written by docs/generate.py from the docstrings: change thos
 # Classes whose objects hasten creates: their constructors are not shown.
 NOT_MADE_BY_USERS: Final = set(
     """
-    Arguments Context CurrentLimit Enqueuer Event Job JobRecord QueueEvents SyncCurrentLimit
-    SyncEnqueuer SyncJob SyncQueue Task
+    Arguments Batch Child ChildProgress Children Context CrashDifference CrashReport CurrentLimit
+    EnqueuedJob Enqueuer Event Flow Job JobRecord JobRun JobTree ParentLink QueueEvents Schedule
+    Schedules SyncBatch SyncChildren SyncCurrentLimit SyncEnqueuer SyncFlow SyncJob SyncJobsTester
+    SyncQueue SyncSchedules Task
     """.split()
 )
 
@@ -53,12 +55,16 @@ NOT_MADE_BY_USERS: Final = set(
 FOR_HASTEN_ITSELF: Final = set(
     """
     Capped.count Count.with_page Context.close Context.stop Keep.keeps_nothing Keep.age_ms
-    Queue.decode_result Queue.engine Queue.template Queue.submit Queue.submit_many Queue.results
-    Queue.watches Worker.start_counting_runs Worker.state Worker.totals
+    Context.used_children Queue.decode_result Queue.drop_pending_calls Queue.engine
+    Queue.prepare_template Queue.queue_named Queue.results Queue.shares_store_with Queue.submit
+    Queue.submit_many Queue.template Queue.use_store Queue.watches Schedules.check_declared
+    Schedules.declare Schedules.make_declared Store.close_without_event_loop
+    Worker.start_counting_runs Worker.state Worker.totals
     Limit.identifying_options Limit.is_counted Limit.make_checks Limit.make_policy
     Limit.parse_returned_rate Limits.clock Limits.counter_store MemoryStore.hit_one
     MemoryStore.hit_now MemoryStore.settle_now MemoryStore.peek_now MemoryStore.reset_now
-    MemoryStore.block_now RateLimitStats.get_or_add_limit
+    MemoryStore.block_now MemoryStore.use_default_clock Limiter.use_default_clock
+    RateLimitStats.get_or_add_limit
     """.split()
 )
 

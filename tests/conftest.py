@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from hasten import _pytest_plugin
 from tests.effort import effort
 from tests.servers.reaper import Reaper
 
@@ -32,6 +33,8 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     reaper = config.stash[REAPER] = Reaper(None if is_worker(config) else temporary_folder())
     reaper.watch_children()
+    if not config.pluginmanager.has_plugin("hasten"):  # hasten was installed without its plug-in
+        config.pluginmanager.register(_pytest_plugin, "hasten")
     # The processes of a run have to agree on the order of sets: tests are parametrized with some.
     os.environ.setdefault("PYTHONHASHSEED", str(random.SystemRandom().randrange(2**32)))
 

@@ -22,7 +22,10 @@ SRC: Final = Path(__file__).parent.parent / "src"
 RENAMED: Final = {"aclose": "close"}
 
 # Async methods that need no twin, and why.
-WITHOUT_TWIN: Final = {("Paginator", "from_source"): "the methods of a Source are async"}
+WITHOUT_TWIN: Final = {
+    ("Paginator", "from_source"): "the methods of a Source are async",
+    ("Queue", "queue_named"): "only hasten itself calls it",
+}
 
 
 class Twins(typing.NamedTuple):

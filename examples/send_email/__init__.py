@@ -1,1 +1,4 @@
-"""The demo application: mail jobs, pages, fields, compression and limits. Start: `make demo`."""
+"""The demo application: mail jobs, a schedule, a flow, pages, fields, compression and limits.
+
+Start: `make demo`.
+"""

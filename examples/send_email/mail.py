@@ -5,6 +5,7 @@ the file `hasten.db`.
 """
 
 import os
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from email.message import EmailMessage
@@ -15,7 +16,7 @@ import aiosmtplib
 from fastapi import APIRouter, HTTPException, Query
 from pydantic import BaseModel, EmailStr, Field
 
-from hasten.jobs import Job, Queue, State, Worker
+from hasten.jobs import Context, Job, Queue, Slot, State, Worker
 
 SMTP_HOST = os.environ.get("SMTP_HOST", "127.0.0.1")
 SMTP_PORT = int(os.environ.get("SMTP_PORT", "1025"))
@@ -26,6 +27,12 @@ worker = Worker(queue, concurrency=10)
 
 class Mail(BaseModel):
     to: EmailStr
+    subject: str = Field(max_length=200)
+    text: str = Field(max_length=100_000)
+
+
+class Newsletter(BaseModel):
+    to: list[EmailStr] = Field(min_length=1, max_length=100)
     subject: str = Field(max_length=200)
     text: str = Field(max_length=100_000)
 
@@ -47,6 +54,24 @@ async def send(mail: Mail, message_id: str) -> str:
     message.set_content(mail.text)
     await aiosmtplib.send(message, hostname=SMTP_HOST, port=SMTP_PORT)
     return message_id
+
+
+@queue.task
+async def report(ctx: Context) -> dict[str, int]:
+    """Count the mails of a newsletter, which are the children of this job."""
+    mails = await ctx.children.progress()
+    return {"sent": mails.completed, "failed": mails.failed}
+
+
+history: deque[dict[str, object]] = deque(maxlen=100)
+
+
+# keep_completed: otherwise these jobs would be in the list of mails, too.
+@queue.every("1m", keep_completed=0)
+@queue.task
+async def record_counts(slot: Slot) -> None:
+    """Count the jobs every minute, for a chart."""
+    history.append({"at": slot.planned, "counts": await queue.counts()})
 
 
 @asynccontextmanager
@@ -72,11 +97,23 @@ async def send_email_now(mail: Mail) -> dict[str, str]:
     return {"status": "sent", "message_id": message_id}
 
 
+@router.post("/newsletter", status_code=202)
+async def send_newsletter(newsletter: Newsletter) -> dict[str, str]:
+    """Queue a mail to each address, and a report, which is made when all mails have ended."""
+    content = newsletter.model_dump(exclude={"to"})
+    mails = [
+        send.args(Mail(to=address, **content), make_msgid(domain="example.org"))
+        for address in newsletter.to
+    ]
+    job = await report.after(mails, on_failure="ignore").enqueue()
+    return {"status": "queued", "id": job.id}
+
+
 @router.get("/mails")
 async def mails(
     state: State = State.COMPLETED, limit: Annotated[int, Query(ge=1, le=1000)] = 100
 ) -> list[dict[str, object]]:
-    """Return the newest mails in a state, without their texts."""
+    """Return the mails among the newest jobs in a state, without their texts."""
     jobs = await queue.jobs(state, limit=limit, newest_first=True)
     return [
         {
@@ -94,6 +131,11 @@ async def mails(
 @router.get("/jobs")
 async def counts() -> dict[State, int]:
     return await queue.counts()
+
+
+@router.get("/history")
+async def counts_until_now() -> list[dict[str, object]]:
+    return list(history)
 
 
 @router.get("/jobs/{job_id}")

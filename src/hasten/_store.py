@@ -130,8 +130,10 @@ class Store(AsyncClosable):
     def __repr__(self) -> str:
         return f"Store({self.url!r})"
 
-    def _close_now(self) -> None:
+    def close_without_event_loop(self) -> None:
+        """Close all connections and files without an event loop. Errors are ignored."""
         parts, self._parts = self._parts, {}
+        _open_stores.discard(self)
         for part in parts.values():
             with contextlib.suppress(Exception):
                 part.close_without_event_loop()
@@ -167,7 +169,7 @@ _open_stores: Final[set[Store]] = set()
 
 def _close_all_stores() -> None:
     for store in list(_open_stores):
-        store._close_now()
+        store.close_without_event_loop()
 
 
 def _reset_locks_after_fork() -> None:

@@ -28,7 +28,9 @@ HastenError
 │   │   └── StoreTimeout    no response in time: the operation may or may not have been applied
 │   └── AddedInPart         only the first jobs of a large call were added: add the remaining ones
 ├── JobNotFound             the job never existed, or was removed            (also LookupError)
+├── ScheduleNotFound        the schedule never existed, or was removed       (also LookupError)
 ├── WrongState              the state of the job does not allow the operation
+├── BatchClosed             the batch takes no more jobs: open another one
 ├── JobFailed               the awaited job failed and will not be retried: see the message
 │   └── JobCancelled        the awaited job was cancelled
 ├── ResultTimeout           the awaited job is not finished yet: wait longer (also TimeoutError)
@@ -36,6 +38,7 @@ HastenError
 └── RunFailed               hasten ended the run of a job: stored as the error of the job
     ├── JobTimeout          the run took longer than the job's time-out
     ├── InvalidResult       the result of the handler cannot be stored
+    ├── UnawaitedChildren   the handler returned without waiting for its child jobs
     └── ProcessDied         the process of the handler has ended
 
 Errors that callers handle in different ways have different classes. The exceptions that a handler
@@ -468,6 +471,15 @@ class JobNotFound(HastenError, LookupError):
         self.job_id = job_id
 
 
+class ScheduleNotFound(HastenError, LookupError):
+    """The queue has no schedule with this id: it never existed, or was removed."""
+
+    def __init__(self, queue: str, schedule_id: str) -> None:
+        super().__init__(f"queue {queue!r} has no schedule {schedule_id!r}")
+        self.queue = queue
+        self.schedule_id = schedule_id
+
+
 class WrongState(HastenError):
     """The state of the job does not allow this operation."""
 
@@ -478,6 +490,17 @@ class WrongState(HastenError):
         self.queue = queue
         self.job_id = job_id
         self.state = state
+
+
+class BatchClosed(HastenError):
+    """The batch was closed or deleted, so no more jobs can be added to it."""
+
+    def __init__(self, queue: str, batch_id: str) -> None:
+        super().__init__(
+            f"batch {batch_id!r} of queue {queue!r} takes no more jobs: it was closed or deleted"
+        )
+        self.queue = queue
+        self.batch_id = batch_id
 
 
 class JobFailed(HastenError):
@@ -536,6 +559,10 @@ class JobTimeout(RunFailed):
 
 class InvalidResult(RunFailed):
     """The result of a handler cannot be stored. The job fails without a retry."""
+
+
+class UnawaitedChildren(RunFailed):
+    """A handler has returned without waiting for its child jobs. The job fails without a retry."""
 
 
 class ProcessDied(RunFailed):

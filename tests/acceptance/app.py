@@ -25,6 +25,8 @@ from hasten.jobs import Context, Queue, Worker
 
 QUEUE: Final = "acceptance"
 BATCH: Final = 100
+MEMBERS: Final = 3
+"""How many children a flow has, and members a batch."""
 
 queue = Queue(QUEUE, keep_completed=True, keep_failed=True)
 
@@ -179,11 +181,28 @@ async def enqueue_many(options: argparse.Namespace) -> None:
         print(batch, flush=True)
 
 
+async def enqueue_flows(options: argparse.Namespace) -> None:
+    """Add flows and batches with a job for their end, and print the ids of both kinds.
+
+    The jobs for their end are not kept: a second one with the same id would be a new job.
+    """
+    passing = step.using(keep_completed=False)
+    for number in range(options.count):
+        flow = step.args(number=number).after(step.many([0.02] * MEMBERS))
+        root = await flow.on_ended(passing.args(number=number)).enqueue()
+        print(root.id, flush=True)
+        batch = await queue.batch(on_ended=passing.args(number=number))
+        await batch.add(step.many([0.02] * MEMBERS))
+        await batch.close()
+        print(batch.id, flush=True)
+
+
 ROLES: Final = {
     "work": work,
     "enqueue": enqueue,
     "enqueue-together": enqueue_together,
     "enqueue-many": enqueue_many,
+    "enqueue-flows": enqueue_flows,
 }
 
 

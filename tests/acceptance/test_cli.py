@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -15,13 +16,14 @@ from typing import Final
 
 import pytest
 
-from hasten.jobs import Job, Queue, State
-from tests.acceptance.commands import HASTEN, Command, environment, run
-from tests.jobs.eventually import until_true
+from hasten.jobs import Job, State
+from tests.acceptance.commands import HASTEN, Command, environment
+from tests.acceptance.places import SERVING, Place
+from tests.jobs.eventually import until_state, until_true
 from tests.patience import DEADLINE_SECONDS
 
 APP: Final = """
-import asyncio, os, time
+import asyncio, logging, os, time
 from pathlib import Path
 from hasten.jobs import Queue
 
@@ -53,48 +55,16 @@ async def echo(text: str) -> None:
 
 @mail.task(keep_failed=True)
 async def fail() -> None:
+    logging.getLogger("shop").warning("looking")
     raise LookupError("[bold]no such address[/bold]")
 """
 
 SCRIPTS: Final = Path(sysconfig.get_path("scripts"))
-SERVING: Final = r"worker \S+ serves mail"
-
-
-class Place:
-    """A folder with `app.py`, its store, and the commands that run there."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.commands: list[Command] = []
-        self.mail = Queue("mail", f"sqlite:///{folder}/hasten.db")
-
-    async def worker(self, *options: str, processes: int = 1) -> Command:
-        """Start a worker and wait until it serves."""
-        if processes > 1:
-            options = (*options, "--processes", str(processes))
-        command = Command(self.folder, "worker", "app:mail", *options)
-        self.commands.append(command)
-        await command.until_logged(SERVING, times=processes)
-        return command
-
-    def hasten(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end."""
-        return run(self.folder, *arguments, **variables)
-
-    def held_by(self) -> set[int]:
-        """The pids of the processes in which a holding job has started."""
-        return {int(path.name.split()[-1]) for path in self.folder.glob("held by *")}
-
-    async def close(self) -> None:
-        for command in self.commands:
-            command.end()
-        await self.mail.aclose()
 
 
 @pytest.fixture
 async def place(tmp_path: Path) -> AsyncIterator[Place]:
-    (tmp_path / "app.py").write_text(APP, encoding="utf-8")
-    place = Place(tmp_path)
+    place = Place(tmp_path, APP)
     yield place
     await place.close()
 
@@ -173,6 +143,54 @@ class TestOneProcess:
         )
         again = await place.worker()
         assert "new store" not in again.log
+
+    async def test_writes_its_log_as_json_with_the_job_on_each_line(self, place: Place) -> None:
+        worker = await place.worker("--log-format", "json", "--log-level", "debug")
+        job = await place.mail.add("fail")
+        await worker.until_logged("failed for good")
+        lines = [json.loads(line) for line in worker.log.splitlines()]
+        (said,) = (line for line in lines if line["logger"] == "shop")
+        names = ("level", "message", "queue", "task", "job_id", "attempt")
+        assert [said[name] for name in names] == ["warning", "looking", "mail", "fail", job.id, 1]
+        (failed,) = (line for line in lines if line["level"] == "error")
+        assert "LookupError" in failed["exception"]
+        assert failed["job_id"] == job.id
+        (started,) = (line for line in lines if "started, attempt 1" in line["message"])
+        assert started["level"] == "debug"
+
+    async def test_logs_failed_jobs_although_the_application_has_disabled_all_loggers(
+        self, place: Place
+    ) -> None:
+        """That is what `logging.config.dictConfig` does by default."""
+        configure = (
+            "import hasten.jobs, logging.config\n"
+            "logging.config.dictConfig({'version': 1,"
+            " 'root': {'handlers': ['all'], 'level': 'INFO'},"
+            " 'handlers': {'all': {'class': 'logging.StreamHandler', 'formatter': 'own'}},"
+            " 'formatters': {'own': {'format': 'OWN %(levelname)s %(message)s'}}})\n"
+        )
+        (place.folder / "app.py").write_text(configure + APP, encoding="utf-8")
+        worker = await place.worker()
+        job = await place.mail.add("fail")
+        await worker.until_logged(rf"OWN ERROR queue mail: job {job.id} \(fail\) failed for good")
+        assert "LookupError" in worker.log
+
+    async def test_the_release_is_shown_and_jobs_for_later_ones_are_handed_back(
+        self, place: Place
+    ) -> None:
+        await place.worker("--release", "2026.11")
+
+        async def is_reported() -> bool:
+            return [info.release for info in await place.mail.workers()] == ["2026.11"]
+
+        await until_true(is_reported)
+        job = await place.mail.add("pid", since="2026.12")
+        await until_state(job, State.DELAYED)
+        assert (await job.refresh()).attempts_made == 0
+        later = await place.worker("--release", "2026.12.1")
+        await job.promote()
+        pid = await job.result(timeout=DEADLINE_SECONDS)
+        assert pid == later.process.pid
 
     async def test_control_characters_are_escaped_in_its_log(self, place: Place) -> None:
         """Also, the text of an error cannot look like a line of the log."""

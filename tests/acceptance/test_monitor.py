@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import os
 import re
 import signal
@@ -11,19 +9,18 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import closing
-from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from hasten.jobs import Queue
-from tests.acceptance.commands import Command, environment, run
+from tests.acceptance.commands import environment, run
+from tests.acceptance.places import SERVING, Answer, MonitoredPlace
 from tests.patience import DEADLINE_SECONDS
-from tests.servers.redis import RedisServer, free_port
+from tests.servers.redis import RedisServer
 
 APP: Final = """
 import asyncio, os, time
@@ -56,95 +53,16 @@ async def kill() -> None:
     os.kill(os.getpid(), 9)
 """
 
-SERVING: Final = r"worker \S+ serves mail"
-
-
-class Answer(NamedTuple):
-    """A response of the monitor."""
-
-    status: int
-    text: str
-    headers: dict[str, str]
-
-    @property
-    def body(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.text)
-        return found
-
-    def metric(self, name: str, **labels: str) -> float | None:
-        """Return the value of a sample on a page of metrics."""
-        for family in text_string_to_metric_families(self.text):
-            for sample in family.samples:
-                if sample.name == name and sample.labels == labels:
-                    return sample.value
-        return None
-
-
-class Place:
-    """A folder with `app.py`, a worker that runs there, and its monitor."""
-
-    def __init__(self, folder: Path, url: str = "") -> None:
-        self.folder = folder
-        self.url = url or f"sqlite:///{folder}/hasten.db"
-        self.port = free_port()
-        self.commands: list[Command] = []
-        self.mail = Queue("mail", self.url)
-
-    async def worker(self, *options: str, processes: int = 1) -> Command:
-        """Start a worker with a monitor, and wait until it serves."""
-        command = Command(
-            self.folder,
-            *("worker", "app:mail", "--metrics-port", str(self.port)),
-            *("--processes", str(processes), *options),
-            HASTEN_URL=self.url,
-        )
-        self.commands.append(command)
-        await command.until_logged(SERVING, times=processes)
-        return command
-
-    def request(self, target: str, method: str = "GET", **headers: str) -> Answer:
-        with closing(HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE_SECONDS)) as client:
-            client.request(method, target, headers=headers)
-            response = client.getresponse()
-            return Answer(response.status, response.read().decode(), dict(response.getheaders()))
-
-    async def get(self, target: str) -> Answer:
-        return await asyncio.to_thread(self.request, target)
-
-    async def until(self, target: str, condition: Callable[[Answer], object]) -> Answer:
-        """Request a page until it fulfils a condition."""
-        answer = await self.get(target)
-        try:
-            async with asyncio.timeout(DEADLINE_SECONDS):
-                while not condition(answer):
-                    await asyncio.sleep(0.05)
-                    answer = await self.get(target)
-        except TimeoutError:
-            raise AssertionError(f"not in time: {answer}\n{self.commands[-1].log}") from None
-        return answer
-
-    def holders(self) -> list[int]:
-        return [int(path.name.split()[-1]) for path in self.folder.glob("held by *")]
-
-    def open_gate(self) -> None:
-        (self.folder / "gate").touch()
-
-    async def close(self) -> None:
-        for command in self.commands:
-            command.end()
-        await self.mail.aclose()
-
 
 @pytest.fixture
-async def place(tmp_path: Path) -> AsyncIterator[Place]:
-    (tmp_path / "app.py").write_text(APP, encoding="utf-8")
-    place = Place(tmp_path)
+async def place(tmp_path: Path) -> AsyncIterator[MonitoredPlace]:
+    place = MonitoredPlace(tmp_path, APP, f"sqlite:///{tmp_path}/hasten.db")
     yield place
     await place.close()
 
 
 class TestOneProcess:
-    async def test_serves_metrics_and_health(self, place: Place) -> None:
+    async def test_serves_metrics_and_health(self, place: MonitoredPlace) -> None:
         worker = await place.worker("--concurrency", "7")
         assert f"metrics: http://127.0.0.1:{place.port}/metrics" in worker.log
         await (await place.mail.add("send")).result(timeout=DEADLINE_SECONDS)
@@ -167,40 +85,15 @@ class TestOneProcess:
         )
         assert (await place.get("/")).body["pages"] == ["/metrics", "/livez", "/readyz", "/scale"]
 
-    async def test_only_get_and_head_are_allowed(self, place: Place) -> None:
+    async def test_only_get_and_head_are_allowed(self, place: MonitoredPlace) -> None:
         await place.worker()
         assert place.request("/livez", "POST").status == 405
         head = place.request("/livez", "HEAD")
         assert (head.status, head.text) == (200, "")
         assert head.headers["content-length"] == "20"
 
-    async def test_says_that_the_event_loop_is_blocked(self, place: Place) -> None:
-        await place.worker("--max-blocked", "1s")
-        await place.mail.add("block")
-        dead = await place.until("/livez", lambda answer: answer.status == 503)
-        assert re.fullmatch(
-            r"worker \S+: the event loop has been blocked for \d+ s by code that does not await",
-            dead.body["reasons"][0],
-        )
-        page = await place.get("/metrics")
-        lag = page.metric("hasten_worker_loop_lag_seconds", process="1")
-        assert lag is not None
-        assert lag > 1
-        place.open_gate()
-        await place.until("/livez", lambda answer: answer.status == 200)
-
-    async def test_says_that_a_queue_is_paused(self, place: Place) -> None:
-        await place.worker()
-        await place.mail.pause()
-        ready = await place.until("/readyz", lambda answer: answer.status == 200)
-        assert ready.body["paused"] == ["mail"]
-        assert (await place.get("/metrics")).metric("hasten_queue_paused", queue="mail") == 1
-        await place.mail.add("send")
-        scale = (await place.get("/scale?queue=mail")).body
-        assert (scale["wait_seconds"], scale["backlog"], scale["paused"]) == (0, 1, True)
-
-    async def test_says_that_a_sqlite_file_is_locked(self, place: Place) -> None:
-        place.url += "?timeout=0.1"
+    async def test_says_that_a_sqlite_file_is_locked(self, place: MonitoredPlace) -> None:
+        place.use(f"sqlite:///{place.folder}/hasten.db?timeout=0.1")
         worker = await place.worker("--max-fetch-age", "1s")
         with closing(sqlite3.connect(place.folder / "hasten.db")) as other:
             other.execute("BEGIN EXCLUSIVE")
@@ -211,29 +104,10 @@ class TestOneProcess:
             await worker.until_logged("store unavailable, retrying")
         await place.until("/readyz", lambda answer: answer.status == 200)
 
-    async def test_says_that_redis_is_down(self, place: Place) -> None:
-        server = RedisServer(place.folder / "redis").start()
-        try:
-            place.url = server.url
-            worker = await place.worker("--max-fetch-age", "1s")
-            await place.until("/readyz", lambda answer: answer.status == 200)
-            server.kill()
-            why = "queue mail: store unavailable for "
-            ready = await place.until("/readyz", lambda answer: why in answer.text)
-            assert ready.status == 503
-            page = await place.get("/metrics")
-            assert page.metric("hasten_store_up", queue="mail") == 0
-            assert page.metric("hasten_worker_slots", process="1") == 100
-            assert (await place.get("/scale?queue=mail")).status == 503
-            assert (await place.get("/livez")).status == 200
-            await worker.until_logged("store unavailable, retrying")
-        finally:
-            server.kill()
-
-    async def test_says_that_it_is_stopping(self, place: Place) -> None:
+    async def test_says_that_it_is_stopping(self, place: MonitoredPlace) -> None:
         worker = await place.worker()
         await place.mail.add("hold")
-        await worker.until(place.holders)
+        await worker.until(place.held_by)
         worker.process.send_signal(signal.SIGINT)
         ready = await place.until("/readyz", lambda answer: "stopping" in answer.text)
         assert ready.status == 503
@@ -241,7 +115,7 @@ class TestOneProcess:
         place.open_gate()
         assert await worker.ended() == 0
 
-    async def test_ends_although_a_request_is_in_progress(self, place: Place) -> None:
+    async def test_ends_although_a_request_is_in_progress(self, place: MonitoredPlace) -> None:
         """Clients that never finish their request hold neither the worker nor others up."""
         worker = await place.worker()
         connections = [socket.create_connection(("127.0.0.1", place.port)) for _ in range(20)]
@@ -255,7 +129,7 @@ class TestOneProcess:
 
     @pytest.mark.parametrize("processes", ["1", "2"])
     async def test_a_port_in_use_is_reported_at_the_start(
-        self, place: Place, processes: str
+        self, place: MonitoredPlace, processes: str
     ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as other:
             port = str(other.getsockname()[1])
@@ -271,7 +145,7 @@ class TestOneProcess:
         )
         assert "serves mail" not in done.stderr
 
-    async def test_without_the_extra_the_error_names_it(self, place: Place) -> None:
+    async def test_without_the_extra_the_error_names_it(self, place: MonitoredPlace) -> None:
         program = (
             "import sys; sys.modules['prometheus_client'] = None; import hasten._cli; "
             "hasten._cli.main(['worker', 'app:mail', '--metrics-port', '9100'])"
@@ -287,8 +161,136 @@ class TestOneProcess:
         assert "prometheus_client is not installed: install hasten with its extra" in done.stderr
 
 
+@pytest.mark.parametrize("store", ["sqlite", "redis"])
+class TestTroubles:
+    """The log, `/readyz` and the metrics of a worker each show what is wrong."""
+
+    async def test_the_event_loop_is_blocked(self, place: MonitoredPlace, store: str) -> None:
+        place.use_kind(store)
+        worker = await place.worker("--max-blocked", "1s", "--max-fetch-age", "1s")
+        await place.mail.add("block")
+        dead = await place.until("/livez", lambda answer: answer.status == 503)
+        blocked = (
+            r"worker \S+: the event loop has been blocked for \d+ s by code that does not await"
+        )
+        assert re.fullmatch(blocked, dead.body["reasons"][0])
+        ready = await place.until("/readyz", lambda answer: "blocked" in answer.text)
+        assert ready.status == 503
+        assert re.fullmatch(blocked, ready.body["reasons"][0])
+        lag = (await place.get("/metrics")).metric("hasten_worker_loop_lag_seconds", process="1")
+        assert lag is not None
+        assert lag > 1
+        await worker.until_logged(f"WARNING .*{blocked}")
+        place.open_gate()
+        await place.until("/livez", lambda answer: answer.status == 200)
+        await worker.until_logged("the event loop is no longer blocked")
+        assert len(re.findall(blocked, worker.log)) == 1
+
+    async def test_the_queue_is_paused(self, place: MonitoredPlace, store: str) -> None:
+        place.use_kind(store)
+        worker = await place.worker()
+        await place.mail.pause()
+        ready = await place.until(
+            "/readyz", lambda answer: answer.status == 200 and "paused" in answer.text
+        )
+        assert ready.body == {"status": "ready", "paused": ["mail"]}
+        assert (await place.get("/metrics")).metric("hasten_queue_paused", queue="mail") == 1
+        await place.mail.add("send")
+        scale = (await place.get("/scale?queue=mail")).body
+        assert (scale["wait_seconds"], scale["backlog"], scale["paused"]) == (0, 1, True)
+        await worker.until_logged("INFO .*queue mail: paused, no jobs are started until")
+        await place.mail.resume()
+        await worker.until_logged("INFO .*queue mail: resumed")
+        assert len(re.findall("queue mail: paused", worker.log)) == 1
+
+    async def test_the_store_is_down(self, place: MonitoredPlace, store: str) -> None:
+        """The folder of a file is no longer there, or the server does not run."""
+        volume = place.folder / "volume"
+        volume.mkdir()
+        server = RedisServer(place.folder / "redis").start() if store == "redis" else None
+        try:
+            place.use(f"sqlite:///{volume}/jobs.db" if server is None else server.url)
+            worker = await place.worker("--max-fetch-age", "1s")
+            await place.until("/readyz", lambda answer: answer.status == 200)
+            if server is None:
+                volume.rename(place.folder / "elsewhere")
+            else:
+                server.kill()
+            why = "queue mail: store unavailable for "
+            ready = await place.until("/readyz", lambda answer: why in answer.text)
+            assert ready.status == 503
+            page = await place.get("/metrics")
+            assert page.metric("hasten_store_up", queue="mail") == 0
+            assert page.metric("hasten_jobs", queue="mail", state="waiting") is None
+            assert page.metric("hasten_worker_slots", process="1") == 100
+            fetched = page.metric("hasten_worker_last_fetch_seconds", queue="mail", process="1")
+            assert fetched is not None
+            assert fetched > 1
+            assert (await place.get("/scale?queue=mail")).status == 503
+            assert (await place.get("/livez")).status == 200
+            await worker.until_logged("ERROR .*store unavailable, retrying")
+            if server is None:
+                (place.folder / "elsewhere").rename(volume)
+                await place.until("/readyz", lambda answer: answer.status == 200)
+                await worker.until_logged("WARNING .*store available again")
+        finally:
+            if server is not None:
+                server.kill()
+
+
+class TestSqliteFiles:
+    async def test_a_file_that_is_removed_is_created_again(self, place: MonitoredPlace) -> None:
+        """Its jobs are lost: the log and the metrics show it. The worker is ready for new ones."""
+        worker = await place.worker("--max-fetch-age", "1m")
+        done = await place.mail.add("send")
+        await done.result(timeout=DEADLINE_SECONDS)
+        await place.mail.add("hold")
+        await worker.until(place.held_by)
+        completed = {"queue": "mail", "state": "completed"}
+        await place.until("/metrics", lambda page: page.metric("hasten_jobs", **completed) == 1)
+        await place.mail.aclose()
+        for file in place.folder.glob("hasten.db*"):
+            file.unlink()
+        await worker.until_logged(
+            "WARNING .*hasten.db was moved, deleted or replaced: creating an empty one"
+        )
+        page = await place.until(
+            "/metrics", lambda page: page.metric("hasten_jobs", **completed) == 0
+        )
+        assert page.metric("hasten_store_up", queue="mail") == 1
+        place.open_gate()
+        page = await place.until(
+            "/metrics", lambda page: page.metric("hasten_leases_lost_total", queue="mail") == 1
+        )
+        await worker.until_logged("WARNING .*job 2: outcome discarded, because its lease was lost")
+        ready = await place.get("/readyz")
+        assert (ready.status, ready.body) == (200, {"status": "ready"})
+        again = Queue("mail", f"sqlite:///{place.folder}/hasten.db")
+        async with again:
+            await (await again.add("send")).result(timeout=DEADLINE_SECONDS)
+
+    async def test_a_worker_stops_while_another_process_locks_the_file(
+        self, place: MonitoredPlace
+    ) -> None:
+        """It waits for the file for some seconds, and then leaves its job to its lease."""
+        worker = await place.worker("--grace", "0")
+        job = await place.mail.add("hold")
+        await worker.until(place.held_by)
+        with closing(sqlite3.connect(place.folder / "hasten.db")) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            worker.process.send_signal(signal.SIGTERM)
+            status = await worker.ended()
+        assert "some outcomes could not be stored" in worker.log
+        assert "Traceback" not in worker.log
+        assert status == 0
+        again = await place.worker("--grace", "0")
+        place.open_gate()
+        await job.result(timeout=DEADLINE_SECONDS)
+        assert "took back 1 jobs of dead workers" in again.log
+
+
 class TestSeveralProcesses:
-    async def test_are_one_page(self, place: Place) -> None:
+    async def test_are_one_page(self, place: MonitoredPlace) -> None:
         worker = await place.worker("--concurrency", "3", processes=2)
         for _ in range(20):
             await place.mail.add("send")
@@ -307,7 +309,9 @@ class TestSeveralProcesses:
         worker.process.terminate()
         assert await worker.ended() == 0
 
-    async def test_counters_never_decrease_when_one_is_restarted(self, place: Place) -> None:
+    async def test_counters_never_decrease_when_one_is_restarted(
+        self, place: MonitoredPlace
+    ) -> None:
         worker = await place.worker(processes=2)
         for _ in range(10):
             await place.mail.add("send")
@@ -327,7 +331,7 @@ class TestSeveralProcesses:
         await place.until("/metrics", lambda page: page.metric(completed, queue="mail") == 11)
         assert set(seen) == {10}
 
-    async def test_the_one_that_is_down_is_named(self, place: Place) -> None:
+    async def test_the_one_that_is_down_is_named(self, place: MonitoredPlace) -> None:
         worker = await place.worker(processes=2)
         (place.folder / "app.py").write_text("raise LookupError", encoding="utf-8")
         os.kill(worker.children()[0], signal.SIGKILL)
@@ -339,41 +343,46 @@ class TestSeveralProcesses:
         )
         assert page.metric("hasten_worker_up", process="2") == 1
 
-    async def test_a_process_that_hangs_is_shown_as_down(self, place: Place) -> None:
+    async def test_a_process_that_hangs_is_shown_as_down(self, place: MonitoredPlace) -> None:
         worker = await place.worker(processes=2)
         hanging = worker.children()[1]
         await place.until("/readyz", lambda answer: answer.status == 200)
         os.kill(hanging, signal.SIGSTOP)
         try:
-            dead = await place.get("/livez")
+            # The process may still answer a request while the signal is delivered.
+            dead = await place.until("/livez", lambda answer: answer.status == 503)
             assert dead.body["reasons"] == ["process 2: does not answer within 1 s"]
-            page = await place.get("/metrics")
-            assert page.metric("hasten_worker_up", process="2") == 0
+            page = await place.until(
+                "/metrics", lambda page: page.metric("hasten_worker_up", process="2") == 0
+            )
+            assert page.metric("hasten_worker_up", process="1") == 1
         finally:
             os.kill(hanging, signal.SIGCONT)
         await place.until("/livez", lambda answer: answer.status == 200)
 
-    async def test_a_blocked_event_loop_is_reported_with_its_process(self, place: Place) -> None:
+    async def test_a_blocked_event_loop_is_reported_with_its_process(
+        self, place: MonitoredPlace
+    ) -> None:
         worker = await place.worker("--max-blocked", "1s", processes=2)
         await place.mail.add("block")
         dead = await place.until("/livez", lambda answer: answer.status == 503)
         (reason,) = dead.body["reasons"]
-        number = worker.children().index(place.holders()[0]) + 1
+        number = worker.children().index(min(place.held_by())) + 1
         assert reason.startswith(f"process {number}: worker ")
         place.open_gate()
         await place.until("/livez", lambda answer: answer.status == 200)
 
-    async def test_answer_until_they_have_stopped(self, place: Place) -> None:
+    async def test_answer_until_they_have_stopped(self, place: MonitoredPlace) -> None:
         worker = await place.worker(processes=2)
         await place.mail.add("hold")
-        await worker.until(place.holders)
+        await worker.until(place.held_by)
         worker.process.send_signal(signal.SIGINT)
         await place.until("/readyz", lambda answer: "stopping" in answer.text)
         assert (await place.get("/livez")).status == 200
         place.open_gate()
         assert await worker.ended() == 0
 
-    async def test_end_when_their_supervisor_is_killed(self, place: Place) -> None:
+    async def test_end_when_their_supervisor_is_killed(self, place: MonitoredPlace) -> None:
         worker = await place.worker(processes=2)
         worker.process.kill()
         await worker.until_logged("has stopped", times=2)

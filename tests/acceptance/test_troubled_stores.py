@@ -219,7 +219,7 @@ class TestReplaced:
         for file in site.folder.glob("jobs.db*"):
             file.unlink()
         await prove_it_works(site, worker)
-        assert "was moved or deleted: opening it again" in worker.log
+        assert "was moved, deleted or replaced: " in worker.log
         assert (await site.queue.counts())[State.COMPLETED] == 1
 
     async def test_the_jobs_of_a_replaced_store_are_run(self, site: Site) -> None:

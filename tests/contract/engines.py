@@ -14,11 +14,12 @@ from typing import Any, Final
 import msgspec
 
 from hasten._store_url import RedisAddress, SqliteFile, parse_store_url
+from hasten.jobs._deduplication import DeduplicationMode
 from hasten.jobs._engine import Engine
 from hasten.jobs._engines.redis import RedisEngine
 from hasten.jobs._engines.sqlite import SqliteEngine
 from hasten.jobs._epoch import to_datetime
-from hasten.jobs._record import ClaimedJobs, ClaimRequest, Outcome, WhyFacts
+from hasten.jobs._record import AddResult, ClaimedJobs, ClaimRequest, NewJob, Outcome, WhyFacts
 from hasten.jobs._worker_info import WorkerInfo
 from tests.servers.redis import shared_redis
 from tests.servers.topologies import shared_cluster
@@ -31,10 +32,15 @@ DURABLE: Final = frozenset({"sqlite-file", "redis", "redis-cluster"})
 
 FOR_EVER_MS: Final = 10**9
 
+THROTTLE: Final = DeduplicationMode.THROTTLE
+
 
 @contextlib.asynccontextmanager
-async def open_for_test(kind: str, place: Path) -> AsyncIterator[Engine]:
-    """Open an engine that has no data in common with other tests. place is an empty folder."""
+async def open_for_test(kind: str, place: Path, *, one_slot: bool = False) -> AsyncIterator[Engine]:
+    """Open an engine that has no data in common with other tests. place is an empty folder.
+
+    With one_slot, all queues of a cluster are in one hash slot, as flows need it.
+    """
     engine: Engine
     match kind:
         case "sqlite-memory":
@@ -44,7 +50,7 @@ async def open_for_test(kind: str, place: Path) -> AsyncIterator[Engine]:
         case "redis":
             engine = _redis(shared_redis().url, place)
         case "redis-cluster":
-            engine = _redis(shared_cluster().url, place)
+            engine = _redis(shared_cluster().url, place, one_slot=one_slot)
         case _:
             raise LookupError(kind)
     try:
@@ -53,28 +59,30 @@ async def open_for_test(kind: str, place: Path) -> AsyncIterator[Engine]:
         await engine.aclose()
 
 
-def _redis(url: str, place: Path) -> Engine:
+def _redis(url: str, place: Path, *, one_slot: bool = False) -> Engine:
     # On a busy machine a server may take seconds to answer.
     address = parse_store_url(url).location
     assert isinstance(address, RedisAddress)
-    return RedisOnTestTime(address, timeout=30, prefix=_prefix(place))
+    return RedisOnTestTime(address, timeout=30, prefix=_prefix(place, one_slot=one_slot))
 
 
-def _prefix(place: Path) -> str:
+def _prefix(place: Path, *, one_slot: bool = False) -> str:
     """Return a prefix that depends on the place only, and that no other test has."""
-    return "test-" + hashlib.sha1(str(place).encode(), usedforsecurity=False).hexdigest()[:12]
+    name = hashlib.sha1(str(place).encode(), usedforsecurity=False).hexdigest()[:12]
+    return f"{{test-{name}}}" if one_slot else f"test-{name}"
 
 
 class RedisOnTestTime(RedisEngine):
     """On Redis leases expire by the server's clock. The tests' clock replaces it here.
 
     Locks never expire, and are deleted when `now_ms` of a verb is past their end. The same holds
-    for the reports of workers.
+    for the reports of workers, and for deduplication keys with a time.
     """
 
     def __init__(self, address: RedisAddress, *, timeout: float, prefix: str) -> None:
         super().__init__(address, timeout=timeout, prefix=prefix)
         self._ends_ms: dict[tuple[str, str], int] = {}
+        self._windows_ms: dict[str, tuple[str, int]] = {}  # by the key of a deduplication id
         self._reported_ms: dict[tuple[str, str], tuple[int, int]] = {}
 
     async def settle(
@@ -98,6 +106,30 @@ class RedisOnTestTime(RedisEngine):
 
     async def claim(self, queue: str, claim: ClaimRequest, *, now_ms: int) -> ClaimedJobs:
         return await self.settle(queue, (), claim, now_ms=now_ms)
+
+    async def add(self, jobs: Sequence[NewJob], *, now_ms: int) -> list[AddResult]:
+        await self.end_windows(now_ms)
+        added = await super().add([_with_window(job, FOR_EVER_MS) for job in jobs], now_ms=now_ms)
+        for job, answer in zip(jobs, added, strict=True):
+            deduplication = job.template.deduplication
+            if deduplication and deduplication.mode is THROTTLE and answer.existing is None:
+                key = f"{self._keys.queue_prefix(job.queue)}de:{deduplication.id}"
+                self._windows_ms[key] = answer.id, now_ms + deduplication.window_ms
+        return added
+
+    async def remove_deduplication_key(self, queue: str, id: str, *, now_ms: int) -> bool:
+        await self.end_windows(now_ms)
+        return await super().remove_deduplication_key(queue, id, now_ms=now_ms)
+
+    async def end_windows(self, now_ms: int) -> None:
+        """Delete the keys of throttled jobs whose time has passed."""
+        for key, (owner, end_ms) in list(self._windows_ms.items()):
+            if end_ms <= now_ms:
+                del self._windows_ms[key]
+                lasts = await self._server.run_command("PTTL", key, key=key)
+                found = await self._server.run_command("GET", key, key=key)
+                if lasts >= 0 and found == owner.encode():
+                    await self._server.run_command("DEL", key, key=key)
 
     def renew(
         self, queue: str, leases: Mapping[str, str], *, lease_ms: int, now_ms: int
@@ -123,9 +155,10 @@ class RedisOnTestTime(RedisEngine):
 
     def report_worker(
         self, queue: str, worker: WorkerInfo, *, lifetime_ms: int, now_ms: int
-    ) -> None:
-        super().report_worker(queue, worker, lifetime_ms=FOR_EVER_MS, now_ms=now_ms)
+    ) -> bool:
+        is_paused = super().report_worker(queue, worker, lifetime_ms=FOR_EVER_MS, now_ms=now_ms)
         self._reported_ms[queue, worker.id] = now_ms, lifetime_ms
+        return is_paused
 
     async def workers(self, queue: str, *, now_ms: int) -> list[WorkerInfo]:
         living = []
@@ -134,6 +167,16 @@ class RedisOnTestTime(RedisEngine):
             if -lifetime_ms <= now_ms - seen_ms < lifetime_ms:
                 living.append(msgspec.structs.replace(info, last_seen_at=to_datetime(seen_ms)))
         return living
+
+
+def _with_window(job: NewJob, window_ms: int) -> NewJob:
+    """Return a throttled job with this time of its key, and other jobs as they are."""
+    deduplication = job.template.deduplication
+    if deduplication is None or deduplication.mode is not THROTTLE:
+        return job
+    longer = msgspec.structs.replace(deduplication, window_ms=window_ms)
+    template = msgspec.structs.replace(job.template, deduplication=longer)
+    return msgspec.structs.replace(job, template=template)
 
 
 async def event_bytes(engine: Engine, queue: str) -> int:
@@ -155,13 +198,38 @@ async def event_bytes(engine: Engine, queue: str) -> int:
             raise LookupError(engine)
 
 
+async def taken_keys(engine: Engine, queue: str, *, now_ms: int) -> tuple[set[str], set[str]]:
+    """Return the deduplication ids that are taken now, and those under which a next job is kept."""
+    match engine:
+        case SqliteEngine():
+            sql = "SELECT key, removed, expires_ms, next_name FROM hasten_deduplication"
+
+            def read(connection: sqlite3.Connection) -> list[Any]:
+                return connection.execute(f"{sql} WHERE queue = ?", [queue]).fetchall()
+
+            rows = await engine._database.run(read, write=False)
+            is_taken = [not removed and (ms is None or ms > now_ms) for _, removed, ms, _ in rows]
+            taken = {row[0] for row, is_it in zip(rows, is_taken, strict=True) if is_it}
+            return taken, {row[0] for row in rows if row[3] is not None}
+        case RedisOnTestTime():
+            await engine.end_windows(now_ms)
+            base = engine._keys.queue_prefix(queue)
+            keys = [key.decode() for key in await engine._server.scan(f"{base}d[en]:*")]
+            return tuple(  # type: ignore[return-value]
+                {key.removeprefix(start) for key in keys if key.startswith(start)}
+                for start in (f"{base}de:", f"{base}dn:")
+            )
+        case _:
+            raise LookupError(engine)
+
+
 def orphans(engine: Engine, place: Path) -> list[str]:
     """Return descriptions of what the store still holds of deleted jobs: there should be none."""
     match engine:
         case SqliteEngine():
             return _sqlite_orphans(place / "jobs.db")
         case RedisEngine():
-            return _redis_orphans(_client("+cluster" in engine.url), _prefix(place))
+            return _redis_orphans(_client("+cluster" in engine.url), engine._keys.prefix)
         case _:
             raise LookupError(engine)
 
@@ -182,7 +250,12 @@ def _sqlite_orphans(path: Path) -> list[str]:
         rows = connection.execute(
             "SELECT job, line FROM hasten_logs WHERE job NOT IN (SELECT seq FROM hasten_jobs)"
         )
-        return [f"log line of job {job}: {line}" for job, line in rows]
+        found = [f"log line of job {job}: {line}" for job, line in rows]
+        rows = connection.execute(
+            "SELECT id, parent FROM hasten_children "
+            "WHERE parent NOT IN (SELECT seq FROM hasten_jobs)"
+        )
+        return found + [f"child {id} of job {parent}, which is gone" for id, parent in rows]
 
 
 # Keys of a queue that are not jobs.
@@ -206,7 +279,7 @@ def _redis_orphans(client: Any, prefix: str) -> list[str]:
         standing: list[str] = []
         for state in ("wait", "active"):
             standing += [id.decode() for id in client.lrange(base + state, 0, -1)]
-        for state in ("prioritized", "delayed", "completed", "failed"):
+        for state in ("prioritized", "delayed", "waiting-children", "completed", "failed"):
             standing += [id.decode() for id in client.zrange(base + state, 0, -1)]
         found += [f"{id} is in two places" for id in set(standing) if standing.count(id) > 1]
         found += [f"{id} stands somewhere without a hash" for id in set(standing) - hashes]

@@ -10,12 +10,19 @@ from unittest.mock import patch
 
 
 class Measured(sqlite3.Connection):
-    """The number of changed rows and of freed pages of each transaction."""
+    """The number of changed rows and of freed pages of each transaction.
+
+    Also the number of all statements, and their different texts.
+    """
 
     rows: list[int] = []  # noqa: RUF012
     pages: list[int] = []  # noqa: RUF012
+    statements = 0
+    texts: set[str] = set()  # noqa: RUF012
 
     def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+        Measured.statements += 1
+        Measured.texts.add(sql)
         if sql.startswith("BEGIN"):
             self.begun = self.total_changes, self._free()
         elif sql == "COMMIT":
@@ -33,6 +40,8 @@ def measure() -> None:
     """Reset the counts."""
     Measured.rows.clear()
     Measured.pages.clear()
+    Measured.statements = 0
+    Measured.texts.clear()
 
 
 @contextmanager

@@ -14,11 +14,23 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hasten.jobs import _record as records
+from hasten.jobs._deduplication import Deduplication
+from hasten.jobs._deduplication import DeduplicationMode as Mode
 from hasten.jobs._engine import CANCELLED_ERROR, crash_error
 from hasten.jobs._options import DEFAULT_KEEP_FAILED, Keep
 from hasten.jobs._states import FINISHED, INITIAL, READY, TRANSITIONS, State
 
 Place = tuple[int, ...]
+
+
+@dataclass
+class Key:
+    """A deduplication key that is taken, or was removed while a next job is kept."""
+
+    owner: str
+    ends_ms: int | None = None  # of throttle
+    next_job: records.NewJob | None = None
+    is_removed: bool = False
 
 
 @dataclass
@@ -42,6 +54,7 @@ class Job:
     error: str | None = None
     deferred_failure: str | None = None
     cancel_requested: bool = False
+    key: str = ""
     token: str = ""
     claimed: int = 0  # in the order of claims
     lease_until_ms: int = 0
@@ -55,6 +68,8 @@ class Job:
 class Model:
     def __init__(self) -> None:
         self.jobs: dict[str, Job] = {}
+        self.keys: dict[str, Key] = {}
+        self.follower_ids: list[str] = []  # that the engine has assigned to next jobs
         self.paused = False
         self._numbers = itertools.count(1)
 
@@ -70,18 +85,92 @@ class Model:
 
         id is the one that the engine assigned, if any.
         """
+        key = new.template.deduplication
+        if key is not None and (owner := self._keep_out(new, key, now_ms)) is not None:
+            assert id == owner
+            return False
         if id in self.jobs:
             return False
+        self._add(new, id, now_ms)
+        if key is not None:
+            ends_ms = now_ms + key.window_ms if key.mode is Mode.THROTTLE else None
+            self.keys[key.id] = Key(id, ends_ms)
+            self.jobs[id].key = key.id
+        return True
+
+    def _add(self, new: records.NewJob, id: str, now_ms: int) -> None:
         number = next(self._numbers)
         options = new.template.options
-        job = Job(id, number, options.priority, options.lifo, now_ms, State.WAITING)
+        job = Job(id, number, options.priority, options.lifo, now_ms, State.WAITING, new.data)
         self.jobs[id] = job
         if options.delay_ms:
             self._delay(job, now_ms + options.delay_ms)
         else:
             self._make_ready(job, front=job.to_front)
         assert job.state in INITIAL
+
+    def taken_keys(self, now_ms: int) -> set[str]:
+        """Return the deduplication ids that are taken now."""
+        return {
+            id
+            for id, key in self.keys.items()
+            if not key.is_removed and (key.ends_ms is None or now_ms < key.ends_ms)
+        }
+
+    def _keep_out(self, new: records.NewJob, key: Deduplication, now_ms: int) -> str | None:
+        """Return the job of which the new one is a duplicate, None if it is to be added."""
+        if key.id not in self.taken_keys(now_ms):
+            return None
+        taken = self.keys[key.id]
+        owner = self.jobs.get(taken.owner)
+        has_ended = owner is None or owner.state in FINISHED
+        if key.mode in {Mode.UNIQUE, Mode.THROTTLE}:
+            return None if has_ended and taken.ends_ms is None else taken.owner
+        if owner is None or has_ended or (owner.attempts_started and key.mode is Mode.DEBOUNCE):
+            return None
+        taken.ends_ms = None
+        if owner.attempts_started:
+            taken.next_job = new
+            return taken.owner
+        owner.data = new.data
+        if key.mode is Mode.DEBOUNCE and owner.state is State.DELAYED:
+            self._delay(owner, self.debounced_ms(owner, key, now_ms))
+        return taken.owner
+
+    def debounced_ms(self, owner: Job, key: Deduplication, now_ms: int) -> int:
+        """Return when a debounced job is due after another call."""
+        assert owner.due_ms is not None
+        longest_ms = owner.created_ms + key.max_wait_ms
+        if longest_ms <= now_ms:  # it has waited long enough
+            return min(owner.due_ms, now_ms)
+        return min(now_ms + key.window_ms, longest_ms)
+
+    def remove_key(self, id: str, now_ms: int) -> bool:
+        if id not in self.taken_keys(now_ms):
+            return False
+        self.keys[id].is_removed = True
+        if self.keys[id].next_job is None:
+            del self.keys[id]
         return True
+
+    def _end_key(self, job: Job, now_ms: int, *, is_cancelled: bool = False) -> None:
+        """Free the key of a job that has ended, or give it to the next job."""
+        key = self.keys.get(job.key)
+        if key is None or key.owner != job.id:
+            return
+        if key.next_job is not None:
+            follower = self.follower_ids.pop(0)
+            self._add(key.next_job, follower, now_ms)
+            self.jobs[follower].key = job.key
+            self.keys[job.key] = Key(follower)
+        elif key.ends_ms is None or is_cancelled:
+            del self.keys[job.key]
+
+    def _delete(self, id: str) -> None:
+        """Delete a job as a user does, with the key that it owns."""
+        job = self.jobs.pop(id)
+        if job.key in self.keys and self.keys[job.key].owner == id:
+            del self.keys[job.key]
 
     def claim(self, claim: records.ClaimRequest, now_ms: int) -> tuple[list[str], int | None]:
         """Return the ids of the claimed jobs, and the next due time if there are too few."""
@@ -181,6 +270,7 @@ class Model:
             job.cancel_requested = True
         elif found not in FINISHED:
             job.error = CANCELLED_ERROR
+            self._end_key(job, now_ms, is_cancelled=True)
             self._finish(job, State.FAILED, DEFAULT_KEEP_FAILED, now_ms)
         return found
 
@@ -189,7 +279,7 @@ class Model:
         if job is None:
             return None
         if job.state is not State.ACTIVE:
-            del self.jobs[id]
+            self._delete(id)
         return job.state
 
     def purge(self, ids: list[str], state: State, before_ms: int | None, limit: int | None) -> None:
@@ -204,7 +294,7 @@ class Model:
         assert all(job in found for job in purged)
         assert [job.place for job in purged] == [job.place for job in found[:limit]]
         for id in ids:
-            del self.jobs[id]
+            self._delete(id)
 
     # Their steps --------------------------------------------------------------------------------
 
@@ -217,10 +307,12 @@ class Model:
             case records.Completed(result=result, keep=keep):
                 job.attempts_made += 1
                 job.result = result
+                self._end_key(job, now_ms)
                 self._finish(job, State.COMPLETED, keep, now_ms)
             case records.Failed(error=error, keep=keep, counts=counts):
                 job.attempts_made += counts
                 job.error = error
+                self._end_key(job, now_ms)
                 self._finish(job, State.FAILED, keep, now_ms)
             case records.Retry(error=error, delay_ms=delay_ms):
                 job.attempts_made += 1

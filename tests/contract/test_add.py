@@ -279,8 +279,9 @@ async def test_the_remembered_answer_of_redis_has_no_data_of_existing_jobs(tmp_p
         request = script_requests.make_add_request(jobs, NOW, ("m", 60_000))
         first, second = [await engine._run_script("add", QUEUE, request) for _ in range(2)]
         assert decode_add_reply(first) == decode_add_reply(second)
-        ((place, state, _, fields),) = decode_add_reply(first).existing
-        assert (place, state, len(to_dict(fields)["data"])) == (1, "waiting", 100_002)
+        assert decode_add_reply(first).duplicates == [(1, "large")]
+        ((id, state, _, fields),) = decode_add_reply(first).existing
+        assert (id, state, len(to_dict(fields)["data"])) == ("large", "waiting", 100_002)
         assert await counts(engine) == {State.WAITING: 3}
         key = f"{engine._keys.queue_prefix(QUEUE)}hasten:added:m"
         assert await engine._server.run_command("STRLEN", key, key=key) < 1_000

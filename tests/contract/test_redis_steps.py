@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from hasten.jobs._engines.redis import RedisEngine, skipped_runs
+from hasten.jobs._engines import skipped_runs
+from hasten.jobs._engines.redis import RedisEngine
 from hasten.jobs._engines.redis.redis_engine import JOBS_AT_ONCE
 from hasten.jobs._record import Completed
 from hasten.jobs._states import State
@@ -275,7 +276,7 @@ async def test_a_claim_cancelled_while_it_adds_a_cron_job_is_orphaned(
         raise asyncio.CancelledError
 
     with monkeypatch.context() as patched:
-        patched.setattr(engine, "_add_next_cron_jobs", cancelled)
+        patched.setattr(engine, "_start_scheduled", cancelled)
         with pytest.raises(asyncio.CancelledError):
             await take(engine)
     assert await take(engine, 1, "t2") == [run]

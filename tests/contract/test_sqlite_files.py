@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hasten.errors import StoreCorrupt
+from hasten.errors import StoreCorrupt, StoreTooNew
 from hasten.jobs._engine import Engine
 from hasten.jobs._engines.sqlite import SqliteEngine
 from hasten.jobs._engines.sqlite.job_statements import MIGRATIONS
@@ -67,6 +67,24 @@ class TestOlderFiles:
             assert await engine.reclaim(QUEUE, crash_limit=3, now_ms=NOW - 5000) == []
             assert await engine.reclaim(QUEUE, crash_limit=3, now_ms=NOW - 4900) == ["1"]
             assert await engine.reclaim(QUEUE, crash_limit=3, now_ms=NOW + 100) == ["2"]
+
+
+class TestNewerFiles:
+    async def test_are_not_changed_by_a_process_that_has_opened_them_before(
+        self, engine: Engine, tmp_path: Path
+    ) -> None:
+        """It does not know what the newer version has to do when a job ends."""
+        await start(engine, "a")
+        newer = len(MIGRATIONS) + 1
+        change(tmp_path, "UPDATE hasten_meta SET value = ? WHERE name = 'schema'", newer)
+        expected = f"jobs.db: written by a newer version of hasten .schema {newer}, "
+        with pytest.raises(StoreTooNew, match=expected):
+            await settled(engine, Completed("a", "t1", "1"))
+        with pytest.raises(StoreTooNew, match=expected):
+            await add(engine, "b", queue="unused")
+        change(tmp_path, "UPDATE hasten_meta SET value = ? WHERE name = 'schema'", newer - 1)
+        assert await ids_in(engine, State.ACTIVE) == ["a"]
+        await settled(engine, Completed("a", "t1", "1"))
 
 
 class TestDamage:

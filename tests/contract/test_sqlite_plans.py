@@ -50,6 +50,27 @@ def test_jobs_are_found_by_number_or_by_their_place(connection: sqlite3.Connecti
     assert wrong_steps(connection) == {}
 
 
+def test_children_are_found_by_number_or_by_their_parent(connection: sqlite3.Connection) -> None:
+    for name, text in SQL.items():
+        for line in plan(connection, sql_for_rows(name, 50) if "{" in text else text):
+            if re.match(r"(SCAN|SEARCH) hasten_children\b", line):
+                assert re.search(r"\((rowid|parent)=\?\)", line), (name, line)
+
+
+def test_deduplication_keys_are_found_by_queue_and_key(connection: sqlite3.Connection) -> None:
+    """Or by their end, which has an index, to delete those that have expired."""
+    wrong = {
+        name: line
+        for name, text in SQL.items()
+        for line in plan(connection, sql_for_rows(name, 2) if "{" in text else text)
+        if re.match(r"(SCAN|SEARCH) (hasten_deduplication|taken)\b", line)
+        and not re.search(
+            r"\((queue=\? AND (key=\?|expires_ms>\? AND expires_ms<\?)|rowid=\?)\)$", line
+        )
+    }
+    assert wrong.keys() == {"obliterate_keys"}  # which deletes all of a queue
+
+
 def test_limits_are_found_by_name(connection: sqlite3.Connection) -> None:
     for sql in (limits.SQL[name] for name in ("read", "write", "delete", "sweep")):
         assert not any(line.startswith("SCAN hasten") for line in plan(connection, sql))
@@ -99,7 +120,7 @@ _JOBS: Final = re.compile(r"(SCAN|SEARCH) (hasten_jobs|job)\b")
 
 def plan(connection: sqlite3.Connection, sql: str) -> list[str]:
     named = set(re.findall(r"(?<!\w):([a-z_]+)", sql))
-    values: Any = {name: "[]" if name in ("seqs", "ids") else 1 for name in named}
+    values: Any = {name: "[]" if name in ("seqs", "ids", "keys", "owners") else 1 for name in named}
     if not named:
         values = [1] * re.sub("--.*", "", sql).count("?")
     return [line for *_, line in connection.execute(f"EXPLAIN QUERY PLAN {sql}", values)]

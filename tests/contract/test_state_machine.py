@@ -24,13 +24,15 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from hasten.jobs._options import KEEP_ALL, KEEP_NONE, Keep
+from hasten.jobs._deduplication import Deduplication, DeduplicationMode
+from hasten.jobs._options import KEEP_ALL, KEEP_NONE, Keep, Options
 from hasten.jobs._record import (
     ClaimRequest,
     Completed,
     Failed,
     JobChange,
     JobRecord,
+    JobTemplate,
     LogLine,
     NewJob,
     Outcome,
@@ -41,7 +43,7 @@ from hasten.jobs._record import (
     RunUpdate,
 )
 from hasten.jobs._states import FINISHED, State
-from tests.contract.engines import KINDS, open_for_test, orphans
+from tests.contract.engines import KINDS, open_for_test, orphans, taken_keys
 from tests.contract.model import Job, Model
 from tests.contract.steps import NOW, QUEUE, new_job
 from tests.effort import effort
@@ -123,12 +125,42 @@ class JobsMachine(RuleBasedStateMachine):
         fresh = f"j{next(self.numbers):04}"
         own = st.sampled_from([fresh, *old[:2]])
         id = data.draw(own if priority else st.none() | own, label="id")
+        if not priority and data.draw(st.integers(0, 3), label="key") == 0:
+            return self.keyed_job(data, dues)
         return new_job(
             id,
             delay_ms=self.delay_ms(data, dues),
             priority=priority,
             lifo=data.draw(st.booleans(), label="lifo"),
         )
+
+    def keyed_job(self, data: st.DataObject, dues: set[int]) -> NewJob:
+        """A job with one of two deduplication keys."""
+        mode = data.draw(st.sampled_from([DeduplicationMode.LATEST, *DeduplicationMode]))
+        id = data.draw(st.sampled_from(["send:a", "send:b"]), label="key")
+        options = Options()
+        window_ms = max_wait_ms = 0
+        if mode is DeduplicationMode.THROTTLE:
+            window_ms = data.draw(st.sampled_from([30, 3, 300]), label="window")
+        elif mode is DeduplicationMode.DEBOUNCE:
+            window_ms = self.free_delay_ms(data.draw(st.sampled_from([10, 60])), dues)
+            max_wait_ms = self.free_wait_ms(id, window_ms, dues)
+        else:
+            options = Options(delay_ms=self.delay_ms(data, dues))
+        key = Deduplication(mode, id, window_ms, max_wait_ms)
+        template = JobTemplate.of("send", options, now_ms=self.now_ms, deduplication=key)
+        return NewJob(QUEUE, template, f'{{"n":{next(self.numbers)}}}')
+
+    def free_wait_ms(self, id: str, window_ms: int, dues: set[int]) -> int:
+        """A longest wait for a debounced job, at whose end no other job is due."""
+        taken = self.model.keys.get(id)
+        owner = None if taken is None else self.model.jobs.get(taken.owner)
+        first_ms = self.now_ms if owner is None else owner.created_ms
+        wait_ms = max(100, window_ms)
+        while first_ms + wait_ms in dues:
+            wait_ms += 1
+        dues.add(first_ms + wait_ms)
+        return wait_ms
 
     def delay_ms(self, data: st.DataObject, dues: set[int]) -> int:
         """A delay after which no other job is due, see `model`."""
@@ -179,17 +211,30 @@ class JobsMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def a_verb(self, data: st.DataObject) -> None:
         """One rule for all verbs: as separate rules, most would run on an empty queue."""
+        getattr(self, data.draw(st.sampled_from(self.verbs()), label="verb"))(data)
+
+    def verbs(self) -> list[str]:
         verbs = ["add"] * 3 + ["claim"] * 3 + ["time_passes"] * 2
         if self.model.jobs:
             verbs += ["requeue", "requeue", "change", "cancel", "remove", "purge", "pause"]
+        if self.model.keys:
+            verbs += ["add_keyed"] * 2 + ["remove_key"]
         if self.live_runs():
             verbs += ["finish"] * 5 + ["reclaim"] * 2 + ["hand_back", "renew", "tell"]
-        getattr(self, data.draw(st.sampled_from(verbs), label="verb"))(data)
+        return verbs
 
     def add(self, data: st.DataObject) -> None:
         dues = self.dues()
         count = data.draw(st.integers(1, 3), label="count")
         self.add_all([self.new_job(data, dues) for _ in range(count)])
+
+    def add_keyed(self, data: st.DataObject) -> None:
+        self.add_all([self.keyed_job(data, self.dues())])
+
+    def remove_key(self, data: st.DataObject) -> None:
+        id = data.draw(st.sampled_from(sorted(self.model.keys)), label="key")
+        call = self.engine.remove_deduplication_key(QUEUE, id, now_ms=self.now_ms)
+        assert self.run(call) == self.model.remove_key(id, self.now_ms)
 
     def add_all(self, jobs: list[NewJob]) -> None:
         answers = self.run(self.engine.add(jobs, now_ms=self.now_ms))
@@ -228,10 +273,26 @@ class JobsMachine(RuleBasedStateMachine):
                 outcome = self._with_keep(outcome, keep_failed)
             outcomes.append(outcome)
         claim = self.new_claim(data) if claims else None
+        # The contract does not say where a job that follows stands among others that become ready.
+        outcomes = [each for each in outcomes if self.has_next(each.id)][:1] or outcomes
         batch = self.run(self.engine.settle(QUEUE, outcomes, claim, now_ms=self.now_ms))
+        self.find_followers()
         assert sorted(batch.lost) == sorted(self.model.settle(outcomes, self.now_ms))
         if claim is not None:
             self.check_claim(claim, batch)
+
+    def has_next(self, id: str) -> bool:
+        """Whether a job has a deduplication key under which a next job is kept."""
+        job = self.model.jobs.get(id)
+        key = self.model.keys.get(job.key) if job else None
+        return key is not None and key.owner == id and key.next_job is not None
+
+    def find_followers(self) -> None:
+        """Tell the model which ids the engine has assigned to next jobs."""
+        if any(key.next_job for key in self.model.keys.values()):
+            found, *_ = self.run(self.read())
+            ids = {record.id for records in found.values() for record in records}
+            self.model.follower_ids = sorted(ids - self.model.jobs.keys(), key=int)
 
     def hand_back(self, data: st.DataObject) -> None:
         """Release jobs in the order of their claims, as a worker that stops does."""
@@ -297,6 +358,7 @@ class JobsMachine(RuleBasedStateMachine):
     def cancel(self, data: st.DataObject) -> None:
         ids = sorted(self.some_jobs(data))  # as in `by_age`
         answers = self.run(self.engine.cancel(QUEUE, ids, now_ms=self.now_ms))
+        self.find_followers()
         assert answers == [self.model.cancel(id, self.now_ms) for id in ids]
 
     def remove(self, data: st.DataObject) -> None:
@@ -341,6 +403,9 @@ class JobsMachine(RuleBasedStateMachine):
         assert paused == self.model.paused
         assert logs == {id: job.logs for id, job in self.model.jobs.items()}
         assert orphans(self.engine, self.place) == []
+        taken = self.run(taken_keys(self.engine, QUEUE, now_ms=self.now_ms))
+        next_jobs = {id for id, key in self.model.keys.items() if key.next_job}
+        assert taken == (self.model.taken_keys(self.now_ms), next_jobs)
 
     async def read(self) -> tuple[dict[State, list[JobRecord]], Any, bool, dict[str, list[str]]]:
         """Read everything in one step."""
@@ -379,6 +444,30 @@ class JobsMachine(RuleBasedStateMachine):
         return Failed(failed.id, failed.token, failed.error, failed.traceback, keep, failed.counts)
 
 
+class KeysMachine(JobsMachine):
+    """Nearly all jobs have one of two deduplication keys."""
+
+    @initialize()
+    def begin(self) -> None:
+        for step in range(2):
+            self.add_all([self.latest_job("send:a"), self.latest_job("send:b")])
+            if step == 0:
+                self.claim_with(ClaimRequest(1, "t0", "worker", lease_ms=50))
+
+    def latest_job(self, id: str) -> NewJob:
+        key = Deduplication(DeduplicationMode.LATEST, id)
+        template = JobTemplate.of("send", Options(), now_ms=self.now_ms, deduplication=key)
+        return NewJob(QUEUE, template, f'{{"n":{next(self.numbers)}}}')
+
+    def verbs(self) -> list[str]:
+        verbs = ["add_keyed"] * 6 + ["claim"] * 4 + ["time_passes"] * 2 + ["add", "requeue"]
+        if self.live_runs():
+            verbs += ["finish"] * 6 + ["hand_back", "reclaim"]
+        if self.model.jobs:
+            verbs += ["cancel", "remove", "purge"]
+        return verbs + ["remove_key"] * bool(self.model.keys)
+
+
 def _some_of(items: list[T]) -> st.SearchStrategy[list[T]]:
     if not items:
         return st.just([])
@@ -387,12 +476,15 @@ def _some_of(items: list[T]) -> st.SearchStrategy[list[T]]:
 
 @pytest.mark.hypothesis
 @pytest.mark.parametrize("kind", KINDS)
-def test_engine_obeys_the_model(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("machine", [JobsMachine, KeysMachine])
+def test_engine_obeys_the_model(
+    machine: type[JobsMachine], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Shrinking a failing run ends when pytest's time-out for a test does, not after minutes.
     limit = "hypothesis.internal.conjecture.engine.MAX_SHRINKING_SECONDS"
     monkeypatch.setattr(limit, 60, raising=False)
 
-    class Machine(JobsMachine):
+    class Machine(machine):  # type: ignore[valid-type, misc]  # a class of this test
         pass
 
     Machine.kind = kind

@@ -7,6 +7,7 @@ import contextlib
 import sqlite3
 import uuid
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,19 @@ async def test_each_queue_has_its_own(engine: Engine) -> None:
     assert [await alive(engine, queue) for queue in "abc"] == [["1"], ["1", "2"], []]
     await engine.unregister_worker("b", "1")
     assert [await alive(engine, queue) for queue in "ab"] == [["1"], ["2"]]
+
+
+async def test_a_report_returns_whether_the_queue_is_paused(engine: Engine) -> None:
+    async def is_paused() -> bool:
+        return await asyncio.to_thread(
+            partial(engine.report_worker, QUEUE, INFO, lifetime_ms=LIFETIME_MS, now_ms=NOW)
+        )
+
+    assert not await is_paused()
+    await engine.pause(QUEUE, now_ms=NOW)
+    assert await is_paused()
+    await engine.resume(QUEUE, now_ms=NOW)
+    assert not await is_paused()
 
 
 async def test_many_workers(engine: Engine) -> None:

@@ -28,6 +28,11 @@ class Page:
         unknown = fragments - {block.first_line for block in everything}
         assert not unknown, f"no block begins with {unknown}"
 
+    @property
+    def code(self) -> str:
+        """The blocks as one module."""
+        return "\n".join(block.code for block in self._blocks)
+
     async def run(self) -> Any:
         """Run the blocks. Returns an object whose attributes are their names."""
         for block in self._blocks:

@@ -74,6 +74,8 @@ def test_once_ends_after_the_tour_with_all_as_expected(served: Served) -> None:
         assert "21 of 21" in out
         for encoding in ("gzip", "br", "zstd"):
             assert re.search(rf"in {encoding}, .* [\d,]+ bytes, \d+\.\d times .* yes", out), out
+        assert re.search(r"a newsletter to 10 readers, .* 9 sent, 1 failed .* yes", out), out
+        assert re.search(r"its report, .* \d+\.\d s .* yes", out), out
         assert re.search(r"read by cursor, each once .* 100,000 of 100,000 .* yes", out), out
 
 
@@ -126,7 +128,9 @@ def test_mails_are_listed_newest_first_and_compressed(served: Served) -> None:
     answer = httpx.get(f"{url}/mails?limit=5", headers={"Accept-Encoding": "gzip, br, identity"})
     assert answer.headers["content-encoding"] == "br"
     mails = answer.json()
-    assert [mail["to"] for mail in mails] == ["ada@example.org"] * 5
+    # The newest jobs are those of the tour's newsletter: its report, and before that its mails.
+    assert {mail["to"] for mail in mails} <= {f"reader{n}@example.org" for n in range(1, 10)}
+    assert len(mails) == 4
     finished = [mail["finished_at"] for mail in mails]
     assert finished == sorted(finished, reverse=True)
 
@@ -282,7 +286,9 @@ def test_ctrl_c_during_the_tour_ends_it_with_status_130() -> None:
         read_until(process, "Serving on")
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=90)
-        assert (process.returncode, err) == (130, "")
+    # A busy machine may block the event loop for seconds.
+    rest = [line for line in err.splitlines() if "event loop" not in line]
+    assert (process.returncode, rest) == (130, [])
 
 
 def test_a_busy_port_is_named_with_the_remedy() -> None:

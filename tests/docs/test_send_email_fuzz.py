@@ -95,7 +95,7 @@ REQUESTS: Final = [
     for method in methods
     for mode in ("positive", "negative")
     # These routes accept every request.
-    if mode == "positive" or path not in {"/jobs", "/jobs/{job_id}"}
+    if mode == "positive" or path not in {"/jobs", "/jobs/{job_id}", "/history"}
 ]
 
 

@@ -49,9 +49,11 @@ def test_has_every_file_of_the_source(wheel: zipfile.Path) -> None:
     assert any(name.endswith(".lua") for name in packed)
 
 
-def test_has_the_command_and_the_licence(wheel: zipfile.Path) -> None:
+def test_has_the_command_the_plugin_and_the_licence(wheel: zipfile.Path) -> None:
     info = wheel / f"hasten-{hasten.__version__}.dist-info"
-    assert "hasten = hasten._cli:main" in (info / "entry_points.txt").read_text(encoding="utf-8")
+    entry_points = (info / "entry_points.txt").read_text(encoding="utf-8")
+    assert "[console_scripts]\nhasten = hasten._cli:main" in entry_points
+    assert "[pytest11]\nhasten = hasten._pytest_plugin" in entry_points
     assert (info / "licenses" / "LICENSE").is_file()
 
 

@@ -41,6 +41,18 @@ const tasks = {
     return 'reported'
   },
   gather: async (job) => Object.values(await job.getChildrenValues()).sort(),
+  // Adds a child in its first run, waits for it, and returns its result.
+  step: async (job, token) => {
+    if (!job.data.waited) {
+      const children = new bullmq.Queue(job.data.queue, { connection })
+      const parent = { id: job.id, queue: job.queueQualifiedName }
+      await children.add('echo', { value: job.data.value }, { parent })
+      await children.close()
+      await job.updateData({ ...job.data, waited: true })
+      if (await job.moveToWaitingChildren(token)) throw new bullmq.WaitingChildrenError()
+    }
+    return Object.values(await job.getChildrenValues())
+  },
 }
 
 const held = new Map() // job id → the function that ends its run
@@ -70,9 +82,9 @@ const makers = {
   Worker: (handle, name, options) => {
     const list = []
     runs.set(handle, list)
-    const run = (job) => {
+    const run = (job, token) => {
       list.push(plain(job))
-      return tasks[job.name](job)
+      return tasks[job.name](job, token)
     }
     return new bullmq.Worker(name, run, options)
   },

@@ -220,6 +220,14 @@ class TestBullBoard:
         await board.put(f"/{shared.name}/{late.id}/clean")
         assert await shared.queue.get(late.id) is None
 
+    async def test_its_button_that_deletes_a_job_frees_its_key(self, shared: SharedQueue) -> None:
+        """The deduplication key, which is free for the next job."""
+        job = await shared.queue.add("echo", {"value": 1}, unique="ada")
+        assert shared.redis.get(shared.key("de:echo:ada")) == job.id
+        await (await Board.of(shared)).put(f"/{shared.name}/{job.id}/clean")
+        assert await shared.queue.get(job.id) is None
+        assert not shared.redis.exists(shared.key("de:echo:ada"))
+
 
 class Board:
     """The HTTP interface of Bull Board."""

@@ -12,6 +12,7 @@ import pytest
 from hasten.errors import WrongState
 from hasten.jobs import State
 from hasten.jobs._cron import next_match_ms
+from hasten.jobs._schedule_options import make_rule
 from tests.interop.peer import Peer
 from tests.interop.shared_queue import SharedQueue
 from tests.interop.steps import take, troubles
@@ -133,6 +134,14 @@ PATTERNS: Final = [
     "*/15 * * * * *", "59 59 23 31 12 *", "0 0 * * 7", "@daily", "@hourly",
 ]  # fmt: skip
 
+# Patterns that Node rejects or understands differently.
+REWRITTEN: Final = [
+    "0 0 * * mon-sun", "0 0 * * fri-mon", "0 22-2 * * *", "@DAILY", "@midnight", "0 0 * * l5",
+    "0 0 * * FRIL", "1,1-5 * * * *", "0 0 * nov-feb *", "0 0 28-3/2 * *", "0 7-7 * * *",
+    "0 0 1 * sun-sat", "0 0 * * 3/2", "0 0 l * *", "*/20 50-10/5 * * * *",
+]  # fmt: skip
+NOW_MS: Final = 1_796_136_925_000
+
 # None with a change of half an hour: there Node's parser finds times before the one it is given.
 ZONES: Final = ["UTC", "Europe/Madrid", "America/New_York", "Asia/Kolkata"]
 
@@ -151,6 +160,29 @@ class TestCron:
             theirs = await peer.ask("cron", pattern=pattern, tz=tz, after=after_ms, count=40)
             ours = [after_ms := next_match_ms(pattern, after_ms, tz) for _ in theirs]
             assert [shown(our, tz) for our in ours] == [shown(their, tz) for their in theirs]
+
+    @pytest.mark.parametrize("pattern", REWRITTEN)
+    async def test_a_stored_pattern_is_one_that_node_accepts(
+        self, peer: Peer, pattern: str
+    ) -> None:
+        """Patterns that Node rejects are stored in another form, with the same slots."""
+        rule = make_rule(NOW_MS, cron=pattern)
+        assert rule.cron is not None
+        theirs = await peer.ask("cron", pattern=rule.cron, tz="UTC", after=NOW_MS, count=40)
+        for cron in (pattern, rule.cron):
+            after_ms = NOW_MS
+            ours = [after_ms := next_match_ms(cron, after_ms, "UTC") for _ in theirs]
+            assert ours == theirs
+
+    @pytest.mark.parametrize("pattern", ["* * * * mon-sun", "0 22-2 * * *", "@DAILY", "0 0 * * l5"])
+    async def test_a_node_worker_continues_a_rewritten_pattern(
+        self, shared: SharedQueue, pattern: str
+    ) -> None:
+        await shared.queue.schedules.upsert("tick", "echo", cron=pattern)
+        (id,) = pending(shared)
+        await shared.node.job(id, "promote")
+        await shared.node_worker(idle=False)
+        await shared.until(lambda: pending(shared) not in ([], [id]))
 
     @pytest.mark.parametrize(
         "rule",
@@ -208,12 +240,25 @@ class TestCron:
         assert await take(shared) == [first]
 
 
+async def test_a_run_that_a_worker_has_left_is_late(shared: SharedQueue) -> None:
+    """As when Node's worker has claimed it and cannot compute the next slot."""
+    await shared.queue.schedules.upsert("tick", "echo", every=3600)
+    (id,) = pending(shared)
+    shared.redis.lrem(shared.key("wait"), 1, id)
+    shared.redis.lpush(shared.key("active"), id)
+    shared.redis.set(shared.key(f"{id}:lock"), "another")
+    assert await shared.queue.schedules.late(0) == []
+    shared.redis.delete(shared.key(f"{id}:lock"))
+    (late,) = await shared.queue.schedules.late(0)
+    assert late.due is not None
+
+
 class TestGuarding:
     async def test_the_pending_job_is_not_removed(self, shared: SharedQueue) -> None:
         """Otherwise the schedule would end."""
         await schedule(shared, {"pattern": "0 0 1 1 *"})
         (job,) = pending(shared)
-        with pytest.raises(WrongState, match="the next run of a scheduler"):
+        with pytest.raises(WrongState, match="the next run of a schedule"):
             await shared.queue.remove(job)
         assert await shared.queue.drain(delayed=True) == 0
         assert await shared.queue.clean("delayed", older_than=0) == []
@@ -223,7 +268,7 @@ class TestGuarding:
         """Otherwise the schedule would end: no worker would claim the job that continues it."""
         await schedule(shared, {"pattern": "0 0 1 1 *"})
         (job,) = pending(shared)
-        with pytest.raises(WrongState, match="the next run of a scheduler"):
+        with pytest.raises(WrongState, match="the next run of a schedule"):
             await shared.queue.cancel(job)
         assert pending(shared) == [job]
 

@@ -33,7 +33,8 @@ async def test_a_parent_waits_for_a_child_that_has_failed(shared: SharedQueue) -
     why = await shared.queue.why(made["job"]["id"])
     assert (why.code, why.child, why.error) == (Reason.WAITING_CHILDREN, failed, "no paper")
     assert why.text.endswith(
-        f" waits for 1 child: job {failed} of queue {shared.name} has failed: no paper."
+        f" waits for 1 child: job {failed} of queue {shared.name} has failed: no paper; "
+        "the job waits until it is retried or removed."
     )
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from hasten.jobs import Context, Queue, RetryAfter, Unrecoverable
+from hasten.jobs import Context, Queue, RetryAfter, Slot, Unrecoverable
 
 queue: Final = Queue("processes", "memory://")
 
@@ -326,3 +326,9 @@ def log_from_a_fork(ctx: Context) -> int:
     except RuntimeError:
         os._exit(7)
     os._exit(0)
+
+
+@queue.task(run_in="process")
+def tell_slot(slot: Slot | None = None) -> list[str]:
+    assert slot is not None
+    return [slot.planned.isoformat(), str(slot.previous), str(slot.missed)]

@@ -73,6 +73,23 @@ async def test_each_attempt_is_logged_and_the_last_one_with_its_traceback(
     assert trace.tb_frame.f_code.co_name == f"in_{where}"
 
 
+async def test_the_start_and_the_end_of_a_run_are_logged_at_debug(
+    queue: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    @queue.task
+    async def send() -> None: ...
+
+    caplog.set_level(logging.DEBUG, "hasten.worker")
+    job = await send.enqueue()
+    async with Worker(queue):
+        await job.result(timeout=30)
+    started, ended = records(caplog, job.id)
+    assert (started.levelname, ended.levelname) == ("DEBUG", "DEBUG")
+    assert started.getMessage() == f"queue mail: job {job.id} (send) started, attempt 1"
+    assert facts(ended, "queue", "task", "attempt", "outcome") == ("mail", "send", 1, "completed")
+    assert ended.getMessage().startswith(f"queue mail: job {job.id} (send) ended after 0.")
+
+
 async def test_a_retry_is_logged_with_delay(queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
     @queue.task(attempts=2, backoff=90)
     async def send() -> None:

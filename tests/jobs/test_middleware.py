@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import dataclasses
 import gc
@@ -26,6 +27,7 @@ from hasten.jobs import (
     State,
     Unrecoverable,
     Worker,
+    _middleware,
 )
 from hasten.jobs._options import MAX_METADATA_BYTES
 from tests.jobs import observed_tasks
@@ -306,6 +308,62 @@ class TestEnqueue:
         gc.collect()
         assert "never retrieved" not in caplog.text
         assert (await queue.counts())[State.WAITING] == 0
+
+    @pytest.mark.parametrize("failing", ["store", "middleware", "middleware after the store"])
+    async def test_one_that_hangs_does_not_hold_up_an_error(
+        self, queue: Queue, monkeypatch: pytest.MonkeyPatch, failing: str
+    ) -> None:
+        """Neither in its `except` block nor by ignoring the cancellation."""
+        monkeypatch.setattr(_middleware, "CLEAN_UP_SECONDS", 0.01)
+        released = asyncio.Event()
+        hanging: list[asyncio.Task[Any] | None] = []
+
+        @queue.use
+        async def hang(call: EnqueueCall | RunCall, call_next: CallNext) -> Any:
+            if call.data["number"] == 1 and failing == "middleware":
+                raise PermissionError
+            try:
+                job = await call_next(call)
+                if call.data["number"] == 1:
+                    raise PermissionError
+                return job
+            finally:
+                if call.data["number"] == 2:
+                    hanging.append(asyncio.current_task())
+                    while not released.is_set():
+                        with contextlib.suppress(asyncio.CancelledError):
+                            await released.wait()
+
+        async def fail(*_: object, **__: object) -> Any:
+            raise StoreUnavailable("store", "it is down")
+
+        if failing == "store":
+            monkeypatch.setattr(type(queue.engine), "add", fail)
+        with pytest.raises(StoreUnavailable if failing == "store" else PermissionError):
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                await queue.add_many([("count", {"number": number}) for number in range(3)])
+        released.set()
+        (task,) = hanging
+        await until(lambda: task is not None and task.done())
+
+    async def test_each_runs_in_a_task_and_a_context_of_its_own(self, queue: Queue) -> None:
+        variable = contextvars.ContextVar("variable", default=0)
+        tasks: dict[int, set[asyncio.Task[Any] | None]] = {}
+
+        @queue.use
+        async def look(call: EnqueueCall | RunCall, call_next: CallNext) -> Any:
+            number = call.data["number"]
+            assert variable.get() == 0
+            variable.set(number)
+            tasks[number] = {asyncio.current_task()}
+            job = await call_next(call)
+            tasks[number].add(asyncio.current_task())
+            assert variable.get() == number
+            return job
+
+        await queue.add_many([("count", {"number": number}) for number in range(3)])
+        assert [len(each) for each in tasks.values()] == [1, 1, 1]
+        assert len(set.union(*tasks.values())) == 3
 
     async def test_a_changed_task_is_checked(self, queue: Queue) -> None:
         @queue.use

@@ -23,6 +23,7 @@ class TestReprs:
         events = queue.events()
         worker = Worker(queue, Queue("other", queue.store), name="w1")
         url = queue.store.url
+        context = Context(job.record, print, max_bytes=1, queue=queue)
         shown: dict[object, str] = {
             queue: f"<Queue mail in {url}>",
             queue.sync: f"<Queue mail in {url}>.sync",
@@ -34,7 +35,7 @@ class TestReprs:
             job: f"<Job {job.id} send of mail, waiting>",
             job.sync: f"<Job {job.id} send of mail, waiting>.sync",
             worker: "<Worker w1 of mail, other>",
-            Context(job.record, print, max_bytes=1): f"<Context of job {job.id} send, attempt 1>",
+            context: f"<Context of job {job.id} send, attempt 1>",
             events: "<QueueEvents of mail, not started>",
         }
         assert {repr(each) for each in shown} == set(shown.values())
@@ -48,7 +49,7 @@ class TestReprs:
     def test_have_no_control_characters(self, queue: Queue) -> None:
         """The name of the job may come from another program."""
         record: Any = type("Record", (), {"id": "1", "name": "a\x1b[2J", "attempts_made": 0})
-        assert repr(Context(record, print, max_bytes=1)).isprintable()
+        assert repr(Context(record, print, max_bytes=1, queue=queue)).isprintable()
 
 
 class TestJobs:

@@ -293,9 +293,12 @@ class TestGroups:
 class TestCancellingAllTasks:
     async def test_own_tasks_restart(self, queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
         main = asyncio.current_task()
+        added: list[Job[None]] = []
 
         @queue.task
-        async def tidy() -> None:
+        async def tidy(number: int) -> None:
+            # The call that has added this job must have returned: its task would be cancelled, too.
+            await until(lambda: len(added) == number)
             for task in asyncio.all_tasks() - {main, asyncio.current_task()}:
                 task.cancel()
 
@@ -305,9 +308,10 @@ class TestCancellingAllTasks:
 
         async with Worker(queue, grace=0):
             assert await (await fine.enqueue()).result(timeout=30) == "fine"
-            for _ in range(3):
+            for number in (1, 2, 3):
+                added.append(await tidy.enqueue(number))
                 # Callers that wait for a result continue to wait.
-                await (await tidy.enqueue()).result(timeout=30)
+                await added[-1].result(timeout=30)
                 assert await (await fine.enqueue()).result(timeout=30) == "fine"
         assert "internal tasks that were cancelled" in caplog.text
 
@@ -315,6 +319,7 @@ class TestCancellingAllTasks:
         """Whether they are running or have been claimed and not started."""
         main = asyncio.current_task()
         runs: list[int] = []
+        added: list[Job[None]] = []
 
         @queue.task(attempts=2)
         async def wait() -> None:
@@ -323,14 +328,16 @@ class TestCancellingAllTasks:
 
         @queue.task
         async def tidy(after: int) -> None:
-            await until(lambda: len(runs) == after)
+            # The call that has added this job must have returned: its task would be cancelled, too.
+            await until(lambda: len(runs) == len(added) == after)
             for task in asyncio.all_tasks() - {main, asyncio.current_task()}:
                 task.cancel()
 
         job = await wait.enqueue()
         async with Worker(queue, grace=0, lease=1):
             for after in (1, 2):
-                await (await tidy.enqueue(after)).result(timeout=30)
+                added.append(await tidy.enqueue(after))
+                await added[-1].result(timeout=30)
             await until_state(job, State.FAILED)
         assert job.attempts_made == 2
 

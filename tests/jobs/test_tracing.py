@@ -10,14 +10,25 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from opentelemetry import baggage, context, trace
+from opentelemetry import baggage, context, propagate, trace
+from opentelemetry.context import Context as TraceContext
+from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    StatusCode,
+    TraceFlags,
+    TraceState,
+)
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from hasten.errors import StoreUnavailable
-from hasten.jobs import Queue, RetryAfter, Worker
+from hasten.jobs import Context, Queue, RetryAfter, Worker
 from hasten.jobs import _tracing as tracing
 from hasten.jobs._options import Options, decode_options, encode_options
+from hasten.jobs._spans import Propagation
 from hasten.jobs._trace_context import MAX_CONTEXT, add_context, read_context, split_context
 from hasten.testing import ManualClock
 from tests.jobs import observed_tasks
@@ -162,7 +173,7 @@ class TestSpans:
         async def send() -> None: ...
 
         with monkeypatch.context() as patch:
-            patch.setattr(tracing, "get_or_make_spans", lambda: None)
+            patch.setattr(tracing, "make_spans", lambda: None)
             await elsewhere.add("send")
         with trace.get_tracer("app").start_as_current_span("lifespan"):
             (run,) = await run_all(queue, spans, 1)
@@ -223,6 +234,91 @@ class TestSpans:
             await until(lambda: spans.named("process observed"))
         (run,) = spans.named("process observed")
         assert seen == [f"{trace_of(run):032x}", f"{id_of(run):016x}"]
+
+
+class TestPropagation:
+    """Contexts are stored and read as OpenTelemetry's propagators do it."""
+
+    @given(st.integers(0, 2**128 - 1), st.integers(0, 2**64 - 1), st.integers(0, 255))
+    def test_a_trace_parent_is_written_as_by_the_propagator(
+        self, trace_id: int, span_id: int, flags: int
+    ) -> None:
+        sent = SpanContext(trace_id, span_id, is_remote=False, trace_flags=TraceFlags(flags))
+        carrier: dict[str, str] = {}
+        propagate.inject(carrier, trace.set_span_in_context(NonRecordingSpan(sent), TraceContext()))
+        opts = Propagation().add_to_options('{"attempts":1}', NonRecordingSpan(sent))
+        assert json.loads(json.loads(opts).get("tm", "{}")) == carrier
+        assert split_context(opts)[0] == '{"attempts":1}'
+
+    @given(
+        st.one_of(
+            st.from_regex(r"0[01]-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", fullmatch=True),
+            st.sampled_from([f"00-{'0' * 32}-{'1' * 16}-01", f"00-{'1' * 32}-{'0' * 16}-01"]),
+            st.text(),
+        ),
+        st.booleans(),
+        st.sampled_from([{}, {"tracestate": "a=b"}, {"baggage": "tenant=ada"}, {"x": "y"}]),
+    )
+    def test_a_context_is_read_as_by_the_propagator(
+        self, parent: str, spaced: bool, more: dict[str, str]
+    ) -> None:
+        carrier = {"traceparent": parent, **more}
+        text = json.dumps(carrier, separators=None if spaced else (",", ":"))
+        opts = add_context('{"attempts":1}', text)
+        found, is_bulk = Propagation().from_options(opts)
+        assert not is_bulk
+        expected = propagate.extract(carrier, TraceContext())
+        assert dict(baggage.get_all(found)) == dict(baggage.get_all(expected))
+        ours = trace.get_current_span(found).get_span_context()
+        theirs = trace.get_current_span(expected).get_span_context()
+        assert (ours, ours.is_remote) == (theirs, theirs.is_remote)
+        assert ours.trace_state == theirs.trace_state
+
+    def test_the_context_is_ignored_if_its_program_asks_for_it(self) -> None:
+        """BullMQ's option omitContext."""
+        opts = add_context('{"omc":true}', f'{{"traceparent":"00-{"1" * 32}-{"1" * 16}-01"}}')
+        assert Propagation().from_options(opts) == (TraceContext(), False)
+
+    async def test_a_trace_state_is_carried(self, queue: Queue, spans: Spans) -> None:
+        @queue.task
+        async def send() -> str:
+            return trace.get_current_span().get_span_context().trace_state.to_header()
+
+        state = TraceState([("vendor", "7")])
+        remote = SpanContext(1, 2, is_remote=True, trace_flags=TraceFlags(1), trace_state=state)
+        token = context.attach(trace.set_span_in_context(NonRecordingSpan(remote)))
+        job = await send.enqueue()
+        context.detach(token)
+        await run_all(queue, spans, 1)
+        assert await job.result() == "vendor=7"
+
+    async def test_propagators_of_the_application_are_used(
+        self, queue: Queue, spans: Spans
+    ) -> None:
+        class OwnHeader(TraceContextTextMapPropagator):
+            """Trace Context in a header of another name."""
+
+            def inject(self, carrier: Any, *args: Any, **options: Any) -> None:
+                carried: dict[str, str] = {}
+                super().inject(carried, *args, **options)
+                carrier["X-PARENT"] = carried["traceparent"]
+
+            def extract(self, carrier: Any, *args: Any, **options: Any) -> Any:
+                return super().extract({"traceparent": carrier["X-PARENT"]}, *args, **options)
+
+        @queue.task
+        async def send() -> None: ...
+
+        default = propagate.get_global_textmap()
+        propagate.set_global_textmap(CompositePropagator([OwnHeader()]))
+        try:
+            job = await send.enqueue()
+            (run,) = await run_all(queue, spans, 1)
+        finally:
+            propagate.set_global_textmap(default)
+        (call,) = spans.named("send mail")
+        assert list(json.loads(json.loads(job.record.opts)["tm"])) == ["X-PARENT"]
+        assert parent_of(run) == id_of(call)
 
 
 class TestFaults:
@@ -290,6 +386,16 @@ class TestSwitch:
         assert tracing.get_spans_if_tracing() is None
         tracing.make_spans.cache_clear()
 
+    def test_it_is_off_if_the_process_has_not_imported_the_library(
+        self, monkeypatch: pytest.MonkeyPatch, spans: Spans
+    ) -> None:
+        """Then nothing else is done: the import would delay the first job."""
+        assert tracing.get_spans_if_tracing() is not None
+        monkeypatch.delitem(__import__("sys").modules, "opentelemetry.trace")
+        monkeypatch.setattr(tracing, "make_spans", lambda: pytest.fail("imports it"))
+        assert tracing.get_spans_if_tracing() is None
+        assert tracing.get_or_make_spans() is None
+
     def test_it_is_off_without_the_library(self, monkeypatch: pytest.MonkeyPatch) -> None:
         tracing.make_spans.cache_clear()
         monkeypatch.setitem(__import__("sys").modules, "hasten.jobs._spans", None)
@@ -317,3 +423,46 @@ class TestContext:
 
     def test_bullmq_s_option_omit_context(self) -> None:
         assert read_context('{"tm":"{}","omc":true}') is None
+
+
+class TestFlows:
+    async def test_all_runs_are_linked_to_the_one_span_that_added_the_flow(
+        self, queue: Queue, spans: Spans
+    ) -> None:
+        """A trace with thousands of spans could not be read."""
+
+        @queue.task
+        async def send(number: int = 0) -> None: ...
+
+        job = await send.after(send.many(range(4))).on_ended(send.args(7)).enqueue()
+        async with Worker(queue):
+            await job.result(timeout=30)
+            await until(lambda: len([s for s in spans.named("process mail") if is_send(s)]) == 6)
+        (call,) = spans.named("send mail")
+        runs = [run for run in spans.named("process mail") if is_send(run)]
+        assert {parent_of(run) for run in runs} == {None}
+        assert [linked(run) for run in runs] == [[id_of(call)]] * 6
+
+    async def test_children_of_a_run_belong_to_its_span(self, queue: Queue, spans: Spans) -> None:
+        @queue.task
+        async def send(number: int) -> None: ...
+
+        @queue.task
+        async def report(ctx: Context) -> None:
+            ctx.children.add(send.many([1, 2]))
+            await ctx.children.wait()
+
+        job = await report.enqueue()
+        async with Worker(queue):
+            await job.result(timeout=30)
+            await until(lambda: len(spans.named("process mail")) == 4)
+        first, *children, last = spans.named("process mail")
+        (_, call) = spans.named("send mail")
+        assert (parent_of(call), facts(first)["hasten.outcome"]) == (id_of(first), "parked")
+        assert first.status.status_code is StatusCode.UNSET
+        assert [linked(run) for run in children] == [[id_of(call)]] * 2
+        assert linked(last) == [id_of(spans.named("send mail")[0])]
+
+
+def is_send(span: ReadableSpan) -> bool:
+    return bool(facts(span)["hasten.task"] == "send")

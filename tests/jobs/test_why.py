@@ -11,9 +11,12 @@ import pytest
 from hasten.errors import InvalidOption, JobFailed, JobNotFound
 from hasten.jobs import Context, Queue, Reason, RetryAfter, State, Why, Worker
 from hasten.jobs._engine import CANCELLED_ERROR
+from hasten.jobs._engines.redis import redis_engine
+from hasten.jobs._engines.sqlite import sqlite_engine
 from hasten.jobs._record import ClaimRequest
+from hasten.jobs._worker_info import WorkerInfo, encode_worker_info
 from hasten.testing import ManualClock
-from tests.jobs.eventually import until, until_state, until_true
+from tests.jobs.eventually import until, until_longer, until_state, until_true
 from tests.patience import DEADLINE_SECONDS
 
 
@@ -224,6 +227,37 @@ async def test_no_worker_has_its_release(queue: Queue, release: str | None, show
             "needs a worker of release 2026.12 or later, and none is running (releases of the "
             f"workers: {shown}); it is offered again at "
         ) in why.text
+
+
+async def test_a_worker_of_a_later_version_may_run_the_job(
+    queue: Queue, elsewhere: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its report cannot be decoded, so nothing is claimed about its tasks and slots."""
+    may_end = asyncio.Event()
+    reported: list[str] = []
+
+    def encode(info: WorkerInfo) -> str:
+        reported.append(info.id)
+        return encode_worker_info(info).replace('"slots":1', '"slots":{"small":1}')
+
+    for engine in (redis_engine, sqlite_engine):
+        monkeypatch.setattr(engine, "encode_worker_info", encode)
+
+    @queue.task
+    async def hold() -> None:
+        await may_end.wait()
+
+    first = await hold.enqueue()
+    async with Worker(queue, concurrency=1, lease=1):
+        await until_state(first, State.ACTIVE)
+        await until_longer(reported, 1)
+        assert await queue.workers() == []
+        for task in ("hold", "send"):
+            job = await elsewhere.add(task)
+            why = await job.why()
+            assert why.code is Reason.READY
+            await job.remove()
+        may_end.set()
 
 
 async def test_all_slots_are_in_use(queue: Queue) -> None:

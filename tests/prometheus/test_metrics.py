@@ -125,6 +125,47 @@ class TestJobs:
         page = await page_of(metrics)
         assert page.get("hasten_oldest_wait_seconds", queue="mail") == 60
 
+    @pytest.mark.parametrize(
+        "added",
+        [
+            [True],
+            [True] * 5,
+            [False, True],
+            [True, False],
+            [True, False] * 8,
+            [False, True, True] * 5,
+        ],
+    )
+    async def test_the_longest_wait_is_that_of_the_oldest_job_also_with_lifo_jobs(
+        self, queue: Queue, clock: ManualClock, added: list[bool]
+    ) -> None:
+        """Each lifo job is claimed before all older jobs, so the oldest is in the middle."""
+        metrics = Metrics(queue, registry=None)
+        for lifo in added:
+            await queue.add("a", lifo=lifo)
+            clock.advance(10)
+        page = await page_of(metrics)
+        assert page.get("hasten_oldest_wait_seconds", queue="mail") == 10 * len(added)
+
+    async def test_the_longest_wait_is_found_with_few_reads(
+        self, queue: Queue, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await queue.add("a")
+        for _ in range(2):
+            await queue.add_many([("a", {}, {"lifo": True})] * 250)
+        clock.advance(10)
+        reads: list[int] = []
+        get_page = type(queue.engine).get_page
+
+        async def count(*args: Any, **options: Any) -> Any:
+            reads.append(options["limit"])
+            return await get_page(*args, **options)
+
+        monkeypatch.setattr(type(queue.engine), "get_page", count)
+        page = await page_of(Metrics(queue, registry=None))
+        assert page.get("hasten_oldest_wait_seconds", queue="mail") == 10
+        assert sum(reads) <= 12
+
     async def test_a_store_that_fails_leaves_the_rest_of_the_page(
         self, queue: Queue, monkeypatch: pytest.MonkeyPatch
     ) -> None:

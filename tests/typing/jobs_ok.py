@@ -9,7 +9,25 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar, assert_type
 
 from hasten import Store
-from hasten.jobs import Context, Event, Exponential, Fixed, Job, Keep, Queue, State, Task, Worker
+from hasten.jobs import (
+    Arguments,
+    Child,
+    ChildProgress,
+    Context,
+    Event,
+    Exponential,
+    Fixed,
+    Flow,
+    Job,
+    JobTree,
+    Keep,
+    Queue,
+    Schedule,
+    Slot,
+    State,
+    Task,
+    Worker,
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -174,6 +192,10 @@ async def using() -> None:
     assert_type(await send.using(backoff=Exponential(1, cap=60)).enqueue(ada), Job[int])
     assert_type(await send.using(backoff=timedelta(seconds=2)).enqueue(ada), Job[int])
     assert_type(await send.using(keep_completed=False, keep_failed=100).enqueue(ada), Job[int])
+    assert_type(await send.using(unique="ada").enqueue(ada), Job[int])
+    assert_type(await send.using(latest=lambda to: f"{to}").enqueue(ada), Job[int])
+    assert_type(await send.using(throttle=("ada", timedelta(hours=1))).enqueue(ada), Job[int])
+    assert_type(await send.using(debounce=("ada", 5, "1m"), unique=None).enqueue(ada), Job[int])
     assert_type(await send_with_context.using(delay=1).enqueue("ada"), Job[bytes])
     assert_type(await report.using(delay=1).enqueue(datetime.now(UTC)), Job[dict[str, int]])
     assert_type(await send.using(delay=1).enqueue_many([send.args(ada)]), list[Job[int]])
@@ -234,3 +256,47 @@ async def working() -> None:
     async with worker as same:
         assert_type(same, Worker)
     await Worker(mail, keep_completed=Keep(age=60), keep_failed=True, handler_processes=2).run()
+
+
+@mail.cron("0 7 * * mon-fri", tz="Europe/Madrid", missed="skip", overlap="queue", attempts=3)
+@mail.every("10m", id="often", arguments={"to": "all"})
+@mail.task
+async def scheduled(to: str, slot: Slot | None = None) -> int:
+    return 0 if slot is None else slot.missed
+
+
+async def schedules() -> None:
+    assert_type(await scheduled("x"), int)
+    assert_type(await scheduled.enqueue("x"), Job[int])
+    made = await mail.schedules.upsert("a", scheduled, every=60, arguments=scheduled.args("x"))
+    assert_type(made, Schedule)
+    await mail.schedules.upsert("a", "scheduled", cron="* * * * *", options={"attempts": 3})
+    assert_type(await mail.schedules.list(), list[Schedule])
+    assert_type(await mail.schedules.preview("a"), list[datetime])
+    assert_type(mail.sync.schedules.get("a"), Schedule | None)
+
+
+async def flows(ctx: Context) -> None:
+    chunk, merge = render, charge
+    nodes: list[Arguments[Any, list[str]]] = [chunk.args(0), *chunk.many(range(3))]
+    assert_type(merge.args(1).after(nodes), Flow[None])
+    flow = merge.args(3).after(chunk.many([1, 2]), on_failure="ignore")
+    assert_type(flow, Flow[None])
+    assert_type(chunk.args(1).after(flow), Flow[list[str]])
+    job = await chunk.args(1).after([flow, send_in_thread.args("ada")]).enqueue()
+    assert_type(job, Job[list[str]])
+    assert_type(chunk.args(1).after([]).sync.enqueue(), Job[list[str]])
+    hooked = flow.on_ended(send_in_thread.args("ada")).on_succeeded(chunk.args(1))
+    assert_type(hooked.on_first_failure(chunk.args(1)), Flow[None])
+    ctx.children.add(chunk.many([1]))
+    ctx.children.add(flow, on_failure="wait")
+    await ctx.children.wait()
+    assert_type(await ctx.children.results(chunk), list[list[str]])
+    assert_type(await ctx.children.results(send_with_context), list[bytes])
+    assert_type(ctx.children.sync.results(send_in_thread), list[str])
+    assert_type(await ctx.children.results(), list[Any])
+    assert_type(await job.first_child_failure(), Child | None)
+    assert_type(await job.children_ended(timeout="1m"), ChildProgress)
+    assert_type(await job.tree(), JobTree)
+    batch = await mail.batch(on_ended=charge.args(1))
+    assert_type(await batch.add(chunk.many([1])), list[Job[Any]])

@@ -78,6 +78,8 @@ async def using() -> None:
     send.using(dealy=60)  # type: ignore[call-arg]
     send.using(delay=[60])  # type: ignore[arg-type]
     send.using(at=60)  # type: ignore[arg-type]
+    send.using(unique=5)  # type: ignore[arg-type]
+    send.using(debounce=("ada", 5))  # type: ignore[arg-type]
     send.using(priority=1.5)  # type: ignore[arg-type]
     send.using(attempts=None)  # type: ignore[arg-type]
     send.using(job_id=7)  # type: ignore[arg-type]
@@ -136,3 +138,20 @@ async def working() -> None:
     Worker("mail")  # type: ignore[arg-type]
     Worker(mail, concurrency="10")  # type: ignore[arg-type]
     Worker(mail, workers=10)  # type: ignore[call-arg]
+
+
+async def schedules() -> None:
+    mail.every("10m")(len)  # type: ignore[type-var]
+    mail.cron("* * * * *", delay=[1])  # type: ignore[arg-type]
+    await mail.schedules.upsert("a", "send", every=60, missed="some")  # type: ignore[arg-type]
+    await mail.schedules.upsert("a", "send", every=60, options={"x": 1})  # type: ignore[arg-type]
+
+
+async def flows(ctx: Context) -> None:
+    await send.after(7).enqueue()  # type: ignore[arg-type]
+    send.args(7).after([])  # type: ignore[arg-type]
+    flow = send.args("ada").after([], on_failure="retry")  # type: ignore[arg-type]
+    flow.on_ended(flow)  # type: ignore[arg-type]
+    ctx.children.add("send")  # type: ignore[arg-type]
+    await ctx.children.results(print)  # type: ignore[call-overload]
+    await mail.batch(on_ended=send)  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hasten.jobs._cron import next_match_ms
+from hasten.jobs._cron_canonical import to_canonical_pattern
 
 ZONE = "Europe/Madrid"
 SPRING = "2026-03-28T23:30"  # at 2:00 of the next day it is 3:00
@@ -71,7 +72,8 @@ class TestDialect:
         assert next_match_ms("*/5 * * * * *", 1_790_000_000_000, None) == 1_790_000_005_000
 
     @pytest.mark.parametrize(
-        "pattern", ["", "* * * *", "0 0 H * *", "0 0 1W * *", "0 0 31 2 *", "a b c d e"]
+        "pattern",
+        ["", "* * * *", "0 0 H * *", "R * * * *", "0 0 1W * *", "0 0 31 2 *", "a b c d e"],
     )
     def test_what_it_does_not_have_is_refused(self, pattern: str) -> None:
         with pytest.raises(ValueError, match=r"^cron pattern"):
@@ -80,3 +82,29 @@ class TestDialect:
     def test_a_zone_that_does_not_exist_is_named(self) -> None:
         with pytest.raises(ValueError, match="time zone 'Mars/Olympus'"):
             next_match_ms("* * * * *", 0, "Mars/Olympus")
+
+
+class TestCanonical:
+    @pytest.mark.parametrize(
+        ("pattern", "stored"),
+        [
+            ("0 7 * * mon-fri", "0 7 * * mon-fri"),
+            ("  0  7 * *   *", "0 7 * * *"),
+            ("*/5 0 9-17/2 L JAN,mar ?", "*/5 0 9-17/2 L JAN,mar ?"),
+            ("0 0 * * mon-sun", "0 0 * * *"),
+            ("0 0 * * fri-mon", "0 0 * * 0-1,5-6"),
+            ("0 22-2/2 * * *", "0 0,2,22 * * *"),
+            ("0 0 * * l5", "0 0 * * 5L"),
+            ("1,1-5 * * * *", "1-5 * * * *"),
+            ("@DAILY", "@daily"),
+            ("@midnight", "@daily"),
+            ("0 0 * * 1#2", "0 0 * * 1#2"),
+        ],
+    )
+    def test_only_what_node_rejects_is_changed(self, pattern: str, stored: str) -> None:
+        assert to_canonical_pattern(pattern) == stored
+
+    @pytest.mark.parametrize("pattern", ["0 0 1 * 5L", "0 0 * * 5L,1", "0 0 * * 1#1,2#2"])
+    def test_days_that_mean_something_else_in_node_are_refused(self, pattern: str) -> None:
+        with pytest.raises(ValueError, match="day of the week"):
+            to_canonical_pattern(pattern)

@@ -103,9 +103,14 @@ MESSAGES = [
         "sqlite:///a.db: only the first 2 of 3,000 jobs were added, then: no space left",
     ),
     (errors.JobNotFound("mail", "7"), "queue 'mail' has no job '7'"),
+    (errors.ScheduleNotFound("mail", "a"), "queue 'mail' has no schedule 'a'"),
     (
         errors.WrongState("mail", "7", "active", ["failed", "completed"]),
         "job '7' of queue 'mail' is active: must be failed or completed",
+    ),
+    (
+        errors.BatchClosed("mail", "nightly"),
+        "batch 'nightly' of queue 'mail' takes no more jobs: it was closed or deleted",
     ),
     (errors.JobFailed("7", "no such address"), "job '7' failed: no such address"),
     (errors.JobCancelled("7", "cancelled"), "job '7' failed: cancelled"),
@@ -119,6 +124,7 @@ MESSAGES = [
     (errors.RunFailed("for some reason"), "for some reason"),
     (errors.JobTimeout(1.5), "timed out after 1.5 s"),
     (errors.InvalidResult("the return value is too large"), "the return value is too large"),
+    (errors.UnawaitedChildren("2 child jobs"), "2 child jobs"),
     (errors.ProcessDied("exit code 4"), "the handler's process died: exit code 4"),
     (errors.ProcessDied("exit code 4", while_starting=True), DIED_WHILE_STARTING),
 ]
@@ -128,13 +134,16 @@ OUTSIDE: Final = {
     # What handlers and functions of the application raise to steer hasten; hasten catches it.
     "hasten.jobs._control_exceptions.RetryAfter": "a handler raises it",
     "hasten.jobs._control_exceptions.Unrecoverable": "a handler raises it",
+    "hasten.jobs._control_exceptions.WaitForChildren": "a handler lets it pass",
     "hasten.jobs._threads.Interrupted": "a handler in a thread is interrupted with it",
+    "hasten.testing._killable.Dropped": "ends the thread of a handler whose worker has died",
     # Private control flow: caught inside, where it is raised.
     "hasten._redis.channel.NotSent": "turned into StoreUnavailable",
     "hasten.compression._decoders.MalformedBody": "turned into BodyRefused",
     "hasten.jobs._arguments.UnfitResult": "fails the job; its text is the reason",
     "hasten.jobs._arguments.UnresolvedAnnotation": "turned into the error of the task",
     "hasten.jobs._encoding.NotStorable": "turned into InvalidArgument",
+    "hasten.jobs._engines.sqlite.flows.ChildExists": "turned into StoreRejected",
     "hasten.jobs._engines.sqlite.settling.LeaseMismatch": "ends a transaction",
     "hasten.jobs._failure_log.RemoteTraceback": "the cause of an error, shown and never raised",
     "hasten.jobs._processes.ProcessDied": "fails the job; its text is the reason",

@@ -48,12 +48,12 @@ IN_RANGE = "less than a hundred years; numbers are in seconds"
 A_BACKOFF = "a delay, 'exponential', Fixed(…), Exponential(…) or a function"
 A_KEEP = "Keep(count=…, age=…), a count from 0 to 9,007,199,254,740,991, True (all) or False (none)"
 PER_TASK = (
-    "attempts, backoff, delay, expires, keep_completed, keep_failed, keep_logs, lifo, priority, "
-    "since, timeout"
+    "attempts, backoff, debounce, delay, expires, keep_completed, keep_failed, keep_logs, latest, "
+    "lifo, priority, since, throttle, timeout, unique"
 )
 PER_JOB = (
-    "at, attempts, backoff, delay, expires, job_id, keep_completed, keep_failed, keep_logs, lifo, "
-    "priority, since, timeout"
+    "at, attempts, backoff, debounce, delay, expires, job_id, keep_completed, keep_failed, "
+    "keep_logs, latest, lifo, priority, since, throttle, timeout, unique"
 )
 
 
@@ -132,7 +132,7 @@ class TestGoodValues:
         assert call == Options(attempts=5, delay_ms=0, timeout_ms=None)
 
     def test_are_all_tried_here(self) -> None:
-        """A new option needs tests."""
+        """A new option needs tests. Those of deduplication are in `test_deduplication`."""
         assert ", ".join(sorted(TaskOptions.__annotations__)) == PER_TASK
         assert ", ".join(sorted(JobOptions.__annotations__)) == PER_JOB
 

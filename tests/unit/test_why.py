@@ -81,6 +81,12 @@ class TestSentences:
         assert found.text.startswith("Job 7 (send) is due at 2025-12-")
         assert found.text.endswith(f" (in {shown}).")
 
+    def test_a_run_that_waits_for_an_earlier_one(self) -> None:
+        record = job(state=State.DELAYED, due_ms=NOW + 5_000)
+        found = explain(WhyFacts(record, is_paused=False, is_held=True), [WORKER], 0, now_ms=NOW)
+        assert (found.code, found.until) == (Reason.OVERLAP, None)
+        assert found.text == "Job 7 (send) waits until an earlier run of its schedule ends."
+
     def test_have_the_first_line_of_an_error(self) -> None:
         error = "ValueError: " + "x" * 500 + "\nsecond line"
         found = why(job(state=State.FAILED, error=error, finished_ms=NOW, attempts_made=1_000))
@@ -130,7 +136,8 @@ class TestChildren:
             Reason.WAITING_CHILDREN, "3", "images", "no\ntrace",
         )  # fmt: skip
         assert found.text == (
-            "Job 7 (send) waits for 12 children: job 3 of queue images has failed: no."
+            "Job 7 (send) waits for 12 children: job 3 of queue images has failed: no; the job "
+            "waits until it is retried or removed."
         )
 
     @pytest.mark.parametrize(

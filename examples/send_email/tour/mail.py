@@ -34,7 +34,8 @@ def try_mail(client: httpx.Client, mailbox: Mailbox) -> list[Row]:
         slow_ms, sent = post_mail(client, "/send-email-now")
     queued = [post_mail(client, "/send-email") for _ in range(MAILS)]
     fast_ms = median(ms for ms, _ in queued)
-    jobs = wait_until_finished(client, [answer["id"] for _, answer in queued])
+    mails = f"{MAILS} mails by /send-email"
+    jobs = wait_until_finished(client, [answer["id"] for _, answer in queued], mails)
     states = client.get("/jobs").json()
     refused = client.post("/send-email", json={**MAIL, "to": "nobody"}).status_code
     unknown = client.get("/jobs/no-such-job").status_code
@@ -65,12 +66,11 @@ def post_mail(client: httpx.Client, path: str) -> tuple[float, dict[str, str]]:
     return elapsed_ms, answer
 
 
-def wait_until_finished(client: httpx.Client, ids: list[str]) -> list[dict[str, Any]]:
+def wait_until_finished(client: httpx.Client, ids: list[str], what: str) -> list[dict[str, Any]]:
     """Show a progress bar until all jobs have finished or the time is over. Return the jobs."""
     deadline = time.monotonic() + TIME_LIMIT_SECONDS
     with progress_bar() as progress:
-        mails = "1 mail" if len(ids) == 1 else f"{len(ids)} mails"
-        bar = progress.add_task(f"{mails} by /send-email", total=len(ids))
+        bar = progress.add_task(what, total=len(ids))
         while True:
             jobs = [client.get(f"/jobs/{id}").raise_for_status().json() for id in ids]
             finished = sum(job["state"] in {"completed", "failed"} for job in jobs)

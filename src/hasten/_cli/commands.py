@@ -1,4 +1,4 @@
-"""The commands: `hasten worker`, and those of `jobs.py` and `workers.py`."""
+"""The commands: `hasten worker`, and those of `jobs.py`, `schedules.py` and `workers.py`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import hasten
-from hasten._cli import jobs, logs, workers
+from hasten._cli import jobs, logs, schedules, workers
 from hasten._cli.durations import parse_duration
 from hasten._cli.output import make_stdout_escape_unencodable
 from hasten._cli.serve import describe_queue, move_parent_pipe_from_stdin, run_worker_until_stopped
@@ -35,6 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(schedules.app, name="schedules")
 app.command()(workers.workers)
 
 
@@ -143,6 +144,16 @@ def worker(
             "[default: 30s]",
         ),
     ] = 30.0,
+    max_schedule_lateness: Annotated[
+        float | None,
+        typer.Option(
+            parser=parse_duration,
+            metavar="DURATION",
+            show_default=False,
+            help="How late the run of a schedule may be until /readyz fails, such as 5m.  "
+            "[default: late schedules do not affect /readyz]",
+        ),
+    ] = None,
     is_supervised: Annotated[
         bool,
         typer.Option(
@@ -178,7 +189,12 @@ def worker(
     # Before anything starts: an optional package may be missing, or the port be in use.
     monitor = None
     if metrics_port is not None:
-        checks = HealthChecks(queues, max_blocked=max_blocked, max_fetch_age=max_fetch_age)
+        checks = HealthChecks(
+            queues,
+            max_blocked=max_blocked,
+            max_fetch_age=max_fetch_age,
+            max_schedule_lateness=max_schedule_lateness,
+        )
         monitor = _make_listening_monitor(metrics_host, metrics_port, queues, checks)
     if processes == 1:
         worker = Worker(

@@ -1,6 +1,8 @@
-"""Parse durations on the command line, such as `15`, `15s`, `2m` or `1h30m`."""
+"""Parse and format durations of the command line, such as `15`, `15s`, `2m` or `1h30m`."""
 
 from __future__ import annotations
+
+from typing import Final
 
 import typer
 
@@ -28,3 +30,23 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+_UNITS: Final = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
+
+
+def format_duration(seconds: float, *, units: int | None = None) -> str:
+    """Return a duration as text, such as "1h30m".
+
+    units is how many units to show at most, the largest ones; None shows all. Fractions of a second
+    are shown only if the duration is less than a minute.
+    """
+    if seconds < 60 and units is None:
+        return f"{round(seconds, 3):g}s"
+    parts = []
+    left = round(seconds)
+    for unit, size in _UNITS:
+        count, left = divmod(left, size)
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts[:units]) or "0s"

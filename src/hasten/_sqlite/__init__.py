@@ -25,7 +25,7 @@ file system (`maintenance`), in steps of a few milliseconds.
 
 from hasten._sqlite.database import GROUP_WEIGHT, Database
 from hasten._sqlite.files import read_only_uri
-from hasten._sqlite.migrations import run_migrations, schema_version
+from hasten._sqlite.migrations import run_migrations, schema_version, too_new_error
 from hasten._sqlite.scripts import load_scripts
 
 __all__ = [
@@ -35,4 +35,5 @@ __all__ = [
     "read_only_uri",
     "run_migrations",
     "schema_version",
+    "too_new_error",
 ]

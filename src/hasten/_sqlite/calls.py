@@ -21,8 +21,9 @@ class TransactionCall(Generic[T]):
     """Work to run in a transaction, and the callback that receives its result.
 
     write: the work writes. durable: its commit is flushed to the disk. weight: its cost in rows,
-    roughly. topic: the part of the data that it may change, None for any part. loop: the event loop
-    in which deliver is called, None to call it in the database's thread.
+    roughly. topic: the part of the data that it may change, None for any part; a set of such parts
+    may be extended by the work. loop: the event loop in which deliver is called, None to call it in
+    the database's thread.
     """
 
     __slots__ = ("deliver", "durable", "loop", "topic", "weight", "work", "write")
@@ -33,7 +34,7 @@ class TransactionCall(Generic[T]):
         write: bool,
         durable: bool,
         weight: int,
-        topic: str | None,
+        topic: str | set[str] | None,
         loop: asyncio.AbstractEventLoop | None,
         deliver: Deliver[T],
     ) -> None:

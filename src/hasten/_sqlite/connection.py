@@ -60,7 +60,12 @@ class Connector:
             if self.path is None or self._file == file_identity(self.path):
                 return self.connection
             # Otherwise writes would go to a file that no other process can find.
-            logger.warning("%s was moved or deleted: opening it again", self.name)
+            what = (
+                "opening the file that is there now"
+                if self.path.exists()
+                else "creating an empty one"
+            )
+            logger.warning("%s was moved, deleted or replaced: %s", self.name, what)
             self.disconnect()
         if sqlite3.sqlite_version_info < MIN_VERSION:
             raise StoreUnavailable(

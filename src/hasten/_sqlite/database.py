@@ -93,13 +93,14 @@ class Database:
         write: bool = True,
         durable: bool = True,
         weight: int = 1,
-        topic: str | None = None,
+        topic: str | set[str] | None = None,
     ) -> T:
         """Run work in a transaction, and return its result after the commit.
 
         write: the work writes. durable: flush its commit to the disk. weight: its cost, roughly in
         rows, of which one transaction has at most `GROUP_WEIGHT`. topic: the part of the data that
-        it may change, None for any part; callers of `wait_until` for this topic check again.
+        it may change, None for any part; callers of `wait_until` for this topic check again. If it
+        is a set, the work may add other parts to it.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
@@ -208,7 +209,10 @@ class Database:
         """
         self._watches.disarm_before_own_commit()
         self._run_and_deliver(group)
-        topics = {call.topic for call in group if call.write}
+        topics: set[str | None] = set()
+        for call in group:
+            if call.write:
+                topics.update(call.topic if isinstance(call.topic, set) else (call.topic,))
         self._maintenance.schedule_after_transaction(has_written=bool(topics))
         self._watches.check_after_own_commit(topics)
 

@@ -24,11 +24,7 @@ def run_migrations(
     try:
         found = schema_version(connection, table)
         if found > len(migrations):
-            raise StoreTooNew(
-                name,
-                f"written by a newer version of hasten (schema {found}, this version supports "
-                f"{len(migrations)}): upgrade hasten, or use another file",
-            )
+            raise too_new_error(name, found, len(migrations))
         for migration in migrations[found:]:
             for statement in _split_statements(migration):
                 connection.execute(statement)
@@ -42,6 +38,15 @@ def run_migrations(
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def too_new_error(name: str, found: int, known: int) -> StoreTooNew:
+    """Return the error for a database that has run more migrations than this version knows."""
+    return StoreTooNew(
+        name,
+        f"written by a newer version of hasten (schema {found}, this version supports {known}): "
+        "upgrade hasten, or use another file",
+    )
 
 
 def schema_version(connection: Connection, table: str) -> int:

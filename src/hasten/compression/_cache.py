@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
@@ -109,6 +110,7 @@ class CompressionCache:
         self._entries: OrderedDict[CacheKey, _CachedBody] = OrderedDict()
         self._pending: dict[tuple[asyncio.AbstractEventLoop, CacheKey], asyncio.Future[bytes]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        _caches.add(self)
 
     def __len__(self) -> int:
         """Return the number of cached bodies."""
@@ -122,6 +124,12 @@ class CompressionCache:
     def size(self) -> int:
         """The approximate memory that the cache uses, in bytes."""
         return self._bytes
+
+    def _clear(self) -> None:
+        """Delete all bodies."""
+        self._entries.clear()
+        self._pending.clear()
+        self._bytes = 0
 
     def _require_asyncio_for_recompress(self) -> None:
         """Raise `AsyncioRequired` if recompress is set and the event loop is not asyncio's."""
@@ -212,6 +220,15 @@ class CompressionCache:
         self._bytes += _get_memory_bytes(key, entry)
         while self._bytes > self._max_bytes:
             self._bytes -= _get_memory_bytes(*self._entries.popitem(last=False))
+
+
+_caches: Final[weakref.WeakSet[CompressionCache]] = weakref.WeakSet()
+
+
+def clear_all_caches() -> None:
+    """Delete the bodies in all caches of this process. For `hasten.testing`."""
+    for cache in list(_caches):
+        cache._clear()
 
 
 def _get_memory_bytes(key: CacheKey, entry: _CachedBody) -> int:

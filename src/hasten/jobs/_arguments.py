@@ -58,9 +58,10 @@ class UnresolvedAnnotation(InvalidTask):
 class TaskParameters:
     """The parameters of a task's function: encodes, checks and decodes arguments for them.
 
-    injected is a class, in practice `Context`: the worker passes an object of it for parameters
-    with this annotation, so callers do not. show_values is whether error messages may contain
-    values of the data.
+    injected are the classes of which the worker passes an object, so that callers do not: for each
+    class, a function of the object that is passed to `decode`. In practice, these are `Context` and
+    `Slot`, and the object is the context. show_values is whether error messages may contain values
+    of the data.
 
     Raises `InvalidTask` for parameters whose arguments cannot be stored. Annotations that refer to
     names that are not defined yet are checked at the first use, or by `check_annotations`.
@@ -70,7 +71,7 @@ class TaskParameters:
         self,
         function: Callable[..., Any],
         task: str,
-        injected: type,
+        injected: Mapping[type, Callable[[Any], object]],
         *,
         show_values: bool = False,
     ) -> None:
@@ -134,7 +135,7 @@ class TaskParameters:
         bound = self._function.keywords if isinstance(self._function, functools.partial) else {}
         stored: dict[str, AnnotationFindings] = {}
         for name in self._full_signature.parameters:
-            if name in self._injected_parameter_names:
+            if name in self._injected_parameters:
                 continue
             hint = self._resolved_annotations.get(name, Any)
             try:
@@ -156,22 +157,22 @@ class TaskParameters:
         return stored
 
     @functools.cached_property
-    def _injected_parameter_names(self) -> frozenset[str]:
-        """The names of the parameters for which the worker passes the injected object."""
-        return frozenset(
-            name
+    def _injected_parameters(self) -> dict[str, Callable[[Any], object]]:
+        """The parameters for which the worker passes an object, with the functions that make it."""
+        found = {
+            name: self._find_injected(self._resolved_annotations.get(name))
             for name in self._full_signature.parameters
-            if self._is_injected_type(self._resolved_annotations.get(name))
-        )
+        }
+        return {name: make for name, make in found.items() if make is not None}
 
-    def _is_injected_type(self, hint: Any) -> bool:
-        """Return whether an annotation is the injected class, or Optional of it."""
+    def _find_injected(self, hint: Any) -> Callable[[Any], object] | None:
+        """Return the function for an annotation that is an injected class, or Optional of it."""
         while typing.get_origin(hint) is typing.Annotated:
             hint = hint.__origin__
         if typing.get_origin(hint) in (typing.Union, types.UnionType):
             members = [member for member in typing.get_args(hint) if member is not types.NoneType]
-            return len(members) == 1 and self._is_injected_type(members[0])
-        return hint is self._injected
+            return self._find_injected(members[0]) if len(members) == 1 else None
+        return next((make for kind, make in self._injected.items() if hint is kind), None)
 
     @functools.cached_property
     def _stored_signature(self) -> inspect.Signature:
@@ -182,13 +183,22 @@ class TaskParameters:
 
     @functools.cached_property
     def wants_context(self) -> bool:
-        """Whether the worker must pass the injected object to a parameter."""
-        return bool(self._injected_parameter_names)
+        """Whether `decode` needs the context."""
+        return bool(self._injected_parameters)
 
     @functools.cached_property
-    def _stored_parameter_names(self) -> tuple[str, ...]:
+    def stored_names(self) -> tuple[str, ...]:
         """The names of the parameters whose arguments are stored, in order."""
         return tuple(self._stored_annotations)
+
+    def add_defaults(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments by name, and the defaults of the parameters that have none."""
+        defaults = {
+            name: parameter.default
+            for name, parameter in self._stored_signature.parameters.items()
+            if parameter.default is not parameter.empty
+        }
+        return defaults | dict(arguments)
 
     @functools.cached_property
     def _valid_positional_counts(self) -> range:
@@ -203,7 +213,7 @@ class TaskParameters:
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Return the arguments of a call by parameter name. Raises `InvalidArgument`."""
         if not kwargs and len(args) in self._valid_positional_counts:
-            return dict(zip(self._stored_parameter_names, args, strict=False))
+            return dict(zip(self.stored_names, args, strict=False))
         try:
             return self._stored_signature.bind(*args, **kwargs).arguments
         except TypeError as exc:
@@ -330,8 +340,8 @@ class TaskParameters:
     def _call_arguments_arranger(
         self,
     ) -> Callable[[Any, Any], tuple[tuple[Any, ...], dict[str, Any]]]:
-        """A function (decoded data, injected object) -> (args, kwargs) to call the task with."""
-        injected = self._injected_parameter_names
+        """A function (decoded data, context) -> (args, kwargs) to call the task with."""
+        injected = self._injected_parameters
         given = [
             p
             for name, p in self._full_signature.parameters.items()
@@ -352,7 +362,8 @@ class TaskParameters:
 
         def arrange_arguments(decoded: Any, context: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
             def get_value(name: str) -> Any:
-                return context if name in injected else getattr(decoded, name)
+                make = injected.get(name)
+                return getattr(decoded, name) if make is None else make(context)
 
             return tuple(map(get_value, positional)), {name: get_value(name) for name in keywords}
 
@@ -361,8 +372,8 @@ class TaskParameters:
     def decode(self, data: str, context: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Decode the data of a job to positional and keyword arguments for the task's function.
 
-        context is the injected object. Raises `ValueError` with the reason if the data does not
-        fit.
+        The injected objects are made from context. Raises `ValueError` with the reason if the data
+        does not fit.
         """
         try:
             decoded = self._decode_data(data)
@@ -371,6 +382,14 @@ class TaskParameters:
                 f"the data of the job does not fit the task {self._task!r}: {exc}"
             ) from None
         return self._call_arguments_arranger(decoded, context)
+
+    def decode_by_name(self, data: str) -> dict[str, Any]:
+        """Decode the data of a job to arguments by name, with the defaults of missing ones.
+
+        Raises `ValueError` if the data does not fit.
+        """
+        decoded = self._decode_data(data)
+        return {name: getattr(decoded, name) for name in self.stored_names}
 
     def _decode_data(self, data: str) -> Any:
         try:

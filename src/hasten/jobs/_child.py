@@ -30,17 +30,26 @@ from typing import Any, Final, NoReturn
 
 import msgspec
 
-from hasten import _django
+from hasten import _django, _portal
 from hasten._logs import format_traceback
 from hasten.errors import UsageError
 from hasten.jobs import _failures as failures
 from hasten.jobs._arguments import encode_result
+from hasten.jobs._children import check_after_return
 from hasten.jobs._context import Context
 from hasten.jobs._current import running_job
 from hasten.jobs._failures import Failure
 from hasten.jobs._middleware import Carry, Middleware
 from hasten.jobs._options import decode_options
-from hasten.jobs._record import JobRecord, LogLine, Progress, RunUpdate
+from hasten.jobs._record import (
+    JobRecord,
+    JobTemplate,
+    LogLine,
+    NewJob,
+    ParentLink,
+    Progress,
+    RunUpdate,
+)
 from hasten.jobs._stop_signals import STOP_SIGNALS
 from hasten.jobs._task_definition import TaskDefinition
 from hasten.jobs._tasks import Task
@@ -85,7 +94,36 @@ class HandlerRaised(msgspec.Struct, tag=True):
     failure: Failure
 
 
-Message = RunStarted | RunReport | HandlerReturned | HandlerRaised
+class ChildToAdd(msgspec.Struct):
+    """A `NewJob` in a message. opts are the options as JSON."""
+
+    queue: str
+    name: str
+    opts: str
+    data: str
+    id: str | None
+    parent: ParentLink | None
+
+    @classmethod
+    def of(cls, job: NewJob) -> ChildToAdd:
+        """Return a new job in the form for a message."""
+        template = job.template
+        return cls(job.queue, template.name, template.opts, job.data, job.id, job.parent)
+
+    def to_new_job(self) -> NewJob:
+        """Return the new job."""
+        template = JobTemplate(self.name, self.opts, decode_options(self.opts))
+        return NewJob(self.queue, template, self.data, self.id, self.parent)
+
+
+class HandlerParked(msgspec.Struct, tag=True):
+    """A message from the child: the handler has ended to wait for its children; see `Parked`."""
+
+    children: list[ChildToAdd]
+    add_calls: int
+
+
+Message = RunStarted | RunReport | HandlerReturned | HandlerRaised | HandlerParked
 
 encode: Final = msgspec.json.Encoder().encode
 decode_message: Final = msgspec.json.Decoder(Message).decode
@@ -267,18 +305,20 @@ def _receive_requests(pipe: Connection, requests: queue.SimpleQueue[RunRequest])
 
 def _run_requested_job(
     request: RunRequest, connection: _WorkerConnection
-) -> HandlerReturned | HandlerRaised:
+) -> HandlerReturned | HandlerRaised | HandlerParked:
     """Run a job, and return the message about its end."""
     job = request.job
     task: TaskDefinition | None = None
-    context = Context(
-        job,
-        lambda update: connection.send(_to_run_report(request, update)),
-        max_bytes=request.max_bytes,
-    )
+    context: Context | None = None
     try:
         found = _import_task(request)
         task = found.definition
+        context = Context(
+            job,
+            lambda update: connection.send(_to_run_report(request, update)),
+            max_bytes=request.max_bytes,
+            queue=found._producer.queue,
+        )
         # A decorator may have copied the attributes of the task, but not its properties.
         middlewares = found._producer.middlewares
         try:
@@ -290,13 +330,21 @@ def _run_requested_job(
         value = contextvars.copy_context().run(
             _call_handler, call, context, middlewares, request.trace_context
         )
+        if context.used_children is not None:
+            _portal.run_without_loop_check(check_after_return(context.used_children))
         return HandlerReturned(encode_result(value, request.max_bytes))
     except BaseException as error:
         if connection.is_forked:
             raise
-        return HandlerRaised(_to_failure(error, job, task))
+        failure = _to_failure(error, job, task)
+        children = None if context is None else context.used_children
+        if failure.parks and children is not None and children.parked is not None:
+            new = children.parked
+            return HandlerParked([ChildToAdd.of(child) for child in new.jobs], new.add_calls)
+        return HandlerRaised(failure)
     finally:
-        context.close()
+        if context is not None:
+            context.close()
 
 
 def _to_failure(error: BaseException, job: JobRecord, task: TaskDefinition | None) -> Failure:

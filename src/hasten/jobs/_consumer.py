@@ -113,7 +113,9 @@ class QueueConsumer:
         self.tasks = queue.tasks
         self.reclaimed = 0  # jobs of dead workers that this worker has taken back
         self.lost_leases = 0
+        self.dropped_slots = 0  # slots of schedules that got no run
         self._report_errors = ThrottledErrorLog(logger)
+        self._was_paused = False  # at the time of the last report
         self.last_fetch_ms: int | None = None  # when a claim last succeeded
         self._worker = worker
         self._capacity = worker.capacity
@@ -243,6 +245,7 @@ class QueueConsumer:
             for lease in batch.leases:
                 self._start_or_hand_back(lease)
             self.lost_leases += len(batch.lost)
+            self.dropped_slots += batch.dropped_slots
             self._outbox.mark_stored(portion.outcomes, batch.lost)  # last, because it logs
             self._poison_jobs.try_start_chosen_suspect()
             if claim is not None and len(batch.leases) < claim.count:
@@ -555,7 +558,7 @@ class QueueConsumer:
         """
         activity = f"report the worker of queue {self.name}"
         try:
-            self.engine.report_worker(
+            is_paused = self.engine.report_worker(
                 self.name, info, lifetime_ms=lifetime_ms, now_ms=self.clock.now_ms()
             )
         except StoreUnavailable as error:
@@ -564,6 +567,15 @@ class QueueConsumer:
             self._report_errors.exception(f"cannot {activity}")
         else:
             self._outage.record_success(activity)
+            self._log_pause(is_paused=is_paused)
+
+    def _log_pause(self, *, is_paused: bool) -> None:
+        """Log that the queue was paused or resumed since the last report."""
+        if is_paused and not self._was_paused:
+            logger.info("queue %s: paused, no jobs are started until it is resumed", self.name)
+        elif self._was_paused and not is_paused:
+            logger.info("queue %s: resumed", self.name)
+        self._was_paused = is_paused
 
     def state(self, average_run_seconds: float | None) -> ServedQueue:
         """Return what the worker does for the queue at present. Safe to call from any thread.

@@ -8,7 +8,9 @@ from typing import Final
 from hasten._escapes import escape_unprintable
 from hasten._logs import get_logger
 from hasten.errors import InvalidOption
+from hasten.jobs._children import Children
 from hasten.jobs._encoding import encode_json
+from hasten.jobs._job import JobQueue
 from hasten.jobs._options import decode_keep_logs
 from hasten.jobs._record import JobRecord, LogLine, Progress, RunUpdate
 
@@ -27,19 +29,28 @@ class Context:
     """
 
     __slots__ = (
+        "_children",
         "_closed",
         "_dropped",
         "_job",
         "_max_bytes",
+        "_queue",
         "_report_update",
         "_stopping",
         "attempt",
     )
 
     def __init__(
-        self, job: JobRecord, report: Callable[[RunUpdate], None], *, max_bytes: int
+        self,
+        job: JobRecord,
+        report: Callable[[RunUpdate], None],
+        *,
+        max_bytes: int,
+        queue: JobQueue,
     ) -> None:
         self._job = job
+        self._queue = queue
+        self._children: Children | None = None
         self._report_update = report
         self._max_bytes = max_bytes
         self._stopping = False
@@ -57,6 +68,18 @@ class Context:
     def job(self) -> JobRecord:
         """The stored fields of the job when it was claimed."""
         return self._job
+
+    @property
+    def children(self) -> Children:
+        """The child jobs of this job, and methods to add more and to wait for them."""
+        if self._children is None:
+            self._children = Children(self._queue, self._job)
+        return self._children
+
+    @property
+    def used_children(self) -> Children | None:
+        """The object that `children` has returned, None if it was not used. For the worker."""
+        return self._children
 
     @property
     def stopping(self) -> bool:

@@ -22,3 +22,14 @@ class RetryAfter(Exception):
 
 class Unrecoverable(Exception):
     """Fail this job for good, even if it has attempts left."""
+
+
+class WaitForChildren(BaseException):
+    """End this run, and run the job again when its children have ended.
+
+    Raised by `ctx.children.wait()`. It is no subclass of Exception, so that `except Exception` in a
+    handler does not catch it.
+    """
+
+    def __str__(self) -> str:
+        return "the run ends here, and the job runs again when its children have ended"

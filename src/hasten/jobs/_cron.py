@@ -12,6 +12,7 @@ time. A pattern for every hour, or every few hours, follows elapsed time.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import re
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
@@ -19,18 +20,7 @@ from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from hasten._extras import require
-
-_ALIASES: Final = {
-    "@yearly": "0 0 0 1 1 *",
-    "@annually": "0 0 0 1 1 *",
-    "@monthly": "0 0 0 1 * *",
-    "@weekly": "0 0 0 * * 0",
-    "@daily": "0 0 0 * * *",
-    "@midnight": "0 0 0 * * *",
-    "@hourly": "0 0 * * * *",
-    "@minutely": "0 * * * * *",
-    "@secondly": "* * * * * *",
-}
+from hasten.jobs._cron_canonical import split_pattern
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -47,7 +37,7 @@ def next_match_ms(pattern: str, after_ms: int, zone: str | None) -> int:
     `ValueError` for an invalid pattern or zone, and `MissingExtra` if croniter is not installed.
     """
     fields = _split_fields(pattern)
-    zone_info = _load_zone(zone)
+    zone_info = load_zone(zone)
     after = _EPOCH + timedelta(milliseconds=after_ms)
     if fields[2].startswith("*"):
         found = _next_match_by_elapsed_time(fields, after, zone_info)
@@ -57,26 +47,28 @@ def next_match_ms(pattern: str, after_ms: int, zone: str | None) -> int:
 
 
 def _split_fields(pattern: str) -> list[str]:
-    """Return the six fields of a pattern, with the seconds first. Raises `ValueError`."""
-    fields = _ALIASES.get(pattern.strip().lower(), pattern).split()
-    if len(fields) == 5:
-        fields = ["0", *fields]
-    if len(fields) != 6 or re.search(r"[HhWw]\b", fields[3]) or re.search(r"\b[Hh]\b", pattern):
-        raise ValueError(
-            f"cron pattern {pattern!r}: expected five fields, or six with seconds first, "
-            "without the letters H and W"
-        )
-    fields[5] = re.sub(r"\b([0-7])L\b", r"L\1", fields[5].upper())  # croniter writes 5L as L5
+    """Return the six fields of a pattern as croniter reads them. Raises `ValueError`."""
+    fields = list(split_pattern(pattern))
+    fields[5] = re.sub(r"\b([0-7])L\b", r"L\1", fields[5])  # croniter writes 5L as L5
     return fields
 
 
-def _load_zone(name: str | None) -> tzinfo | None:
+def is_known_zone(name: str) -> bool:
+    """Return whether there is a time zone with this name on this machine."""
+    try:
+        load_zone(name)
+    except ValueError:
+        return False
+    return True
+
+
+def load_zone(name: str | None) -> tzinfo | None:
     """Return the time zone with this name; None for the zone of this machine."""
     if name is None:
         return None
     try:
         return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError) as exc:
+    except (ZoneInfoNotFoundError, ValueError, OSError) as exc:
         raise ValueError(
             f"time zone {name!r}: expected an IANA name, such as Europe/Madrid"
         ) from exc
@@ -93,7 +85,7 @@ def _next_match_by_local_time(
     left_out = _utc_offset(after, zone_info) - _utc_offset(after - timedelta(hours=3), zone_info)
     wall -= max(left_out, timedelta())
     while True:
-        wall = _next_match_without_zone(fields, wall)
+        wall = _next_match_without_zone(" ".join(fields), wall)
         # With fold=0, a time in a skipped hour has the offset from before the change, and a time in
         # a repeated hour is the first of the two.
         found = wall.replace(tzinfo=zone_info, fold=0).astimezone(UTC)
@@ -111,9 +103,8 @@ def _next_match_by_elapsed_time(
     offset = _utc_offset(after, zone_info)
     while True:
         fixed = timezone(offset)
-        found = _next_match_without_zone(
-            fields, after.astimezone(fixed).replace(tzinfo=None)
-        ).replace(tzinfo=fixed)
+        wall = after.astimezone(fixed).replace(tzinfo=None)
+        found = _next_match_without_zone(" ".join(fields), wall).replace(tzinfo=fixed)
         if _utc_offset(found, zone_info) == offset:
             return found.astimezone(UTC)
         change = _find_offset_change(offset, after, found.astimezone(UTC), zone_info)
@@ -145,12 +136,20 @@ def _utc_offset(moment: datetime, zone_info: tzinfo | None) -> timedelta:
     return offset
 
 
-def _next_match_without_zone(fields: list[str], wall: datetime) -> datetime:
+def _next_match_without_zone(pattern: str, wall: datetime) -> datetime:
     """Return the next match by croniter, in local times without a zone. Raises `ValueError`."""
+    require("croniter", extra="schedules")
+    return _find_match(pattern, wall)
+
+
+# Parsing a pattern and finding a match take about half a millisecond, and many schedules have the
+# same pattern.
+@functools.lru_cache(maxsize=4_096)
+def _find_match(pattern: str, wall: datetime) -> datetime:
     croniter = require("croniter", extra="schedules").croniter
     try:
-        found = croniter(" ".join(fields), wall, second_at_beginning=True).get_next(datetime)
+        found = croniter(pattern, wall, second_at_beginning=True).get_next(datetime)
     except (ValueError, KeyError, AttributeError) as exc:
-        raise ValueError(f"cron pattern {' '.join(fields)!r}: {exc}") from exc
+        raise ValueError(f"cron pattern {pattern!r}: {exc}") from exc
     assert isinstance(found, datetime)
     return found

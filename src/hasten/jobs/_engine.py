@@ -28,14 +28,16 @@ every engine.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Final, Protocol
 
-from hasten.errors import InvalidOption
+from hasten.errors import InvalidOption, WrongState
 from hasten.jobs._options import Keep
 from hasten.jobs._record import (
     AddResult,
+    ChildCounts,
+    ChildJob,
     ClaimedJobs,
     ClaimRequest,
     EventPage,
@@ -46,6 +48,7 @@ from hasten.jobs._record import (
     Update,
     WhyFacts,
 )
+from hasten.jobs._schedule_record import NewSchedule, ScheduleRecord
 from hasten.jobs._states import State, StatesBefore
 from hasten.jobs._worker_info import WorkerInfo
 
@@ -133,6 +136,28 @@ class Engine(Protocol):
         of two jobs with the same id in one call.
         """
 
+    def check_flow_queues(self, queues: Collection[str]) -> None:
+        """Raise `InvalidOption` if jobs of these queues cannot be parents and children of others.
+
+        That is so if a cluster stores the queues on different servers.
+        """
+
+    async def add_flow(self, jobs: Sequence[NewJob], *, now_ms: int) -> list[AddResult]:
+        """Add jobs that are parents and children of each other, of any queues, in one step.
+
+        All of the jobs have an id. A parent comes before its children, and the order of children
+        is the order of adding. A parent is in waiting-children until none of its children is
+        pending. Returns one `AddResult` per job, in order.
+
+        A parent that is not among the jobs must exist already, and waits for its new children from
+        now on, but is not moved. Raises `JobNotFound` if it does not exist, `WrongState` if it has
+        finished, and adds nothing.
+
+        Raises `InvalidOption`, and adds nothing, if a job with one of the ids exists in its queue,
+        if a job has a deduplication key, or if `check_flow_queues` does. The caller limits the
+        number of jobs.
+        """
+
     # Claiming and settling ----------------------------------------------------------------------
 
     async def claim(self, queue: str, claim: ClaimRequest, *, now_ms: int) -> ClaimedJobs:
@@ -159,8 +184,23 @@ class Engine(Protocol):
 
         Released jobs are put in front of the queue, and keep the order of outcomes. A `Retry` or
         `Postponed` with a delay moves the job to delayed. Without a delay, the job is placed behind
-        all waiting jobs of its priority, or in front of them if it has `lifo`. A parent whose
-        children have not all completed fails instead of completing.
+        all waiting jobs of its priority, or in front of them if it has `lifo`. A `Parked` job waits
+        for its children, see there; it raises `StoreRejected` if a child cannot be added, because
+        a job with its id exists and is not a child of the parked job, or because the child has a
+        deduplication key.
+
+        A parent fails instead of completing while one of its children is pending or failed, see
+        `ChildOutcome`. It may complete with pending children if it ignores the failure of a child:
+        with `on_failure="continue"` it runs before the others have finished.
+
+        When a child has finished, its parent no longer waits for it, in the same transaction: see
+        `OnFailure`. The same holds for the children that `cancel` fails, and for those that
+        `remove`, `purge`, `obliterate` or a retention rule deletes. A parent that waits for no
+        other child becomes ready, in front of the queue or by its priority, or delayed if it has a
+        delay. A job with a failed child gets a `deferred_failure`.
+
+        If one call has the outcomes of a parent and of its child, their order is undefined: the
+        parent may be stored as if the child were still pending.
 
         With metrics_minutes, Redis also counts the finished jobs per minute, as BullMQ does, and
         keeps the counts of that many minutes. Other stores ignore it.
@@ -218,10 +258,10 @@ class Engine(Protocol):
 
     def report_worker(
         self, queue: str, worker: WorkerInfo, *, lifetime_ms: int, now_ms: int
-    ) -> None:
+    ) -> bool:
         """Store what a worker does. It counts as dead after lifetime_ms without another report.
 
-        Blocks, like `renew`.
+        Returns whether the queue is paused. Blocks, like `renew`.
         """
 
     async def unregister_worker(self, queue: str, worker_id: str) -> None:
@@ -253,6 +293,24 @@ class Engine(Protocol):
         All but the states of children is read in one step. Times in the result are by the caller's
         clock, from which now_ms comes, even if leases expire by the clock of the server.
         """
+
+    async def children(self, queue: str, id: str, *, offset: int = 0, limit: int) -> list[ChildJob]:
+        """Return a page of the children of a job, in the order of adding.
+
+        A child whose parent no longer waits for it, because the child was deleted before it had
+        finished, is no child any more. Empty for a missing job. A long page may be read in several
+        calls of the database.
+        """
+
+    async def failed_children(self, queue: str, id: str, *, limit: int) -> list[ChildJob]:
+        """Return up to limit children of a job that have failed for good.
+
+        Those are the ones that `count_children` counts as ignored or failed. On Redis, they are in
+        any order.
+        """
+
+    async def count_children(self, queue: str, id: str) -> ChildCounts:
+        """Return how many children a job has, by what it knows about them."""
 
     async def count_workers_except(
         self, queue: str, known: Sequence[WorkerInfo], *, now_ms: int
@@ -310,6 +368,61 @@ class Engine(Protocol):
         All events that this process causes after this call come after the cursor.
         """
 
+    # Schedules ----------------------------------------------------------------------------------
+
+    async def upsert_schedule(
+        self, queue: str, schedule: NewSchedule, *, now_ms: int
+    ) -> ScheduleRecord | None:
+        """Store a schedule, or change the stored one with the same id. Returns it.
+
+        If nothing differs from the stored schedule, nothing is written, except that a missing
+        pending job is added again. If the times are unchanged, the pending job is replaced for the
+        same slot. Otherwise the next slot is the first one after now and after the latest run. The
+        count is kept, and a paused schedule stays paused. Returns None, and stores nothing, for a
+        new schedule without a slot, because its end is over.
+        """
+
+    async def get_schedules(self, queue: str, ids: Sequence[str]) -> list[ScheduleRecord | None]:
+        """Return the schedules with these ids, in the same order; None for a missing one."""
+
+    async def list_schedules(self, queue: str, *, offset: int, limit: int) -> list[ScheduleRecord]:
+        """Return a page of the schedules: those with the earliest slot first, paused ones last."""
+
+    async def count_schedules(self, queue: str) -> int:
+        """Return how many schedules the queue has, including paused and ended ones. Cheap."""
+
+    async def late_schedules(
+        self, queue: str, *, before_ms: int, limit: int
+    ) -> list[ScheduleRecord]:
+        """Return schedules that are late: see `ScheduleRecord.is_late`. The latest come first.
+
+        At most limit schedules are returned. Cheap, whatever the number of schedules.
+        """
+
+    async def pause_schedule(self, queue: str, id: str, *, now_ms: int) -> bool:
+        """Delete the pending job of a schedule, and add no other one until `resume_schedule`.
+
+        Returns whether the schedule exists. Safe to call twice.
+        """
+
+    async def resume_schedule(self, queue: str, id: str, *, now_ms: int) -> bool:
+        """Add a pending job for the first slot after now to a paused schedule.
+
+        Returns whether the schedule exists. Safe to call twice.
+        """
+
+    async def run_schedule(self, queue: str, id: str, *, now_ms: int) -> str | None:
+        """Add a job of a schedule that is ready now, besides the pending one.
+
+        Returns the id of the job, None if the schedule does not exist.
+        """
+
+    async def remove_schedules(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[bool]:
+        """Delete schedules with their pending jobs. Returns for each id whether it existed.
+
+        A job that has started, or is ready to start, is kept and runs.
+        """
+
     # Administration -----------------------------------------------------------------------------
 
     async def requeue(
@@ -320,20 +433,38 @@ class Engine(Protocol):
         from_states are delayed (to promote jobs), or failed and completed (to run them again). The
         result, error and number of attempts of a finished job are cleared. Returns the state that
         each job was in before the call, in the order of ids; None for a job that does not exist.
+
+        A finished child that runs again is pending again for its parent, if the parent exists and
+        has recorded its end. A finished parent with a failed child gets a `deferred_failure` again:
+        run the child first. One with pending children waits for them.
         """
 
     async def cancel(self, queue: str, ids: Sequence[str], *, now_ms: int) -> StatesBefore:
         """Fail jobs that have not started, and request that the workers of running jobs stop them.
 
         Finished jobs are not changed. Returns the state that each job was in before the call, in
-        the order of ids; None for a job that does not exist.
+        the order of ids; None for a job that does not exist. Raises `WrongState` if one is the
+        pending job of a schedule, after the others are cancelled.
         """
 
     async def remove(self, queue: str, ids: Sequence[str], *, now_ms: int) -> StatesBefore:
-        """Delete jobs with their logs and child jobs, but not running ones.
+        """Delete jobs with their logs, their children and all descendants, but not running ones.
+
+        A job is not deleted while one of its descendants is running: its state in the answer is
+        active then. A large tree is deleted in several transactions, each parent before its
+        children.
 
         Returns the state that each job was in before the call, in the order of ids; None for a job
-        that does not exist.
+        that does not exist. Raises `WrongState` if one is the pending job of a schedule, after the
+        others are deleted.
+        """
+
+    async def remove_deduplication_key(self, queue: str, id: str, *, now_ms: int) -> bool:
+        """Make a deduplication key free, whether or not the job that owns it has ended.
+
+        id is the key as stored: see `Deduplication`. Returns whether the key was taken. If a job is
+        kept until the owner ends, it is added then nevertheless, unless another job takes the key
+        before that.
         """
 
     async def purge(
@@ -349,12 +480,14 @@ class Engine(Protocol):
 
         If before_ms is given, only jobs are deleted that finished at this time or earlier;
         unfinished jobs are deleted if they were added at this time or earlier. None for limit means
-        no limit. Active jobs can be deleted, too; their workers lose the leases.
+        no limit. Active jobs can be deleted, too; their workers lose the leases. The pending jobs
+        of schedules are kept.
         """
 
     async def obliterate(self, queue: str) -> None:
-        """Delete a queue: its jobs in all states, its events and its settings.
+        """Delete a queue: its jobs in all states, its schedules, its events and its settings.
 
+        On Redis, this goes through all keys of the server, to find deduplication keys without jobs.
         A worker that still runs reports itself again.
         """
 
@@ -402,6 +535,25 @@ def check_cursor(after: object) -> str:
     raise InvalidOption("after", after, "the cursor of an event, such as '1700000000000-0'")
 
 
+def check_flow_jobs(jobs: Iterable[NewJob]) -> None:
+    """Raise `InvalidOption` if a job has a deduplication key: one that is dropped is no child."""
+    for job in jobs:
+        rule = job.template.deduplication
+        if rule is not None:
+            raise InvalidOption(rule.mode, rule.id, "no deduplication key for a job of a flow")
+
+
 def resolve_keep(own: Keep | None, default: Keep) -> Keep:
     """Return the retention rule that applies to a finished job: its own, or else the default."""
     return default if own is None else own
+
+
+def raise_if_scheduled(queue: str, ids: Collection[str], what: str) -> None:
+    """Raise `WrongState` if there are ids. They are those of pending jobs of schedules.
+
+    Without such a job, the schedule would add no more jobs. what is "cancelled" or "removed".
+    """
+    for id in ids:
+        raise WrongState(
+            queue, id, "the next run of a schedule", [f"{what} together with its schedule"]
+        )

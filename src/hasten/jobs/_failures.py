@@ -15,9 +15,9 @@ from typing import Final
 import msgspec
 
 from hasten._durations import to_nearest_ms
-from hasten.errors import InvalidResult
+from hasten.errors import InvalidResult, UnawaitedChildren
 from hasten.jobs._backoff import BackoffFunction, Custom, retry_delay_ms
-from hasten.jobs._control_exceptions import RetryAfter, Unrecoverable
+from hasten.jobs._control_exceptions import RetryAfter, Unrecoverable, WaitForChildren
 from hasten.jobs._options import Keep, Options
 from hasten.jobs._record import Failed, Lease, Outcome, Postponed, Retry
 
@@ -41,6 +41,7 @@ class Failure(msgspec.Struct, frozen=True):
     postpone_ms: int | None = None
     final: bool = False  # no further attempt is made
     delay_ms: int | None = None  # the delay that the task's backoff function has returned
+    parks: bool = False  # set by WaitForChildren: the job waits for its children
 
 
 def classify_exception(
@@ -78,15 +79,18 @@ def _classify_by_rules(
     text and trace describe the exception in the result. An exception of the backoff function is not
     caught.
     """
-    final: tuple[type[BaseException], ...] = (Unrecoverable, InvalidResult, *give_up_on)
+    final: tuple[type[BaseException], ...] = (Unrecoverable, InvalidResult, UnawaitedChildren)
+    final += give_up_on
     members = [error] if isinstance(error, final) else _leaf_exceptions(error)
     delays = [
         max(to_nearest_ms("RetryAfter", member.delay_ms / 1000), MIN_POSTPONE_MS)
         for member in members
         if isinstance(member, RetryAfter)
     ]
-    # In a group, RetryAfter and the final exceptions count only if the group has no others.
-    if len(delays) == len(members):
+    # In a group, the exceptions that control a job count only if the group has no others.
+    if all(isinstance(member, WaitForChildren) for member in members):
+        return Failure(text, trace, parks=True)
+    if delays and all(isinstance(member, RetryAfter | WaitForChildren) for member in members):
         return Failure(text, trace, postpone_ms=max(delays))
     if all(isinstance(member, (*final, RetryAfter)) for member in members):
         return Failure(text, trace, final=True)

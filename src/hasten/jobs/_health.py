@@ -46,21 +46,26 @@ def _why_not_alive(report: WorkerProcessReport, max_blocked: float) -> list[str]
 
 
 def judge_readiness(
-    reports: Sequence[WorkerProcessReport], paused: Sequence[str], *, max_fetch_age: float
+    reports: Sequence[WorkerProcessReport],
+    paused: Sequence[str],
+    *,
+    max_fetch_age: float,
+    late_schedules: Sequence[str] = (),
 ) -> HealthResponse:
     """Return whether all workers get jobs from all of their queues.
 
     A worker is ready for a queue if it has claimed jobs, or found none, within the last
     max_fetch_age seconds. While all of its slots are used it claims none; then its store must not
     be failing. paused are the names of paused queues: they are reported, but a worker is ready for
-    them.
+    them. late_schedules are sentences about schedules that are too late: the workers are not ready
+    if there are any.
     """
     reasons = [
         reason
         for report in reports
         for reason in _prefix_with_process(report, reports, _why_not_ready(report, max_fetch_age))
     ]
-    response = _make_response("ready", "not ready", reasons)
+    response = _make_response("ready", "not ready", [*reasons, *late_schedules])
     if paused:
         response.body["paused"] = list(paused)
     return response

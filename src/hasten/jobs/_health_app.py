@@ -21,6 +21,7 @@ from hasten.jobs._health import (
     make_store_unavailable_response,
     predict_wait,
 )
+from hasten.jobs._late_schedules import describe_late_schedules
 from hasten.jobs._queue import Queue
 from hasten.jobs._queue_readings import (
     QueueReading,
@@ -45,7 +46,8 @@ ENDPOINTS: Final = (LIVENESS, READINESS, SCALE)
 class HealthChecks:
     """Responds to requests for the health of the workers of one or more processes.
 
-    Durations are in seconds. queues are all queues of the workers.
+    Durations are in seconds. queues are all queues of the workers. Without max_schedule_lateness,
+    late schedules do not affect the readiness.
     """
 
     def __init__(
@@ -54,11 +56,13 @@ class HealthChecks:
         *,
         max_blocked: float = DEFAULT_MAX_BLOCKED,
         max_fetch_age: float = DEFAULT_MAX_FETCH_AGE,
+        max_schedule_lateness: float | None = None,
         store_timeout: float = DEFAULT_STORE_TIMEOUT,
     ) -> None:
         self._queues = {queue.name: queue for queue in queues}
         self._max_blocked = max_blocked
         self._max_fetch_age = max_fetch_age
+        self._max_schedule_lateness = max_schedule_lateness
         self._store_timeout = store_timeout
 
     def start_check(
@@ -72,7 +76,10 @@ class HealthChecks:
             return _completed_future(judge_liveness(reports, max_blocked=self._max_blocked))
         if endpoint == READINESS:
             queues = list(self._queues.values())
-            pauses = start_reading_paused_flags(queues, self._store_timeout)
+            with_schedules = self._max_schedule_lateness is not None
+            pauses = start_reading_paused_flags(
+                queues, self._store_timeout, with_schedules=with_schedules
+            )
             return _respond_when_read(
                 pauses, lambda readings: self._judge_readiness(reports, readings)
             )
@@ -87,7 +94,16 @@ class HealthChecks:
         self, reports: Sequence[WorkerProcessReport], readings: Sequence[QueueReading]
     ) -> HealthResponse:
         paused = [each.queue for each in readings if each.is_paused]
-        return judge_readiness(reports, paused, max_fetch_age=self._max_fetch_age)
+        late: list[str] = []
+        seconds = self._max_schedule_lateness
+        if seconds is not None:
+            for each in readings:
+                # The runs of a paused queue wait because somebody wants that.
+                if not each.is_paused:
+                    late += describe_late_schedules(each.queue, each.find_late(seconds), seconds)
+        return judge_readiness(
+            reports, paused, max_fetch_age=self._max_fetch_age, late_schedules=late
+        )
 
 
 def _predict_wait(reports: Sequence[WorkerProcessReport], reading: QueueReading) -> HealthResponse:
@@ -152,7 +168,8 @@ class Health:
     - ``/readyz`` is 200 if each worker has successfully asked the store for jobs of each of its
       queues within max_fetch_age, and 503 with the reasons if not: the store is unavailable, the
       event loop is blocked, or the worker is stopping or not running. A paused queue is reported,
-      and is ready.
+      and is ready. If max_schedule_lateness is set, it is also 503 while the next run of a schedule
+      has been due for longer than that, unless its queue is paused.
     - ``/scale?queue=mail`` predicts how long a new job of the queue will wait: an object with the
       numbers wait_seconds, backlog (jobs that are ready), running and slots (of all workers of the
       queue). It is 404 for a queue that no worker here has, and 503 if the store is unavailable.
@@ -165,6 +182,7 @@ class Health:
         *workers: Worker,
         max_blocked: Duration = DEFAULT_MAX_BLOCKED,
         max_fetch_age: Duration = DEFAULT_MAX_FETCH_AGE,
+        max_schedule_lateness: Duration | None = None,
         store_timeout: Duration = DEFAULT_STORE_TIMEOUT,
     ) -> None:
         if not workers or not all(isinstance(worker, Worker) for worker in workers):
@@ -174,6 +192,10 @@ class Health:
             list(dict.fromkeys(queue for worker in workers for queue in worker.queues)),
             max_blocked=to_nearest_ms("max_blocked", max_blocked, at_least_ms=1) / 1000,
             max_fetch_age=to_nearest_ms("max_fetch_age", max_fetch_age, at_least_ms=1) / 1000,
+            max_schedule_lateness=None
+            if max_schedule_lateness is None
+            else to_nearest_ms("max_schedule_lateness", max_schedule_lateness, at_least_ms=1000)
+            / 1000,
             store_timeout=to_nearest_ms("store_timeout", store_timeout, at_least_ms=1) / 1000,
         )
         for worker in workers:

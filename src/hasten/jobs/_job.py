@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from datetime import datetime
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 from msgspec import UNSET
 
 from hasten import _portal
+from hasten._checks import check_flag, check_whole_number
 from hasten._clock import Clock
 from hasten._durations import Duration, to_seconds
 from hasten._escapes import escape_unprintable
-from hasten.errors import JobNotFound
+from hasten.errors import JobFailed, JobNotFound
+from hasten.jobs import _child_ends as child_ends
+from hasten.jobs import _family as family
+from hasten.jobs._deduplication import read_deduplication_id, to_deduplication_key
 from hasten.jobs._encoding import decode_json
 from hasten.jobs._engine import Engine
 from hasten.jobs._epoch import to_datetime
-from hasten.jobs._options import decode_options
-from hasten.jobs._record import JobRecord, NewJob
+from hasten.jobs._family import Child, ChildProgress, JobTree
+from hasten.jobs._options import MAX_COUNT, decode_options
+from hasten.jobs._record import JobRecord, NewJob, ParentLink, WhyFacts
 from hasten.jobs._results import ResultWaiter
 from hasten.jobs._states import State
 from hasten.jobs._watching import Watches
 from hasten.jobs._why import Why
 
+T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+
+MAX_TREE_DEPTH: Final = 1_000
+MAX_TREE_JOBS: Final = 100_000
 
 
 class JobQueue(Protocol):
@@ -43,6 +52,8 @@ class JobQueue(Protocol):
     def watches(self) -> Watches: ...
 
     def decode_result(self, task: str, text: str) -> Any: ...
+    def shares_store_with(self, other: JobQueue) -> bool: ...
+    def queue_named(self, name: str) -> JobQueue: ...
 
     async def why(self, id: str) -> Why: ...
     async def cancel(self, *ids: str) -> list[str]: ...
@@ -66,9 +77,10 @@ class Job(Generic[T_co]):
 
     Two objects are equal if they have the same id and their queues have the same name.
 
-    T is the return type of the task. is_duplicate is True if a job with the same job_id was already
-    in the queue, so that `enqueue` or `add` added none: the attributes are those of the existing
-    job.
+    T is the return type of the task. is_duplicate is True if `enqueue` or `add` added no job,
+    because one with the same job_id was already in the queue, or because one owns the deduplication
+    key: the attributes are those of that job. If the owner of the key of a `throttle` has been
+    deleted since it ended, the attributes are those of the call, and the state is completed.
     """
 
     __slots__ = ("_added", "_queue", "_record", "_since", "id", "is_duplicate")
@@ -94,7 +106,7 @@ class Job(Generic[T_co]):
         """All stored fields of the job. Fields that hold JSON are not decoded."""
         if self._record is None:
             assert self._added is not None
-            self._record = _build_record(self.id, *self._added)
+            self._record = build_record(self.id, *self._added)
         return self._record
 
     @property
@@ -124,6 +136,15 @@ class Job(Generic[T_co]):
             return dict(decode_options(self.record.opts).metadata or {})
         except ValueError:  # options of another program, which cannot be read
             return {}
+
+    @property
+    def deduplication_key(self) -> str | None:
+        """The key that it was added with by unique, throttle, debounce or latest; None without one.
+
+        A job that another program has added may have any key.
+        """
+        id = read_deduplication_id(self.record.opts)
+        return None if id is None else to_deduplication_key(self.name, id)
 
     @property
     def value(self) -> T_co | None:
@@ -183,6 +204,14 @@ class Job(Generic[T_co]):
         ms = self.record.finished_ms
         return None if ms is None else to_datetime(ms)
 
+    @property
+    def parent(self) -> ParentLink | None:
+        """The queue and id of the job that waits for this one, None for a job without a parent.
+
+        On Redis it is also set if the parent was deleted.
+        """
+        return self.record.parent
+
     def __repr__(self) -> str:
         return escape_unprintable(f"<Job {self.id} {self.name} of {self.queue}, {self.state}>")
 
@@ -241,12 +270,111 @@ class Job(Generic[T_co]):
         """Return why the job does not run now, or how it has ended; see `Queue.why`."""
         return await self._queue.why(self.id)
 
-    async def cancel(self) -> bool:
+    async def cancel(self, *, children: bool = False) -> bool:
         """Cancel the job; see `Queue.cancel`.
+
+        With `children=True`, all unfinished jobs below it are cancelled, too: its children, their
+        children, and so on. That takes several transactions, from the job downwards; if the call
+        fails halfway, repeat it.
 
         Returns False if the job has finished or does not exist.
         """
-        return bool(await self._queue.cancel(self.id))
+        cancelled = bool(await self._queue.cancel(self.id))
+        if check_flag("children", children):
+            now_ms = self._queue.clock.now_ms()
+            await family.cancel_descendants(self._queue.engine, self.queue, self.id, now_ms=now_ms)
+        return cancelled
+
+    # Children -----------------------------------------------------------------------------------
+
+    async def children(self, *, offset: int = 0, limit: int = 100) -> list[Child]:
+        """Return a page of the jobs that this job waits for or has waited for.
+
+        They are in the order in which they were added. offset is how many to skip, limit how many
+        to return at most. A child that was deleted before it had finished is not included; one that
+        was deleted later is, with its result. Empty for a job without children.
+        """
+        found = await self._queue.engine.children(
+            self.queue,
+            self.id,
+            offset=check_whole_number("offset", offset, 0, MAX_COUNT),
+            limit=check_whole_number("limit", limit, 0, MAX_COUNT),
+        )
+        return [
+            family.to_child(child, None if child.value is None else decode_json(child.value))
+            for child in found
+        ]
+
+    async def child_progress(self) -> ChildProgress:
+        """Return how many children of this job are pending, have completed or have failed."""
+        counts = await self._queue.engine.count_children(self.queue, self.id)
+        return family.to_progress(counts)
+
+    async def tree(self, *, max_depth: int = 10, max_jobs: int = 1_000) -> JobTree:
+        """Return this job with its children, their children, and so on.
+
+        At most max_depth levels below this job are read, and at most max_jobs jobs, level by level.
+        `JobTree.is_cut` tells whether there are more. The tree is read in several transactions, so
+        it may show one job before and another one after the same change. Raises `JobNotFound`.
+        """
+        check_whole_number("max_depth", max_depth, 0, MAX_TREE_DEPTH)
+        check_whole_number("max_jobs", max_jobs, 1, MAX_TREE_JOBS)
+        engine = self._queue.engine
+        record = await family.require_job(engine, self.queue, self.id)
+        return await family.read_tree(engine, record, max_depth=max_depth, max_jobs=max_jobs)
+
+    async def children_ended(self, timeout: Duration | None = None) -> ChildProgress:
+        """Wait until all children of this job have ended for good, and return how.
+
+        A failed child with `on_failure="wait"` has not: it may be retried. Works in any process,
+        also for children that other processes add meanwhile. timeout is a `Duration`; None waits
+        without limit. Raises `ResultTimeout`, and `JobNotFound` if this job does not exist.
+        """
+
+        async def read(_facts: WhyFacts) -> ChildProgress | None:
+            progress = await self.child_progress()
+            return None if progress.pending else progress
+
+        return await self._wait_for_children(read, timeout)
+
+    async def first_child_failure(self, timeout: Duration | None = None) -> Child | None:
+        """Wait until a child of this job has failed for good, and return it.
+
+        Returns None if all have ended, and none has failed. If several have failed before, it
+        returns one of them. Children with `on_failure="remove"` are not noticed. timeout and the
+        exceptions are those of `children_ended`.
+        """
+
+        async def read(facts: WhyFacts) -> tuple[Child | None] | None:
+            found = await child_ends.find_failed_child(self._queue.engine, facts)
+            if found is not None:
+                return (found,)
+            return None if (await self.child_progress()).pending else (None,)
+
+        return (await self._wait_for_children(read, timeout))[0]
+
+    async def children_succeeded(self, timeout: Duration | None = None) -> ChildProgress:
+        """Wait until all children of this job have completed. Returns their number.
+
+        Raises `JobFailed` as soon as one of them has failed for good, and the exceptions of
+        `children_ended`.
+        """
+
+        async def read(facts: WhyFacts) -> ChildProgress | None:
+            failed = await child_ends.find_failed_child(self._queue.engine, facts)
+            if failed is not None:
+                raise JobFailed(failed.id, failed.error or "unknown error")
+            progress = await self.child_progress()
+            return None if progress.pending else progress
+
+        return await self._wait_for_children(read, timeout)
+
+    async def _wait_for_children(
+        self, read: Callable[[WhyFacts], Awaitable[T | None]], timeout: Duration | None
+    ) -> T:
+        return await child_ends.wait_for(
+            self._queue, self._queue.queue_named, self.id, read, child_ends.to_timeout(timeout)
+        )
 
     async def update(
         self,
@@ -346,9 +474,35 @@ class SyncJob(Generic[T_co]):
         """Return why the job does not run now; see `Job.why`."""
         return _portal.run_for_sync_method(self._job.why())
 
-    def cancel(self) -> bool:
+    def cancel(self, *, children: bool = False) -> bool:
         """Cancel the job; see `Job.cancel`."""
-        return _portal.run_for_sync_method(self._job.cancel())
+        return _portal.run_for_sync_method(self._job.cancel(children=children))
+
+    def children(self, *, offset: int = 0, limit: int = 100) -> list[Child]:
+        """Return a page of the children of the job; see `Job.children`."""
+        return _portal.run_for_sync_method(self._job.children(offset=offset, limit=limit))
+
+    def child_progress(self) -> ChildProgress:
+        """Return how many children have ended; see `Job.child_progress`."""
+        return _portal.run_for_sync_method(self._job.child_progress())
+
+    def tree(self, *, max_depth: int = 10, max_jobs: int = 1_000) -> JobTree:
+        """Return the job with all jobs below it; see `Job.tree`."""
+        return _portal.run_for_sync_method(self._job.tree(max_depth=max_depth, max_jobs=max_jobs))
+
+    def children_ended(self, timeout: Duration | None = None) -> ChildProgress:
+        """Wait until all children have ended; see `Job.children_ended`."""
+        return _portal.run_for_sync_method(self._job.children_ended(timeout), may_deadlock=True)
+
+    def first_child_failure(self, timeout: Duration | None = None) -> Child | None:
+        """Wait until a child has failed; see `Job.first_child_failure`."""
+        return _portal.run_for_sync_method(
+            self._job.first_child_failure(timeout), may_deadlock=True
+        )
+
+    def children_succeeded(self, timeout: Duration | None = None) -> ChildProgress:
+        """Wait until all children have completed; see `Job.children_succeeded`."""
+        return _portal.run_for_sync_method(self._job.children_succeeded(timeout), may_deadlock=True)
 
     def update(
         self,
@@ -380,8 +534,11 @@ class SyncJob(Generic[T_co]):
         return _portal.run_for_sync_method(self._job.remove())
 
 
-def _build_record(id: str, job: NewJob, now_ms: int) -> JobRecord:
-    """Return the record of a job that was just added, without reading it from the store."""
+def build_record(id: str, job: NewJob, now_ms: int) -> JobRecord:
+    """Return the record of a job that was just added, without reading it from the store.
+
+    The job is no parent of others.
+    """
     template, options = job.template, job.template.options
     if options.delay_ms > 0:
         state, due_ms = State.DELAYED, now_ms + options.delay_ms
@@ -401,4 +558,5 @@ def _build_record(id: str, job: NewJob, now_ms: int) -> JobRecord:
         attempts_started=0,
         crashes=0,
         due_ms=due_ms,
+        parent=job.parent,
     )

@@ -1,4 +1,4 @@
-"""Measure how late an event loop runs its timers."""
+"""Measure how late an event loop runs its timers, and log when it is blocked."""
 
 from __future__ import annotations
 
@@ -7,8 +7,15 @@ import time
 from collections import deque
 from typing import Final
 
+from hasten._logs import get_logger
+
+logger = get_logger("hasten.worker")
+
 TICK_SECONDS: Final = 1.0
 TICKS_KEPT: Final = 5
+
+# A loop that is blocked for so long is logged. While it is, the worker starts no jobs.
+LOGGED_SECONDS: Final = 3.0
 
 
 class LoopLag:
@@ -48,3 +55,28 @@ class LoopLag:
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         self._lags.append(max(0.0, time.monotonic() - self._due))
         self._schedule(loop)
+
+
+class BlockedLoopLog:
+    """Logs when an event loop is blocked, and when it is no longer."""
+
+    def __init__(self, worker: str, lag: LoopLag) -> None:
+        self._worker = worker
+        self._lag = lag
+        self._was_blocked = False
+
+    def update(self) -> None:
+        """Log a change since the last call. Call it every few seconds, in another thread."""
+        seconds = self._lag.currently_blocked_seconds()
+        if seconds >= LOGGED_SECONDS and not self._was_blocked:
+            self._was_blocked = True
+            logger.warning(
+                "worker %s: the event loop has been blocked for %.0f s by code that does not await",
+                self._worker, seconds,
+            )  # fmt: skip
+        elif seconds < LOGGED_SECONDS and self._was_blocked:
+            self._was_blocked = False
+            logger.warning(
+                "worker %s: the event loop is no longer blocked; it was for up to %.0f s",
+                self._worker, self._lag.largest_recent_seconds(),
+            )  # fmt: skip

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from hasten._checks import is_async
 from hasten.errors import InvalidOption, UsageError
@@ -18,6 +18,9 @@ from hasten.jobs._encoding import decode_json
 from hasten.jobs._job import Job
 from hasten.jobs._options import JobOptions
 from hasten.jobs._record import JobRecord
+
+# How long a failed call waits for middlewares that do not end when they are cancelled.
+CLEAN_UP_SECONDS = 1.0
 
 C = TypeVar("C", bound="EnqueueCall | RunCall")
 
@@ -74,6 +77,8 @@ class RunCall:
 Call = EnqueueCall | RunCall
 """What a middleware receives. Check the class to handle one of the two only."""
 
+_CALLS: Final = (EnqueueCall, RunCall)
+
 CallNext = Callable[[Any], Awaitable[Any]]
 """Continues with a call: the other middlewares, and then the enqueue or the handler itself."""
 
@@ -95,26 +100,33 @@ def check_middleware(middleware: object) -> Middleware:
     return middleware
 
 
-async def call_through(
+def call_through(
     middlewares: Sequence[Middleware], call: C, innermost: Callable[[C], Awaitable[Any]]
-) -> Any:
+) -> Awaitable[Any]:
     """Call the first middleware, which calls the next one, and so on. The last calls innermost."""
     if not middlewares:
-        return await innermost(call)
-    call_next = _SingleUseNext(partial(call_through, middlewares[1:], innermost=innermost))
-    return await middlewares[0](call, call_next)
+        return innermost(call)
+    return middlewares[0](call, _SingleUseNext(middlewares, 1, innermost))
 
 
 class _SingleUseNext:
     """The call_next of one call of a middleware. A second call of it raises `UsageError`.
 
-    It would add another job, or run the job again.
+    It would add another job, or run the job again. position is that of the middleware that is
+    called next.
     """
 
-    __slots__ = ("_function", "_was_called")
+    __slots__ = ("_innermost", "_middlewares", "_position", "_was_called")
 
-    def __init__(self, function: CallNext) -> None:
-        self._function = function
+    def __init__(
+        self,
+        middlewares: Sequence[Middleware],
+        position: int,
+        innermost: Callable[[Any], Awaitable[Any]],
+    ) -> None:
+        self._middlewares = middlewares
+        self._position = position
+        self._innermost = innermost
         self._was_called = False
 
     async def __call__(self, call: Any) -> Any:
@@ -122,12 +134,16 @@ class _SingleUseNext:
             raise UsageError(
                 "a middleware called call_next() twice: call it once each time the middleware runs"
             )
-        if not isinstance(call, EnqueueCall | RunCall):
+        if not isinstance(call, _CALLS):
             raise UsageError(
                 f"a middleware called call_next({call!r}): pass the call that it received"
             )
         self._was_called = True
-        return await self._function(call)
+        middlewares, position = self._middlewares, self._position
+        if position == len(middlewares):
+            return await self._innermost(call)
+        call_next = _SingleUseNext(middlewares, position + 1, self._innermost)
+        return await middlewares[position](call, call_next)
 
 
 async def add_through(
@@ -149,47 +165,61 @@ def _check_job(added: object) -> Job[Any]:
 
 
 async def add_many_through(
-    middlewares: Sequence[Middleware],
-    calls: Sequence[EnqueueCall],
+    calls: Sequence[tuple[Sequence[Middleware], EnqueueCall]],
     add_many: Callable[[Mapping[int, EnqueueCall]], Awaitable[Sequence[Job[Any]]]],
 ) -> list[Job[Any]]:
-    """Send each call through the middlewares, and add those that reach the end together.
+    """Send each call through its middlewares, and add those that reach the end together.
 
     add_many receives these calls by their index, as the middlewares have passed them on. If a
     middleware raises before that, nothing is added. Costs a task of the event loop per call.
+
+    When an error is raised, the other middlewares are cancelled. They get `CLEAN_UP_SECONDS` to
+    end; the error is then raised although some may still be running.
     """
     if not calls:
         return []
-    gathered = _GatheredCalls(len(calls))
+    bulk = _Bulk(len(calls))
+    create_task = asyncio.get_running_loop().create_task
     tasks = [
-        asyncio.create_task(add_through(middlewares, call, partial(gathered.add, index)))
-        for index, call in enumerate(calls)
+        create_task(bulk.run(index, middlewares, call))
+        for index, (middlewares, call) in enumerate(calls)
     ]
-    for index, task in enumerate(tasks):
-        task.add_done_callback(partial(gathered.mark_ended, index))
     try:
-        await gathered.complete.wait()
-        for task in tasks:
-            if task.done():
-                task.result()  # raises the error of a middleware
-        arrived = gathered.take_waiting()
+        await bulk.are_gathered.wait()
+        bulk.raise_first_error()
+        arrived = bulk.take_waiting()
         if arrived:
             try:
                 jobs = await add_many({index: call for index, (call, _) in arrived.items()})
             except BaseException as error:
                 for _, future in arrived.values():
                     _set_exception(future, error)
-                await asyncio.wait(tasks)
+                await asyncio.wait(tasks, timeout=CLEAN_UP_SECONDS)
                 raise
             for (_, future), job in zip(arrived.values(), jobs, strict=True):
                 if not future.done():
                     future.set_result(job)
-        return list(await asyncio.gather(*tasks))
+        await bulk.have_ended.wait()
+        bulk.raise_first_error()
+        return bulk.jobs()
     finally:
-        for task in tasks:
-            task.cancel()
-        # Their errors are retrieved here: only one of them is raised.
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if bulk.running:
+            await _cancel_and_leave(tasks)
+
+
+async def _cancel_and_leave(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel tasks, and wait for a moment until they have ended."""
+    running = [task for task in tasks if not task.done()]
+    for task in running:
+        task.cancel()
+    _left.update(running)  # the event loop has only weak references
+    for task in running:
+        task.add_done_callback(_left.discard)
+    if running:
+        await asyncio.wait(running, timeout=CLEAN_UP_SECONDS)
+
+
+_left: Final[set[asyncio.Task[None]]] = set()
 
 
 def _set_exception(future: asyncio.Future[Any], error: BaseException) -> None:
@@ -204,34 +234,61 @@ def _set_exception(future: asyncio.Future[Any], error: BaseException) -> None:
 Arrived = dict[int, tuple[EnqueueCall, "asyncio.Future[Job[Any]]"]]
 
 
-class _GatheredCalls:
-    """The calls of a bulk that have passed all middlewares, and wait for their jobs."""
+class _Bulk:
+    """The calls of a bulk on their way through the middlewares.
+
+    Those that have passed all of them wait for their jobs. A call has one task and one future, and
+    no callbacks: these would cost as much as adding the job.
+    """
 
     def __init__(self, count: int) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._jobs: list[Job[Any] | None] = [None] * count
         self._missing = set(range(count))  # the calls that have neither arrived nor ended
         self._arrived: Arrived = {}
         self._is_taken = False
-        self.complete = asyncio.Event()  # no call is missing, or one has failed
+        self._error: BaseException | None = None
+        self.running = count  # the calls whose middlewares have not ended
+        self.are_gathered = asyncio.Event()  # no call is missing, or one has failed
+        self.have_ended = asyncio.Event()  # all middlewares have ended, or one has failed
 
-    def add(self, index: int, call: EnqueueCall) -> Awaitable[Job[Any]]:
+    async def run(self, index: int, middlewares: Sequence[Middleware], call: EnqueueCall) -> None:
+        """Send a call through the middlewares. Records their job, or their error."""
+        try:
+            job = await call_through(middlewares, call, partial(self._add, index))
+            self._jobs[index] = _check_job(job)
+        except BaseException as error:
+            if self._error is None:
+                self._error = error
+            self.are_gathered.set()
+            self.have_ended.set()
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise
+        finally:
+            self.running -= 1
+            if not self.running:
+                self.have_ended.set()
+            if index in self._missing:
+                self._mark_accounted_for(index)
+
+    def _add(self, index: int, call: EnqueueCall) -> Awaitable[Job[Any]]:
         """Let a call wait for its job."""
         if self._is_taken:
             raise UsageError("call_next() was called after its middleware had returned")
-        future: asyncio.Future[Job[Any]] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Job[Any]] = self._loop.create_future()
         self._arrived[index] = call, future
         self._mark_accounted_for(index)
         return future
 
-    def mark_ended(self, index: int, task: asyncio.Task[Job[Any]]) -> None:
-        """Record that the middlewares of a call have returned or raised."""
-        if task.cancelled() or task.exception() is not None:
-            self.complete.set()
-        self._mark_accounted_for(index)
-
     def _mark_accounted_for(self, index: int) -> None:
         self._missing.discard(index)
         if not self._missing:
-            self.complete.set()
+            self.are_gathered.set()
+
+    def raise_first_error(self) -> None:
+        """Raise the first error of a middleware, if there is one."""
+        if self._error is not None:
+            raise self._error
 
     def take_waiting(self) -> Arrived:
         """Return the calls that still wait for their job, by index. No more may arrive."""
@@ -241,6 +298,10 @@ class _GatheredCalls:
             for index, (call, future) in sorted(self._arrived.items())
             if not future.done()
         }
+
+    def jobs(self) -> list[Job[Any]]:
+        """Return the job of each call. All middlewares have ended without an error."""
+        return [job for job in self._jobs if job is not None]
 
 
 class Carry:

@@ -23,9 +23,18 @@ from hasten._durations import MAX_MS, MAX_SECONDS, Duration, is_duration, to_nea
 from hasten._escapes import is_printable
 from hasten.errors import InvalidOption
 from hasten.jobs._backoff import Backoff, BackoffFunction, Custom, Exponential, Fixed
+from hasten.jobs._deduplication import (
+    Deduplication,
+    DeduplicationKey,
+    DeduplicationMode,
+    DeduplicationRule,
+    encode_deduplication,
+    to_deduplication_rule,
+)
 from hasten.jobs._encoding import UNDECODABLE, describe_decoding_error
 from hasten.jobs._functions import is_generator
 from hasten.jobs._releases import check_release
+from hasten.jobs._schedule_ids import jitter_of_slot, split_job_id
 from hasten.jobs._trace_context import split_context
 
 MAX_PRIORITY: Final = 2**21 - 1  # as in BullMQ, whose sort keys have 21 bits for the priority
@@ -104,6 +113,10 @@ class TaskOptions(TypedDict, total=False):
     keep_failed: Keep | bool | int | None
     keep_logs: int
     since: str | None
+    unique: DeduplicationKey | None
+    throttle: tuple[DeduplicationKey, Duration] | None
+    debounce: tuple[DeduplicationKey, Duration, Duration] | None
+    latest: DeduplicationKey | None
 
 
 class JobOptions(TaskOptions, total=False):
@@ -131,20 +144,24 @@ class Options:
     lifo: bool = False
     timeout_ms: int | None = None
     expires_ms: int | None = None  # after the due time; see `with_expiry_time`
-    expires_at_ms: int | None = None  # since the epoch; the only form that is stored
+    expires_at_ms: int | None = None  # since the epoch; the form that is stored with a job
     keep_completed: Keep | None = None
     keep_failed: Keep | None = None
     keep_logs: int | None = None  # log lines; None means `DEFAULT_KEEP_LOGS`
     job_id: str | None = None
     since: str | None = None  # the release that a worker must have at least
     metadata: Mapping[str, str] | None = None  # of middlewares
+    deduplication: DeduplicationRule | None = None
 
-    def with_expiry_time(self, now_ms: int) -> Options:
-        """Return the options of a job added at now_ms: expires_ms is converted to expires_at_ms."""
+    def with_expiry_time(self, now_ms: int, *, longest_wait_ms: int = 0) -> Options:
+        """Return the options of a job added at now_ms: expires_ms is converted to expires_at_ms.
+
+        longest_wait_ms is how long the job may be delayed in all, if that is longer than its delay.
+        """
         if self.expires_ms is None:
             return self
-        expires_at_ms = now_ms + self.delay_ms + self.expires_ms
-        return replace(self, expires_ms=None, expires_at_ms=expires_at_ms)
+        due_ms = now_ms + max(self.delay_ms, longest_wait_ms)
+        return replace(self, expires_ms=None, expires_at_ms=due_ms + self.expires_ms)
 
 
 DEFAULT_OPTIONS: Final = Options()
@@ -154,6 +171,8 @@ _BOUNDS: Final = {
     "priority": (0, MAX_PRIORITY),
     "keep_logs": (1, MAX_KEEP_LOGS),
 }
+
+_DEDUPLICATION_MODES: Final = frozenset(DeduplicationMode)
 
 _TASK_OPTION_NAMES: Final = frozenset(TaskOptions.__annotations__)
 _JOB_OPTION_NAMES: Final = frozenset(JobOptions.__annotations__)
@@ -204,9 +223,7 @@ def _merge_options(
                     raise InvalidOption(
                         option, value, "given without delay=: use either at or delay"
                     )
-                changes["delay_ms"] = max(0, _datetime_to_epoch_ms(option, value) - now_ms)
-                if changes["delay_ms"] > MAX_MS:
-                    raise InvalidOption(option, value, "a time in the next hundred years")
+                changes["delay_ms"] = _to_delay_ms(option, value, now_ms)
             case "timeout" | "expires":
                 ms = None if value is None else to_nearest_ms(option, value, at_least_ms=1)
                 changes[f"{option}_ms"] = ms
@@ -218,7 +235,40 @@ def _merge_options(
                 changes[option] = check_job_id(value)
             case "since":
                 changes[option] = check_release(option, value)
-    return replace(base, **changes)
+            case "unique" | "throttle" | "debounce" | "latest":
+                rule = to_deduplication_rule(
+                    DeduplicationMode(option), value, may_be_parameter=known is _TASK_OPTION_NAMES
+                )
+                changes["deduplication"] = changes.get("deduplication") or rule
+    merged = replace(base, **changes)
+    if merged.deduplication is not None:
+        _reject_conflicts(merged, merged.deduplication, given)
+    return merged
+
+
+def _reject_conflicts(options: Options, rule: DeduplicationRule, given: Mapping[str, Any]) -> None:
+    """Raise `InvalidOption` for options that cannot be combined with deduplication.
+
+    options are the merged options, rule is their deduplication, and given are those of this call.
+    """
+    modes = [each for each in given if each in _DEDUPLICATION_MODES and given[each] is not None]
+    if len(modes) > 1:
+        raise InvalidOption.conflict(modes[1], given[modes[1]], modes[0])
+    if modes:
+        other: str = rule.mode
+    else:
+        other = f"{rule.mode} of its task: add {rule.mode}=None to add a job without it"
+    if options.job_id is not None:
+        raise InvalidOption.conflict("job_id", options.job_id, other)
+    if rule.mode is DeduplicationMode.DEBOUNCE:
+        for option in given.keys() & {"delay", "at"}:
+            raise InvalidOption.conflict(option, given[option], f"{other} (it sets the delay)")
+    if rule.mode is DeduplicationMode.LATEST and options.expires_ms is not None:
+        raise InvalidOption.conflict(
+            "expires",
+            options.expires_ms / 1000,
+            f"{other} (a job that is kept until another one ends would expire meanwhile)",
+        )
 
 
 def check_backoff(value: object) -> Backoff | None:
@@ -338,6 +388,14 @@ def check_name(kind: str, name: object) -> str:
     return name
 
 
+def _to_delay_ms(option: str, value: object, now_ms: int) -> int:
+    """Return the time from now_ms to a datetime, 0 if it has passed. Raises `InvalidOption`."""
+    delay_ms = max(0, _datetime_to_epoch_ms(option, value) - now_ms)
+    if delay_ms > MAX_MS:
+        raise InvalidOption(option, value, "a time in the next hundred years")
+    return delay_ms
+
+
 def _datetime_to_epoch_ms(option: str, value: object) -> int:
     """Convert a datetime with a time zone to ms since the epoch. Raises `InvalidOption`."""
     since_epoch = check_aware_datetime(option, value) - datetime(1970, 1, 1, tzinfo=UTC)
@@ -347,7 +405,7 @@ def _datetime_to_epoch_ms(option: str, value: object) -> int:
 # Wire format --------------------------------------------------------------------------------------
 
 
-def encode_options(options: Options) -> str:
+def encode_options(options: Options, deduplication: Deduplication | None = None) -> str:
     """Return the JSON that is stored for options with an absolute expiry, in BullMQ's format.
 
     Times are in ms, except the age of retention rules: it is in seconds.
@@ -377,6 +435,8 @@ def encode_options(options: Options) -> str:
         wire["removeOnFail"] = _encode_keep(options.keep_failed)
     if options.keep_logs is not None:
         wire["kl"] = options.keep_logs
+    if deduplication is not None:
+        wire["de"] = encode_deduplication(deduplication)
     ours |= _encode_hasten_options(options)
     if ours:
         wire["hasten"] = ours
@@ -390,6 +450,8 @@ def _encode_hasten_options(options: Options) -> dict[str, Any]:
         ours["timeout"] = options.timeout_ms
     if options.expires_at_ms is not None:
         ours["expiresAt"] = options.expires_at_ms
+    if options.expires_ms is not None:  # of a schedule: it applies to each of its jobs
+        ours["expires"] = options.expires_ms
     if options.since is not None:
         ours["since"] = options.since
     if options.metadata:
@@ -426,6 +488,8 @@ class _WireHastenOptions(msgspec.Struct):
 
     timeout: Any = None
     expiresAt: Any = None
+    expires: Any = None
+    schedule: Any = None
     cap: Any = None
     since: Any = None
     metadata: Any = None
@@ -438,6 +502,7 @@ class _WireOptions(msgspec.Struct):
     attempts: Any = None
     backoff: Any = None
     delay: Any = None
+    timestamp: Any = None
     priority: Any = None
     lifo: Any = None
     jobId: Any = None
@@ -488,7 +553,7 @@ def _to_options(wire: _WireOptions) -> Options:
         lifo=wire.lifo is True,
         timeout_ms=_read_ms("hasten.timeout", timeout_ms) or None,
         expires_at_ms=_read_clamped_whole_number("hasten.expiresAt", expires_at_ms, 0, MAX_COUNT)
-        or None,
+        or _read_expiry_of_scheduled(wire),
         keep_completed=_read_keep("removeOnComplete", wire.removeOnComplete),
         keep_failed=_read_keep("removeOnFail", wire.removeOnFail),
         keep_logs=_read_clamped_whole_number("keepLogs", wire.kl, 0, MAX_KEEP_LOGS) or None,
@@ -496,6 +561,27 @@ def _to_options(wire: _WireOptions) -> Options:
         since=wire.hasten.since if isinstance(wire.hasten.since, str) else None,
         metadata=_read_metadata(wire.hasten.metadata),
     )
+
+
+def _read_expiry_of_scheduled(wire: _WireOptions) -> int | None:
+    """Return when a job of a schedule expires. Its options have the time from its slot on.
+
+    Without a slot, the time counts from when the job was due when it was added.
+    """
+    expires_ms = _read_ms("hasten.expires", wire.hasten.expires)
+    if not expires_ms:
+        return None
+    of = split_job_id(wire.jobId) if isinstance(wire.jobId, str) else None
+    if of is not None:
+        return of[1] + jitter_of_slot(_read_jitter(wire.hasten.schedule), *of) + expires_ms
+    added_ms = _read_clamped_whole_number("timestamp", wire.timestamp, 0, MAX_COUNT)
+    return added_ms + _read_ms("delay", wire.delay) + expires_ms if added_ms else None
+
+
+def _read_jitter(schedule: object) -> int:
+    """Return the jitter in the policy of a schedule, in ms; see `_schedule_wire`."""
+    jitter_ms = schedule.get("jitter") if isinstance(schedule, dict) else None
+    return jitter_ms if isinstance(jitter_ms, int) else 0
 
 
 def _read_number(option: str, value: object) -> float | None:

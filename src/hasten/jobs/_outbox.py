@@ -9,7 +9,7 @@ from hasten._logs import get_logger
 from hasten.errors import StoreRejected
 from hasten.jobs import _failure_log as failure_log
 from hasten.jobs._options import Keep
-from hasten.jobs._record import Failed, LogLine, Outcome, Released, RunUpdate
+from hasten.jobs._record import Failed, LogLine, Outcome, Parked, Released, RunUpdate
 
 logger = get_logger("hasten.worker")
 
@@ -84,6 +84,8 @@ class Outbox:
         if self._released is not None and isinstance(outcome, Released):
             self._released.append(outcome)
             return
+        if isinstance(outcome, Parked):  # a child costs as much as an outcome
+            length += sum(BYTES_PER_WEIGHT + len(child.data) for child in outcome.children)
         if length > BYTES_PER_WEIGHT:
             self._weights[outcome.id] = 1 + length // BYTES_PER_WEIGHT
         self._outcomes.append(outcome)

@@ -26,6 +26,7 @@ from typing import Final
 from hasten.errors import ProcessDied, UsageError
 from hasten.jobs._child import (
     CONNECTION_LOST,
+    HandlerParked,
     HandlerRaised,
     HandlerReturned,
     Message,
@@ -36,6 +37,7 @@ from hasten.jobs._child import (
     encode,
     run_child,
 )
+from hasten.jobs._children import NewChildren
 from hasten.jobs._failures import Failure
 from hasten.jobs._record import LogLine, Progress, RunUpdate
 from hasten.jobs._run import Run
@@ -53,6 +55,9 @@ EXIT_SECONDS: Final = 0.5
 KILL_SECONDS: Final = 5.0
 EXIT_CODE_SECONDS: Final = 0.1
 POLL_SECONDS: Final = 0.002
+
+RunResult = str | Failure | NewChildren
+"""How a run has ended: its result as JSON, its failure, or the children that it waits for."""
 
 _spawning: Final = multiprocessing.get_context("spawn")
 _request_numbers: Final = itertools.count()
@@ -83,7 +88,7 @@ class Processes:
         report: Callable[[RunUpdate], None],
         *,
         started: Callable[[], None],
-    ) -> str | Failure:
+    ) -> RunResult:
         """Run a job in a child process. Returns the result as JSON, or why the run failed.
 
         started is called when the job is about to be sent to a child. Raises `ProcessDied` if the
@@ -153,7 +158,7 @@ class _RunningRequest:
         self.request = request
         self._report = report
         self._loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[str | Failure] = self._loop.create_future()
+        self.future: asyncio.Future[RunResult] = self._loop.create_future()
         self.has_started = False
 
     def forward_report(self, message: RunReport) -> None:
@@ -166,12 +171,12 @@ class _RunningRequest:
         else:
             self._report(LogLine(id, message.log or "", message.keep))
 
-    def end_with(self, outcome: str | Failure | BaseException) -> None:
+    def end_with(self, outcome: RunResult | BaseException) -> None:
         """Set the result of the future, from any thread."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
             self._loop.call_soon_threadsafe(self._set_future_outcome, outcome)
 
-    def _set_future_outcome(self, outcome: str | Failure | BaseException) -> None:
+    def _set_future_outcome(self, outcome: RunResult | BaseException) -> None:
         """Set the result or exception of the future, unless it is done."""
         if self.future.done():
             return
@@ -195,7 +200,7 @@ class _Child:
         self._killed = False
         self.has_ended = False
 
-    async def run(self, request: RunRequest, report: Callable[[RunUpdate], None]) -> str | Failure:
+    async def run(self, request: RunRequest, report: Callable[[RunUpdate], None]) -> RunResult:
         """Send a job to the child, and wait for its result. Raises `_ChildEndedBeforeRequest`."""
         call = _RunningRequest(request, report)
         with self._lock:
@@ -294,8 +299,11 @@ class _Child:
                 self._finish_request(call, result)
             case HandlerRaised(failure=failure):
                 self._finish_request(call, failure)
+            case HandlerParked(children=children, add_calls=add_calls):
+                jobs = [child.to_new_job() for child in children]
+                self._finish_request(call, NewChildren(jobs, add_calls))
 
-    def _finish_request(self, call: _RunningRequest, outcome: str | Failure) -> None:
+    def _finish_request(self, call: _RunningRequest, outcome: RunResult) -> None:
         """Record that the child has run the job, and pass on the outcome."""
         self._has_served = True
         self._call = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import uuid
 from collections.abc import (
     Callable,
     Collection,
@@ -12,6 +13,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from datetime import datetime
 from functools import partial
 from types import TracebackType
 from typing import (
@@ -28,6 +30,7 @@ from typing import (
 )
 
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from hasten import _portal
 from hasten._checks import check_flag, check_whole_number
@@ -35,6 +38,7 @@ from hasten._clock import SYSTEM_CLOCK, Clock
 from hasten._durations import Duration, to_nearest_ms
 from hasten._sizes import Size, to_byte_count
 from hasten._store import Store
+from hasten._store_url import SqliteFile
 from hasten.errors import (
     InvalidArgument,
     InvalidOption,
@@ -42,15 +46,21 @@ from hasten.errors import (
     PayloadTooLarge,
     WrongState,
 )
+from hasten.jobs._arguments import TaskParameters
 from hasten.jobs._backoff import BackoffFunction
+from hasten.jobs._batch import MAX_BATCH_ID, Batch, find_batch, open_batch, to_batch
+from hasten.jobs._built_in_tasks import BATCH_TASK, opening_id
 from hasten.jobs._context import Context, encode_progress, make_log_line
+from hasten.jobs._deduplication import check_key_text, to_deduplication_id
 from hasten.jobs._encoding import NotStorable, decode_json, encode_json
 from hasten.jobs._engine import Engine
 from hasten.jobs._engines import open_engine
 from hasten.jobs._events import QueueEvents
+from hasten.jobs._flow import Arguments, Moment, check_hook
+from hasten.jobs._flow_adding import prepare_hooks
 from hasten.jobs._function_origin import CodeExecution
 from hasten.jobs._functions import describe_function
-from hasten.jobs._job import Job
+from hasten.jobs._job import Job, JobQueue
 from hasten.jobs._middleware import EnqueueCall, Middleware, check_middleware
 from hasten.jobs._options import (
     MAX_COUNT,
@@ -58,19 +68,30 @@ from hasten.jobs._options import (
     JobOptions,
     Options,
     TaskOptions,
+    check_job_id,
     check_name,
     merge_job_options,
     merge_task_options,
 )
 from hasten.jobs._per_loop import PerLoop
 from hasten.jobs._producer import Producer
-from hasten.jobs._record import JobChange, JobRecord, JobTemplate, Update
+from hasten.jobs._record import (
+    ChildJob,
+    JobChange,
+    JobRecord,
+    JobTemplate,
+    Update,
+    WhyFacts,
+)
 from hasten.jobs._results import ResultWaiter
-from hasten.jobs._shared_store import get_or_make_shared_store
-from hasten.jobs._states import FINISHED, State
+from hasten.jobs._schedule_record import Missed, Overlap
+from hasten.jobs._schedules import Declaration, Schedules, SyncSchedules
+from hasten.jobs._shared_store import SharedStore, get_or_make_shared_store
+from hasten.jobs._states import FINISHED, READY, State
+from hasten.jobs._store_substitution import register_queue
 from hasten.jobs._sync_events import SyncQueueEvents
 from hasten.jobs._task_definition import RunIn, TaskDefinition, check_function
-from hasten.jobs._tasks import ContextTask, Task
+from hasten.jobs._tasks import ContextTask, Enqueuer, Task
 from hasten.jobs._watching import Watches
 from hasten.jobs._why import Why, explain
 from hasten.jobs._worker_info import WorkerInfo
@@ -79,10 +100,15 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 M = TypeVar("M", bound=Middleware)
+TaskT = TypeVar("TaskT", bound=Enqueuer[Any, Any])
 
+DEFAULT_MAX_OPEN: Final = "7d"
 DEFAULT_MAX_SIZE: Final = "1mb"
 # Bytes. Every store can hold a value of this size, also together with the other fields of a job.
 MAX_SIZE: Final = 256 * 1024 * 1024
+
+# A queue keeps so many objects for other queues of its store. They are made again when needed.
+MAX_OTHER_QUEUES: Final = 100
 
 JobSpec = tuple[str, object] | tuple[str, object, JobOptions]
 """A job to add: `(name of its task, data)` or `(name of its task, data, options)`."""
@@ -127,14 +153,19 @@ class Queue:
         self.tasks: dict[str, TaskDefinition] = {}
         self._options = merge_task_options(options)
         self._backoff_function = _get_backoff_function(options)
-        self.shared_store = get_or_make_shared_store(store)
+        self.own_store = get_or_make_shared_store(store)
+        self.shared_store = self.own_store
         self._is_open = False
+        self._is_own_store_open = False  # set while another store is used
         if self.shared_store.existing_store is not None:
             # This opens no connection yet, but rejects wrong options.
             open_engine(self.shared_store.existing_store)
-        self.producer = Producer(self)
+        self.producer = Producer(self, self._get_parameters)
+        self.schedules = Schedules(self)
+        self._others: dict[str, Queue] = {}
         self._results = PerLoop(lambda: ResultWaiter(lambda: self.engine, self.name))
         self._watches = PerLoop(lambda: Watches(lambda: self.engine, self.name))
+        register_queue(self)
 
     def __repr__(self) -> str:
         store = self.shared_store.existing_store
@@ -144,6 +175,29 @@ class Queue:
     def store(self) -> Store:
         """The store that holds the jobs of this queue."""
         return self.shared_store.store
+
+    def queue_named(self, name: str) -> Queue:
+        """Return a queue of this store by name, which has no tasks; this object for its own name.
+
+        Used to read jobs that are connected with those of this queue.
+        """
+        if name == self.name:
+            return self
+        if name not in self._others:
+            if len(self._others) >= MAX_OTHER_QUEUES:
+                self._others.clear()
+            self._others[name] = Queue(name, self.store)
+        return self._others[name]
+
+    def shares_store_with(self, other: JobQueue) -> bool:
+        """Return whether jobs of this queue and of another one are in the same store."""
+        assert isinstance(other, Queue)
+        one, two = self.store, other.store
+        return one is two or (
+            one.location == two.location
+            and one.prefix == two.prefix
+            and one.location != SqliteFile(None)
+        )
 
     @property
     def clock(self) -> Clock:
@@ -172,10 +226,29 @@ class Queue:
         its store when it is used again.
         """
         self._is_open = False
+        self.drop_pending_calls()
+        others, self._others = self._others, {}
+        for other in others.values():
+            await other.aclose()
+        await self.shared_store.release(self)
+
+    def use_store(self, store: SharedStore) -> None:
+        """Use another store, or `own_store` again. For `hasten.testing`."""
+        if store is self.shared_store:
+            return
+        self.drop_pending_calls()
+        self._others = {}  # they use the store of this queue
+        if self.shared_store is self.own_store:
+            self._is_own_store_open = self._is_open
+        self.shared_store = store
+        self._is_open = store is self.own_store and self._is_own_store_open
+        self.producer.after_add = store.after_add
+
+    def drop_pending_calls(self) -> None:
+        """Forget the calls of all event loops that wait for the store, for jobs or results."""
         self.producer.close()
         self._results.drop_all()
         self._watches.drop_all()
-        await self.shared_store.release(self)
 
     async def __aenter__(self) -> Self:
         return self
@@ -253,6 +326,21 @@ class Queue:
         - keep_logs: how many of the newest lines of `ctx.log` to keep, 1,000 by default.
         - since: the release that a worker must have at least to run the job, such as "2026.12".
           Other workers hand the job back: see `Worker`.
+        - unique: a key. While a job with this key has not ended, no further one is added.
+        - throttle: (key, time). After a job with this key was added, no further one is added until
+          the time has passed, even if the first one has ended.
+        - debounce: (key, quiet time, longest wait). The job runs when no further one has been added
+          for the quiet time, with the arguments of the last call, and at the latest when it has
+          waited for the longest wait. It is delayed until then.
+        - latest: a key. While a job with this key waits, further calls replace its arguments. While
+          it runs, the arguments of the last call are kept, and one more job runs with them after it
+          has ended.
+
+        A job has at most one of the last four. A call that adds no job returns the existing one:
+        see `Job`, `job.is_duplicate`. Each task has keys of its own. A key is a text of up to 512
+        characters: the name of a parameter (for its argument), any other text, or a function that
+        returns one. The function is called with those arguments that its parameters name. None
+        turns off for a job what its task sets.
 
         Times are `Duration`s. Raises `InvalidOption`, also if another task of this queue object has
         the same name, and `InvalidTask` for a function whose arguments cannot be stored as JSON.
@@ -322,6 +410,90 @@ class Queue:
             f"{second} another name with @queue.task(name=…)",
         )
 
+    def cron(
+        self,
+        pattern: str,
+        *,
+        id: str | None = None,
+        tz: str | None = None,
+        limit: int | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        jitter: Duration = 0,
+        missed: Missed = "last",
+        overlap: Overlap = "allow",
+        arguments: Mapping[str, Any] | None = None,
+        **options: Unpack[TaskOptions],
+    ) -> Callable[[TaskT], TaskT]:
+        """Run a task at the times of a cron pattern. Written above the task::
+
+            @queue.cron("0 7 * * mon-fri", tz="Europe/Madrid")
+            @queue.task
+            async def send_report() -> None: ...
+
+        The schedule is stored when a worker starts: see `Schedules.upsert` for the options. id is
+        the id of the schedule, by default the name of the task. A task may have several schedules
+        with different ids. options are options of the jobs, in place of those of the task.
+
+        A schedule that is no longer declared keeps running until it is deleted with
+        `Schedules.prune` or `Schedules.remove`. Raises `InvalidOption`.
+        """
+        times = {"cron": pattern, "tz": tz, "limit": limit, "start": start, "end": end}
+        policy = {"jitter": jitter, "missed": missed, "overlap": overlap}
+        return self._declare_schedule(
+            id, {**times, **policy, "arguments": arguments, "options": options}
+        )
+
+    def every(
+        self,
+        interval: Duration,
+        *,
+        id: str | None = None,
+        offset: Duration | None = None,
+        limit: int | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        jitter: Duration = 0,
+        missed: Missed = "last",
+        overlap: Overlap = "allow",
+        arguments: Mapping[str, Any] | None = None,
+        **options: Unpack[TaskOptions],
+    ) -> Callable[[TaskT], TaskT]:
+        """Run a task at an interval: `@queue.every("10m")` above `@queue.task`. See `cron`."""
+        times = {"every": interval, "offset": offset, "limit": limit, "start": start, "end": end}
+        policy = {"jitter": jitter, "missed": missed, "overlap": overlap}
+        return self._declare_schedule(
+            id, {**times, **policy, "arguments": arguments, "options": options}
+        )
+
+    def _declare_schedule(
+        self, id: str | None, options: Mapping[str, Any]
+    ) -> Callable[[TaskT], TaskT]:
+        """Return a decorator that declares a schedule of a task."""
+
+        def declare(task: TaskT) -> TaskT:
+            if not isinstance(task, Task) or self.tasks.get(task.name) is not task.definition:
+                raise InvalidOption(
+                    "task", task, f"a task of queue {self.name!r}: write @queue.cron and "
+                    "@queue.every above @queue.task",
+                )  # fmt: skip
+            self.schedules.declare(Declaration(task.name if id is None else id, task, options))
+            return task
+
+        return declare
+
+    def prepare_template(
+        self, task: str, data: object, options: Mapping[str, Any]
+    ) -> tuple[str, Options]:
+        """Check the arguments and options of the jobs of a schedule. Returns data and options.
+
+        Raises `InvalidOption`, `InvalidArgument` and `PayloadTooLarge`.
+        """
+        checked = merge_job_options(
+            options, self._default_options(task), now_ms=self.clock.now_ms()
+        )
+        return self._encode_data(task, data), checked
+
     def use(self, middleware: M) -> M:
         """Add a middleware around each enqueue and each run: ``queue.use(middleware)``.
 
@@ -367,6 +539,7 @@ class Queue:
         """
         for definition in self.tasks.values():
             definition.check_after_import()
+        self.schedules.check_declared()
 
     def decode_result(self, task: str, text: str) -> Any:
         """Decode the JSON text of a job's result.
@@ -384,7 +557,8 @@ class Queue:
 
         data is a dict of the arguments by parameter name, or any JSON value that the other program
         accepts. If this queue object has the task, data is checked against its parameters. options
-        are those of `task`, and those of `JobOptions`: at and job_id.
+        are those of `task`, and those of `JobOptions`: at and job_id. A deduplication key is a
+        literal text, or a function that is called with members of data.
 
         Raises `InvalidArgument` for data that does not fit the task, `PayloadTooLarge` or
         `StoreError`.
@@ -400,10 +574,10 @@ class Queue:
         """Add several jobs, each given as `(name, data)` or `(name, data, options)`.
 
         Up to 1,000 jobs are added in one transaction: all or none. A job with a delay, a priority
-        or a job_id counts as two of them, and every 2,000 bytes of data count as one more. A larger
-        call uses several transactions, in the order of the jobs. If one of the jobs is invalid,
-        nothing is added. If the store fails after the first transaction, `AddedInPart` is raised
-        with the ids of the jobs that were stored.
+        or a job_id counts as two of them, one with a deduplication key as four, and every 2,000
+        bytes of data count as one more. A larger call uses several transactions, in the order of
+        the jobs. If one of the jobs is invalid, nothing is added. If the store fails after the
+        first transaction, `AddedInPart` is raised with the ids of the jobs that were stored.
         """
         if self.producer.middlewares:
             calls = [self._prepare_call(*_unpack_job_spec(job)) for job in jobs]
@@ -417,7 +591,7 @@ class Queue:
     ) -> tuple[JobTemplate, str]:
         options = merge_job_options(given, self._default_options(name), now_ms=self.clock.now_ms())
         text = self._encode_data(name, data)
-        return self.producer.make_template(check_name("task", name), options), text
+        return self.producer.make_template(check_name("task", name), options, data), text
 
     def _prepare_call(
         self, name: str, data: object, given: Mapping[str, Any]
@@ -430,6 +604,10 @@ class Queue:
             self.name, name, {} if data is None else data, cast(JobOptions, {**given})
         )
         return call, defaults, text
+
+    def _get_parameters(self, task: str) -> TaskParameters | None:
+        definition = self.tasks.get(task)
+        return None if definition is None else definition.parameters
 
     def _default_options(self, task: str) -> Options:
         """Return the options of the task, or those of the queue for a task it does not have."""
@@ -454,6 +632,64 @@ class Queue:
         if definition is not None:
             definition.parameters.check_data(data, text, check_decodable=definition.check_arguments)
         return text
+
+    async def batch(
+        self,
+        id: str | None = None,
+        *,
+        on_first_failure: Arguments[..., Any] | None = None,
+        on_ended: Arguments[..., Any] | None = None,
+        on_succeeded: Arguments[..., Any] | None = None,
+        max_open: Duration = DEFAULT_MAX_OPEN,
+    ) -> Batch:
+        """Open a batch, or return the one with this id: `batch = await queue.batch()`.
+
+        Jobs are added with `Batch.add` until `Batch.close` is called, in any process: another one
+        gets the same batch by its id. None for id creates a new id. If a batch with this id exists,
+        open or not, it is returned, and the other arguments are not used.
+
+        - on_first_failure: a job, such as `alert.args(…)`, that is added when a member has failed
+          for good, while others may still run.
+        - on_ended: a job that is added when the batch is closed and all members have ended.
+        - on_succeeded: a job that is added when the batch is closed and all members have completed.
+        - max_open: the batch is closed automatically after this time, in case that the program that
+          should close it does not. A `Duration`, one week by default.
+
+        Each of these jobs is added once, by a worker of this queue, also if workers are killed.
+        Raises `InvalidOption`, also if a job that is no batch has this id, and `StoreError`.
+        """
+        if id is None:
+            id = uuid.uuid4().hex
+        elif len(check_job_id(id)) > MAX_BATCH_ID:
+            raise InvalidOption("id", id, f"a string of at most {MAX_BATCH_ID} characters")
+        open_ms = to_nearest_ms("max_open", max_open, at_least_ms=1)
+        given: dict[Moment, Arguments[..., Any] | None] = {
+            "first_failure": on_first_failure, "ended": on_ended, "succeeded": on_succeeded,
+        }  # fmt: skip
+        hooks = {moment: job for moment, job in given.items() if job is not None}
+        for moment, job in hooks.items():
+            check_hook(moment, job)
+        found = await find_batch(self, id)
+        if found is not None:
+            return found
+        jobs = await prepare_hooks(self.producer, id, hooks)
+        return await open_batch(self, id, jobs, open_ms=open_ms)
+
+    async def batches(self, *, limit: int = 100) -> list[Batch]:
+        """Return the batches of this queue that have not ended, oldest first, at most limit."""
+        check_whole_number("limit", limit, 0, MAX_COUNT)
+        found: list[Batch] = []
+        for state in (State.WAITING_CHILDREN, *READY, State.ACTIVE):
+            offset = 0
+            while len(found) < limit:
+                page = await self.engine.get_page(
+                    self.name, state, offset=offset, limit=1_000, newest_first=False
+                )
+                if not page:
+                    break
+                offset += len(page)
+                found += [to_batch(self, job) for job in page if job.name == BATCH_TASK]
+        return found[:limit]
 
     @property
     def results(self) -> ResultWaiter:
@@ -492,7 +728,21 @@ class Queue:
         others = await self.engine.count_workers_except(
             self.name, workers, now_ms=self.clock.now_ms()
         )
+        if situation.job.name == BATCH_TASK:
+            situation = await self._with_opening_first(situation)
         return explain(situation, workers, others, now_ms=now_ms)
+
+    async def _with_opening_first(self, situation: WhyFacts) -> WhyFacts:
+        """Return the facts about a batch with the job that keeps it open as the first child.
+
+        It may not be among those that were read.
+        """
+        opening = ChildJob(self.name, opening_id(situation.job.id), State.DELAYED)
+        (end,) = await self.engine.get_ends(self.name, [opening.id])
+        if end is None or end.state in FINISHED or not situation.pending:
+            return situation
+        others = [child for child in situation.children if child.id != opening.id]
+        return replace(situation, children=[opening, *others])
 
     async def jobs(
         self, state: State | str, *, offset: int = 0, limit: int = 100, newest_first: bool = False
@@ -644,6 +894,17 @@ class Queue:
         found = await self.engine.remove(self.name, chosen, now_ms=self.clock.now_ms())
         return _select_ids(chosen, found, lambda state: state is not State.ACTIVE)
 
+    async def remove_deduplication_key(self, task: str, key: str) -> bool:
+        """Make a deduplication key free, so that the next job of the task with this key is added.
+
+        task is the name of the task. The job that owns the key is not changed. With `latest`, the
+        job that is kept until the owner ends is added then nevertheless, unless another job with
+        this key was added before. Returns False if the key was not taken.
+        """
+        id = to_deduplication_id(check_name("task", task), check_key_text("key", key))
+        now_ms = self.clock.now_ms()
+        return await self.engine.remove_deduplication_key(self.name, id, now_ms=now_ms)
+
     async def drain(self, *, delayed: bool = False) -> int:
         """Delete the jobs that are ready to run, and with `delayed=True` also the delayed jobs.
 
@@ -763,6 +1024,30 @@ class SyncQueue:
         """Return the number of jobs in each state; see `Queue.counts`."""
         return _portal.run_for_sync_method(self._queue.counts())
 
+    def batch(
+        self,
+        id: str | None = None,
+        *,
+        on_first_failure: Arguments[..., Any] | None = None,
+        on_ended: Arguments[..., Any] | None = None,
+        on_succeeded: Arguments[..., Any] | None = None,
+        max_open: Duration = DEFAULT_MAX_OPEN,
+    ) -> Batch:
+        """Open a batch, or return the one with this id; see `Queue.batch`."""
+        return _portal.run_for_sync_method(
+            self._queue.batch(
+                id,
+                on_first_failure=on_first_failure,
+                on_ended=on_ended,
+                on_succeeded=on_succeeded,
+                max_open=max_open,
+            )
+        )
+
+    def batches(self, *, limit: int = 100) -> list[Batch]:
+        """Return the batches that have not ended; see `Queue.batches`."""
+        return _portal.run_for_sync_method(self._queue.batches(limit=limit))
+
     def workers(self) -> list[WorkerInfo]:
         """Return the workers of the queue; see `Queue.workers`."""
         return _portal.run_for_sync_method(self._queue.workers())
@@ -808,6 +1093,10 @@ class SyncQueue:
         """Delete jobs; see `Queue.remove`."""
         return _portal.run_for_sync_method(self._queue.remove(*ids))
 
+    def remove_deduplication_key(self, task: str, key: str) -> bool:
+        """Make a deduplication key free; see `Queue.remove_deduplication_key`."""
+        return _portal.run_for_sync_method(self._queue.remove_deduplication_key(task, key))
+
     def drain(self, *, delayed: bool = False) -> int:
         """Delete the jobs that are ready to run; see `Queue.drain`."""
         return _portal.run_for_sync_method(self._queue.drain(delayed=delayed))
@@ -839,6 +1128,11 @@ class SyncQueue:
     def is_paused(self) -> bool:
         """Return whether the queue is paused; see `Queue.is_paused`."""
         return _portal.run_for_sync_method(self._queue.is_paused())
+
+    @property
+    def schedules(self) -> SyncSchedules:
+        """The schedules of the queue; see `Schedules`."""
+        return self._queue.schedules.sync
 
     def close(self) -> None:
         """Close the store if the queue created it; see `Queue.aclose`."""

@@ -6,10 +6,12 @@ frozen dataclass takes several times as long to create.
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import replace
+from typing import Final, Literal, TypeAlias, get_args
 
 import msgspec
 
+from hasten.jobs._deduplication import Deduplication, DeduplicationMode
 from hasten.jobs._options import (
     DEFAULT_KEEP_COMPLETED,
     DEFAULT_KEEP_FAILED,
@@ -26,12 +28,23 @@ class JobTemplate(msgspec.Struct, frozen=True, gc=False):
     name: str
     opts: str  # the options as the JSON that is stored
     options: Options  # with an absolute time of expiry: see `Options.with_expiry_time`
+    deduplication: Deduplication | None = None
 
     @classmethod
-    def of(cls, name: str, options: Options, *, now_ms: int) -> JobTemplate:
-        """Return the template of jobs that are added at now_ms, from which their expiry counts."""
-        resolved = options.with_expiry_time(now_ms)
-        return cls(name, encode_options(resolved), resolved)
+    def of(
+        cls, name: str, options: Options, *, now_ms: int, deduplication: Deduplication | None = None
+    ) -> JobTemplate:
+        """Return the template of jobs that are added at now_ms, from which their expiry counts.
+
+        deduplication is that of these jobs, if they have a key.
+        """
+        if deduplication is None:
+            resolved = options.with_expiry_time(now_ms)
+        else:
+            if deduplication.mode is DeduplicationMode.DEBOUNCE:
+                options = replace(options, delay_ms=deduplication.window_ms)
+            resolved = options.with_expiry_time(now_ms, longest_wait_ms=deduplication.max_wait_ms)
+        return cls(name, encode_options(resolved, deduplication), resolved, deduplication)
 
     @property
     def is_fifo(self) -> bool:
@@ -40,23 +53,58 @@ class JobTemplate(msgspec.Struct, frozen=True, gc=False):
         return not (options.delay_ms or options.priority or options.lifo)
 
 
+OnFailure: TypeAlias = Literal["fail", "continue", "ignore", "remove", "wait"]
+"""What happens to a parent when one of its children fails for good.
+
+- fail: the parent fails, too, without being run.
+- continue: the parent runs at once, although other children may not have finished.
+- ignore: the parent runs after its other children, and can read the error of the failed one.
+- remove: the parent runs after its other children, and the failed one is no longer its child.
+- wait: the parent waits until the failed child is retried and completes, or is deleted.
+"""
+
+ON_FAILURE: Final[tuple[OnFailure, ...]] = get_args(OnFailure)
+
+ChildOutcome: TypeAlias = Literal["pending", "completed", "ignored", "failed"]
+"""What a parent knows about one of its children.
+
+- pending: the parent waits for it: it has not finished, or has failed with `on_failure="wait"`.
+- completed: it has completed, and the parent has its result.
+- ignored: it has failed with `on_failure="continue"` or "ignore".
+- failed: it has failed with `on_failure="fail"`, so the parent fails.
+"""
+
+
+class ParentLink(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The parent of a job: its queue and its id, and what the failure of the job does to it."""
+
+    queue: str
+    id: str
+    on_failure: OnFailure = "fail"
+
+
 class NewJob(msgspec.Struct, frozen=True, gc=False):
     """A job to add to a queue. data is JSON.
 
     id is the job_id that the caller has chosen; if None, the queue assigns the next number.
+
+    parent is set for `Engine.add_flow` and `Parked` only. A job that is the parent of others in the
+    same call waits for them: its delay begins, and its priority counts, when they have finished.
     """
 
     queue: str
     template: JobTemplate
     data: str
     id: str | None = None
+    parent: ParentLink | None = None
 
 
 class AddResult(msgspec.Struct, frozen=True, gc=False):
     """What happened to a `NewJob`: the id of the job, and whether it was a duplicate.
 
-    existing is the job in the queue that already had this id, None if the new job was added. cursor
-    is a position in the queue's events before all later events of the job.
+    existing is the job in the queue that already had this id or owns the deduplication key, None if
+    the new job was added. cursor is a position in the queue's events before all later events of the
+    job.
     """
 
     id: str
@@ -91,6 +139,29 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     result: str | None = None  # JSON
     tracebacks: list[str] = []  # one text per failed run, oldest first
     cancel_requested: bool = False
+    parent: ParentLink | None = None  # on Redis, also a parent that was deleted
+
+
+def record_of_deleted_owner(job: NewJob, id: str) -> JobRecord:
+    """Return a record for the deleted job with this id that owns the deduplication key of a job.
+
+    Its state is completed, and its other fields are those of the new job.
+    """
+    template = job.template
+    return JobRecord(
+        queue=job.queue,
+        id=id,
+        name=template.name,
+        data=job.data,
+        opts=template.opts,
+        state=State.COMPLETED,
+        priority=template.options.priority,
+        delay_ms=0,
+        created_ms=0,
+        attempts_made=0,
+        attempts_started=0,
+        crashes=0,
+    )
 
 
 def is_first_start(job: JobRecord, options: Options) -> bool:
@@ -132,6 +203,7 @@ class ClaimedJobs(msgspec.Struct, frozen=True):
     # Due time of the earliest delayed job, if fewer leases than requested.
     next_due_ms: int | None = None
     lost: list[str] = []  # ids of jobs whose outcome was not stored, because their lease was lost
+    dropped_slots: int = 0  # slots of schedules that get no run because of missed or overlap
 
 
 class Completed(msgspec.Struct, frozen=True, gc=False):
@@ -193,7 +265,30 @@ class Released(msgspec.Struct, frozen=True, gc=False):
     token: str
 
 
-Outcome = Completed | Failed | Retry | Postponed | Released
+class Parked(msgspec.Struct, frozen=True, gc=False):
+    """The outcome of a run that has stopped to wait for children. It does not count as an attempt.
+
+    children are added together with this outcome. They may be parents themselves: the parent of
+    each of them is this job, or a job before it in the list. A child of this job that is in its
+    queue already is not added again, and neither are its descendants. A job without a parent in
+    the list is added, too, as a job of its own, unless its id exists in its queue.
+
+    add_calls is how many calls of `ctx.children.add` this job has made in this run, all of whose
+    children are stored now. `ChildCounts.add_calls` returns it: a later run of the same handler
+    makes the same calls, and must not wait for children that have been added by an earlier run.
+
+    The job then waits until no child is pending, and runs again in front of the queue. If none is
+    pending now, it is put in front of the queue at once. If a child has failed with
+    `on_failure="fail"`, the job fails instead.
+    """
+
+    id: str
+    token: str
+    children: list[NewJob] = []
+    add_calls: int = 0
+
+
+Outcome = Completed | Failed | Retry | Postponed | Released | Parked
 
 
 class JobEnd(msgspec.Struct, frozen=True, gc=False):
@@ -208,12 +303,33 @@ class JobEnd(msgspec.Struct, frozen=True, gc=False):
 
 
 class ChildJob(msgspec.Struct, frozen=True, gc=False):
-    """A child job that is not finished, or has failed. state is None if it no longer exists."""
+    """A child of a job. state is None if the child was deleted: its parent still has its result.
+
+    outcome is what its parent knows about it. on_failure is None if it is not known any more.
+    """
 
     queue: str
     id: str
     state: State | None = None
-    error: str | None = None  # of a failed one
+    error: str | None = None  # of a failed one, if it is still stored
+    value: str | None = None  # the result of a completed one, as JSON
+    outcome: ChildOutcome = "pending"
+    on_failure: OnFailure | None = None
+
+
+class ChildCounts(msgspec.Struct, frozen=True, gc=False):
+    """How many children of a job have each `ChildOutcome`. add_calls is that of `Parked`."""
+
+    pending: int = 0
+    completed: int = 0
+    ignored: int = 0
+    failed: int = 0
+    add_calls: int = 0
+
+    @property
+    def total(self) -> int:
+        """The number of all children."""
+        return self.pending + self.completed + self.ignored + self.failed
 
 
 class WhyFacts(msgspec.Struct, frozen=True):
@@ -227,19 +343,27 @@ class WhyFacts(msgspec.Struct, frozen=True):
     full: int | None = None  # the global concurrency of the queue, if as many jobs run
     pending: int = 0  # children that the job waits for
     children: list[ChildJob] = []  # some of them, failed ones first
+    is_held: bool = False  # it waits until an earlier run of its schedule ends
 
 
 COUNTED_AHEAD: Final = 10_000
 """Jobs in front of a job are counted up to this number."""
 
+CHILDREN_READ: Final = 100
+"""`WhyFacts` has at most so many of the children that a job waits for."""
+
 
 class Event(msgspec.Struct, frozen=True, gc=False):
     """Something that happened to a job or a queue. kind is BullMQ's name for it.
 
-    Kinds of job events: added, waiting, delayed, active, progress, completed, failed,
-    retries-exhausted, stalled, removed, duplicated. Kinds of queue events, with job_id "": paused,
-    resumed, drained, cleaned. On Redis other programs may emit events of any other kind; details
-    has the fields that are not attributes here.
+    Kinds of job events: added, waiting, delayed, waiting-children, active, progress, completed,
+    failed, retries-exhausted, stalled, removed, duplicated, deduplicated, debounced. Kinds of queue
+    events, with job_id "": paused, resumed, drained, cleaned. On Redis other programs may emit
+    events of any other kind; details has the fields that are not attributes here.
+
+    For a call that adds no job because of its deduplication key, debounced is emitted with
+    debounce, deduplicated otherwise. job_id is the job that remains; details has deduplicationId
+    (the task, a colon and the key) and deduplicatedJobId (the id that a new job would have had).
 
     The kind missed, with job_id "", exists in hasten only. A reader that is too slow gets it in
     place of the events that were deleted before the reader has read them.

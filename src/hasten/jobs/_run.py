@@ -8,6 +8,7 @@ from enum import Enum, auto
 from typing import Any, Final
 
 from hasten._logs import get_logger
+from hasten.jobs._children import Children
 from hasten.jobs._context import Context
 from hasten.jobs._record import JobRecord, Lease
 
@@ -88,6 +89,11 @@ class Run:
             if self.has_ended:
                 self._context.close()
         return self._context
+
+    @property
+    def used_children(self) -> Children | None:
+        """The `Children` that the handler has used, None if it has used none."""
+        return None if self._context is None else self._context.used_children
 
     def should_stop(self) -> bool:
         """Return whether the run was requested to stop."""

@@ -11,12 +11,14 @@ from collections.abc import Collection, Mapping
 from typing import Final
 
 from hasten.jobs import _run_totals as totals
+from hasten.jobs._built_in_tasks import BUILT_IN_TASKS
 from hasten.jobs._options import decode_options
 from hasten.jobs._record import (
     Completed,
     Failed,
     JobRecord,
     Outcome,
+    Parked,
     Postponed,
     Released,
     Retry,
@@ -29,6 +31,7 @@ _OUTCOMES: Final[Mapping[type, str]] = {
     Failed: totals.FAILED,
     Retry: totals.RETRIED,
     Postponed: totals.POSTPONED,
+    Parked: totals.PARKED,
     Released: totals.HANDED_BACK,
     type(None): totals.LOST,
 }
@@ -77,7 +80,7 @@ class RunCounters:
 
     def _get_or_make_totals(self, queue: str, task: str, outcome: str) -> RunTotals:
         """Return the totals to count a run of a task in. All unknown tasks share theirs."""
-        if task not in self._tasks.get(queue, ()):
+        if task not in self._tasks.get(queue, ()) and task not in BUILT_IN_TASKS:
             task = totals.UNKNOWN_TASK
         key = (queue, task, outcome)
         found = self._totals.get(key)

@@ -19,6 +19,7 @@ FAILED: Final = "failed"  # for good, after a run
 NOT_RUN: Final = "not_run"  # failed without a run: it has expired, or its task is unknown
 RETRIED: Final = "retried"
 POSTPONED: Final = "postponed"
+PARKED: Final = "parked"  # the job waits for its children
 HANDED_BACK: Final = "handed_back"
 LOST: Final = "lost"  # the worker has lost the lease of the job
 
@@ -54,6 +55,7 @@ class QueueTotals(msgspec.Struct):
     queue: str
     reclaimed: int = 0  # jobs of dead workers that were taken back
     lost_leases: int = 0
+    dropped_slots: int = 0  # slots of schedules that got no run
 
 
 class Totals(msgspec.Struct):
@@ -84,6 +86,7 @@ def add_totals(all_totals: Iterable[Totals]) -> Totals:
             so_far = queues.setdefault(of_queue.queue, QueueTotals(of_queue.queue))
             so_far.reclaimed += of_queue.reclaimed
             so_far.lost_leases += of_queue.lost_leases
+            so_far.dropped_slots += of_queue.dropped_slots
     return Totals(list(runs.values()), list(queues.values()))
 
 

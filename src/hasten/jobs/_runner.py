@@ -9,14 +9,19 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 
-from hasten.errors import JobFailed, JobTimeout
+from hasten._logs import get_logger
+from hasten.errors import JobFailed, JobTimeout, StoreError
 from hasten.jobs import _failure_log as failure_log
 from hasten.jobs import _failures as failures
 from hasten.jobs._arguments import encode_result
+from hasten.jobs._built_in_tasks import BUILT_IN_TASKS
+from hasten.jobs._children import NewChildren, check_after_return
 from hasten.jobs._context import Context
+from hasten.jobs._control_exceptions import WaitForChildren
 from hasten.jobs._engine import CANCELLED_ERROR, resolve_keep
 from hasten.jobs._failures import Failure
 from hasten.jobs._middleware import Middleware, RunCall, call_through
+from hasten.jobs._moments import run_built_in
 from hasten.jobs._options import DEFAULT_OPTIONS, Keep, Options, decode_options
 from hasten.jobs._processes import Processes
 from hasten.jobs._queue import Queue
@@ -25,6 +30,7 @@ from hasten.jobs._record import (
     Failed,
     JobRecord,
     Outcome,
+    Parked,
     Postponed,
     Released,
     RunUpdate,
@@ -35,6 +41,11 @@ from hasten.jobs._run import Run, StopReason
 from hasten.jobs._services import RESTART_SECONDS
 from hasten.jobs._task_definition import TaskDefinition
 from hasten.jobs._threads import Threads
+
+logger = get_logger("hasten.worker")
+
+# After an error of the store, a built-in job runs again after this time.
+BUILT_IN_RETRY_MS: Final = 1_000
 
 # If all threads for handlers are abandoned, a job waits in the worker for NO_THREAD_SECONDS, and is
 # then postponed by NO_THREAD_PAUSE_MS, because another worker may have a thread for it.
@@ -87,6 +98,8 @@ class Runner:
                 return Postponed(job.id, lease.token, pause_ms)
         task = self._queue.tasks.get(job.name)
         if reason is not None or task is None:
+            if reason is None and job.name in BUILT_IN_TASKS:
+                return await self._run_built_in(run)
             return self._fail_without_running(run, reason or self._unknown_task_error(job), options)
         try:
             if (
@@ -101,6 +114,8 @@ class Runner:
                 result = await self._call_through(middlewares, task, run, options)
             else:
                 result = await self._call_handler(task, run, options)
+            if (children := run.used_children) is not None:
+                await check_after_return(children)
         except JobFailedWithRetryDecision as error:
             loggable = _to_loggable_error(job.id, error.failure)
             return self._log_and_decide_outcome(error.failure, run, options, loggable)
@@ -110,6 +125,18 @@ class Runner:
             return self._outcome_of_run_exception(error, task, run, options)
         keep = resolve_keep(options.keep_completed, self._keep_completed)
         return Completed(job.id, lease.token, result, keep)
+
+    async def _run_built_in(self, run: Run) -> Outcome:
+        """Run a job of hasten itself, and return its outcome."""
+        lease = run.lease
+        try:
+            return await run_built_in(self._queue.engine, lease, self._queue.clock.now_ms())
+        except StoreError as error:
+            # The outcome is stored when the store works again, and then it is tried again.
+            logger.warning("job %s (%s) is tried again: %s", lease.job.id, lease.job.name, error)
+            return Postponed(lease.job.id, lease.token, BUILT_IN_RETRY_MS)
+        except ValueError as error:
+            return self._fail_without_running(run, str(error), DEFAULT_OPTIONS)
 
     def outcome_of_unhandled_error(self, error: BaseException, run: Run) -> Outcome | None:
         """Return the outcome of a run that ended with an exception that `run` has not handled."""
@@ -146,7 +173,7 @@ class Runner:
 
     def make_context(self, job: JobRecord) -> Context:
         """Create the context of a job of the queue."""
-        return Context(job, self._report, max_bytes=self._queue.max_size)
+        return Context(job, self._report, max_bytes=self._queue.max_size, queue=self._queue)
 
     async def _call_through(
         self, middlewares: Sequence[Middleware], task: TaskDefinition, run: Run, options: Options
@@ -192,6 +219,9 @@ class Runner:
                 run.interrupt = None  # the process may run another job already
             if isinstance(result, Failure):
                 raise JobFailedWithRetryDecision(job.id, result)
+            if isinstance(result, NewChildren):
+                run.context.children.parked = result
+                raise WaitForChildren
             return result
         context = run.context if task.parameters.wants_context else None
         try:
@@ -260,6 +290,9 @@ class Runner:
             give_up_on=task.give_up_on if task else (),
             backoff_function=task.backoff_function if task else None,
         )
+        if failure.parks and (children := run.used_children) is not None and children.parked:
+            new = children.parked
+            return Parked(lease.job.id, lease.token, new.jobs, new.add_calls)
         return self._log_and_decide_outcome(failure, run, options, error)
 
     def _log_and_decide_outcome(

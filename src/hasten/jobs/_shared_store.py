@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from hasten._store import Store, to_store
@@ -17,6 +18,12 @@ class SharedStore:
     worker releases them. A `Store` object that the application created is left open: the
     application closes it.
     """
+
+    starts_workers = True
+    """Whether workers run the jobs in this store. With False, `Worker.start` does nothing."""
+
+    after_add: Callable[[], Awaitable[None]] | None = None
+    """Awaited by the code that has added jobs. `hasten.testing` runs them then."""
 
     def __init__(self, given: str | Store | None) -> None:
         """Use a `Store`, a new store for a URL, or for None the default store.

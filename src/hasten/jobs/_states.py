@@ -57,7 +57,8 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
             State.WAITING_CHILDREN,
         }
     ),
-    # → waiting, prioritized: queued again by `Queue.retry`.
-    State.COMPLETED: frozenset({State.WAITING, State.PRIORITIZED}),
-    State.FAILED: frozenset({State.WAITING, State.PRIORITIZED}),
+    # → waiting, prioritized: queued again by `Queue.retry`. → waiting-children: the same, and the
+    # job has children that have not finished.
+    State.COMPLETED: frozenset({State.WAITING, State.PRIORITIZED, State.WAITING_CHILDREN}),
+    State.FAILED: frozenset({State.WAITING, State.PRIORITIZED, State.WAITING_CHILDREN}),
 }

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import sys
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal
 
 from hasten._checks import is_async
 from hasten.errors import InvalidOption, InvalidTask
-from hasten.jobs._arguments import TaskParameters
+from hasten.jobs._arguments import TaskParameters, UnresolvedAnnotation
 from hasten.jobs._backoff import BackoffFunction
 from hasten.jobs._context import Context
+from hasten.jobs._deduplication import check_rule_of_task
 from hasten.jobs._function_origin import CodeExecution, FunctionOrigin
 from hasten.jobs._functions import describe_function, is_generator
 from hasten.jobs._options import Options
+from hasten.jobs._schedule_wire import slot_of
+from hasten.jobs._slot import Slot
 
 RunIn = Literal["loop", "thread", "process"]
 """Where a task's function runs: in the worker's event loop, in a thread, or in a child process."""
+
+
+INJECTED: Final[Mapping[type, Callable[[Any], object]]] = {
+    Context: lambda context: context,
+    Slot: lambda context: slot_of(context.job),
+}
+"""The classes of which the worker passes an object to a task, made from the context of its job."""
 
 
 class TaskDefinition:
@@ -50,16 +61,22 @@ class TaskDefinition:
         self.check_arguments = check_arguments
         self.backoff_function = backoff_function
         self.max_size = max_size
-        self.parameters = TaskParameters(function, name, Context, show_values=show_values)
+        self.parameters = TaskParameters(function, name, INJECTED, show_values=show_values)
         self.origin = FunctionOrigin.of(function, made_in)
+        if options.deduplication is not None:
+            with contextlib.suppress(UnresolvedAnnotation):  # then `check` does it
+                check_rule_of_task(options.deduplication, name, self.parameters)
 
     def check_after_import(self) -> None:
         """Check what can only be checked after the module of the task has been executed.
 
         Raises `InvalidTask` for an annotation that cannot be used, and `InvalidOption` for
-        run_in="process" if a child process could not import the task.
+        run_in="process" if a child process could not import the task, or for a deduplication key
+        that does not fit the parameters.
         """
         self.parameters.check_annotations()
+        if self.options.deduplication is not None:
+            check_rule_of_task(self.options.deduplication, self.name, self.parameters)
         if self.run_in == "process":
             _check_name_refers_to_task(self.name, self.function)
 

@@ -19,6 +19,12 @@ MAX_CONTEXT: Final = 8_192
 _KEY: Final = ',"tm":'
 _STRING_AND_END: Final = re.compile(r'"(?:[^"\\]|\\.)*"\}')
 
+# The end of the options of a job whose context has only the version 00 of `traceparent`.
+_TRACE_PARENT_END: Final = re.compile(
+    r',"tm":"\{\\"traceparent\\":\\"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})\\"\}"\}'
+)
+_TRACE_PARENT_LENGTH: Final = len(',"tm":"{' + r"\"traceparent\":\"00---\"" + '}"}') + 32 + 16 + 2
+
 
 def add_context(opts: str, context: str) -> str:
     """Return the options of a job with a trace context.
@@ -26,6 +32,27 @@ def add_context(opts: str, context: str) -> str:
     opts is a JSON object that is not empty.
     """
     return f"{opts[:-1]}{_KEY}{msgspec.json.encode(context).decode()}}}"
+
+
+def add_trace_parent(opts: str, trace_id: int, span_id: int, flags: int) -> str:
+    """Return the options of a job with a trace context that has only a trace parent.
+
+    This is what `add_context` returns for the JSON object with this header.
+    """
+    header = f"00-{trace_id:032x}-{span_id:016x}-{flags:02x}"
+    return f'{opts[:-1]}{_KEY}"{{\\"traceparent\\":\\"{header}\\"}}"}}'
+
+
+def read_trace_parent(opts: str) -> tuple[int, int, int] | None:
+    """Return the trace id, span id and flags that `add_trace_parent` has added.
+
+    None if there are none, or if there is another context: `read_context` reads each.
+    """
+    match = _TRACE_PARENT_END.fullmatch(opts, len(opts) - _TRACE_PARENT_LENGTH)
+    if match is None or '"omc"' in opts:
+        return None
+    trace_id, span_id, flags = match.groups()
+    return int(trace_id, 16), int(span_id, 16), int(flags, 16)
 
 
 def split_context(opts: str) -> tuple[str, str | None]:

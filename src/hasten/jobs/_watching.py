@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextvars import Context
@@ -33,6 +34,9 @@ _STATES: Final = {
     "failed": State.FAILED,
 }
 
+# After an event of one of these kinds, fewer jobs are unfinished.
+_ENDS: Final = frozenset({"completed", "failed", "removed", "cleaned", MISSED})
+
 
 class Watches:
     """The jobs of one queue that are followed. Belongs to one event loop."""
@@ -41,6 +45,7 @@ class Watches:
         self._engine = engine
         self._queue = queue
         self._inboxes: dict[str, set[_Inbox]] = {}
+        self._listeners: set[asyncio.Event] = set()
         self._reader: asyncio.Task[None] | None = None
         self._listening: asyncio.Future[None] | None = None
 
@@ -62,6 +67,21 @@ class Watches:
                     yield record
         finally:
             self._remove(id, inbox)
+
+    @contextlib.asynccontextmanager
+    async def listen(self, changed: asyncio.Event) -> AsyncGenerator[None]:
+        """Set an event whenever any job of the queue has ended or was deleted, inside the block.
+
+        It is also set if the events can no longer be read: read what you wait for again then, and
+        after `CHECK_SECONDS`. Raises `StoreError`.
+        """
+        self._listeners.add(changed)
+        try:
+            await self._ensure_listening()
+            yield
+        finally:
+            self._listeners.discard(changed)
+            self._stop_if_unused()
 
     async def _read_if_changed(
         self, event: Event | None, record: JobRecord, inbox: _Inbox
@@ -109,7 +129,11 @@ class Watches:
         inboxes.discard(inbox)
         if not inboxes:
             del self._inboxes[id]
-        if not self._inboxes and self._reader is not None:
+        self._stop_if_unused()
+
+    def _stop_if_unused(self) -> None:
+        """Stop the reader if no caller needs it."""
+        if not self._inboxes and not self._listeners and self._reader is not None:
             self._reader.cancel()
             self._reader = None
 
@@ -152,11 +176,14 @@ class Watches:
                 listening.exception()  # no warning of asyncio if all callers are cancelled
         if self._reader is not asyncio.current_task():
             return  # another reader serves the present callers
+        self._notify_listeners()
         for inboxes in self._inboxes.values():
             for inbox in inboxes:
                 inbox.fail_or_cancel(error)
 
     def _deliver(self, event: Event) -> None:
+        if self._listeners and event.kind in _ENDS:
+            self._notify_listeners()
         if event.kind == MISSED:
             for inboxes in self._inboxes.values():
                 for inbox in inboxes:
@@ -164,6 +191,10 @@ class Watches:
         else:
             for inbox in self._inboxes.get(event.job_id, ()):
                 inbox.put(event)
+
+    def _notify_listeners(self) -> None:
+        for changed in self._listeners:
+            changed.set()
 
 
 class _Inbox:

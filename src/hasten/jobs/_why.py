@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from hasten.errors import InvalidOption
+from hasten.jobs._built_in_tasks import BATCH_TASK, BUILT_IN_TASKS, opening_id
 from hasten.jobs._engine import CANCELLED_ERROR
 from hasten.jobs._epoch import to_datetime
 from hasten.jobs._options import DEFAULT_OPTIONS, Options, decode_options
@@ -41,6 +42,7 @@ class Reason(StrEnum):
     LEASE_EXPIRED = "lease-expired"  # the worker that ran the job has died or hangs
     WAITING_CHILDREN = "waiting-children"  # the job waits for its children
     DELAYED = "delayed"  # the job is not due yet
+    OVERLAP = "overlap"  # the job waits until an earlier run of its schedule ends
     RETRY = "retry"  # the job waits for its next attempt
     POSTPONED = "postponed"  # the last run of the job postponed it
     EXPIRED = "expired"  # the job did not start in time: the next worker fails it
@@ -215,6 +217,14 @@ class _Explanation:
                 Reason.WAITING_CHILDREN, "waits for its children, of which none is unfinished"
             )
         which = f"waits for {_format_count(pending, 'child', 'children')}"
+        if self._job.name == BATCH_TASK:
+            opening = (self._job.queue, opening_id(self._job.id))
+            if any((child.queue, child.id) == opening for child in children):
+                children = [child for child in children if (child.queue, child.id) != opening]
+                pending -= 1
+                which = "waits for more members, because the batch is open"
+                if pending:
+                    which += f", and for {_format_count(pending, 'member')}"
         if not children:
             return self._make_why(Reason.WAITING_CHILDREN, which)
         child = children[0]
@@ -229,6 +239,10 @@ class _Explanation:
     def _explain_not_due(self, due_ms: int) -> Why:
         job, since = self._job, self._since
         paused = ", and the queue is paused" if self._situation.is_paused else ""
+        if self._situation.is_held:
+            return self._make_why(
+                Reason.OVERLAP, f"waits until an earlier run of its schedule ends{paused}"
+            )
         at = f"{self._format_until(due_ms)}{paused}"
         was_handed_back = job.attempts_started > job.attempts_made
         if (
@@ -320,7 +334,7 @@ class _Explanation:
         able = self._filter_by_required_release(taking)
         if not able and since is not None:
             return self._explain_missing_release(since)
-        if any(job.name in info.tasks for info in able):
+        if job.name in BUILT_IN_TASKS or any(job.name in info.tasks for info in able):
             return None
         known = ", ".join(sorted({task for info in able for task in info.tasks})) or "none"
         return self._make_why(
@@ -424,7 +438,8 @@ def _describe_child(child: ChildJob) -> str:
         case None:
             return "no longer exists"
         case State.FAILED:
-            return f"has failed: {_short(child.error or '')}"
+            error = _short(child.error or "")
+            return f"has failed: {error}; the job waits until it is retried or removed"
         case State.ACTIVE:
             return "is running"
         case _:

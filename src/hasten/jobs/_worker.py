@@ -35,7 +35,7 @@ from hasten.jobs._epoch import to_datetime
 from hasten.jobs._failures import describe_exception
 from hasten.jobs._heartbeat import Heartbeat, report_lifetime_ms
 from hasten.jobs._leases import RENEWALS_PER_LEASE, LeaseKeeper
-from hasten.jobs._loop_lag import LoopLag
+from hasten.jobs._loop_lag import BlockedLoopLog, LoopLag
 from hasten.jobs._options import (
     DEFAULT_KEEP_COMPLETED,
     DEFAULT_KEEP_FAILED,
@@ -54,6 +54,7 @@ from hasten.jobs._release_gate import AppReleaseGate
 from hasten.jobs._releases import check_release
 from hasten.jobs._run_counters import RunCounters
 from hasten.jobs._run_totals import QueueTotals, Totals
+from hasten.jobs._schedule_watch import ScheduleWatch
 from hasten.jobs._services import BackgroundServices
 from hasten.jobs._stop_signals import handle_stop_signals
 from hasten.jobs._threads import Threads
@@ -140,6 +141,7 @@ class Worker:
         self._id = secrets.token_hex(8)
         self._host = socket.gethostname()
         self._loop_lag = LoopLag()
+        self._blocked_loop_log = BlockedLoopLog(self.name, self._loop_lag)
         self._heartbeats: list[Heartbeat] = []
         self._consumers: list[QueueConsumer] = []
         self._stopping = False
@@ -163,9 +165,14 @@ class Worker:
         """Start to claim and run jobs, in the current event loop.
 
         Raises `UsageError` if the worker was started before, and the errors of `Queue.check_tasks`.
+        In a test with `hasten.testing.JobsTester`, the test runs the jobs, and this does nothing.
         """
+        if not all(queue.shared_store.starts_workers for queue in self._queues):
+            logger.info("worker %s not started: hasten.testing runs the jobs", self.name)
+            return
         if self._consumers:
             raise UsageError("this worker has been started already: create a new Worker")
+        self._clock = self._queues[0].clock
         reenable_disabled_loggers()
         for queue in self._queues:
             queue.check_tasks()
@@ -183,10 +190,13 @@ class Worker:
             self.name, failed=self._stop_after_internal_error, loop_ended=self._stop_threads
         )
         await self._services.open()
+        self._schedule_watches: list[ScheduleWatch] = []
         self._consumers = self._make_consumers()
         for consumer in self._consumers:
             for service in consumer.services():
                 self._services.start(service)
+        for watch in self._schedule_watches:
+            self._services.start(watch.run)
         self._services.start(self._reclaim_repeatedly)
         self._leases.start()
         self._started_ms = self._clock.now_ms()
@@ -206,6 +216,8 @@ class Worker:
 
     def _store_worker_info(self, consumers: list[QueueConsumer]) -> None:
         """Store what the worker does in each of these queues, for `Queue.workers`. Blocks."""
+        if consumers[0] is self._consumers[0]:  # not in the threads of the other stores
+            self._blocked_loop_log.update()
         for consumer in consumers:
             consumer.report_worker(self._info_of(consumer), report_lifetime_ms(self._lease_ms))
 
@@ -218,7 +230,10 @@ class Worker:
             heartbeat.stop()
 
     def _make_consumers(self) -> list[QueueConsumer]:
-        """Create a consumer for each queue. Queues in the same store share an `OutageLog`."""
+        """Create a consumer and a `ScheduleWatch` for each queue.
+
+        Queues in the same store share an `OutageLog`.
+        """
         id = self._id
         parts = ConsumerDependencies(
             name=self.name,
@@ -245,6 +260,7 @@ class Worker:
             url = queue.shared_store.engine().url
             outage = outages.setdefault(url, OutageLog(url))
             consumers.append(QueueConsumer(queue, parts, outage))
+            self._schedule_watches.append(ScheduleWatch(queue, outage))
         return consumers
 
     def _wake_consumers(self) -> None:
@@ -544,7 +560,10 @@ class Worker:
         """
         return Totals(
             self.start_counting_runs().run_totals(),
-            [QueueTotals(each.name, each.reclaimed, each.lost_leases) for each in self._consumers],
+            [
+                QueueTotals(each.name, each.reclaimed, each.lost_leases, each.dropped_slots)
+                for each in self._consumers
+            ],
         )
 
     # Recovering ---------------------------------------------------------------------------------

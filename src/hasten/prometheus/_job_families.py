@@ -13,6 +13,7 @@ from prometheus_client.core import (
     Metric,
 )
 
+from hasten.jobs._late_schedules import LATE_SECONDS
 from hasten.jobs._queue_readings import QueueReading
 from hasten.jobs._run_totals import (
     ATTEMPTS,
@@ -45,11 +46,28 @@ def queue_families(readings: Sequence[QueueReading]) -> Iterator[Metric]:
     )
     oldest = GaugeMetricFamily(
         "hasten_oldest_wait_seconds",
-        "How long the job that waits longest has been ready to run; 0 if no job waits.",
+        "How long the job that waits longest has been ready to run; 0 if no job waits. Of the jobs "
+        "with a priority, only the first and the last one count.",
         labels=["queue"],
     )
     paused = GaugeMetricFamily(
         "hasten_queue_paused", "Whether the queue is paused: 1, or 0.", labels=["queue"]
+    )
+    schedules = GaugeMetricFamily(
+        "hasten_schedules",
+        "Schedules of the queue, including those that are paused or have ended.",
+        labels=["queue"],
+    )
+    late = GaugeMetricFamily(
+        "hasten_late_schedules",
+        "Schedules whose next run has been due for more than a minute and has not started, "
+        "at most 100.",
+        labels=["queue"],
+    )
+    lateness = GaugeMetricFamily(
+        "hasten_schedule_lateness_seconds",
+        "How long the next run of the latest schedule has been due; 0 if none is due.",
+        labels=["queue"],
     )
     for reading in readings:
         up.add_metric([reading.queue], float(reading.error is None))
@@ -60,7 +78,10 @@ def queue_families(readings: Sequence[QueueReading]) -> Iterator[Metric]:
             same.add_metric([reading.queue, state], count)
         oldest.add_metric([reading.queue], reading.oldest_wait)
         paused.add_metric([reading.queue], float(reading.is_paused))
-    yield from (up, jobs, same, oldest, paused)
+        schedules.add_metric([reading.queue], reading.schedules)
+        late.add_metric([reading.queue], len(reading.find_late(LATE_SECONDS)))
+        lateness.add_metric([reading.queue], max((each.seconds for each in reading.due), default=0))
+    yield from (up, jobs, same, oldest, paused, schedules, late, lateness)
 
 
 def job_run_families(reports: Sequence[WorkerProcessReport]) -> Iterator[Metric]:
@@ -99,10 +120,16 @@ def job_run_families(reports: Sequence[WorkerProcessReport]) -> Iterator[Metric]
         "Jobs whose lease a worker has lost, so that their outcome was not stored.",
         labels=["queue"],
     )
+    dropped = CounterMetricFamily(
+        "hasten_schedule_slots_dropped",
+        "Slots of schedules that got no run, because they were missed or overlapped another run.",
+        labels=["queue"],
+    )
     for of_queue in totals.queues:
         reclaimed.add_metric([of_queue.queue], of_queue.reclaimed)
         lost.add_metric([of_queue.queue], of_queue.lost_leases)
-    yield from (reclaimed, lost)
+        dropped.add_metric([of_queue.queue], of_queue.dropped_slots)
+    yield from (reclaimed, lost, dropped)
 
 
 def _buckets(histogram: Histogram) -> list[tuple[str, float]]:

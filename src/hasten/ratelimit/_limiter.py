@@ -8,13 +8,14 @@ from typing import Final
 
 from hasten import _portal
 from hasten._checks import check_choice, check_text, check_whole_number
-from hasten._clock import make_now_ns
+from hasten._clock import Clock, make_now_ns
 from hasten._closing import AsyncClosable
 from hasten._decision import Decision
 from hasten._durations import Duration, to_nearest_us
 from hasten._loops import require_asyncio
 from hasten._store import Store
 from hasten.errors import InvalidOption, LimitExceeded
+from hasten.ratelimit import _test_isolation as test_isolation
 from hasten.ratelimit._counter_store import (
     ON_STORE_ERROR,
     Check,
@@ -91,13 +92,20 @@ class Limiter(AsyncClosable):
             store_timeout=store_timeout,
             clock=clock,
         )
-        self._now_ns = make_now_ns(clock)
-        self._sleep = asyncio.sleep if clock is None else clock.sleep
+        self._clock = clock
+        self.use_default_clock(test_isolation.clock)
+        test_isolation.limiters.add(self)
         # A shortcut for most limiters: one rate, and a store that responds without waiting.
         immediate = self._store.immediate if len(rules) == 1 else None
         self._hit_one = immediate.hit_one if immediate is not None else None
         self._groups: dict[tuple[str, int], list[Check]] = {}
         self.sync: Final = SyncLimiter(self)
+
+    def use_default_clock(self, clock: Clock | None) -> None:
+        """Use this clock if the store has none of its own. None is the system's clock."""
+        clock = self._clock or clock
+        self._now_ns = make_now_ns(clock)
+        self._sleep = asyncio.sleep if clock is None else clock.sleep
 
     def __repr__(self) -> str:
         rates = ", ".join(map(str, self.rates))

@@ -26,6 +26,7 @@ from hasten._durations import Duration, to_nearest_us
 from hasten._logs import get_logger
 from hasten._timeouts import TimeoutExcludingBlockedTime
 from hasten.errors import InvalidOption, StoreError
+from hasten.ratelimit import _test_isolation as test_isolation
 from hasten.ratelimit._circuit_breaker import PAUSE_US, CircuitBreaker
 from hasten.ratelimit._counter_store import (
     Check,
@@ -86,7 +87,8 @@ class ResilientStore:
         """The counter store if it never waits, so that no call can fail; else None."""
         self._processes = check_whole_number("processes", processes, 1)
         self._timeout_us = to_nearest_us("store_timeout", store_timeout, at_least_us=1)
-        self._clock_ns = make_now_ns(clock)
+        self._clock = clock
+        self.use_default_clock(test_isolation.clock)
         self._local = MemoryStore(clock=clock)
         self._shares: dict[Rule, Rule] = {}
         self._breaker = CircuitBreaker()
@@ -99,6 +101,7 @@ class ResilientStore:
         """The counter store with store_timeout, for hits and settlements."""
         self._is_timed = isinstance(self.store, TimedStore)
         _instances.add(self)
+        test_isolation.resilient_stores.add(self)
         if isinstance(self.store, TimedStore):
             self.store.on_late = self._probe_after_late_response
         if isinstance(store, RemoteStore):
@@ -342,6 +345,16 @@ class ResilientStore:
     def _drop_local_state(self, key: BucketKey) -> None:
         self._denials.delete(*key)
         self._local.reset_now(*key)
+
+    def use_default_clock(self, clock: Clock | None) -> None:
+        """Use this clock if the store was created without one. None is the system's clock."""
+        self._clock_ns = make_now_ns(self._clock or clock)
+
+    def forget_everything(self) -> None:
+        """Delete what this process holds of the counter store, also about its outages."""
+        self._drop_all_local_state()
+        self._unsettled.clear()
+        self._breaker = CircuitBreaker()
 
     def _drop_all_local_state(self) -> None:
         self._denials.clear()

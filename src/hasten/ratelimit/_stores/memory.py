@@ -24,6 +24,7 @@ from hasten._checks import check_whole_number
 from hasten._clock import Clock, check_clock, make_now_ns
 from hasten._logs import get_logger
 from hasten.ratelimit import _algorithms as algorithms
+from hasten.ratelimit import _test_isolation as test_isolation
 from hasten.ratelimit._algorithms import CounterState
 from hasten.ratelimit._counter_store import Check, CheckGroup, Outcome, Settlement, is_group_denied
 from hasten.ratelimit._rules import Rule
@@ -69,12 +70,17 @@ class MemoryStore:
     def __init__(self, *, max_keys: int = MAX_KEYS, clock: Clock | None = None) -> None:
         self._max_keys = check_whole_number("max_keys", max_keys, 1)
         self.clock: Final = None if clock is None else check_clock(clock)
-        self._clock_ns = make_now_ns(clock)
+        self.use_default_clock(test_isolation.clock)
         self._lock = threading.Lock()
         self._tables: dict[str, _BucketTable] = {}
+        test_isolation.memory_stores.add(self)
 
     def __repr__(self) -> str:
         return f"<MemoryStore {len(self)} keys>"
+
+    def use_default_clock(self, clock: Clock | None) -> None:
+        """Use this clock if the store was created without one. None is the system's clock."""
+        self._clock_ns = make_now_ns(self.clock or clock)
 
     def __len__(self) -> int:
         """Return the number of keys in all buckets, including expired ones."""

@@ -19,6 +19,7 @@ from hasten._coalescing import Coalescer
 from hasten._durations import Duration, to_nearest_us
 from hasten._timeouts import done_within
 from hasten.errors import StoreError, StoreTimeout
+from hasten.ratelimit import _test_isolation as test_isolation
 from hasten.ratelimit._counter_store import Check, CheckGroup, Outcome, Settlement
 from hasten.ratelimit._stores.operations import Block, Hit, Operation, Peek, Reset, Settle
 
@@ -144,7 +145,20 @@ class RemoteStore(ABC):
             )
         return coalescer.put(operation)
 
+    async def clear(self) -> None:
+        """Delete all counts of limits."""
+        if test_isolation.substitute is None:
+            await self._clear()
+        else:
+            test_isolation.substitute(self).clear()
+
+    @abstractmethod
+    async def _clear(self) -> None: ...
+
     async def _apply_with_timeout(self, operations: Sequence[Operation]) -> list[Result]:
+        if test_isolation.substitute is not None:
+            memory = test_isolation.substitute(self)
+            return [_apply_in_memory(memory, operation) for operation in operations]
         if self._timeout_us is None:
             return await self._apply_batch(operations)
         exchange = asyncio.ensure_future(self._apply_batch(operations))
@@ -187,6 +201,21 @@ def get_outcomes_or_raise(result: Result) -> list[list[Outcome]]:
     if isinstance(result, StoreError):
         raise result
     return result
+
+
+def _apply_in_memory(memory: test_isolation.InMemory, operation: Operation) -> Result:
+    match operation:
+        case Hit(groups):
+            return memory.hit_now(groups)
+        case Peek(checks):
+            return [memory.peek_now(checks)]
+        case Settle(settlement):
+            memory.settle_now([settlement])
+        case Reset(bucket, key):
+            memory.reset_now(bucket, key)
+        case Block(bucket, key, for_us):
+            memory.block_now(bucket, key, for_us)
+    return []
 
 
 async def _await_all(futures: Sequence[asyncio.Future[Result]]) -> None:

@@ -15,7 +15,7 @@ import msgspec
 from hasten.jobs._encoding import UNDECODABLE
 from hasten.jobs._engine import CANCELLED_ERROR
 from hasten.jobs._options import MAX_COUNT, MAX_PRIORITY
-from hasten.jobs._record import Event, JobRecord
+from hasten.jobs._record import Event, JobRecord, ParentLink
 from hasten.jobs._states import State
 
 T = TypeVar("T")
@@ -49,9 +49,14 @@ def parse_and_clamp_count(value: str | None, most: int = MAX_COUNT) -> int | Non
 
 
 def to_job_record(
-    queue: str, id: str, state: State, due_ms: int | None, fields: Mapping[str, str]
+    queue: str,
+    id: str,
+    state: State,
+    due_ms: int | None,
+    fields: Mapping[str, str],
+    parent: ParentLink | None = None,
 ) -> JobRecord:
-    """Convert the hash of a job, in BullMQ's layout, to a record.
+    """Convert the hash of a job, in BullMQ's layout, to a record. parent is its decoded parent.
 
     If the hash has both atm and its older name attemptsMade, the older one counts, as in BullMQ.
     """
@@ -79,6 +84,7 @@ def to_job_record(
         result=fields.get("returnvalue"),
         tracebacks=_decode_tracebacks(fields.get("stacktrace")),
         cancel_requested=deferred == CANCELLED_ERROR,
+        parent=parent,
     )
 
 
@@ -151,7 +157,8 @@ class AddReply(msgspec.Struct, array_like=True, gc=False):
     """The reply of the script `add`; see the head of `lua/add.lua`."""
 
     first: int  # the number of the first job: the id of a job that was added without an id
-    existing: list[tuple[int, str, int | float | bool, list[str]]]  # jobs whose id was taken
+    duplicates: list[tuple[int, str]]  # place in the call, from 1, and id of the existing job
+    existing: list[tuple[str, str, int | float | bool, list[str]]]  # id, state, due, fields
     cursor: str
 
 
@@ -161,12 +168,24 @@ class SettleReply(msgspec.Struct, array_like=True, gc=False):
     jobs: list[JobRecord]
     next_due_ms: int | float | bool  # False if no job is delayed
     lost: list[str]  # ids of jobs whose lease is lost
-    cron_jobs: list[tuple[str, str, str]]  # claimed jobs of cron schedulers: id, scheduler, options
+    cron_jobs: list[tuple[str, str, str]]  # claimed jobs of schedulers: id, scheduler, options
     errors: list[tuple[str, str]]  # id of a job, and the error in an update of related jobs
     skipped: list[str]  # ids of jobs that only a worker with croniter can run
+    taken_key: str = ""  # the key of a child that cannot be added; nothing was changed then
+
+
+class FlowReply(msgspec.Struct, array_like=True, gc=False):
+    """The reply of the script `add_flow`; see the head of `lua/add_flow.lua`."""
+
+    cursors: dict[str, str] | bool  # by the beginning of a queue's keys; False if nothing was added
+    # Why nothing was added: the beginning of a queue's keys and an id that exists in it, or the key
+    # of a parent and its state, False if it does not exist.
+    refused_key: str = ""
+    refused_for: str | bool = ""
 
 
 _settle_replies: Final = msgspec.msgpack.Decoder(SettleReply)
+_flow_replies: Final = msgspec.msgpack.Decoder(FlowReply)
 _add_replies: Final = msgspec.msgpack.Decoder(AddReply)
 
 
@@ -178,6 +197,11 @@ def decode_settle_reply(packed: bytes) -> SettleReply:
 def decode_add_reply(packed: bytes) -> AddReply:
     """Decode the packed reply of the script `add`."""
     return _decode_reply(_add_replies, packed)
+
+
+def decode_flow_reply(packed: bytes) -> FlowReply:
+    """Decode the packed reply of the script `add_flow`."""
+    return _decode_reply(_flow_replies, packed)
 
 
 def _decode_reply(decoder: msgspec.msgpack.Decoder[T], packed: bytes) -> T:

@@ -33,6 +33,11 @@ class QueueKeys:
         self._tagged = tagged and not _has_hash_tag(prefix)
         self._cached_prefixes: dict[str, str] = {}
 
+    @property
+    def has_slot_per_queue(self) -> bool:
+        """Whether a cluster stores different queues in different hash slots."""
+        return self._tagged
+
     def queue_prefix(self, queue: str) -> str:
         """Return the beginning of all keys of a queue: "bull:mail:".
 

@@ -26,7 +26,9 @@ from hasten._redis.listener import BlockingConnection
 from hasten._redis.server import Server
 from hasten._store_url import DEFAULT_TIMEOUT, RedisAddress
 from hasten.errors import (
-    HastenError,
+    InvalidOption,
+    JobNotFound,
+    MissingExtra,
     StoreError,
     StoreInterrupted,
     StoreRejected,
@@ -34,11 +36,12 @@ from hasten.errors import (
 )
 from hasten.jobs import _cron as cron
 from hasten.jobs._encoding import UNDECODABLE
-from hasten.jobs._engine import CANCELLED_ERROR, CRASH_ERROR, check_cursor
-from hasten.jobs._engines.redis import script_requests
+from hasten.jobs._engine import CANCELLED_ERROR, CRASH_ERROR, check_cursor, raise_if_scheduled
+from hasten.jobs._engines.redis import flow_requests, schedules, script_requests
 from hasten.jobs._engines.redis.decoding import (
     SettleReply,
     decode_add_reply,
+    decode_flow_reply,
     decode_settle_reply,
     decode_text,
     parse_stream_id,
@@ -50,13 +53,16 @@ from hasten.jobs._engines.redis.decoding import (
 from hasten.jobs._engines.redis.job_scripts import SCRIPTS
 from hasten.jobs._engines.redis.marker_waiter import MarkerWaiter
 from hasten.jobs._engines.redis.queue_keys import DEFAULT_PREFIX, STATE_KEYS, QueueKeys
-from hasten.jobs._engines.redis.skipped_runs import SkippedScheduledJobs
+from hasten.jobs._engines.skipped_runs import SkippedScheduledJobs
 from hasten.jobs._epoch import to_datetime
 from hasten.jobs._record import (
+    CHILDREN_READ,
     COUNTED_AHEAD,
     MISSED,
     AddResult,
+    ChildCounts,
     ChildJob,
+    ChildOutcome,
     ClaimedJobs,
     ClaimRequest,
     Event,
@@ -66,9 +72,12 @@ from hasten.jobs._record import (
     Lease,
     NewJob,
     Outcome,
+    Parked,
     Update,
     WhyFacts,
+    record_of_deleted_owner,
 )
+from hasten.jobs._schedule_record import NewSchedule, ScheduleRecord
 from hasten.jobs._states import State, StatesBefore
 from hasten.jobs._worker_info import WorkerInfo, decode_worker_info, encode_worker_info
 
@@ -87,9 +96,6 @@ RECLAIM_MS: Final = 500
 # The server's default limit for one argument (proto-max-bulk-len). It closes the connection of a
 # client that sends more.
 MAX_REQUEST_BYTES: Final = 512 * 1024 * 1024
-
-# How many of the children that a job waits for are read to explain why it waits.
-CHILDREN_READ: Final = 100
 
 EVENTS_AT_ONCE: Final = 1_000
 READ_SECONDS: Final = 10.0
@@ -211,9 +217,7 @@ class RedisEngine:
         """Add jobs to one queue; see `Engine.add`."""
         if not jobs:
             return []
-        # If the URL has the parameter `wait`, a call whose reply was lost is repeated.
-        wait = self._server.address.wait
-        idempotency = (secrets.token_hex(8), int((wait + 60) * 1000)) if wait else None
+        idempotency = self._make_idempotency_key()
         request = script_requests.make_add_request(jobs, now_ms, idempotency)
         packed = await self._run_script("add", queue, request, repeatable=idempotency is not None)
         added = decode_add_reply(packed)
@@ -222,13 +226,69 @@ class RedisEngine:
             AddResult(str(number + index) if job.id is None else job.id, None, cursor)
             for index, job in enumerate(jobs)
         ]
-        for place, state, due_ms, fields in added.existing:
-            id = answers[place - 1].id
-            due = int(due_ms) if due_ms else None
-            answers[place - 1] = AddResult(
-                id, _job_from_reply(queue, id, State(state), due, fields), cursor
-            )
+        existing = {
+            id: self._to_job(queue, id, State(state), int(due_ms) if due_ms else None, fields)
+            for id, state, due_ms, fields in added.existing
+            if fields
+        }
+        for place, id in added.duplicates:
+            record = existing.get(id) or record_of_deleted_owner(jobs[place - 1], id)
+            answers[place - 1] = AddResult(id, record, cursor)
         return answers
+
+    def check_flow_queues(self, queues: Collection[str]) -> None:
+        found = sorted(set(queues))
+        if len(found) > 1 and self._keys.has_slot_per_queue:
+            expected = (
+                "a prefix with a hash tag, such as '{bull}': without one, Redis Cluster stores the "
+                f"queues {' and '.join(map(repr, found[:2]))} in different hash slots, and their "
+                "jobs cannot be parents and children of each other"
+            )
+            raise InvalidOption("prefix", self._keys.prefix, expected)
+
+    async def add_flow(self, jobs: Sequence[NewJob], *, now_ms: int) -> list[AddResult]:
+        if not jobs:
+            return []
+        parents = flow_requests.find_stored_parents(jobs)
+        self.check_flow_queues({job.queue for job in jobs} | {queue for queue, _ in parents})
+        groups, orders = flow_requests.make_flow_rows(jobs, self._keys)
+        idempotency = self._make_idempotency_key()
+        by_key = {self._keys.queue_prefix(queue) + id: (queue, id) for queue, id in parents}
+        request = {
+            "now": now_ms,
+            "parents": list(by_key),
+            "groups": groups,
+            "orders": orders,
+            "idempotency": idempotency,
+        }
+        packed = await self._run_script(
+            "add_flow", jobs[0].queue, request, repeatable=idempotency is not None
+        )
+        reply = decode_flow_reply(packed)
+        if not isinstance(reply.cursors, dict):
+            found = str(reply.refused_for)
+            if reply.refused_key in by_key:
+                queue, id = by_key[reply.refused_key]
+                if not reply.refused_for:
+                    raise JobNotFound(queue, id)
+                raise WrongState(queue, id, found, ["unfinished"])
+            prefixes = {self._keys.queue_prefix(job.queue): job.queue for job in jobs}
+            expected = f"an id that no job of queue {prefixes[reply.refused_key]!r} has"
+            raise InvalidOption("job_id", found, expected, code="duplicate")
+        cursors = reply.cursors
+        return [
+            AddResult(str(job.id), None, cursors[self._keys.queue_prefix(job.queue)])
+            for job in jobs
+        ]
+
+    def _make_idempotency_key(self) -> tuple[str, int] | None:
+        """Return a unique key for a call that adds jobs, and for how many ms it is remembered.
+
+        If the URL has the parameter `wait`, a call whose reply was lost is repeated with its key.
+        None without that parameter.
+        """
+        wait = self._server.address.wait
+        return (secrets.token_hex(8), int((wait + 60) * 1000)) if wait else None
 
     # Claiming and settling ----------------------------------------------------------------------
 
@@ -249,9 +309,18 @@ class RedisEngine:
         if claim is not None:
             orphans = self._orphans.unexpired_tokens(queue, now_ms)
             row = script_requests.to_claim_row(claim, orphans, can_parse_cron=self._can_parse_cron)
-        request = script_requests.make_settle_request(queue, outcomes, row, now_ms, metrics_minutes)
+        parked = {
+            end.id: self._make_rows_of_children(queue, end)
+            for end in outcomes
+            if type(end) is Parked
+        }
+        request = script_requests.make_settle_request(
+            queue, outcomes, row, now_ms, metrics_minutes, parked
+        )
         try:
             reply = decode_settle_reply(await self._run_script(verb, queue, request))
+            if reply.taken_key:
+                raise StoreRejected(self._url, self._describe_taken_child(reply.taken_key))
             for id, problem in reply.errors:
                 logger.error(
                     "queue %s: job %s: cannot update its parent, scheduler or deduplication: %s",
@@ -259,35 +328,97 @@ class RedisEngine:
                 )  # fmt: skip
             if reply.skipped:
                 self._skipped.add(queue, reply.skipped)
+            token = "" if claim is None else claim.token
+            leases = [Lease(job, token) for job in reply.jobs]
+            dropped_slots = 0
             if reply.cron_jobs:
-                await self._add_next_cron_jobs(queue, reply, now_ms)
+                leases, dropped_slots = await self._start_scheduled(queue, reply, leases, now_ms)
         except (StoreInterrupted, asyncio.CancelledError):
             if claim is not None:
                 self._orphans.add(queue, claim, now_ms)
             raise
-        token = "" if claim is None else claim.token
-        leases = [Lease(job, token) for job in reply.jobs]
         next_due_ms = reply.next_due_ms
-        return ClaimedJobs(leases, None if next_due_ms is False else int(next_due_ms), reply.lost)
+        due_ms = None if next_due_ms is False else int(next_due_ms)
+        return ClaimedJobs(leases, due_ms, reply.lost, dropped_slots)
 
-    async def _add_next_cron_jobs(self, queue: str, reply: SettleReply, now_ms: int) -> None:
-        """Add the next job of each cron scheduler whose job was claimed.
+    def _make_rows_of_children(self, queue: str, end: Parked) -> flow_requests.FlowRows:
+        """Return the rows of the children of a parked job. Raises `StoreRejected`."""
+        try:
+            self.check_flow_queues({queue, *(child.queue for child in end.children)})
+            return flow_requests.make_flow_rows(end.children, self._keys, added_by=end.id)
+        except InvalidOption as error:
+            raise StoreRejected(self._url, str(error)) from error
 
-        The server cannot parse cron patterns, so the due times are computed here.
+    def _describe_taken_child(self, key: str) -> str:
+        """Return the message for a child that cannot be added. key is that of its job."""
+        place, _, id = key.rpartition(":")
+        queue = self._keys.queue_of_meta_key(f"{place}:meta") or place
+        return f"its child {id!r} cannot be added: another job of queue {queue!r} has this id"
+
+    async def _start_scheduled(
+        self, queue: str, reply: SettleReply, leases: list[Lease], now_ms: int
+    ) -> tuple[list[Lease], int]:
+        """Add the next jobs of the schedules whose jobs were claimed.
+
+        The server cannot parse cron patterns, so the slots are computed here. Returns the leases
+        without those of jobs that must not run now, and how many slots get no run. Raises
+        `StoreInterrupted` if the store fails: then the next claim releases the jobs of this one,
+        and adds the next jobs.
         """
-        for id, scheduler, opts in reply.cron_jobs:
-            try:
-                due_ms = _next_repeat_ms(opts, now_ms)
-                request = {
-                    "now": now_ms, "id": id, "scheduler": scheduler, "opts": opts, "due": due_ms,
-                }  # fmt: skip
-                await self._run_script("add_next_run", queue, request, repeatable=True)
-            except (*UNDECODABLE, ArithmeticError, HastenError) as error:
-                # The claimed job runs nevertheless. Its scheduler adds no further jobs.
-                logger.error(
-                    "queue %s: cannot add the next run of scheduler %s: %s",
-                    queue, scheduler, error,
-                )  # fmt: skip
+        ours = {id: name for id, name, opts in reply.cron_jobs if schedules.has_policy(opts)}
+        try:
+            for id, scheduler, opts in reply.cron_jobs:
+                if id not in ours:
+                    await self._add_next_run(queue, id, scheduler, opts, now_ms)
+            if not ours:
+                return leases, 0
+            return await self._start_runs(queue, leases, ours, now_ms)
+        except StoreInterrupted:
+            raise
+        except StoreError as error:
+            raise StoreInterrupted(error.store, error.reason) from error
+
+    async def _start_runs(
+        self, queue: str, leases: list[Lease], scheduled: Mapping[str, str], now_ms: int
+    ) -> tuple[list[Lease], int]:
+        """Add the next jobs of schedules that hasten has stored; see `_start_scheduled`.
+
+        scheduled has the schedules of the jobs by job id.
+        """
+        planned = [lease for lease in leases if lease.job.id in scheduled]
+        try:
+            found, dropped_slots = await schedules.start_runs(
+                self._run_script, queue, planned, scheduled, now_ms
+            )
+        except StoreRejected as error:  # the keys of the schedules are damaged
+            self._log_no_next_run(queue, ", ".join(scheduled.values()), error)
+            return leases, 0
+        started = {lease.job.id: lease for lease in found}
+        remaining = [
+            started.get(lease.job.id, lease)
+            for lease in leases
+            if lease.job.id not in scheduled or lease.job.id in started
+        ]
+        return remaining, dropped_slots
+
+    async def _add_next_run(
+        self, queue: str, id: str, scheduler: str, opts: str, now_ms: int
+    ) -> None:
+        """Add the next job of a cron scheduler that BullMQ has stored."""
+        try:
+            due_ms = _next_repeat_ms(opts, now_ms)
+            request = {
+                "now": now_ms, "id": id, "scheduler": scheduler, "opts": opts, "due": due_ms,
+            }  # fmt: skip
+            await self._run_script("add_next_run", queue, request, repeatable=True)
+        except (*UNDECODABLE, ArithmeticError, MissingExtra, StoreRejected) as error:
+            self._log_no_next_run(queue, scheduler, error)
+
+    def _log_no_next_run(self, queue: str, scheduler: str, error: Exception) -> None:
+        """Log that the claimed job runs, but its schedule adds no more jobs."""
+        logger.error(
+            "queue %s: cannot add the next run of scheduler %s: %s", queue, scheduler, error
+        )
 
     def renew(
         self, queue: str, tokens_by_id: Mapping[str, str], *, lease_ms: int, now_ms: int
@@ -359,10 +490,10 @@ class RedisEngine:
 
     def report_worker(
         self, queue: str, worker: WorkerInfo, *, lifetime_ms: int, now_ms: int
-    ) -> None:
+    ) -> bool:
         info = encode_worker_info(worker)
         request = {"id": worker.id, "info": info, "lifetime": lifetime_ms}
-        self._run_script_blocking("report_worker", queue, request)
+        return bool(self._run_script_blocking("report_worker", queue, request))
 
     async def wait_for_jobs(
         self, queue: str, *, next_due_ms: int | None, worker_id: str = ""
@@ -405,18 +536,28 @@ class RedisEngine:
         return [
             None
             if row is None
-            else _job_from_reply(queue, id, State(decode_text(row[0])), row[1], row[2])
+            else self._to_job(queue, id, State(decode_text(row[0])), row[1], row[2])
             for id, row in zip(ids, rows, strict=True)
         ]
+
+    def _to_job(
+        self, queue: str, id: str, state: State, due_ms: int | None, fields: Any
+    ) -> JobRecord:
+        """Convert a job in a script's reply. fields are the names and values of its hash."""
+        stored = to_dict(fields)
+        parent = flow_requests.decode_parent(stored.get("parent"), self._keys)
+        return to_job_record(queue, id, state, due_ms, stored, parent)
 
     async def get_why_facts(self, queue: str, id: str, *, now_ms: int) -> WhyFacts | None:
         request = {"id": id, "most": COUNTED_AHEAD, "children": CHILDREN_READ}
         reply = await self._run_script("situation", queue, request, repeatable=True)
         if not reply:
             return None
-        state, due, fields, paused, lease_ms, ahead, limited_ms, full, pending, children = reply
+        state, due, fields, paused, lease_ms, ahead, limited_ms, full, pending, children, held = (
+            reply
+        )
         return WhyFacts(
-            _job_from_reply(queue, id, State(decode_text(state)), due, fields),
+            self._to_job(queue, id, State(decode_text(state)), due, fields),
             is_paused=bool(paused),
             lease_until_ms=None if lease_ms is None else now_ms + int(lease_ms),
             ahead=ahead,
@@ -424,6 +565,70 @@ class RedisEngine:
             full=full,
             pending=pending,
             children=await self._read_children(list(map(decode_text, children))),
+            is_held=bool(held),
+        )
+
+    async def children(self, queue: str, id: str, *, offset: int = 0, limit: int) -> list[ChildJob]:
+        *by_outcome, order = await self._run_script("children", queue, {"id": id}, repeatable=True)
+        found = [
+            (decode_text(key), outcome)
+            for outcome, keys in zip(flow_requests.OUTCOMES, by_outcome, strict=True)
+            for key in keys
+        ]
+        stored_order = decode_text(order) if order else ""
+        page = flow_requests.sort_children(found, stored_order)[offset : offset + limit]
+        return await self._read_child_facts(queue, id, page)
+
+    async def failed_children(self, queue: str, id: str, *, limit: int) -> list[ChildJob]:
+        request = {"id": id, "limit": limit}
+        ignored, failed = await self._run_script("failed_children", queue, request, repeatable=True)
+        found: list[tuple[str, ChildOutcome]] = [
+            *((decode_text(key), "failed") for key in failed),
+            *((decode_text(key), "ignored") for key in ignored),
+        ]
+        return await self._read_child_facts(queue, id, found[:limit])
+
+    async def _read_child_facts(
+        self, queue: str, id: str, page: Sequence[tuple[str, ChildOutcome]]
+    ) -> list[ChildJob]:
+        """Return children of a job, given by the keys of their jobs and their outcomes."""
+        children: list[ChildJob] = []
+        while len(children) < len(page):
+            portion = page[len(children) : len(children) + JOBS_AT_ONCE]
+            rows = await self._run_script(
+                "child_facts", queue, {"id": id, "children": portion}, repeatable=True
+            )
+            for (key, outcome), row in zip(portion, rows, strict=False):
+                children.append(self._to_child(key, outcome, *row))
+        return children
+
+    def _to_child(
+        self,
+        key: str,
+        outcome: ChildOutcome,
+        state: bytes | None,
+        value: bytes | None,
+        error: bytes | None,
+        parent: bytes | None,
+    ) -> ChildJob:
+        """Convert a row in the reply of the script `child_facts`. key is that of the child."""
+        place, _, id = key.rpartition(":")
+        link = (
+            None if parent is None else flow_requests.decode_parent(decode_text(parent), self._keys)
+        )
+        return ChildJob(
+            self._keys.queue_of_meta_key(f"{place}:meta") or place,
+            id,
+            None if state is None else State(decode_text(state)),
+            None if error is None else decode_text(error),
+            None if value is None else decode_text(value),
+            outcome,
+            None if link is None else link.on_failure,
+        )
+
+    async def count_children(self, queue: str, id: str) -> ChildCounts:
+        return ChildCounts(
+            *await self._run_script("count_children", queue, {"id": id}, repeatable=True)
         )
 
     async def _read_children(self, child_keys: Sequence[str]) -> list[ChildJob]:
@@ -484,7 +689,7 @@ class RedisEngine:
             handled += handled_now
             for row in rows:
                 id = decode_text(row[0])
-                found[id] = _job_from_reply(queue, id, state, row[1], row[2])
+                found[id] = self._to_job(queue, id, state, row[1], row[2])
         return list(found.values())
 
     async def count(self, queue: str) -> dict[State, int]:
@@ -591,12 +796,45 @@ class RedisEngine:
             key=key, name=self._keys.event_reader_connection_name(queue)
         )
 
+    # Schedules ----------------------------------------------------------------------------------
+
+    async def upsert_schedule(
+        self, queue: str, schedule: NewSchedule, *, now_ms: int
+    ) -> ScheduleRecord | None:
+        return await schedules.upsert(self._run_script, queue, schedule, now_ms)
+
+    async def get_schedules(self, queue: str, ids: Sequence[str]) -> list[ScheduleRecord | None]:
+        return await schedules.get(self._run_script, queue, ids)
+
+    async def list_schedules(self, queue: str, *, offset: int, limit: int) -> list[ScheduleRecord]:
+        return await schedules.read_page(self._run_script, queue, offset, limit)
+
+    async def count_schedules(self, queue: str) -> int:
+        return int(await self._run_script("count_schedules", queue, {}, repeatable=True))
+
+    async def late_schedules(
+        self, queue: str, *, before_ms: int, limit: int
+    ) -> list[ScheduleRecord]:
+        return await schedules.read_late(self._run_script, queue, before_ms, limit)
+
+    async def pause_schedule(self, queue: str, id: str, *, now_ms: int) -> bool:
+        return await schedules.pause(self._run_script, queue, id, now_ms)
+
+    async def resume_schedule(self, queue: str, id: str, *, now_ms: int) -> bool:
+        return await schedules.resume(self._run_script, queue, id, now_ms)
+
+    async def run_schedule(self, queue: str, id: str, *, now_ms: int) -> str | None:
+        return await schedules.run_now(self._run_script, queue, id, now_ms)
+
+    async def remove_schedules(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[bool]:
+        return await schedules.remove(self._run_script, queue, ids)
+
     # Administration -----------------------------------------------------------------------------
 
     async def requeue(
         self, queue: str, ids: Sequence[str], from_states: Collection[State], *, now_ms: int
     ) -> StatesBefore:
-        request = {"sources": {source.value: True for source in from_states}}
+        request = {"now": now_ms, "sources": {source.value: True for source in from_states}}
         return _to_states(await self._run_in_portions("requeue", queue, ids, request))
 
     async def cancel(self, queue: str, ids: Sequence[str], *, now_ms: int) -> StatesBefore:
@@ -604,13 +842,31 @@ class RedisEngine:
             "now": now_ms, "error": CANCELLED_ERROR, "keep_failed": script_requests.KEEP_FAILED,
         }  # fmt: skip
         answers = await self._run_in_portions("cancel", queue, ids, request)
-        _raise_if_scheduled(queue, ids, answers, "cancelled")
+        raise_if_scheduled(queue, _scheduled_ids(ids, answers), "cancelled")
         return _to_states(answers)
 
     async def remove(self, queue: str, ids: Sequence[str], *, now_ms: int) -> StatesBefore:
-        answers = await self._run_in_portions("remove", queue, ids)
-        _raise_if_scheduled(queue, ids, answers, "removed")
+        answers: list[Any] = []
+        while len(answers) < len(ids):
+            portion = ids[len(answers) : len(answers) + JOBS_AT_ONCE]
+            answers_now, left = await self._run_script("remove", queue, {"ids": portion})
+            answers += answers_now
+            await self._remove_descendants(queue, list(map(decode_text, left)))
+        raise_if_scheduled(queue, _scheduled_ids(ids, answers), "removed")
         return _to_states(answers)
+
+    async def _remove_descendants(self, queue: str, job_keys: list[str]) -> None:
+        """Delete descendants of deleted jobs, by the keys of their jobs."""
+        while job_keys:
+            portion, rest = job_keys[:JOBS_AT_ONCE], job_keys[JOBS_AT_ONCE:]
+            left = await self._run_script(
+                "remove_descendants", queue, {"keys": portion}, repeatable=True
+            )
+            job_keys = [*map(decode_text, left), *rest]
+
+    async def remove_deduplication_key(self, queue: str, id: str, *, now_ms: int) -> bool:
+        key = f"{self._keys.queue_prefix(queue)}de:{id}"
+        return bool(await self._server.run_command("DEL", key, key=key))
 
     async def purge(
         self,
@@ -647,12 +903,24 @@ class RedisEngine:
         return purged
 
     async def obliterate(self, queue: str) -> None:
+        await self._delete_deduplication_keys(queue)
         while await self._run_script("obliterate", queue, {"limit": JOBS_AT_ONCE}, repeatable=True):
             pass
         # The id of an event contains the time in ms. If a queue with this name is used again, its
         # first event must have a later id than the last event of the deleted queue, because readers
         # continue from that.
         await asyncio.sleep(0.002)
+
+    async def _delete_deduplication_keys(self, queue: str) -> None:
+        """Delete all deduplication keys of a queue, also those of jobs that no longer exist.
+
+        Nothing refers to the key of a throttled job that was deleted, and programs in Node add such
+        keys, too. It is therefore searched for among all keys of the server.
+        """
+        found = await self._server.scan(f"{_escape_glob(self._keys.queue_prefix(queue))}d[en]:*")
+        for first in range(0, len(found), JOBS_AT_ONCE):
+            portion = found[first : first + JOBS_AT_ONCE]
+            await self._server.run_command("UNLINK", *portion, key=decode_text(portion[0]))
 
     async def pause(self, queue: str, *, now_ms: int) -> None:
         await self._run_script("pause", queue, {}, repeatable=True)
@@ -786,30 +1054,14 @@ def _next_repeat_ms(opts: str, now_ms: int) -> int:
     return cron.next_match_ms(options.repeat.pattern, after_ms, options.repeat.tz)
 
 
-def _job_from_reply(
-    queue: str, id: str, state: State, due_ms: int | None, fields: Any
-) -> JobRecord:
-    """Convert a job in a script's reply. fields are alternating names and values of its hash."""
-    return to_job_record(queue, id, state, due_ms, to_dict(fields))
-
-
 def _to_states(answers: Sequence[bytes | None]) -> StatesBefore:
     """Convert the states in the reply of a script. None stands for a job that does not exist."""
     return [None if answer is None else State(decode_text(answer)) for answer in answers]
 
 
-def _raise_if_scheduled(
-    queue: str, ids: Sequence[str], answers: Sequence[bytes | None], action: str
-) -> None:
-    """Raise `WrongState` if the script has left out a job because it is a scheduler's next run.
-
-    Without that job the scheduler would add no further jobs. action is "cancelled" or "removed".
-    """
-    for id, answer in zip(ids, answers, strict=True):
-        if answer == b"scheduled":
-            raise WrongState(
-                queue, id, "the next run of a scheduler", [f"{action} together with its scheduler"]
-            )
+def _scheduled_ids(ids: Sequence[str], answers: Sequence[bytes | None]) -> list[str]:
+    """Return the ids of the jobs that a script has left out, because a schedule needs them."""
+    return [id for id, answer in zip(ids, answers, strict=True) if answer == b"scheduled"]
 
 
 def _escape_glob(text: str) -> str:

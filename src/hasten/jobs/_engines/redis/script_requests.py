@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from hasten.jobs._deduplication import Deduplication
 from hasten.jobs._options import DEFAULT_KEEP_FAILED, Keep
 from hasten.jobs._record import (
     ClaimRequest,
@@ -17,6 +18,7 @@ from hasten.jobs._record import (
     LogLine,
     NewJob,
     Outcome,
+    Parked,
     Postponed,
     Progress,
     Released,
@@ -108,6 +110,11 @@ def _released_row(end: Released, _rules: KeepRules) -> Row:
     return 5, end.id, end.token
 
 
+def _parked_row(end: Parked, children: Mapping[str, Row]) -> Row:
+    """Return the row for the outcome of a run that waits for children."""
+    return 6, end.id, end.token, *children[end.id], end.add_calls
+
+
 _TO_ROW: Final[Mapping[type[Outcome], Callable[[Any, KeepRules], Row]]] = {
     Completed: _completed_row,
     Failed: _failed_row,
@@ -123,10 +130,19 @@ def make_settle_request(
     claim: Row | None,
     now_ms: int,
     metrics_minutes: int | None = None,
+    children: Mapping[str, Row] | None = None,
 ) -> dict[str, object]:
-    """Make the request of the script `settle`, or of `claim` if there are no outcomes."""
+    """Make the request of the script `settle`, or of `claim` if there are no outcomes.
+
+    children are the rows of the children of parked jobs, by the ids of these jobs.
+    """
     rules = KeepRules()
-    rows = [_TO_ROW[type(outcome)](outcome, rules) for outcome in outcomes]
+    rows = [
+        _parked_row(outcome, children or {})
+        if type(outcome) is Parked
+        else _TO_ROW[type(outcome)](outcome, rules)
+        for outcome in outcomes
+    ]
     request = {
         "queue": queue, "now": now_ms, "keeps": rules.rows, "outcomes": rows,
         "keep_failed": KEEP_FAILED,
@@ -157,12 +173,14 @@ def make_add_request(
         if not is_same or own is not has_ids:
             template, has_ids, datas, ids = job.template, own, [], []
             options = template.options
-            groups.append(
-                (
-                    template.name, template.opts, options.delay_ms, options.priority,
-                    options.lifo, datas, ids if own else False,
-                )
+            group = (
+                template.name, template.opts, options.delay_ms, options.priority, options.lifo,
+                datas, ids if own else False,
             )  # fmt: skip
+            deduplication = template.deduplication
+            groups.append(
+                group if deduplication is None else (*group, _deduplication_settings(deduplication))
+            )
         datas.append(job.data)
         if job.id is not None:
             ids.append(job.id)
@@ -170,6 +188,14 @@ def make_add_request(
     if idempotency is not None:
         request["idempotency"] = idempotency
     return request
+
+
+def _deduplication_settings(deduplication: Deduplication) -> dict[str, object]:
+    """Return the deduplication of a group of jobs, as the scripts read it."""
+    return {
+        "id": deduplication.id, "mode": deduplication.mode.value,
+        "window": deduplication.window_ms, "max_wait": deduplication.max_wait_ms,
+    }  # fmt: skip
 
 
 def make_update_request(updates: Sequence[Update], now_ms: int) -> dict[str, object]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from sqlite3 import Connection
 from typing import Any
 
+from hasten.jobs._engines.sqlite.deduplicating import NewJobKeys
 from hasten.jobs._engines.sqlite.event_rows import EventGroup
 from hasten.jobs._engines.sqlite.job_rows import (
     encode_json,
@@ -15,7 +16,7 @@ from hasten.jobs._engines.sqlite.job_rows import (
 )
 from hasten.jobs._engines.sqlite.job_statements import execute, execute_rows
 from hasten.jobs._engines.sqlite.queue_ledger import Ledger, UnitOfWork
-from hasten.jobs._record import AddResult, NewJob
+from hasten.jobs._record import AddResult, JobRecord, NewJob, record_of_deleted_owner
 from hasten.jobs._states import State
 
 
@@ -24,18 +25,18 @@ def add(connection: Connection, jobs: Sequence[NewJob], now_ms: int) -> list[Add
     queues = {job.queue for job in jobs}
     with UnitOfWork(connection, now_ms) as unit:
         if len(queues) == 1:
-            return _add_to_queue(unit, queues.pop(), jobs)
+            return add_to_queue(unit, queues.pop(), jobs)
         by_queue: dict[str, list[int]] = {}
         for index, job in enumerate(jobs):
             by_queue.setdefault(job.queue, []).append(index)
         answers: dict[int, AddResult] = {}
         for queue, indexes in by_queue.items():
-            added = _add_to_queue(unit, queue, [jobs[index] for index in indexes])
+            added = add_to_queue(unit, queue, [jobs[index] for index in indexes])
             answers.update(zip(indexes, added, strict=True))
         return [answers[index] for index in range(len(jobs))]
 
 
-def _add_to_queue(unit: UnitOfWork, queue: str, jobs: Sequence[NewJob]) -> list[AddResult]:
+def add_to_queue(unit: UnitOfWork, queue: str, jobs: Sequence[NewJob]) -> list[AddResult]:
     """Add jobs to one queue. Each gets a new seq (the primary key)."""
     (last,) = execute(unit.connection, "take_ids", count=len(jobs)).fetchone()
     seqs = range(last - len(jobs) + 1, last + 1)
@@ -45,13 +46,17 @@ def _add_to_queue(unit: UnitOfWork, queue: str, jobs: Sequence[NewJob]) -> list[
 
 
 def _differ_only_in_data(jobs: Sequence[NewJob]) -> bool:
-    """Return whether the jobs have the same template, no chosen id, and no special options.
+    """Return whether the jobs have the same template, no id or key, and no special options.
 
     That is usual for the jobs of one task, and allows a faster statement.
     """
     common = jobs[0].template
-    return common.is_fifo and all(
-        job.id is None and (job.template is common or job.template == common) for job in jobs
+    return (
+        common.is_fifo
+        and common.deduplication is None
+        and all(
+            job.id is None and (job.template is common or job.template == common) for job in jobs
+        )
     )
 
 
@@ -76,11 +81,17 @@ def _add_with_common_template(
 def _add_with_any_templates(
     unit: UnitOfWork, ledger: Ledger, jobs: Sequence[NewJob], seqs: range
 ) -> list[AddResult]:
-    """Add jobs with any templates and ids, except those whose id exists. seqs are their seqs."""
+    """Add jobs with any templates, ids and deduplication keys, except duplicates.
+
+    seqs are the seqs that the jobs get.
+    """
     cursor = ledger.cursor_before_new_events
     seqs_by_id = _find_existing_seqs(unit.connection, ledger.name, jobs)
+    keys = None
+    if any(job.template.deduplication for job in jobs):
+        keys = NewJobKeys(unit, ledger, jobs)
     ids: list[str] = []
-    duplicates: dict[int, int] = {}  # index in the call → seq of the existing job
+    duplicates: dict[int, int] = {}  # index in the call → seq of the existing job, or the owner
     rows: list[tuple[Any, ...]] = []
     dues: list[int] = []
     waiting = EventGroup("waiting", [])
@@ -95,7 +106,13 @@ def _add_with_any_templates(
             continue
         if job.id is not None:
             seqs_by_id[id] = seq
-        state, rank = _initial_state_and_rank(job, ledger, unit.now_ms)
+        state, rank = find_state_and_rank(job, ledger, unit.now_ms)
+        if keys is not None and job.template.deduplication is not None:
+            owner = keys.take_key_or_find_owner(seq, job, rank if state is State.DELAYED else None)
+            if owner is not None:
+                duplicates[len(ids) - 1] = owner
+                ids[-1] = str(owner)
+                continue
         template, options = job.template, job.template.options
         rows.append(
             (
@@ -110,11 +127,26 @@ def _add_with_any_templates(
             waiting.ids.append(id)
     execute_rows(unit.connection, "add", rows)
     ledger.emit(EventGroup("added", waiting.ids + delayed.ids), waiting, delayed, duplicated)
+    if keys is not None:
+        keys.write_changes()
     found = read_jobs(unit.connection, list(set(duplicates.values()))) if duplicates else {}
     return [
-        AddResult(id, found[duplicates[index]] if index in duplicates else None, cursor)
-        for index, id in enumerate(ids)
+        AddResult(
+            id,
+            _get_existing_job(found, duplicates[index], id, job) if index in duplicates else None,
+            cursor,
+        )
+        for index, (id, job) in enumerate(zip(ids, jobs, strict=True))
     ]
+
+
+def _get_existing_job(found: dict[int, JobRecord], seq: int, id: str, job: NewJob) -> JobRecord:
+    """Return the existing job of which a new job is a duplicate.
+
+    The job that owns the key of a throttle may have been deleted when it ended. Then a record like
+    the new job stands for it.
+    """
+    return found.get(seq) or record_of_deleted_owner(job, id)
 
 
 def _find_existing_seqs(
@@ -130,7 +162,7 @@ def _find_existing_seqs(
     return dict(read_json(connection, "find_custom_ids", queue=queue, ids=encode_json(chosen)))
 
 
-def _initial_state_and_rank(job: NewJob, ledger: Ledger, now_ms: int) -> tuple[State, int]:
+def find_state_and_rank(job: NewJob, ledger: Ledger, now_ms: int) -> tuple[State, int]:
     """Return the state of a new job, and its rank, which orders the jobs in this state."""
     options = job.template.options
     if options.delay_ms > 0:

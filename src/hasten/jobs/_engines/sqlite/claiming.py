@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from hasten.jobs._engines.skipped_runs import SkippedScheduledJobs
 from hasten.jobs._engines.sqlite.event_rows import EventGroup
 from hasten.jobs._engines.sqlite.job_rows import (
     read_json,
@@ -14,6 +15,7 @@ from hasten.jobs._engines.sqlite.job_rows import (
 )
 from hasten.jobs._engines.sqlite.job_statements import execute, execute_rows
 from hasten.jobs._engines.sqlite.queue_ledger import Ledger, UnitOfWork
+from hasten.jobs._engines.sqlite.scheduled_runs import start_runs
 from hasten.jobs._record import ClaimedJobs, ClaimRequest, JobRecord, Lease
 from hasten.jobs._states import State
 
@@ -31,26 +33,34 @@ _record_decoder: Final = msgspec.json.Decoder(list[JobRecord])
 
 
 def claim_jobs(
-    unit: UnitOfWork, ledger: Ledger, claim: ClaimRequest, lost_ids: list[str], sizes: JobSizes
+    unit: UnitOfWork,
+    ledger: Ledger,
+    claim: ClaimRequest,
+    lost_ids: list[str],
+    sizes: JobSizes,
+    skipped: SkippedScheduledJobs,
 ) -> ClaimedJobs:
     """Lease ready jobs, and return them in a batch; see `Engine.claim`.
 
     lost_ids are the jobs whose leases the settle step before found lost; the result includes them.
     sizes has the average size of the jobs in the last claim of each queue. The claim decides by it
-    how many jobs to read at once, and then updates it.
+    how many jobs to read at once, and then updates it. skipped is for `start_runs`.
     """
     if ledger.has_due:
         _promote_due(unit, ledger)
     leases: list[Lease] = []
+    dropped_slots = 0
     if not ledger.paused:
         leases = _lease_ready(unit, ledger.name, claim, sizes)
+        if leases and ledger.linked:
+            leases, dropped_slots = start_runs(unit, ledger, leases, skipped)
     if leases:
         ids = [lease.job.id for lease in leases]
         ledger.emit(EventGroup("active", ids, previous=State.WAITING))
     next_due_ms = None
     if len(leases) < claim.count:
         (next_due_ms,) = execute(unit.connection, "next_due", queue=ledger.name).fetchone()
-    return ClaimedJobs(leases, next_due_ms, lost_ids)
+    return ClaimedJobs(leases, next_due_ms, lost_ids, dropped_slots)
 
 
 def _promote_due(unit: UnitOfWork, ledger: Ledger) -> None:

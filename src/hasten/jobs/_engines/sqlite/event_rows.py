@@ -39,7 +39,7 @@ TotalBytes = int
 
 STORED_NAMES: Final = {
     "kind": "k", "ids": "i", "values": "v", "omitted": "o", "errors": "r", "previous": "p",
-    "dues": "d", "count": "c",
+    "dues": "d", "count": "c", "details": "x",
 }  # fmt: skip
 
 
@@ -54,6 +54,7 @@ class EventGroup(msgspec.Struct, omit_defaults=True, rename=STORED_NAMES):
     previous: str | None = None
     dues: list[int] | None = None
     count: int | None = None
+    details: list[dict[str, str]] | None = None
 
     def to_events(self, row_seq: int, first_index: int) -> Iterator[Event]:
         """Yield the single events of the group. first_index is that of the first one in its row."""
@@ -69,6 +70,7 @@ class EventGroup(msgspec.Struct, omit_defaults=True, rename=STORED_NAMES):
                 due_ms=None if self.dues is None else self.dues[index],
                 count=self.count,
                 omitted_bytes=omitted,
+                details={} if self.details is None else self.details[index],
             )
 
 

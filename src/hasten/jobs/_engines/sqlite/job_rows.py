@@ -11,7 +11,7 @@ import msgspec
 
 from hasten._logs import get_logger
 from hasten.jobs._engines.sqlite.job_statements import execute
-from hasten.jobs._options import MAX_PRIORITY
+from hasten.jobs._options import DEFAULT_OPTIONS, MAX_PRIORITY, Options, decode_options
 from hasten.jobs._record import JobRecord
 from hasten.jobs._states import State
 
@@ -66,6 +66,14 @@ def ready_state_and_rank(priority: int, sequence: int, *, front: bool = False) -
         place = min(priority, MAX_PRIORITY) << 41  # the shifted number must fit into 64 bits
         return State.PRIORITIZED, place + (0 if front else sequence)
     return State.WAITING, -sequence if front else sequence
+
+
+def decode_options_or_default(opts: str) -> Options:
+    """Decode the stored options of a job. Returns the default options if they are damaged."""
+    try:
+        return decode_options(opts)
+    except ValueError:  # the job cannot be run, but it can be cancelled or moved
+        return DEFAULT_OPTIONS
 
 
 def read_with_shrinking_count(read: Callable[[int], T], count: int) -> T:

@@ -1,7 +1,8 @@
 """The SQL statements of this engine: one file per statement in `sql/`, loaded once.
 
-In a file, `<record>` stands for the columns of a `JobRecord`, and `<claimed record>` for its first
-columns as they are after a claim.
+In a file, `<record>` stands for the columns of a `JobRecord`, `<claimed record>` for its first
+columns as they are after a claim, `<schedule>` for the columns of a `StoredSchedule`, and
+`<pending id>` for the id of its pending job.
 
 A statement for many rows has a group in braces, such as `VALUES {(?, ?)}`. `sql_for_rows("add", n)`
 repeats that group n times, separated by commas. `hasten._sqlite` explains why such statements are
@@ -17,12 +18,26 @@ from sqlite3 import Connection, Cursor
 from typing import Any, Final
 
 from hasten._sqlite import load_scripts
-from hasten.jobs._engines.sqlite.record_columns import CLAIMED_RECORD, RECORD
+from hasten.jobs._engines.sqlite.record_columns import (
+    CLAIMED_RECORD,
+    PENDING_ID,
+    RECORD,
+    SCHEDULE,
+)
+
+_COLUMNS: Final = {
+    "<record>": RECORD,
+    "<claimed record>": CLAIMED_RECORD,
+    "<schedule>": SCHEDULE,
+    "<pending id>": PENDING_ID,
+}
 
 
 def _expand_columns(text: str) -> str:
-    """Replace `<record>` and `<claimed record>` with the columns that they stand for."""
-    return text.replace("<record>", RECORD).replace("<claimed record>", CLAIMED_RECORD)
+    """Replace `<record>` and similar names with the columns that they stand for."""
+    for name, columns in _COLUMNS.items():
+        text = text.replace(name, columns)
+    return text
 
 
 SQL: Final = {

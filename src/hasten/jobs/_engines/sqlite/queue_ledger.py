@@ -11,8 +11,9 @@ from sqlite3 import Connection
 from types import TracebackType
 from typing import Self
 
+from hasten._sqlite import too_new_error
 from hasten.jobs._engines.sqlite import event_rows
-from hasten.jobs._engines.sqlite.job_statements import execute
+from hasten.jobs._engines.sqlite.job_statements import MIGRATIONS, execute
 from hasten.jobs._states import State
 
 
@@ -37,6 +38,11 @@ class UnitOfWork:
         if ledger is None:
             ledger = self._ledgers[queue] = Ledger(self.connection, queue, self.now_ms)
         return ledger
+
+    @property
+    def queues(self) -> list[str]:
+        """The names of the queues whose ledgers were opened."""
+        return list(self._ledgers)
 
     def __enter__(self) -> Self:
         return self
@@ -74,9 +80,14 @@ class Ledger:
     )
 
     def __init__(self, connection: Connection, name: str, now_ms: int) -> None:
+        """Read the ledger. Raises `StoreTooNew` if a later version has migrated the database."""
         row = execute(connection, "read_ledger", queue=name, now=now_ms).fetchone()
-        self._stored = row and row[:6]
-        paused, completed, failed, sequence, event_bytes, linked, has_due = row or (0,) * 7
+        schema, has_due, *counters = row
+        if schema > len(MIGRATIONS):
+            # The file was open while another process migrated it.
+            raise too_new_error(_url_of(connection), schema, len(MIGRATIONS))
+        self._stored = None if counters[0] is None else tuple(counters)
+        paused, completed, failed, sequence, event_bytes, linked = self._stored or (0,) * 6
         self.name = name
         self.paused = bool(paused)
         self.finished = {State.COMPLETED: completed, State.FAILED: failed}
@@ -126,3 +137,9 @@ class Ledger:
                 connection, "write_ledger", queue=self.name, paused=paused, completed=completed,
                 failed=failed, sequence=sequence, event_bytes=event_bytes, linked=linked,
             )  # fmt: skip
+
+
+def _url_of(connection: Connection) -> str:
+    """Return the URL of the database of a connection, for messages."""
+    (_, _, path) = connection.execute("PRAGMA database_list").fetchone()
+    return f"sqlite:///{path}"

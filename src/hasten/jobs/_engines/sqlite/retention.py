@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from hasten.jobs._engines.sqlite.job_statements import execute
+from hasten.jobs._engines.sqlite.flows import unlink
+from hasten.jobs._engines.sqlite.job_statements import SQL, execute
 from hasten.jobs._engines.sqlite.queue_ledger import Ledger, UnitOfWork
 from hasten.jobs._engines.sqlite.transaction_limits import (
     DELETED_AT_ONCE,
@@ -81,11 +82,11 @@ class _FinishedJobDeleter:
 
         def delete(count: int) -> int:
             nonlocal left
-            limit = min(count, left)
-            deleted = execute(
-                self.unit.connection, statement, queue=self.ledger.name, state=state, limit=limit,
-                **parameters,
-            ).rowcount  # fmt: skip
+            of = {"queue": self.ledger.name, "state": state, "limit": min(count, left)}
+            if self.ledger.linked and state is State.FAILED:
+                deleted = self._delete_and_unlink(statement, {**of, **parameters})
+            else:
+                deleted = execute(self.unit.connection, statement, **of, **parameters).rowcount
             left -= deleted
             self.ledger.adjust_count(state, -deleted)
             return deleted if left else 0
@@ -93,3 +94,10 @@ class _FinishedJobDeleter:
         if self.budget is None:
             self.budget = DeletionBudget(self.unit.connection)
         self.budget.delete_until_exhausted(delete, first_count=self._first_count)
+
+    def _delete_and_unlink(self, statement: str, parameters: dict[str, Any]) -> int:
+        """Run a DELETE statement for failed jobs, whose parents then no longer wait for them."""
+        rows = self.unit.connection.execute(f"{SQL[statement]} RETURNING seq", parameters)
+        seqs = [seq for (seq,) in rows]
+        unlink(self.unit, self.ledger, seqs)
+        return len(seqs)

@@ -7,19 +7,25 @@ from sqlite3 import Connection
 from typing import Any, Final, TypeAlias
 
 from hasten.jobs._engine import max_event_result_bytes
+from hasten.jobs._engines.skipped_runs import SkippedScheduledJobs
+from hasten.jobs._engines.sqlite import flows
 from hasten.jobs._engines.sqlite.claiming import JobSizes, claim_jobs
+from hasten.jobs._engines.sqlite.ending_keys import release_keys_of_ended_jobs
 from hasten.jobs._engines.sqlite.event_rows import EventGroup, make_event_group_with_values
 from hasten.jobs._engines.sqlite.job_rows import encode_json, find_seqs, read_json
 from hasten.jobs._engines.sqlite.job_statements import execute, execute_rows
 from hasten.jobs._engines.sqlite.leasing import read_tokens
+from hasten.jobs._engines.sqlite.links import LinkedJob, read_links
 from hasten.jobs._engines.sqlite.queue_ledger import Ledger, UnitOfWork
 from hasten.jobs._engines.sqlite.retention import Retention, Rules
+from hasten.jobs._engines.sqlite.scheduled_runs import end_runs
 from hasten.jobs._record import (
     ClaimedJobs,
     ClaimRequest,
     Completed,
     Failed,
     Outcome,
+    Parked,
     Postponed,
     Released,
     Retry,
@@ -44,7 +50,9 @@ def settle(
     claim: ClaimRequest | None,
     retention: Retention,
     sizes: JobSizes,
+    skipped: SkippedScheduledJobs,
     now_ms: int,
+    touched: set[str],
     *,
     check_leases: bool,
 ) -> ClaimedJobs:
@@ -53,7 +61,7 @@ def settle(
     Lost leases are rare. Without check_leases, only the number of changed rows is compared with the
     number of outcomes. If they differ, `LeaseMismatch` is raised, which rolls the transaction back.
     With check_leases, each lease is checked first, and outcomes without a valid lease are left out.
-    sizes is for `claim_jobs`.
+    sizes and skipped are for `claim_jobs`. Adds the names of other changed queues to touched.
     """
     lost: list[str] = []
     with UnitOfWork(connection, now_ms) as unit:
@@ -63,10 +71,18 @@ def settle(
             pairs: list[SeqAndOutcome] = list(zip(seqs, outcomes, strict=True))
             if check_leases:
                 pairs, lost = _separate_lost(connection, queue, pairs)
-            _store_outcomes(unit, ledger, pairs, retention)
+            links: list[LinkedJob] = []
+            if ledger.linked:
+                pairs = flows.replace_blocked(unit, ledger, pairs)
+                ended = [seq for seq, end in pairs if isinstance(end, Completed | Failed)]
+                links = read_links(connection, ledger, ended)
+                release_keys_of_ended_jobs(unit, ledger, links, keeps_windows=True)
+            _store_outcomes(unit, ledger, pairs, links, retention)
+            end_runs(unit, ledger, [job.seq for job in links if job.schedule is not None])
+            touched.update(unit.queues)
         batch = ClaimedJobs([], None, lost)
         if claim is not None:
-            batch = claim_jobs(unit, ledger, claim, lost, sizes)
+            batch = claim_jobs(unit, ledger, claim, lost, sizes, skipped)
         if outcomes and not batch.leases and _is_drained(connection, queue):
             ledger.emit(EventGroup("drained", [""]))
     return batch
@@ -93,9 +109,16 @@ def _is_drained(connection: Connection, queue: str) -> bool:
 
 
 def _store_outcomes(
-    unit: UnitOfWork, ledger: Ledger, pairs: Sequence[SeqAndOutcome], retention: Retention
+    unit: UnitOfWork,
+    ledger: Ledger,
+    pairs: Sequence[SeqAndOutcome],
+    links: Sequence[LinkedJob],
+    retention: Retention,
 ) -> None:
-    """Store outcomes, one kind at a time. Raises `LeaseMismatch` if too few jobs were changed."""
+    """Store outcomes, one kind at a time. Raises `LeaseMismatch` if too few jobs were changed.
+
+    links are the links of the jobs that end.
+    """
     by_kind: dict[type[Outcome], list[SeqAndOutcome]] = {}
     for pair in pairs:
         by_kind.setdefault(type(pair[1]), []).append(pair)
@@ -105,6 +128,9 @@ def _store_outcomes(
         changed += _STORE_BY_KIND[kind](unit, ledger, of_kind, rules)
     if changed != len(pairs):
         raise LeaseMismatch
+    children = {job.seq for job in links if job.parent is not None}
+    if children:
+        flows.end_settled(unit, ledger, [pair for pair in pairs if pair[0] in children])
     retention.apply(unit, ledger, rules)
 
 
@@ -202,6 +228,13 @@ def _return_to_queue(
     return execute_rows(unit.connection, "put_back", rows, ledger.name)
 
 
+def _park(
+    unit: UnitOfWork, ledger: Ledger, pairs: Sequence[SeqAndOutcome], _rules: Rules
+) -> ChangedRows:
+    """Make jobs wait for their children. Returns how many jobs were changed."""
+    return flows.store_parked(unit, ledger, pairs)
+
+
 def _put_back_values(end: Retry | Postponed | Released) -> tuple[str, str | None, str | None]:
     """Return the values for put_back.sql: the kind of the outcome, its error and its traceback."""
     match end:
@@ -221,6 +254,7 @@ _STORE_BY_KIND: Final[
     Retry: _return_to_queue,
     Postponed: _return_to_queue,
     Released: _return_to_queue,
+    Parked: _park,
 }
 """For each kind of outcome, the function that stores outcomes of this kind.
 
@@ -234,12 +268,24 @@ def release_jobs_of_claim(
     token: str,
     retention: Retention,
     sizes: JobSizes,
+    skipped: SkippedScheduledJobs,
     now_ms: int,
 ) -> None:
     """Make the jobs of a claim ready again, because the caller that claimed them was cancelled.
 
-    sizes is not used, because no jobs are claimed here.
+    sizes and skipped are not used, because no jobs are claimed here.
     """
     ids = read_json(connection, "read_claimed", queue=queue, token=token)
     released = [Released(id, token) for id in ids]
-    settle(connection, queue, released, None, retention, sizes, now_ms, check_leases=True)
+    settle(
+        connection,
+        queue,
+        released,
+        None,
+        retention,
+        sizes,
+        skipped,
+        now_ms,
+        set(),
+        check_leases=True,
+    )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from sqlite3 import Connection
 
+from hasten.jobs._engines.sqlite import flows, schedules
 from hasten.jobs._engines.sqlite.job_rows import find_seqs, read_jobs_by_id
 from hasten.jobs._engines.sqlite.job_statements import execute
 from hasten.jobs._engines.sqlite.queue_ledger import Ledger
-from hasten.jobs._record import COUNTED_AHEAD, WhyFacts
+from hasten.jobs._record import CHILDREN_READ, COUNTED_AHEAD, WhyFacts
+from hasten.jobs._schedule_ids import split_job_id
 from hasten.jobs._states import READY, State
 
 
@@ -18,12 +20,25 @@ def read_why_facts(connection: Connection, queue: str, id: str) -> WhyFacts | No
         return None
     (seq,) = find_seqs(connection, queue, [id])
     rank, lease_until_ms = execute(connection, "read_place", seq=seq).fetchone()
+    pending, children = flows.read_pending(connection, seq, CHILDREN_READ)
     return WhyFacts(
         job,
         is_paused=Ledger(connection, queue, now_ms=0).paused,
         lease_until_ms=lease_until_ms if job.state is State.ACTIVE else None,
         ahead=_count_ahead(connection, queue, job.state, rank) if job.state in READY else None,
+        pending=pending,
+        children=children,
+        is_held=job.state is State.DELAYED and _is_held(connection, queue, id),
     )
+
+
+def _is_held(connection: Connection, queue: str, id: str) -> bool:
+    """Return whether a job waits until an earlier run of its schedule ends."""
+    slot = split_job_id(id)
+    if slot is None:
+        return False
+    schedule = schedules.read(connection, queue, [slot[0]]).get(slot[0])
+    return schedule is not None and schedule.waits_for is not None and schedule.slot_ms == slot[1]
 
 
 def _count_ahead(connection: Connection, queue: str, state: State, rank: int) -> int:

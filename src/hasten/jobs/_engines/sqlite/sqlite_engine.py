@@ -18,12 +18,17 @@ from typing import Final, Literal, TypeVar
 
 from hasten._sqlite import GROUP_WEIGHT, Database
 from hasten._store_url import DEFAULT_TIMEOUT, SqliteFile
-from hasten.jobs._engine import check_cursor
+from hasten.errors import InvalidOption, StoreRejected
+from hasten.jobs._engine import check_cursor, raise_if_scheduled
+from hasten.jobs._engines.skipped_runs import SkippedScheduledJobs
 from hasten.jobs._engines.sqlite import (
     adding,
     administration,
+    deduplicating,
     event_rows,
+    flows,
     leasing,
+    schedules,
     settling,
     situations,
     updating,
@@ -44,6 +49,8 @@ from hasten.jobs._engines.sqlite.retention import Retention
 from hasten.jobs._engines.sqlite.transaction_limits import MOVED_AT_ONCE, MoreLeft
 from hasten.jobs._record import (
     AddResult,
+    ChildCounts,
+    ChildJob,
     ClaimedJobs,
     ClaimRequest,
     Completed,
@@ -53,9 +60,11 @@ from hasten.jobs._record import (
     JobRecord,
     NewJob,
     Outcome,
+    Parked,
     Update,
     WhyFacts,
 )
+from hasten.jobs._schedule_record import NewSchedule, ScheduleRecord
 from hasten.jobs._states import State, StatesBefore
 from hasten.jobs._worker_info import WorkerInfo, encode_worker_info
 
@@ -103,6 +112,7 @@ class SqliteEngine:
         self._flushes = path is not None and file.synchronous == "FULL"
         self._retention = Retention()
         self._sizes: JobSizes = {}
+        self._skipped = SkippedScheduledJobs()
 
     @property
     def url(self) -> str:
@@ -123,6 +133,16 @@ class SqliteEngine:
             topic=queues.pop() if len(queues) == 1 else None,
         )
 
+    def check_flow_queues(self, queues: Collection[str]) -> None:
+        """Do nothing: a file has all queues, so their jobs can be added in one transaction."""
+
+    async def add_flow(self, jobs: Sequence[NewJob], *, now_ms: int) -> list[AddResult]:
+        touched: set[str] = set()
+        work = partial(flows.add_flow, jobs=jobs, now_ms=now_ms, touched=touched)
+        size = sum(len(job.data) for job in jobs)
+        weight = 2 * len(jobs) + size // BYTES_LIKE_A_ROW
+        return await self._database.run(work, weight=weight, topic=touched)
+
     # Claiming and settling ----------------------------------------------------------------------
 
     async def claim(self, queue: str, claim: ClaimRequest, *, now_ms: int) -> ClaimedJobs:
@@ -139,6 +159,8 @@ class SqliteEngine:
     ) -> ClaimedJobs:
         size = sum(len(end.result) for end in outcomes if type(end) is Completed)
         weight = len(outcomes) + (claim.count if claim else 0) + size // BYTES_LIKE_A_ROW
+        weight += sum(2 * len(end.children) for end in outcomes if type(end) is Parked)
+        touched = {queue}
         settle = partial(
             settling.settle,
             queue=queue,
@@ -146,16 +168,20 @@ class SqliteEngine:
             claim=claim,
             retention=self._retention,
             sizes=self._sizes,
+            skipped=self._skipped,
             now_ms=now_ms,
+            touched=touched,
         )
         # A claim without outcomes need not be flushed to the disk. If a power cut loses the claim,
         # its jobs are waiting again, as after the expiry of their leases.
-        run = partial(self._database.run, weight=weight, durable=bool(outcomes), topic=queue)
+        run = partial(self._database.run, weight=weight, durable=bool(outcomes), topic=touched)
         try:
             try:
                 return await run(partial(settle, check_leases=False))
             except settling.LeaseMismatch:
                 return await run(partial(settle, check_leases=True))
+        except (flows.ChildExists, InvalidOption) as error:
+            raise StoreRejected(self._url, str(error)) from error
         except asyncio.CancelledError:
             if claim is not None:
                 # The thread executes the claim nevertheless, but nobody receives its jobs.
@@ -166,6 +192,7 @@ class SqliteEngine:
                         token=claim.token,
                         retention=self._retention,
                         sizes=self._sizes,
+                        skipped=self._skipped,
                         now_ms=now_ms,
                     ),
                     topic=queue,
@@ -222,13 +249,13 @@ class SqliteEngine:
 
     def report_worker(
         self, queue: str, worker: WorkerInfo, *, lifetime_ms: int, now_ms: int
-    ) -> None:
+    ) -> bool:
         work = partial(
             workers.report, queue=queue, id=worker.id,
             encoded_info=encode_worker_info(worker),
             lifetime_ms=lifetime_ms, now_ms=now_ms,
         )  # fmt: skip
-        self._database.run_blocking(work, durable=False, topic=workers.TOPIC)
+        return self._database.run_blocking(work, durable=False, topic=workers.TOPIC)
 
     async def unregister_worker(self, queue: str, worker_id: str) -> None:
         work = partial(workers.delete, queue=queue, id=worker_id)
@@ -252,6 +279,27 @@ class SqliteEngine:
 
     async def get_why_facts(self, queue: str, id: str, *, now_ms: int) -> WhyFacts | None:
         return await self._read(partial(situations.read_why_facts, queue=queue, id=id))
+
+    async def children(self, queue: str, id: str, *, offset: int = 0, limit: int) -> list[ChildJob]:
+        found: list[ChildJob] = []
+        while left := limit - len(found):
+            at, count = offset + len(found), min(left, ENDS_AT_ONCE)
+            page = await self._read(
+                partial(flows.read_children, queue=queue, id=id, offset=at, limit=count)
+            )
+            if not page:
+                break
+            found += page
+        return found
+
+    async def failed_children(self, queue: str, id: str, *, limit: int) -> list[ChildJob]:
+        at_most = min(limit, ENDS_AT_ONCE)
+        return await self._read(
+            partial(flows.read_failed_children, queue=queue, id=id, limit=at_most)
+        )
+
+    async def count_children(self, queue: str, id: str) -> ChildCounts:
+        return await self._read(partial(flows.count_children, queue=queue, id=id))
 
     async def count_workers_except(
         self, queue: str, known: Sequence[WorkerInfo], *, now_ms: int
@@ -308,24 +356,94 @@ class SqliteEngine:
         newest_cursor = partial(event_rows.newest_cursor, queue=queue)
         return self._database.submit(newest_cursor, write=False)
 
+    # Schedules ----------------------------------------------------------------------------------
+
+    async def upsert_schedule(
+        self, queue: str, schedule: NewSchedule, *, now_ms: int
+    ) -> ScheduleRecord | None:
+        work = partial(schedules.upsert, queue=queue, schedule=schedule, now_ms=now_ms)
+        return await self._database.run(work, topic=queue)
+
+    async def get_schedules(self, queue: str, ids: Sequence[str]) -> list[ScheduleRecord | None]:
+        return await self._read(partial(schedules.get, queue=queue, ids=ids))
+
+    async def list_schedules(self, queue: str, *, offset: int, limit: int) -> list[ScheduleRecord]:
+        return await self._read(
+            partial(schedules.read_page, queue=queue, offset=offset, limit=limit)
+        )
+
+    async def count_schedules(self, queue: str) -> int:
+        return await self._read(partial(schedules.count, queue=queue))
+
+    async def late_schedules(
+        self, queue: str, *, before_ms: int, limit: int
+    ) -> list[ScheduleRecord]:
+        return await self._read(
+            partial(schedules.read_late, queue=queue, before_ms=before_ms, limit=limit)
+        )
+
+    async def pause_schedule(self, queue: str, id: str, *, now_ms: int) -> bool:
+        work = partial(schedules.pause, queue=queue, id=id, now_ms=now_ms)
+        return await self._database.run(work, topic=queue)
+
+    async def resume_schedule(self, queue: str, id: str, *, now_ms: int) -> bool:
+        work = partial(schedules.resume, queue=queue, id=id, now_ms=now_ms)
+        return await self._database.run(work, topic=queue)
+
+    async def run_schedule(self, queue: str, id: str, *, now_ms: int) -> str | None:
+        work = partial(schedules.run, queue=queue, id=id, now_ms=now_ms)
+        return await self._database.run(work, topic=queue)
+
+    async def remove_schedules(self, queue: str, ids: Sequence[str], *, now_ms: int) -> list[bool]:
+        removed: list[bool] = []
+        for first in range(0, len(ids), MOVED_AT_ONCE):
+            portion = ids[first : first + MOVED_AT_ONCE]
+            work = partial(schedules.remove, queue=queue, ids=portion, now_ms=now_ms)
+            removed += await self._run_portion(
+                queue, work, is_continuation=first > 0, is_last=first + len(portion) == len(ids)
+            )
+        return removed
+
     # Administration -----------------------------------------------------------------------------
 
     async def requeue(
         self, queue: str, ids: Sequence[str], from_states: Collection[State], *, now_ms: int
     ) -> StatesBefore:
-        work = partial(administration.requeue, queue=queue, from_states=from_states)
+        work = partial(administration.requeue, queue=queue, from_states=from_states, now_ms=now_ms)
         return await self._run_in_portions(queue, work, ids)
 
     async def cancel(self, queue: str, ids: Sequence[str], *, now_ms: int) -> StatesBefore:
-        work = partial(administration.cancel, queue=queue, retention=self._retention, now_ms=now_ms)
-        return await self._run_in_portions(queue, work, ids)
+        touched = {queue}
+        scheduled: set[str] = set()
+        work = partial(
+            administration.cancel, queue=queue, retention=self._retention, now_ms=now_ms,
+            touched=touched, scheduled=scheduled,
+        )  # fmt: skip
+        states = await self._run_in_portions(touched, work, ids)
+        raise_if_scheduled(queue, scheduled, "cancelled")
+        return states
 
     async def remove(self, queue: str, ids: Sequence[str], *, now_ms: int) -> StatesBefore:
-        work = partial(administration.remove, queue=queue)
-        return await self._run_in_portions(queue, work, ids)
+        descendants: list[int] = []
+        touched = {queue}
+        scheduled: set[str] = set()
+        work = partial(
+            administration.remove, queue=queue, descendants=descendants, touched=touched,
+            scheduled=scheduled,
+        )  # fmt: skip
+        answers = await self._run_in_portions(touched, work, ids)
+        while descendants:
+            delete = partial(flows.delete_next_descendants, seqs=descendants, touched=touched)
+            descendants = await self._run_portion(touched, delete, is_continuation=True)
+        raise_if_scheduled(queue, scheduled, "removed")
+        return answers
+
+    async def remove_deduplication_key(self, queue: str, id: str, *, now_ms: int) -> bool:
+        work = partial(deduplicating.free_key, queue=queue, key=id, now_ms=now_ms)
+        return await self._database.run(work, topic=queue)
 
     async def _run_in_portions(
-        self, queue: str, work: Callable[..., list[State | None]], ids: Sequence[str]
+        self, topic: str | set[str], work: Callable[..., list[State | None]], ids: Sequence[str]
     ) -> StatesBefore:
         """Call work for `MOVED_AT_ONCE` ids at a time, and return the results for all ids.
 
@@ -336,7 +454,7 @@ class SqliteEngine:
         while len(answers) < len(ids):
             portion = ids[len(answers) : len(answers) + MOVED_AT_ONCE]
             answers += await self._run_portion(
-                queue,
+                topic,
                 partial(work, ids=portion),
                 is_continuation=bool(answers),
                 is_last=len(answers) + len(portion) == len(ids),
@@ -346,7 +464,7 @@ class SqliteEngine:
 
     async def _run_portion(
         self,
-        queue: str,
+        topic: str | set[str],
         work: Callable[[Connection], T],
         *,
         is_continuation: bool,
@@ -355,6 +473,7 @@ class SqliteEngine:
     ) -> T:
         """Run one of the transactions of an operation that needs several.
 
+        topic: the queue that it changes, or a set of queues, to which work may add others.
         is_continuation: it is not the first one, so it begins with a pause in which others can
         write.
         is_last: its commit flushes all of the transactions to the disk. The log is also flushed
@@ -367,7 +486,7 @@ class SqliteEngine:
             if is_last and self._flushes:
                 log = f"{self._path}-wal"
                 await self._read(lambda connection: _fsync_file(log))
-        return await self._database.run(work, durable=is_last, weight=weight, topic=queue)
+        return await self._database.run(work, durable=is_last, weight=weight, topic=topic)
 
     async def purge(
         self,
@@ -394,6 +513,7 @@ class SqliteEngine:
 
         The jobs are found in read transactions, which do not block writers.
         """
+        touched = {queue}
         left = NEVER if limit is None else limit
         place: tuple[int, int] | None = -NEVER, 0
         is_continuation = False
@@ -404,8 +524,13 @@ class SqliteEngine:
             )  # fmt: skip
             found, place = await self._read(find)
             while found:
-                delete = partial(administration.purge_found, queue=queue, state=state, found=found)
-                ids, found = await self._run_portion(queue, delete, is_continuation=is_continuation)
+                delete = partial(
+                    administration.purge_found, queue=queue, state=state, found=found,
+                    touched=touched,
+                )  # fmt: skip
+                ids, found = await self._run_portion(
+                    touched, delete, is_continuation=is_continuation
+                )
                 is_continuation = True
                 left -= len(ids)
                 yield ids
@@ -414,23 +539,30 @@ class SqliteEngine:
         await self._database.run(
             partial(administration.begin_obliterating, queue=queue), topic=queue
         )
-        # Active jobs are deleted first. After that, no job of the paused queue changes its state.
-        for state in (State.ACTIVE, *State):
-            await self._repeat_while_rows_left(
-                queue, partial(administration.obliterate_next_jobs, queue=queue, state=state)
+        # Active jobs are deleted first. After that, no job of the paused queue changes its state,
+        # except parents in waiting-children, when their children are deleted.
+        touched = {queue}
+        for state in (State.ACTIVE, State.WAITING_CHILDREN, *State):
+            delete = partial(
+                administration.obliterate_next_jobs, queue=queue, state=state, touched=touched
             )
+            await self._repeat_while_rows_left(touched, delete)
+        await self._repeat_while_rows_left(queue, partial(schedules.obliterate_next, queue=queue))
         await self._repeat_while_rows_left(
             queue, partial(administration.obliterate_next_events, queue=queue)
+        )
+        await self._repeat_while_rows_left(
+            queue, partial(administration.obliterate_next_keys, queue=queue)
         )
         end = partial(administration.end_obliterating, queue=queue)
         await self._run_portion(queue, end, is_continuation=True, is_last=True)
 
     async def _repeat_while_rows_left(
-        self, queue: str, work: Callable[[Connection], MoreLeft]
+        self, topic: str | set[str], work: Callable[[Connection], MoreLeft]
     ) -> None:
         """Run work in one transaction after another, until no rows are left for it."""
         is_continuation = False
-        while await self._run_portion(queue, work, is_continuation=is_continuation):
+        while await self._run_portion(topic, work, is_continuation=is_continuation):
             is_continuation = True
 
     async def pause(self, queue: str, *, now_ms: int) -> None:

@@ -6,6 +6,7 @@ from sqlite3 import Connection
 from typing import Final
 
 from hasten.jobs._engines.sqlite.job_statements import execute
+from hasten.jobs._engines.sqlite.queue_ledger import Ledger
 from hasten.jobs._epoch import to_datetime
 from hasten.jobs._worker_info import WorkerInfo, decode_worker_info
 
@@ -15,13 +16,14 @@ TOPIC: Final = ""
 
 def report(
     connection: Connection, queue: str, id: str, encoded_info: str, lifetime_ms: int, now_ms: int
-) -> None:
+) -> bool:
     """Store what a worker reports, and delete dead workers; see `Engine.report_worker`."""
     execute(connection, "delete_dead_workers", queue=queue, now=now_ms)
     execute(
         connection, "write_worker", queue=queue, id=id, seen=now_ms, expires=now_ms + lifetime_ms,
         info=encoded_info,
     )  # fmt: skip
+    return Ledger(connection, queue, now_ms=now_ms).paused
 
 
 def read(connection: Connection, queue: str, now_ms: int) -> list[WorkerInfo]:

@@ -99,7 +99,7 @@ class RedisStore(RemoteStore):
         futures = [self._enqueue(Peek([check])) for check in checks]
         return [get_outcomes_or_raise(await future)[0][0] for future in futures]
 
-    async def clear(self) -> None:
+    async def _clear(self) -> None:
         """Delete all keys with the prefix of this store."""
         server = self._server.get()
         names = await server.scan(f"{_escape_pattern(self._prefix)}:*")

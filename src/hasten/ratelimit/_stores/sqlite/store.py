@@ -73,7 +73,7 @@ class SqliteStore(RemoteStore):
         work = partial(_apply_operations, operations=operations, now_ns=self._now_ns)
         return await self._database.get().run(work, durable=False, weight=len(operations))
 
-    async def clear(self) -> None:
+    async def _clear(self) -> None:
         """Delete all counts of limits in the file."""
         await self._database.get().run(_delete_all_rows, durable=False)
 

@@ -22,11 +22,14 @@ for index, id in ipairs(request.ids) do
   elseif state and state ~= 'completed' and state ~= 'failed' and is_pending_run(q, id) then
     answers[index] = 'scheduled'
   elseif state and state ~= 'completed' and state ~= 'failed' then
-    local job = read_fields(job_key, 'parentKey', 'parent', 'deid', 'atm', 'opts')
+    local job = read_fields(job_key, 'parentKey', 'parent', 'deid', 'atm', 'opts', 'rjk')
     local keep = keep_rule_of(job[5], 'removeOnFail', request.keep_failed)
-    local fields = { parentKey = job[1], parent = job[2], deid = job[3] }
+    local fields = { parentKey = job[1], parent = job[2], deid = job[3], rjk = job[6] }
     remove_from_state(q, id, state)
     fail(q, id, fields, reason, {}, whole(job[4]), keep[1] ~= 0, now, state)
+    if job[3] then
+      release_window(q, id, job[3])
+    end
     if keep[1] ~= 0 then
       rules[keep[1] .. ' ' .. keep[2]] = keep
     end

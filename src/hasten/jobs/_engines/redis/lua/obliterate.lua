@@ -56,7 +56,7 @@ close_all()
 for _, name in ipairs({
   'id', 'pc', 'meta', 'events', 'marker', 'stalled', 'stalled-check', 'limiter', 'repeat', 'metrics:completed',
   'metrics:failed', 'metrics:completed:data', 'metrics:failed:data', 'hasten:cancelled',
-  'hasten:large', 'hasten:workers', 'hasten:worker-reports',
+  'hasten:large', 'hasten:workers', 'hasten:worker-reports', 'hasten:schedules', 'hasten:paused',
 }) do
   call('UNLINK', base .. name) -- frees the memory of many events in the background
 end

@@ -41,12 +41,12 @@ in_portions('SREM', q.base .. 'stalled', expired)
 local reclaimed = {}
 for _, id in ipairs(expired) do
   local job_key = q.base .. id
-  local job = read_fields(job_key, 'name', 'data', 'priority', 'stc', 'defa', 'rjk')
+  local job = read_fields(job_key, 'name', 'data', 'priority', 'stc', 'defa')
   if job[1] or job[2] then
     local crashes = whole(job[4]) + 1
     call('HSET', job_key, 'stc', crashes)
-    if crashes >= request.crash_limit and not job[5]
-      and not (job[6] and call('ZSCORE', q.base .. 'repeat', job[6])) then
+    -- The next worker that claims a pending run has to add the run after it.
+    if crashes >= request.crash_limit and not job[5] and not is_pending_run(q, id) then
       local failure = string.gsub(request.error, '{}', string.format('%.0f', crashes))
       call('HSET', job_key, 'defa', failure)
     end

@@ -1,4 +1,4 @@
--- uses: finishing claiming metrics
+-- uses: finishing claiming metrics flow_adding
 -- settle: store the outcomes of leased jobs, then claim the next ones.
 -- KEYS  1 the beginning of the queue's keys
 -- ARGV  1 {queue, now, claim or nil: see lib/claiming.lua, keeps = {{count, age in ms}, …}, outcomes = {…},
@@ -10,13 +10,48 @@
 --         3 retry      failedReason, traceback, delay in ms
 --         4 postponed  delay in ms
 --         5 released
--- A parent whose children have not all completed fails instead of completing.
+--         6 parked     groups of children to add, orders: see lib/flow_adding.lua, how many calls have added children
+-- A parent with a pending or failed child fails instead of completing. It may complete with pending children if it
+-- ignores the failure of a child: that is why it has run before the others had finished (BullMQ's option
+-- continueParentOnFailure).
 -- Returns packed {jobs, next due or false, ids whose lease is lost, cron jobs, errors, skipped ids}: see
--- lib/claiming.lua, and `attempt` in lib/queue.lua for the errors.
+-- lib/claiming.lua, and `attempt` in lib/queue.lua for the errors. If a child of a parked job cannot be added, because
+-- another job has its id, nothing is changed, and the reply has a seventh item: the key of this child.
 local q = open(KEYS[1])
 local now = request.now
 local outcomes = request.outcomes
-local COMPLETED, FAILED, RETRY, POSTPONED, RELEASED = 1, 2, 3, 4, 5
+local COMPLETED, FAILED, RETRY, POSTPONED, RELEASED, PARKED = 1, 2, 3, 4, 5, 6
+
+-- The children of parked jobs that were added before, and their descendants, and the new ones: {key = true, …}.
+local known, new = {}, {}
+
+-- Returns the key of a child that cannot be added, nil if all can.
+local function find_taken(outcome)
+  local job_key = q.base .. outcome[2]
+  return find_in_groups(outcome[4], function(child_key, parent_key)
+    if not parent_key then
+      return nil -- no child: a job that is added with the outcome, unless it exists
+    elseif known[parent_key] then
+      known[child_key] = true
+    elseif call('EXISTS', child_key) == 1 then
+      if parent_key ~= job_key or read_field(child_key, 'parentKey') ~= job_key then
+        return child_key
+      end
+      known[child_key] = true
+    elseif new[child_key] then
+      return child_key -- another job of this call adds it
+    else
+      new[child_key] = true
+    end
+  end)
+end
+
+for _, outcome in ipairs(outcomes) do
+  local taken = outcome[1] == PARKED and find_taken(outcome)
+  if taken then
+    return cmsgpack.pack({ {}, false, {}, {}, {}, {}, taken })
+  end
+end
 
 begin_writing(q)
 
@@ -50,7 +85,7 @@ local function begin(outcome)
     return nil
   end
   held[lock_key] = 'settled' -- a second outcome of the same run is rejected as lost
-  local job = read_fields(job_key, 'name', 'data', 'atm', 'parentKey', 'parent', 'deid')
+  local job = read_fields(job_key, 'name', 'data', 'atm', 'parentKey', 'parent', 'deid', 'rjk')
   if not job[1] and not job[2] then
     lost[#lost + 1] = id
     return nil
@@ -85,7 +120,7 @@ end
 -- Fails a job that will not be retried. Returns how many attempts it has made.
 local function fail_for_good(id, job, reason, trace, keep, counts)
   local attempts = whole(job[3]) + (counts and 1 or 0)
-  local fields = { parentKey = job[4], parent = job[5], deid = job[6] }
+  local fields = { parentKey = job[4], parent = job[5], deid = job[6], rjk = job[7] }
   fail(q, id, fields, reason, trace_of(q.base .. id, trace), attempts, keep[1] ~= 0, now, 'active')
   ended.failed = ended.failed + 1
   if keep[1] ~= 0 then
@@ -94,9 +129,9 @@ local function fail_for_good(id, job, reason, trace, keep, counts)
   return attempts
 end
 
-local function fail_parent_of_unfinished(id, job)
-  local has_pending = call('EXISTS', q.base .. id .. ':dependencies') == 1
-  local reason = has_pending and 'its children have not all finished' or 'one of its children failed'
+local function fail_blocked_parent(id, job)
+  local has_failed = call('EXISTS', q.base .. id .. ':unsuccessful') == 1
+  local reason = has_failed and 'one of its children failed' or 'its children have not all finished'
   local keep = keep_rule_of(read_field(q.base .. id, 'opts'), 'removeOnFail', request.keep_failed)
   fail_for_good(id, job, reason, false, keep, true)
 end
@@ -105,14 +140,19 @@ local function complete(outcome, job)
   local id, value, keep = outcome[2], outcome[4], request.keeps[outcome[5]]
   local job_key = q.base .. id
   if call('EXISTS', job_key .. ':dependencies', job_key .. ':unsuccessful') > 0 then
-    fail_parent_of_unfinished(id, job)
-    return
+    if call('EXISTS', job_key .. ':unsuccessful') == 1 or call('EXISTS', job_key .. ':failed') == 0 then
+      fail_blocked_parent(id, job)
+      return
+    end
   end
   if job[6] then
     attempt(id, end_deduplication, q, id, job[6], now)
   end
   if job[4] then
     attempt(id, child_completed, job[4], job_key, value, now)
+  end
+  if job[7] then
+    attempt(id, run_ended, q, job[7], id)
   end
   clear_cancellation(q, id)
   if keep[1] == 0 then
@@ -155,6 +195,31 @@ local function retry(outcome, job)
   put_back(outcome[2], outcome[6])
 end
 
+-- Adds the children of a job, and makes the job wait for its pending children. Without any, it is put in front of the
+-- queue.
+local function park(outcome, job)
+  local id = outcome[2]
+  local job_key = q.base .. id
+  if call('EXISTS', job_key .. ':unsuccessful') == 1 then
+    fail_blocked_parent(id, job)
+    return
+  end
+  local fields = read_fields(job_key, 'defa', 'priority', 'hasten:add_calls')
+  if not fields[1] then
+    add_groups(outcome[4], known, now)
+    store_orders(outcome[5], known)
+    call('HSET', job_key, 'hasten:add_calls', math.max(whole(fields[3]), outcome[6]))
+  end
+  call('HSET', job_key, 'delay', 0)
+  if not fields[1] and call('EXISTS', job_key .. ':dependencies') == 1 then
+    call('ZADD', q.base .. 'waiting-children', now, id)
+    emit(q, 'waiting-children', 'jobId', id, 'prev', 'active')
+  else
+    make_ready(q, id, priority_of(fields[2]), true)
+    emit_waiting(q, id, 'active')
+  end
+end
+
 -- The places of released jobs in `active`, where the job that was claimed last has the lowest place. A job that is not
 -- among the NEWEST was claimed earlier than these. Such jobs are assumed to have been claimed in the order of outcomes.
 local NEWEST = 10000
@@ -184,6 +249,8 @@ for _, outcome in ipairs(outcomes) do
       put_back(outcome[2], outcome[4])
     elseif kind == RELEASED then
       released[#released + 1] = outcome[2]
+    elseif kind == PARKED then
+      park(outcome, job)
     end
   end
 end

@@ -1,10 +1,11 @@
--- uses: claiming
+-- uses: claiming schedule_states
 -- situation: return a job, and what decides whether it runs now.
 -- KEYS  1 the beginning of the queue's keys
 -- ARGV  1 {id, most: up to how many jobs in front of it to count, children: how many children to return}
 -- Returns nothing if there is no such job, else {state; due in ms or false; {field, value, …}; 1 if the queue is paused;
 -- for how many ms its lease is valid, or false; jobs in front of it or false; for how many ms the rate limit blocks
--- claims; the global concurrency if it is reached, or false; how many children it waits for; their keys}.
+-- claims; the global concurrency if it is reached, or false; how many children it waits for; their keys; 1 if it waits
+-- until an earlier run of its scheduler ends}.
 local q, id = open(KEYS[1]), request.id
 local state, due
 if exists(q, id) then
@@ -38,10 +39,17 @@ local function pending_children()
   return call('SCARD', key), call('SRANDMEMBER', key, request.children)
 end
 
+local function is_held()
+  local scheduler = state == 'delayed' and read_field(q.base .. id, 'rjk')
+  local held = scheduler and tonumber(state_of_schedule(q, scheduler).held)
+  return held and id == 'repeat:' .. scheduler .. ':' .. string.format('%.0f', held)
+end
+
 local ahead = count_ahead()
 local is_full = q.concurrency and call('LLEN', q.base .. 'active') >= q.concurrency
 local pending, children = pending_children()
 return {
   state, due or false, call('HGETALL', q.base .. id), q.paused and 1 or 0, valid_lease(),
   ahead and math.min(ahead, request.most), (rate_limit_of(q)), is_full and q.concurrency or false, pending, children,
+  is_held() and 1 or 0,
 }

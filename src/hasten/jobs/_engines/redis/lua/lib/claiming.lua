@@ -5,7 +5,8 @@
 -- parse cron patterns}. `claim_jobs` returns four values:
 --   the jobs, as arrays in the order of `JobRecord`'s fields up to `worker`
 --   when the next job becomes ready, in ms, or false
---   the claimed jobs of cron schedulers, {id, scheduler, options}: the client computes their next run
+--   the claimed jobs of schedulers, {id, scheduler, options}: the client computes their next run. Those that hasten has
+--   stored are decided on by the script start_runs. The others have cron patterns.
 --   the ids of skipped jobs, which only a worker that can parse cron patterns may run
 local NONE = cjson.null
 
@@ -115,8 +116,15 @@ local function promote_for(q, claim, now, skipped)
   end)
 end
 
+-- Whether the options of a job, as JSON, are those of a scheduler that hasten has stored.
+local function has_policy(opts)
+  local ok, options = pcall(cjson.decode, opts or '{}')
+  local ours = ok and type(options) == 'table' and options.hasten
+  return type(ours) == 'table' and type(ours.schedule) == 'table'
+end
+
 -- Leases a job in `active`. Returns its record and its scheduler (nil or false without one). Returns nil if the job no
--- longer exists or is skipped.
+-- longer exists or is skipped. For a job of a scheduler of hasten, start_runs emits "active": it may not run.
 local function lease(q, id, claim, now, skipped)
   local job_key = q.base .. id
   local job = read_fields(job_key, 'name', 'data', 'opts', 'priority', 'delay', 'timestamp', 'atm', 'ats',
@@ -133,7 +141,9 @@ local function lease(q, id, claim, now, skipped)
   local started = whole(job[8]) + 1
   call('SET', job_key .. ':lock', claim[2], 'PX', claim[4])
   call('HSET', job_key, 'processedOn', now, 'pb', claim[3], 'ats', started)
-  emit(q, 'active', 'jobId', id, 'prev', 'waiting')
+  if not (job[11] and has_policy(job[3])) then
+    emit(q, 'active', 'jobId', id, 'prev', 'waiting')
+  end
   return {
     request.queue, -- queue
     id, -- id
@@ -153,8 +163,13 @@ local function lease(q, id, claim, now, skipped)
   }, job[11]
 end
 
--- Adds the next job of the scheduler of a claimed job. For a cron pattern it adds to crons what the client needs.
+-- Adds the next job of the scheduler of a claimed job. For a cron pattern, and for a scheduler of hasten, it adds to crons
+-- what the client needs.
 local function schedule_after(q, record, scheduler, now, crons)
+  if has_policy(record[5]) then
+    crons[#crons + 1] = { record[2], scheduler, record[5] }
+    return
+  end
   local ok, opts = pcall(cjson.decode, record[5])
   if not ok or type(opts) ~= 'table' or type(opts['repeat']) ~= 'table' then
     return

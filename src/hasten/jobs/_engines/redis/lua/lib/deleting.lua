@@ -1,4 +1,4 @@
--- uses: flows
+-- uses: flows deduplication schedule_states
 -- Deleting jobs.
 
 -- Deletes all keys of a job, except its lock, which was released before or expires. UNLINK frees the memory of a long
@@ -8,19 +8,15 @@ local function delete_keys(job_key)
     job_key .. ':failed', job_key .. ':unsuccessful')
 end
 
--- Deletes a job that was removed from its state before. Its parent no longer waits for it.
+-- Deletes a job that was removed from its state before. Its parent no longer waits for it, and neither does its
+-- scheduler.
 local function delete_job(q, id)
-  local parent_key = read_field(q.base .. id, 'parentKey')
-  if parent_key then
-    attempt(id, unlink, parent_key, q.base .. id)
+  local fields = read_fields(q.base .. id, 'parentKey', 'rjk')
+  if fields[1] then
+    attempt(id, unlink, fields[1], q.base .. id)
+  end
+  if fields[2] then
+    attempt(id, run_ended, q, fields[2], id)
   end
   delete_keys(q.base .. id)
-end
-
--- Releases the deduplication id that a job owns. For jobs that are removed; jobs that retention deletes keep it.
-local function release_deduplication(q, id)
-  local deduplication = read_field(q.base .. id, 'deid')
-  if deduplication and read('GET', q.base .. 'de:' .. deduplication) == id then
-    call('DEL', q.base .. 'de:' .. deduplication, q.base .. 'dn:' .. deduplication)
-  end
 end

@@ -1,4 +1,4 @@
--- uses: adding deleting
+-- uses: deduplication deleting
 -- Finishing jobs: failing them, retention, and the changes in other jobs.
 local STACK_LIMIT = 20 -- how many tracebacks are kept if the job's options set no limit
 local MOST_TRACES = 1000 -- the largest limit that the options may set
@@ -24,47 +24,6 @@ local function add_trace(stored, trace, opts)
     kept[#kept + 1] = trace
   end
   return #kept > 0 and cjson.encode(kept) or '[]'
-end
-
--- Releases the deduplication id of a finished job. If a job with the same id was added meanwhile with BullMQ's option
--- keepLastIfActive, it is stored in the key `dn:` and becomes a job now.
-local function end_deduplication(q, id, deduplication, now)
-  local owner, next_job = q.base .. 'de:' .. deduplication, q.base .. 'dn:' .. deduplication
-  local left = call('PTTL', owner)
-  if left == 0 or (left == -1 and call('GET', owner) == id) then
-    call('DEL', owner)
-  end
-  local fields = read_fields(next_job, 'name', 'data', 'opts', 'jid', 'pk', 'pd', 'pdk', 'rjk')
-  if not fields[1] then
-    return
-  end
-  local count = call('INCR', q.base .. 'id')
-  local next_id = fields[4] or string.format('%.0f', count)
-  local ok, options = pcall(cjson.decode, fields[3] or '{}')
-  if not ok or type(options) ~= 'table' then
-    options = {}
-  end
-  local settings = type(options.de) == 'table' and options.de or {}
-  local ttl = whole(settings.ttl)
-  if ttl > 0 and not settings.keepLastIfActive then
-    call('SET', owner, next_id, 'PX', ttl)
-  else
-    call('SET', owner, next_id)
-  end
-  local delay, priority = whole(options.delay), priority_of(options.priority)
-  local extra = { 'deid', deduplication }
-  for name, value in pairs({ parentKey = fields[5], parent = fields[6], rjk = fields[8] }) do
-    if value then
-      extra[#extra + 1] = name
-      extra[#extra + 1] = value
-    end
-  end
-  store(q, next_id, fields[1], fields[2] or '{}', fields[3] or '{}', now, delay, priority, unpack(extra))
-  add_to_state(q, next_id, now, delay, priority, options.lifo == true)
-  if fields[7] then
-    call('SADD', fields[7], q.base .. next_id)
-  end
-  call('DEL', next_job)
 end
 
 -- Converts a limit in a keep rule: nil if it is not a number, -1 if there is no limit.
@@ -137,7 +96,7 @@ local function clear_cancellation(q, id)
   end
 end
 
--- Fails a job that was removed from its state before. fields are parentKey, parent and deid of its hash; trace_fields
+-- Fails a job that was removed from its state before. fields are parentKey, parent, deid and rjk of its hash; trace_fields
 -- are further fields and values to write; keeps_it is false if the keep rule deletes the job at once.
 local function fail(q, id, fields, reason, trace_fields, attempts, keeps_it, now, previous)
   local job_key = q.base .. id
@@ -146,6 +105,9 @@ local function fail(q, id, fields, reason, trace_fields, attempts, keeps_it, now
   end
   if fields.parentKey then
     attempt(id, child_failed, fields.parentKey, fields.parent, job_key, reason, now)
+  end
+  if fields.rjk then
+    attempt(id, run_ended, q, fields.rjk, id)
   end
   clear_cancellation(q, id)
   if keeps_it then

@@ -2,9 +2,17 @@
 -- Flows: parents and their children. A parent leaves `waiting-children` when its last child has finished. The keys of
 -- its children are in its set `:dependencies` until they finish, then in `:processed`, `:failed` or `:unsuccessful`.
 
--- Splits the key of a job, "prefix:queue:id", into the beginning of its queue's keys and its id. The id of a child has
--- no colon.
+-- Splits the key of a job, "prefix:queue:id", into the beginning of its queue's keys and its id. An id has no colon,
+-- except that of a job of a scheduler, "repeat:scheduler:ms". The prefix and the queue may be or contain "repeat", so
+-- the hash of the job tells whether it has a scheduler.
 local function split(job_key)
+  if string.find(job_key, ':repeat:.+:%d+$') then
+    local scheduler = read_field(job_key, 'rjk')
+    local ending = scheduler and ':repeat:' .. scheduler .. ':' .. string.match(job_key, '%d+$')
+    if ending and #ending < #job_key and string.sub(job_key, -#ending) == ending then
+      return string.sub(job_key, 1, -#ending), string.sub(ending, 2)
+    end
+  end
   return string.match(job_key, '^(.*:)([^:]*)$')
 end
 
@@ -42,15 +50,17 @@ local function child_completed(parent_key, job_key, value, now)
   end
 end
 
--- Marks a parent to be failed because of a child. If the parent waits or is delayed, it becomes ready; the worker that
--- claims it then fails it without running it.
+-- Marks a parent to be failed because of a child, unless it has finished or is marked already. If the parent waits or is
+-- delayed, it becomes ready; the worker that claims it then fails it without running it.
 local function fail_parent(parent_key, job_key, now)
   call('ZADD', parent_key .. ':unsuccessful', now, job_key)
   local base, id = split(parent_key)
-  if call('EXISTS', parent_key) == 0 or call('ZSCORE', base .. 'failed', id) then
+  -- A job that completes in the same script is not in `completed` yet, but has the field `finishedOn`.
+  local fields = read_fields(parent_key, 'name', 'data', 'finishedOn')
+  if not (fields[1] or fields[2]) or fields[3] then
     return
   end
-  call('HSET', parent_key, 'defa', 'child ' .. job_key .. ' failed')
+  call('HSETNX', parent_key, 'defa', 'child ' .. job_key .. ' failed')
   if call('ZSCORE', base .. 'waiting-children', id) then
     release_parent(parent_key, now)
   elseif call('ZREM', base .. 'delayed', id) == 1 then
@@ -96,6 +106,7 @@ local function unlink(parent_key, job_key)
   if call('EXISTS', parent_key .. ':dependencies') == 0
     and call('ZREM', base .. 'waiting-children', id) == 1 then
     local q = open(base)
+    call('HSET', parent_key, 'delay', 0)
     make_ready(q, id, 0, true)
     emit_waiting(q, id, 'waiting-children')
   end
@@ -118,4 +129,18 @@ local function relink(parent_key, job_key, from)
   if removed == 1 then
     call('SADD', parent_key .. ':dependencies', job_key)
   end
+end
+
+-- Makes a finished parent that runs again wait for its pending children. A parent with a failed child does not wait: it
+-- is marked to be failed. Returns whether it waits.
+local function wait_again(q, id, now)
+  local job_key = q.base .. id
+  local failed = read('ZRANGE', job_key .. ':unsuccessful', 0, 0)[1]
+  if failed then
+    call('HSET', job_key, 'defa', 'child ' .. failed .. ' failed')
+  elseif call('EXISTS', job_key .. ':dependencies') == 1 then
+    call('ZADD', q.base .. 'waiting-children', now, id)
+    return true
+  end
+  return false
 end

@@ -20,6 +20,31 @@ local function is_last_run(rule, now)
   return (limit and whole(rule.count) + 1 > limit) or (last and now > last)
 end
 
+-- Adds the job of a scheduler for a slot, in ms, which becomes its pending job. due is when the job is due, opts are its
+-- options, count is 1 if the job counts as a further one, else 0. Returns whether there was no job for the slot.
+local function add_run(q, scheduler, slot, due, opts, now, count)
+  local text = string.format('%.0f', slot)
+  local id = 'repeat:' .. scheduler .. ':' .. text
+  local delay = math.max(0, due - now)
+  local record = read_fields(q.base .. 'repeat:' .. scheduler, 'name', 'data')
+  opts.jobId, opts.delay, opts.timestamp = id, delay, now
+  if opts['repeat'].pattern then
+    opts.prevMillis = slot
+  end
+  local text_of_opts = cjson.encode(opts) -- before the first write, because it fails for infinite numbers
+  if call('EXISTS', q.base .. id) == 1 then
+    return false
+  end
+  call('ZADD', q.base .. 'repeat', text, scheduler)
+  call('HDEL', q.base .. 'hasten:paused', scheduler) -- left by a pause that an upsert in Node has ended
+  call('HINCRBY', q.base .. 'repeat:' .. scheduler, 'ic', count)
+  call('INCR', q.base .. 'id')
+  local priority = priority_of(opts.priority)
+  store(q, id, record[1] or scheduler, record[2] or '{}', text_of_opts, now, delay, priority, 'rjk', scheduler)
+  add_to_state(q, id, now, delay, priority, opts.lifo == true)
+  return true
+end
+
 -- Adds the next job of a scheduler. opts are the options of the job that was claimed. due is the time that the client
 -- has computed from a cron pattern, nil for a scheduler with `every`. Does nothing if the scheduler was deleted, or if
 -- the job is not its pending one, as in a retry.
@@ -32,35 +57,23 @@ local function schedule_next(q, id, scheduler, opts, now, due)
   if is_last_run(rule, now) then
     return
   end
-  local record = read_fields(q.base .. 'repeat:' .. scheduler, 'name', 'data', 'every', 'offset')
-  local every = tonumber(record[3]) or tonumber(rule.every)
   if not due then
+    local record = read_fields(q.base .. 'repeat:' .. scheduler, 'every', 'offset')
+    local every = tonumber(record[1]) or tonumber(rule.every)
     if not every then
       return
     end
     if whole(every) == 0 then
       error('its scheduler ' .. scheduler .. ' repeats every ' .. tostring(every) .. ' ms: must be at least 1 ms', 0)
     end
-    due = next_every(whole(every), whole(record[4]), tonumber(pending), now)
+    due = next_every(whole(every), whole(record[2]), tonumber(pending), now)
   end
-  local text = string.format('%.0f', due)
-  local next_id = 'repeat:' .. scheduler .. ':' .. text
-  local delay = math.max(0, due - now)
-  opts.jobId, opts.delay, opts.timestamp = next_id, delay, now
-  if not every then
-    opts.prevMillis = due
+  local last = tonumber(rule.endDate)
+  if last and due > last then
+    return -- BullMQ adds this job nevertheless
   end
   rule.count = whole(rule.count) + 1
-  local text_of_opts = cjson.encode(opts) -- before the first write, because it fails for infinite numbers
-  if call('EXISTS', q.base .. next_id) == 1 then
-    emit(q, 'duplicated', 'jobId', next_id)
-    return
+  if not add_run(q, scheduler, due, due, opts, now, 1) then
+    emit(q, 'duplicated', 'jobId', 'repeat:' .. scheduler .. ':' .. string.format('%.0f', due))
   end
-  call('ZADD', q.base .. 'repeat', text, scheduler)
-  call('HINCRBY', q.base .. 'repeat:' .. scheduler, 'ic', 1)
-  call('INCR', q.base .. 'id')
-  local priority = priority_of(opts.priority)
-  store(q, next_id, record[1] or scheduler, record[2] or '{}', text_of_opts, now, delay, priority,
-    'rjk', scheduler)
-  add_to_state(q, next_id, now, delay, priority, opts.lifo == true)
 end

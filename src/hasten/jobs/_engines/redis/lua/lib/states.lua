@@ -109,14 +109,19 @@ local function exists(q, id)
   return call('TYPE', q.base .. id).ok == 'hash'
 end
 
--- Redis has to search a list to remove an id from it. If ids are numbers, the search begins at the end that is nearer
+-- Redis has to search a list to remove an id from it. If ids end with numbers, the search begins at the end that is nearer
 -- to the id. `searched` is an upper bound for the number of elements that were compared. A script that removes many
 -- jobs returns early once it `has_searched_enough`, and its caller calls it again for the rest.
 local MAX_SEARCHED = 200000
+local NEAR_AN_END = 100
 local searched = 0
 
 local function has_searched_enough()
   return searched >= MAX_SEARCHED
+end
+
+local function number_at_end(id)
+  return tonumber(string.match(id or '', '%d+$'))
 end
 
 local function remove_from_list(key, id)
@@ -124,10 +129,20 @@ local function remove_from_list(key, id)
   if length == 0 then
     return 0
   end
-  searched = searched + length
-  local number = tonumber(id)
-  local newest, oldest = tonumber(call('LINDEX', key, 0)), tonumber(call('LINDEX', key, -1))
+  local first, last = call('LINDEX', key, 0), call('LINDEX', key, -1)
+  if last == id or first == id then
+    call(last == id and 'RPOP' or 'LPOP', key)
+    return 1
+  end
+  local number, newest, oldest = number_at_end(id), number_at_end(first), number_at_end(last)
   local is_old = number and newest and oldest and math.abs(number - oldest) < math.abs(number - newest)
+  for _, rank in ipairs(is_old and { -1, 1 } or { 1, -1 }) do
+    searched = searched + NEAR_AN_END
+    if call('LPOS', key, id, 'RANK', rank, 'MAXLEN', NEAR_AN_END) then
+      return call('LREM', key, rank, id)
+    end
+  end
+  searched = searched + length
   return call('LREM', key, is_old and -1 or 1, id)
 end
 
@@ -158,11 +173,19 @@ local function remove_from_state(q, id, state)
   return call('ZREM', q.base .. state, id) > 0
 end
 
+-- Whether the run for this slot has started, as hasten knows: see lib/schedule_states.lua. Otherwise the score of a
+-- scheduler is the slot of its pending job, or of the last one if it has ended.
+local function has_started(q, scheduler, slot)
+  local text = read('HGET', q.base .. 'hasten:schedules', scheduler)
+  return type(text) == 'string' and string.find(text, '"ran":' .. slot .. '[,}]') ~= nil
+end
+
 -- Whether the job is the pending one of a scheduler. If it was deleted, the scheduler would add no further jobs.
 local function is_pending_run(q, id)
   local scheduler = read_field(q.base .. id, 'rjk')
   local pending = scheduler and read('ZSCORE', q.base .. 'repeat', scheduler)
   return type(pending) == 'string' and id == 'repeat:' .. scheduler .. ':' .. pending
+    and not has_started(q, scheduler, pending)
 end
 
 -- Whether the options of a job, as JSON, have `lifo`.

@@ -9,7 +9,7 @@ from typing import Final
 from hasten._logs import get_logger
 from hasten._repeated_errors import LOG_INTERVAL_SECONDS
 
-logger: Final = get_logger("hasten.redis")
+logger: Final = get_logger("hasten.schedules")
 
 
 class SkippedScheduledJobs:

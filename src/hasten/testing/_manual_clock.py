@@ -1,21 +1,4 @@
-"""Tools for tests of applications that use hasten.
-
-With a `ManualClock`, a test can advance the time by days at once:
-
-    async def test_reminds_after_a_week() -> None:
-        clock = ManualClock()
-        store = Store("memory://", clock=clock)
-        queue = Queue("mail", store)
-        remind = queue.task(send_reminder)
-        job = await remind.using(delay=timedelta(days=7)).enqueue("ada@example.org")
-        async with Worker(queue):
-            clock.advance(timedelta(days=7))
-            await job.result(timeout=5)
-        await store.aclose()
-
-A task can also be called directly, `await remind("ada@example.org")`. This runs the function
-without queue or worker, which is enough for most tests of it.
-"""
+"""`ManualClock`: a clock whose time changes only when a test advances it."""
 
 from __future__ import annotations
 
@@ -26,8 +9,6 @@ from typing import Final
 
 from hasten._checks import check_aware_datetime
 from hasten._durations import Duration, to_nearest_ms
-
-__all__ = ["ManualClock"]
 
 DEFAULT_START: Final = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -70,12 +51,18 @@ class ManualClock:
         The tasks run in their event loops after this call has returned, so a test has to await
         what they do, for example with `job.result(timeout=5)`.
         """
+        duration_ms = to_nearest_ms("advance", duration)
         with self._lock:
-            self._now_ms += to_nearest_ms("advance", duration)
-            due = {sleeper for sleeper in self._asleep if sleeper.due_ms <= self._now_ms}
-            self._asleep -= due
+            due = self._move_to(self._now_ms + duration_ms)
         for sleeper in due:
             sleeper.wake()
+
+    def _move_to(self, now_ms: int) -> set[_Sleeper]:
+        """Set the time, and return those who sleep until then or earlier. Holds the lock."""
+        self._now_ms = now_ms
+        due = {sleeper for sleeper in self._asleep if sleeper.due_ms <= now_ms}
+        self._asleep -= due
+        return due
 
     async def sleep_until(self, due_ms: int) -> None:
         """Wait until the clock has been advanced to due_ms or later; return at once if it has."""

@@ -1,0 +1,2 @@
+-- Delete a schedule.
+DELETE FROM hasten_schedules WHERE queue = :queue AND id = :id
