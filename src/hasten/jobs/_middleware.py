@@ -269,7 +269,7 @@ class _Bulk:
             if not self.running:
                 self.have_ended.set()
             if index in self._missing:
-                self._mark_accounted_for(index)
+                self._mark_call_known(index)
 
     def _add(self, index: int, call: EnqueueCall) -> Awaitable[Job[Any]]:
         """Let a call wait for its job."""
@@ -277,10 +277,11 @@ class _Bulk:
             raise UsageError("call_next() was called after its middleware had returned")
         future: asyncio.Future[Job[Any]] = self._loop.create_future()
         self._arrived[index] = call, future
-        self._mark_accounted_for(index)
+        self._mark_call_known(index)
         return future
 
-    def _mark_accounted_for(self, index: int) -> None:
+    def _mark_call_known(self, index: int) -> None:
+        """Record that a call waits for its job or has ended. The last one wakes the bulk."""
         self._missing.discard(index)
         if not self._missing:
             self.are_gathered.set()
